@@ -1,0 +1,104 @@
+# Every target does the set-up it needs. What it asks of the machine: Python 3.10 or newer, make
+# and a C++ compiler. The set-up goes into the active virtual or conda environment, or else into
+# .venv, once: until pyproject.toml changes.
+
+PROFILE ?= quick
+PROFILES := smoke quick paper
+
+ifdef VIRTUAL_ENV
+ENV := $(VIRTUAL_ENV)
+else ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
+# conda's base is switched on by every shell: nobody chose to have packages put there.
+ENV := $(CONDA_PREFIX)
+else
+ENV := .venv
+endif
+
+PY := $(ENV)/bin/python
+# One stamp per environment, so that another one that is activated later is set up too.
+STAMP := $(if $(filter .venv,$(ENV)),.venv/installed,build/installed$(subst /,-,$(ENV)))
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python3.10 python
+PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),\
+	$(shell $(p) -c '$(NEW_ENOUGH)' 2>/dev/null && echo $(p))))
+
+# Fails with one line that says what is wrong and the way out.
+fail = { echo "irevrnn: $(1)" >&2; exit 1; }
+
+# A kernel that someone registered in their home must not replace this environment's.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lint lab bench paper data clean compiler profile
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## Set up the environment (the other targets do it by themselves)
+
+reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper (PROFILE=smoke|quick|paper, default quick)
+	@mkdir -p build/$(PROFILE)/notebooks
+	@for notebook in $(NOTEBOOKS); do \
+		echo "== $$notebook ($(PROFILE))"; \
+		$(PY) -m papermill -k python3 --cwd notebooks -p profile $(PROFILE) \
+			$$notebook build/$(PROFILE)/$$notebook \
+		|| $(call fail,$$notebook failed: the cell is marked in build/$(PROFILE)/$$notebook); \
+	done
+	$(PY) paper/build.py --profile $(PROFILE)
+
+test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest)
+	$(PY) -m pytest -q $(ARGS)
+
+lint: $(STAMP) ## Check style, format and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+lab: $(STAMP) compiler ## Open the notebooks in JupyterLab
+	$(PY) -m jupyter lab notebooks
+
+bench: $(STAMP) compiler ## Measure speed and memory against the peers
+	$(PY) -m irevrnn.benchmark --output build/bench.json
+
+paper: $(STAMP) ## Compile paper/paper.pdf from the committed results
+	$(PY) paper/build.py
+
+data: $(STAMP) ## Fetch MNIST into data/
+	$(PY) -m irevrnn.datasets mnist
+
+clean: ## Remove build/ and all caches (keeps .venv, data/ and what is committed)
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# --- set-up -------------------------------------------------------------------------------------
+
+$(STAMP): pyproject.toml | $(PY)
+	@$(PY) -c '$(NEW_ENOUGH)' || $(call fail,$(PY) is older than Python 3.10: activate a newer environment)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip --upgrade \
+		|| $(call fail,$(PY) has no pip: put it there with 'uv pip install pip' or 'conda install pip')
+	$(PY) -m pip install 'pip>=23' -e '.[all]' \
+		|| $(call fail,pip could not install the packages (its message is above). Without a network \
+		name a mirror or a folder of wheels in PIP_INDEX_URL or PIP_FIND_LINKS and run make again)
+	@mkdir -p $(@D) && touch $@
+
+# Debian and Ubuntu split ensurepip off Python: said before a half-made .venv is left behind.
+.venv/bin/python:
+	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' 2>/dev/null \
+		|| $(call fail,Python 3.10 or newer is needed and not on PATH: install it or name it with make PYTHON=/path/to/python3)
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| $(call fail,$(PYTHON) has no venv module: apt install python3-venv)
+	$(PYTHON) -m venv --clear .venv
+
+ifneq ($(ENV),.venv)
+$(PY):
+	@$(call fail,the active environment $(ENV) has no bin/python: deactivate it or create it again)
+endif
+
+compiler:
+	@command -v $${CXX:-g++} >/dev/null || command -v c++ >/dev/null || command -v clang++ >/dev/null \
+		|| echo "irevrnn: no C++ compiler, so the slow Python reference will run: apt install g++" >&2
+
+profile:
+	@$(if $(filter $(PROFILE),$(PROFILES)),:,$(call fail,PROFILE=$(PROFILE) is unknown: choose one of $(PROFILES)))
