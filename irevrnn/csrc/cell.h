@@ -1,0 +1,47 @@
+// The cell, written once for host and device: V is float, double, or a pack of vectors of floats.
+// Compare irevrnn/reference.py line by line.
+#pragma once
+
+#include "activations.h"
+
+namespace irevrnn {
+
+// The R couplings (paper, eq:coupling). a(i) and b(i) are their weights; keep(i, f_p, f_c) receives
+// f(p_{i-1}) and f(c_i), all that the backward pass needs of coupling i.
+template <Activation f, class V, class Weights, class Keep>
+IREVRNN_INLINE void couple(V& p, V& c, int couplings, const Weights& w, const Keep& keep) {
+  for (int i = 0; i < couplings; ++i) {
+    const V f_p = activate<f>(p);
+    c = fma(w.a(i), f_p, c);
+    const V f_c = activate<f>(c);
+    p = fma(w.b(i), f_c, p);
+    keep(i, f_p, f_c);
+  }
+}
+
+// The couplings' part of the gradient (paper, eq:gradient): d and d_c are the gradients of p_R and c_R
+// on entry, of p_0 and c_0 on return. add_a(i, x) and add_b(i, x) collect the weights' gradients.
+template <Activation f, class V, class Weights, class Values, class Sums>
+IREVRNN_INLINE void couple_backward(V& d, V& d_c, int couplings, const Weights& w,
+                                    const Values& values, const Sums& sums) {
+  for (int i = couplings - 1; i >= 0; --i) {
+    const V f_p = values.f_p(i), f_c = values.f_c(i);
+    sums.add_b(i, d, f_c);
+    d_c = fma(d * w.b(i), slope_from_output<f>(f_c), d_c);
+    sums.add_a(i, d_c, f_p);
+    d = fma(d_c * w.a(i), slope_from_output<f>(f_p), d);
+  }
+}
+
+// g, chosen at run time: applied once a step, its switch costs nothing beside the 2R values of f.
+template <class V>
+IREVRNN_INLINE V output(Activation g, const V& x) {
+  return with_activation(g, [&](auto kind) { return activate<kind.value>(x); });
+}
+
+template <class V>
+IREVRNN_INLINE V output_slope(Activation g, const V& y) {
+  return with_activation(g, [&](auto kind) { return slope_from_output<kind.value>(y); });
+}
+
+}  // namespace irevrnn

@@ -1,0 +1,52 @@
+// Packs of several vectors, which go through the cell together: so one vector's latency is hidden behind
+// the others' work.
+#pragma once
+
+#include <utility>
+
+#include "activations.h"
+
+namespace irevrnn {
+
+template <int N>
+struct Pack {
+  Vector part[N];
+};
+
+template <int N, class Fn, size_t... i>
+IREVRNN_INLINE Pack<N> each_part(Fn&& fn, std::index_sequence<i...>) {
+  return {{fn(constant<i>{})...}};
+}
+
+// A pack made of fn(constant<0>), fn(constant<1>), ...: unrolled, so that it stays in registers.
+template <int N, class Fn>
+IREVRNN_INLINE Pack<N> make_pack(Fn&& fn) {
+  return each_part<N>(fn, std::make_index_sequence<N>{});
+}
+
+template <int N>
+IREVRNN_INLINE Pack<N> fma(const Pack<N>& a, const Pack<N>& b, const Pack<N>& c) {
+  return make_pack<N>([&](auto i) { return fma(a.part[i.value], b.part[i.value], c.part[i.value]); });
+}
+
+template <int N>
+IREVRNN_INLINE Pack<N> operator*(const Pack<N>& a, const Pack<N>& b) {
+  return make_pack<N>([&](auto i) { return a.part[i.value] * b.part[i.value]; });
+}
+
+template <int N>
+IREVRNN_INLINE Pack<N> operator+(const Pack<N>& a, const Pack<N>& b) {
+  return make_pack<N>([&](auto i) { return a.part[i.value] + b.part[i.value]; });
+}
+
+template <Activation kind, int N>
+IREVRNN_INLINE Pack<N> activate(const Pack<N>& x) {
+  return make_pack<N>([&](auto i) { return activate<kind>(x.part[i.value]); });
+}
+
+template <Activation kind, int N>
+IREVRNN_INLINE Pack<N> slope_from_output(const Pack<N>& y) {
+  return make_pack<N>([&](auto i) { return slope_from_output<kind>(y.part[i.value]); });
+}
+
+}  // namespace irevrnn

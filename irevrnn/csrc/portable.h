@@ -1,0 +1,43 @@
+// What float and double need so that the cell (cell.h) compiles for them with a host compiler and with
+// nvcc. vectors.h has the same for vectors of floats.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define IREVRNN_INLINE __host__ __device__ __forceinline__
+#else
+#define IREVRNN_INLINE inline __attribute__((always_inline))
+#endif
+
+namespace irevrnn {
+
+// A value as a type, to hand a template argument to a generic lambda.
+template <auto value_>
+struct constant {
+  static constexpr auto value = value_;
+};
+
+// Written out as calls of fma, never as a * b + c: what is contracted must not be the compiler's choice,
+// as the backward pass has to repeat the forward pass to the last bit.
+IREVRNN_INLINE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+IREVRNN_INLINE double fma(double a, double b, double c) { return ::fma(a, b, c); }
+
+template <class V>
+IREVRNN_INLINE V broadcast(float x) { return static_cast<V>(x); }
+
+IREVRNN_INLINE float absolute(float x) { return ::fabsf(x); }
+IREVRNN_INLINE float copy_sign(float magnitude, float sign) { return ::copysignf(magnitude, sign); }
+
+// 2^n from the bits of 1.5 * 2^23 + n.
+IREVRNN_INLINE float exponent_from_low_bits(float shifted) {
+  uint32_t bits;
+  memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits << 23) + 0x3f800000u;
+  memcpy(&shifted, &bits, sizeof bits);
+  return shifted;
+}
+
+}  // namespace irevrnn

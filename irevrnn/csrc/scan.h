@@ -1,0 +1,50 @@
+// The recurrence on the CPU: what a scan reads and writes, and its entry points.
+//
+// A lane is one unit of one sequence, the work of one CUDA thread: lane = batch * H + unit. Tensors are
+// contiguous (T, B, H), so step t of all lanes is a row of B * H numbers.
+#pragma once
+
+#include <cstdint>
+
+#include "activations.h"
+
+namespace irevrnn {
+
+template <class T>
+struct Sizes {
+  int64_t steps, batch, hidden;
+  int couplings;
+  int64_t interval;   // 0: every f(p) and f(c) is held; K: c is held before steps K, 2K, ...
+  int64_t held_rows;  // how many rows of c are held, 0 if no backward pass follows
+  Activation activation, coupling_activation;
+  const T *h_0, *c_0;    // (B, H)
+  const T *u, *a, *b;    // (H,), (R, H), (R, H)
+
+  int64_t lanes() const { return batch * hidden; }
+  // Steps that are worked through for all lanes before the next: rows are read in the order of memory.
+  int64_t block() const { return interval > 0 && interval <= 64 ? interval : 16; }
+};
+
+template <class T>
+struct Forward : Sizes<T> {
+  const T* z;          // (T, B, H)
+  T *out, *h_n, *c_n;  // (T, B, H), (B, H), (B, H)
+  T* held;             // (T, 2R, B, H) or (ceil(T / K) - 1, B, H)
+};
+
+template <class T>
+struct Backward : Sizes<T> {
+  const T *grad_out, *grad_h_n, *grad_c_n;  // null where there is none
+  const T *out, *held;
+  T *grad_z, *grad_h_0, *grad_c_0;  // (T, B, H), (B, H), (B, H)
+  T *grad_u, *grad_a, *grad_b;      // (H,), (R, H), (R, H)
+};
+
+void scan_vector(const Forward<float>& s);
+void scan_vector(const Backward<float>& s);
+template <class T>
+void scan_scalar(const Forward<T>& s);
+template <class T>
+void scan_scalar(const Backward<T>& s);
+
+}  // namespace irevrnn

@@ -1,0 +1,112 @@
+// Cuts a scan into chunks of lanes for the threads, and each chunk into tiles and blocks of steps.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "scan_tile.h"
+
+namespace irevrnn {
+
+// The cut does not depend on the number of threads, and chunks are summed in order: so neither do the
+// bits of the result.
+constexpr int64_t max_chunks = 16;
+
+inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+// Calls fn(chunk, first lane, past the last lane), on several threads.
+template <class Fn>
+void for_each_chunk(int64_t lanes, int width, const Fn& fn) {
+  const int64_t size = round_up(std::max<int64_t>(1, (lanes + max_chunks - 1) / max_chunks), width);
+  const int64_t chunks = (lanes + size - 1) / size;
+  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) fn(i, i * size, std::min(lanes, (i + 1) * size));
+  });
+}
+
+template <class T>
+std::vector<T> unit_rows(const Sizes<T>& s, int width) {
+  const int64_t stride = s.hidden + width;
+  std::vector<T> rows((1 + 2 * s.couplings) * stride);
+  for (int64_t i = 0; i < 1 + 2 * s.couplings; ++i) {
+    const T* from = i == 0 ? s.u : i <= s.couplings ? s.a + (i - 1) * s.hidden
+                                                    : s.b + (i - 1 - s.couplings) * s.hidden;
+    for (int64_t j = 0; j < stride; ++j) rows[i * stride + j] = from[j % s.hidden];
+  }
+  return rows;
+}
+
+// Tiles says how a range of lanes falls into tiles: Tiles::width, and
+// Tiles::each(first, past_last, fn), which calls fn(tile, lane).
+template <class Tiles, Activation f, bool keep_all, class T>
+void run(const Forward<T>& s) {
+  const std::vector<T> weights = unit_rows(s, Tiles::width);
+  const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
+  for_each_chunk(s.lanes(), Tiles::width, [&](int64_t, int64_t first, int64_t past_last) {
+    for (int64_t begin = 0; begin < s.steps; begin += s.block()) {
+      const int64_t end = std::min(s.steps, begin + s.block());
+      Tiles::each(first, past_last, [&](auto tile, int64_t lane) {
+        using Tile = decltype(tile);
+        const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
+        forward_tile<f, keep_all>(s, tile, w, lane, begin, end);
+      });
+    }
+  });
+}
+
+// Adds a tile's sums (1 + 2R, width) to the chunk's rows.
+template <class T>
+void add_to_rows(const T* sums, UnitRows<T> rows, int count, int width) {
+  for (int i = 0; i < count; ++i) {
+    for (int j = 0; j < width; ++j) rows.row(i)[j] += sums[i * width + j];
+  }
+}
+
+template <class Tiles, Activation f, bool keep_all, class T>
+void run(const Backward<T>& s) {
+  const int count = 1 + 2 * s.couplings;
+  const int64_t stride = s.hidden + Tiles::width, rows_size = count * stride;
+  const std::vector<T> weights = unit_rows(s, Tiles::width);
+  const UnitRows<const T> rows{weights.data(), stride};
+  std::vector<T> totals(max_chunks * rows_size);  // one set of rows a chunk
+
+  for_each_chunk(s.lanes(), Tiles::width, [&](int64_t chunk, int64_t first, int64_t past_last) {
+    const UnitRows<T> total{totals.data() + chunk * rows_size, stride};
+    std::vector<T> scratch((keep_all ? 0 : s.block() * 2 * s.couplings) * Tiles::width);
+    std::vector<T> sums(count * Tiles::width);
+    for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
+      const int64_t end = std::min(s.steps, begin + s.block());
+      Tiles::each(first, past_last, [&](auto tile, int64_t lane) {
+        using Tile = decltype(tile);
+        const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
+        // Summing a block on its own first keeps rounding errors from growing with T.
+        std::fill(sums.begin(), sums.end(), T(0));
+        backward_tile<f, keep_all>(s, tile, w, TileSums<Tile>{sums.data(), s.couplings}, lane, begin,
+                                   end, scratch.data());
+        add_to_rows(sums.data(), total.at(lane % s.hidden), count, Tiles::width);
+      });
+    }
+  });
+
+  for (int64_t i = 0; i < count; ++i) {
+    T* to = i == 0 ? s.grad_u : i <= s.couplings ? s.grad_a + (i - 1) * s.hidden
+                                                 : s.grad_b + (i - 1 - s.couplings) * s.hidden;
+    std::fill(to, to + s.hidden, T(0));
+    for (int64_t chunk = 0; chunk < max_chunks; ++chunk) {
+      const T* from = totals.data() + chunk * rows_size + i * stride;
+      for (int64_t j = 0; j < stride; ++j) to[j % s.hidden] += from[j];
+    }
+  }
+}
+
+template <class Tiles, class Problem>
+void run_any(const Problem& s) {
+  with_activation(s.coupling_activation, [&](auto f) {
+    return s.interval == 0 ? run<Tiles, f.value, true>(s) : run<Tiles, f.value, false>(s);
+  });
+}
+
+}  // namespace irevrnn

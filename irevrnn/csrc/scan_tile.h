@@ -1,0 +1,149 @@
+// The recurrence over a tile: neighbouring lanes that go through a block of time steps together.
+//
+// Tile is how lanes are loaded and stored; it has a value type V, a width in lanes, and load and store.
+#pragma once
+
+#include "cell.h"
+#include "scan.h"
+
+namespace irevrnn {
+
+// One lane at a time.
+template <class T>
+struct ScalarTile {
+  using V = T;
+  using Scalar = T;
+  static constexpr int width = 1;
+  static V load(const T* from) { return *from; }
+  static V load_whole(const T* from) { return *from; }
+  static void store(T* to, V x) { *to = x; }
+  static void store_whole(T* to, V x) { *to = x; }
+};
+
+// Rows of per-unit numbers, u then a_1..a_R then b_1..b_R, continued periodically beyond H by the width
+// of a tile: lanes that cross from one sequence to the next find theirs without a wrap.
+template <class T>
+struct UnitRows {
+  T* data;
+  int64_t stride;  // H + width
+  UnitRows at(int64_t unit) const { return {data + unit, stride}; }
+  T* row(int64_t i) const { return data + i * stride; }
+};
+
+template <class Tile>
+struct TileWeights {
+  UnitRows<const typename Tile::Scalar> rows;
+  int couplings;
+  using V = typename Tile::V;
+  IREVRNN_INLINE V u() const { return Tile::load_whole(rows.row(0)); }
+  IREVRNN_INLINE V a(int i) const { return Tile::load_whole(rows.row(1 + i)); }
+  IREVRNN_INLINE V b(int i) const { return Tile::load_whole(rows.row(1 + couplings + i)); }
+};
+
+// Values f(p_{i-1}) and f(c_i) of one step: rows 2i and 2i + 1, `stride` apart.
+template <class Tile>
+struct StepValues {
+  Tile tile;
+  const typename Tile::Scalar* data;
+  int64_t stride;
+  bool whole;  // in scratch, where tiles are never cut short
+  using V = typename Tile::V;
+  IREVRNN_INLINE V get(int64_t row) const {
+    return whole ? Tile::load_whole(data + row * stride) : tile.load(data + row * stride);
+  }
+  IREVRNN_INLINE V f_p(int i) const { return get(2 * i); }
+  IREVRNN_INLINE V f_c(int i) const { return get(2 * i + 1); }
+};
+
+// Gradients of the weights, gathered over the steps of one block, in rows like TileWeights.
+template <class Tile>
+struct TileSums {
+  typename Tile::Scalar* data;  // (1 + 2R, width)
+  int couplings;
+  using V = typename Tile::V;
+  IREVRNN_INLINE void add(int64_t row, const V& x, const V& y) const {
+    typename Tile::Scalar* sum = data + row * Tile::width;
+    Tile::store_whole(sum, fma(x, y, Tile::load_whole(sum)));
+  }
+  IREVRNN_INLINE void add_u(const V& x, const V& y) const { add(0, x, y); }
+  IREVRNN_INLINE void add_a(int i, const V& x, const V& y) const { add(1 + i, x, y); }
+  IREVRNN_INLINE void add_b(int i, const V& x, const V& y) const { add(1 + couplings + i, x, y); }
+};
+
+// Steps begin to end of the lanes from `lane` on. c_n carries the cell state from block to block.
+template <Activation f, bool keep_all, class Tile, class T>
+void forward_tile(const Forward<T>& s, Tile tile, TileWeights<Tile> w, int64_t lane, int64_t begin,
+                  int64_t end) {
+  using V = typename Tile::V;
+  const int64_t row = s.lanes();
+  V h = tile.load(begin == 0 ? s.h_0 + lane : s.out + (begin - 1) * row + lane);
+  V c = tile.load((begin == 0 ? s.c_0 : s.c_n) + lane);
+  if (!keep_all && begin > 0 && s.held_rows > 0) {
+    tile.store(s.held + (begin / s.interval - 1) * row + lane, c);
+  }
+  for (int64_t t = begin; t < end; ++t) {
+    V p = w.u() * h;
+    couple<f>(p, c, s.couplings, w, [&](int i, const V& f_p, const V& f_c) {
+      if constexpr (keep_all) {
+        T* values = s.held + (t * 2 * s.couplings + 2 * i) * row + lane;
+        tile.store(values, f_p);
+        tile.store(values + row, f_c);
+      }
+    });
+    h = output(s.activation, tile.load(s.z + t * row + lane) + p);
+    tile.store(s.out + t * row + lane, h);
+  }
+  tile.store(s.c_n + lane, c);
+  if (end == s.steps) tile.store(s.h_n + lane, h);
+}
+
+// f(p) and f(c) of steps begin to end once more, from the outputs and the c held before step begin.
+template <Activation f, class Tile, class T>
+void replay_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, int64_t lane, int64_t begin,
+                 int64_t end, T* values) {
+  using V = typename Tile::V;
+  const int64_t row = s.lanes();
+  V c = tile.load((begin == 0 ? s.c_0 : s.held + (begin / s.interval - 1) * row) + lane);
+  for (int64_t t = begin; t < end; ++t) {
+    V p = w.u() * tile.load(t == 0 ? s.h_0 + lane : s.out + (t - 1) * row + lane);
+    couple<f>(p, c, s.couplings, w, [&](int, const V& f_p, const V& f_c) {
+      Tile::store_whole(values, f_p);
+      Tile::store_whole(values + Tile::width, f_c);
+      values += 2 * Tile::width;
+    });
+  }
+}
+
+// Backpropagation through steps end - 1 down to begin. grad_h_0 and grad_c_0 carry the gradients of the
+// states from block to block.
+template <Activation f, bool keep_all, class Tile, class T>
+void backward_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, TileSums<Tile> sums,
+                   int64_t lane, int64_t begin, int64_t end, T* scratch) {
+  using V = typename Tile::V;
+  const int64_t row = s.lanes();
+  const int64_t rows = 2 * s.couplings;
+  if constexpr (!keep_all) replay_tile<f>(s, tile, w, lane, begin, end, scratch);
+
+  const bool last = end == s.steps;
+  const auto carried = [&](const T* given, const T* state) {
+    const T* from = last ? given : state;
+    return from ? tile.load(from + lane) : V{};
+  };
+  V carry = carried(s.grad_h_n, s.grad_h_0);
+  V d_c = carried(s.grad_c_n, s.grad_c_0);
+  for (int64_t t = end - 1; t >= begin; --t) {
+    V d = s.grad_out ? carry + tile.load(s.grad_out + t * row + lane) : carry;
+    d = d * output_slope(s.activation, tile.load(s.out + t * row + lane));
+    tile.store(s.grad_z + t * row + lane, d);
+    const StepValues<Tile> values =
+        keep_all ? StepValues<Tile>{tile, s.held + t * rows * row + lane, row, false}
+                 : StepValues<Tile>{tile, scratch + (t - begin) * rows * Tile::width, Tile::width, true};
+    couple_backward<f>(d, d_c, s.couplings, w, values, sums);
+    sums.add_u(d, tile.load(t == 0 ? s.h_0 + lane : s.out + (t - 1) * row + lane));
+    carry = d * w.u();
+  }
+  tile.store(s.grad_h_0 + lane, carry);
+  tile.store(s.grad_c_0 + lane, d_c);
+}
+
+}  // namespace irevrnn

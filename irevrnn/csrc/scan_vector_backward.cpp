@@ -1,0 +1,10 @@
+// The vectorised float scan, backward.
+#include "vector_tiles.h"
+
+#include "scan_driver.h"
+
+namespace irevrnn {
+
+void scan_vector(const Backward<float>& s) { run_any<VectorTiles<4>>(s); }
+
+}  // namespace irevrnn

@@ -1,0 +1,10 @@
+// The vectorised float scan, forward.
+#include "vector_tiles.h"
+
+#include "scan_driver.h"
+
+namespace irevrnn {
+
+void scan_vector(const Forward<float>& s) { run_any<VectorTiles<8>>(s); }
+
+}  // namespace irevrnn

@@ -1,0 +1,48 @@
+// Tiles of float lanes for the vectorised scan.
+#pragma once
+
+#include "packs.h"
+#include "scan_tile.h"
+
+namespace irevrnn {
+
+// N vectors of lanes. Where the lanes end inside the tile (cut), the missing ones read as 0 and are
+// never written.
+template <int N, bool cut>
+struct VectorTile {
+  using V = Pack<N>;
+  using Scalar = float;
+  static constexpr int width = N * vector_lanes;
+  int count = width;
+
+  IREVRNN_INLINE static V load_whole(const float* from) {
+    return make_pack<N>([&](auto i) { return load_vector(from + i.value * vector_lanes); });
+  }
+  IREVRNN_INLINE static void store_whole(float* to, const V& x) { memcpy(to, &x, sizeof x); }
+
+  IREVRNN_INLINE V load(const float* from) const {
+    if constexpr (!cut) return load_whole(from);
+    V x{};
+    memcpy(&x, from, count * sizeof(float));
+    return x;
+  }
+  IREVRNN_INLINE void store(float* to, const V& x) const {
+    if constexpr (cut) {
+      memcpy(to, &x, count * sizeof(float));
+    } else {
+      store_whole(to, x);
+    }
+  }
+};
+
+template <int N>
+struct VectorTiles {
+  static constexpr int width = N * vector_lanes;
+  template <class Fn>
+  static void each(int64_t first, int64_t past_last, const Fn& fn) {
+    for (; first + width <= past_last; first += width) fn(VectorTile<N, false>{}, first);
+    if (first < past_last) fn(VectorTile<N, true>{static_cast<int>(past_last - first)}, first);
+  }
+};
+
+}  // namespace irevrnn

@@ -1,0 +1,65 @@
+// Vectors of floats on the CPU, as wide as its registers.
+//
+// They are GCC vector extensions, which clang has too: arithmetic, comparison and ?: work lane by lane
+// and compile for any processor. Here is what portable.h has for a single float.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#include "portable.h"
+
+namespace irevrnn {
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+
+typedef float Vector __attribute__((vector_size(vector_bytes)));
+typedef uint32_t VectorBits __attribute__((vector_size(vector_bytes)));
+constexpr int vector_lanes = vector_bytes / sizeof(float);
+
+template <>
+IREVRNN_INLINE Vector broadcast<Vector>(float x) { return x - Vector{}; }
+
+IREVRNN_INLINE Vector fma(Vector a, Vector b, Vector c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f32(c, a, b);
+#else
+  Vector result;
+  for (int i = 0; i < vector_lanes; ++i) result[i] = ::fmaf(a[i], b[i], c[i]);
+  return result;
+#endif
+}
+
+IREVRNN_INLINE Vector absolute(Vector x) { return (Vector)((VectorBits)x & 0x7fffffffu); }
+
+IREVRNN_INLINE Vector copy_sign(Vector magnitude, Vector sign) {
+  return (Vector)((VectorBits)magnitude | ((VectorBits)sign & 0x80000000u));
+}
+
+IREVRNN_INLINE Vector exponent_from_low_bits(Vector shifted) {
+  return (Vector)(((VectorBits)shifted << 23) + 0x3f800000u);
+}
+
+IREVRNN_INLINE Vector load_vector(const float* from) {
+  Vector x;
+  memcpy(&x, from, sizeof x);
+  return x;
+}
+
+}  // namespace irevrnn

@@ -1,0 +1,65 @@
+"""Sequence classifiers built on :class:`irevrnn.IRevRNN`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from irevrnn.rnn import IRevRNN
+
+#: The last layer's output after the last step is all that the classifier sees, so its units start
+#: with long time constants (shortest, in steps).
+SHORTEST_READOUT_TIME = 50.0
+
+
+class SequenceClassifier(nn.Module):
+    """A stack of IRevRNN layers whose last step is read out: the plain and the residual model.
+
+    Each layer projects its input, normalises it over batch and time, runs the recurrence and drops
+    units; with ``residual`` its input is added to its output.
+
+    Args:
+        input_size: features of a step.
+        num_classes: classes to tell apart.
+        hidden_size: units of each layer.
+        num_layers: layers in the stack.
+        dropout: probability of dropping a unit after a layer, the last one included.
+        residual: False for the plain model, True for the residual one.
+        options: passed on to :class:`IRevRNN` (``num_couplings``, ``activation``, ``memory``, ...).
+
+    Shape:
+        - input: (batch, seq, input_size)
+        - output: logits, (batch, num_classes)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        num_classes: int,
+        hidden_size: int = 128,
+        num_layers: int = 6,
+        *,
+        norm: str | None = "batch",
+        dropout: float = 0.0,
+        residual: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.rnn = IRevRNN(
+            input_size, hidden_size, num_layers,
+            norm=norm, dropout=dropout, residual=residual, **options,
+        )  # fmt: skip
+        self.rnn.layers[-1].reset_recurrence(shortest=SHORTEST_READOUT_TIME)
+        self.norm = nn.BatchNorm1d(hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.readout = nn.Linear(hidden_size, num_classes)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Classify each sequence from the last layer's last output."""
+        last, _ = self.rnn(input, return_sequence=False)
+        return self.readout(self.dropout(self.norm(last)))
+
+    def clip_recurrent_weights_(self, bound: float = 1.0) -> None:
+        """Keep the recurrent weights in [-bound, bound]; call it after each optimizer step."""
+        self.rnn.clip_recurrent_weights_(bound)

@@ -1,0 +1,161 @@
+"""The cell in plain PyTorch: the oracle that every kernel is tested against.
+
+Short enough to be read beside the paper, which names these functions in its equations. Shapes: ``T``
+steps, batch ``B``, ``H`` hidden units, ``R`` couplings. Any floating dtype, any device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from irevrnn.activations import get_activation
+
+
+def couple(
+    p: Tensor, c: Tensor, a: Tensor, b: Tensor, coupling_activation: str = "tanh"
+) -> tuple[Tensor, Tensor]:
+    """Apply the R additive couplings to ``p`` and ``c`` (equation ``eq:coupling``).
+
+    Args:
+        p, c: (..., H).
+        a, b: (R, H), one row per coupling.
+        coupling_activation: the name of ``f``.
+
+    Returns:
+        The new ``p`` and ``c``, each (..., H).
+    """
+    f = get_activation(coupling_activation, "coupling_activation").function
+    for a_i, b_i in zip(a, b, strict=True):
+        c = c + a_i * f(p)
+        p = p + b_i * f(c)
+    return p, c
+
+
+def uncouple(
+    p: Tensor, c: Tensor, a: Tensor, b: Tensor, coupling_activation: str = "tanh"
+) -> tuple[Tensor, Tensor]:
+    """Undo :func:`couple`: the same steps subtracted in reverse order (equation ``eq:inverse``)."""
+    f = get_activation(coupling_activation, "coupling_activation").function
+    for a_i, b_i in zip(a.flip(0), b.flip(0), strict=True):
+        p = p - b_i * f(c)
+        c = c - a_i * f(p)
+    return p, c
+
+
+def step(
+    z: Tensor,
+    h: Tensor,
+    c: Tensor,
+    u: Tensor,
+    a: Tensor,
+    b: Tensor,
+    activation: str = "relu",
+    coupling_activation: str = "tanh",
+) -> tuple[Tensor, Tensor]:
+    """One time step of the cell (equation ``eq:cell``).
+
+    Args:
+        z: input drive, (B, H).
+        h, c: output and cell state of the step before, (B, H).
+        u: recurrent weights, (H,).
+        a, b: coupling weights, (R, H).
+        activation: the name of ``g``.
+        coupling_activation: the name of ``f``.
+
+    Returns:
+        ``h`` and ``c`` after the step, each (B, H).
+    """
+    g = get_activation(activation).function
+    p, c = couple(u * h, c, a, b, coupling_activation)
+    return g(z + p), c
+
+
+def scan(
+    z: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    u: Tensor,
+    a: Tensor,
+    b: Tensor,
+    activation: str = "relu",
+    coupling_activation: str = "tanh",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the cell over a sequence; autograd through it is textbook BPTT.
+
+    Args:
+        z: (T, B, H), T at least 1.
+        h_0, c_0: (B, H).
+        u: (H,).
+        a, b: (R, H).
+        activation: the name of ``g``.
+        coupling_activation: the name of ``f``.
+
+    Returns:
+        ``out`` (T, B, H) with h of every step, ``h_n`` (B, H) and ``c_n`` (B, H).
+    """
+    h, c, outputs = h_0, c_0, []
+    for z_t in z.unbind(0):  # one split: indexing z[t] would make autograd add up T full gradients
+        h, c = step(z_t, h, c, u, a, b, activation, coupling_activation)
+        outputs.append(h)
+    return torch.stack(outputs), h, c
+
+
+def scan_backward(
+    grad_out: Tensor,
+    grad_h_n: Tensor,
+    grad_c_n: Tensor,
+    out: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    u: Tensor,
+    a: Tensor,
+    b: Tensor,
+    activation: str = "relu",
+    coupling_activation: str = "tanh",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradient of :func:`scan`, written out by hand (equation ``eq:gradient``).
+
+    Needs neither ``z`` nor any ``p``: h of the step before is the output of the step before, and the
+    slopes follow from outputs. This is what the compiled kernels compute.
+
+    Args:
+        grad_out: (T, B, H), gradient of ``out``.
+        grad_h_n, grad_c_n: (B, H), gradients of ``h_n`` and ``c_n``.
+        out: (T, B, H), what :func:`scan` returned.
+        h_0, c_0, u, a, b, activation, coupling_activation: as given to :func:`scan`.
+
+    Returns:
+        Gradients of ``z`` (T, B, H), ``h_0``, ``c_0`` (B, H), ``u`` (H,), ``a`` and ``b`` (R, H).
+    """
+    f, f_slope = get_activation(coupling_activation, "coupling_activation")
+    g_slope = get_activation(activation).slope_from_output
+    before = torch.cat([h_0.unsqueeze(0), out[:-1]])  # h_{t-1} for every t
+
+    values: list[list[tuple[Tensor, Tensor]]] = []  # f(p_{i-1}) and f(c_i), by step and coupling
+    c = c_0
+    for h in before:
+        p, pairs = u * h, []
+        for a_i, b_i in zip(a, b, strict=True):
+            f_p = f(p)
+            c = c + a_i * f_p
+            f_c = f(c)
+            p = p + b_i * f_c
+            pairs.append((f_p, f_c))
+        values.append(pairs)
+
+    grad_z, grad_u = torch.empty_like(out), torch.zeros_like(u)
+    grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
+    carry, d_c = grad_h_n, grad_c_n
+    for t in reversed(range(out.shape[0])):
+        d = (carry + grad_out[t]) * g_slope(out[t])
+        grad_z[t] = d
+        for i in reversed(range(a.shape[0])):
+            f_p, f_c = values[t][i]
+            grad_b[i] += (d * f_c).sum(0)
+            d_c = d_c + d * b[i] * f_slope(f_c)
+            grad_a[i] += (d_c * f_p).sum(0)
+            d = d + d_c * a[i] * f_slope(f_p)
+        grad_u += (d * before[t]).sum(0)
+        carry = d * u
+    return grad_z, carry, d_c, grad_u, grad_a, grad_b

@@ -1,0 +1,328 @@
+"""The layer: :class:`IRevRNN`, used like ``nn.LSTM``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from irevrnn.activations import get_activation
+from irevrnn.functional import scan
+from irevrnn.memory import check_strategy
+
+#: Shortest and longest time constant, in steps, of freshly drawn recurrent weights.
+TIME_CONSTANTS = (1.0, 1000.0)
+#: Deviation of freshly drawn coupling weights.
+COUPLING_DEVIATION = 1e-3
+
+
+class IRevRNNLayer(nn.Module):
+    """One layer of :class:`IRevRNN`: projection, normalisation and recurrence.
+
+    Attributes:
+        projection: ``nn.Linear(input_size, hidden_size)``, the only place where units mix.
+        norm: ``nn.LayerNorm``, ``nn.BatchNorm1d`` or ``nn.Identity``, applied to the input drive z.
+        recurrent_weight: u, (H,).
+        coupling_a, coupling_b: (R, H).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_couplings: int,
+        bias: bool,
+        norm: str | None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory = {"device": device, "dtype": dtype}
+        self.projection = nn.Linear(input_size, hidden_size, bias=bias, **factory)
+        self.norm = _make_norm(norm, hidden_size, factory)
+        self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))
+        self.coupling_a = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
+        self.coupling_b = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
+        self.reset_recurrence()
+
+    def reset_recurrence(self, shortest: float = TIME_CONSTANTS[0]) -> None:
+        """Draw u = exp(-1/tau), tau log-uniform from ``shortest`` to 1000 steps; couplings near 0."""
+        longest = TIME_CONSTANTS[1]
+        with torch.no_grad():
+            tau = self.recurrent_weight.uniform_(math.log(shortest), math.log(longest)).exp_()
+            self.recurrent_weight.copy_(torch.exp(-1 / tau))
+            self.coupling_a.normal_(0, COUPLING_DEVIATION)
+            self.coupling_b.normal_(0, COUPLING_DEVIATION)
+
+    def drive(self, x: Tensor) -> Tensor:
+        """Project and normalise the input (T, B, in) to the input drive z (T, B, H)."""
+        z = self.projection(x)
+        if isinstance(self.norm, nn.BatchNorm1d):  # statistics over time and batch, one per unit
+            z = self.norm(z.flatten(0, 1)).view_as(z)
+        else:
+            z = self.norm(z)
+        return z.to(self.recurrent_weight.dtype)  # under autocast the state stays in full precision
+
+
+def _make_norm(norm: str | None, size: int, factory: dict[str, Any]) -> nn.Module:
+    if norm is None:
+        return nn.Identity()
+    if norm == "layer":
+        return nn.LayerNorm(size, **factory)
+    if norm == "batch":
+        return nn.BatchNorm1d(size, **factory)
+    raise ValueError(f"norm must be None, 'layer' or 'batch'; got {norm!r}")
+
+
+class IRevRNN(nn.Module):
+    r"""A stack of reversible, independently recurrent layers, used like ``nn.LSTM``.
+
+    Layer by layer, with :math:`z_t = \mathrm{norm}(W x_t + b)`, the cell of
+    :func:`irevrnn.scan` computes :math:`h_t` and :math:`c_t` for all steps.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: H, units of each layer.
+        num_layers: layers stacked on one another.
+        num_couplings: R, additive couplings between output and cell state; 0 is IndRNN.
+        activation: output nonlinearity g: ``relu``, ``tanh``, ``sigmoid``, ``leaky_relu`` (slope 1/4)
+            or ``identity``.
+        coupling_activation: coupling nonlinearity f, from the same list.
+        bias: whether the projection has a bias.
+        batch_first: input and output are (batch, seq, feature) instead of (seq, batch, feature).
+        dropout: probability of dropping a unit between layers, with one mask for all steps of a
+            sequence (variational dropout; Gal and Ghahramani, 2016).
+        bidirectional: not available yet.
+        norm: normalisation of the input drive: ``None``, ``"layer"``, or ``"batch"`` (statistics over
+            all steps and the batch).
+        residual: add a layer's input to its output where the two have the same size.
+        memory: what is held for the backward pass, see :mod:`irevrnn.memory`.
+        device, dtype: of the parameters.
+
+    Inputs:
+        - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size), or
+          (seq, input_size) without a batch.
+        - **hidden**: ``(h_0, c_0)``, each (num_layers, batch, hidden_size), or without the batch
+          dimension for unbatched input. Zeros if not given.
+        - **return_sequence** (keyword): whether ``output`` holds all steps or the last one alone.
+
+    Outputs:
+        - **output**: h of the last layer, (batch, seq, hidden_size) with ``batch_first``, else
+          (seq, batch, hidden_size); without the seq dimension if ``return_sequence=False``. With
+          ``residual``, the input of the last layer is added.
+        - **(h_n, c_n)**: final states of all layers, each (num_layers, batch, hidden_size).
+
+    The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
+    ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``
+    (H, in), ``layers.l.projection.bias`` (H,), and the entries of ``layers.l.norm``.
+
+    Raises:
+        ValueError: an argument is out of range, or the input does not fit.
+        TypeError: the input is no tensor.
+        NotImplementedError: ``bidirectional=True`` or a strategy that this release does not have.
+
+    Example::
+
+        >>> model = IRevRNN(input_size=10, hidden_size=64, num_layers=2)
+        >>> output, (h_n, c_n) = model(torch.randn(8, 100, 10))
+        >>> output.shape, h_n.shape
+        (torch.Size([8, 100, 64]), torch.Size([2, 8, 64]))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        num_couplings: int = 3,
+        activation: str = "relu",
+        coupling_activation: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        norm: str | None = None,
+        residual: bool = False,
+        memory: str = "recompute",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_count("input_size", input_size, 1)
+        _check_count("hidden_size", hidden_size, 1)
+        _check_count("num_layers", num_layers, 1)
+        _check_count("num_couplings", num_couplings, 0)
+        get_activation(activation)
+        get_activation(coupling_activation, "coupling_activation")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1); got {dropout}")
+        if bidirectional:
+            raise NotImplementedError("bidirectional=True is not available yet; flip the input")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.num_couplings = num_couplings
+        self.activation = activation
+        self.coupling_activation = coupling_activation
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.norm = norm
+        self.residual = residual
+        self.memory = check_strategy(memory)
+        self.layers = nn.ModuleList(
+            IRevRNNLayer(
+                input_size if index == 0 else hidden_size,
+                hidden_size, num_couplings, bias, norm, device, dtype,
+            )
+            for index in range(num_layers)
+        )  # fmt: skip
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters afresh and reset the statistics of ``norm="batch"``."""
+        for layer in self.layers:
+            layer.projection.reset_parameters()
+            if self.norm is not None:
+                layer.norm.reset_parameters()
+            layer.reset_recurrence()
+
+    @torch.no_grad()
+    def clip_recurrent_weights_(self, bound: float = 1.0) -> IRevRNN:
+        """Clamp every recurrent weight to [-bound, bound], in place; call it after each optimizer step.
+
+        IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow more
+        than ``gamma``-fold over T steps. ``optimizer.register_step_post_hook(lambda *_:
+        model.clip_recurrent_weights_())`` does it without touching the training loop.
+
+        Args:
+            bound: largest absolute value, at least 0.
+
+        Returns:
+            The module itself.
+        """
+        if not bound >= 0:
+            raise ValueError(f"bound must be at least 0; got {bound}")
+        for layer in self.layers:
+            layer.recurrent_weight.clamp_(-bound, bound)
+        return self
+
+    def forward(
+        self,
+        input: Tensor,
+        hidden: tuple[Tensor, Tensor] | None = None,
+        *,
+        return_sequence: bool = True,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Run the stack over a sequence; see the class for shapes."""
+        self._check_input(input)
+        batched = input.dim() == 3
+        # Time comes first inside, as the kernels walk through memory in the order of time. The input
+        # is the cheapest tensor to turn: every later one is written in that order to begin with.
+        x = _time_major(input, self.batch_first)
+        h_0, c_0 = self._initial_states(x, hidden, batched)
+        finals = []
+        for index, layer in enumerate(self.layers):
+            if index > 0:
+                x = self._drop(x)
+            out, h_n, c_n = scan(
+                layer.drive(x), h_0[index], c_0[index],
+                layer.recurrent_weight, layer.coupling_a, layer.coupling_b,
+                self.activation, self.coupling_activation, self.memory,
+            )  # fmt: skip
+            finals.append((h_n, c_n))
+            last_step = h_n
+            if self.residual and x.shape == out.shape:
+                last_step = h_n + x[-1]
+                out = out + x
+            x = out
+        h_n, c_n = (torch.stack(states) for states in zip(*finals, strict=True))
+        if not batched:
+            x, last_step, h_n, c_n = (y.squeeze(-2) for y in (x, last_step, h_n, c_n))
+        if not return_sequence:
+            return last_step, (h_n, c_n)
+        return (x.transpose(0, 1) if self.batch_first and batched else x), (h_n, c_n)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        if not (self.training and self.dropout > 0):
+            return x
+        return x * F.dropout(x.new_ones(x.shape[1:]), self.dropout)
+
+    def _initial_states(
+        self, x: Tensor, hidden: tuple[Tensor, Tensor] | None, batched: bool
+    ) -> tuple[Tensor, Tensor]:
+        shape = (self.num_layers, x.shape[1], self.hidden_size)
+        weight = self.layers[0].recurrent_weight
+        if hidden is None:
+            zeros = weight.new_zeros(shape)
+            return zeros, zeros
+        if not (isinstance(hidden, tuple | list) and len(hidden) == 2):
+            raise TypeError(f"hidden must be a pair (h_0, c_0); got {type(hidden).__name__}")
+        wanted = shape if batched else (shape[0], shape[2])
+        for name, state in zip(("h_0", "c_0"), hidden, strict=True):
+            if not isinstance(state, Tensor):
+                raise TypeError(f"{name} must be a torch.Tensor; got {type(state).__name__}")
+            if tuple(state.shape) != wanted:
+                raise ValueError(
+                    f"{name} must have shape {wanted} = (num_layers, "
+                    f"{'batch, ' if batched else ''}hidden_size); got {tuple(state.shape)}"
+                )
+        h_0, c_0 = (state.to(weight.dtype).reshape(shape) for state in hidden)
+        return h_0, c_0
+
+    def _check_input(self, input: Tensor) -> None:
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
+        layout = "(batch, seq, feature)" if self.batch_first else "(seq, batch, feature)"
+        if input.dim() not in (2, 3):
+            raise ValueError(
+                f"input must be {layout} or (seq, feature); got shape {tuple(input.shape)}"
+            )
+        if input.shape[-1] != self.input_size:
+            raise ValueError(
+                f"input must have input_size = {self.input_size} features in its last dimension; "
+                f"got shape {tuple(input.shape)}"
+            )
+        steps = input.shape[1 if self.batch_first and input.dim() == 3 else 0]
+        if steps == 0:
+            raise ValueError(f"input must have at least one step; got shape {tuple(input.shape)}")
+        weight = self.layers[0].projection.weight
+        if input.device != weight.device:
+            raise ValueError(
+                f"input must be on the device of the parameters, {weight.device}; got {input.device}"
+            )
+        if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
+            raise ValueError(
+                f"input must have the dtype of the parameters, {weight.dtype}; got {input.dtype}"
+            )
+
+    def extra_repr(self) -> str:
+        """The arguments that differ from their defaults."""
+        defaults = {
+            "num_layers": 1, "num_couplings": 3, "activation": "relu",
+            "coupling_activation": "tanh", "bias": True, "batch_first": True, "dropout": 0.0,
+            "norm": None, "residual": False, "memory": "recompute",
+        }  # fmt: skip
+        shown = [f"{self.input_size}, {self.hidden_size}"]
+        shown += [
+            f"{name}={getattr(self, name)!r}"
+            for name, default in defaults.items()
+            if getattr(self, name) != default
+        ]
+        return ", ".join(shown)
+
+
+def _time_major(input: Tensor, batch_first: bool) -> Tensor:
+    if input.dim() == 2:
+        return input.unsqueeze(1)
+    return input.transpose(0, 1).contiguous() if batch_first else input
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int; got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}; got {value}")
