@@ -1,13 +1,12 @@
 // The operators irevrnn::scan and irevrnn::scan_backward: schema, checks, and their CPU kernels.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include <optional>
 #include <string>
 #include <tuple>
 
+#include "fresh.h"
 #include "scan.h"
 
 namespace irevrnn {
@@ -99,9 +98,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> scan(
     int64_t interval, bool vectorize) {
   const Inputs in(z_, h_0, c_0, u, a, b);
   const Tensor z = z_.contiguous();
-  Tensor out = at::empty(z.sizes(), z.options());
-  Tensor h_n = at::empty(in.h_0.sizes(), z.options()), c_n = at::empty(in.h_0.sizes(), z.options());
-  Tensor held = at::empty(held_shape(z, a.size(0), interval), z.options());
+  Tensor out = fresh(z.sizes(), z.options());
+  Tensor h_n = fresh(in.h_0.sizes(), z.options()), c_n = fresh(in.h_0.sizes(), z.options());
+  Tensor held = fresh(held_shape(z, a.size(0), interval), z.options());
   for_dtype(z, [&](auto zero) {
     using T = decltype(zero);
     Forward<T> s;
@@ -135,9 +134,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
   const Tensor grad_h_n = given(grad_h_n_, h_0.sizes(), "grad_h_n");
   const Tensor grad_c_n = given(grad_c_n_, h_0.sizes(), "grad_c_n");
 
-  const auto fresh = [&](const Tensor& like) { return at::empty(like.sizes(), out.options()); };
-  Tensor grad_z = fresh(out), grad_h_0 = fresh(h_0), grad_c_0 = fresh(c_0);
-  Tensor grad_u = fresh(u), grad_a = fresh(a), grad_b = fresh(b);
+  const auto gradient_of = [&](const Tensor& x) { return fresh(x.sizes(), out.options()); };
+  Tensor grad_z = gradient_of(out), grad_h_0 = gradient_of(h_0), grad_c_0 = gradient_of(c_0);
+  Tensor grad_u = gradient_of(u), grad_a = gradient_of(a), grad_b = gradient_of(b);
   if (out.numel() == 0) {
     for (const Tensor& x : {grad_u, grad_a, grad_b}) x.zero_();
   }
