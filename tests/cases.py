@@ -1,0 +1,55 @@
+"""Inputs that provoke what goes wrong in a recurrence: awkward weights, states that are not zero."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+#: Recurrent weights at which a wrong inverse or a wrong gradient shows.
+AWKWARD_WEIGHTS = (0.0, 1e-6, -1e-6, 1.0, -1.0)
+
+
+class Inputs(NamedTuple):
+    z: Tensor
+    h_0: Tensor
+    c_0: Tensor
+    u: Tensor
+    a: Tensor
+    b: Tensor
+
+
+def make_inputs(
+    steps: int, batch: int, hidden: int, couplings: int, dtype: torch.dtype, *,
+    scale: float = 0.1, seed: int = 0,
+) -> Inputs:  # fmt: skip
+    """Random leaves that require gradients; u holds the awkward weights in its first units."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=dtype)
+
+    u = torch.rand(hidden, generator=generator, dtype=dtype) * 2 - 1
+    count = min(hidden, len(AWKWARD_WEIGHTS))
+    u[:count] = torch.tensor(AWKWARD_WEIGHTS[:count], dtype=dtype)
+    tensors = (
+        draw(steps, batch, hidden), draw(batch, hidden), draw(batch, hidden), u,
+        scale * draw(couplings, hidden), scale * draw(couplings, hidden),
+    )  # fmt: skip
+    return Inputs(*(x.requires_grad_() for x in tensors))
+
+
+def upstream(outputs: tuple[Tensor, ...], seed: int = 1) -> tuple[Tensor, ...]:
+    """Random upstream gradients for every output."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in outputs
+    )
+
+
+def run(function, case: Inputs, *options, **keywords) -> tuple[Tensor, ...]:
+    """Outputs and gradients of ``function``, nine tensors; what it does not depend on has gradient 0."""
+    outputs = function(*case, *options, **keywords)
+    gradients = torch.autograd.grad(
+        outputs, case, upstream(outputs), allow_unused=True, materialize_grads=True
+    )
+    return (*(x.detach() for x in outputs), *gradients)
