@@ -1,0 +1,70 @@
+"""Where built libraries are kept, and the lock that lets one process at a time build."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def cached_path(key: str, name: str) -> Path:
+    """Return where the file ``name`` under ``key`` is, or can be put if it is not there yet.
+
+    Raises:
+        OSError: if no folder can be written.
+    """
+    problems: list[str] = []
+    for root in (_cache_root, _temporary_root):
+        try:
+            path = root() / key / name
+            if os.access(path, os.R_OK):  # a cache that is filled may well be read-only
+                return path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+            problems.append(str(error))
+            continue
+        if problems:
+            say(f"no cache in the usual place ({problems[0]}): set IREVRNN_CACHE to keep one")
+        return path
+    raise OSError(f"no folder can be written ({'; '.join(problems)}). Name one in IREVRNN_CACHE")
+
+
+def _cache_root() -> Path:
+    named = os.environ.get("IREVRNN_CACHE")
+    if named:
+        return Path(named).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irevrnn"
+
+
+def _temporary_root() -> Path:
+    """Return a folder of this user's alone: code that others could write must not be loaded."""
+    root = Path(tempfile.gettempdir()) / f"irevrnn-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    status = root.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise PermissionError(f"others can write {root}")
+    return root
+
+
+@contextmanager
+def one_process(lock: Path) -> Iterator[None]:
+    """Let one process at a time pass. The kernel frees the lock when its holder dies."""
+    import fcntl  # Windows has none
+
+    with open(lock, "w") as file:
+        # lockf rather than flock: a child that is forked meanwhile does not hold the lock too.
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            say("waiting for another process that builds the C++ kernels ...")
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def say(message: str) -> None:
+    """Print one line of progress where it does not mix with a program's output."""
+    print(f"irevrnn: {message}", file=sys.stderr, flush=True)
