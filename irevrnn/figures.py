@@ -8,7 +8,8 @@ be drawn again from the result files. A notebook calls :func:`style` once, hands
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,15 @@ def folder(profile: str) -> Path:
     """
     if profile not in PROFILES:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}; got {profile!r}")
-    return _repository() / ("paper" if profile == "paper" else f"build/{profile}")
+    return repository() / ("paper" if profile == "paper" else f"build/{profile}")
 
 
-def _repository() -> Path:
+def repository() -> Path:
+    """The top folder of the repository that the working directory, or else the package, lies in.
+
+    Raises:
+        FileNotFoundError: neither lies in one.
+    """
     # A notebook's working directory lies in the repository it belongs to. The package need not: it
     # may be installed elsewhere.
     here = Path.cwd()
@@ -112,7 +118,7 @@ def _stamp(figure: Figure, text: str) -> None:
     """Write ``text`` along the lower edge, on a strip of its own that the axes make room for."""
     strip = 1.6 * _STAMP_POINTS / 72 / figure.get_figheight()
     figure.set_layout_engine("constrained", rect=(0, strip, 1, 1 - strip))
-    look = {"ha": "right", "va": "bottom", "size": _STAMP_POINTS, "color": GREY}
+    look: dict[str, Any] = {"ha": "right", "va": "bottom", "size": _STAMP_POINTS, "color": GREY}
     figure.text(0.995, 0.2 * strip, text, gid="stamp", **look)
 
 
@@ -133,3 +139,147 @@ def _subfolder(profile: str, name: str) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
 
+
+# --- notebook 01: the derivation ----------------------------------------------------------------
+
+
+def drift(
+    steps: Sequence[int],
+    errors: Mapping[str, Sequence[float]],
+    predictions: Sequence[Sequence[float]],
+) -> Figure:
+    """What floating point leaves over when a recurrence is run backwards.
+
+    Args:
+        steps: numbers of steps that were undone.
+        errors: for each label, the largest error of h and c after so many steps.
+        predictions: growth of the error that the decay alone explains, for some of them.
+    """
+    figure, axes = plt.subplots()
+    for label, values in errors.items():
+        axes.plot(steps, values, label=label)
+    for index, values in enumerate(predictions):
+        axes.plot(steps, values, "-", color=GREY, linewidth=0.7, marker="",
+                  label="" if index else r"rounding error $\times\; u^{-n}$")  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="steps undone, $n$", ylabel="largest error of h, c")
+    axes.set_ylim(top=1e4)
+    axes.grid(True)
+    axes.legend()
+    return figure
+
+
+def forgotten(u: Sequence[float], counted: Sequence[float], bound: Sequence[float]) -> Figure:
+    """Bits that one decay step forgets.
+
+    Args:
+        u: recurrent weights, below 1.
+        counted: bits by which the number of distinct states shrank.
+        bound: -log2(u).
+    """
+    figure, axes = plt.subplots()
+    distance = [1 - value for value in u]
+    axes.plot(distance, bound, "-", color=GREY, marker="", label=r"$-\log_2 u$")
+    axes.plot(distance, counted, linestyle="", label="counted")
+    axes.set(xscale="log", yscale="log", xlabel="$1 - u$", ylabel="bits forgotten per step")
+    axes.grid(True)
+    axes.legend()
+    return figure
+
+
+def finite_differences(deltas: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
+    """The error of central differences against the gradient derived by hand.
+
+    Args:
+        deltas: step sizes of the differences.
+        errors: for each tensor, the relative error of the derivative along a random direction.
+    """
+    figure, axes = plt.subplots()
+    for name, values in errors.items():
+        axes.plot(deltas, values, label=f"${name}$")
+    axes.set(xscale="log", yscale="log", xlabel=r"step of the difference, $\delta$",
+             ylabel="relative error")  # fmt: skip
+    axes.grid(True)
+    axes.legend(ncols=2)
+    return figure
+
+
+def division(u: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
+    """How wrong the gradient of small recurrent weights gets.
+
+    Args:
+        u: the recurrent weights, as categories.
+        errors: for each way to compute it, the relative error of du, NaN where du is NaN.
+    """
+    figure, axes = plt.subplots()
+    places = range(len(u))
+    for label, values in errors.items():
+        [line] = axes.plot(places, values, label=label)
+        for place, value in zip(places, values, strict=True):
+            if value != value:
+                axes.text(place, 1e3, "NaN", ha="center", size=7, color=line.get_color())
+    axes.set_xticks(places, ["0" if x == 0 else f"$10^{{{math.log10(x):.0f}}}$" for x in u])
+    axes.set(yscale="log", xlabel="recurrent weight, $u$", ylabel="largest relative error of du")
+    axes.set_ylim(top=1e4)
+    axes.grid(True)
+    axes.legend()
+    return figure
+
+
+def accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """float32 gradients of the kernel and of eager PyTorch against float64.
+
+    Args:
+        rows: entries with ``steps``, ``tensor`` and the relative errors ``ours_median``,
+            ``ours_max``, ``eager_median`` and ``eager_max``.
+    """
+    lengths = sorted({row["steps"] for row in rows})
+    figure, panels = plt.subplots(
+        1, len(lengths), figsize=(COLUMN * len(lengths), 2.6), sharex=True, squeeze=False
+    )
+    for axes, steps in zip(panels[0], lengths, strict=True):
+        chosen = [row for row in rows if row["steps"] == steps]
+        for offset, (key, label) in enumerate((("ours", "kernel"), ("eager", "eager PyTorch"))):
+            heights = [place + 0.3 * (offset - 0.5) for place in range(len(chosen))]
+            low, high = ([row[f"{key}_{end}"] for row in chosen] for end in ("median", "max"))
+            axes.hlines(heights, low, high, color=COLOURS[offset], linewidth=0.8)
+            look: dict[str, Any] = {"linestyle": "", "marker": _MARKERS[offset]}
+            axes.plot(low, heights, color=COLOURS[offset], label=f"{label}, median unit", **look)
+            axes.plot(high, heights, color=COLOURS[offset], fillstyle="none",
+                      label=f"{label}, worst unit", **look)  # fmt: skip
+        axes.set_yticks(range(len(chosen)), [f"${row['tensor']}$" for row in chosen])
+        axes.set(xscale="log", xlabel="relative error of the gradient", title=f"T = {steps}")
+        axes.grid(True, axis="x")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+def saturation(
+    steps: Sequence[int],
+    abs_c: Sequence[float],
+    bound: Sequence[float],
+    slope: Sequence[float],
+    float32_error: Sequence[float],
+) -> Figure:
+    """How the cell state grows, and what that does to its couplings and to float32.
+
+    Args:
+        steps: T.
+        abs_c: abs(c_T), median over the units.
+        bound: what it can reach, median over the units.
+        slope: f'(c_T), median over the units.
+        float32_error: relative error of c_T in float32, median over the units.
+    """
+    figure, (growth, learning, rounding) = plt.subplots(1, 3, figsize=(PAGE, 2.2), sharex=True)
+    look: dict[str, Any] = {"linestyle": "-", "color": COLOURS[0]}
+    growth.plot(steps, bound, "-", color=GREY, marker="", label=r"$|c_0| + T\,\sum_i |a_i|$")
+    growth.plot(steps, abs_c, label="$|c_T|$", **look)
+    growth.set(yscale="log", title="c only grows", ylabel="cell state")
+    growth.legend()
+    learning.plot(steps, slope, **look)
+    learning.set(title="couplings stop learning", ylabel="$f\\prime(c_T)$")
+    rounding.plot(steps, float32_error, **look)
+    rounding.set(yscale="log", title="float32 loses increments", ylabel="relative error of $c_T$")
+    for axes in (growth, learning, rounding):
+        axes.set(xscale="log", xlabel="steps, $T$")
+        axes.grid(True)
+    return figure
