@@ -18,50 +18,55 @@ enum class Activation { relu, tanh, sigmoid, leaky_relu, identity };
 // A power of two, so that exact arithmetic can undo it; irevrnn/activations.py has the same value.
 constexpr float negative_slope = 0.25f;
 
-// 2^r - 1 for |r| <= 1/2, relative error 1e-8: a minimax polynomial.
+// exp(r) - 1 for |r| <= ln(2) / 2: a minimax polynomial of relative error 1.4e-8, whose leading term is r
+// itself and so exact.
 template <class V>
-IREVRNN_INLINE V exp2_minus_one(V r) {
-  V q = broadcast<V>(1.540338683e-04f);
-  q = fma(q, r, broadcast<V>(1.339073674e-03f));
-  q = fma(q, r, broadcast<V>(9.618238035e-03f));
-  q = fma(q, r, broadcast<V>(5.550357433e-02f));
-  q = fma(q, r, broadcast<V>(2.402264979e-01f));
-  q = fma(q, r, broadcast<V>(6.931471879e-01f));
-  return q * r;
+IREVRNN_INLINE V exp_minus_one(V r) {
+  V q = broadcast<V>(1.3882474596e-03f);
+  q = fma(q, r, broadcast<V>(8.3666913596e-03f));
+  q = fma(q, r, broadcast<V>(4.1667205602e-02f));
+  q = fma(q, r, broadcast<V>(1.6666542354e-01f));
+  q = fma(q, r, broadcast<V>(4.9999998125e-01f));
+  return fma(r * r, q, r);
 }
 
-// Adding 1.5 * 2^23 rounds a float to an integer and leaves that integer in its low bits.
-constexpr float rounding_magic = 12582912.0f;
+// y = n * ln(2) + r with n whole: power is 2^n.
+template <class V>
+struct Reduced {
+  V n, r, power;
+};
 
-// tanh x = e / (e + 2) with e = exp(2|x|) - 1: no cancellation near 0, and 1 to the last bit where
-// tanh is. Error at most 2 ulp.
+template <class V>
+IREVRNN_INLINE Reduced<V> reduce(V y) {
+  const V magic = broadcast<V>(12582912.0f);  // adding 1.5 * 2^23 rounds to a whole number, which
+  const V shifted = fma(y, broadcast<V>(1.442695041f), magic);  // then lies in the low bits
+  const V n = shifted - magic;
+  return {n, fma(-n, broadcast<V>(0.693147182f), y), exponent_from_low_bits(shifted)};
+}
+
+// tanh x = e / (e + 2) with e = exp(2|x|) - 1: no cancellation near 0, and 1 to the last bit where tanh
+// is. Error at most 2.5 ulp.
 template <class V>
 IREVRNN_INLINE V tanh_single(V x) {
-  const V two_log2_e = broadcast<V>(2.885390082f);
   const V limit = broadcast<V>(9.2f);  // tanh is 1 in float from 9.02 on
   V magnitude = absolute(x);
   magnitude = limit < magnitude ? limit : magnitude;  // in this order, a NaN stays a NaN
-  const V shifted = fma(magnitude, two_log2_e, broadcast<V>(rounding_magic));
-  const V n = shifted - broadcast<V>(rounding_magic);
-  const V r = fma(magnitude, two_log2_e, -n);
-  const V power = exponent_from_low_bits(shifted);  // 2^n
-  const V e = fma(power, exp2_minus_one(r), power - broadcast<V>(1.0f));
+  const Reduced<V> y = reduce(magnitude + magnitude);
+  const V e = fma(y.power, exp_minus_one(y.r), y.power - broadcast<V>(1.0f));
   return copy_sign(e / (e + broadcast<V>(2.0f)), x);
 }
 
-// 1 / (1 + exp(-x)). log2(e) comes in two parts: exp magnifies an error of its argument.
+// 1 / (1 + exp(-x)). Error at most 2.5 ulp.
 template <class V>
 IREVRNN_INLINE V sigmoid_single(V x) {
-  const V high = broadcast<V>(-1.442695022f), low = broadcast<V>(-1.925963033e-08f);
   const V limit = broadcast<V>(87.0f), negative_limit = broadcast<V>(-87.0f);
-  V y = limit < x ? limit : x;
-  y = y < negative_limit ? negative_limit : y;
-  const V shifted = fma(y, high, broadcast<V>(rounding_magic));
-  const V n = shifted - broadcast<V>(rounding_magic);
-  const V r = fma(y, low, fma(y, high, -n));
-  const V power = exponent_from_low_bits(shifted);
+  V magnitude = limit < x ? limit : x;
+  magnitude = magnitude < negative_limit ? negative_limit : magnitude;
+  const Reduced<V> y = reduce(-magnitude);
+  // exp magnifies an error of its argument: here the second part of ln(2) counts.
+  const V r = fma(y.n, broadcast<V>(1.904654323e-09f), y.r);
   const V one = broadcast<V>(1.0f);
-  return one / (one + fma(power, exp2_minus_one(r), power));
+  return one / (one + fma(y.power, exp_minus_one(r), y.power));
 }
 
 template <class V>
