@@ -1,0 +1,236 @@
+"""IRevRNN: its layers by hand, its states, its options, and what users of nn.LSTM expect of it."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from irevrnn import IRevRNN, reference
+from irevrnn.models import SequenceClassifier
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def awake(model):
+    """Couplings and biases that matter."""
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.coupling_a.normal_(0, 0.3)
+            layer.coupling_b.normal_(0, 0.3)
+    return model
+
+
+def test_usage_as_documented(kernels):
+    model = IRevRNN(input_size=10, hidden_size=64, num_layers=2)
+    output, hidden = model(torch.randn(8, 100, 10))
+    h_n, c_n = hidden
+    assert output.shape == (8, 100, 64)
+    assert h_n.shape == c_n.shape == (2, 8, 64)
+    assert torch.equal(output[:, -1], h_n[-1])
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("norm", [None, "layer", "batch"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_layers_by_hand(kernels, norm, residual, memory):
+    model = awake(
+        IRevRNN(
+            5, 7, 3, 2, "tanh", norm=norm, residual=residual, memory=memory, dtype=torch.float64
+        )
+    )
+    x = torch.randn(4, 20, 5, dtype=torch.float64)
+    h_0, c_0 = torch.randn(2, 3, 4, 7, dtype=torch.float64)
+    output, (h_n, c_n) = model(x, (h_0, c_0))
+    y = x.transpose(0, 1)
+    for index, layer in enumerate(model.layers):
+        z = layer.projection(y)
+        if norm == "layer":
+            z = nn.functional.layer_norm(z, (7,), layer.norm.weight, layer.norm.bias)
+        if norm == "batch":
+            z = (z - z.mean((0, 1))) / (z.var((0, 1), correction=0) + 1e-5).sqrt()
+        out, h, c = reference.scan(
+            z, h_0[index], c_0[index],
+            layer.recurrent_weight, layer.coupling_a, layer.coupling_b, "tanh",
+        )  # fmt: skip
+        torch.testing.assert_close(h_n[index], h)
+        torch.testing.assert_close(c_n[index], c)
+        y = out + y if residual and index > 0 else out
+    torch.testing.assert_close(output, y.transpose(0, 1))
+    last, _ = model(x, (h_0, c_0), return_sequence=False)
+    if norm != "batch":
+        torch.testing.assert_close(last, output[:, -1])
+
+
+def test_layouts_agree(kernels):
+    model = awake(IRevRNN(3, 6, 2))
+    x = torch.randn(4, 15, 3)
+    hidden = (torch.randn(2, 4, 6), torch.randn(2, 4, 6))
+    output, (h_n, c_n) = model(x, hidden)
+    model.batch_first = False
+    time_major, states = model(x.transpose(0, 1), hidden)
+    assert torch.equal(time_major.transpose(0, 1), output)
+    assert torch.equal(states[0], h_n)
+    for batch_first in (True, False):
+        model.batch_first = batch_first
+        single, (h, c) = model(x[1], tuple(state[:, 1] for state in hidden))
+        assert single.shape == (15, 6)
+        assert h.shape == c.shape == (2, 6)
+        torch.testing.assert_close(single, output[1])
+        torch.testing.assert_close(c, c_n[:, 1])
+
+
+def test_return_sequence_false_without_a_batch(kernels):
+    last, (h_n, _) = IRevRNN(3, 6, 2)(torch.randn(15, 3), return_sequence=False)
+    assert last.shape == (6,)
+    assert torch.equal(last, h_n[-1])
+
+
+def test_gradient_through_the_stack_is_that_of_the_reference(kernels, monkeypatch):
+    model = awake(IRevRNN(3, 6, 2, norm="layer", residual=True, dtype=torch.float64))
+    x = torch.randn(4, 25, 3, dtype=torch.float64, requires_grad=True)
+
+    def gradients():
+        output, (h_n, c_n) = model(x)
+        loss = output.square().mean() + h_n.sum() + c_n.square().sum()
+        return torch.autograd.grad(loss, [x, *model.parameters()])
+
+    ours = gradients()
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+    torch.testing.assert_close(ours, gradients(), rtol=1e-9, atol=1e-11)
+
+
+def test_a_sequence_in_pieces(kernels):
+    model = awake(IRevRNN(3, 6, 2))
+    x = torch.randn(2, 40, 3)
+    whole, (h_n, c_n) = model(x)
+    first, hidden = model(x[:, :23])
+    second, (h, c) = model(x[:, 23:], hidden)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+    torch.testing.assert_close(h, h_n)
+    torch.testing.assert_close(c, c_n)
+
+
+def test_dropout_has_one_mask_for_all_steps(kernels):
+    model = IRevRNN(3, 50, 2, dropout=0.5)
+    seen = []
+    model.layers[1].projection.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    x = torch.randn(4, 30, 3)
+    model(x)
+    dropped = (seen[0] == 0).all(0)
+    kept = ~dropped
+    model.eval()(x)
+    full = seen[1]
+    torch.testing.assert_close(seen[0], torch.where(kept, 2 * full, torch.zeros(())))
+    active = full.any(0)
+    assert 0.3 < (dropped & active).sum() / active.sum() < 0.7
+
+
+def test_recurrent_weights_start_and_stay_in_range(kernels):
+    model = IRevRNN(3, 5000)
+    u = model.layers[0].recurrent_weight
+    tau = -1 / u.double().log()
+    assert 0.99 < tau.min() < 1.1
+    assert 900 < tau.max() < 1001
+    assert 25 < tau.median() < 40  # log-uniform on [1, 1000]: the middle is at 31.6
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer.register_step_post_hook(lambda *_: model.clip_recurrent_weights_())
+    u.grad = torch.linspace(-3, 3, 5000)
+    optimizer.step()
+    assert u.min() == -1
+    assert u.max() == 1
+    assert model.clip_recurrent_weights_(0.5) is model
+    assert u.abs().max() == 0.5
+
+
+def test_reset_parameters_draws_everything_afresh(kernels):
+    model = IRevRNN(3, 8, 2, norm="batch")
+    model(torch.randn(4, 10, 3))
+    before = copy.deepcopy(model.state_dict())
+    model.reset_parameters()
+    after = model.state_dict()
+    unchanged = {name for name in before if torch.equal(before[name], after[name])}
+    assert unchanged == {f"layers.{i}.norm.{part}" for i in (0, 1) for part in ("weight", "bias")}
+    assert after["layers.0.norm.running_mean"].eq(0).all()
+
+
+def test_state_dict_is_as_documented():
+    shapes = {name: tuple(x.shape) for name, x in IRevRNN(3, 8, 2, 4).state_dict().items()}
+    assert shapes == {
+        f"layers.{layer}.{name}": shape
+        for layer, features in ((0, 3), (1, 8))
+        for name, shape in {
+            "recurrent_weight": (8,),
+            "coupling_a": (4, 8),
+            "coupling_b": (4, 8),
+            "projection.weight": (8, features),
+            "projection.bias": (8,),
+        }.items()
+    }
+
+
+def test_saving_copying_and_pickling(kernels):
+    model = awake(IRevRNN(3, 8, 2, norm="layer"))
+    x = torch.randn(2, 10, 3)
+    wanted = model(x)[0]
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    buffer.seek(0)
+    other = IRevRNN(3, 8, 2, norm="layer")
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    for twin in (other, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(x)[0], wanted)
+
+
+def test_repr_shows_what_differs_from_the_defaults():
+    text = repr(IRevRNN(3, 8, num_layers=2, activation="tanh", residual=True))
+    assert "IRevRNN(\n  3, 8, num_layers=2, activation='tanh', residual=True" in text
+
+
+def test_parameters_take_device_and_dtype():
+    model = IRevRNN(3, 8, 2, norm="batch", device="meta", dtype=torch.float64)
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float64)}
+
+
+def test_autocast_keeps_the_state_in_full_precision(kernels):
+    model = IRevRNN(3, 8, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, (h_n, c_n) = model(torch.randn(2, 10, 3))
+    assert output.dtype == h_n.dtype == c_n.dtype == torch.float32
+    output.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_no_bias():
+    model = IRevRNN(3, 8, 2, bias=False)
+    assert not any("bias" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_classifier_learns_to_remember_the_first_step(kernels, residual):
+    """What a recurrence is for: the answer was shown 60 steps ago."""
+    model = SequenceClassifier(1, 2, 16, 2, residual=residual, num_couplings=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(120):
+        labels = torch.randint(0, 2, (32,))
+        x = 0.1 * torch.randn(32, 60, 1)
+        x[:, 0, 0] = 2.0 * labels - 1
+        loss = nn.functional.cross_entropy(model(x), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.clip_recurrent_weights_()
+    assert loss < 0.3
+
+
+def test_classifier_is_six_layers_deep_by_default():
+    model = SequenceClassifier(3, 10)
+    assert model.rnn.num_layers == 6
+    assert model.rnn.norm == "batch"
+    tau = -1 / model.rnn.layers[-1].recurrent_weight.double().log()
+    assert tau.min() > 49
