@@ -1,0 +1,172 @@
+"""What a training run can be told, written down once: for Python, the command line and the results.
+
+A field of :class:`TrainConfig` is an argument in Python, an option of ``python -m irevrnn.train``
+(with its help and default) and an entry of ``results.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+import typing
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from irevrnn.peers import RECURRENCES
+
+if TYPE_CHECKING:
+    from irevrnn.tasks import Task
+
+
+class ConfigError(ValueError):
+    """A run cannot be as it was asked for; the message names the field."""
+
+
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """A field of a configuration.
+
+    Args:
+        default: its default.
+        help: what it is, for ``--help``.
+        limits: ``choices`` it must be one of, ``least`` it must not be below, or
+            ``operational=True`` if a result does not depend on it.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ABC):
+    """A training run, whatever it trains on. The configuration of a task adds that."""
+
+    # the network
+    model: str = option("irevrnn", "the network", choices=("irevrnn", *RECURRENCES))
+    hidden_size: int = option(128, "units per layer", least=1)
+    num_layers: int = option(6, "layers", least=1)
+    num_couplings: int = option(3, "couplings per unit (irevrnn)", least=0)
+    activation: str = option(
+        "relu", "output nonlinearity (irevrnn)",
+        choices=("relu", "tanh", "sigmoid", "leaky_relu", "identity"),
+    )  # fmt: skip
+    norm: str = option(
+        "batch", "normalisation of the input drive (irevrnn)", choices=("batch", "layer", "none")
+    )
+    dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0)
+    residual: bool = option(False, "add a layer's input to its output (irevrnn)")
+    memory: str = option(
+        "recompute", "what is held for the backward pass (irevrnn)",
+        choices=("store", "recompute", "checkpoint", "reversible", "auto"),
+    )  # fmt: skip
+
+    # the optimization
+    epochs: int = option(10, "passes over the training data; the schedule spans them", least=1)
+    batch_size: int = option(64, "sequences per step", least=1)
+    lr: float = option(4e-3, "learning rate (the highest of the schedule)", least=0)
+    schedule: str = option(
+        "onecycle", "how the learning rate changes", choices=("onecycle", "cosine", "constant")
+    )
+    weight_decay: float = option(
+        0.0, "of AdamW, on weight matrices alone; with 0 it is Adam", least=0
+    )
+    recurrent_lr_scale: float = option(
+        1.0, "factor on the learning rate of recurrent weights and couplings (irevrnn)", least=0
+    )
+    clip: float = option(1.0, "largest norm of the gradient", least=0)
+    label_smoothing: float = option(0.0, "share of the target spread over all classes", least=0)
+
+    # the data
+    data: Path | None = option(
+        None, "folder of the data sets (IREVRNN_DATA, or data/ of the repository, if not given)",
+        operational=True,
+    )  # fmt: skip
+    train_subset: int | None = option(None, "train on the first so many sequences only", least=1)
+    eval_subset: int | None = option(
+        None, "validate and test on the first so many sequences only", least=1
+    )
+
+    # the run
+    seed: int = option(0, "of weights, dropout and the order of the data", least=0)
+    device: str = option(
+        "auto", "auto (a GPU if there is one), cpu, cuda or cuda:N", operational=True
+    )
+    precision: str = option(
+        "32-true", "of Lightning Fabric", choices=("32-true", "64-true", "bf16-mixed", "16-mixed")
+    )
+    threads: int | None = option(
+        None, "CPU threads (PyTorch's choice, if not given)", least=1, operational=True
+    )
+    out: Path = option(Path("build/train"), "folder for log, checkpoints and results",
+                       operational=True)  # fmt: skip
+    resume: bool = option(
+        False, "go on from the last checkpoint in --out, if there is one, to the same bits as if "
+        "never stopped (given the same device and threads)", operational=True,
+    )  # fmt: skip
+    checkpoint_every: int | None = option(
+        None, "steps between checkpoints (there is one after each epoch anyway)", least=1,
+        operational=True,
+    )  # fmt: skip
+    max_minutes: float | None = option(
+        None, "write a checkpoint and stop after so many minutes; --resume goes on", least=0,
+        operational=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Check every field against its limits.
+
+        Raises:
+            ConfigError: a field is out of its limits.
+        """
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+
+    @abstractmethod
+    def task(self, device: torch.device) -> Task:
+        """The data to train on, as batches on ``device``."""
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that a result depends on: a resumed run must share them with its beginning."""
+        fields = dataclasses.fields(self)
+        return {f.name: getattr(self, f.name) for f in fields if "operational" not in f.metadata}
+
+
+def _check(field: dataclasses.Field[Any], value: Any) -> None:
+    choices, least = field.metadata.get("choices"), field.metadata.get("least")
+    if choices is not None and value not in choices:
+        raise ConfigError(
+            f"{field.name} must be one of {', '.join(map(str, choices))}; got {value!r}"
+        )
+    if least is not None and value is not None and not value >= least:
+        raise ConfigError(f"{field.name} must be at least {least}; got {value!r}")
+
+
+def add_arguments(parser: argparse.ArgumentParser, kind: type[TrainConfig]) -> None:
+    """Give ``parser`` an option for each field of ``kind``."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        arguments: dict[str, Any] = {"default": field.default, "help": _help(field)}
+        if hints[field.name] is bool:
+            arguments["action"] = argparse.BooleanOptionalAction
+        else:
+            arguments["type"] = _plain(hints[field.name])
+            arguments["choices"] = field.metadata.get("choices")
+            arguments["metavar"] = (
+                None if arguments["choices"] else field.name.split("_")[-1].upper()
+            )
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **arguments)
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    if field.default is None:
+        return field.metadata["help"]
+    return f"{field.metadata['help']} (default: %(default)s)"
+
+
+def _plain(hint: Any) -> Any:
+    """``int`` of ``int | None``."""
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+    return hint

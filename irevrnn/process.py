@@ -1,0 +1,75 @@
+"""What training asks of its process: how memory is freed, threads, and stopping between steps."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+# From malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LIMIT = 1 << 30
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks of up to 1 GiB for the next allocation, from now on.
+
+    By default it gives each large block back to the kernel and gets the next one page by page, at a
+    page fault each. A step of training allocates the same blocks as the step before: four layers of
+    projection, batch norm and ReLU on (784, 64, 64) tensors, forward and backward on two cores,
+    took 70 to 80 ms by default and 43 ms so; on (784, 128, 128) tensors 540 and 270 ms, with a
+    peak of 1.3 GB instead of 0.8 GB. Does nothing where there is no glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(_M_MMAP_THRESHOLD, _LIMIT)
+        library.mallopt(_M_TRIM_THRESHOLD, _LIMIT)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Use so many CPU threads, for the time being."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C (or termination) into an event; the second acts as ever.
+
+    An exception in the middle of a step would leave weights and optimizer half updated, and no
+    state worth keeping.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def request(number: int, frame: Any) -> None:
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        restore()

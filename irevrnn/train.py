@@ -1,0 +1,500 @@
+"""Train a sequence classifier: ``python -m irevrnn.train mnist``.
+
+One loop on Lightning Fabric. In the folder ``--out`` it leaves
+
+    log.csv       a row per epoch
+    last.pt       the whole state of the run: --resume goes on from it, to the same bits
+    best.pt       the weights with the best validation accuracy
+    results.json  the final figures, once the run has ended; test data is used for these alone
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from tqdm import tqdm
+
+from irevrnn.config import ConfigError, TrainConfig, add_arguments
+from irevrnn.datasets import DataError
+from irevrnn.files import replacing, write_text
+from irevrnn.models import SequenceClassifier
+from irevrnn.peers import PeerClassifier
+from irevrnn.process import keep_freed_memory, stop_signals, threads
+from irevrnn.provenance import provenance
+from irevrnn.tasks import TASKS, Batch, Task
+
+#: Steps between two looks at the running loss: on a GPU each look waits for the device.
+LOOK_EVERY = 10
+#: Wrongly classified test sequences that the results name.
+MISTAKES_SHOWN = 25
+
+
+# --- the parts of a run -------------------------------------------------------------------------
+
+
+def make_model(config: TrainConfig, task: Task) -> nn.Module:
+    """The network of ``config``, freshly drawn, for the sequences of ``task``."""
+    sizes = (task.input_size, task.num_classes, config.hidden_size, config.num_layers)
+    if config.model != "irevrnn":
+        return PeerClassifier(config.model, *sizes, dropout=config.dropout)
+    return SequenceClassifier(
+        *sizes,
+        num_couplings=config.num_couplings,
+        activation=config.activation,
+        norm=None if config.norm == "none" else config.norm,
+        dropout=config.dropout,
+        residual=config.residual,
+        memory=config.memory,
+    )
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW. Weight decay is for the matrices that mix units; the recurrence has its own rate."""
+    recurrent: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if name.endswith(("recurrent_weight", "coupling_a", "coupling_b")):
+            recurrent.append(parameter)
+        else:
+            (matrices if parameter.ndim >= 2 else vectors).append(parameter)
+    groups = [
+        {"params": matrices, "lr": config.lr, "weight_decay": config.weight_decay},
+        {"params": vectors, "lr": config.lr},
+        {"params": recurrent, "lr": config.lr * config.recurrent_lr_scale},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
+
+
+def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """The learning rate over all ``steps`` of the run."""
+    if config.schedule == "onecycle":
+        highest = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, highest, total_steps=steps, cycle_momentum=False)
+    if config.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, steps)
+    return LambdaLR(optimizer, lambda step: 1.0)
+
+
+@dataclass
+class Evaluation:
+    """What a model made of some data: mean loss, accuracy, and (N,) predictions and labels."""
+
+    loss: float
+    accuracy: float
+    predictions: Tensor
+    labels: Tensor
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Iterator[Batch]) -> Evaluation:
+    """Classify ``batches`` with ``model`` in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    pairs = [(model(x).float(), y) for x, y in batches]
+    model.train(was_training)
+    logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    predictions = logits.argmax(1)
+    accuracy = (predictions == labels).double().mean().item()
+    loss = F.cross_entropy(logits.double(), labels).item()
+    return Evaluation(loss, accuracy, predictions.cpu(), labels.cpu())
+
+
+# --- the loop -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Progress:
+    """How far a run has come, apart from its weights.
+
+    Attributes:
+        epoch, batch: epochs done, and batches done of the next one.
+        totals: summed loss and number of correct predictions of those batches, (2,) float64.
+        seconds: time spent, over all sessions of the run.
+        best: the row of ``history`` with the best validation accuracy.
+        history: a row per epoch, as in log.csv.
+    """
+
+    totals: Tensor
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Run:
+    """One training run: its state, a step of it, and its files."""
+
+    def __init__(self, config: TrainConfig, progress_bar: bool) -> None:
+        self.config = config
+        self.speaks = progress_bar
+        self.fabric = Fabric(**_placement(config))
+        torch.manual_seed(config.seed)
+        self.task = config.task(self.fabric.device)
+        self.network = make_model(config, self.task)
+        optimizer = make_optimizer(config, self.network)
+        self.total_steps = config.epochs * self.task.steps_per_epoch
+        self.schedule = make_schedule(config, optimizer, self.total_steps)
+        self.model, self.optimizer = self.fabric.setup(self.network, optimizer)
+        self.progress = Progress(self._zero_totals())
+        self.started = time.monotonic()
+
+    def _zero_totals(self) -> Tensor:
+        return torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """Take one optimizer step on a batch."""
+        logits = self.model(x)
+        loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        # Not an error if infinite: the loss scaling of 16-mixed provokes that now and then.
+        self.fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
+        )
+        self.optimizer.step()
+        self.schedule.step()
+        if isinstance(self.network, SequenceClassifier):
+            self.network.clip_recurrent_weights_()
+        correct = (logits.detach().argmax(1) == y).sum()
+        self.progress.totals += torch.stack([loss.detach().double(), correct.double()])
+        self.progress.batch += 1
+
+    def look(self) -> tuple[float, float]:
+        """Mean loss and accuracy of the epoch so far.
+
+        Raises:
+            FloatingPointError: the loss is no longer a number.
+        """
+        loss, correct = (self.progress.totals / self.progress.batch).tolist()
+        self._check_finite("training loss", loss)
+        return loss, correct / self.config.batch_size
+
+    def _check_finite(self, name: str, value: float) -> None:
+        if value - value != 0:  # infinite, or not a number
+            where = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
+            raise FloatingPointError(
+                f"the {name} is {value} at {where} or just before it: try a lower lr "
+                f"(now {self.config.lr}) or clip (now {self.config.clip})"
+            )
+
+    def finish_epoch(self) -> None:
+        """Validate, log, and keep the weights if they are the best so far."""
+        loss, accuracy = self.look()
+        validation = evaluate(self.model, self.task.val_batches())
+        self._check_finite("validation loss", validation.loss)
+        progress = self.progress
+        row = {
+            "epoch": progress.epoch + 1,
+            "step": (progress.epoch + 1) * self.task.steps_per_epoch,
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "val_loss": validation.loss,
+            "val_accuracy": validation.accuracy,
+            "lr": self.schedule.get_last_lr()[0],
+            "seconds": self.seconds(),
+        }
+        progress.history.append(row)
+        if progress.best is None or _rank(row) > _rank(progress.best):
+            progress.best = row
+            self._save("best.pt", {"model": self.model, "row": row})
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.totals = self._zero_totals()
+        self.save_last()
+        write_text(self.config.out / "log.csv", _to_csv(progress.history))
+
+    def seconds(self) -> float:
+        """Time spent on the run, by this session and those before it."""
+        return self.progress.seconds + time.monotonic() - self.started
+
+    # Files. last.pt is written after best.pt: killed between the two, the run repeats some steps
+    # and writes best.pt again, the same.
+
+    def _save(self, name: str, state: dict[str, Any]) -> None:
+        with replacing(self.config.out / name) as temporary:
+            self.fabric.save(temporary, {**state, "config": self.config.identity()})
+
+    def save_last(self) -> None:
+        """Write the whole state of the run."""
+        if self.progress.batch:
+            self.look()  # weights that have become NaN must not take the place of good ones
+        state = self._stateful() | {
+            "progress": asdict(self.progress) | {"seconds": self.seconds()},
+            "rng": torch.get_rng_state(),
+        }
+        if self.fabric.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.fabric.device)
+        self._save("last.pt", state)
+
+    def _stateful(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "precision": self.fabric.strategy.precision,  # the loss scale of 16-mixed
+        }
+
+    def load_last(self) -> None:
+        """Go back to the state in last.pt.
+
+        Raises:
+            ConfigError: it was written by a run with other options.
+        """
+        state = self.fabric.load(self.config.out / "last.pt", weights_only=True)
+        for name, value in self.config.identity().items():
+            written = state["config"].get(name)
+            if written != value:
+                raise ConfigError(
+                    f"{name} is {value!r}, but the run in {self.config.out} has {written!r}: "
+                    "resume it with the options it was started with, or choose another out"
+                )
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+        self.progress = Progress(**state["progress"])
+        self.progress.totals = self.progress.totals.to(self.fabric.device)
+        torch.set_rng_state(state["rng"])
+        if self.fabric.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.fabric.device)
+
+    def load_best(self) -> None:
+        """Take the weights with the best validation accuracy."""
+        self.model.load_state_dict(
+            self.fabric.load(self.config.out / "best.pt", weights_only=True)["model"]
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """All that is known of the run before the test data is read."""
+        best = self.progress.best or {}
+        return {
+            "data_set": self.task.data_set,
+            "data": dict(self.task.facts),
+            "config": self.config.identity(),
+            "seed": self.config.seed,
+            "num_parameters": sum(p.numel() for p in self.network.parameters()),
+            "device": str(self.fabric.device),
+            **provenance(),
+            "wall_seconds": self.seconds(),
+            "history": self.progress.history,
+            "best_epoch": best.get("epoch"),
+            "val_accuracy": best.get("val_accuracy"),
+            "finished": False,
+        }
+
+
+def train(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
+    """Train, and test once at the end.
+
+    Args:
+        config: the run, such as ``MnistConfig(epochs=3, out=Path("build/run"))``.
+        progress: whether to show a progress bar and a line per epoch.
+
+    Returns:
+        The content of ``results.json``: configuration, provenance, history, ``val_accuracy``,
+        ``test_accuracy``, ``confusion_matrix`` (rows: true class) and some ``mistakes``. If
+        ``max_minutes`` ran out, ``finished`` is False and there are no test figures.
+
+    Raises:
+        FloatingPointError: the loss became infinite or NaN; last.pt is from before.
+        KeyboardInterrupt: Ctrl-C or a termination signal; last.pt is up to date.
+        ConfigError: ``resume`` is set and the checkpoint was written with other options.
+        DataError: the data cannot be had.
+    """
+    keep_freed_memory()
+    with threads(config.threads):
+        run = Run(config, progress)
+        _open_folder(run)
+        _say(run, _headline(run))
+        with stop_signals() as stop, _progress_bar(run) as bar:
+            finished = _fit(run, bar, stop)
+        if stop.is_set():
+            raise KeyboardInterrupt(f"stopped; {_way_on(run)}")
+        if not finished:
+            _say(run, f"max_minutes = {config.max_minutes} are over; {_way_on(run)}")
+            return run.summary()
+        return _finish(run)
+
+
+def _fit(run: Run, bar: tqdm, stop: threading.Event) -> bool:
+    """Train to the last epoch; return False if told to stop, or out of time, before that."""
+    config, progress, task = run.config, run.progress, run.task
+    minutes = float("inf") if config.max_minutes is None else config.max_minutes
+    deadline = run.started + 60 * minutes
+    while progress.epoch < config.epochs:
+        bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
+        for x, y in task.train_batches(progress.epoch, progress.batch):
+            run.step(x, y)
+            bar.update()
+            if progress.batch % LOOK_EVERY == 0:
+                loss, accuracy = run.look()
+                bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.2%}", refresh=False)
+            halt = stop.is_set() or time.monotonic() > deadline
+            if halt or (config.checkpoint_every and progress.batch % config.checkpoint_every == 0):
+                run.save_last()
+            if halt:
+                return False
+        run.finish_epoch()
+        _say(run, _describe(progress.history[-1], config.epochs))
+        if stop.is_set():
+            return False
+    return True
+
+
+def _finish(run: Run) -> dict[str, Any]:
+    """Test the best weights and write the results."""
+    run.load_best()
+    test = evaluate(run.model, run.task.test_batches())
+    wrong = (test.predictions != test.labels).nonzero().flatten()[:MISTAKES_SHOWN].tolist()
+    results = run.summary() | {
+        "finished": True,
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "confusion_matrix": _confusion_matrix(test, run.task.num_classes),
+        "mistakes": [
+            {"index": i, "label": int(test.labels[i]), "predicted": int(test.predictions[i])}
+            for i in wrong
+        ],
+    }
+    results["data"]["test_size"] = len(test.labels)
+    write_text(run.config.out / "results.json", json.dumps(results, indent=1) + "\n")
+    _say(
+        run,
+        f"{run.task.data_set}: {test.accuracy:.2%} of {len(test.labels)} test sequences right "
+        f"(weights of epoch {results['best_epoch']}); {run.config.out / 'results.json'}",
+    )
+    return results
+
+
+# --- small parts --------------------------------------------------------------------------------
+
+
+def _placement(config: TrainConfig) -> dict[str, Any]:
+    """Fabric's arguments for the device ("auto", "cpu", "cuda" or "cuda:N") and the precision."""
+    device = config.device
+    if device == "auto":  # not Fabric's, which would take an Apple GPU: the kernels have no Metal
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device is {device!r}, but PyTorch sees no GPU here; use cpu or auto")
+    devices = [int(number)] if number and kind == "cuda" else 1
+    return {"accelerator": kind, "devices": devices, "precision": config.precision}
+
+
+def _open_folder(run: Run) -> None:
+    """Resume the run in ``out``, or clear what another run left there."""
+    out = run.config.out
+    out.mkdir(parents=True, exist_ok=True)
+    there = (out / "last.pt").exists()
+    if run.config.resume and there:
+        run.load_last()
+        return
+    if there:
+        _say(run, f"replacing the run in {out} (to go on with it: --resume)")
+    for name in ("last.pt", "best.pt", "log.csv", "results.json"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _progress_bar(run: Run) -> tqdm:
+    return tqdm(
+        total=run.total_steps,
+        initial=run.progress.epoch * run.task.steps_per_epoch + run.progress.batch,
+        disable=not run.speaks,
+        mininterval=1.0,  # a notebook or a log keeps every line
+        unit="step",
+        leave=False,
+    )
+
+
+def _rank(row: dict[str, Any]) -> tuple[float, float]:
+    return row["val_accuracy"], -row["val_loss"]
+
+
+def _confusion_matrix(test: Evaluation, classes: int) -> list[list[int]]:
+    """How often label i (row) was taken for j (column)."""
+    pairs = test.labels * classes + test.predictions
+    return torch.bincount(pairs, minlength=classes**2).view(classes, classes).tolist()
+
+
+def _to_csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _say(run: Run, message: str) -> None:
+    if run.speaks:
+        tqdm.write(message)
+
+
+def _headline(run: Run) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in run.task.facts.items())
+    parameters = sum(p.numel() for p in run.network.parameters())
+    return (
+        f"{run.task.data_set} ({facts}); {run.config.model} with {parameters:,} parameters, "
+        f"seed {run.config.seed}, on {run.fabric.device}"
+    )
+
+
+def _describe(row: dict[str, Any], epochs: int) -> str:
+    return (
+        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, "
+        f"accuracy {row['train_accuracy']:.2%}; validation {row['val_loss']:.3f}, "
+        f"{row['val_accuracy']:.2%}; {row['seconds']:.0f} s"
+    )
+
+
+def _way_on(run: Run) -> str:
+    return f"the run is in {run.config.out} and goes on with --resume (resume=True)"
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train as the command line says; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m irevrnn.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tasks = parser.add_subparsers(dest="task", required=True)
+    for name, kind in TASKS.items():
+        description = (kind.__doc__ or "").partition("\n")[0]
+        add_arguments(tasks.add_parser(name, help=description, description=description), kind)
+    arguments = vars(parser.parse_args(argv))
+    kind = TASKS[arguments.pop("task")]
+    try:
+        config = kind(**arguments)
+    except ConfigError as error:
+        parser.error(str(error))
+    try:
+        train(config)
+    except KeyboardInterrupt as error:
+        print(f"irevrnn.train: {error}", file=sys.stderr)
+        return 130
+    except (ConfigError, DataError, FloatingPointError, NotImplementedError) as error:
+        print(f"irevrnn.train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
