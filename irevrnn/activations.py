@@ -1,7 +1,7 @@
 """The nonlinearities that the cell knows, each with its derivative written in terms of its output.
 
-Backpropagation needs ``f'(x)`` but keeps only ``y = f(x)``; every function here gives its slope from
-``y`` alone, so that neither the pre-activation nor the coupling's argument has to be stored
+Backpropagation needs ``f'(x)`` but keeps only ``y = f(x)``; every function here gives its slope
+from ``y`` alone, so that neither the pre-activation nor the coupling's argument has to be stored
 (equation ``eq:slope`` of the paper). ``csrc/activations.h`` holds the same list for C++ and CUDA.
 """
 

@@ -16,9 +16,9 @@ _COMPILED_DTYPES = (torch.float32, torch.float64)
 def choose_backend(device: str, dtype: torch.dtype) -> str:
     """Name the implementation for tensors of this device type and dtype.
 
-    The environment variable ``IREVRNN_BACKEND`` overrides the choice: ``auto`` takes the vectorised
-    kernel for float32 and the scalar one for float64, ``cpp`` the scalar one for both, ``python`` the
-    reference.
+    The environment variable ``IREVRNN_BACKEND`` overrides the choice: ``auto`` takes the
+    vectorised kernel for float32 and the scalar one for float64, ``cpp`` the scalar one for both,
+    ``python`` the reference.
 
     Returns:
         ``"vector"``, ``"scalar"`` or ``"python"``.
@@ -36,8 +36,9 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
     if wanted == "cpp":
         if not compiled:
             raise RuntimeError(
-                f"IREVRNN_BACKEND=cpp: no compiled kernel for {dtype} on {device}; it takes float32 "
-                "or float64 on the CPU and a C++ compiler. Unset the variable to use the reference"
+                f"IREVRNN_BACKEND=cpp: no compiled kernel for {dtype} on {device}; it takes "
+                "float32 or float64 on the CPU and a C++ compiler. Unset the variable to use the "
+                "reference"
             )
         return "scalar"
     if compiled:

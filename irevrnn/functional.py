@@ -34,8 +34,8 @@ def scan(
     The recurrence without couplings (R = 0) is IndRNN (Li et al., 2018).
 
     Args:
-        z: input drive of every step, (T, B, H) with T at least 1; float32 or float64 for the compiled
-            kernels. Need not be contiguous; a contiguous z is not copied.
+        z: input drive of every step, (T, B, H) with T at least 1; float32 or float64 for the
+            compiled kernels. Need not be contiguous; a contiguous z is not copied.
         h_0, c_0: initial output and cell state, (B, H).
         u: recurrent weights, (H,).
         a, b: coupling weights, (R, H).

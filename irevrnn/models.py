@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from irevrnn.rnn import IRevRNN
+from irevrnn.rnn import IRevRNN, IRevRNNLayer
 
 #: The last layer's output after the last step is all that the classifier sees, so its units start
 #: with long time constants (shortest, in steps).
@@ -50,7 +50,8 @@ class SequenceClassifier(nn.Module):
             input_size, hidden_size, num_layers,
             norm=norm, dropout=dropout, residual=residual, **options,
         )  # fmt: skip
-        self.rnn.layers[-1].reset_recurrence(shortest=SHORTEST_READOUT_TIME)
+        last = cast(IRevRNNLayer, self.rnn.layers[-1])
+        last.reset_recurrence(shortest=SHORTEST_READOUT_TIME)
         self.norm = nn.BatchNorm1d(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)

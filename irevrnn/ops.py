@@ -1,7 +1,7 @@
 """The registered operators ``torch.ops.irevrnn.scan`` and ``scan_backward``.
 
-``csrc/`` holds their schema and their CPU kernels. Here are the shapes they return (fake tensors, for
-``torch.compile``) and the autograd formula that ties the two together.
+``csrc/`` holds their schema and their CPU kernels. Here are the shapes they return (fake tensors,
+for ``torch.compile``) and the autograd formula that ties the two together.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ def load_operators() -> bool:
         return False
     torch.library.register_fake("irevrnn::scan", _scan_fake)
     torch.library.register_fake("irevrnn::scan_backward", _scan_backward_fake)
-    torch.library.register_autograd(
-        "irevrnn::scan", _backward, setup_context=_keep_for_backward
-    )
+    torch.library.register_autograd("irevrnn::scan", _backward, setup_context=_keep_for_backward)
     torch.library.register_autograd("irevrnn::scan_backward", _no_second_derivative)
     return True
 
@@ -69,7 +67,8 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ctx.set_materialize_grads(False)  # an unused output costs no zero tensor of its size
 
 
-def _backward(ctx: Any, grad_out, grad_h_n, grad_c_n, grad_held):
+def _backward(ctx: Any, *gradients_of_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    grad_out, grad_h_n, grad_c_n, _ = gradients_of_outputs
     gradients = torch.ops.irevrnn.scan_backward(
         grad_out, grad_h_n, grad_c_n, *ctx.saved_tensors, *ctx.options
     )

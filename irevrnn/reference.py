@@ -1,7 +1,7 @@
 """The cell in plain PyTorch: the oracle that every kernel is tested against.
 
-Short enough to be read beside the paper, which names these functions in its equations. Shapes: ``T``
-steps, batch ``B``, ``H`` hidden units, ``R`` couplings. Any floating dtype, any device.
+Short enough to be read beside the paper, which names these functions in its equations. Shapes:
+``T`` steps, batch ``B``, ``H`` hidden units, ``R`` couplings. Any floating dtype, any device.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradient of :func:`scan`, written out by hand (equation ``eq:gradient``).
 
-    Needs neither ``z`` nor any ``p``: h of the step before is the output of the step before, and the
-    slopes follow from outputs. This is what the compiled kernels compute.
+    Needs neither ``z`` nor any ``p``: h of the step before is the output of the step before, and
+    the slopes follow from outputs. This is what the compiled kernels compute.
 
     Args:
         grad_out: (T, B, H), gradient of ``out``.

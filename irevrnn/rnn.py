@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,12 @@ class IRevRNNLayer(nn.Module):
         coupling_a, coupling_b: (R, H).
     """
 
+    projection: nn.Linear
+    norm: nn.Module
+    recurrent_weight: nn.Parameter
+    coupling_a: nn.Parameter
+    coupling_b: nn.Parameter
+
     def __init__(
         self,
         input_size: int,
@@ -48,8 +54,15 @@ class IRevRNNLayer(nn.Module):
         self.coupling_b = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
         self.reset_recurrence()
 
+    def reset_parameters(self) -> None:
+        """Draw all parameters afresh and reset the statistics of ``norm="batch"``."""
+        self.projection.reset_parameters()
+        if isinstance(self.norm, nn.LayerNorm | nn.BatchNorm1d):
+            self.norm.reset_parameters()
+        self.reset_recurrence()
+
     def reset_recurrence(self, shortest: float = TIME_CONSTANTS[0]) -> None:
-        """Draw u = exp(-1/tau), tau log-uniform from ``shortest`` to 1000 steps; couplings near 0."""
+        """Draw u = exp(-1/tau), tau log-uniform from ``shortest`` to 1000; couplings near 0."""
         longest = TIME_CONSTANTS[1]
         with torch.no_grad():
             tau = self.recurrent_weight.uniform_(math.log(shortest), math.log(longest)).exp_()
@@ -88,23 +101,23 @@ class IRevRNN(nn.Module):
         hidden_size: H, units of each layer.
         num_layers: layers stacked on one another.
         num_couplings: R, additive couplings between output and cell state; 0 is IndRNN.
-        activation: output nonlinearity g: ``relu``, ``tanh``, ``sigmoid``, ``leaky_relu`` (slope 1/4)
-            or ``identity``.
+        activation: output nonlinearity g: ``relu``, ``tanh``, ``sigmoid``, ``leaky_relu`` (slope
+            1/4) or ``identity``.
         coupling_activation: coupling nonlinearity f, from the same list.
         bias: whether the projection has a bias.
         batch_first: input and output are (batch, seq, feature) instead of (seq, batch, feature).
         dropout: probability of dropping a unit between layers, with one mask for all steps of a
             sequence (variational dropout; Gal and Ghahramani, 2016).
         bidirectional: not available yet.
-        norm: normalisation of the input drive: ``None``, ``"layer"``, or ``"batch"`` (statistics over
-            all steps and the batch).
+        norm: normalisation of the input drive: ``None``, ``"layer"``, or ``"batch"`` (statistics
+            over all steps and the batch).
         residual: add a layer's input to its output where the two have the same size.
         memory: what is held for the backward pass, see :mod:`irevrnn.memory`.
         device, dtype: of the parameters.
 
     Inputs:
-        - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size), or
-          (seq, input_size) without a batch.
+        - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size),
+          or (seq, input_size) without a batch.
         - **hidden**: ``(h_0, c_0)``, each (num_layers, batch, hidden_size), or without the batch
           dimension for unbatched input. Zeros if not given.
         - **return_sequence** (keyword): whether ``output`` holds all steps or the last one alone.
@@ -182,20 +195,20 @@ class IRevRNN(nn.Module):
             for index in range(num_layers)
         )  # fmt: skip
 
+    def _stack(self) -> list[IRevRNNLayer]:
+        return cast("list[IRevRNNLayer]", list(self.layers))
+
     def reset_parameters(self) -> None:
         """Draw all parameters afresh and reset the statistics of ``norm="batch"``."""
-        for layer in self.layers:
-            layer.projection.reset_parameters()
-            if self.norm is not None:
-                layer.norm.reset_parameters()
-            layer.reset_recurrence()
+        for layer in self._stack():
+            layer.reset_parameters()
 
     @torch.no_grad()
     def clip_recurrent_weights_(self, bound: float = 1.0) -> IRevRNN:
-        """Clamp every recurrent weight to [-bound, bound], in place; call it after each optimizer step.
+        """Clamp every recurrent weight to [-bound, bound], in place, after an optimizer step.
 
-        IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow more
-        than ``gamma``-fold over T steps. ``optimizer.register_step_post_hook(lambda *_:
+        IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
+        more than ``gamma``-fold over T steps. ``optimizer.register_step_post_hook(lambda *_:
         model.clip_recurrent_weights_())`` does it without touching the training loop.
 
         Args:
@@ -206,7 +219,7 @@ class IRevRNN(nn.Module):
         """
         if not bound >= 0:
             raise ValueError(f"bound must be at least 0; got {bound}")
-        for layer in self.layers:
+        for layer in self._stack():
             layer.recurrent_weight.clamp_(-bound, bound)
         return self
 
@@ -220,12 +233,12 @@ class IRevRNN(nn.Module):
         """Run the stack over a sequence; see the class for shapes."""
         self._check_input(input)
         batched = input.dim() == 3
-        # Time comes first inside, as the kernels walk through memory in the order of time. The input
-        # is the cheapest tensor to turn: every later one is written in that order to begin with.
+        # Time comes first inside, as the kernels walk through memory in the order of time. The
+        # input is the cheapest tensor to turn: later ones are written in that order.
         x = _time_major(input, self.batch_first)
         h_0, c_0 = self._initial_states(x, hidden, batched)
         finals = []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self._stack()):
             if index > 0:
                 x = self._drop(x)
             out, h_n, c_n = scan(
@@ -255,7 +268,7 @@ class IRevRNN(nn.Module):
         self, x: Tensor, hidden: tuple[Tensor, Tensor] | None, batched: bool
     ) -> tuple[Tensor, Tensor]:
         shape = (self.num_layers, x.shape[1], self.hidden_size)
-        weight = self.layers[0].recurrent_weight
+        weight = self._stack()[0].recurrent_weight
         if hidden is None:
             zeros = weight.new_zeros(shape)
             return zeros, zeros
@@ -289,10 +302,11 @@ class IRevRNN(nn.Module):
         steps = input.shape[1 if self.batch_first and input.dim() == 3 else 0]
         if steps == 0:
             raise ValueError(f"input must have at least one step; got shape {tuple(input.shape)}")
-        weight = self.layers[0].projection.weight
+        weight = self._stack()[0].projection.weight
         if input.device != weight.device:
             raise ValueError(
-                f"input must be on the device of the parameters, {weight.device}; got {input.device}"
+                f"input must be on the device of the parameters, {weight.device}; "
+                f"got {input.device}"
             )
         if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Inputs that provoke what goes wrong in a recurrence: awkward weights, states that are not zero."""
+"""Inputs that provoke what goes wrong in a recurrence: awkward weights, states other than zero."""
 
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ def upstream(outputs: tuple[Tensor, ...], seed: int = 1) -> tuple[Tensor, ...]:
 
 
 def run(function, case: Inputs, *options, **keywords) -> tuple[Tensor, ...]:
-    """Outputs and gradients of ``function``, nine tensors; what it does not depend on has gradient 0."""
+    """Outputs and gradients of ``function``, nine tensors, with 0 where nothing depends."""
     outputs = function(*case, *options, **keywords)
     gradients = torch.autograd.grad(
         outputs, case, upstream(outputs), allow_unused=True, materialize_grads=True

@@ -30,9 +30,7 @@ def channel_errors(got, wanted):
         (4096, "relu", "tanh"),
     ],
 )
-def test_errors_are_at_most_twice_those_of_eager(
-    kernels, steps, activation, coupling_activation
-):
+def test_errors_are_at_most_twice_those_of_eager(kernels, steps, activation, coupling_activation):
     options = (activation, coupling_activation)
     ours, eager = ([[] for _ in NAMES] for _ in range(2))
     for seed in range(CASES):

@@ -41,9 +41,7 @@ def test_scalar_kernel_in_float64(kernels, shape, activation, coupling_activatio
 @pytest.mark.parametrize("backend", ["auto", "cpp"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("activation", "coupling_activation"), OPTIONS)
-def test_kernels_in_float32(
-    kernels, monkeypatch, backend, shape, activation, coupling_activation
-):
+def test_kernels_in_float32(kernels, monkeypatch, backend, shape, activation, coupling_activation):
     """Away from relu's kink, where a last bit decides, float32 stays near the float64 reference."""
     monkeypatch.setenv("IREVRNN_BACKEND", backend)
     case = make_inputs(*shape, torch.float32)
