@@ -164,7 +164,7 @@ def drift(
     axes.set(xscale="log", yscale="log", xlabel="steps undone, $n$", ylabel="largest error of h, c")
     axes.set_ylim(top=1e4)
     axes.grid(True)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
@@ -212,17 +212,25 @@ def division(u: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figur
     """
     figure, axes = plt.subplots()
     places = range(len(u))
-    for label, values in errors.items():
+    for row, (label, values) in enumerate(errors.items()):
         [line] = axes.plot(places, values, label=label)
-        for place, value in zip(places, values, strict=True):
-            if value != value:
-                axes.text(place, 1e3, "NaN", ha="center", size=7, color=line.get_color())
-    axes.set_xticks(places, ["0" if x == 0 else f"$10^{{{math.log10(x):.0f}}}$" for x in u])
+        for place in (place for place, value in enumerate(values) if math.isnan(value)):
+            axes.text(place, 0.93 - 0.08 * row, "NaN", ha="center", color=line.get_color(), size=7,
+                      transform=axes.get_xaxis_transform())  # fmt: skip
+    axes.set_xticks(places, [_power_of_ten(x) for x in u])
     axes.set(yscale="log", xlabel="recurrent weight, $u$", ylabel="largest relative error of du")
     axes.set_ylim(top=1e4)
     axes.grid(True)
     axes.legend()
     return figure
+
+
+def _power_of_ten(x: float) -> str:
+    """Label a tick; every second one, as there is no room for all."""
+    if x == 0:
+        return "0"
+    exponent = round(math.log10(x))
+    return "" if exponent % 2 else f"$10^{{{exponent}}}$"
 
 
 def accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -247,6 +255,7 @@ def accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.plot(high, heights, color=COLOURS[offset], fillstyle="none",
                       label=f"{label}, worst unit", **look)  # fmt: skip
         axes.set_yticks(range(len(chosen)), [f"${row['tensor']}$" for row in chosen])
+        axes.invert_yaxis()
         axes.set(xscale="log", xlabel="relative error of the gradient", title=f"T = {steps}")
         axes.grid(True, axis="x")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -254,32 +263,37 @@ def accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def saturation(
-    steps: Sequence[int],
-    abs_c: Sequence[float],
-    bound: Sequence[float],
-    slope: Sequence[float],
-    float32_error: Sequence[float],
+    steps: Sequence[int], abs_c: Sequence[float], bound: Sequence[float], slope: Sequence[float]
 ) -> Figure:
-    """How the cell state grows, and what that does to its couplings and to float32.
+    """How the cell state grows, and what that does to the slope its couplings learn through.
 
     Args:
         steps: T.
         abs_c: abs(c_T), median over the units.
         bound: what it can reach, median over the units.
         slope: f'(c_T), median over the units.
-        float32_error: relative error of c_T in float32, median over the units.
     """
-    figure, (growth, learning, rounding) = plt.subplots(1, 3, figsize=(PAGE, 2.2), sharex=True)
-    look: dict[str, Any] = {"linestyle": "-", "color": COLOURS[0]}
+    figure, (growth, learning) = plt.subplots(2, 1, figsize=(COLUMN, 3.2), sharex=True)
     growth.plot(steps, bound, "-", color=GREY, marker="", label=r"$|c_0| + T\,\sum_i |a_i|$")
-    growth.plot(steps, abs_c, label="$|c_T|$", **look)
-    growth.set(yscale="log", title="c only grows", ylabel="cell state")
+    growth.plot(steps, abs_c, label="$|c_T|$")
+    growth.set(yscale="log", ylabel="cell state")
     growth.legend()
-    learning.plot(steps, slope, **look)
-    learning.set(title="couplings stop learning", ylabel="$f\\prime(c_T)$")
-    rounding.plot(steps, float32_error, **look)
-    rounding.set(yscale="log", title="float32 loses increments", ylabel="relative error of $c_T$")
-    for axes in (growth, learning, rounding):
-        axes.set(xscale="log", xlabel="steps, $T$")
+    learning.plot(steps, slope)
+    learning.set(xscale="log", xlabel="steps, $T$", ylabel="slope $f'(c_T)$")
+    for axes in (growth, learning):
         axes.grid(True)
+    return figure
+
+
+def lost_increments(steps: Sequence[int], errors: Sequence[float]) -> Figure:
+    """What float32 loses of a growing cell state.
+
+    Args:
+        steps: T.
+        errors: relative error of c_T in float32, median over the units.
+    """
+    figure, axes = plt.subplots()
+    axes.plot(steps, errors)
+    axes.set(xscale="log", yscale="log", xlabel="steps, $T$", ylabel="relative error of $c_T$")
+    axes.grid(True)
     return figure
