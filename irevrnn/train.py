@@ -17,6 +17,7 @@ import json
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -234,6 +235,7 @@ class Run:
         if self.progress.batch:
             self.look()  # weights that have become NaN must not take the place of good ones
         state = self._stateful() | {
+            "place": self._place(),
             "progress": asdict(self.progress) | {"seconds": self.seconds()},
             "rng": torch.get_rng_state(),
         }
@@ -249,6 +251,9 @@ class Run:
             "precision": self.fabric.strategy.precision,  # the loss scale of 16-mixed
         }
 
+    def _place(self) -> str:
+        return f"{torch.get_num_threads()} threads on {self.fabric.device.type}"
+
     def load_last(self) -> None:
         """Go back to the state in last.pt.
 
@@ -263,6 +268,12 @@ class Run:
                     f"{name} is {value!r}, but the run in {self.config.out} has {written!r}: "
                     "resume it with the options it was started with, or choose another out"
                 )
+        if state["place"] != self._place():
+            warnings.warn(
+                f"the run goes on with {self._place()}, where it began with {state['place']}: "
+                "its figures will differ in the last bits from those of an uninterrupted run",
+                stacklevel=3,
+            )
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
