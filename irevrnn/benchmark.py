@@ -1,0 +1,244 @@
+"""Speed and memory against the peers: ``python -m irevrnn.benchmark``, or ``make bench``.
+
+Every method of a shape is timed in this one process, interleaved with all others, forward plus
+backward; the ratios say how many times as long as ours a method takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from irevrnn.backend import choose_backend
+from irevrnn.csrc.compiler import BuildError, find_compiler
+from irevrnn.files import write_text
+from irevrnn.measure import Timing, environment, held_bytes, interleaved_times
+from irevrnn.recurrences import METHODS, Problem, Recurrence, Shape, make_problem
+
+SHAPES = (
+    Shape(784, 32, 128, 3),
+    Shape(784, 128, 128, 3),
+    Shape(4096, 16, 128, 3),
+    Shape(20, 128, 512, 3),
+)
+#: What ratios are taken to, so these are always measured: the bare recurrence, and with projection.
+OURS = ("scan", "layer")
+REPETITIONS = 9
+
+
+def run(
+    shapes: Iterable[Shape] = SHAPES,
+    *,
+    names: Sequence[str] = tuple(METHODS),
+    threads: int = 1,
+    repetitions: int = REPETITIONS,
+) -> dict[str, Any]:
+    """Measure the methods at every shape.
+
+    Args:
+        shapes: (T, B, H, R) each.
+        names: keys of :data:`irevrnn.recurrences.METHODS`; ours are always measured.
+        threads: threads that PyTorch and the kernels may use.
+        repetitions: interleaved rounds.
+
+    Returns:
+        The report, ready for JSON: times in milliseconds, held memory in bytes.
+    """
+    chosen = _that_can_run(name for name in METHODS if name in {*OURS, *names})
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return {
+            "environment": environment(),
+            "backend": choose_backend("cpu", torch.float32),
+            "threads": threads,
+            "repetitions": repetitions,
+            "shapes": [_measure(shape, chosen, repetitions) for shape in shapes],
+        }
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _that_can_run(names: Iterable[str]) -> list[str]:
+    names = list(names)
+    try:
+        find_compiler()
+    except BuildError as error:
+        print(f"irevrnn: the compiled chunks are left out: {error}", file=sys.stderr)
+        names.remove("compiled_chunks")
+    return names
+
+
+def _measure(shape: Shape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
+    print(f"measuring T, B, H, R = {', '.join(map(str, shape))} ...", file=sys.stderr)
+    torch.compiler.reset()  # each shape compiles afresh; dynamo refuses the ninth variant
+    problem = make_problem(shape)
+    grad_out = torch.randn(problem.z.shape)
+    methods = {name: METHODS[name].build(problem) for name in names}
+    held = {name: held_by(method, problem) for name, method in methods.items()}
+    steps = {name: partial(method.step, problem.z, grad_out) for name, method in methods.items()}
+    times = interleaved_times(steps, repetitions)
+    return {
+        **shape._asdict(),
+        "methods": {name: {**_times(times[name]), "held_bytes": held[name]} for name in names},
+        **_ratios(times),
+    }
+
+
+def held_by(method: Recurrence, problem: Problem) -> int:
+    """Bytes held for the backward pass beyond the input, the weights and what is returned."""
+    return held_bytes(
+        lambda: method.forward(problem.z),
+        exclude=(*problem, *method.weights),
+        exclude_output=True,
+    )
+
+
+def _times(timing: Timing) -> dict[str, float]:
+    low, median, high = (1e3 * seconds for seconds in timing.quartiles)
+    return {
+        "median_ms": median,
+        "low_ms": low,
+        "high_ms": high,
+        "repetitions": len(timing.seconds),
+    }
+
+
+def _ratios(times: dict[str, Timing]) -> dict[str, dict[str, Any]]:
+    """Each method over ``scan``, and each peer module over the layer: median and quartiles."""
+    pairs = {name: (timing, times["scan"]) for name, timing in times.items() if name != "scan"}
+    for name in ("lstm", "gru"):
+        if name in times:
+            pairs[f"{name}_to_layer"] = (times[name], times["layer"])
+    ratios = {name: mine.ratio_to(other) for name, (mine, other) in pairs.items()}
+    return {
+        "ratios": {name: median for name, (_, median, _) in ratios.items()},
+        "ratio_quartiles": {name: [low, high] for name, (low, _, high) in ratios.items()},
+    }
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def tables(report: dict[str, Any]) -> str:
+    """Write a report as text: for every shape a table of speed and memory."""
+    head = (
+        f"Forward plus backward, float32, threads: {report['threads']}, median and quartiles of "
+        f"{report['repetitions']} interleaved repetitions.\n"
+        "x scan: the median of the method's time over that of scan in the same repetition.\n"
+        "Held: bytes between forward and backward, beyond input, weights and output.\n"
+        f"{report['environment']['cpu']}, kernels: {report['backend']}"
+    )
+    return "\n\n".join([head, *map(_table, report["shapes"])])
+
+
+def _table(entry: dict[str, Any]) -> str:
+    steps, batch, hidden, couplings = (entry[field] for field in Shape._fields)
+    sequence = 4 * steps * batch * hidden
+    rows = [("", "median ms", "quartiles", "x scan", "quartiles", "held MB", "x (T, B, H)")]
+    for name, method in entry["methods"].items():
+        low, high = entry["ratio_quartiles"].get(name, (1, 1))
+        fewer = "" if method["repetitions"] >= 9 else f" ({method['repetitions']} rep.)"
+        rows.append(
+            (
+                METHODS[name].label + fewer,
+                f"{method['median_ms']:.1f}",
+                f"{method['low_ms']:.1f}-{method['high_ms']:.1f}",
+                f"{entry['ratios'].get(name, 1):.2f}",
+                f"{low:.2f}-{high:.2f}",
+                f"{method['held_bytes'] / 1e6:.2f}",
+                f"{method['held_bytes'] / sequence:.3f}",
+            )
+        )
+    lines = [f"T = {steps}, B = {batch}, H = {hidden}, R = {couplings}", _aligned(rows)]
+    modules = {k: v for k, v in entry["ratios"].items() if k.endswith("_to_layer")}
+    for name, ratio in modules.items():
+        low, high = entry["ratio_quartiles"][name]
+        label = METHODS[name.removesuffix("_to_layer")].label
+        lines.append(f"{label} over one IRevRNN layer: {ratio:.2f} ({low:.2f}-{high:.2f})")
+    return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *rest in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]))
+    return "\n".join(lines)
+
+
+# --- command line -------------------------------------------------------------------------------
+
+
+def _shape(text: str) -> Shape:
+    try:
+        shape = Shape(*map(int, text.split(",")))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not T,B,H,R, such as 784,32,128,3") from None
+    if min(shape[:3]) < 1 or shape.couplings < 0:
+        raise argparse.ArgumentTypeError(f"T, B and H must be at least 1, R at least 0: {text!r}")
+    return shape
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m irevrnn.benchmark",
+        description="Time forward plus backward of irevrnn and of what people use today, "
+        "interleaved in one process, and count the bytes held in between. Prints tables and writes "
+        "JSON.",
+    )
+    parser.add_argument(
+        "--shapes", nargs="+", type=_shape, default=SHAPES, metavar="T,B,H,R",
+        help="steps, batch, hidden units and couplings of each problem (default: "
+        f"{' '.join(','.join(map(str, shape)) for shape in SHAPES)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=_count, default=1, help="threads for PyTorch and the kernels (default: 1)"
+    )
+    parser.add_argument(
+        "--repetitions", type=_count, default=REPETITIONS,
+        help=f"interleaved rounds (default: {REPETITIONS}); a very slow method runs fewer",
+    )  # fmt: skip
+    parser.add_argument(
+        "--peers", nargs="+", choices=[name for name in METHODS if name not in OURS],
+        default=list(METHODS), metavar="NAME",
+        help="what to compare with (default: all of %(choices)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", type=Path, default=Path("build/bench.json"), help="where the JSON goes "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the tables and write the JSON."""
+    options = _parser().parse_args(arguments)
+    report = run(
+        options.shapes,
+        names=options.peers,
+        threads=options.threads,
+        repetitions=options.repetitions,
+    )
+    print(tables(report))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(options.output, json.dumps(report, indent=2) + "\n")
+    print(f"\nwritten to {options.output}")
+
+
+if __name__ == "__main__":
+    main()
