@@ -38,6 +38,7 @@ FIGURES = {
     "accuracy": "derivation",
     "learning_curve": "mnist",
     "confusion": "mnist",
+    "mistakes": "mnist",
     "held_bytes": "memory",
     "peak_memory": "memory",
 }
