@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from irevrnn.files import replacing, write_text
 
@@ -43,6 +46,8 @@ def style() -> None:
             "figure.constrained_layout.use": True,
             "figure.dpi": 150,
             "figure.figsize": (COLUMN, 2.4),
+            "figure.titlesize": 8,
+            "figure.titleweight": "bold",
             "font.size": 8,
             "grid.color": "#dddddd",
             "grid.linewidth": 0.5,
@@ -296,4 +301,193 @@ def lost_increments(steps: Sequence[int], errors: Sequence[float]) -> Figure:
     axes.plot(steps, errors)
     axes.set(xscale="log", yscale="log", xlabel="steps, $T$", ylabel="relative error of $c_T$")
     axes.grid(True)
+    return figure
+
+
+# --- notebook 02: MNIST -------------------------------------------------------------------------
+
+
+def sequences(
+    images: np.ndarray, sequences: np.ndarray, labels: Sequence[int], title: str
+) -> Figure:
+    """Digits as people see them, and as the network does.
+
+    Args:
+        images: (N, side, side).
+        sequences: (N, T), the pixels one after the other.
+        labels: (N,).
+        title: the data set.
+    """
+    size = (PAGE, 0.95 * len(images))
+    figure, rows = plt.subplots(
+        len(images), 2, figsize=size, sharex="col", squeeze=False, width_ratios=(1, 6)
+    )
+    for (picture, line), image, values, label in zip(rows, images, sequences, labels, strict=True):
+        _show(picture, image, f"{label}")
+        line.plot(values, "-", linewidth=0.6, marker="")
+        line.set(ylabel="brightness", ylim=(-0.05, 1.05), xlim=(0, len(values)))
+    rows[-1, 1].set_xlabel("step, $t$ (one pixel a step)")
+    figure.suptitle(title)
+    return figure
+
+
+def _show(axes: Axes, image: np.ndarray, title: str) -> None:
+    axes.imshow(image, cmap="gray_r", vmin=0, interpolation="nearest")
+    axes.set_title(title, size=7)
+    axes.set_axis_off()
+
+
+def learning_curve(history: Sequence[Mapping[str, float]], title: str) -> Figure:
+    """Loss and accuracy over the epochs.
+
+    Args:
+        history: a row per epoch with ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss``
+            and ``val_accuracy``.
+        title: the data set.
+    """
+    figure, panels = plt.subplots(2, 1, figsize=(COLUMN, 3.2), sharex=True)
+    epochs = [row["epoch"] for row in history]
+    for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
+        for part, label in (("train", "training"), ("val", "validation")):
+            axes.plot(epochs, [row[f"{part}_{quantity}"] for row in history], label=label)
+        axes.set_ylabel(quantity)
+        axes.grid(True)
+    panels[0].legend()
+    panels[0].set_title(title)
+    panels[1].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[1].set_xlabel("epoch")
+    return figure
+
+
+def confusion(matrix: Sequence[Sequence[int]], title: str) -> Figure:
+    """How often each class was taken for each other one.
+
+    Args:
+        matrix: (classes, classes) of counts, a row for each true class.
+        title: the data set.
+    """
+    figure, axes = plt.subplots(figsize=(COLUMN, COLUMN))
+    counts = np.asarray(matrix)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    # The colour is a root of the share: errors of a per cent would not show beside the diagonal.
+    axes.imshow(shares**0.5, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.3 else "black"
+            axes.text(column, row, f"{count}", ha="center", va="center", size=6, color=colour)
+    classes = range(len(counts))
+    axes.set_xticks(classes)
+    axes.set_yticks(classes)
+    axes.set(xlabel="taken for", ylabel="true class", title=title)
+    return figure
+
+
+def mistakes(
+    images: np.ndarray, labels: Sequence[int], predicted: Sequence[int], title: str
+) -> Figure:
+    """Digits that were taken for others.
+
+    Args:
+        images: (N, side, side), N at least 1.
+        labels: (N,), what they are.
+        predicted: (N,), what they were taken for.
+        title: the data set.
+    """
+    columns = 8
+    rows = math.ceil(len(images) / columns)
+    size = (PAGE, 1.05 * rows + 0.2)
+    hidden = {"visible": False}
+    figure, places = plt.subplots(rows, columns, figsize=size, squeeze=False, subplot_kw=hidden)
+    for axes, image, label, guess in zip(places.flat, images, labels, predicted, strict=False):
+        axes.set_visible(True)
+        _show(axes, image, f"{label} taken for {guess}")
+    figure.suptitle(title)
+    return figure
+
+
+# --- notebook 04: memory and time ---------------------------------------------------------------
+
+
+def held_bytes(
+    steps: Sequence[int],
+    by_steps: Mapping[str, Sequence[float]],
+    bound: Sequence[float],
+    couplings: Sequence[int],
+    by_couplings: Mapping[str, Sequence[float]],
+) -> Figure:
+    """Bytes held between forward and backward, against the length and the number of couplings.
+
+    Args:
+        steps: T.
+        by_steps: for each method, bytes at each T.
+        bound: what ``recompute`` may hold at each T.
+        couplings: R.
+        by_couplings: for the same methods, bytes at each R; NaN where not measured.
+    """
+    figure, (long, wide) = plt.subplots(2, 1, figsize=(COLUMN, 4.8))
+    for values, others in zip(by_steps.values(), by_couplings.values(), strict=True):
+        long.plot(steps, _megabytes(values), fillstyle="none")
+        wide.plot(couplings, _megabytes(others), fillstyle="none")
+    long.plot(steps, _megabytes(bound), "-", color=GREY, marker="", linewidth=3, alpha=0.5)
+    long.set(xscale="log", yscale="log", xlabel="steps, $T$", ylabel="held, MB")
+    wide.set(yscale="log", xlabel="couplings, $R$", ylabel="held, MB")
+    wide.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (long, wide):
+        axes.grid(True)
+    labels = [*by_steps, r"$(\lceil T/K \rceil - 1)\,B\,H\,s$"]
+    figure.legend(long.get_lines(), labels, loc="outside upper center", ncols=2)
+    return figure
+
+
+def _megabytes(values: Sequence[float]) -> list[float]:
+    return [value / 1e6 for value in values]
+
+
+def peak_memory(
+    steps: Sequence[int], by_method: Mapping[str, Sequence[float]], sequence: Sequence[float]
+) -> Figure:
+    """Growth of the peak memory of a process, against the length.
+
+    Args:
+        steps: T.
+        by_method: for each method, bytes at each T.
+        sequence: bytes of one tensor (T, B, H) at each T.
+    """
+    figure, axes = plt.subplots(figsize=(COLUMN, 3.4))
+    for label, values in by_method.items():
+        axes.plot(steps, _megabytes(values), fillstyle="none", label=label)
+    axes.plot(steps, _megabytes(sequence), "-", color=GREY, marker="", label="one $(T, B, H)$")
+    axes.set(xscale="log", yscale="log", xlabel="steps, $T$", ylabel="growth of the peak, MB")
+    axes.grid(True)
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def speed(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Time of forward plus backward: a panel for each shape.
+
+    Args:
+        panels: for each title, by method: lower quartile, median and upper quartile in ms. The first
+            method of a panel is the one that the others are compared with.
+    """
+    rows = math.ceil(len(panels) / 2)
+    bars = max(len(methods) for methods in panels.values())
+    figure, places = plt.subplots(
+        rows, min(2, len(panels)), figsize=(PAGE, 0.6 + 0.19 * bars * rows), squeeze=False
+    )
+    for axes in places.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, methods) in zip(places.flat, panels.items(), strict=False):
+        low, median, high = np.array(list(methods.values())).T
+        spread = [median - low, high - median]
+        look = {"color": [COLOURS[1]] + [COLOURS[5]] * (len(methods) - 1), "ecolor": "black"}
+        axes.barh(range(len(methods)), median, xerr=spread, height=0.7, capsize=2, **look)
+        for place, (time, end) in enumerate(zip(median, high, strict=True)):
+            text = f"{time:.3g} ms" + (f", {time / median[0]:.3g} x" if place else "")
+            axes.text(1.15 * end, place, text, va="center", size=6)
+        axes.set_yticks(range(len(methods)), list(methods))
+        axes.invert_yaxis()
+        axes.set(xscale="log", xlabel="forward plus backward, ms", title=title)
+        axes.set_xlim(right=8 * high.max())
     return figure
