@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from irevrnn import reference
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
-from irevrnn.memory import SEGMENT, check_strategy
+from irevrnn.memory import OF_THE_STACK, SEGMENT, check_strategy
 
 
 def scan(
@@ -55,7 +55,10 @@ def scan(
     _check_tensors(z, h_0, c_0, u, a, b)
     get_activation(activation)
     get_activation(coupling_activation, "coupling_activation")
-    check_strategy(memory)
+    if check_strategy(memory) in OF_THE_STACK:
+        raise ValueError(
+            f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
+        )
     options = (activation, coupling_activation)
     backend = choose_backend(z.device.type, z.dtype)
     if backend == "python":

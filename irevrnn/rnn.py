@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn.activations import get_activation
+from irevrnn.chunked import Stack, chunk_length, run_chunked, run_layers
+from irevrnn.fixed_scan import check_invertible
 from irevrnn.functional import scan
-from irevrnn.memory import check_strategy
+from irevrnn.memory import OF_THE_STACK, check_strategy
 
 #: Shortest and longest time constant, in steps, of freshly drawn recurrent weights.
 TIME_CONSTANTS = (1.0, 1000.0)
@@ -70,8 +73,11 @@ class IRevRNNLayer(nn.Module):
             self.coupling_a.normal_(0, COUPLING_DEVIATION)
             self.coupling_b.normal_(0, COUPLING_DEVIATION)
 
-    def drive(self, x: Tensor) -> Tensor:
-        """Project and normalise the input (T, B, in) to the input drive z (T, B, H)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Project and normalise the input (T, B, in) to the input drive z (T, B, H).
+
+        The recurrence over z belongs to the stack, which decides what of it is held.
+        """
         z = self.projection(x)
         if isinstance(self.norm, nn.BatchNorm1d):  # statistics over time and batch, one per unit
             z = self.norm(z.flatten(0, 1)).view_as(z)
@@ -187,6 +193,8 @@ class IRevRNN(nn.Module):
         self.norm = norm
         self.residual = residual
         self.memory = check_strategy(memory)
+        if memory == "reversible":
+            check_invertible(activation)
         self.layers = nn.ModuleList(
             IRevRNNLayer(
                 input_size if index == 0 else hidden_size,
@@ -233,36 +241,63 @@ class IRevRNN(nn.Module):
         """Run the stack over a sequence; see the class for shapes."""
         self._check_input(input)
         batched = input.dim() == 3
-        # Time comes first inside, as the kernels walk through memory in the order of time. The
-        # input is the cheapest tensor to turn: later ones are written in that order.
+        # Time comes first inside, as the kernels walk through memory in the order of time.
         x = _time_major(input, self.batch_first)
         h_0, c_0 = self._initial_states(x, hidden, batched)
+        masks = self._dropout_masks(x)
+        stack = Stack(
+            self._stack(), self.activation, self.coupling_activation, self.residual, return_sequence
+        )
+        run = self._run_chunked if self.memory in OF_THE_STACK else self._run_whole
+        output, h_n, c_n = run(stack, x, h_0, c_0, masks)
+        if not batched:
+            output, h_n, c_n = (y.squeeze(-2) for y in (output, h_n, c_n))
+        elif return_sequence and self.batch_first:
+            output = output.transpose(0, 1)
+        return output, (h_n, c_n)
+
+    def _run_whole(
+        self, stack: Stack, x: Tensor, h_0: Tensor, c_0: Tensor, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All steps of a layer before the next layer: ``store`` and ``recompute``."""
         finals = []
-        for index, layer in enumerate(self._stack()):
-            if index > 0:
-                x = self._drop(x)
+
+        def scan_layer(index: int, z: Tensor) -> tuple[Tensor, Tensor]:
+            layer = self._stack()[index]
             out, h_n, c_n = scan(
-                layer.drive(x), h_0[index], c_0[index],
+                z, h_0[index], c_0[index],
                 layer.recurrent_weight, layer.coupling_a, layer.coupling_b,
                 self.activation, self.coupling_activation, self.memory,
             )  # fmt: skip
             finals.append((h_n, c_n))
-            last_step = h_n
-            if self.residual and x.shape == out.shape:
-                last_step = h_n + x[-1]
-                out = out + x
-            x = out
-        h_n, c_n = (torch.stack(states) for states in zip(*finals, strict=True))
-        if not batched:
-            x, last_step, h_n, c_n = (y.squeeze(-2) for y in (x, last_step, h_n, c_n))
-        if not return_sequence:
-            return last_step, (h_n, c_n)
-        return (x.transpose(0, 1) if self.batch_first and batched else x), (h_n, c_n)
+            return out, h_n
 
-    def _drop(self, x: Tensor) -> Tensor:
+        # The input is the cheapest tensor to turn: later ones are written in the order of time.
+        output, last = run_layers(
+            stack, x.contiguous(), masks, scan_layer, lambda index, x: self.layers[index](x)
+        )
+        h_n, c_n = (torch.stack(states) for states in zip(*finals, strict=True))
+        return (output if stack.return_sequence else last), h_n, c_n
+
+    def _run_chunked(
+        self, stack: Stack, x: Tensor, h_0: Tensor, c_0: Tensor, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A chunk of steps of all layers before the next chunk: ``checkpoint``, ``reversible``."""
+        if self.norm == "batch" and self.training:
+            raise ValueError(
+                f"memory={self.memory!r} cannot train with norm='batch', whose statistics run over "
+                "all steps; use norm='layer', or memory='recompute'"
+            )
+        steps, batch, _ = x.shape
+        chunk = chunk_length(self.memory, steps, batch, self.hidden_size)
+        return run_chunked(replace(stack, strategy=self.memory, chunk=chunk), x, h_0, c_0, masks)
+
+    def _dropout_masks(self, x: Tensor) -> Tensor | None:
+        """One mask for all steps, for each border between layers: (L - 1, B, H)."""
         if not (self.training and self.dropout > 0):
-            return x
-        return x * F.dropout(x.new_ones(x.shape[1:]), self.dropout)
+            return None
+        shape = (self.num_layers - 1, x.shape[1], self.hidden_size)
+        return F.dropout(self._stack()[0].recurrent_weight.new_ones(shape), self.dropout)
 
     def _initial_states(
         self, x: Tensor, hidden: tuple[Tensor, Tensor] | None, batched: bool
@@ -332,7 +367,7 @@ class IRevRNN(nn.Module):
 def _time_major(input: Tensor, batch_first: bool) -> Tensor:
     if input.dim() == 2:
         return input.unsqueeze(1)
-    return input.transpose(0, 1).contiguous() if batch_first else input
+    return input.transpose(0, 1) if batch_first else input
 
 
 def _check_count(name: str, value: int, least: int) -> None:

@@ -17,12 +17,20 @@ constexpr int64_t max_chunks = 16;
 
 inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
+inline int64_t chunk_size(int64_t lanes, int width) {
+  return round_up(std::max<int64_t>(1, (lanes + max_chunks - 1) / max_chunks), width);
+}
+
+inline int64_t count_chunks(int64_t lanes, int width) {
+  const int64_t size = chunk_size(lanes, width);
+  return (lanes + size - 1) / size;
+}
+
 // Calls fn(chunk, first lane, past the last lane), on several threads.
 template <class Fn>
 void for_each_chunk(int64_t lanes, int width, const Fn& fn) {
-  const int64_t size = round_up(std::max<int64_t>(1, (lanes + max_chunks - 1) / max_chunks), width);
-  const int64_t chunks = (lanes + size - 1) / size;
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+  const int64_t size = chunk_size(lanes, width);
+  at::parallel_for(0, count_chunks(lanes, width), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) fn(i, i * size, std::min(lanes, (i + 1) * size));
   });
 }
@@ -65,8 +73,8 @@ void add_to_rows(const T* sums, UnitRows<T> rows, int count, int width) {
   }
 }
 
-template <class Tiles, Activation f, bool keep_all, class T>
-void run(const Backward<T>& s) {
+template <class Tiles, Activation f, bool keep_all, class Problem, class T>
+void run_backward(const Problem& s, T) {
   const int count = 1 + 2 * s.couplings;
   const int64_t stride = s.hidden + Tiles::width, rows_size = count * stride;
   const std::vector<T> weights = unit_rows(s, Tiles::width);
@@ -100,6 +108,11 @@ void run(const Backward<T>& s) {
       for (int64_t j = 0; j < stride; ++j) to[j % s.hidden] += from[j];
     }
   }
+}
+
+template <class Tiles, Activation f, bool keep_all, class T>
+void run(const Backward<T>& s) {
+  run_backward<Tiles, f, keep_all>(s, T{});
 }
 
 template <class Tiles, class Problem>

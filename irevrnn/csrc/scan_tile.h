@@ -116,8 +116,8 @@ void replay_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, int64_t l
 
 // Backpropagation through steps end - 1 down to begin. grad_h_0 and grad_c_0 carry the gradients of the
 // states from block to block.
-template <Activation f, bool keep_all, class Tile, class T>
-void backward_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, TileSums<Tile> sums,
+template <Activation f, bool keep_all, class Problem, class Tile, class T>
+void backward_tile(const Problem& s, Tile tile, TileWeights<Tile> w, TileSums<Tile> sums,
                    int64_t lane, int64_t begin, int64_t end, T* scratch) {
   using V = typename Tile::V;
   const int64_t row = s.lanes();

@@ -1,0 +1,405 @@
+"""Backpropagation chunk by chunk, from the end of time: the strategies of the whole stack.
+
+Forward, a chunk of steps goes through all layers before the next, and nothing of it is kept but what
+the strategy needs to get its starting states back. Backward, from the last chunk to the first: rebuild
+the chunk with gradients, backpropagate through it, drop it. So neither z nor any layer's output
+exists for more than a chunk of steps at a time.
+
+- ``checkpoint`` keeps (h, c) of every layer where chunks begin, and runs each chunk once more.
+- ``reversible`` keeps the final states and the bits that were forgotten, and runs each chunk back,
+  layer by layer from the bottom up: the inverse gives a layer's outputs, which the layer above needs
+  as its input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from irevrnn import fixed_scan
+from irevrnn.fixed_point import round_weight
+from irevrnn.functional import scan
+
+Parameters = dict[str, Tensor]
+#: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T.
+CHUNK_NUMBERS = 2**18
+
+
+class ReversalError(RuntimeError):
+    """Going back did not meet the states of the way forward; no gradient is returned."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack of layers and how it runs.
+
+    Attributes:
+        layers: modules that turn their input into the drive z, with recurrence parameters.
+        activation, coupling_activation: names of g and f.
+        residual: add a layer's input to its output where their shapes agree.
+        return_sequence: whether outputs of all steps are wanted.
+        strategy: ``checkpoint`` or ``reversible``.
+        chunk: steps in a chunk.
+    """
+
+    layers: Sequence[nn.Module]
+    activation: str
+    coupling_activation: str
+    residual: bool
+    return_sequence: bool = True
+    strategy: str = ""
+    chunk: int = 0
+
+
+def chunk_length(strategy: str, steps: int, batch: int, hidden: int) -> int:
+    """Steps in a chunk: about sqrt(T) for ``checkpoint``; independent of T for ``reversible``."""
+    if strategy == "checkpoint":
+        return math.isqrt(steps - 1) + 1
+    return max(16, CHUNK_NUMBERS // max(1, batch * hidden))
+
+
+def run_layers(
+    stack: Stack,
+    x: Tensor,
+    masks: Tensor | None,
+    scan_layer: Callable[[int, Tensor], tuple[Tensor, Tensor]],
+    drive: Callable[[int, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Run some steps through all layers.
+
+    Args:
+        stack: the layers.
+        x: (T, B, in).
+        masks: dropout masks between layers, (L - 1, B, H), or None.
+        scan_layer: (layer, z) to (out, h_n).
+        drive: (layer, x) to z.
+
+    Returns:
+        The top layer's output (T, B, H) and its last step (B, H), which has a gradient of its own: a
+        slice of the output would cost a gradient of the output's size.
+    """
+    last = x
+    for index in range(len(stack.layers)):
+        if index > 0 and masks is not None:
+            x = x * masks[index - 1]
+        out, last = scan_layer(index, drive(index, x))
+        if stack.residual and x.shape == out.shape:
+            out, last = out + x, last + x[-1]
+        x = out
+    return x, last
+
+
+class _Checkpoint:
+    """States at the beginning of every chunk."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+
+    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+        self.states = list(zip(h_0.unbind(), c_0.unbind(), strict=True))
+        self.borders: list[Tensor] = []
+        self.record = record
+
+    def start_chunk(self, offset: int) -> None:
+        if self.record:
+            self.borders.append(torch.stack([torch.stack(pair) for pair in self.states]))
+
+    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
+        out, h, c = scan(
+            z, *self.states[index], *_recurrence(p),
+            self.stack.activation, self.stack.coupling_activation,
+        )  # fmt: skip
+        self.states[index] = h, c
+        return out, h
+
+    def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        h, c = (torch.stack(states) for states in zip(*self.states, strict=True))
+        return h, c
+
+    def held(self) -> list[Tensor]:
+        return [torch.stack(self.borders)]
+
+    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        (self.all_borders,) = held
+
+    def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
+        border = self.all_borders[chunk]
+        return [
+            (h.detach().requires_grad_(), c.detach().requires_grad_()) for h, c in border.unbind()
+        ]
+
+    def rebuild(
+        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return scan(
+            z, *state, *_recurrence(p), self.stack.activation, self.stack.coupling_activation
+        )
+
+    def check_empty(self) -> None:
+        """Nothing was consumed."""
+
+
+class _Reversible:
+    """Final states, forgotten bits, and a hash of every layer's states where chunks begin."""
+
+    def __init__(self, stack: Stack) -> None:
+        fixed_scan.check_invertible(stack.activation)
+        self.stack = stack
+        self.options = (stack.activation, stack.coupling_activation)
+
+    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+        self.record = record
+        self.weights = [self._weights(p, index) for index, p in enumerate(parameters)]
+        self.states = [
+            fixed_scan.States.of(h, c, w.u)
+            for h, c, w in zip(h_0.unbind(), c_0.unbind(), self.weights, strict=True)
+        ]
+        self.words: list[list[tuple[Tensor, Tensor]]] = [[] for _ in parameters]
+        self.hashes: list[Tensor] = []
+
+    def _weights(self, p: Parameters, index: int) -> fixed_scan.Weights:
+        u, a, b = _recurrence(p)
+        try:
+            return fixed_scan.Weights(round_weight(u), a, b, *self.options)
+        except ValueError as error:
+            raise ValueError(f"layer {index}: {error}") from None
+
+    def start_chunk(self, offset: int) -> None:
+        self.offset = offset
+        if self.record:
+            self.hashes.append(torch.stack([_hash(states) for states in self.states]))
+
+    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
+        try:
+            result, words, counts = fixed_scan.forward(
+                z, self.states[index], self.weights[index], record=self.record
+            )
+        except fixed_scan.RangeError as error:
+            raise OverflowError(
+                f"layer {index}, step {self.offset + error.step}: a value is NaN or left the range "
+                f"of the fixed-point numbers, abs(x) < {2**16}; scale the input down, use "
+                "norm='layer', or bound the recurrent weights below 1 (clip_recurrent_weights_)"
+            ) from None
+        if self.record:
+            self.words[index].append((words, counts))
+        self.states[index] = result.after
+        return result.out, result.after.values(z.dtype)[0]
+
+    def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        pairs = [states.values(dtype) for states in self.states]
+        h, c = (torch.stack(states) for states in zip(*pairs, strict=True))
+        return h, c
+
+    def held(self) -> list[Tensor]:
+        buffers = [tensor for parts in self.words for tensor in _join_stacks(parts)]
+        finals = [torch.stack(states) for states in zip(*self.states, strict=True)]
+        return [torch.stack(self.hashes), *finals, *buffers]
+
+    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        self.border_hashes, h, c, s, *buffers = held
+        self.states = [fixed_scan.States(*state) for state in zip(h, c, s, strict=True)]
+        self.buffers = []
+        for words, counts in zip(buffers[::2], buffers[1::2], strict=True):
+            self.buffers.append(fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts))
+
+    def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
+        dtype = self.stack.layers[0].recurrent_weight.dtype
+        zeros = [states.h.new_zeros(states.h.shape, dtype=dtype) for states in self.states]
+        return [(zero.clone().requires_grad_(), zero.requires_grad_()) for zero in zeros]
+
+    def rebuild(
+        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        weights = self._weights(p, index)
+
+        def go_back() -> fixed_scan.Pass:
+            plain = weights._replace(u=weights.u.detach(), a=weights.a.detach(), b=weights.b.detach())
+            result, self.buffers[index] = fixed_scan.inverse(
+                z.detach(), self.states[index], self.buffers[index], plain
+            )
+            self.states[index] = result.before
+            met = _hash(result.before) == self.border_hashes[chunk, index]
+            if not met or self.buffers[index].counts.min() < 0:
+                raise ReversalError(
+                    f"layer {index}, chunk {chunk}: going back did not meet the states of the way "
+                    "forward. Something changed in between: an input, weight or buffer, the number "
+                    "of threads, autocast, or a projection that rounds differently. No gradient is "
+                    "returned; memory='checkpoint' does without exact reversal"
+                )
+            return result
+
+        return fixed_scan.WithGradient.apply(
+            go_back, self.options, z, *state, weights.u, weights.a, weights.b
+        )
+
+    def check_empty(self) -> None:
+        for index, buffer in enumerate(self.buffers):
+            if buffer.counts.any():
+                raise ReversalError(
+                    f"layer {index}, chunk 0: {int(buffer.counts.sum())} words are left in the bit "
+                    "buffer at the beginning of time; no gradient is returned"
+                )
+
+
+_STRATEGIES = {"checkpoint": _Checkpoint, "reversible": _Reversible}
+
+
+class _Chunked(torch.autograd.Function):
+    """The stack as one node of the graph: (output, h_n, c_n) from x, states, masks and parameters."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, stack: Stack, record: bool, x: Tensor, h_0: Tensor, c_0: Tensor,
+        masks: Tensor | None, *flat: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        parameters = _by_layer(stack, flat)
+        trace = _STRATEGIES[stack.strategy](stack)
+        trace.begin(h_0, c_0, parameters, record)
+        output = last = None
+        for part in _parts(x.shape[0], stack.chunk):
+            trace.start_chunk(part.start)
+            y, last = run_layers(
+                stack,
+                x[part].contiguous(),
+                masks,
+                lambda index, z: trace.forward(index, z, parameters[index]),
+                lambda index, x: _drive(stack, index, x, parameters),
+            )
+            if stack.return_sequence:
+                output = y.new_empty(x.shape[0], *y.shape[1:]) if output is None else output
+                output[part] = y
+        if record:
+            ctx.stack, ctx.autocast = stack, _autocast_state(x.device.type)
+            ctx.num_parameters = len(flat)
+            ctx.save_for_backward(x, masks, *flat, *trace.held())
+        h_n, c_n = trace.finals(h_0.dtype)
+        return (output if stack.return_sequence else last), h_n, c_n
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, grad_h: Tensor, grad_c: Tensor) -> Any:
+        stack: Stack = ctx.stack
+        x, masks, *rest = ctx.saved_tensors
+        flat = [p.detach().requires_grad_() for p in rest[: ctx.num_parameters]]
+        parameters = _by_layer(stack, flat)
+        trace = _STRATEGIES[stack.strategy](stack)
+        trace.begin_backward(rest[ctx.num_parameters :], parameters)
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[2] else None
+        sums = [torch.zeros_like(p) for p in flat]
+        carried = [*grad_h.unbind(), *grad_c.unbind()]
+        for chunk, part in reversed(list(enumerate(_parts(x.shape[0], stack.chunk)))):
+            x_part = x[part].detach().contiguous().requires_grad_(grad_x is not None)
+            leaves = trace.leaves(chunk)
+            finals: list[tuple[Tensor, Tensor]] = []
+
+            def scan_layer(index: int, z: Tensor) -> tuple[Tensor, Tensor]:
+                out, h, c = trace.rebuild(chunk, index, z, leaves[index], parameters[index])  # noqa: B023
+                finals.append((h, c))  # noqa: B023
+                return out, h
+
+            with torch.enable_grad(), _autocast(ctx.autocast):
+                y, last = run_layers(
+                    stack, x_part, masks, scan_layer,
+                    lambda index, x: _drive(stack, index, x, parameters),
+                )  # fmt: skip
+            outputs = [h for h, _ in finals] + [c for _, c in finals]
+            upstream = list(carried)
+            if stack.return_sequence:
+                outputs.append(y)
+                upstream.append(grad_output[part])
+            elif part.stop >= x.shape[0]:
+                outputs.append(last)
+                upstream.append(grad_output)
+            inputs = [h for h, _ in leaves] + [c for _, c in leaves] + flat
+            if grad_x is not None:
+                inputs.append(x_part)
+            gradients = torch.autograd.grad(
+                outputs, inputs, upstream, allow_unused=True, materialize_grads=True
+            )
+            carried = list(gradients[: len(carried)])
+            for total, gradient in zip(sums, gradients[len(carried) :], strict=False):
+                total += gradient
+            if grad_x is not None:
+                grad_x[part] = gradients[-1]
+        trace.check_empty()
+        layers = len(stack.layers)
+        grad_h_0, grad_c_0 = torch.stack(carried[:layers]), torch.stack(carried[layers:])
+        return None, None, grad_x, grad_h_0, grad_c_0, None, *sums
+
+
+def run_chunked(
+    stack: Stack, x: Tensor, h_0: Tensor, c_0: Tensor, masks: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the stack over x, chunk by chunk.
+
+    Args:
+        stack: with its strategy and chunk length.
+        x: (T, B, in); need not be contiguous.
+        h_0, c_0: (L, B, H).
+        masks: dropout masks between layers, (L - 1, B, H), or None.
+
+    Returns:
+        Output (T, B, H), or (B, H) of the last step alone; ``h_n`` and ``c_n``, (L, B, H).
+
+    Raises:
+        OverflowError: a value left the range of the fixed-point numbers.
+        ReversalError: (in the backward pass) going back did not meet the states of the way forward.
+    """
+    flat = [p for layer in stack.layers for p in layer.parameters()]
+    record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
+    return _Chunked.apply(stack, record, x, h_0, c_0, masks, *flat)
+
+
+def _by_layer(stack: Stack, flat: Sequence[Tensor]) -> list[Parameters]:
+    tensors = iter(flat)
+    return [
+        {name: next(tensors) for name, _ in layer.named_parameters()} for layer in stack.layers
+    ]
+
+
+def _recurrence(p: Parameters) -> tuple[Tensor, Tensor, Tensor]:
+    return p["recurrent_weight"], p["coupling_a"], p["coupling_b"]
+
+
+def _drive(stack: Stack, index: int, x: Tensor, parameters: list[Parameters]) -> Tensor:
+    return functional_call(stack.layers[index], parameters[index], (x,))
+
+
+def _parts(steps: int, chunk: int) -> Iterator[slice]:
+    for begin in range(0, steps, chunk):
+        yield slice(begin, min(steps, begin + chunk))
+
+
+def _autocast_state(device: str) -> dict[str, Any]:
+    return {
+        "device_type": device,
+        "enabled": torch.is_autocast_enabled(device),
+        "dtype": torch.get_autocast_dtype(device),
+        "cache_enabled": torch.is_autocast_cache_enabled(),
+    }
+
+
+def _autocast(state: dict[str, Any]) -> AbstractContextManager[Any]:
+    return torch.autocast(**state)
+
+
+def _hash(states: fixed_scan.States) -> Tensor:
+    """A 64-bit hash: the states weighted by odd numbers, so that any one changed bit changes it."""
+    h, c, s = (x.flatten() for x in states)
+    odd = torch.arange(h.numel(), device=h.device) * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9
+    return (h * odd + c * (odd + 2) + s * (odd + 4)).sum()
+
+
+def _join_stacks(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Join the words that chunk after chunk pushed, stack by stack."""
+    if len(parts) == 1:
+        return parts[0]
+    split = [words.split(counts.tolist()) for words, counts in parts]
+    words = torch.cat([piece for stack in zip(*split, strict=True) for piece in stack])
+    return words, torch.stack([counts for _, counts in parts]).sum(0)

@@ -1,0 +1,54 @@
+// Fixed-point numbers: 64-bit integers in units of 2^-36. irevrnn/fixed_point.py has the same constants
+// and says how they were chosen.
+#pragma once
+
+#include "activations.h"
+#if !defined(__CUDACC__)
+#include "long_vectors.h"
+#endif
+
+namespace irevrnn {
+
+constexpr int fraction_bits = 36;
+constexpr int decay_bits = 16;  // Q: recurrent weights are n / 2^16
+constexpr int64_t decay_one = int64_t{1} << decay_bits;
+constexpr int slope_bits = 2;                           // leaky_relu's slope is 2^-2
+constexpr int64_t range = int64_t{1} << 52;             // |x| < 2^16 in value
+constexpr float unit = 1.0f / (int64_t{1} << fraction_bits);
+constexpr float units = int64_t{1} << fraction_bits;
+
+static_assert(negative_slope * (1 << slope_bits) == 1.0f);
+
+// One lane.
+IREVRNN_INLINE double to_double(int64_t x) { return static_cast<double>(x); }
+IREVRNN_INLINE int64_t to_long(double x) { return static_cast<int64_t>(x); }
+IREVRNN_INLINE int64_t all_lanes(int64_t, int64_t x) { return x; }
+
+template <class L>
+struct DoublesOf;
+template <>
+struct DoublesOf<int64_t> {
+  using type = double;
+};
+#if !defined(__CUDACC__)
+template <>
+struct DoublesOf<Half> {
+  using type = HalfDouble;
+};
+#endif
+template <class L>
+using Doubles = typename DoublesOf<L>::type;
+
+template <class T>
+IREVRNN_INLINE T values_of(int64_t x) { return static_cast<T>(x) * static_cast<T>(unit); }
+
+// The nearest fixed-point number; out of range, or for a NaN, one that is out of range too.
+template <class T>
+IREVRNN_INLINE int64_t whole(T x) {
+  const T limit = static_cast<T>(int64_t{1} << 60);
+  return x < limit && x > -limit ? static_cast<int64_t>(::nearbyint(x)) : int64_t{1} << 60;
+}
+template <class T>
+IREVRNN_INLINE int64_t fixed_of(T x) { return whole(x * static_cast<T>(units)); }
+
+}  // namespace irevrnn

@@ -1,0 +1,58 @@
+// Packs of 64-bit integers, the fixed-point numbers that go with the packs of floats of packs.h.
+#pragma once
+
+#include "fixed_point.h"
+#include "packs.h"
+
+namespace irevrnn {
+
+template <int N>
+struct LongPack {
+  Half half[2 * N];
+};
+
+template <class Fn, size_t... i>
+IREVRNN_INLINE void call_each(const Fn& fn, std::index_sequence<i...>) { (fn(constant<i>{}), ...); }
+
+// fn(constant<0>), ..., fn(constant<count - 1>): unrolled.
+template <int count, class Fn>
+IREVRNN_INLINE void each(const Fn& fn) { call_each(fn, std::make_index_sequence<count>{}); }
+
+template <int count, class Fn>
+IREVRNN_INLINE void each_reversed(const Fn& fn) {
+  each<count>([&](auto i) { fn(constant<count - 1 - i.value>{}); });
+}
+
+template <class V, int N>
+IREVRNN_INLINE V values_of(const LongPack<N>& x) {
+  return make_pack<N>([&](auto i) {
+    return floats_of(x.half[2 * i.value], x.half[2 * i.value + 1]) * broadcast<Vector>(unit);
+  });
+}
+
+template <int N>
+IREVRNN_INLINE LongPack<N> fixed_of(const Pack<N>& x) {
+  LongPack<N> result;
+  each<N>([&](auto i) {
+    const Vector scaled = round_to_whole(x.part[i.value] * broadcast<Vector>(units));
+    result.half[2 * i.value] = lower_longs_of(scaled);
+    result.half[2 * i.value + 1] = upper_longs_of(scaled);
+  });
+  return result;
+}
+
+template <int N>
+IREVRNN_INLINE LongPack<N> operator+(const LongPack<N>& a, const LongPack<N>& b) {
+  LongPack<N> result;
+  each<2 * N>([&](auto i) { result.half[i.value] = a.half[i.value] + b.half[i.value]; });
+  return result;
+}
+
+template <int N>
+IREVRNN_INLINE LongPack<N> operator-(const LongPack<N>& a, const LongPack<N>& b) {
+  LongPack<N> result;
+  each<2 * N>([&](auto i) { result.half[i.value] = a.half[i.value] - b.half[i.value]; });
+  return result;
+}
+
+}  // namespace irevrnn

@@ -1,0 +1,191 @@
+"""The cell in fixed point, whose every step can be undone to the last bit: the oracle.
+
+Numbers are 64-bit integers in units of 2^-36. Additions are exact, so the couplings undo; what the decay
+and leaky_relu would lose goes to a bit stack instead, one per unit, as an asymmetric numeral system
+(Duda, 2013): a state s that takes a digit d in by ``s * base + d`` and gives one back by division.
+``csrc/bit_stack.h`` does the same for all units at once, in C++.
+
+Why these constants. A decayed h carries digits that came off the stack in its low 16 bits, which is noise
+of at most 2^16 units: 2^-20, the size of a float's last bit at 8. The state stays below 2^52 while 16
+bits are appended, so that its division is exact in double precision. Values reach to 2^16.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from irevrnn.activations import NEGATIVE_SLOPE, get_activation
+
+FRACTION_BITS = 36
+DECAY_BITS = 16
+STATE_BITS = 4
+SLOPE_BITS = 2
+#: Largest representable value.
+RANGE = 2.0 ** (52 - FRACTION_BITS)
+#: Output nonlinearities that can be undone.
+INVERTIBLE = ("identity", "leaky_relu", "relu")
+
+assert NEGATIVE_SLOPE == 2.0**-SLOPE_BITS
+
+
+def to_fixed(x: Tensor) -> Tensor:
+    """Round values to fixed point, int64; ties go to even."""
+    return (x * 2.0**FRACTION_BITS).round().to(torch.int64)
+
+
+def to_value(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The values of fixed-point numbers."""
+    return x.to(dtype) * 2.0**-FRACTION_BITS
+
+
+def round_weight(u: Tensor) -> Tensor:
+    """Round recurrent weights to +-n / 2^16 with n from 1 to 2^16; the gradient passes unchanged.
+
+    Args:
+        u: recurrent weights, (H,), in [-1, 1].
+
+    Raises:
+        ValueError: a weight is outside [-1, 1], or NaN.
+    """
+    largest = u.detach().abs().max().item() if u.numel() else 0.0
+    if not largest <= 1:
+        raise ValueError(
+            "recurrent weights must lie in [-1, 1] to be undone, but the largest has absolute value "
+            f"{largest:.6g}; call clip_recurrent_weights_() after each optimizer step"
+        )
+    with torch.no_grad():
+        n = (u.abs() * 2.0**DECAY_BITS).round().clamp(min=1) * 2.0**-DECAY_BITS
+        rounded = torch.where(u < 0, -n, n)
+    return u + (rounded - u).detach() if u.dtype == torch.float64 else _Replace.apply(u, rounded)
+
+
+class _Replace(torch.autograd.Function):
+    """The second value with the gradient of the first (straight-through)."""
+
+    @staticmethod
+    def forward(ctx, x, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+def empty_state(u: Tensor, batch: int) -> Tensor:
+    """Bit-stack states that hold nothing, (B, H), for rounded weights u (H,)."""
+    n = (u.detach().abs() * 2.0**DECAY_BITS).round().to(torch.int64)
+    return (n << STATE_BITS).expand(batch, -1).contiguous()
+
+
+class BitStack:
+    """The bit stacks of a layer: states s, and a list of moved words for each unit.
+
+    Args:
+        u: rounded recurrent weights, (H,).
+        batch: B.
+    """
+
+    def __init__(self, u: Tensor, batch: int) -> None:
+        self.n = (u.detach().abs() * 2.0**DECAY_BITS).round().to(torch.int64).expand(batch, -1)
+        self.s = empty_state(u, batch)
+        self.words: list[list[int]] = [[] for _ in range(self.s.numel())]
+
+    def _push_where(self, full: Tensor) -> None:
+        for index in full.flatten().nonzero().flatten().tolist():
+            self.words[index].append(int(self.s.flatten()[index]) & 0xFFFF)
+        self.s = torch.where(full, self.s >> 16, self.s)
+
+    def _pop_where(self, moved: Tensor) -> None:
+        words = torch.zeros_like(self.s).flatten()
+        for index in moved.flatten().nonzero().flatten().tolist():
+            words[index] = self.words[index].pop()
+        self.s = torch.where(moved, (self.s << 16) | words.view_as(self.s), self.s)
+
+    def forget(self, h: Tensor) -> Tensor:
+        """Decay h by n / 2^16: its low 16 bits go in, a digit in base n comes back (eq:decay)."""
+        joined = (self.s << DECAY_BITS) | (h & (2**DECAY_BITS - 1))
+        self.s = joined // self.n
+        digit = joined - self.s * self.n
+        self._push_where(self.s >= self.n << (STATE_BITS + 16))
+        return (h >> DECAY_BITS) * self.n + digit
+
+    def recall(self, p: Tensor) -> Tensor:
+        """Undo :meth:`forget`."""
+        self._pop_where(self.s < 1 << (STATE_BITS + DECAY_BITS))  # the digit may lie in the word
+        high = torch.div(p, self.n, rounding_mode="floor")
+        joined = self.s * self.n + (p - high * self.n)
+        self.s = joined >> DECAY_BITS
+        return (high << DECAY_BITS) | (joined & (2**DECAY_BITS - 1))
+
+    def forget_leak(self, y: Tensor) -> Tensor:
+        """leaky_relu: where y is negative its low bits go in."""
+        negative = y < 0
+        self.s = torch.where(negative, (self.s << SLOPE_BITS) | (y & (2**SLOPE_BITS - 1)), self.s)
+        self._push_where(negative & (self.s >= self.n << (STATE_BITS + 16)))
+        return torch.where(negative, y >> SLOPE_BITS, y)
+
+    def recall_leak(self, h: Tensor) -> Tensor:
+        """Undo :meth:`forget_leak`."""
+        negative = h < 0
+        self._pop_where(negative & (self.s < self.n << (STATE_BITS + SLOPE_BITS)))
+        y = torch.where(negative, (h << SLOPE_BITS) | (self.s & (2**SLOPE_BITS - 1)), h)
+        self.s = torch.where(negative, self.s >> SLOPE_BITS, self.s)
+        return y
+
+    def forget_negative(self, y: Tensor) -> Tensor:
+        """Relu: where y is not positive, -y goes in as groups of 15 bits, all but the first marked."""
+        for index in (y <= 0).flatten().nonzero().flatten().tolist():
+            x, words = -int(y.flatten()[index]), self.words[index]
+            words.append(x & 0x7FFF)
+            while x := x >> 15:
+                words.append((x & 0x7FFF) | 0x8000)
+        return y.clamp(min=0)
+
+    def recall_negative(self, h: Tensor) -> Tensor:
+        """Undo :meth:`forget_negative`."""
+        y = h.clone().flatten()
+        for index in (y == 0).nonzero().flatten().tolist():
+            x, word = 0, 0x8000
+            while word & 0x8000:
+                word = self.words[index].pop()
+                x = (x << 15) | (word & 0x7FFF)
+            y[index] = -x
+        return y.view_as(h)
+
+    def forget_output(self, activation: str, y: Tensor) -> Tensor:
+        """Apply g."""
+        if activation == "identity":
+            return y
+        return self.forget_leak(y) if activation == "leaky_relu" else self.forget_negative(y)
+
+    def recall_output(self, activation: str, h: Tensor) -> Tensor:
+        """Undo g."""
+        if activation == "identity":
+            return h
+        return self.recall_leak(h) if activation == "leaky_relu" else self.recall_negative(h)
+
+
+def _increments(f, weights: Tensor, x: Tensor) -> Tensor:
+    return to_fixed(weights * f(to_value(x, weights.dtype)))
+
+
+def step(z, h, c, u, a, b, stack: BitStack, activation="leaky_relu", coupling_activation="tanh"):
+    """One step in fixed point: (h, c) before to (h, c) after; ``stack`` takes what is forgotten."""
+    f = get_activation(coupling_activation).function
+    p = stack.forget(h)
+    p = torch.where(u < 0, -p, p)
+    for a_i, b_i in zip(a, b, strict=True):
+        c = c + _increments(f, a_i, p)
+        p = p + _increments(f, b_i, c)
+    return stack.forget_output(activation, to_fixed(z) + p), c
+
+
+def unstep(z, h, c, u, a, b, stack: BitStack, activation="leaky_relu", coupling_activation="tanh"):
+    """Undo :func:`step`: (h, c) after to (h, c) before."""
+    f = get_activation(coupling_activation).function
+    p = stack.recall_output(activation, h) - to_fixed(z)
+    for a_i, b_i in zip(a.flip(0), b.flip(0), strict=True):
+        p = p - _increments(f, b_i, c)
+        c = c - _increments(f, a_i, p)
+    return stack.recall(torch.where(u < 0, -p, p)), c

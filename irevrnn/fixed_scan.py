@@ -1,0 +1,166 @@
+"""The compiled fixed-point recurrence: forward, exactly back, and its gradient.
+
+``fixed_point.py`` is its oracle. Here are the states it carries and the autograd formula, which is that
+of the float recurrence with the rounding's gradient taken as 1 (straight-through).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from irevrnn.fixed_point import INVERTIBLE, empty_state, to_fixed, to_value
+from irevrnn.memory import SEGMENT
+
+
+class States(NamedTuple):
+    """Fixed-point states of a layer, int64, (B, H) each: output, cell state, bit-stack state."""
+
+    h: Tensor
+    c: Tensor
+    s: Tensor
+
+    @classmethod
+    def of(cls, h_0: Tensor, c_0: Tensor, u: Tensor) -> States:
+        """Round float states; the bit stack is empty. ``u`` are rounded weights."""
+        return cls(to_fixed(h_0), to_fixed(c_0), empty_state(u, h_0.shape[0]))
+
+    def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """h and c as floats."""
+        return to_value(self.h, dtype), to_value(self.c, dtype)
+
+
+class Buffer(NamedTuple):
+    """The words of a layer's bit stacks: (N,) int16, stack by stack, and where each begins and ends.
+
+    Attributes:
+        words: all stacks behind one another.
+        starts, counts: int64, one entry a stack; the kernel cuts the layer's lanes into stacks.
+    """
+
+    words: Tensor
+    starts: Tensor
+    counts: Tensor
+
+
+class Pass(NamedTuple):
+    """What one pass over some steps leaves for their gradient.
+
+    Attributes:
+        out: (T, B, H), h of every step.
+        p_0: (T, B, H) int64, what u * h became.
+        held: c before steps 16, 32, ..., int64.
+        before, after: the states at both ends.
+    """
+
+    out: Tensor
+    p_0: Tensor
+    held: Tensor
+    before: States
+    after: States
+
+
+class RangeError(OverflowError):
+    """A value left the range of the fixed-point numbers, or was NaN.
+
+    Attributes:
+        step: the first step it happened in, counted from the beginning of the pass.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"value out of range at step {step}")
+
+
+class Weights(NamedTuple):
+    """Rounded recurrent weights (H,), coupling weights (R, H), and the two nonlinearities' names."""
+
+    u: Tensor
+    a: Tensor
+    b: Tensor
+    activation: str
+    coupling_activation: str
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.u, self.a, self.b, self.activation, self.coupling_activation, SEGMENT
+
+
+def check_invertible(activation: str) -> None:
+    """Raise a ValueError for a g that cannot be undone."""
+    if activation not in INVERTIBLE:
+        raise ValueError(
+            f"activation={activation!r} cannot be undone: fixed-point arithmetic takes "
+            f"{', '.join(INVERTIBLE)}; memory='checkpoint' or 'recompute' take every activation"
+        )
+
+
+def forward(
+    z: Tensor, states: States, weights: Weights, *, record: bool = False, hold: bool = False
+) -> tuple[Pass, Tensor, Tensor]:
+    """Run the fixed-point recurrence.
+
+    Args:
+        z: (T, B, H).
+        states: at the beginning.
+        weights: of the layer.
+        record: whether to return what is forgotten.
+        hold: whether to return what the gradient needs.
+
+    Returns:
+        The pass (``p_0`` and ``held`` empty without ``hold``), and the words and counts that were
+        pushed, empty without ``record``.
+
+    Raises:
+        RangeError: a value left the range.
+    """
+    out, h, c, s, words, counts, p_0, held, bad_step = torch.ops.irevrnn.fixed_scan(
+        z, *states, *weights._arguments(), record, hold, z.dtype == torch.float32
+    )
+    if (step := bad_step.item()) >= 0:
+        raise RangeError(int(step))
+    return Pass(out, p_0, held, states, States(h, c, s)), words, counts
+
+
+def inverse(z: Tensor, states: States, buffer: Buffer, weights: Weights) -> tuple[Pass, Buffer]:
+    """Run the recurrence back, from ``states`` at the end; returns the pass and what is left over."""
+    out, h, c, s, counts, p_0, held = torch.ops.irevrnn.fixed_unscan(
+        z, *states, *buffer, *weights._arguments(), z.dtype == torch.float32
+    )
+    return Pass(out, p_0, held, States(h, c, s), states), buffer._replace(counts=counts)
+
+
+class WithGradient(torch.autograd.Function):
+    """A pass as a function of z, the initial states and the weights.
+
+    Args:
+        run: called without gradients; returns the :class:`Pass`.
+        options: names of g and f.
+        z, h_0, c_0, u, a, b: what the gradient is taken of. ``h_0`` and ``c_0`` only carry their
+            gradients: the pass knows its states.
+
+    Returns:
+        ``out`` (T, B, H), ``h_n`` and ``c_n`` (B, H).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[[], Pass], options: tuple[str, str], *inputs: Tensor) -> Any:
+        z, _, _, u, a, b = inputs
+        result = run()
+        before_h, _ = result.before.values(z.dtype)
+        ctx.save_for_backward(
+            result.out, result.p_0, result.held, before_h, result.before.c, u, a, b
+        )
+        ctx.set_materialize_grads(False)
+        ctx.options = options
+        return (result.out, *result.after.values(z.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        saved = ctx.saved_tensors
+        results = torch.ops.irevrnn.fixed_backward(
+            *gradients, *saved, *ctx.options, SEGMENT, saved[0].dtype == torch.float32
+        )
+        return None, None, *results
