@@ -51,7 +51,7 @@ def run(
     Returns:
         The report, ready for JSON: times in milliseconds, held memory in bytes.
     """
-    chosen = _that_can_run(name for name in METHODS if name in {*OURS, *names})
+    chosen = that_can_run(name for name in METHODS if name in {*OURS, *names})
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -66,14 +66,14 @@ def run(
         torch.set_num_threads(threads_before)
 
 
-def _that_can_run(names: Iterable[str]) -> list[str]:
-    names = list(names)
+def that_can_run(names: Iterable[str]) -> list[str]:
+    """Leave out what torch.compile makes where it has no C++ compiler, and say so."""
     try:
         find_compiler()
     except BuildError as error:
-        print(f"irevrnn: the compiled chunks are left out: {error}", file=sys.stderr)
-        names.remove("compiled_chunks")
-    return names
+        print(f"irevrnn: compiled_chunks cannot be measured here: {error}", file=sys.stderr)
+        return [name for name in names if name != "compiled_chunks"]
+    return list(names)
 
 
 def _measure(shape: Shape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
@@ -112,14 +112,14 @@ def _times(timing: Timing) -> dict[str, float]:
 
 
 def _ratios(times: dict[str, Timing]) -> dict[str, dict[str, Any]]:
-    """Each method over ``scan``, and each peer module over the layer: median and quartiles."""
+    """Each method over ``scan``, and each peer module over the layer, with quartiles."""
     pairs = {name: (timing, times["scan"]) for name, timing in times.items() if name != "scan"}
     for name in ("lstm", "gru"):
         if name in times:
             pairs[f"{name}_to_layer"] = (times[name], times["layer"])
     ratios = {name: mine.ratio_to(other) for name, (mine, other) in pairs.items()}
     return {
-        "ratios": {name: median for name, (_, median, _) in ratios.items()},
+        "ratios": {name: ratio for name, (_, ratio, _) in ratios.items()},
         "ratio_quartiles": {name: [low, high] for name, (low, _, high) in ratios.items()},
     }
 
@@ -132,20 +132,21 @@ def tables(report: dict[str, Any]) -> str:
     head = (
         f"Forward plus backward, float32, threads: {report['threads']}, median and quartiles of "
         f"{report['repetitions']} interleaved repetitions.\n"
-        "x scan: the median of the method's time over that of scan in the same repetition.\n"
+        "x scan: the ratio of medians, and the quartiles of the ratio within each repetition.\n"
         "Held: bytes between forward and backward, beyond input, weights and output.\n"
         f"{report['environment']['cpu']}, kernels: {report['backend']}"
     )
-    return "\n\n".join([head, *map(_table, report["shapes"])])
+    entries = (_table(entry, report["repetitions"]) for entry in report["shapes"])
+    return "\n\n".join([head, *entries])
 
 
-def _table(entry: dict[str, Any]) -> str:
+def _table(entry: dict[str, Any], repetitions: int) -> str:
     steps, batch, hidden, couplings = (entry[field] for field in Shape._fields)
     sequence = 4 * steps * batch * hidden
     rows = [("", "median ms", "quartiles", "x scan", "quartiles", "held MB", "x (T, B, H)")]
     for name, method in entry["methods"].items():
         low, high = entry["ratio_quartiles"].get(name, (1, 1))
-        fewer = "" if method["repetitions"] >= 9 else f" ({method['repetitions']} rep.)"
+        fewer = f" ({method['repetitions']} rep.)" if method["repetitions"] < repetitions else ""
         rows.append(
             (
                 METHODS[name].label + fewer,

@@ -459,6 +459,8 @@ def peak_memory(
         axes.plot(steps, _megabytes(values), fillstyle="none", label=label)
     axes.plot(steps, _megabytes(sequence), "-", color=GREY, marker="", label="one $(T, B, H)$")
     axes.set(xscale="log", yscale="log", xlabel="steps, $T$", ylabel="growth of the peak, MB")
+    axes.set_xticks(steps, [f"{x}" for x in steps])
+    axes.minorticks_off()
     axes.grid(True)
     figure.legend(loc="outside upper center", ncols=2)
     return figure
@@ -468,8 +470,8 @@ def speed(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Time of forward plus backward: a panel for each shape.
 
     Args:
-        panels: for each title, by method: lower quartile, median and upper quartile in ms. The first
-            method of a panel is the one that the others are compared with.
+        panels: for each title, by method: lower quartile, median and upper quartile in ms. The
+            first method of a panel is the one that the others are compared with.
     """
     rows = math.ceil(len(panels) / 2)
     bars = max(len(methods) for methods in panels.values())
@@ -484,10 +486,10 @@ def speed(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         look = {"color": [COLOURS[1]] + [COLOURS[5]] * (len(methods) - 1), "ecolor": "black"}
         axes.barh(range(len(methods)), median, xerr=spread, height=0.7, capsize=2, **look)
         for place, (time, end) in enumerate(zip(median, high, strict=True)):
-            text = f"{time:.3g} ms" + (f", {time / median[0]:.3g} x" if place else "")
-            axes.text(1.15 * end, place, text, va="center", size=6)
+            text = f"{time:.3g} ms" + (f" ({time / median[0]:.3g} x)" if place else "")
+            axes.text(end + 0.02 * high.max(), place, text, va="center", size=6)
         axes.set_yticks(range(len(methods)), list(methods))
         axes.invert_yaxis()
-        axes.set(xscale="log", xlabel="forward plus backward, ms", title=title)
-        axes.set_xlim(right=8 * high.max())
+        axes.set(xlabel="forward plus backward, ms", title=title)
+        axes.set_xlim(right=1.55 * high.max())
     return figure

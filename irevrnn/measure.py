@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,7 +43,8 @@ class _Saved:
     """What autograd keeps in place of a tensor: an object that can be watched for its death."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+        # Detached: a result that its own node saves would otherwise keep that node alive for ever.
+        self.tensor = tensor.detach()
 
 
 def held_bytes(
@@ -169,13 +170,18 @@ class Timing:
     @property
     def quartiles(self) -> tuple[float, float, float]:
         """Lower quartile, median and upper quartile, in seconds."""
-        low, median, high = np.quantile(self.seconds, [0.25, 0.5, 0.75]).tolist()
-        return low, median, high
+        return _quartiles(self.seconds)
 
     def ratio_to(self, other: Timing) -> tuple[float, float, float]:
-        """Quartiles of this time over the other's, round by round."""
+        """Ratio of the medians, between the quartiles of the ratios within each round."""
         pairs = zip(self.seconds, other.seconds, strict=False)  # a slow method has fewer rounds
-        return Timing(tuple(mine / its for mine, its in pairs)).quartiles
+        low, _, high = _quartiles([mine / its for mine, its in pairs])
+        return low, self.quartiles[1] / other.quartiles[1], high
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return low, median, high
 
 
 def interleaved_times(

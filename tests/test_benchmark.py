@@ -1,0 +1,160 @@
+"""The comparison is fair: peers compute the same thing, and what is promised is written down."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from irevrnn import benchmark, reference
+from irevrnn.csrc.compiler import BuildError
+from irevrnn.memory import SEGMENT
+from irevrnn.recurrences import METHODS, Shape, make_problem, prepare_step
+
+SHAPE = Shape(20, 3, 8, 2)  # 20 steps: a whole chunk of 16 and a part of one
+SAME_CELL = ("scan", "scan_store", "autograd", "checkpoint", "checkpoint_reentrant")
+METHOD_KEYS = {"median_ms", "low_ms", "high_ms", "held_bytes", "repetitions"}
+
+
+def gradients(name: str) -> list[torch.Tensor]:
+    """The output and all gradients of one step."""
+    problem = make_problem(SHAPE)
+    method = METHODS[name].build(problem)
+    out, h_n, *_ = method.forward(problem.z)
+    method.step(problem.z, torch.linspace(-1, 1, out.numel()).view_as(out))
+    assert torch.equal(out[-1], h_n)
+    return [out.detach(), *(leaf.grad for leaf in problem if leaf.grad is not None)]
+
+
+def truth(couplings: int) -> list[torch.Tensor]:
+    """The same by autograd of the reference in float64."""
+    problem = make_problem(SHAPE)
+    weights = (*problem[1:4], *(x[:couplings] for x in problem[4:]))
+    wide = [x.detach().double().requires_grad_() for x in (problem.z, *weights)]
+    out, _, _ = reference.scan(*wide)
+    arriving = torch.linspace(-1, 1, out.numel()).view_as(out).double()
+    grads = torch.autograd.grad(out, wide, arriving, allow_unused=True)
+    return [out.detach(), *(g for g in grads if g is not None and g.numel())]
+
+
+def check(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert len(found) == len(expected)
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x.double(), y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SAME_CELL)
+def test_peers_compute_the_same_cell(name):
+    check(gradients(name), truth(SHAPE.couplings))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
+def test_compiled_chunks_compute_the_same_cell():
+    check(gradients("compiled_chunks"), truth(SHAPE.couplings))
+
+
+def test_indrnn_is_the_cell_without_couplings():
+    check(gradients("indrnn"), truth(couplings=0)[:4])
+
+
+@pytest.mark.parametrize("name", ["layer", "lstm", "gru"])
+def test_modules_give_every_weight_a_gradient(name):
+    problem = make_problem(SHAPE)
+    method = METHODS[name].build(problem)
+    grad_out = torch.ones(problem.z.shape)
+    for _ in range(2):  # gradients are fresh each time
+        method.step(problem.z, grad_out)
+    once = [x.grad for x in (problem.z, *method.weights)]
+    assert all(x is not None and x.isfinite().all() for x in once)
+    method.step(problem.z, grad_out)
+    for x, y in zip((problem.z, *method.weights), once, strict=True):
+        torch.testing.assert_close(x.grad, y)
+
+
+@pytest.mark.parametrize("shape", [Shape(1, 1, 1, 1), Shape(100, 2, 4, 3)])
+def test_prepared_steps_run(shape):
+    for name in METHODS.keys() - {"compiled_chunks"}:
+        prepare_step(name, shape)()
+
+
+@pytest.mark.usefixtures("kernels")
+def test_the_command_writes_all_it_promises(tmp_path, capsys):
+    output = tmp_path / "new" / "bench.json"
+    peers = [name for name in METHODS if name != "compiled_chunks"]
+    benchmark.main(
+        ["--shapes", "40,2,8,3", "33,1,4,0", "--repetitions", "3", "--output", str(output),
+         "--peers", *(name for name in peers if name not in benchmark.OURS)]
+    )  # fmt: skip
+    report = json.loads(output.read_text())
+    assert report.keys() == {"environment", "backend", "threads", "repetitions", "shapes"}
+    assert (report["threads"], report["repetitions"]) == (1, 3)
+    assert report["environment"]["threads"] == 1
+    first, second = report["shapes"]
+    assert [first[key] for key in Shape._fields] == [40, 2, 8, 3]
+    assert [second[key] for key in Shape._fields] == [33, 1, 4, 0]
+    for entry in report["shapes"]:
+        assert list(entry["methods"]) == peers
+        for method in entry["methods"].values():
+            assert method.keys() == METHOD_KEYS
+            assert 0 < method["low_ms"] <= method["median_ms"] <= method["high_ms"]
+            assert method["repetitions"] == 3
+        expected = {*peers, "lstm_to_layer", "gru_to_layer"} - {"scan"}
+        assert entry["ratios"].keys() == entry["ratio_quartiles"].keys() == expected
+        median = {name: method["median_ms"] for name, method in entry["methods"].items()}
+        assert entry["ratios"]["lstm"] == pytest.approx(median["lstm"] / median["scan"])
+        assert entry["ratios"]["lstm_to_layer"] == pytest.approx(median["lstm"] / median["layer"])
+    assert first["methods"]["scan"]["held_bytes"] == (math.ceil(40 / SEGMENT) - 1) * 2 * 8 * 4
+
+    printed = capsys.readouterr().out
+    assert "T = 40, B = 2, H = 8, R = 3" in printed
+    for name in peers:
+        assert METHODS[name].label in printed
+    assert str(output) in printed
+
+
+def test_ours_are_measured_whatever_the_peers():
+    report = benchmark.run([SHAPE], names=["gru"], repetitions=1)
+    assert list(report["shapes"][0]["methods"]) == ["scan", "layer", "gru"]
+
+
+def test_threads_are_set_for_the_measurement_alone():
+    before = torch.get_num_threads()
+    report = benchmark.run([SHAPE], names=[], threads=before + 1, repetitions=1)
+    assert report["threads"] == report["environment"]["threads"] == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_without_a_compiler_the_compiled_peer_is_left_out(monkeypatch, capsys):
+    def none_found():
+        raise BuildError("there is no C++ compiler")
+
+    monkeypatch.setattr(benchmark, "find_compiler", none_found)
+    assert benchmark.that_can_run(["scan", "compiled_chunks", "lstm"]) == ["scan", "lstm"]
+    assert "there is no C++ compiler" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--shapes", "784,32,128"], "'784,32,128' is not T,B,H,R"),
+        (["--shapes", "0,1,1,1"], "at least 1"),
+        (["--shapes", "a,b,c,d"], "is not T,B,H,R"),
+        (["--repetitions", "0"], "at least 1"),
+        (["--threads", "-1"], "at least 1"),
+        (["--peers", "elman"], "invalid choice"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, complaint, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(arguments)
+    assert complaint in capsys.readouterr().err
+
+
+def test_help_explains_itself(capsys):
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for text in ("--shapes", "784,32,128,3", "--repetitions", "compiled_chunks", "bench.json"):
+        assert text in shown
