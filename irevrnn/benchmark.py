@@ -1,7 +1,9 @@
 """Speed and memory against the peers: ``python -m irevrnn.benchmark``, or ``make bench``.
 
-Every method of a shape is timed in this one process, interleaved with all others, forward plus
-backward; the ratios say how many times as long as ours a method takes.
+All methods of a shape are timed in one process, interleaved, forward plus backward; the ratios say
+how many times as long as ours a method takes. A second process does the same with an allocator that
+keeps freed memory. PyTorch as it comes gives large blocks back to the system and pays for each new
+one page by page: half the time of ``nn.LSTM``, in some processes and not in others.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import torch
 from irevrnn.backend import choose_backend
 from irevrnn.csrc.compiler import BuildError, find_compiler
 from irevrnn.files import write_text
-from irevrnn.measure import Timing, environment, held_bytes, interleaved_times
+from irevrnn.measure import Timing, environment, held_bytes, in_fresh_process, interleaved_times
+from irevrnn.process import keep_freed_memory
+from irevrnn.process import threads as use_threads
 from irevrnn.recurrences import METHODS, Problem, Recurrence, Shape, make_problem
 
 SHAPES = (
@@ -52,18 +56,21 @@ def run(
         The report, ready for JSON: times in milliseconds, held memory in bytes.
     """
     chosen = that_can_run(name for name in METHODS if name in {*OURS, *names})
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return {
+    with use_threads(threads):
+        report = {
             "environment": environment(),
             "backend": choose_backend("cpu", torch.float32),
             "threads": threads,
             "repetitions": repetitions,
-            "shapes": [_measure(shape, chosen, repetitions) for shape in shapes],
+            "shapes": [],
+            "shapes_keeping_memory": [],
         }
-    finally:
-        torch.set_num_threads(threads_before)
+        for shape in shapes:
+            print(f"measuring T, B, H, R = {', '.join(map(str, shape))} ...", file=sys.stderr)
+            for key, keep in (("shapes", False), ("shapes_keeping_memory", True)):
+                entry = in_fresh_process(_measure, shape, chosen, repetitions, keep)
+                report[key].append(entry)
+    return report
 
 
 def that_can_run(names: Iterable[str]) -> list[str]:
@@ -76,9 +83,11 @@ def that_can_run(names: Iterable[str]) -> list[str]:
     return list(names)
 
 
-def _measure(shape: Shape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
-    print(f"measuring T, B, H, R = {', '.join(map(str, shape))} ...", file=sys.stderr)
-    torch.compiler.reset()  # each shape compiles afresh; dynamo refuses the ninth variant
+def _measure(
+    shape: Shape, names: Sequence[str], repetitions: int, keep_memory: bool
+) -> dict[str, Any]:
+    if keep_memory:
+        keep_freed_memory()
     problem = make_problem(shape)
     grad_out = torch.randn(problem.z.shape)
     methods = {name: METHODS[name].build(problem) for name in names}
@@ -128,7 +137,7 @@ def _ratios(times: dict[str, Timing]) -> dict[str, dict[str, Any]]:
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Write a report as text: for every shape a table of speed and memory."""
+    """Write a report as text: for every shape a table of speed and memory, for both allocators."""
     head = (
         f"Forward plus backward, float32, threads: {report['threads']}, median and quartiles of "
         f"{report['repetitions']} interleaved repetitions.\n"
@@ -136,11 +145,14 @@ def tables(report: dict[str, Any]) -> str:
         "Held: bytes between forward and backward, beyond input, weights and output.\n"
         f"{report['environment']['cpu']}, kernels: {report['backend']}"
     )
-    entries = (_table(entry, report["repetitions"]) for entry in report["shapes"])
-    return "\n\n".join([head, *entries])
+    parts = [head]
+    for as_it_comes, keeping in zip(report["shapes"], report["shapes_keeping_memory"], strict=True):
+        parts.append(_table(as_it_comes, report["repetitions"], "PyTorch as it comes"))
+        parts.append(_table(keeping, report["repetitions"], "allocator keeps freed memory"))
+    return "\n\n".join(parts)
 
 
-def _table(entry: dict[str, Any], repetitions: int) -> str:
+def _table(entry: dict[str, Any], repetitions: int, allocator: str) -> str:
     steps, batch, hidden, couplings = (entry[field] for field in Shape._fields)
     sequence = 4 * steps * batch * hidden
     rows = [("", "median ms", "quartiles", "x scan", "quartiles", "held MB", "x (T, B, H)")]
@@ -158,7 +170,8 @@ def _table(entry: dict[str, Any], repetitions: int) -> str:
                 f"{method['held_bytes'] / sequence:.3f}",
             )
         )
-    lines = [f"T = {steps}, B = {batch}, H = {hidden}, R = {couplings}", _aligned(rows)]
+    title = f"T = {steps}, B = {batch}, H = {hidden}, R = {couplings} ({allocator})"
+    lines = [title, _aligned(rows)]
     modules = {k: v for k, v in entry["ratios"].items() if k.endswith("_to_layer")}
     for name, ratio in modules.items():
         low, high = entry["ratio_quartiles"][name]

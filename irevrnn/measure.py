@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from irevrnn.provenance import provenance
 #: A method whose last warm-up took so many seconds is repeated less often.
 SLOW_SECONDS = 5.0
 SLOW_REPETITIONS = 5
+
+Result = TypeVar("Result")
 
 
 def environment() -> dict[str, Any]:
@@ -97,32 +99,49 @@ def _tensors(output: Any) -> Iterator[Tensor]:
         yield from _tensors(list(output.values()))
 
 
+# --- a process of its own -----------------------------------------------------------------------
+
+
+def in_fresh_process(function: Callable[..., Result], *args: Any) -> Result:
+    """Call a function in a fresh process, with the caller's number of threads.
+
+    What earlier work has left behind, in the allocator above all, cannot change its result there.
+
+    Args:
+        function: importable from a module.
+        args: its arguments, which can be pickled, as what it returns can.
+
+    Returns:
+        What it returns; what it raises is raised.
+    """
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as pool:
+        return pool.submit(_with_threads, torch.get_num_threads(), function, args).result()
+
+
+def _with_threads(count: int, function: Callable[..., Result], args: tuple[Any, ...]) -> Result:
+    torch.set_num_threads(count)
+    return function(*args)
+
+
 # --- peak memory of the process -----------------------------------------------------------------
 
 
 def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
-    """Measure by how much a computation raises the peak resident memory of a process.
-
-    Runs in a fresh process with the caller's number of threads, so that memory which earlier work
-    has left in the allocator cannot hide the growth.
+    """Measure by how much a computation raises the peak resident memory of a fresh process.
 
     Args:
-        prepare: builds the inputs, warms up, and returns the computation to measure. It must be
-            importable from a module, as it is called in the fresh process.
+        prepare: builds the inputs, warms up, and returns the computation to measure; importable
+            from a module.
         args: arguments of ``prepare``, which can be pickled.
 
     Returns:
         Bytes, as the operating system sees them, above what was resident before the computation.
     """
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as pool:
-        return pool.submit(_growth_of_peak, torch.get_num_threads(), prepare, args).result()
+    return in_fresh_process(_growth_of_peak, prepare, *args)
 
 
-def _growth_of_peak(
-    threads: int, prepare: Callable[..., Callable[[], object]], args: tuple[Any, ...]
-) -> int:
-    torch.set_num_threads(threads)
+def _growth_of_peak(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
     compute = prepare(*args)
     gc.collect()
     _return_freed_memory()

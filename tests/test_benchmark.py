@@ -87,13 +87,15 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
          "--peers", *(name for name in peers if name not in benchmark.OURS)]
     )  # fmt: skip
     report = json.loads(output.read_text())
-    assert report.keys() == {"environment", "backend", "threads", "repetitions", "shapes"}
+    assert report.keys() == {
+        "environment", "backend", "threads", "repetitions", "shapes", "shapes_keeping_memory",
+    }  # fmt: skip
     assert (report["threads"], report["repetitions"]) == (1, 3)
     assert report["environment"]["threads"] == 1
-    first, second = report["shapes"]
-    assert [first[key] for key in Shape._fields] == [40, 2, 8, 3]
-    assert [second[key] for key in Shape._fields] == [33, 1, 4, 0]
-    for entry in report["shapes"]:
+    entries = report["shapes"] + report["shapes_keeping_memory"]
+    shapes = [[entry[key] for key in Shape._fields] for entry in entries]
+    assert shapes == 2 * [[40, 2, 8, 3], [33, 1, 4, 0]]
+    for entry in entries:
         assert list(entry["methods"]) == peers
         for method in entry["methods"].values():
             assert method.keys() == METHOD_KEYS
@@ -104,7 +106,7 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
         median = {name: method["median_ms"] for name, method in entry["methods"].items()}
         assert entry["ratios"]["lstm"] == pytest.approx(median["lstm"] / median["scan"])
         assert entry["ratios"]["lstm_to_layer"] == pytest.approx(median["lstm"] / median["layer"])
-    assert first["methods"]["scan"]["held_bytes"] == (math.ceil(40 / SEGMENT) - 1) * 2 * 8 * 4
+    assert entries[0]["methods"]["scan"]["held_bytes"] == (math.ceil(40 / SEGMENT) - 1) * 2 * 8 * 4
 
     printed = capsys.readouterr().out
     assert "T = 40, B = 2, H = 8, R = 3" in printed

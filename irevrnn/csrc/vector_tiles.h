@@ -18,7 +18,10 @@ struct VectorTile {
   IREVRNN_INLINE static V load_whole(const float* from) {
     return make_pack<N>([&](auto i) { return load_vector(from + i.value * vector_lanes); });
   }
-  IREVRNN_INLINE static void store_whole(float* to, const V& x) { memcpy(to, &x, sizeof x); }
+  // Part by part: a copy of the whole pack would keep it in memory, not in registers.
+  IREVRNN_INLINE static void store_whole(float* to, const V& x) {
+    irevrnn::each<N>([&](auto i) { store_vector(to + i.value * vector_lanes, x.part[i.value]); });
+  }
 
   IREVRNN_INLINE V load(const float* from) const {
     if constexpr (!cut) return load_whole(from);

@@ -56,6 +56,8 @@ IREVRNN_INLINE Vector exponent_from_low_bits(Vector shifted) {
   return (Vector)(((VectorBits)shifted << 23) + 0x3f800000u);
 }
 
+IREVRNN_INLINE void store_vector(float* to, Vector x) { memcpy(to, &x, sizeof x); }
+
 IREVRNN_INLINE Vector load_vector(const float* from) {
   Vector x;
   memcpy(&x, from, sizeof x);
