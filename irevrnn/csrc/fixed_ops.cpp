@@ -167,6 +167,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fixed_backward(
 
 }  // namespace
 
+// They have no fake tensors: how many words a pass leaves depends on its data, and the strategies that use
+// them run chunk by chunk, which torch.compile(fullgraph=True) is not promised for.
 TORCH_LIBRARY_FRAGMENT(irevrnn, m) {
   m.def(
       "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor s_0, Tensor u, Tensor a, Tensor b, "

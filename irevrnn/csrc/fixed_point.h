@@ -12,8 +12,8 @@ namespace irevrnn {
 constexpr int fraction_bits = 36;
 constexpr int decay_bits = 16;  // Q: recurrent weights are n / 2^16
 constexpr int64_t decay_one = int64_t{1} << decay_bits;
-constexpr int slope_bits = 2;                           // leaky_relu's slope is 2^-2
-constexpr int64_t range = int64_t{1} << 52;             // |x| < 2^16 in value
+constexpr int slope_bits = 2;                // leaky_relu's slope is 2^-2
+constexpr int64_t range = int64_t{1} << 52;  // |x| < 2^16 in value
 constexpr float unit = 1.0f / (int64_t{1} << fraction_bits);
 constexpr float units = int64_t{1} << fraction_bits;
 
@@ -42,13 +42,19 @@ using Doubles = typename DoublesOf<L>::type;
 template <class T>
 IREVRNN_INLINE T values_of(int64_t x) { return static_cast<T>(x) * static_cast<T>(unit); }
 
-// The nearest fixed-point number; out of range, or for a NaN, one that is out of range too.
-template <class T>
-IREVRNN_INLINE int64_t whole(T x) {
-  const T limit = static_cast<T>(int64_t{1} << 60);
-  return x < limit && x > -limit ? static_cast<int64_t>(::nearbyint(x)) : int64_t{1} << 60;
+// Within four times the range, and the upper end for a NaN: a number that is out of range stays so when a
+// few are added, where a larger one could wrap around to one that looks right.
+template <class V>
+IREVRNN_INLINE V saturate(V x) {
+  const V limit = broadcast<V>(4.0f * range);
+  x = x < limit ? x : limit;
+  return x > -limit ? x : -limit;
 }
+
+// The nearest fixed-point number, ties to even.
 template <class T>
-IREVRNN_INLINE int64_t fixed_of(T x) { return whole(x * static_cast<T>(units)); }
+IREVRNN_INLINE int64_t fixed_of(T x) {
+  return static_cast<int64_t>(::nearbyint(saturate(x * static_cast<T>(units))));
+}
 
 }  // namespace irevrnn

@@ -46,7 +46,11 @@ struct FixedVectorTile : VectorTile<N, cut> {
 
   IREVRNN_INLINE L load_long(const int64_t* from) const {
     L x{};
-    memcpy(&x, from, (cut ? count : width) * sizeof(int64_t));
+    if constexpr (cut) {
+      memcpy(&x, from, count * sizeof(int64_t));
+    } else {
+      each<2 * N>([&](auto i) { x.half[i.value] = load_half(from + i.value * half_lanes); });
+    }
     return x;
   }
   // The states of the bit stacks; lanes that do not exist have an empty one, which no step moves.
@@ -60,7 +64,11 @@ struct FixedVectorTile : VectorTile<N, cut> {
     return s;
   }
   IREVRNN_INLINE void store_long(int64_t* to, const L& x) const {
-    memcpy(to, &x, (cut ? count : width) * sizeof(int64_t));
+    if constexpr (cut) {
+      memcpy(to, &x, count * sizeof(int64_t));
+    } else {
+      each<2 * N>([&](auto i) { store_half(to + i.value * half_lanes, x.half[i.value]); });
+    }
   }
 
   IREVRNN_INLINE L forget(const L& h, L& s, const DecayL& d, Words& words) const {

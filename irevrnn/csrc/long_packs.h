@@ -11,13 +11,7 @@ struct LongPack {
   Half half[2 * N];
 };
 
-template <class Fn, size_t... i>
-IREVRNN_INLINE void call_each(const Fn& fn, std::index_sequence<i...>) { (fn(constant<i>{}), ...); }
-
-// fn(constant<0>), ..., fn(constant<count - 1>): unrolled.
-template <int count, class Fn>
-IREVRNN_INLINE void each(const Fn& fn) { call_each(fn, std::make_index_sequence<count>{}); }
-
+// The calls of each in reverse order.
 template <int count, class Fn>
 IREVRNN_INLINE void each_reversed(const Fn& fn) {
   each<count>([&](auto i) { fn(constant<count - 1 - i.value>{}); });
@@ -34,7 +28,7 @@ template <int N>
 IREVRNN_INLINE LongPack<N> fixed_of(const Pack<N>& x) {
   LongPack<N> result;
   each<N>([&](auto i) {
-    const Vector scaled = round_to_whole(x.part[i.value] * broadcast<Vector>(units));
+    const Vector scaled = round_to_whole(saturate(x.part[i.value] * broadcast<Vector>(units)));
     result.half[2 * i.value] = lower_longs_of(scaled);
     result.half[2 * i.value + 1] = upper_longs_of(scaled);
   });

@@ -13,6 +13,14 @@ typedef float HalfFloat __attribute__((vector_size(vector_bytes / 2)));
 
 IREVRNN_INLINE HalfDouble to_double(Half x) { return __builtin_convertvector(x, HalfDouble); }
 IREVRNN_INLINE Half to_long(HalfDouble x) { return __builtin_convertvector(x, Half); }
+IREVRNN_INLINE void store_half(int64_t* to, Half x) { memcpy(to, &x, sizeof x); }
+
+IREVRNN_INLINE Half load_half(const int64_t* from) {
+  Half x;
+  memcpy(&x, from, sizeof x);
+  return x;
+}
+
 IREVRNN_INLINE Half all_lanes(Half, int64_t x) { return x - Half{}; }
 
 // One bit for each lane of a comparison's result.
