@@ -1,26 +1,26 @@
 """Backpropagation chunk by chunk, from the end of time: the strategies of the whole stack.
 
-Forward, a chunk of steps goes through all layers before the next, and nothing of it is kept but what
-the strategy needs to get its starting states back. Backward, from the last chunk to the first: rebuild
-the chunk with gradients, backpropagate through it, drop it. So neither z nor any layer's output
-exists for more than a chunk of steps at a time.
+Forward, a chunk of steps goes through all layers before the next, and nothing of it is kept but
+what the strategy needs to get its starting states back. Backward, from the last chunk to the first:
+rebuild the chunk with gradients, backpropagate through it, drop it. So neither z nor any layer's
+output exists for more than a chunk of steps at a time.
 
 - ``checkpoint`` keeps (h, c) of every layer where chunks begin, and runs each chunk once more.
 - ``reversible`` keeps the final states and the bits that were forgotten, and runs each chunk back,
-  layer by layer from the bottom up: the inverse gives a layer's outputs, which the layer above needs
-  as its input.
+  layer by layer from the bottom up: the inverse gives a layer's outputs, which the layer above
+  needs as its input.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from irevrnn import fixed_scan
@@ -82,8 +82,8 @@ def run_layers(
         drive: (layer, x) to z.
 
     Returns:
-        The top layer's output (T, B, H) and its last step (B, H), which has a gradient of its own: a
-        slice of the output would cost a gradient of the output's size.
+        The top layer's output (T, B, H) and its last step (B, H), which has a gradient of its own:
+        a slice of the output would cost a gradient of the output's size.
     """
     last = x
     for index in range(len(stack.layers)):
@@ -94,6 +94,39 @@ def run_layers(
             out, last = out + x, last + x[-1]
         x = out
     return x, last
+
+
+class _Trace(Protocol):
+    """What a strategy keeps of the way forward, and how it gets a chunk's states back from it."""
+
+    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+        """Start the forward pass; without ``record`` there will be no backward pass."""
+
+    def start_chunk(self, offset: int) -> None:
+        """Start a chunk whose first step is ``offset``."""
+
+    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
+        """Run layer ``index`` over the chunk; returns ``out`` and ``h_n``."""
+
+    def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """``h_n`` and ``c_n`` of all layers, (L, B, H)."""
+
+    def held(self) -> list[Tensor]:
+        """All that is kept for the backward pass."""
+
+    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        """Start the backward pass from what :meth:`held` returned."""
+
+    def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
+        """(h, c) of every layer where the chunk begins, for their gradients."""
+
+    def rebuild(
+        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The chunk of layer ``index`` once more, as a function of z, ``state`` and weights."""
+
+    def check_empty(self) -> None:
+        """Raise if something is left over at the beginning of time."""
 
 
 class _Checkpoint:
@@ -203,6 +236,7 @@ class _Reversible:
         return [torch.stack(self.hashes), *finals, *buffers]
 
     def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        self.dtype = parameters[0]["recurrent_weight"].dtype
         self.border_hashes, h, c, s, *buffers = held
         self.states = [fixed_scan.States(*state) for state in zip(h, c, s, strict=True)]
         self.buffers = []
@@ -210,8 +244,7 @@ class _Reversible:
             self.buffers.append(fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts))
 
     def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
-        dtype = self.stack.layers[0].recurrent_weight.dtype
-        zeros = [states.h.new_zeros(states.h.shape, dtype=dtype) for states in self.states]
+        zeros = [torch.zeros_like(states.h, dtype=self.dtype) for states in self.states]
         return [(zero.clone().requires_grad_(), zero.requires_grad_()) for zero in zeros]
 
     def rebuild(
@@ -220,9 +253,8 @@ class _Reversible:
         weights = self._weights(p, index)
 
         def go_back() -> fixed_scan.Pass:
-            plain = weights._replace(u=weights.u.detach(), a=weights.a.detach(), b=weights.b.detach())
             result, self.buffers[index] = fixed_scan.inverse(
-                z.detach(), self.states[index], self.buffers[index], plain
+                z, self.states[index], self.buffers[index], weights
             )
             self.states[index] = result.before
             met = _hash(result.before) == self.border_hashes[chunk, index]
@@ -248,11 +280,14 @@ class _Reversible:
                 )
 
 
-_STRATEGIES = {"checkpoint": _Checkpoint, "reversible": _Reversible}
+_STRATEGIES: dict[str, Callable[[Stack], _Trace]] = {
+    "checkpoint": _Checkpoint,
+    "reversible": _Reversible,
+}
 
 
 class _Chunked(torch.autograd.Function):
-    """The stack as one node of the graph: (output, h_n, c_n) from x, states, masks and parameters."""
+    """The stack as one node of the graph: output, h_n and c_n from x, states, masks, parameters."""
 
     @staticmethod
     def forward(
@@ -262,29 +297,20 @@ class _Chunked(torch.autograd.Function):
         parameters = _by_layer(stack, flat)
         trace = _STRATEGIES[stack.strategy](stack)
         trace.begin(h_0, c_0, parameters, record)
-        output = last = None
-        for part in _parts(x.shape[0], stack.chunk):
-            trace.start_chunk(part.start)
-            y, last = run_layers(
-                stack,
-                x[part].contiguous(),
-                masks,
-                lambda index, z: trace.forward(index, z, parameters[index]),
-                lambda index, x: _drive(stack, index, x, parameters),
-            )
-            if stack.return_sequence:
-                output = y.new_empty(x.shape[0], *y.shape[1:]) if output is None else output
-                output[part] = y
+        autocast = _autocast_state(x.device.type)
+        with torch.autocast(**autocast):
+            output = _run_forward(stack, trace, x, masks, parameters)
         if record:
-            ctx.stack, ctx.autocast = stack, _autocast_state(x.device.type)
-            ctx.num_parameters = len(flat)
+            ctx.stack, ctx.autocast, ctx.num_parameters = stack, autocast, len(flat)
+            ctx.set_materialize_grads(False)
             ctx.save_for_backward(x, masks, *flat, *trace.held())
-        h_n, c_n = trace.finals(h_0.dtype)
-        return (output if stack.return_sequence else last), h_n, c_n
+        return (output, *trace.finals(h_0.dtype))
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, grad_h: Tensor, grad_c: Tensor) -> Any:
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Any, grad_h: Any, grad_c: Any) -> Any:
         stack: Stack = ctx.stack
+        _check_no_batch_statistics(stack)
         x, masks, *rest = ctx.saved_tensors
         flat = [p.detach().requires_grad_() for p in rest[: ctx.num_parameters]]
         parameters = _by_layer(stack, flat)
@@ -292,45 +318,140 @@ class _Chunked(torch.autograd.Function):
         trace.begin_backward(rest[ctx.num_parameters :], parameters)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[2] else None
         sums = [torch.zeros_like(p) for p in flat]
-        carried = [*grad_h.unbind(), *grad_c.unbind()]
+        layers, u = len(stack.layers), parameters[0]["recurrent_weight"]
+        zeros = u.detach().new_zeros(layers, x.shape[1], len(u))
+        carried = [h for g in (grad_h, grad_c) for h in (zeros if g is None else g).unbind()]
         for chunk, part in reversed(list(enumerate(_parts(x.shape[0], stack.chunk)))):
             x_part = x[part].detach().contiguous().requires_grad_(grad_x is not None)
-            leaves = trace.leaves(chunk)
-            finals: list[tuple[Tensor, Tensor]] = []
-
-            def scan_layer(index: int, z: Tensor) -> tuple[Tensor, Tensor]:
-                out, h, c = trace.rebuild(chunk, index, z, leaves[index], parameters[index])  # noqa: B023
-                finals.append((h, c))  # noqa: B023
-                return out, h
-
-            with torch.enable_grad(), _autocast(ctx.autocast):
-                y, last = run_layers(
-                    stack, x_part, masks, scan_layer,
-                    lambda index, x: _drive(stack, index, x, parameters),
-                )  # fmt: skip
-            outputs = [h for h, _ in finals] + [c for _, c in finals]
-            upstream = list(carried)
-            if stack.return_sequence:
-                outputs.append(y)
-                upstream.append(grad_output[part])
-            elif part.stop >= x.shape[0]:
-                outputs.append(last)
-                upstream.append(grad_output)
-            inputs = [h for h, _ in leaves] + [c for _, c in leaves] + flat
-            if grad_x is not None:
-                inputs.append(x_part)
-            gradients = torch.autograd.grad(
-                outputs, inputs, upstream, allow_unused=True, materialize_grads=True
+            with torch.enable_grad(), torch.autocast(**ctx.autocast):
+                graph = _rebuild(stack, trace, chunk, x_part, masks, parameters)
+            at_end = part.stop >= x.shape[0]
+            carried, gradients, grad_x_part = graph.backpropagate(
+                carried, _part_of_output(stack, grad_output, part, at_end), flat, x_part
             )
-            carried = list(gradients[: len(carried)])
-            for total, gradient in zip(sums, gradients[len(carried) :], strict=False):
+            for total, gradient in zip(sums, gradients, strict=True):
                 total += gradient
-            if grad_x is not None:
-                grad_x[part] = gradients[-1]
+            if grad_x is not None and grad_x_part is not None:
+                grad_x[part] = grad_x_part
         trace.check_empty()
-        layers = len(stack.layers)
         grad_h_0, grad_c_0 = torch.stack(carried[:layers]), torch.stack(carried[layers:])
         return None, None, grad_x, grad_h_0, grad_c_0, None, *sums
+
+
+def _run_forward(
+    stack: Stack, trace: _Trace, x: Tensor, masks: Tensor | None, parameters: list[Parameters]
+) -> Tensor:
+    """Run all chunks and return the output, of all steps or of the last."""
+    output: Tensor | None = None
+    for part in _parts(x.shape[0], stack.chunk):
+        trace.start_chunk(part.start)
+        y, last = run_layers(
+            stack,
+            x[part].contiguous(),
+            masks,
+            lambda index, z: trace.forward(index, z, parameters[index]),
+            lambda index, x: _drive(stack, index, x, parameters),
+        )
+        if not stack.return_sequence:
+            output = last
+            continue
+        if output is None:
+            output = y.new_empty(x.shape[0], *y.shape[1:])
+        output[part] = y
+    assert output is not None  # there is at least one step
+    return output
+
+
+@dataclass(frozen=True)
+class _ChunkGraph:
+    """A chunk with its graph.
+
+    Attributes:
+        before: h of every layer where the chunk begins, then c of every layer; leaves.
+        after: the same where it ends.
+        y, last: the top layer's output and its last step.
+    """
+
+    before: list[Tensor]
+    after: list[Tensor]
+    y: Tensor
+    last: Tensor
+
+    def backpropagate(
+        self,
+        carried: Sequence[Tensor],
+        grad_output: Tensor | None,
+        flat: list[Tensor],
+        x: Tensor,
+    ) -> tuple[list[Tensor], Sequence[Tensor], Tensor | None]:
+        """Backpropagate through the chunk, which frees its graph.
+
+        Args:
+            carried: gradients of ``after``.
+            grad_output: gradient of ``y`` (3-dimensional), or of ``last``.
+            flat: the parameters.
+            x: the chunk's input.
+
+        Returns:
+            Gradients of ``before``, of the parameters, and of ``x`` if it requires one.
+        """
+        top = self.last if grad_output is not None and grad_output.dim() == 2 else self.y
+        pairs = zip([*self.after, top], [*carried, grad_output], strict=True)
+        outputs, upstream = zip(*((y, g) for y, g in pairs if g is not None), strict=True)
+        gradients = torch.autograd.grad(
+            outputs,
+            [*self.before, *flat, *([x] if x.requires_grad else [])],
+            upstream,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        states, end = len(self.before), len(self.before) + len(flat)
+        grad_x = gradients[end] if x.requires_grad else None
+        return list(gradients[:states]), gradients[states:end], grad_x
+
+
+def _rebuild(
+    stack: Stack,
+    trace: _Trace,
+    chunk: int,
+    x: Tensor,
+    masks: Tensor | None,
+    parameters: list[Parameters],
+) -> _ChunkGraph:
+    """Run a chunk once more, with gradients, from states that the strategy gets back."""
+    leaves = trace.leaves(chunk)
+    finals: list[tuple[Tensor, Tensor]] = []
+
+    def scan_layer(index: int, z: Tensor) -> tuple[Tensor, Tensor]:
+        out, h, c = trace.rebuild(chunk, index, z, leaves[index], parameters[index])
+        finals.append((h, c))
+        return out, h
+
+    y, last = run_layers(
+        stack, x, masks, scan_layer, lambda index, x: _drive(stack, index, x, parameters)
+    )
+    before, after = ([h for h, _ in states] + [c for _, c in states] for states in (leaves, finals))
+    return _ChunkGraph(before, after, y, last)
+
+
+def _part_of_output(
+    stack: Stack, gradient: Tensor | None, part: slice, at_end: bool
+) -> Tensor | None:
+    """What of the output's gradient belongs to a chunk."""
+    if gradient is None or stack.return_sequence:
+        return None if gradient is None else gradient[part]
+    return gradient if at_end else None
+
+
+def _check_no_batch_statistics(stack: Stack) -> None:
+    """Refuse batch normalisation in training, whose statistics run over more than a chunk."""
+    modules = (module for layer in stack.layers for module in layer.modules())
+    if any(isinstance(module, nn.BatchNorm1d) and module.training for module in modules):
+        raise ValueError(
+            f"memory={stack.strategy!r} cannot train with norm='batch', whose statistics run over "
+            "all steps; use norm='layer', or memory='recompute'. A model in evaluation mode must "
+            "stay so until its backward pass"
+        )
 
 
 def run_chunked(
@@ -349,8 +470,10 @@ def run_chunked(
 
     Raises:
         OverflowError: a value left the range of the fixed-point numbers.
+        ValueError: batch normalisation in training, or a recurrent weight that cannot be undone.
         ReversalError: (in the backward pass) going back did not meet the states of the way forward.
     """
+    _check_no_batch_statistics(stack)
     flat = [p for layer in stack.layers for p in layer.parameters()]
     record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
     return _Chunked.apply(stack, record, x, h_0, c_0, masks, *flat)
@@ -358,9 +481,7 @@ def run_chunked(
 
 def _by_layer(stack: Stack, flat: Sequence[Tensor]) -> list[Parameters]:
     tensors = iter(flat)
-    return [
-        {name: next(tensors) for name, _ in layer.named_parameters()} for layer in stack.layers
-    ]
+    return [{name: next(tensors) for name, _ in layer.named_parameters()} for layer in stack.layers]
 
 
 def _recurrence(p: Parameters) -> tuple[Tensor, Tensor, Tensor]:
@@ -377,20 +498,21 @@ def _parts(steps: int, chunk: int) -> Iterator[slice]:
 
 
 def _autocast_state(device: str) -> dict[str, Any]:
+    """Arguments of ``torch.autocast`` that set up the state of now.
+
+    Its cache of cast weights stays off: it would hand casts without gradients, made here, to other
+    users of the weights, and those of one chunk's graph to the next.
+    """
     return {
         "device_type": device,
         "enabled": torch.is_autocast_enabled(device),
         "dtype": torch.get_autocast_dtype(device),
-        "cache_enabled": torch.is_autocast_cache_enabled(),
+        "cache_enabled": False,
     }
 
 
-def _autocast(state: dict[str, Any]) -> AbstractContextManager[Any]:
-    return torch.autocast(**state)
-
-
 def _hash(states: fixed_scan.States) -> Tensor:
-    """A 64-bit hash: the states weighted by odd numbers, so that any one changed bit changes it."""
+    """A 64-bit hash: a sum weighted by odd numbers, so that any one changed bit changes it."""
     h, c, s = (x.flatten() for x in states)
     odd = torch.arange(h.numel(), device=h.device) * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9
     return (h * odd + c * (odd + 2) + s * (odd + 4)).sum()

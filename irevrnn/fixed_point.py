@@ -1,16 +1,19 @@
 """The cell in fixed point, whose every step can be undone to the last bit: the oracle.
 
-Numbers are 64-bit integers in units of 2^-36. Additions are exact, so the couplings undo; what the decay
-and leaky_relu would lose goes to a bit stack instead, one per unit, as an asymmetric numeral system
-(Duda, 2013): a state s that takes a digit d in by ``s * base + d`` and gives one back by division.
-``csrc/bit_stack.h`` does the same for all units at once, in C++.
+Numbers are 64-bit integers in units of 2^-36. Additions are exact, so the couplings undo; what the
+decay and leaky_relu would lose goes to a bit stack instead, one per unit, as an asymmetric numeral
+system (Duda, 2013): a state s that takes a digit d in by ``s * base + d`` and gives one back by
+division. ``csrc/bit_stack.h`` does the same for all units at once, in C++.
 
-Why these constants. A decayed h carries digits that came off the stack in its low 16 bits, which is noise
-of at most 2^16 units: 2^-20, the size of a float's last bit at 8. The state stays below 2^52 while 16
-bits are appended, so that its division is exact in double precision. Values reach to 2^16.
+Why these constants. A decayed h carries digits that came off the stack in its low 16 bits, which is
+noise of at most 2^16 units: 2^-20, the size of a float's last bit at 8. The state stays below 2^52
+while 16 bits are appended, so that its division is exact in double precision. Values reach to 2^16.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,24 +54,24 @@ def round_weight(u: Tensor) -> Tensor:
     largest = u.detach().abs().max().item() if u.numel() else 0.0
     if not largest <= 1:
         raise ValueError(
-            "recurrent weights must lie in [-1, 1] to be undone, but the largest has absolute value "
-            f"{largest:.6g}; call clip_recurrent_weights_() after each optimizer step"
+            "recurrent weights must lie in [-1, 1] to be undone, but the largest has absolute "
+            f"value {largest:.6g}; call clip_recurrent_weights_() after each optimizer step"
         )
     with torch.no_grad():
         n = (u.abs() * 2.0**DECAY_BITS).round().clamp(min=1) * 2.0**-DECAY_BITS
         rounded = torch.where(u < 0, -n, n)
-    return u + (rounded - u).detach() if u.dtype == torch.float64 else _Replace.apply(u, rounded)
+    return _Replace.apply(u, rounded)
 
 
 class _Replace(torch.autograd.Function):
     """The second value with the gradient of the first (straight-through)."""
 
     @staticmethod
-    def forward(ctx, x, value):
-        return value.clone()
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.clone()  # an input returned as it is would become a view of itself
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 
@@ -134,7 +137,7 @@ class BitStack:
         return y
 
     def forget_negative(self, y: Tensor) -> Tensor:
-        """Relu: where y is not positive, -y goes in as groups of 15 bits, all but the first marked."""
+        """Relu: where y is not positive, -y goes in by groups of 15 bits, all but one marked."""
         for index in (y <= 0).flatten().nonzero().flatten().tolist():
             x, words = -int(y.flatten()[index]), self.words[index]
             words.append(x & 0x7FFF)
@@ -166,11 +169,14 @@ class BitStack:
         return self.recall_leak(h) if activation == "leaky_relu" else self.recall_negative(h)
 
 
-def _increments(f, weights: Tensor, x: Tensor) -> Tensor:
+def _increments(f: Callable[[Tensor], Tensor], weights: Tensor, x: Tensor) -> Tensor:
     return to_fixed(weights * f(to_value(x, weights.dtype)))
 
 
-def step(z, h, c, u, a, b, stack: BitStack, activation="leaky_relu", coupling_activation="tanh"):
+def step(
+    z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
+    activation: str = "leaky_relu", coupling_activation: str = "tanh",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One step in fixed point: (h, c) before to (h, c) after; ``stack`` takes what is forgotten."""
     f = get_activation(coupling_activation).function
     p = stack.forget(h)
@@ -181,7 +187,10 @@ def step(z, h, c, u, a, b, stack: BitStack, activation="leaky_relu", coupling_ac
     return stack.forget_output(activation, to_fixed(z) + p), c
 
 
-def unstep(z, h, c, u, a, b, stack: BitStack, activation="leaky_relu", coupling_activation="tanh"):
+def unstep(
+    z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
+    activation: str = "leaky_relu", coupling_activation: str = "tanh",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Undo :func:`step`: (h, c) after to (h, c) before."""
     f = get_activation(coupling_activation).function
     p = stack.recall_output(activation, h) - to_fixed(z)

@@ -1,7 +1,7 @@
 """The compiled fixed-point recurrence: forward, exactly back, and its gradient.
 
-``fixed_point.py`` is its oracle. Here are the states it carries and the autograd formula, which is that
-of the float recurrence with the rounding's gradient taken as 1 (straight-through).
+``fixed_point.py`` is its oracle. Here are the states it carries and the autograd formula, which is
+that of the float recurrence with the rounding's gradient taken as 1 (straight-through).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from irevrnn.fixed_point import INVERTIBLE, empty_state, to_fixed, to_value
 from irevrnn.memory import SEGMENT
@@ -29,15 +30,15 @@ class States(NamedTuple):
         return cls(to_fixed(h_0), to_fixed(c_0), empty_state(u, h_0.shape[0]))
 
     def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """h and c as floats."""
+        """Outputs and cell states as floats."""
         return to_value(self.h, dtype), to_value(self.c, dtype)
 
 
 class Buffer(NamedTuple):
-    """The words of a layer's bit stacks: (N,) int16, stack by stack, and where each begins and ends.
+    """The words of a layer's bit stacks, and where each begins and ends.
 
     Attributes:
-        words: all stacks behind one another.
+        words: int16, all stacks behind one another.
         starts, counts: int64, one entry a stack; the kernel cuts the layer's lanes into stacks.
     """
 
@@ -76,7 +77,7 @@ class RangeError(OverflowError):
 
 
 class Weights(NamedTuple):
-    """Rounded recurrent weights (H,), coupling weights (R, H), and the two nonlinearities' names."""
+    """Rounded recurrent weights (H,), coupling weights (R, H), the names of g and f."""
 
     u: Tensor
     a: Tensor
@@ -125,7 +126,7 @@ def forward(
 
 
 def inverse(z: Tensor, states: States, buffer: Buffer, weights: Weights) -> tuple[Pass, Buffer]:
-    """Run the recurrence back, from ``states`` at the end; returns the pass and what is left over."""
+    """Run the recurrence back from ``states`` at the end; returns the pass and what is left."""
     out, h, c, s, counts, p_0, held = torch.ops.irevrnn.fixed_unscan(
         z, *states, *buffer, *weights._arguments(), z.dtype == torch.float32
     )
@@ -146,7 +147,9 @@ class WithGradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, run: Callable[[], Pass], options: tuple[str, str], *inputs: Tensor) -> Any:
+    def forward(
+        ctx: Any, run: Callable[[], Pass], options: tuple[str, str], *inputs: Tensor
+    ) -> Any:
         z, _, _, u, a, b = inputs
         result = run()
         before_h, _ = result.before.values(z.dtype)
@@ -158,6 +161,7 @@ class WithGradient(torch.autograd.Function):
         return (result.out, *result.after.values(z.dtype))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         saved = ctx.saved_tensors
         results = torch.ops.irevrnn.fixed_backward(

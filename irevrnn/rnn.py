@@ -283,11 +283,6 @@ class IRevRNN(nn.Module):
         self, stack: Stack, x: Tensor, h_0: Tensor, c_0: Tensor, masks: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """A chunk of steps of all layers before the next chunk: ``checkpoint``, ``reversible``."""
-        if self.norm == "batch" and self.training:
-            raise ValueError(
-                f"memory={self.memory!r} cannot train with norm='batch', whose statistics run over "
-                "all steps; use norm='layer', or memory='recompute'"
-            )
         steps, batch, _ = x.shape
         chunk = chunk_length(self.memory, steps, batch, self.hidden_size)
         return run_chunked(replace(stack, strategy=self.memory, chunk=chunk), x, h_0, c_0, masks)
