@@ -113,6 +113,7 @@ RESULTS = {
         "threads": 1,
         "repetitions": 9,
         "shapes": [benchmarked(784, 32, 128), benchmarked(20, 128, 512)],
+        "shapes_keeping_memory": [benchmarked(784, 32, 128), benchmarked(20, 128, 512)],
     },
 }  # fmt: skip
 

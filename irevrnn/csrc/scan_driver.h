@@ -4,9 +4,8 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <memory>
-#include <vector>
 
+#include "aligned.h"
 #include "scan_tile.h"
 
 namespace irevrnn {
@@ -36,9 +35,9 @@ void for_each_chunk(int64_t lanes, int width, const Fn& fn) {
 }
 
 template <class T>
-std::vector<T> unit_rows(const Sizes<T>& s, int width) {
+Array<T> unit_rows(const Sizes<T>& s, int width) {
   const int64_t stride = s.hidden + width;
-  std::vector<T> rows((1 + 2 * s.couplings) * stride);
+  Array<T> rows((1 + 2 * s.couplings) * stride);
   for (int64_t i = 0; i < 1 + 2 * s.couplings; ++i) {
     const T* from = i == 0 ? s.u : i <= s.couplings ? s.a + (i - 1) * s.hidden
                                                     : s.b + (i - 1 - s.couplings) * s.hidden;
@@ -51,7 +50,7 @@ std::vector<T> unit_rows(const Sizes<T>& s, int width) {
 // Tiles::each(first, past_last, fn), which calls fn(tile, lane).
 template <class Tiles, Activation f, bool keep_all, class T>
 void run(const Forward<T>& s) {
-  const std::vector<T> weights = unit_rows(s, Tiles::width);
+  const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   for_each_chunk(s.lanes(), Tiles::width, [&](int64_t, int64_t first, int64_t past_last) {
     for (int64_t begin = 0; begin < s.steps; begin += s.block()) {
@@ -77,14 +76,14 @@ template <class Tiles, Activation f, bool keep_all, class Problem, class T>
 void run_backward(const Problem& s, T) {
   const int count = 1 + 2 * s.couplings;
   const int64_t stride = s.hidden + Tiles::width, rows_size = count * stride;
-  const std::vector<T> weights = unit_rows(s, Tiles::width);
+  const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), stride};
-  std::vector<T> totals(max_chunks * rows_size);  // one set of rows a chunk
+  Array<T> totals(max_chunks * rows_size);  // one set of rows a chunk
 
   for_each_chunk(s.lanes(), Tiles::width, [&](int64_t chunk, int64_t first, int64_t past_last) {
     const UnitRows<T> total{totals.data() + chunk * rows_size, stride};
-    std::vector<T> scratch((keep_all ? 0 : s.block() * 2 * s.couplings) * Tiles::width);
-    std::vector<T> sums(count * Tiles::width);
+    Array<T> scratch((keep_all ? 0 : s.block() * 2 * s.couplings) * Tiles::width);
+    Array<T> sums(count * Tiles::width);
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
       const int64_t end = std::min(s.steps, begin + s.block());
       Tiles::each(first, past_last, [&](auto tile, int64_t lane) {
