@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from irevrnn.backend import choose_backend
 from irevrnn.fixed_point import INVERTIBLE, empty_state, to_fixed, to_value
 from irevrnn.memory import SEGMENT
 
@@ -98,6 +99,17 @@ def check_invertible(activation: str) -> None:
         )
 
 
+def _vectorize(z: Tensor) -> bool:
+    """Which of the compiled kernels runs, which are built where they have not been yet."""
+    backend = choose_backend(z.device.type, z.dtype)
+    if backend == "python":
+        raise RuntimeError(
+            f"memory='reversible' needs the compiled kernels, and there are none for {z.dtype} on "
+            f"{z.device.type} here; memory='checkpoint' runs without them"
+        )
+    return backend == "vector"
+
+
 def forward(
     z: Tensor, states: States, weights: Weights, *, record: bool = False, hold: bool = False
 ) -> tuple[Pass, Tensor, Tensor]:
@@ -117,8 +129,9 @@ def forward(
     Raises:
         RangeError: a value left the range.
     """
+    vectorize = _vectorize(z)
     out, h, c, s, words, counts, p_0, held, bad_step = torch.ops.irevrnn.fixed_scan(
-        z, *states, *weights._arguments(), record, hold, z.dtype == torch.float32
+        z, *states, *weights._arguments(), record, hold, vectorize
     )
     if (step := bad_step.item()) >= 0:
         raise RangeError(int(step))
@@ -127,8 +140,9 @@ def forward(
 
 def inverse(z: Tensor, states: States, buffer: Buffer, weights: Weights) -> tuple[Pass, Buffer]:
     """Run the recurrence back from ``states`` at the end; returns the pass and what is left."""
+    vectorize = _vectorize(z)
     out, h, c, s, counts, p_0, held = torch.ops.irevrnn.fixed_unscan(
-        z, *states, *buffer, *weights._arguments(), z.dtype == torch.float32
+        z, *states, *buffer, *weights._arguments(), vectorize
     )
     return Pass(out, p_0, held, States(h, c, s), states), buffer._replace(counts=counts)
 
@@ -165,6 +179,6 @@ class WithGradient(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         saved = ctx.saved_tensors
         results = torch.ops.irevrnn.fixed_backward(
-            *gradients, *saved, *ctx.options, SEGMENT, saved[0].dtype == torch.float32
+            *gradients, *saved, *ctx.options, SEGMENT, _vectorize(saved[0])
         )
         return None, None, *results

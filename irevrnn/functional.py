@@ -43,7 +43,8 @@ def scan(
             (slope 1/4), ``identity``.
         coupling_activation: coupling nonlinearity f, from the same list.
         memory: ``"recompute"`` holds the output and c every 16 steps between forward and backward,
-            ``"store"`` every intermediate. Both give the same gradient.
+            ``"store"`` every intermediate. Both give the same gradient. The other strategies
+            work on a whole stack: :class:`irevrnn.IRevRNN` has them.
 
     Returns:
         ``out`` (T, B, H) with h of every step, ``h_n`` (B, H) and ``c_n`` (B, H).

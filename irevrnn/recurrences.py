@@ -97,10 +97,14 @@ def _scan(memory: str, problem: Problem) -> Recurrence:
     return Recurrence(lambda z: scan(z, *weights, memory=memory), weights)
 
 
-def _layer(problem: Problem) -> Recurrence:
+def _layer(memory: str, activation: str, problem: Problem) -> Recurrence:
     couplings, hidden = problem.a.shape
-    layer = IRevRNN(hidden, hidden, num_couplings=couplings, batch_first=False)
-    return _module(layer)
+    return _module(
+        IRevRNN(
+            hidden, hidden, num_couplings=couplings, activation=activation,
+            batch_first=False, memory=memory,
+        )
+    )  # fmt: skip
 
 
 def _module(module: nn.Module) -> Recurrence:
@@ -168,7 +172,10 @@ def _indrnn(problem: Problem) -> Recurrence:
 METHODS: dict[str, Method] = {
     "scan": Method("scan, recompute", partial(_scan, "recompute")),
     "scan_store": Method("scan, store", partial(_scan, "store")),
-    "layer": Method("IRevRNN layer", _layer),
+    "layer": Method("IRevRNN layer", partial(_layer, "recompute", "relu")),
+    "layer_checkpoint": Method("layer, checkpoint", partial(_layer, "checkpoint", "relu")),
+    # relu discards too much to go back; leaky_relu is what one would train with.
+    "layer_reversible": Method("layer, reversible", partial(_layer, "reversible", "leaky_relu")),
     "lstm": Method("nn.LSTM", _lstm),
     "gru": Method("nn.GRU", _gru),
     "autograd": Method("plain autograd", _autograd),

@@ -44,7 +44,17 @@ def test_scan_refuses(change, error, message):
         ({"activation": "swish"}, ValueError, "activation must be one of relu, .*; got 'swish'"),
         ({"coupling_activation": 3}, ValueError, "coupling_activation must be one of .*; got 3"),
         ({"memory": "hope"}, ValueError, "memory must be one of store, recompute.*; got 'hope'"),
-        ({"memory": "reversible"}, NotImplementedError, "memory='reversible' is not available yet"),
+        (
+            {"memory": "checkpoint"},
+            ValueError,
+            "memory='checkpoint' works on a whole stack: use IRev",
+        ),
+        (
+            {"memory": "reversible"},
+            ValueError,
+            "memory='reversible' works on a whole stack: use IRev",
+        ),
+        ({"memory": "auto"}, NotImplementedError, "memory='auto' is not available yet"),
     ],
 )
 def test_scan_refuses_options(keywords, error, message):
