@@ -10,18 +10,19 @@ Every strategy trades memory against recomputation. The first two work layer by 
 The other two work on the whole stack, chunk by chunk (:mod:`irevrnn.chunked`), and hold neither z
 nor any layer's output:
 
-- ``checkpoint``: h and c of every layer where chunks of about sqrt(T) steps begin; each chunk is run
-  once more. Its outputs are those of ``recompute`` to the last bit. Gradients of parameters are
-  summed within each chunk, then over the chunks, last chunk first: they differ by the rounding of
-  that other order of summation, and in nothing else.
-- ``reversible``: the final h and c, and the bits that were forgotten, about -log2 of abs(u) for each
-  unit and step (equation ``eq:decay``). States are 64-bit fixed-point numbers and recurrent weights
-  are rounded to multiples of 2^-16, within [-1, 1], so its outputs differ from those of the others by
-  these roundings; its gradient is that of its own forward pass, with the gradient of a rounding taken
-  as 1. Hashes where chunks begin are compared on the way back: if a state is not met to the last bit,
-  :class:`irevrnn.chunked.ReversalError` is raised and no gradient is returned. Activations:
-  ``identity``, ``leaky_relu``, which costs two bits more for each negative step, and ``relu``, which
-  costs the whole of what it discards, some 48 bits for each step where it is 0.
+- ``checkpoint``: h and c of every layer where chunks of about sqrt(T) steps begin; each chunk is
+  run once more. Its outputs are those of ``recompute`` to the last bit. Gradients of parameters
+  are summed within each chunk, then over the chunks, last chunk first: they differ by the
+  rounding of that other order of summation, and in nothing else.
+- ``reversible``: the final h and c, and the bits that were forgotten, about -log2 of abs(u) for
+  each unit and step (equation ``eq:decay``). States are 64-bit fixed-point numbers and recurrent
+  weights are rounded to multiples of 2^-16, within [-1, 1], so its outputs differ from those of
+  the others by these roundings; its gradient is that of its own forward pass, with the gradient
+  of a rounding taken as 1. Hashes where chunks begin are compared on the way back: if a state is
+  not met to the last bit, :class:`irevrnn.chunked.ReversalError` is raised and no gradient is
+  returned. Activations: ``identity``, ``leaky_relu``, which costs two bits more for each negative
+  step, and ``relu``, which costs the whole of what it discards, some 48 bits for each step where
+  it is 0.
 
 Both take ``norm="batch"`` in evaluation alone, and have no second derivative.
 """

@@ -11,7 +11,7 @@ namespace irevrnn {
 
 template <class Tiles, Activation f, class T>
 void run(FixedForward<T>& s) {
-  const std::vector<T> weights = unit_rows(s, Tiles::width);
+  const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   std::vector<int64_t> bad_steps(max_chunks, -1);
   s.words.resize(count_chunks(s.lanes(), Tiles::width));
@@ -37,7 +37,7 @@ template <class Tiles, Activation f, class T>
 void run(FixedInverse<T>& s) {
   TORCH_CHECK_VALUE(s.streams == count_chunks(s.lanes(), Tiles::width), "counts must have ",
                     count_chunks(s.lanes(), Tiles::width), " entries; got ", s.streams);
-  const std::vector<T> weights = unit_rows(s, Tiles::width);
+  const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   for_each_chunk(s.lanes(), Tiles::width, [&](int64_t chunk, int64_t first, int64_t past_last) {
     Words words;
