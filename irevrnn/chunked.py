@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from irevrnn import fixed_scan
-from irevrnn.fixed_point import round_weight
+from irevrnn.fixed_point import RANGE, round_weight
 from irevrnn.functional import scan
 
 Parameters = dict[str, Tensor]
@@ -217,7 +217,7 @@ class _Reversible:
         except fixed_scan.RangeError as error:
             raise OverflowError(
                 f"layer {index}, step {self.offset + error.step}: a value is NaN or left the range "
-                f"of the fixed-point numbers, abs(x) < {2**16}; scale the input down, use "
+                f"of the fixed-point numbers, abs(x) < {RANGE:.0f}; scale the input down, use "
                 "norm='layer', or bound the recurrent weights below 1 (clip_recurrent_weights_)"
             ) from None
         if self.record:

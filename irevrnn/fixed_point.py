@@ -7,7 +7,8 @@ division. ``csrc/bit_stack.h`` does the same for all units at once, in C++.
 
 Why these constants. A decayed h carries digits that came off the stack in its low 16 bits, which is
 noise of at most 2^16 units: 2^-20, the size of a float's last bit at 8. The state stays below 2^52
-while 16 bits are appended, so that its division is exact in double precision. Values reach to 2^16.
+while 16 bits are appended, so that its division is exact in double precision. Values reach to
+2^21: a unit that never forgets may add up a million steps.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DECAY_BITS = 16
 STATE_BITS = 4
 SLOPE_BITS = 2
 #: Largest representable value.
-RANGE = 2.0 ** (52 - FRACTION_BITS)
+RANGE = 2.0 ** (57 - FRACTION_BITS)
 #: Output nonlinearities that can be undone.
 INVERTIBLE = ("identity", "leaky_relu", "relu")
 

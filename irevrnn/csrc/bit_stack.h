@@ -86,6 +86,14 @@ class Words {
   bool ran_dry_ = false;
 };
 
+// The same for |x| < 2^60, which a double does not hold exactly: the first quotient is some hundreds off,
+// and what it leaves over is divided once more.
+template <class L>
+IREVRNN_INLINE L divide_large(L x, const Decay<L>& d, L& remainder) {
+  const L rough = to_long(to_double(x) * d.inverse);
+  return rough + divide(x - rough * d.n, d, remainder);
+}
+
 // A fresh state, which holds no information.
 template <class L>
 IREVRNN_INLINE L empty_state(const Decay<L>& d) { return d.n << state_bits; }
@@ -110,7 +118,7 @@ IREVRNN_INLINE L recall(L p, L& s, const Decay<L>& d, Words& words) {
   // The word first: the digit may lie in it.
   const L full = moved ? (s << 16) | words.pop(moved) : s;
   L digit;
-  const L high = divide(p, d, digit);
+  const L high = divide_large(p, d, digit);
   const L joined = full * d.n + digit;
   s = joined >> decay_bits;
   return (high << decay_bits) | (joined & (decay_one - 1));

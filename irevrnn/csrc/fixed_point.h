@@ -13,7 +13,7 @@ constexpr int fraction_bits = 36;
 constexpr int decay_bits = 16;  // Q: recurrent weights are n / 2^16
 constexpr int64_t decay_one = int64_t{1} << decay_bits;
 constexpr int slope_bits = 2;                // leaky_relu's slope is 2^-2
-constexpr int64_t range = int64_t{1} << 52;  // |x| < 2^16 in value
+constexpr int64_t range = int64_t{1} << 57;  // |x| < 2^21 in value
 constexpr float unit = 1.0f / (int64_t{1} << fraction_bits);
 constexpr float units = int64_t{1} << fraction_bits;
 
