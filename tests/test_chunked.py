@@ -3,6 +3,7 @@
 import copy
 import datetime
 import math
+import socket
 
 import pytest
 import torch
@@ -486,10 +487,10 @@ def test_a_copy_of_the_model_trains_the_same(memory):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def train_in_parallel(rank, memory, path):
+def train_in_parallel(rank, memory, path, port):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{path}/meeting", rank=rank, world_size=2,
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2,
         timeout=datetime.timedelta(seconds=60),
     )  # fmt: skip
     model = nn.parallel.DistributedDataParallel(make_model(memory))
@@ -498,12 +499,19 @@ def train_in_parallel(rank, memory, path):
     output.square().mean().backward()
     if rank == 0:
         torch.save([p.grad for p in model.parameters()], f"{path}/gradients")
+    torch.distributed.barrier()  # the one that ends first must not leave the other waiting
     torch.distributed.destroy_process_group()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @both
 def test_two_processes_equal_one_with_the_whole_batch(memory, tmp_path):
-    torch.multiprocessing.spawn(train_in_parallel, (memory, str(tmp_path)), nprocs=2)
+    torch.multiprocessing.spawn(train_in_parallel, (memory, str(tmp_path), free_port()), nprocs=2)
     model = make_model(memory)
     model(make_input()[0])[0].square().mean().backward()
     gradients = torch.load(tmp_path / "gradients")
