@@ -1,13 +1,11 @@
 """The strategies of the whole stack: ``checkpoint`` and ``reversible``."""
 
 import copy
-import datetime
 import math
-import socket
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
 from irevrnn import IRevRNN
@@ -485,34 +483,3 @@ def test_a_copy_of_the_model_trains_the_same(memory):
     x, _ = make_input()
     for one, other in zip(outcome(model, model, x), outcome(twin, twin, x), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def train_in_parallel(rank, memory, path, port):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2,
-        timeout=datetime.timedelta(seconds=60),
-    )  # fmt: skip
-    model = nn.parallel.DistributedDataParallel(make_model(memory))
-    x, _ = make_input()
-    output, _ = model(x.detach()[2 * rank : 2 * rank + 2])
-    output.square().mean().backward()
-    if rank == 0:
-        torch.save([p.grad for p in model.parameters()], f"{path}/gradients")
-    torch.distributed.barrier()  # the one that ends first must not leave the other waiting
-    torch.distributed.destroy_process_group()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@both
-def test_two_processes_equal_one_with_the_whole_batch(memory, tmp_path):
-    torch.multiprocessing.spawn(train_in_parallel, (memory, str(tmp_path), free_port()), nprocs=2)
-    model = make_model(memory)
-    model(make_input()[0])[0].square().mean().backward()
-    gradients = torch.load(tmp_path / "gradients")
-    assert_near(gradients, [p.grad for p in model.parameters()], 1e-12)
