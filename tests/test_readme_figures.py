@@ -1,0 +1,51 @@
+"""The figures that the README quotes are those of the committed results."""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "paper" / "results"
+
+#: Rows of the table of speed, and the methods of benchmark.json they stand for.
+ROWS = {
+    "`nn.LSTM`": "lstm",
+    "`nn.GRU`": "gru",
+    "the cell through autograd": "autograd",
+    "the cell in compiled chunks": "compiled_chunks",
+    "the cell with checkpoints": "checkpoint_reentrant",
+    "IndRNN in PyTorch (no couplings)": "indrnn",
+}
+
+
+def read(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def test_speed_and_memory():
+    benchmark = read("benchmark")
+    shape, keeping = benchmark["shapes"][0], benchmark["shapes_keeping_memory"][0]
+    unit = 4 * shape["steps"] * shape["batch"] * shape["hidden"]
+    for row, method in ROWS.items():
+        wanted = (
+            f"| {row} | {shape['ratios'][method]:.1f} | {keeping['ratios'][method]:.1f} "
+            f"| {shape['methods'][method]['held_bytes'] / unit:.2f} |"
+        )
+        assert wanted in README
+    assert f"{shape['methods']['scan']['held_bytes'] / unit:.2f} of that tensor" in README
+
+
+def test_accuracy():
+    mnist = read("mnist")
+    quoted = re.search(r"\*\*([\d.]+) %\*\* of the ([\d,]+) test images", README)
+    assert quoted
+    assert quoted[1] == f"{100 * mnist['test_accuracy']:.2f}"
+    assert quoted[2] == f"{mnist['data']['test_size']:,}"
+    assert mnist["data_set"] == "MNIST"
+
+
+def test_the_profile_is_named():
+    profiles = {read(name)["profile"] for name in ("benchmark", "mnist", "memory", "derivation")}
+    assert len(profiles) == 1
+    assert f"the `{profiles.pop()}` profile" in README
