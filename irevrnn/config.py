@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from irevrnn.memory import OF_THE_STACK
 from irevrnn.peers import RECURRENCES
 
 if TYPE_CHECKING:
@@ -118,10 +119,15 @@ class TrainConfig(ABC):
         """Check every field against its limits.
 
         Raises:
-            ConfigError: a field is out of its limits.
+            ConfigError: a field is out of its limits, or two do not go together.
         """
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if self.memory in OF_THE_STACK and self.norm == "batch":
+            raise ConfigError(
+                f"norm must be layer or none to train with memory {self.memory!r}, which never has "
+                "all steps at once; got 'batch'"
+            )
 
     @abstractmethod
     def task(self, device: torch.device) -> Task:

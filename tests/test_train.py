@@ -427,7 +427,6 @@ def test_bad_options_are_named(name, value):
     [
         ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
         ({"batch_size": 257}, "batch_size must be at most the 256 training sequences; got 257"),
-        ({"memory": "reversible"}, "reversible"),
     ],
 )
 def test_a_run_that_cannot_be_ends_in_one_line(small, capsys, options, message):
@@ -435,6 +434,13 @@ def test_a_run_that_cannot_be_ends_in_one_line(small, capsys, options, message):
     assert main(["mnist", f"--out={small.out}", *words]) == 1
     shown = capsys.readouterr().err
     assert message in shown and len(shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize("memory", ["checkpoint", "reversible"])
+def test_batch_statistics_over_all_steps_need_all_steps(memory):
+    with pytest.raises(ConfigError, match=f"norm must be layer or none .*{memory}.*'batch'"):
+        MnistConfig(memory=memory, norm="batch")
+    assert MnistConfig(memory=memory, norm="layer").memory == memory
 
 
 def test_ctrl_c_on_the_command_line_says_how_to_go_on(small, capsys, after_step):
