@@ -2,6 +2,7 @@
 
 from irevrnn.functional import scan
 from irevrnn.rnn import IRevRNN
+from irevrnn.traces import ReversalError
 
-__all__ = ["IRevRNN", "scan"]
+__all__ = ["IRevRNN", "ReversalError", "scan"]
 __version__ = "0.1.0"

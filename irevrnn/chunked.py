@@ -9,6 +9,10 @@ output exists for more than a chunk of steps at a time.
 - ``reversible`` keeps the final states and the bits that were forgotten, and runs each chunk back,
   layer by layer from the bottom up: the inverse gives a layer's outputs, which the layer above
   needs as its input.
+- ``store_fixed`` runs the arithmetic of ``reversible`` and keeps every state instead: the control
+  that shows whether going back changes anything.
+
+What a strategy keeps, and how it gets a chunk back, is in :mod:`irevrnn.traces`.
 """
 
 from __future__ import annotations
@@ -16,24 +20,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
-from irevrnn import fixed_scan
-from irevrnn.fixed_point import RANGE, round_weight
-from irevrnn.functional import scan
+from irevrnn.memory import SEGMENT
+from irevrnn.traces import TRACES, Parameters, Trace
 
-Parameters = dict[str, Tensor]
 #: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T.
 CHUNK_NUMBERS = 2**18
-
-
-class ReversalError(RuntimeError):
-    """Going back did not meet the states of the way forward; no gradient is returned."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Stack:
         activation, coupling_activation: names of g and f.
         residual: add a layer's input to its output where their shapes agree.
         return_sequence: whether outputs of all steps are wanted.
-        strategy: ``checkpoint`` or ``reversible``.
+        strategy: one of :data:`irevrnn.memory.OF_THE_STACK`.
         chunk: steps in a chunk.
     """
 
@@ -59,10 +57,10 @@ class Stack:
 
 
 def chunk_length(strategy: str, steps: int, batch: int, hidden: int) -> int:
-    """Steps in a chunk: about sqrt(T) for ``checkpoint``; independent of T for ``reversible``."""
+    """Steps in a chunk: about sqrt(T) for ``checkpoint``, else whole segments independent of T."""
     if strategy == "checkpoint":
         return math.isqrt(steps - 1) + 1
-    return max(16, CHUNK_NUMBERS // max(1, batch * hidden))
+    return max(1, CHUNK_NUMBERS // max(1, batch * hidden) // SEGMENT) * SEGMENT
 
 
 def run_layers(
@@ -96,196 +94,6 @@ def run_layers(
     return x, last
 
 
-class _Trace(Protocol):
-    """What a strategy keeps of the way forward, and how it gets a chunk's states back from it."""
-
-    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
-        """Start the forward pass; without ``record`` there will be no backward pass."""
-
-    def start_chunk(self, offset: int) -> None:
-        """Start a chunk whose first step is ``offset``."""
-
-    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
-        """Run layer ``index`` over the chunk; returns ``out`` and ``h_n``."""
-
-    def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """``h_n`` and ``c_n`` of all layers, (L, B, H)."""
-
-    def held(self) -> list[Tensor]:
-        """All that is kept for the backward pass."""
-
-    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
-        """Start the backward pass from what :meth:`held` returned."""
-
-    def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
-        """(h, c) of every layer where the chunk begins, for their gradients."""
-
-    def rebuild(
-        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The chunk of layer ``index`` once more, as a function of z, ``state`` and weights."""
-
-    def check_empty(self) -> None:
-        """Raise if something is left over at the beginning of time."""
-
-
-class _Checkpoint:
-    """States at the beginning of every chunk."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-
-    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
-        self.states = list(zip(h_0.unbind(), c_0.unbind(), strict=True))
-        self.borders: list[Tensor] = []
-        self.record = record
-
-    def start_chunk(self, offset: int) -> None:
-        if self.record:
-            self.borders.append(torch.stack([torch.stack(pair) for pair in self.states]))
-
-    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
-        out, h, c = scan(
-            z, *self.states[index], *_recurrence(p),
-            self.stack.activation, self.stack.coupling_activation,
-        )  # fmt: skip
-        self.states[index] = h, c
-        return out, h
-
-    def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        h, c = (torch.stack(states) for states in zip(*self.states, strict=True))
-        return h, c
-
-    def held(self) -> list[Tensor]:
-        return [torch.stack(self.borders)]
-
-    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
-        (self.all_borders,) = held
-
-    def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
-        border = self.all_borders[chunk]
-        return [
-            (h.detach().requires_grad_(), c.detach().requires_grad_()) for h, c in border.unbind()
-        ]
-
-    def rebuild(
-        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return scan(
-            z, *state, *_recurrence(p), self.stack.activation, self.stack.coupling_activation
-        )
-
-    def check_empty(self) -> None:
-        """Nothing was consumed."""
-
-
-class _Reversible:
-    """Final states, forgotten bits, and a hash of every layer's states where chunks begin."""
-
-    def __init__(self, stack: Stack) -> None:
-        fixed_scan.check_invertible(stack.activation)
-        self.stack = stack
-        self.options = (stack.activation, stack.coupling_activation)
-
-    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
-        self.record = record
-        self.weights = [self._weights(p, index) for index, p in enumerate(parameters)]
-        self.states = [
-            fixed_scan.States.of(h, c, w.u)
-            for h, c, w in zip(h_0.unbind(), c_0.unbind(), self.weights, strict=True)
-        ]
-        self.words: list[list[tuple[Tensor, Tensor]]] = [[] for _ in parameters]
-        self.hashes: list[Tensor] = []
-
-    def _weights(self, p: Parameters, index: int) -> fixed_scan.Weights:
-        u, a, b = _recurrence(p)
-        try:
-            return fixed_scan.Weights(round_weight(u), a, b, *self.options)
-        except ValueError as error:
-            raise ValueError(f"layer {index}: {error}") from None
-
-    def start_chunk(self, offset: int) -> None:
-        self.offset = offset
-        if self.record:
-            self.hashes.append(torch.stack([_hash(states) for states in self.states]))
-
-    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
-        try:
-            result, words, counts = fixed_scan.forward(
-                z, self.states[index], self.weights[index], record=self.record
-            )
-        except fixed_scan.RangeError as error:
-            raise OverflowError(
-                f"layer {index}, step {self.offset + error.step}: a value is NaN or left the range "
-                f"of the fixed-point numbers, abs(x) < {RANGE:.0f}; scale the input down, use "
-                "norm='layer', or bound the recurrent weights below 1 (clip_recurrent_weights_)"
-            ) from None
-        if self.record:
-            self.words[index].append((words, counts))
-        self.states[index] = result.after
-        return result.out, result.after.values(z.dtype)[0]
-
-    def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        pairs = [states.values(dtype) for states in self.states]
-        h, c = (torch.stack(states) for states in zip(*pairs, strict=True))
-        return h, c
-
-    def held(self) -> list[Tensor]:
-        buffers = [tensor for parts in self.words for tensor in _join_stacks(parts)]
-        finals = [torch.stack(states) for states in zip(*self.states, strict=True)]
-        return [torch.stack(self.hashes), *finals, *buffers]
-
-    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
-        self.dtype = parameters[0]["recurrent_weight"].dtype
-        self.border_hashes, h, c, s, *buffers = held
-        self.states = [fixed_scan.States(*state) for state in zip(h, c, s, strict=True)]
-        self.buffers = []
-        for words, counts in zip(buffers[::2], buffers[1::2], strict=True):
-            self.buffers.append(fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts))
-
-    def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
-        zeros = [torch.zeros_like(states.h, dtype=self.dtype) for states in self.states]
-        return [(zero.clone().requires_grad_(), zero.requires_grad_()) for zero in zeros]
-
-    def rebuild(
-        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        weights = self._weights(p, index)
-
-        def go_back() -> fixed_scan.Pass:
-            result, self.buffers[index] = fixed_scan.inverse(
-                z, self.states[index], self.buffers[index], weights
-            )
-            self.states[index] = result.before
-            met = _hash(result.before) == self.border_hashes[chunk, index]
-            if not met or self.buffers[index].counts.min() < 0:
-                raise ReversalError(
-                    f"layer {index}, chunk {chunk}: going back did not meet the states of the way "
-                    "forward. Something changed in between: an input, weight or buffer, the number "
-                    "of threads, autocast, or a projection that rounds differently. No gradient is "
-                    "returned; memory='checkpoint' does without exact reversal"
-                )
-            return result
-
-        return fixed_scan.WithGradient.apply(
-            go_back, self.options, z, *state, weights.u, weights.a, weights.b
-        )
-
-    def check_empty(self) -> None:
-        for index, buffer in enumerate(self.buffers):
-            if buffer.counts.any():
-                raise ReversalError(
-                    f"layer {index}, chunk 0: {int(buffer.counts.sum())} words are left in the bit "
-                    "buffer at the beginning of time; no gradient is returned"
-                )
-
-
-_STRATEGIES: dict[str, Callable[[Stack], _Trace]] = {
-    "checkpoint": _Checkpoint,
-    "reversible": _Reversible,
-}
-
-
 class _Chunked(torch.autograd.Function):
     """The stack as one node of the graph: output, h_n and c_n from x, states, masks, parameters."""
 
@@ -295,7 +103,7 @@ class _Chunked(torch.autograd.Function):
         masks: Tensor | None, *flat: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         parameters = _by_layer(stack, flat)
-        trace = _STRATEGIES[stack.strategy](stack)
+        trace = _new_trace(stack)
         trace.begin(h_0, c_0, parameters, record)
         autocast = _autocast_state(x.device.type)
         with torch.autocast(**autocast):
@@ -314,7 +122,7 @@ class _Chunked(torch.autograd.Function):
         x, masks, *rest = ctx.saved_tensors
         flat = [p.detach().requires_grad_() for p in rest[: ctx.num_parameters]]
         parameters = _by_layer(stack, flat)
-        trace = _STRATEGIES[stack.strategy](stack)
+        trace = _new_trace(stack)
         trace.begin_backward(rest[ctx.num_parameters :], parameters)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[2] else None
         sums = [torch.zeros_like(p) for p in flat]
@@ -339,7 +147,7 @@ class _Chunked(torch.autograd.Function):
 
 
 def _run_forward(
-    stack: Stack, trace: _Trace, x: Tensor, masks: Tensor | None, parameters: list[Parameters]
+    stack: Stack, trace: Trace, x: Tensor, masks: Tensor | None, parameters: list[Parameters]
 ) -> Tensor:
     """Run all chunks and return the output, of all steps or of the last."""
     output: Tensor | None = None
@@ -412,7 +220,7 @@ class _ChunkGraph:
 
 def _rebuild(
     stack: Stack,
-    trace: _Trace,
+    trace: Trace,
     chunk: int,
     x: Tensor,
     masks: Tensor | None,
@@ -479,13 +287,13 @@ def run_chunked(
     return _Chunked.apply(stack, record, x, h_0, c_0, masks, *flat)
 
 
+def _new_trace(stack: Stack) -> Trace:
+    return TRACES[stack.strategy](stack.activation, stack.coupling_activation)
+
+
 def _by_layer(stack: Stack, flat: Sequence[Tensor]) -> list[Parameters]:
     tensors = iter(flat)
     return [{name: next(tensors) for name, _ in layer.named_parameters()} for layer in stack.layers]
-
-
-def _recurrence(p: Parameters) -> tuple[Tensor, Tensor, Tensor]:
-    return p["recurrent_weight"], p["coupling_a"], p["coupling_b"]
 
 
 def _drive(stack: Stack, index: int, x: Tensor, parameters: list[Parameters]) -> Tensor:
@@ -509,19 +317,3 @@ def _autocast_state(device: str) -> dict[str, Any]:
         "dtype": torch.get_autocast_dtype(device),
         "cache_enabled": False,
     }
-
-
-def _hash(states: fixed_scan.States) -> Tensor:
-    """A 64-bit hash: a sum weighted by odd numbers, so that any one changed bit changes it."""
-    h, c, s = (x.flatten() for x in states)
-    odd = torch.arange(h.numel(), device=h.device) * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9
-    return (h * odd + c * (odd + 2) + s * (odd + 4)).sum()
-
-
-def _join_stacks(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Join the words that chunk after chunk pushed, stack by stack."""
-    if len(parts) == 1:
-        return parts[0]
-    split = [words.split(counts.tolist()) for words, counts in parts]
-    words = torch.cat([piece for stack in zip(*split, strict=True) for piece in stack])
-    return words, torch.stack([counts for _, counts in parts]).sum(0)

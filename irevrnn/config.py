@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from irevrnn.memory import OF_THE_STACK
+from irevrnn.budget import bytes_of
+from irevrnn.fixed_point import INVERTIBLE
+from irevrnn.memory import IN_FIXED_POINT, OF_THE_STACK, STRATEGIES
 from irevrnn.peers import RECURRENCES
 
 if TYPE_CHECKING:
@@ -60,8 +62,11 @@ class TrainConfig(ABC):
     residual: bool = option(False, "add a layer's input to its output (irevrnn)")
     memory: str = option(
         "recompute", "what is held for the backward pass (irevrnn)",
-        choices=("store", "recompute", "checkpoint", "reversible", "auto"),
+        choices=STRATEGIES,
     )  # fmt: skip
+    memory_budget: str | None = option(
+        None, "with --memory auto: what a step may need, such as 256MB (irevrnn)"
+    )
 
     # the optimization
     epochs: int = option(10, "passes over the training data; the schedule spans them", least=1)
@@ -123,11 +128,29 @@ class TrainConfig(ABC):
         """
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        self._check_memory()
+
+    def _check_memory(self) -> None:
         if self.memory in OF_THE_STACK and self.norm == "batch":
             raise ConfigError(
                 f"norm must be layer or none to train with memory {self.memory!r}, which never has "
                 "all steps at once; got 'batch'"
             )
+        if self.memory in IN_FIXED_POINT and self.activation not in INVERTIBLE:
+            raise ConfigError(
+                f"activation must be one of {', '.join(INVERTIBLE)} with memory {self.memory!r}, "
+                f"which undoes it; got {self.activation!r}"
+            )
+        if (self.memory == "auto") != (self.memory_budget is not None):
+            raise ConfigError(
+                "memory_budget must be given with memory 'auto', such as 256MB, and with no other; "
+                f"got {self.memory_budget!r} with {self.memory!r}"
+            )
+        if self.memory_budget is not None:
+            try:
+                bytes_of(self.memory_budget)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
 
     @abstractmethod
     def task(self, device: torch.device) -> Task:

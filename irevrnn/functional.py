@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from irevrnn import reference
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
-from irevrnn.memory import OF_THE_STACK, SEGMENT, check_strategy
+from irevrnn.memory import OF_A_LAYER, SEGMENT, check_strategy
 
 
 def scan(
@@ -56,7 +56,7 @@ def scan(
     _check_tensors(z, h_0, c_0, u, a, b)
     get_activation(activation)
     get_activation(coupling_activation, "coupling_activation")
-    if check_strategy(memory) in OF_THE_STACK:
+    if check_strategy(memory) not in OF_A_LAYER:
         raise ValueError(
             f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
         )

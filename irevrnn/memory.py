@@ -7,7 +7,7 @@ Every strategy trades memory against recomputation. The first two work layer by 
   steps (equation ``eq:held`` of the paper). The backward pass replays each segment once, by the
   very instructions of the forward pass, so its gradient is that of ``store`` to the last bit.
 
-The other two work on the whole stack, chunk by chunk (:mod:`irevrnn.chunked`), and hold neither z
+The others work on the whole stack, chunk by chunk (:mod:`irevrnn.chunked`), and hold neither z
 nor any layer's output:
 
 - ``checkpoint``: h and c of every layer where chunks of about sqrt(T) steps begin; each chunk is
@@ -19,12 +19,19 @@ nor any layer's output:
   weights are rounded to multiples of 2^-16, within [-1, 1], so its outputs differ from those of
   the others by these roundings; its gradient is that of its own forward pass, with the gradient
   of a rounding taken as 1. Hashes where chunks begin are compared on the way back: if a state is
-  not met to the last bit, :class:`irevrnn.chunked.ReversalError` is raised and no gradient is
+  not met to the last bit, :class:`irevrnn.ReversalError` is raised and no gradient is
   returned. Activations: ``identity``, ``leaky_relu``, which costs two bits more for each negative
   step, and ``relu``, which costs the whole of what it discards, some 48 bits for each step where
   it is 0.
 
-Both take ``norm="batch"`` in evaluation alone, and have no second derivative.
+- ``store_fixed``: the arithmetic of ``reversible`` with every state stored, some 12 bytes and more
+  for each unit and step. Its gradient is that of ``reversible`` to the last bit. It is there to
+  show this: nothing else speaks for it.
+
+These take ``norm="batch"`` in evaluation alone, and have no second derivative.
+
+``auto`` picks from ``recompute``, ``checkpoint`` and ``reversible``, in this order, the first that
+keeps within ``memory_budget`` (:mod:`irevrnn.budget`).
 """
 
 from __future__ import annotations
@@ -33,19 +40,18 @@ from __future__ import annotations
 #: the output, small enough that the replayed values of a segment stay in the processor's cache.
 SEGMENT = 16
 
-STRATEGIES = ("store", "recompute", "checkpoint", "reversible", "auto")
-OF_THE_STACK = ("checkpoint", "reversible")
+STRATEGIES = ("store", "recompute", "checkpoint", "reversible", "store_fixed", "auto")
+OF_A_LAYER = ("store", "recompute")
+OF_THE_STACK = ("checkpoint", "reversible", "store_fixed")
+IN_FIXED_POINT = ("reversible", "store_fixed")
 
 
 def check_strategy(memory: str) -> str:
-    """Return ``memory`` if it can be used.
+    """Return ``memory`` if there is such a strategy.
 
     Raises:
-        ValueError: for an unknown strategy.
-        NotImplementedError: for one that this release does not have yet.
+        ValueError: for an unknown one.
     """
     if memory not in STRATEGIES:
         raise ValueError(f"memory must be one of {', '.join(STRATEGIES)}; got {memory!r}")
-    if memory == "auto":
-        raise NotImplementedError("memory='auto' is not available yet")
     return memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from typing import Any, cast
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irevrnn import budget
 from irevrnn.activations import get_activation
 from irevrnn.chunked import Stack, chunk_length, run_chunked, run_layers
 from irevrnn.fixed_scan import check_invertible
 from irevrnn.functional import scan
-from irevrnn.memory import OF_THE_STACK, check_strategy
+from irevrnn.memory import IN_FIXED_POINT, OF_THE_STACK, check_strategy
+
+_log = logging.getLogger("irevrnn")
 
 #: Shortest and longest time constant, in steps, of freshly drawn recurrent weights.
 TIME_CONSTANTS = (1.0, 1000.0)
@@ -120,6 +124,10 @@ class IRevRNN(nn.Module):
         residual: add a layer's input to its output where the two have the same size.
         memory: what is held for the backward pass, see :mod:`irevrnn.memory`.
         device, dtype: of the parameters.
+        memory_budget: for ``memory="auto"``: bytes, or text such as ``"256MB"``, that a forward and
+            backward pass may need beyond input, output, parameters and their gradients. The fastest
+            strategy that is expected to keep within it runs; which one, is logged (logger
+            ``irevrnn``) when it changes, and is the attribute ``picked``.
 
     Inputs:
         - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size),
@@ -141,7 +149,7 @@ class IRevRNN(nn.Module):
     Raises:
         ValueError: an argument is out of range, or the input does not fit.
         TypeError: the input is no tensor.
-        NotImplementedError: ``bidirectional=True`` or a strategy that this release does not have.
+        NotImplementedError: ``bidirectional=True``.
 
     Example::
 
@@ -168,6 +176,7 @@ class IRevRNN(nn.Module):
         memory: str = "recompute",
         device: Any = None,
         dtype: torch.dtype | None = None,
+        memory_budget: int | str | None = None,
     ) -> None:
         super().__init__()
         _check_count("input_size", input_size, 1)
@@ -193,7 +202,9 @@ class IRevRNN(nn.Module):
         self.norm = norm
         self.residual = residual
         self.memory = check_strategy(memory)
-        if memory == "reversible":
+        self.memory_budget = _check_budget(memory, memory_budget)
+        self.picked: budget.Plan | None = None
+        if memory in IN_FIXED_POINT:
             check_invertible(activation)
         self.layers = nn.ModuleList(
             IRevRNNLayer(
@@ -248,16 +259,60 @@ class IRevRNN(nn.Module):
         stack = Stack(
             self._stack(), self.activation, self.coupling_activation, self.residual, return_sequence
         )
-        run = self._run_chunked if self.memory in OF_THE_STACK else self._run_whole
-        output, h_n, c_n = run(stack, x, h_0, c_0, masks)
+        strategy, chunk = self._strategy(self._task(x, hidden is None, return_sequence))
+        if strategy in OF_THE_STACK:
+            stack = replace(stack, strategy=strategy, chunk=chunk)
+            output, h_n, c_n = run_chunked(stack, x, h_0, c_0, masks)
+        else:
+            output, h_n, c_n = self._run_whole(stack, strategy, x, h_0, c_0, masks)
         if not batched:
             output, h_n, c_n = (y.squeeze(-2) for y in (output, h_n, c_n))
         elif return_sequence and self.batch_first:
             output = output.transpose(0, 1)
         return output, (h_n, c_n)
 
+    def memory_report(self, input: Tensor, *, return_sequence: bool = True) -> None:
+        """Print what each strategy would hold, and need at its peak, to train on ``input``.
+
+        Nothing is run: the figures follow from the sizes and the recurrent weights
+        (:mod:`irevrnn.budget`). ``holds`` is what :func:`irevrnn.measure.held_bytes` counts;
+        ``peak of a step`` is an estimate.
+
+        Args:
+            input: as for :meth:`forward`.
+            return_sequence: as for :meth:`forward`.
+        """
+        self._check_input(input)
+        x = _time_major(input, self.batch_first)
+        print(f"IRevRNN({self.extra_repr()})")
+        print(f"input {tuple(input.shape)}, return_sequence={return_sequence}\n")
+        print(budget.table(self, self._task(x, True, return_sequence)))
+
+    def _task(self, x: Tensor, own_states: bool, return_sequence: bool) -> budget.Task:
+        steps, batch, _ = x.shape
+        return budget.Task(steps, batch, not x.is_contiguous(), return_sequence, own_states)
+
+    def _strategy(self, task: budget.Task) -> tuple[str, int]:
+        """The strategy to run and its chunk length, which ``auto`` picks."""
+        if self.memory in OF_THE_STACK:
+            return self.memory, chunk_length(self.memory, task.steps, task.batch, self.hidden_size)
+        if self.memory != "auto":
+            return self.memory, 0
+        assert self.memory_budget is not None
+        before = self.picked and self.picked.strategy
+        self.picked = budget.choose(self, task, self.memory_budget)
+        if self.picked.strategy != before:
+            _log.warning("memory='auto' picked %s", budget.describe(self.picked, task))
+        return self.picked.strategy, self.picked.chunk
+
     def _run_whole(
-        self, stack: Stack, x: Tensor, h_0: Tensor, c_0: Tensor, masks: Tensor | None
+        self,
+        stack: Stack,
+        memory: str,
+        x: Tensor,
+        h_0: Tensor,
+        c_0: Tensor,
+        masks: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All steps of a layer before the next layer: ``store`` and ``recompute``."""
         finals = []
@@ -267,7 +322,7 @@ class IRevRNN(nn.Module):
             out, h_n, c_n = scan(
                 z, h_0[index], c_0[index],
                 layer.recurrent_weight, layer.coupling_a, layer.coupling_b,
-                self.activation, self.coupling_activation, self.memory,
+                self.activation, self.coupling_activation, memory,
             )  # fmt: skip
             finals.append((h_n, c_n))
             return out, h_n
@@ -278,14 +333,6 @@ class IRevRNN(nn.Module):
         )
         h_n, c_n = (torch.stack(states) for states in zip(*finals, strict=True))
         return (output if stack.return_sequence else last), h_n, c_n
-
-    def _run_chunked(
-        self, stack: Stack, x: Tensor, h_0: Tensor, c_0: Tensor, masks: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """A chunk of steps of all layers before the next chunk: ``checkpoint``, ``reversible``."""
-        steps, batch, _ = x.shape
-        chunk = chunk_length(self.memory, steps, batch, self.hidden_size)
-        return run_chunked(replace(stack, strategy=self.memory, chunk=chunk), x, h_0, c_0, masks)
 
     def _dropout_masks(self, x: Tensor) -> Tensor | None:
         """One mask for all steps, for each border between layers: (L - 1, B, H)."""
@@ -348,7 +395,7 @@ class IRevRNN(nn.Module):
         defaults = {
             "num_layers": 1, "num_couplings": 3, "activation": "relu",
             "coupling_activation": "tanh", "bias": True, "batch_first": True, "dropout": 0.0,
-            "norm": None, "residual": False, "memory": "recompute",
+            "norm": None, "residual": False, "memory": "recompute", "memory_budget": None,
         }  # fmt: skip
         shown = [f"{self.input_size}, {self.hidden_size}"]
         shown += [
@@ -363,6 +410,14 @@ def _time_major(input: Tensor, batch_first: bool) -> Tensor:
     if input.dim() == 2:
         return input.unsqueeze(1)
     return input.transpose(0, 1) if batch_first else input
+
+
+def _check_budget(memory: str, memory_budget: int | str | None) -> int | None:
+    if memory == "auto" and memory_budget is None:
+        raise ValueError("memory='auto' needs memory_budget, such as memory_budget='256MB'")
+    if memory != "auto" and memory_budget is not None:
+        raise ValueError(f"memory_budget goes with memory='auto' alone; got memory={memory!r}")
+    return None if memory_budget is None else budget.bytes_of(memory_budget)
 
 
 def _check_count(name: str, value: int, least: int) -> None:

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
+from irevrnn import ReversalError
 from irevrnn.config import ConfigError, TrainConfig, add_arguments
 from irevrnn.datasets import DataError
 from irevrnn.files import replacing, write_text
@@ -60,6 +61,7 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
         dropout=config.dropout,
         residual=config.residual,
         memory=config.memory,
+        memory_budget=config.memory_budget,
     )
 
 
@@ -321,6 +323,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
 
     Raises:
         FloatingPointError: the loss became infinite or NaN; last.pt is from before.
+        OverflowError: with a fixed-point strategy, a value left its range.
         KeyboardInterrupt: Ctrl-C or a termination signal; last.pt is up to date.
         ConfigError: ``resume`` is set and the checkpoint was written with other options.
         DataError: the data cannot be had.
@@ -501,7 +504,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"irevrnn.train: {error}", file=sys.stderr)
         return 130
-    except (ConfigError, DataError, FloatingPointError, NotImplementedError) as error:
+    except (ConfigError, DataError, ArithmeticError, ReversalError) as error:
         print(f"irevrnn.train: {error}", file=sys.stderr)
         return 1
     return 0

@@ -54,7 +54,7 @@ def test_scan_refuses(change, error, message):
             ValueError,
             "memory='reversible' works on a whole stack: use IRev",
         ),
-        ({"memory": "auto"}, NotImplementedError, "memory='auto' is not available yet"),
+        ({"memory": "auto"}, ValueError, "memory='auto' works on a whole stack: use IRev"),
     ],
 )
 def test_scan_refuses_options(keywords, error, message):
@@ -88,7 +88,13 @@ def test_half_precision_runs_on_the_reference_but_not_on_the_kernels(kernels, mo
         ({"dropout": 1.0}, ValueError, r"dropout must be in \[0, 1\); got 1.0"),
         ({"norm": "group"}, ValueError, "norm must be None, 'layer' or 'batch'; got 'group'"),
         ({"memory": "hope"}, ValueError, "memory must be one of"),
-        ({"memory": "auto"}, NotImplementedError, "memory='auto' is not available yet"),
+        ({"memory": "auto"}, ValueError, "memory='auto' needs memory_budget, such as"),
+        ({"memory_budget": "1GB"}, ValueError, "memory_budget goes with memory='auto' alone"),
+        (
+            {"memory": "auto", "memory_budget": "much"},
+            ValueError,
+            "memory_budget must be .*; got 'much'",
+        ),
         ({"bidirectional": True}, NotImplementedError, "bidirectional=True is not available yet"),
     ],
 )

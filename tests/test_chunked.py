@@ -1,4 +1,4 @@
-"""The strategies of the whole stack: ``checkpoint`` and ``reversible``."""
+"""The strategies of the whole stack."""
 
 import copy
 import math
@@ -8,25 +8,28 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
-from irevrnn import IRevRNN
+from irevrnn import IRevRNN, ReversalError
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
-from irevrnn.chunked import ReversalError, chunk_length
+from irevrnn.chunked import chunk_length
 from irevrnn.fixed_point import INVERTIBLE, round_weight, to_fixed, to_value
 from irevrnn.measure import held_bytes
 
 from .test_memory_bound import attributes
 
 pytestmark = pytest.mark.usefixtures("kernels")
-CHUNKED = ["checkpoint", "reversible"]
-both = pytest.mark.parametrize("memory", CHUNKED)
+CHUNKED = ["checkpoint", "reversible", "store_fixed"]
+all_chunked = pytest.mark.parametrize("memory", CHUNKED)
 STEPS = 90
 
 
 @pytest.fixture(autouse=True)
 def _short_chunks(monkeypatch):
     """Several chunks, the last of them short, in a sequence that tests can afford."""
-    lengths = {"checkpoint": chunk_length, "reversible": lambda *_: 40}
-    monkeypatch.setattr("irevrnn.rnn.chunk_length", lambda name, *rest: lengths[name](name, *rest))
+
+    def short(name, *sizes):
+        return chunk_length(name, *sizes) if name == "checkpoint" else 40
+
+    monkeypatch.setattr("irevrnn.rnn.chunk_length", short)
 
 
 def make_model(memory="reversible", dtype=torch.float64, features=3, layers=2, **keywords):
@@ -214,7 +217,7 @@ def test_reversible_gradient_in_float32(monkeypatch, backend, activation):
     assert_near(gradients, wanted[1], 1e-6)
 
 
-@both
+@all_chunked
 def test_a_partial_loss(memory):
     """An output that the loss leaves out has a gradient of zero."""
     model = make_model(memory)
@@ -227,7 +230,7 @@ def test_a_partial_loss(memory):
         assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
 
 
-@both
+@all_chunked
 def test_an_input_and_weights_without_gradients(memory):
     model = make_model(memory)
     x, _ = make_input()
@@ -239,7 +242,7 @@ def test_an_input_and_weights_without_gradients(memory):
         assert model(x)[0].grad_fn is None
 
 
-@both
+@all_chunked
 def test_no_second_derivative(memory):
     x, _ = make_input()
     loss = make_model(memory)(x)[0].square().sum()
@@ -272,7 +275,7 @@ def test_what_cannot_be_undone_is_refused(activation):
         IRevRNN(3, 4, activation=activation, memory="reversible")
 
 
-@both
+@all_chunked
 def test_batch_statistics_are_refused(memory):
     model = make_model(memory, norm="batch")
     x, _ = make_input()
@@ -330,7 +333,7 @@ def test_control_untouched_tensors_pass_through_the_same_hooks():
     output.sum().backward()
 
 
-@both
+@all_chunked
 @pytest.mark.parametrize("what", ["input", "weight", "recurrent", "coupling"])
 def test_a_change_in_place_is_seen_by_autograd(memory, what):
     model = make_model(memory)
@@ -378,7 +381,7 @@ def test_a_projection_that_rounds_differently():
         output.sum().backward()
 
 
-@both
+@all_chunked
 def test_an_exception_in_backward_leaves_nothing_behind(memory):
     x, _ = make_input()
     model, clean = make_model(memory), make_model(memory)
@@ -399,10 +402,65 @@ def test_an_exception_in_backward_leaves_nothing_behind(memory):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_another_number_of_threads_is_harmless_or_detected(monkeypatch):
+    """Products may round differently then; if they do, no gradient comes back."""
+    monkeypatch.setattr("irevrnn.rnn.chunk_length", lambda *_: 256)
+    torch.manual_seed(0)
+    model = IRevRNN(200, 300, 2, activation="leaky_relu", memory="reversible")
+    x = torch.randn(4, 512, 200)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        wanted = torch.autograd.grad(model(x)[0].square().mean(), model.parameters())
+        loss = model(x)[0].square().mean()
+        torch.set_num_threads(2)
+        try:
+            got = torch.autograd.grad(loss, model.parameters())
+        except ReversalError as error:
+            assert "the number of threads" in str(error)
+        else:
+            assert_near(got, wanted, 1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("activation", INVERTIBLE)
+@pytest.mark.parametrize("norm", [None, "layer"])
+def test_going_back_changes_no_bit_of_a_training_run(activation, norm):
+    """``reversible`` against the same arithmetic with every state stored."""
+    x, _ = make_input(torch.float32)
+    curves = {}
+    for memory in ("reversible", "store_fixed", "recompute"):
+        model = make_model(memory, torch.float32, activation=activation, norm=norm, dropout=0.2)
+        with torch.no_grad():
+            for layer in model.layers:
+                layer.recurrent_weight.mul_(0.9)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        losses = []
+        for _ in range(10):
+            output, _ = model(x)
+            loss = (output - 1).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            model.clip_recurrent_weights_()
+            losses.append(loss.item())
+        curves[memory] = [*losses, *(p.detach().clone() for p in model.parameters())]
+
+    def same(one, other):
+        return all(
+            torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+            for a, b in zip(curves[one], curves[other], strict=True)
+        )
+
+    assert same("reversible", "store_fixed")
+    assert not same("reversible", "recompute")  # the control: other arithmetic, other bits
+
+
 # What is held, and what else runs a training step
 
 
-@both
+@all_chunked
 def test_nothing_hides_on_ctx(memory):
     x, _ = make_input()
     output, _ = make_model(memory, batch_first=False)(x.detach().transpose(0, 1))
@@ -444,7 +502,7 @@ def test_reversible_holds_states_hashes_and_bits():
     assert held - states - hashes <= entropy / 8 + 16 * units
 
 
-@both
+@all_chunked
 def test_save_on_cpu_and_gradient_accumulation(memory):
     model = make_model(memory)
     x, _ = make_input()
@@ -457,7 +515,7 @@ def test_save_on_cpu_and_gradient_accumulation(memory):
     assert all(torch.equal(p.grad, 2 * w) for p, w in zip(model.parameters(), wanted, strict=True))
 
 
-@both
+@all_chunked
 def test_autocast(memory):
     model, reference = (make_model(m, dtype=torch.float32) for m in (memory, "recompute"))
     for layer in (*model.layers, *reference.layers):  # bfloat16 keeps 8 bits: nothing may explode
@@ -476,7 +534,7 @@ def test_autocast(memory):
     assert not torch.equal(plain, output)  # autocast was on
 
 
-@both
+@all_chunked
 def test_a_copy_of_the_model_trains_the_same(memory):
     model = make_model(memory)
     twin = copy.deepcopy(model)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from irevrnn import tasks
 from irevrnn.config import ConfigError, TrainConfig
 from irevrnn.datasets.mnist import pixel_order
+from irevrnn.memory import STRATEGIES
 from irevrnn.peers import PeerClassifier
 from irevrnn.process import keep_freed_memory
 from irevrnn.provenance import provenance
@@ -441,6 +443,44 @@ def test_batch_statistics_over_all_steps_need_all_steps(memory):
     with pytest.raises(ConfigError, match=f"norm must be layer or none .*{memory}.*'batch'"):
         MnistConfig(memory=memory, norm="batch")
     assert MnistConfig(memory=memory, norm="layer").memory == memory
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"memory": "auto"},
+            "memory_budget must be given with memory 'auto'.*got None with 'auto'",
+        ),
+        ({"memory_budget": "1GB"}, "memory_budget must be given .*got '1GB' with 'recompute'"),
+        ({"memory": "auto", "memory_budget": "1 kilo"}, "memory_budget must be .*got '1 kilo'"),
+        (
+            {"memory": "reversible", "norm": "layer", "activation": "tanh"},
+            "activation must be one of identity, leaky_relu, relu with memory 'reversible'",
+        ),
+    ],
+)
+def test_memory_options_that_do_not_go_together(options, message):
+    with pytest.raises(ConfigError, match=message):
+        MnistConfig(**options)
+
+
+@pytest.mark.parametrize("memory", STRATEGIES)
+def test_every_strategy_trains(small, memory):
+    budget = "10MB" if memory == "auto" else None
+    config = dataclasses.replace(
+        small, memory=memory, memory_budget=budget, norm="layer", activation="leaky_relu", epochs=1
+    )
+    assert train(config, progress=False)["finished"]
+
+
+def test_a_value_out_of_range_ends_in_one_line(small, capsys):
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    words += ["--memory=reversible", "--activation=leaky_relu", "--norm=none"]
+    words += ["--lr=1e9", "--clip=1e9"]
+    assert main(["mnist", f"--out={small.out}", *words]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"^irevrnn.train: layer \d, step \d+: a value is NaN or left the range", last)
 
 
 def test_ctrl_c_on_the_command_line_says_how_to_go_on(small, capsys, after_step):

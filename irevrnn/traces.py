@@ -1,0 +1,307 @@
+"""What each strategy keeps of the way forward, and how it gets a chunk's states back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from irevrnn import fixed_scan
+from irevrnn.fixed_point import RANGE, round_weight
+from irevrnn.functional import scan
+
+Parameters = dict[str, Tensor]
+
+
+class ReversalError(RuntimeError):
+    """Going back did not meet the states of the way forward; no gradient is returned."""
+
+
+class Trace(Protocol):
+    """What a strategy keeps of the way forward, and how it gets a chunk's states back from it."""
+
+    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+        """Start the forward pass; without ``record`` there will be no backward pass."""
+
+    def start_chunk(self, offset: int) -> None:
+        """Start a chunk whose first step is ``offset``."""
+
+    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
+        """Run layer ``index`` over the chunk; returns ``out`` and ``h_n``."""
+
+    def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """``h_n`` and ``c_n`` of all layers, (L, B, H)."""
+
+    def held(self) -> list[Tensor]:
+        """All that is kept for the backward pass."""
+
+    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        """Start the backward pass from what :meth:`held` returned."""
+
+    def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
+        """(h, c) of every layer where the chunk begins, for their gradients."""
+
+    def rebuild(
+        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The chunk of layer ``index`` once more, as a function of z, ``state`` and weights."""
+
+    def check_empty(self) -> None:
+        """Raise if something is left over at the beginning of time."""
+
+
+class Checkpoint:
+    """States at the beginning of every chunk.
+
+    Args:
+        activation, coupling_activation: names of g and f.
+    """
+
+    def __init__(self, activation: str, coupling_activation: str) -> None:
+        self.options = (activation, coupling_activation)
+
+    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+        self.states = list(zip(h_0.unbind(), c_0.unbind(), strict=True))
+        self.borders: list[Tensor] = []
+        self.record = record
+
+    def start_chunk(self, offset: int) -> None:
+        if self.record:
+            self.borders.append(torch.stack([torch.stack(pair) for pair in self.states]))
+
+    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
+        out, h, c = scan(z, *self.states[index], *recurrence(p), *self.options)
+        self.states[index] = h, c
+        return out, h
+
+    def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        h, c = (torch.stack(states) for states in zip(*self.states, strict=True))
+        return h, c
+
+    def held(self) -> list[Tensor]:
+        return [torch.stack(self.borders)]
+
+    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        (self.all_borders,) = held
+
+    def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
+        border = self.all_borders[chunk]
+        return [
+            (h.detach().requires_grad_(), c.detach().requires_grad_()) for h, c in border.unbind()
+        ]
+
+    def rebuild(
+        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return scan(z, *state, *recurrence(p), *self.options)
+
+    def check_empty(self) -> None:
+        """Nothing was consumed."""
+
+
+class _FixedPoint:
+    """The fixed-point recurrence: what its two strategies share.
+
+    Args:
+        activation, coupling_activation: names of g and f.
+    """
+
+    def __init__(self, activation: str, coupling_activation: str) -> None:
+        fixed_scan.check_invertible(activation)
+        self.options = (activation, coupling_activation)
+
+    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+        self.record = record
+        self.weights = [self._weights(p, index) for index, p in enumerate(parameters)]
+        self.states = [
+            fixed_scan.States.of(h, c, w.u)
+            for h, c, w in zip(h_0.unbind(), c_0.unbind(), self.weights, strict=True)
+        ]
+
+    def _weights(self, p: Parameters, index: int) -> fixed_scan.Weights:
+        u, a, b = recurrence(p)
+        try:
+            return fixed_scan.Weights(round_weight(u), a, b, *self.options)
+        except ValueError as error:
+            raise ValueError(f"layer {index}: {error}") from None
+
+    def start_chunk(self, offset: int) -> None:
+        self.offset = offset
+
+    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
+        try:
+            result = self._run(index, z)
+        except fixed_scan.RangeError as error:
+            raise OverflowError(
+                f"layer {index}, step {self.offset + error.step}: a value is NaN or left the range "
+                f"of the fixed-point numbers, abs(x) < {RANGE:.0f}; scale the input down, use "
+                "norm='layer', or bound the recurrent weights below 1 (clip_recurrent_weights_)"
+            ) from None
+        self.states[index] = result.after
+        return result.out, result.after.values(z.dtype)[0]
+
+    def _run(self, index: int, z: Tensor) -> fixed_scan.Pass:
+        """Run layer ``index`` and keep what the strategy keeps."""
+        raise NotImplementedError
+
+    def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        pairs = [states.values(dtype) for states in self.states]
+        h, c = (torch.stack(states) for states in zip(*pairs, strict=True))
+        return h, c
+
+    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        self.dtype = parameters[0]["recurrent_weight"].dtype
+
+    def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
+        zeros = [torch.zeros_like(states.h, dtype=self.dtype) for states in self.states]
+        return [(zero.clone().requires_grad_(), zero.requires_grad_()) for zero in zeros]
+
+    def rebuild(
+        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        weights = self._weights(p, index)
+        get_back = partial(self._get_back, chunk, index, z, weights)
+        return fixed_scan.WithGradient.apply(
+            get_back, self.options, z, *state, weights.u, weights.a, weights.b
+        )
+
+    def _get_back(
+        self, chunk: int, index: int, z: Tensor, weights: fixed_scan.Weights
+    ) -> fixed_scan.Pass:
+        """The pass of layer ``index`` over the chunk."""
+        raise NotImplementedError
+
+
+class Reversible(_FixedPoint):
+    """Final states, forgotten bits, and a hash of every layer's states where chunks begin."""
+
+    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+        super().begin(h_0, c_0, parameters, record)
+        self.words: list[list[tuple[Tensor, Tensor]]] = [[] for _ in parameters]
+        self.hashes: list[Tensor] = []
+
+    def start_chunk(self, offset: int) -> None:
+        super().start_chunk(offset)
+        if self.record:
+            self.hashes.append(torch.stack([_hash(states) for states in self.states]))
+
+    def _run(self, index: int, z: Tensor) -> fixed_scan.Pass:
+        result, words, counts = fixed_scan.forward(
+            z, self.states[index], self.weights[index], record=self.record
+        )
+        if self.record:
+            self.words[index].append((words, counts))
+        return result
+
+    def held(self) -> list[Tensor]:
+        buffers: list[Tensor] = []
+        while self.words:  # a layer's parts go before those of the next are joined
+            buffers += _join_stacks(self.words.pop(0))
+        finals = [torch.stack(states) for states in zip(*self.states, strict=True)]
+        return [torch.stack(self.hashes), *finals, *buffers]
+
+    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        super().begin_backward(held, parameters)
+        self.border_hashes, h, c, s, *buffers = held
+        self.states = [fixed_scan.States(*state) for state in zip(h, c, s, strict=True)]
+        self.buffers = []
+        for words, counts in zip(buffers[::2], buffers[1::2], strict=True):
+            self.buffers.append(fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts))
+
+    def _get_back(
+        self, chunk: int, index: int, z: Tensor, weights: fixed_scan.Weights
+    ) -> fixed_scan.Pass:
+        result, self.buffers[index] = fixed_scan.inverse(
+            z, self.states[index], self.buffers[index], weights
+        )
+        self.states[index] = result.before
+        met = _hash(result.before) == self.border_hashes[chunk, index]
+        if not met or self.buffers[index].counts.min() < 0:
+            raise ReversalError(
+                f"layer {index}, chunk {chunk}: going back did not meet the states of the way "
+                "forward. Something changed in between: an input, weight or buffer, the number "
+                "of threads, autocast, or a projection that rounds differently. No gradient is "
+                "returned; memory='checkpoint' does without exact reversal"
+            )
+        return result
+
+    def check_empty(self) -> None:
+        for index, buffer in enumerate(self.buffers):
+            if buffer.counts.any():
+                raise ReversalError(
+                    f"layer {index}, chunk 0: {int(buffer.counts.sum())} words are left in the bit "
+                    "buffer at the beginning of time; no gradient is returned"
+                )
+
+
+class StoreFixed(_FixedPoint):
+    """Every state of the fixed-point recurrence, where :class:`Reversible` goes back."""
+
+    #: Tensors of one layer's pass over one chunk.
+    PER_PASS = 9
+
+    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+        super().begin(h_0, c_0, parameters, record)
+        self.passes: list[Tensor] = []
+
+    def _run(self, index: int, z: Tensor) -> fixed_scan.Pass:
+        result, _, _ = fixed_scan.forward(
+            z, self.states[index], self.weights[index], hold=self.record
+        )
+        if self.record:
+            self.passes += [*result[:3], *result.before, *result.after]
+        return result
+
+    def held(self) -> list[Tensor]:
+        return self.passes
+
+    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        super().begin_backward(held, parameters)
+        self.passes, self.layers = list(held), len(parameters)
+        self.states = [self._pass(0, index).before for index in range(self.layers)]
+
+    def _pass(self, chunk: int, index: int) -> fixed_scan.Pass:
+        first = (chunk * self.layers + index) * self.PER_PASS
+        out, p_0, c, *states = self.passes[first : first + self.PER_PASS]
+        before, after = fixed_scan.States(*states[:3]), fixed_scan.States(*states[3:])
+        return fixed_scan.Pass(out, p_0, c, before, after)
+
+    def _get_back(
+        self, chunk: int, index: int, z: Tensor, weights: fixed_scan.Weights
+    ) -> fixed_scan.Pass:
+        return self._pass(chunk, index)
+
+    def check_empty(self) -> None:
+        """Nothing was consumed."""
+
+
+#: By the value of ``memory``.
+TRACES: dict[str, Callable[[str, str], Trace]] = {
+    "checkpoint": Checkpoint,
+    "reversible": Reversible,
+    "store_fixed": StoreFixed,
+}
+
+
+def recurrence(p: Parameters) -> tuple[Tensor, Tensor, Tensor]:
+    """u, a and b among a layer's parameters."""
+    return p["recurrent_weight"], p["coupling_a"], p["coupling_b"]
+
+
+def _hash(states: fixed_scan.States) -> Tensor:
+    """A 64-bit hash: a sum weighted by odd numbers, so that any one changed bit changes it."""
+    h, c, s = (x.flatten() for x in states)
+    odd = torch.arange(h.numel(), device=h.device) * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9
+    return (h * odd + c * (odd + 2) + s * (odd + 4)).sum()
+
+
+def _join_stacks(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Join the words that chunk after chunk pushed, stack by stack."""
+    if len(parts) == 1:
+        return parts[0]
+    split = [words.split(counts.tolist()) for words, counts in parts]
+    words = torch.cat([piece for stack in zip(*split, strict=True) for piece in stack])
+    return words, torch.stack([counts for _, counts in parts]).sum(0)
