@@ -4,6 +4,9 @@ All methods of a shape are timed in one process, interleaved, forward plus backw
 how many times as long as ours a method takes. A second process does the same with an allocator that
 keeps freed memory. PyTorch as it comes gives large blocks back to the system and pays for each new
 one page by page: half the time of ``nn.LSTM``, in some processes and not in others.
+
+Then come whole stacks, a training step under each strategy (:mod:`irevrnn.stacks`), and very long
+sequences, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from irevrnn.measure import Timing, environment, held_bytes, in_fresh_process, i
 from irevrnn.process import keep_freed_memory
 from irevrnn.process import threads as use_threads
 from irevrnn.recurrences import METHODS, Problem, Recurrence, Shape, make_problem
+from irevrnn.stacks import METHODS as STACK_METHODS
+from irevrnn.stacks import StackShape, compare, measure_length
 
 SHAPES = (
     Shape(784, 32, 128, 3),
@@ -35,6 +40,11 @@ SHAPES = (
 #: What ratios are taken to, so these are always measured: the bare recurrence, and with projection.
 OURS = ("scan", "layer")
 REPETITIONS = 9
+STACKS = (StackShape(784, 32, 128, 128, 2),)
+#: Steps of a sequence of one number that goes through two layers of 64 units.
+LENGTHS = (10_000, 1_000_000)
+#: What can be run at those lengths in a few GB.
+FOR_LENGTHS = ("recompute", "checkpoint", "reversible")
 
 
 def run(
@@ -43,6 +53,8 @@ def run(
     names: Sequence[str] = tuple(METHODS),
     threads: int = 1,
     repetitions: int = REPETITIONS,
+    stacks: Iterable[StackShape] = STACKS,
+    lengths: Iterable[int] = LENGTHS,
 ) -> dict[str, Any]:
     """Measure the methods at every shape.
 
@@ -51,6 +63,8 @@ def run(
         names: keys of :data:`irevrnn.recurrences.METHODS`; ours are always measured.
         threads: threads that PyTorch and the kernels may use.
         repetitions: interleaved rounds.
+        stacks: (T, B, in, H, L) of each stack that is trained under each strategy.
+        lengths: T of the very long sequences.
 
     Returns:
         The report, ready for JSON: times in milliseconds, held memory in bytes.
@@ -70,7 +84,18 @@ def run(
             for key, keep in (("shapes", False), ("shapes_keeping_memory", True)):
                 entry = in_fresh_process(_measure, shape, chosen, repetitions, keep)
                 report[key].append(entry)
+        report["stacks"] = [_measure_stack(shape, repetitions) for shape in stacks]
+        report["lengths"] = [
+            measure_length(name, StackShape(steps, 1, 1, 64, 2))
+            for steps in lengths
+            for name in FOR_LENGTHS
+        ]
     return report
+
+
+def _measure_stack(shape: StackShape, repetitions: int) -> dict[str, Any]:
+    print(f"measuring a stack, T, B, in, H, L = {', '.join(map(str, shape))} ...", file=sys.stderr)
+    return compare(shape, repetitions=repetitions)
 
 
 def that_can_run(names: Iterable[str]) -> list[str]:
@@ -149,7 +174,49 @@ def tables(report: dict[str, Any]) -> str:
     for as_it_comes, keeping in zip(report["shapes"], report["shapes_keeping_memory"], strict=True):
         parts.append(_table(as_it_comes, report["repetitions"], "PyTorch as it comes"))
         parts.append(_table(keeping, report["repetitions"], "allocator keeps freed memory"))
+    parts += [_stack_table(entry) for entry in report["stacks"]]
+    if report["lengths"]:
+        parts.append(_lengths_table(report["lengths"]))
     return "\n\n".join(parts)
+
+
+def _stack_table(entry: dict[str, Any]) -> str:
+    rows = [("", "median ms", "quartiles", "x recompute", "quartiles", "held MB")]
+    for name, method in entry["methods"].items():
+        low, high = entry["ratio_quartiles"][name]
+        rows.append(
+            (
+                STACK_METHODS[name].label,
+                f"{method['median_ms']:.1f}",
+                f"{method['low_ms']:.1f}-{method['high_ms']:.1f}",
+                f"{entry['ratios'][name]:.2f}",
+                f"{low:.2f}-{high:.2f}",
+                f"{method['held_bytes'] / 1e6:.2f}",
+            )
+        )
+    steps, batch, features, hidden, layers = (entry[field] for field in StackShape._fields)
+    title = (
+        f"A training step of a stack, T = {steps}, B = {batch}, in = {features}, H = {hidden}, "
+        f"L = {layers}, norm='layer', last output alone (allocator keeps freed memory)"
+    )
+    return f"{title}\n{_aligned(rows)}"
+
+
+def _lengths_table(entries: Sequence[dict[str, Any]]) -> str:
+    rows = [("", "T", "us a step", "held MB", "peak MB")]
+    for entry in entries:
+        rows.append(
+            (
+                STACK_METHODS[entry["method"]].label,
+                f"{entry['steps']:,}",
+                f"{1e6 * entry['seconds'] / entry['steps']:.2f}",
+                f"{entry['held_bytes'] / 1e6:.2f}",
+                f"{entry['peak_bytes'] / 1e6:.1f}",
+            )
+        )
+    batch, features, hidden, layers = (entries[0][field] for field in StackShape._fields[1:])
+    title = f"Long sequences, B = {batch}, in = {features}, H = {hidden}, L = {layers}"
+    return f"{title}\n{_aligned(rows)}"
 
 
 def _table(entry: dict[str, Any], repetitions: int, allocator: str) -> str:
@@ -202,6 +269,18 @@ def _shape(text: str) -> Shape:
     return shape
 
 
+def _stack(text: str) -> StackShape:
+    try:
+        shape = StackShape(*map(int, text.split(",")))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not T,B,IN,H,L, such as 784,32,128,128,2"
+        ) from None
+    if min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"T, B, IN, H and L must be at least 1: {text!r}")
+    return shape
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
@@ -219,6 +298,15 @@ def _parser() -> argparse.ArgumentParser:
         "--shapes", nargs="+", type=_shape, default=SHAPES, metavar="T,B,H,R",
         help="steps, batch, hidden units and couplings of each problem (default: "
         f"{' '.join(','.join(map(str, shape)) for shape in SHAPES)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stacks", nargs="*", type=_stack, default=STACKS, metavar="T,B,IN,H,L",
+        help="steps, batch, features, hidden units and layers of each stack that is trained under "
+        f"each strategy (default: {' '.join(','.join(map(str, shape)) for shape in STACKS)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lengths", nargs="*", type=_count, default=LENGTHS, metavar="T",
+        help=f"steps of very long sequences (default: {' '.join(map(str, LENGTHS))})",
     )  # fmt: skip
     parser.add_argument(
         "--threads", type=_count, default=1, help="threads for PyTorch and the kernels (default: 1)"
@@ -247,6 +335,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names=options.peers,
         threads=options.threads,
         repetitions=options.repetitions,
+        stacks=options.stacks,
+        lengths=options.lengths,
     )
     print(tables(report))
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -138,11 +138,15 @@ def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int
     Returns:
         Bytes, as the operating system sees them, above what was resident before the computation.
     """
-    return in_fresh_process(_growth_of_peak, prepare, *args)
+    return in_fresh_process(_peak_memory, prepare, *args)
 
 
-def _growth_of_peak(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
-    compute = prepare(*args)
+def _peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
+    return growth_of_peak(prepare(*args))
+
+
+def growth_of_peak(compute: Callable[[], object]) -> int:
+    """Bytes by which a computation raises the peak of this process, which should be a fresh one."""
     gc.collect()
     _return_freed_memory()
     _reset_peak()

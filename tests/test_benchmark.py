@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from irevrnn import benchmark, reference
+from irevrnn import benchmark, reference, stacks
 from irevrnn.csrc.compiler import BuildError
 from irevrnn.memory import SEGMENT
 from irevrnn.recurrences import METHODS, Shape, make_problem, prepare_step
@@ -84,11 +84,13 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
     peers = [name for name in METHODS if name != "compiled_chunks"]
     benchmark.main(
         ["--shapes", "40,2,8,3", "33,1,4,0", "--repetitions", "3", "--output", str(output),
+         "--stacks", "50,2,3,8,2", "--lengths", "300",
          "--peers", *(name for name in peers if name not in benchmark.OURS)]
     )  # fmt: skip
     report = json.loads(output.read_text())
     assert report.keys() == {
         "environment", "backend", "threads", "repetitions", "shapes", "shapes_keeping_memory",
+        "stacks", "lengths",
     }  # fmt: skip
     assert (report["threads"], report["repetitions"]) == (1, 3)
     assert report["environment"]["threads"] == 1
@@ -108,7 +110,15 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
         assert entry["ratios"]["lstm_to_layer"] == pytest.approx(median["lstm"] / median["layer"])
     assert entries[0]["methods"]["scan"]["held_bytes"] == (math.ceil(40 / SEGMENT) - 1) * 2 * 8 * 4
 
+    (stack,) = report["stacks"]
+    assert stack["methods"].keys() == stacks.METHODS.keys()
+    assert stack["ratios"]["recompute"] == 1
+    assert [(row["method"], row["steps"]) for row in report["lengths"]] == [
+        (name, 300) for name in benchmark.FOR_LENGTHS
+    ]
+
     printed = capsys.readouterr().out
+    assert "T = 50, B = 2, in = 3, H = 8, L = 2" in printed
     assert "T = 40, B = 2, H = 8, R = 3" in printed
     for name in peers:
         assert METHODS[name].label in printed
@@ -116,13 +126,15 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
 
 
 def test_ours_are_measured_whatever_the_peers():
-    report = benchmark.run([SHAPE], names=["gru"], repetitions=1)
+    report = benchmark.run([SHAPE], names=["gru"], repetitions=1, stacks=[], lengths=[])
     assert list(report["shapes"][0]["methods"]) == ["scan", "layer", "gru"]
 
 
 def test_threads_are_set_for_the_measurement_alone():
     before = torch.get_num_threads()
-    report = benchmark.run([SHAPE], names=[], threads=before + 1, repetitions=1)
+    report = benchmark.run(
+        [SHAPE], names=[], threads=before + 1, repetitions=1, stacks=[], lengths=[]
+    )
     assert report["threads"] == report["environment"]["threads"] == before + 1
     assert torch.get_num_threads() == before
 
@@ -142,6 +154,9 @@ def test_without_a_compiler_the_compiled_peer_is_left_out(monkeypatch, capsys):
         (["--shapes", "784,32,128"], "'784,32,128' is not T,B,H,R"),
         (["--shapes", "0,1,1,1"], "at least 1"),
         (["--shapes", "a,b,c,d"], "is not T,B,H,R"),
+        (["--stacks", "784,32,128"], "'784,32,128' is not T,B,IN,H,L"),
+        (["--stacks", "1,1,0,1,1"], "at least 1"),
+        (["--lengths", "0"], "at least 1"),
         (["--repetitions", "0"], "at least 1"),
         (["--threads", "-1"], "at least 1"),
         (["--peers", "elman"], "invalid choice"),
