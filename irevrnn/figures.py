@@ -493,3 +493,118 @@ def speed(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.set(xlabel="forward plus backward, ms", title=title)
         axes.set_xlim(right=1.55 * high.max())
     return figure
+
+
+# --- notebook 04: whole stacks ------------------------------------------------------------------
+
+
+def entropy(
+    forgetting: Sequence[float],
+    bits: Mapping[str, Sequence[float]],
+    bounds: Mapping[str, Sequence[float]],
+) -> Figure:
+    """Bits on the bit stacks per unit and step, against the entropy that is forgotten.
+
+    Args:
+        forgetting: 1 - abs(u).
+        bits: for each activation, bits counted at each u.
+        bounds: for the same activations, the entropy at each u.
+    """
+    figure, axes = plt.subplots()
+    for label, counted in bits.items():
+        axes.plot(forgetting, counted, linestyle="", fillstyle="none", label=label)
+    for bound in bounds.values():
+        [line] = axes.plot(forgetting, bound, "-", color=GREY, marker="", zorder=0)
+    line.set_label("entropy")
+    axes.set(xscale="log", yscale="log")
+    axes.set(xlabel="forgetting, $1 - |u|$", ylabel="bits per unit and step")
+    axes.grid(True)
+    axes.legend()
+    return figure
+
+
+def lengths(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Figure:
+    """Held bytes, peak memory and time per step of whole stacks, against the length.
+
+    Args:
+        rows: with ``method``, ``steps``, ``held_bytes``, ``peak_bytes`` and ``seconds``.
+        labels: names of the methods, in the order of drawing.
+    """
+    figure, panels = plt.subplots(3, 1, figsize=(COLUMN, 6.2), sharex=True)
+    for name in labels:
+        mine = [row for row in rows if row["method"] == name]
+        steps = [row["steps"] for row in mine]
+        for axes, values in zip(
+            panels,
+            (
+                [row["held_bytes"] / 1e6 for row in mine],
+                [row["peak_bytes"] / 1e6 for row in mine],
+                [1e6 * row["seconds"] / row["steps"] for row in mine],
+            ),
+            strict=True,
+        ):
+            axes.plot(steps, values, fillstyle="none")
+    for axes, label in zip(
+        panels, ("held, MB", "growth of the peak, MB", "time per step, µs"), strict=True
+    ):
+        axes.set(xscale="log", yscale="log", ylabel=label)
+        axes.grid(True)
+    panels[-1].set_xlabel("steps, $T$")
+    figure.legend(panels[0].get_lines(), labels.values(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def crossover(
+    steps: Sequence[int],
+    lines: Mapping[str, Sequence[float]],
+    measured: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+) -> Figure:
+    """Bits held per unit and step against the length: where checkpoints or reversal hold less.
+
+    Args:
+        steps: T.
+        lines: for each strategy, bits by its formula at each T; the first is checkpoints.
+        measured: for each strategy, T and bits that were measured.
+    """
+    figure, axes = plt.subplots(figsize=(COLUMN, 3.2))
+    shades = [COLOURS[1], *plt.get_cmap("viridis")(np.linspace(0, 0.85, len(lines) - 1))]
+    for (label, values), colour in zip(lines.items(), shades, strict=True):
+        axes.plot(steps, values, marker="", color=colour, label=label)
+    for (label, (at, values)), marker in zip(measured.items(), _MARKERS, strict=False):
+        axes.plot(
+            at, values, color="black", linestyle="", marker=marker, fillstyle="none", label=label
+        )
+    axes.set(
+        xscale="log", yscale="log", xlabel="steps, $T$", ylabel="bits held per unit and step"
+    )  # fmt: skip
+    axes.grid(True)
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
+    """Training curves of one model, and how far they are from the first.
+
+    Args:
+        losses: for each strategy, the loss of every step; the first is the one compared with.
+    """
+    figure, (axes, apart) = plt.subplots(2, 1, figsize=(COLUMN, 3.6), sharex=True)
+    (reference, stored), *_ = losses.items()
+    every = max(1, len(stored) // 12)
+    for place, (label, values) in enumerate(losses.items()):
+        offset = place * every // len(losses)  # curves may lie on each other
+        [line] = axes.plot(values, label=label, markevery=(offset, every))
+        if label == reference:
+            continue
+        difference = np.abs(np.subtract(values, stored))
+        note = label if difference.any() else f"{label}: 0 in every step"
+        look = {"color": line.get_color(), "linestyle": line.get_linestyle()}
+        apart.plot(difference, label=note, marker=line.get_marker(), markevery=every, **look)
+    apart.set_yscale("symlog", linthresh=1e-8)
+    apart.set_ylim(bottom=-5e-9)
+    axes.set(yscale="log", ylabel="loss")
+    apart.set(xlabel="optimizer step", ylabel=f"distance from\n{reference}")
+    for panel in (axes, apart):
+        panel.grid(True)
+        panel.legend()
+    return figure

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
-from irevrnn import IRevRNN, ReversalError
+from irevrnn import IRevRNN, ReversalError, fixed_scan
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
 from irevrnn.chunked import chunk_length
 from irevrnn.fixed_point import INVERTIBLE, round_weight, to_fixed, to_value
@@ -400,6 +400,68 @@ def test_an_exception_in_backward_leaves_nothing_behind(memory):
         outcome(model, model, x), outcome(clean, clean, x), strict=True
     ):  # fmt: skip
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture
+def four_layers(monkeypatch):
+    """4 layers over 10,000 steps, u in [0.5, 1] and at both signs of 1, states other than 0.
+
+    A model, its arguments, and the passes that it made: forward, and back.
+    """
+    monkeypatch.setattr("irevrnn.rnn.chunk_length", lambda *_: 3000)
+    model = make_model(dtype=torch.float32, layers=4)
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.recurrent_weight.uniform_(0.5, 1)
+            layer.recurrent_weight[:2] = torch.tensor([1.0, -1.0])
+    drawn = torch.Generator().manual_seed(2)
+    x = torch.randn(2, 10_000, 3, generator=drawn)
+    hidden = tuple(torch.randn(4, 2, 7, generator=drawn) for _ in range(2))
+    forward, inverse, there, back = fixed_scan.forward, fixed_scan.inverse, [], []
+
+    def watched_forward(z, states, weights, record):
+        result, words, counts = forward(z, states, weights, record=record, hold=True)
+        there.append(result)
+        return result, words, counts
+
+    def watched_inverse(*arguments):
+        result, buffer = inverse(*arguments)
+        back.append(result)
+        return result, buffer
+
+    monkeypatch.setattr(fixed_scan, "forward", watched_forward)
+    monkeypatch.setattr(fixed_scan, "inverse", watched_inverse)
+    return model, (x, hidden), there, back
+
+
+def flat(states):
+    """The tensors of a pass: outputs, decayed outputs, cell states, states at both ends."""
+    return [*states[:3], *states.before, *states.after]
+
+
+def test_four_layers_of_ten_thousand_steps_are_met_again(four_layers):
+    model, arguments, there, back = four_layers
+    loss_of(*model(*arguments)).backward()  # which checks that the buffers end empty
+    assert len(there) == len(back) == 4 * 4
+    chunks = [there[start : start + 4] for start in range(0, 16, 4)]
+    for one, other in zip([p for chunk in reversed(chunks) for p in chunk], back, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(flat(one), flat(other), strict=True))
+
+
+def test_control_four_layers_with_one_bit_flipped(four_layers):
+    model, arguments, _, _ = four_layers
+
+    def flip(tensor):
+        if tensor.dtype != torch.int16:
+            return tensor
+        changed = tensor.clone()
+        changed[len(changed) // 2] ^= 1 << 5
+        return changed
+
+    with saved_tensors_hooks(lambda tensor: tensor, flip):
+        loss = loss_of(*model(*arguments))
+    with pytest.raises(ReversalError, match=r"layer \d, chunk \d"):
+        loss.backward()
 
 
 def test_another_number_of_threads_is_harmless_or_detected(monkeypatch):
