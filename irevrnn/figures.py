@@ -566,7 +566,7 @@ def crossover(
         lines: for each strategy, bits by its formula at each T; the first is checkpoints.
         measured: for each strategy, T and bits that were measured.
     """
-    figure, axes = plt.subplots(figsize=(COLUMN, 3.2))
+    figure, axes = plt.subplots(figsize=(COLUMN, 3.8))
     shades = [COLOURS[1], *plt.get_cmap("viridis")(np.linspace(0, 0.85, len(lines) - 1))]
     for (label, values), colour in zip(lines.items(), shades, strict=True):
         axes.plot(steps, values, marker="", color=colour, label=label)
@@ -602,7 +602,7 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
         apart.plot(difference, label=note, marker=line.get_marker(), markevery=every, **look)
     apart.set_yscale("symlog", linthresh=1e-8)
     apart.set_ylim(bottom=-5e-9)
-    axes.set(yscale="log", ylabel="loss")
+    axes.set_ylabel("loss")
     apart.set(xlabel="optimizer step", ylabel=f"distance from\n{reference}")
     for panel in (axes, apart):
         panel.grid(True)

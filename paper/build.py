@@ -41,6 +41,10 @@ FIGURES = {
     "mistakes": "mnist",
     "held_bytes": "memory",
     "peak_memory": "memory",
+    "entropy": "memory",
+    "lengths": "memory",
+    "crossover": "memory",
+    "same_training": "memory",
 }
 #: Seconds by which a figure may be older than its result: a notebook draws as it goes, and writes
 #: its result at the end.

@@ -44,6 +44,9 @@ METHODS = (
     "scan", "scan_store", "layer", "lstm", "gru", "autograd", "compiled_chunks", "checkpoint",
     "checkpoint_reentrant", "indrnn",
 )  # fmt: skip
+STACKS = (
+    "recompute", "store", "checkpoint", "reversible", "store_fixed", "lstm", "gru", "autograd"
+)  # fmt: skip
 
 
 def accuracy(steps):
@@ -101,6 +104,13 @@ RESULTS = {
              "bytes": 1000 * steps}
             for name in METHODS for steps in (100, 784)
         ],
+        "bits": [{"activation": "identity", "forgetting": 0.1, "bits": 0.15, "entropy": 0.152}],
+        "lengths": [
+            {"method": name, "steps": steps, "batch": 1, "features": 1, "hidden": 64, "layers": 2,
+             "held_bytes": steps, "peak_bytes": 3 * steps, "seconds": 4e-6 * steps}
+            for name in STACKS for steps in (100, 1000)
+        ],
+        "training": {"store_fixed": [1.4, 1.3], "reversible": [1.4, 1.3], "recompute": [1.4, 1.3]},
         "peak": [
             {"method": name, "steps": 784, "batch": 32, "hidden": 128, "couplings": 3,
              "bytes": 10**8}
@@ -114,6 +124,11 @@ RESULTS = {
         "repetitions": 9,
         "shapes": [benchmarked(784, 32, 128), benchmarked(20, 128, 512)],
         "shapes_keeping_memory": [benchmarked(784, 32, 128), benchmarked(20, 128, 512)],
+        "stacks": [
+            {"steps": 784, "batch": 32, "features": 128, "hidden": 128, "layers": 2,
+             "methods": {name: {"median_ms": 80.0, "held_bytes": 4096} for name in STACKS},
+             "ratios": dict.fromkeys(STACKS, 1.5)}
+        ],
     },
 }  # fmt: skip
 
