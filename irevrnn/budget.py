@@ -279,11 +279,10 @@ def _reversible(model: IRevRNN, task: Task, chunks: int) -> int:
 
 
 def _store_fixed(model: IRevRNN, task: Task, chunks: int) -> int:
-    """Outputs, decayed values and states of every pass (:class:`irevrnn.traces.StoreFixed`)."""
+    """Outputs, values of f and states of every pass (:class:`irevrnn.traces.StoreFixed`)."""
     row, units = _row(model, task), task.batch * model.hidden_size
-    cell_states = math.ceil(task.steps / SEGMENT) - chunks  # chunks are whole segments
-    states = 3 * (chunks + 1)
-    return model.num_layers * (task.steps * (row + 8 * units) + (cell_states + states) * 8 * units)
+    rows = task.steps * (1 + 2 * model.num_couplings)
+    return model.num_layers * (rows * row + 3 * (chunks + 1) * 8 * units)
 
 
 _HELD: dict[str, Callable[[IRevRNN, Task, int], int]] = {
@@ -298,6 +297,6 @@ def _rebuilt_chunk(model: IRevRNN, task: Task, strategy: str, chunk: int) -> int
     inner = Task(chunk, task.batch, copied=True, return_sequence=False)
     row = _row(model, task)
     total = _graph(model, inner, chunk, "recompute") + GRADIENTS * chunk * row
-    if strategy != "checkpoint":  # what decayed, in 64 bits, and z for the inverse
-        total += model.num_layers * chunk * (8 * task.batch * model.hidden_size)
+    if strategy != "checkpoint":  # f(p) and f(c) of every coupling
+        total += model.num_layers * chunk * 2 * model.num_couplings * row
     return total

@@ -15,7 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from irevrnn.backend import choose_backend
 from irevrnn.fixed_point import INVERTIBLE, empty_state, to_fixed, to_value
-from irevrnn.memory import SEGMENT
+
+#: The interval of ``scan_backward`` that says all values of f are held.
+_ALL_HELD = 0
 
 
 class States(NamedTuple):
@@ -53,14 +55,12 @@ class Pass(NamedTuple):
 
     Attributes:
         out: (T, B, H), h of every step.
-        p_0: (T, B, H) int64, what u * h became.
-        held: c before steps 16, 32, ..., int64.
+        values: (T, 2R, B, H), f(p) and f(c) of every coupling, which ``store`` holds too.
         before, after: the states at both ends.
     """
 
     out: Tensor
-    p_0: Tensor
-    held: Tensor
+    values: Tensor
     before: States
     after: States
 
@@ -87,7 +87,7 @@ class Weights(NamedTuple):
     coupling_activation: str
 
     def _arguments(self) -> tuple[Any, ...]:
-        return self.u, self.a, self.b, self.activation, self.coupling_activation, SEGMENT
+        return self.u, self.a, self.b, self.activation, self.coupling_activation
 
 
 def check_invertible(activation: str) -> None:
@@ -123,28 +123,28 @@ def forward(
         hold: whether to return what the gradient needs.
 
     Returns:
-        The pass (``p_0`` and ``held`` empty without ``hold``), and the words and counts that were
-        pushed, empty without ``record``.
+        The pass (``values`` empty without ``hold``), and the words and counts that were pushed,
+        empty without ``record``.
 
     Raises:
         RangeError: a value left the range.
     """
     vectorize = _vectorize(z)
-    out, h, c, s, words, counts, p_0, held, bad_step = torch.ops.irevrnn.fixed_scan(
+    out, h, c, s, words, counts, values, bad_step = torch.ops.irevrnn.fixed_scan(
         z, *states, *weights._arguments(), record, hold, vectorize
     )
     if (step := bad_step.item()) >= 0:
         raise RangeError(int(step))
-    return Pass(out, p_0, held, states, States(h, c, s)), words, counts
+    return Pass(out, values, states, States(h, c, s)), words, counts
 
 
 def inverse(z: Tensor, states: States, buffer: Buffer, weights: Weights) -> tuple[Pass, Buffer]:
     """Run the recurrence back from ``states`` at the end; returns the pass and what is left."""
     vectorize = _vectorize(z)
-    out, h, c, s, counts, p_0, held = torch.ops.irevrnn.fixed_unscan(
+    out, h, c, s, counts, values = torch.ops.irevrnn.fixed_unscan(
         z, *states, *buffer, *weights._arguments(), vectorize
     )
-    return Pass(out, p_0, held, States(h, c, s), states), buffer._replace(counts=counts)
+    return Pass(out, values, States(h, c, s), states), buffer._replace(counts=counts)
 
 
 class WithGradient(torch.autograd.Function):
@@ -166,10 +166,8 @@ class WithGradient(torch.autograd.Function):
     ) -> Any:
         z, _, _, u, a, b = inputs
         result = run()
-        before_h, _ = result.before.values(z.dtype)
-        ctx.save_for_backward(
-            result.out, result.p_0, result.held, before_h, result.before.c, u, a, b
-        )
+        before = result.before.values(z.dtype)
+        ctx.save_for_backward(result.out, result.values, *before, u, a, b)
         ctx.set_materialize_grads(False)
         ctx.options = options
         return (result.out, *result.after.values(z.dtype))
@@ -178,7 +176,7 @@ class WithGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         saved = ctx.saved_tensors
-        results = torch.ops.irevrnn.fixed_backward(
-            *gradients, *saved, *ctx.options, SEGMENT, _vectorize(saved[0])
+        results = torch.ops.irevrnn.scan_backward(
+            *gradients, *saved, *ctx.options, _ALL_HELD, _vectorize(saved[0])
         )
         return None, None, *results

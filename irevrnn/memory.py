@@ -24,8 +24,8 @@ nor any layer's output:
   step, and ``relu``, which costs the whole of what it discards, some 48 bits for each step where
   it is 0.
 
-- ``store_fixed``: the arithmetic of ``reversible`` with every state stored, some 12 bytes and more
-  for each unit and step. Its gradient is that of ``reversible`` to the last bit. It is there to
+- ``store_fixed``: the arithmetic of ``reversible`` with every value stored, 2R + 1 numbers for
+  each unit and step. Its gradient is that of ``reversible`` to the last bit. It is there to
   show this: nothing else speaks for it.
 
 These take ``norm="batch"`` in evaluation alone, and have no second derivative.

@@ -241,7 +241,7 @@ class StoreFixed(_FixedPoint):
     """Every state of the fixed-point recurrence, where :class:`Reversible` goes back."""
 
     #: Tensors of one layer's pass over one chunk.
-    PER_PASS = 9
+    PER_PASS = 8
 
     def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
         super().begin(h_0, c_0, parameters, record)
@@ -252,7 +252,7 @@ class StoreFixed(_FixedPoint):
             z, self.states[index], self.weights[index], hold=self.record
         )
         if self.record:
-            self.passes += [*result[:3], *result.before, *result.after]
+            self.passes += [*result[:2], *result.before, *result.after]
         return result
 
     def held(self) -> list[Tensor]:
@@ -265,9 +265,9 @@ class StoreFixed(_FixedPoint):
 
     def _pass(self, chunk: int, index: int) -> fixed_scan.Pass:
         first = (chunk * self.layers + index) * self.PER_PASS
-        out, p_0, c, *states = self.passes[first : first + self.PER_PASS]
+        out, values, *states = self.passes[first : first + self.PER_PASS]
         before, after = fixed_scan.States(*states[:3]), fixed_scan.States(*states[3:])
-        return fixed_scan.Pass(out, p_0, c, before, after)
+        return fixed_scan.Pass(out, values, before, after)
 
     def _get_back(
         self, chunk: int, index: int, z: Tensor, weights: fixed_scan.Weights

@@ -98,7 +98,7 @@ def test_the_peak_is_near_the_estimate(strategy):
 
 
 def test_auto_takes_the_fastest_strategy_that_fits(caplog):
-    x = torch.randn(2, 5000, 5)
+    x = torch.randn(2, 10_000, 5)
     options = {"hidden": 64, "num_layers": 2, "activation": "identity", "norm": "layer"}
     model = make_model("auto", memory_budget="1GB", **options)
     with torch.no_grad():

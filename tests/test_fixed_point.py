@@ -8,7 +8,6 @@ import torch
 from irevrnn import fixed_point
 from irevrnn.fixed_point import BitStack, round_weight, to_fixed, to_value
 from irevrnn.fixed_scan import Buffer, States, Weights
-from irevrnn.memory import SEGMENT
 
 pytestmark = pytest.mark.usefixtures("kernels")
 KERNELS = {
@@ -40,24 +39,21 @@ def make_case(steps, batch, hidden, couplings, dtype, activation="leaky_relu", f
 
 
 def forward(z, states, weights, vectorize):
-    """(out, h_n, c_n, s_n, words, counts, p_0, held, bad_step)."""
-    return torch.ops.irevrnn.fixed_scan(z, *states, *weights, SEGMENT, True, True, vectorize)
+    """(out, h_n, c_n, s_n, words, counts, values, bad_step)."""
+    return torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, True, vectorize)
 
 
 def back(z, result, weights, vectorize, words=None):
-    """(out, h_0, c_0, s_0, counts_left, p_0, held)."""
+    """(out, h_0, c_0, s_0, counts_left, values)."""
     _, h, c, s, kept, counts, *_ = result
     buffer = Buffer(kept if words is None else words, counts.cumsum(0) - counts, counts)
-    return torch.ops.irevrnn.fixed_unscan(z, h, c, s, *buffer, *weights, SEGMENT, vectorize)
+    return torch.ops.irevrnn.fixed_unscan(z, h, c, s, *buffer, *weights, vectorize)
 
 
 def is_undone(states, result, undone):
     """Whether the way back met every state of the way forward and emptied every buffer."""
-    out, _, _, _, _, _, p_0, held, _ = result
-    back_out, h, c, s, left, back_p_0, back_held = undone
-    pairs = [
-        (out, back_out), (p_0, back_p_0), (held, back_held), *zip(states, (h, c, s), strict=True)
-    ]  # fmt: skip
+    back_out, h, c, s, left, values = undone
+    pairs = [(result[0], back_out), (result[6], values), *zip(states, (h, c, s), strict=True)]
     return all(torch.equal(x, y) for x, y in pairs) and not left.any()
 
 
@@ -69,7 +65,7 @@ def test_kernels_equal_the_oracle(kernel, shape, activation):
     dtype, vectorize = KERNELS[kernel]
     f = "tanh" if dtype == torch.float64 else "leaky_relu"
     z, states, weights = make_case(*shape, dtype, activation, f)
-    out, h_n, c_n, s_n, _, counts, _, _, bad_step = forward(z, states, weights, vectorize)
+    out, h_n, c_n, s_n, _, counts, _, bad_step = forward(z, states, weights, vectorize)
     h, c, s = states
     stack = BitStack(weights.u, shape[1])
     for z_t, out_t in zip(z, out, strict=True):
@@ -124,8 +120,8 @@ def test_control_a_flipped_bit_is_noticed(kernel, activation):
 def test_vector_and_scalar_kernels_give_the_same_bits(shape, activation):
     z, states, weights = make_case(*shape, torch.float32, activation)
     vector, scalar = (forward(z, states, weights, vectorize) for vectorize in (True, False))
-    out, h, c, s, words, counts, p_0, held, _ = map(torch.equal, vector, scalar)
-    assert out and h and c and s and p_0 and held
+    out, h, c, s, _, _, values, _ = map(torch.equal, vector, scalar)
+    assert out and h and c and s and values
     assert vector[5].sum() == scalar[5].sum()  # each kernel cuts the lanes its own way
 
 
@@ -170,7 +166,7 @@ def test_the_first_step_out_of_range_is_reported(kernel, value):
     z, states, weights = make_case(40, 2, 33, 2, dtype)
     z[17, 1, 30] = value
     z[23, 0, 2] = value
-    assert forward(z, states, weights, vectorize)[8] == 17
+    assert forward(z, states, weights, vectorize)[7] == 17
 
 
 @kernels_of_all_kinds
@@ -183,7 +179,26 @@ def test_wild_weights_do_not_wrap_around(kernel, value, couplings):
     states.c.fill_(2**36)
     weights.b[:, 3] = value
     weights.a[:] = 0
-    assert forward(z, states, weights, vectorize)[8] == 0
+    assert forward(z, states, weights, vectorize)[7] == 0
+
+
+@kernels_of_all_kinds
+@pytest.mark.parametrize("case", ["p and z", "c twice", "h_0", "c_0"])
+def test_what_left_the_range_is_not_brought_back(kernel, case):
+    """Two numbers out of range that add up to one within, and a NaN for an initial state."""
+    dtype, vectorize = KERNELS[kernel]
+    z, states, weights = make_case(3, 1, 5, 2, dtype, u=1e-4)
+    weights.a[:], weights.b[:] = 0, 0
+    states.h.fill_(2**55)
+    states.c.fill_(2**50)
+    if case == "p and z":
+        weights.b[0, 3], z[0, 0, 3] = 2.0**28, -math.inf
+    elif case == "c twice":
+        weights.a[:, 3] = torch.tensor([2.0**28, -(2.0**28)])
+    else:
+        state = states.h if case == "h_0" else states.c
+        state[0, 3] = to_fixed(torch.tensor(math.nan))
+    assert forward(z, states, weights, vectorize)[7] == 0
 
 
 def test_weights_are_rounded_with_a_gradient_of_one():

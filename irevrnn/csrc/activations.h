@@ -49,8 +49,7 @@ IREVRNN_INLINE Reduced<V> reduce(V y) {
 template <class V>
 IREVRNN_INLINE V tanh_single(V x) {
   const V limit = broadcast<V>(9.2f);  // tanh is 1 in float from 9.02 on
-  V magnitude = absolute(x);
-  magnitude = limit < magnitude ? limit : magnitude;  // in this order, a NaN stays a NaN
+  const V magnitude = smaller(limit, absolute(x));  // in this order, a NaN stays a NaN
   const Reduced<V> y = reduce(magnitude + magnitude);
   const V e = fma(y.power, exp_minus_one(y.r), y.power - broadcast<V>(1.0f));
   return copy_sign(e / (e + broadcast<V>(2.0f)), x);
@@ -60,9 +59,7 @@ IREVRNN_INLINE V tanh_single(V x) {
 template <class V>
 IREVRNN_INLINE V sigmoid_single(V x) {
   const V limit = broadcast<V>(87.0f), negative_limit = broadcast<V>(-87.0f);
-  V magnitude = limit < x ? limit : x;
-  magnitude = magnitude < negative_limit ? negative_limit : magnitude;
-  const Reduced<V> y = reduce(-magnitude);
+  const Reduced<V> y = reduce(-larger(negative_limit, smaller(limit, x)));
   // exp magnifies an error of its argument: here the second part of ln(2) counts.
   const V r = fma(y.n, broadcast<V>(1.904654323e-09f), y.r);
   const V one = broadcast<V>(1.0f);

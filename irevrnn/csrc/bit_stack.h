@@ -7,8 +7,6 @@
 // no flag is kept.
 #pragma once
 
-#include <vector>
-
 #include "fixed_point.h"
 
 namespace irevrnn {
@@ -23,75 +21,59 @@ struct Decay {
   L negative;          // -1 where the recurrent weight is negative, else 0
 };
 
-// floor(x / n) and x mod n for |x| < 2^52: one multiplication, right but for the last place.
+// floor(x / n) and x mod n for 0 <= x < 2^52. The product is never a whole number too large: it is at most
+// x / n * (1 + 2^-53)^2, its own rounding and that of 1 / n, which adds less than the 1 / n that is between
+// x / n and the next whole number. It may be one too small, where n divides x.
 template <class L>
 IREVRNN_INLINE L divide(L x, const Decay<L>& d, L& remainder) {
-  L q = to_long(to_double(x) * d.inverse);
-  L r = x - q * d.n;
-  const auto below = r < 0;
-  q = below ? q - 1 : q;
-  r = below ? r + d.n : r;
-  const auto above = r >= d.n;
-  q = above ? q + 1 : q;
-  remainder = above ? r - d.n : r;
-  return q;
+  const L q = to_long(to_double(x) * d.inverse);
+  const L r = x - q * d.n;
+  const auto right = less(r, d.n);
+  remainder = choose(right, r, r - d.n);
+  return choose(right, q, q + 1);
 }
 
-// The words of one stream of lanes.
-class Words {
- public:
-  void start(const uint16_t* words, int64_t count) { words_.assign(words, words + count); }
-  void clear() { words_.clear(); }
-  const std::vector<uint16_t>& all() const { return words_; }
-  bool ran_dry() const { return ran_dry_; }
-
-  IREVRNN_INLINE void push(bool which, int64_t word) {
-    if (which) words_.push_back(static_cast<uint16_t>(word));
-  }
-  IREVRNN_INLINE int64_t pop(bool which) {
-    if (!which) return 0;
-    if (words_.empty()) {
-      ran_dry_ = true;  // the buffer was tampered with; the caller's checks say where
-      return 0;
-    }
-    const uint16_t word = words_.back();
-    words_.pop_back();
-    return word;
-  }
-#if !defined(__CUDACC__)
-  IREVRNN_INLINE void push(Half which, Half word) {
-    unsigned bits = bits_of(which);
-    if (__builtin_expect(bits == 0, 1)) return;
-    int64_t lanes[half_lanes];
-    memcpy(lanes, &word, sizeof word);
-    for (; bits != 0; bits &= bits - 1) push(true, lanes[__builtin_ctz(bits)]);
-  }
-  IREVRNN_INLINE Half pop(Half which) {
-    unsigned bits = bits_of(which);
-    Half word{};
-    if (__builtin_expect(bits == 0, 1)) return word;
-    int64_t lanes[half_lanes] = {};
-    while (bits != 0) {  // last lane first, the reverse of push
-      const int lane = 31 - __builtin_clz(bits);
-      lanes[lane] = pop(true);
-      bits ^= 1u << lane;
-    }
-    memcpy(&word, lanes, sizeof word);
-    return word;
-  }
-#endif
-
- private:
-  std::vector<uint16_t> words_;
-  bool ran_dry_ = false;
-};
-
-// The same for |x| < 2^60, which a double does not hold exactly: the first quotient is some hundreds off,
-// and what it leaves over is divided once more.
+// The same for |x| < 2^60, which a double does not hold exactly: the first quotient is less than 2^9 off.
+// Lowered by 2^10 it leaves something positive over, which is divided once more.
 template <class L>
 IREVRNN_INLINE L divide_large(L x, const Decay<L>& d, L& remainder) {
-  const L rough = to_long(to_double(x) * d.inverse);
+  const L rough = to_long(to_double(x) * d.inverse) - 1024;
   return rough + divide(x - rough * d.n, d, remainder);
+}
+
+// The top of a stack of words, with room for all that is pushed and words or zeros for all that is popped
+// (word_stack.h): nothing here looks where it ends, nor branches on whether there is a word to move. How
+// often there is one depends on the data, and the branches that were mispredicted took half the time.
+struct Words {
+  uint16_t* top;
+
+  IREVRNN_INLINE void push(bool which, int64_t word) {
+    *top = static_cast<uint16_t>(word);
+    top += which;
+  }
+  IREVRNN_INLINE int64_t pop(bool which) {
+    top -= which;
+    return which ? *top : 0;
+  }
+#if !defined(__CUDACC__)
+  IREVRNN_INLINE void push(Lanes which, Half word) {
+    const unsigned chosen = bits_of(which);
+    store_chosen(top, chosen, word);
+    top += __builtin_popcount(chosen);
+  }
+  // The last lane's word was pushed last.
+  IREVRNN_INLINE Half pop(Lanes which) {
+    const unsigned chosen = bits_of(which);
+    top -= __builtin_popcount(chosen);
+    return load_chosen(top, chosen);
+  }
+#endif
+};
+
+// The words that a step of a lane pushes at most: one for the decay and for a leak, and for relu a number
+// of 63 bits in groups of 15.
+constexpr int most_words(Activation g) {
+  return 1 + (g == Activation::relu ? 5 : g == Activation::leaky_relu ? 1 : 0);
 }
 
 // A fresh state, which holds no information.
@@ -104,9 +86,9 @@ template <class L>
 IREVRNN_INLINE L forget(L h, L& s, const Decay<L>& d, Words& words) {
   L digit;
   const L q = divide((s << decay_bits) | (h & (decay_one - 1)), d, digit);
-  const auto full = q >= (d.n << (state_bits + 16));
+  const auto full = less((d.n << (state_bits + 16)) - 1, q);
   words.push(full, q);
-  s = full ? q >> 16 : q;
+  s = choose(full, q >> 16, q);
   const L p = (h >> decay_bits) * d.n + digit;
   return (p ^ d.negative) - d.negative;
 }
@@ -114,9 +96,9 @@ IREVRNN_INLINE L forget(L h, L& s, const Decay<L>& d, Words& words) {
 template <class L>
 IREVRNN_INLINE L recall(L p, L& s, const Decay<L>& d, Words& words) {
   p = (p ^ d.negative) - d.negative;
-  const auto moved = s < all_lanes(s, int64_t{1} << (state_bits + decay_bits));
+  const auto moved = less(s, all_lanes(s, int64_t{1} << (state_bits + decay_bits)));
   // The word first: the digit may lie in it.
-  const L full = moved ? (s << 16) | words.pop(moved) : s;
+  const L full = choose(moved, (s << 16) | words.pop(moved), s);
   L digit;
   const L high = divide_large(p, d, digit);
   const L joined = full * d.n + digit;
@@ -127,21 +109,21 @@ IREVRNN_INLINE L recall(L p, L& s, const Decay<L>& d, Words& words) {
 // leaky_relu of slope 2^-slope_bits: the bits shifted out where y is negative go to the state.
 template <class L>
 IREVRNN_INLINE L forget_leak(L y, L& s, const Decay<L>& d, Words& words) {
-  const auto negative = y < 0;
-  const L q = (s << slope_bits) | (y & ((1 << slope_bits) - 1));
-  const auto full = negative & (q >= (d.n << (state_bits + 16)));
+  const auto negative = less(y, L{});
+  const L q = choose(negative, (s << slope_bits) | (y & ((1 << slope_bits) - 1)), s);
+  const auto full = less((d.n << (state_bits + 16)) - 1, q);  // s alone is not
   words.push(full, q);
-  s = negative ? (full ? q >> 16 : q) : s;
-  return negative ? y >> slope_bits : y;
+  s = choose(full, q >> 16, q);
+  return choose(negative, y >> slope_bits, y);
 }
 
 template <class L>
 IREVRNN_INLINE L recall_leak(L h, L& s, const Decay<L>& d, Words& words) {
-  const auto negative = h < 0;
-  const auto moved = negative & (s < (d.n << (state_bits + slope_bits)));
-  const L full = moved ? (s << 16) | words.pop(moved) : s;
-  s = negative ? full >> slope_bits : full;
-  return negative ? (h << slope_bits) | (full & ((1 << slope_bits) - 1)) : h;
+  const auto negative = less(h, L{});
+  const auto moved = negative & less(s, d.n << (state_bits + slope_bits));
+  const L full = choose(moved, (s << 16) | words.pop(moved), s);
+  s = choose(negative, full >> slope_bits, full);
+  return choose(negative, (h << slope_bits) | (full & ((1 << slope_bits) - 1)), h);
 }
 
 // relu: what it discards, -y >= 0, goes to the stack in groups of 15 bits. The group pushed first has
@@ -166,19 +148,20 @@ IREVRNN_INLINE int64_t forget_negative(int64_t y, bool lane_exists, Words& words
 }
 
 IREVRNN_INLINE int64_t recall_negative(int64_t h, bool lane_exists, Words& words) {
-  return h == 0 && lane_exists ? -pop_number(words) : h;
+  return h <= 0 && lane_exists ? -pop_number(words) : h;
 }
 
 #if !defined(__CUDACC__)
-IREVRNN_INLINE Half forget_negative(Half y, Half lane_exists, Words& words) {
-  for (unsigned bits = bits_of((y <= 0) & lane_exists); bits != 0; bits &= bits - 1) {
+IREVRNN_INLINE Half forget_negative(Half y, Lanes lane_exists, Words& words) {
+  const Lanes positive = less(Half{}, y);
+  for (unsigned bits = bits_of(lane_exists) & ~bits_of(positive); bits != 0; bits &= bits - 1) {
     push_number(words, -y[__builtin_ctz(bits)]);
   }
-  return y <= 0 ? Half{} : y;
+  return choose(positive, y, Half{});
 }
 
-IREVRNN_INLINE Half recall_negative(Half h, Half lane_exists, Words& words) {
-  unsigned bits = bits_of((h == 0) & lane_exists);
+IREVRNN_INLINE Half recall_negative(Half h, Lanes lane_exists, Words& words) {
+  unsigned bits = bits_of(lane_exists) & ~bits_of(less(Half{}, h));
   while (bits != 0) {
     const int lane = 31 - __builtin_clz(bits);
     h[lane] = -pop_number(words);

@@ -6,58 +6,58 @@
 
 #include "fixed_tile.h"
 #include "scan_driver.h"
+#include "word_stack.h"
 
 namespace irevrnn {
 
+template <class Tile>
+Words& room_for(WordStack& stack, Activation g, int64_t steps) {
+  return stack.with_room(steps * Tile::width * most_words(g));
+}
+
 template <class Tiles, Activation f, class T>
 void run(FixedForward<T>& s) {
-  const Array<T> weights = unit_rows(s, Tiles::width);
+  const Array<T> weights = unit_rows<T>(s, Tiles::width, units);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   std::vector<int64_t> bad_steps(max_chunks, -1);
   s.words.resize(count_chunks(s.lanes(), Tiles::width));
   for_each_chunk(s.lanes(), Tiles::width, [&](int64_t chunk, int64_t first, int64_t past_last) {
-    Words words;
+    WordStack stack;
     for (int64_t begin = 0; begin < s.steps && bad_steps[chunk] < 0; begin += s.block()) {
       const int64_t end = std::min(s.steps, begin + s.block());
       Tiles::each(first, past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-        fixed_forward_tile<f>(s, tile, w, words, lane, begin, end, bad_steps[chunk]);
+        fixed_forward_tile<f>(s, tile, w, room_for<Tile>(stack, s.activation, end - begin), lane, begin, end,
+                              bad_steps[chunk]);
       });
-      if (!s.record) words.clear();
+      if (!s.record) stack.clear();
     }
-    s.words[chunk] = words.all();
+    s.words[chunk] = stack.all();
   });
-  for (int64_t step : bad_steps) {
-    if (step >= 0 && (s.bad_step < 0 || step < s.bad_step)) s.bad_step = step;
-  }
+  for (int64_t step : bad_steps) s.bad_step = earlier(s.bad_step, step);
 }
 
 template <class Tiles, Activation f, class T>
 void run(FixedInverse<T>& s) {
   TORCH_CHECK_VALUE(s.streams == count_chunks(s.lanes(), Tiles::width), "counts must have ",
                     count_chunks(s.lanes(), Tiles::width), " entries; got ", s.streams);
-  const Array<T> weights = unit_rows(s, Tiles::width);
+  const Array<T> weights = unit_rows<T>(s, Tiles::width, units);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   for_each_chunk(s.lanes(), Tiles::width, [&](int64_t chunk, int64_t first, int64_t past_last) {
-    Words words;
     const int64_t start = s.starts[chunk], count = s.counts[chunk];
-    if (start >= 0 && count >= 0 && start + count <= s.words_size) words.start(s.words + start, count);
+    const bool sound = start >= 0 && count >= 0 && start + count <= s.words_size;
+    WordStack stack(s.words + (sound ? start : 0), sound ? count : 0);
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
       const int64_t end = std::min(s.steps, begin + s.block());
       Tiles::each_reversed(first, past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-        fixed_inverse_tile<f>(s, tile, w, words, lane, begin, end);
+        fixed_inverse_tile<f>(s, tile, w, room_for<Tile>(stack, s.activation, end - begin), lane, begin, end);
       });
     }
-    s.counts[chunk] = words.ran_dry() ? -1 : static_cast<int64_t>(words.all().size());
+    s.counts[chunk] = stack.ran_dry() ? -1 : stack.size();
   });
-}
-
-template <class Tiles, Activation f, class T>
-void run(const FixedBackward<T>& s) {
-  run_backward<Tiles, f, false>(s, T{});
 }
 
 template <class Tiles, class Problem>

@@ -16,10 +16,9 @@ void launch(Problem& s, bool vectorize) {
   fixed_scan_scalar<T>(s);
 }
 
-void check_options(c10::string_view activation, int64_t interval) {
+void check_invertible(c10::string_view activation) {
   TORCH_CHECK_VALUE(activation == "identity" || activation == "leaky_relu" || activation == "relu",
                     "activation must be identity, leaky_relu or relu in fixed point; got ", activation);
-  TORCH_CHECK_VALUE(interval > 0, "interval must be at least 1; got ", interval);
 }
 
 // Copies of states that a kernel brings from one end of the sequence to the other.
@@ -40,8 +39,8 @@ struct LongStates {
   }
 };
 
-std::vector<int64_t> held_rows(const Tensor& z, int64_t interval) {
-  return {(z.size(0) + interval - 1) / interval - 1, z.size(1), z.size(2)};
+std::vector<int64_t> values_shape(const Tensor& z, const Tensor& a) {
+  return {z.size(0), 2 * a.size(0), z.size(1), z.size(2)};
 }
 
 // All stacks behind one another, and the number of words of each.
@@ -59,45 +58,41 @@ std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint16_t>>& 
   return {words, counts};
 }
 
-using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 Results fixed_scan(const Tensor& z_, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0,
                    const Tensor& u, const Tensor& a, const Tensor& b, c10::string_view activation,
-                   c10::string_view coupling_activation, int64_t interval, bool record, bool hold,
+                   c10::string_view coupling_activation, bool record, bool hold,
                    bool vectorize) {
-  check_options(activation, interval);
+  check_invertible(activation);
   const Weights weights(z_, u, a, b);
   const LongStates states(z_, h_0, c_0, s_0);
   const Tensor z = z_.contiguous();
-  const at::TensorOptions longs = z.options().dtype(at::kLong);
   Tensor out = fresh(z.sizes(), z.options());
-  Tensor p_0 = fresh(hold ? z.sizes() : at::IntArrayRef({0}), longs);
-  Tensor held = hold ? fresh(held_rows(z, interval), longs) : fresh({0}, longs);
-  Tensor bad_step = at::empty({}, longs);
+  Tensor values = hold ? fresh(values_shape(z, a), z.options()) : fresh({0}, z.options());
+  Tensor bad_step = at::empty({}, at::kLong);
   Tensor words, counts;
   for_dtype(z, [&](auto zero) {
     using T = decltype(zero);
     FixedForward<T> s;
-    fill_sizes<T>(s, z, weights, activation, coupling_activation, interval);
+    fill_sizes<T>(s, z, weights, activation, coupling_activation, 0);
     s.z = z.const_data_ptr<T>();
     s.states = states.data();
     s.record = record;
     s.out = out.mutable_data_ptr<T>();
-    s.p_0 = hold ? p_0.mutable_data_ptr<int64_t>() : nullptr;
-    s.held = hold ? held.mutable_data_ptr<int64_t>() : nullptr;
+    s.values = hold ? values.mutable_data_ptr<T>() : nullptr;
     launch<T>(s, vectorize);
     std::tie(words, counts) = pack_words(s.words);
     *bad_step.mutable_data_ptr<int64_t>() = s.bad_step;
   });
-  return {out, states.h, states.c, states.s, words, counts, p_0, held, bad_step};
+  return {out, states.h, states.c, states.s, words, counts, values, bad_step};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fixed_unscan(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fixed_unscan(
     const Tensor& z_, const Tensor& h_n, const Tensor& c_n, const Tensor& s_n, const Tensor& words_,
     const Tensor& starts_, const Tensor& counts_, const Tensor& u, const Tensor& a, const Tensor& b,
-    c10::string_view activation, c10::string_view coupling_activation, int64_t interval,
-    bool vectorize) {
-  check_options(activation, interval);
+    c10::string_view activation, c10::string_view coupling_activation, bool vectorize) {
+  check_invertible(activation);
   const Weights weights(z_, u, a, b);
   const LongStates states(z_, h_n, c_n, s_n);
   const Tensor z = z_.contiguous(), words = words_.contiguous(), starts = starts_.contiguous();
@@ -106,63 +101,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fixed_unscan(
   TORCH_CHECK_VALUE(starts.scalar_type() == at::kLong && counts.scalar_type() == at::kLong &&
                         starts.dim() == 1 && counts.sizes() == starts.sizes(),
                     "starts and counts must be int64 of one shape");
-  const at::TensorOptions longs = z.options().dtype(at::kLong);
   Tensor out = fresh(z.sizes(), z.options());
-  Tensor p_0 = fresh(z.sizes(), longs), held = fresh(held_rows(z, interval), longs);
+  Tensor values = fresh(values_shape(z, a), z.options());
   for_dtype(z, [&](auto zero) {
     using T = decltype(zero);
     FixedInverse<T> s;
-    fill_sizes<T>(s, z, weights, activation, coupling_activation, interval);
+    fill_sizes<T>(s, z, weights, activation, coupling_activation, 0);
     s.z = z.const_data_ptr<T>();
     s.states = states.data();
     s.words = reinterpret_cast<const uint16_t*>(words.const_data_ptr<int16_t>());
     s.starts = starts.const_data_ptr<int64_t>();
     s.counts = counts.mutable_data_ptr<int64_t>();
     s.out = out.mutable_data_ptr<T>();
-    s.p_0 = p_0.mutable_data_ptr<int64_t>();
-    s.held = held.mutable_data_ptr<int64_t>();
+    s.values = values.mutable_data_ptr<T>();
     s.streams = counts.size(0);
     s.words_size = words.size(0);
     launch<T>(s, vectorize);
   });
-  return {out, states.h, states.c, states.s, counts, p_0, held};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fixed_backward(
-    const std::optional<Tensor>& grad_out_, const std::optional<Tensor>& grad_h_n_,
-    const std::optional<Tensor>& grad_c_n_, const Tensor& out_, const Tensor& p_0_,
-    const Tensor& held_, const Tensor& h_0_, const Tensor& c_0_, const Tensor& u, const Tensor& a,
-    const Tensor& b, c10::string_view activation, c10::string_view coupling_activation,
-    int64_t interval, bool vectorize) {
-  check_options(activation, interval);
-  const Weights weights(out_, u, a, b);
-  const at::IntArrayRef state = out_.sizes().slice(1);
-  check_like(out_, h_0_, state, "h_0");
-  check_shape(c_0_, state, "c_0");
-  check_shape(p_0_, out_.sizes(), "p_0");
-  check_shape(held_, held_rows(out_, interval), "held");
-  const Tensor out = out_.contiguous(), h_0 = h_0_.contiguous(), c_0 = c_0_.contiguous();
-  const Tensor p_0 = p_0_.contiguous(), held = held_.contiguous();
-  const Tensor grad_out = given(grad_out_, out, out.sizes(), "grad_out");
-  const Tensor grad_h_n = given(grad_h_n_, out, state, "grad_h_n");
-  const Tensor grad_c_n = given(grad_c_n_, out, state, "grad_c_n");
-  const Gradients gradients(out, weights);
-  for_dtype(out, [&](auto zero) {
-    using T = decltype(zero);
-    FixedBackward<T> s;
-    fill_sizes<T>(s, out, weights, activation, coupling_activation, interval);
-    s.h_0 = h_0.const_data_ptr<T>();
-    s.fixed_c_0 = c_0.const_data_ptr<int64_t>();
-    s.p_0 = p_0.const_data_ptr<int64_t>();
-    s.fixed_held = held.const_data_ptr<int64_t>();
-    s.grad_out = data_or_null<T>(grad_out);
-    s.grad_h_n = data_or_null<T>(grad_h_n);
-    s.grad_c_n = data_or_null<T>(grad_c_n);
-    s.out = out.const_data_ptr<T>();
-    gradients.fill(s);
-    launch<T>(s, vectorize);
-  });
-  return gradients.all();
+  return {out, states.h, states.c, states.s, counts, values};
 }
 
 }  // namespace
@@ -172,25 +128,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fixed_backward(
 TORCH_LIBRARY_FRAGMENT(irevrnn, m) {
   m.def(
       "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor s_0, Tensor u, Tensor a, Tensor b, "
-      "str activation, str coupling_activation, int interval, bool record, bool hold, bool vectorize) "
-      "-> (Tensor out, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, Tensor counts, Tensor p_0, "
-      "Tensor held, Tensor bad_step)");
+      "str activation, str coupling_activation, bool record, bool hold, bool vectorize) "
+      "-> (Tensor out, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, Tensor counts, "
+      "Tensor values, Tensor bad_step)");
   m.def(
       "fixed_unscan(Tensor z, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, Tensor starts, "
       "Tensor counts, Tensor u, Tensor a, Tensor b, str activation, str coupling_activation, "
-      "int interval, bool vectorize) -> (Tensor out, Tensor h_0, Tensor c_0, Tensor s_0, "
-      "Tensor counts_left, Tensor p_0, Tensor held)");
-  m.def(
-      "fixed_backward(Tensor? grad_out, Tensor? grad_h_n, Tensor? grad_c_n, Tensor out, Tensor p_0, "
-      "Tensor held, Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, str activation, "
-      "str coupling_activation, int interval, bool vectorize) -> (Tensor grad_z, Tensor grad_h_0, "
-      "Tensor grad_c_0, Tensor grad_u, Tensor grad_a, Tensor grad_b)");
+      "bool vectorize) -> (Tensor out, Tensor h_0, Tensor c_0, Tensor s_0, Tensor counts_left, "
+      "Tensor values)");
 }
 
 TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
   m.impl("fixed_scan", &fixed_scan);
   m.impl("fixed_unscan", &fixed_unscan);
-  m.impl("fixed_backward", &fixed_backward);
 }
 
 }  // namespace irevrnn

@@ -23,6 +23,8 @@ static_assert(negative_slope * (1 << slope_bits) == 1.0f);
 IREVRNN_INLINE double to_double(int64_t x) { return static_cast<double>(x); }
 IREVRNN_INLINE int64_t to_long(double x) { return static_cast<int64_t>(x); }
 IREVRNN_INLINE int64_t all_lanes(int64_t, int64_t x) { return x; }
+IREVRNN_INLINE bool less(int64_t x, int64_t y) { return x < y; }
+IREVRNN_INLINE int64_t choose(bool which, int64_t x, int64_t y) { return which ? x : y; }
 
 template <class L>
 struct DoublesOf;
@@ -42,19 +44,15 @@ using Doubles = typename DoublesOf<L>::type;
 template <class T>
 IREVRNN_INLINE T values_of(int64_t x) { return static_cast<T>(x) * static_cast<T>(unit); }
 
-// Within four times the range, and the upper end for a NaN: a number that is out of range stays so when a
-// few are added, where a larger one could wrap around to one that looks right.
-template <class V>
-IREVRNN_INLINE V saturate(V x) {
-  const V limit = broadcast<V>(4.0f * range);
-  x = x < limit ? x : limit;
-  return x > -limit ? x : -limit;
-}
+// A number that is out of range stays so when it is cut off here, and adding it to one in range does not
+// wrap around.
+constexpr float cut_off = 4.0f * range;
 
-// The nearest fixed-point number, ties to even.
+// The nearest whole number, ties to even.
 template <class T>
-IREVRNN_INLINE int64_t fixed_of(T x) {
-  return static_cast<int64_t>(::nearbyint(saturate(x * static_cast<T>(units))));
-}
+IREVRNN_INLINE int64_t nearest(T x) { return static_cast<int64_t>(::nearbyint(saturate(x, cut_off))); }
+
+template <class V>
+IREVRNN_INLINE auto fixed_of(const V& x) { return nearest(x * broadcast<V>(units)); }
 
 }  // namespace irevrnn

@@ -13,15 +13,13 @@ struct States {
   Long *h, *c, *s;
 };
 
-// Sizes<T>::u holds the rounded weights, multiples of 2^-16; interval is always positive.
+// Sizes<T>::u holds the rounded weights, multiples of 2^-16; interval is 0.
 template <class T>
 struct FixedForward : Sizes<T> {
   const T* z;                   // (T, B, H)
   States<int64_t> states;       // initial on entry, final on return
   bool record;                  // keep the words, to go back later
-  T* out;                       // (T, B, H)
-  int64_t* p_0;                 // (T, B, H), what decayed, or null
-  int64_t* held;                // (ceil(T / K) - 1, B, H), or null
+  T *out, *values;              // (T, B, H), (T, 2R, B, H): f(p) and f(c), or null
   std::vector<std::vector<uint16_t>> words;  // one stack a chunk of lanes
   int64_t bad_step = -1;        // the first step out of range
 };
@@ -34,24 +32,14 @@ struct FixedInverse : Sizes<T> {
   int64_t words_size, streams;
   const int64_t* starts;   // (streams + 1): where each stack's words begin
   int64_t* counts;         // (streams): words left on each stack, updated
-  T* out;
-  int64_t *p_0, *held;
-};
-
-// Backward with its replay in fixed point.
-template <class T>
-struct FixedBackward : Backward<T> {
-  const int64_t *p_0, *fixed_c_0, *fixed_held;
+  T *out, *values;         // as above
 };
 
 void fixed_scan_vector(FixedForward<float>& s);
 void fixed_scan_vector(FixedInverse<float>& s);
-void fixed_scan_vector(const FixedBackward<float>& s);
 template <class T>
 void fixed_scan_scalar(FixedForward<T>& s);
 template <class T>
 void fixed_scan_scalar(FixedInverse<T>& s);
-template <class T>
-void fixed_scan_scalar(const FixedBackward<T>& s);
 
 }  // namespace irevrnn

@@ -20,14 +20,10 @@ template <class T>
 void fixed_scan_scalar(FixedForward<T>& s) { run_fixed<FixedScalarTiles<T>>(s); }
 template <class T>
 void fixed_scan_scalar(FixedInverse<T>& s) { run_fixed<FixedScalarTiles<T>>(s); }
-template <class T>
-void fixed_scan_scalar(const FixedBackward<T>& s) { run_fixed<FixedScalarTiles<T>>(s); }
 
 template void fixed_scan_scalar(FixedForward<float>&);
 template void fixed_scan_scalar(FixedForward<double>&);
 template void fixed_scan_scalar(FixedInverse<float>&);
 template void fixed_scan_scalar(FixedInverse<double>&);
-template void fixed_scan_scalar(const FixedBackward<float>&);
-template void fixed_scan_scalar(const FixedBackward<double>&);
 
 }  // namespace irevrnn

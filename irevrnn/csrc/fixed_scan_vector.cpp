@@ -5,9 +5,10 @@
 
 namespace irevrnn {
 
-// Forward and inverse cut the lanes alike: a chunk's words belong to its lanes.
-void fixed_scan_vector(FixedForward<float>& s) { run_fixed<FixedVectorTiles<2>>(s); }
-void fixed_scan_vector(FixedInverse<float>& s) { run_fixed<FixedVectorTiles<2>>(s); }
-void fixed_scan_vector(const FixedBackward<float>& s) { run_fixed<FixedVectorTiles<4>>(s); }
+// Forward and inverse cut the lanes alike: a chunk's words belong to its lanes. The couplings are a chain
+// of 2R values of f and their conversions, whose latency it takes many vectors to hide: at T=784 B=32 H=128
+// R=3 forward takes 14 ms with two vectors, 9.2 with four, 7.2 with eight.
+void fixed_scan_vector(FixedForward<float>& s) { run_fixed<FixedVectorTiles<8>>(s); }
+void fixed_scan_vector(FixedInverse<float>& s) { run_fixed<FixedVectorTiles<8>>(s); }
 
 }  // namespace irevrnn

@@ -2,6 +2,8 @@
 // load_long, store_long and the operations that act on each lane's bit stack in a fixed order.
 #pragma once
 
+#include <algorithm>
+
 #include "fixed_cell.h"
 #include "fixed_scan.h"
 #include "scan_tile.h"
@@ -35,29 +37,57 @@ struct FixedScalarTile : ScalarTile<T> {
   static bool out_of_range(L x) { return x >= range || x <= -range; }
 };
 
+// Writes the values of f of step t where Forward::held has them if all are held.
+template <class T, class Tile>
+struct ValuesOfStep {
+  T* first;  // or null
+  int64_t row;
+  Tile tile;
+  template <class V>
+  IREVRNN_INLINE void operator()(int i, const V& f_p, const V& f_c) const {
+    if (!first) return;
+    tile.store(first + 2 * i * row, f_p);
+    tile.store(first + (2 * i + 1) * row, f_c);
+  }
+};
+
+template <class T, class Tile>
+IREVRNN_INLINE ValuesOfStep<T, Tile> values_of_step(T* values, const Sizes<T>& s, Tile tile, int64_t t,
+                                                    int64_t lane) {
+  return {values ? values + t * 2 * s.couplings * s.lanes() + lane : nullptr, s.lanes(), tile};
+}
+
+// Of two steps that may be missing (-1).
+inline int64_t earlier(int64_t s, int64_t t) { return s < 0 || (t >= 0 && t < s) ? t : s; }
+
 template <Activation f, class Tile, class T>
-void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeights<Tile> w, Words& words, int64_t lane,
+IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeights<Tile> w, Words& top, int64_t lane,
                         int64_t begin, int64_t end, int64_t& bad_step) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const int64_t row = s.lanes();
   const typename Tile::DecayL decay = tile.decay(w.u());
+  Words words = top;  // a copy, as it may stay in a register
   L h = tile.load_long(s.states.h + lane);
   L c = tile.load_long(s.states.c + lane);
   L state = tile.load_state(s.states.s + lane, decay);
-  if (s.held && begin > 0) tile.store_long(s.held + (begin / s.interval - 1) * row + lane, c);
-  for (int64_t t = begin; t < end; ++t) {
+  int64_t bad = tile.out_of_range(h) || tile.out_of_range(c) ? begin : -1;
+  for (int64_t t = begin; t < end && bad < 0; ++t) {
     L p = tile.forget(h, state, decay, words);
-    if (s.p_0) tile.store_long(s.p_0 + t * row + lane, p);
-    couple_fixed<f, V>(p, c, s.couplings, w, [](int, const V&, const V&) {});
-    const L y = fixed_of(tile.load(s.z + t * row + lane)) + p;
-    if (__builtin_expect(tile.out_of_range(y) || tile.out_of_range(c), 0)) {
-      if (bad_step < 0 || t < bad_step) bad_step = t;
+    V largest{};
+    couple_fixed<f, V>(p, c, s.couplings, w, largest, values_of_step(s.values, s, tile, t, lane));
+    const V z = tile.load(s.z + t * row + lane);
+    largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
+    const L y = fixed_of(z) + p;
+    if (__builtin_expect(!all_below(largest, unit * range) || tile.out_of_range(y), 0)) {
+      bad = t;
       break;
     }
     h = tile.forget_output(s.activation, y, state, decay, words);
     tile.store(s.out + t * row + lane, values_of<V>(h));
   }
+  bad_step = earlier(bad_step, bad);
+  top = words;
   tile.store_long(s.states.h + lane, h);
   tile.store_long(s.states.c + lane, c);
   tile.store_long(s.states.s + lane, state);
@@ -65,12 +95,13 @@ void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeights<Tile> w, Word
 
 // Steps end - 1 down to begin undone.
 template <Activation f, class Tile, class T>
-void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, TileWeights<Tile> w, Words& words, int64_t lane,
+IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, TileWeights<Tile> w, Words& top, int64_t lane,
                         int64_t begin, int64_t end) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const int64_t row = s.lanes();
   const typename Tile::DecayL decay = tile.decay(w.u());
+  Words words = top;
   L h = tile.load_long(s.states.h + lane);
   L c = tile.load_long(s.states.c + lane);
   L state = tile.load_state(s.states.s + lane, decay);
@@ -78,33 +109,13 @@ void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, TileWeights<Tile> w, Word
     tile.store(s.out + t * row + lane, values_of<V>(h));
     L p = tile.recall_output(s.activation, h, state, decay, words) -
           fixed_of(tile.load(s.z + t * row + lane));
-    uncouple_fixed<f, V>(p, c, s.couplings, w);
-    tile.store_long(s.p_0 + t * row + lane, p);
+    uncouple_fixed<f, V>(p, c, s.couplings, w, values_of_step(s.values, s, tile, t, lane));
     h = tile.recall(p, state, decay, words);
   }
-  if (begin > 0) tile.store_long(s.held + (begin / s.interval - 1) * row + lane, c);
+  top = words;
   tile.store_long(s.states.h + lane, h);
   tile.store_long(s.states.c + lane, c);
   tile.store_long(s.states.s + lane, state);
-}
-
-// The replay of backward_tile (scan_tile.h): what decayed is kept, so only the couplings are repeated.
-template <Activation f, class Tile, class T>
-void replay_tile(const FixedBackward<T>& s, Tile tile, TileWeights<Tile> w, int64_t lane, int64_t begin,
-                 int64_t end, T* values) {
-  using V = typename Tile::V;
-  using L = typename Tile::L;
-  const int64_t row = s.lanes();
-  L c = tile.load_long(
-      (begin == 0 ? s.fixed_c_0 : s.fixed_held + (begin / s.interval - 1) * row) + lane);
-  for (int64_t t = begin; t < end; ++t) {
-    L p = tile.load_long(s.p_0 + t * row + lane);
-    couple_fixed<f, V>(p, c, s.couplings, w, [&](int, const V& f_p, const V& f_c) {
-      Tile::store_whole(values, f_p);
-      Tile::store_whole(values + Tile::width, f_c);
-      values += 2 * Tile::width;
-    });
-  }
 }
 
 }  // namespace irevrnn

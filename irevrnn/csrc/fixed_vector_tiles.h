@@ -20,28 +20,25 @@ struct FixedVectorTile : VectorTile<N, cut> {
   using VectorTile<N, cut>::width;
   using VectorTile<N, cut>::count;
 
-  // -1 for the lanes that exist.
-  IREVRNN_INLINE Half exists(int half) const {
+  IREVRNN_INLINE Lanes exists(int half) const {
     Half index;
     for (int i = 0; i < half_lanes; ++i) index[i] = half * half_lanes + i;
-    return index < (cut ? count : width);
+    return less(index, all_lanes(index, cut ? count : width));
   }
 
-  DecayL decay(const V& u) const {
-    alignas(vector_bytes) float weights[width];
-    VectorTile<N, cut>::store_whole(weights, u);
-    DecayL d;
-    for (int i = 0; i < 2 * N; ++i) {
-      for (int j = 0; j < half_lanes; ++j) {
-        const float weight = weights[i * half_lanes + j];
-        // A lane that does not exist forgets nothing, or its words would lie on the stack.
-        const int64_t n = exists(i)[j] ? static_cast<int64_t>(std::abs(weight) * decay_one) : decay_one;
-        d.half[i].n[j] = n;
-        d.half[i].inverse[j] = 1.0 / static_cast<double>(n);
-        d.half[i].negative[j] = weight < 0 ? -1 : 0;
-      }
-    }
-    return d;
+  IREVRNN_INLINE DecayL decay(const V& u) const {
+    const L signed_n = nearest(make_pack<N>([&](auto i) { return u.part[i.value] * decay_one; }));
+    DecayL decays;
+    irevrnn::each<2 * N>([&](auto i) {
+      const Half x = signed_n.half[i.value];
+      Decay<Half>& d = decays.half[i.value];
+      d.negative = x >> 63;
+      d.n = (x ^ d.negative) - d.negative;
+      // A lane that does not exist forgets nothing, or its words would lie on the stack.
+      if constexpr (cut) d.n = choose(exists(i.value), d.n, all_lanes(x, decay_one));
+      d.inverse = 1.0 / to_double(d.n);
+    });
+    return decays;
   }
 
   IREVRNN_INLINE L load_long(const int64_t* from) const {
@@ -58,7 +55,7 @@ struct FixedVectorTile : VectorTile<N, cut> {
     L s = load_long(from);
     if constexpr (cut) {
       each<2 * N>([&](auto i) {
-        s.half[i.value] = exists(i.value) ? s.half[i.value] : empty_state(d.half[i.value]);
+        s.half[i.value] = choose(exists(i.value), s.half[i.value], empty_state(d.half[i.value]));
       });
     }
     return s;
@@ -106,36 +103,46 @@ struct FixedVectorTile : VectorTile<N, cut> {
     return y;
   }
   IREVRNN_INLINE static bool out_of_range(const L& x) {
-    Half outside{};
+    const Half limit = all_lanes(Half{}, range - 1);
+    unsigned outside = 0;
     each<2 * N>([&](auto i) {
-      outside |= (x.half[i.value] >= range) | (x.half[i.value] <= -range);
+      const Half half = x.half[i.value];
+      outside |= bits_of(less(limit, half)) | bits_of(less(half, -limit));
     });
-    return bits_of(outside) != 0;
+    return outside != 0;
   }
 };
 
+// Tiles of N vectors, and of half as many for what is left, down to one that is cut short.
 template <int N>
 struct FixedVectorTiles {
   static constexpr int width = N * vector_lanes;
   template <class Fn>
   static void each(int64_t first, int64_t past_last, const Fn& fn) {
     for (; first + width <= past_last; first += width) fn(FixedVectorTile<N, false>{}, first);
-    if (first < past_last) fn(cut_tile(past_last - first), first);
+    if (first < past_last) FixedVectorTiles<N / 2>::each(first, past_last, fn);
   }
   template <class Fn>
   static void each_reversed(int64_t first, int64_t past_last, const Fn& fn) {
     const int64_t whole = first + (past_last - first) / width * width;
-    if (whole < past_last) fn(cut_tile(past_last - whole), whole);
+    if (whole < past_last) FixedVectorTiles<N / 2>::each_reversed(whole, past_last, fn);
     for (int64_t lane = whole - width; lane >= first; lane -= width) {
       fn(FixedVectorTile<N, false>{}, lane);
     }
   }
+};
 
- private:
-  static FixedVectorTile<N, true> cut_tile(int64_t count) {
-    FixedVectorTile<N, true> tile;
-    tile.count = static_cast<int>(count);
-    return tile;
+template <>
+struct FixedVectorTiles<0> {
+  template <class Fn>
+  static void each(int64_t first, int64_t past_last, const Fn& fn) {
+    FixedVectorTile<1, true> tile;
+    tile.count = static_cast<int>(past_last - first);
+    fn(tile, first);
+  }
+  template <class Fn>
+  static void each_reversed(int64_t first, int64_t past_last, const Fn& fn) {
+    each(first, past_last, fn);
   }
 };
 

@@ -25,14 +25,19 @@ IREVRNN_INLINE V values_of(const LongPack<N>& x) {
 }
 
 template <int N>
-IREVRNN_INLINE LongPack<N> fixed_of(const Pack<N>& x) {
+IREVRNN_INLINE LongPack<N> nearest(const Pack<N>& x) {
   LongPack<N> result;
   each<N>([&](auto i) {
-    const Vector scaled = round_to_whole(saturate(x.part[i.value] * broadcast<Vector>(units)));
-    result.half[2 * i.value] = lower_longs_of(scaled);
-    result.half[2 * i.value + 1] = upper_longs_of(scaled);
+    const Halves halves = nearest_longs(x.part[i.value], cut_off);
+    result.half[2 * i.value] = halves.low;
+    result.half[2 * i.value + 1] = halves.high;
   });
   return result;
+}
+
+template <int N>
+IREVRNN_INLINE LongPack<N> fixed_of(const Pack<N>& x) {
+  return nearest(make_pack<N>([&](auto i) { return x.part[i.value] * broadcast<Vector>(units); }));
 }
 
 template <int N>

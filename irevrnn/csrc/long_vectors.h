@@ -23,20 +23,95 @@ IREVRNN_INLINE Half load_half(const int64_t* from) {
 
 IREVRNN_INLINE Half all_lanes(Half, int64_t x) { return x - Half{}; }
 
-// One bit for each lane of a comparison's result.
-IREVRNN_INLINE unsigned bits_of(Half mask) {
-#if defined(__AVX512DQ__)
-  return _mm512_movepi64_mask((__m512i)mask);
-#elif defined(__AVX__)
-  return _mm256_movemask_pd((__m256d)mask);
+// Some of the lanes, as a comparison chooses them. Where the processor has registers for that they are
+// used from the comparison on: the compiler would go through a vector of -1 and 0.
+#if defined(__AVX512F__)
+struct Lanes {
+  __mmask8 bits;
+};
+IREVRNN_INLINE Lanes less(Half x, Half y) { return {_mm512_cmplt_epi64_mask((__m512i)x, (__m512i)y)}; }
+IREVRNN_INLINE Lanes operator&(Lanes x, Lanes y) { return {static_cast<__mmask8>(x.bits & y.bits)}; }
+IREVRNN_INLINE unsigned bits_of(Lanes which) { return which.bits; }
+IREVRNN_INLINE Half choose(Lanes which, Half x, Half y) {
+  return (Half)_mm512_mask_blend_epi64(which.bits, (__m512i)y, (__m512i)x);
+}
+#else
+typedef Half Lanes;
+IREVRNN_INLINE Lanes less(Half x, Half y) { return x < y; }
+IREVRNN_INLINE Half choose(Lanes which, Half x, Half y) { return which ? x : y; }
+IREVRNN_INLINE unsigned bits_of(Lanes which) {
+#if defined(__AVX__)
+  return _mm256_movemask_pd((__m256d)which);
 #else
   unsigned bits = 0;
-  for (int i = 0; i < half_lanes; ++i) bits |= (mask[i] != 0) << i;
+  for (int i = 0; i < half_lanes; ++i) bits |= (which[i] != 0) << i;
   return bits;
 #endif
 }
+#endif
 
-// To the nearest whole number, ties to even.
+// The low 16 bits of the chosen lanes, in their order; writes half_lanes words, the last without meaning.
+IREVRNN_INLINE void store_chosen(uint16_t* to, unsigned chosen, Half x) {
+#if defined(__AVX512F__)
+  const __m128i words = _mm512_cvtepi64_epi16(_mm512_maskz_compress_epi64(chosen, (__m512i)x));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words);
+#else
+  if (__builtin_expect(chosen == 0, 1)) return;
+  int64_t lanes[half_lanes];
+  memcpy(lanes, &x, sizeof x);
+  for (; chosen != 0; chosen &= chosen - 1) *to++ = static_cast<uint16_t>(lanes[__builtin_ctz(chosen)]);
+#endif
+}
+
+// Words back into the chosen lanes, 0 into the others; may read half_lanes words.
+IREVRNN_INLINE Half load_chosen(const uint16_t* from, unsigned chosen) {
+#if defined(__AVX512F__)
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return (Half)_mm512_maskz_expand_epi64(chosen, _mm512_cvtepu16_epi64(words));
+#else
+  Half x{};
+  if (__builtin_expect(chosen == 0, 1)) return x;
+  int64_t lanes[half_lanes] = {};
+  for (; chosen != 0; chosen &= chosen - 1) lanes[__builtin_ctz(chosen)] = *from++;
+  memcpy(&x, lanes, sizeof x);
+  return x;
+#endif
+}
+
+// floats_of: half a vector each, side by side.
+// nearest_longs: the nearest whole numbers, ties to even. What lies beyond limit, or is NaN, becomes a
+// number that is at least as large, of either sign.
+struct Halves {
+  Half low, high;
+};
+
+#if defined(__AVX512DQ__)
+IREVRNN_INLINE Vector floats_of(Half low, Half high) {
+  const __m512 lower = _mm512_castps256_ps512(_mm512_cvtepi64_ps((__m512i)low));
+  return _mm512_insertf32x8(lower, _mm512_cvtepi64_ps((__m512i)high), 1);
+}
+
+IREVRNN_INLINE Halves nearest_longs(Vector x, float) {
+  constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;  // and -2^63 at worst
+  return {(Half)_mm512_cvt_roundps_epi64(_mm512_castps512_ps256(x), nearest),
+          (Half)_mm512_cvt_roundps_epi64(_mm512_extractf32x8_ps(x, 1), nearest)};
+}
+#else
+template <size_t... i>
+IREVRNN_INLINE Vector join_halves(HalfFloat low, HalfFloat high, std::index_sequence<i...>) {
+  return __builtin_shufflevector(low, high, i...);
+}
+
+template <int first, size_t... i>
+IREVRNN_INLINE HalfFloat half_of(Vector x, std::index_sequence<i...>) {
+  return __builtin_shufflevector(x, x, (i + first)...);
+}
+
+IREVRNN_INLINE Vector floats_of(Half low, Half high) {
+  return join_halves(__builtin_convertvector(low, HalfFloat), __builtin_convertvector(high, HalfFloat),
+                     std::make_index_sequence<vector_lanes>{});
+}
+
 IREVRNN_INLINE Vector round_to_whole(Vector x) {
 #if defined(__AVX512F__)
   return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -48,32 +123,12 @@ IREVRNN_INLINE Vector round_to_whole(Vector x) {
 #endif
 }
 
-template <size_t... i>
-IREVRNN_INLINE Vector join_halves(HalfFloat low, HalfFloat high, std::index_sequence<i...>) {
-  return __builtin_shufflevector(low, high, i...);
+IREVRNN_INLINE Halves nearest_longs(Vector x, float limit) {
+  const Vector whole = round_to_whole(saturate(x, limit));
+  const auto half = std::make_index_sequence<half_lanes>{};
+  return {__builtin_convertvector(half_of<0>(whole, half), Half),
+          __builtin_convertvector(half_of<half_lanes>(whole, half), Half)};
 }
-
-template <size_t... i>
-IREVRNN_INLINE HalfFloat half_of(Vector x, std::index_sequence<i...>) {
-  return __builtin_shufflevector(x, x, i...);
-}
-
-template <size_t... i>
-IREVRNN_INLINE HalfFloat upper_half_of(Vector x, std::index_sequence<i...>) {
-  return __builtin_shufflevector(x, x, (i + half_lanes)...);
-}
-
-IREVRNN_INLINE Vector floats_of(Half low, Half high) {
-  return join_halves(__builtin_convertvector(low, HalfFloat), __builtin_convertvector(high, HalfFloat),
-                     std::make_index_sequence<vector_lanes>{});
-}
-
-IREVRNN_INLINE Half lower_longs_of(Vector x) {
-  return __builtin_convertvector(half_of(x, std::make_index_sequence<half_lanes>{}), Half);
-}
-
-IREVRNN_INLINE Half upper_longs_of(Vector x) {
-  return __builtin_convertvector(upper_half_of(x, std::make_index_sequence<half_lanes>{}), Half);
-}
+#endif
 
 }  // namespace irevrnn

@@ -46,6 +46,23 @@ IREVRNN_INLINE Pack<N> operator+(const Pack<N>& a, const Pack<N>& b) {
   return make_pack<N>([&](auto i) { return a.part[i.value] + b.part[i.value]; });
 }
 
+template <int N>
+IREVRNN_INLINE Pack<N> absolute(const Pack<N>& x) {
+  return make_pack<N>([&](auto i) { return absolute(x.part[i.value]); });
+}
+
+template <int N>
+IREVRNN_INLINE Pack<N> larger(const Pack<N>& x, const Pack<N>& y) {
+  return make_pack<N>([&](auto i) { return larger(x.part[i.value], y.part[i.value]); });
+}
+
+template <int N>
+IREVRNN_INLINE bool all_below(const Pack<N>& x, float limit) {
+  bool all = true;
+  each<N>([&](auto i) { all &= all_below(x.part[i.value], limit); });
+  return all;
+}
+
 template <Activation kind, int N>
 IREVRNN_INLINE Pack<N> activate(const Pack<N>& x) {
   return make_pack<N>([&](auto i) { return activate<kind>(x.part[i.value]); });

@@ -8,8 +8,11 @@
 
 #if defined(__CUDACC__)
 #define IREVRNN_INLINE __host__ __device__ __forceinline__
+#define IREVRNN_FLATTEN
 #else
 #define IREVRNN_INLINE inline __attribute__((always_inline))
+// All that the function calls is inlined, lambdas too.
+#define IREVRNN_FLATTEN __attribute__((flatten))
 #endif
 
 namespace irevrnn {
@@ -29,7 +32,22 @@ template <class V>
 IREVRNN_INLINE V broadcast(float x) { return static_cast<V>(x); }
 
 IREVRNN_INLINE float absolute(float x) { return ::fabsf(x); }
+IREVRNN_INLINE double absolute(double x) { return ::fabs(x); }
+// The second where one is NaN.
+template <class V>
+IREVRNN_INLINE V larger(V x, V y) { return x > y ? x : y; }
+template <class V>
+IREVRNN_INLINE V smaller(V x, V y) { return x < y ? x : y; }
+template <class T>
+IREVRNN_INLINE bool all_below(T x, float limit) { return x < limit; }
 IREVRNN_INLINE float copy_sign(float magnitude, float sign) { return ::copysignf(magnitude, sign); }
+
+// Within +-limit, which is where a NaN goes.
+template <class V>
+IREVRNN_INLINE V saturate(V x, float limit) {
+  const V upper = broadcast<V>(limit), lower = broadcast<V>(-limit);
+  return larger(smaller(x, upper), lower);
+}
 
 // 2^n from the bits of 1.5 * 2^23 + n.
 IREVRNN_INLINE float exponent_from_low_bits(float shifted) {

@@ -34,14 +34,15 @@ void for_each_chunk(int64_t lanes, int width, const Fn& fn) {
   });
 }
 
+// The coupling weights come multiplied by `scale`.
 template <class T>
-Array<T> unit_rows(const Sizes<T>& s, int width) {
+Array<T> unit_rows(const Sizes<T>& s, int width, T scale = 1) {
   const int64_t stride = s.hidden + width;
   Array<T> rows((1 + 2 * s.couplings) * stride);
   for (int64_t i = 0; i < 1 + 2 * s.couplings; ++i) {
     const T* from = i == 0 ? s.u : i <= s.couplings ? s.a + (i - 1) * s.hidden
                                                     : s.b + (i - 1 - s.couplings) * s.hidden;
-    for (int64_t j = 0; j < stride; ++j) rows[i * stride + j] = from[j % s.hidden];
+    for (int64_t j = 0; j < stride; ++j) rows[i * stride + j] = from[j % s.hidden] * (i == 0 ? 1 : scale);
   }
   return rows;
 }

@@ -56,6 +56,22 @@ IREVRNN_INLINE Vector exponent_from_low_bits(Vector shifted) {
   return (Vector)(((VectorBits)shifted << 23) + 0x3f800000u);
 }
 
+// The compiler would take a comparison and a choice.
+#if defined(__AVX512F__)
+IREVRNN_INLINE Vector larger(Vector x, Vector y) { return _mm512_max_ps(x, y); }
+IREVRNN_INLINE Vector smaller(Vector x, Vector y) { return _mm512_min_ps(x, y); }
+#endif
+
+IREVRNN_INLINE bool all_below(Vector x, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(x, broadcast<Vector>(limit), _CMP_NLT_UQ) == 0;
+#else
+  bool all = true;
+  for (int i = 0; i < vector_lanes; ++i) all &= x[i] < limit;
+  return all;
+#endif
+}
+
 IREVRNN_INLINE void store_vector(float* to, Vector x) { memcpy(to, &x, sizeof x); }
 
 IREVRNN_INLINE Vector load_vector(const float* from) {
