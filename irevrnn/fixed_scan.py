@@ -177,6 +177,6 @@ class WithGradient(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         saved = ctx.saved_tensors
         results = torch.ops.irevrnn.scan_backward(
-            *gradients, *saved, *ctx.options, _ALL_HELD, _vectorize(saved[0])
+            *gradients, *saved, None, *ctx.options, _ALL_HELD, _vectorize(saved[0])
         )
         return None, None, *results

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -22,6 +26,7 @@ def scan(
     activation: str = "relu",
     coupling_activation: str = "tanh",
     memory: str = "recompute",
+    batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the reversible, independently recurrent cell over a sequence (equation ``eq:cell``).
 
@@ -45,15 +50,20 @@ def scan(
         memory: ``"recompute"`` holds the output and c every 16 steps between forward and backward,
             ``"store"`` every intermediate. Both give the same gradient. The other strategies
             work on a whole stack: :class:`irevrnn.IRevRNN` has them.
+        batch_sizes: for sequences of different length, packed as in PyTorch's ``PackedSequence``:
+            (T,) int64 on the CPU, the number of sequences that have a step, from at most B on
+            falling. Then z is (N, H) with N their sum, the longest sequence first.
 
     Returns:
-        ``out`` (T, B, H) with h of every step, ``h_n`` (B, H) and ``c_n`` (B, H).
+        ``out`` with h of every step, of the shape of z; ``h_n`` (B, H) and ``c_n`` (B, H), the
+        states after the last step of each sequence.
 
     Raises:
         TypeError: an argument is no floating-point tensor.
         ValueError: a shape, dtype, device, activation or strategy does not fit.
     """
     _check_tensors(z, h_0, c_0, u, a, b)
+    _check_shapes(z, h_0, c_0, u, a, b, batch_sizes)
     get_activation(activation)
     get_activation(coupling_activation, "coupling_activation")
     if check_strategy(memory) not in OF_A_LAYER:
@@ -63,33 +73,48 @@ def scan(
     options = (activation, coupling_activation)
     backend = choose_backend(z.device.type, z.dtype)
     if backend == "python":
-        run = reference.scan if memory == "store" else _recompute_reference
-        return run(z, h_0, c_0, u, a, b, *options)
+        run = _run_reference if memory == "store" else _recompute_reference
+        return run(z, batch_sizes, h_0, c_0, u, a, b, *options)
     interval = _interval(memory, z, h_0, c_0, u, a, b)
     out, h_n, c_n, _ = torch.ops.irevrnn.scan(
-        z, h_0, c_0, u, a, b, *options, interval, backend == "vector"
+        z, h_0, c_0, u, a, b, batch_sizes, *options, interval, backend == "vector"
     )
     return out, h_n, c_n
 
 
 def _interval(memory: str, *tensors: Tensor) -> int:
-    """Steps between two kept cell states: 0 keeps everything, T keeps nothing."""
+    """Steps between two kept cell states: 0 keeps everything, T or more keeps nothing."""
     if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
         return tensors[0].shape[0]
     return 0 if memory == "store" else SEGMENT
 
 
+def _run_reference(
+    z: Tensor, batch_sizes: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    if batch_sizes is None:
+        return reference.scan(z, *rest)
+    return reference.scan_packed(z, batch_sizes, *rest)
+
+
 def _recompute_reference(
-    z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, *options: str
+    z: Tensor, batch_sizes: Tensor | None, h: Tensor, c: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``recompute`` for the reference: one checkpoint a segment."""
     outputs = []
-    for segment in z.split(SEGMENT):
-        out, h, c = checkpoint(
-            reference.scan, segment, h, c, u, a, b, *options, use_reentrant=False
-        )
+    for segment, sizes in _segments(z, batch_sizes):
+        out, h, c = checkpoint(_run_reference, segment, sizes, h, c, *rest, use_reentrant=False)
         outputs.append(out)
     return torch.cat(outputs), h, c
+
+
+def _segments(z: Tensor, batch_sizes: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    if batch_sizes is None:
+        yield from ((segment, None) for segment in z.split(SEGMENT))
+    else:
+        parts = batch_sizes.split(SEGMENT)
+        rows = z.split([int(part.sum()) for part in parts])
+        yield from zip(rows, parts, strict=True)
 
 
 def _check_tensors(z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor) -> None:
@@ -103,12 +128,31 @@ def _check_tensors(z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b:
             raise ValueError(f"{name} must have the dtype of z, {z.dtype}; got {x.dtype}")
         if x.device != z.device:
             raise ValueError(f"{name} must be on the device of z, {z.device}; got {x.device}")
-    if z.dim() != 3:
-        raise ValueError(f"z must be (T, B, H); got shape {tuple(z.shape)}")
-    steps, batch, hidden = z.shape
-    if steps == 0:
-        raise ValueError(f"z must have at least one step; got shape {tuple(z.shape)}")
+
+
+def _check_shapes(
+    z: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    u: Tensor,
+    a: Tensor,
+    b: Tensor,
+    batch_sizes: Tensor | None,
+) -> None:
+    if batch_sizes is None:
+        if z.dim() != 3:
+            raise ValueError(f"z must be (T, B, H); got shape {tuple(z.shape)}")
+        if z.shape[0] == 0:
+            raise ValueError(f"z must have at least one step; got shape {tuple(z.shape)}")
+        batch = z.shape[1]
+    else:
+        if z.dim() != 2:
+            raise ValueError(f"z must be (N, H) with batch_sizes; got shape {tuple(z.shape)}")
+        batch = h_0.shape[0] if h_0.dim() == 2 else 0
+        _check_batch_sizes(batch_sizes, len(z), batch)
+    hidden = z.shape[-1]
     couplings = a.shape[0] if a.dim() == 2 else 0
+    named = {"h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}
     wanted = {
         "h_0": (batch, hidden),
         "c_0": (batch, hidden),
@@ -123,3 +167,22 @@ def _check_tensors(z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b:
                 f"{name} must be {symbols} = {shape} for z of shape {tuple(z.shape)}; "
                 f"got shape {tuple(named[name].shape)}"
             )
+
+
+def _check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int) -> None:
+    if not isinstance(batch_sizes, Tensor):
+        raise TypeError(f"batch_sizes must be a torch.Tensor; got {type(batch_sizes).__name__}")
+    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
+        raise ValueError(
+            f"batch_sizes must be (T,), int64 and on the CPU; got shape {tuple(batch_sizes.shape)}, "
+            f"{batch_sizes.dtype} on {batch_sizes.device}"
+        )
+    if torch.compiler.is_compiling():
+        return  # the values are the kernel's to check
+    sizes = batch_sizes.tolist()
+    falls = all(0 < size <= before for before, size in pairwise([batch, *sizes]))
+    if not sizes or not falls or sum(sizes) != rows:
+        raise ValueError(
+            f"batch_sizes must fall from at most B = {batch} to at least 1 and sum to the {rows} "
+            f"rows of z; got {sizes if len(sizes) < 20 else f'{len(sizes)} sizes'}"
+        )

@@ -101,6 +101,36 @@ def scan(
     return torch.stack(outputs), h, c
 
 
+def scan_packed(
+    z: Tensor,
+    batch_sizes: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    u: Tensor,
+    a: Tensor,
+    b: Tensor,
+    activation: str = "relu",
+    coupling_activation: str = "tanh",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the cell over sequences of different length, packed as in PyTorch's ``PackedSequence``.
+
+    Args:
+        z: (N, H), the steps of all sequences: first those of step 1, the longest sequence first.
+        batch_sizes: (T,), how many sequences have that step; never more than the step before.
+        h_0, c_0, u, a, b, activation, coupling_activation: as for :func:`scan`.
+
+    Returns:
+        ``out`` (N, H), and ``h_n``, ``c_n`` (B, H) after the last step of each sequence.
+    """
+    h, c, outputs = h_0, c_0, []
+    for z_t in z.split(batch_sizes.tolist()):
+        running = len(z_t)
+        h_t, c_t = step(z_t, h[:running], c[:running], u, a, b, activation, coupling_activation)
+        outputs.append(h_t)
+        h, c = torch.cat([h_t, h[running:]]), torch.cat([c_t, c[running:]])
+    return torch.cat(outputs), h, c
+
+
 def scan_backward(
     grad_out: Tensor,
     grad_h_n: Tensor,

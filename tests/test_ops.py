@@ -16,12 +16,12 @@ from .cases import make_inputs, run
 def test_opcheck(kernels, dtype, vectorize, interval, couplings):
     case = make_inputs(40, 2, 9, couplings, dtype)
     options = ("relu", "tanh", interval, vectorize)
-    opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
+    opcheck(torch.ops.irevrnn.scan.default, (*case, None, *options))
     with torch.no_grad():
-        out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, *options)
+        out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, None, *options)
     saved = (out, held, *(x.detach() for x in case[1:]))
     for gradients in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
-        opcheck(torch.ops.irevrnn.scan_backward.default, (*gradients, *saved, *options))
+        opcheck(torch.ops.irevrnn.scan_backward.default, (*gradients, *saved, None, *options))
 
 
 @pytest.mark.parametrize("memory", ["store", "recompute"])
@@ -56,12 +56,12 @@ def test_the_operator_refuses_what_does_not_fit(kernels):
     op = torch.ops.irevrnn.scan
     options = ("relu", "tanh", 16, True)
     with pytest.raises(ValueError, match="h_0 must have shape"):
-        op(z, h_0[:1], c_0, u, a, b, *options)
+        op(z, h_0[:1], c_0, u, a, b, None, *options)
     with pytest.raises(ValueError, match="u must have the dtype"):
-        op(z, h_0, c_0, u.double(), a, b, *options)
+        op(z, h_0, c_0, u.double(), a, b, None, *options)
     with pytest.raises(ValueError, match="activation must be one of"):
-        op(z, h_0, c_0, u, a, b, "swish", "tanh", 16, True)
+        op(z, h_0, c_0, u, a, b, None, "swish", "tanh", 16, True)
     with pytest.raises(ValueError, match="float32 or float64"):
-        op(*(x.half() for x in (z, h_0, c_0, u, a, b)), *options)
+        op(*(x.half() for x in (z, h_0, c_0, u, a, b)), None, *options)
     with pytest.raises(ValueError, match="interval"):
-        op(z, h_0, c_0, u, a, b, "relu", "tanh", -1, True)
+        op(z, h_0, c_0, u, a, b, None, "relu", "tanh", -1, True)

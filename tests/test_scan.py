@@ -66,11 +66,11 @@ def test_control_a_last_bit_in_a_held_state_is_seen(kernels):
     """The equality above would notice a replay that starts from a c one bit off."""
     case = make_inputs(40, 2, 64, 3, torch.float32)
     with torch.no_grad():
-        out, _, _, held = torch.ops.irevrnn.scan(*case, "relu", "tanh", 16, True)
-        options = (out, held, *case[1:], "relu", "tanh", 16, True)
+        out, _, _, held = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", 16, True)
+        options = (out, held, *case[1:], None, "relu", "tanh", 16, True)
         good = torch.ops.irevrnn.scan_backward(torch.ones_like(out), None, None, *options)
         nudged = torch.nextafter(held, held + 1)
-        options = (out, nudged, *case[1:], "relu", "tanh", 16, True)
+        options = (out, nudged, *case[1:], None, "relu", "tanh", 16, True)
         bad = torch.ops.irevrnn.scan_backward(torch.ones_like(out), None, None, *options)
     assert not torch.equal(good[4], bad[4])
 
@@ -96,7 +96,7 @@ def test_a_lane_has_the_same_bits_wherever_it_lies(kernels):
     whole, _, _ = scan(*case)
     alone = Inputs(*(x[..., 129:] for x in case))
     assert torch.equal(scan(*alone)[0], whole[..., 129:])
-    scalar = torch.ops.irevrnn.scan(*case, "relu", "tanh", 16, False)[0]
+    scalar = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", 16, False)[0]
     assert torch.equal(scalar, whole)
 
 
@@ -199,6 +199,6 @@ def test_slope_of_leaky_relu_is_the_same_in_cpp(kernels):
     none = torch.zeros(0, 1)
     for vectorize in (True, False):
         out, *_ = torch.ops.irevrnn.scan(
-            z, zero, zero, zero[0], none, none, "leaky_relu", "tanh", 16, vectorize
+            z, zero, zero, zero[0], none, none, None, "leaky_relu", "tanh", 16, vectorize
         )
         assert out.item() == -NEGATIVE_SLOPE

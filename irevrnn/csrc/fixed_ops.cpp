@@ -65,6 +65,7 @@ Results fixed_scan(const Tensor& z_, const Tensor& h_0, const Tensor& c_0, const
                    c10::string_view coupling_activation, bool record, bool hold,
                    bool vectorize) {
   check_invertible(activation);
+  const Layout layout(z_);
   const Weights weights(z_, u, a, b);
   const LongStates states(z_, h_0, c_0, s_0);
   const Tensor z = z_.contiguous();
@@ -75,7 +76,7 @@ Results fixed_scan(const Tensor& z_, const Tensor& h_0, const Tensor& c_0, const
   for_dtype(z, [&](auto zero) {
     using T = decltype(zero);
     FixedForward<T> s;
-    fill_sizes<T>(s, z, weights, activation, coupling_activation, 0);
+    fill_sizes<T>(s, layout, weights, activation, coupling_activation, 0);
     s.z = z.const_data_ptr<T>();
     s.states = states.data();
     s.record = record;
@@ -93,6 +94,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fixed_unscan(
     const Tensor& starts_, const Tensor& counts_, const Tensor& u, const Tensor& a, const Tensor& b,
     c10::string_view activation, c10::string_view coupling_activation, bool vectorize) {
   check_invertible(activation);
+  const Layout layout(z_);
   const Weights weights(z_, u, a, b);
   const LongStates states(z_, h_n, c_n, s_n);
   const Tensor z = z_.contiguous(), words = words_.contiguous(), starts = starts_.contiguous();
@@ -106,7 +108,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> fixed_unscan(
   for_dtype(z, [&](auto zero) {
     using T = decltype(zero);
     FixedInverse<T> s;
-    fill_sizes<T>(s, z, weights, activation, coupling_activation, 0);
+    fill_sizes<T>(s, layout, weights, activation, coupling_activation, 0);
     s.z = z.const_data_ptr<T>();
     s.states = states.data();
     s.words = reinterpret_cast<const uint16_t*>(words.const_data_ptr<int16_t>());

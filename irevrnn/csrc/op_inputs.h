@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include "fresh.h"
 #include "scan.h"
@@ -41,15 +42,57 @@ inline Tensor given(const std::optional<Tensor>& x, const Tensor& like, at::IntA
   return x->contiguous();
 }
 
+// Steps, batch and hidden units of a sequence, and where its rows begin if it is packed.
+struct Layout {
+  int64_t steps, batch, hidden;
+  std::vector<int64_t> row_starts;
+
+  // z (T, B, H).
+  explicit Layout(const Tensor& z) {
+    TORCH_CHECK_VALUE(z.dim() == 3 && z.size(0) > 0, "z must be (T, B, H) with T > 0; got ", z.sizes());
+    steps = z.size(0);
+    batch = z.size(1);
+    hidden = z.size(2);
+  }
+
+  // z (N, H), packed with batch_sizes (T,), for states h_0 (B, H).
+  Layout(const Tensor& z, const Tensor& h_0, const Tensor& batch_sizes) {
+    TORCH_CHECK_VALUE(z.dim() == 2 && h_0.dim() == 2, "z must be (N, H) and h_0 (B, H) with batch_sizes; ",
+                      "got ", z.sizes(), " and ", h_0.sizes());
+    TORCH_CHECK_VALUE(batch_sizes.dim() == 1 && batch_sizes.size(0) > 0 &&
+                          batch_sizes.scalar_type() == at::kLong && batch_sizes.device().is_cpu(),
+                      "batch_sizes must be (T,) int64 on the CPU with T > 0; got ", batch_sizes.sizes(),
+                      " ", batch_sizes.scalar_type());
+    steps = batch_sizes.size(0);
+    batch = h_0.size(0);
+    hidden = z.size(1);
+    const Tensor sizes = batch_sizes.contiguous();
+    const int64_t* size = sizes.const_data_ptr<int64_t>();
+    row_starts.resize(steps + 1, 0);
+    for (int64_t t = 0; t < steps; ++t) {
+      TORCH_CHECK_VALUE(size[t] > 0 && size[t] <= (t == 0 ? batch : size[t - 1]),
+                        "batch_sizes must fall from at most B = ", batch, " to at least 1; step ", t,
+                        " has ", size[t]);
+      row_starts[t + 1] = row_starts[t] + size[t] * hidden;
+    }
+    TORCH_CHECK_VALUE(row_starts[steps] == z.numel(), "batch_sizes must sum to the ", z.size(0),
+                      " rows of z");
+  }
+
+  static Layout of(const Tensor& z, const Tensor& h_0, const std::optional<Tensor>& batch_sizes) {
+    return batch_sizes && batch_sizes->defined() ? Layout(z, h_0, *batch_sizes) : Layout(z);
+  }
+
+  bool packed() const { return !row_starts.empty(); }
+};
+
 // The weights that all passes share, made contiguous and kept alive. like is z or out.
 struct Weights {
   Tensor u, a, b;
 
   Weights(const Tensor& like, const Tensor& u, const Tensor& a, const Tensor& b)
       : u(u.contiguous()), a(a.contiguous()), b(b.contiguous()) {
-    TORCH_CHECK_VALUE(like.dim() == 3 && like.size(0) > 0, "z must be (T, B, H) with T > 0; got ",
-                      like.sizes());
-    const int64_t hidden = like.size(2);
+    const int64_t hidden = like.size(-1);
     TORCH_CHECK_VALUE(a.dim() == 2, "a must be (R, H); got ", a.sizes());
     check_like(like, u, {hidden}, "u");
     check_like(like, a, {a.size(0), hidden}, "a");
@@ -57,12 +100,14 @@ struct Weights {
   }
 };
 
+// The layout must stay alive as long as the problem.
 template <class T, class Problem>
-void fill_sizes(Problem& s, const Tensor& like, const Weights& weights, c10::string_view activation,
+void fill_sizes(Problem& s, const Layout& layout, const Weights& weights, c10::string_view activation,
                 c10::string_view coupling_activation, int64_t interval) {
-  s.steps = like.size(0);
-  s.batch = like.size(1);
-  s.hidden = like.size(2);
+  s.steps = layout.steps;
+  s.batch = layout.batch;
+  s.hidden = layout.hidden;
+  s.row_starts = layout.packed() ? layout.row_starts.data() : nullptr;
   s.couplings = static_cast<int>(weights.a.size(0));
   s.interval = interval;
   s.activation = parse_activation(activation);
@@ -76,11 +121,11 @@ void fill_sizes(Problem& s, const Tensor& like, const Weights& weights, c10::str
 struct Gradients {
   Tensor z, h_0, c_0, u, a, b;
 
-  Gradients(const Tensor& out, const Weights& weights) {
+  Gradients(const Tensor& out, const Layout& layout, const Weights& weights) {
     const auto like = [&](const Tensor& x) { return fresh(x.sizes(), out.options()); };
     z = like(out);
-    h_0 = fresh({out.size(1), out.size(2)}, out.options());
-    c_0 = fresh({out.size(1), out.size(2)}, out.options());
+    h_0 = fresh({layout.batch, layout.hidden}, out.options());
+    c_0 = fresh({layout.batch, layout.hidden}, out.options());
     u = like(weights.u);
     a = like(weights.a);
     b = like(weights.b);

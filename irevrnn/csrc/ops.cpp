@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
+#include <array>
 #include <optional>
 #include <tuple>
 
@@ -21,28 +22,33 @@ void launch(const Problem& s, bool vectorize) {
 }
 
 // ops.held_shape in Python is the same rule.
-std::vector<int64_t> held_shape(const Tensor& z, int64_t couplings, int64_t interval) {
+std::vector<int64_t> held_shape(const Tensor& z, const Layout& layout, int64_t couplings, int64_t interval) {
   TORCH_CHECK_VALUE(interval >= 0, "interval must be at least 0; got ", interval);
-  if (interval == 0) return {z.size(0), 2 * couplings, z.size(1), z.size(2)};
-  return {(z.size(0) + interval - 1) / interval - 1, z.size(1), z.size(2)};
+  if (interval == 0) {
+    if (layout.packed()) return {2 * couplings * z.size(0), layout.hidden};
+    return {layout.steps, 2 * couplings, layout.batch, layout.hidden};
+  }
+  return {(layout.steps + interval - 1) / interval - 1, layout.batch, layout.hidden};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> scan(
     const Tensor& z_, const Tensor& h_0_, const Tensor& c_0_, const Tensor& u, const Tensor& a,
-    const Tensor& b, c10::string_view activation, c10::string_view coupling_activation,
-    int64_t interval, bool vectorize) {
+    const Tensor& b, const std::optional<Tensor>& batch_sizes, c10::string_view activation,
+    c10::string_view coupling_activation, int64_t interval, bool vectorize) {
+  const Layout layout = Layout::of(z_, h_0_, batch_sizes);
   const Weights weights(z_, u, a, b);
-  const at::IntArrayRef state = z_.sizes().slice(1);
+  const std::array<int64_t, 2> state{layout.batch, layout.hidden};
   check_like(z_, h_0_, state, "h_0");
   check_like(z_, c_0_, state, "c_0");
   const Tensor z = z_.contiguous(), h_0 = h_0_.contiguous(), c_0 = c_0_.contiguous();
   Tensor out = fresh(z.sizes(), z.options());
   Tensor h_n = fresh(state, z.options()), c_n = fresh(state, z.options());
-  Tensor held = fresh(held_shape(z, a.size(0), interval), z.options());
+  Tensor held = fresh(held_shape(z, layout, a.size(0), interval), z.options());
+  if (layout.packed() && interval > 0) held.zero_();  // the rows of sequences that have ended
   for_dtype(z, [&](auto zero) {
     using T = decltype(zero);
     Forward<T> s;
-    fill_sizes<T>(s, z, weights, activation, coupling_activation, interval);
+    fill_sizes<T>(s, layout, weights, activation, coupling_activation, interval);
     s.held_rows = held.size(0);
     s.h_0 = h_0.const_data_ptr<T>();
     s.c_0 = c_0.const_data_ptr<T>();
@@ -60,23 +66,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
     const std::optional<Tensor>& grad_out_, const std::optional<Tensor>& grad_h_n_,
     const std::optional<Tensor>& grad_c_n_, const Tensor& out_, const Tensor& held_,
     const Tensor& h_0_, const Tensor& c_0_, const Tensor& u, const Tensor& a, const Tensor& b,
-    c10::string_view activation, c10::string_view coupling_activation, int64_t interval,
-    bool vectorize) {
+    const std::optional<Tensor>& batch_sizes, c10::string_view activation,
+    c10::string_view coupling_activation, int64_t interval, bool vectorize) {
+  const Layout layout = Layout::of(out_, h_0_, batch_sizes);
   const Weights weights(out_, u, a, b);
-  const at::IntArrayRef state = out_.sizes().slice(1);
+  const std::array<int64_t, 2> state{layout.batch, layout.hidden};
   check_like(out_, h_0_, state, "h_0");
   check_like(out_, c_0_, state, "c_0");
-  check_like(out_, held_, held_shape(out_, a.size(0), interval), "held");
+  check_like(out_, held_, held_shape(out_, layout, a.size(0), interval), "held");
   const Tensor out = out_.contiguous(), held = held_.contiguous();
   const Tensor h_0 = h_0_.contiguous(), c_0 = c_0_.contiguous();
   const Tensor grad_out = given(grad_out_, out, out.sizes(), "grad_out");
   const Tensor grad_h_n = given(grad_h_n_, out, state, "grad_h_n");
   const Tensor grad_c_n = given(grad_c_n_, out, state, "grad_c_n");
-  const Gradients gradients(out, weights);
+  const Gradients gradients(out, layout, weights);
   for_dtype(out, [&](auto zero) {
     using T = decltype(zero);
     Backward<T> s;
-    fill_sizes<T>(s, out, weights, activation, coupling_activation, interval);
+    fill_sizes<T>(s, layout, weights, activation, coupling_activation, interval);
     s.held_rows = held.size(0);
     s.h_0 = h_0.const_data_ptr<T>();
     s.c_0 = c_0.const_data_ptr<T>();
@@ -95,13 +102,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
 
 TORCH_LIBRARY(irevrnn, m) {
   m.def(
-      "scan(Tensor z, Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, str activation, "
-      "str coupling_activation, int interval, bool vectorize) "
+      "scan(Tensor z, Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, Tensor? batch_sizes, "
+      "str activation, str coupling_activation, int interval, bool vectorize) "
       "-> (Tensor out, Tensor h_n, Tensor c_n, Tensor held)");
   m.def(
       "scan_backward(Tensor? grad_out, Tensor? grad_h_n, Tensor? grad_c_n, Tensor out, Tensor held, "
-      "Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, str activation, "
-      "str coupling_activation, int interval, bool vectorize) "
+      "Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, Tensor? batch_sizes, "
+      "str activation, str coupling_activation, int interval, bool vectorize) "
       "-> (Tensor grad_z, Tensor grad_h_0, Tensor grad_c_0, Tensor grad_u, Tensor grad_a, "
       "Tensor grad_b)");
 }

@@ -1,7 +1,8 @@
 // The recurrence on the CPU: what a scan reads and writes, and its entry points.
 //
 // A lane is one unit of one sequence, the work of one CUDA thread: lane = batch * H + unit. Tensors are
-// contiguous (T, B, H), so step t of all lanes is a row of B * H numbers.
+// contiguous (T, B, H), so step t of all lanes is a row of B * H numbers. Sequences of different length
+// come packed, the longest first, as in PyTorch's PackedSequence: rows of later steps are shorter.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,12 @@ struct Sizes {
   const T *h_0, *c_0;    // (B, H)
   const T *u, *a, *b;    // (H,), (R, H), (R, H)
 
+  // Where each row begins and, at the end, where the last one ends; null unless packed.
+  const int64_t* row_starts = nullptr;
+
   int64_t lanes() const { return batch * hidden; }
+  int64_t row(int64_t t) const { return row_starts ? row_starts[t] : t * lanes(); }
+  int64_t lanes_at(int64_t t) const { return row_starts ? row_starts[t + 1] - row_starts[t] : lanes(); }
   // Steps that are worked through for all lanes before the next: rows are read in the order of memory.
   int64_t block() const { return interval > 0 && interval <= 64 ? interval : 16; }
 };
@@ -29,7 +35,7 @@ template <class T>
 struct Forward : Sizes<T> {
   const T* z;          // (T, B, H)
   T *out, *h_n, *c_n;  // (T, B, H), (B, H), (B, H)
-  T* held;             // (T, 2R, B, H) or (ceil(T / K) - 1, B, H)
+  T* held;             // (T, 2R, B, H), packed like the rest, or (ceil(T / K) - 1, B, H)
 };
 
 template <class T>

@@ -25,13 +25,39 @@ inline int64_t count_chunks(int64_t lanes, int width) {
   return (lanes + size - 1) / size;
 }
 
-// Calls fn(chunk, first lane, past the last lane), on several threads.
+// Calls fn(chunk, first lane, past the last lane), on several threads. A thread gets neighbours in the
+// order first, last, second, last but one, ...: packed sequences get shorter from chunk to chunk.
 template <class Fn>
 void for_each_chunk(int64_t lanes, int width, const Fn& fn) {
-  const int64_t size = chunk_size(lanes, width);
-  at::parallel_for(0, count_chunks(lanes, width), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) fn(i, i * size, std::min(lanes, (i + 1) * size));
+  const int64_t size = chunk_size(lanes, width), chunks = count_chunks(lanes, width);
+  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t chunk = i % 2 == 0 ? i / 2 : chunks - 1 - i / 2;
+      fn(chunk, chunk * size, std::min(lanes, (chunk + 1) * size));
+    }
   });
+}
+
+// Calls fn(first, past_last, end) for the parts of a range of lanes that run to the same step in a block:
+// all to its end, but for sequences that are shorter.
+template <class T, class Fn>
+void for_each_end(const Sizes<T>& s, int64_t first, int64_t past_last, int64_t begin, int64_t end,
+                  const Fn& fn) {
+  for (; end > begin && first < past_last; --end) {
+    const int64_t next = std::min(past_last, s.lanes_at(end - 1));
+    if (next > first) fn(first, next, end);
+    first = std::max(first, next);
+  }
+}
+
+// Copies numbers [first, past_last), or zeros where there are none.
+template <class T>
+void start_from(const T* from, T* to, int64_t first, int64_t past_last) {
+  if (from) {
+    std::copy(from + first, from + past_last, to + first);
+  } else {
+    std::fill(to + first, to + past_last, T(0));
+  }
 }
 
 // The coupling weights come multiplied by `scale`.
@@ -54,12 +80,16 @@ void run(const Forward<T>& s) {
   const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   for_each_chunk(s.lanes(), Tiles::width, [&](int64_t, int64_t first, int64_t past_last) {
+    start_from(s.h_0, s.h_n, first, past_last);
+    start_from(s.c_0, s.c_n, first, past_last);
     for (int64_t begin = 0; begin < s.steps; begin += s.block()) {
-      const int64_t end = std::min(s.steps, begin + s.block());
-      Tiles::each(first, past_last, [&](auto tile, int64_t lane) {
-        using Tile = decltype(tile);
-        const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-        forward_tile<f, keep_all>(s, tile, w, lane, begin, end);
+      const int64_t block_end = std::min(s.steps, begin + s.block());
+      for_each_end(s, first, past_last, begin, block_end, [&](int64_t from, int64_t to, int64_t end) {
+        Tiles::each(from, to, [&](auto tile, int64_t lane) {
+          using Tile = decltype(tile);
+          const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
+          forward_tile<f, keep_all>(s, tile, w, lane, begin, end);
+        });
       });
     }
   });
@@ -73,8 +103,8 @@ void add_to_rows(const T* sums, UnitRows<T> rows, int count, int width) {
   }
 }
 
-template <class Tiles, Activation f, bool keep_all, class Problem, class T>
-void run_backward(const Problem& s, T) {
+template <class Tiles, Activation f, bool keep_all, class T>
+void run(const Backward<T>& s) {
   const int count = 1 + 2 * s.couplings;
   const int64_t stride = s.hidden + Tiles::width, rows_size = count * stride;
   const Array<T> weights = unit_rows(s, Tiles::width);
@@ -85,16 +115,20 @@ void run_backward(const Problem& s, T) {
     const UnitRows<T> total{totals.data() + chunk * rows_size, stride};
     Array<T> scratch((keep_all ? 0 : s.block() * 2 * s.couplings) * Tiles::width);
     Array<T> sums(count * Tiles::width);
+    start_from(s.grad_h_n, s.grad_h_0, first, past_last);
+    start_from(s.grad_c_n, s.grad_c_0, first, past_last);
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
-      const int64_t end = std::min(s.steps, begin + s.block());
-      Tiles::each(first, past_last, [&](auto tile, int64_t lane) {
-        using Tile = decltype(tile);
-        const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-        // Summing a block on its own first keeps rounding errors from growing with T.
-        std::fill(sums.begin(), sums.end(), T(0));
-        backward_tile<f, keep_all>(s, tile, w, TileSums<Tile>{sums.data(), s.couplings}, lane, begin,
-                                   end, scratch.data());
-        add_to_rows(sums.data(), total.at(lane % s.hidden), count, Tiles::width);
+      const int64_t block_end = std::min(s.steps, begin + s.block());
+      for_each_end(s, first, past_last, begin, block_end, [&](int64_t from, int64_t to, int64_t end) {
+        Tiles::each(from, to, [&](auto tile, int64_t lane) {
+          using Tile = decltype(tile);
+          const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
+          // Summing a block on its own first keeps rounding errors from growing with T.
+          std::fill(sums.begin(), sums.end(), T(0));
+          backward_tile<f, keep_all>(s, tile, w, TileSums<Tile>{sums.data(), s.couplings}, lane, begin,
+                                     end, scratch.data());
+          add_to_rows(sums.data(), total.at(lane % s.hidden), count, Tiles::width);
+        });
       });
     }
   });
@@ -108,11 +142,6 @@ void run_backward(const Problem& s, T) {
       for (int64_t j = 0; j < stride; ++j) to[j % s.hidden] += from[j];
     }
   }
-}
-
-template <class Tiles, Activation f, bool keep_all, class T>
-void run(const Backward<T>& s) {
-  run_backward<Tiles, f, keep_all>(s, T{});
 }
 
 template <class Tiles, class Problem>

@@ -79,33 +79,40 @@ IREVRNN_INLINE void prefetch(const T* from) {
   }
 }
 
-// Steps begin to end of the lanes from `lane` on. c_n carries the cell state from block to block.
+// Steps begin to end of the lanes from `lane` on. h_n and c_n carry the states from block to block.
 template <Activation f, bool keep_all, class Tile, class T>
 void forward_tile(const Forward<T>& s, Tile tile, TileWeights<Tile> w, int64_t lane, int64_t begin,
                   int64_t end) {
   using V = typename Tile::V;
-  const int64_t row = s.lanes();
-  V h = tile.load(begin == 0 ? s.h_0 + lane : s.out + (begin - 1) * row + lane);
-  V c = tile.load((begin == 0 ? s.c_0 : s.c_n) + lane);
+  V h = tile.load(s.h_n + lane);
+  V c = tile.load(s.c_n + lane);
   if (!keep_all && begin > 0 && s.held_rows > 0) {
-    tile.store(s.held + (begin / s.interval - 1) * row + lane, c);
+    tile.store(s.held + (begin / s.interval - 1) * s.lanes() + lane, c);
   }
   for (int64_t t = begin; t < end; ++t) {
+    const int64_t at = s.row(t) + lane;
     V p = w.u() * h;
     couple<f>(p, c, s.couplings, w, [&](int i, const V& f_p, const V& f_c) {
       if constexpr (keep_all) {
-        T* values = s.held + (t * 2 * s.couplings + 2 * i) * row + lane;
+        const int64_t row = s.lanes_at(t);
+        T* values = s.held + s.row(t) * 2 * s.couplings + 2 * i * row + lane;
         tile.store(values, f_p);
         tile.store(values + row, f_c);
       }
     });
-    prefetch<Tile::width>(s.z + t * row + lane + Tile::width);
-    prefetch<Tile::width, true>(s.out + t * row + lane + Tile::width);
-    h = output(s.activation, tile.load(s.z + t * row + lane) + p);
-    tile.store(s.out + t * row + lane, h);
+    prefetch<Tile::width>(s.z + at + Tile::width);
+    prefetch<Tile::width, true>(s.out + at + Tile::width);
+    h = output(s.activation, tile.load(s.z + at) + p);
+    tile.store(s.out + at, h);
   }
+  tile.store(s.h_n + lane, h);
   tile.store(s.c_n + lane, c);
-  if (end == s.steps) tile.store(s.h_n + lane, h);
+}
+
+// Outputs of the step before t.
+template <class Tile, class T>
+IREVRNN_INLINE typename Tile::V output_before(const Backward<T>& s, Tile tile, int64_t lane, int64_t t) {
+  return tile.load(t == 0 ? s.h_0 + lane : s.out + s.row(t - 1) + lane);
 }
 
 // f(p) and f(c) of steps begin to end once more, from the outputs and the c held before step begin.
@@ -113,14 +120,14 @@ template <Activation f, class Tile, class T>
 void replay_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, int64_t lane, int64_t begin,
                  int64_t end, T* values) {
   using V = typename Tile::V;
-  const int64_t row = s.lanes();
-  V c = tile.load((begin == 0 ? s.c_0 : s.held + (begin / s.interval - 1) * row) + lane);
+  V c = tile.load((begin == 0 ? s.c_0 : s.held + (begin / s.interval - 1) * s.lanes()) + lane);
   for (int64_t t = begin; t < end; ++t) {
+    const int64_t at = s.row(t) + lane;
     // The way back of this tile, and the next tile.
-    if (s.grad_out) prefetch<Tile::width>(s.grad_out + t * row + lane);
-    prefetch<Tile::width>(s.out + t * row + lane + Tile::width);
-    prefetch<Tile::width, true>(s.grad_z + t * row + lane);
-    V p = w.u() * tile.load(t == 0 ? s.h_0 + lane : s.out + (t - 1) * row + lane);
+    if (s.grad_out) prefetch<Tile::width>(s.grad_out + at);
+    prefetch<Tile::width>(s.out + at + Tile::width);
+    prefetch<Tile::width, true>(s.grad_z + at);
+    V p = w.u() * output_before(s, tile, lane, t);
     couple<f>(p, c, s.couplings, w, [&](int, const V& f_p, const V& f_c) {
       Tile::store_whole(values, f_p);
       Tile::store_whole(values + Tile::width, f_c);
@@ -131,30 +138,25 @@ void replay_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, int64_t l
 
 // Backpropagation through steps end - 1 down to begin. grad_h_0 and grad_c_0 carry the gradients of the
 // states from block to block.
-template <Activation f, bool keep_all, class Problem, class Tile, class T>
-void backward_tile(const Problem& s, Tile tile, TileWeights<Tile> w, TileSums<Tile> sums,
+template <Activation f, bool keep_all, class Tile, class T>
+void backward_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, TileSums<Tile> sums,
                    int64_t lane, int64_t begin, int64_t end, T* scratch) {
   using V = typename Tile::V;
-  const int64_t row = s.lanes();
   const int64_t rows = 2 * s.couplings;
   if constexpr (!keep_all) replay_tile<f>(s, tile, w, lane, begin, end, scratch);
 
-  const bool last = end == s.steps;
-  const auto carried = [&](const T* given, const T* state) {
-    const T* from = last ? given : state;
-    return from ? tile.load(from + lane) : V{};
-  };
-  V carry = carried(s.grad_h_n, s.grad_h_0);
-  V d_c = carried(s.grad_c_n, s.grad_c_0);
+  V carry = tile.load(s.grad_h_0 + lane);
+  V d_c = tile.load(s.grad_c_0 + lane);
   for (int64_t t = end - 1; t >= begin; --t) {
-    V d = s.grad_out ? carry + tile.load(s.grad_out + t * row + lane) : carry;
-    d = d * output_slope(s.activation, tile.load(s.out + t * row + lane));
-    tile.store(s.grad_z + t * row + lane, d);
+    const int64_t at = s.row(t) + lane;
+    V d = s.grad_out ? carry + tile.load(s.grad_out + at) : carry;
+    d = d * output_slope(s.activation, tile.load(s.out + at));
+    tile.store(s.grad_z + at, d);
     const StepValues<Tile> values =
-        keep_all ? StepValues<Tile>{tile, s.held + t * rows * row + lane, row, false}
+        keep_all ? StepValues<Tile>{tile, s.held + s.row(t) * rows + lane, s.lanes_at(t), false}
                  : StepValues<Tile>{tile, scratch + (t - begin) * rows * Tile::width, Tile::width, true};
     couple_backward<f>(d, d_c, s.couplings, w, values, sums);
-    sums.add_u(d, tile.load(t == 0 ? s.h_0 + lane : s.out + (t - 1) * row + lane));
+    sums.add_u(d, output_before(s, tile, lane, t));
     carry = d * w.u();
   }
   tile.store(s.grad_h_0 + lane, carry);

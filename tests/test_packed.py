@@ -1,0 +1,167 @@
+"""Sequences of different length, packed: a sequence knows nothing of the others."""
+
+import pytest
+import torch
+from torch.library import opcheck
+from torch.nn.utils.rnn import pack_sequence
+
+from irevrnn import reference, scan
+from irevrnn.activations import ACTIVATIONS
+from tests.cases import Inputs, make_inputs, run
+
+pytestmark = pytest.mark.usefixtures("kernels")
+LENGTHS = {
+    "one": [1],
+    "same": [33, 33, 33],
+    "around a segment": [49, 48, 33, 32, 31, 17, 16, 15, 2, 1],
+    "long and short": [200, 3, 3, 3, 1],
+    "many": [*range(70, 0, -1)],
+}
+every_kind = pytest.mark.parametrize("kind", LENGTHS)
+
+
+def make_packed(kind, hidden=9, couplings=3, dtype=torch.float64, seed=0):
+    """A packed problem, its batch sizes, and the problem of each sequence alone."""
+    lengths = LENGTHS[kind]
+    dense = make_inputs(max(lengths), len(lengths), hidden, couplings, dtype, seed=seed)
+    z = [dense.z[:n, i].detach() for i, n in enumerate(lengths)]
+    packed = pack_sequence(z)
+    return dense._replace(z=packed.data.requires_grad_()), packed.batch_sizes
+
+
+def one_by_one(case, batch_sizes, function, *options):
+    """The same by a dense scan for each sequence, gathered again."""
+    lengths = (batch_sizes[:, None] > torch.arange(len(case.h_0))).sum(0)
+    starts = batch_sizes.cumsum(0) - batch_sizes
+    outputs = torch.empty_like(case.z)
+    states = []
+    for index, length in enumerate(lengths.tolist()):
+        rows = starts[:length] + index
+        state = case.h_0[index : index + 1], case.c_0[index : index + 1]
+        out, h, c = function(case.z[rows].unsqueeze(1), *state, *case[3:], *options)
+        outputs = outputs.index_put((rows,), out.squeeze(1))
+        states.append((h, c))
+    h_n, c_n = (torch.cat(s) for s in zip(*states, strict=True))
+    return outputs, h_n, c_n
+
+
+@every_kind
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_reference_treats_each_sequence_alone(kind, activation):
+    case, sizes = make_packed(kind)
+    got = run(lambda z, *r: reference.scan_packed(z, sizes, *r), case, activation)
+    wanted = run(lambda *c: one_by_one(Inputs(*c), sizes, reference.scan, activation), case)
+    for x, y in zip(got, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
+
+
+@every_kind
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("hidden", [1, 9, 64, 130])
+@pytest.mark.parametrize("couplings", [0, 3])
+def test_kernels_equal_the_reference(kind, memory, hidden, couplings):
+    case, sizes = make_packed(kind, hidden, couplings)
+    wanted = run(lambda z, *r: reference.scan_packed(z, sizes, *r), case)
+    for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 2e-3)):
+        narrow = Inputs(*(x.detach().to(dtype).requires_grad_() for x in case))
+        got = run(scan, narrow, memory=memory, batch_sizes=sizes)
+        for x, y in zip(got, wanted, strict=True):
+            assert (x - y).norm() <= tolerance * (y.norm() + 1e-12), (kind, dtype)
+
+
+@every_kind
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_both_strategies_give_the_same_bits(kind, activation):
+    for dtype in (torch.float32, torch.float64):
+        case, sizes = make_packed(kind, dtype=dtype)
+        stored, recomputed = (
+            run(scan, case, activation, memory=memory, batch_sizes=sizes)
+            for memory in ("store", "recompute")
+        )
+        assert all(torch.equal(x, y) for x, y in zip(stored, recomputed, strict=True))
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_packed_dense_sequence_gives_the_bits_of_the_dense_one(memory, dtype):
+    case = make_inputs(50, 6, 33, 3, dtype)
+    flat = case._replace(z=case.z.detach().flatten(0, 1).requires_grad_())
+    sizes = torch.full((50,), 6)
+    dense = run(scan, case, memory=memory)
+    packed = run(scan, flat, memory=memory, batch_sizes=sizes)
+    # Upstream gradients are drawn in the same order; shapes apart, all is the same.
+    assert all(torch.equal(x.flatten(), y.flatten()) for x, y in zip(dense, packed, strict=True))
+
+
+def test_states_of_sequences_that_have_ended_before_stay():
+    case, _ = make_packed("same")
+    sizes = torch.full((49,), 2)  # the third sequence has no step at all
+    case = case._replace(z=case.z.detach()[:98].requires_grad_())
+    _, h_n, c_n = scan(*case, batch_sizes=sizes)
+    assert torch.equal(h_n[2], case.h_0[2]) and torch.equal(c_n[2], case.c_0[2])
+    got = run(scan, case, batch_sizes=sizes)
+    wanted = run(lambda z, *r: reference.scan_packed(z, sizes, *r), case)
+    for x, y in zip(got, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_any_number_of_threads_gives_the_same_bits(memory):
+    case, sizes = make_packed("many", 100, dtype=torch.float32)
+    before, runs = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            runs.append(run(scan, case, memory=memory, batch_sizes=sizes))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(x, y) for other in runs[1:] for x, y in zip(runs[0], other, strict=True))
+
+
+def test_without_kernels_the_reference_runs(monkeypatch):
+    case, sizes = make_packed("around a segment")
+    wanted = run(scan, case, batch_sizes=sizes)
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+    for memory in ("store", "recompute"):
+        for x, y in zip(run(scan, case, memory=memory, batch_sizes=sizes), wanted, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("interval", [0, 16])
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_opcheck(interval, vectorize):
+    case, sizes = make_packed("around a segment", dtype=torch.float32)
+    options = (sizes, "relu", "tanh", interval, vectorize)
+    opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
+    with torch.no_grad():
+        out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, *options)
+    saved = (out, held, *(x.detach() for x in case[1:]))
+    opcheck(
+        torch.ops.irevrnn.scan_backward.default, (torch.ones_like(out), h_n, c_n, *saved, *options)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "complaint"),
+    [
+        ([3] * 32, "sum to the 99 rows"),
+        ([3, 2, 3], "must fall from at most B = 3"),
+        ([4] * 24 + [3], "must fall from at most B = 3"),
+        ([3] * 33 + [0], "to at least 1"),
+        ([], "to at least 1"),
+    ],
+)
+def test_batch_sizes_that_do_not_fit(sizes, complaint):
+    case, _ = make_packed("same")
+    with pytest.raises(ValueError, match=complaint):
+        scan(*case, batch_sizes=torch.tensor(sizes, dtype=torch.int64))
+
+
+def test_batch_sizes_of_the_wrong_kind():
+    case, sizes = make_packed("same")
+    with pytest.raises(TypeError, match="batch_sizes must be a torch.Tensor; got list"):
+        scan(*case, batch_sizes=sizes.tolist())
+    with pytest.raises(ValueError, match=r"batch_sizes must be \(T,\), int64"):
+        scan(*case, batch_sizes=sizes.int())
+    with pytest.raises(ValueError, match=r"z must be \(N, H\) with batch_sizes"):
+        scan(*make_inputs(33, 3, 9, 3, torch.float64), batch_sizes=sizes)
