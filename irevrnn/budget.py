@@ -20,7 +20,7 @@ from torch import nn
 
 from irevrnn.chunked import chunk_length
 from irevrnn.fixed_point import INVERTIBLE, round_weight
-from irevrnn.memory import OF_A_LAYER, SEGMENT
+from irevrnn.memory import IN_FIXED_POINT, OF_A_LAYER, OF_THE_STACK, SEGMENT
 
 if TYPE_CHECKING:
     from irevrnn.rnn import IRevRNN
@@ -52,6 +52,7 @@ class Task:
         copied: whether the first layer works on a copy of the input (another order of dimensions).
         return_sequence: whether the output of all steps is returned.
         own_states: whether the initial states are zeros that the layer makes.
+        packed: whether sequences have lengths of their own, of at most ``steps``.
     """
 
     steps: int
@@ -59,6 +60,7 @@ class Task:
     copied: bool = False
     return_sequence: bool = True
     own_states: bool = True
+    packed: bool = False
 
 
 class Plan(NamedTuple):
@@ -111,10 +113,27 @@ def describe(plan: Plan, task: Task) -> str:
     )
 
 
-def obstacle(model: IRevRNN, strategy: str) -> str | None:
+def one_way(strategy: str, packed: bool, bidirectional: bool) -> str | None:
+    """Say why ``strategy`` cannot serve these sequences, and what can; None if it can."""
+    if bidirectional and strategy in OF_THE_STACK:
+        return (
+            f"bidirectional=True does not go with memory={strategy!r}, which takes all layers "
+            "through a chunk of steps at once; use memory='recompute' or 'store'"
+        )
+    if packed and strategy in IN_FIXED_POINT:
+        return (
+            f"packed input and lengths do not go with memory={strategy!r}; use memory='recompute', "
+            "'store' or 'checkpoint', or sequences of one length"
+        )
+    return None
+
+
+def obstacle(model: IRevRNN, strategy: str, packed: bool = False) -> str | None:
     """Say why ``strategy`` cannot train ``model``; None if it can."""
     if strategy in OF_A_LAYER:
         return None
+    if reason := one_way(strategy, packed, model.bidirectional):
+        return reason
     if model.training and model.norm == "batch":
         return "norm='batch' has statistics over all steps"
     if strategy == "checkpoint":
@@ -163,7 +182,7 @@ def choose(model: IRevRNN, task: Task, budget: int) -> Plan:
         + "".join(
             f"; {name!r} is impossible: {reason}"
             for name in CANDIDATES
-            if (reason := obstacle(model, name))
+            if (reason := obstacle(model, name, task.packed))
         )
         + "); raise the budget, shorten the input or split the batch"
     )
@@ -172,7 +191,7 @@ def choose(model: IRevRNN, task: Task, budget: int) -> Plan:
 def _options(model: IRevRNN, task: Task) -> Iterator[Plan]:
     """All that ``auto`` may pick, in the order it prefers: chunks halve while they are long."""
     for strategy in CANDIDATES:
-        if obstacle(model, strategy):
+        if obstacle(model, strategy, task.packed):
             continue
         option = plan(model, task, strategy)
         yield option
@@ -188,7 +207,7 @@ def table(model: IRevRNN, task: Task) -> str:
     rows = [("memory", "holds", "bits per unit and step", "peak of a step", "chunk")]
     notes = []
     for strategy in ("store", *CANDIDATES):
-        if reason := obstacle(model, strategy):
+        if reason := obstacle(model, strategy, task.packed):
             notes.append(f"{strategy}: cannot be used, {reason}")
             continue
         option = plan(model, task, strategy)
@@ -220,22 +239,28 @@ def _row(model: IRevRNN, task: Task) -> int:
 
 def _graph(model: IRevRNN, task: Task, steps: int, strategy: str) -> int:
     """Bytes that the graph of some steps of the whole stack holds."""
-    row, size = _row(model, task), _size(model)
+    row, size, directions = _row(model, task), _size(model), model._directions()
     total = 0
     if task.copied:
         total += steps * task.batch * model.input_size * size
     if task.own_states:
-        total += model.num_layers * row
-    for index, layer in enumerate(model._stack()):
+        total += model.num_layers * directions * row
+    for layer in model._all_layers():
         total += steps * row  # the output
         if strategy == "store":
             total += 2 * model.num_couplings * steps * row
         else:
             total += (math.ceil(steps / SEGMENT) - 1) * row
         total += _norm(layer.norm, task, steps, row, size)
-        if index > 0 and (_drops(model) or _adds(model, index - 1)):
-            total += steps * row  # the projection's input is not the output of the layer below
-    if task.return_sequence and not _adds(model, model.num_layers - 1):
+    # What the projections read, where it is not the output that the recurrence below holds.
+    made = sum(
+        1
+        for index in range(1, model.num_layers)
+        if _drops(model) or _adds(model, index - 1) or directions == 2
+    )
+    total += made * directions * steps * row
+    top_is_returned = not _adds(model, model.num_layers - 1) and directions == 1
+    if task.return_sequence and top_is_returned:
         total -= steps * row  # the last layer's output is the caller's
     return total + _masks(model, task)
 
@@ -254,11 +279,12 @@ def _drops(model: IRevRNN) -> bool:
 
 
 def _adds(model: IRevRNN, index: int) -> bool:
-    return model.residual and (index > 0 or model.input_size == model.hidden_size)
+    inner = model._directions() * model.hidden_size
+    return model.residual and (index > 0 or model.input_size == inner)
 
 
 def _masks(model: IRevRNN, task: Task) -> int:
-    return (model.num_layers - 1) * _row(model, task) if _drops(model) else 0
+    return (model.num_layers - 1) * model._directions() * _row(model, task) if _drops(model) else 0
 
 
 def _checkpoint(model: IRevRNN, task: Task, chunks: int) -> int:

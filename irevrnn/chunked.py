@@ -28,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from irevrnn.memory import SEGMENT
+from irevrnn.packing import Packing
 from irevrnn.traces import TRACES, Parameters, Trace
 
 Result = TypeVar("Result")
@@ -41,10 +42,12 @@ class Stack:
 
     Attributes:
         layers: modules that turn their input into the drive z, with recurrence parameters.
+        reverse_layers: the same for the other direction, if there is one.
         activation, coupling_activation: names of g and f.
         residual: add a layer's input to its output where their shapes agree.
         return_sequence: whether outputs of all steps are wanted.
-        strategy: one of :data:`irevrnn.memory.OF_THE_STACK`.
+        strategy: one of :data:`irevrnn.memory.OF_THE_STACK`, or of ``OF_A_LAYER`` for
+            :func:`irevrnn.whole.run_whole`.
         chunk: steps in a chunk.
     """
 
@@ -52,9 +55,10 @@ class Stack:
     activation: str
     coupling_activation: str
     residual: bool
-    return_sequence: bool = True
-    strategy: str = ""
+    return_sequence: bool
+    strategy: str
     chunk: int = 0
+    reverse_layers: Sequence[nn.Module] = ()
 
 
 def chunk_length(strategy: str, steps: int, batch: int, hidden: int) -> int:
@@ -68,31 +72,33 @@ def run_layers(
     stack: Stack,
     x: Tensor,
     masks: Tensor | None,
-    scan_layer: Callable[[int, Tensor], tuple[Tensor, Tensor]],
-    drive: Callable[[int, Tensor], Tensor],
+    packing: Packing | None,
+    run_layer: Callable[[int, Tensor], tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
     """Run some steps through all layers.
 
     Args:
         stack: the layers.
-        x: (T, B, in).
+        x: (T, B, in), or (N, in) packed.
         masks: dropout masks between layers, (L - 1, B, H), or None.
-        scan_layer: (layer, z) to (out, h_n).
-        drive: (layer, x) to z.
+        packing: of x, if it is packed.
+        run_layer: (layer, its input) to (its output, the last step's).
 
     Returns:
-        The top layer's output (T, B, H) and its last step (B, H), which has a gradient of its own:
-        a slice of the output would cost a gradient of the output's size.
+        The top layer's output, and its last step: (B, H), which has a gradient of its own, as a
+        slice of the output would cost a gradient of the output's size; (E, H) of the sequences
+        that end, if packed.
     """
     last = x
     for index in range(len(stack.layers)):
         if index > 0 and masks is not None:
-            x = x * masks[index - 1]
-        out, last = scan_layer(index, drive(index, x))
+            mask = masks[index - 1]
+            x = x * (mask if packing is None else mask[packing.sequences])
+        out, last = run_layer(index, x)
         if stack.residual and x.shape == out.shape:
-            out, last = out + x, last + x[-1]
+            out, last = out + x, last + x[-1] if packing is None else last
         x = out
-    return x, last
+    return x, (last if packing is None else x[packing.last_rows])
 
 
 class _Chunked(torch.autograd.Function):
@@ -101,7 +107,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, stack: Stack, record: bool, x: Tensor, h_0: Tensor, c_0: Tensor,
-        masks: Tensor | None, *flat: Tensor,
+        masks: Tensor | None, batch_sizes: Tensor | None, *flat: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         parameters = _by_layer(stack, flat)
         trace = _new_trace(stack)
@@ -109,12 +115,14 @@ class _Chunked(torch.autograd.Function):
         autocast = _autocast_state(x.device.type)
         with torch.autocast(**autocast):
             output = _with_parameters(
-                stack, parameters, lambda: _run_forward(stack, trace, x, masks, parameters)
+                stack,
+                parameters,
+                lambda: _run_forward(stack, trace, x, masks, batch_sizes, parameters),
             )
         if record:
             ctx.stack, ctx.autocast, ctx.num_parameters = stack, autocast, len(flat)
             ctx.set_materialize_grads(False)
-            ctx.save_for_backward(x, masks, *flat, *trace.held())
+            ctx.save_for_backward(x, masks, batch_sizes, *flat, *trace.held())
         return (output, *trace.finals(h_0.dtype))
 
     @staticmethod
@@ -122,7 +130,7 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Any, grad_h: Any, grad_c: Any) -> Any:
         stack: Stack = ctx.stack
         _check_no_batch_statistics(stack)
-        x, masks, *rest = ctx.saved_tensors
+        x, masks, batch_sizes, *rest = ctx.saved_tensors
         flat = [p.detach().requires_grad_() for p in rest[: ctx.num_parameters]]
         parameters = _by_layer(stack, flat)
         trace = _new_trace(stack)
@@ -130,52 +138,54 @@ class _Chunked(torch.autograd.Function):
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[2] else None
         sums = [torch.zeros_like(p) for p in flat]
         layers, u = len(stack.layers), parameters[0]["recurrent_weight"]
-        zeros = u.detach().new_zeros(layers, x.shape[1], len(u))
+        batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+        zeros = u.detach().new_zeros(layers, batch, len(u))
         carried = [h for g in (grad_h, grad_c) for h in (zeros if g is None else g).unbind()]
 
         def run() -> list[Tensor]:
             """Go through the chunks from the last; returns the gradients of h_0 and c_0."""
             before = carried
-            for chunk, part in reversed(list(enumerate(_parts(x.shape[0], stack.chunk)))):
-                x_part = x[part].detach().contiguous().requires_grad_(grad_x is not None)
+            for chunk, part in reversed(list(enumerate(_parts(stack, x, batch_sizes)))):
+                x_part = x[part.rows].detach().contiguous().requires_grad_(grad_x is not None)
                 with torch.enable_grad(), torch.autocast(**ctx.autocast):
-                    graph = _rebuild(stack, trace, chunk, x_part, masks, parameters)
-                at_end = part.stop >= x.shape[0]
+                    graph = _rebuild(stack, trace, chunk, x_part, masks, part.packing, parameters)
                 before, gradients, grad_x_part = graph.backpropagate(
-                    before, _part_of_output(stack, grad_output, part, at_end), flat, x_part
+                    before, _part_of_output(stack, grad_output, part), flat, x_part
                 )
                 for total, gradient in zip(sums, gradients, strict=True):
                     total += gradient
                 if grad_x is not None and grad_x_part is not None:
-                    grad_x[part] = grad_x_part
+                    grad_x[part.rows] = grad_x_part
             return before
 
         before = _with_parameters(stack, parameters, run)
         trace.check_empty()
         grad_h_0, grad_c_0 = torch.stack(before[:layers]), torch.stack(before[layers:])
-        return None, None, grad_x, grad_h_0, grad_c_0, None, *sums
+        return None, None, grad_x, grad_h_0, grad_c_0, None, None, *sums
 
 
 def _run_forward(
-    stack: Stack, trace: Trace, x: Tensor, masks: Tensor | None, parameters: list[Parameters]
+    stack: Stack,
+    trace: Trace,
+    x: Tensor,
+    masks: Tensor | None,
+    batch_sizes: Tensor | None,
+    parameters: list[Parameters],
 ) -> Tensor:
     """Run all chunks and return the output, of all steps or of the last."""
+    batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
     output: Tensor | None = None
-    for part in _parts(x.shape[0], stack.chunk):
-        trace.start_chunk(part.start)
-        y, last = run_layers(
-            stack,
-            x[part].contiguous(),
-            masks,
-            lambda index, z: trace.forward(index, z, parameters[index]),
-            lambda index, x: stack.layers[index](x),
-        )
-        if not stack.return_sequence:
-            output = last
-            continue
+    for part in _parts(stack, x, batch_sizes):
+        trace.start_chunk(part.begin, part.batch_sizes)
+
+        def run_layer(index: int, x: Tensor) -> tuple[Tensor, Tensor]:
+            return trace.forward(index, stack.layers[index](x), parameters[index])
+
+        y, last = run_layers(stack, x[part.rows].contiguous(), masks, part.packing, run_layer)
+        new, where = (y, part.rows) if stack.return_sequence else (last, part.ended)
         if output is None:
-            output = y.new_empty(x.shape[0], *y.shape[1:])
-        output[part] = y
+            output = new.new_empty(x.shape[0] if stack.return_sequence else batch, *new.shape[1:])
+        output[where] = new
     assert output is not None  # there is at least one step
     return output
 
@@ -187,13 +197,12 @@ class _ChunkGraph:
     Attributes:
         before: h of every layer where the chunk begins, then c of every layer; leaves.
         after: the same where it ends.
-        y, last: the top layer's output and its last step.
+        top: what the output has of the top layer: all steps of the chunk, or a last one.
     """
 
     before: list[Tensor]
     after: list[Tensor]
-    y: Tensor
-    last: Tensor
+    top: Tensor
 
     def backpropagate(
         self,
@@ -206,15 +215,14 @@ class _ChunkGraph:
 
         Args:
             carried: gradients of ``after``.
-            grad_output: gradient of ``y`` (3-dimensional), or of ``last``.
+            grad_output: gradient of ``top``, or None.
             flat: the parameters.
             x: the chunk's input.
 
         Returns:
             Gradients of ``before``, of the parameters, and of ``x`` if it requires one.
         """
-        top = self.last if grad_output is not None and grad_output.dim() == 2 else self.y
-        pairs = zip([*self.after, top], [*carried, grad_output], strict=True)
+        pairs = zip([*self.after, self.top], [*carried, grad_output], strict=True)
         outputs, upstream = zip(*((y, g) for y, g in pairs if g is not None), strict=True)
         gradients = torch.autograd.grad(
             outputs,
@@ -234,29 +242,33 @@ def _rebuild(
     chunk: int,
     x: Tensor,
     masks: Tensor | None,
+    packing: Packing | None,
     parameters: list[Parameters],
 ) -> _ChunkGraph:
     """Run a chunk once more, with gradients, from states that the strategy gets back."""
     leaves = trace.leaves(chunk)
     finals: list[tuple[Tensor, Tensor]] = []
 
-    def scan_layer(index: int, z: Tensor) -> tuple[Tensor, Tensor]:
-        out, h, c = trace.rebuild(chunk, index, z, leaves[index], parameters[index])
+    batch_sizes = None if packing is None else packing.batch_sizes
+
+    def run_layer(index: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        z, p = stack.layers[index](x), parameters[index]
+        out, h, c = trace.rebuild(chunk, index, z, leaves[index], p, batch_sizes)
         finals.append((h, c))
         return out, h
 
-    y, last = run_layers(stack, x, masks, scan_layer, lambda index, x: stack.layers[index](x))
+    y, last = run_layers(stack, x, masks, packing, run_layer)
     before, after = ([h for h, _ in states] + [c for _, c in states] for states in (leaves, finals))
-    return _ChunkGraph(before, after, y, last)
+    return _ChunkGraph(before, after, y if stack.return_sequence else last)
 
 
-def _part_of_output(
-    stack: Stack, gradient: Tensor | None, part: slice, at_end: bool
-) -> Tensor | None:
+def _part_of_output(stack: Stack, gradient: Tensor | None, part: _Part) -> Tensor | None:
     """What of the output's gradient belongs to a chunk."""
-    if gradient is None or stack.return_sequence:
-        return None if gradient is None else gradient[part]
-    return gradient if at_end else None
+    if gradient is None:
+        return None
+    if stack.return_sequence:
+        return gradient[part.rows]
+    return gradient[part.ended] if part.ends_some else None
 
 
 def _check_no_batch_statistics(stack: Stack) -> None:
@@ -271,18 +283,25 @@ def _check_no_batch_statistics(stack: Stack) -> None:
 
 
 def run_chunked(
-    stack: Stack, x: Tensor, h_0: Tensor, c_0: Tensor, masks: Tensor | None
+    stack: Stack,
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    masks: Tensor | None,
+    batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the stack over x, chunk by chunk.
 
     Args:
         stack: with its strategy and chunk length.
-        x: (T, B, in); need not be contiguous.
+        x: (T, B, in), which need not be contiguous; or (N, in) packed, not for fixed point.
         h_0, c_0: (L, B, H).
         masks: dropout masks between layers, (L - 1, B, H), or None.
+        batch_sizes: (T,), if x is packed.
 
     Returns:
-        Output (T, B, H), or (B, H) of the last step alone; ``h_n`` and ``c_n``, (L, B, H).
+        Output (T, B, H) or (N, H), or (B, H) of the last step alone; ``h_n`` and ``c_n``,
+        (L, B, H).
 
     Raises:
         OverflowError: a value left the range of the fixed-point numbers.
@@ -292,7 +311,7 @@ def run_chunked(
     _check_no_batch_statistics(stack)
     flat = [p for layer in stack.layers for p in layer.parameters()]
     record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
-    return _Chunked.apply(stack, record, x, h_0, c_0, masks, *flat)
+    return _Chunked.apply(stack, record, x, h_0, c_0, masks, batch_sizes, *flat)
 
 
 def _new_trace(stack: Stack) -> Trace:
@@ -330,9 +349,39 @@ def _with_parameters(
     return functional_call(_Layers(stack.layers), tensors, (run,), tie_weights=False)
 
 
-def _parts(steps: int, chunk: int) -> Iterator[slice]:
-    for begin in range(0, steps, chunk):
-        yield slice(begin, min(steps, begin + chunk))
+@dataclass(frozen=True)
+class _Part:
+    """A chunk of steps.
+
+    Attributes:
+        begin: its first step.
+        rows: what it has of x.
+        packing: of these rows, if they are packed.
+        ended: the sequences that end in it; all of them, or none, if they have one length.
+        ends_some: whether there are any.
+    """
+
+    begin: int
+    rows: slice
+    packing: Packing | None
+    ended: Tensor | slice
+    ends_some: bool
+
+    @property
+    def batch_sizes(self) -> Tensor | None:
+        return None if self.packing is None else self.packing.batch_sizes
+
+
+def _parts(stack: Stack, x: Tensor, batch_sizes: Tensor | None) -> Iterator[_Part]:
+    total = x.shape[0] if batch_sizes is None else len(batch_sizes)
+    packing = None if batch_sizes is None else Packing.of(batch_sizes, x.device)
+    for begin in range(0, total, stack.chunk):
+        steps = slice(begin, min(total, begin + stack.chunk))
+        if packing is None:
+            yield _Part(begin, steps, None, slice(None), steps.stop == total)
+        else:
+            rows, part = packing.part(steps)
+            yield _Part(begin, rows, part, part.ended, len(part.ended) > 0)
 
 
 def _autocast_state(device: str) -> dict[str, Any]:

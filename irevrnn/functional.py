@@ -174,8 +174,8 @@ def _check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int) -> None:
         raise TypeError(f"batch_sizes must be a torch.Tensor; got {type(batch_sizes).__name__}")
     if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
         raise ValueError(
-            f"batch_sizes must be (T,), int64 and on the CPU; got shape {tuple(batch_sizes.shape)}, "
-            f"{batch_sizes.dtype} on {batch_sizes.device}"
+            "batch_sizes must be (T,), int64 and on the CPU; got shape "
+            f"{tuple(batch_sizes.shape)}, {batch_sizes.dtype} on {batch_sizes.device}"
         )
     if torch.compiler.is_compiling():
         return  # the values are the kernel's to check

@@ -50,7 +50,8 @@ def held_shape(
 
 def _scan_fake(
     z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
-    batch_sizes: Tensor | None, activation: str, coupling_activation: str, interval: int, vectorize: bool,
+    batch_sizes: Tensor | None,
+    activation: str, coupling_activation: str, interval: int, vectorize: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     out = z.new_empty(z.shape)
     held = z.new_empty(held_shape(z, h_0, batch_sizes, a.shape[0], interval))
@@ -60,7 +61,8 @@ def _scan_fake(
 def _scan_backward_fake(
     grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None,
     out: Tensor, held: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
-    batch_sizes: Tensor | None, activation: str, coupling_activation: str, interval: int, vectorize: bool,
+    batch_sizes: Tensor | None,
+    activation: str, coupling_activation: str, interval: int, vectorize: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     return tuple(out.new_empty(x.shape) for x in (out, h_0, c_0, u, a, b))
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn import budget
 from irevrnn.activations import get_activation
-from irevrnn.chunked import Stack, chunk_length, run_chunked, run_layers
+from irevrnn.chunked import Stack, chunk_length, run_chunked
 from irevrnn.fixed_scan import check_invertible
-from irevrnn.functional import scan
+from irevrnn.inputs import Batch
 from irevrnn.memory import IN_FIXED_POINT, OF_THE_STACK, check_strategy
+from irevrnn.whole import run_whole
 
 _log = logging.getLogger("irevrnn")
 
@@ -78,13 +80,13 @@ class IRevRNNLayer(nn.Module):
             self.coupling_b.normal_(0, COUPLING_DEVIATION)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project and normalise the input (T, B, in) to the input drive z (T, B, H).
+        """Project and normalise the input (..., in) to the input drive z (..., H).
 
         The recurrence over z belongs to the stack, which decides what of it is held.
         """
         z = self.projection(x)
         if isinstance(self.norm, nn.BatchNorm1d):  # statistics over time and batch, one per unit
-            z = self.norm(z.flatten(0, 1)).view_as(z)
+            z = self.norm(z.flatten(0, -2)).view_as(z)
         else:
             z = self.norm(z)
         return z.to(self.recurrent_weight.dtype)  # under autocast the state stays in full precision
@@ -118,7 +120,9 @@ class IRevRNN(nn.Module):
         batch_first: input and output are (batch, seq, feature) instead of (seq, batch, feature).
         dropout: probability of dropping a unit between layers, with one mask for all steps of a
             sequence (variational dropout; Gal and Ghahramani, 2016).
-        bidirectional: not available yet.
+        bidirectional: a second stack reads each sequence from its end; as in ``nn.LSTM``, each
+            layer reads the outputs of both directions below it, and the output has 2 * hidden_size
+            features, those of the forward direction first. For ``store`` and ``recompute``.
         norm: normalisation of the input drive: ``None``, ``"layer"``, or ``"batch"`` (statistics
             over all steps and the batch).
         residual: add a layer's input to its output where the two have the same size.
@@ -131,25 +135,30 @@ class IRevRNN(nn.Module):
 
     Inputs:
         - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size),
-          or (seq, input_size) without a batch.
+          or (seq, input_size) without a batch; or a ``PackedSequence``, sorted by length or not.
         - **hidden**: ``(h_0, c_0)``, each (num_layers, batch, hidden_size), or without the batch
-          dimension for unbatched input. Zeros if not given.
+          dimension for unbatched input; with 2 * num_layers, a layer's directions behind one
+          another, if bidirectional. Zeros if not given.
+        - **lengths** (keyword): (batch,) integers, the lengths of padded sequences. What lies
+          beyond a sequence's end is neither read nor computed; its output is 0.
         - **return_sequence** (keyword): whether ``output`` holds all steps or the last one alone.
 
     Outputs:
         - **output**: h of the last layer, (batch, seq, hidden_size) with ``batch_first``, else
-          (seq, batch, hidden_size); without the seq dimension if ``return_sequence=False``. With
-          ``residual``, the input of the last layer is added.
-        - **(h_n, c_n)**: final states of all layers, each (num_layers, batch, hidden_size).
+          (seq, batch, hidden_size), or packed like the input; (batch, hidden_size), the last step
+          of each sequence, if ``return_sequence=False``. With ``residual``, the input of the last
+          layer is added. If bidirectional, twice as many features.
+        - **(h_n, c_n)**: final states of all layers, in the shape of ``hidden``.
 
     The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
     ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``
-    (H, in), ``layers.l.projection.bias`` (H,), and the entries of ``layers.l.norm``.
+    (H, in), ``layers.l.projection.bias`` (H,), and the entries of ``layers.l.norm``; those of the
+    other direction are under ``reverse_layers``.
 
     Raises:
-        ValueError: an argument is out of range, or the input does not fit.
-        TypeError: the input is no tensor.
-        NotImplementedError: ``bidirectional=True``.
+        ValueError: an argument is out of range, the input does not fit, or the strategy cannot
+            serve it.
+        TypeError: the input is neither a tensor nor a ``PackedSequence``.
 
     Example::
 
@@ -187,8 +196,8 @@ class IRevRNN(nn.Module):
         get_activation(coupling_activation, "coupling_activation")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {dropout}")
-        if bidirectional:
-            raise NotImplementedError("bidirectional=True is not available yet; flip the input")
+        if reason := budget.one_way(memory, False, bidirectional):
+            raise ValueError(reason)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -206,20 +215,32 @@ class IRevRNN(nn.Module):
         self.picked: budget.Plan | None = None
         if memory in IN_FIXED_POINT:
             check_invertible(activation)
-        self.layers = nn.ModuleList(
-            IRevRNNLayer(
-                input_size if index == 0 else hidden_size,
-                hidden_size, num_couplings, bias, norm, device, dtype,
-            )
-            for index in range(num_layers)
-        )  # fmt: skip
+
+        def make_layers() -> nn.ModuleList:
+            inner = self._directions() * hidden_size
+            return nn.ModuleList(
+                IRevRNNLayer(
+                    input_size if index == 0 else inner,
+                    hidden_size, num_couplings, bias, norm, device, dtype,
+                )
+                for index in range(num_layers)
+            )  # fmt: skip
+
+        self.layers = make_layers()
+        self.reverse_layers: nn.ModuleList | tuple[()] = make_layers() if bidirectional else ()
+
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
 
     def _stack(self) -> list[IRevRNNLayer]:
         return cast("list[IRevRNNLayer]", list(self.layers))
 
+    def _all_layers(self) -> list[IRevRNNLayer]:
+        return cast("list[IRevRNNLayer]", [*self.layers, *self.reverse_layers])
+
     def reset_parameters(self) -> None:
         """Draw all parameters afresh and reset the statistics of ``norm="batch"``."""
-        for layer in self._stack():
+        for layer in self._all_layers():
             layer.reset_parameters()
 
     @torch.no_grad()
@@ -238,66 +259,72 @@ class IRevRNN(nn.Module):
         """
         if not bound >= 0:
             raise ValueError(f"bound must be at least 0; got {bound}")
-        for layer in self._stack():
+        for layer in self._all_layers():
             layer.recurrent_weight.clamp_(-bound, bound)
         return self
 
     def forward(
         self,
-        input: Tensor,
+        input: Tensor | PackedSequence,
         hidden: tuple[Tensor, Tensor] | None = None,
         *,
+        lengths: Tensor | Sequence[int] | None = None,
         return_sequence: bool = True,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
         """Run the stack over a sequence; see the class for shapes."""
-        self._check_input(input)
-        batched = input.dim() == 3
-        # Time comes first inside, as the kernels walk through memory in the order of time.
-        x = _time_major(input, self.batch_first)
-        h_0, c_0 = self._initial_states(x, hidden, batched)
-        masks = self._dropout_masks(x)
+        self._check_input(input, lengths)
+        batch = Batch.of(input, lengths, self.batch_first)
+        h_0, c_0 = self._initial_states(batch, hidden)
+        masks = self._dropout_masks(batch)
+        strategy, chunk = self._strategy(self._task(batch, hidden is None, return_sequence))
         stack = Stack(
-            self._stack(), self.activation, self.coupling_activation, self.residual, return_sequence
-        )
-        strategy, chunk = self._strategy(self._task(x, hidden is None, return_sequence))
+            self._stack(), self.activation, self.coupling_activation, self.residual,
+            return_sequence, strategy, chunk, list(self.reverse_layers),
+        )  # fmt: skip
         if strategy in OF_THE_STACK:
-            stack = replace(stack, strategy=strategy, chunk=chunk)
-            output, h_n, c_n = run_chunked(stack, x, h_0, c_0, masks)
+            results = run_chunked(stack, batch.x, h_0, c_0, masks, batch.batch_sizes)
         else:
-            output, h_n, c_n = self._run_whole(stack, strategy, x, h_0, c_0, masks)
-        if not batched:
-            output, h_n, c_n = (y.squeeze(-2) for y in (output, h_n, c_n))
-        elif return_sequence and self.batch_first:
-            output = output.transpose(0, 1)
-        return output, (h_n, c_n)
+            results = run_whole(stack, batch.x, h_0, c_0, masks, batch.packing)
+        return batch.give_back(*results, return_sequence)
 
-    def memory_report(self, input: Tensor, *, return_sequence: bool = True) -> None:
+    def memory_report(
+        self,
+        input: Tensor | PackedSequence,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        return_sequence: bool = True,
+    ) -> None:
         """Print what each strategy would hold, and need at its peak, to train on ``input``.
 
         Nothing is run: the figures follow from the sizes and the recurrent weights
-        (:mod:`irevrnn.budget`). ``holds`` is what :func:`irevrnn.measure.held_bytes` counts;
-        ``peak of a step`` is an estimate.
+        (:mod:`irevrnn.budget`). ``holds`` is what :func:`irevrnn.measure.held_bytes` counts, but an
+        upper bound for sequences of different length and for ``reversible``; ``peak of a step`` is
+        an estimate.
 
         Args:
-            input: as for :meth:`forward`.
-            return_sequence: as for :meth:`forward`.
+            input, lengths, return_sequence: as for :meth:`forward`.
         """
-        self._check_input(input)
-        x = _time_major(input, self.batch_first)
+        self._check_input(input, lengths)
+        batch = Batch.of(input, lengths, self.batch_first)
         print(f"IRevRNN({self.extra_repr()})")
-        print(f"input {tuple(input.shape)}, return_sequence={return_sequence}\n")
-        print(budget.table(self, self._task(x, True, return_sequence)))
+        print(f"input of {batch.steps} steps and batch {batch.size}, {return_sequence=}\n")
+        print(budget.table(self, self._task(batch, True, return_sequence)))
 
-    def _task(self, x: Tensor, own_states: bool, return_sequence: bool) -> budget.Task:
-        steps, batch, _ = x.shape
-        return budget.Task(steps, batch, not x.is_contiguous(), return_sequence, own_states)
+    def _task(self, batch: Batch, own_states: bool, return_sequence: bool) -> budget.Task:
+        copied, packed = not batch.x.is_contiguous(), batch.packing is not None
+        return budget.Task(batch.steps, batch.size, copied, return_sequence, own_states, packed)
 
     def _strategy(self, task: budget.Task) -> tuple[str, int]:
         """The strategy to run and its chunk length, which ``auto`` picks."""
+        if self.memory == "auto":
+            return self._pick(task)
+        if reason := budget.one_way(self.memory, task.packed, self.bidirectional):
+            raise ValueError(reason)
         if self.memory in OF_THE_STACK:
             return self.memory, chunk_length(self.memory, task.steps, task.batch, self.hidden_size)
-        if self.memory != "auto":
-            return self.memory, 0
+        return self.memory, 0
+
+    def _pick(self, task: budget.Task) -> tuple[str, int]:
         assert self.memory_budget is not None
         before = self.picked and self.picked.strategy
         self.picked = budget.choose(self, task, self.memory_budget)
@@ -305,80 +332,63 @@ class IRevRNN(nn.Module):
             _log.warning("memory='auto' picked %s", budget.describe(self.picked, task))
         return self.picked.strategy, self.picked.chunk
 
-    def _run_whole(
-        self,
-        stack: Stack,
-        memory: str,
-        x: Tensor,
-        h_0: Tensor,
-        c_0: Tensor,
-        masks: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """All steps of a layer before the next layer: ``store`` and ``recompute``."""
-        finals = []
-
-        def scan_layer(index: int, z: Tensor) -> tuple[Tensor, Tensor]:
-            layer = self._stack()[index]
-            out, h_n, c_n = scan(
-                z, h_0[index], c_0[index],
-                layer.recurrent_weight, layer.coupling_a, layer.coupling_b,
-                self.activation, self.coupling_activation, memory,
-            )  # fmt: skip
-            finals.append((h_n, c_n))
-            return out, h_n
-
-        # The input is the cheapest tensor to turn: later ones are written in the order of time.
-        output, last = run_layers(
-            stack, x.contiguous(), masks, scan_layer, lambda index, x: self.layers[index](x)
-        )
-        h_n, c_n = (torch.stack(states) for states in zip(*finals, strict=True))
-        return (output if stack.return_sequence else last), h_n, c_n
-
-    def _dropout_masks(self, x: Tensor) -> Tensor | None:
-        """One mask for all steps, for each border between layers: (L - 1, B, H)."""
+    def _dropout_masks(self, batch: Batch) -> Tensor | None:
+        """One mask for all steps, for each border between layers: (L - 1, B, D * H)."""
         if not (self.training and self.dropout > 0):
             return None
-        shape = (self.num_layers - 1, x.shape[1], self.hidden_size)
+        shape = (self.num_layers - 1, batch.size, self._directions() * self.hidden_size)
         return F.dropout(self._stack()[0].recurrent_weight.new_ones(shape), self.dropout)
 
     def _initial_states(
-        self, x: Tensor, hidden: tuple[Tensor, Tensor] | None, batched: bool
+        self, batch: Batch, hidden: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        shape = (self.num_layers, x.shape[1], self.hidden_size)
+        layers = self.num_layers * self._directions()
+        shape = (layers, batch.size, self.hidden_size)
         weight = self._stack()[0].recurrent_weight
         if hidden is None:
             zeros = weight.new_zeros(shape)
             return zeros, zeros
         if not (isinstance(hidden, tuple | list) and len(hidden) == 2):
             raise TypeError(f"hidden must be a pair (h_0, c_0); got {type(hidden).__name__}")
-        wanted = shape if batched else (shape[0], shape[2])
+        wanted = shape if batch.batched else (shape[0], shape[2])
+        symbols = "num_layers * 2" if self.bidirectional else "num_layers"
         for name, state in zip(("h_0", "c_0"), hidden, strict=True):
             if not isinstance(state, Tensor):
                 raise TypeError(f"{name} must be a torch.Tensor; got {type(state).__name__}")
             if tuple(state.shape) != wanted:
                 raise ValueError(
-                    f"{name} must have shape {wanted} = (num_layers, "
-                    f"{'batch, ' if batched else ''}hidden_size); got {tuple(state.shape)}"
+                    f"{name} must have shape {wanted} = ({symbols}, "
+                    f"{'batch, ' if batch.batched else ''}hidden_size); got {tuple(state.shape)}"
                 )
-        h_0, c_0 = (state.to(weight.dtype).reshape(shape) for state in hidden)
+        h_0, c_0 = (batch.sort_states(state.to(weight.dtype).reshape(shape)) for state in hidden)
         return h_0, c_0
 
-    def _check_input(self, input: Tensor) -> None:
+    def _check_input(self, input: Tensor | PackedSequence, lengths: object) -> None:
+        if isinstance(input, PackedSequence):
+            if lengths is not None:
+                raise ValueError("lengths go with padded input; a PackedSequence has its own")
+            self._check_values(input.data)
+            return
         if not isinstance(input, Tensor):
-            raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
+            raise TypeError(
+                f"input must be a torch.Tensor or PackedSequence; got {type(input).__name__}"
+            )
         layout = "(batch, seq, feature)" if self.batch_first else "(seq, batch, feature)"
         if input.dim() not in (2, 3):
             raise ValueError(
                 f"input must be {layout} or (seq, feature); got shape {tuple(input.shape)}"
             )
+        self._check_values(input)
+        steps = input.shape[1 if self.batch_first and input.dim() == 3 else 0]
+        if steps == 0:
+            raise ValueError(f"input must have at least one step; got shape {tuple(input.shape)}")
+
+    def _check_values(self, input: Tensor) -> None:
         if input.shape[-1] != self.input_size:
             raise ValueError(
                 f"input must have input_size = {self.input_size} features in its last dimension; "
                 f"got shape {tuple(input.shape)}"
             )
-        steps = input.shape[1 if self.batch_first and input.dim() == 3 else 0]
-        if steps == 0:
-            raise ValueError(f"input must have at least one step; got shape {tuple(input.shape)}")
         weight = self._stack()[0].projection.weight
         if input.device != weight.device:
             raise ValueError(
@@ -395,6 +405,7 @@ class IRevRNN(nn.Module):
         defaults = {
             "num_layers": 1, "num_couplings": 3, "activation": "relu",
             "coupling_activation": "tanh", "bias": True, "batch_first": True, "dropout": 0.0,
+            "bidirectional": False,
             "norm": None, "residual": False, "memory": "recompute", "memory_budget": None,
         }  # fmt: skip
         shown = [f"{self.input_size}, {self.hidden_size}"]
@@ -404,12 +415,6 @@ class IRevRNN(nn.Module):
             if getattr(self, name) != default
         ]
         return ", ".join(shown)
-
-
-def _time_major(input: Tensor, batch_first: bool) -> Tensor:
-    if input.dim() == 2:
-        return input.unsqueeze(1)
-    return input.transpose(0, 1) if batch_first else input
 
 
 def _check_budget(memory: str, memory_budget: int | str | None) -> int | None:

@@ -26,8 +26,8 @@ class Trace(Protocol):
     def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
         """Start the forward pass; without ``record`` there will be no backward pass."""
 
-    def start_chunk(self, offset: int) -> None:
-        """Start a chunk whose first step is ``offset``."""
+    def start_chunk(self, offset: int, batch_sizes: Tensor | None) -> None:
+        """Start a chunk whose first step is ``offset``, packed if ``batch_sizes`` are given."""
 
     def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
         """Run layer ``index`` over the chunk; returns ``out`` and ``h_n``."""
@@ -45,8 +45,9 @@ class Trace(Protocol):
         """(h, c) of every layer where the chunk begins, for their gradients."""
 
     def rebuild(
-        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters,
+        batch_sizes: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """The chunk of layer ``index`` once more, as a function of z, ``state`` and weights."""
 
     def check_empty(self) -> None:
@@ -68,12 +69,15 @@ class Checkpoint:
         self.borders: list[Tensor] = []
         self.record = record
 
-    def start_chunk(self, offset: int) -> None:
+    def start_chunk(self, offset: int, batch_sizes: Tensor | None) -> None:
+        self.batch_sizes = batch_sizes
         if self.record:
             self.borders.append(torch.stack([torch.stack(pair) for pair in self.states]))
 
     def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
-        out, h, c = scan(z, *self.states[index], *recurrence(p), *self.options)
+        out, h, c = scan(
+            z, *self.states[index], *recurrence(p), *self.options, batch_sizes=self.batch_sizes
+        )
         self.states[index] = h, c
         return out, h
 
@@ -94,9 +98,10 @@ class Checkpoint:
         ]
 
     def rebuild(
-        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return scan(z, *state, *recurrence(p), *self.options)
+        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters,
+        batch_sizes: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        return scan(z, *state, *recurrence(p), *self.options, batch_sizes=batch_sizes)
 
     def check_empty(self) -> None:
         """Nothing was consumed."""
@@ -128,7 +133,8 @@ class _FixedPoint:
         except ValueError as error:
             raise ValueError(f"layer {index}: {error}") from None
 
-    def start_chunk(self, offset: int) -> None:
+    def start_chunk(self, offset: int, batch_sizes: Tensor | None) -> None:
+        assert batch_sizes is None  # the layer refuses packed input
         self.offset = offset
 
     def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
@@ -160,8 +166,9 @@ class _FixedPoint:
         return [(zero.clone().requires_grad_(), zero.requires_grad_()) for zero in zeros]
 
     def rebuild(
-        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters,
+        batch_sizes: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         weights = self._weights(p, index)
         get_back = partial(self._get_back, chunk, index, z, weights)
         return fixed_scan.WithGradient.apply(
@@ -183,8 +190,8 @@ class Reversible(_FixedPoint):
         self.words: list[list[tuple[Tensor, Tensor]]] = [[] for _ in parameters]
         self.hashes: list[Tensor] = []
 
-    def start_chunk(self, offset: int) -> None:
-        super().start_chunk(offset)
+    def start_chunk(self, offset: int, batch_sizes: Tensor | None) -> None:
+        super().start_chunk(offset, batch_sizes)
         if self.record:
             self.hashes.append(torch.stack([_hash(states) for states in self.states]))
 

@@ -95,7 +95,11 @@ def test_half_precision_runs_on_the_reference_but_not_on_the_kernels(kernels, mo
             ValueError,
             "memory_budget must be .*; got 'much'",
         ),
-        ({"bidirectional": True}, NotImplementedError, "bidirectional=True is not available yet"),
+        (
+            {"bidirectional": True, "memory": "checkpoint"},
+            ValueError,
+            "bidirectional=True does not go with memory='checkpoint'.*use memory='recompute' or",
+        ),
     ],
 )
 def test_layer_refuses_arguments(arguments, error, message):
@@ -106,7 +110,7 @@ def test_layer_refuses_arguments(arguments, error, message):
 @pytest.mark.parametrize(
     ("input", "error", "message"),
     [
-        ([1.0], TypeError, "input must be a torch.Tensor; got list"),
+        ([1.0], TypeError, "input must be a torch.Tensor or PackedSequence; got list"),
         (torch.zeros(4), ValueError, r"input must be \(batch, seq, feature\) or \(seq, feature\)"),
         (torch.zeros(1, 5, 3), ValueError, "input must have input_size = 2 features"),
         (torch.zeros(1, 0, 2), ValueError, "input must have at least one step"),

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from irevrnn import IRevRNN, budget
+from irevrnn.inputs import Batch
 from irevrnn.measure import held_bytes, peak_memory
+from irevrnn.memory import OF_THE_STACK
 from irevrnn.process import keep_freed_memory
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -20,8 +22,8 @@ def make_model(memory="recompute", features=5, hidden=7, **keywords):
 
 
 def task_of(model, x, hidden=None, return_sequence=True):
-    time_major = x.transpose(0, 1) if model.batch_first else x
-    return model._task(time_major, hidden is None, return_sequence)
+    batch = Batch.of(x, None, model.batch_first)
+    return model._task(batch, hidden is None, return_sequence)
 
 
 def measured(model, x, hidden=None, return_sequence=True):
@@ -36,15 +38,21 @@ def measured(model, x, hidden=None, return_sequence=True):
 @pytest.mark.parametrize("norm", [None, "layer", "batch"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("residual", [False, True])
-def test_held_bytes_are_exact(strategy, norm, dropout, residual):
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_held_bytes_are_exact(strategy, norm, dropout, residual, bidirectional):
+    if bidirectional and strategy in OF_THE_STACK:
+        pytest.skip("one direction only")
     options = {"norm": norm, "dropout": dropout, "residual": residual}
-    for features, batch_first in itertools.product((5, 7), (True, False)):
+    options["bidirectional"] = bidirectional
+    layers = 3 * (1 + bidirectional)
+    same_size = 7 * (1 + bidirectional)
+    for features, batch_first in itertools.product((5, same_size), (True, False)):
         model = make_model(strategy, features, batch_first=batch_first, **options)
         if budget.obstacle(model, strategy):
             return
         for steps, sequence, own in itertools.product((33, 160), (True, False), (True, False)):
             x = torch.randn(4, steps, features) if batch_first else torch.randn(steps, 4, features)
-            hidden = None if own else (torch.randn(3, 4, 7), torch.randn(3, 4, 7))
+            hidden = None if own else tuple(torch.randn(2, layers, 4, 7))
             task = task_of(model, x, hidden, sequence)
             plan = budget.plan(model, task, strategy)
             assert plan.held == measured(model, x, hidden, sequence), (task, options)
