@@ -160,6 +160,8 @@ class _FixedPoint:
 
     def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
         self.dtype = parameters[0]["recurrent_weight"].dtype
+        with torch.enable_grad():  # the gradient of u passes through its rounding
+            self.weights = [self._weights(p, index) for index, p in enumerate(parameters)]
 
     def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
         zeros = [torch.zeros_like(states.h, dtype=self.dtype) for states in self.states]
@@ -169,15 +171,13 @@ class _FixedPoint:
         self, chunk: int, index: int, z: Tensor, state: tuple[Tensor, Tensor], p: Parameters,
         batch_sizes: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        weights = self._weights(p, index)
-        get_back = partial(self._get_back, chunk, index, z, weights)
+        weights = self.weights[index]
+        get_back = partial(self._get_back, chunk, index, z)
         return fixed_scan.WithGradient.apply(
             get_back, self.options, z, *state, weights.u, weights.a, weights.b
         )
 
-    def _get_back(
-        self, chunk: int, index: int, z: Tensor, weights: fixed_scan.Weights
-    ) -> fixed_scan.Pass:
+    def _get_back(self, chunk: int, index: int, z: Tensor) -> fixed_scan.Pass:
         """The pass of layer ``index`` over the chunk."""
         raise NotImplementedError
 
@@ -189,11 +189,12 @@ class Reversible(_FixedPoint):
         super().begin(h_0, c_0, parameters, record)
         self.words: list[list[tuple[Tensor, Tensor]]] = [[] for _ in parameters]
         self.hashes: list[Tensor] = []
+        self.odd = _odd_numbers(self.states[0])
 
     def start_chunk(self, offset: int, batch_sizes: Tensor | None) -> None:
         super().start_chunk(offset, batch_sizes)
         if self.record:
-            self.hashes.append(torch.stack([_hash(states) for states in self.states]))
+            self.hashes.append(torch.stack([_hash(states, self.odd) for states in self.states]))
 
     def _run(self, index: int, z: Tensor) -> fixed_scan.Pass:
         result, words, counts = fixed_scan.forward(
@@ -214,18 +215,17 @@ class Reversible(_FixedPoint):
         super().begin_backward(held, parameters)
         self.border_hashes, h, c, s, *buffers = held
         self.states = [fixed_scan.States(*state) for state in zip(h, c, s, strict=True)]
+        self.odd = _odd_numbers(self.states[0])
         self.buffers = []
         for words, counts in zip(buffers[::2], buffers[1::2], strict=True):
             self.buffers.append(fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts))
 
-    def _get_back(
-        self, chunk: int, index: int, z: Tensor, weights: fixed_scan.Weights
-    ) -> fixed_scan.Pass:
+    def _get_back(self, chunk: int, index: int, z: Tensor) -> fixed_scan.Pass:
         result, self.buffers[index] = fixed_scan.inverse(
-            z, self.states[index], self.buffers[index], weights
+            z, self.states[index], self.buffers[index], self.weights[index]
         )
         self.states[index] = result.before
-        met = _hash(result.before) == self.border_hashes[chunk, index]
+        met = _hash(result.before, self.odd) == self.border_hashes[chunk, index]
         if not met or self.buffers[index].counts.min() < 0:
             raise ReversalError(
                 f"layer {index}, chunk {chunk}: going back did not meet the states of the way "
@@ -276,9 +276,7 @@ class StoreFixed(_FixedPoint):
         before, after = fixed_scan.States(*states[:3]), fixed_scan.States(*states[3:])
         return fixed_scan.Pass(out, values, before, after)
 
-    def _get_back(
-        self, chunk: int, index: int, z: Tensor, weights: fixed_scan.Weights
-    ) -> fixed_scan.Pass:
+    def _get_back(self, chunk: int, index: int, z: Tensor) -> fixed_scan.Pass:
         return self._pass(chunk, index)
 
     def check_empty(self) -> None:
@@ -298,11 +296,17 @@ def recurrence(p: Parameters) -> tuple[Tensor, Tensor, Tensor]:
     return p["recurrent_weight"], p["coupling_a"], p["coupling_b"]
 
 
-def _hash(states: fixed_scan.States) -> Tensor:
+def _odd_numbers(states: fixed_scan.States) -> Tensor:
+    """One for each number of the states, (3, B * H)."""
+    count = states.h.numel()
+    indices = torch.arange(3 * count, device=states.h.device)
+    return (indices * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9).view(3, count)
+
+
+def _hash(states: fixed_scan.States, odd: Tensor) -> Tensor:
     """A 64-bit hash: a sum weighted by odd numbers, so that any one changed bit changes it."""
-    h, c, s = (x.flatten() for x in states)
-    odd = torch.arange(h.numel(), device=h.device) * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9
-    return (h * odd + c * (odd + 2) + s * (odd + 4)).sum()
+    h, c, s = (x.flatten().dot(row) for x, row in zip(states, odd, strict=True))
+    return h + c + s
 
 
 def _join_stacks(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
