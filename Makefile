@@ -31,7 +31,7 @@ fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint lab bench paper data clean compiler profile
+.PHONY: help setup reproduce test fuzz lint lab bench paper data clean compiler profile
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper (
 
 test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest)
 	$(PY) -m pytest -q $(ARGS)
+
+fuzz: $(STAMP) compiler ## Compare thousands of random problems with the reference (CASES per test)
+	IREVRNN_FUZZ=$(or $(CASES),1000) $(PY) -m pytest -q tests/test_fuzz.py $(ARGS)
 
 lint: $(STAMP) ## Check style, format and types
 	$(PY) -m ruff check .

@@ -1,8 +1,9 @@
 """Reversible, independently recurrent networks: exact gradients, memory that hardly grows."""
 
+from irevrnn.cell import IRevRNNCell
 from irevrnn.functional import scan
 from irevrnn.rnn import IRevRNN
 from irevrnn.traces import ReversalError
 
-__all__ = ["IRevRNN", "ReversalError", "scan"]
+__all__ = ["IRevRNN", "IRevRNNCell", "ReversalError", "scan"]
 __version__ = "0.1.0"

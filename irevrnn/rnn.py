@@ -188,10 +188,10 @@ class IRevRNN(nn.Module):
         memory_budget: int | str | None = None,
     ) -> None:
         super().__init__()
-        _check_count("input_size", input_size, 1)
-        _check_count("hidden_size", hidden_size, 1)
-        _check_count("num_layers", num_layers, 1)
-        _check_count("num_couplings", num_couplings, 0)
+        check_count("input_size", input_size, 1)
+        check_count("hidden_size", hidden_size, 1)
+        check_count("num_layers", num_layers, 1)
+        check_count("num_couplings", num_couplings, 0)
         get_activation(activation)
         get_activation(coupling_activation, "coupling_activation")
         if not 0 <= dropout < 1:
@@ -425,7 +425,8 @@ def _check_budget(memory: str, memory_budget: int | str | None) -> int | None:
     return None if memory_budget is None else budget.bytes_of(memory_budget)
 
 
-def _check_count(name: str, value: int, least: int) -> None:
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise an error that names the argument if ``value`` is no whole number from ``least`` on."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int; got {type(value).__name__}")
     if value < least:
