@@ -93,6 +93,17 @@ def test_every_step_is_undone(kernel, activation, couplings, shape):
 
 @kernels_of_all_kinds
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", [(40, 1, 1), (40, 2, 7), (40, 3, 33)])
+def test_lanes_that_do_not_exist_push_no_words(kernel, activation, shape):
+    """With f(0) = 1/2 of a sigmoid, they would move if they had weights."""
+    dtype, vectorize = KERNELS[kernel]
+    z, states, weights = make_case(*shape, 3, dtype, activation, "sigmoid")
+    result = forward(z, states, weights, vectorize)
+    assert is_undone(states, result, back(z, result, weights, vectorize))
+
+
+@kernels_of_all_kinds
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("size", [(1, 5), (2, 7), (1, 33), (2, 32)], ids=str)
 def test_ten_thousand_steps_are_undone(kernel, activation, size):
     dtype, vectorize = KERNELS[kernel]

@@ -27,7 +27,7 @@ void run(FixedForward<T>& s) {
       const int64_t end = std::min(s.steps, begin + s.block());
       Tiles::each(first, past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
-        const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
+        const FixedWeights<Tile> w{tile, rows.at(lane % s.hidden), s.couplings};
         fixed_forward_tile<f>(s, tile, w, room_for<Tile>(stack, s.activation, end - begin), lane, begin, end,
                               bad_steps[chunk]);
       });
@@ -52,7 +52,7 @@ void run(FixedInverse<T>& s) {
       const int64_t end = std::min(s.steps, begin + s.block());
       Tiles::each_reversed(first, past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
-        const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
+        const FixedWeights<Tile> w{tile, rows.at(lane % s.hidden), s.couplings};
         fixed_inverse_tile<f>(s, tile, w, room_for<Tile>(stack, s.activation, end - begin), lane, begin, end);
       });
     }
