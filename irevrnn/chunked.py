@@ -29,7 +29,7 @@ from torch.func import functional_call
 
 from irevrnn.memory import SEGMENT
 from irevrnn.packing import Packing
-from irevrnn.traces import TRACES, Parameters, Trace
+from irevrnn.traces import RECURRENCE, TRACES, Parameters, Trace
 
 Result = TypeVar("Result")
 #: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T.
@@ -282,6 +282,19 @@ def _check_no_batch_statistics(stack: Stack) -> None:
         )
 
 
+def _check_plain_recurrence(stack: Stack) -> None:
+    """Refuse recurrent weights that a hook computes, as by pruning: chunks need them beforehand."""
+    for index, layer in enumerate(stack.layers):
+        plain = dict(layer.named_parameters(recurse=False))
+        for name in RECURRENCE:
+            if name not in plain:
+                raise ValueError(
+                    f"memory={stack.strategy!r} needs {name} of layer {index} as a parameter of "
+                    "its own, but it is pruned or parametrized; use memory='recompute', or make it "
+                    "permanent (torch.nn.utils.prune.remove)"
+                )
+
+
 def run_chunked(
     stack: Stack,
     x: Tensor,
@@ -309,6 +322,7 @@ def run_chunked(
         ReversalError: (in the backward pass) going back did not meet the states of the way forward.
     """
     _check_no_batch_statistics(stack)
+    _check_plain_recurrence(stack)
     flat = [p for layer in stack.layers for p in layer.parameters()]
     record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
     return _Chunked.apply(stack, record, x, h_0, c_0, masks, batch_sizes, *flat)

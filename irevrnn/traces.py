@@ -14,6 +14,8 @@ from irevrnn.fixed_point import RANGE, round_weight
 from irevrnn.functional import scan
 
 Parameters = dict[str, Tensor]
+#: The names of u, a and b among a layer's parameters.
+RECURRENCE = ("recurrent_weight", "coupling_a", "coupling_b")
 
 
 class ReversalError(RuntimeError):
@@ -293,7 +295,8 @@ TRACES: dict[str, Callable[[str, str], Trace]] = {
 
 def recurrence(p: Parameters) -> tuple[Tensor, Tensor, Tensor]:
     """u, a and b among a layer's parameters."""
-    return p["recurrent_weight"], p["coupling_a"], p["coupling_b"]
+    u, a, b = (p[name] for name in RECURRENCE)
+    return u, a, b
 
 
 def _odd_numbers(states: fixed_scan.States) -> Tensor:

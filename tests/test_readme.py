@@ -9,14 +9,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "data" / "README.md"]
-PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*PAGES, ROOT / "data" / "README.md"]
+PYTHON_BLOCKS = [
+    pytest.param(code, id=f"{page.name} {index}")
+    for page in PAGES
+    for index, code in enumerate(
+        re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    )
+]
 MODULES = sorted(set(re.findall(r"python -m (irevrnn[\w.]*)", README)))
 
 
 @pytest.mark.parametrize("code", PYTHON_BLOCKS)
 def test_code_runs_as_written(code):
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "a page of the documentation", "exec"), {})
 
 
 @pytest.mark.parametrize("module", MODULES)
