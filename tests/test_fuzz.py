@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from irevrnn import IRevRNN, fixed_scan, reference, scan
@@ -36,10 +36,11 @@ def backend(monkeypatch):
     return lambda name: monkeypatch.setenv("IREVRNN_BACKEND", name)
 
 
-def near(got, wanted, tolerance):
+def near(got, wanted, tolerance, floor=1e-3):
+    """Relative to the norm of each tensor, or to ``floor`` where that is larger."""
     for x, y in zip(got, wanted, strict=True):
         assert x.shape == y.shape
-        assert (x.double() - y).norm() <= tolerance * (1e-3 + y.norm())
+        assert (x.double() - y).norm() <= tolerance * (floor + y.norm())
 
 
 def strided(x, layout):
@@ -197,7 +198,8 @@ def test_layer_under_every_strategy(
             exact[memory] = got
             near(got[:3], wanted[:3], 5e-2)
         else:
-            near(got, wanted, TOLERANCE[dtype] if norm is None else 10 * TOLERANCE[dtype])
+            # Normalising one or two units leaves signs alone: gradients of 0, but for rounding.
+            near(got, wanted, TOLERANCE[dtype], floor=1e-3 if norm is None else 1.0)
     if exact:
         assert all(map(torch.equal, *exact.values()))
 
@@ -232,7 +234,11 @@ def test_fixed_point_goes_back(
     a, b = (0.1 * draw(couplings, hidden) / size for _ in range(2))
     weights = fixed_scan.Weights(u, a, b, activation, coupling_activation)
     z, start = draw(steps, batch, hidden), fixed_scan.States.of(*draw(2, batch, hidden), u)
-    there, words, counts = fixed_scan.forward(z, start, weights, record=True)
+    try:
+        there, words, counts = fixed_scan.forward(z, start, weights, record=True)
+    except fixed_scan.RangeError:
+        assert coupling_activation == "identity"  # nothing bounds what such couplings add up
+        reject()
     kept, _, _ = fixed_scan.forward(z, start, weights, hold=True)
     buffer = fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts)
     back, left = fixed_scan.inverse(z, there.after, buffer, weights)

@@ -183,7 +183,7 @@ def test_what_users_do(name):
 
 def table():
     """Rows of the README's table: what one does, and the tests that are linked."""
-    section = README.split("### Instead of `nn.LSTM`")[1].split("\n## ")[0]
+    section = README.split("### Instead of `nn.LSTM`")[1].split("\n##")[0]
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", section, re.M)
     return {what: links for what, _, links in rows[1:]}  # below the headings
 
