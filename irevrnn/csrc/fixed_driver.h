@@ -28,8 +28,8 @@ void run(FixedForward<T>& s) {
       Tiles::each(first, past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-        fixed_forward_tile<f>(s, tile, w, room_for<Tile>(stack, s.activation, end - begin), lane, begin, end,
-                              bad_steps[chunk]);
+        Words& top = room_for<Tile>(stack, s.activation, end - begin);
+        fixed_forward_tile<f>(s, tile, w, top, lane, begin, end, bad_steps[chunk]);
       });
       if (!s.record) stack.clear();
     }
@@ -53,7 +53,8 @@ void run(FixedInverse<T>& s) {
       Tiles::each_reversed(first, past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-        fixed_inverse_tile<f>(s, tile, w, room_for<Tile>(stack, s.activation, end - begin), lane, begin, end);
+        Words& top = room_for<Tile>(stack, s.activation, end - begin);
+        fixed_inverse_tile<f>(s, tile, w, top, lane, begin, end);
       });
     }
     s.counts[chunk] = stack.ran_dry() ? -1 : stack.size();

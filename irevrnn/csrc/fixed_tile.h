@@ -61,8 +61,8 @@ IREVRNN_INLINE ValuesOfStep<T, Tile> values_of_step(T* values, const Sizes<T>& s
 inline int64_t earlier(int64_t s, int64_t t) { return s < 0 || (t >= 0 && t < s) ? t : s; }
 
 template <Activation f, class Tile, class T>
-IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeights<Tile> w, Words& top, int64_t lane,
-                        int64_t begin, int64_t end, int64_t& bad_step) {
+IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeights<Tile> w, Words& top,
+                                        int64_t lane, int64_t begin, int64_t end, int64_t& bad_step) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const int64_t row = s.lanes();
@@ -95,8 +95,8 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeigh
 
 // Steps end - 1 down to begin undone.
 template <Activation f, class Tile, class T>
-IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, TileWeights<Tile> w, Words& top, int64_t lane,
-                        int64_t begin, int64_t end) {
+IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, TileWeights<Tile> w, Words& top,
+                                        int64_t lane, int64_t begin, int64_t end) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const int64_t row = s.lanes();
