@@ -31,9 +31,8 @@ from irevrnn.memory import SEGMENT
 from irevrnn.traces import TRACES, Parameters, Trace
 
 Result = TypeVar("Result")
-#: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T:
-#: few enough that the 2R values of f for each stay in the processor's cache until they are used.
-CHUNK_NUMBERS = 2**17
+#: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T.
+CHUNK_NUMBERS = 2**18
 #: Shorter chunks of ``checkpoint`` spend their time on the calls of operators.
 SHORTEST_CHECKPOINT = 64
 
