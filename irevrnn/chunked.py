@@ -34,6 +34,8 @@ from irevrnn.traces import RECURRENCE, TRACES, Parameters, Trace
 Result = TypeVar("Result")
 #: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T.
 CHUNK_NUMBERS = 2**18
+#: Shorter chunks of ``checkpoint`` spend their time on the calls of operators.
+SHORTEST_CHECKPOINT = 64
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Stack:
 def chunk_length(strategy: str, steps: int, batch: int, hidden: int) -> int:
     """Steps in a chunk: about sqrt(T) for ``checkpoint``, else whole segments independent of T."""
     if strategy == "checkpoint":
-        return math.isqrt(steps - 1) + 1
+        return max(SHORTEST_CHECKPOINT, math.isqrt(steps - 1) + 1)
     return max(1, CHUNK_NUMBERS // max(1, batch * hidden) // SEGMENT) * SEGMENT
 
 

@@ -20,16 +20,19 @@ pytestmark = pytest.mark.usefixtures("kernels")
 CHUNKED = ["checkpoint", "reversible", "store_fixed"]
 all_chunked = pytest.mark.parametrize("memory", CHUNKED)
 STEPS = 90
+CHUNK = 40
 
 
 @pytest.fixture(autouse=True)
 def _short_chunks(monkeypatch):
     """Several chunks, the last of them short, in a sequence that tests can afford."""
+    monkeypatch.setattr("irevrnn.rnn.chunk_length", lambda *_: CHUNK)
 
-    def short(name, *sizes):
-        return chunk_length(name, *sizes) if name == "checkpoint" else 40
 
-    monkeypatch.setattr("irevrnn.rnn.chunk_length", short)
+def test_chunks_are_as_long_as_their_strategy_asks():
+    lengths = {steps: chunk_length("checkpoint", steps, 4, 7) for steps in (10, 784, 1_000_000)}
+    assert lengths == {10: 64, 784: 64, 1_000_000: 1000}
+    assert chunk_length("reversible", 784, 32, 128) == chunk_length("reversible", 10**6, 32, 128)
 
 
 def make_model(memory="reversible", dtype=torch.float64, features=3, layers=2, **keywords):
@@ -537,7 +540,7 @@ def test_checkpoint_holds_borders_and_no_sequence():
     x, _ = make_input()
     parameters = list(model.parameters())
     held = held_bytes(lambda: model(x, return_sequence=False), exclude=[x, *parameters])
-    chunks = math.ceil(STEPS / chunk_length("checkpoint", STEPS, 4, 7))
+    chunks = math.ceil(STEPS / CHUNK)
     assert held == chunks * 2 * 2 * 4 * 7 * 8
 
 

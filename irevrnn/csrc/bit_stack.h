@@ -43,7 +43,7 @@ IREVRNN_INLINE L divide_large(L x, const Decay<L>& d, L& remainder) {
 
 // The top of a stack of words, with room for all that is pushed and words or zeros for all that is popped
 // (word_stack.h): nothing here looks where it ends, nor branches on whether there is a word to move. How
-// often there is one depends on the data, and the branches that were mispredicted took half the time.
+// often there is one depends on the data; each branch that was mispredicted stopped all lanes in flight.
 struct Words {
   uint16_t* top;
 

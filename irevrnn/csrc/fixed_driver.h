@@ -27,9 +27,9 @@ void run(FixedForward<T>& s) {
       const int64_t end = std::min(s.steps, begin + s.block());
       Tiles::each(first, past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
-        const FixedWeights<Tile> w{tile, rows.at(lane % s.hidden), s.couplings};
-        fixed_forward_tile<f>(s, tile, w, room_for<Tile>(stack, s.activation, end - begin), lane, begin, end,
-                              bad_steps[chunk]);
+        const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
+        Words& top = room_for<Tile>(stack, s.activation, end - begin);
+        fixed_forward_tile<f>(s, tile, w, top, lane, begin, end, bad_steps[chunk]);
       });
       if (!s.record) stack.clear();
     }
@@ -52,8 +52,9 @@ void run(FixedInverse<T>& s) {
       const int64_t end = std::min(s.steps, begin + s.block());
       Tiles::each_reversed(first, past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
-        const FixedWeights<Tile> w{tile, rows.at(lane % s.hidden), s.couplings};
-        fixed_inverse_tile<f>(s, tile, w, room_for<Tile>(stack, s.activation, end - begin), lane, begin, end);
+        const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
+        Words& top = room_for<Tile>(stack, s.activation, end - begin);
+        fixed_inverse_tile<f>(s, tile, w, top, lane, begin, end);
       });
     }
     s.counts[chunk] = stack.ran_dry() ? -1 : stack.size();

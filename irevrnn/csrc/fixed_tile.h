@@ -60,22 +60,9 @@ IREVRNN_INLINE ValuesOfStep<T, Tile> values_of_step(T* values, const Sizes<T>& s
 // Of two steps that may be missing (-1).
 inline int64_t earlier(int64_t s, int64_t t) { return s < 0 || (t >= 0 && t < s) ? t : s; }
 
-// TileWeights, but 0 in lanes that do not exist. Their states stay 0 then, and nothing of them gets on the
-// stack: with weights, f(0) = 1/2 of a sigmoid would move them.
-template <class Tile>
-struct FixedWeights {
-  Tile tile;
-  UnitRows<const typename Tile::Scalar> rows;
-  int couplings;
-  using V = typename Tile::V;
-  IREVRNN_INLINE V u() const { return tile.load(rows.row(0)); }
-  IREVRNN_INLINE V a(int i) const { return tile.load(rows.row(1 + i)); }
-  IREVRNN_INLINE V b(int i) const { return tile.load(rows.row(1 + couplings + i)); }
-};
-
 template <Activation f, class Tile, class T>
-IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, FixedWeights<Tile> w, Words& top, int64_t lane,
-                        int64_t begin, int64_t end, int64_t& bad_step) {
+IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeights<Tile> w, Words& top,
+                                        int64_t lane, int64_t begin, int64_t end, int64_t& bad_step) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const int64_t row = s.lanes();
@@ -108,8 +95,8 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, FixedWeig
 
 // Steps end - 1 down to begin undone.
 template <Activation f, class Tile, class T>
-IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, FixedWeights<Tile> w, Words& top, int64_t lane,
-                        int64_t begin, int64_t end) {
+IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, TileWeights<Tile> w, Words& top,
+                                        int64_t lane, int64_t begin, int64_t end) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const int64_t row = s.lanes();

@@ -26,6 +26,12 @@ struct FixedVectorTile : VectorTile<N, cut> {
     return less(index, all_lanes(index, cut ? count : width));
   }
 
+  // 0 in the lanes that do not exist, which then leak nothing. An f that is not 0 at 0 moves them.
+  template <class Index>
+  IREVRNN_INLINE Half existing(const L& x, Index i) const {
+    return cut ? choose(exists(i.value), x.half[i.value], Half{}) : x.half[i.value];
+  }
+
   IREVRNN_INLINE DecayL decay(const V& u) const {
     const L signed_n = nearest(make_pack<N>([&](auto i) { return u.part[i.value] * decay_one; }));
     DecayL decays;
@@ -87,7 +93,7 @@ struct FixedVectorTile : VectorTile<N, cut> {
     L h;
     each<2 * N>([&](auto i) {
       h.half[i.value] = g == Activation::leaky_relu
-                            ? forget_leak(y.half[i.value], s.half[i.value], d.half[i.value], words)
+                            ? forget_leak(existing(y, i), s.half[i.value], d.half[i.value], words)
                             : forget_negative(y.half[i.value], exists(i.value), words);
     });
     return h;
@@ -97,7 +103,7 @@ struct FixedVectorTile : VectorTile<N, cut> {
     L y;
     each_reversed<2 * N>([&](auto i) {
       y.half[i.value] = g == Activation::leaky_relu
-                            ? recall_leak(h.half[i.value], s.half[i.value], d.half[i.value], words)
+                            ? recall_leak(existing(h, i), s.half[i.value], d.half[i.value], words)
                             : recall_negative(h.half[i.value], exists(i.value), words);
     });
     return y;
