@@ -1,0 +1,9 @@
+"""Action recognition: from recordings of movements to what a sequence classifier trains on.
+
+protocols.py  who is trained on, and who is tested
+sampling.py   which frames of a recording are shown
+views.py      where the body is and how it is turned; bones and motion
+augment.py    rotation, scale, shear, mirror image
+dataset.py    all of this as one Dataset, and its batches
+task.py       ``python -m irevrnn.train action``
+"""
