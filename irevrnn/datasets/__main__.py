@@ -83,6 +83,8 @@ def _add_conversion(commands: argparse._SubParsersAction, name: str, module: Mod
             f"{recordings.about.data_set}: {len(recordings):,} recordings, "
             f"{len(recordings.frames):,} frames in {arguments.out}"
         )
+        if hasattr(module, "summary"):
+            print(module.summary(recordings))
         if recordings.rejected:
             print(f"rejected: {len(recordings.rejected):,}", file=sys.stderr)
             for one in recordings.rejected:

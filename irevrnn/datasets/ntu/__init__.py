@@ -15,8 +15,16 @@ benchmark.py   the fast reader against others
 
 from irevrnn.datasets.ntu.actors import main_actors
 from irevrnn.datasets.ntu.conversion import convert
-from irevrnn.datasets.ntu.protocols import split
+from irevrnn.datasets.ntu.protocols import split, summary
 from irevrnn.datasets.ntu.reader import read_skeleton
 from irevrnn.datasets.ntu.text import SkeletonError, Skeletons
 
-__all__ = ["SkeletonError", "Skeletons", "convert", "main_actors", "read_skeleton", "split"]
+__all__ = [
+    "SkeletonError",
+    "Skeletons",
+    "convert",
+    "main_actors",
+    "read_skeleton",
+    "split",
+    "summary",
+]

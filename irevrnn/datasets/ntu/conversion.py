@@ -22,11 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
+from irevrnn.csrc.cache import say
 from irevrnn.datasets import DataError
 from irevrnn.datasets.ntu.actors import main_actors
 from irevrnn.datasets.ntu.names import SUFFIX, Sample, description, is_in_60, missing, parse_name
 from irevrnn.datasets.ntu.parts import Ledger, Part, Source, save_sources
-from irevrnn.datasets.ntu.protocols import check_sizes, sizes_in_words
+from irevrnn.datasets.ntu.protocols import check_sizes
 from irevrnn.datasets.ntu.reader import Reader
 from irevrnn.datasets.ntu.text import SkeletonError
 from irevrnn.datasets.recordings import Recordings, Rejected, Writer, open_recordings, writing
@@ -66,14 +67,15 @@ def convert(
     samples = [parse_name(source.name) for source in sources]
     actions = 60 if all(map(is_in_60, samples)) else 120
     check_sizes(samples, actions)
+    say(
+        f"NTU RGB+D {actions}: {len(sources):,} files, and {len(listed):,} on the authors' list of "
+        "missing skeletons, which are left out"
+    )
     with _writable(out), _alone(out):
         ledger = Ledger(out)
         rejected += _read_all([s for s in sources if not ledger.knows(s)], ledger, workers)
         _assemble(out, actions, sources, ledger, rejected)
-    recordings = open_recordings(out)
-    print(f"left out, as the authors list their skeletons as missing: {len(listed)}")
-    print(sizes_in_words(recordings))
-    return recordings
+    return open_recordings(out)
 
 
 # --- which files there are ----------------------------------------------------------------------
@@ -99,8 +101,8 @@ def find_sources(raw: Path) -> tuple[list[Source], list[Rejected]]:
             parse_name(name)
             if name in found:
                 raise ValueError(
-                    f"in {_place(path, raw)}: there is another file of this name, in "
-                    f"{_place(found[name].path, raw)}, which is taken"
+                    f"in {_place(path.parent, raw)}: there is another file of this name, in "
+                    f"{_place(found[name].path.parent, raw)}, which is taken"
                 )
             if not path.is_file():
                 raise ValueError("it is no regular file")
@@ -115,7 +117,7 @@ def find_sources(raw: Path) -> tuple[list[Source], list[Rejected]]:
 
 def _skeleton_files(raw: Path, rejected: list[Rejected]) -> Iterator[Path]:
     def cannot_list(error: OSError) -> None:
-        folder = _printable(str(error.filename))
+        folder = _place(Path(error.filename), raw)
         rejected.append(Rejected(folder, f"the folder cannot be read: {error.strerror}"))
 
     for folder, folders, files in os.walk(raw, onerror=cannot_list):
@@ -127,13 +129,13 @@ def _skeleton_files(raw: Path, rejected: list[Rejected]) -> Iterator[Path]:
         yield from (Path(folder, file) for file in files if file.endswith(SUFFIX))
 
 
-def _place(path: Path, raw: Path) -> str:
-    return _printable(f"{path.parent.relative_to(raw)}{os.sep}")
+def _place(folder: Path, raw: Path) -> str:
+    return _printable(f"{folder.relative_to(raw)}{os.sep}")
 
 
 def _printable(name: str) -> str:
     """A file's name, which may be any bytes, as text that can be stored and shown on one line."""
-    shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    shown = os.fsencode(name).decode("utf-8", "backslashreplace")
     return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 

@@ -91,21 +91,23 @@ class Ledger:
 
     def __init__(self, out: Path) -> None:
         self.folder = out / FOLDER
+        # Of this conversion alone: the parts of the next one may have the same paths.
+        self._load = lru_cache(maxsize=8)(_frames_of_part)
         self._recordings: dict[str, tuple[Stamp, Callable[[], np.ndarray]]] = {}
         self._rejected: dict[str, tuple[Stamp, Rejected]] = {}
         self._add_output(out)
-        self._numbers = [0]
+        self._number = 0
         for path in sorted(self.folder.glob("part-*.npz")):
             self.add_part(path)
 
     def next_part(self) -> Path:
         """A path for another part."""
-        self._numbers.append(self._numbers[-1] + 1)
-        return self.folder / f"part-{self._numbers[-1]:06d}.npz"
+        self._number += 1
+        return self.folder / f"part-{self._number:06d}.npz"
 
     def add_part(self, path: Path) -> None:
         """Take in a part; one that is damaged, or of another version, counts for nothing."""
-        self._numbers.append(max(self._numbers[-1], int(path.stem.partition("-")[2])))
+        self._number = max(self._number, int(path.stem.partition("-")[2]))
         try:
             with np.load(path, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
@@ -115,7 +117,7 @@ class Ledger:
         if meta["version"] != VERSION:
             return
         for i, (name, stamp) in enumerate(zip(meta["names"], meta["stamps"], strict=True)):
-            self._add(name, stamp, _slice_of_part(path, offsets[i], offsets[i + 1]))
+            self._add(name, stamp, partial(self._slice, path, offsets[i], offsets[i + 1]))
         self._add_rejected(meta["rejected"])
 
     def frames_of(self, source: Source) -> Callable[[], np.ndarray] | None:
@@ -143,6 +145,9 @@ class Ledger:
         for index, (name, stamp) in enumerate(sources["stamps"].items()):
             self._add(name, stamp, partial(recordings.__getitem__, index))
         self._add_rejected(sources["rejected"])
+
+    def _slice(self, path: Path, begin: int, end: int) -> np.ndarray:
+        return self._load(path)[begin:end]
 
     def _add(self, name: str, stamp: Sequence[int], frames: Callable[[], np.ndarray]) -> None:
         self._rejected.pop(name, None)
@@ -178,11 +183,6 @@ def _rejected_to_json(
     ]
 
 
-def _slice_of_part(path: Path, begin: int, end: int) -> Callable[[], np.ndarray]:
-    return lambda: _frames_of_part(path)[begin:end]
-
-
-@lru_cache(maxsize=8)
 def _frames_of_part(path: Path) -> np.ndarray:
     with np.load(path, allow_pickle=False) as file:
         return file["frames"]

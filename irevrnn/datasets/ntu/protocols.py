@@ -110,7 +110,7 @@ def check_sizes(samples: Iterable[Sample], actions: int) -> None:
             )
 
 
-def sizes_in_words(recordings: Recordings) -> str:
+def summary(recordings: Recordings) -> str:
     """A line for each protocol: its sizes, and the published ones if they differ."""
     lines = []
     for name, protocol in PROTOCOLS[len(recordings.about.class_names)].items():

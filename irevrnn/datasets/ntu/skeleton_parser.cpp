@@ -6,11 +6,12 @@
 // another: digits, dot and sign of a number of up to 16 characters go through a handful of vector
 // instructions, without a branch that depends on the digits.
 
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <system_error>
 
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -41,7 +42,8 @@ Block read_block(const char* text) {
   for (int part = 0; part < 2; ++part) {
     const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(text + 32 * part));
     const auto up_to = [bytes](char last) {
-      const __m256i small = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(last)), bytes);
+      const __m256i lesser = _mm256_min_epu8(bytes, _mm256_set1_epi8(last));
+      const __m256i small = _mm256_cmpeq_epi8(lesser, bytes);
       return std::uint64_t(std::uint32_t(_mm256_movemask_epi8(small)));
     };
     block.any |= up_to(' ') << (32 * part);
@@ -74,9 +76,11 @@ void find_separators(const char* text, std::int64_t size, Separators& found) {
     }
     for (std::uint64_t hard = block.hard; hard != 0; hard &= hard - 1) {
       const std::uint64_t before = (hard & -hard) - 1;
-      found.hard[found.hard_count++] = std::uint32_t(found.count + std::popcount(block.any & before));
+      const std::int64_t index = found.count + std::popcount(block.any & before);
+      found.hard[found.hard_count++] = std::uint32_t(index);
     }
-    // Twelve at a time, mostly all and some past the last: a branch for each would be guessed wrong.
+    // Twelve at a time, which mostly are all and some more: a branch for each would often be
+    // guessed wrong.
     std::uint32_t* out = found.positions + found.count;
     found.count += std::popcount(block.any);
     std::uint64_t any = block.any;
@@ -227,10 +231,11 @@ bool parse_four(const char*, std::uint32_t, const std::uint32_t*, float*) { retu
 template <int kCount>
 [[gnu::always_inline]] inline bool parse_floats(const char* text, std::uint32_t begin,
                                                 const std::uint32_t* ends, float* values) {
-  for (int i = 0; i < kCount; i = i + 4 < kCount && i + 8 > kCount ? kCount - 4 : i + 4) {
-    const std::uint32_t start = i == 0 ? begin : ends[i - 1] + 1;
-    if (!parse_four(text, start, ends + i, values + i) &&
-        !parse_each(text, start, ends + i, values + i)) {
+  for (int i = 0; i < kCount; i += 4) {
+    const int at = std::min(i, kCount - 4);  // the last four may overlap those before
+    const std::uint32_t start = at == 0 ? begin : ends[at - 1] + 1;
+    if (!parse_four(text, start, ends + at, values + at) &&
+        !parse_each(text, start, ends + at, values + at)) {
       return false;
     }
   }
@@ -249,8 +254,7 @@ bool parse_whole(const char* begin, const char* end, Integer& value) {
 // Goes from line to line; a method that returns false has met something to decline.
 class Lines {
  public:
-  Lines(const char* text, const Separators& separators)
-      : text_(text), found_(separators) {}
+  Lines(const char* text, const Separators& separators) : text_(text), found_(separators) {}
 
   // Makes the next line the current one if it has `count` words with one blank between them.
   bool take(int count) {
@@ -331,8 +335,8 @@ bool read_joint(Lines& lines, float* fields) {
 
 // Reads a file of `size` bytes, whose last is a line feed; 16 bytes before it and 64 behind it can
 // be read. For each body in each frame, up to `capacity`: its frame, tracking id, 9 further fields
-// and 25 joints of 12 fields. `separators` has room for `size` positions. Returns the number of
-// bodies, or -1 if the text is declined.
+// and 25 joints of 12 fields. `separators` is scratch for 2 * (size + 64) numbers. Returns how many
+// bodies there are, or -1 if the text is declined.
 extern "C" std::int64_t irevrnn_parse_skeleton(
     const char* text, std::int64_t size, std::uint32_t* separators, std::int64_t capacity,
     std::int64_t* frames, std::int64_t* body_frame, std::uint64_t* body_id, float* body_fields,
@@ -348,7 +352,8 @@ extern "C" std::int64_t irevrnn_parse_skeleton(
     if (!read_count(lines, body_count)) return -1;
     for (std::uint32_t body = 0; body < body_count; ++body, ++bodies) {
       std::uint32_t joint_count = 0;
-      if (bodies == capacity || !read_body(lines, body_id[bodies], body_fields + bodies * kBodyFields) ||
+      if (bodies == capacity ||
+          !read_body(lines, body_id[bodies], body_fields + bodies * kBodyFields) ||
           !read_count(lines, joint_count) || joint_count != kJoints) {
         return -1;
       }
