@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from irevrnn.action.views import mirrored
 from irevrnn.datasets.recordings import Description
 
 
@@ -49,25 +50,3 @@ def rotation_matrix(vector: np.ndarray) -> np.ndarray:
     x, y, z = vector / angle
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-def mirrored(frames: np.ndarray, about: Description) -> np.ndarray:
-    """The same movement by the other side of the body: x is reversed, left and right change places.
-
-    A rate of rotation is a pseudovector: in the mirror it keeps x and reverses the other two.
-    """
-    if about.kind == "skeleton":
-        swapped = [about.joint_names.index(_other_side(name)) for name in about.joint_names]
-        return frames[:, :, swapped] * np.array([-1, 1, 1], frames.dtype)
-    signs = [
-        -1 if name.startswith("rotation") != name.endswith("_x") else 1
-        for name in about.joint_names
-    ]
-    return frames * np.array(signs, frames.dtype)
-
-
-def _other_side(name: str) -> str:
-    for side, other in (("_left", "_right"), ("_right", "_left")):
-        if name.endswith(side):
-            return name.removesuffix(side) + other
-    return name

@@ -97,20 +97,25 @@ class SequenceDataset(Dataset[tuple[Tensor, int]]):
         """
         index = int(self.sources[key.sequence])
         frames = self.recordings[index]
-        start = starting_pose(frames) if self.view.about.kind == "skeleton" else frames[0]
+        label = int(self.recordings.labels[index])
         if key.epoch is None:
             positions = self.sampling.clips_of(len(frames), int(self._places[key.sequence]))
-            clips = [self._show(take(frames, clip), start) for clip in positions]
-            return torch.from_numpy(np.stack(clips)), int(self.recordings.labels[index])
+            clips = [self._show(index, frames, clip) for clip in positions]
+            return torch.from_numpy(np.stack(clips)), label
         generator = np.random.default_rng((self.seed, key.epoch, key.sequence))
         positions = self.sampling.draw(len(frames), self.time, generator)
-        shown = self._show(take(frames, positions), start, generator)
-        return torch.from_numpy(shown), int(self.recordings.labels[index])
+        return torch.from_numpy(self._show(index, frames, positions, generator)), label
 
     def _show(
-        self, frames: np.ndarray, start: np.ndarray, generator: np.random.Generator | None = None
+        self,
+        index: int,
+        whole: np.ndarray,
+        positions: np.ndarray,
+        generator: np.random.Generator | None = None,
     ) -> np.ndarray:
-        frames = self.view.place(frames, start)
+        sides = self.recordings.columns.get("side")
+        left = sides is not None and sides[index] == 0
+        frames = self.view.place(take(whole, positions), starting_pose(whole), left)
         if generator is not None:
             frames = self.augmentation(frames, self.view.about, generator)
         rows = self.view.channels(frames)

@@ -62,7 +62,7 @@ class Sampling:
             return np.arange(length, dtype=float)[None]
         place = (np.arange(self.clips) + 0.5) / self.clips
         segments = np.arange(self.frames) + place[:, None]
-        return _frames_at(segments / self.frames * length, length)
+        return _frames_at(segments * length / self.frames, length)
 
 
 def _part(length: int, time: float, generator: np.random.Generator) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Where a body is and how it is turned; bones and motion as further channels.
+"""Where a body is and how it is turned, and its mirror image; bones and motion as channels.
 
 Skeletons come in the coordinates of the camera: x to one side, y up, z away from it. A body that is
 not there is all 0, and stays so.
@@ -27,7 +27,7 @@ class View:
         centre: ``"start"`` moves the root of the first body's first frame to the origin,
             ``"frames"`` that of each frame (paths are lost), ``"none"`` nothing.
         turn: whether to turn skeletons about the vertical, so that the first body's shoulders lie
-            along x in the first frame.
+            along x in the first frame; signals from a left arm become those of a right one.
         bones: whether to add the vectors from parent to child joint.
         motion: whether to add the differences to the frame before, for all channels.
     """
@@ -38,15 +38,16 @@ class View:
     bones: bool
     motion: bool
 
-    def place(self, frames: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """Centre and turn skeletons.
+    def place(self, frames: np.ndarray, start: np.ndarray, left: bool = False) -> np.ndarray:
+        """Centre and turn frames.
 
         Args:
-            frames: (n, bodies, joints, 3), some frames of a recording.
+            frames: (n, bodies, joints, 3) or (n, channels), some frames of a recording.
             start: (joints, 3), where the first body is when the recording begins.
+            left: whether signals are of the left arm.
         """
-        if self.about.kind != "skeleton":
-            return frames
+        if self.about.kind == "signal":
+            return mirrored(frames, self.about) if self.turn and left else frames
         there = (frames != 0).any(axis=(2, 3), keepdims=True)
         root = self.about.root
         if self.centre == "start":
@@ -79,6 +80,30 @@ class View:
 
 
 def starting_pose(frames: np.ndarray) -> np.ndarray:
-    """(joints, 3): the first body in the first frame that has it."""
+    """(joints, 3): the first body in the first frame that has it; nothing for signals."""
+    if frames.ndim < 4:
+        return frames[:0]
     there = frames[:, 0].any(axis=(1, 2))
     return frames[there.argmax(), 0]
+
+
+def mirrored(frames: np.ndarray, about: Description) -> np.ndarray:
+    """The same movement by the other side of the body: x is reversed, left and right change places.
+
+    A rate of rotation is a pseudovector: in the mirror it keeps x and reverses the other two.
+    """
+    if about.kind == "skeleton":
+        swapped = [about.joint_names.index(_other_side(name)) for name in about.joint_names]
+        return frames[:, :, swapped] * np.array([-1, 1, 1], frames.dtype)
+    signs = [
+        -1 if name.startswith("rotation") != name.endswith("_x") else 1
+        for name in about.joint_names
+    ]
+    return frames * np.array(signs, frames.dtype)
+
+
+def _other_side(name: str) -> str:
+    for side, other in (("_left", "_right"), ("_right", "_left")):
+        if name.endswith(side):
+            return name.removesuffix(side) + other
+    return name

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -230,13 +231,14 @@ def open_recordings(folder: str | os.PathLike[str]) -> Recordings:
             raise DataError(f"another version than {VERSION}; convert it again")
         rejected = tuple(Rejected(**one) for one in meta.pop("rejected"))
         meta["bones"] = tuple((parent, child) for parent, child in meta["bones"])
+        meta |= {name: tuple(meta[name]) for name in ("class_names", "joint_names")}
         about = Description(**meta)
         frames = np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
         with np.load(folder / "index.npz", allow_pickle=False) as index:
             arrays = {name: index[name] for name in index.files}
         fixed = {name: arrays.pop(name) for name in _ARRAYS}
         return Recordings(about, frames, **fixed, columns=arrays, rejected=rejected)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, DataError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, DataError) as error:
         raise DataError(f"{folder} is damaged: {error or type(error).__name__}") from error
 
 
