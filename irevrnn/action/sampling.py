@@ -49,7 +49,8 @@ class Sampling:
         begin, end = _part(length, time, generator)
         if self.kind == "segments":
             places = (np.arange(self.frames) + generator.random(self.frames)) / self.frames
-            return _frames_at(begin + places * (end - begin), length)
+            # The frame that is shown at that moment: never one between two.
+            return np.floor(begin + places * (end - begin)).clip(0, length - 1)
         speed = 1 + generator.uniform(-time, time)
         shown = max(1, round((end - begin) / speed))
         return np.linspace(begin, max(begin, end - 1), shown)
@@ -60,9 +61,10 @@ class Sampling:
             return (sequence * self.hop + np.arange(self.frames, dtype=float))[None]
         if self.kind == "whole":
             return np.arange(length, dtype=float)[None]
-        place = (np.arange(self.clips) + 0.5) / self.clips
-        segments = np.arange(self.frames) + place[:, None]
-        return _frames_at(segments * length / self.frames, length)
+        # Clip k of K takes the frame at (k + 1/2) / K of each segment; whole numbers do not round.
+        halves = 2 * np.arange(self.clips) + 1
+        places = 2 * self.clips * np.arange(self.frames) + halves[:, None]
+        return (places * length // (2 * self.clips * self.frames)).astype(float)
 
 
 def _part(length: int, time: float, generator: np.random.Generator) -> tuple[float, float]:
@@ -70,11 +72,6 @@ def _part(length: int, time: float, generator: np.random.Generator) -> tuple[flo
     left_out = generator.uniform(0, time) * length
     begin = generator.uniform(0, left_out)
     return begin, length - left_out + begin
-
-
-def _frames_at(moments: np.ndarray, length: int) -> np.ndarray:
-    """The frame that is shown at each moment, frame i from i to i + 1: never one between two."""
-    return np.floor(moments).clip(0, length - 1)
 
 
 def take(frames: np.ndarray, positions: np.ndarray) -> np.ndarray:
