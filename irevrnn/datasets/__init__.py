@@ -4,7 +4,8 @@ The module of a data set that can be fetched has ``prepare(root) -> str``, which
 and says in one line what there is and where it came from. The module of one that people bring has
 ``convert(name, raw, out, workers) -> Recordings``, which reads the files of its authors in the
 folder ``raw``, converts them into the folder ``out`` (see :mod:`irevrnn.datasets.recordings`) and
-returns what it made. ``python -m irevrnn.datasets NAME`` calls the one or the other.
+returns what it made; it may have ``summary(recordings) -> str``, which says more of that.
+``python -m irevrnn.datasets NAME`` calls the one or the other.
 """
 
 from __future__ import annotations

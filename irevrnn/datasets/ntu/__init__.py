@@ -8,6 +8,7 @@ reader.py      the fast reader
 actors.py      who acts: from bodies in frames to two people over time
 names.py       what a name tells; joints, bones and actions; recordings that are left out
 protocols.py   who trains and who is tested
+sources.py     which files there are
 conversion.py  ``python -m irevrnn.datasets ntu RAW OUT``
 parts.py       what a conversion has finished, for the next one to go on from
 benchmark.py   the fast reader against others

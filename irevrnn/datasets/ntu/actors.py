@@ -82,7 +82,7 @@ def main_actors(skeletons: Skeletons) -> np.ndarray:
 
 
 def _tracks(skeletons: Skeletons) -> list[_Track]:
-    places = skeletons.joints[:, :, :3]
+    places = np.ascontiguousarray(skeletons.joints[:, :, :3])
     tracks = []
     for body in dict.fromkeys(skeletons.body.tolist()):
         [own] = np.nonzero(skeletons.body == body)

@@ -25,10 +25,11 @@ import numpy as np
 from irevrnn.csrc.cache import say
 from irevrnn.datasets import DataError
 from irevrnn.datasets.ntu.actors import main_actors
-from irevrnn.datasets.ntu.names import SUFFIX, Sample, description, is_in_60, missing, parse_name
-from irevrnn.datasets.ntu.parts import Ledger, Part, Source, save_sources
+from irevrnn.datasets.ntu.names import Sample, description, is_in_60, missing, parse_name
+from irevrnn.datasets.ntu.parts import Ledger, Part, save_sources
 from irevrnn.datasets.ntu.protocols import check_sizes
 from irevrnn.datasets.ntu.reader import Reader
+from irevrnn.datasets.ntu.sources import Source, find_sources
 from irevrnn.datasets.ntu.text import SkeletonError
 from irevrnn.datasets.recordings import Recordings, Rejected, Writer, open_recordings, writing
 
@@ -76,67 +77,6 @@ def convert(
         rejected += _read_all([s for s in sources if not ledger.knows(s)], ledger, workers)
         _assemble(out, actions, sources, ledger, rejected)
     return open_recordings(out)
-
-
-# --- which files there are ----------------------------------------------------------------------
-
-
-def find_sources(raw: Path) -> tuple[list[Source], list[Rejected]]:
-    """List the .skeleton files in a folder, at any depth, in the order of their names.
-
-    Returns:
-        The files whose names are those of recordings, each name once; and files and folders that
-        are not taken, with the reason.
-
-    Raises:
-        DataError: there is no such folder.
-    """
-    if not raw.is_dir():
-        raise DataError(f"raw must be the folder of the .skeleton files; {raw} is no folder")
-    rejected: list[Rejected] = []
-    found: dict[str, Source] = {}
-    for path in sorted(_skeleton_files(raw, rejected), key=lambda path: (path.name, path)):
-        name = path.name[: -len(SUFFIX)]
-        try:
-            parse_name(name)
-            if name in found:
-                raise ValueError(
-                    f"in {_place(path.parent, raw)}: there is another file of this name, in "
-                    f"{_place(found[name].path.parent, raw)}, which is taken"
-                )
-            if not path.is_file():
-                raise ValueError("it is no regular file")
-            status = path.stat()
-            found[name] = Source(path, status.st_size, status.st_mtime_ns)
-        except ValueError as error:
-            rejected.append(Rejected(_printable(path.name), str(error)))
-        except OSError as error:
-            rejected.append(Rejected(path.name, f"the file cannot be read: {error.strerror}"))
-    return list(found.values()), rejected
-
-
-def _skeleton_files(raw: Path, rejected: list[Rejected]) -> Iterator[Path]:
-    def cannot_list(error: OSError) -> None:
-        folder = _place(Path(error.filename), raw)
-        rejected.append(Rejected(folder, f"the folder cannot be read: {error.strerror}"))
-
-    for folder, folders, files in os.walk(raw, onerror=cannot_list):
-        for name in folders:
-            if os.path.islink(os.path.join(folder, name)):  # may lead round in a circle
-                rejected.append(
-                    Rejected(_printable(name), "a link to a folder, which is not followed")
-                )
-        yield from (Path(folder, file) for file in files if file.endswith(SUFFIX))
-
-
-def _place(folder: Path, raw: Path) -> str:
-    return _printable(f"{folder.relative_to(raw)}{os.sep}")
-
-
-def _printable(name: str) -> str:
-    """A file's name, which may be any bytes, as text that can be stored and shown on one line."""
-    shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 def _nothing(raw: Path, listed: int, rejected: Sequence[Rejected]) -> str:
@@ -248,6 +188,8 @@ def _assemble(
     out: Path, actions: int, sources: Sequence[Source], ledger: Ledger, rejected: list[Rejected]
 ) -> None:
     """Put the recordings behind one another, unless they are already."""
+    from tqdm import tqdm
+
     kept = {s: frames for s in sources if (frames := ledger.frames_of(s))}
     spoiled = [(one, s.stamp) for s in sources if (one := ledger.rejection_of(s))]
     rejected = sorted([*rejected, *(one for one, _ in spoiled)], key=str)
@@ -259,7 +201,7 @@ def _assemble(
         with writing(out, about, bodies=2) as writer:
             for one in rejected:
                 writer.reject(one.file, one.reason, one.line)
-            for source, frames in kept.items():
+            for source, frames in tqdm(kept.items(), unit="file", desc="writing", disable=None):
                 _add(writer, frames(), parse_name(source.name))
     save_sources(out, {source.name: source.stamp for source in kept}, spoiled)
     shutil.rmtree(ledger.folder)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from irevrnn.datasets import DataError
+from irevrnn.datasets.ntu.sources import Source, Stamp
 from irevrnn.datasets.recordings import Rejected, open_recordings
 from irevrnn.files import replacing, write_text
 
@@ -24,33 +25,6 @@ from irevrnn.files import replacing, write_text
 VERSION = 1
 FOLDER = ".parts"
 _SOURCES = "sources.json"
-
-
-#: Size and time of a file: what is known of it holds while they stay.
-Stamp = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file to convert, as it was when the folder was listed.
-
-    Attributes:
-        path: where it is.
-        size: bytes.
-        mtime: time of its last change, in nanoseconds.
-    """
-
-    path: Path
-    size: int
-    mtime: int
-
-    @property
-    def name(self) -> str:
-        return self.path.stem
-
-    @property
-    def stamp(self) -> Stamp:
-        return self.size, self.mtime
 
 
 @dataclass
@@ -112,9 +86,9 @@ class Ledger:
             with np.load(path, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
                 offsets = file["offsets"].tolist()
+                if meta["version"] != VERSION:
+                    return
         except Exception:  # whatever is wrong with it: its files are read again
-            return
-        if meta["version"] != VERSION:
             return
         for i, (name, stamp) in enumerate(zip(meta["names"], meta["stamps"], strict=True)):
             self._add(name, stamp, partial(self._slice, path, offsets[i], offsets[i + 1]))
@@ -138,9 +112,10 @@ class Ledger:
         try:
             sources = json.loads((out / _SOURCES).read_text(encoding="utf-8"))
             recordings = open_recordings(out)
-        except (OSError, ValueError, DataError):
-            return
-        if sources["version"] != VERSION or list(sources["stamps"]) != recordings.names.tolist():
+            names = list(sources["stamps"])
+            if sources["version"] != VERSION or names != recordings.names.tolist():
+                return
+        except (OSError, ValueError, KeyError, TypeError, DataError):
             return
         for index, (name, stamp) in enumerate(sources["stamps"].items()):
             self._add(name, stamp, partial(recordings.__getitem__, index))

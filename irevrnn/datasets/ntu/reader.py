@@ -5,8 +5,8 @@ times faster than a loop over their lines. It is built on first use, as the kern
 it declines goes to :func:`irevrnn.datasets.ntu.text.parse`, which reads it or says what is wrong;
 so does every file where there is no compiler. Either way the result is the same.
 
-Why C++: NumPy's and pandas' own parsers of text are two to four times as fast as the loop
-(``python -m irevrnn.datasets.ntu.benchmark`` measures them too).
+Why C++: the text parsers of NumPy and pandas are only two and four times as fast as that loop, and
+leave the sorting out of frames and bodies to do (:mod:`irevrnn.datasets.ntu.benchmark` times them).
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ class Reader:
     def __init__(self) -> None:
         self._parse = _parser()
         self._text = np.empty(0, np.uint8)
-        self._separators = np.empty(0, np.uint32)
         self._bodies = _Bodies(0)
 
     def read(self, path: str | os.PathLike[str]) -> Skeletons:
@@ -78,7 +77,6 @@ class Reader:
                 raise SkeletonError(f"the file has {size} bytes; expected at most {_LARGEST}")
             if _BEFORE + size + _BEHIND > len(self._text):
                 self._text = np.zeros(_BEFORE + size + size // 2 + _BEHIND, np.uint8)
-                self._separators = np.empty(2 * len(self._text), np.uint32)
                 self._bodies = _Bodies(len(self._text) // _BYTES_OF_BODY + 1)
             view = self._text.data[_BEFORE : _BEFORE + size]
             length = 0
@@ -87,9 +85,7 @@ class Reader:
         return length
 
     def _call(self, size: int) -> int:
-        return self._parse(
-            self._text.ctypes.data + _BEFORE, size, self._separators.ctypes.data, *self._bodies.out
-        )
+        return self._parse(self._text.ctypes.data + _BEFORE, size, *self._bodies.out)
 
 
 class _Bodies:
@@ -129,5 +125,5 @@ def _parser() -> Any:
     function = library.irevrnn_parse_skeleton
     function.restype = ctypes.c_int64
     pointer = ctypes.c_void_p
-    function.argtypes = [pointer, ctypes.c_int64, pointer, ctypes.c_int64, *[pointer] * 5]
+    function.argtypes = [pointer, ctypes.c_int64, ctypes.c_int64, *[pointer] * 5]
     return function

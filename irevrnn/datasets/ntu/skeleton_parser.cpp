@@ -1,7 +1,7 @@
 // Reads the text of an NTU RGB+D .skeleton file, in the plain form that the recorder wrote. What is
 // not of that form is declined, never guessed at: text.py then reads it, or says what is wrong.
 //
-// Two passes. The first finds every blank and line end, 64 bytes at a time. The second knows from
+// Two steps. The first finds every blank and line end, 64 bytes at a time. The second knows from
 // them where each number begins and ends, so that numbers are converted independently of one
 // another: digits, dot and sign of a number of up to 16 characters go through a handful of vector
 // instructions, without a branch that depends on the digits.
@@ -24,10 +24,13 @@ constexpr int kJointFields = 12;
 constexpr int kBodyFields = 9;  // after the tracking id
 constexpr float kFarthest = 1000;
 constexpr int kAtOnce = 12;
+// Separators that are found at a time, and with how few left it is time: a line has 12 or more.
+constexpr int kEnough = 1024;
+constexpr int kLeast = 64;
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-// --- first pass: where numbers end --------------------------------------------------------------
+// --- first step: where numbers end --------------------------------------------------------------
 
 // Bit i says whether text[i] is a blank, a line end or another control character (`any`), and
 // whether it is one of these but no blank (`hard`).
@@ -59,40 +62,59 @@ Block read_block(const char* text) {
   return block;
 }
 
-// Where numbers and lines end in a text.
-struct Separators {
-  std::uint32_t* positions;  // of all separators
-  std::uint32_t* hard;       // which of them are no blanks, as indices into `positions`
+// Where the numbers and lines of the part of a text that is being read end. It is small enough for
+// the processor's nearest cache: when few separators are left, more of the text is looked through.
+class Separators {
+ public:
+  Separators(const char* text, std::int64_t size) : text_(text), size_(size) {}
+
+  // Makes at least kLeast separators available from `next` on, unless the text has no more of them.
+  void refill() {
+    if (count - next >= kLeast || scanned_ >= size_) return;
+    std::copy(positions + next, positions + count, positions);
+    hard_count = std::transform(hard + next_hard, hard + hard_count, hard,
+                                [this](int index) { return index - next; }) - hard;
+    count -= next;
+    next = next_hard = 0;
+    for (; count < kEnough && scanned_ < size_; scanned_ += 64) look_through_block();
+  }
+
+  std::uint32_t positions[kEnough + 64 + kAtOnce];  // of all separators
+  int hard[kEnough + 64];                           // which of them are no blanks
   std::int64_t count = 0;
   std::int64_t hard_count = 0;
-};
+  std::int64_t next = 0;       // the one to come
+  std::int64_t next_hard = 0;  // the one to come that is no blank
 
-void find_separators(const char* text, std::int64_t size, Separators& found) {
-  for (std::int64_t start = 0; start < size; start += 64) {
-    Block block = read_block(text + start);
-    if (size - start < 64) {
-      const std::uint64_t inside = (std::uint64_t{1} << (size - start)) - 1;
+ private:
+  void look_through_block() {
+    Block block = read_block(text_ + scanned_);
+    if (size_ - scanned_ < 64) {
+      const std::uint64_t inside = (std::uint64_t{1} << (size_ - scanned_)) - 1;
       block = {block.any & inside, block.hard & inside};
     }
-    for (std::uint64_t hard = block.hard; hard != 0; hard &= hard - 1) {
-      const std::uint64_t before = (hard & -hard) - 1;
-      const std::int64_t index = found.count + std::popcount(block.any & before);
-      found.hard[found.hard_count++] = std::uint32_t(index);
+    for (std::uint64_t bits = block.hard; bits != 0; bits &= bits - 1) {
+      const std::uint64_t before = (bits & -bits) - 1;
+      hard[hard_count++] = int(count) + std::popcount(block.any & before);
     }
     // Twelve at a time, which mostly are all and some more: a branch for each would often be
     // guessed wrong.
-    std::uint32_t* out = found.positions + found.count;
-    found.count += std::popcount(block.any);
-    std::uint64_t any = block.any;
+    std::uint32_t* out = positions + count;
+    count += std::popcount(block.any);
+    std::uint64_t bits = block.any;
     do {
-      for (int i = 0; i < kAtOnce; ++i, any &= any - 1) {
-        *out++ = std::uint32_t(start + std::countr_zero(any));
+      for (int i = 0; i < kAtOnce; ++i, bits &= bits - 1) {
+        *out++ = std::uint32_t(scanned_ + std::countr_zero(bits));
       }
-    } while (any != 0);
+    } while (bits != 0);
   }
-}
 
-// --- second pass: numbers -----------------------------------------------------------------------
+  const char* text_;
+  std::int64_t size_;
+  std::int64_t scanned_ = 0;
+};
+
+// --- second step: numbers -----------------------------------------------------------------------
 
 // Four numbers in any notation that float() of Python reads too, none of them NaN or infinite.
 bool parse_each(const char* text, std::uint32_t begin, const std::uint32_t* ends, float* values) {
@@ -254,28 +276,30 @@ bool parse_whole(const char* begin, const char* end, Integer& value) {
 // Goes from line to line; a method that returns false has met something to decline.
 class Lines {
  public:
-  Lines(const char* text, const Separators& separators) : text_(text), found_(separators) {}
+  Lines(const char* text, std::int64_t size) : text_(text), found_(text, size) {}
 
   // Makes the next line the current one if it has `count` words with one blank between them.
   bool take(int count) {
-    if (next_hard_ == found_.hard_count) return false;
-    line_ = next_;
+    found_.refill();
+    if (found_.next_hard == found_.hard_count) return false;
+    line_ = found_.next;
     first_ = start_;
-    next_ += count - 1;  // the separator behind the last word
-    return found_.hard[next_hard_] >= next_ && skip_line_end();
+    found_.next += count - 1;  // the separator behind the last word
+    return found_.hard[found_.next_hard] >= found_.next && skip_line_end();
   }
 
+  // Of the current line. Word i ends at ends()[i]; between two separators in a row it is empty.
   const char* text() const { return text_; }
   std::uint32_t begin() const { return first_; }
-  // Word i ends at ends()[i]; it is empty where two separators follow one another.
   const std::uint32_t* ends() const { return found_.positions + line_; }
 
+  // Goes over blanks and line ends; whether nothing else is left.
   bool at_end() {
-    while (next_ != found_.count && found_.positions[next_] == start_ && is_blank(text_[start_])) {
+    for (found_.refill(); found_.next != found_.count; found_.refill()) {
+      if (found_.positions[found_.next++] != start_ || !is_blank(text_[start_])) return false;
       ++start_;
-      ++next_;
     }
-    return next_ == found_.count;
+    return true;
   }
 
  private:
@@ -283,11 +307,11 @@ class Lines {
 
   // Goes over blanks behind the last word, and one line feed.
   bool skip_line_end() {
-    const std::uint32_t end = found_.positions[next_];
-    for (std::uint32_t at = end; next_ < found_.count && found_.positions[next_] == at; ++at) {
+    std::uint32_t at = found_.positions[found_.next];
+    for (; found_.next < found_.count && found_.positions[found_.next] == at; ++at) {
       const char c = text_[at];
-      next_hard_ += c != ' ';
-      ++next_;
+      found_.next_hard += c != ' ';
+      ++found_.next;
       if (c == '\n') {
         start_ = at + 1;
         return true;
@@ -298,12 +322,10 @@ class Lines {
   }
 
   const char* text_;
-  const Separators found_;
-  std::int64_t next_ = 0;       // the separator to come
-  std::int64_t next_hard_ = 0;  // the one to come that is no blank
-  std::int64_t line_ = 0;       // the separator behind the first word of the current line
-  std::uint32_t first_ = 0;     // where the current line starts
-  std::uint32_t start_ = 0;     // where the next one starts
+  Separators found_;
+  std::int64_t line_ = 0;    // the separator behind the first word of the current line
+  std::uint32_t first_ = 0;  // where the current line starts
+  std::uint32_t start_ = 0;  // where the next one starts
 };
 
 bool read_count(Lines& lines, std::uint32_t& count) {
@@ -335,15 +357,11 @@ bool read_joint(Lines& lines, float* fields) {
 
 // Reads a file of `size` bytes, whose last is a line feed; 16 bytes before it and 64 behind it can
 // be read. For each body in each frame, up to `capacity`: its frame, tracking id, 9 further fields
-// and 25 joints of 12 fields. `separators` is scratch for 2 * (size + 64) numbers. Returns how many
-// bodies there are, or -1 if the text is declined.
+// and 25 joints of 12 fields. Returns how many bodies there are, or -1 if the text is declined.
 extern "C" std::int64_t irevrnn_parse_skeleton(
-    const char* text, std::int64_t size, std::uint32_t* separators, std::int64_t capacity,
-    std::int64_t* frames, std::int64_t* body_frame, std::uint64_t* body_id, float* body_fields,
-    float* joints) {
-  Separators found{separators, separators + size + 64};
-  find_separators(text, size, found);
-  Lines lines(text, found);
+    const char* text, std::int64_t size, std::int64_t capacity, std::int64_t* frames,
+    std::int64_t* body_frame, std::uint64_t* body_id, float* body_fields, float* joints) {
+  Lines lines(text, size);
   std::uint32_t frame_count = 0;
   if (!read_count(lines, frame_count)) return -1;
   std::int64_t bodies = 0;
