@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from irevrnn.action.augment import Augmentation
-from irevrnn.action.dataset import SequenceDataset, in_order, shuffled
+from irevrnn.action.dataset import Key, Scaling, SequenceDataset, in_order, shuffled
 from irevrnn.action.protocols import PROTOCOLS, Fold, make_folds
 from irevrnn.action.sampling import SAMPLINGS, Sampling
 from irevrnn.action.views import CENTRES, View
@@ -121,12 +122,25 @@ class ActionConfig(TrainConfig):
         return make_task(self, self.load(), device)
 
 
-def make_task(config: ActionConfig, recordings: Recordings, device: torch.device) -> Task:
-    """One fold of a protocol, as batches on ``device``."""
+@dataclass(frozen=True)
+class Parts:
+    """The sequences of a fold, all scaled by its training data."""
+
+    fold: Fold
+    train: SequenceDataset
+    val: SequenceDataset
+    test: SequenceDataset
+
+
+def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
+    """Make the sequences of one fold.
+
+    Raises:
+        ConfigError: the recordings do not fit the configuration.
+    """
     folds = config.folds(recordings)
     if config.fold is None or config.fold >= len(folds):
         raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {config.fold}")
-    fold = folds[config.fold]
     sampling = Sampling(config.sampling, config.frames, config.clips, config.hop)
     shortest = int(recordings.lengths.min())
     if config.sampling == "window" and config.frames > shortest:
@@ -137,47 +151,52 @@ def make_task(config: ActionConfig, recordings: Recordings, device: torch.device
     view = View(recordings.about, config.centre, config.turn, config.bones, config.motion)
     augmentation = Augmentation(config.rotation, config.scale, config.shear, config.mirror)
 
-    def dataset(chosen: np.ndarray, limit: int | None = None) -> SequenceDataset:
-        data = SequenceDataset(
-            recordings, chosen[:limit], sampling, view, augmentation, config.time, config.seed
+    def sequences(chosen: np.ndarray, scaling: Scaling | None = None) -> SequenceDataset:
+        return SequenceDataset(
+            recordings, chosen, sampling, view, augmentation, config.time, config.seed, scaling
         )
-        data.scaling = scaling
-        return data
 
-    scaling = None
-    train = dataset(fold.train, config.train_subset)
+    fold = folds[config.fold]
+    train = sequences(fold.train[: config.train_subset])
     scaling = train.measure()
-    val, test = (dataset(chosen, config.eval_subset) for chosen in (fold.val, fold.test))
+    val, test = (sequences(part[: config.eval_subset], scaling) for part in (fold.val, fold.test))
+    return Parts(fold, train, val, test)
+
+
+def make_task(config: ActionConfig, recordings: Recordings, device: torch.device) -> Task:
+    """One fold of a protocol, as batches on ``device``."""
+    parts = make_parts(config, recordings)
+    train, val, test = parts.train, parts.val, parts.test
     if len(train) < config.batch_size:
         raise ConfigError(
             f"batch_size must be at most the {len(train)} training sequences; "
             f"got {config.batch_size}"
         )
 
-    def on_device(batches: Any) -> Any:
+    def load(data: SequenceDataset) -> Iterator[Batch]:
+        batches = in_order(data, config.batch_size, config.workers)
         return (_move(batch, device) for batch in batches)
 
-    def batches_of(data: SequenceDataset) -> Any:
-        return on_device(in_order(data, config.batch_size, config.workers))
+    def load_shuffled(epoch: int, skip: int) -> Iterator[Batch]:
+        batches = shuffled(train, config.batch_size, config.workers, epoch, skip)
+        return (_move(batch, device) for batch in batches)
 
     return Task(
         data_set=recordings.about.data_set,
-        input_size=len(scaling.mean),
+        input_size=train[Key(0)][0].shape[-1],
         num_classes=len(recordings.about.class_names),
         steps_per_epoch=len(train) // config.batch_size,
-        train_batches=lambda epoch, skip: on_device(
-            shuffled(train, config.batch_size, config.workers, epoch, skip)
-        ),
-        val_batches=(lambda: batches_of(val)) if len(val) else None,
-        test_batches=lambda: batches_of(test),
+        train_batches=load_shuffled,
+        val_batches=(lambda: load(val)) if len(val) else None,
+        test_batches=lambda: load(test),
         facts={
             "source": recordings.about.source,
             "protocol": config.protocol,
-            "fold": fold.name,
-            "folds": len(folds),
+            "fold": parts.fold.name,
+            "folds": len(config.folds(recordings)),
             "train_size": len(train),
             "val_size": len(val),
-            "val_subjects": np.unique(recordings.subjects[fold.val]).tolist(),
+            "val_subjects": np.unique(recordings.subjects[parts.fold.val]).tolist(),
             "recordings": len(recordings),
             "rejected": len(recordings.rejected),
         },
@@ -202,6 +221,7 @@ def _details(evaluation: Evaluation, recordings: Recordings, sources: np.ndarray
     sums.index_add_(0, torch.from_numpy(of), evaluation.log_probabilities.exp().cpu().double())
     guesses = sums.argmax(1).numpy()
     return {
+        "class_names": list(recordings.about.class_names),
         "test_names": recordings.names[sources].tolist(),
         "test_subjects": recordings.subjects[sources].tolist(),
         "test_labels": evaluation.labels.tolist(),
