@@ -22,6 +22,13 @@ from irevrnn.datasets import data_root
 from irevrnn.datasets.recordings import Recordings, open_recordings
 from irevrnn.datasets.watch import load_watch
 
+_SHORT_ACTIONS: dict[str, Any] = {
+    "sampling": "segments", "frames": 32, "clips": 10, "bones": True, "motion": True,
+    "rotation": 15.0, "scale": 0.1, "shear": 0.1, "time": 0.2,
+    "hidden_size": 64, "num_layers": 2, "dropout": 0.2,
+    "epochs": 80, "batch_size": 16, "weight_decay": 0.1,
+    "label_smoothing": 0.1, "average": 0.98, "keep": "last", "val_subjects": 0,
+}  # fmt: skip
 #: What differs from the defaults, for each data set. Those of the watch and of UTKinect were chosen
 #: on validation subjects; those of NTU RGB+D follow IndRNN's protocol.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -32,8 +39,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 40, "batch_size": 64, "lr": 8e-3, "recurrent_lr_scale": 1.0,
         "label_smoothing": 0.1, "average": 0.97, "keep": "last", "val_subjects": 0,
     },
-    "utkinect": {},
-    "msr": {},
+    "utkinect": _SHORT_ACTIONS,
+    "msr": _SHORT_ACTIONS,
     "ntu60": {"sampling": "segments", "frames": 20, "clips": 5},
     "ntu120": {"sampling": "segments", "frames": 20, "clips": 5},
 }  # fmt: skip
