@@ -437,12 +437,10 @@ def signals(
                 axes.plot(seconds, values[:, column], marker="", linewidth=0.8, label=name)
             axes.set_xlim(0, seconds[-1])
         left.set_title(label, loc="left", size=7, weight="normal")
-    rows[0, 0].annotate(
-        "acceleration, g", (1, 1), xycoords="axes fraction", ha="right", va="bottom", size=7
-    )
-    rows[0, 1].annotate(
-        "rotation, rad/s", (1, 1), xycoords="axes fraction", ha="right", va="bottom", size=7
-    )
+    for axes, quantity in zip(
+        rows[len(rows) // 2], ("acceleration, g", "rotation, rad/s"), strict=True
+    ):
+        axes.set_ylabel(quantity)
     for axes in rows[-1]:
         axes.set_xlabel("time, s")
     figure.legend(*rows[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
