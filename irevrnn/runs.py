@@ -31,7 +31,7 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         ``lowest`` and ``highest`` run, the standard ``deviation`` over runs, and that of the means
         over the folds of each seed, ``deviation_of_seeds`` (None for a single one). If something
         was tested: the ``confusion_matrix`` of all tests, and, where the tests name them,
-        ``class_names`` and ``accuracy_of_subjects``.
+        ``accuracy_of_subjects``.
     """
     first = results[0]
     shared = {
@@ -58,7 +58,6 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         matrices = [np.array(one["confusion_matrix"]) for one in results]
         summary["confusion_matrix"] = np.sum(matrices, axis=0).tolist()
     if "test_subjects" in first:
-        summary["class_names"] = first["class_names"]
         summary["accuracy_of_subjects"] = _accuracy_of_subjects(results)
     return summary
 

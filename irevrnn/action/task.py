@@ -228,7 +228,6 @@ def _details(evaluation: Evaluation, recordings: Recordings, sources: np.ndarray
     sums.index_add_(0, torch.from_numpy(of), evaluation.log_probabilities.exp().cpu().double())
     guesses = sums.argmax(1).numpy()
     return {
-        "class_names": list(recordings.about.class_names),
         "test_names": recordings.names[sources].tolist(),
         "test_subjects": recordings.subjects[sources].tolist(),
         "test_labels": evaluation.labels.tolist(),
