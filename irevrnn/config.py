@@ -23,7 +23,7 @@ from irevrnn.memory import IN_FIXED_POINT, OF_THE_STACK, STRATEGIES
 from irevrnn.peers import RECURRENCES
 
 if TYPE_CHECKING:
-    from irevrnn.tasks import Task
+    from irevrnn.batches import Task
 
 
 class ConfigError(ValueError):
@@ -83,6 +83,15 @@ class TrainConfig(ABC):
     )
     clip: float = option(1.0, "largest norm of the gradient", least=0)
     label_smoothing: float = option(0.0, "share of the target spread over all classes", least=0)
+    average: float = option(
+        0.0, "decay of a running average of the weights, which is judged in their place; 0: the "
+        "weights themselves are", least=0,
+    )  # fmt: skip
+    keep: str = option(
+        "best", "test the weights of the epoch with the best validation accuracy, or of the last",
+        choices=("best", "last"),
+    )  # fmt: skip
+    test: bool = option(True, "read the test data at the end (not while settings are chosen)")
 
     # the data
     data: Path | None = option(
@@ -96,6 +105,7 @@ class TrainConfig(ABC):
 
     # the run
     seed: int = option(0, "of weights, dropout and the order of the data", least=0)
+    seeds: int = option(1, "runs, with one seed after the other from seed on", least=1)
     device: str = option(
         "auto", "auto (a GPU if there is one), cpu, cuda or cuda:N", operational=True
     )
@@ -128,6 +138,8 @@ class TrainConfig(ABC):
         """
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if self.average >= 1:
+            raise ConfigError(f"average must be below 1; got {self.average}")
         self._check_memory()
 
     def _check_memory(self) -> None:
@@ -156,6 +168,23 @@ class TrainConfig(ABC):
     def task(self, device: torch.device) -> Task:
         """The data to train on, as batches on ``device``."""
 
+    @classmethod
+    def of(cls, **given: Any) -> TrainConfig:
+        """The configuration with ``given`` fields; a task may have other defaults for the rest."""
+        return cls(**given)
+
+    def runs(self) -> list[tuple[str, TrainConfig]]:
+        """The runs that this configuration asks for, each with the name of its folder in ``out``.
+
+        A single run has no name: it has ``out`` for itself.
+        """
+        if self.seeds == 1:
+            return [("", self)]
+        return [
+            (f"seed{seed}", dataclasses.replace(self, seed=seed, seeds=1))
+            for seed in range(self.seed, self.seed + self.seeds)
+        ]
+
     def identity(self) -> dict[str, Any]:
         """The fields that a result depends on: a resumed run must share them with its beginning."""
         fields = dataclasses.fields(self)
@@ -173,10 +202,10 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser, kind: type[TrainConfig]) -> None:
-    """Give ``parser`` an option for each field of ``kind``."""
+    """Give ``parser`` an option for each field of ``kind``; what is not given stays away."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        arguments: dict[str, Any] = {"default": field.default, "help": _help(field)}
+        arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field)}
         if hints[field.name] is bool:
             arguments["action"] = argparse.BooleanOptionalAction
         else:
@@ -191,7 +220,7 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type[TrainConfig]) -> N
 def _help(field: dataclasses.Field[Any]) -> str:
     if field.default is None:
         return field.metadata["help"]
-    return f"{field.metadata['help']} (default: %(default)s)"
+    return f"{field.metadata['help']} (default: {field.default})"
 
 
 def _plain(hint: Any) -> Any:

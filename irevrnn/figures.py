@@ -337,19 +337,20 @@ def _show(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.set_axis_off()
 
 
-def learning_curve(history: Sequence[Mapping[str, float]], title: str) -> Figure:
+def learning_curve(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Loss and accuracy over the epochs.
 
     Args:
         history: a row per epoch with ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss``
-            and ``val_accuracy``.
+            and ``val_accuracy``; the last two are None where nothing was validated.
         title: the data set.
     """
     figure, panels = plt.subplots(2, 1, figsize=(COLUMN, 3.2), sharex=True)
     epochs = [row["epoch"] for row in history]
     for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
         for part, label in (("train", "training"), ("val", "validation")):
-            axes.plot(epochs, [row[f"{part}_{quantity}"] for row in history], label=label)
+            if history[0][f"{part}_{quantity}"] is not None:
+                axes.plot(epochs, [row[f"{part}_{quantity}"] for row in history], label=label)
         axes.set_ylabel(quantity)
         axes.grid(True)
     panels[0].legend()
@@ -360,12 +361,15 @@ def learning_curve(history: Sequence[Mapping[str, float]], title: str) -> Figure
     return figure
 
 
-def confusion(matrix: Sequence[Sequence[int]], title: str) -> Figure:
+def confusion(
+    matrix: Sequence[Sequence[int]], title: str, names: Sequence[str] | None = None
+) -> Figure:
     """How often each class was taken for each other one.
 
     Args:
         matrix: (classes, classes) of counts, a row for each true class.
         title: the data set.
+        names: of the classes, if they are not their numbers.
     """
     figure, axes = plt.subplots(figsize=(COLUMN, COLUMN))
     counts = np.asarray(matrix)
@@ -377,8 +381,8 @@ def confusion(matrix: Sequence[Sequence[int]], title: str) -> Figure:
             colour = "white" if shares[row, column] > 0.3 else "black"
             axes.text(column, row, f"{count}", ha="center", va="center", size=6, color=colour)
     classes = range(len(counts))
-    axes.set_xticks(classes)
-    axes.set_yticks(classes)
+    axes.set_xticks(classes, names, rotation=90 if names else 0)
+    axes.set_yticks(classes, names)
     axes.set(xlabel="taken for", ylabel="true class", title=title)
     return figure
 
@@ -403,6 +407,108 @@ def mistakes(
         axes.set_visible(True)
         _show(axes, image, f"{label} taken for {guess}")
     figure.suptitle(title)
+    return figure
+
+
+# --- notebook 03: action recognition ------------------------------------------------------------
+
+_AXES = ("x", "y", "z")
+
+
+def signals(
+    recordings: Sequence[np.ndarray], labels: Sequence[str], frame_rate: float, title: str
+) -> Figure:
+    """What a watch measures: a row for each recording, acceleration left and rotation right.
+
+    Args:
+        recordings: each (T, 6): acceleration along x, y and z in g, rates of rotation in rad/s.
+        labels: one for each row.
+        frame_rate: steps per second.
+        title: the data set.
+    """
+    size = (PAGE, 0.85 * len(recordings) + 0.6)
+    figure, rows = plt.subplots(
+        len(recordings), 2, figsize=size, sharex=True, sharey="col", squeeze=False
+    )
+    for (left, right), frames, label in zip(rows, recordings, labels, strict=True):
+        seconds = np.arange(len(frames)) / frame_rate
+        for axes, values in ((left, frames[:, :3]), (right, frames[:, 3:])):
+            for column, name in enumerate(_AXES):
+                axes.plot(seconds, values[:, column], marker="", linewidth=0.8, label=name)
+            axes.set_xlim(0, seconds[-1])
+        left.set_title(label, loc="left", size=7, weight="normal")
+    for axes, quantity in zip(
+        rows[len(rows) // 2], ("acceleration, g", "rotation, rad/s"), strict=True
+    ):
+        axes.set_ylabel(quantity)
+    for axes in rows[-1]:
+        axes.set_xlabel("time, s")
+    figure.legend(*rows[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    figure.suptitle(title)
+    return figure
+
+
+def skeletons(
+    movements: Sequence[np.ndarray],
+    labels: Sequence[str],
+    bones: Sequence[tuple[int, int]],
+    title: str,
+) -> Figure:
+    """Movements of a body: a row for each, some moments from left to right.
+
+    Args:
+        movements: each (n, joints, 3), x to the side, y up, z away; n the same for all.
+        labels: one for each row.
+        bones: pairs of joints.
+        title: the data set.
+    """
+    columns = len(movements[0])
+    figure = plt.figure(figsize=(PAGE, 1.35 * len(movements) + 0.3))
+    for row, (frames, label) in enumerate(zip(movements, labels, strict=True)):
+        middle = frames.reshape(-1, 3).mean(0)
+        reach = 0.55 * np.ptp(frames.reshape(-1, 3), axis=0).max()
+        for column, joints in enumerate(frames):
+            axes = figure.add_subplot(
+                len(movements), columns, row * columns + column + 1, projection="3d"
+            )
+            x, height, depth = (joints - middle).T
+            for parent, child in bones:
+                pair = [parent, child]
+                axes.plot(x[pair], depth[pair], height[pair], "-", marker="", color=COLOURS[0])
+            axes.scatter(x, depth, height, s=2, color=COLOURS[1], depthshade=False)
+            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
+            axes.set_box_aspect((1, 1, 1), zoom=1.5)
+            axes.view_init(elev=12, azim=-70)
+            axes.set_axis_off()
+            if column == 0:
+                axes.set_title(label, size=7, weight="normal")
+    figure.suptitle(f"{title}, from the start (left) to the end of each action (right)")
+    return figure
+
+
+def subjects(accuracies: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Accuracy on the recordings of each subject, who was in no training set.
+
+    Args:
+        accuracies: for each method, the accuracy by subject; the same subjects for all.
+        title: the data set.
+    """
+    figure, axes = plt.subplots()
+    names = list(next(iter(accuracies.values())))
+    width = 0.8 / len(accuracies)
+    for index, (label, by_subject) in enumerate(accuracies.items()):
+        places = [
+            place + width * (index - (len(accuracies) - 1) / 2) for place in range(len(names))
+        ]
+        axes.bar(places, [by_subject[name] for name in names], 0.9 * width, label=label,
+                 color=COLOURS[index])  # fmt: skip
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlabel="subject who is tested", ylabel="accuracy", ylim=(0, 1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(True, axis="y")
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=len(accuracies))
+    axes.set_title(title)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from irevrnn.rnn import IRevRNN, IRevRNNLayer
@@ -11,6 +12,14 @@ from irevrnn.rnn import IRevRNN, IRevRNNLayer
 #: The last layer's output after the last step is all that the classifier sees, so its units start
 #: with long time constants (shortest, in steps).
 SHORTEST_READOUT_TIME = 50.0
+
+
+def at_last_step(output: Tensor, lengths: Tensor) -> Tensor:
+    """What a recurrence gave at each sequence's own last step: (batch, seq, H) to (batch, H).
+
+    It looks back only, so what fills up a sequence behind its end does not reach that step.
+    """
+    return output[torch.arange(len(lengths), device=output.device), lengths - 1]
 
 
 class SequenceClassifier(nn.Module):
@@ -30,6 +39,7 @@ class SequenceClassifier(nn.Module):
 
     Shape:
         - input: (batch, seq, input_size)
+        - lengths: (batch,) int64, steps of each sequence, if some are filled up at their end
         - output: logits, (batch, num_classes)
     """
 
@@ -56,9 +66,12 @@ class SequenceClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Classify each sequence from the last layer's last output."""
-        last, _ = self.rnn(input, return_sequence=False)
+    def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Classify each sequence from the last layer's output at its last step."""
+        if lengths is None:
+            last, _ = self.rnn(input, return_sequence=False)
+        else:
+            last = at_last_step(self.rnn(input)[0], lengths)
         return self.readout(self.dropout(self.norm(last)))
 
     def clip_recurrent_weights_(self, bound: float = 1.0) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from irevrnn.models import at_last_step
+
 RECURRENCES: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -21,6 +23,7 @@ class PeerClassifier(nn.Module):
 
     Shape:
         - input: (batch, seq, input_size)
+        - lengths: (batch,) int64, steps of each sequence, if some are filled up at their end
         - output: logits, (batch, num_classes)
 
     Raises:
@@ -48,10 +51,11 @@ class PeerClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Classify each sequence from the last layer's last output."""
+    def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Classify each sequence from the last layer's output at its last step."""
         output, _ = self.rnn(input)
-        return self.readout(self.dropout(output[:, -1]))
+        last = output[:, -1] if lengths is None else at_last_step(output, lengths)
+        return self.readout(self.dropout(last))
 
 
 @torch.no_grad()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irevrnn.action.task import ActionConfig
+from irevrnn.batches import Batch, Task
 from irevrnn.config import ConfigError, TrainConfig, option
 from irevrnn.datasets.mnist import (
     PERMUTATION_SEED,
@@ -19,35 +20,7 @@ from irevrnn.datasets.mnist import (
     pixel_order,
 )
 
-#: Sequences (batch, seq, feature) in float32 and their labels (batch,) in int64.
-Batch = tuple[Tensor, Tensor]
 SIDE = 28
-
-
-@dataclass(frozen=True)
-class Task:
-    """All that the training loop knows of a data set.
-
-    Attributes:
-        data_set: its name, as it goes into the results.
-        input_size: features of a step.
-        num_classes: classes to tell apart.
-        steps_per_epoch: batches of an epoch.
-        train_batches: given an epoch and how many of its batches to skip, the batches left. Their
-            order depends on seed and epoch alone, so a resumed run finds its place again.
-        val_batches: the validation data, in order.
-        test_batches: the test data, in order, read when this is called: once, for the final figure.
-        facts: more about the data, for the results.
-    """
-
-    data_set: str
-    input_size: int
-    num_classes: int
-    steps_per_epoch: int
-    train_batches: Callable[[int, int], Iterator[Batch]]
-    val_batches: Callable[[], Iterator[Batch]]
-    test_batches: Callable[[], Iterator[Batch]]
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +71,7 @@ class MnistConfig(TrainConfig):
 
 
 #: The tasks of the command line, by name.
-TASKS: dict[str, type[TrainConfig]] = {"mnist": MnistConfig}
+TASKS: dict[str, type[TrainConfig]] = {"action": ActionConfig, "mnist": MnistConfig}
 
 
 def _downsample(images: Tensor, k: int) -> Tensor:

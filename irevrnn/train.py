@@ -4,8 +4,11 @@ One loop on Lightning Fabric. In the folder ``--out`` it leaves
 
     log.csv       a row per epoch
     last.pt       the whole state of the run: --resume goes on from it, to the same bits
-    best.pt       the weights with the best validation accuracy
+    best.pt       the weights to be tested: by default those with the best validation accuracy
     results.json  the final figures, once the run has ended; test data is used for these alone
+
+Several seeds, or the folds of a protocol, are runs in folders of their own below ``--out``; see
+``runs.py``.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ import argparse
 import csv
 import io
 import json
+import math
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,9 +31,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from irevrnn import ReversalError
+from irevrnn.batches import Batch, Evaluation, Sequences, Task
 from irevrnn.config import ConfigError, TrainConfig, add_arguments
 from irevrnn.datasets import DataError
 from irevrnn.files import replacing, write_text
@@ -37,7 +43,8 @@ from irevrnn.models import SequenceClassifier
 from irevrnn.peers import PeerClassifier
 from irevrnn.process import keep_freed_memory, stop_signals, threads
 from irevrnn.provenance import provenance
-from irevrnn.tasks import TASKS, Batch, Task
+from irevrnn.runs import summarise
+from irevrnn.tasks import TASKS
 
 #: Steps between two looks at the running loss: on a GPU each look waits for the device.
 LOOK_EVERY = 10
@@ -93,28 +100,31 @@ def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: 
     return LambdaLR(optimizer, lambda step: 1.0)
 
 
-@dataclass
-class Evaluation:
-    """What a model made of some data: mean loss, accuracy, and (N,) predictions and labels."""
-
-    loss: float
-    accuracy: float
-    predictions: Tensor
-    labels: Tensor
-
-
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterator[Batch]) -> Evaluation:
     """Classify ``batches`` with ``model`` in evaluation mode."""
     was_training = model.training
     model.eval()
-    pairs = [(model(x).float(), y) for x, y in batches]
+    pairs = [(_log_probabilities(model, x), y) for x, y in batches]
     model.train(was_training)
-    logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    predictions = logits.argmax(1)
+    scores, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    predictions = scores.argmax(1)
     accuracy = (predictions == labels).double().mean().item()
-    loss = F.cross_entropy(logits.double(), labels).item()
-    return Evaluation(loss, accuracy, predictions.cpu(), labels.cpu())
+    loss = F.nll_loss(scores, labels).item()
+    return Evaluation(loss, accuracy, scores.cpu(), predictions.cpu(), labels.cpu())
+
+
+def _log_probabilities(model: nn.Module, x: Sequences) -> Tensor:
+    """(batch, classes) float64; the probabilities of a sequence's clips are averaged."""
+    sequences, lengths = x if isinstance(x, tuple) else (x, None)
+    clips = sequences.shape[1] if sequences.dim() == 4 else 1
+    sequences = sequences.flatten(0, 1) if sequences.dim() == 4 else sequences
+    if lengths is None:
+        logits = model(sequences)
+    else:
+        logits = model(sequences, lengths.repeat_interleave(clips))
+    scores = logits.double().log_softmax(1).view(-1, clips, logits.shape[1])
+    return scores.logsumexp(1) - math.log(clips)
 
 
 # --- the loop -----------------------------------------------------------------------------------
@@ -128,7 +138,7 @@ class Progress:
         epoch, batch: epochs done, and batches done of the next one.
         totals: summed loss and number of correct predictions of those batches, (2,) float64.
         seconds: time spent, over all sessions of the run.
-        best: the row of ``history`` with the best validation accuracy.
+        best: the row of ``history`` whose weights are to be tested.
         history: a row per epoch, as in log.csv.
     """
 
@@ -149,20 +159,27 @@ class Run:
         self.fabric = Fabric(**_placement(config))
         torch.manual_seed(config.seed)
         self.task = config.task(self.fabric.device)
+        _check_validation(config, self.task)
         self.network = make_model(config, self.task)
         optimizer = make_optimizer(config, self.network)
         self.total_steps = config.epochs * self.task.steps_per_epoch
         self.schedule = make_schedule(config, optimizer, self.total_steps)
         self.model, self.optimizer = self.fabric.setup(self.network, optimizer)
+        self.average = _average(self.network, config.average) if config.average else None
         self.progress = Progress(self._zero_totals())
         self.started = time.monotonic()
 
     def _zero_totals(self) -> Tensor:
         return torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
 
-    def step(self, x: Tensor, y: Tensor) -> None:
+    @property
+    def judged(self) -> nn.Module:
+        """The model that is validated, kept and tested."""
+        return self.model if self.average is None else self.average.module
+
+    def step(self, x: Sequences, y: Tensor) -> None:
         """Take one optimizer step on a batch."""
-        logits = self.model(x)
+        logits = self.model(*x) if isinstance(x, tuple) else self.model(x)
         loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
@@ -174,6 +191,8 @@ class Run:
         self.schedule.step()
         if isinstance(self.network, SequenceClassifier):
             self.network.clip_recurrent_weights_()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
         correct = (logits.detach().argmax(1) == y).sum()
         self.progress.totals += torch.stack([loss.detach().double(), correct.double()])
         self.progress.batch += 1
@@ -199,23 +218,26 @@ class Run:
     def finish_epoch(self) -> None:
         """Validate, log, and keep the weights if they are the best so far."""
         loss, accuracy = self.look()
-        validation = evaluate(self.model, self.task.val_batches())
-        self._check_finite("validation loss", validation.loss)
+        validation = None
+        if self.task.val_batches is not None:
+            validation = evaluate(self.judged, self.task.val_batches())
+            self._check_finite("validation loss", validation.loss)
         progress = self.progress
         row = {
             "epoch": progress.epoch + 1,
             "step": (progress.epoch + 1) * self.task.steps_per_epoch,
             "train_loss": loss,
             "train_accuracy": accuracy,
-            "val_loss": validation.loss,
-            "val_accuracy": validation.accuracy,
+            "val_loss": validation and validation.loss,
+            "val_accuracy": validation and validation.accuracy,
             "lr": self.schedule.get_last_lr()[0],
             "seconds": self.seconds(),
         }
         progress.history.append(row)
-        if progress.best is None or _rank(row) > _rank(progress.best):
+        last = self.config.keep == "last"
+        if last or progress.best is None or _rank(row) > _rank(progress.best):
             progress.best = row
-            self._save("best.pt", {"model": self.model, "row": row})
+            self._save("best.pt", {"model": self.judged, "row": row})
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.totals = self._zero_totals()
         self.save_last()
@@ -246,7 +268,8 @@ class Run:
         self._save("last.pt", state)
 
     def _stateful(self) -> dict[str, Any]:
-        return {
+        averaged = {} if self.average is None else {"average": self.average}
+        return averaged | {
             "model": self.model,
             "optimizer": self.optimizer,
             "schedule": self.schedule,
@@ -263,13 +286,7 @@ class Run:
             ConfigError: it was written by a run with other options.
         """
         state = self.fabric.load(self.config.out / "last.pt", weights_only=True)
-        for name, value in self.config.identity().items():
-            written = state["config"].get(name)
-            if written != value:
-                raise ConfigError(
-                    f"{name} is {value!r}, but the run in {self.config.out} has {written!r}: "
-                    "resume it with the options it was started with, or choose another out"
-                )
+        _check_same(state["config"], self.config)
         if state["place"] != self._place():
             warnings.warn(
                 f"the run goes on with {self._place()}, where it began with {state['place']}: "
@@ -285,8 +302,8 @@ class Run:
             torch.cuda.set_rng_state(state["cuda_rng"], self.fabric.device)
 
     def load_best(self) -> None:
-        """Take the weights with the best validation accuracy."""
-        self.model.load_state_dict(
+        """Take the weights that are to be tested."""
+        self.judged.load_state_dict(
             self.fabric.load(self.config.out / "best.pt", weights_only=True)["model"]
         )
 
@@ -313,7 +330,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
     """Train, and test once at the end.
 
     Args:
-        config: the run, such as ``MnistConfig(epochs=3, out=Path("build/run"))``.
+        config: a single run, such as ``MnistConfig(epochs=3, out=Path("build/run"))``.
         progress: whether to show a progress bar and a line per epoch.
 
     Returns:
@@ -369,12 +386,28 @@ def _fit(run: Run, bar: tqdm, stop: threading.Event) -> bool:
 
 
 def _finish(run: Run) -> dict[str, Any]:
-    """Test the best weights and write the results."""
+    """Test the weights that were kept and write the results."""
     run.load_best()
-    test = evaluate(run.model, run.task.test_batches())
+    results = run.summary() | {"finished": True}
+    if run.config.test:
+        results |= _test(run)
+        results["data"]["test_size"] = sum(map(sum, results["confusion_matrix"]))
+        figure = f"{results['test_accuracy']:.2%} of {results['data']['test_size']} test sequences"
+    else:
+        figure = f"{results['val_accuracy']:.2%} of the validation sequences"
+    write_text(run.config.out / "results.json", json.dumps(results, indent=1) + "\n")
+    _say(
+        run,
+        f"{run.task.data_set}: {figure} right "
+        f"(weights of epoch {results['best_epoch']}); {run.config.out / 'results.json'}",
+    )
+    return results
+
+
+def _test(run: Run) -> dict[str, Any]:
+    test = evaluate(run.judged, run.task.test_batches())
     wrong = (test.predictions != test.labels).nonzero().flatten()[:MISTAKES_SHOWN].tolist()
-    results = run.summary() | {
-        "finished": True,
+    return {
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
         "confusion_matrix": _confusion_matrix(test, run.task.num_classes),
@@ -382,14 +415,56 @@ def _finish(run: Run) -> dict[str, Any]:
             {"index": i, "label": int(test.labels[i]), "predicted": int(test.predictions[i])}
             for i in wrong
         ],
+        **(run.task.test_details(test) if run.task.test_details else {}),
     }
-    results["data"]["test_size"] = len(test.labels)
-    write_text(run.config.out / "results.json", json.dumps(results, indent=1) + "\n")
-    _say(
-        run,
-        f"{run.task.data_set}: {test.accuracy:.2%} of {len(test.labels)} test sequences right "
-        f"(weights of epoch {results['best_epoch']}); {run.config.out / 'results.json'}",
-    )
+
+
+def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
+    """Train whatever ``config`` asks for: one run, or one for each seed and fold.
+
+    Each of several runs has a folder of its own below ``out``. With ``resume``, those that have
+    ended are not done again, and the one that was stopped goes on.
+
+    Args:
+        config: the runs.
+        progress: whether to show a progress bar and a line per epoch.
+
+    Returns:
+        The content of ``results.json`` in ``out``: of the one run, see :func:`train`, or of all of
+        them, see :func:`irevrnn.runs.summarise`. If ``max_minutes`` ran out, ``finished`` is False.
+
+    Raises:
+        As :func:`train`.
+    """
+    runs = config.runs()
+    if len(runs) == 1:
+        return train(runs[0][1], progress=progress)
+    started = time.monotonic()
+    results = []
+    for name, one in runs:
+        left = config.max_minutes and max(0, config.max_minutes - (time.monotonic() - started) / 60)
+        one = replace(one, out=config.out / name, max_minutes=left)
+        results.append(_ended(one) or train(one, progress=progress))
+        if not results[-1]["finished"]:
+            return {"finished": False}
+    summary = summarise(config.identity(), results)
+    write_text(config.out / "results.json", json.dumps(summary, indent=1) + "\n")
+    if progress:
+        figure = "test_accuracy" if config.test else "val_accuracy"
+        tqdm.write(
+            f"{summary['data_set']}: {figure} {summary[figure]['mean']:.2%} on average over "
+            f"{len(runs)} runs; {config.out / 'results.json'}"
+        )
+    return summary
+
+
+def _ended(config: TrainConfig) -> dict[str, Any] | None:
+    """The results of a run that has ended before, if it is to be resumed."""
+    file = config.out / "results.json"
+    if not (config.resume and file.is_file()):
+        return None
+    results = json.loads(file.read_text())
+    _check_same(results["config"], config)
     return results
 
 
@@ -408,6 +483,23 @@ def _placement(config: TrainConfig) -> dict[str, Any]:
         raise ConfigError(f"device is {device!r}, but PyTorch sees no GPU here; use cpu or auto")
     devices = [int(number)] if number and kind == "cuda" else 1
     return {"accelerator": kind, "devices": devices, "precision": config.precision}
+
+
+def _check_same(written: dict[str, Any], config: TrainConfig) -> None:
+    for name, value in config.identity().items():
+        if written.get(name) != value:
+            raise ConfigError(
+                f"{name} is {value!r}, but the run in {config.out} has {written.get(name)!r}: "
+                "resume it with the options it was started with, or choose another out"
+            )
+
+
+def _check_validation(config: TrainConfig, task: Task) -> None:
+    if task.val_batches is None and (config.keep == "best" or not config.test):
+        raise ConfigError(
+            "keep must be 'last', with test, if there is no validation data to choose by; "
+            f"got keep {config.keep!r}, test {config.test}"
+        )
 
 
 def _open_folder(run: Run) -> None:
@@ -433,6 +525,11 @@ def _progress_bar(run: Run) -> tqdm:
         unit="step",
         leave=False,
     )
+
+
+def _average(network: nn.Module, decay: float) -> AveragedModel:
+    """A running average of the weights, and of what ``norm="batch"`` normalises with."""
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, float]:
@@ -468,10 +565,12 @@ def _headline(run: Run) -> str:
 
 
 def _describe(row: dict[str, Any], epochs: int) -> str:
+    validation = ""
+    if row["val_loss"] is not None:
+        validation = f"validation {row['val_loss']:.3f}, {row['val_accuracy']:.2%}; "
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, "
-        f"accuracy {row['train_accuracy']:.2%}; validation {row['val_loss']:.3f}, "
-        f"{row['val_accuracy']:.2%}; {row['seconds']:.0f} s"
+        f"accuracy {row['train_accuracy']:.2%}; {validation}{row['seconds']:.0f} s"
     )
 
 
@@ -496,11 +595,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = vars(parser.parse_args(argv))
     kind = TASKS[arguments.pop("task")]
     try:
-        config = kind(**arguments)
+        config = kind.of(**arguments)
     except ConfigError as error:
         parser.error(str(error))
     try:
-        train(config)
+        train_all(config)
     except KeyboardInterrupt as error:
         print(f"irevrnn.train: {error}", file=sys.stderr)
         return 130

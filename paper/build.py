@@ -26,9 +26,12 @@ PROFILES = ("smoke", "quick", "paper")
 NOTEBOOKS = {
     "derivation": "notebooks/01_derivation.ipynb",
     "mnist": "notebooks/02_mnist.ipynb",
+    "watch": "notebooks/03_action_recognition.ipynb",
     "memory": "notebooks/04_memory.ipynb",
     "benchmark": "notebooks/04_memory.ipynb",
 }
+#: Results of data that people bring: the paper says "not yet run" of those that are not there.
+BROUGHT = ("utkinect", "msr", "ntu60", "ntu120")
 #: The result that each figure, ``figures/<name>.svg``, was drawn from.
 FIGURES = {
     "drift": "derivation",
@@ -39,6 +42,8 @@ FIGURES = {
     "learning_curve": "mnist",
     "confusion": "mnist",
     "mistakes": "mnist",
+    "watch_confusion": "watch",
+    "watch_subjects": "watch",
     "held_bytes": "memory",
     "peak_memory": "memory",
     "entropy": "memory",
@@ -159,6 +164,7 @@ def make_compiler(results: Path, figures: Path) -> typst.Compiler:
     # Typst reads no file outside its root, and takes a path that starts with / from there.
     root = Path(os.path.commonpath([REPOSITORY, *folders.values()]))
     inputs = {name: f"/{folder.relative_to(root).as_posix()}" for name, folder in folders.items()}
+    inputs["brought"] = " ".join(name for name in BROUGHT if (results / f"{name}.json").is_file())
     # Its own fonts alone: the same pages on every machine.
     return typst.Compiler(str(SOURCE), root=str(root), sys_inputs=inputs, ignore_system_fonts=True)
 

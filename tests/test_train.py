@@ -397,7 +397,7 @@ def test_help_explains_every_option(capsys):
 
 def test_every_option_reaches_the_run(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr("irevrnn.train.train", seen.append)
+    monkeypatch.setattr("irevrnn.train.train_all", seen.append)
     wanted = MnistConfig(
         model="gru", hidden_size=3, lr=0.1, residual=True, norm="none", data=tmp_path, threads=1,
         max_minutes=0.5, out=tmp_path, checkpoint_every=7, permuted=True, downsample=14,

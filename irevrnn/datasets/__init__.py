@@ -1,14 +1,28 @@
-"""Data sets: one module each, found by its name.
+"""Data sets: each has a name and a module that reads it.
 
-A module has ``prepare(root) -> str``, which fetches what may be fetched, verifies it and says in
-one line what there is and where it came from. ``python -m irevrnn.datasets NAME`` calls it.
+The module of a data set that can be fetched has ``prepare(root) -> str``, which fetches, verifies
+and says in one line what there is and where it came from. The module of one that people bring has
+``convert(name, raw, out, workers) -> Recordings``, which reads the files of its authors in the
+folder ``raw``, converts them into the folder ``out`` (see :mod:`irevrnn.datasets.recordings`) and
+returns what it made; it may have ``summary(recordings) -> str``, which says more of that.
+``python -m irevrnn.datasets NAME`` calls the one or the other.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
-import pkgutil
 from pathlib import Path
+from types import ModuleType
+
+#: The module of each data set.
+MODULES = {
+    "mnist": "mnist",
+    "msr": "kinect",
+    "ntu": "ntu",
+    "utkinect": "kinect",
+    "watch": "watch",
+}
 
 
 class DataError(RuntimeError):
@@ -36,5 +50,9 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 def names() -> list[str]:
     """The data sets there are, by name."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in modules if not name.startswith("_"))
+    return sorted(MODULES)
+
+
+def module_of(name: str) -> ModuleType:
+    """The module that reads the data set ``name``."""
+    return importlib.import_module(f"irevrnn.datasets.{MODULES[name]}")
