@@ -69,7 +69,6 @@ class ActionConfig(TrainConfig):
     hop: int = option(100, "window: steps from one to the next", least=1)
     centre: str = option("start", "move the root joint to the origin", choices=CENTRES)
     turn: bool = option(True, "turn skeletons to the camera, and left arms into right ones")
-    follow: bool = option(False, "turn skeletons in each frame, not as at the start")
     bones: bool = option(False, "add the vectors of the bones")
     motion: bool = option(False, "add the differences between frames")
 
@@ -156,9 +155,7 @@ def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
             f"frames must be at most the {shortest} steps of the shortest recording; "
             f"got {config.frames}"
         )
-    view = View(
-        recordings.about, config.centre, config.turn, config.follow, config.bones, config.motion
-    )
+    view = View(recordings.about, config.centre, config.turn, config.bones, config.motion)
     augmentation = Augmentation(config.rotation, config.scale, config.shear, config.mirror)
 
     def sequences(chosen: np.ndarray, scaling: Scaling | None = None) -> SequenceDataset:

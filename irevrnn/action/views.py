@@ -28,7 +28,6 @@ class View:
             ``"frames"`` that of each frame (paths are lost), ``"none"`` nothing.
         turn: whether to turn skeletons about the vertical, so that the first body's shoulders lie
             along x in the first frame; signals from a left arm become those of a right one.
-        follow: whether to turn each frame so, not all of them as the first.
         bones: whether to add the vectors from parent to child joint.
         motion: whether to add the differences to the frame before, for all channels.
     """
@@ -36,7 +35,6 @@ class View:
     about: Description
     centre: str
     turn: bool
-    follow: bool
     bones: bool
     motion: bool
 
@@ -57,23 +55,17 @@ class View:
         elif self.centre == "frames":
             frames = frames - frames[:, :1, root : root + 1]
         if self.turn:
-            frames = frames @ self._turning(frames[:, 0] if self.follow else start)
+            frames = frames @ self._turning(start)
         return frames * there
 
-    def _turning(self, joints: np.ndarray) -> np.ndarray:
-        """What turns bodies (..., joints, 3) to the camera: (..., 3, 3), for row vectors."""
+    def _turning(self, start: np.ndarray) -> np.ndarray:
         names = self.about.joint_names
-        right, left = (names.index(f"shoulder_{side}") for side in ("right", "left"))
-        x, _, z = np.moveaxis(joints[..., right, :] - joints[..., left, :], -1, 0)
-        width = np.hypot(x, z)
-        narrow = width < _NARROW
-        cosine = np.where(narrow, 1, x) / np.where(narrow, 1, width)
-        sine = np.where(narrow, 0, z) / np.where(narrow, 1, width)
-        turning = np.zeros((*joints.shape[:-2], 3, 3), np.float32)
-        turning[..., 0, 0] = turning[..., 2, 2] = cosine
-        turning[..., 0, 2], turning[..., 2, 0] = -sine, sine
-        turning[..., 1, 1] = 1
-        return turning[:, None] if turning.ndim == 3 else turning
+        across = start[names.index("shoulder_right")] - start[names.index("shoulder_left")]
+        width = np.hypot(across[0], across[2])
+        if width < _NARROW:
+            return np.eye(3, dtype=np.float32)
+        cosine, sine = across[0] / width, across[2] / width
+        return np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
 
     def channels(self, frames: np.ndarray) -> np.ndarray:
         """(n, ...) as one row of numbers for each frame: (n, features)."""
