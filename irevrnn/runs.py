@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,34 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
     if "test_subjects" in first:
         summary["accuracy_of_subjects"] = _accuracy_of_subjects(results)
     return summary
+
+
+def accuracy_together(
+    results: Sequence[dict[str, Any]], files: Sequence[Path]
+) -> dict[str, float | int]:
+    """What the networks of all seeds get right together, by the mean of their probabilities.
+
+    Args:
+        results: of each run.
+        files: its ``test.npz``.
+
+    Returns:
+        ``networks`` that vote; ``mean``, ``lowest`` and ``highest`` accuracy over the folds.
+    """
+    folds = defaultdict(list)
+    for one, file in zip(results, files, strict=True):
+        with np.load(file) as test:
+            folds[one["data"].get("fold")].append((test["log_probabilities"], test["labels"]))
+    accuracies = []
+    for tests in folds.values():
+        probabilities = np.mean([np.exp(scores) for scores, _ in tests], axis=0)
+        accuracies.append(float((probabilities.argmax(1) == tests[0][1]).mean()))
+    return {
+        "networks": min(map(len, folds.values())),
+        "mean": statistics.fmean(accuracies),
+        "lowest": min(accuracies),
+        "highest": max(accuracies),
+    }
 
 
 def _describe(result: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ One loop on Lightning Fabric. In the folder ``--out`` it leaves
     last.pt       the whole state of the run: --resume goes on from it, to the same bits
     best.pt       the weights to be tested: by default those with the best validation accuracy
     results.json  the final figures, once the run has ended; test data is used for these alone
+    test.npz      log-probabilities (N, classes) and labels (N,) of the test sequences
 
 Several seeds, or the folds of a protocol, are runs in folders of their own below ``--out``; see
 ``runs.py``.
@@ -26,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ from irevrnn.models import SequenceClassifier
 from irevrnn.peers import PeerClassifier
 from irevrnn.process import keep_freed_memory, stop_signals, threads
 from irevrnn.provenance import provenance
-from irevrnn.runs import summarise
+from irevrnn.runs import accuracy_together, summarise
 from irevrnn.tasks import TASKS
 
 #: Steps between two looks at the running loss: on a GPU each look waits for the device.
@@ -406,6 +408,8 @@ def _finish(run: Run) -> dict[str, Any]:
 
 def _test(run: Run) -> dict[str, Any]:
     test = evaluate(run.judged, run.task.test_batches())
+    with replacing(run.config.out / "test.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, log_probabilities=test.log_probabilities, labels=test.labels)
     wrong = (test.predictions != test.labels).nonzero().flatten()[:MISTAKES_SHOWN].tolist()
     return {
         "test_accuracy": test.accuracy,
@@ -431,7 +435,8 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
 
     Returns:
         The content of ``results.json`` in ``out``: of the one run, see :func:`train`, or of all of
-        them, see :func:`irevrnn.runs.summarise`. If ``max_minutes`` ran out, ``finished`` is False.
+        them, see :func:`irevrnn.runs.summarise` (with several seeds, also of these together:
+        ``test_accuracy_together``). If ``max_minutes`` ran out, ``finished`` is False.
 
     Raises:
         As :func:`train`.
@@ -440,14 +445,17 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
     if len(runs) == 1:
         return train(runs[0][1], progress=progress)
     started = time.monotonic()
-    results = []
+    results, files = [], []
     for name, one in runs:
         left = config.max_minutes and max(0, config.max_minutes - (time.monotonic() - started) / 60)
         one = replace(one, out=config.out / name, max_minutes=left)
         results.append(_ended(one) or train(one, progress=progress))
+        files.append(one.out / "test.npz")
         if not results[-1]["finished"]:
             return {"finished": False}
     summary = summarise(config.identity(), results)
+    if config.test and config.seeds > 1:
+        summary["test_accuracy_together"] = accuracy_together(results, files)
     write_text(config.out / "results.json", json.dumps(summary, indent=1) + "\n")
     if progress:
         figure = "test_accuracy" if config.test else "val_accuracy"
@@ -512,7 +520,7 @@ def _open_folder(run: Run) -> None:
         return
     if there:
         _say(run, f"replacing the run in {out} (to go on with it: --resume)")
-    for name in ("last.pt", "best.pt", "log.csv", "results.json"):
+    for name in ("last.pt", "best.pt", "log.csv", "results.json", "test.npz"):
         (out / name).unlink(missing_ok=True)
 
 

@@ -22,6 +22,7 @@ from irevrnn.datasets.recordings import open_recordings
 from irevrnn.datasets.watch import load_watch
 from irevrnn.models import SequenceClassifier
 from irevrnn.peers import PeerClassifier
+from irevrnn.runs import accuracy_together
 from irevrnn.train import Run, main, train, train_all
 
 from .fake_skeletons import ABOUT, SUBJECTS, write_fake
@@ -330,8 +331,20 @@ def test_all_folds_and_seeds_in_one_command(small, root):
              for seed in (0, 1)]  # fmt: skip
     assert spread["deviation_of_seeds"] == pytest.approx(np.std(means, ddof=1))
     assert np.sum(summary["confusion_matrix"]) == 2 * 60
+    together = summary["test_accuracy_together"]
+    assert together["networks"] == 2 and together["mean"] >= spread["lowest"]
     assert set(summary["accuracy_of_subjects"]) == set(map(str, SUBJECTS))
     assert summary["data"]["protocol"] == "loso" and "fold" not in summary["data"]
+
+
+def test_networks_vote_by_the_mean_of_their_probabilities(tmp_path):
+    # Of three sequences, each network alone gets two right; together they get all.
+    shares = ([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [[0.4, 0.6], [0.4, 0.6], [0.1, 0.9]])
+    files = [tmp_path / f"{seed}.npz" for seed in range(2)]
+    for file, share in zip(files, shares, strict=True):
+        np.savez(file, log_probabilities=np.log(share), labels=[0, 1, 1])
+    together = accuracy_together([{"data": {"fold": "one"}}] * 2, files)
+    assert together == {"networks": 2, "mean": 1.0, "lowest": 1.0, "highest": 1.0}
 
 
 def test_a_stopped_series_goes_on_to_the_same_results(small, monkeypatch):
