@@ -51,13 +51,14 @@ reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper (
 test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest)
 	$(PY) -m pytest -q $(ARGS)
 
-# Python itself is not built for the sanitizers, so their runtime is loaded before it. The kernels are
+# Python itself is not built for the sanitizers, so their runtime is loaded before it, and libstdc++
+# with it, or the runtime does not find what throws C++ exceptions (PyTorch's too). The kernels are
 # built anew: the flags are part of the cache's key. LeakSanitizer would report Python's own leaks.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
 SANITIZED := tests/test_scan.py tests/test_fixed_point.py tests/test_chunked.py tests/test_ops.py
 
 asan: $(STAMP) compiler ## Test the C++ kernels under AddressSanitizer and UBSan (takes g++; ARGS as above)
-	IREVRNN_CXXFLAGS="$(SANITIZE)" LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so)" \
+	IREVRNN_CXXFLAGS="$(SANITIZE)" LD_PRELOAD="$(foreach l,libasan.so libstdc++.so.6,$$($${CXX:-g++} -print-file-name=$l))" \
 		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 		OMP_NUM_THREADS=1 $(PY) -m pytest -q -s $(SANITIZED) $(ARGS)
 
