@@ -31,7 +31,7 @@ fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test fuzz lint lab bench paper data clean compiler profile
+.PHONY: help setup reproduce test fuzz asan lint lab bench paper data clean compiler profile
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,17 @@ test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest)
 
 fuzz: $(STAMP) compiler ## Compare thousands of random problems with the reference (CASES per test)
 	IREVRNN_FUZZ=$(or $(CASES),1000) $(PY) -m pytest -q tests/test_fuzz.py $(ARGS)
+
+# Python itself is not built for the sanitizers, so their runtime is loaded before it, and libstdc++
+# with it, or the runtime does not find what throws C++ exceptions (PyTorch's too). The kernels are
+# built anew: the flags are part of the cache's key. LeakSanitizer would report Python's own leaks.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
+SANITIZED := tests/test_scan.py tests/test_fixed_point.py tests/test_chunked.py tests/test_ops.py
+
+asan: $(STAMP) compiler ## Test the C++ kernels under AddressSanitizer and UBSan (takes g++; ARGS as above)
+	IREVRNN_CXXFLAGS="$(SANITIZE)" LD_PRELOAD="$(foreach l,libasan.so libstdc++.so.6,$$($${CXX:-g++} -print-file-name=$l))" \
+		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
+		OMP_NUM_THREADS=1 $(PY) -m pytest -q -s $(SANITIZED) $(ARGS)
 
 lint: $(STAMP) ## Check style, format and types
 	$(PY) -m ruff check .

@@ -10,6 +10,11 @@ One loop on Lightning Fabric. In the folder ``--out`` it leaves
 
 Several seeds, or the folds of a protocol, are runs in folders of their own below ``--out``; see
 ``runs.py``.
+
+
+``torchrun --nproc-per-node 2 -m irevrnn.train mnist`` trains with several workers, see
+``distributed.py``. Each computes the validation and test figures of its own accord, as the others
+would only wait for one that did; the first one's count, and it alone prints and writes.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from irevrnn import ReversalError
+from irevrnn import ReversalError, distributed
 from irevrnn.batches import Batch, Evaluation, Sequences, Task
 from irevrnn.config import ConfigError, TrainConfig, add_arguments
 from irevrnn.datasets import DataError
@@ -157,12 +162,15 @@ class Run:
 
     def __init__(self, config: TrainConfig, progress_bar: bool) -> None:
         self.config = config
-        self.speaks = progress_bar
         self.fabric = Fabric(**_placement(config))
+        self.fabric.launch()
+        self.speaks = progress_bar and self.fabric.is_global_zero
         torch.manual_seed(config.seed)
         self.task = config.task(self.fabric.device)
         _check_validation(config, self.task)
         self.network = make_model(config, self.task)
+        if self.workers > 1:
+            self._prepare_to_share()
         optimizer = make_optimizer(config, self.network)
         self.total_steps = config.epochs * self.task.steps_per_epoch
         self.schedule = make_schedule(config, optimizer, self.total_steps)
@@ -170,6 +178,36 @@ class Run:
         self.average = _average(self.network, config.average) if config.average else None
         self.progress = Progress(self._zero_totals())
         self.started = time.monotonic()
+
+    @property
+    def workers(self) -> int:
+        """How many processes train together."""
+        return self.fabric.world_size
+
+    def _prepare_to_share(self) -> None:
+        """Check that batches can be shared, and let batch norm see all of a batch."""
+        if self.config.batch_size % self.workers:
+            raise ConfigError(
+                f"batch_size must be a multiple of the {self.workers} workers; "
+                f"got {self.config.batch_size}"
+            )
+        distributed.share_statistics(self.network)
+        # Weights were drawn alike; from here on each worker draws its own dropout.
+        torch.manual_seed(self.config.seed + 1_000_003 * (1 + self.fabric.global_rank))
+
+    def _share(self, batch: Tensor) -> Tensor:
+        return distributed.share_of(batch, self.fabric.global_rank, self.workers)
+
+    def on_any_worker(self, wish: bool) -> bool:
+        """Whether ``wish`` is true on at least one worker: all then do the same."""
+        if self.workers == 1:
+            return wish
+        count = torch.tensor(float(wish), device=self.fabric.device)
+        return distributed.summed(count, self.workers).item() > 0
+
+    def agreed(self, value: Any) -> Any:
+        """The first worker's ``value``: machines may differ in their files and in last bits."""
+        return value if self.workers == 1 else self.fabric.broadcast(value)
 
     def _zero_totals(self) -> Tensor:
         return torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
@@ -180,8 +218,12 @@ class Run:
         return self.model if self.average is None else self.average.module
 
     def step(self, x: Sequences, y: Tensor) -> None:
-        """Take one optimizer step on a batch."""
-        logits = self.model(*x) if isinstance(x, tuple) else self.model(x)
+        """Take one optimizer step on a batch, of which this worker takes its share."""
+        y = self._share(y)
+        if isinstance(x, tuple):
+            logits = self.model(*map(self._share, x))
+        else:
+            logits = self.model(self._share(x))
         loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
@@ -196,7 +238,8 @@ class Run:
         if self.average is not None:
             self.average.update_parameters(self.network)
         correct = (logits.detach().argmax(1) == y).sum()
-        self.progress.totals += torch.stack([loss.detach().double(), correct.double()])
+        totals = torch.stack([loss.detach().double() / self.workers, correct.double()])
+        self.progress.totals += distributed.summed(totals, self.workers)
         self.progress.batch += 1
 
     def look(self) -> tuple[float, float]:
@@ -222,7 +265,7 @@ class Run:
         loss, accuracy = self.look()
         validation = None
         if self.task.val_batches is not None:
-            validation = evaluate(self.judged, self.task.val_batches())
+            validation = self.agreed(evaluate(self.judged, self.task.val_batches()))
             self._check_finite("validation loss", validation.loss)
         progress = self.progress
         row = {
@@ -243,7 +286,8 @@ class Run:
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.totals = self._zero_totals()
         self.save_last()
-        write_text(self.config.out / "log.csv", _to_csv(progress.history))
+        if self.fabric.is_global_zero:
+            write_text(self.config.out / "log.csv", _to_csv(progress.history))
 
     def seconds(self) -> float:
         """Time spent on the run, by this session and those before it."""
@@ -253,6 +297,9 @@ class Run:
     # and writes best.pt again, the same.
 
     def _save(self, name: str, state: dict[str, Any]) -> None:
+        if not self.fabric.is_global_zero:
+            self.fabric.barrier()  # as the saving worker does
+            return
         with replacing(self.config.out / name) as temporary:
             self.fabric.save(temporary, {**state, "config": self.config.identity()})
 
@@ -263,11 +310,21 @@ class Run:
         state = self._stateful() | {
             "place": self._place(),
             "progress": asdict(self.progress) | {"seconds": self.seconds()},
-            "rng": torch.get_rng_state(),
+            "rng": distributed.gathered(self._rng(), self.workers),
         }
-        if self.fabric.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.fabric.device)
         self._save("last.pt", state)
+
+    def _rng(self) -> dict[str, Tensor]:
+        """The states of the random generators of this worker."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.fabric.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.fabric.device)
+        return states
+
+    def _set_rng(self, states: dict[str, Tensor]) -> None:
+        torch.set_rng_state(states["cpu"])
+        if self.fabric.device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self.fabric.device)
 
     def _stateful(self) -> dict[str, Any]:
         averaged = {} if self.average is None else {"average": self.average}
@@ -279,7 +336,23 @@ class Run:
         }
 
     def _place(self) -> str:
-        return f"{torch.get_num_threads()} threads on {self.fabric.device.type}"
+        each = f"{torch.get_num_threads()} threads on {self.fabric.device.type}"
+        return each if self.workers == 1 else f"{self.workers} workers with {each} each"
+
+    def _load(self, name: str) -> dict[str, Any]:
+        """What the first worker finds in the file: the folder may be on its machine alone."""
+        first = self.fabric.is_global_zero
+        path = self.config.out / name
+        return self.agreed(
+            torch.load(path, map_location="cpu", weights_only=True) if first else None
+        )
+
+    def load_last_if_wanted(self) -> bool:
+        """Resume the run in ``out`` if that is asked for and there is one."""
+        there = self.agreed((self.config.out / "last.pt").exists())
+        if self.config.resume and there:
+            self.load_last()
+        return self.config.resume and there
 
     def load_last(self) -> None:
         """Go back to the state in last.pt.
@@ -287,7 +360,7 @@ class Run:
         Raises:
             ConfigError: it was written by a run with other options.
         """
-        state = self.fabric.load(self.config.out / "last.pt", weights_only=True)
+        state = self._load("last.pt")
         _check_same(state["config"], self.config)
         if state["place"] != self._place():
             warnings.warn(
@@ -299,15 +372,12 @@ class Run:
             part.load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
         self.progress.totals = self.progress.totals.to(self.fabric.device)
-        torch.set_rng_state(state["rng"])
-        if self.fabric.device.type == "cuda" and "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.fabric.device)
+        if len(state["rng"]) == self.workers:  # else each keeps what it was seeded with
+            self._set_rng(state["rng"][self.fabric.global_rank])
 
     def load_best(self) -> None:
         """Take the weights that are to be tested."""
-        self.judged.load_state_dict(
-            self.fabric.load(self.config.out / "best.pt", weights_only=True)["model"]
-        )
+        self.judged.load_state_dict(self._load("best.pt")["model"])
 
     def summary(self) -> dict[str, Any]:
         """All that is known of the run before the test data is read."""
@@ -319,6 +389,7 @@ class Run:
             "seed": self.config.seed,
             "num_parameters": sum(p.numel() for p in self.network.parameters()),
             "device": str(self.fabric.device),
+            "workers": self.workers,
             **provenance(),
             "wall_seconds": self.seconds(),
             "history": self.progress.history,
@@ -348,18 +419,22 @@ def train(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
         DataError: the data cannot be had.
     """
     keep_freed_memory()
-    with threads(config.threads):
-        run = Run(config, progress)
-        _open_folder(run)
-        _say(run, _headline(run))
-        with stop_signals() as stop, _progress_bar(run) as bar:
-            finished = _fit(run, bar, stop)
-        if stop.is_set():
-            raise KeyboardInterrupt(f"stopped; {_way_on(run)}")
-        if not finished:
-            _say(run, f"max_minutes = {config.max_minutes} are over; {_way_on(run)}")
-            return run.summary()
-        return _finish(run)
+    with threads(config.threads), distributed.leaving_in_order():
+        return _train(config, progress)
+
+
+def _train(config: TrainConfig, progress: bool) -> dict[str, Any]:
+    run = Run(config, progress)
+    _open_folder(run)
+    _say(run, _headline(run))
+    with stop_signals() as stop, _progress_bar(run) as bar:
+        finished = _fit(run, bar, stop)
+    if run.on_any_worker(stop.is_set()):
+        raise KeyboardInterrupt(f"stopped; {_way_on(run)}")
+    if not finished:
+        _say(run, f"max_minutes = {config.max_minutes} are over; {_way_on(run)}")
+        return run.summary()
+    return _finish(run)
 
 
 def _fit(run: Run, bar: tqdm, stop: threading.Event) -> bool:
@@ -375,14 +450,14 @@ def _fit(run: Run, bar: tqdm, stop: threading.Event) -> bool:
             if progress.batch % LOOK_EVERY == 0:
                 loss, accuracy = run.look()
                 bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.2%}", refresh=False)
-            halt = stop.is_set() or time.monotonic() > deadline
+            halt = run.on_any_worker(stop.is_set() or time.monotonic() > deadline)
             if halt or (config.checkpoint_every and progress.batch % config.checkpoint_every == 0):
                 run.save_last()
             if halt:
                 return False
         run.finish_epoch()
         _say(run, _describe(progress.history[-1], config.epochs))
-        if stop.is_set():
+        if run.on_any_worker(stop.is_set()):
             return False
     return True
 
@@ -397,7 +472,8 @@ def _finish(run: Run) -> dict[str, Any]:
         figure = f"{results['test_accuracy']:.2%} of {results['data']['test_size']} test sequences"
     else:
         figure = f"{results['val_accuracy']:.2%} of the validation sequences"
-    write_text(run.config.out / "results.json", json.dumps(results, indent=1) + "\n")
+    if run.fabric.is_global_zero:
+        write_text(run.config.out / "results.json", json.dumps(results, indent=1) + "\n")
     _say(
         run,
         f"{run.task.data_set}: {figure} right "
@@ -407,9 +483,10 @@ def _finish(run: Run) -> dict[str, Any]:
 
 
 def _test(run: Run) -> dict[str, Any]:
-    test = evaluate(run.judged, run.task.test_batches())
-    with replacing(run.config.out / "test.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, log_probabilities=test.log_probabilities, labels=test.labels)
+    test = run.agreed(evaluate(run.judged, run.task.test_batches()))
+    if run.fabric.is_global_zero:
+        with replacing(run.config.out / "test.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, log_probabilities=test.log_probabilities, labels=test.labels)
     wrong = (test.predictions != test.labels).nonzero().flatten()[:MISTAKES_SHOWN].tolist()
     return {
         "test_accuracy": test.accuracy,
@@ -444,6 +521,11 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
     runs = config.runs()
     if len(runs) == 1:
         return train(runs[0][1], progress=progress)
+    if distributed.launched():
+        raise ConfigError(
+            f"folds and seeds are {len(runs)} runs, which several workers cannot share: start "
+            "torchrun for one of them at a time, or run without it"
+        )
     started = time.monotonic()
     results, files = [], []
     for name, one in runs:
@@ -489,8 +571,24 @@ def _placement(config: TrainConfig) -> dict[str, Any]:
         raise ConfigError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is {device!r}, but PyTorch sees no GPU here; use cpu or auto")
-    devices = [int(number)] if number and kind == "cuda" else 1
-    return {"accelerator": kind, "devices": devices, "precision": config.precision}
+    common = {"accelerator": kind, "precision": config.precision}
+    if distributed.launched():
+        _check_workers(config, kind, number)
+        return common | distributed.placement()
+    return common | {"devices": [int(number)] if number and kind == "cuda" else 1}
+
+
+def _check_workers(config: TrainConfig, kind: str, number: str) -> None:
+    if number:
+        raise ConfigError(
+            "device must be auto, cpu or cuda with several workers, each of which takes its own; "
+            f"got {config.device!r}"
+        )
+    if kind == "cuda" and distributed.workers_here() > torch.cuda.device_count():
+        raise ConfigError(
+            f"device is cuda for {distributed.workers_here()} workers on this machine, which has "
+            f"{torch.cuda.device_count()} GPUs: lower --nproc-per-node"
+        )
 
 
 def _check_same(written: dict[str, Any], config: TrainConfig) -> None:
@@ -512,13 +610,11 @@ def _check_validation(config: TrainConfig, task: Task) -> None:
 
 def _open_folder(run: Run) -> None:
     """Resume the run in ``out``, or clear what another run left there."""
+    if run.load_last_if_wanted() or not run.fabric.is_global_zero:
+        return
     out = run.config.out
     out.mkdir(parents=True, exist_ok=True)
-    there = (out / "last.pt").exists()
-    if run.config.resume and there:
-        run.load_last()
-        return
-    if there:
+    if (out / "last.pt").exists():
         _say(run, f"replacing the run in {out} (to go on with it: --resume)")
     for name in ("last.pt", "best.pt", "log.csv", "results.json", "test.npz"):
         (out / name).unlink(missing_ok=True)

@@ -60,7 +60,18 @@ def make(tmp_path):
 
 def test_help_is_the_default_and_names_every_target(make):
     done, _, calls = make()
-    for target in ("reproduce", "test", "lint", "lab", "bench", "paper", "data", "clean", "help"):
+    for target in (
+        "reproduce",
+        "test",
+        "asan",
+        "lint",
+        "lab",
+        "bench",
+        "paper",
+        "data",
+        "clean",
+        "help",
+    ):
         assert f"make {target} " in done.stdout
     assert calls == ""
 

@@ -14,6 +14,7 @@ import importlib.util
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,8 @@ LIBRARY = "irevrnn_ops.so"
 
 _SECONDS_PER_SOURCE = 6
 _LINES_SHOWN = 15
+#: Seconds after which a build counts as hanging, and a process gives up waiting for another's.
+PATIENCE = 1800
 
 _lock = threading.Lock()
 _loaded: bool | None = None
@@ -54,7 +57,12 @@ def load() -> bool:
 
 def _load(sources: Path) -> bool:
     try:
-        torch.ops.load_library(build(sources))
+        library = build(sources)
+        try:
+            torch.ops.load_library(library)
+        except OSError:  # damaged since it was built, or its cache came from another machine
+            library.unlink(missing_ok=True)
+            torch.ops.load_library(build(sources))
     except (BuildError, OSError) as error:
         warnings.warn(
             f"irevrnn runs its slow PyTorch reference, for want of the C++ kernels: {error}",
@@ -87,7 +95,7 @@ def build(sources: Path) -> Path:
     compiler = find_compiler()
     library = cached_path(_key(compiler, sources), LIBRARY)
     if not library.exists():
-        with one_process(library.with_name("lock")):
+        with one_process(library.with_name("lock"), PATIENCE):
             if not library.exists():  # else it was built while this process waited
                 _compile(compiler, sources, library)
     return library
@@ -114,22 +122,44 @@ def _compile(compiler: Compiler, sources: Path, library: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as work:
         Path(work, "build.ninja").write_text(_ninja_file(compiler, files))
-        result = subprocess.run(
-            ninja,
-            cwd=work,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if result.returncode != 0:
-            output = "\n".join(result.stdout.splitlines()[-_LINES_SHOWN:])
+        returncode, output = _run(ninja, work)
+        if returncode != 0:
+            output = "\n".join(output.splitlines()[-_LINES_SHOWN:])
             raise BuildError(
                 f"{shlex.join(compiler.command)} failed. CXX names another compiler, MAX_JOBS=1 "
                 f"takes less memory. The last lines of its output:\n{output}"
             )
+        _try_out(compiler, Path(work, LIBRARY))
         os.replace(Path(work, LIBRARY), library)
     say(f"built the C++ kernels in {time.monotonic() - started:.0f} s")
+
+
+def _run(command: list[str], folder: str) -> tuple[int, str]:
+    """Run a command to its end; its exit status and what it printed."""
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=PATIENCE)
+    except BaseException as error:  # also Ctrl-C: the compilers that it started end with it
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise BuildError(f"the build did not end within {PATIENCE} s") from None
+        raise
+    return process.returncode, output
+
+
+def _try_out(compiler: Compiler, library: Path) -> None:
+    """Load the library before it gets into the cache, where a broken one would stay."""
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        raise BuildError(
+            f"{shlex.join(compiler.command)} made a library that does not load ({error}). CXX "
+            "names another compiler"
+        ) from error
 
 
 def _ninja_command() -> list[str]:
@@ -143,8 +173,10 @@ def _ninja_command() -> list[str]:
 
 
 def _ninja_file(compiler: Compiler, files: list[Path]) -> str:
-    # Only a build pays for this import.
-    from torch.utils.cpp_extension import include_paths, library_paths
+    try:  # only a build pays for this import
+        from torch.utils.cpp_extension import include_paths, library_paths
+    except ImportError as error:
+        raise BuildError(f"{error}. 'pip install setuptools' brings what is missing") from error
 
     command = _shell(compiler.command)
     includes = [f"-isystem{path}" for path in include_paths()]

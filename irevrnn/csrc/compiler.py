@@ -23,6 +23,10 @@ _FLAGS = (
 )
 
 
+#: Seconds after which a compiler that was asked for its version or macros counts as hanging.
+PATIENCE = 60
+
+
 class BuildError(RuntimeError):
     """The operators cannot be built; the message says why and what helps."""
 
@@ -40,22 +44,26 @@ class Compiler:
 def find_compiler() -> Compiler:
     """Return the compiler named in CXX, or else the first one found.
 
+    Flags in IREVRNN_CXXFLAGS are added to its own, for compiling and linking: for sanitizers, say.
+
     Raises:
         BuildError: if there is none, or one too old.
     """
     command = _command()
-    macros = _probe(command, _FLAGS)
+    own = tuple(shlex.split(os.environ.get("IREVRNN_CXXFLAGS", "")))
+    flags = (*_FLAGS, *own)
+    macros = _probe(command, flags)
     if macros is None:
         raise BuildError(
-            f"{shlex.join(command)} does not take {' '.join(_FLAGS)}. Name a newer compiler in CXX "
+            f"{shlex.join(command)} does not take {' '.join(flags)}. Name a newer compiler in CXX "
             "(g++ 11 or clang++ 14 will do)"
         )
-    flags: tuple[str, ...] = _FLAGS
     for flag in _optional_flags():
         answer = _probe(command, (*flags, flag))
         if answer is not None:
             flags, macros = (*flags, flag), answer
-    return Compiler(command, flags, _link_flags(flags, macros), identity=_version(command) + macros)
+    link_flags = (*_link_flags(flags, macros), *own)
+    return Compiler(command, flags, link_flags, identity=_version(command) + macros)
 
 
 def _command() -> tuple[str, ...]:
@@ -95,18 +103,23 @@ def _probe(command: tuple[str, ...], flags: tuple[str, ...]) -> str | None:
 
     They tell the compiler's version and what ``native`` means on this processor.
     """
-    result = subprocess.run(
-        [*command, *flags, "-dM", "-E", "-x", "c++", "-"],
-        input="#include <omp.h>\n" if "-fopenmp" in flags else "",
-        capture_output=True,
-        text=True,
-    )
+    source = "#include <omp.h>\n" if "-fopenmp" in flags else ""
+    result = _ask((*command, *flags, "-dM", "-E", "-x", "c++", "-"), source)
     return result.stdout if result.returncode == 0 else None
 
 
 def _version(command: tuple[str, ...]) -> str:
     """Return the first line of ``--version``, which also names the distribution's patches."""
-    result = subprocess.run(
-        [*command, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    return result.stdout.partition("\n")[0]
+    return _ask((*command, "--version")).stdout.partition("\n")[0]
+
+
+def _ask(command: tuple[str, ...], source: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, input=source, capture_output=True, text=True, errors="replace",
+            timeout=PATIENCE,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise BuildError(
+            f"{command[0]} did not answer within {PATIENCE} s. Name another compiler in CXX"
+        ) from None
