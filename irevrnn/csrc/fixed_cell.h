@@ -21,10 +21,10 @@ IREVRNN_INLINE void couple_fixed(L& p, L& c, int couplings, const Weights& w, V&
   for (int i = 0; i < couplings; ++i) {
     const V p_value = values_of<V>(p);
     const V f_p = activate<f>(p_value);
-    c = c + increment(w.a(i), f_p);
+    c = plus(c, increment(w.a(i), f_p));
     const V c_value = values_of<V>(c);
     const V f_c = activate<f>(c_value);
-    p = p + increment(w.b(i), f_c);
+    p = plus(p, increment(w.b(i), f_c));
     largest = larger(largest, larger(absolute(p_value), absolute(c_value)));
     keep(i, f_p, f_c);
   }
@@ -35,9 +35,9 @@ template <Activation f, class V, class L, class Weights, class Keep>
 IREVRNN_INLINE void uncouple_fixed(L& p, L& c, int couplings, const Weights& w, const Keep& keep) {
   for (int i = couplings - 1; i >= 0; --i) {
     const V f_c = activate<f>(values_of<V>(c));
-    p = p - increment(w.b(i), f_c);
+    p = minus(p, increment(w.b(i), f_c));
     const V f_p = activate<f>(values_of<V>(p));
-    c = c - increment(w.a(i), f_p);
+    c = minus(c, increment(w.a(i), f_p));
     keep(i, f_p, f_c);
   }
 }

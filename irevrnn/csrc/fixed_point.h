@@ -41,6 +41,15 @@ struct DoublesOf<Half> {
 template <class L>
 using Doubles = typename DoublesOf<L>::type;
 
+// Sums may leave the range, and wrap around before the check of the values on the way has its say: so they
+// are taken as unsigned, where that is defined.
+IREVRNN_INLINE int64_t plus(int64_t x, int64_t y) {
+  return static_cast<int64_t>(static_cast<uint64_t>(x) + static_cast<uint64_t>(y));
+}
+IREVRNN_INLINE int64_t minus(int64_t x, int64_t y) {
+  return static_cast<int64_t>(static_cast<uint64_t>(x) - static_cast<uint64_t>(y));
+}
+
 template <class T>
 IREVRNN_INLINE T values_of(int64_t x) { return static_cast<T>(x) * static_cast<T>(unit); }
 

@@ -78,7 +78,7 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeigh
     couple_fixed<f, V>(p, c, s.couplings, w, largest, values_of_step(s.values, s, tile, t, lane));
     const V z = tile.load(s.z + t * row + lane);
     largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
-    const L y = fixed_of(z) + p;
+    const L y = plus(fixed_of(z), p);
     if (__builtin_expect(!all_below(largest, unit * range) || tile.out_of_range(y), 0)) {
       bad = t;
       break;
@@ -107,8 +107,8 @@ IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, TileWeigh
   L state = tile.load_state(s.states.s + lane, decay);
   for (int64_t t = end - 1; t >= begin; --t) {
     tile.store(s.out + t * row + lane, values_of<V>(h));
-    L p = tile.recall_output(s.activation, h, state, decay, words) -
-          fixed_of(tile.load(s.z + t * row + lane));
+    L p = minus(tile.recall_output(s.activation, h, state, decay, words),
+                fixed_of(tile.load(s.z + t * row + lane)));
     uncouple_fixed<f, V>(p, c, s.couplings, w, values_of_step(s.values, s, tile, t, lane));
     h = tile.recall(p, state, decay, words);
   }

@@ -41,16 +41,16 @@ IREVRNN_INLINE LongPack<N> fixed_of(const Pack<N>& x) {
 }
 
 template <int N>
-IREVRNN_INLINE LongPack<N> operator+(const LongPack<N>& a, const LongPack<N>& b) {
+IREVRNN_INLINE LongPack<N> plus(const LongPack<N>& a, const LongPack<N>& b) {
   LongPack<N> result;
-  each<2 * N>([&](auto i) { result.half[i.value] = a.half[i.value] + b.half[i.value]; });
+  each<2 * N>([&](auto i) { result.half[i.value] = plus(a.half[i.value], b.half[i.value]); });
   return result;
 }
 
 template <int N>
-IREVRNN_INLINE LongPack<N> operator-(const LongPack<N>& a, const LongPack<N>& b) {
+IREVRNN_INLINE LongPack<N> minus(const LongPack<N>& a, const LongPack<N>& b) {
   LongPack<N> result;
-  each<2 * N>([&](auto i) { result.half[i.value] = a.half[i.value] - b.half[i.value]; });
+  each<2 * N>([&](auto i) { result.half[i.value] = minus(a.half[i.value], b.half[i.value]); });
   return result;
 }
 

@@ -8,8 +8,13 @@ namespace irevrnn {
 constexpr int half_lanes = vector_bytes / sizeof(int64_t);
 
 typedef int64_t Half __attribute__((vector_size(vector_bytes)));
+typedef uint64_t UnsignedHalf __attribute__((vector_size(vector_bytes)));
 typedef double HalfDouble __attribute__((vector_size(vector_bytes)));
 typedef float HalfFloat __attribute__((vector_size(vector_bytes / 2)));
+
+// Like plus and minus of one lane (fixed_point.h).
+IREVRNN_INLINE Half plus(Half x, Half y) { return (Half)((UnsignedHalf)x + (UnsignedHalf)y); }
+IREVRNN_INLINE Half minus(Half x, Half y) { return (Half)((UnsignedHalf)x - (UnsignedHalf)y); }
 
 IREVRNN_INLINE HalfDouble to_double(Half x) { return __builtin_convertvector(x, HalfDouble); }
 IREVRNN_INLINE Half to_long(HalfDouble x) { return __builtin_convertvector(x, Half); }
