@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -366,6 +368,30 @@ def test_a_stopped_series_goes_on_to_the_same_results(small, monkeypatch):
     assert len(steps) == 5 * 3 * 4 + 2  # only those of the epoch it was stopped in were repeated
     for key in ("test_accuracy", "confusion_matrix", "accuracy_of_subjects"):
         assert resumed[key] == whole[key]
+
+
+def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_bits(small, monkeypatch):
+    config = dataclasses.replace(
+        small, fold=0, epochs=3, num_layers=2, dropout=0.3, average=0.9, rotation=10.0
+    )
+    whole = train(config, progress=False)
+    again = dataclasses.replace(config, out=config.out.with_name("again"))
+    real, steps = Run.step, []
+
+    def step(self, x, y):
+        real(self, x, y)
+        steps.append(self)
+        if len(steps) == 6:  # in the middle of the second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "step", step)
+    with pytest.raises(KeyboardInterrupt, match="goes on with --resume"):
+        train(again, progress=False)
+    resumed = train(dataclasses.replace(again, resume=True), progress=False)
+    assert len(steps) == 3 * 4
+    for row, other in zip(resumed["history"], whole["history"], strict=True):
+        assert {**row, "seconds": 0} == {**other, "seconds": 0}
+    assert resumed["test_loss"] == whole["test_loss"]
 
 
 def test_results_of_other_options_are_not_taken_for_these(small):

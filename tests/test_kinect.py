@@ -36,7 +36,7 @@ LABELS = "s01_e01\nwalk: 100 106\nsitDown: 110 122 \n"
 
 @pytest.fixture
 def utkinect(tmp_path):
-    """Frames numbered 100, 102, ..., 122; walk has the first four, sitDown the last seven."""
+    """Frames 100, 102, ..., 122; walk has the first four, sitDown the last seven."""
     raw = tmp_path / "raw"
     raw.mkdir()
     (raw / "joints_s01_e01.txt").write_text(session_text(skeletons()))

@@ -49,3 +49,18 @@ def test_the_profile_is_named():
     profiles = {read(name)["profile"] for name in ("benchmark", "mnist", "memory", "derivation")}
     assert len(profiles) == 1
     assert f"the `{profiles.pop()}` profile" in README
+
+
+def test_action_recognition():
+    watch, utkinect = read("watch"), read("utkinect")
+    text = " ".join(README.split())
+    figures = (
+        f"**{100 * watch['test_accuracy']['mean']:.1f} %** of four-second windows",
+        f"(a random forest on the same windows: {100 * watch['forest']['test_accuracy']:.1f} %)",
+        f"**{100 * utkinect['test_accuracy']['mean']:.1f} %** of the actions of UTKinect-Action3D "
+        f"(a random forest there: {100 * utkinect['forest']['test_accuracy']:.1f} %)",
+    )
+    assert all(figure in text for figure in figures)
+    assert watch["profile"] == utkinect["profile"] == "paper"
+    assert watch["num_seeds"] == utkinect["num_seeds"] == 3
+    assert watch["config"]["frames"] / 50 == 4

@@ -164,8 +164,14 @@ def in_order(data: SequenceDataset, batch_size: int, workers: int) -> Iterator[B
 
 
 def _load(data: SequenceDataset, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
-    loader = DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=collate)
-    return iter(loader)
+    # Without a generator of its own, the loader would draw from PyTorch's whenever a run is resumed,
+    # and so change what dropout draws.
+    return iter(
+        DataLoader(
+            data, batch_sampler=batches, num_workers=workers, collate_fn=collate,
+            generator=torch.Generator(),
+        )
+    )  # fmt: skip
 
 
 def collate(items: list[tuple[Tensor, int]]) -> Batch:
