@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from irevrnn.memory import SEGMENT
+from irevrnn.once import check_reverse_mode, once_differentiable
 from irevrnn.packing import Packing
 from irevrnn.traces import RECURRENCE, TRACES, Parameters, Trace
 
@@ -319,6 +319,7 @@ def run_chunked(
         (L, B, H).
 
     Raises:
+        NotImplementedError: a transform of ``torch.func``, or forward-mode differentiation.
         OverflowError: a value left the range of the fixed-point numbers.
         ValueError: batch normalisation in training, or a recurrent weight that cannot be undone.
         ReversalError: (in the backward pass) going back did not meet the states of the way forward.
@@ -326,6 +327,7 @@ def run_chunked(
     _check_no_batch_statistics(stack)
     _check_plain_recurrence(stack)
     flat = [p for layer in stack.layers for p in layer.parameters()]
+    check_reverse_mode(stack.strategy, x, h_0, c_0, *flat)
     record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
     return _Chunked.apply(stack, record, x, h_0, c_0, masks, batch_sizes, *flat)
 

@@ -14,6 +14,10 @@ from irevrnn import reference
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
 from irevrnn.memory import OF_A_LAYER, SEGMENT, check_strategy
+from irevrnn.ops import NOTHING_HELD, run_scan, transformed
+
+#: What is computed in float32 instead.
+HALF = (torch.bfloat16, torch.float16)
 
 
 def scan(
@@ -39,9 +43,11 @@ def scan(
     The recurrence without couplings (R = 0) is IndRNN (Li et al., 2018).
 
     Args:
-        z: input drive of every step, (T, B, H) with T at least 1; float32 or float64 for the
-            compiled kernels. Need not be contiguous; a contiguous z is not copied.
-        h_0, c_0: initial output and cell state, (B, H).
+        z: input drive of every step, (T, B, H) with T at least 1. Need not be contiguous; a
+            contiguous z is not copied. With bfloat16 and float16, all is computed and held in
+            float32, and what is returned is rounded.
+        h_0, c_0: initial output and cell state, (B, H); where z is bfloat16 or float16, they may be
+            float32, and so are ``h_n`` and ``c_n`` then.
         u: recurrent weights, (H,).
         a, b: coupling weights, (R, H).
         activation: output nonlinearity g, one of ``relu``, ``tanh``, ``sigmoid``, ``leaky_relu``
@@ -61,6 +67,7 @@ def scan(
     Raises:
         TypeError: an argument is no floating-point tensor.
         ValueError: a shape, dtype, device, activation or strategy does not fit.
+        NotImplementedError: forward-mode differentiation, through the compiled kernels.
     """
     _check_tensors(z, h_0, c_0, u, a, b)
     _check_shapes(z, h_0, c_0, u, a, b, batch_sizes)
@@ -71,22 +78,32 @@ def scan(
             f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
         )
     options = (activation, coupling_activation)
+    if z.dtype in HALF:
+        wide = (z.float(), h_0.float(), c_0.float(), u.float(), a.float(), b.float())
+        out, h_n, c_n = scan(*wide, *options, memory, batch_sizes)
+        return out.to(z.dtype), h_n.to(h_0.dtype), c_n.to(c_0.dtype)
     backend = choose_backend(z.device.type, z.dtype)
     if backend == "python":
-        run = _run_reference if memory == "store" else _recompute_reference
+        # torch.func cannot look into a checkpoint; what a transform holds is its own affair.
+        plain = memory == "store" or transformed()
+        run = _run_reference if plain else _recompute_reference
         return run(z, batch_sizes, h_0, c_0, u, a, b, *options)
     interval = _interval(memory, z, h_0, c_0, u, a, b)
-    out, h_n, c_n, _ = torch.ops.irevrnn.scan(
+    out, h_n, c_n, _ = run_scan(
         z, h_0, c_0, u, a, b, batch_sizes, *options, interval, backend == "vector"
     )
     return out, h_n, c_n
 
 
 def _interval(memory: str, *tensors: Tensor) -> int:
-    """Steps between two kept cell states: 0 keeps everything, T or more keeps nothing."""
-    if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
-        return tensors[0].shape[0]
-    return 0 if memory == "store" else SEGMENT
+    """Steps between two kept cell states: 0 keeps everything."""
+    differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    if not (differentiated or transformed()):  # a transform may hide that it differentiates
+        return NOTHING_HELD
+    if memory == "store":
+        return 0
+    # What an exported program held would depend on the length; so it is for inference alone.
+    return NOTHING_HELD if torch.compiler.is_exporting() else SEGMENT
 
 
 def _run_reference(
@@ -124,7 +141,8 @@ def _check_tensors(z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b:
             raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
         if not x.is_floating_point():
             raise TypeError(f"{name} must be of a floating-point dtype; got {x.dtype}")
-        if x.dtype != z.dtype:
+        wide_state = z.dtype in HALF and name in ("h_0", "c_0") and x.dtype == torch.float32
+        if x.dtype != z.dtype and not wide_state:
             raise ValueError(f"{name} must have the dtype of z, {z.dtype}; got {x.dtype}")
         if x.device != z.device:
             raise ValueError(f"{name} must be on the device of z, {z.device}; got {x.device}")
@@ -179,7 +197,10 @@ def _check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int) -> None:
         )
     if torch.compiler.is_compiling():
         return  # the values are the kernel's to check
-    sizes = batch_sizes.tolist()
+    try:
+        sizes = batch_sizes.tolist()
+    except RuntimeError as error:
+        raise ValueError("batch_sizes must be the same for all members of a vmap") from error
     falls = all(0 < size <= before for before, size in pairwise([batch, *sizes]))
     if not sizes or not falls or sum(sizes) != rows:
         raise ValueError(

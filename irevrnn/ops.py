@@ -1,18 +1,24 @@
 """The registered operators ``torch.ops.irevrnn.scan`` and ``scan_backward``.
 
 ``csrc/`` holds their schema and their CPU kernels. Here are the shapes they return (fake tensors,
-for ``torch.compile``) and the autograd formula that ties the two together.
+for ``torch.compile``), the autograd formula that ties the two together, and its own derivative.
+:func:`run_scan` is how the library calls them.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from irevrnn import ensembles, reference
 from irevrnn.csrc import build
+
+#: The interval of a scan that no backward pass follows.
+NOTHING_HELD = -1
 
 
 @cache
@@ -23,8 +29,49 @@ def load_operators() -> bool:
     torch.library.register_fake("irevrnn::scan", _scan_fake)
     torch.library.register_fake("irevrnn::scan_backward", _scan_backward_fake)
     torch.library.register_autograd("irevrnn::scan", _backward, setup_context=_keep_for_backward)
-    torch.library.register_autograd("irevrnn::scan_backward", _no_second_derivative)
+    torch.library.register_autograd(
+        "irevrnn::scan_backward", _second_backward, setup_context=_keep_for_second_backward
+    )
+    torch.library.register_vmap("irevrnn::scan", _Scan.vmap)
+    torch.library.register_vmap("irevrnn::scan_backward", _ScanBackward.vmap)
     return True
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` is at work."""
+    return torch._C._are_functorch_transforms_active()  # as torch.autograd.Function asks
+
+
+def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
+    """Run ``irevrnn::scan``, in a form that the transforms of ``torch.func`` can differentiate.
+
+    They do not take a formula that is registered with ``torch.library``, only an
+    ``autograd.Function``: the same formula is there in both forms.
+
+    Raises:
+        NotImplementedError: forward-mode differentiation.
+    """
+    if has_tangent(*arguments):  # the operator would drop it without a word
+        _no_forward_mode(None)
+    return _Scan.apply(*arguments) if transformed() else torch.ops.irevrnn.scan(*arguments)
+
+
+def has_tangent(*arguments: Any) -> bool:
+    """Whether forward-mode differentiation goes through one of these."""
+    tensors = (x for x in arguments if isinstance(x, Tensor))
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+
+
+def _no_forward_mode(ctx: Any, *tangents: Any) -> Any:
+    raise NotImplementedError(
+        "the compiled scan has no forward-mode derivative (jvp, jacfwd, hessian); use reverse mode "
+        "(vjp, jacrev), or set IREVRNN_BACKEND=python and memory='store'"
+    )
+
+
+def _run_scan_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    run = _ScanBackward.apply if transformed() else torch.ops.irevrnn.scan_backward
+    return run(*arguments)
 
 
 def held_shape(
@@ -38,9 +85,11 @@ def held_shape(
         batch_sizes: (T,), sequences at each step of a packed z.
         couplings: R.
         interval: 0 keeps f(p) and f(c) of every coupling and step; K > 0 keeps c every K steps,
-            except the first, which is the caller's c_0.
+            except the first, which is the caller's c_0; :data:`NOTHING_HELD` keeps nothing.
     """
     steps = z.shape[0] if batch_sizes is None else batch_sizes.shape[0]
+    if interval == NOTHING_HELD:
+        return 0, *h_0.shape
     if interval > 0:
         return (steps + interval - 1) // interval - 1, *h_0.shape
     if batch_sizes is None:
@@ -77,14 +126,62 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _backward(ctx: Any, *gradients_of_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
     grad_out, grad_h_n, grad_c_n, _ = gradients_of_outputs
-    gradients = torch.ops.irevrnn.scan_backward(
-        grad_out, grad_h_n, grad_c_n, *ctx.saved_tensors, *ctx.options
-    )
+    gradients = _run_scan_backward(grad_out, grad_h_n, grad_c_n, *ctx.saved_tensors, *ctx.options)
     return *gradients, None, None, None, None, None
 
 
-def _no_second_derivative(ctx: Any, *gradients: Tensor) -> None:
-    raise RuntimeError(
-        "the compiled scan has no second derivative; set IREVRNN_BACKEND=python and memory='store' "
-        "to differentiate twice"
+def _keep_for_second_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, activation, coupling_activation, _, _ = inputs
+    ctx.options = activation, coupling_activation
+    ctx.save_for_backward(*tensors)
+
+
+def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiate the reference's gradient, which has derivatives of every order.
+
+    Nothing flows back into ``held``: it follows from the other inputs, as the reference has it.
+    """
+    *upstream, out, _, h_0, c_0, u, a, b, batch_sizes = ctx.saved_tensors
+    shapes = (out, h_0, c_0)
+    arriving = [
+        torch.zeros_like(x) if g is None else g for g, x in zip(upstream, shapes, strict=True)
+    ]
+    activation, coupling_activation = ctx.options
+    backward = partial(
+        reference.scan_backward,
+        activation=activation,
+        coupling_activation=coupling_activation,
+        batch_sizes=batch_sizes,
     )
+    pull_back: Any
+    _, pull_back, *_ = torch.func.vjp(backward, *arriving, out, h_0, c_0, u, a, b)
+    *of_arriving, of_out, of_h_0, of_c_0, of_u, of_a, of_b = pull_back(gradients)
+    of_upstream = [None if g is None else x for g, x in zip(upstream, of_arriving, strict=True)]
+    no_options = (None,) * 5
+    return *of_upstream, of_out, None, of_h_0, of_c_0, of_u, of_a, of_b, *no_options
+
+
+class _Scan(torch.autograd.Function):
+    """``irevrnn::scan`` for the transforms of ``torch.func``."""
+
+    forward = staticmethod(lambda *arguments: torch.ops.irevrnn.scan(*arguments))
+    setup_context = staticmethod(_keep_for_backward)
+    backward = staticmethod(_backward)
+    jvp = staticmethod(_no_forward_mode)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+        return ensembles.run_folded(run_scan, info.batch_size, in_dims, arguments)
+
+
+class _ScanBackward(torch.autograd.Function):
+    """``irevrnn::scan_backward`` for the transforms of ``torch.func``."""
+
+    forward = staticmethod(lambda *arguments: torch.ops.irevrnn.scan_backward(*arguments))
+    setup_context = staticmethod(_keep_for_second_backward)
+    backward = staticmethod(_second_backward)
+    jvp = staticmethod(_no_forward_mode)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+        return ensembles.run_folded(_run_scan_backward, info.batch_size, in_dims, arguments)

@@ -143,29 +143,36 @@ def scan_backward(
     b: Tensor,
     activation: str = "relu",
     coupling_activation: str = "tanh",
+    batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradient of :func:`scan`, written out by hand (equation ``eq:gradient``).
 
     Needs neither ``z`` nor any ``p``: h of the step before is the output of the step before, and
-    the slopes follow from outputs. This is what the compiled kernels compute.
+    the slopes follow from outputs. This is what the compiled kernels compute. It is a function
+    that autograd can differentiate: so the kernels have a second derivative.
 
     Args:
         grad_out: (T, B, H), gradient of ``out``.
         grad_h_n, grad_c_n: (B, H), gradients of ``h_n`` and ``c_n``.
         out: (T, B, H), what :func:`scan` returned.
         h_0, c_0, u, a, b, activation, coupling_activation: as given to :func:`scan`.
+        batch_sizes: (T,) if ``out`` and ``grad_out`` are packed, as for :func:`scan_packed`.
 
     Returns:
         Gradients of ``z`` (T, B, H), ``h_0``, ``c_0`` (B, H), ``u`` (H,), ``a`` and ``b`` (R, H).
     """
     f, f_slope = get_activation(coupling_activation, "coupling_activation")
     g_slope = get_activation(activation).slope_from_output
-    before = torch.cat([h_0.unsqueeze(0), out[:-1]])  # h_{t-1} for every t
+    steps, arriving = (
+        x.unbind(0) if batch_sizes is None else x.split(batch_sizes.tolist())
+        for x in (out, grad_out)
+    )
+    before = [h[: len(h_t)] for h, h_t in zip([h_0, *steps], steps, strict=False)]  # h_{t-1}
 
     values: list[list[tuple[Tensor, Tensor]]] = []  # f(p_{i-1}) and f(c_i), by step and coupling
     c = c_0
     for h in before:
-        p, pairs = u * h, []
+        p, c, pairs = u * h, c[: len(h)], []
         for a_i, b_i in zip(a, b, strict=True):
             f_p = f(p)
             c = c + a_i * f_p
@@ -174,18 +181,28 @@ def scan_backward(
             pairs.append((f_p, f_c))
         values.append(pairs)
 
-    grad_z, grad_u = torch.empty_like(out), torch.zeros_like(u)
-    grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
-    carry, d_c = grad_h_n, grad_c_n
-    for t in reversed(range(out.shape[0])):
-        d = (carry + grad_out[t]) * g_slope(out[t])
-        grad_z[t] = d
-        for i in reversed(range(a.shape[0])):
+    grad_z: list[Tensor] = []
+    grad_u = torch.zeros_like(u)
+    grad_a, grad_b = [grad_u] * len(a), [grad_u] * len(b)
+    carry, d_c = grad_h_n[:0], grad_c_n[:0]
+    for t in reversed(range(len(steps))):
+        carry, d_c = _joined(carry, grad_h_n, len(steps[t])), _joined(d_c, grad_c_n, len(steps[t]))
+        d = (carry + arriving[t]) * g_slope(steps[t])
+        grad_z.append(d)
+        for i in reversed(range(len(a))):
             f_p, f_c = values[t][i]
-            grad_b[i] += (d * f_c).sum(0)
+            grad_b[i] = grad_b[i] + (d * f_c).sum(0)
             d_c = d_c + d * b[i] * f_slope(f_c)
-            grad_a[i] += (d_c * f_p).sum(0)
+            grad_a[i] = grad_a[i] + (d_c * f_p).sum(0)
             d = d + d_c * a[i] * f_slope(f_p)
-        grad_u += (d * before[t]).sum(0)
+        grad_u = grad_u + (d * before[t]).sum(0)
         carry = d * u
-    return grad_z, carry, d_c, grad_u, grad_a, grad_b
+    grad_h_0, grad_c_0 = _joined(carry, grad_h_n, len(h_0)), _joined(d_c, grad_c_n, len(h_0))
+    of_u, of_a, of_b = torch.stack([grad_u, *grad_a, *grad_b]).split([1, len(a), len(b)])
+    join = torch.stack if batch_sizes is None else torch.cat
+    return join(grad_z[::-1]), grad_h_0, grad_c_0, of_u[0], of_a, of_b
+
+
+def _joined(running: Tensor, at_the_end: Tensor, count: int) -> Tensor:
+    """Gradients of the states of ``count`` sequences, some of which end here."""
+    return torch.cat([running, at_the_end[len(running) : count]])

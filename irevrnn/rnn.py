@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from irevrnn import budget
 from irevrnn.activations import get_activation
 from irevrnn.chunked import Stack, chunk_length, run_chunked
+from irevrnn.compiling import opaque
 from irevrnn.fixed_scan import check_invertible
 from irevrnn.inputs import Batch
 from irevrnn.memory import IN_FIXED_POINT, OF_THE_STACK, check_strategy
@@ -84,12 +85,11 @@ class IRevRNNLayer(nn.Module):
 
         The recurrence over z belongs to the stack, which decides what of it is held.
         """
-        z = self.projection(x)
+        # Under autocast, what sums over steps stays in full precision: the norm and the state.
+        z = self.projection(x).to(self.recurrent_weight.dtype)
         if isinstance(self.norm, nn.BatchNorm1d):  # statistics over time and batch, one per unit
-            z = self.norm(z.flatten(0, -2)).view_as(z)
-        else:
-            z = self.norm(z)
-        return z.to(self.recurrent_weight.dtype)  # under autocast the state stays in full precision
+            return self.norm(z.flatten(0, -2)).view_as(z)
+        return self.norm(z)
 
 
 def _make_norm(norm: str | None, size: int, factory: dict[str, Any]) -> nn.Module:
@@ -272,6 +272,14 @@ class IRevRNN(nn.Module):
         return_sequence: bool = True,
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
         """Run the stack over a sequence; see the class for shapes."""
+        if torch.compiler.is_compiling():
+            packed = lengths is not None or isinstance(input, PackedSequence)
+            if reason := opaque(self.memory, packed):
+                if torch.compiler.is_exporting():
+                    raise ValueError(f"this forward pass cannot be exported: {reason}")
+                return self._uncompiled(
+                    input, hidden, lengths=lengths, return_sequence=return_sequence
+                )
         self._check_input(input, lengths)
         batch = Batch.of(input, lengths, self.batch_first)
         h_0, c_0 = self._initial_states(batch, hidden)
@@ -286,6 +294,12 @@ class IRevRNN(nn.Module):
         else:
             results = run_whole(stack, batch.x, h_0, c_0, masks, batch.packing)
         return batch.give_back(*results, return_sequence)
+
+    @torch.compiler.disable(
+        reason="memory='store' and 'recompute' can be compiled, with sequences of one length"
+    )
+    def _uncompiled(self, *inputs: Any, **options: Any) -> Any:
+        return self.forward(*inputs, **options)
 
     def memory_report(
         self,

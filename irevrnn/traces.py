@@ -11,7 +11,7 @@ from torch import Tensor
 
 from irevrnn import fixed_scan
 from irevrnn.fixed_point import RANGE, round_weight
-from irevrnn.functional import scan
+from irevrnn.functional import HALF, scan
 
 Parameters = dict[str, Tensor]
 #: The names of u, a and b among a layer's parameters.
@@ -67,6 +67,8 @@ class Checkpoint:
         self.options = (activation, coupling_activation)
 
     def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+        if h_0.dtype in HALF:  # rounding at the borders would make the results depend on these
+            h_0, c_0 = h_0.float(), c_0.float()
         self.states = list(zip(h_0.unbind(), c_0.unbind(), strict=True))
         self.borders: list[Tensor] = []
         self.record = record
@@ -84,7 +86,7 @@ class Checkpoint:
         return out, h
 
     def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        h, c = (torch.stack(states) for states in zip(*self.states, strict=True))
+        h, c = (torch.stack(states).to(dtype) for states in zip(*self.states, strict=True))
         return h, c
 
     def held(self) -> list[Tensor]:

@@ -68,14 +68,6 @@ def test_scan_refuses_an_unknown_backend(monkeypatch):
         scan(*replaced())
 
 
-def test_half_precision_runs_on_the_reference_but_not_on_the_kernels(kernels, monkeypatch):
-    case = [x.detach().bfloat16() for x in replaced()]
-    assert scan(*case)[0].dtype == torch.bfloat16
-    monkeypatch.setenv("IREVRNN_BACKEND", "cpp")
-    with pytest.raises(RuntimeError, match="no compiled kernel for torch.bfloat16 on cpu"):
-        scan(*case)
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -245,15 +245,6 @@ def test_an_input_and_weights_without_gradients(memory):
         assert model(x)[0].grad_fn is None
 
 
-@all_chunked
-def test_no_second_derivative(memory):
-    x, _ = make_input()
-    loss = make_model(memory)(x)[0].square().sum()
-    (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
-
-
 # Bad input
 
 

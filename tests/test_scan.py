@@ -177,13 +177,6 @@ def test_no_grad_holds_nothing(kernels):
     assert all(torch.equal(x, y) for x, y in zip(outputs, wanted, strict=True))
 
 
-def test_a_second_derivative_is_refused_in_words(kernels):
-    case = make_inputs(4, 1, 3, 1, torch.float64)
-    (grad,) = torch.autograd.grad(scan(*case)[0].square().sum(), case.z, create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative.*IREVRNN_BACKEND=python"):
-        grad.sum().backward()
-
-
 def test_an_output_changed_in_place_is_noticed(kernels):
     case = make_inputs(4, 1, 3, 1, torch.float64)
     out, _, _ = scan(*case)

@@ -23,7 +23,9 @@ void launch(const Problem& s, bool vectorize) {
 
 // ops.held_shape in Python is the same rule.
 std::vector<int64_t> held_shape(const Tensor& z, const Layout& layout, int64_t couplings, int64_t interval) {
-  TORCH_CHECK_VALUE(interval >= 0, "interval must be at least 0; got ", interval);
+  if (interval == nothing_held) return {0, layout.batch, layout.hidden};
+  TORCH_CHECK_VALUE(interval >= 0 && interval <= longest_interval, "interval must be from 0 to ",
+                    longest_interval, ", or ", nothing_held, " if no backward pass follows; got ", interval);
   if (interval == 0) {
     if (layout.packed()) return {2 * couplings * z.size(0), layout.hidden};
     return {layout.steps, 2 * couplings, layout.batch, layout.hidden};
@@ -74,6 +76,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
   check_like(out_, h_0_, state, "h_0");
   check_like(out_, c_0_, state, "c_0");
   check_like(out_, held_, held_shape(out_, layout, a.size(0), interval), "held");
+  TORCH_CHECK_VALUE(interval != nothing_held, "interval: the forward pass held nothing for this one; ",
+                    "export a model with memory='store' to train what was exported");
   const Tensor out = out_.contiguous(), held = held_.contiguous();
   const Tensor h_0 = h_0_.contiguous(), c_0 = c_0_.contiguous();
   const Tensor grad_out = given(grad_out_, out, out.sizes(), "grad_out");

@@ -11,11 +11,14 @@
 
 namespace irevrnn {
 
+constexpr int64_t nothing_held = -1, longest_interval = 64;  // of Sizes::interval
+
 template <class T>
 struct Sizes {
   int64_t steps, batch, hidden;
   int couplings;
-  int64_t interval;   // 0: every f(p) and f(c) is held; K: c is held before steps K, 2K, ...
+  // 0: every f(p) and f(c) is held; K: c is held before steps K, 2K, ...; or nothing_held.
+  int64_t interval;
   int64_t held_rows;  // how many rows of c are held, 0 if no backward pass follows
   Activation activation, coupling_activation;
   const T *h_0, *c_0;    // (B, H)
@@ -28,7 +31,7 @@ struct Sizes {
   int64_t row(int64_t t) const { return row_starts ? row_starts[t] : t * lanes(); }
   int64_t lanes_at(int64_t t) const { return row_starts ? row_starts[t + 1] - row_starts[t] : lanes(); }
   // Steps that are worked through for all lanes before the next: rows are read in the order of memory.
-  int64_t block() const { return interval > 0 && interval <= 64 ? interval : 16; }
+  int64_t block() const { return interval > 0 ? interval : 16; }
 };
 
 template <class T>

@@ -1,0 +1,125 @@
+"""ONNX for inference: the operator ``irevrnn::scan`` as an ONNX ``Scan`` over the cell.
+
+ONNX knows nothing of the operator. :func:`translations` says how to write it in standard ONNX, so
+that ``torch.onnx.export`` takes any model with :class:`irevrnn.IRevRNN` inside; :func:`export`
+calls it. Needs the extra ``irevrnn[onnx]``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from irevrnn.activations import NEGATIVE_SLOPE
+from irevrnn.ops import load_operators
+
+_OPERATORS: dict[str, tuple[str, dict[str, float]]] = {
+    "relu": ("Relu", {}),
+    "tanh": ("Tanh", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "leaky_relu": ("LeakyRelu", {"alpha": NEGATIVE_SLOPE}),
+    "identity": ("Identity", {}),
+}
+
+
+def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options: Any) -> None:
+    """Write a model for inference to an ONNX file.
+
+    Args:
+        model: in evaluation mode, in float32, on the CPU, with the strategy ``store`` or
+            ``recompute``.
+        args: example inputs of the model, a tensor of its own for each.
+        path: of the file.
+        options: of ``torch.onnx.export``, such as ``dynamic_shapes`` for any batch and length.
+
+    Raises:
+        ImportError: the extra ``onnx`` is missing.
+        ValueError: the model is in training mode, its strategy cannot be exported, or one tensor
+            stands for two inputs.
+        RuntimeError: there are no compiled kernels, so no operator to translate.
+    """
+    if model.training:
+        raise ValueError("ONNX is for inference: call model.eval() first")
+    for (i, x), (j, y) in combinations(enumerate(args), 2):
+        if x is y and isinstance(x, torch.Tensor):  # PyTorch would make one input of the two
+            raise ValueError(f"args {i} and {j} are the same tensor: give each input its own")
+    with torch.no_grad():
+        torch.onnx.export(
+            model, args, path, dynamo=True, custom_translation_table=translations(), **options
+        )
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """The ``custom_translation_table`` of ``torch.onnx.export``.
+
+    Raises:
+        ImportError: the extra ``onnx`` is missing.
+        RuntimeError: there are no compiled kernels, so no operator to translate.
+    """
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"needs {' and '.join(missing)}: pip install 'irevrnn[onnx]'")
+    if not load_operators():
+        raise RuntimeError("ONNX export needs the compiled kernels, which could not be built here")
+    return {torch.ops.irevrnn.scan.default: _scan}
+
+
+def _scan(
+    z: Any, h_0: Any, c_0: Any, u: Any, a: Any, b: Any, batch_sizes: Any = None,
+    activation: str = "relu", coupling_activation: str = "tanh", interval: int = 0,
+    vectorize: bool = False,
+) -> tuple[Any, ...]:  # fmt: skip
+    """``irevrnn::scan`` in ONNX; what is held for a backward pass is left out."""
+    import onnx_ir as ir
+    from onnxscript import evaluator
+
+    if batch_sizes is not None:
+        raise ValueError("packed sequences have no ONNX form: export the model with padded input")
+    # onnxscript's own Scan would have a single output, so the node goes straight into the graph.
+    recorder: Any = evaluator.default()
+    step = _step(z, h_0, u, a, b, activation, coupling_activation)
+    attributes = {"body": step, "num_scan_inputs": 1}
+    node = ir.node("Scan", [h_0, c_0, z], attributes, num_outputs=3)
+    recorder.nodes.append(node)
+    h_n, c_n, out = node.outputs
+    return out, h_n, c_n
+
+
+def _step(z: Any, h_0: Any, u: Any, a: Any, b: Any, activation: str, coupling: str) -> Any:
+    """One step of the cell as the body of a ``Scan``: (h, c, z_t) to (h_t, c_t, h_t)."""
+    import onnx_ir as ir
+
+    nodes: list[ir.Node] = []
+
+    def named(name: str) -> str:
+        return f"{z.name}_step_{name}"  # a body must not use the names of the graph around it
+
+    def apply(operator: str, *inputs: ir.Value, **attributes: float) -> ir.Value:
+        output = ir.Value(name=named(str(len(nodes))))
+        nodes.append(ir.node(operator, inputs, attributes, outputs=[output]))
+        return output
+
+    def nonlinearity(name: str, x: ir.Value) -> ir.Value:
+        operator, attributes = _OPERATORS[name]
+        return apply(operator, x, **attributes)
+
+    def state(name: str) -> ir.Value:
+        return ir.Value(name=named(name), shape=ir.Shape(h_0.shape), type=ir.TensorType(z.dtype))
+
+    def row(x: ir.Value, i: int) -> ir.Value:
+        return apply("Gather", x, apply("Constant", value_int=i))
+
+    h, c_before, z_t = state("h"), state("c"), state("z_t")
+    p, c = apply("Mul", u, h), c_before
+    for i in range(a.shape[0]):
+        c = apply("Add", c, apply("Mul", row(a, i), nonlinearity(coupling, p)))
+        p = apply("Add", p, apply("Mul", row(b, i), nonlinearity(coupling, c)))
+    h_t = nonlinearity(activation, apply("Add", z_t, p))
+    outputs = [apply("Identity", x) for x in (h_t, c, h_t)]
+    return ir.Graph([h, c_before, z_t], outputs, nodes=nodes, name=named("body"))
