@@ -164,8 +164,8 @@ def in_order(data: SequenceDataset, batch_size: int, workers: int) -> Iterator[B
 
 
 def _load(data: SequenceDataset, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
-    # Without a generator of its own, the loader would draw from PyTorch's whenever a run is resumed,
-    # and so change what dropout draws.
+    # Without a generator of its own, the loader would draw from PyTorch's each time that a run is
+    # resumed, and so change what dropout draws.
     return iter(
         DataLoader(
             data, batch_sampler=batches, num_workers=workers, collate_fn=collate,
