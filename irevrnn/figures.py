@@ -381,8 +381,10 @@ def confusion(
             colour = "white" if shares[row, column] > 0.3 else "black"
             axes.text(column, row, f"{count}", ha="center", va="center", size=6, color=colour)
     classes = range(len(counts))
-    axes.set_xticks(classes, names, rotation=90 if names else 0)
+    axes.set_xticks(classes, names)
     axes.set_yticks(classes, names)
+    if names:
+        axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="taken for", ylabel="true class", title=title)
     return figure
 
