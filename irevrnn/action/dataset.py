@@ -164,13 +164,8 @@ def in_order(data: SequenceDataset, batch_size: int, workers: int) -> Iterator[B
 
 
 def _load(data: SequenceDataset, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
-<<<<<<< HEAD
-    # Without a generator of its own the loader draws from the one of PyTorch when a run is resumed,
-    # and so changes what dropout draws.
-=======
     # Without a generator of its own, the loader would draw from PyTorch's each time that a run is
     # resumed, and so change what dropout draws.
->>>>>>> action
     return iter(
         DataLoader(
             data, batch_sampler=batches, num_workers=workers, collate_fn=collate,
