@@ -17,6 +17,14 @@ ROWS = {
     "the cell with checkpoints": "checkpoint_reentrant",
     "IndRNN in PyTorch (no couplings)": "indrnn",
 }
+#: The same of the table of whole stacks.
+STACK_ROWS = {
+    '`memory="recompute"`': "recompute",
+    '`memory="store"`': "store",
+    '`memory="checkpoint"`': "checkpoint",
+    '`memory="reversible"`': "reversible",
+    "`nn.LSTM`, two layers": "lstm",
+}
 
 
 def read(name):
@@ -34,6 +42,21 @@ def test_speed_and_memory():
         )
         assert wanted in README
     assert f"{shape['methods']['scan']['held_bytes'] / unit:.2f} of that tensor" in README
+
+
+def test_stacks():
+    [stack] = read("benchmark")["stacks"]
+    for row, method in STACK_ROWS.items():
+        held = stack["methods"][method]["held_bytes"] / 1e6
+        assert f"| {row} | {stack['ratios'][method]:.2f} | {held:.2f} MB |" in README
+
+
+def test_a_million_steps():
+    rows = {r["method"]: r for r in read("memory")["lengths"] if r["steps"] == 10**6}
+    text = " ".join(README.split())
+    for method in ("reversible", "checkpoint", "recompute"):
+        size, micro = rows[method]["peak_bytes"] / 1e6, rows[method]["seconds"]
+        assert re.search(rf"{size:,.0f} MB\b", text) and f"({micro:.1f} µs" in text
 
 
 def test_accuracy():
