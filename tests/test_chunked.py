@@ -19,6 +19,7 @@ from .test_memory_bound import attributes
 pytestmark = pytest.mark.usefixtures("kernels")
 CHUNKED = ["checkpoint", "reversible", "store_fixed"]
 all_chunked = pytest.mark.parametrize("memory", CHUNKED)
+every_strategy = pytest.mark.parametrize("memory", ["store", "recompute", *CHUNKED])
 STEPS = 90
 CHUNK = 40
 
@@ -558,7 +559,7 @@ def test_reversible_holds_states_hashes_and_bits():
     assert held - states - hashes <= entropy / 8 + 16 * units
 
 
-@all_chunked
+@every_strategy
 def test_save_on_cpu_and_gradient_accumulation(memory):
     model = make_model(memory)
     x, _ = make_input()
@@ -571,7 +572,7 @@ def test_save_on_cpu_and_gradient_accumulation(memory):
     assert all(torch.equal(p.grad, 2 * w) for p, w in zip(model.parameters(), wanted, strict=True))
 
 
-@all_chunked
+@every_strategy
 def test_autocast(memory):
     model, reference = (make_model(m, dtype=torch.float32) for m in (memory, "recompute"))
     for layer in (*model.layers, *reference.layers):  # bfloat16 keeps 8 bits: nothing may explode
@@ -590,7 +591,7 @@ def test_autocast(memory):
     assert not torch.equal(plain, output)  # autocast was on
 
 
-@all_chunked
+@every_strategy
 def test_a_copy_of_the_model_trains_the_same(memory):
     model = make_model(memory)
     twin = copy.deepcopy(model)
