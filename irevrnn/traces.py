@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -181,9 +182,9 @@ class _FixedPoint:
             get_back, self.options, z, *state, weights.u, weights.a, weights.b
         )
 
+    @abstractmethod
     def _get_back(self, chunk: int, index: int, z: Tensor) -> fixed_scan.Pass:
         """The pass of layer ``index`` over the chunk."""
-        raise NotImplementedError
 
 
 class Reversible(_FixedPoint):
