@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -112,7 +112,7 @@ class Checkpoint:
         """Nothing was consumed."""
 
 
-class _FixedPoint:
+class _FixedPoint(ABC):
     """The fixed-point recurrence: what its two strategies share.
 
     Args:
@@ -154,9 +154,9 @@ class _FixedPoint:
         self.states[index] = result.after
         return result.out, result.after.values(z.dtype)[0]
 
+    @abstractmethod
     def _run(self, index: int, z: Tensor) -> fixed_scan.Pass:
         """Run layer ``index`` and keep what the strategy keeps."""
-        raise NotImplementedError
 
     def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         pairs = [states.values(dtype) for states in self.states]
