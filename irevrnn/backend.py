@@ -8,8 +8,9 @@ from functools import cache
 
 import torch
 
-BACKENDS = ("auto", "cpp", "python")
-_COMPILED_DTYPES = (torch.float32, torch.float64)
+BACKENDS = ("auto", "cpp", "cuda", "python")
+_CPU_DTYPES = (torch.float32, torch.float64)
+_CUDA_DTYPES = (*_CPU_DTYPES, torch.bfloat16, torch.float16)
 
 
 @torch.compiler.assume_constant_result
@@ -17,44 +18,64 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
     """Name the implementation for tensors of this device type and dtype.
 
     The environment variable ``IREVRNN_BACKEND`` overrides the choice: ``auto`` takes the
-    vectorised kernel for float32 and the scalar one for float64, ``cpp`` the scalar one for both,
-    ``python`` the reference.
+    vectorised kernel for float32 and the scalar one for float64 on the CPU, and the CUDA kernels on
+    a GPU; ``cpp`` the scalar one for both dtypes; ``cuda`` the CUDA kernels; ``python`` the
+    reference.
 
     Returns:
-        ``"vector"``, ``"scalar"`` or ``"python"``.
+        ``"vector"``, ``"scalar"``, ``"cuda"`` or ``"python"``.
 
     Raises:
         ValueError: if ``IREVRNN_BACKEND`` is set to something else.
-        RuntimeError: if ``IREVRNN_BACKEND=cpp`` asks for kernels that cannot run here.
+        RuntimeError: if it asks for kernels that cannot run here.
     """
     wanted = os.environ.get("IREVRNN_BACKEND", "auto")
     if wanted not in BACKENDS:
         raise ValueError(f"IREVRNN_BACKEND must be one of {', '.join(BACKENDS)}; got {wanted!r}")
     if wanted == "python":
         return "python"
-    compiled = device == "cpu" and dtype in _COMPILED_DTYPES and _kernels()
-    if wanted == "cpp":
-        if not compiled:
-            raise RuntimeError(
-                f"IREVRNN_BACKEND=cpp: no compiled kernel for {dtype} on {device}; it takes "
-                "float32 or float64 on the CPU and a C++ compiler. Unset the variable to use the "
-                "reference"
-            )
+    kind, obstacle = _compiled(device, dtype)
+    if wanted == "auto":
+        if obstacle and device != "cpu":
+            _warn_once(f"irevrnn runs its slow PyTorch reference on {device}: {obstacle}")
+        return "python" if obstacle else kind
+    if wanted == "cpp" and device == "cpu" and not obstacle:
         return "scalar"
-    if compiled:
-        return "vector" if dtype == torch.float32 else "scalar"
-    if device != "cpu":
-        _warn_once(f"irevrnn has no kernel for {device} yet and runs its PyTorch reference there")
-    return "python"
+    if wanted == kind and not obstacle:
+        return kind
+    raise RuntimeError(
+        f"IREVRNN_BACKEND={wanted} has no kernel for {dtype} on {device}"
+        f"{f' ({obstacle})' if obstacle else ''}: {_TAKES[wanted]}. Unset the variable to use what "
+        "there is"
+    )
 
 
-def _kernels() -> bool:
-    """Build or load the C++ operators; False, after one warning, where that cannot be done."""
-    from irevrnn.ops import load_operators  # not at import: building takes a compiler and a minute
+_TAKES = {
+    "cpp": "it takes float32 or float64 on the CPU and a C++ compiler",
+    "cuda": "it takes float32, float64, bfloat16 or float16 on a GPU, nvcc and a CUDA PyTorch",
+}
 
-    return load_operators()
+
+def _compiled(device: str, dtype: torch.dtype) -> tuple[str, str]:
+    """The compiled implementation for a device and dtype, and what stands in its way, if anything.
+
+    Builds or loads it. Of the CPU's, the build itself warns once.
+    """
+    from irevrnn import ops  # not at import: building takes a compiler and a minute
+
+    if device == "cpu":
+        if dtype not in _CPU_DTYPES:
+            return "", f"there is no kernel for {dtype}"
+        kind = "vector" if dtype == torch.float32 else "scalar"
+        return kind, "" if ops.load_operators() else "the C++ kernels cannot be built"
+    if device != "cuda":
+        return "", "there is no kernel for it"
+    if dtype not in _CUDA_DTYPES:
+        return "cuda", f"there is no kernel for {dtype}"
+    obstacle = ops.load_cuda_operators()
+    return "cuda", f"the CUDA kernels cannot be had: {obstacle}" if obstacle else ""
 
 
 @cache
 def _warn_once(message: str) -> None:
-    warnings.warn(message, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=4)

@@ -37,6 +37,19 @@ def load_operators() -> bool:
     return True
 
 
+def load_cuda_operators() -> str:
+    """Register the CUDA kernels beside those of the CPU, building them where the cache has none.
+
+    Returns:
+        Why that cannot be done; empty if it was.
+    """
+    if not load_operators():
+        return "the operators are registered by the C++ kernels, which cannot be built"
+    from irevrnn.cuda import build as cuda  # most processes never need it
+
+    return cuda.load()
+
+
 def transformed() -> bool:
     """Whether a transform of ``torch.func`` is at work."""
     return torch._C._are_functorch_transforms_active()  # as torch.autograd.Function asks

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from irevrnn.csrc import build, compiler
+from irevrnn.csrc import build, compiler, ninja
+from irevrnn.csrc.once_per_process import OncePerProcess
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="needs a C++ compiler"
@@ -47,7 +48,8 @@ def sources(tmp_path):
 @pytest.fixture
 def fresh_process(monkeypatch):
     """``load`` as a process sees it that has not called it yet."""
-    monkeypatch.setattr(build, "_loaded", None)
+    once = OncePerProcess(lambda: build._load(build.SOURCES))
+    monkeypatch.setattr(build, "_load_once", once)
 
 
 def start_build(sources, **environment):
@@ -124,7 +126,7 @@ def test_a_holder_that_stands_still_is_waited_for_no_longer_than_that(cache, sou
         [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert holder.stdout.readline() == b"held\n"
-    monkeypatch.setattr(build, "PATIENCE", 0.3)
+    monkeypatch.setattr(ninja, "PATIENCE", 0.3)
     with pytest.warns(RuntimeWarning, match=r"another process has held .*lock.*IREVRNN_CACHE"):
         assert build._load(sources) is False
     holder.communicate()
@@ -264,7 +266,7 @@ def test_a_compiler_that_hangs_is_given_up(cache, sources, tmp_path, monkeypatch
     monkeypatch.setenv("IREVRNN_CACHE", str(cache))
     body = f'case "$*" in *" -c "*) sleep 60;; esac\nexec {command} "$@"'
     monkeypatch.setenv("CXX", script(tmp_path / "slow", body))
-    monkeypatch.setattr(build, "PATIENCE", 1)
+    monkeypatch.setattr(ninja, "PATIENCE", 1)
     started = time.monotonic()
     with pytest.warns(RuntimeWarning, match="the build did not end within 1 s"):
         assert build._load(sources) is False
@@ -351,7 +353,7 @@ def test_own_flags_make_another_library(cache, sources, monkeypatch):
 def test_missing_setuptools_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", None)
     with pytest.raises(build.BuildError, match="pip install setuptools"):
-        build._ninja_file(build.Compiler(("g++",), (), (), ""), [])
+        ninja.torch_paths()
 
 
 def test_no_compiler_warns_once_and_says_no(cache, fresh_process, monkeypatch):
@@ -381,10 +383,10 @@ def test_an_old_compiler_is_named(monkeypatch, tmp_path):
 
 @needs_compiler
 def test_missing_ninja(cache, sources, monkeypatch):
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    monkeypatch.setattr(ninja.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ninja.shutil, "which", lambda name: None)
     with pytest.raises(build.BuildError, match="pip install ninja"):
-        build._ninja_command()
+        ninja.ninja_command()
 
 
 @needs_compiler
@@ -464,9 +466,9 @@ def test_command_line_prints_the_path(tmp_path):
 @needs_compiler
 def test_a_forked_child_can_load_while_the_parent_builds():
     """The child inherits a taken lock, whose holder exists in the parent alone."""
-    with build._lock, warnings.catch_warnings():
+    with build._load_once.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads
         child = os.fork()
         if child == 0:
-            os._exit(0 if build._lock.acquire(timeout=5) else 1)
+            os._exit(0 if build._load_once.lock.acquire(timeout=5) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +40,17 @@ def cached_path(key: str, name: str) -> Path:
     raise OSError(f"no folder can be written ({'; '.join(problems)}). Name one in IREVRNN_CACHE")
 
 
+def cached_files(pattern: str) -> list[Path]:
+    """Return the files that are kept under this pattern, the newest first."""
+    found: list[Path] = []
+    with suppress(OSError, RuntimeError):
+        found += _cache_root().glob(pattern)
+    with suppress(OSError):
+        if _temporary_name().exists():
+            found += _temporary_root().glob(pattern)
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
 def _check_space(folder: Path) -> None:
     """Find a full device before the compiler does, which takes its time and tells it worse."""
     if shutil.disk_usage(folder).free < _SPACE:
@@ -53,9 +64,13 @@ def _cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irevrnn"
 
 
+def _temporary_name() -> Path:
+    return Path(tempfile.gettempdir()) / f"irevrnn-{os.getuid()}"
+
+
 def _temporary_root() -> Path:
     """Return a folder of this user's alone: code that others could write must not be loaded."""
-    root = Path(tempfile.gettempdir()) / f"irevrnn-{os.getuid()}"
+    root = _temporary_name()
     root.mkdir(mode=0o700, exist_ok=True)
     status = root.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
@@ -76,7 +91,7 @@ def one_process(lock: Path, patience: float) -> Iterator[None]:
     """
     with open(lock, "w") as file:
         if not _taken(file):
-            say("waiting for another process that builds the C++ kernels ...")
+            say("waiting for another process that builds the kernels ...")
             deadline = time.monotonic() + patience
             while not _taken(file):
                 if time.monotonic() > deadline:

@@ -41,15 +41,20 @@ class Compiler:
     identity: str
 
 
-def find_compiler() -> Compiler:
-    """Return the compiler named in CXX, or else the first one found.
+def find_compiler(variables: tuple[str, ...] = ("CXX",), *, native: bool = True) -> Compiler:
+    """Return the compiler that an environment variable names, or else the first one found.
 
     Flags in IREVRNN_CXXFLAGS are added to its own, for compiling and linking: for sanitizers, say.
+
+    Args:
+        variables: names of the variables that may name it; the first that is set counts.
+        native: whether the code may ask for all that this machine's processor can do, and for the
+            threads of OpenMP.
 
     Raises:
         BuildError: if there is none, or one too old.
     """
-    command = _command()
+    command = _command(variables)
     own = tuple(shlex.split(os.environ.get("IREVRNN_CXXFLAGS", "")))
     flags = (*_FLAGS, *own)
     macros = _probe(command, flags)
@@ -58,7 +63,7 @@ def find_compiler() -> Compiler:
             f"{shlex.join(command)} does not take {' '.join(flags)}. Name a newer compiler in CXX "
             "(g++ 11 or clang++ 14 will do)"
         )
-    for flag in _optional_flags():
+    for flag in _optional_flags() if native else ():
         answer = _probe(command, (*flags, flag))
         if answer is not None:
             flags, macros = (*flags, flag), answer
@@ -66,13 +71,14 @@ def find_compiler() -> Compiler:
     return Compiler(command, flags, link_flags, identity=_version(command) + macros)
 
 
-def _command() -> tuple[str, ...]:
-    named = os.environ.get("CXX")
-    if named:
-        command = tuple(shlex.split(named))
-        if shutil.which(command[0]):
-            return command
-        raise BuildError(f"CXX names {named!r}, which is not there. Correct or unset it")
+def _command(variables: tuple[str, ...]) -> tuple[str, ...]:
+    for variable in variables:
+        named = os.environ.get(variable)
+        if named:
+            command = tuple(shlex.split(named))
+            if shutil.which(command[0]):
+                return command
+            raise BuildError(f"{variable} names {named!r}, which is not there. Correct or unset it")
     for name in ("g++", "c++", "clang++"):
         if shutil.which(name):
             return (name,)
@@ -104,16 +110,23 @@ def _probe(command: tuple[str, ...], flags: tuple[str, ...]) -> str | None:
     They tell the compiler's version and what ``native`` means on this processor.
     """
     source = "#include <omp.h>\n" if "-fopenmp" in flags else ""
-    result = _ask((*command, *flags, "-dM", "-E", "-x", "c++", "-"), source)
+    result = ask((*command, *flags, "-dM", "-E", "-x", "c++", "-"), source)
     return result.stdout if result.returncode == 0 else None
 
 
 def _version(command: tuple[str, ...]) -> str:
     """Return the first line of ``--version``, which also names the distribution's patches."""
-    return _ask((*command, "--version")).stdout.partition("\n")[0]
+    return ask((*command, "--version")).stdout.partition("\n")[0]
 
 
-def _ask(command: tuple[str, ...], source: str = "") -> subprocess.CompletedProcess[str]:
+def ask(
+    command: tuple[str, ...], source: str = "", *, variable: str = "CXX"
+) -> subprocess.CompletedProcess[str]:
+    """Ask a compiler for something that it knows at once.
+
+    Raises:
+        BuildError: it hangs; the message says that ``variable`` names another.
+    """
     try:
         return subprocess.run(
             command, input=source, capture_output=True, text=True, errors="replace",
@@ -121,5 +134,5 @@ def _ask(command: tuple[str, ...], source: str = "") -> subprocess.CompletedProc
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise BuildError(
-            f"{command[0]} did not answer within {PATIENCE} s. Name another compiler in CXX"
+            f"{command[0]} did not answer within {PATIENCE} s. Name another compiler in {variable}"
         ) from None

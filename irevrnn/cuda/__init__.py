@@ -1,0 +1,1 @@
+"""The CUDA operators: kernels, registration and build."""
