@@ -31,7 +31,7 @@ fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test fuzz asan lint lab bench paper data clean compiler profile
+.PHONY: help setup reproduce test fuzz asan cuda sanitize lint lab bench paper data clean compiler profile
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,24 @@ asan: $(STAMP) compiler ## Test the C++ kernels under AddressSanitizer and UBSan
 	IREVRNN_CXXFLAGS="$(SANITIZE)" LD_PRELOAD="$(foreach l,libasan.so libstdc++.so.6,$$($${CXX:-g++} -print-file-name=$l))" \
 		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 		OMP_NUM_THREADS=1 $(PY) -m pytest -q -s $(SANITIZED) $(ARGS)
+
+cuda: $(STAMP) compiler ## Compile every CUDA kernel for every architecture and check what it takes (needs nvcc, no GPU)
+	IREVRNN_CUDA_TESTS=all $(PY) -m pytest -q tests/test_cuda_compile.py $(ARGS)
+
+# Every tensor is allocated by itself: where PyTorch hands out parts of a large block, a kernel that
+# writes past the end of one is not seen. The kernels are built before, outside the sanitizer.
+GPU_TESTS = $(shell grep -l 'needs_gpu' tests/test_*.py)
+
+sanitize: $(STAMP) compiler ## Test the CUDA kernels under compute-sanitizer (needs a GPU; ARGS as above)
+	@command -v compute-sanitizer >/dev/null || $(call fail,compute-sanitizer is not on PATH: it comes with the CUDA \
+		toolkit ('conda install cuda-sanitizer-api'))
+	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(call fail,PyTorch finds no GPU)
+	$(PY) -m irevrnn.csrc.build --cuda
+	@for tool in memcheck racecheck; do \
+		echo "== $$tool"; \
+		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
+			$(PY) -m pytest -q $(GPU_TESTS) $(ARGS) || $(call fail,$$tool found something: see above); \
+	done
 
 lint: $(STAMP) ## Check style, format and types
 	$(PY) -m ruff check .

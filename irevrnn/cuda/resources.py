@@ -1,0 +1,210 @@
+"""What each CUDA kernel takes of a GPU, from the compiler's own report.
+
+``python -m irevrnn.cuda.resources --output FILE`` compiles every kernel for some architectures and
+writes registers, spilled bytes, stack frame and shared memory of each. It takes nvcc and a C++
+compiler, and neither a GPU nor a CUDA build of PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from irevrnn.csrc import ninja
+from irevrnn.csrc.build import digest
+from irevrnn.csrc.cache import cached_path, say
+from irevrnn.csrc.compiler import BuildError, Compiler
+from irevrnn.cuda import archs
+from irevrnn.cuda.build import FOLDERS
+from irevrnn.cuda.nvcc import Toolkit, find_host_compiler, find_toolkit, options
+from irevrnn.files import write_text
+from irevrnn.provenance import provenance
+
+#: Turing, Ampere, Hopper, Blackwell: what the kernels are compiled for where the toolkit knows it.
+ARCHS = (75, 80, 90, 100)
+
+# Warnings are errors, the assembler's too, which then reports what each kernel takes.
+_STRICT = ("-Werror", "all-warnings", "-Xptxas", "-v,-Werror")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What the compiler reports of one kernel for one architecture.
+
+    Attributes:
+        name: demangled, without the arguments.
+        arch: such as 80.
+        registers: of a thread.
+        spilled: bytes that a thread writes to and reads from local memory for want of registers.
+        stack: bytes of a thread's stack frame.
+        shared: bytes of a block's shared memory that the kernel itself declares.
+    """
+
+    name: str
+    arch: int
+    registers: int
+    spilled: int
+    stack: int
+    shared: int
+
+    @property
+    def couplings(self) -> int | None:
+        """R that the kernel is compiled for; negative for any, None where it has none."""
+        found = re.search(r"[<,] ?(?:\(int\))?(-?\d+)[,>]", self.name)
+        return int(found[1]) if found else None
+
+    @property
+    def in_float32(self) -> bool:
+        """Whether it computes and stores float32 alone."""
+        return set(re.findall(r"\b(float|double|\w*half|\w*bfloat16)\b", self.name)) == {"float"}
+
+
+def kernels_of(arch: int, files: Iterable[Path], folders: tuple[Path, Path]) -> list[Kernel]:
+    """Compile files for an architecture, without warnings; what each of their kernels takes.
+
+    What the compiler said is kept in the cache, in a place named after all that it depends on.
+
+    Args:
+        arch: one that the toolkit knows.
+        files: the kernels' sources.
+        folders: the sources' folders, as :data:`irevrnn.cuda.build.FOLDERS`.
+
+    Raises:
+        BuildError: the compiler is missing, or does not take a file, or warns of something.
+    """
+    toolkit = find_toolkit()
+    archs.check_known([arch], toolkit.archs, str(toolkit))
+    host = find_host_compiler(toolkit)
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
+        reports = pool.map(lambda file: _report(toolkit, host, arch, file, folders), files)
+        return [kernel for report in reports for kernel in read_report(report)]
+
+
+def _report(
+    toolkit: Toolkit, host: Compiler, arch: int, file: Path, folders: tuple[Path, Path]
+) -> str:
+    headers = [x for folder in folders for suffix in ("*.h", "*.cuh") for x in folder.glob(suffix)]
+    machine_code = ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
+    flags = [*options(host), *_STRICT, *machine_code]
+    key = digest((toolkit.identity, host.identity, *flags), [file, *headers])
+    kept = cached_path(f"report-{key}", f"{file.name}.txt")
+    if not kept.exists():
+        with tempfile.TemporaryDirectory(prefix="build-", dir=kept.parent) as work:
+            command = [toolkit.nvcc, *flags, *(f"-I{folder}" for folder in folders)]
+            status, said = ninja.run([*command, "-c", str(file), "-o", "kernels.o"], work)
+            if status != 0:
+                raise BuildError(
+                    f"{toolkit} does not take {file.name} for compute capability "
+                    f"{archs.spoken([arch])}:\n{ninja.last_lines(said)}"
+                )
+            whole = Path(work, kept.name)
+            whole.write_text(said)
+            os.replace(whole, kept)
+    return kept.read_text()
+
+
+_ENTRY = re.compile(
+    r"Compiling entry function '(?P<name>\w+)' for 'sm_(?P<arch>\d+)'\n"
+    r".*?(?P<stack>\d+) bytes stack frame, (?P<stored>\d+) bytes spill stores, "
+    r"(?P<loaded>\d+) bytes spill loads\n"
+    r".*?Used (?P<registers>\d+) registers(?P<rest>.*?)$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def read_report(report: str) -> list[Kernel]:
+    """Read what ``ptxas -v`` said.
+
+    Raises:
+        BuildError: it announced a kernel and did not report on it in the words that are known here.
+    """
+    found = list(_ENTRY.finditer(report))
+    if len(found) != report.count("Compiling entry function"):
+        raise BuildError(f"this report of ptxas is not understood:\n{ninja.last_lines(report)}")
+    names = demangled([entry["name"] for entry in found])
+    return [
+        Kernel(
+            name=name,
+            arch=int(entry["arch"]),
+            registers=int(entry["registers"]),
+            spilled=int(entry["stored"]) + int(entry["loaded"]),
+            stack=int(entry["stack"]),
+            shared=int((re.search(r"(\d+) bytes smem", entry["rest"]) or "00")[1]),
+        )
+        for name, entry in zip(names, found, strict=True)
+    ]
+
+
+def demangled(symbols: list[str]) -> list[str]:
+    """C++ names of symbols, without the functions' arguments."""
+    library = ctypes.CDLL("libstdc++.so.6")  # which PyTorch has loaded
+    library.__cxa_demangle.restype = ctypes.c_void_p
+    names = []
+    for symbol in symbols:
+        status = ctypes.c_int()
+        found = library.__cxa_demangle(symbol.encode(), None, None, ctypes.byref(status))
+        name = ctypes.string_at(found).decode() if status.value == 0 else symbol
+        names.append(_shortened(name))
+        library.free(ctypes.c_void_p(found))
+    return names
+
+
+def _shortened(name: str) -> str:
+    """Leave out namespaces, the returned type and the function's arguments."""
+    name = re.sub(r"^void |\(anonymous namespace\)::|irevrnn::", "", name)
+    depth = 0
+    for place, character in enumerate(name):
+        depth += (character == "<") - (character == ">")
+        if character == "(" and depth == 0:
+            return name[:place]
+    return name
+
+
+def report(wanted: Iterable[int], folders: tuple[Path, Path] = FOLDERS) -> dict[str, Any]:
+    """Every kernel for every architecture, ready for JSON, with where it comes from.
+
+    Raises:
+        BuildError: the compiler is missing, or does not take a file, or warns of something.
+    """
+    toolkit = find_toolkit()
+    files = sorted(folders[0].glob("*.cu"))
+    found = []
+    for arch in wanted:
+        say(f"compiling every CUDA kernel for compute capability {archs.spoken([arch])} ...")
+        found += kernels_of(arch, files, folders)
+    return {
+        "environment": provenance(),
+        "nvcc": toolkit.version,
+        "archs": sorted({kernel.arch for kernel in found}),
+        "kernels": [asdict(kernel) for kernel in found],
+    }
+
+
+def main() -> None:
+    """Compile and write the report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m irevrnn.cuda.resources",
+        description="Compile every CUDA kernel and report what each takes of a GPU.",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    output = parser.parse_args().output
+    try:
+        known = find_toolkit().archs
+        found = report(arch for arch in ARCHS if arch in known)
+        write_text(output, json.dumps(found, indent=1) + "\n")
+    except (BuildError, OSError) as error:
+        sys.exit(f"irevrnn: no report: {error}")
+
+
+if __name__ == "__main__":
+    main()
