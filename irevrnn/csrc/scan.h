@@ -84,7 +84,7 @@ constexpr int held_states = rounds<IO> ? 2 : 1;
 void scan_vector(const Forward<float>& s);
 void scan_vector(const Backward<float>& s);
 
-// What the threads of a device do, done by the CPU (irevrnn/cuda/scan_host.cpp): any type, any shape.
+// What the threads of a device do, done by the CPU (scan_threads.cpp): any type, any shape.
 template <class T, class IO>
 void scan_threads(const Forward<T, IO>& s);
 template <class T, class IO>

@@ -1,5 +1,5 @@
-// The scan of one lane, forward and backward: what a thread does, on a device or on the CPU (grid.cuh).
-// Compare csrc/scan_tile.h, which gives the same bits but for the order in which the gradients of the
+// The scan of one lane, forward and backward: what a thread does, on a device or on the CPU (grid.h).
+// Compare scan_tile.h, which gives the same bits but for the order in which the gradients of the
 // weights are summed.
 //
 // A thread goes through steps [begin, end), where begin is the first of a segment: all of them on a device.
@@ -11,14 +11,19 @@
 #pragma once
 
 #include "cell.h"
-#include "grid.cuh"
-#include "lane.cuh"
+#include "grid.h"
+#include "lane.h"
 
 namespace irevrnn {
 
 // A step without couplings is over in no time, one with many hides a load's latency behind two of them.
+// The CPU looks ahead by itself: there it is the least that goes through the same motions.
 template <class T, int R>
+#if defined(__CUDACC__)
 constexpr int depth_of = R == any || R > 2 ? 2 : R == 2 || sizeof(T) > 4 ? 4 : 8;
+#else
+constexpr int depth_of = 2;
+#endif
 
 // Calls fn(i, t) for t = first, first + step, ... until `count` are done, with i = 0, 1, ..., depth - 1
 // round and round, as constants: so ring[i] is a register.
@@ -60,7 +65,7 @@ struct ForwardWork {
     if (lane >= s.lanes()) return;
     const int couplings = R == any ? s.couplings : R;
     const int64_t last = smaller(end, s.length(lane));
-    const LaneWeights<T, R> w(s, lane % s.hidden);
+    const UnitWeights<T, R> w(s, lane % s.hidden);
     T h = (begin == 0 ? s.h_0 : s.h_n)[lane];
     T c = (begin == 0 ? s.c_0 : s.c_n)[lane];
     int64_t border = keep_all || s.held_rows == 0 ? -1 : s.first_border(begin);
@@ -140,8 +145,7 @@ struct BackwardWork {
 
   struct Lane {
     int64_t lane, last;
-    int couplings;
-    LaneWeights<T, R> w;
+    UnitWeights<T, R> w;
     LaneSums<T, R> sums;
     T carry, d_c;
   };
@@ -158,17 +162,15 @@ struct BackwardWork {
   IREVRNN_INLINE void operator()(const Thread& thread) const {
     const int64_t lane = thread.number();
     if (lane >= s.lanes()) return;
-    const int couplings = R == any ? s.couplings : R;
     const bool from_the_end = end == s.steps;
     const Column<T, int64_t> total{totals + lane, s.lanes()};
     const Scratch column = scratch_of(thread, lane);
-    const Index before_sums = keep_all ? 0 : static_cast<Index>(s.block() * (1 + 2 * couplings));
+    const Index before_sums = keep_all ? 0 : static_cast<Index>(s.block() * (1 + 2 * couplings()));
     const Column<T, int64_t> sums{column.first + before_sums * column.stride, column.stride};
     Lane x{lane,
            smaller(end, s.length(lane)),
-           couplings,
-           LaneWeights<T, R>(s, lane % s.hidden),
-           LaneSums<T, R>(couplings, total, sums, from_the_end),
+           UnitWeights<T, R>(s, lane % s.hidden),
+           LaneSums<T, R>(couplings(), total, sums, from_the_end),
            from_the_end ? (s.grad_h_n ? s.grad_h_n[lane] : T(0)) : s.grad_h_0[lane],
            from_the_end ? (s.grad_c_n ? s.grad_c_n[lane] : T(0)) : s.grad_c_0[lane]};
     if (begin < x.last) {
@@ -183,6 +185,11 @@ struct BackwardWork {
     x.sums.store(total);
   }
 
+  // Never read from memory where the compiler knows it.
+  IREVRNN_INLINE int couplings() const {
+    if constexpr (R == any) return s.couplings;
+    return R;
+  }
   IREVRNN_INLINE IO load_grad(const Lane& x, int64_t t) const {
     return s.grad_out ? s.grad_out[s.row(t) + x.lane] : IO{};
   }
@@ -192,7 +199,7 @@ struct BackwardWork {
     if constexpr (!rounds<IO>) {
       return s.out[s.row(t) + x.lane];
     } else {
-      const int64_t row = s.row(t) * held_values<IO>(x.couplings) + 2 * x.couplings * s.lanes_at(t);
+      const int64_t row = s.row(t) * held_values<IO>(couplings()) + 2 * couplings() * s.lanes_at(t);
       return s.held[row + x.lane];
     }
   }
@@ -211,7 +218,7 @@ struct BackwardWork {
     T d = s.grad_out ? x.carry + widen(grad) : x.carry;
     d = d * output_slope(s.activation, h);
     narrow(d, s.grad_z[s.row(t) + x.lane]);
-    couple_backward<f>(d, x.d_c, x.couplings, x.w, StepOf<Values>{values}, x.sums);
+    couple_backward<f>(d, x.d_c, couplings(), x.w, StepOf<Values>{values}, x.sums);
     x.sums.add_u(d, h_before);
     x.carry = d * x.w.u();
   }
@@ -222,7 +229,7 @@ struct BackwardWork {
     const auto load_grad_of = [&](int64_t t) { return load_grad(x, t); };
     const auto load_before = [&](int64_t t) { return output_before(x, t); };
     const auto load_values = [&](int64_t t) {
-      const T* first = s.held + s.row(t) * held_values<IO>(x.couplings) + x.lane;
+      const T* first = s.held + s.row(t) * held_values<IO>(couplings()) + x.lane;
       return Values({first, s.lanes_at(t)});
     };
     Ring<IO, depth> grads;
@@ -250,7 +257,7 @@ struct BackwardWork {
 
   // c, and h where outputs are rounded, is held where segments begin (recompute).
   IREVRNN_INLINE void from_states(Lane& x, const Scratch& values) const {
-    const int rows = 1 + 2 * x.couplings;
+    const int rows = 1 + 2 * couplings();
     const auto load_grad_of = [&](int64_t t) { return load_grad(x, t); };
     // What is replayed from: outputs, or z.
     using Source = std::conditional_t<rounds<IO>, IO, T>;
@@ -279,7 +286,7 @@ struct BackwardWork {
         const Index row = static_cast<Index>(t - segment) * rows;
         values[row] = h;
         T p = x.w.u() * h;
-        couple<f>(p, c, x.couplings, x.w, [&](int j, T f_p, T f_c) {
+        couple<f>(p, c, couplings(), x.w, [&](int j, T f_p, T f_c) {
           values[row + 1 + 2 * j] = f_p;
           values[row + 2 + 2 * j] = f_c;
         });

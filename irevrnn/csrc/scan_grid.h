@@ -4,7 +4,7 @@
 // g is chosen at run time, once a step (cell.h).
 #pragma once
 
-#include "scan_thread.cuh"
+#include "scan_thread.h"
 
 namespace irevrnn {
 
@@ -23,8 +23,8 @@ auto with_couplings(int couplings, const Fn& fn) {
 
 // Calls fn(constant<f>, constant<R>, constant<keep_all>).
 template <class T, class Fn>
-auto with_instance(const Sizes<T>& s, const Fn& fn) {
-  return with_couplings(s.couplings, [&](auto couplings) {
+auto with_instance(const Sizes<T>& s, int couplings, const Fn& fn) {
+  return with_couplings(couplings, [&](auto couplings) {
     const auto with_f = [&](auto f) {
       return s.interval == 0 ? fn(f, couplings, constant<true>{}) : fn(f, couplings, constant<false>{});
     };
@@ -77,6 +77,17 @@ struct SumWork {
   }
 };
 
+// Bytes of shared memory that any device has for a block, and the smallest block worth having.
+constexpr int64_t most_shared = 48 << 10;
+constexpr int fewest_threads = 32;
+
+// R for the compiler: `any` also where a segment is too long to be replayed into shared memory.
+template <class T, class IO>
+int couplings_of(const Backward<T, IO>& s) {
+  const int64_t replayed = s.interval * (1 + 2 * s.couplings) * static_cast<int64_t>(sizeof(T));
+  return replayed * fewest_threads <= most_shared ? s.couplings : any;
+}
+
 // How a backward pass runs.
 struct BackwardPlan {
   Grid grid;
@@ -84,21 +95,21 @@ struct BackwardPlan {
   int64_t scratch;  // more numbers, where scratch is not shared memory
 };
 
-// The grid that `choose(bytes of scratch a thread)` returns has no shared memory where it does not suffice.
+// The grid that choose(lanes, bytes of scratch for each) returns has no shared memory where it does not suffice.
 template <class T, class IO, class Choose>
 BackwardPlan plan_of(const Backward<T, IO>& s, const Choose& choose) {
-  const int64_t numbers = with_instance<T>(s, [&](auto f, auto couplings, auto keep_all) {
+  const int64_t numbers = with_instance<T>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
     return BackwardWork<f.value, couplings.value, keep_all.value, T, IO>::scratch_numbers(s);
   });
-  const int64_t rows = 1 + 2 * s.couplings;
+  const int64_t rows = (1 + 2 * s.couplings) * (s.batch + SumWork<T>::groups(s.batch));
   const Grid grid = choose(s.lanes(), numbers * static_cast<int64_t>(sizeof(T)));
-  return {grid, rows * s.hidden * (s.batch + SumWork<T>::groups(s.batch)), grid.shared ? 0 : numbers * s.lanes()};
+  return {grid, rows * s.hidden, grid.shared ? 0 : numbers * s.lanes()};
 }
 
 // Runner: run(work, grid), which answers what a launch answers.
 template <class T, class IO, class Runner>
 auto scan_on_grid(const Forward<T, IO>& s, const Grid& grid, const Runner& run) {
-  return with_instance<T>(s, [&](auto f, auto couplings, auto keep_all) {
+  return with_instance<T>(s, s.couplings, [&](auto f, auto couplings, auto keep_all) {
     return run(ForwardWork<f.value, couplings.value, keep_all.value, T, IO>{s, 0, s.steps}, grid);
   });
 }
@@ -107,7 +118,7 @@ auto scan_on_grid(const Forward<T, IO>& s, const Grid& grid, const Runner& run) 
 template <class T, class IO, class Runner>
 auto scan_on_grid(const Backward<T, IO>& s, const BackwardPlan& plan, T* workspace, const Runner& run) {
   T* scratch = plan.scratch > 0 ? workspace + plan.totals : nullptr;
-  auto status = with_instance<T>(s, [&](auto f, auto couplings, auto keep_all) {
+  auto status = with_instance<T>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
     using Work = BackwardWork<f.value, couplings.value, keep_all.value, T, IO>;
     return run(Work{s, 0, s.steps, workspace, scratch}, plan.grid);
   });
@@ -115,7 +126,8 @@ auto scan_on_grid(const Backward<T, IO>& s, const BackwardPlan& plan, T* workspa
   T* to = workspace + (1 + 2 * s.couplings) * s.lanes();
   for (int64_t batch = s.batch; status == decltype(status){} && batch > 0;) {
     const int64_t groups = SumWork<T>::groups(batch);
-    const WeightRows<T> rows = groups == 1 ? WeightRows<T>(s) : WeightRows<T>(to, groups * s.hidden, s.couplings);
+    const WeightRows<T> rows =
+        groups == 1 ? WeightRows<T>(s) : WeightRows<T>(to, groups * s.hidden, s.couplings);
     const SumWork<T> work{from, rows, batch, s.hidden};
     status = run(work, Grid::of(work.threads()));
     if (groups == 1) break;

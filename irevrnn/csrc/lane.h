@@ -21,9 +21,9 @@ struct Column {
 };
 
 template <class T, int R>
-struct LaneWeights {
+struct UnitWeights {
   T u_, a_[room(R)], b_[room(R)];
-  IREVRNN_INLINE LaneWeights(const Sizes<T>& s, int64_t unit) : u_(s.u[unit]) {
+  IREVRNN_INLINE UnitWeights(const Sizes<T>& s, int64_t unit) : u_(s.u[unit]) {
     each<R>([&](auto i) {
       a_[i.value] = s.a[i.value * s.hidden + unit];
       b_[i.value] = s.b[i.value * s.hidden + unit];
@@ -35,10 +35,10 @@ struct LaneWeights {
 };
 
 template <class T>
-struct LaneWeights<T, any> {
+struct UnitWeights<T, any> {
   T u_;
   Column<const T, int64_t> a_, b_;
-  IREVRNN_INLINE LaneWeights(const Sizes<T>& s, int64_t unit)
+  IREVRNN_INLINE UnitWeights(const Sizes<T>& s, int64_t unit)
       : u_(s.u[unit]), a_{s.a + unit, s.hidden}, b_{s.b + unit, s.hidden} {}
   IREVRNN_INLINE T u() const { return u_; }
   IREVRNN_INLINE T a(int i) const { return a_[i]; }
