@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Kernel:
     """What the compiler reports of one kernel for one architecture.
 
     Attributes:
+        file: name of its source.
         name: demangled, without the arguments.
         arch: such as 80.
         registers: of a thread.
@@ -50,6 +52,7 @@ class Kernel:
         shared: bytes of a block's shared memory that the kernel itself declares.
     """
 
+    file: str
     name: str
     arch: int
     registers: int
@@ -58,10 +61,20 @@ class Kernel:
     shared: int
 
     @property
+    def work(self) -> str:
+        """What a thread of it does: the class that it runs."""
+        return re.sub(r"^kernel<|Work\b.*|<.*", "", self.name)
+
+    @property
     def couplings(self) -> int | None:
         """R that the kernel is compiled for; negative for any, None where it has none."""
         found = re.search(r"[<,] ?(?:\(int\))?(-?\d+)[,>]", self.name)
         return int(found[1]) if found else None
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether it is compiled for an R, from 0 to 4."""
+        return self.couplings is not None and self.couplings >= 0
 
     @property
     def in_float32(self) -> bool:
@@ -69,25 +82,26 @@ class Kernel:
         return set(re.findall(r"\b(float|double|\w*half|\w*bfloat16)\b", self.name)) == {"float"}
 
 
-def kernels_of(arch: int, files: Iterable[Path], folders: tuple[Path, Path]) -> list[Kernel]:
-    """Compile files for an architecture, without warnings; what each of their kernels takes.
+def kernels_of(jobs: Iterable[tuple[int, Path]], folders: tuple[Path, Path]) -> list[Kernel]:
+    """Compile files, without warnings; what each of their kernels takes.
 
     What the compiler said is kept in the cache, in a place named after all that it depends on.
 
     Args:
-        arch: one that the toolkit knows.
-        files: the kernels' sources.
+        jobs: architecture and file of each; they run side by side.
         folders: the sources' folders, as :data:`irevrnn.cuda.build.FOLDERS`.
 
     Raises:
         BuildError: the compiler is missing, or does not take a file, or warns of something.
     """
+    jobs = list(jobs)
     toolkit = find_toolkit()
-    archs.check_known([arch], toolkit.archs, str(toolkit))
+    archs.check_known([arch for arch, _ in jobs], toolkit.archs, str(toolkit))
     host = find_host_compiler(toolkit)
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
-        reports = pool.map(lambda file: _report(toolkit, host, arch, file, folders), files)
-        return [kernel for report in reports for kernel in read_report(report)]
+        reports = list(pool.map(lambda job: _report(toolkit, host, job[0], job[1], folders), jobs))
+    pairs = zip(jobs, reports, strict=True)
+    return [kernel for (_, file), said in pairs for kernel in read_report(file.name, said)]
 
 
 def _report(
@@ -122,8 +136,8 @@ _ENTRY = re.compile(
 )
 
 
-def read_report(report: str) -> list[Kernel]:
-    """Read what ``ptxas -v`` said.
+def read_report(file: str, report: str) -> list[Kernel]:
+    """Read what ``ptxas -v`` said of a file.
 
     Raises:
         BuildError: it announced a kernel and did not report on it in the words that are known here.
@@ -134,6 +148,7 @@ def read_report(report: str) -> list[Kernel]:
     names = demangled([entry["name"] for entry in found])
     return [
         Kernel(
+            file=file,
             name=name,
             arch=int(entry["arch"]),
             registers=int(entry["registers"]),
@@ -170,24 +185,60 @@ def _shortened(name: str) -> str:
     return name
 
 
-def report(wanted: Iterable[int], folders: tuple[Path, Path] = FOLDERS) -> dict[str, Any]:
+def report(folders: tuple[Path, Path] = FOLDERS) -> dict[str, Any]:
     """Every kernel for every architecture, ready for JSON, with where it comes from.
 
     Raises:
         BuildError: the compiler is missing, or does not take a file, or warns of something.
     """
     toolkit = find_toolkit()
-    files = sorted(folders[0].glob("*.cu"))
-    found = []
-    for arch in wanted:
-        say(f"compiling every CUDA kernel for compute capability {archs.spoken([arch])} ...")
-        found += kernels_of(arch, files, folders)
+    wanted = [arch for arch in ARCHS if arch in toolkit.archs]
+    say(f"compiling every CUDA kernel for compute capability {archs.spoken(wanted)} ...")
+    kernels = kernels_of(product(wanted, sorted(folders[0].glob("*.cu"))), folders)
     return {
         "environment": provenance(),
         "nvcc": toolkit.version,
-        "archs": sorted({kernel.arch for kernel in found}),
-        "kernels": [asdict(kernel) for kernel in found],
+        "archs": wanted,
+        "summary": summary(kernels),
+        "kernels": [asdict(kernel) for kernel in kernels],
     }
+
+
+def summary(kernels: Iterable[Kernel]) -> list[dict[str, Any]]:
+    """The float32 kernels by what they do and R: the most that any f and architecture takes."""
+
+    def kind(kernel: Kernel) -> tuple[str, str, str]:
+        held = re.search(r", (true|false),", kernel.name)
+        fixed = kernel.file.startswith("fixed")
+        return ("fixed" if fixed else "float", kernel.work, held[1] if held else "")
+
+    chosen = [kernel for kernel in kernels if kernel.in_float32 and kernel.unrolled]
+    rows = []
+    for (arithmetic, work, keeps_all), group in groupby(sorted(chosen, key=kind), kind):
+        members = list(group)
+        registers: dict[str, int] = {}
+        for kernel in members:
+            key = str(kernel.couplings)
+            registers[key] = max(kernel.registers, registers.get(key, 0))
+        rows.append(
+            {
+                "arithmetic": arithmetic,
+                "work": work,
+                "keeps_all": {"true": True, "false": False}.get(keeps_all),
+                "kernels": len({kernel.name for kernel in members}),
+                "registers": registers,
+                "spilled": max(kernel.spilled for kernel in members),
+                "stack": max(kernel.stack for kernel in members),
+            }
+        )
+    return rows
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """A report as JSON with one kernel a line."""
+    kernels = ",\n".join(f"  {json.dumps(kernel)}" for kernel in found["kernels"])
+    head = json.dumps({**found, "kernels": []}, indent=1)
+    return head.replace('"kernels": []', f'"kernels": [\n{kernels}\n ]') + "\n"
 
 
 def main() -> None:
@@ -199,9 +250,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     output = parser.parse_args().output
     try:
-        known = find_toolkit().archs
-        found = report(arch for arch in ARCHS if arch in known)
-        write_text(output, json.dumps(found, indent=1) + "\n")
+        write_text(output, as_text(report()))
     except (BuildError, OSError) as error:
         sys.exit(f"irevrnn: no report: {error}")
 
