@@ -27,11 +27,13 @@ struct Sizes {
   // Where each row begins and, at the end, where the last one ends; null unless packed.
   const int64_t* row_starts = nullptr;
 
-  int64_t lanes() const { return batch * hidden; }
-  int64_t row(int64_t t) const { return row_starts ? row_starts[t] : t * lanes(); }
-  int64_t lanes_at(int64_t t) const { return row_starts ? row_starts[t + 1] - row_starts[t] : lanes(); }
+  IREVRNN_INLINE int64_t lanes() const { return batch * hidden; }
+  IREVRNN_INLINE int64_t row(int64_t t) const { return row_starts ? row_starts[t] : t * lanes(); }
+  IREVRNN_INLINE int64_t lanes_at(int64_t t) const {
+    return row_starts ? row_starts[t + 1] - row_starts[t] : lanes();
+  }
   // Steps that are worked through for all lanes before the next: rows are read in the order of memory.
-  int64_t block() const { return interval > 0 ? interval : 16; }
+  IREVRNN_INLINE int64_t block() const { return interval > 0 ? interval : 16; }
 };
 
 template <class T>
