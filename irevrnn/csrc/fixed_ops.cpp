@@ -6,12 +6,6 @@
 namespace irevrnn {
 namespace {
 
-struct LanesOnHost {
-  template <class Problem>
-  void operator()(const Problem& s) const { fixed_scan_lanes(s); }
-  void operator()(const LaneWords& s) const { gather_lanes(s); }
-};
-
 // All stacks behind one another, and the number of words of each.
 std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint16_t>>& stacks) {
   int64_t total = 0;
@@ -35,7 +29,7 @@ FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, c
                         const Tensor& u, const Tensor& a, const Tensor& b, c10::string_view activation,
                         c10::string_view coupling_activation, bool record, bool hold, bool vectorize) {
   const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, hold);
-  if (!in_vectors(z, vectorize)) return scan_lanes(x, record, LanesOnHost{});
+  if (!in_vectors(z, vectorize)) return scan_lanes(x, record, [](const auto& s) { fixed_scan_threads(s); });
   FixedForward<float> s;
   x.fill(s);
   s.record = record;
@@ -51,7 +45,7 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
                                  bool vectorize) {
   const FixedTensors x(z, h_n, c_n, s_n, u, a, b, activation, coupling_activation, true);
   const FixedWords buffer(z, words, starts, counts);
-  if (!in_vectors(z, vectorize)) return unscan_lanes(x, buffer, LanesOnHost{});
+  if (!in_vectors(z, vectorize)) return unscan_lanes(x, buffer, [](const auto& s) { fixed_scan_threads(s); });
   FixedInverse<float> s;
   x.fill(s);
   buffer.fill(s);

@@ -33,7 +33,7 @@ struct FixedForward : FixedPass<T> {
 template <class T>
 struct LaneForward : FixedPass<T> {
   uint16_t* words;    // (T * most_words, B, H), each lane's in its column; or null: they are not kept
-  int64_t* counts;    // (B, H): how many
+  int64_t* counts;    // (B, H): how many, or -1 where the lane left the range
   int64_t* bad_step;  // the first step out of range, -1 on entry
 };
 
@@ -57,11 +57,11 @@ struct FixedInverse : FixedPass<T> {
 void fixed_scan_vector(FixedForward<float>& s);
 void fixed_scan_vector(FixedInverse<float>& s);
 
-// One lane at a time, by the functions that CUDA threads run (fixed_thread.h).
+// What the threads of a device do, done by the CPU: any dtype, any shape.
 template <class T>
-void fixed_scan_lanes(const LaneForward<T>& s);
+void fixed_scan_threads(const LaneForward<T>& s);
 template <class T>
-void fixed_scan_lanes(const FixedInverse<T>& s);
-void gather_lanes(const LaneWords& s);
+void fixed_scan_threads(const FixedInverse<T>& s);
+void fixed_scan_threads(const LaneWords& s);
 
 }  // namespace irevrnn

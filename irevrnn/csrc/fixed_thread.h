@@ -1,51 +1,30 @@
-// The fixed-point recurrence of one lane, which is the work of one CUDA thread: forward, back, and the
-// moving of its words. cuda/fixed_scan.cu runs these functions on the GPU, fixed_scan_lanes.cpp on the CPU.
+// The fixed-point recurrence of one lane, which is what a thread does on a device or on the CPU (grid.h):
+// forward, back, and the moving of its words.
 //
 // Each lane has a bit stack of its own: its state s stays in a register, and nothing is exchanged between
 // threads. How many words a pass pushes is known when it is over, so that forward writes them to a column
 // of a (T * most_words, B, H) array: neighbouring lanes, which push about as often, write side by side.
-// gather_lane then moves each column to its place in the words that are kept, lane behind lane. On the way
+// LaneWords then moves each column to its place in the words that are kept, lane behind lane. On the way
 // back the topmost word waits in a register before it is asked for.
 #pragma once
 
 #include "fixed_cell.h"
 #include "fixed_scan.h"
+#include "grid.h"
+#include "lane.h"
+
+#if !defined(__CUDACC__)
+#include <atomic>
+#endif
 
 namespace irevrnn {
 
-constexpr int any_number = -1;  // of couplings, known when running
-
-// The weights of one unit, those of the couplings in units of 2^-36. Up to R = 4 they stay in registers.
+// The weights of a unit, those of the couplings in units of 2^-36.
 template <class T, int R>
-class LaneWeights {
- public:
-  IREVRNN_INLINE LaneWeights(const Sizes<T>& s, int64_t unit) {
-    for (int i = 0; i < R; ++i) {
-      a_[i] = s.a[i * s.hidden + unit] * broadcast<T>(units);
-      b_[i] = s.b[i * s.hidden + unit] * broadcast<T>(units);
-    }
-  }
-  static IREVRNN_INLINE int couplings() { return R; }
-  IREVRNN_INLINE T a(int i) const { return a_[i]; }
-  IREVRNN_INLINE T b(int i) const { return b_[i]; }
-
- private:
-  T a_[R], b_[R];
-};
-
-template <class T>
-class LaneWeights<T, any_number> {
- public:
-  IREVRNN_INLINE LaneWeights(const Sizes<T>& s, int64_t unit)
-      : a_(s.a + unit), b_(s.b + unit), row_(s.hidden), couplings_(s.couplings) {}
-  IREVRNN_INLINE int couplings() const { return couplings_; }
-  IREVRNN_INLINE T a(int i) const { return a_[i * row_] * broadcast<T>(units); }
-  IREVRNN_INLINE T b(int i) const { return b_[i * row_] * broadcast<T>(units); }
-
- private:
-  const T *a_, *b_;
-  int64_t row_;
-  int couplings_;
+struct FixedWeights {
+  UnitWeights<T, R> w;
+  IREVRNN_INLINE T a(int i) const { return w.a(i) * broadcast<T>(units); }
+  IREVRNN_INLINE T b(int i) const { return w.b(i) * broadcast<T>(units); }
 };
 
 template <class T>
@@ -157,91 +136,102 @@ IREVRNN_INLINE int64_t recall_output(Activation g, int64_t h, int64_t& s, const 
 // The smaller of two steps, where -1 is none: the largest there is without a sign. The order in which
 // threads come here makes no difference.
 IREVRNN_INLINE void note_step(int64_t* earliest, int64_t t) {
+  auto* at = reinterpret_cast<unsigned long long*>(earliest);
+  const auto step = static_cast<unsigned long long>(t);
 #if defined(__CUDA_ARCH__)
-  atomicMin(reinterpret_cast<unsigned long long*>(earliest), static_cast<unsigned long long>(t));
-#else
-  if (*earliest < 0 || t < *earliest) *earliest = t;
+  atomicMin(at, step);
+#elif !defined(__CUDACC__)
+  const std::atomic_ref<unsigned long long> least(*at);
+  for (unsigned long long seen = least; step < seen && !least.compare_exchange_weak(seen, step);) {
+  }
 #endif
 }
 
-// Steps begin to end of a lane. Between two calls its states and the number of its words are in memory.
+// Steps begin to end. Between two calls states and numbers of words are in memory; a negative number says
+// that the lane left the range and stopped.
 template <int R, class F, class T>
-IREVRNN_INLINE void forward_lane(const LaneForward<T>& s, const F& f, int64_t lane, int64_t begin,
-                                 int64_t end) {
-  const int64_t row = s.lanes(), unit_index = lane % s.hidden;
-  const LaneWeights<T, R> w(s, unit_index);
-  const Decay<int64_t> decay = lane_decay(s.u[unit_index]);
-  WordColumn words{s.words ? s.words + lane : nullptr, row, begin > 0 ? s.counts[lane] : 0};
-  int64_t h = s.states.h[lane], c = s.states.c[lane], state = s.states.s[lane];
-  Ahead<T> drives(s.z + begin * row + lane, row, end - begin);
-  if (out_of_range(h) || out_of_range(c)) return note_step(s.bad_step, begin);
-  for (int64_t t = begin; t < end; ++t) {
-    const T z = drives.take();
-    int64_t p = forget(h, state, decay, words);
-    T largest{};
-    couple_fixed<T>(f, p, c, w.couplings(), w, largest, lane_values(s, t, lane));
-    largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
-    const int64_t y = plus(fixed_of(z), p);
-    if (!all_below(largest, unit * range) || out_of_range(y)) return note_step(s.bad_step, t);
-    h = forget_output(s.activation, y, state, decay, words);
-    s.out[t * row + lane] = values_of<T>(h);
-  }
-  s.counts[lane] = words.count;
-  s.states.h[lane] = h;
-  s.states.c[lane] = c;
-  s.states.s[lane] = state;
-}
+struct FixedForwardWork {
+  static constexpr int direction = 1;
+  LaneForward<T> s;
+  F f;
+  int64_t begin, end;
 
-// Steps end - 1 down to begin of a lane undone.
+  IREVRNN_INLINE void operator()(const Thread& thread) const {
+    const int64_t lane = thread.number();
+    if (lane >= s.lanes()) return;
+    int64_t& count = s.counts[lane];
+    if (begin > 0 && count < 0) return;
+    const int64_t row = s.lanes();
+    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden)};
+    const Decay<int64_t> decay = lane_decay(w.w.u());
+    WordColumn words{s.words ? s.words + lane : nullptr, row, begin > 0 ? count : 0};
+    int64_t h = s.states.h[lane], c = s.states.c[lane], state = s.states.s[lane];
+    Ahead<T> drives(s.z + begin * row + lane, row, end - begin);
+    int64_t bad = out_of_range(h) || out_of_range(c) ? begin : -1;
+    for (int64_t t = begin; t < end && bad < 0; ++t) {
+      const T z = drives.take();
+      int64_t p = forget(h, state, decay, words);
+      T largest{};
+      couple_fixed<T>(f, p, c, R == any ? s.couplings : R, w, largest, lane_values(s, t, lane));
+      largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
+      const int64_t y = plus(fixed_of(z), p);
+      if (!all_below(largest, unit * range) || out_of_range(y)) {
+        bad = t;
+      } else {
+        h = forget_output(s.activation, y, state, decay, words);
+        s.out[t * row + lane] = values_of<T>(h);
+      }
+    }
+    if (bad >= 0) note_step(s.bad_step, bad);
+    count = bad >= 0 ? -1 : words.count;
+    s.states.h[lane] = h;
+    s.states.c[lane] = c;
+    s.states.s[lane] = state;
+  }
+};
+
+// Steps end - 1 down to begin undone.
 template <int R, class F, class T>
-IREVRNN_INLINE void inverse_lane(const FixedInverse<T>& s, const F& f, int64_t lane, int64_t begin,
-                                 int64_t end) {
-  const int64_t row = s.lanes(), unit_index = lane % s.hidden;
-  const LaneWeights<T, R> w(s, unit_index);
-  const Decay<int64_t> decay = lane_decay(s.u[unit_index]);
-  const int64_t start = s.starts[lane], count = s.counts[lane];
-  const bool sound = start >= 0 && count >= 0 && start <= s.words_size && count <= s.words_size - start;
-  WordReader words(s.words + (sound ? start : 0), sound ? count : -1);
-  int64_t h = s.states.h[lane], c = s.states.c[lane], state = s.states.s[lane];
-  Ahead<T> drives(s.z + (end - 1) * row + lane, -row, end - begin);
-  for (int64_t t = end - 1; t >= begin; --t) {
-    s.out[t * row + lane] = values_of<T>(h);
-    const T z = drives.take();
-    int64_t p = minus(recall_output(s.activation, h, state, decay, words), fixed_of(z));
-    uncouple_fixed<T>(f, p, c, w.couplings(), w, lane_values(s, t, lane));
-    h = recall(p, state, decay, words);
-  }
-  s.counts[lane] = words.left();
-  s.states.h[lane] = h;
-  s.states.c[lane] = c;
-  s.states.s[lane] = state;
-}
+struct FixedInverseWork {
+  static constexpr int direction = -1;
+  FixedInverse<T> s;
+  F f;
+  int64_t begin, end;
 
-IREVRNN_INLINE void gather_lane(const LaneWords& s, int64_t lane) {
-  uint16_t* to = s.words + s.starts[lane];
-  for (int64_t i = 0; i < s.counts[lane]; ++i) to[i] = s.columns[i * s.lanes + lane];
-}
-
-// Calls fn(R, f) with both as the kernels are compiled for: R is a constant, and any_number where R is 0 or
-// larger than 4 or the numbers are not float; f is a constant where it is tanh, the default, and otherwise
-// chosen by a switch that is the same for all threads.
-template <class T, class Fn>
-auto with_lane_kernel(const Sizes<T>& s, const Fn& fn) {
-  const auto with_f = [&](auto couplings) {
-    if (s.coupling_activation == Activation::tanh) {
-      return fn(couplings, CompiledActivation<Activation::tanh>{});
+  IREVRNN_INLINE void operator()(const Thread& thread) const {
+    const int64_t lane = thread.number();
+    if (lane >= s.lanes()) return;
+    const int64_t row = s.lanes();
+    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden)};
+    const Decay<int64_t> decay = lane_decay(w.w.u());
+    const int64_t start = s.starts[lane], count = s.counts[lane];
+    const bool sound = start >= 0 && count >= 0 && start <= s.words_size && count <= s.words_size - start;
+    WordReader words(s.words + (sound ? start : 0), sound ? count : -1);
+    int64_t h = s.states.h[lane], c = s.states.c[lane], state = s.states.s[lane];
+    Ahead<T> drives(s.z + (end - 1) * row + lane, -row, end - begin);
+    for (int64_t t = end - 1; t >= begin; --t) {
+      s.out[t * row + lane] = values_of<T>(h);
+      const T z = drives.take();
+      int64_t p = minus(recall_output(s.activation, h, state, decay, words), fixed_of(z));
+      uncouple_fixed<T>(f, p, c, R == any ? s.couplings : R, w, lane_values(s, t, lane));
+      h = recall(p, state, decay, words);
     }
-    return fn(couplings, ChosenActivation{s.coupling_activation});
-  };
-  if constexpr (std::is_same_v<T, float>) {
-    switch (s.couplings) {
-      case 1: return with_f(constant<1>{});
-      case 2: return with_f(constant<2>{});
-      case 3: return with_f(constant<3>{});
-      case 4: return with_f(constant<4>{});
-    }
+    s.counts[lane] = words.left();
+    s.states.h[lane] = h;
+    s.states.c[lane] = c;
+    s.states.s[lane] = state;
   }
-  return with_f(constant<any_number>{});
-}
+};
+
+struct GatherWork {
+  LaneWords s;
+
+  IREVRNN_INLINE void operator()(const Thread& thread) const {
+    const int64_t lane = thread.number();
+    if (lane >= s.lanes) return;
+    uint16_t* to = s.words + s.starts[lane];
+    for (int64_t i = 0; i < s.counts[lane]; ++i) to[i] = s.columns[i * s.lanes + lane];
+  }
+};
 
 }  // namespace irevrnn

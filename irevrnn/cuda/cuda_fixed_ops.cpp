@@ -10,12 +10,9 @@
 namespace irevrnn {
 namespace {
 
-struct LanesOnDevice {
-  cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-
-  template <class Problem>
-  void operator()(const Problem& s) const { C10_CUDA_CHECK(launch_lanes(s, stream)); }
-  void operator()(const LaneWords& s) const { C10_CUDA_CHECK(launch_gather(s, stream)); }
+// Runs the kernels on the current stream.
+const auto run = [](const auto& s) {
+  C10_CUDA_CHECK(launch(s, c10::cuda::getCurrentCUDAStream()));
 };
 
 FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0,
@@ -23,7 +20,7 @@ FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, c
                         c10::string_view coupling_activation, bool record, bool hold, bool) {
   const c10::cuda::OptionalCUDAGuard guard(z.device());
   const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, hold);
-  return scan_lanes(x, record, LanesOnDevice{});
+  return scan_lanes(x, record, run);
 }
 
 FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& s_n,
@@ -32,7 +29,7 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
                                  c10::string_view activation, c10::string_view coupling_activation, bool) {
   const c10::cuda::OptionalCUDAGuard guard(z.device());
   const FixedTensors x(z, h_n, c_n, s_n, u, a, b, activation, coupling_activation, true);
-  return unscan_lanes(x, FixedWords(z, words, starts, counts), LanesOnDevice{});
+  return unscan_lanes(x, FixedWords(z, words, starts, counts), run);
 }
 
 }  // namespace

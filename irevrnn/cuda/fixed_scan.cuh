@@ -8,9 +8,9 @@
 namespace irevrnn {
 
 template <class T>
-cudaError_t launch_lanes(const LaneForward<T>& s, cudaStream_t stream);
+cudaError_t launch(const LaneForward<T>& s, cudaStream_t stream);
 template <class T>
-cudaError_t launch_lanes(const FixedInverse<T>& s, cudaStream_t stream);
-cudaError_t launch_gather(const LaneWords& s, cudaStream_t stream);
+cudaError_t launch(const FixedInverse<T>& s, cudaStream_t stream);
+cudaError_t launch(const LaneWords& s, cudaStream_t stream);
 
 }  // namespace irevrnn
