@@ -67,10 +67,12 @@ asan: $(STAMP) compiler ## Test the C++ kernels under AddressSanitizer and UBSan
 
 cuda: $(STAMP) compiler ## Compile every CUDA kernel for every architecture and check what it takes (needs nvcc, no GPU)
 	IREVRNN_CUDA_TESTS=all $(PY) -m pytest -q tests/test_cuda_compile.py $(ARGS)
+	@mkdir -p build
+	$(PY) -m irevrnn.cuda.resources --output build/cuda_kernels.json
 
 # Every tensor is allocated by itself: where PyTorch hands out parts of a large block, a kernel that
 # writes past the end of one is not seen. The kernels are built before, outside the sanitizer.
-GPU_TESTS = $(shell grep -l 'needs_gpu' tests/test_*.py)
+GPU_TESTS = $(shell grep -l 'torch.cuda.is_available()' tests/test_*.py)
 
 sanitize: $(STAMP) compiler ## Test the CUDA kernels under compute-sanitizer (needs a GPU; ARGS as above)
 	@command -v compute-sanitizer >/dev/null || $(call fail,compute-sanitizer is not on PATH: it comes with the CUDA \

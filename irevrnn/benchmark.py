@@ -6,7 +6,8 @@ keeps freed memory. PyTorch as it comes gives large blocks back to the system an
 one page by page: half the time of ``nn.LSTM``, in some processes and not in others.
 
 Then come whole stacks, a training step under each strategy (:mod:`irevrnn.stacks`), and very long
-sequences, each in a process of its own.
+sequences, each in a process of its own. Where there is a GPU, :mod:`irevrnn.gpu_benchmark` goes on
+there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 
+from irevrnn import gpu_benchmark
 from irevrnn.backend import choose_backend
 from irevrnn.csrc.compiler import BuildError, find_compiler
 from irevrnn.files import write_text
@@ -90,6 +92,7 @@ def run(
             for steps in lengths
             for name in FOR_LENGTHS
         ]
+    report["gpu"] = gpu_benchmark.run(repetitions)
     return report
 
 
@@ -177,7 +180,27 @@ def tables(report: dict[str, Any]) -> str:
     parts += [_stack_table(entry) for entry in report["stacks"]]
     if report["lengths"]:
         parts.append(_lengths_table(report["lengths"]))
+    if report["gpu"] is None:
+        parts.append("No GPU: nothing is measured there.")
+    else:
+        parts += _gpu_tables(report["environment"]["gpu"], report["gpu"])
     return "\n\n".join(parts)
+
+
+def _gpu_tables(card: str, report: dict[str, Any]) -> list[str]:
+    bandwidth = report["copy_bytes_per_second"]
+    parts = [
+        f"On {card}, float32, CUDA events. Of bandwidth: the bytes that the kernels have to move, "
+        f"over what\ncopying a tensor of {report['copied_bytes'] / 1e9:.2f} GB reaches, "
+        f"{bandwidth / 1e9:.0f} GB/s read and written."
+    ]
+    for entry in report["shapes"]:
+        shape = ", ".join(
+            f"{symbol} = {entry[field]}"
+            for symbol, field in zip("TBHR", Shape._fields, strict=True)
+        )
+        parts.append(f"{shape}\n{_aligned(gpu_benchmark.rows(entry))}")
+    return parts
 
 
 def _stack_table(entry: dict[str, Any]) -> str:

@@ -31,6 +31,8 @@ SLOW_SECONDS = 5.0
 SLOW_REPETITIONS = 5
 
 Result = TypeVar("Result")
+#: Runs a method to its end and returns the seconds it took.
+Clock = Callable[[Callable[[], object]], float]
 
 
 def environment() -> dict[str, Any]:
@@ -207,8 +209,18 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, median, high
 
 
+def wall_clock(method: Callable[[], object]) -> float:
+    """Seconds that a method takes which returns when it is done."""
+    start = time.perf_counter()
+    method()
+    return time.perf_counter() - start
+
+
 def interleaved_times(
-    methods: Mapping[str, Callable[[], object]], repetitions: int = 9, warmup: int = 2
+    methods: Mapping[str, Callable[[], object]],
+    repetitions: int = 9,
+    warmup: int = 2,
+    clock: Clock = wall_clock,
 ) -> dict[str, Timing]:
     """Time methods against each other: every round runs each of them once, in random order.
 
@@ -218,21 +230,22 @@ def interleaved_times(
     ``timeit``: a method must not pay for objects that another has left behind.
 
     Args:
-        methods: what to time, by name; each works on the CPU and returns when it is done.
+        methods: what to time, by name.
         repetitions: rounds.
         warmup: untimed runs of each method before the first round, at least 1.
+        clock: runs a method to its end and returns the seconds it took.
 
     Returns:
         A timing for each name.
     """
-    rounds = {name: _rounds(method, repetitions, warmup) for name, method in methods.items()}
+    rounds = {name: _rounds(method, repetitions, warmup, clock) for name, method in methods.items()}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     order = random.Random(0)
     for index in range(repetitions):
         names = [name for name in methods if index < rounds[name]]
         with _no_garbage_collection():
             for name in order.sample(names, len(names)):
-                seconds[name].append(_time(methods[name]))
+                seconds[name].append(clock(methods[name]))
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
@@ -248,12 +261,11 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _rounds(method: Callable[[], object], repetitions: int, warmup: int) -> int:
-    last = [_time(method) for _ in range(warmup)][-1]
+def _rounds(
+    method: Callable[[], object],
+    repetitions: int,
+    warmup: int,
+    clock: Clock,
+) -> int:
+    last = [clock(method) for _ in range(warmup)][-1]
     return repetitions if last < SLOW_SECONDS else min(repetitions, SLOW_REPETITIONS)
-
-
-def _time(method: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    method()
-    return time.perf_counter() - start

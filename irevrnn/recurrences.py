@@ -44,8 +44,8 @@ class Problem(NamedTuple):
     b: Tensor
 
 
-def make_problem(shape: Shape, seed: int = 0) -> Problem:
-    """Draw float32 inputs on the CPU."""
+def make_problem(shape: Shape, seed: int = 0, device: str = "cpu") -> Problem:
+    """Draw float32 inputs on the CPU, the same for every device."""
     generator = torch.Generator().manual_seed(seed)
     draw = partial(torch.randn, generator=generator)
     steps, batch, hidden, couplings = shape
@@ -57,7 +57,7 @@ def make_problem(shape: Shape, seed: int = 0) -> Problem:
         0.1 * draw(couplings, hidden),
         0.1 * draw(couplings, hidden),
     )
-    return Problem(*(x.requires_grad_() for x in tensors))
+    return Problem(*(x.to(device).requires_grad_() for x in tensors))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _layer(memory: str, activation: str, problem: Problem) -> Recurrence:
     return _module(
         IRevRNN(
             hidden, hidden, num_couplings=couplings, activation=activation,
-            batch_first=False, memory=memory,
+            batch_first=False, memory=memory, device=problem.z.device,
         )
     )  # fmt: skip
 
@@ -117,12 +117,12 @@ def _module(module: nn.Module) -> Recurrence:
 
 def _lstm(problem: Problem) -> Recurrence:
     hidden = len(problem.u)
-    return _module(nn.LSTM(hidden, hidden))
+    return _module(nn.LSTM(hidden, hidden, device=problem.z.device))
 
 
 def _gru(problem: Problem) -> Recurrence:
     hidden = len(problem.u)
-    return _module(nn.GRU(hidden, hidden))
+    return _module(nn.GRU(hidden, hidden, device=problem.z.device))
 
 
 def _autograd(problem: Problem) -> Recurrence:

@@ -90,7 +90,7 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
     report = json.loads(output.read_text())
     assert report.keys() == {
         "environment", "backend", "threads", "repetitions", "shapes", "shapes_keeping_memory",
-        "stacks", "lengths",
+        "stacks", "lengths", "gpu",
     }  # fmt: skip
     assert (report["threads"], report["repetitions"]) == (1, 3)
     assert report["environment"]["threads"] == 1

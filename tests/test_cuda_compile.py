@@ -172,18 +172,22 @@ def test_reads_what_a_kernel_is_for(name, work, couplings, in_float32):
 
 
 def test_the_summary_names_the_most_that_any_takes():
-    one, other = (f"kernel<ForwardWork<(Activation){f}, 1, true, float, float> >" for f in (0, 1))
     kernels = [
-        kernel(one, registers=40),
-        kernel(other, registers=50, arch=90, spilled=8),
-        kernel(one.replace("1, true", "2, true"), registers=60),
-        kernel(one.replace("1, true", "-1, true"), registers=70),  # not for an R
-        kernel("kernel<ForwardWork<1, ChosenActivation, float> >", file="fixed_scan.cu"),
+        kernel(f"kernel<{work}Work<(Activation)1, {r}, {str(keeps).lower()}, float, float> >")
+        for work in ("Forward", "Backward") for keeps in (False, True) for r in (-1, 1, 2)
+    ]  # fmt: skip
+    kernels += [kernel(f"kernel<Fixed{work}Work<1, F, float> >") for work in ("Forward", "Inverse")]
+    kernels += [
+        kernel(kernels[1].name, registers=50, arch=90),
+        kernel(kernels[1].name.replace(")1", ")2"), registers=40, spilled=8),
+        kernel(kernels[0].name, registers=70),  # for any R
     ]
-    fixed, held = resources.summary(kernels)
-    assert fixed["arithmetic"] == "fixed" and fixed["keeps_all"] is None
-    assert held["registers"] == {"1": 50, "2": 60} and held["spilled"] == 8
-    assert (held["work"], held["keeps_all"], held["kernels"]) == ("Forward", True, 3)
+    rows = {row["pass"]: row for row in resources.summary(kernels)}
+    assert rows.keys() == resources.PASSES.keys()
+    row = rows["forward recompute"]
+    assert row["registers"] == {"1": 50, "2": 32} and row["spilled"] == 8 and row["kernels"] == 3
+    assert row["bytes"] == {"1": 8.25, "2": 8.25}
+    assert rows["backward store"]["bytes"] == {"1": 20, "2": 28}
 
 
 def test_a_report_is_json_with_one_kernel_a_line():

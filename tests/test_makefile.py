@@ -64,6 +64,8 @@ def test_help_is_the_default_and_names_every_target(make):
         "reproduce",
         "test",
         "asan",
+        "cuda",
+        "sanitize",
         "lint",
         "lab",
         "bench",
@@ -136,6 +138,20 @@ def test_a_missing_compiler_is_a_warning(make, tmp_path):
     done, said, _ = make("test", PATH=str(tools))
     assert done.returncode == 0, done.stderr
     assert "apt install g++" in said
+
+
+def test_what_the_sanitizer_of_kernels_lacks_is_said(make, tmp_path):
+    done, said, _ = make("sanitize", PATH="/usr/bin:/bin")
+    assert done.returncode != 0 and "compute-sanitizer is not on PATH" in said
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "compute-sanitizer").symlink_to(shutil.which("true"))
+    path = f"{tools}:/usr/bin:/bin"
+    done, said, _ = make("sanitize", fail_on="is_available", PATH=path)
+    assert done.returncode != 0 and said == "irevrnn: PyTorch finds no GPU"
+    done, said, calls = make("sanitize", PATH=path)
+    assert done.returncode == 0 and "-m irevrnn.csrc.build --cuda" in calls
+    assert "== memcheck" in done.stdout and "== racecheck" in done.stdout
 
 
 def test_reproduce_runs_the_notebooks_in_order_then_the_paper(make):

@@ -29,7 +29,7 @@ from irevrnn.cuda.nvcc import Toolkit, check_pytorch, find_host_compiler, find_t
 FOLDERS = (Path(__file__).parent, SOURCES)
 LIBRARY = "irevrnn_cuda.so"
 
-_SECONDS_PER_SOURCE_AND_ARCH = 20
+_SECONDS_PER_SOURCE_AND_ARCH = 30
 
 
 def load() -> str:

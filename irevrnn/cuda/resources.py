@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,21 @@ from irevrnn.cuda.build import FOLDERS
 from irevrnn.cuda.nvcc import Toolkit, find_host_compiler, find_toolkit, options
 from irevrnn.files import write_text
 from irevrnn.provenance import provenance
+from irevrnn.traffic import element_bytes
 
 #: Turing, Ampere, Hopper, Blackwell: what the kernels are compiled for where the toolkit knows it.
 ARCHS = (75, 80, 90, 100)
+
+#: Direction and strategy of each pass over a sequence (``irevrnn/traffic.py``), and its kernels:
+#: what a thread does, and whether it keeps every value of f.
+PASSES = {
+    "forward recompute": ("Forward", False),
+    "forward store": ("Forward", True),
+    "backward recompute": ("Backward", False),
+    "backward store": ("Backward", True),
+    "forward reversible": ("FixedForward", None),
+    "inverse reversible": ("FixedInverse", None),
+}
 
 # Warnings are errors, the assembler's too, which then reports what each kernel takes.
 _STRICT = ("-Werror", "all-warnings", "-Xptxas", "-v,-Werror")
@@ -70,6 +82,12 @@ class Kernel:
         """R that the kernel is compiled for; negative for any, None where it has none."""
         found = re.search(r"[<,] ?(?:\(int\))?(-?\d+)[,>]", self.name)
         return int(found[1]) if found else None
+
+    @property
+    def keeps_all(self) -> bool | None:
+        """Whether it writes or reads every value of f; None where there is no choice."""
+        found = re.search(r", (true|false),", self.name)
+        return found[1] == "true" if found else None
 
     @property
     def unrolled(self) -> bool:
@@ -205,30 +223,28 @@ def report(folders: tuple[Path, Path] = FOLDERS) -> dict[str, Any]:
 
 
 def summary(kernels: Iterable[Kernel]) -> list[dict[str, Any]]:
-    """The float32 kernels by what they do and R: the most that any f and architecture takes."""
+    """The float32 kernels by what they do: the most that any f and architecture takes.
 
-    def kind(kernel: Kernel) -> tuple[str, str, str]:
-        held = re.search(r", (true|false),", kernel.name)
-        fixed = kernel.file.startswith("fixed")
-        return ("fixed" if fixed else "float", kernel.work, held[1] if held else "")
-
+    Returns:
+        For each of :data:`PASSES`: its name, ``registers`` by R, ``spilled`` and ``stack`` bytes,
+        and the ``bytes`` that it moves for each unit and step, by R.
+    """
     chosen = [kernel for kernel in kernels if kernel.in_float32 and kernel.unrolled]
     rows = []
-    for (arithmetic, work, keeps_all), group in groupby(sorted(chosen, key=kind), kind):
-        members = list(group)
-        registers: dict[str, int] = {}
-        for kernel in members:
-            key = str(kernel.couplings)
-            registers[key] = max(kernel.registers, registers.get(key, 0))
+    for name, (work, keeps_all) in PASSES.items():
+        direction, memory = name.split()
+        members = [k for k in chosen if k.work == work and k.keeps_all is keeps_all]
+        couplings = sorted({kernel.couplings or 0 for kernel in members})
         rows.append(
             {
-                "arithmetic": arithmetic,
-                "work": work,
-                "keeps_all": {"true": True, "false": False}.get(keeps_all),
+                "pass": name,
                 "kernels": len({kernel.name for kernel in members}),
-                "registers": registers,
+                "registers": {
+                    str(r): max(k.registers for k in members if k.couplings == r) for r in couplings
+                },
                 "spilled": max(kernel.spilled for kernel in members),
                 "stack": max(kernel.stack for kernel in members),
+                "bytes": {str(r): element_bytes(direction, memory, r) for r in couplings},
             }
         )
     return rows
