@@ -134,6 +134,17 @@ def test_names_are_short():
     assert resources.demangled(["no_cpp"]) == ["no_cpp"]
 
 
+def test_a_report_depends_on_the_headers_that_a_file_includes(folders):
+    own, shared = folders
+    texts = {"one.cu": '#include "a.cuh"\n#include <cuda.h>', "a.cuh": '  # include "b.h"\n'}
+    for name, text in texts.items():
+        (own / name).write_text(text)
+    for name in ("b.h", "c.h"):
+        (shared / name).write_text('#include "a.cuh"\n')  # a circle, which guards would break
+    expected = [own / "one.cu", own / "a.cuh", shared / "b.h"]
+    assert resources.with_headers(own / "one.cu", folders) == expected
+
+
 ENTRY = """ptxas info    : Compiling entry function '_Z3onePf' for 'sm_90'
 ptxas info    : Function properties for _Z3onePf
     16 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads

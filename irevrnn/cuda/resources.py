@@ -125,10 +125,9 @@ def kernels_of(jobs: Iterable[tuple[int, Path]], folders: tuple[Path, Path]) -> 
 def _report(
     toolkit: Toolkit, host: Compiler, arch: int, file: Path, folders: tuple[Path, Path]
 ) -> str:
-    headers = [x for folder in folders for suffix in ("*.h", "*.cuh") for x in folder.glob(suffix)]
     machine_code = ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
     flags = [*options(host), *_STRICT, *machine_code]
-    key = digest((toolkit.identity, host.identity, *flags), [file, *headers])
+    key = digest((toolkit.identity, host.identity, *flags), with_headers(file, folders))
     kept = cached_path(f"report-{key}", f"{file.name}.txt")
     if not kept.exists():
         with tempfile.TemporaryDirectory(prefix="build-", dir=kept.parent) as work:
@@ -143,6 +142,17 @@ def _report(
             whole.write_text(said)
             os.replace(whole, kept)
     return kept.read_text()
+
+
+def with_headers(file: Path, folders: tuple[Path, Path]) -> list[Path]:
+    """A source with all of ours that it includes, directly or not."""
+    found = [file]
+    for source in found:  # which grows meanwhile
+        for name in re.findall(r'^\s*#\s*include "(.+)"', source.read_text(), re.MULTILINE):
+            header = next((folder / name for folder in folders if (folder / name).is_file()), None)
+            if header and header not in found:
+                found.append(header)
+    return found
 
 
 _ENTRY = re.compile(
