@@ -16,7 +16,7 @@ import torch
 
 from irevrnn.measure import Clock, Timing, held_bytes, interleaved_times
 from irevrnn.recurrences import METHODS, Problem, Recurrence, Shape, make_problem
-from irevrnn.traffic import scan_bytes
+from irevrnn.traffic import backward_bytes, forward_bytes
 
 SHAPES = (Shape(784, 128, 512, 1), Shape(784, 128, 512, 3), Shape(784, 32, 128, 3))
 PEERS = ("scan", "scan_store", "layer", "lstm", "gru")
@@ -117,7 +117,9 @@ def _entry(name: str, part: str, shape: Shape, timing: Timing, bandwidth: float)
     entry = {"median_ms": 1e3 * median, "low_ms": 1e3 * low, "high_ms": 1e3 * high}
     if name not in SCANS:
         return entry
-    moved = scan_bytes(shape, SCANS[name], part)
+    moved = forward_bytes(*shape, torch.float32, SCANS[name])
+    if part == "both":
+        moved += backward_bytes(*shape, torch.float32, SCANS[name])
     return {**entry, "moved_bytes": moved, "share_of_bandwidth": moved / bandwidth / median}
 
 

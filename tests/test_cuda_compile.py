@@ -170,7 +170,8 @@ def kernel(name, arch=80, registers=32, spilled=0, file="scan.cu"):
     "name, work, couplings, in_float32",
     [
         ("kernel<ForwardWork<(Activation)1, 3, false, float, float> >", "Forward", 3, True),
-        ("kernel<ForwardWork<(Activation)1, 3, false, float, __half> >", "Forward", 3, False),
+        ("kernel<ForwardWork<(Activation)1, 3, false, float, float16> >", "Forward", 3, False),
+        ("kernel<ForwardWork<(Activation)1, 3, false, float, bfloat16> >", "Forward", 3, False),
         ("kernel<InverseWork<-1, ChosenActivation, double> >", "Inverse", -1, False),
         ("kernel<SumWork<float> >", "Sum", None, True),
         ("plain", "plain", None, False),

@@ -8,7 +8,7 @@ import torch
 from irevrnn import benchmark, gpu_benchmark
 from irevrnn.memory import SEGMENT
 from irevrnn.recurrences import METHODS, Shape
-from irevrnn.traffic import scan_bytes
+from irevrnn.traffic import backward_bytes, forward_bytes
 
 SHAPE = Shape(40, 2, 8, 3)
 
@@ -30,10 +30,11 @@ def test_shares_are_bytes_over_time_and_bandwidth(report):
     assert [entry[field] for field in Shape._fields] == list(SHAPE)
     assert list(entry["methods"]) == ["scan", "scan_store", "layer", "lstm", "gru"]
     for name, memory in (("scan", "recompute"), ("scan_store", "store")):
-        for part in ("forward", "both"):
+        forward = forward_bytes(*SHAPE, torch.float32, memory)
+        backward = backward_bytes(*SHAPE, torch.float32, memory)
+        for part, moved in (("forward", forward), ("both", forward + backward)):
             found = entry["methods"][name][part]
-            assert found["median_ms"] == 500
-            assert found["moved_bytes"] == scan_bytes(SHAPE, memory, part)
+            assert found["median_ms"] == 500 and found["moved_bytes"] == moved
             assert found["share_of_bandwidth"] == pytest.approx(found["moved_bytes"] / 8000)
     assert "moved_bytes" not in entry["methods"]["lstm"]["both"]
     held = entry["methods"]["scan"]["held_bytes"]

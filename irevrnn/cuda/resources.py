@@ -21,6 +21,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from irevrnn.csrc import ninja
 from irevrnn.csrc.build import digest
 from irevrnn.csrc.cache import cached_path, say
@@ -30,21 +32,24 @@ from irevrnn.cuda.build import FOLDERS
 from irevrnn.cuda.nvcc import Toolkit, find_host_compiler, find_toolkit, options
 from irevrnn.files import write_text
 from irevrnn.provenance import provenance
-from irevrnn.traffic import element_bytes
+from irevrnn.traffic import backward_bytes, forward_bytes
 
 #: Turing, Ampere, Hopper, Blackwell: what the kernels are compiled for where the toolkit knows it.
 ARCHS = (75, 80, 90, 100)
 
-#: Direction and strategy of each pass over a sequence (``irevrnn/traffic.py``), and its kernels:
-#: what a thread does, and whether it keeps every value of f.
+#: The passes over a sequence. For each, what a thread of its kernels does, whether it keeps every
+#: value of f, and the bytes that it moves, as a function and the strategy that this takes. The bit
+#: buffer is left out: its size depends on the data. The inverse reads z, and writes h and values.
 PASSES = {
-    "forward recompute": ("Forward", False),
-    "forward store": ("Forward", True),
-    "backward recompute": ("Backward", False),
-    "backward store": ("Backward", True),
-    "forward reversible": ("FixedForward", None),
-    "inverse reversible": ("FixedInverse", None),
+    "forward recompute": ("Forward", False, forward_bytes, "recompute"),
+    "forward store": ("Forward", True, forward_bytes, "store"),
+    "backward recompute": ("Backward", False, backward_bytes, "recompute"),
+    "backward store": ("Backward", True, backward_bytes, "store"),
+    "forward reversible": ("FixedForward", None, forward_bytes, None),
+    "inverse reversible": ("FixedInverse", None, forward_bytes, "store"),
 }
+#: Steps of a sequence so long that its ends no longer count.
+_LONG = 1 << 24
 
 # Warnings are errors, the assembler's too, which then reports what each kernel takes.
 _STRICT = ("-Werror", "all-warnings", "-Xptxas", "-v,-Werror")
@@ -97,7 +102,7 @@ class Kernel:
     @property
     def in_float32(self) -> bool:
         """Whether it computes and stores float32 alone."""
-        return set(re.findall(r"\b(float|double|\w*half|\w*bfloat16)\b", self.name)) == {"float"}
+        return set(re.findall(r"\b(b?float\w*|double)\b", self.name)) == {"float"}
 
 
 def kernels_of(jobs: Iterable[tuple[int, Path]], folders: tuple[Path, Path]) -> list[Kernel]:
@@ -241,8 +246,7 @@ def summary(kernels: Iterable[Kernel]) -> list[dict[str, Any]]:
     """
     chosen = [kernel for kernel in kernels if kernel.in_float32 and kernel.unrolled]
     rows = []
-    for name, (work, keeps_all) in PASSES.items():
-        direction, memory = name.split()
+    for name, (work, keeps_all, count_bytes, memory) in PASSES.items():
         members = [k for k in chosen if k.work == work and k.keeps_all is keeps_all]
         couplings = sorted({kernel.couplings or 0 for kernel in members})
         rows.append(
@@ -254,7 +258,10 @@ def summary(kernels: Iterable[Kernel]) -> list[dict[str, Any]]:
                 },
                 "spilled": max(kernel.spilled for kernel in members),
                 "stack": max(kernel.stack for kernel in members),
-                "bytes": {str(r): element_bytes(direction, memory, r) for r in couplings},
+                "bytes": {
+                    str(r): round(count_bytes(_LONG, 1, 1, r, torch.float32, memory) / _LONG, 2)
+                    for r in couplings
+                },
             }
         )
     return rows
