@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -40,7 +40,7 @@ ARCHS = (75, 80, 90, 100)
 #: The passes over a sequence. For each, what a thread of its kernels does, whether it keeps every
 #: value of f, and the bytes that it moves, as a function and the strategy that this takes. The bit
 #: buffer is left out: its size depends on the data. The inverse reads z, and writes h and values.
-PASSES = {
+PASSES: dict[str, tuple[str, bool | None, Callable[..., int], str | None]] = {
     "forward recompute": ("Forward", False, forward_bytes, "recompute"),
     "forward store": ("Forward", True, forward_bytes, "store"),
     "backward recompute": ("Backward", False, backward_bytes, "recompute"),
