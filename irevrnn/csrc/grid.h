@@ -41,8 +41,9 @@ struct Grid {
 
 #if defined(__CUDACC__)
 
+// One block on a multiprocessor at least: left to itself, the compiler spills registers to fit in more.
 template <class Work>
-__global__ void __launch_bounds__(most_threads) kernel(const Work work) {
+__global__ void __launch_bounds__(most_threads, 1) kernel(const Work work) {
   extern __shared__ __align__(16) unsigned char shared[];
   work(Thread{static_cast<int64_t>(blockIdx.x), static_cast<int>(threadIdx.x),
               static_cast<int>(blockDim.x), shared});
