@@ -74,7 +74,8 @@ def scan(
         raise ValueError(
             f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
         )
-    sequence, rest = z, (h_0, c_0, u, a, b)
+    sequence = z
+    rest: tuple[Tensor, ...] = (h_0, c_0, u, a, b)
     if z.dtype in HALF:
         rest = tuple(x.float() for x in rest)
         sequence = z if _has_kernel(z) else z.float()

@@ -81,8 +81,8 @@ def held_shape(
 ) -> tuple[int, ...]:
     """Shape of what the forward kernel holds beside its output.
 
-    It is of the dtype of the states. Where that of z has half their precision, the output is rounded,
-    and h is held wherever c or the values of a step are.
+    It is of the dtype of the states. Where that of z has half their precision, the output is
+    rounded, and h is held wherever c or the values of a step are.
 
     Args:
         z: (T, B, H), or (N, H) packed.
@@ -131,8 +131,8 @@ def _scan_backward_fake(
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     z, h_0, c_0, u, a, b, batch_sizes, *ctx.options = inputs
     out, _, _, held = output
-    # z is not kept: its gradient is that of the pre-activation, whose slope follows from out. But for
-    # an out that is rounded: then z is as small, and states follow from it to the last bit.
+    # z is not kept: its gradient is that of the pre-activation, whose slope follows from out. But
+    # where out is rounded, z is as small, and states follow from it to the last bit.
     ctx.save_for_backward(z if _is_half(z) else out, held, h_0, c_0, u, a, b, batch_sizes)
     ctx.set_materialize_grads(False)  # an unused output costs no zero tensor of its size
 
@@ -181,7 +181,7 @@ def _backward_from_z(
     """The reference's gradient where z has half the precision of the states."""
 
     def run(z: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        options = *rest, activation, coupling_activation
+        options: Any = (*rest, activation, coupling_activation)
         if batch_sizes is None:
             out, h_n, c_n = reference.scan(z.float(), *options)
         else:

@@ -190,7 +190,10 @@ template <class Fn>
 void for_sequence(const Tensor& like, const Fn& fn) {
   if (like.scalar_type() == at::kBFloat16) return fn(bfloat16{});
   if (like.scalar_type() == at::kHalf) return fn(float16{});
-  for_dtype(like, fn);
+  if (like.scalar_type() == at::kDouble) return fn(double{});
+  TORCH_CHECK_VALUE(like.scalar_type() == at::kFloat,
+                    "z must be float32, float64, bfloat16 or float16; got ", like.scalar_type());
+  fn(float{});
 }
 
 }  // namespace irevrnn

@@ -8,7 +8,10 @@ namespace irevrnn {
 // As many lanes as read whole cache lines and find their scratch in the processor's cache.
 constexpr int lanes_of_block = 16;
 
-inline Grid choose_block(int64_t lanes, int64_t bytes) { return Grid::of(lanes, lanes_of_block, bytes); }
+// Scratch goes where it would go on a device.
+inline Grid choose_block(int64_t lanes, int64_t bytes) {
+  return Grid::of(lanes, lanes_of_block, bytes * fewest_threads <= most_shared ? bytes : 0);
+}
 
 // A block goes through some steps with all its threads before the next, so that rows are read in the order
 // of memory. Processors get blocks in the order first, last, second, last but one, ...: packed sequences
