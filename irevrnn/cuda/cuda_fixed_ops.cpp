@@ -5,14 +5,14 @@
 #include <torch/library.h>
 
 #include "fixed_lane_ops.h"
-#include "fixed_scan.cuh"
+#include "fixed_launch.h"
 
 namespace irevrnn {
 namespace {
 
-// Runs the kernels on the current stream.
+// On the current stream.
 const auto run = [](const auto& s) {
-  C10_CUDA_CHECK(launch(s, c10::cuda::getCurrentCUDAStream()));
+  C10_CUDA_CHECK(fixed_scan_on_device(s, c10::cuda::getCurrentCUDAStream()));
 };
 
 FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0,

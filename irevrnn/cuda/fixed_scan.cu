@@ -1,37 +1,28 @@
-// The launches of the fixed-point kernels.
-#include "fixed_scan.cuh"
+// The launches of fixed_launch.h.
+#include "fixed_launch.h"
 
 #include "fixed_grid.h"
+#include "scan_kernels.cuh"
 
 namespace irevrnn {
-namespace {
-
-// All steps in one launch.
-struct Launch {
-  cudaStream_t stream;
-  template <class Work>
-  cudaError_t operator()(const Work& work, const Grid& grid) const { return run_grid(work, grid, stream); }
-};
-
-}  // namespace
 
 template <class T>
-cudaError_t launch(const LaneForward<T>& s, cudaStream_t stream) {
-  return fixed_scan_on_grid(s, Grid::of(s.lanes()), Launch{stream});
+cudaError_t fixed_scan_on_device(const LaneForward<T>& s, cudaStream_t stream) {
+  return fixed_scan_on_grid(s, Grid::of(s.lanes()), LaunchOn{stream});
 }
 
 template <class T>
-cudaError_t launch(const FixedInverse<T>& s, cudaStream_t stream) {
-  return fixed_scan_on_grid(s, Grid::of(s.lanes()), Launch{stream});
+cudaError_t fixed_scan_on_device(const FixedInverse<T>& s, cudaStream_t stream) {
+  return fixed_scan_on_grid(s, Grid::of(s.lanes()), LaunchOn{stream});
 }
 
-cudaError_t launch(const LaneWords& s, cudaStream_t stream) {
+cudaError_t fixed_scan_on_device(const LaneWords& s, cudaStream_t stream) {
   return run_grid(GatherWork{s}, Grid::of(s.lanes), stream);
 }
 
-template cudaError_t launch(const LaneForward<float>&, cudaStream_t);
-template cudaError_t launch(const LaneForward<double>&, cudaStream_t);
-template cudaError_t launch(const FixedInverse<float>&, cudaStream_t);
-template cudaError_t launch(const FixedInverse<double>&, cudaStream_t);
+template cudaError_t fixed_scan_on_device(const LaneForward<float>&, cudaStream_t);
+template cudaError_t fixed_scan_on_device(const LaneForward<double>&, cudaStream_t);
+template cudaError_t fixed_scan_on_device(const FixedInverse<float>&, cudaStream_t);
+template cudaError_t fixed_scan_on_device(const FixedInverse<double>&, cudaStream_t);
 
 }  // namespace irevrnn
