@@ -1,6 +1,7 @@
 """The build of the CUDA operators without a GPU: with stand-ins for nvcc and for the GPU."""
 
 import ctypes
+import re
 import shutil
 import subprocess
 
@@ -276,6 +277,18 @@ def test_a_gpu_that_none_in_the_cache_serves_gets_its_own(machine, folders, monk
     build.build(folders, (90,))
     assert build._load(folders) == ""
     assert {build._archs_of(library) for library in build.built(folders)} == {(86,), (90,)}
+
+
+@pytest.mark.parametrize(
+    "named, message",
+    [("9.0", r"names 9.0, and a GPU here has none of these \(8.6\)"), ("sm_86", "got 'sm_86'")],
+)
+def test_named_architectures_that_do_not_serve_the_gpu_are_said(
+    machine, folders, monkeypatch, named, message
+):
+    monkeypatch.setenv("IREVRNN_CUDA_ARCHS", named)
+    assert re.search(message, build._load(folders))
+    assert compilations(machine) == []
 
 
 def test_no_gpu_builds_nothing(machine, folders, monkeypatch):

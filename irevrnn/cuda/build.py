@@ -48,8 +48,13 @@ def _load(folders: tuple[Path, Path]) -> str:
     for library in built(folders):
         if archs.runs(_archs_of(library), gpus) and _loads(library):
             return ""
-    wanted = archs.named() or None
     try:
+        wanted = archs.named() or None
+        if wanted and not archs.runs(wanted, gpus):
+            return (
+                f"IREVRNN_CUDA_ARCHS names {archs.spoken(wanted)}, and a GPU here has none of these "
+                f"({archs.spoken(gpus)}). Correct or unset it"
+            )
         library = build(folders, wanted)
         if not _loads(library):
             library.unlink(missing_ok=True)
