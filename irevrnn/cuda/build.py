@@ -52,8 +52,8 @@ def _load(folders: tuple[Path, Path]) -> str:
         wanted = archs.named() or None
         if wanted and not archs.runs(wanted, gpus):
             return (
-                f"IREVRNN_CUDA_ARCHS names {archs.spoken(wanted)}, and a GPU here has none of these "
-                f"({archs.spoken(gpus)}). Correct or unset it"
+                f"IREVRNN_CUDA_ARCHS names {archs.spoken(wanted)}, and a GPU here has none of "
+                f"these ({archs.spoken(gpus)}). Correct or unset it"
             )
         library = build(folders, wanted)
         if not _loads(library):
