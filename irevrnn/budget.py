@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
+from irevrnn.backend import choose_backend
 from irevrnn.chunked import chunk_length
 from irevrnn.fixed_point import INVERTIBLE, round_weight
 from irevrnn.memory import IN_FIXED_POINT, OF_A_LAYER, OF_THE_STACK, SEGMENT
@@ -31,7 +32,7 @@ CANDIDATES = ("recompute", "checkpoint", "reversible")
 SHORTEST_CHUNK = SEGMENT
 #: Bits that g forgets in a step where y is negative (:mod:`irevrnn.fixed_point`).
 BITS_OF_A_NEGATIVE = {"identity": 0.0, "leaky_relu": 2.0, "relu": 48.0}
-#: Lanes of a layer share this many bit stacks at most, each with a 64-bit count.
+#: Lanes of a layer share this many bit stacks at most, in the vectorised kernel.
 STACKS = 16
 #: Sequences of a layer's size that the backward pass has at once: gradients of output, z and input.
 GRADIENTS = 3
@@ -300,8 +301,14 @@ def _reversible(model: IRevRNN, task: Task, chunks: int) -> int:
     for layer in layers:
         forgotten = -round_weight(layer.recurrent_weight.detach()).abs().double().log2()
         bits += task.steps * task.batch * (forgotten + negative).sum().item()
-    states = len(layers) * (3 * 8 * units + 8 * STACKS + 8 * chunks)
+    states = len(layers) * (3 * 8 * units + 8 * _stacks(model, units) + 8 * chunks)
     return math.ceil(bits / 8) + states
+
+
+def _stacks(model: IRevRNN, units: int) -> int:
+    """How many bit stacks a layer has, each with a 64-bit count (:mod:`irevrnn.fixed_scan`)."""
+    weight = model._stack()[0].recurrent_weight
+    return STACKS if choose_backend(weight.device.type, weight.dtype) == "vector" else units
 
 
 def _store_fixed(model: IRevRNN, task: Task, chunks: int) -> int:

@@ -3,7 +3,7 @@
 Numbers are 64-bit integers in units of 2^-36. Additions are exact, so the couplings undo; what the
 decay and leaky_relu would lose goes to a bit stack instead, one per unit, as an asymmetric numeral
 system (Duda, 2013): a state s that takes a digit d in by ``s * base + d`` and gives one back by
-division. ``csrc/bit_stack.h`` does the same for all units at once, in C++.
+division. ``csrc/bit_stack.h`` does the same in C++ and CUDA.
 
 Why these constants. A decayed h carries digits that came off the stack in its low 16 bits, which is
 noise of at most 2^16 units: 2^-20, the size of a float's last bit at 8. The state stays below 2^52
@@ -52,12 +52,26 @@ def round_weight(u: Tensor) -> Tensor:
     Raises:
         ValueError: a weight is outside [-1, 1], or NaN.
     """
-    largest = u.detach().abs().max().item() if u.numel() else 0.0
+    check_weight(largest_weight(u).item())
+    return rounded_weight(u)
+
+
+def largest_weight(u: Tensor) -> Tensor:
+    """The largest absolute value among recurrent weights, or NaN; of no dimensions."""
+    return u.detach().abs().max() if u.numel() else u.new_zeros(())
+
+
+def check_weight(largest: float) -> None:
+    """Raise a ValueError where the largest recurrent weight is outside [-1, 1], or NaN."""
     if not largest <= 1:
         raise ValueError(
             "recurrent weights must lie in [-1, 1] to be undone, but the largest has absolute "
             f"value {largest:.6g}; call clip_recurrent_weights_() after each optimizer step"
         )
+
+
+def rounded_weight(u: Tensor) -> Tensor:
+    """:func:`round_weight` of weights that have been checked, which waits for no device."""
     with torch.no_grad():
         n = (u.abs() * 2.0**DECAY_BITS).round().clamp(min=1) * 2.0**-DECAY_BITS
         rounded = torch.where(u < 0, -n, n)

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from irevrnn.backend import choose_backend
 from irevrnn.fixed_point import INVERTIBLE, empty_state, to_fixed, to_value
+from irevrnn.functional import HALF
 
 #: The interval of ``scan_backward`` that says all values of f are held.
 _ALL_HELD = 0
@@ -42,7 +43,8 @@ class Buffer(NamedTuple):
 
     Attributes:
         words: int16, all stacks behind one another.
-        starts, counts: int64, one entry a stack; the kernel cuts the layer's lanes into stacks.
+        starts, counts: int64, one entry a stack. The vectorised kernel cuts the layer's lanes into
+            16 stacks or less; on a GPU, and in the scalar kernel, each lane has its own.
     """
 
     words: Tensor
@@ -101,7 +103,8 @@ def check_invertible(activation: str) -> None:
 
 def _vectorize(z: Tensor) -> bool:
     """Which of the compiled kernels runs, which are built where they have not been yet."""
-    backend = choose_backend(z.device.type, z.dtype)
+    # No kernel takes half precision in fixed point, on any device.
+    backend = "python" if z.dtype in HALF else choose_backend(z.device.type, z.dtype)
     if backend == "python":
         raise RuntimeError(
             f"memory='reversible' needs the compiled kernels, and there are none for {z.dtype} on "
@@ -114,6 +117,11 @@ def forward(
     z: Tensor, states: States, weights: Weights, *, record: bool = False, hold: bool = False
 ) -> tuple[Pass, Tensor, Tensor]:
     """Run the fixed-point recurrence.
+
+    On a GPU the host waits once, to read whether a value left the range and how many words there
+    are, so this cannot be captured in a CUDA graph. With ``record`` there is room, until then, for
+    all words that the steps may push: 2, 4 or 10 bytes for each number of z (identity, leaky_relu,
+    relu).
 
     Args:
         z: (T, B, H).
@@ -139,7 +147,11 @@ def forward(
 
 
 def inverse(z: Tensor, states: States, buffer: Buffer, weights: Weights) -> tuple[Pass, Buffer]:
-    """Run the recurrence back from ``states`` at the end; returns the pass and what is left."""
+    """Run the recurrence back from ``states`` at the end; returns the pass and what is left.
+
+    A negative count in what is left says that more was asked for than there was. Waits for no
+    device.
+    """
     vectorize = _vectorize(z)
     out, h, c, s, counts, values = torch.ops.irevrnn.fixed_unscan(
         z, *states, *buffer, *weights._arguments(), vectorize

@@ -14,10 +14,7 @@ from irevrnn import reference
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
 from irevrnn.memory import OF_A_LAYER, SEGMENT, check_strategy
-from irevrnn.ops import NOTHING_HELD, run_scan, transformed
-
-#: What is computed in float32 instead.
-HALF = (torch.bfloat16, torch.float16)
+from irevrnn.ops import HALF, NOTHING_HELD, run_scan, transformed
 
 
 def scan(
@@ -77,21 +74,35 @@ def scan(
         raise ValueError(
             f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
         )
-    options = (activation, coupling_activation)
+    sequence = z
+    rest: tuple[Tensor, ...] = (h_0, c_0, u, a, b)
     if z.dtype in HALF:
-        wide = (z.float(), h_0.float(), c_0.float(), u.float(), a.float(), b.float())
-        out, h_n, c_n = scan(*wide, *options, memory, batch_sizes)
-        return out.to(z.dtype), h_n.to(h_0.dtype), c_n.to(c_0.dtype)
+        rest = tuple(x.float() for x in rest)
+        sequence = z if _has_kernel(z) else z.float()
+    out, h_n, c_n = _run(sequence, batch_sizes, rest, (activation, coupling_activation), memory)
+    return out.to(z.dtype), h_n.to(h_0.dtype), c_n.to(c_0.dtype)
+
+
+def _has_kernel(z: Tensor) -> bool:
+    """Whether there is a kernel that reads and writes halves: those of the CPU would be slow."""
+    return z.is_cuda and choose_backend("cuda", z.dtype) == "cuda"
+
+
+def _run(
+    z: Tensor,
+    batch_sizes: Tensor | None,
+    rest: tuple[Tensor, ...],
+    options: tuple[str, str],
+    memory: str,
+) -> tuple[Tensor, Tensor, Tensor]:
     backend = choose_backend(z.device.type, z.dtype)
     if backend == "python":
         # torch.func cannot look into a checkpoint; what a transform holds is its own affair.
         plain = memory == "store" or transformed()
         run = _run_reference if plain else _recompute_reference
-        return run(z, batch_sizes, h_0, c_0, u, a, b, *options)
-    interval = _interval(memory, z, h_0, c_0, u, a, b)
-    out, h_n, c_n, _ = run_scan(
-        z, h_0, c_0, u, a, b, batch_sizes, *options, interval, backend == "vector"
-    )
+        return run(z, batch_sizes, *rest, *options)
+    interval = _interval(memory, z, *rest)
+    out, h_n, c_n, _ = run_scan(z, *rest, batch_sizes, *options, interval, backend == "vector")
     return out, h_n, c_n
 
 

@@ -19,6 +19,8 @@ from irevrnn.csrc import build
 
 #: The interval of a scan that no backward pass follows.
 NOTHING_HELD = -1
+#: What sequences may be of beside the dtype of their states, which are float32 then.
+HALF = (torch.bfloat16, torch.float16)
 
 
 @cache
@@ -79,6 +81,9 @@ def held_shape(
 ) -> tuple[int, ...]:
     """Shape of what the forward kernel holds beside its output.
 
+    It is of the dtype of the states. Where that of z has half their precision, the output is
+    rounded, and h is held wherever c or the values of a step are.
+
     Args:
         z: (T, B, H), or (N, H) packed.
         h_0: (B, H).
@@ -88,13 +93,20 @@ def held_shape(
             except the first, which is the caller's c_0; :data:`NOTHING_HELD` keeps nothing.
     """
     steps = z.shape[0] if batch_sizes is None else batch_sizes.shape[0]
+    outputs = int(_is_half(z))
     if interval == NOTHING_HELD:
         return 0, *h_0.shape
     if interval > 0:
-        return (steps + interval - 1) // interval - 1, *h_0.shape
+        return (1 + outputs) * ((steps + interval - 1) // interval - 1), *h_0.shape
+    values = 2 * couplings + outputs
     if batch_sizes is None:
-        return steps, 2 * couplings, *h_0.shape
-    return 2 * couplings * z.shape[0], z.shape[1]
+        return steps, values, *h_0.shape
+    return values * z.shape[0], z.shape[1]
+
+
+def _is_half(sequence: Tensor) -> bool:
+    """Whether it has half the precision of its states."""
+    return sequence.dtype in HALF
 
 
 def _scan_fake(
@@ -103,8 +115,8 @@ def _scan_fake(
     activation: str, coupling_activation: str, interval: int, vectorize: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     out = z.new_empty(z.shape)
-    held = z.new_empty(held_shape(z, h_0, batch_sizes, a.shape[0], interval))
-    return out, z.new_empty(h_0.shape), z.new_empty(c_0.shape), held
+    held = h_0.new_empty(held_shape(z, h_0, batch_sizes, a.shape[0], interval))
+    return out, h_0.new_empty(h_0.shape), c_0.new_empty(c_0.shape), held
 
 
 def _scan_backward_fake(
@@ -113,14 +125,15 @@ def _scan_backward_fake(
     batch_sizes: Tensor | None,
     activation: str, coupling_activation: str, interval: int, vectorize: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    return tuple(out.new_empty(x.shape) for x in (out, h_0, c_0, u, a, b))
+    return tuple(x.new_empty(x.shape) for x in (out, h_0, c_0, u, a, b))
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, h_0, c_0, u, a, b, batch_sizes, *ctx.options = inputs
+    z, h_0, c_0, u, a, b, batch_sizes, *ctx.options = inputs
     out, _, _, held = output
-    # z is not kept: its gradient is that of the pre-activation, whose slope follows from out.
-    ctx.save_for_backward(out, held, h_0, c_0, u, a, b, batch_sizes)
+    # z is not kept: its gradient is that of the pre-activation, whose slope follows from out. But
+    # where out is rounded, z is as small, and states follow from it to the last bit.
+    ctx.save_for_backward(z if _is_half(z) else out, held, h_0, c_0, u, a, b, batch_sizes)
     ctx.set_materialize_grads(False)  # an unused output costs no zero tensor of its size
 
 
@@ -148,7 +161,7 @@ def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     ]
     activation, coupling_activation = ctx.options
     backward = partial(
-        reference.scan_backward,
+        _backward_from_z if _is_half(out) else reference.scan_backward,
         activation=activation,
         coupling_activation=coupling_activation,
         batch_sizes=batch_sizes,
@@ -159,6 +172,25 @@ def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     of_upstream = [None if g is None else x for g, x in zip(upstream, of_arriving, strict=True)]
     no_options = (None,) * 5
     return *of_upstream, of_out, None, of_h_0, of_c_0, of_u, of_a, of_b, *no_options
+
+
+def _backward_from_z(
+    grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor, z: Tensor, *rest: Tensor,
+    activation: str, coupling_activation: str, batch_sizes: Tensor | None,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The reference's gradient where z has half the precision of the states."""
+
+    def run(z: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        options: Any = (*rest, activation, coupling_activation)
+        if batch_sizes is None:
+            out, h_n, c_n = reference.scan(z.float(), *options)
+        else:
+            out, h_n, c_n = reference.scan_packed(z.float(), batch_sizes, *options)
+        return out.to(z.dtype), h_n, c_n
+
+    pull_back: Any
+    _, pull_back, *_ = torch.func.vjp(run, z, *rest)
+    return tuple(pull_back((grad_out, grad_h_n, grad_c_n)))
 
 
 class _Scan(torch.autograd.Function):

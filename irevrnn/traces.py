@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from irevrnn import fixed_scan
-from irevrnn.fixed_point import RANGE, round_weight
+from irevrnn.fixed_point import RANGE, check_weight, largest_weight, rounded_weight
 from irevrnn.functional import HALF, scan
 
 Parameters = dict[str, Tensor]
@@ -125,18 +125,22 @@ class _FixedPoint(ABC):
 
     def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
         self.record = record
-        self.weights = [self._weights(p, index) for index, p in enumerate(parameters)]
+        self.weights = self._all_weights(parameters)
         self.states = [
             fixed_scan.States.of(h, c, w.u)
             for h, c, w in zip(h_0.unbind(), c_0.unbind(), self.weights, strict=True)
         ]
 
-    def _weights(self, p: Parameters, index: int) -> fixed_scan.Weights:
-        u, a, b = recurrence(p)
-        try:
-            return fixed_scan.Weights(round_weight(u), a, b, *self.options)
-        except ValueError as error:
-            raise ValueError(f"layer {index}: {error}") from None
+    def _all_weights(self, parameters: list[Parameters]) -> list[fixed_scan.Weights]:
+        """The rounded weights of every layer, which are checked all at once."""
+        layers = [recurrence(p) for p in parameters]
+        largest_of_layers = torch.stack([largest_weight(u) for u, _, _ in layers])
+        for index, largest in enumerate(largest_of_layers.tolist()):
+            try:
+                check_weight(largest)
+            except ValueError as error:
+                raise ValueError(f"layer {index}: {error}") from None
+        return [fixed_scan.Weights(rounded_weight(u), a, b, *self.options) for u, a, b in layers]
 
     def start_chunk(self, offset: int, batch_sizes: Tensor | None) -> None:
         assert batch_sizes is None  # the layer refuses packed input
@@ -166,7 +170,7 @@ class _FixedPoint(ABC):
     def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
         self.dtype = parameters[0]["recurrent_weight"].dtype
         with torch.enable_grad():  # the gradient of u passes through its rounding
-            self.weights = [self._weights(p, index) for index, p in enumerate(parameters)]
+            self.weights = self._all_weights(parameters)
 
     def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
         zeros = [torch.zeros_like(states.h, dtype=self.dtype) for states in self.states]
@@ -188,11 +192,15 @@ class _FixedPoint(ABC):
 
 
 class Reversible(_FixedPoint):
-    """Final states, forgotten bits, and a hash of every layer's states where chunks begin."""
+    """Final states, forgotten bits, and a hash of every layer's states where chunks begin.
+
+    Going back, no pass waits for a device to say whether it met the states of the way forward: all
+    is looked at together before gradients are returned.
+    """
 
     def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
         super().begin(h_0, c_0, parameters, record)
-        self.words: list[list[tuple[Tensor, Tensor]]] = [[] for _ in parameters]
+        self.words = [_Words() for _ in parameters]
         self.hashes: list[Tensor] = []
         self.odd = _odd_numbers(self.states[0])
 
@@ -206,13 +214,13 @@ class Reversible(_FixedPoint):
             z, self.states[index], self.weights[index], record=self.record
         )
         if self.record:
-            self.words[index].append((words, counts))
+            self.words[index].add(words, counts)
         return result
 
     def held(self) -> list[Tensor]:
         buffers: list[Tensor] = []
         while self.words:  # a layer's parts go before those of the next are joined
-            buffers += _join_stacks(self.words.pop(0))
+            buffers += self.words.pop(0).join()
         finals = [torch.stack(states) for states in zip(*self.states, strict=True)]
         return [torch.stack(self.hashes), *finals, *buffers]
 
@@ -221,6 +229,8 @@ class Reversible(_FixedPoint):
         self.border_hashes, h, c, s, *buffers = held
         self.states = [fixed_scan.States(*state) for state in zip(h, c, s, strict=True)]
         self.odd = _odd_numbers(self.states[0])
+        self.passes: list[tuple[int, int]] = []  # chunk and layer
+        self.met: list[Tensor] = []
         self.buffers = []
         for words, counts in zip(buffers[::2], buffers[1::2], strict=True):
             self.buffers.append(fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts))
@@ -231,22 +241,27 @@ class Reversible(_FixedPoint):
         )
         self.states[index] = result.before
         met = _hash(result.before, self.odd) == self.border_hashes[chunk, index]
-        if not met or self.buffers[index].counts.min() < 0:
-            raise ReversalError(
-                f"layer {index}, chunk {chunk}: going back did not meet the states of the way "
-                "forward. Something changed in between: an input, weight or buffer, the number "
-                "of threads, autocast, or a projection that rounds differently. No gradient is "
-                "returned; memory='checkpoint' does without exact reversal"
-            )
+        self.passes.append((chunk, index))
+        self.met.append(met & (self.buffers[index].counts >= 0).all())
         return result
 
     def check_empty(self) -> None:
-        for index, buffer in enumerate(self.buffers):
-            if buffer.counts.any():
+        left = torch.stack([buffer.counts.sum() for buffer in self.buffers])
+        *met, last_met = torch.stack([*self.met, (left == 0).all()]).tolist()
+        for (chunk, index), good in zip(self.passes, met, strict=True):
+            if not good:
                 raise ReversalError(
-                    f"layer {index}, chunk 0: {int(buffer.counts.sum())} words are left in the bit "
-                    "buffer at the beginning of time; no gradient is returned"
+                    f"layer {index}, chunk {chunk}: going back did not meet the states of the way "
+                    "forward. Something changed in between: an input, weight or buffer, the number "
+                    "of threads, autocast, or a projection that rounds differently. No gradient is "
+                    "returned; memory='checkpoint' does without exact reversal"
                 )
+        if not last_met:
+            index, count = next((i, n) for i, n in enumerate(left.tolist()) if n)
+            raise ReversalError(
+                f"layer {index}, chunk 0: {count} words are left in the bit buffer at the "
+                "beginning of time; no gradient is returned"
+            )
 
 
 class StoreFixed(_FixedPoint):
@@ -310,15 +325,44 @@ def _odd_numbers(states: fixed_scan.States) -> Tensor:
 
 
 def _hash(states: fixed_scan.States, odd: Tensor) -> Tensor:
-    """A 64-bit hash: a sum weighted by odd numbers, so that any one changed bit changes it."""
-    h, c, s = (x.flatten().dot(row) for x, row in zip(states, odd, strict=True))
+    """A 64-bit hash: a sum weighted by odd numbers, so that any one changed bit changes it.
+
+    Sums of integers wrap around alike on every device, in whichever order they are taken.
+    """
+    h, c, s = ((x.flatten() * row).sum() for x, row in zip(states, odd, strict=True))
     return h + c + s
 
 
-def _join_stacks(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Join the words that chunk after chunk pushed, stack by stack."""
-    if len(parts) == 1:
-        return parts[0]
-    split = [words.split(counts.tolist()) for words, counts in parts]
-    words = torch.cat([piece for stack in zip(*split, strict=True) for piece in stack])
-    return words, torch.stack([counts for _, counts in parts]).sum(0)
+class _Words:
+    """The words of a layer's stacks, in parts: those that one chunk pushed, or several joined."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Tensor, Tensor]] = []
+        self.bytes_of_words = self.bytes_of_counts = 0
+
+    def add(self, words: Tensor, counts: Tensor) -> None:
+        """Add a chunk's words; the counts of all parts take no more memory than their words.
+
+        But for those of two parts. They would take more than a state where there are many stacks
+        and short chunks.
+        """
+        self.parts.append((words, counts))
+        self.bytes_of_words += words.nbytes
+        self.bytes_of_counts += counts.nbytes
+        if len(self.parts) > 2 and self.bytes_of_counts > self.bytes_of_words:
+            self.parts = [self.join()]
+            self.bytes_of_counts = counts.nbytes
+
+    def join(self) -> tuple[Tensor, Tensor]:
+        """All words, stack by stack, and how many each has."""
+        if len(self.parts) == 1:
+            return self.parts[0]
+        counts = torch.stack([count for _, count in self.parts]).sum(0)
+        joined = self.parts[0][0].new_empty(sum(len(words) for words, _ in self.parts))
+        begin = counts.cumsum(0) - counts  # of each stack, then of what a part adds to it
+        for words, count in self.parts:
+            shift = begin - (count.cumsum(0) - count)
+            place = shift.repeat_interleave(count, output_size=len(words))
+            joined[place.add_(torch.arange(len(words), device=words.device))] = words
+            begin += count
+        return joined, counts

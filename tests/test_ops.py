@@ -47,8 +47,10 @@ def test_the_operator_refuses_what_does_not_fit(kernels):
         op(z, h_0, c_0, u.double(), a, b, None, *options)
     with pytest.raises(ValueError, match="activation must be one of"):
         op(z, h_0, c_0, u, a, b, None, "swish", "tanh", 16, True)
-    with pytest.raises(ValueError, match="float32 or float64"):
+    with pytest.raises(ValueError, match="u must have the dtype Float"):
         op(*(x.half() for x in (z, h_0, c_0, u, a, b)), None, *options)
+    with pytest.raises(ValueError, match="float32, float64, bfloat16 or float16"):
+        op(z.int(), h_0, c_0, u, a, b, None, *options)
     for interval in (-2, 65):
         with pytest.raises(ValueError, match="interval must be from 0 to 64"):
             op(z, h_0, c_0, u, a, b, None, "relu", "tanh", interval, True)

@@ -41,6 +41,7 @@ IREVRNN_INLINE L divide_large(L x, const Decay<L>& d, L& remainder) {
   return rough + divide(x - rough * d.n, d, remainder);
 }
 
+#if !defined(__CUDACC__)
 // The top of a stack of words, with room for all that is pushed and words or zeros for all that is popped
 // (word_stack.h): nothing here looks where it ends, nor branches on whether there is a word to move. How
 // often there is one depends on the data; each branch that was mispredicted stopped all lanes in flight.
@@ -55,7 +56,6 @@ struct Words {
     top -= which;
     return which ? *top : 0;
   }
-#if !defined(__CUDACC__)
   IREVRNN_INLINE void push(Lanes which, Half word) {
     const unsigned chosen = bits_of(which);
     store_chosen(top, chosen, word);
@@ -67,13 +67,13 @@ struct Words {
     top -= __builtin_popcount(chosen);
     return load_chosen(top, chosen);
   }
-#endif
 };
+#endif
 
 // The words that a step of a lane pushes at most: one for the decay and for a leak, and for relu a number
-// of 63 bits in groups of 15.
+// of 57 bits, as it is in range, in groups of 15.
 constexpr int most_words(Activation g) {
-  return 1 + (g == Activation::relu ? 5 : g == Activation::leaky_relu ? 1 : 0);
+  return 1 + (g == Activation::relu ? 4 : g == Activation::leaky_relu ? 1 : 0);
 }
 
 // A fresh state, which holds no information.
@@ -82,8 +82,8 @@ IREVRNN_INLINE L empty_state(const Decay<L>& d) { return d.n << state_bits; }
 
 // The decayed h. Its low 16 bits go to the state, and a digit in base n comes back from there to take
 // their place: the net cost is -log2(n / 2^16) bits, the entropy that is forgotten.
-template <class L>
-IREVRNN_INLINE L forget(L h, L& s, const Decay<L>& d, Words& words) {
+template <class L, class Stack>
+IREVRNN_INLINE L forget(L h, L& s, const Decay<L>& d, Stack& words) {
   L digit;
   const L q = divide((s << decay_bits) | (h & (decay_one - 1)), d, digit);
   const auto full = less((d.n << (state_bits + 16)) - 1, q);
@@ -93,8 +93,8 @@ IREVRNN_INLINE L forget(L h, L& s, const Decay<L>& d, Words& words) {
   return (p ^ d.negative) - d.negative;
 }
 
-template <class L>
-IREVRNN_INLINE L recall(L p, L& s, const Decay<L>& d, Words& words) {
+template <class L, class Stack>
+IREVRNN_INLINE L recall(L p, L& s, const Decay<L>& d, Stack& words) {
   p = (p ^ d.negative) - d.negative;
   const auto moved = less(s, all_lanes(s, int64_t{1} << (state_bits + decay_bits)));
   // The word first: the digit may lie in it.
@@ -107,8 +107,8 @@ IREVRNN_INLINE L recall(L p, L& s, const Decay<L>& d, Words& words) {
 }
 
 // leaky_relu of slope 2^-slope_bits: the bits shifted out where y is negative go to the state.
-template <class L>
-IREVRNN_INLINE L forget_leak(L y, L& s, const Decay<L>& d, Words& words) {
+template <class L, class Stack>
+IREVRNN_INLINE L forget_leak(L y, L& s, const Decay<L>& d, Stack& words) {
   const auto negative = less(y, L{});
   const L q = choose(negative, (s << slope_bits) | (y & ((1 << slope_bits) - 1)), s);
   const auto full = less((d.n << (state_bits + 16)) - 1, q);  // s alone is not
@@ -117,8 +117,8 @@ IREVRNN_INLINE L forget_leak(L y, L& s, const Decay<L>& d, Words& words) {
   return choose(negative, y >> slope_bits, y);
 }
 
-template <class L>
-IREVRNN_INLINE L recall_leak(L h, L& s, const Decay<L>& d, Words& words) {
+template <class L, class Stack>
+IREVRNN_INLINE L recall_leak(L h, L& s, const Decay<L>& d, Stack& words) {
   const auto negative = less(h, L{});
   const auto moved = negative & less(s, d.n << (state_bits + slope_bits));
   const L full = choose(moved, (s << 16) | words.pop(moved), s);
@@ -128,12 +128,14 @@ IREVRNN_INLINE L recall_leak(L h, L& s, const Decay<L>& d, Words& words) {
 
 // relu: what it discards, -y >= 0, goes to the stack in groups of 15 bits. The group pushed first has
 // its top bit clear: popped last, it ends the number.
-IREVRNN_INLINE void push_number(Words& words, int64_t x) {
+template <class Stack>
+IREVRNN_INLINE void push_number(Stack& words, int64_t x) {
   words.push(true, x & 0x7fff);
   for (x >>= 15; x != 0; x >>= 15) words.push(true, (x & 0x7fff) | 0x8000);
 }
 
-IREVRNN_INLINE int64_t pop_number(Words& words) {
+template <class Stack>
+IREVRNN_INLINE int64_t pop_number(Stack& words) {
   int64_t x = 0, word;
   do {
     word = words.pop(true);
@@ -142,13 +144,15 @@ IREVRNN_INLINE int64_t pop_number(Words& words) {
   return x;
 }
 
-IREVRNN_INLINE int64_t forget_negative(int64_t y, bool lane_exists, Words& words) {
-  if (y <= 0 && lane_exists) push_number(words, -y);
+template <class Stack>
+IREVRNN_INLINE int64_t forget_negative(int64_t y, Stack& words) {
+  if (y <= 0) push_number(words, -y);
   return y <= 0 ? 0 : y;
 }
 
-IREVRNN_INLINE int64_t recall_negative(int64_t h, bool lane_exists, Words& words) {
-  return h <= 0 && lane_exists ? -pop_number(words) : h;
+template <class Stack>
+IREVRNN_INLINE int64_t recall_negative(int64_t h, Stack& words) {
+  return h <= 0 ? -pop_number(words) : h;
 }
 
 #if !defined(__CUDACC__)

@@ -10,6 +10,7 @@ namespace irevrnn {
 // f(p_{i-1}) and f(c_i), all that the backward pass needs of coupling i.
 template <Activation f, class V, class Weights, class Keep>
 IREVRNN_INLINE void couple(V& p, V& c, int couplings, const Weights& w, const Keep& keep) {
+  IREVRNN_UNROLL
   for (int i = 0; i < couplings; ++i) {
     const V f_p = activate<f>(p);
     c = fma(w.a(i), f_p, c);
@@ -23,7 +24,8 @@ IREVRNN_INLINE void couple(V& p, V& c, int couplings, const Weights& w, const Ke
 // on entry, of p_0 and c_0 on return. add_a(i, x) and add_b(i, x) collect the weights' gradients.
 template <Activation f, class V, class Weights, class Values, class Sums>
 IREVRNN_INLINE void couple_backward(V& d, V& d_c, int couplings, const Weights& w,
-                                    const Values& values, const Sums& sums) {
+                                    const Values& values, Sums&& sums) {
+  IREVRNN_UNROLL
   for (int i = couplings - 1; i >= 0; --i) {
     const V f_p = values.f_p(i), f_c = values.f_c(i);
     sums.add_b(i, d, f_c);

@@ -7,6 +7,18 @@
 
 namespace irevrnn {
 
+// f, chosen when compiling or when running.
+template <Activation kind>
+struct CompiledActivation {
+  template <class V>
+  IREVRNN_INLINE V operator()(const V& x) const { return activate<kind>(x); }
+};
+struct ChosenActivation {
+  Activation kind;
+  template <class V>
+  IREVRNN_INLINE V operator()(const V& x) const { return output(kind, x); }
+};
+
 // weight * f(x) as a fixed-point number: the one function that both directions share, so that what was
 // added is subtracted to the last bit. The weight comes in units of 2^-36.
 template <class V>
@@ -15,15 +27,15 @@ IREVRNN_INLINE auto increment(const V& weight, const V& f) { return nearest(weig
 // The couplings (paper, eq:coupling), like couple in cell.h. largest grows to the magnitude of the largest
 // p and c on the way, p_R apart: where one leaves the range, what follows may wrap around, or come back
 // from a cut-off increment as a number that looks right.
-template <Activation f, class V, class L, class Weights, class Keep>
-IREVRNN_INLINE void couple_fixed(L& p, L& c, int couplings, const Weights& w, V& largest,
+template <class V, class F, class L, class Weights, class Keep>
+IREVRNN_INLINE void couple_fixed(const F& f, L& p, L& c, int couplings, const Weights& w, V& largest,
                                  const Keep& keep) {
   for (int i = 0; i < couplings; ++i) {
     const V p_value = values_of<V>(p);
-    const V f_p = activate<f>(p_value);
+    const V f_p = f(p_value);
     c = plus(c, increment(w.a(i), f_p));
     const V c_value = values_of<V>(c);
-    const V f_c = activate<f>(c_value);
+    const V f_c = f(c_value);
     p = plus(p, increment(w.b(i), f_c));
     largest = larger(largest, larger(absolute(p_value), absolute(c_value)));
     keep(i, f_p, f_c);
@@ -31,12 +43,13 @@ IREVRNN_INLINE void couple_fixed(L& p, L& c, int couplings, const Weights& w, V&
 }
 
 // Their inverse (paper, eq:inverse).
-template <Activation f, class V, class L, class Weights, class Keep>
-IREVRNN_INLINE void uncouple_fixed(L& p, L& c, int couplings, const Weights& w, const Keep& keep) {
+template <class V, class F, class L, class Weights, class Keep>
+IREVRNN_INLINE void uncouple_fixed(const F& f, L& p, L& c, int couplings, const Weights& w,
+                                   const Keep& keep) {
   for (int i = couplings - 1; i >= 0; --i) {
-    const V f_c = activate<f>(values_of<V>(c));
+    const V f_c = f(values_of<V>(c));
     p = minus(p, increment(w.b(i), f_c));
-    const V f_p = activate<f>(values_of<V>(p));
+    const V f_p = f(values_of<V>(p));
     c = minus(c, increment(w.a(i), f_p));
     keep(i, f_p, f_c);
   }

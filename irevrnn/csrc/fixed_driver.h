@@ -1,4 +1,4 @@
-// Cuts a fixed-point scan into chunks, tiles and blocks like scan_driver.h. Every chunk of lanes has a
+// Cuts a fixed-point scan in vectors into chunks, tiles and blocks like scan_driver.h. Every chunk of lanes has a
 // bit stack of its own; the inverse goes through its blocks and tiles in exactly the reverse order.
 #pragma once
 

@@ -1,4 +1,4 @@
-// The recurrence in fixed point on the CPU: what it reads and writes, and its entry points.
+// The recurrence in fixed point: what it reads and writes, and its entry points on the CPU.
 #pragma once
 
 #include <vector>
@@ -15,31 +15,53 @@ struct States {
 
 // Sizes<T>::u holds the rounded weights, multiples of 2^-16; interval is 0.
 template <class T>
-struct FixedForward : Sizes<T> {
-  const T* z;                   // (T, B, H)
-  States<int64_t> states;       // initial on entry, final on return
-  bool record;                  // keep the words, to go back later
-  T *out, *values;              // (T, B, H), (T, 2R, B, H): f(p) and f(c), or null
-  std::vector<std::vector<uint16_t>> words;  // one stack a chunk of lanes
-  int64_t bad_step = -1;        // the first step out of range
+struct FixedPass : Sizes<T> {
+  const T* z;               // (T, B, H)
+  States<int64_t> states;   // at one end of the pass on entry, at the other on return
+  T *out, *values;          // (T, B, H), (T, 2R, B, H): f(p) and f(c), or null
 };
 
+// One bit stack for each chunk of lanes.
 template <class T>
-struct FixedInverse : Sizes<T> {
-  const T* z;
-  States<int64_t> states;  // final on entry, initial on return
+struct FixedForward : FixedPass<T> {
+  bool record;                               // keep the words, to go back later
+  std::vector<std::vector<uint16_t>> words;  // one stack a chunk
+  int64_t bad_step = -1;                     // the first step out of range
+};
+
+// One bit stack for each lane.
+template <class T>
+struct LaneForward : FixedPass<T> {
+  uint16_t* words;    // (T * most_words, B, H), each lane's in its column; or null: they are not kept
+  int64_t* counts;    // (B, H): how many, or -1 where the lane left the range
+  int64_t* bad_step;  // the first step out of range, -1 on entry
+};
+
+// Where the words of LaneForward go, without the room that was not needed.
+struct LaneWords {
+  int64_t lanes;
+  const uint16_t* columns;
+  const int64_t *starts, *counts;  // (B, H)
+  uint16_t* words;
+};
+
+// Every lane or every chunk of lanes has a stack, as it had on the way forward.
+template <class T>
+struct FixedInverse : FixedPass<T> {
   const uint16_t* words;
   int64_t words_size, streams;
-  const int64_t* starts;   // (streams + 1): where each stack's words begin
+  const int64_t* starts;   // (streams): where each stack's words begin
   int64_t* counts;         // (streams): words left on each stack, updated
-  T *out, *values;         // as above
 };
 
 void fixed_scan_vector(FixedForward<float>& s);
 void fixed_scan_vector(FixedInverse<float>& s);
+
+// What the threads of a device do, done by the CPU: any dtype, any shape.
 template <class T>
-void fixed_scan_scalar(FixedForward<T>& s);
+void fixed_scan_threads(const LaneForward<T>& s);
 template <class T>
-void fixed_scan_scalar(FixedInverse<T>& s);
+void fixed_scan_threads(const FixedInverse<T>& s);
+void fixed_scan_threads(const LaneWords& s);
 
 }  // namespace irevrnn

@@ -1,5 +1,6 @@
-// The fixed-point recurrence over a tile. A tile here also has L, the fixed-point numbers of its lanes,
-// load_long, store_long and the operations that act on each lane's bit stack in a fixed order.
+// The fixed-point recurrence over a tile of vectors; compare fixed_thread.h. A tile here also has L, the
+// fixed-point numbers of its lanes, load_long, store_long and the operations that act on each lane's bit
+// stack in a fixed order.
 #pragma once
 
 #include <algorithm>
@@ -9,33 +10,6 @@
 #include "scan_tile.h"
 
 namespace irevrnn {
-
-template <class T>
-struct FixedScalarTile : ScalarTile<T> {
-  using L = int64_t;
-  using DecayL = Decay<int64_t>;
-
-  static DecayL decay(T u) {
-    const double n = std::abs(static_cast<double>(u)) * decay_one;
-    return {static_cast<int64_t>(n), 1.0 / n, u < 0 ? -1 : 0};
-  }
-  static L load_long(const int64_t* from) { return *from; }
-  static void store_long(int64_t* to, L x) { *to = x; }
-  static L load_state(const int64_t* from, const DecayL&) { return *from; }
-  static L forget(L h, L& s, const DecayL& d, Words& w) { return irevrnn::forget(h, s, d, w); }
-  static L recall(L p, L& s, const DecayL& d, Words& w) { return irevrnn::recall(p, s, d, w); }
-  static L forget_output(Activation g, L y, L& s, const DecayL& d, Words& w) {
-    if (g == Activation::leaky_relu) return forget_leak(y, s, d, w);
-    if (g == Activation::relu) return forget_negative(y, true, w);
-    return y;
-  }
-  static L recall_output(Activation g, L h, L& s, const DecayL& d, Words& w) {
-    if (g == Activation::leaky_relu) return recall_leak(h, s, d, w);
-    if (g == Activation::relu) return recall_negative(h, true, w);
-    return h;
-  }
-  static bool out_of_range(L x) { return x >= range || x <= -range; }
-};
 
 // Writes the values of f of step t where Forward::held has them if all are held.
 template <class T, class Tile>
@@ -75,7 +49,8 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeigh
   for (int64_t t = begin; t < end && bad < 0; ++t) {
     L p = tile.forget(h, state, decay, words);
     V largest{};
-    couple_fixed<f, V>(p, c, s.couplings, w, largest, values_of_step(s.values, s, tile, t, lane));
+    couple_fixed<V>(CompiledActivation<f>{}, p, c, s.couplings, w, largest,
+                    values_of_step(s.values, s, tile, t, lane));
     const V z = tile.load(s.z + t * row + lane);
     largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
     const L y = plus(fixed_of(z), p);
@@ -109,7 +84,8 @@ IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, TileWeigh
     tile.store(s.out + t * row + lane, values_of<V>(h));
     L p = minus(tile.recall_output(s.activation, h, state, decay, words),
                 fixed_of(tile.load(s.z + t * row + lane)));
-    uncouple_fixed<f, V>(p, c, s.couplings, w, values_of_step(s.values, s, tile, t, lane));
+    uncouple_fixed<V>(CompiledActivation<f>{}, p, c, s.couplings, w,
+                      values_of_step(s.values, s, tile, t, lane));
     h = tile.recall(p, state, decay, words);
   }
   top = words;

@@ -15,6 +15,7 @@ namespace irevrnn {
 inline at::Tensor fresh(at::IntArrayRef sizes, const at::TensorOptions& options) {
   at::Tensor result = at::empty(sizes, options);
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
+  if (!result.is_cpu()) return result;
   constexpr uintptr_t huge_page = 2 << 20;
   const auto begin = reinterpret_cast<uintptr_t>(result.mutable_data_ptr());
   const uintptr_t first = (begin + huge_page - 1) / huge_page * huge_page;

@@ -28,17 +28,39 @@ inline void check_shape(const Tensor& x, at::IntArrayRef sizes, const char* name
   TORCH_CHECK_VALUE(x.sizes() == sizes, name, " must have shape ", sizes, "; got ", x.sizes());
 }
 
+// The dtype of states, weights and what is held, for a sequence z or out.
+inline at::ScalarType state_dtype(const Tensor& sequence) {
+  return sequence.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+inline at::TensorOptions state_options(const Tensor& sequence) {
+  return sequence.options().dtype(state_dtype(sequence));
+}
+
+inline void check_dtype(const Tensor& like, const Tensor& x, at::ScalarType dtype, const char* name) {
+  TORCH_CHECK_VALUE(x.scalar_type() == dtype && x.device() == like.device(), name, " must have the dtype ",
+                    dtype, " and the device of z, ", like.device(), "; got ", x.scalar_type(), " on ",
+                    x.device());
+}
+
+// A sequence, like z or out.
 inline void check_like(const Tensor& like, const Tensor& x, at::IntArrayRef sizes, const char* name) {
   check_shape(x, sizes, name);
-  TORCH_CHECK_VALUE(x.scalar_type() == like.scalar_type() && x.device() == like.device(), name,
-                    " must have the dtype and device of z; got ", x.scalar_type(), " on ", x.device());
+  check_dtype(like, x, like.scalar_type(), name);
+}
+
+// States, weights, or what is held.
+inline void check_state(const Tensor& like, const Tensor& x, at::IntArrayRef sizes, const char* name) {
+  check_shape(x, sizes, name);
+  check_dtype(like, x, state_dtype(like), name);
 }
 
 // A tensor that may be missing, checked and made contiguous.
-inline Tensor given(const std::optional<Tensor>& x, const Tensor& like, at::IntArrayRef sizes,
-                    const char* name) {
+template <class Check>
+Tensor given(const std::optional<Tensor>& x, const Tensor& like, at::IntArrayRef sizes, const char* name,
+             const Check& check) {
   if (!x || !x->defined()) return Tensor();
-  check_like(like, *x, sizes, name);
+  check(like, *x, sizes, name);
   return x->contiguous();
 }
 
@@ -94,9 +116,9 @@ struct Weights {
       : u(u.contiguous()), a(a.contiguous()), b(b.contiguous()) {
     const int64_t hidden = like.size(-1);
     TORCH_CHECK_VALUE(a.dim() == 2, "a must be (R, H); got ", a.sizes());
-    check_like(like, u, {hidden}, "u");
-    check_like(like, a, {a.size(0), hidden}, "a");
-    check_like(like, b, {a.size(0), hidden}, "b");
+    check_state(like, u, {hidden}, "u");
+    check_state(like, a, {a.size(0), hidden}, "a");
+    check_state(like, b, {a.size(0), hidden}, "b");
   }
 };
 
@@ -117,15 +139,23 @@ void fill_sizes(Problem& s, const Layout& layout, const Weights& weights, c10::s
   s.b = weights.b.const_data_ptr<T>();
 }
 
-// The six results of a backward pass, and where a kernel writes and reads.
+// The elements of a tensor that has been checked; null where it is missing.
+template <class T>
+const T* read(const Tensor& x) {
+  return x.defined() ? static_cast<const T*>(x.const_data_ptr()) : nullptr;
+}
+template <class T>
+T* write(const Tensor& x) { return static_cast<T*>(x.mutable_data_ptr()); }
+
+// The six results of a backward pass, and where a kernel writes them.
 struct Gradients {
   Tensor z, h_0, c_0, u, a, b;
 
   Gradients(const Tensor& out, const Layout& layout, const Weights& weights) {
-    const auto like = [&](const Tensor& x) { return fresh(x.sizes(), out.options()); };
-    z = like(out);
-    h_0 = fresh({layout.batch, layout.hidden}, out.options());
-    c_0 = fresh({layout.batch, layout.hidden}, out.options());
+    const auto like = [&](const Tensor& x) { return fresh(x.sizes(), state_options(out)); };
+    z = fresh(out.sizes(), out.options());
+    h_0 = fresh({layout.batch, layout.hidden}, state_options(out));
+    c_0 = fresh({layout.batch, layout.hidden}, state_options(out));
     u = like(weights.u);
     a = like(weights.a);
     b = like(weights.b);
@@ -134,21 +164,18 @@ struct Gradients {
     }
   }
 
-  template <class T>
-  void fill(Backward<T>& s) const {
-    s.grad_z = z.mutable_data_ptr<T>();
-    s.grad_h_0 = h_0.mutable_data_ptr<T>();
-    s.grad_c_0 = c_0.mutable_data_ptr<T>();
-    s.grad_u = u.mutable_data_ptr<T>();
-    s.grad_a = a.mutable_data_ptr<T>();
-    s.grad_b = b.mutable_data_ptr<T>();
+  template <class T, class IO>
+  void fill(Backward<T, IO>& s) const {
+    s.grad_z = write<IO>(z);
+    s.grad_h_0 = write<T>(h_0);
+    s.grad_c_0 = write<T>(c_0);
+    s.grad_u = write<T>(u);
+    s.grad_a = write<T>(a);
+    s.grad_b = write<T>(b);
   }
 
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> all() const { return {z, h_0, c_0, u, a, b}; }
 };
-
-template <class T>
-const T* data_or_null(const Tensor& x) { return x.defined() ? x.const_data_ptr<T>() : nullptr; }
 
 template <class Fn>
 void for_dtype(const Tensor& like, const Fn& fn) {
@@ -156,6 +183,17 @@ void for_dtype(const Tensor& like, const Fn& fn) {
   TORCH_CHECK_VALUE(like.scalar_type() == at::kDouble, "z must be float32 or float64; got ",
                     like.scalar_type());
   fn(double{});
+}
+
+// Calls fn with a number of the type of the sequence.
+template <class Fn>
+void for_sequence(const Tensor& like, const Fn& fn) {
+  if (like.scalar_type() == at::kBFloat16) return fn(bfloat16{});
+  if (like.scalar_type() == at::kHalf) return fn(float16{});
+  if (like.scalar_type() == at::kDouble) return fn(double{});
+  TORCH_CHECK_VALUE(like.scalar_type() == at::kFloat,
+                    "z must be float32, float64, bfloat16 or float16; got ", like.scalar_type());
+  fn(float{});
 }
 
 }  // namespace irevrnn

@@ -2,8 +2,6 @@
 // the others' work.
 #pragma once
 
-#include <utility>
-
 #include "activations.h"
 
 namespace irevrnn {
@@ -23,13 +21,6 @@ template <int N, class Fn>
 IREVRNN_INLINE Pack<N> make_pack(Fn&& fn) {
   return each_part<N>(fn, std::make_index_sequence<N>{});
 }
-
-template <class Fn, size_t... i>
-IREVRNN_INLINE void call_each(const Fn& fn, std::index_sequence<i...>) { (fn(constant<i>{}), ...); }
-
-// fn(constant<0>), ..., fn(constant<count - 1>): unrolled.
-template <int count, class Fn>
-IREVRNN_INLINE void each(const Fn& fn) { call_each(fn, std::make_index_sequence<count>{}); }
 
 template <int N>
 IREVRNN_INLINE Pack<N> fma(const Pack<N>& a, const Pack<N>& b, const Pack<N>& c) {

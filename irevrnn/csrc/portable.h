@@ -5,14 +5,18 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__CUDACC__)
 #define IREVRNN_INLINE __host__ __device__ __forceinline__
 #define IREVRNN_FLATTEN
+// A loop of so few passes that all are written out: then what it indexes may lie in registers.
+#define IREVRNN_UNROLL _Pragma("unroll")
 #else
 #define IREVRNN_INLINE inline __attribute__((always_inline))
 // All that the function calls is inlined, lambdas too.
 #define IREVRNN_FLATTEN __attribute__((flatten))
+#define IREVRNN_UNROLL
 #endif
 
 namespace irevrnn {
@@ -22,6 +26,15 @@ template <auto value_>
 struct constant {
   static constexpr auto value = value_;
 };
+
+template <class Fn, int... i>
+IREVRNN_INLINE void call_each(const Fn& fn, std::integer_sequence<int, i...>) {
+  (fn(constant<i>{}), ...);
+}
+
+// fn(constant<0>), ..., fn(constant<count - 1>): unrolled.
+template <int count, class Fn>
+IREVRNN_INLINE void each(const Fn& fn) { call_each(fn, std::make_integer_sequence<int, count>{}); }
 
 // Written out as calls of fma, never as a * b + c: what is contracted must not be the compiler's choice,
 // as the backward pass has to repeat the forward pass to the last bit.

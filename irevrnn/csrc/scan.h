@@ -1,4 +1,4 @@
-// The recurrence on the CPU: what a scan reads and writes, and its entry points.
+// The recurrence: what a scan reads and writes, and its entry points on the CPU.
 //
 // A lane is one unit of one sequence, the work of one CUDA thread: lane = batch * H + unit. Tensors are
 // contiguous (T, B, H), so step t of all lanes is a row of B * H numbers. Sequences of different length
@@ -6,8 +6,10 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "activations.h"
+#include "half_precision.h"
 
 namespace irevrnn {
 
@@ -27,33 +29,65 @@ struct Sizes {
   // Where each row begins and, at the end, where the last one ends; null unless packed.
   const int64_t* row_starts = nullptr;
 
-  int64_t lanes() const { return batch * hidden; }
-  int64_t row(int64_t t) const { return row_starts ? row_starts[t] : t * lanes(); }
-  int64_t lanes_at(int64_t t) const { return row_starts ? row_starts[t + 1] - row_starts[t] : lanes(); }
+  IREVRNN_INLINE int64_t lanes() const { return batch * hidden; }
+  IREVRNN_INLINE int64_t row(int64_t t) const { return row_starts ? row_starts[t] : t * lanes(); }
+  IREVRNN_INLINE int64_t lanes_at(int64_t t) const {
+    return row_starts ? row_starts[t + 1] - row_starts[t] : lanes();
+  }
+  // Steps of a lane: those of its sequence.
+  IREVRNN_INLINE int64_t length(int64_t lane) const {
+    int64_t has = 0, has_not = steps + 1;  // 0 and so many
+    while (has_not - has > 1) {
+      const int64_t middle = (has + has_not) / 2;
+      (lane < lanes_at(middle - 1) ? has : has_not) = middle;
+    }
+    return has;
+  }
+  // The first step from `begin` on before which states are held.
+  IREVRNN_INLINE int64_t first_border(int64_t begin) const {
+    return begin == 0 ? interval : (begin + interval - 1) / interval * interval;
+  }
   // Steps that are worked through for all lanes before the next: rows are read in the order of memory.
-  int64_t block() const { return interval > 0 ? interval : 16; }
+  IREVRNN_INLINE int64_t block() const { return interval > 0 ? interval : 16; }
 };
 
-template <class T>
+// IO is the type of the sequences. Where it has half the precision of T, states are of type T all the same:
+// `out` is rounded, so the backward pass has z in its place, and h is held wherever c or a value of f is.
+template <class T, class IO = T>
 struct Forward : Sizes<T> {
-  const T* z;          // (T, B, H)
-  T *out, *h_n, *c_n;  // (T, B, H), (B, H), (B, H)
-  T* held;             // (T, 2R, B, H), packed like the rest, or (ceil(T / K) - 1, B, H)
+  const IO* z;      // (T, B, H)
+  IO* out;          // (T, B, H)
+  T *h_n, *c_n;     // (B, H)
+  T* held;          // (T, V, B, H), packed like the rest, or (S * (ceil(T / K) - 1), B, H)
 };
 
-template <class T>
+template <class T, class IO = T>
 struct Backward : Sizes<T> {
-  const T *grad_out, *grad_h_n, *grad_c_n;  // null where there is none
-  const T *out, *held;
-  T *grad_z, *grad_h_0, *grad_c_0;  // (T, B, H), (B, H), (B, H)
+  const IO* grad_out;               // null where there is none, as are the next two
+  const T *grad_h_n, *grad_c_n;
+  const IO* out;                    // or z, as above
+  const T* held;
+  IO* grad_z;                       // (T, B, H)
+  T *grad_h_0, *grad_c_0;           // (B, H)
   T *grad_u, *grad_a, *grad_b;      // (H,), (R, H), (R, H)
 };
 
+template <class IO>
+constexpr bool rounds = !std::is_same_v<IO, state_type<IO>>;
+
+// V and S above: f(p) and f(c) of each coupling, and h; c, and h.
+template <class IO>
+IREVRNN_INLINE int64_t held_values(int couplings) { return 2 * couplings + (rounds<IO> ? 1 : 0); }
+template <class IO>
+constexpr int held_states = rounds<IO> ? 2 : 1;
+
 void scan_vector(const Forward<float>& s);
 void scan_vector(const Backward<float>& s);
-template <class T>
-void scan_scalar(const Forward<T>& s);
-template <class T>
-void scan_scalar(const Backward<T>& s);
+
+// What the threads of a device do, done by the CPU (scan_threads.cpp): any type, any shape.
+template <class T, class IO>
+void scan_threads(const Forward<T, IO>& s);
+template <class T, class IO>
+void scan_threads(const Backward<T, IO>& s);
 
 }  // namespace irevrnn

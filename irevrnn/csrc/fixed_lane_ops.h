@@ -1,0 +1,61 @@
+// The fixed-point operators where every lane has a bit stack of its own, on any device.
+//
+// Kernels: how work is run, which is called with LaneForward, FixedInverse and LaneWords.
+#pragma once
+
+#include <ATen/ops/cumsum.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/sum.h>
+
+#include "bit_stack.h"
+#include "fixed_op_inputs.h"
+
+namespace irevrnn {
+
+// The size of the words depends on the data: the host reads it, and the first step out of range, which is
+// the one time that it waits for a device.
+template <class Kernels>
+FixedResults scan_lanes(const FixedTensors& x, bool record, const Kernels& run) {
+  const auto options = x.z.options();
+  const int64_t lanes = x.layout.batch * x.layout.hidden;
+  const int64_t rows = record ? x.layout.steps * most_words(x.activation) : 0;
+  const Tensor columns = at::empty({rows, lanes}, options.dtype(at::kShort));
+  Tensor counts = at::empty({lanes}, options.dtype(at::kLong));
+  Tensor bad_step = at::full({}, -1, options.dtype(at::kLong));
+  for_dtype(x.z, [&](auto zero) {
+    LaneForward<decltype(zero)> s;
+    x.fill(s);
+    s.words = record ? reinterpret_cast<uint16_t*>(columns.mutable_data_ptr<int16_t>()) : nullptr;
+    s.counts = counts.mutable_data_ptr<int64_t>();
+    s.bad_step = bad_step.mutable_data_ptr<int64_t>();
+    run(s);
+  });
+  const Tensor sizes = at::stack({counts.sum(), bad_step}).cpu();
+  const int64_t* size = sizes.const_data_ptr<int64_t>();
+  const bool kept = record && size[1] < 0;
+  Tensor words = at::empty({kept ? size[0] : 0}, options.dtype(at::kShort));
+  if (!kept) return results_of(x, words, at::empty({0}, counts.options()), sizes.select(0, 1));
+  const Tensor starts = counts.cumsum(0).sub_(counts);
+  run(LaneWords{lanes, reinterpret_cast<const uint16_t*>(columns.const_data_ptr<int16_t>()),
+                starts.const_data_ptr<int64_t>(), counts.const_data_ptr<int64_t>(),
+                reinterpret_cast<uint16_t*>(words.mutable_data_ptr<int16_t>())});
+  return results_of(x, words, counts, sizes.select(0, 1));
+}
+
+template <class Kernels>
+FixedInverseResults unscan_lanes(const FixedTensors& x, const FixedWords& buffer, const Kernels& run) {
+  const int64_t lanes = x.layout.batch * x.layout.hidden;
+  TORCH_CHECK_VALUE(buffer.counts.size(0) == lanes, "counts must have ", lanes, " entries; got ",
+                    buffer.counts.size(0));
+  for_dtype(x.z, [&](auto zero) {
+    FixedInverse<decltype(zero)> s;
+    x.fill(s);
+    buffer.fill(s);
+    run(s);
+  });
+  return results_of(x, buffer);
+}
+
+}  // namespace irevrnn

@@ -1,0 +1,140 @@
+// The kernels of a scan and the grids they run on, the same on a device and on the CPU.
+//
+// What is instantiated: five f, R from 0 to 4 and at run time, held values or replayed ones, four types.
+// g is chosen at run time, once a step (cell.h).
+#pragma once
+
+#include "scan_thread.h"
+
+namespace irevrnn {
+
+// Calls fn(constant<R>).
+template <class Fn>
+auto with_couplings(int couplings, const Fn& fn) {
+  switch (couplings) {
+    case 0: return fn(constant<0>{});
+    case 1: return fn(constant<1>{});
+    case 2: return fn(constant<2>{});
+    case 3: return fn(constant<3>{});
+    case unrolled: return fn(constant<unrolled>{});
+    default: return fn(constant<any>{});
+  }
+}
+
+// Calls fn(constant<f>, constant<R>, constant<keep_all>).
+template <class T, class Fn>
+auto with_instance(const Sizes<T>& s, int couplings, const Fn& fn) {
+  return with_couplings(couplings, [&](auto couplings) {
+    const auto with_f = [&](auto f) {
+      return s.interval == 0 ? fn(f, couplings, constant<true>{}) : fn(f, couplings, constant<false>{});
+    };
+    if constexpr (couplings.value == 0) {
+      return with_f(constant<Activation::identity>{});  // there is nothing to apply it to
+    } else {
+      return with_activation(s.coupling_activation, with_f);
+    }
+  });
+}
+
+// (1 + 2R) rows of per-unit numbers: u, a_1..a_R, b_1..b_R.
+template <class T>
+struct WeightRows {
+  T *u, *a, *b;
+  int64_t size;  // of a row
+  int couplings;
+  WeightRows(T* all, int64_t size, int couplings)
+      : u(all), a(all + size), b(all + (1 + couplings) * size), size(size), couplings(couplings) {}
+  template <class IO>
+  explicit WeightRows(const Backward<T, IO>& s)
+      : u(s.grad_u), a(s.grad_a), b(s.grad_b), size(s.hidden), couplings(s.couplings) {}
+  IREVRNN_INLINE T* row(int64_t i) const {
+    return i == 0 ? u : i <= couplings ? a + (i - 1) * size : b + (i - 1 - couplings) * size;
+  }
+};
+
+// Sums up to `group` sequences, in order: rows (B, H) become (ceil(B / group), H). Repeated until one is
+// left, this sums over the batch without atomics, and with rounding that grows as log B.
+template <class T>
+struct SumWork {
+  static constexpr int64_t group = 32;
+  const T* from;  // (rows, batch, H)
+  WeightRows<T> to;
+  int64_t batch, hidden;
+
+  static int64_t groups(int64_t batch) { return (batch + group - 1) / group; }
+  int64_t threads() const { return (1 + 2 * to.couplings) * groups(batch) * hidden; }
+
+  IREVRNN_INLINE void operator()(const Thread& thread) const {
+    const int64_t groups = (batch + group - 1) / group, number = thread.number();
+    const int64_t row = number / (groups * hidden), place = number % (groups * hidden);
+    if (row >= 1 + 2 * to.couplings) return;
+    const int64_t first = place / hidden * group, past_last = smaller(batch, first + group);
+    T sum = T(0);
+    for (int64_t i = first; i < past_last; ++i) {
+      sum += from[(row * batch + i) * hidden + place % hidden];
+    }
+    to.row(row)[place] = sum;
+  }
+};
+
+// Bytes of shared memory that any device has for a block, and the smallest block worth having.
+constexpr int64_t most_shared = 48 << 10;
+constexpr int fewest_threads = 32;
+
+// R for the compiler: `any` also where a segment is too long to be replayed into shared memory.
+template <class T, class IO>
+int couplings_of(const Backward<T, IO>& s) {
+  const int64_t replayed = s.interval * (1 + 2 * s.couplings) * static_cast<int64_t>(sizeof(T));
+  return replayed * fewest_threads <= most_shared ? s.couplings : any;
+}
+
+// How a backward pass runs.
+struct BackwardPlan {
+  Grid grid;
+  int64_t totals;   // numbers in its workspace: sums of each lane, and of each group of sequences
+  int64_t scratch;  // more numbers, where scratch is not shared memory
+};
+
+// The grid that choose(lanes, bytes of scratch for each) returns has no shared memory where it does not suffice.
+template <class T, class IO, class Choose>
+BackwardPlan plan_of(const Backward<T, IO>& s, const Choose& choose) {
+  const int64_t numbers = with_instance<T>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
+    return BackwardWork<f.value, couplings.value, keep_all.value, T, IO>::scratch_numbers(s);
+  });
+  const int64_t rows = (1 + 2 * s.couplings) * (s.batch + SumWork<T>::groups(s.batch));
+  const Grid grid = choose(s.lanes(), numbers * static_cast<int64_t>(sizeof(T)));
+  return {grid, rows * s.hidden, grid.shared ? 0 : numbers * s.lanes()};
+}
+
+// Runner: run(work, grid), which answers what a launch answers.
+template <class T, class IO, class Runner>
+auto scan_on_grid(const Forward<T, IO>& s, const Grid& grid, const Runner& run) {
+  return with_instance<T>(s, s.couplings, [&](auto f, auto couplings, auto keep_all) {
+    return run(ForwardWork<f.value, couplings.value, keep_all.value, T, IO>{s, 0, s.steps}, grid);
+  });
+}
+
+// `workspace` has the numbers of the plan.
+template <class T, class IO, class Runner>
+auto scan_on_grid(const Backward<T, IO>& s, const BackwardPlan& plan, T* workspace, const Runner& run) {
+  T* scratch = plan.scratch > 0 ? workspace + plan.totals : nullptr;
+  auto status = with_instance<T>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
+    using Work = BackwardWork<f.value, couplings.value, keep_all.value, T, IO>;
+    return run(Work{s, 0, s.steps, workspace, scratch}, plan.grid);
+  });
+  T* from = workspace;
+  T* to = workspace + (1 + 2 * s.couplings) * s.lanes();
+  for (int64_t batch = s.batch; status == decltype(status){} && batch > 0;) {
+    const int64_t groups = SumWork<T>::groups(batch);
+    const WeightRows<T> rows =
+        groups == 1 ? WeightRows<T>(s) : WeightRows<T>(to, groups * s.hidden, s.couplings);
+    const SumWork<T> work{from, rows, batch, s.hidden};
+    status = run(work, Grid::of(work.threads()));
+    if (groups == 1) break;
+    std::swap(from, to);
+    batch = groups;
+  }
+  return status;
+}
+
+}  // namespace irevrnn

@@ -1,0 +1,318 @@
+// The scan of one lane, forward and backward: what a thread does, on a device or on the CPU (grid.h).
+// Compare scan_tile.h, which gives the same bits but for the order in which the gradients of the
+// weights are summed.
+//
+// A thread goes through steps [begin, end), where begin is the first of a segment: all of them on a device.
+// States enter a later range through
+// h_n and c_n, their gradients an earlier one through grad_h_0 and grad_c_0.
+//
+// Rows of neighbouring lanes lie side by side, so the threads of a warp read and write whole cache lines.
+// The loads of the next `depth` steps are under way, into registers, while a step is computed.
+#pragma once
+
+#include "cell.h"
+#include "grid.h"
+#include "lane.h"
+
+namespace irevrnn {
+
+// A step without couplings is over in no time, one with many hides a load's latency behind two of them.
+// The CPU looks ahead by itself: there it is the least that goes through the same motions.
+template <class T, int R>
+#if defined(__CUDACC__)
+constexpr int depth_of = R == any || R > 2 ? 2 : R == 2 || sizeof(T) > 4 ? 4 : 8;
+#else
+constexpr int depth_of = 2;
+#endif
+
+// Calls fn(i, t) for t = first, first + step, ... until `count` are done, with i = 0, 1, ..., depth - 1
+// round and round, as constants: so ring[i] is a register.
+template <int depth, int64_t step, class Fn>
+IREVRNN_INLINE void for_each_step(int64_t first, int64_t count, const Fn& fn) {
+  for (int64_t done = 0; done < count; done += depth) {
+    each<depth>([&](auto i) {
+      if (done + i.value < count) fn(i, first + step * (done + i.value));
+    });
+  }
+}
+
+// Numbers of coming steps, on their way.
+template <class V, int depth>
+struct Ring {
+  V next[depth];
+
+  template <int64_t step, class Load>
+  IREVRNN_INLINE void fill(int64_t first, int64_t count, const Load& load) {
+    each<depth>([&](auto i) { next[i.value] = i.value < count ? load(first + step * i.value) : V{}; });
+  }
+  // The number of this step; that of `depth` steps on sets out if it is one of the `left`.
+  template <int64_t step, int i, class Load>
+  IREVRNN_INLINE V take(int64_t t, int64_t left, const Load& load) {
+    const V value = next[i];
+    if (left > depth) next[i] = load(t + step * depth);
+    return value;
+  }
+};
+
+template <Activation f, int R, bool keep_all, class T, class IO>
+struct ForwardWork {
+  static constexpr int direction = 1;
+  Forward<T, IO> s;
+  int64_t begin, end;
+
+  IREVRNN_INLINE void operator()(const Thread& thread) const {
+    const int64_t lane = thread.number();
+    if (lane >= s.lanes()) return;
+    const int couplings = R == any ? s.couplings : R;
+    const int64_t last = smaller(end, s.length(lane));
+    const UnitWeights<T, R> w(s, lane % s.hidden);
+    T h = (begin == 0 ? s.h_0 : s.h_n)[lane];
+    T c = (begin == 0 ? s.c_0 : s.c_n)[lane];
+    int64_t border = keep_all || s.held_rows == 0 ? -1 : s.first_border(begin);
+    const auto load = [&](int64_t t) { return s.z[s.row(t) + lane]; };
+    constexpr int depth = depth_of<T, R>;
+    Ring<IO, depth> z;
+    z.template fill<1>(begin, last - begin, load);
+    for_each_step<depth, 1>(begin, last - begin, [&](auto i, int64_t t) {
+      if (t == border) {
+        T* states = s.held + held_states<IO> * (t / s.interval - 1) * s.lanes() + lane;
+        states[0] = c;
+        if constexpr (rounds<IO>) states[s.lanes()] = h;
+        border += s.interval;
+      }
+      const IO z_t = z.template take<1, i.value>(t, last - t, load);
+      const int64_t row = s.row(t);
+      [[maybe_unused]] T* values = nullptr;
+      [[maybe_unused]] int64_t width = 0;
+      if constexpr (keep_all) {
+        width = s.lanes_at(t);
+        values = s.held + row * held_values<IO>(couplings) + lane;
+      }
+      T p = w.u() * h;
+      couple<f>(p, c, couplings, w, [&](int j, T f_p, T f_c) {
+        if constexpr (keep_all) {
+          values[2 * j * width] = f_p;
+          values[(2 * j + 1) * width] = f_c;
+        }
+      });
+      h = output(s.activation, widen(z_t) + p);
+      narrow(h, s.out[row + lane]);
+      if constexpr (keep_all && rounds<IO>) values[2 * couplings * width] = h;
+    });
+    s.h_n[lane] = h;
+    s.c_n[lane] = c;
+  }
+};
+
+// f(p) and f(c) of a step on their way into registers; or where they are in memory.
+template <class T, int R>
+struct HeldValues {
+  T x[room(2 * R)];
+  HeldValues() = default;
+  IREVRNN_INLINE explicit HeldValues(const Column<const T, int64_t>& held) {
+    each<2 * R>([&](auto i) { x[i.value] = held[i.value]; });
+  }
+  IREVRNN_INLINE T operator[](int i) const { return x[i]; }
+};
+template <class T>
+struct HeldValues<T, any> : Column<const T, int64_t> {
+  HeldValues() = default;
+  IREVRNN_INLINE explicit HeldValues(const Column<const T, int64_t>& held) : Column<const T, int64_t>(held) {}
+};
+
+template <class Values>
+struct StepOf {
+  const Values& values;
+  IREVRNN_INLINE auto f_p(int i) const { return values[2 * i]; }
+  IREVRNN_INLINE auto f_c(int i) const { return values[2 * i + 1]; }
+};
+
+template <Activation f, int R, bool keep_all, class T, class IO>
+struct BackwardWork {
+  static constexpr int direction = -1;
+  static constexpr int depth = depth_of<T, R>;
+  Backward<T, IO> s;
+  int64_t begin, end;
+  T* totals;   // (1 + 2R, B, H): gradients of the weights, of each lane
+  T* scratch;  // (numbers of scratch, B, H) for R == any, or null: then it is shared memory
+
+  // Numbers of scratch that a lane needs: h, f(p) and f(c) of a segment; and the sums that find no place
+  // in registers.
+  static int64_t scratch_numbers(const Sizes<T>& s) {
+    const int64_t row = 1 + 2 * s.couplings;
+    return (keep_all ? 0 : s.block() * row) + (R == any ? row : 0);
+  }
+
+  struct Lane {
+    int64_t lane, last;
+    UnitWeights<T, R> w;
+    LaneSums<T, R> sums;
+    T carry, d_c;
+  };
+
+  using Index = std::conditional_t<R == any, int64_t, int>;
+  using Scratch = Column<T, Index>;
+  IREVRNN_INLINE Scratch scratch_of(const Thread& thread, int64_t lane) const {
+    if constexpr (R == any) {
+      if (scratch) return {scratch + lane, s.lanes()};
+    }
+    return {static_cast<T*>(thread.shared) + thread.index, thread.threads};
+  }
+
+  IREVRNN_INLINE void operator()(const Thread& thread) const {
+    const int64_t lane = thread.number();
+    if (lane >= s.lanes()) return;
+    const bool from_the_end = end == s.steps;
+    const Column<T, int64_t> total{totals + lane, s.lanes()};
+    const Scratch column = scratch_of(thread, lane);
+    const Index before_sums = keep_all ? 0 : static_cast<Index>(s.block() * (1 + 2 * couplings()));
+    const Column<T, int64_t> sums{column.first + before_sums * column.stride, column.stride};
+    Lane x{lane,
+           smaller(end, s.length(lane)),
+           UnitWeights<T, R>(s, lane % s.hidden),
+           LaneSums<T, R>(couplings(), total, sums, from_the_end),
+           from_the_end ? (s.grad_h_n ? s.grad_h_n[lane] : T(0)) : s.grad_h_0[lane],
+           from_the_end ? (s.grad_c_n ? s.grad_c_n[lane] : T(0)) : s.grad_c_0[lane]};
+    if (begin < x.last) {
+      if constexpr (keep_all) {
+        from_values(x);
+      } else {
+        from_states(x, column);
+      }
+    }
+    s.grad_h_0[lane] = x.carry;
+    s.grad_c_0[lane] = x.d_c;
+    x.sums.store(total);
+  }
+
+  // Never read from memory where the compiler knows it.
+  IREVRNN_INLINE int couplings() const {
+    if constexpr (R == any) return s.couplings;
+    return R;
+  }
+  IREVRNN_INLINE IO load_grad(const Lane& x, int64_t t) const {
+    return s.grad_out ? s.grad_out[s.row(t) + x.lane] : IO{};
+  }
+
+  // h_t in full precision, wherever it is held.
+  IREVRNN_INLINE T output_of(const Lane& x, int64_t t) const {
+    if constexpr (!rounds<IO>) {
+      return s.out[s.row(t) + x.lane];
+    } else {
+      const int64_t row = s.row(t) * held_values<IO>(couplings()) + 2 * couplings() * s.lanes_at(t);
+      return s.held[row + x.lane];
+    }
+  }
+  IREVRNN_INLINE T output_before(const Lane& x, int64_t t) const {
+    return t == 0 ? s.h_0[x.lane] : output_of(x, t - 1);
+  }
+
+  // State `which` of (c, h) before a segment.
+  IREVRNN_INLINE T held_state(const Lane& x, int64_t segment, int which) const {
+    if (segment == 0) return (which == 0 ? s.c_0 : s.h_0)[x.lane];
+    return s.held[(held_states<IO> * (segment / s.interval - 1) + which) * s.lanes() + x.lane];
+  }
+
+  template <class Values>
+  IREVRNN_INLINE void step_back(Lane& x, int64_t t, IO grad, T h, T h_before, const Values& values) const {
+    T d = s.grad_out ? x.carry + widen(grad) : x.carry;
+    d = d * output_slope(s.activation, h);
+    narrow(d, s.grad_z[s.row(t) + x.lane]);
+    couple_backward<f>(d, x.d_c, couplings(), x.w, StepOf<Values>{values}, x.sums);
+    x.sums.add_u(d, h_before);
+    x.carry = d * x.w.u();
+  }
+
+  // All values are held (store).
+  IREVRNN_INLINE void from_values(Lane& x) const {
+    using Values = HeldValues<T, R>;
+    const auto load_grad_of = [&](int64_t t) { return load_grad(x, t); };
+    const auto load_before = [&](int64_t t) { return output_before(x, t); };
+    const auto load_values = [&](int64_t t) {
+      const T* first = s.held + s.row(t) * held_values<IO>(couplings()) + x.lane;
+      return Values({first, s.lanes_at(t)});
+    };
+    Ring<IO, depth> grads;
+    Ring<T, depth> befores;
+    Ring<Values, depth> all;
+    const int64_t count = x.last - begin;
+    grads.template fill<-1>(x.last - 1, count, load_grad_of);
+    befores.template fill<-1>(x.last - 1, count, load_before);
+    all.template fill<-1>(x.last - 1, count, load_values);
+    T h = output_of(x, x.last - 1);
+    int64_t segment = (x.last - 1) / s.block() * s.block();
+    for_each_step<depth, -1>(x.last - 1, count, [&](auto i, int64_t t) {
+      const int64_t left = t - begin + 1;
+      const IO grad = grads.template take<-1, i.value>(t, left, load_grad_of);
+      const T before = befores.template take<-1, i.value>(t, left, load_before);
+      const Values values = all.template take<-1, i.value>(t, left, load_values);
+      step_back(x, t, grad, h, before, values);
+      h = before;
+      if (t == segment) {
+        x.sums.end_segment();
+        segment -= s.block();
+      }
+    });
+  }
+
+  // c, and h where outputs are rounded, is held where segments begin (recompute).
+  IREVRNN_INLINE void from_states(Lane& x, const Scratch& values) const {
+    const int rows = 1 + 2 * couplings();
+    const auto load_grad_of = [&](int64_t t) { return load_grad(x, t); };
+    // What is replayed from: outputs, or z.
+    using Source = std::conditional_t<rounds<IO>, IO, T>;
+    const auto load_source = [&](int64_t t) -> Source {
+      if constexpr (rounds<IO>) {
+        return s.out[s.row(t) + x.lane];
+      } else {
+        return output_before(x, t);
+      }
+    };
+    Ring<IO, depth> grads;
+    Ring<Source, depth> sources;
+    int64_t segment_end = x.last, segment = (x.last - 1) / s.interval * s.interval;
+    sources.template fill<1>(segment, segment_end - segment, load_source);
+    T c = held_state(x, segment, 0), h = T(0), next_c = T(0), next_h = T(0);
+    if constexpr (rounds<IO>) {
+      h = held_state(x, segment, 1);
+    } else {
+      next_h = output_of(x, x.last - 1);
+    }
+    while (segment_end > begin) {
+      grads.template fill<-1>(segment_end - 1, segment_end - segment, load_grad_of);
+      for_each_step<depth, 1>(segment, segment_end - segment, [&](auto i, int64_t t) {
+        const Source source = sources.template take<1, i.value>(t, segment_end - t, load_source);
+        if constexpr (!rounds<IO>) h = source;
+        const Index row = static_cast<Index>(t - segment) * rows;
+        values[row] = h;
+        T p = x.w.u() * h;
+        couple<f>(p, c, couplings(), x.w, [&](int j, T f_p, T f_c) {
+          values[row + 1 + 2 * j] = f_p;
+          values[row + 2 + 2 * j] = f_c;
+        });
+        if constexpr (rounds<IO>) h = output(s.activation, widen(source) + p);
+      });
+      if constexpr (rounds<IO>) next_h = h;
+      // The next segment, whose loads are under way while this one is gone back through.
+      const int64_t earlier = segment - s.interval;
+      if (earlier >= begin) {
+        sources.template fill<1>(earlier, s.interval, load_source);
+        next_c = held_state(x, earlier, 0);
+        if constexpr (rounds<IO>) h = held_state(x, earlier, 1);
+      }
+      for_each_step<depth, -1>(segment_end - 1, segment_end - segment, [&](auto i, int64_t t) {
+        const IO grad = grads.template take<-1, i.value>(t, t - segment + 1, load_grad_of);
+        const Index row = static_cast<Index>(t - segment) * rows;
+        const T before = values[row];
+        step_back(x, t, grad, next_h, before, Scratch{&values[row + 1], values.stride});
+        next_h = before;
+      });
+      x.sums.end_segment();
+      c = next_c;
+      segment_end = segment;
+      segment = earlier;
+    }
+  }
+};
+
+}  // namespace irevrnn

@@ -1,0 +1,42 @@
+// The fixed-point operators on a CUDA device, on its current stream.
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include "fixed_lane_ops.h"
+#include "fixed_launch.h"
+
+namespace irevrnn {
+namespace {
+
+// On the current stream.
+const auto run = [](const auto& s) {
+  C10_CUDA_CHECK(fixed_scan_on_device(s, c10::cuda::getCurrentCUDAStream()));
+};
+
+FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0,
+                        const Tensor& u, const Tensor& a, const Tensor& b, c10::string_view activation,
+                        c10::string_view coupling_activation, bool record, bool hold, bool) {
+  const c10::cuda::OptionalCUDAGuard guard(z.device());
+  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, hold);
+  return scan_lanes(x, record, run);
+}
+
+FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& s_n,
+                                 const Tensor& words, const Tensor& starts, const Tensor& counts,
+                                 const Tensor& u, const Tensor& a, const Tensor& b,
+                                 c10::string_view activation, c10::string_view coupling_activation, bool) {
+  const c10::cuda::OptionalCUDAGuard guard(z.device());
+  const FixedTensors x(z, h_n, c_n, s_n, u, a, b, activation, coupling_activation, true);
+  return unscan_lanes(x, FixedWords(z, words, starts, counts), run);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(irevrnn, CUDA, m) {
+  m.impl("fixed_scan", &fixed_scan);
+  m.impl("fixed_unscan", &fixed_unscan);
+}
+
+}  // namespace irevrnn

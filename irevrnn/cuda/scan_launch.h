@@ -1,0 +1,25 @@
+// Launches of the scan's kernels: plain C++ signatures, for what knows nothing of nvcc. All are
+// asynchronous and return whether the launch went well.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "scan.h"
+
+namespace irevrnn {
+
+// The problem's pointers, row_starts too, are of the device.
+template <class T, class IO>
+cudaError_t scan_on_device(const Forward<T, IO>& s, cudaStream_t stream);
+
+// `workspace`, of the device, has workspace_numbers(s) numbers.
+template <class T, class IO>
+cudaError_t scan_on_device(const Backward<T, IO>& s, T* workspace, cudaStream_t stream);
+template <class T, class IO>
+int64_t workspace_numbers(const Backward<T, IO>& s);
+
+// Writes numbers of the CPU to the device. They travel as arguments of kernels: there is no memory that
+// must stay as it is until a copy is over, or until a captured graph is run.
+cudaError_t write_numbers(const int64_t* from, int64_t count, int64_t* to, cudaStream_t stream);
+
+}  // namespace irevrnn

@@ -1,0 +1,72 @@
+// The CUDA kernels of the operators irevrnn::scan and irevrnn::scan_backward.
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include "scan_launch.h"
+#include "scan_op.h"
+
+namespace irevrnn {
+namespace {
+
+// On the current stream, without waiting for the device: so a graph may capture it.
+struct LaunchOnCuda {
+  at::TensorOptions options;  // of a tensor on the device
+
+  template <class T, class IO>
+  void operator()(Forward<T, IO> s) const {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    const Tensor starts = starts_on_device(s, stream);
+    C10_CUDA_CHECK(scan_on_device(s, stream));
+  }
+
+  template <class T, class IO>
+  void operator()(Backward<T, IO> s) const {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    const Tensor starts = starts_on_device(s, stream);
+    const Tensor workspace =
+        at::empty({workspace_numbers(s)}, options.dtype(c10::CppTypeToScalarType<T>::value));
+    C10_CUDA_CHECK(scan_on_device(s, write<T>(workspace), stream));
+  }
+
+  // Points the problem to a copy of its row starts, which is returned to be kept alive.
+  template <class T>
+  Tensor starts_on_device(Sizes<T>& s, cudaStream_t stream) const {
+    if (!s.row_starts) return Tensor();
+    const Tensor starts = at::empty({s.steps + 1}, options.dtype(at::kLong));
+    C10_CUDA_CHECK(write_numbers(s.row_starts, s.steps + 1, write<int64_t>(starts), stream));
+    s.row_starts = read<int64_t>(starts);
+    return starts;
+  }
+};
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> scan(
+    const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
+    const std::optional<Tensor>& batch_sizes, c10::string_view activation,
+    c10::string_view coupling_activation, int64_t interval, bool /* vectorize: for the CPU */) {
+  const c10::cuda::CUDAGuard guard(z.device());
+  return scan_op(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation, interval,
+                 LaunchOnCuda{z.options()});
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
+    const std::optional<Tensor>& grad_out, const std::optional<Tensor>& grad_h_n,
+    const std::optional<Tensor>& grad_c_n, const Tensor& out, const Tensor& held, const Tensor& h_0,
+    const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
+    const std::optional<Tensor>& batch_sizes, c10::string_view activation,
+    c10::string_view coupling_activation, int64_t interval, bool /* vectorize */) {
+  const c10::cuda::CUDAGuard guard(out.device());
+  return scan_backward_op(grad_out, grad_h_n, grad_c_n, out, held, h_0, c_0, u, a, b, batch_sizes,
+                          activation, coupling_activation, interval, LaunchOnCuda{out.options()});
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(irevrnn, CUDA, m) {
+  m.impl("scan", &scan);
+  m.impl("scan_backward", &scan_backward);
+}
+
+}  // namespace irevrnn
