@@ -45,7 +45,7 @@ IREVRNN_INLINE Reduced<V> reduce(V y) {
 }
 
 // tanh x = e / (e + 2) with e = exp(2|x|) - 1: no cancellation near 0, and 1 to the last bit where tanh
-// is. Error at most 2.5 ulp.
+// is. Error at most 2.5 ulp (2.47 over every 37th float, and above 2 for one in 90,000 of them).
 template <class V>
 IREVRNN_INLINE V tanh_single(V x) {
   const V limit = broadcast<V>(9.2f);  // tanh is 1 in float from 9.02 on
@@ -55,7 +55,7 @@ IREVRNN_INLINE V tanh_single(V x) {
   return copy_sign(e / (e + broadcast<V>(2.0f)), x);
 }
 
-// 1 / (1 + exp(-x)). Error at most 2.5 ulp.
+// 1 / (1 + exp(-x)). Error at most 2.5 ulp (2.38 over every 37th float).
 template <class V>
 IREVRNN_INLINE V sigmoid_single(V x) {
   const V limit = broadcast<V>(87.0f), negative_limit = broadcast<V>(-87.0f);

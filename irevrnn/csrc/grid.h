@@ -41,8 +41,16 @@ struct Grid {
 
 #if defined(__CUDACC__)
 
+// Blocks that must fit a multiprocessor's registers at once. Said nothing, the compiler aims higher than
+// the scan gains from, and spills for it.
 template <class Work>
-__global__ void __launch_bounds__(most_threads) kernel(const Work work) {
+constexpr int least_blocks() {
+  if constexpr (requires { Work::least_blocks; }) return Work::least_blocks;
+  return 1;
+}
+
+template <class Work>
+__global__ void __launch_bounds__(most_threads, least_blocks<Work>()) kernel(const Work work) {
   extern __shared__ __align__(16) unsigned char shared[];
   work(Thread{static_cast<int64_t>(blockIdx.x), static_cast<int>(threadIdx.x),
               static_cast<int>(blockDim.x), shared});

@@ -56,7 +56,7 @@ struct Ring {
 
 template <Activation f, int R, bool keep_all, class T, class IO>
 struct ForwardWork {
-  static constexpr int direction = 1;
+  static constexpr int direction = 1, least_blocks = sizeof(T) > 4 ? 2 : 4;
   Forward<T, IO> s;
   int64_t begin, end;
 
@@ -129,7 +129,7 @@ struct StepOf {
 
 template <Activation f, int R, bool keep_all, class T, class IO>
 struct BackwardWork {
-  static constexpr int direction = -1;
+  static constexpr int direction = -1, least_blocks = sizeof(T) > 4 ? 2 : 4;
   static constexpr int depth = depth_of<T, R>;
   Backward<T, IO> s;
   int64_t begin, end;
