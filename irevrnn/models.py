@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from irevrnn.rnn import IRevRNN, IRevRNNLayer
@@ -12,14 +11,6 @@ from irevrnn.rnn import IRevRNN, IRevRNNLayer
 #: The last layer's output after the last step is all that the classifier sees, so its units start
 #: with long time constants (shortest, in steps).
 SHORTEST_READOUT_TIME = 50.0
-
-
-def at_last_step(output: Tensor, lengths: Tensor) -> Tensor:
-    """What a recurrence gave at each sequence's own last step: (batch, seq, H) to (batch, H).
-
-    It looks back only, so what fills up a sequence behind its end does not reach that step.
-    """
-    return output[torch.arange(len(lengths), device=output.device), lengths - 1]
 
 
 class SequenceClassifier(nn.Module):
@@ -68,10 +59,7 @@ class SequenceClassifier(nn.Module):
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence from the last layer's output at its last step."""
-        if lengths is None:
-            last, _ = self.rnn(input, return_sequence=False)
-        else:
-            last = at_last_step(self.rnn(input)[0], lengths)
+        last, _ = self.rnn(input, lengths=lengths, return_sequence=False)
         return self.readout(self.dropout(self.norm(last)))
 
     def clip_recurrent_weights_(self, bound: float = 1.0) -> None:

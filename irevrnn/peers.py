@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from irevrnn.models import at_last_step
-
 RECURRENCES: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -54,7 +52,8 @@ class PeerClassifier(nn.Module):
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence from the last layer's output at its last step."""
         output, _ = self.rnn(input)
-        last = output[:, -1] if lengths is None else at_last_step(output, lengths)
+        # It looks back only, so what fills up a sequence behind its end does not reach that step.
+        last = output[:, -1] if lengths is None else output[torch.arange(len(output)), lengths - 1]
         return self.readout(self.dropout(last))
 
 

@@ -293,6 +293,16 @@ def test_company_does_not_change_what_a_sequence_is_taken_for(recordings, model)
     torch.testing.assert_close(together, alone)
 
 
+def test_what_fills_up_a_batch_is_not_normalised_with():
+    """In training, too, a batch gives the same whatever stands behind the ends."""
+    model = SequenceClassifier(18, 3, 8, 2, norm="batch")
+    x, lengths = torch.randn(4, 30, 18), torch.tensor([30, 7, 19, 1])
+    beyond = torch.arange(30) >= lengths[:, None]
+    logits = [model(x.masked_fill(beyond[..., None], filling), lengths) for filling in (0.0, 1e3)]
+    assert torch.equal(*logits)
+    assert not torch.equal(logits[0], model(x))
+
+
 # --- training -----------------------------------------------------------------------------------
 
 

@@ -68,7 +68,8 @@ def test_builds_once_and_then_takes_it_from_the_cache(cache, sources, capfd):
     library = build.build(sources)
     assert ctypes.CDLL(str(library)).ask() == 42
     assert library.is_relative_to(cache)
-    first = capfd.readouterr().err.splitlines()
+    # PyTorch may say something of its own, as of a CUDA toolkit without a GPU.
+    first = [line for line in capfd.readouterr().err.splitlines() if line.startswith("irevrnn:")]
     assert [line.split(" (")[0] for line in first][:1] == ["irevrnn: building the C++ kernels"]
     assert len(first) == 2 and first[1].startswith("irevrnn: built the C++ kernels in ")
     assert sorted(path.name for path in library.parent.iterdir()) == [build.LIBRARY, "lock"]

@@ -177,9 +177,8 @@ def _load(data: SequenceDataset, batches: list[list[Key]], workers: int) -> Iter
 def collate(items: list[tuple[Tensor, int]]) -> Batch:
     """Make a batch; sequences of different lengths become a pair (padded sequences, lengths).
 
-    The last frame is repeated to fill up. A classifier reads each sequence at its own last step, so
-    in evaluation mode a sequence is classified as it would be alone. In training, the repeated
-    frames enter the batch's statistics of ``norm="batch"``.
+    The last frame is repeated to fill up, behind the end that a classifier reads it to: in
+    evaluation mode a sequence is classified as it would be alone.
     """
     sequences = [sequence for sequence, _ in items]
     labels = torch.tensor([label for _, label in items])

@@ -23,10 +23,10 @@ from irevrnn.datasets.recordings import Recordings, open_recordings
 from irevrnn.datasets.watch import load_watch
 
 _SHORT_ACTIONS: dict[str, Any] = {
-    "bones": True, "motion": True,
-    "rotation": 15.0, "scale": 0.1, "shear": 0.1, "time": 0.2,
+    "centre": "frames", "bones": True, "motion": True,
+    "rotation": 25.0, "scale": 0.2, "shear": 0.15, "mirror": 0.5, "time": 0.3,
     "hidden_size": 64, "num_layers": 2, "dropout": 0.2,
-    "epochs": 120, "batch_size": 32, "lr": 6e-3, "weight_decay": 0.1,
+    "epochs": 120, "batch_size": 32, "lr": 6e-3, "recurrent_lr_scale": 1.0, "weight_decay": 0.1,
     "label_smoothing": 0.1, "average": 0.98, "keep": "last", "val_subjects": 0,
 }  # fmt: skip
 #: What differs from the defaults, for each data set. Those of the watch and of UTKinect were chosen

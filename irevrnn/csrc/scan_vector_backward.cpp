@@ -5,6 +5,6 @@
 
 namespace irevrnn {
 
-void scan_vector(const Backward<float>& s) { run_any<VectorTiles<4>>(s); }
+void scan_vector(const Backward<float>& s) { run_any<VectorTiles<8>>(s); }
 
 }  // namespace irevrnn

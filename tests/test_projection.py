@@ -1,0 +1,80 @@
+"""The projection gives what ``nn.Linear`` gives, and its gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from irevrnn.projection import Projection, _available, _for_onednn
+
+pytestmark = pytest.mark.skipif(not _available(), reason="PyTorch was built without oneDNN")
+
+
+def pair(inputs: int, outputs: int, bias: bool) -> tuple[Projection, nn.Linear]:
+    torch.manual_seed(0)
+    ours, exact = Projection(inputs, outputs, bias), nn.Linear(inputs, outputs, bias)
+    exact.load_state_dict(ours.state_dict())
+    return ours, exact.double()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "shape, outputs",
+    [((70, 33, 40), 37), ((1, 4096, 1), 129), ((2500, 130), 5), ((3, 5, 7), 9)],
+)
+def test_value_and_gradients(shape: tuple[int, ...], outputs: int, bias: bool) -> None:
+    ours, exact = pair(shape[-1], outputs, bias)
+    x = torch.randn(shape, requires_grad=True)
+    wide = x.detach().double().requires_grad_()
+    y, expected = ours(x), exact(wide)
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    expected.backward(grad.double())
+    torch.testing.assert_close(y.double(), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(x.grad.double(), wide.grad, rtol=0, atol=1e-5)
+    for mine, other in zip(ours.parameters(), exact.parameters(), strict=True):
+        scale = other.grad.abs().max().item()
+        torch.testing.assert_close(mine.grad.double(), other.grad, rtol=0, atol=1e-5 * scale)
+
+
+def test_input_that_is_not_contiguous_and_frozen_parameters() -> None:
+    ours, exact = pair(64, 64, True)
+    ours.weight.requires_grad_(False)
+    x = torch.randn(64, 100, 64).transpose(0, 1).requires_grad_()
+    assert _for_onednn(x, ours.weight, ours.bias)
+    ours(x).square().sum().backward()
+    wide = x.detach().double().requires_grad_()
+    exact(wide).square().sum().backward()
+    torch.testing.assert_close(x.grad.double(), wide.grad, rtol=0, atol=1e-4)
+    assert ours.weight.grad is None and ours.bias.grad is not None
+
+
+def test_second_derivatives() -> None:
+    ours, exact = pair(64, 64, True)
+    x = torch.randn(100, 64)
+
+    def penalty(model: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model(x).pow(3).sum(), x, create_graph=True)
+        (of_weight,) = torch.autograd.grad(slope.square().sum(), model.weight)
+        return of_weight
+
+    assert _for_onednn(x, ours.weight, ours.bias)
+    mine, expected = penalty(ours, x), penalty(exact, x.double())
+    assert (mine - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_rows_do_not_depend_on_how_many_there_are() -> None:
+    """What the strategies of the stack hang on: a chunk's drive has the bits of the whole's."""
+    ours, _ = pair(100, 128, True)
+    x = torch.randn(784, 32, 100)
+    whole = ours(x)
+    for steps in (28, 29, 100):
+        assert torch.equal(torch.cat([ours(part) for part in x.split(steps)]), whole)
+
+
+def test_small_products_and_other_dtypes_stay_with_pytorch() -> None:
+    ours, _ = pair(64, 64, True)
+    assert not _for_onednn(torch.randn(3, 64), ours.weight, ours.bias)
+    assert not _for_onednn(torch.randn(1000, 64).double(), ours.weight, ours.bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(torch.randn(1000, 64)).dtype == torch.bfloat16
