@@ -5,7 +5,7 @@ backward beyond the input, the parameters and what is returned. It is exact in f
 for ``reversible``, whose bits depend on the weights, which are looked at, and on where g forgets,
 which is taken as everywhere: that figure is an upper bound. ``peak`` adds what the
 largest moment of the backward pass needs; it is an estimate, without the gradients of input, output
-and parameters, which any strategy has.
+and parameters, which any strategy has, and the few MB that oneDNN takes for itself.
 """
 
 from __future__ import annotations

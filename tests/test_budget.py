@@ -99,7 +99,8 @@ def test_the_peak_is_near_the_estimate(strategy):
     model, x = peak_case(strategy)
     plan = budget.plan(model, task_of(model, x, return_sequence=False), strategy)
     grown = peak_memory(prepare_peak, strategy)
-    assert 0.5 * plan.peak < grown < 1.25 * plan.peak + 6e6
+    # oneDNN, which the projections run on, takes some 8 MB of its own, whatever the length.
+    assert 0.5 * plan.peak < grown < 1.25 * plan.peak + 14e6
 
 
 # auto
