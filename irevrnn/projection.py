@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from irevrnn.ops import has_tangent, transformed
 
 #: Multiplications below which calling oneDNN costs more than it saves.
-_WORTHWHILE = 2**18
+_WORTHWHILE = 2**23
 #: Rows that are summed over at once in the gradient of the weight: they stay in the cache.
 _ROWS = 1024
 

@@ -4,9 +4,16 @@ import pytest
 import torch
 from torch import nn
 
+from irevrnn import projection
 from irevrnn.projection import Projection, _available, _for_onednn
 
 pytestmark = pytest.mark.skipif(not _available(), reason="PyTorch was built without oneDNN")
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of every size go to oneDNN."""
+    monkeypatch.setattr(projection, "_WORTHWHILE", 0)
 
 
 def pair(inputs: int, outputs: int, bias: bool) -> tuple[Projection, nn.Linear]:
@@ -16,6 +23,7 @@ def pair(inputs: int, outputs: int, bias: bool) -> tuple[Projection, nn.Linear]:
     return ours, exact.double()
 
 
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     "shape, outputs",
@@ -36,6 +44,7 @@ def test_value_and_gradients(shape: tuple[int, ...], outputs: int, bias: bool) -
         torch.testing.assert_close(mine.grad.double(), other.grad, rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.usefixtures("always")
 def test_input_that_is_not_contiguous_and_frozen_parameters() -> None:
     ours, exact = pair(64, 64, True)
     ours.weight.requires_grad_(False)
@@ -48,6 +57,7 @@ def test_input_that_is_not_contiguous_and_frozen_parameters() -> None:
     assert ours.weight.grad is None and ours.bias.grad is not None
 
 
+@pytest.mark.usefixtures("always")
 def test_second_derivatives() -> None:
     ours, exact = pair(64, 64, True)
     x = torch.randn(100, 64)
@@ -75,6 +85,8 @@ def test_rows_do_not_depend_on_how_many_there_are() -> None:
 def test_small_products_and_other_dtypes_stay_with_pytorch() -> None:
     ours, _ = pair(64, 64, True)
     assert not _for_onednn(torch.randn(3, 64), ours.weight, ours.bias)
-    assert not _for_onednn(torch.randn(1000, 64).double(), ours.weight, ours.bias)
+    large = torch.randn(4096, 64)
+    assert _for_onednn(large, ours.weight, ours.bias)
+    assert not _for_onednn(large.double(), ours.weight, ours.bias)
     with torch.autocast("cpu", torch.bfloat16):
-        assert ours(torch.randn(1000, 64)).dtype == torch.bfloat16
+        assert ours(large).dtype == torch.bfloat16

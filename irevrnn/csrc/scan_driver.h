@@ -127,7 +127,7 @@ void run(const Backward<T>& s) {
           std::fill(sums.begin(), sums.end(), T(0));
           backward_tile<f, keep_all>(s, tile, w, TileSums<Tile>{sums.data(), s.couplings}, lane, begin,
                                      end, scratch.data());
-          add_to_rows(sums.data(), total.at(lane % s.hidden), count, Tiles::width);
+          add_to_rows(sums.data(), total.at(lane % s.hidden), count, Tile::width);
         });
       });
     }

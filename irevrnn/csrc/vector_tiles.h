@@ -38,13 +38,20 @@ struct VectorTile {
   }
 };
 
+// Tiles of N vectors, then smaller ones for what is left: a tile that is cut short is slow, so it is one
+// vector wide.
 template <int N>
 struct VectorTiles {
   static constexpr int width = N * vector_lanes;
   template <class Fn>
   static void each(int64_t first, int64_t past_last, const Fn& fn) {
     for (; first + width <= past_last; first += width) fn(VectorTile<N, false>{}, first);
-    if (first < past_last) fn(VectorTile<N, true>{static_cast<int>(past_last - first)}, first);
+    if (first >= past_last) return;
+    if constexpr (N > 1) {
+      VectorTiles<N / 2>::each(first, past_last, fn);
+    } else {
+      fn(VectorTile<N, true>{static_cast<int>(past_last - first)}, first);
+    }
   }
 };
 
