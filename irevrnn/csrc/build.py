@@ -26,7 +26,7 @@ from irevrnn.csrc.once_per_process import OncePerProcess
 SOURCES = Path(__file__).parent
 LIBRARY = "irevrnn_ops.so"
 
-_SECONDS_PER_SOURCE = 6
+_SECONDS_PER_SOURCE = 11
 
 
 def load() -> bool:

@@ -8,18 +8,6 @@
 
 namespace irevrnn {
 
-// One lane at a time.
-template <class T>
-struct ScalarTile {
-  using V = T;
-  using Scalar = T;
-  static constexpr int width = 1;
-  static V load(const T* from) { return *from; }
-  static V load_whole(const T* from) { return *from; }
-  static void store(T* to, V x) { *to = x; }
-  static void store_whole(T* to, V x) { *to = x; }
-};
-
 // Rows of per-unit numbers, u then a_1..a_R then b_1..b_R, continued periodically beyond H by the width
 // of a tile: lanes that cross from one sequence to the next find theirs without a wrap.
 template <class T>
