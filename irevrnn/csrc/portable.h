@@ -62,11 +62,11 @@ IREVRNN_INLINE V saturate(V x, float limit) {
   return larger(smaller(x, upper), lower);
 }
 
-// 2^n from the bits of 1.5 * 2^23 + n.
-IREVRNN_INLINE float exponent_from_low_bits(float shifted) {
+// 2^n from 1.5 * 2^23 + 127 + n, whose low bits move to the exponent.
+IREVRNN_INLINE float power_from_low_bits(float shifted) {
   uint32_t bits;
   memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits << 23) + 0x3f800000u;
+  bits <<= 23;
   memcpy(&shifted, &bits, sizeof bits);
   return shifted;
 }

@@ -46,20 +46,33 @@ IREVRNN_INLINE Vector fma(Vector a, Vector b, Vector c) {
 #endif
 }
 
+#if defined(__AVX__) && !defined(__AVX512F__)
+// As floats: what goes from the processor's integer part to the other comes a cycle later.
+IREVRNN_INLINE Vector absolute(Vector x) { return _mm256_andnot_ps(broadcast<Vector>(-0.0f), x); }
+IREVRNN_INLINE Vector copy_sign(Vector magnitude, Vector sign) {
+  return _mm256_or_ps(magnitude, _mm256_and_ps(broadcast<Vector>(-0.0f), sign));
+}
+#else
 IREVRNN_INLINE Vector absolute(Vector x) { return (Vector)((VectorBits)x & 0x7fffffffu); }
-
 IREVRNN_INLINE Vector copy_sign(Vector magnitude, Vector sign) {
   return (Vector)((VectorBits)magnitude | ((VectorBits)sign & 0x80000000u));
 }
+#endif
 
-IREVRNN_INLINE Vector exponent_from_low_bits(Vector shifted) {
-  return (Vector)(((VectorBits)shifted << 23) + 0x3f800000u);
+IREVRNN_INLINE Vector power_from_low_bits(Vector shifted) {
+  return (Vector)((VectorBits)shifted << 23);
 }
 
 // The compiler would take a comparison and a choice.
 #if defined(__AVX512F__)
 IREVRNN_INLINE Vector larger(Vector x, Vector y) { return _mm512_max_ps(x, y); }
 IREVRNN_INLINE Vector smaller(Vector x, Vector y) { return _mm512_min_ps(x, y); }
+#elif defined(__AVX__)
+IREVRNN_INLINE Vector larger(Vector x, Vector y) { return _mm256_max_ps(x, y); }
+IREVRNN_INLINE Vector smaller(Vector x, Vector y) { return _mm256_min_ps(x, y); }
+#elif defined(__SSE__)
+IREVRNN_INLINE Vector larger(Vector x, Vector y) { return _mm_max_ps(x, y); }
+IREVRNN_INLINE Vector smaller(Vector x, Vector y) { return _mm_min_ps(x, y); }
 #endif
 
 IREVRNN_INLINE bool all_below(Vector x, float limit) {
