@@ -27,6 +27,9 @@ PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),\
 # Fails with one line that says what is wrong and the way out.
 fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 
+# Where the results and figures of the profile go.
+FOLDER = $(if $(filter paper,$(PROFILE)),paper,build/$(PROFILE))
+
 # A kernel that someone registered in their home must not replace this environment's.
 export JUPYTER_PREFER_ENV_PATH := 1
 
@@ -38,15 +41,18 @@ help: ## Print this list
 
 setup: $(STAMP) ## Set up the environment (the other targets do it by themselves)
 
-reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper (PROFILE=smoke|quick|paper, default quick)
+# One figure takes its notebook alone, and no paper, for which other results may not be there.
+reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, or run the notebook of one FIGURE (PROFILE=smoke|quick|paper, default quick)
 	@mkdir -p build/$(PROFILE)/notebooks
-	@for notebook in $(NOTEBOOKS); do \
+	@notebooks="$(if $(FIGURE),$$($(PY) paper/build.py --notebook-of '$(FIGURE)'),$(NOTEBOOKS))" || exit 1; \
+	for notebook in $$notebooks; do \
 		echo "== $$notebook ($(PROFILE))"; \
 		$(PY) -m papermill -k python3 --cwd notebooks -p profile $(PROFILE) \
 			$$notebook build/$(PROFILE)/$$notebook \
 		|| $(call fail,$$notebook failed: the cell is marked in build/$(PROFILE)/$$notebook); \
 	done
-	$(PY) paper/build.py --profile $(PROFILE)
+	$(if $(FIGURE),@echo "$(FOLDER)/figures/$(FIGURE).svg; the notebook has made all of its figures and results again",\
+		$(PY) paper/build.py --profile $(PROFILE))
 
 test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest)
 	$(PY) -m pytest -q $(ARGS)

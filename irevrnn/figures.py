@@ -7,6 +7,7 @@ be drawn again from the result files. A notebook calls :func:`style` once, hands
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ GREY = "#777777"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 _STAMP_POINTS = 6
+#: SHA-256 of every SVG file that this process drew.
+_drawn: dict[Path, str] = {}
 
 
 def style() -> None:
@@ -117,6 +120,8 @@ def save(figure: Figure, name: str, profile: str) -> None:
     for kind, metadata in (("svg", {"Date": None}), ("png", {})):
         with replacing(target / f"{name}.{kind}") as temporary:
             figure.savefig(temporary, format=kind, metadata=metadata)
+    svg = target / f"{name}.svg"
+    _drawn[svg] = hashlib.sha256(svg.read_bytes()).hexdigest()
 
 
 def _stamp(figure: Figure, text: str) -> None:
@@ -130,12 +135,18 @@ def _stamp(figure: Figure, text: str) -> None:
 def write_result(name: str, data: Mapping[str, Any], profile: str) -> None:
     """Write ``results/<name>.json``, whole or not at all, with the profile that made it.
 
+    The file also records, as ``figures``, the hash of every figure that this process has drawn for
+    the profile: the paper is not built with a figure that another run has drawn since.
+
     Args:
         name: file name without its ending.
         data: what JSON can hold; None for a number that does not exist, as JSON has no NaN.
         profile: the profile that made it.
     """
-    text = json.dumps({**data, "profile": profile}, indent=2, sort_keys=True, allow_nan=False)
+    place = folder(profile) / "figures"
+    drawn = {path.stem: digest for path, digest in _drawn.items() if path.parent == place}
+    content = {**data, "profile": profile, "figures": drawn}
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     write_text(_subfolder(profile, "results") / f"{name}.json", f"{text}\n")
 
 

@@ -10,14 +10,22 @@ from typing import Any
 
 import torch
 
+from irevrnn import sources
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("irevrnn", "torch", "numpy", "lightning-fabric", "torchvision")
 
 
 def provenance() -> dict[str, Any]:
-    """Describe code and machine, ready for JSON: commit, versions, cpu, gpu, threads, platform."""
+    """Describe code and machine, ready for JSON.
+
+    Returns:
+        ``git_commit``; ``sources``, a hash of each part of the code (:mod:`irevrnn.sources`);
+        ``versions``, ``cpu``, ``gpu``, ``threads`` and ``platform``.
+    """
     return {
         "git_commit": _git_commit(),
+        "sources": sources.at_start(),
         "versions": {"python": platform.python_version(), **_versions()},
         "cpu": _cpu(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -41,7 +41,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from irevrnn import ReversalError, distributed
+from irevrnn import ReversalError, distributed, sources
 from irevrnn.batches import Batch, Evaluation, Sequences, Task
 from irevrnn.config import ConfigError, TrainConfig, add_arguments
 from irevrnn.datasets import DataError
@@ -177,6 +177,7 @@ class Run:
         self.model, self.optimizer = self.fabric.setup(self.network, optimizer)
         self.average = _average(self.network, config.average) if config.average else None
         self.progress = Progress(self._zero_totals())
+        self.sources: dict[str, str | None] = {**sources.at_start()}
         self.started = time.monotonic()
 
     @property
@@ -309,6 +310,7 @@ class Run:
             self.look()  # weights that have become NaN must not take the place of good ones
         state = self._stateful() | {
             "place": self._place(),
+            "sources": self.sources,
             "progress": asdict(self.progress) | {"seconds": self.seconds()},
             "rng": distributed.gathered(self._rng(), self.workers),
         }
@@ -368,6 +370,7 @@ class Run:
                 "its figures will differ in the last bits from those of an uninterrupted run",
                 stacklevel=3,
             )
+        self.sources = sources.in_common(self.sources, state.get("sources", {}))
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
@@ -391,6 +394,7 @@ class Run:
             "device": str(self.fabric.device),
             "workers": self.workers,
             **provenance(),
+            "sources": self.sources,
             "wall_seconds": self.seconds(),
             "history": self.progress.history,
             "best_epoch": best.get("epoch"),

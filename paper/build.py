@@ -2,24 +2,32 @@
 
 The text is in ``paper.typ`` and ``sections/``; its numbers come from result files and its figures
 from SVG files, which the notebooks write. Whatever is missing stops the build with its name and the
-command that makes it: the paper has no silent gaps.
+command that makes it: the paper has no silent gaps. So does what is no longer true: a result whose
+code has changed since it was made, unless ``accepted.json`` says why it still holds, and a figure
+that another run has drawn than the one that wrote its result.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import freshness
+from freshness import BuildError, find_changes, read_accepted
 
 if TYPE_CHECKING:
     import typst
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "paper" / "paper.typ"
+ACCEPTED = REPOSITORY / "paper" / "accepted.json"
 PROFILES = ("smoke", "quick", "paper")
 
 #: The notebook that writes each result file, ``results/<name>.json``.
@@ -51,31 +59,52 @@ FIGURES = {
     "crossover": "memory",
     "same_training": "memory",
 }
-#: Seconds by which a figure may be older than its result: a notebook draws as it goes, and writes
-#: its result at the end.
-ONE_RUN = 3600.0
+#: The command that writes a result again, where that is not one of NOTEBOOKS.
+COMMANDS = {
+    "utkinect": "make reproduce PROFILE={profile} FIGURE=watch_confusion",
+    "msr": "make reproduce PROFILE={profile} FIGURE=watch_confusion",
+    "ntu60": "python -m irevrnn.train action --data-set ntu60",
+    "ntu120": "python -m irevrnn.train action --data-set ntu120",
+    "cuda_kernels": "python -m irevrnn.cuda.resources --output paper/results/cuda_kernels.json",
+    "ntu_reader": "python -m irevrnn.datasets.ntu.benchmark --output paper/results/ntu_reader.json",
+}
+_LAYER = ("cell", "compiler", "kernels", "layer")
+_ACTION = (*_LAYER, "training", "action", "notebooks/03")
+_NTU = (*_LAYER, "training", "action", "datasets/ntu")
+#: The parts of the code (irevrnn/sources.py) that each result depends on.
+DEPENDS = {
+    "derivation": (*_LAYER, "notebooks/01"),
+    "mnist": (*_LAYER, "training", "datasets/mnist", "notebooks/02"),
+    "watch": (*_ACTION, "datasets/watch"),
+    "utkinect": (*_ACTION, "datasets/kinect"),
+    "msr": (*_ACTION, "datasets/kinect"),
+    "ntu60": _NTU,
+    "ntu120": _NTU,
+    "memory": (*_LAYER, "measuring", "benchmark", "notebooks/04"),
+    "benchmark": (*_LAYER, "measuring", "benchmark", "notebooks/04"),
+    "cuda_kernels": ("compiler", "kernels", "cuda"),
+    "ntu_reader": ("compiler", "datasets/ntu", "measuring"),
+}
 
 
-class BuildError(Exception):
-    """The paper cannot be built; the message says why and what to do."""
-
-
-def build(results: Path, figures: Path, output: Path, remedy: str = "run the notebooks") -> str:
+def build(results: Path, figures: Path, output: Path, profile: str = "paper") -> str:
     """Compile the paper.
 
     Args:
         results: folder of the result files.
         figures: folder of the figures.
         output: the PDF to write, whole or not at all.
-        remedy: what to do about a missing file, for the message.
+        profile: what made them; changes of the code are accepted for the ``paper`` profile alone.
 
     Returns:
         The compiler's warnings, one a line; empty if there are none.
 
     Raises:
-        BuildError: something is missing, is older than what it was made from, or does not compile.
+        BuildError: something is missing, is not of the code as it is, or does not compile.
     """
-    check_inputs(results, figures, remedy)
+    check_inputs(results, figures, profile)
+    accepted = read_accepted(ACCEPTED) if profile == "paper" else {}
+    freshness.check(find_changes(results, DEPENDS), accepted, partial(command, profile=profile))
     pdf, warnings = compile_paper(results, figures)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
@@ -87,40 +116,49 @@ def build(results: Path, figures: Path, output: Path, remedy: str = "run the not
     return "\n".join(warnings)
 
 
-def check_inputs(results: Path, figures: Path, remedy: str) -> None:
-    """Check that every result and figure is there, and no figure older than its result.
+def check_inputs(results: Path, figures: Path, profile: str) -> None:
+    """Check that every result and figure is there, each figure as drawn with its result.
 
     Raises:
-        BuildError: names all that are missing or stale.
+        BuildError: names all that are missing or of another run.
     """
     made_by = {results / f"{name}.json": notebook for name, notebook in NOTEBOOKS.items()}
-    drawn_from = {
+    drawn_with = {
         figures / f"{name}.svg": results / f"{result}.json" for name, result in FIGURES.items()
     }
-    made_by |= {figure: made_by[result] for figure, result in drawn_from.items()}
+    made_by |= {figure: made_by[result] for figure, result in drawn_with.items()}
     missing = [path for path in made_by if not path.is_file()]
     if missing:
         lines = [f"  {_shown(path)}  (from {made_by[path]})" for path in missing]
-        raise BuildError("\n".join(["these files are missing:", *lines, f"To make them: {remedy}"]))
-    stale = [
-        f"  {_shown(figure)} is older than {_shown(result)}"
-        for figure, result in drawn_from.items()
-        if figure.stat().st_mtime < result.stat().st_mtime - ONE_RUN
-        and not (_is_committed(figure) and _is_committed(result))
+        remedy = f"To make them: make reproduce PROFILE={profile}"
+        if profile == "paper":
+            remedy += " (takes hours; make reproduce builds a paper from a short run)"
+        raise BuildError("\n".join(["these files are missing:", *lines, remedy]))
+    foreign = [
+        f"  {_shown(figure)} is not the one that was drawn with {_shown(result)} (to make both "
+        f"again: make reproduce PROFILE={profile} FIGURE={figure.stem})"
+        for figure, result in drawn_with.items()
+        if _digest(figure) != _read(result).get("figures", {}).get(figure.stem)
     ]
-    if stale:
-        raise BuildError("\n".join(["these figures are stale:", *stale, f"To draw them: {remedy}"]))
+    if foreign:
+        raise BuildError("\n".join(["these figures and results are of different runs:", *foreign]))
 
 
-def _is_committed(path: Path) -> bool:
-    """Whether git has the file as it is: its time is then that of a checkout and tells nothing."""
-    git = ["git", "-C", str(path.parent)]
-    try:
-        for command in (["ls-files", "--error-unmatch"], ["diff", "--quiet", "HEAD", "--"]):
-            subprocess.run([*git, *command, path.name], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        return False
-    return True
+def command(result: str, profile: str) -> str:
+    """What makes a result again."""
+    if result in COMMANDS:
+        return COMMANDS[result].format(profile=profile)
+    notebook = NOTEBOOKS[result]
+    figure = next(name for name, source in FIGURES.items() if NOTEBOOKS[source] == notebook)
+    return f"make reproduce PROFILE={profile} FIGURE={figure}"
+
+
+def _read(result: Path) -> dict[str, Any]:
+    return json.loads(result.read_text(encoding="utf-8"))
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _shown(path: Path) -> str:
@@ -169,8 +207,61 @@ def make_compiler(results: Path, figures: Path) -> typst.Compiler:
     return typst.Compiler(str(SOURCE), root=str(root), sys_inputs=inputs, ignore_system_fonts=True)
 
 
+def accept(result: str, reason: str) -> str:
+    """Accept that the code has changed since a committed result was made.
+
+    Args:
+        result: its name, or ``all``.
+        reason: why it still holds.
+
+    Returns:
+        What is now accepted that was not before.
+
+    Raises:
+        BuildError: the result is unknown, or there is no reason.
+    """
+    if result not in ("all", *DEPENDS):
+        raise BuildError(f"there is no result {result!r}: choose all or one of {_listed(DEPENDS)}")
+    if not reason.strip():
+        raise BuildError("--accept needs a --reason that says why the result still holds")
+    found = find_changes(REPOSITORY / "paper/results", DEPENDS)
+    before = read_accepted(ACCEPTED)
+    after = freshness.accept(found, before, result, reason)
+    freshness.write_accepted(ACCEPTED, after)
+    new = [f"{change.result}.json: {change.part}" for change in after if change not in before]
+    return "\n".join(new) or "nothing was left to accept"
+
+
+def notebook_of(figure: str) -> str:
+    """The notebook that draws a figure.
+
+    Raises:
+        BuildError: the paper has no such figure.
+    """
+    if figure not in FIGURES:
+        raise BuildError(f"FIGURE={figure} is unknown: choose one of {_listed(FIGURES)}")
+    return NOTEBOOKS[FIGURES[figure]]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Build the paper of a profile and print where it is."""
+    """Build the paper of a profile and print where it is, or do what else is asked for."""
+    options = _parse(arguments)
+    try:
+        if options.notebook_of is not None:
+            print(notebook_of(options.notebook_of))
+        elif options.accept is not None:
+            print(accept(options.accept, options.reason))
+        else:
+            _build_profile(options.profile)
+    except BuildError as error:
+        sys.exit(f"paper/build.py: {error}")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python paper/build.py",
         description="Compile the paper from the result files and figures of a profile.",
@@ -180,16 +271,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="paper (the default) reads paper/results and writes paper/paper.pdf; smoke and quick "
         "read and write under build/<profile>/",
     )  # fmt: skip
-    profile = parser.parse_args(arguments).profile
+    parser.add_argument(
+        "--notebook-of", metavar="FIGURE", help="print the notebook that draws a figure, and stop"
+    )
+    parser.add_argument(
+        "--accept", metavar="RESULT",
+        help="note in paper/accepted.json that this result in paper/results (or all of them) still "
+        "holds, although its code has changed since, and stop",
+    )  # fmt: skip
+    parser.add_argument("--reason", default="", help="why it still holds")
+    return parser.parse_args(arguments)
+
+
+def _build_profile(profile: str) -> None:
     folder = REPOSITORY / ("paper" if profile == "paper" else f"build/{profile}")
     output = folder / "paper.pdf"
-    remedy = f"make reproduce PROFILE={profile}"
-    if profile == "paper":
-        remedy += " (takes hours; make reproduce builds a paper from a short run)"
-    try:
-        warnings = build(folder / "results", folder / "figures", output, remedy)
-    except BuildError as error:
-        sys.exit(f"paper/build.py: {error}")
+    warnings = build(folder / "results", folder / "figures", output, profile)
     if warnings:
         print(warnings, file=sys.stderr)
     print(_shown(output))

@@ -1,5 +1,6 @@
 """Figures and results: where they go, what they say of themselves, and that they are whole."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -82,9 +83,21 @@ def test_the_paper_profile_is_not_stamped(repository):
 def test_write_result_names_its_profile(repository):
     figures.write_result("name", {"b": None, "a": [1.5]}, "smoke")
     text = (repository / "build/smoke/results/name.json").read_text()
-    assert json.loads(text) == {"a": [1.5], "b": None, "profile": "smoke"}
+    assert json.loads(text) == {"a": [1.5], "b": None, "figures": {}, "profile": "smoke"}
     assert text.index('"a"') < text.index('"b"') < text.index('"profile"')
     assert text.endswith("}\n")
+
+
+def test_a_result_names_the_figures_that_were_drawn_for_its_profile(repository):
+    for name, profile in (("one", "smoke"), ("two", "smoke"), ("three", "quick")):
+        figures.save(draw(), name, profile)
+    figures.write_result("name", {}, "smoke")
+    folder = repository / "build/smoke"
+    recorded = json.loads((folder / "results/name.json").read_text())["figures"]
+    assert recorded == {
+        name: hashlib.sha256((folder / f"figures/{name}.svg").read_bytes()).hexdigest()
+        for name in ("one", "two")
+    }
 
 
 def test_write_result_is_whole_or_not_at_all(repository, monkeypatch):

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 PYTHON = """#!/bin/sh
 echo "$@" >> "$CALLS"
 case "$*" in *"$FAIL_ON"*) exit 1;; esac
+[ "$2" = --notebook-of ] && echo notebooks/02_b.ipynb
 [ "$2" = venv ] && mkdir -p .venv/bin && cp "$0" .venv/bin/python
 exit 0
 """
@@ -165,6 +166,22 @@ def test_reproduce_runs_the_notebooks_in_order_then_the_paper(make):
     ]
     assert all("-k python3 --cwd notebooks -p profile smoke" in run for run in runs[:2])
     assert runs[2] == "paper/build.py --profile smoke"
+
+
+@pytest.mark.parametrize(("profile", "folder"), [("paper", "paper"), ("quick", "build/quick")])
+def test_one_figure_takes_its_notebook_alone(make, profile, folder):
+    done, _, calls = make("reproduce", f"PROFILE={profile}", "FIGURE=curve")
+    assert done.returncode == 0, done.stderr
+    runs = [line for line in calls.splitlines() if "papermill" in line or "paper/" in line]
+    assert runs[0] == "paper/build.py --notebook-of curve"
+    assert [run.split()[-1] for run in runs[1:]] == [f"build/{profile}/notebooks/02_b.ipynb"]
+    assert done.stdout.splitlines()[-1].startswith(f"{folder}/figures/curve.svg")
+
+
+def test_an_unknown_figure_runs_no_notebook(make):
+    done, _, calls = make("reproduce", "FIGURE=curl", fail_on="--notebook-of")
+    assert done.returncode != 0
+    assert "paper/build.py --notebook-of curl" in calls and "papermill" not in calls
 
 
 def test_a_notebook_that_fails_is_named(make):

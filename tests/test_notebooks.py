@@ -8,6 +8,8 @@ import nbformat
 import papermill
 import pytest
 
+from irevrnn import sources
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -55,7 +57,10 @@ def test_runs_to_its_end(path, tmp_path, monkeypatch):
     made = tmp_path / "build" / "smoke"
     results = [json.loads(file.read_text()) for file in (made / "results").glob("*.json")]
     assert results and all(result["profile"] == "smoke" for result in results)
+    for result in results:
+        assert result.get("environment", result)["sources"] == sources.at_start()
     drawn = {
         kind: {f.stem for f in (made / "figures").glob(f"*.{kind}")} for kind in ("svg", "png")
     }
     assert drawn["svg"] and drawn["svg"] == drawn["png"]
+    assert all(result["figures"].keys() == drawn["svg"] for result in results)

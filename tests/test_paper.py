@@ -1,9 +1,10 @@
 """The paper builds from what the notebooks write, and from nothing else."""
 
 import copy
+import dataclasses
+import hashlib
 import importlib.util
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="245" height="150"><path d=
 
 
 def load_build():
-    """paper/build.py as a module: paper/ is no package."""
+    """paper/build.py as a module: paper/ is no package, but the folder where scripts look first."""
+    sys.path.insert(0, str(PAPER))
     spec = importlib.util.spec_from_file_location("paper_build", PAPER / "build.py")
     module = sys.modules["paper_build"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -28,12 +30,14 @@ def load_build():
 
 
 paper = load_build()
+freshness = paper.freshness
 
 
 # --- made-up results ----------------------------------------------------------------------------
 
 ENVIRONMENT = {
     "git_commit": "0123456789" * 4,
+    "sources": freshness.sources.at_start(),
     "versions": {"python": "3.12.0", "torch": "2.9.0"},
     "cpu": "a processor",
     "gpu": None,
@@ -158,14 +162,22 @@ RESULTS = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_accepted(tmp_path, monkeypatch):
+    """What is accepted of the committed results is not of these."""
+    monkeypatch.setattr(paper, "ACCEPTED", tmp_path / "accepted.json")
+    paper.ACCEPTED.write_text("[]")
+
+
 def write(folder, results):
     """Write results and minimal figures; return the two folders and the PDF's path."""
     for name in ("results", "figures"):
         (folder / name).mkdir(exist_ok=True)
     for name in paper.FIGURES:
         (folder / f"figures/{name}.svg").write_text(SVG)
+    drawn = dict.fromkeys(paper.FIGURES, hashlib.sha256(SVG.encode()).hexdigest())
     for name, data in results.items():
-        (folder / f"results/{name}.json").write_text(json.dumps(data))
+        (folder / f"results/{name}.json").write_text(json.dumps({**data, "figures": drawn}))
     return folder / "results", folder / "figures", folder / "paper.pdf"
 
 
@@ -221,9 +233,9 @@ def test_missing_figures_are_named(tmp_path):
     for path in figures.iterdir():
         path.unlink()
     with pytest.raises(paper.BuildError) as error:
-        paper.build(results, figures, pdf, "make reproduce")
+        paper.build(results, figures, pdf, "quick")
     assert all(f"{name}.svg" in str(error.value) for name in paper.FIGURES)
-    assert str(error.value).endswith("make reproduce")
+    assert str(error.value).endswith("make reproduce PROFILE=quick")
 
 
 def read_entries():
@@ -286,16 +298,13 @@ def test_a_method_that_could_not_run_leaves_a_dash(tmp_path):
     assert paper.build(*write(tmp_path, results)) == ""
 
 
-def test_a_figure_older_than_its_result_is_stale(tmp_path):
+def test_a_figure_that_another_run_has_drawn_is_not_taken(tmp_path):
     results, figures, pdf = write(tmp_path, RESULTS)
-    made = (results / "derivation.json").stat().st_mtime
-    for age, fresh in ((paper.ONE_RUN / 2, True), (2 * paper.ONE_RUN, False)):
-        os.utime(figures / "division.svg", (made - age, made - age))
-        if fresh:
-            paper.build(results, figures, pdf)
-        else:
-            with pytest.raises(paper.BuildError, match=r"division\.svg is older than .*derivation"):
-                paper.build(results, figures, pdf)
+    (figures / "division.svg").write_text(SVG.replace("L9 9", "L9 8"))
+    message = r"division\.svg is not .* with .*derivation\.json .*PROFILE=paper FIGURE=division\)"
+    with pytest.raises(paper.BuildError, match=message) as error:
+        paper.build(results, figures, pdf)
+    assert "accuracy.svg" not in str(error.value)
 
 
 def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
@@ -304,6 +313,164 @@ def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
         paper.main(["--profile", "quick"])
     assert "build/quick/results/mnist.json" in str(stop.value)
     assert "make reproduce PROFILE=quick" in str(stop.value)
+
+
+# --- results of the code as it is ---------------------------------------------------------------
+
+
+def changed(result, part, recorded="another"):
+    """The results, one of which was made by another version of a part of the code."""
+    results = json.loads(json.dumps(RESULTS))  # whose parts have nothing in common
+    provenance = results[result].get("environment", results[result])
+    if recorded is None:
+        del provenance["sources"][part]
+    else:
+        provenance["sources"][part] = recorded
+    return results
+
+
+def accept(folder, result, reason="A comment was added."):
+    """Accept what has changed, as the command does for the committed results."""
+    found = paper.find_changes(folder / "results", paper.DEPENDS)
+    before = paper.read_accepted(paper.ACCEPTED)
+    after = freshness.accept(found, before, result, reason)
+    freshness.write_accepted(paper.ACCEPTED, after)
+    return after
+
+
+@pytest.mark.parametrize(
+    ("result", "part", "file", "command"),
+    [
+        ("mnist", "training", "irevrnn/train.py", "make reproduce PROFILE=paper FIGURE=learning"),
+        ("derivation", "kernels", "irevrnn/csrc/*.h", "make reproduce PROFILE=paper FIGURE=drift"),
+        ("benchmark", "notebooks/04", "notebooks/04_*.ipynb", "PROFILE=paper FIGURE=held_bytes"),
+        ("utkinect", "action", "irevrnn/action/*.py", "FIGURE=watch_confusion"),
+    ],
+)
+def test_a_result_of_other_code_is_named(tmp_path, result, part, file, command):
+    with pytest.raises(paper.BuildError) as error:
+        paper.build(*write(tmp_path, changed(result, part)))
+    _, named, of_the_part, *_ = str(error.value).splitlines()
+    assert f"{result}.json" in named and command in named
+    assert of_the_part.startswith(f"    {part}: ") and file in of_the_part
+    assert "python paper/build.py --accept RESULT" in str(error.value)
+
+
+def test_a_part_that_a_result_does_not_depend_on_may_change(tmp_path):
+    assert paper.build(*write(tmp_path, changed("derivation", "training"))) == ""
+
+
+def test_a_hash_that_is_not_recorded_is_no_proof(tmp_path):
+    with pytest.raises(paper.BuildError, match="cell, not recorded or of several versions"):
+        paper.build(*write(tmp_path, changed("memory", "cell", None)))
+
+
+def test_a_result_that_depends_on_nothing_known_is_refused(tmp_path):
+    with pytest.raises(paper.BuildError, match=r"does not say what .*other\.json depends on"):
+        paper.build(*write(tmp_path, {**RESULTS, "other": RESULTS["memory"]}))
+
+
+@pytest.mark.parametrize("recorded", ["another", None])
+def test_a_change_that_is_accepted_with_a_reason_passes(tmp_path, recorded):
+    arguments = write(tmp_path, changed("mnist", "training", recorded))
+    accept(tmp_path, "mnist")
+    assert paper.build(*arguments) == ""
+    with pytest.raises(paper.BuildError, match="training"):  # only for the committed results
+        paper.build(*arguments, "quick")
+
+
+def test_an_acceptance_lapses_when_the_code_changes_again(tmp_path):
+    arguments = write(tmp_path, changed("mnist", "training"))
+    [(change, reasons)] = accept(tmp_path, "mnist").items()
+    earlier = dataclasses.replace(change, present="what it was then")
+    freshness.write_accepted(paper.ACCEPTED, {earlier: reasons})
+    with pytest.raises(paper.BuildError, match="training, accepted before it changed again") as e:
+        paper.build(*arguments)
+    assert "needs no acceptance" not in str(e.value)
+    assert accept(tmp_path, "all", "And another.") == {change: [*reasons, "And another."]}
+    assert paper.build(*arguments) == ""
+
+
+def test_an_acceptance_that_nothing_needs_is_an_error(tmp_path):
+    write(tmp_path, changed("mnist", "training"))
+    accept(tmp_path, "mnist")
+    arguments = write(tmp_path, RESULTS)
+    with pytest.raises(paper.BuildError, match=r"accepts training of mnist\.json, which needs no"):
+        paper.build(*arguments)
+    assert accept(tmp_path, "mnist") == {}
+    assert paper.build(*arguments) == ""
+
+
+def test_one_result_is_accepted_or_all(tmp_path):
+    results = changed("mnist", "training") | {"memory": changed("memory", "cell")["memory"]}
+    arguments = write(tmp_path, results)
+    assert [change.result for change in accept(tmp_path, "mnist", "One.")] == ["mnist"]
+    with pytest.raises(paper.BuildError, match=r"memory\.json") as error:
+        paper.build(*arguments)
+    assert "mnist.json" not in str(error.value)
+    assert list(accept(tmp_path, "all", "Two.").values()) == [["One."], ["Two."]]
+    assert paper.build(*arguments) == ""
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"part": "cell"}, "is no acceptance"),
+        ({"result": "mnist", "part": "cell", "recorded": None, "present": "1"}, "for no reason"),
+        (
+            {"result": "mnist", "part": "cell", "recorded": None, "present": "1", "reasons": [" "]},
+            "cell of mnist is accepted for no reason",
+        ),
+    ],
+)
+def test_a_bad_acceptance_is_named(tmp_path, entry, message):
+    paper.ACCEPTED.write_text(json.dumps([entry]))
+    with pytest.raises(paper.BuildError, match=message):
+        paper.build(*write(tmp_path, RESULTS))
+
+
+def test_the_command_accepts_committed_results(tmp_path, monkeypatch, capsys):
+    (tmp_path / "paper").mkdir()
+    arguments = write(tmp_path / "paper", changed("mnist", "training"))
+    with monkeypatch.context() as patch:
+        patch.setattr(paper, "REPOSITORY", tmp_path)
+        accept_by_command(capsys)
+    assert paper.build(*arguments) == ""
+
+
+def accept_by_command(capsys):
+    for words in (["--accept", "mnist"], ["--accept", "mnist", "--reason", " "]):
+        with pytest.raises(SystemExit, match="needs a --reason"):
+            paper.main(words)
+    with pytest.raises(SystemExit, match="no result 'minst': choose all or one of benchmark,"):
+        paper.main(["--accept", "minst", "--reason", "A comment."])
+    for said in ("mnist.json: training\n", "nothing was left to accept\n"):
+        paper.main(["--accept", "all", "--reason", "A comment."])
+        assert capsys.readouterr().out == said
+
+
+def test_the_committed_results_hold():
+    accepted = freshness.read_accepted(PAPER / "accepted.json")
+    found = paper.find_changes(PAPER / "results", paper.DEPENDS)
+    freshness.check(found, accepted, lambda result: paper.command(result, "paper"))
+    paper.check_inputs(PAPER / "results", PAPER / "figures", "paper")
+
+
+def test_what_results_depend_on_are_parts_of_the_code():
+    assert paper.DEPENDS.keys() >= {*paper.NOTEBOOKS, *paper.BROUGHT, *paper.COMMANDS}
+    parts = freshness.sources.at_start().keys()
+    for result, needed in paper.DEPENDS.items():
+        assert parts >= set(needed), result
+        assert paper.command(result, "quick")
+    for result, notebook in paper.NOTEBOOKS.items():
+        assert Path(notebook).name[:2] in {part[-2:] for part in paper.DEPENDS[result]}
+
+
+def test_the_notebook_of_a_figure(capsys):
+    paper.main(["--notebook-of", "entropy"])
+    assert capsys.readouterr().out == "notebooks/04_memory.ipynb\n"
+    with pytest.raises(SystemExit, match="FIGURE=entropie is unknown: choose one of accuracy, "):
+        paper.main(["--notebook-of", "entropie"])
 
 
 # --- the text -----------------------------------------------------------------------------------
