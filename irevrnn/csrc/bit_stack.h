@@ -27,7 +27,7 @@ struct Decay {
 template <class L>
 IREVRNN_INLINE L divide(L x, const Decay<L>& d, L& remainder) {
   const L q = to_long(to_double(x) * d.inverse);
-  const L r = x - q * d.n;
+  const L r = x - times(q, d.n);
   const auto right = less(r, d.n);
   remainder = choose(right, r, r - d.n);
   return choose(right, q, q + 1);
@@ -38,7 +38,7 @@ IREVRNN_INLINE L divide(L x, const Decay<L>& d, L& remainder) {
 template <class L>
 IREVRNN_INLINE L divide_large(L x, const Decay<L>& d, L& remainder) {
   const L rough = to_long(to_double(x) * d.inverse) - 1024;
-  return rough + divide(x - rough * d.n, d, remainder);
+  return rough + divide(x - times(rough, d.n), d, remainder);
 }
 
 #if !defined(__CUDACC__)
@@ -89,7 +89,7 @@ IREVRNN_INLINE L forget(L h, L& s, const Decay<L>& d, Stack& words) {
   const auto full = less((d.n << (state_bits + 16)) - 1, q);
   words.push(full, q);
   s = choose(full, q >> 16, q);
-  const L p = (h >> decay_bits) * d.n + digit;
+  const L p = times(h >> decay_bits, d.n) + digit;
   return (p ^ d.negative) - d.negative;
 }
 
@@ -101,7 +101,7 @@ IREVRNN_INLINE L recall(L p, L& s, const Decay<L>& d, Stack& words) {
   const L full = choose(moved, (s << 16) | words.pop(moved), s);
   L digit;
   const L high = divide_large(p, d, digit);
-  const L joined = full * d.n + digit;
+  const L joined = times(full, d.n) + digit;
   s = joined >> decay_bits;
   return (high << decay_bits) | (joined & (decay_one - 1));
 }

@@ -22,6 +22,7 @@ static_assert(negative_slope * (1 << slope_bits) == 1.0f);
 // One lane.
 IREVRNN_INLINE double to_double(int64_t x) { return static_cast<double>(x); }
 IREVRNN_INLINE int64_t to_long(double x) { return static_cast<int64_t>(x); }
+IREVRNN_INLINE int64_t times(int64_t x, int64_t n) { return x * n; }
 IREVRNN_INLINE int64_t all_lanes(int64_t, int64_t x) { return x; }
 IREVRNN_INLINE bool less(int64_t x, int64_t y) { return x < y; }
 IREVRNN_INLINE int64_t choose(bool which, int64_t x, int64_t y) { return which ? x : y; }

@@ -16,8 +16,40 @@ typedef float HalfFloat __attribute__((vector_size(vector_bytes / 2)));
 IREVRNN_INLINE Half plus(Half x, Half y) { return (Half)((UnsignedHalf)x + (UnsignedHalf)y); }
 IREVRNN_INLINE Half minus(Half x, Half y) { return (Half)((UnsignedHalf)x - (UnsignedHalf)y); }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// AVX2 converts no 64-bit integers, but those of up to 52 bits lie in the fraction of a double of the right
+// size.
+constexpr double two_52 = 0x1p52, two_84_and_63 = 0x1p84 + 0x1p63;
+
+// Both halves of the integer become doubles, 2^52 + low and 2^84 + 2^63 + 2^32 high, whose sum rounds once.
+IREVRNN_INLINE HalfDouble to_double(Half x) {
+  const __m256i low = _mm256_blend_epi32((__m256i)x, (__m256i)(HalfDouble{} + two_52), 0b10101010);
+  const __m256i high = _mm256_xor_si256(_mm256_srli_epi64((__m256i)x, 32), (__m256i)(HalfDouble{} + two_84_and_63));
+  return ((HalfDouble)high - (two_84_and_63 + two_52)) + (HalfDouble)low;
+}
+
+// Whole numbers below 2^51.
+IREVRNN_INLINE Half whole_to_long(HalfDouble x) {
+  const HalfDouble magic = HalfDouble{} + 1.5 * two_52;
+  return minus((Half)(x + magic), (Half)magic);
+}
+
+// Towards zero; what lies beyond 2^51 has no meaning.
+IREVRNN_INLINE Half to_long(HalfDouble x) {
+  return whole_to_long(_mm256_round_pd(x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC));
+}
+
+// n is from 0 to 2^32.
+IREVRNN_INLINE Half times(Half x, Half n) {
+  const __m256i low = _mm256_mul_epu32((__m256i)x, (__m256i)n);
+  const __m256i high = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)x, 32), (__m256i)n);
+  return (Half)_mm256_add_epi64(low, _mm256_slli_epi64(high, 32));
+}
+#else
 IREVRNN_INLINE HalfDouble to_double(Half x) { return __builtin_convertvector(x, HalfDouble); }
 IREVRNN_INLINE Half to_long(HalfDouble x) { return __builtin_convertvector(x, Half); }
+IREVRNN_INLINE Half times(Half x, Half n) { return x * n; }
+#endif
 IREVRNN_INLINE void store_half(int64_t* to, Half x) { memcpy(to, &x, sizeof x); }
 
 IREVRNN_INLINE Half load_half(const int64_t* from) {
@@ -43,7 +75,13 @@ IREVRNN_INLINE Half choose(Lanes which, Half x, Half y) {
 #else
 typedef Half Lanes;
 IREVRNN_INLINE Lanes less(Half x, Half y) { return x < y; }
-IREVRNN_INLINE Half choose(Lanes which, Half x, Half y) { return which ? x : y; }
+IREVRNN_INLINE Half choose(Lanes which, Half x, Half y) {
+#if defined(__AVX__)
+  return (Half)_mm256_blendv_pd((__m256d)y, (__m256d)x, (__m256d)which);
+#else
+  return which ? x : y;
+#endif
+}
 IREVRNN_INLINE unsigned bits_of(Lanes which) {
 #if defined(__AVX__)
   return _mm256_movemask_pd((__m256d)which);
@@ -112,9 +150,18 @@ IREVRNN_INLINE HalfFloat half_of(Vector x, std::index_sequence<i...>) {
   return __builtin_shufflevector(x, x, (i + first)...);
 }
 
-IREVRNN_INLINE Vector floats_of(Half low, Half high) {
+IREVRNN_INLINE Vector round_to_float(Half low, Half high) {
   return join_halves(__builtin_convertvector(low, HalfFloat), __builtin_convertvector(high, HalfFloat),
                      std::make_index_sequence<vector_lanes>{});
+}
+
+IREVRNN_INLINE Vector floats_of(Half low, Half high) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // By way of doubles, where these hold the numbers exactly.
+  const Vector x = _mm256_set_m128(_mm256_cvtpd_ps(to_double(high)), _mm256_cvtpd_ps(to_double(low)));
+  if (__builtin_expect(all_below(absolute(x), 0x1p53f), 1)) return x;
+#endif
+  return round_to_float(low, high);
 }
 
 IREVRNN_INLINE Vector round_to_whole(Vector x) {
@@ -129,6 +176,12 @@ IREVRNN_INLINE Vector round_to_whole(Vector x) {
 }
 
 IREVRNN_INLINE Halves nearest_longs(Vector x, float limit) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if (__builtin_expect(all_below(absolute(x), 0x1p51f), 1)) {  // adding 1.5 * 2^52 rounds
+    return {whole_to_long(_mm256_cvtps_pd(_mm256_castps256_ps128(x))),
+            whole_to_long(_mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)))};
+  }
+#endif
   const Vector whole = round_to_whole(saturate(x, limit));
   const auto half = std::make_index_sequence<half_lanes>{};
   return {__builtin_convertvector(half_of<0>(whole, half), Half),

@@ -78,6 +78,8 @@ IREVRNN_INLINE Vector smaller(Vector x, Vector y) { return _mm_min_ps(x, y); }
 IREVRNN_INLINE bool all_below(Vector x, float limit) {
 #if defined(__AVX512F__)
   return _mm512_cmp_ps_mask(x, broadcast<Vector>(limit), _CMP_NLT_UQ) == 0;
+#elif defined(__AVX__)
+  return _mm256_movemask_ps(_mm256_cmp_ps(x, broadcast<Vector>(limit), _CMP_NLT_UQ)) == 0;
 #else
   bool all = true;
   for (int i = 0; i < vector_lanes; ++i) all &= x[i] < limit;
