@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from irevrnn.rnn import IRevRNN, IRevRNNLayer
 
-#: The last layer's output after the last step is all that the classifier sees, so its units start
-#: with long time constants (shortest, in steps).
+#: Where a classifier sees the last layer's output after the last step alone, the units of that
+#: layer start with long time constants (shortest, in steps).
 SHORTEST_READOUT_TIME = 50.0
+#: What of the last layer's output is read: its last step, or the mean of all steps.
+READS = ("last", "mean")
 
 
 class SequenceClassifier(nn.Module):
-    """A stack of IRevRNN layers whose last step is read out: the plain and the residual model.
+    """A stack of IRevRNN layers with a readout: the plain and the residual model.
 
     Each layer projects its input, normalises it over batch and time, runs the recurrence and drops
     units; with ``residual`` its input is added to its output.
@@ -26,6 +29,7 @@ class SequenceClassifier(nn.Module):
         num_layers: layers in the stack.
         dropout: probability of dropping a unit after a layer, the last one included.
         residual: False for the plain model, True for the residual one.
+        read: "last" for the last layer's output after the last step; "mean" for its mean over time.
         options: passed on to :class:`IRevRNN` (``num_couplings``, ``activation``, ``memory``, ...).
 
     Shape:
@@ -44,24 +48,53 @@ class SequenceClassifier(nn.Module):
         norm: str | None = "batch",
         dropout: float = 0.0,
         residual: bool = False,
+        read: str = "last",
         **options: Any,
     ) -> None:
         super().__init__()
+        self.read = check_read(read)
         self.rnn = IRevRNN(
             input_size, hidden_size, num_layers,
             norm=norm, dropout=dropout, residual=residual, **options,
         )  # fmt: skip
-        last = cast(IRevRNNLayer, self.rnn.layers[-1])
-        last.reset_recurrence(shortest=SHORTEST_READOUT_TIME)
+        if read == "last":
+            layer = cast(IRevRNNLayer, self.rnn.layers[-1])
+            layer.reset_recurrence(shortest=SHORTEST_READOUT_TIME)
         self.norm = nn.BatchNorm1d(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Classify each sequence from the last layer's output at its last step."""
-        last, _ = self.rnn(input, lengths=lengths, return_sequence=False)
-        return self.readout(self.dropout(self.norm(last)))
+        """Classify each sequence from what is read of the last layer's output."""
+        output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
+        if self.read == "mean":
+            output = mean_over_time(output, lengths)
+        return self.readout(self.dropout(self.norm(output)))
 
     def clip_recurrent_weights_(self, bound: float = 1.0) -> None:
         """Keep the recurrent weights in [-bound, bound]; call it after each optimizer step."""
         self.rnn.clip_recurrent_weights_(bound)
+
+
+def check_read(read: str) -> str:
+    """Return ``read``, or raise a ValueError if it is not one of :data:`READS`."""
+    if read not in READS:
+        raise ValueError(f"read must be one of {', '.join(READS)}; got {read!r}")
+    return read
+
+
+def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
+    """The mean of each sequence's steps, those that fill it up left out.
+
+    Args:
+        output: (batch, seq, hidden).
+        lengths: (batch,) int64, steps of each sequence; None if all are whole.
+
+    Returns:
+        (batch, hidden).
+    """
+    if lengths is None:
+        return output.mean(1)
+    steps = torch.arange(output.shape[1], device=output.device)
+    lengths = lengths.to(output.device).unsqueeze(1)
+    return (output * (steps < lengths).unsqueeze(2)).sum(1) / lengths

@@ -66,7 +66,7 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
     """The network of ``config``, freshly drawn, for the sequences of ``task``."""
     sizes = (task.input_size, task.num_classes, config.hidden_size, config.num_layers)
     if config.model != "irevrnn":
-        return PeerClassifier(config.model, *sizes, dropout=config.dropout)
+        return PeerClassifier(config.model, *sizes, dropout=config.dropout, read=config.read)
     return SequenceClassifier(
         *sizes,
         num_couplings=config.num_couplings,
@@ -74,6 +74,7 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
         norm=None if config.norm == "none" else config.norm,
         dropout=config.dropout,
         residual=config.residual,
+        read=config.read,
         memory=config.memory,
         memory_budget=config.memory_budget,
     )
