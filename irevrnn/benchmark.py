@@ -139,13 +139,7 @@ def held_by(method: Recurrence, problem: Problem) -> int:
 
 
 def _times(timing: Timing) -> dict[str, float]:
-    low, median, high = (1e3 * seconds for seconds in timing.quartiles)
-    return {
-        "median_ms": median,
-        "low_ms": low,
-        "high_ms": high,
-        "repetitions": len(timing.seconds),
-    }
+    return {**timing.in_milliseconds(), "repetitions": len(timing.seconds)}
 
 
 def _ratios(times: dict[str, Timing]) -> dict[str, dict[str, Any]]:

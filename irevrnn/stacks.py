@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.measure import (
-    Timing,
     growth_of_peak,
     held_bytes,
     in_fresh_process,
@@ -185,7 +184,7 @@ def _compare(shape: StackShape, names: Sequence[str], repetitions: int) -> dict[
     return {
         **shape._asdict(),
         "methods": {
-            name: {**_milliseconds(times[name]), "held_bytes": _held(stack, x)}
+            name: {**times[name].in_milliseconds(), "held_bytes": _held(stack, x)}
             for name, stack in stacks.items()
         },
         "ratios": {name: ratio for name, (_, ratio, _) in ratios.items()},
@@ -195,8 +194,3 @@ def _compare(shape: StackShape, names: Sequence[str], repetitions: int) -> dict[
 
 def _held(stack: Stack, x: Tensor) -> int:
     return held_bytes(lambda: stack.forward(x), exclude=(x, *stack.parameters), exclude_output=True)
-
-
-def _milliseconds(timing: Timing) -> dict[str, float]:
-    low, median, high = (1e3 * seconds for seconds in timing.quartiles)
-    return {"median_ms": median, "low_ms": low, "high_ms": high}
