@@ -13,8 +13,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,22 +26,65 @@ from irevrnn.functional import scan
 from irevrnn.measure import in_fresh_process, interleaved_times
 from irevrnn.process import keep_freed_memory
 from irevrnn.process import threads as use_threads
-from irevrnn.rates import rates_of, yardsticks
+from irevrnn.rates import COPIED, rates_of, yardsticks
 from irevrnn.recurrences import METHODS, Recurrence, Shape, make_problem
-from irevrnn.roofline import floor
+from irevrnn.roofline import Rates, floor
 
-#: Where the distance from the floor is measured, beside the shapes with peers: one sequence, one
-#: very long and narrow sequence, many short and narrow ones.
-FLOOR_SHAPES = (Shape(784, 1, 128, 3), Shape(100_000, 1, 64, 3), Shape(50, 512, 32, 3))
-THREADS_SHAPE = Shape(784, 128, 128, 3)
-#: T at which the time of a step is compared.
-FLAT_STEPS = (1_000, 10_000, 100_000, 1_000_000)
-#: B, H and R there.
+#: B, H and R where the time of a step is compared at several lengths.
 FLAT = (1, 64, 3)
 #: Steps that each timing of theirs spans at least.
 SPAN = 20_000
-#: The longest of the sequences of different length, their number, H and R.
-PACKED_SHAPE = Shape(784, 128, 128, 3)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        floor: shapes where the distance from the floor is measured, beside those with peers: one
+            sequence, a very long and narrow one, and many short and narrow ones.
+        two_threads: shapes where two threads are compared with one.
+        flat: T at which the time of a step is compared.
+        packed: shapes of sequences of different length, T that of the longest.
+        copied: numbers in the tensor whose copy gives the bytes a second.
+    """
+
+    floor: Sequence[Shape] = (
+        Shape(784, 1, 128, 3),
+        Shape(100_000, 1, 64, 3),
+        Shape(50, 512, 32, 3),
+    )
+    two_threads: Sequence[Shape] = (Shape(784, 128, 128, 3),)
+    flat: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000)
+    packed: Sequence[Shape] = (Shape(784, 128, 128, 3),)
+    copied: int = COPIED
+
+
+#: What ``make bench`` measures.
+PLAN = Plan()
+
+
+def run(shapes: Iterable[Shape], plan: Plan, repetitions: int) -> dict[str, Any]:
+    """Measure what a plan asks for.
+
+    Args:
+        shapes: those with peers; the floor of each with couplings is measured too.
+        plan: the rest.
+        repetitions: interleaved rounds.
+
+    Returns:
+        ``floor``, ``two_threads`` and ``packed``, a list of entries each, and ``flatness``, which
+        is None where the plan has no lengths. ``two_threads`` is empty on a machine of one core.
+    """
+    floors = [*(shape for shape in shapes if shape.couplings), *plan.floor]
+    print("measuring the scan alone ...", file=sys.stderr)
+    pairs = [measure_threads(shape, repetitions) for shape in plan.two_threads]
+    return {
+        "floor": [measure_floor(shape, repetitions, plan.copied) for shape in floors],
+        "two_threads": [entry for entry in pairs if entry is not None],
+        "flatness": measure_flatness(plan.flat, repetitions) if plan.flat else None,
+        "packed": [measure_packed(shape, repetitions) for shape in plan.packed],
+    }
 
 
 def _step(shape: Shape) -> Callable[[], object]:
@@ -277,3 +321,93 @@ def _packed_step(shape: Shape, sizes: Tensor) -> Callable[[], object]:
     z = problem.z.detach().flatten(0, 1)[: int(sizes.sum())].clone().requires_grad_()
     packed = Recurrence(lambda z: scan(z, *weights, batch_sizes=sizes), weights)
     return partial(packed.step, z, torch.randn(z.shape))
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+#: A title and rows of cells.
+Table = tuple[str, list[tuple[str, ...]]]
+
+
+def tables(report: dict[str, Any]) -> list[Table]:
+    """The tables of what :func:`run` returned."""
+    found = [_floor_table(report["floor"])] if report["floor"] else []
+    found += [_threads_table(entry) for entry in report["two_threads"]]
+    if report["flatness"]:
+        found.append(_flat_table(report["flatness"]))
+    return found + [_packed_table(entry) for entry in report["packed"]]
+
+
+def _floor_table(entries: Sequence[dict[str, Any]]) -> Table:
+    rows: list[tuple[str, ...]] = [
+        ("T, B, H, R", "scan ms", "quartiles", "floor ms", "tanh", "multiply-adds", "bytes",
+         "x floor")
+    ]  # fmt: skip
+    for entry in entries:
+        parts = ("floor_ms", "tanh_ms", "multiply_adds_ms", "bytes_ms")
+        rows.append(
+            (
+                ", ".join(str(entry[field]) for field in Shape._fields),
+                *_cells(entry),
+                *(f"{entry[part]:.2f}" for part in parts),
+                f"{entry['over_floor']:.2f}",
+            )
+        )
+    tanh, multiply_adds, moved = (entries[0]["rates"][name] / 1e9 for name in Rates._fields)
+    title = (
+        "The scan over its floor, the larger of (tanh + multiply-adds) and bytes, ms, one thread\n"
+        f"(measured rates, at the first shape: {tanh:.2f} tanh, {multiply_adds:.1f} multiply-adds "
+        f"and {moved:.1f} bytes a nanosecond)"
+    )
+    return title, rows
+
+
+def _threads_table(entry: dict[str, Any]) -> Table:
+    labels = {
+        "one": "one thread",
+        "two": "two threads",
+        "two_busy": "two threads, a neighbour busy on one of two cores",
+    }
+    rows: list[tuple[str, ...]] = [("", "median ms", "quartiles", "")]
+    notes = {
+        "one": "",
+        "two": f"{entry['speedup']:.2f} times faster than one",
+        "two_busy": f"{entry['busy']:.2f} times the time of one alone",
+    }
+    rows += [
+        (labels[name], *_cells(times), notes[name]) for name, times in entry["methods"].items()
+    ]
+    return f"Threads, {_sizes(entry)}", rows
+
+
+def _flat_table(entry: dict[str, Any]) -> Table:
+    rows: list[tuple[str, ...]] = [("T", "ns a step and unit", "quartiles")]
+    for row in entry["lengths"]:
+        spread = f"{row['low_ns']:.2f}-{row['high_ns']:.2f}"
+        rows.append((f"{row['steps']:,}", f"{row['median_ns']:.2f}", spread))
+    title = (
+        f"Long and short sequences, B = {entry['batch']}, H = {entry['hidden']}, "
+        f"R = {entry['couplings']}: highest over lowest {entry['highest_to_lowest']:.2f}"
+    )
+    return title, rows
+
+
+def _packed_table(entry: dict[str, Any]) -> Table:
+    labels = {
+        "packed": "packed",
+        "same_steps": "as many steps, of equal length",
+        "padded": "padded to the longest",
+    }
+    rows: list[tuple[str, ...]] = [("", "median ms", "quartiles", "packed over it")]
+    for name, times in entry["methods"].items():
+        rows.append((labels[name], *_cells(times), f"{entry['ratios'].get(name, 1):.2f}"))
+    return f"Sequences of 1 to T steps, {_sizes(entry)}", rows
+
+
+def _cells(times: dict[str, Any]) -> tuple[str, str]:
+    return f"{times['median_ms']:.2f}", f"{times['low_ms']:.2f}-{times['high_ms']:.2f}"
+
+
+def _sizes(entry: dict[str, Any]) -> str:
+    names = zip("TBHR", Shape._fields, strict=True)
+    return ", ".join(f"{symbol} = {entry[field]}" for symbol, field in names)

@@ -167,7 +167,7 @@ def compare(
 
     Returns:
         The shape, ``methods`` with times in milliseconds and held bytes, and ``ratios`` of the
-        median times to that of ``recompute``, with quartiles.
+        median times to that of ``recompute``, with quartiles; among them ``lstm_to_reversible``.
     """
     return in_fresh_process(_compare, shape, tuple(names), repetitions)
 
@@ -181,6 +181,8 @@ def _compare(shape: StackShape, names: Sequence[str], repetitions: int) -> dict[
         {name: partial(stack.step, x) for name, stack in stacks.items()}, repetitions
     )
     ratios = {name: timing.ratio_to(times["recompute"]) for name, timing in times.items()}
+    if {"lstm", "reversible"} <= times.keys():
+        ratios["lstm_to_reversible"] = times["lstm"].ratio_to(times["reversible"])
     return {
         **shape._asdict(),
         "methods": {
