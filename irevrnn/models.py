@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from irevrnn.rnn import IRevRNN, IRevRNNLayer
@@ -26,12 +27,16 @@ class SequenceClassifier(nn.Module):
         num_layers: layers in the stack.
         dropout: probability of dropping a unit after a layer, the last one included.
         residual: False for the plain model, True for the residual one.
+        read_at: read out after so many steps, at each of these, instead of after the last one. The
+            stack runs from one to the next with the states handed on, so that gradients flow
+            through all of the sequence and only the outputs that are read exist; dropout between
+            layers is drawn anew for each of these pieces.
         options: passed on to :class:`IRevRNN` (``num_couplings``, ``activation``, ``memory``, ...).
 
     Shape:
         - input: (batch, seq, input_size)
         - lengths: (batch,) int64, steps of each sequence, if some are filled up at their end
-        - output: logits, (batch, num_classes)
+        - output: logits, (batch, num_classes); with ``read_at`` (batch, len(read_at), num_classes)
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class SequenceClassifier(nn.Module):
         norm: str | None = "batch",
         dropout: float = 0.0,
         residual: bool = False,
+        read_at: tuple[int, ...] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -53,15 +59,29 @@ class SequenceClassifier(nn.Module):
         )  # fmt: skip
         last = cast(IRevRNNLayer, self.rnn.layers[-1])
         last.reset_recurrence(shortest=SHORTEST_READOUT_TIME)
+        self.read_at = read_at
         self.norm = nn.BatchNorm1d(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Classify each sequence from the last layer's output at its last step."""
+        """Classify each sequence from the last layer's output at its last step, or at some."""
+        if self.read_at is not None:
+            outputs = _outputs_at(self.rnn, input, self.read_at)
+            read = self.dropout(self.norm(outputs.flatten(0, 1)))
+            return self.readout(read).unflatten(0, outputs.shape[:2])
         last, _ = self.rnn(input, lengths=lengths, return_sequence=False)
         return self.readout(self.dropout(self.norm(last)))
 
     def clip_recurrent_weights_(self, bound: float = 1.0) -> None:
         """Keep the recurrent weights in [-bound, bound]; call it after each optimizer step."""
         self.rnn.clip_recurrent_weights_(bound)
+
+
+def _outputs_at(rnn: IRevRNN, input: Tensor, read_at: tuple[int, ...]) -> Tensor:
+    """The last layer's output after so many steps, at each of these: (batch, answers, hidden)."""
+    outputs, hidden = [], None
+    for start, end in zip((0, *read_at), read_at, strict=False):
+        last, hidden = rnn(input[:, start:end], hidden, return_sequence=False)
+        outputs.append(last)
+    return torch.stack(outputs, dim=1)

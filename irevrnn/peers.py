@@ -18,11 +18,12 @@ class PeerClassifier(nn.Module):
         hidden_size: units of each layer.
         num_layers: layers in the stack.
         dropout: probability of dropping a unit after a layer, the last one included.
+        read_at: read out after so many steps, at each of these, instead of after the last one.
 
     Shape:
         - input: (batch, seq, input_size)
         - lengths: (batch,) int64, steps of each sequence, if some are filled up at their end
-        - output: logits, (batch, num_classes)
+        - output: logits, (batch, num_classes); with ``read_at`` (batch, len(read_at), num_classes)
 
     Raises:
         ValueError: ``kind`` is neither.
@@ -36,6 +37,7 @@ class PeerClassifier(nn.Module):
         hidden_size: int = 128,
         num_layers: int = 1,
         dropout: float = 0.0,
+        read_at: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         if kind not in RECURRENCES:
@@ -46,12 +48,16 @@ class PeerClassifier(nn.Module):
         )
         if isinstance(self.rnn, nn.LSTM):
             _open_forget_gates(self.rnn)
+        self.read_at = read_at
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Classify each sequence from the last layer's output at its last step."""
+        """Classify each sequence from the last layer's output at its last step, or at some."""
         output, _ = self.rnn(input)
+        if self.read_at is not None:
+            steps = torch.tensor(self.read_at, device=output.device) - 1
+            return self.readout(self.dropout(output[:, steps]))
         # It looks back only, so what fills up a sequence behind its end does not reach that step.
         last = output[:, -1] if lengths is None else output[torch.arange(len(output)), lengths - 1]
         return self.readout(self.dropout(last))

@@ -19,6 +19,7 @@ from irevrnn.datasets.mnist import (
     load_mnist,
     pixel_order,
 )
+from irevrnn.synthetic import AddingConfig, CopyConfig
 
 SIDE = 28
 
@@ -71,7 +72,12 @@ class MnistConfig(TrainConfig):
 
 
 #: The tasks of the command line, by name.
-TASKS: dict[str, type[TrainConfig]] = {"action": ActionConfig, "mnist": MnistConfig}
+TASKS: dict[str, type[TrainConfig]] = {
+    "action": ActionConfig,
+    "adding": AddingConfig,
+    "copy": CopyConfig,
+    "mnist": MnistConfig,
+}
 
 
 def _downsample(images: Tensor, k: int) -> Tensor:
