@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irevrnn.action.sessions import SessionsConfig
 from irevrnn.action.task import ActionConfig
 from irevrnn.batches import Batch, Task
 from irevrnn.config import ConfigError, TrainConfig, option
@@ -77,6 +78,7 @@ TASKS: dict[str, type[TrainConfig]] = {
     "adding": AddingConfig,
     "copy": CopyConfig,
     "mnist": MnistConfig,
+    "sessions": SessionsConfig,
 }
 
 
