@@ -20,6 +20,7 @@ import torch
 from irevrnn.budget import bytes_of
 from irevrnn.fixed_point import INVERTIBLE
 from irevrnn.memory import IN_FIXED_POINT, OF_THE_STACK, STRATEGIES
+from irevrnn.models import READS
 from irevrnn.peers import RECURRENCES
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class TrainConfig(ABC):
     )
     dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0)
     residual: bool = option(False, "add a layer's input to its output (irevrnn)")
+    read: str = option(
+        "last", "what of the last layer's output is classified: its last step, or the mean over "
+        "time", choices=READS,
+    )  # fmt: skip
     memory: str = option(
         "recompute", "what is held for the backward pass (irevrnn)",
         choices=STRATEGIES,

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from irevrnn.rnn import IRevRNN, IRevRNNLayer
 
-#: The last layer's output after the last step is all that the classifier sees, so its units start
-#: with long time constants (shortest, in steps).
+#: Where a classifier sees the last layer's output after the last step alone, the units of that
+#: layer start with long time constants (shortest, in steps).
 SHORTEST_READOUT_TIME = 50.0
+#: What of the last layer's output is read: its last step, or the mean of all steps.
+READS = ("last", "mean")
 
 
 class SequenceClassifier(nn.Module):
-    """A stack of IRevRNN layers whose last step is read out: the plain and the residual model.
+    """A stack of IRevRNN layers with a readout: the plain and the residual model.
 
     Each layer projects its input, normalises it over batch and time, runs the recurrence and drops
     units; with ``residual`` its input is added to its output.
@@ -27,6 +29,7 @@ class SequenceClassifier(nn.Module):
         num_layers: layers in the stack.
         dropout: probability of dropping a unit after a layer, the last one included.
         residual: False for the plain model, True for the residual one.
+        read: "last" for the last layer's output after the last step; "mean" for its mean over time.
         read_at: read out after so many steps, at each of these, instead of after the last one. The
             stack runs from one to the next with the states handed on, so that gradients flow
             through all of the sequence and only the outputs that are read exist; dropout between
@@ -49,33 +52,73 @@ class SequenceClassifier(nn.Module):
         norm: str | None = "batch",
         dropout: float = 0.0,
         residual: bool = False,
+        read: str = "last",
         read_at: tuple[int, ...] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
+        self.read = check_read(read)
         self.rnn = IRevRNN(
             input_size, hidden_size, num_layers,
             norm=norm, dropout=dropout, residual=residual, **options,
         )  # fmt: skip
-        last = cast(IRevRNNLayer, self.rnn.layers[-1])
-        last.reset_recurrence(shortest=SHORTEST_READOUT_TIME)
-        self.read_at = read_at
+        self.read_at = check_read_at(read_at, read)
+        if read == "last":
+            layer = cast(IRevRNNLayer, self.rnn.layers[-1])
+            layer.reset_recurrence(shortest=SHORTEST_READOUT_TIME)
         self.norm = nn.BatchNorm1d(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Classify each sequence from the last layer's output at its last step, or at some."""
+        """Classify each sequence from what is read of the last layer's output."""
         if self.read_at is not None:
-            outputs = _outputs_at(self.rnn, input, self.read_at)
-            read = self.dropout(self.norm(outputs.flatten(0, 1)))
-            return self.readout(read).unflatten(0, outputs.shape[:2])
-        last, _ = self.rnn(input, lengths=lengths, return_sequence=False)
-        return self.readout(self.dropout(self.norm(last)))
+            output = _outputs_at(self.rnn, input, self.read_at)
+            read = self.dropout(self.norm(output.flatten(0, 1)))
+            return self.readout(read).unflatten(0, output.shape[:2])
+        output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
+        if self.read == "mean":
+            output = mean_over_time(output, lengths)
+        return self.readout(self.dropout(self.norm(output)))
 
     def clip_recurrent_weights_(self, bound: float = 1.0) -> None:
         """Keep the recurrent weights in [-bound, bound]; call it after each optimizer step."""
         self.rnn.clip_recurrent_weights_(bound)
+
+
+def check_read(read: str) -> str:
+    """Return ``read``, or raise a ValueError if it is not one of :data:`READS`."""
+    if read not in READS:
+        raise ValueError(f"read must be one of {', '.join(READS)}; got {read!r}")
+    return read
+
+
+def check_read_at(read_at: tuple[int, ...] | None, read: str) -> tuple[int, ...] | None:
+    """Return ``read_at``, or raise a ValueError if it does not rise or ``read`` is a mean."""
+    if read_at is None:
+        return None
+    if read != "last":
+        raise ValueError(f"read must be 'last' with read_at; got {read!r}")
+    if not read_at or any(end <= start for start, end in zip((0, *read_at), read_at, strict=False)):
+        raise ValueError(f"read_at must be rising numbers from 1 on; got {read_at}")
+    return read_at
+
+
+def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
+    """The mean of each sequence's steps, those that fill it up left out.
+
+    Args:
+        output: (batch, seq, hidden).
+        lengths: (batch,) int64, steps of each sequence; None if all are whole.
+
+    Returns:
+        (batch, hidden).
+    """
+    if lengths is None:
+        return output.mean(1)
+    steps = torch.arange(output.shape[1], device=output.device)
+    lengths = lengths.to(output.device).unsqueeze(1)
+    return (output * (steps < lengths).unsqueeze(2)).sum(1) / lengths
 
 
 def _outputs_at(rnn: IRevRNN, input: Tensor, read_at: tuple[int, ...]) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from irevrnn.models import check_read, check_read_at, mean_over_time
+
 RECURRENCES: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class PeerClassifier(nn.Module):
-    """A stack of LSTM or GRU layers whose last step is read out.
+    """A stack of LSTM or GRU layers with a readout.
 
     Args:
         kind: "lstm" or "gru".
@@ -18,6 +20,7 @@ class PeerClassifier(nn.Module):
         hidden_size: units of each layer.
         num_layers: layers in the stack.
         dropout: probability of dropping a unit after a layer, the last one included.
+        read: "last" for the last layer's output after the last step; "mean" for its mean over time.
         read_at: read out after so many steps, at each of these, instead of after the last one.
 
     Shape:
@@ -26,7 +29,7 @@ class PeerClassifier(nn.Module):
         - output: logits, (batch, num_classes); with ``read_at`` (batch, len(read_at), num_classes)
 
     Raises:
-        ValueError: ``kind`` is neither.
+        ValueError: ``kind`` is neither, or ``read`` unknown.
     """
 
     def __init__(
@@ -37,9 +40,11 @@ class PeerClassifier(nn.Module):
         hidden_size: int = 128,
         num_layers: int = 1,
         dropout: float = 0.0,
+        read: str = "last",
         read_at: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
+        self.read = check_read(read)
         if kind not in RECURRENCES:
             raise ValueError(f"kind must be one of {', '.join(RECURRENCES)}; got {kind!r}")
         between = dropout if num_layers > 1 else 0.0  # nn.LSTM warns of dropout in a single layer
@@ -48,19 +53,24 @@ class PeerClassifier(nn.Module):
         )
         if isinstance(self.rnn, nn.LSTM):
             _open_forget_gates(self.rnn)
-        self.read_at = read_at
+        self.read_at = check_read_at(read_at, read)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Classify each sequence from the last layer's output at its last step, or at some."""
+        """Classify each sequence from what is read of the last layer's output."""
         output, _ = self.rnn(input)
         if self.read_at is not None:
             steps = torch.tensor(self.read_at, device=output.device) - 1
             return self.readout(self.dropout(output[:, steps]))
         # It looks back only, so what fills up a sequence behind its end does not reach that step.
-        last = output[:, -1] if lengths is None else output[torch.arange(len(output)), lengths - 1]
-        return self.readout(self.dropout(last))
+        if self.read == "mean":
+            read = mean_over_time(output, lengths)
+        elif lengths is None:
+            read = output[:, -1]
+        else:
+            read = output[torch.arange(len(output)), lengths - 1]
+        return self.readout(self.dropout(read))
 
 
 @torch.no_grad()

@@ -65,7 +65,9 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
     """The network of ``config``, freshly drawn, for the sequences of ``task``."""
     sizes = (task.input_size, task.num_classes, config.hidden_size, config.num_layers)
     if config.model != "irevrnn":
-        return PeerClassifier(config.model, *sizes, dropout=config.dropout, read_at=task.read_at)
+        return PeerClassifier(
+            config.model, *sizes, dropout=config.dropout, read=config.read, read_at=task.read_at
+        )
     return SequenceClassifier(
         *sizes,
         num_couplings=config.num_couplings,
@@ -73,6 +75,7 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
         norm=None if config.norm == "none" else config.norm,
         dropout=config.dropout,
         residual=config.residual,
+        read=config.read,
         memory=config.memory,
         memory_budget=config.memory_budget,
         read_at=task.read_at,
@@ -165,6 +168,7 @@ class Run:
         torch.manual_seed(config.seed)
         self.task = config.task(self.fabric.device)
         _check_validation(config, self.task)
+        _check_reading(config, self.task)
         self.network = make_model(config, self.task)
         if self.workers > 1:
             self._prepare_to_share()
@@ -618,6 +622,20 @@ def _check_validation(config: TrainConfig, task: Task) -> None:
         raise ConfigError(
             "keep must be 'last', with test, if there is no validation data to choose by; "
             f"got keep {config.keep!r}, test {config.test}"
+        )
+
+
+def _check_reading(config: TrainConfig, task: Task) -> None:
+    if task.read_at is None:
+        return
+    if config.read != "last":
+        raise ConfigError(
+            f"read must be last where several answers are read from a sequence; got {config.read!r}"
+        )
+    if config.model == "irevrnn" and config.norm == "batch":
+        raise ConfigError(
+            "norm must be layer or none where several answers are read from a sequence, which is "
+            "never there at once; got 'batch'"
         )
 
 

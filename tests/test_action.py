@@ -282,9 +282,11 @@ def test_short_sequences_are_filled_up_behind_their_end():
     "model",
     [
         SequenceClassifier(18, 3, 8, 2, norm="batch", residual=True),
+        SequenceClassifier(18, 3, 8, 2, norm="batch", read="mean"),
         PeerClassifier("lstm", 18, 3, 8, 2),
+        PeerClassifier("lstm", 18, 3, 8, 2, read="mean"),
     ],
-    ids=["irevrnn", "lstm"],
+    ids=["irevrnn", "irevrnn-mean", "lstm", "lstm-mean"],
 )
 def test_company_does_not_change_what_a_sequence_is_taken_for(recordings, model):
     data = dataset(recordings, Sampling("whole", 0, 1, 1))

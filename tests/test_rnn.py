@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from irevrnn import IRevRNN, reference
 from irevrnn.models import SequenceClassifier
+from irevrnn.peers import PeerClassifier
 
 
 @pytest.fixture(autouse=True)
@@ -234,3 +236,19 @@ def test_classifier_is_six_layers_deep_by_default():
     assert model.rnn.norm == "batch"
     tau = -1 / model.rnn.layers[-1].recurrent_weight.double().log()
     assert tau.min() > 49
+
+
+def test_what_is_read_is_the_last_step_or_the_mean():
+    torch.manual_seed(0)
+    model = SequenceClassifier(3, 10, 8, 2, read="mean").eval()
+    x = torch.randn(4, 20, 3)
+    output, _ = model.rnn(x)
+    torch.testing.assert_close(model(x), model.readout(model.norm(output.mean(1))))
+    model.read = "last"
+    torch.testing.assert_close(model(x), model.readout(model.norm(output[:, -1])))
+
+
+@pytest.mark.parametrize("build", [SequenceClassifier, partial(PeerClassifier, "lstm")])
+def test_an_unknown_read_is_named(build):
+    with pytest.raises(ValueError, match="read must be one of last, mean; got 'first'"):
+        build(1, 2, read="first")

@@ -104,6 +104,27 @@ def test_peers_answer_at_the_same_steps(kind):
     torch.testing.assert_close(answers, torch.stack([model(x[:, :5]), model(x)], dim=1))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"norm": "batch"}, "norm must be layer or none where several answers .*got 'batch'"),
+        ({"read": "mean"}, "read must be last where several answers .*got 'mean'"),
+    ],
+)
+def test_what_needs_all_of_a_sequence_is_refused_by_name(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        train(CopyConfig.of(**SMALL | options, out=tmp_path), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("read_at", "read"), [((5, 5), "last"), ((0, 3), "last"), ((), "last"), ((5, 11), "mean")]
+)
+def test_steps_that_cannot_be_read_at_are_refused(read_at, read):
+    for make in (SequenceClassifier, lambda *a, **k: PeerClassifier("lstm", *a, **k)):
+        with pytest.raises(ValueError, match="read"):
+            make(3, 4, 8, 1, read_at=read_at, read=read)
+
+
 # --- objectives ---------------------------------------------------------------------------------
 
 

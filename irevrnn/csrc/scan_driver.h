@@ -50,6 +50,14 @@ void for_each_end(const Sizes<T>& s, int64_t first, int64_t past_last, int64_t b
   }
 }
 
+// How far from the numbers of a tile those of the next lie: of its neighbour, or where it is the last of the
+// lanes `from` to `to`, of the first in the block that begins at `next`.
+template <class T>
+int64_t distance_to_next(const Sizes<T>& s, int64_t lane, int width, int64_t from, int64_t to, int64_t begin,
+                         int64_t next) {
+  return lane + width < to ? width : s.row(next) - s.row(begin) + from - lane;
+}
+
 // Copies numbers [first, past_last), or zeros where there are none.
 template <class T>
 void start_from(const T* from, T* to, int64_t first, int64_t past_last) {
@@ -88,7 +96,8 @@ void run(const Forward<T>& s) {
         Tiles::each(from, to, [&](auto tile, int64_t lane) {
           using Tile = decltype(tile);
           const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-          forward_tile<f, keep_all>(s, tile, w, lane, begin, end);
+          const int64_t ahead = distance_to_next(s, lane, Tile::width, from, to, begin, block_end);
+          forward_tile<f, keep_all>(s, tile, w, lane, begin, end, ahead);
         });
       });
     }
@@ -119,14 +128,16 @@ void run(const Backward<T>& s) {
     start_from(s.grad_c_n, s.grad_c_0, first, past_last);
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
       const int64_t block_end = std::min(s.steps, begin + s.block());
+      const int64_t next = std::max<int64_t>(0, begin - s.block());
       for_each_end(s, first, past_last, begin, block_end, [&](int64_t from, int64_t to, int64_t end) {
         Tiles::each(from, to, [&](auto tile, int64_t lane) {
           using Tile = decltype(tile);
           const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
           // Summing a block on its own first keeps rounding errors from growing with T.
           std::fill(sums.begin(), sums.end(), T(0));
+          const int64_t ahead = distance_to_next(s, lane, Tile::width, from, to, begin, next);
           backward_tile<f, keep_all>(s, tile, w, TileSums<Tile>{sums.data(), s.couplings}, lane, begin,
-                                     end, scratch.data());
+                                     end, ahead, scratch.data());
           add_to_rows(sums.data(), total.at(lane % s.hidden), count, Tile::width);
         });
       });

@@ -60,6 +60,7 @@ struct TileSums {
 
 // Asks for rows before they are used. Steps are a row apart, mostly in different pages of memory, where
 // the processor does not guess what comes next; and one step has more instructions than it looks ahead.
+// What comes next lies `ahead` numbers on: the next tile, or after the last one the next block's first.
 template <int width, bool to_write = false, class T>
 IREVRNN_INLINE void prefetch(const T* from) {
   for (int i = 0; i < width; i += 64 / static_cast<int>(sizeof(T))) {
@@ -70,7 +71,7 @@ IREVRNN_INLINE void prefetch(const T* from) {
 // Steps begin to end of the lanes from `lane` on. h_n and c_n carry the states from block to block.
 template <Activation f, bool keep_all, class Tile, class T>
 void forward_tile(const Forward<T>& s, Tile tile, TileWeights<Tile> w, int64_t lane, int64_t begin,
-                  int64_t end) {
+                  int64_t end, int64_t ahead) {
   using V = typename Tile::V;
   V h = tile.load(s.h_n + lane);
   V c = tile.load(s.c_n + lane);
@@ -88,8 +89,8 @@ void forward_tile(const Forward<T>& s, Tile tile, TileWeights<Tile> w, int64_t l
         tile.store(values + row, f_c);
       }
     });
-    prefetch<Tile::width>(s.z + at + Tile::width);
-    prefetch<Tile::width, true>(s.out + at + Tile::width);
+    prefetch<Tile::width>(s.z + at + ahead);
+    prefetch<Tile::width, true>(s.out + at + ahead);
     h = output(s.activation, tile.load(s.z + at) + p);
     tile.store(s.out + at, h);
   }
@@ -106,14 +107,14 @@ IREVRNN_INLINE typename Tile::V output_before(const Backward<T>& s, Tile tile, i
 // f(p) and f(c) of steps begin to end once more, from the outputs and the c held before step begin.
 template <Activation f, class Tile, class T>
 void replay_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, int64_t lane, int64_t begin,
-                 int64_t end, T* values) {
+                 int64_t end, int64_t ahead, T* values) {
   using V = typename Tile::V;
   V c = tile.load((begin == 0 ? s.c_0 : s.held + (begin / s.interval - 1) * s.lanes()) + lane);
   for (int64_t t = begin; t < end; ++t) {
     const int64_t at = s.row(t) + lane;
-    // The way back of this tile, and the next tile.
+    // The way back of this tile, and what comes next.
     if (s.grad_out) prefetch<Tile::width>(s.grad_out + at);
-    prefetch<Tile::width>(s.out + at + Tile::width);
+    prefetch<Tile::width>(s.out + at + ahead);
     prefetch<Tile::width, true>(s.grad_z + at);
     V p = w.u() * output_before(s, tile, lane, t);
     couple<f>(p, c, s.couplings, w, [&](int, const V& f_p, const V& f_c) {
@@ -128,10 +129,10 @@ void replay_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, int64_t l
 // states from block to block.
 template <Activation f, bool keep_all, class Tile, class T>
 void backward_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, TileSums<Tile> sums,
-                   int64_t lane, int64_t begin, int64_t end, T* scratch) {
+                   int64_t lane, int64_t begin, int64_t end, int64_t ahead, T* scratch) {
   using V = typename Tile::V;
   const int64_t rows = 2 * s.couplings;
-  if constexpr (!keep_all) replay_tile<f>(s, tile, w, lane, begin, end, scratch);
+  if constexpr (!keep_all) replay_tile<f>(s, tile, w, lane, begin, end, ahead, scratch);
 
   V carry = tile.load(s.grad_h_0 + lane);
   V d_c = tile.load(s.grad_c_0 + lane);
