@@ -1,36 +1,21 @@
-"""What the training loop knows of data: batches, the task they come from, what was made of them."""
+"""What the training loop knows of data: batches, and the task they come from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
-#: Sequences in float32 and their labels, (batch,) int64. The sequences are (batch, seq, feature);
-#: or (batch, clips, seq, feature), for clips whose probabilities are averaged at test; or a pair of
-#: either and the lengths, (batch,) int64, if they differ.
+from irevrnn.objectives import Classification, Evaluation, Objective
+
+#: Sequences in float32 and their targets: labels, (batch,) int64, or (batch, answers) where several
+#: answers are asked for; numbers, (batch,) float32, in a regression. The sequences are
+#: (batch, seq, feature); or (batch, clips, seq, feature), for clips whose answers are averaged at
+#: test; or a pair of either and the lengths, (batch,) int64, if they differ.
 Sequences: TypeAlias = Tensor | tuple[Tensor, Tensor]
 Batch: TypeAlias = tuple[Sequences, Tensor]
-
-
-@dataclass
-class Evaluation:
-    """What a model made of N sequences.
-
-    Attributes:
-        loss: mean cross entropy.
-        accuracy: share of right predictions.
-        log_probabilities: (N, classes).
-        predictions, labels: (N,) int64.
-    """
-
-    loss: float
-    accuracy: float
-    log_probabilities: Tensor
-    predictions: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -40,7 +25,7 @@ class Task:
     Attributes:
         data_set: its name, as it goes into the results.
         input_size: features of a step.
-        num_classes: classes to tell apart.
+        num_classes: classes to tell apart; 1 in a regression.
         steps_per_epoch: batches of an epoch.
         train_batches: given an epoch and how many of its batches to skip, the batches left. Their
             order depends on seed and epoch alone, so a resumed run finds its place again.
@@ -48,6 +33,9 @@ class Task:
         test_batches: the test data, in order, read when this is called: once, for the final figure.
         facts: more about the data, for the results.
         test_details: more figures of the test, for the results.
+        objective: the loss, and what the network is judged by.
+        read_at: the network answers after so many steps, at each of these, (batch, answers, ...);
+            None if once, at the end.
     """
 
     data_set: str
@@ -59,3 +47,5 @@ class Task:
     test_batches: Callable[[], Iterator[Batch]]
     facts: dict[str, Any]
     test_details: Callable[[Evaluation], dict[str, Any]] | None = None
+    objective: Objective = field(default_factory=Classification)
+    read_at: tuple[int, ...] | None = None

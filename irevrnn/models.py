@@ -30,12 +30,16 @@ class SequenceClassifier(nn.Module):
         dropout: probability of dropping a unit after a layer, the last one included.
         residual: False for the plain model, True for the residual one.
         read: "last" for the last layer's output after the last step; "mean" for its mean over time.
+        read_at: read out after so many steps, at each of these, instead of after the last one. The
+            stack runs from one to the next with the states handed on, so that gradients flow
+            through all of the sequence and only the outputs that are read exist; dropout between
+            layers is drawn anew for each of these pieces.
         options: passed on to :class:`IRevRNN` (``num_couplings``, ``activation``, ``memory``, ...).
 
     Shape:
         - input: (batch, seq, input_size)
         - lengths: (batch,) int64, steps of each sequence, if some are filled up at their end
-        - output: logits, (batch, num_classes)
+        - output: logits, (batch, num_classes); with ``read_at`` (batch, len(read_at), num_classes)
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class SequenceClassifier(nn.Module):
         dropout: float = 0.0,
         residual: bool = False,
         read: str = "last",
+        read_at: tuple[int, ...] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -57,6 +62,7 @@ class SequenceClassifier(nn.Module):
             input_size, hidden_size, num_layers,
             norm=norm, dropout=dropout, residual=residual, **options,
         )  # fmt: skip
+        self.read_at = check_read_at(read_at, read)
         if read == "last":
             layer = cast(IRevRNNLayer, self.rnn.layers[-1])
             layer.reset_recurrence(shortest=SHORTEST_READOUT_TIME)
@@ -66,6 +72,10 @@ class SequenceClassifier(nn.Module):
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence from what is read of the last layer's output."""
+        if self.read_at is not None:
+            output = _outputs_at(self.rnn, input, self.read_at)
+            read = self.dropout(self.norm(output.flatten(0, 1)))
+            return self.readout(read).unflatten(0, output.shape[:2])
         output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
         if self.read == "mean":
             output = mean_over_time(output, lengths)
@@ -83,6 +93,17 @@ def check_read(read: str) -> str:
     return read
 
 
+def check_read_at(read_at: tuple[int, ...] | None, read: str) -> tuple[int, ...] | None:
+    """Return ``read_at``, or raise a ValueError if it does not rise or ``read`` is a mean."""
+    if read_at is None:
+        return None
+    if read != "last":
+        raise ValueError(f"read must be 'last' with read_at; got {read!r}")
+    if not read_at or any(end <= start for start, end in zip((0, *read_at), read_at, strict=False)):
+        raise ValueError(f"read_at must be rising numbers from 1 on; got {read_at}")
+    return read_at
+
+
 def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
     """The mean of each sequence's steps, those that fill it up left out.
 
@@ -98,3 +119,12 @@ def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
     steps = torch.arange(output.shape[1], device=output.device)
     lengths = lengths.to(output.device).unsqueeze(1)
     return (output * (steps < lengths).unsqueeze(2)).sum(1) / lengths
+
+
+def _outputs_at(rnn: IRevRNN, input: Tensor, read_at: tuple[int, ...]) -> Tensor:
+    """The last layer's output after so many steps, at each of these: (batch, answers, hidden)."""
+    outputs, hidden = [], None
+    for start, end in zip((0, *read_at), read_at, strict=False):
+        last, hidden = rnn(input[:, start:end], hidden, return_sequence=False)
+        outputs.append(last)
+    return torch.stack(outputs, dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from irevrnn.models import check_read, mean_over_time
+from irevrnn.models import check_read, check_read_at, mean_over_time
 
 RECURRENCES: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -21,11 +21,12 @@ class PeerClassifier(nn.Module):
         num_layers: layers in the stack.
         dropout: probability of dropping a unit after a layer, the last one included.
         read: "last" for the last layer's output after the last step; "mean" for its mean over time.
+        read_at: read out after so many steps, at each of these, instead of after the last one.
 
     Shape:
         - input: (batch, seq, input_size)
         - lengths: (batch,) int64, steps of each sequence, if some are filled up at their end
-        - output: logits, (batch, num_classes)
+        - output: logits, (batch, num_classes); with ``read_at`` (batch, len(read_at), num_classes)
 
     Raises:
         ValueError: ``kind`` is neither, or ``read`` unknown.
@@ -40,6 +41,7 @@ class PeerClassifier(nn.Module):
         num_layers: int = 1,
         dropout: float = 0.0,
         read: str = "last",
+        read_at: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         self.read = check_read(read)
@@ -51,12 +53,16 @@ class PeerClassifier(nn.Module):
         )
         if isinstance(self.rnn, nn.LSTM):
             _open_forget_gates(self.rnn)
+        self.read_at = check_read_at(read_at, read)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence from what is read of the last layer's output."""
         output, _ = self.rnn(input)
+        if self.read_at is not None:
+            steps = torch.tensor(self.read_at, device=output.device) - 1
+            return self.readout(self.dropout(output[:, steps]))
         # It looks back only, so what fills up a sequence behind its end does not reach that step.
         if self.read == "mean":
             read = mean_over_time(output, lengths)

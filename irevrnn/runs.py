@@ -14,11 +14,16 @@ from irevrnn import sources
 from irevrnn.provenance import provenance
 
 #: What each run tells of itself in the results of all.
-_OF_A_RUN = (
-    "seed", "best_epoch", "val_accuracy", "test_accuracy", "test_accuracy_of_recordings",
-    "wall_seconds",
+_FIGURES = (
+    "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_squared_error",
+    "test_squared_error",
 )  # fmt: skip
-_ACCURACIES = ("val_accuracy", "test_accuracy", "test_accuracy_of_recordings")
+_OF_A_RUN = ("seed", "best_epoch", *_FIGURES, "wall_seconds")
+
+
+def figure_of(result: dict[str, Any]) -> str:
+    """What a run, or several, is judged by: ``"accuracy"`` or ``"squared_error"``."""
+    return "accuracy" if "val_accuracy" in result else "squared_error"
 
 
 def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -29,10 +34,10 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         results: what :func:`irevrnn.train.train` returned for each.
 
     Returns:
-        Configuration, provenance, ``runs``; for each accuracy its ``mean`` over all runs,
-        ``lowest`` and ``highest`` run, the standard ``deviation`` over runs, and that of the means
-        over the folds of each seed, ``deviation_of_seeds`` (None for a single one). If something
-        was tested: the ``confusion_matrix`` of all tests, and, where the tests name them,
+        Configuration, provenance, ``runs``; for each accuracy, or error, its ``mean`` over all
+        runs, ``lowest`` and ``highest`` run, the standard ``deviation`` over runs, and that of the
+        means over the folds of each seed, ``deviation_of_seeds`` (None for a single one). If
+        classes were tested: the ``confusion_matrix`` of all tests, and, where the tests name them,
         ``accuracy_of_subjects``.
     """
     first = results[0]
@@ -59,7 +64,7 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         "finished": True,
         "runs": [_describe(one) for one in results],
     }
-    summary |= {name: _spread(results, name) for name in _ACCURACIES if first.get(name) is not None}
+    summary |= {name: _spread(results, name) for name in _FIGURES if first.get(name) is not None}
     if "confusion_matrix" in first:
         matrices = [np.array(one["confusion_matrix"]) for one in results]
         summary["confusion_matrix"] = np.sum(matrices, axis=0).tolist()

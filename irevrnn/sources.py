@@ -39,9 +39,10 @@ PARTS = {
     ),
     "training": (
         "irevrnn/batches.py", "irevrnn/config.py", "irevrnn/distributed.py", "irevrnn/models.py",
-        "irevrnn/peers.py", "irevrnn/process.py", "irevrnn/runs.py", "irevrnn/tasks.py",
-        "irevrnn/train.py",
+        "irevrnn/objectives.py", "irevrnn/peers.py", "irevrnn/process.py", "irevrnn/runs.py",
+        "irevrnn/tasks.py", "irevrnn/train.py",
     ),
+    "synthetic": ("irevrnn/synthetic.py",),
     "action": ("irevrnn/action/*.py", "irevrnn/datasets/recordings.py"),
     "datasets/kinect": ("irevrnn/datasets/kinect.py",),
     "datasets/mnist": ("irevrnn/datasets/mnist.py",),

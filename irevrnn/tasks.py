@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irevrnn.action.sessions import SessionsConfig
 from irevrnn.action.task import ActionConfig
 from irevrnn.batches import Batch, Task
 from irevrnn.config import ConfigError, TrainConfig, option
@@ -19,6 +20,7 @@ from irevrnn.datasets.mnist import (
     load_mnist,
     pixel_order,
 )
+from irevrnn.synthetic import AddingConfig, CopyConfig
 
 SIDE = 28
 
@@ -71,7 +73,13 @@ class MnistConfig(TrainConfig):
 
 
 #: The tasks of the command line, by name.
-TASKS: dict[str, type[TrainConfig]] = {"action": ActionConfig, "mnist": MnistConfig}
+TASKS: dict[str, type[TrainConfig]] = {
+    "action": ActionConfig,
+    "adding": AddingConfig,
+    "copy": CopyConfig,
+    "mnist": MnistConfig,
+    "sessions": SessionsConfig,
+}
 
 
 def _downsample(images: Tensor, k: int) -> Tensor:

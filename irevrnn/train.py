@@ -4,9 +4,9 @@ One loop on Lightning Fabric. In the folder ``--out`` it leaves
 
     log.csv       a row per epoch
     last.pt       the whole state of the run: --resume goes on from it, to the same bits
-    best.pt       the weights to be tested: by default those with the best validation accuracy
+    best.pt       the weights to be tested: by default those that did best on the validation data
     results.json  the final figures, once the run has ended; test data is used for these alone
-    test.npz      log-probabilities (N, classes) and labels (N,) of the test sequences
+    test.npz      log-probabilities (N, classes), or predictions (N,), and labels (N,) of the test
 
 Several seeds, or the folds of a protocol, are runs in folders of their own below ``--out``; see
 ``runs.py``.
@@ -23,34 +23,33 @@ import argparse
 import csv
 import io
 import json
-import math
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from irevrnn import ReversalError, distributed, sources
-from irevrnn.batches import Batch, Evaluation, Sequences, Task
+from irevrnn.batches import Batch, Sequences, Task
 from irevrnn.config import ConfigError, TrainConfig, add_arguments
 from irevrnn.datasets import DataError
 from irevrnn.files import replacing, write_text
 from irevrnn.models import SequenceClassifier
+from irevrnn.objectives import Evaluation, Objective
 from irevrnn.peers import PeerClassifier
 from irevrnn.process import keep_freed_memory, stop_signals, threads
 from irevrnn.provenance import provenance
-from irevrnn.runs import accuracy_together, summarise
+from irevrnn.runs import accuracy_together, figure_of, summarise
 from irevrnn.tasks import TASKS
 
 #: Steps between two looks at the running loss: on a GPU each look waits for the device.
@@ -66,7 +65,9 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
     """The network of ``config``, freshly drawn, for the sequences of ``task``."""
     sizes = (task.input_size, task.num_classes, config.hidden_size, config.num_layers)
     if config.model != "irevrnn":
-        return PeerClassifier(config.model, *sizes, dropout=config.dropout, read=config.read)
+        return PeerClassifier(
+            config.model, *sizes, dropout=config.dropout, read=config.read, read_at=task.read_at
+        )
     return SequenceClassifier(
         *sizes,
         num_couplings=config.num_couplings,
@@ -77,6 +78,7 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
         read=config.read,
         memory=config.memory,
         memory_budget=config.memory_budget,
+        read_at=task.read_at,
     )
 
 
@@ -109,30 +111,26 @@ def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: 
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterator[Batch]) -> Evaluation:
-    """Classify ``batches`` with ``model`` in evaluation mode."""
+def evaluate(model: nn.Module, batches: Iterator[Batch], objective: Objective) -> Evaluation:
+    """Judge what ``model`` makes of ``batches`` in evaluation mode."""
     was_training = model.training
     model.eval()
-    pairs = [(_log_probabilities(model, x), y) for x, y in batches]
+    pairs = [(_outputs(model, x, objective), y) for x, y in batches]
     model.train(was_training)
-    scores, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    predictions = scores.argmax(1)
-    accuracy = (predictions == labels).double().mean().item()
-    loss = F.nll_loss(scores, labels).item()
-    return Evaluation(loss, accuracy, scores.cpu(), predictions.cpu(), labels.cpu())
+    outputs, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return objective.judge(outputs, labels)
 
 
-def _log_probabilities(model: nn.Module, x: Sequences) -> Tensor:
-    """(batch, classes) float64; the probabilities of a sequence's clips are averaged."""
+def _outputs(model: nn.Module, x: Sequences, objective: Objective) -> Tensor:
+    """One output for each sequence, or each of its answers: the average over its clips."""
     sequences, lengths = x if isinstance(x, tuple) else (x, None)
     clips = sequences.shape[1] if sequences.dim() == 4 else 1
     sequences = sequences.flatten(0, 1) if sequences.dim() == 4 else sequences
     if lengths is None:
-        logits = model(sequences)
+        output = model(sequences)
     else:
-        logits = model(sequences, lengths.repeat_interleave(clips))
-    scores = logits.double().log_softmax(1).view(-1, clips, logits.shape[1])
-    return scores.logsumexp(1) - math.log(clips)
+        output = model(sequences, lengths.repeat_interleave(clips))
+    return objective.average(output, clips)
 
 
 # --- the loop -----------------------------------------------------------------------------------
@@ -144,7 +142,8 @@ class Progress:
 
     Attributes:
         epoch, batch: epochs done, and batches done of the next one.
-        totals: summed loss and number of correct predictions of those batches, (2,) float64.
+        totals: summed loss of those batches, and figure (of the task's objective) summed over their
+            sequences, (2,) float64.
         seconds: time spent, over all sessions of the run.
         best: the row of ``history`` whose weights are to be tested.
         history: a row per epoch, as in log.csv.
@@ -169,6 +168,7 @@ class Run:
         torch.manual_seed(config.seed)
         self.task = config.task(self.fabric.device)
         _check_validation(config, self.task)
+        _check_reading(config, self.task)
         self.network = make_model(config, self.task)
         if self.workers > 1:
             self._prepare_to_share()
@@ -223,10 +223,10 @@ class Run:
         """Take one optimizer step on a batch, of which this worker takes its share."""
         y = self._share(y)
         if isinstance(x, tuple):
-            logits = self.model(*map(self._share, x))
+            output = self.model(*map(self._share, x))
         else:
-            logits = self.model(self._share(x))
-        loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)
+            output = self.model(self._share(x))
+        loss = self.task.objective.loss(output, y, self.config.label_smoothing)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         # Not an error if infinite: the loss scaling of 16-mixed provokes that now and then.
@@ -239,20 +239,20 @@ class Run:
             self.network.clip_recurrent_weights_()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        correct = (logits.detach().argmax(1) == y).sum()
-        totals = torch.stack([loss.detach().double() / self.workers, correct.double()])
+        figure = self.task.objective.total(output, y)
+        totals = torch.stack([loss.detach().double() / self.workers, figure])
         self.progress.totals += distributed.summed(totals, self.workers)
         self.progress.batch += 1
 
     def look(self) -> tuple[float, float]:
-        """Mean loss and accuracy of the epoch so far.
+        """Mean loss and figure (such as accuracy) of the epoch so far.
 
         Raises:
             FloatingPointError: the loss is no longer a number.
         """
-        loss, correct = (self.progress.totals / self.progress.batch).tolist()
+        loss, figure = (self.progress.totals / self.progress.batch).tolist()
         self._check_finite("training loss", loss)
-        return loss, correct / self.config.batch_size
+        return loss, figure / self.config.batch_size
 
     def _check_finite(self, name: str, value: float) -> None:
         if value - value != 0:  # infinite, or not a number
@@ -264,25 +264,25 @@ class Run:
 
     def finish_epoch(self) -> None:
         """Validate, log, and keep the weights if they are the best so far."""
-        loss, accuracy = self.look()
-        validation = None
+        loss, figure = self.look()
+        objective, validation = self.task.objective, None
         if self.task.val_batches is not None:
-            validation = self.agreed(evaluate(self.judged, self.task.val_batches()))
+            validation = self.agreed(evaluate(self.judged, self.task.val_batches(), objective))
             self._check_finite("validation loss", validation.loss)
         progress = self.progress
         row = {
             "epoch": progress.epoch + 1,
             "step": (progress.epoch + 1) * self.task.steps_per_epoch,
             "train_loss": loss,
-            "train_accuracy": accuracy,
+            f"train_{objective.figure}": figure,
             "val_loss": validation and validation.loss,
-            "val_accuracy": validation and validation.accuracy,
+            f"val_{objective.figure}": validation and validation.figure,
             "lr": self.schedule.get_last_lr()[0],
             "seconds": self.seconds(),
         }
         progress.history.append(row)
         last = self.config.keep == "last"
-        if last or progress.best is None or _rank(row) > _rank(progress.best):
+        if last or progress.best is None or self._rank(row) > self._rank(progress.best):
             progress.best = row
             self._save("best.pt", {"model": self.judged, "row": row})
         progress.epoch, progress.batch = progress.epoch + 1, 0
@@ -290,6 +290,10 @@ class Run:
         self.save_last()
         if self.fabric.is_global_zero:
             write_text(self.config.out / "log.csv", _to_csv(progress.history))
+
+    def _rank(self, row: dict[str, Any]) -> tuple[float, float]:
+        objective = self.task.objective
+        return objective.sign * row[f"val_{objective.figure}"], -row["val_loss"]
 
     def seconds(self) -> float:
         """Time spent on the run, by this session and those before it."""
@@ -385,7 +389,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """All that is known of the run before the test data is read."""
-        best = self.progress.best or {}
+        best, val_figure = self.progress.best or {}, f"val_{self.task.objective.figure}"
         return {
             "data_set": self.task.data_set,
             "data": dict(self.task.facts),
@@ -399,7 +403,7 @@ class Run:
             "wall_seconds": self.seconds(),
             "history": self.progress.history,
             "best_epoch": best.get("epoch"),
-            "val_accuracy": best.get("val_accuracy"),
+            val_figure: best.get(val_figure),
             "finished": False,
         }
 
@@ -453,15 +457,16 @@ def _fit(run: Run, bar: tqdm, stop: threading.Event) -> bool:
             run.step(x, y)
             bar.update()
             if progress.batch % LOOK_EVERY == 0:
-                loss, accuracy = run.look()
-                bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.2%}", refresh=False)
+                loss, figure = run.look()
+                name = task.objective.figure
+                bar.set_postfix({"loss": f"{loss:.3f}", name: _shown(name, figure)}, refresh=False)
             halt = run.on_any_worker(stop.is_set() or time.monotonic() > deadline)
             if halt or (config.checkpoint_every and progress.batch % config.checkpoint_every == 0):
                 run.save_last()
             if halt:
                 return False
         run.finish_epoch()
-        _say(run, _describe(progress.history[-1], config.epochs))
+        _say(run, _describe(progress.history[-1], config.epochs, task.objective.figure))
         if run.on_any_worker(stop.is_set()):
             return False
     return True
@@ -472,36 +477,41 @@ def _finish(run: Run) -> dict[str, Any]:
     run.load_best()
     results = run.summary() | {"finished": True}
     if run.config.test:
-        results |= _test(run)
-        results["data"]["test_size"] = sum(map(sum, results["confusion_matrix"]))
-        figure = f"{results['test_accuracy']:.2%} of {results['data']['test_size']} test sequences"
-    else:
-        figure = f"{results['val_accuracy']:.2%} of the validation sequences"
+        test = run.agreed(evaluate(run.judged, run.task.test_batches(), run.task.objective))
+        results |= _test(run, test)
+        results["data"]["test_size"] = len(test.labels)
+    name = f"{'test' if run.config.test else 'val'}_{run.task.objective.figure}"
     if run.fabric.is_global_zero:
         write_text(run.config.out / "results.json", json.dumps(results, indent=1) + "\n")
     _say(
         run,
-        f"{run.task.data_set}: {figure} right "
+        f"{run.task.data_set}: {name} {_shown(name, results[name])} "
         f"(weights of epoch {results['best_epoch']}); {run.config.out / 'results.json'}",
     )
     return results
 
 
-def _test(run: Run) -> dict[str, Any]:
-    test = run.agreed(evaluate(run.judged, run.task.test_batches()))
+def _test(run: Run, test: Evaluation) -> dict[str, Any]:
+    objective = run.task.objective
     if run.fabric.is_global_zero:
         with replacing(run.config.out / "test.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, log_probabilities=test.log_probabilities, labels=test.labels)
+            np.savez(file, **{objective.outputs: test.outputs, "labels": test.labels})  # type: ignore[arg-type]
+    return {
+        f"test_{objective.figure}": test.figure,
+        "test_loss": test.loss,
+        **(_mistakes(test, run.task.num_classes) if run.task.num_classes > 1 else {}),
+        **(run.task.test_details(test) if run.task.test_details else {}),
+    }
+
+
+def _mistakes(test: Evaluation, classes: int) -> dict[str, Any]:
     wrong = (test.predictions != test.labels).nonzero().flatten()[:MISTAKES_SHOWN].tolist()
     return {
-        "test_accuracy": test.accuracy,
-        "test_loss": test.loss,
-        "confusion_matrix": _confusion_matrix(test, run.task.num_classes),
+        "confusion_matrix": _confusion_matrix(test, classes),
         "mistakes": [
             {"index": i, "label": int(test.labels[i]), "predicted": int(test.predictions[i])}
             for i in wrong
         ],
-        **(run.task.test_details(test) if run.task.test_details else {}),
     }
 
 
@@ -525,7 +535,7 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
     """
     runs = config.runs()
     if len(runs) == 1:
-        return train(runs[0][1], progress=progress)
+        return _ended(runs[0][1]) or train(runs[0][1], progress=progress)
     if distributed.launched():
         raise ConfigError(
             f"folds and seeds are {len(runs)} runs, which several workers cannot share: start "
@@ -541,14 +551,14 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
         if not results[-1]["finished"]:
             return {"finished": False}
     summary = summarise(config.identity(), results)
-    if config.test and config.seeds > 1:
+    figure = f"{'test' if config.test else 'val'}_{figure_of(results[0])}"
+    if figure == "test_accuracy" and config.seeds > 1:
         summary["test_accuracy_together"] = accuracy_together(results, files)
     write_text(config.out / "results.json", json.dumps(summary, indent=1) + "\n")
     if progress:
-        figure = "test_accuracy" if config.test else "val_accuracy"
         tqdm.write(
-            f"{summary['data_set']}: {figure} {summary[figure]['mean']:.2%} on average over "
-            f"{len(runs)} runs; {config.out / 'results.json'}"
+            f"{summary['data_set']}: {figure} {_shown(figure, summary[figure]['mean'])} on "
+            f"average over {len(runs)} runs; {config.out / 'results.json'}"
         )
     return summary
 
@@ -597,10 +607,12 @@ def _check_workers(config: TrainConfig, kind: str, number: str) -> None:
 
 
 def _check_same(written: dict[str, Any], config: TrainConfig) -> None:
+    # What was written before there was such a field had its default.
+    known = {field.name: field.default for field in fields(config)} | written
     for name, value in config.identity().items():
-        if written.get(name) != value:
+        if known[name] != value:
             raise ConfigError(
-                f"{name} is {value!r}, but the run in {config.out} has {written.get(name)!r}: "
+                f"{name} is {value!r}, but the run in {config.out} has {known[name]!r}: "
                 "resume it with the options it was started with, or choose another out"
             )
 
@@ -610,6 +622,20 @@ def _check_validation(config: TrainConfig, task: Task) -> None:
         raise ConfigError(
             "keep must be 'last', with test, if there is no validation data to choose by; "
             f"got keep {config.keep!r}, test {config.test}"
+        )
+
+
+def _check_reading(config: TrainConfig, task: Task) -> None:
+    if task.read_at is None:
+        return
+    if config.read != "last":
+        raise ConfigError(
+            f"read must be last where several answers are read from a sequence; got {config.read!r}"
+        )
+    if config.model == "irevrnn" and config.norm == "batch":
+        raise ConfigError(
+            "norm must be layer or none where several answers are read from a sequence, which is "
+            "never there at once; got 'batch'"
         )
 
 
@@ -641,10 +667,6 @@ def _average(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def _rank(row: dict[str, Any]) -> tuple[float, float]:
-    return row["val_accuracy"], -row["val_loss"]
-
-
 def _confusion_matrix(test: Evaluation, classes: int) -> list[list[int]]:
     """How often label i (row) was taken for j (column)."""
     pairs = test.labels * classes + test.predictions
@@ -673,14 +695,20 @@ def _headline(run: Run) -> str:
     )
 
 
-def _describe(row: dict[str, Any], epochs: int) -> str:
+def _describe(row: dict[str, Any], epochs: int, figure: str) -> str:
     validation = ""
     if row["val_loss"] is not None:
-        validation = f"validation {row['val_loss']:.3f}, {row['val_accuracy']:.2%}; "
+        shown = _shown(figure, row[f"val_{figure}"])
+        validation = f"validation {row['val_loss']:.3f}, {shown}; "
     return (
-        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, "
-        f"accuracy {row['train_accuracy']:.2%}; {validation}{row['seconds']:.0f} s"
+        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, {figure.replace('_', ' ')} "
+        f"{_shown(figure, row[f'train_{figure}'])}; {validation}{row['seconds']:.0f} s"
     )
+
+
+def _shown(figure: str, value: float) -> str:
+    """An accuracy as a percentage, an error as it is."""
+    return f"{value:.2%}" if figure.endswith("accuracy") else f"{value:.4f}"
 
 
 def _way_on(run: Run) -> str:

@@ -6,5 +6,6 @@ views.py      where the body is and how it is turned, its mirror image; bones an
 augment.py    rotation, scale and shear
 dataset.py    all of this as one Dataset, and its batches
 task.py       ``python -m irevrnn.train action``
+sessions.py   ``python -m irevrnn.train sessions``: all that a person did as one sequence
 forest.py     a random forest to compare with
 """

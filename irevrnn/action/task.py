@@ -16,11 +16,12 @@ from irevrnn.action.dataset import Key, Scaling, SequenceDataset, in_order, shuf
 from irevrnn.action.protocols import PROTOCOLS, Fold, make_folds
 from irevrnn.action.sampling import SAMPLINGS, Sampling
 from irevrnn.action.views import CENTRES, View
-from irevrnn.batches import Batch, Evaluation, Task
+from irevrnn.batches import Batch, Task
 from irevrnn.config import ConfigError, TrainConfig, option
 from irevrnn.datasets import data_root
 from irevrnn.datasets.recordings import Recordings, open_recordings
 from irevrnn.datasets.watch import load_watch
+from irevrnn.objectives import Evaluation
 
 _SHORT_ACTIONS: dict[str, Any] = {
     "centre": "frames", "bones": True, "motion": True,
@@ -224,8 +225,8 @@ def _details(evaluation: Evaluation, recordings: Recordings, sources: np.ndarray
     A recording that makes several sequences is classified by the mean of their probabilities.
     """
     tested, of = np.unique(sources, return_inverse=True)
-    sums = torch.zeros(len(tested), evaluation.log_probabilities.shape[1], dtype=torch.float64)
-    sums.index_add_(0, torch.from_numpy(of), evaluation.log_probabilities.exp().cpu().double())
+    sums = torch.zeros(len(tested), evaluation.outputs.shape[1], dtype=torch.float64)
+    sums.index_add_(0, torch.from_numpy(of), evaluation.outputs.exp().cpu().double())
     guesses = sums.argmax(1).numpy()
     return {
         "test_names": recordings.names[sources].tolist(),
