@@ -632,7 +632,7 @@ def over_floor(shapes: Mapping[str, Sequence[float]]) -> Figure:
         (arithmetic, measured - arithmetic, "the rest, measured", "#dddddd"),
     ):
         axes.barh(places, width, left=left, height=0.7, color=colour, label=label)
-    axes.plot(moved, places, linestyle="", marker="D", color="black", label="bytes, beside it")
+    axes.plot(moved, places, linestyle="", marker="D", color="black", label="bytes, meanwhile")
     axes.axvline(1, linestyle="-", color="black", linewidth=0.8, marker="")
     for place, value in enumerate(measured):
         axes.text(value + 0.02 * measured.max(), place, f"{value:.2f}", va="center", size=6)

@@ -100,7 +100,7 @@ def _step(shape: Shape) -> Callable[[], object]:
 def measure_floor(shape: Shape, repetitions: int, copied: int) -> dict[str, Any]:
     """Compare the scan with its floor, on one thread.
 
-    The rates that the floor takes are measured in the rounds in which the scan is.
+    The rates that the floor takes are the highest of those measured in the same rounds as the scan.
 
     Args:
         shape: (T, B, H, R), R at least 1.
@@ -356,8 +356,8 @@ def _floor_table(entries: Sequence[dict[str, Any]]) -> Table:
     tanh, multiply_adds, moved = (entries[0]["rates"][name] / 1e9 for name in Rates._fields)
     title = (
         "The scan over its floor, the larger of (tanh + multiply-adds) and bytes, ms, one thread\n"
-        f"(measured rates, at the first shape: {tanh:.2f} tanh, {multiply_adds:.1f} multiply-adds "
-        f"and {moved:.1f} bytes a nanosecond)"
+        f"(highest rates measured, at the first shape: {tanh:.2f} tanh, {multiply_adds:.1f} "
+        f"multiply-adds and {moved:.1f} bytes a nanosecond)"
     )
     return title, rows
 
