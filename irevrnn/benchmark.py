@@ -43,6 +43,8 @@ SHAPES = (
 OURS = ("scan", "layer")
 REPETITIONS = 9
 STACKS = (StackShape(784, 32, 128, 128, 2),)
+#: How the process treats freed memory, in titles of tables.
+AS_IT_COMES, KEEPING = "PyTorch as it comes", "allocator keeps freed memory"
 #: Steps of a sequence of one number that goes through two layers of 64 units.
 LENGTHS = (10_000, 1_000_000)
 #: What can be run at those lengths in a few GB.
@@ -90,7 +92,9 @@ def run(
             for key, keep in (("shapes", False), ("shapes_keeping_memory", True)):
                 entry = in_fresh_process(_measure, shape, chosen, repetitions, keep)
                 report[key].append(entry)
-        report["stacks"] = [_measure_stack(shape, repetitions) for shape in stacks]
+        stacks = tuple(stacks)
+        for key, keep in (("stacks", True), ("stacks_as_it_comes", False)):
+            report[key] = [_measure_stack(shape, repetitions, keep) for shape in stacks]
         report["lengths"] = [
             measure_length(name, StackShape(steps, 1, 1, 64, 2))
             for steps in lengths
@@ -102,9 +106,10 @@ def run(
     return report
 
 
-def _measure_stack(shape: StackShape, repetitions: int) -> dict[str, Any]:
+def _measure_stack(shape: StackShape, repetitions: int, keep_memory: bool) -> dict[str, Any]:
     print(f"measuring a stack, T, B, in, H, L = {', '.join(map(str, shape))} ...", file=sys.stderr)
-    return compare(shape, repetitions=repetitions)
+    names = tuple(STACK_METHODS) if keep_memory else ("recompute", "reversible", "lstm")
+    return compare(shape, names, repetitions, keep_memory=keep_memory)
 
 
 def that_can_run(names: Iterable[str]) -> list[str]:
@@ -175,13 +180,14 @@ def tables(report: dict[str, Any]) -> str:
     )
     parts = [head]
     for as_it_comes, keeping in zip(report["shapes"], report["shapes_keeping_memory"], strict=True):
-        parts.append(_table(as_it_comes, report["repetitions"], "PyTorch as it comes"))
-        parts.append(_table(keeping, report["repetitions"], "allocator keeps freed memory"))
+        parts.append(_table(as_it_comes, report["repetitions"], AS_IT_COMES))
+        parts.append(_table(keeping, report["repetitions"], KEEPING))
     if "floor" in report:
         parts += [f"{title}\n{_aligned(rows)}" for title, rows in scan_benchmark.tables(report)]
         if not report["two_threads"]:
             parts.append("One core, or none that can be chosen: two threads are not measured.")
-    parts += [_stack_table(entry) for entry in report["stacks"]]
+    for key, allocator in (("stacks", KEEPING), ("stacks_as_it_comes", AS_IT_COMES)):
+        parts += [_stack_table(entry, allocator) for entry in report[key]]
     if report["lengths"]:
         parts.append(_lengths_table(report["lengths"]))
     if report["gpu"] is None:
@@ -207,7 +213,7 @@ def _gpu_tables(card: str, report: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _stack_table(entry: dict[str, Any]) -> str:
+def _stack_table(entry: dict[str, Any], allocator: str) -> str:
     rows = [("", "median ms", "quartiles", "x recompute", "quartiles", "held MB")]
     for name, method in entry["methods"].items():
         low, high = entry["ratio_quartiles"][name]
@@ -224,7 +230,7 @@ def _stack_table(entry: dict[str, Any]) -> str:
     steps, batch, features, hidden, layers = (entry[field] for field in StackShape._fields)
     title = (
         f"A training step of a stack, T = {steps}, B = {batch}, in = {features}, H = {hidden}, "
-        f"L = {layers}, norm='layer', last output alone (allocator keeps freed memory)"
+        f"L = {layers}, norm='layer', last output alone ({allocator})"
     )
     lines = [title, _aligned(rows)]
     if "lstm_to_reversible" in entry["ratios"]:

@@ -31,7 +31,7 @@ from irevrnn.recurrences import METHODS, Recurrence, Shape, make_problem
 from irevrnn.roofline import Rates, floor
 
 #: B, H and R where the time of a step is compared at several lengths.
-FLAT = (1, 64, 3)
+FLAT = (4, 64, 3)
 #: Steps that each timing of theirs spans at least.
 SPAN = 20_000
 

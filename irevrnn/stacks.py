@@ -161,20 +161,34 @@ def _time(stack: Stack, x: Tensor) -> float:
 
 
 def compare(
-    shape: StackShape, names: Sequence[str] = tuple(METHODS), repetitions: int = 9
+    shape: StackShape,
+    names: Sequence[str] = tuple(METHODS),
+    repetitions: int = 9,
+    *,
+    keep_memory: bool = True,
 ) -> dict[str, Any]:
-    """Time the methods in one fresh process, interleaved, with freed memory kept.
+    """Time the methods in one fresh process, interleaved.
+
+    Args:
+        shape: (T, B, in, H, L).
+        names: keys of :data:`METHODS`; ``recompute`` is always measured.
+        repetitions: interleaved rounds.
+        keep_memory: whether the process keeps freed memory, as training does, or PyTorch is as it
+            comes.
 
     Returns:
         The shape, ``methods`` with times in milliseconds and held bytes, and ``ratios`` of the
         median times to that of ``recompute``, with quartiles; among them ``lstm_to_reversible``.
     """
-    return in_fresh_process(_compare, shape, tuple(names), repetitions)
+    return in_fresh_process(_compare, shape, tuple(names), repetitions, keep_memory)
 
 
-def _compare(shape: StackShape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
+def _compare(
+    shape: StackShape, names: Sequence[str], repetitions: int, keep_memory: bool
+) -> dict[str, Any]:
     torch.manual_seed(0)
-    keep_freed_memory()
+    if keep_memory:
+        keep_freed_memory()
     x = make_input(shape)
     stacks = {name: METHODS[name].build(shape) for name in dict.fromkeys(("recompute", *names))}
     times = interleaved_times(

@@ -91,7 +91,8 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
     report = json.loads(output.read_text())
     assert report.keys() == {
         "environment", "backend", "threads", "repetitions", "shapes", "shapes_keeping_memory",
-        "stacks", "lengths", "gpu", "floor", "two_threads", "flatness", "packed",
+        "stacks", "stacks_as_it_comes", "lengths", "gpu", "floor", "two_threads", "flatness",
+        "packed",
     }  # fmt: skip
     assert (report["threads"], report["repetitions"]) == (1, 3)
     assert report["environment"]["threads"] == 1
@@ -113,6 +114,9 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
 
     (stack,) = report["stacks"]
     assert stack["methods"].keys() == stacks.METHODS.keys()
+    (as_it_comes,) = report["stacks_as_it_comes"]
+    assert as_it_comes["methods"].keys() == {"recompute", "reversible", "lstm"}
+    assert as_it_comes["ratios"]["lstm_to_reversible"] > 0
     assert stack["ratios"]["recompute"] == 1
     assert stack["ratios"]["lstm_to_reversible"] == pytest.approx(
         stack["methods"]["lstm"]["median_ms"] / stack["methods"]["reversible"]["median_ms"]
