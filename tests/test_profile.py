@@ -30,6 +30,11 @@ def test_parts_add_up_to_the_whole(tmp_path, kernels):
         report["profiled_ms"], rel=0.01
     )
     assert all(part["ms"] > 0 for part in parts.values())
+    longest = report["longest"]
+    assert [row["ms"] for row in longest] == sorted((row["ms"] for row in longest), reverse=True)
+    assert len(longest) == profile.SHOWN
+    for row in longest:
+        assert 0 < row["ms"] <= parts[row["part"]]["ms"]
     assert 0 < report["step"]["low_ms"] <= report["step"]["median_ms"]
     assert not (tmp_path / "run").exists()
 
