@@ -36,7 +36,8 @@ _DATA = "irevrnn.profile: data"
 PARTS = {
     "data": (_DATA,),
     "optimizer": ("Optimizer.", "aten::_foreach_"),  # the second: clipping, too
-    "kernels": ("irevrnn::",),
+    # The second is what PyTorch calls an operator's forward pass where its gradient is wanted.
+    "kernels": ("irevrnn::", "GeneratedBackwardFor_irevrnn_"),
     "products": (
         "aten::mm", "aten::addmm", "aten::bmm", "aten::matmul", "aten::linear", "mkldnn::",
     ),
