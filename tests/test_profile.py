@@ -62,7 +62,7 @@ def test_operations_are_told_apart(part, operation):
 
 
 def test_both_passes_are_kernels(kernels):
-    problem = make_problem(Shape(200, 16, 64, 3))
+    problem = make_problem(Shape(2000, 16, 64, 3))
     for _ in range(2):
         with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as forward:
             out, *_ = scan(*problem)
