@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,16 @@ from irevrnn.train import Run, add_tasks, config_of
 
 #: Steps before any is timed: memory is allocated, kernels are loaded.
 WARMUP = 3
+#: Operations that are named.
+SHOWN = 15
 _DATA = "irevrnn.profile: data"
 #: What time is spent on, and the operations that it is known by; the first that fits counts. What
 #: is called within a step of the optimizer, or to get a batch, belongs to that.
 PARTS = {
     "data": (_DATA,),
     "optimizer": ("Optimizer.", "aten::_foreach_"),  # the second: clipping, too
-    "kernels": ("irevrnn::",),
+    # The second is what PyTorch calls an operator's forward pass where its gradient is wanted.
+    "kernels": ("irevrnn::", "GeneratedBackwardFor_irevrnn_"),
     "products": (
         "aten::mm", "aten::addmm", "aten::bmm", "aten::matmul", "aten::linear", "mkldnn::",
     ),
@@ -69,6 +73,7 @@ def run(config: TrainConfig, steps: int) -> dict[str, Any]:
         The report, ready for JSON: ``environment``, ``config``, ``steps``, quartiles of a step in
         milliseconds without the profiler (``step``), the mean with it (``profiled_ms``), and for
         each of :data:`LABELS` in ``parts`` its ``ms`` a step and its ``share`` of ``profiled_ms``.
+        ``longest`` has the ``name``, ``part`` and ``ms`` a step of the operations that take most.
 
     Raises:
         ConfigError: the run is too short, or not on the CPU.
@@ -96,11 +101,16 @@ def run(config: TrainConfig, steps: int) -> dict[str, Any]:
             "step": plain.in_milliseconds(),
             "profiled_ms": 1e3 * seconds / steps,
         }
-    spent = sum_up(profiled.events() or ())
+    events = profiled.events() or ()
+    spent = sum_up(events)
     spent["python"] = max(0.0, seconds - sum(spent.values()))
     found["parts"] = {
         name: {"ms": 1e3 * spent[name] / steps, "share": spent[name] / seconds} for name in LABELS
     }
+    found["longest"] = [
+        {"name": name, "part": part, "ms": 1e3 * spent_on_it / steps}
+        for (name, part), spent_on_it in longest(events)
+    ]
     return found
 
 
@@ -138,6 +148,14 @@ def sum_up(events: Iterable[FunctionEvent]) -> dict[str, float]:
     return spent
 
 
+def longest(events: Iterable[FunctionEvent]) -> list[tuple[tuple[str, str], float]]:
+    """Name and part of the :data:`SHOWN` operations that take most, with their seconds."""
+    spent: dict[tuple[str, str], float] = defaultdict(float)
+    for event in events:
+        spent[event.name, _part(event)] += event.self_cpu_time_total / 1e6
+    return sorted(spent.items(), key=lambda entry: -entry[1])[:SHOWN]
+
+
 def _part(event: FunctionEvent) -> str:
     """What an operation belongs to."""
     within: FunctionEvent | None = event
@@ -159,6 +177,9 @@ def table(report: dict[str, Any]) -> str:
     for name, label in LABELS.items():
         part = report["parts"][name]
         lines.append(f"{label:<28}{part['ms']:>8.2f} ms{part['share']:>8.1%}")
+    lines.append("\nThe longest operations:")
+    for row in report["longest"]:
+        lines.append(f"{row['name']:<44}{LABELS[row['part']]:<24}{row['ms']:>8.2f} ms")
     return "\n".join(lines)
 
 

@@ -152,3 +152,11 @@ def test_a_curve_without_validation_is_of_training_alone(repository):
     rows = [{"epoch": epoch, "train_loss": 1.0, "train_accuracy": 0.5, "val_loss": None,
              "val_accuracy": None} for epoch in (1, 2)]  # fmt: skip
     assert [len(axes.get_lines()) for axes in figures.learning_curve(rows, "x").axes] == [1, 1]
+
+
+def test_the_floor_is_where_the_parts_end(repository):
+    figure = figures.over_floor({"one": [0.8, 0.2, 0.3, 1.7], "two": [0.7, 0.3, 0.2, 3.0]})
+    [axes] = figure.axes
+    ends = [patch.get_x() + patch.get_width() for patch in axes.patches]
+    np.testing.assert_allclose(ends, [0.8, 0.7, 1, 1, 1.7, 3])  # tanh, multiply-adds, the rest
+    assert [text.get_text() for text in axes.texts] == ["1.70", "3.00"]

@@ -125,6 +125,7 @@ def test_garbage_collection_waits_and_comes_back():
 def test_quartiles_and_ratios():
     mine, other = measure.Timing((2.0, 4.0, 6.0, 8.0, 10.0)), measure.Timing((2.0, 1.0, 2.0))
     assert mine.quartiles == (4.0, 6.0, 8.0)
+    assert mine.in_milliseconds() == {"low_ms": 4e3, "median_ms": 6e3, "high_ms": 8e3}
     assert mine.ratio_to(other) == (2.0, 3.0, 3.5)  # within rounds 1, 4 and 3; of medians 6 / 2
 
 

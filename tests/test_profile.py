@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, record_function
 
-from irevrnn import profile, tasks
+from irevrnn import profile, scan, tasks
 from irevrnn.config import ConfigError
+from irevrnn.recurrences import Shape, make_problem
 from irevrnn.tasks import MnistConfig
 from tests.fake_mnist import fake_mnist
 
@@ -30,6 +31,11 @@ def test_parts_add_up_to_the_whole(tmp_path, kernels):
         report["profiled_ms"], rel=0.01
     )
     assert all(part["ms"] > 0 for part in parts.values())
+    longest = report["longest"]
+    assert [row["ms"] for row in longest] == sorted((row["ms"] for row in longest), reverse=True)
+    assert len(longest) == profile.SHOWN
+    for row in longest:
+        assert 0 < row["ms"] <= parts[row["part"]]["ms"]
     assert 0 < report["step"]["low_ms"] <= report["step"]["median_ms"]
     assert not (tmp_path / "run").exists()
 
@@ -53,6 +59,18 @@ def test_operations_are_told_apart(part, operation):
         operation(x)
     spent = profile.sum_up(found.events())
     assert max(spent, key=spent.__getitem__) == part, spent
+
+
+def test_both_passes_are_kernels(kernels):
+    problem = make_problem(Shape(2000, 16, 64, 3))
+    for _ in range(2):
+        with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as forward:
+            out, *_ = scan(*problem)
+        with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as backward:
+            out.backward(torch.ones_like(out))
+    for found in (forward, backward):
+        spent = profile.sum_up(found.events())
+        assert max(spent, key=spent.__getitem__) == "kernels", spent
 
 
 def test_the_model_of_the_peer_has_no_kernels_of_ours(tmp_path):
