@@ -753,6 +753,7 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.set_yticks(range(len(members)), list(members))
         axes.set_ylim(len(members) - 0.4, -0.6)
         axes.set_title(title, loc="left")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(True, axis="x")
     panels[-1, 0].set_xlabel("test accuracy")
@@ -780,11 +781,12 @@ def race(
         for label, (minutes, values) in methods.items():
             axes.plot(minutes, values, label=label)
         axes.axhline(chance[quantity], color=GREY, linewidth=0.8, linestyle="--", label="chance")
-        if quantity.endswith("accuracy"):
+        if quantity.startswith("accuracy"):
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.set_ylim(0, 1.02)
         else:
             axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set(ylabel=quantity, xlabel="minutes of training")
         axes.grid(True)
     figure.legend(*rows[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
