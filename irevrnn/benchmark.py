@@ -5,9 +5,9 @@ how many times as long as ours a method takes. A second process does the same wi
 keeps freed memory. PyTorch as it comes gives large blocks back to the system and pays for each new
 one page by page: half the time of ``nn.LSTM``, in some processes and not in others.
 
-Then come whole stacks, a training step under each strategy (:mod:`irevrnn.stacks`), and very long
-sequences, each in a process of its own. Where there is a GPU, :mod:`irevrnn.gpu_benchmark` goes on
-there.
+Then come the scan alone, against what the machine can do (:mod:`irevrnn.scan_benchmark`), whole
+stacks, a training step under each strategy (:mod:`irevrnn.stacks`), and very long sequences, each
+in a process of its own. Where there is a GPU, :mod:`irevrnn.gpu_benchmark` goes on there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from irevrnn import gpu_benchmark
+from irevrnn import gpu_benchmark, scan_benchmark
 from irevrnn.backend import choose_backend
 from irevrnn.csrc.compiler import BuildError, find_compiler
 from irevrnn.files import write_text
@@ -57,6 +57,7 @@ def run(
     repetitions: int = REPETITIONS,
     stacks: Iterable[StackShape] = STACKS,
     lengths: Iterable[int] = LENGTHS,
+    alone: scan_benchmark.Plan | None = scan_benchmark.PLAN,
 ) -> dict[str, Any]:
     """Measure the methods at every shape.
 
@@ -67,10 +68,13 @@ def run(
         repetitions: interleaved rounds.
         stacks: (T, B, in, H, L) of each stack that is trained under each strategy.
         lengths: T of the very long sequences.
+        alone: what is measured of the vectorised scan alone, with the floor of every shape; None
+            for nothing.
 
     Returns:
         The report, ready for JSON: times in milliseconds, held memory in bytes.
     """
+    shapes = tuple(shapes)
     chosen = that_can_run(name for name in METHODS if name in {*OURS, *names})
     with use_threads(threads):
         report = {
@@ -92,6 +96,8 @@ def run(
             for steps in lengths
             for name in FOR_LENGTHS
         ]
+    if alone is not None and report["backend"] == "vector":
+        report |= scan_benchmark.run(shapes, alone, repetitions)
     report["gpu"] = gpu_benchmark.run(repetitions)
     return report
 
@@ -139,13 +145,7 @@ def held_by(method: Recurrence, problem: Problem) -> int:
 
 
 def _times(timing: Timing) -> dict[str, float]:
-    low, median, high = (1e3 * seconds for seconds in timing.quartiles)
-    return {
-        "median_ms": median,
-        "low_ms": low,
-        "high_ms": high,
-        "repetitions": len(timing.seconds),
-    }
+    return {**timing.in_milliseconds(), "repetitions": len(timing.seconds)}
 
 
 def _ratios(times: dict[str, Timing]) -> dict[str, dict[str, Any]]:
@@ -177,6 +177,10 @@ def tables(report: dict[str, Any]) -> str:
     for as_it_comes, keeping in zip(report["shapes"], report["shapes_keeping_memory"], strict=True):
         parts.append(_table(as_it_comes, report["repetitions"], "PyTorch as it comes"))
         parts.append(_table(keeping, report["repetitions"], "allocator keeps freed memory"))
+    if "floor" in report:
+        parts += [f"{title}\n{_aligned(rows)}" for title, rows in scan_benchmark.tables(report)]
+        if not report["two_threads"]:
+            parts.append("One core, or none that can be chosen: two threads are not measured.")
     parts += [_stack_table(entry) for entry in report["stacks"]]
     if report["lengths"]:
         parts.append(_lengths_table(report["lengths"]))
@@ -222,7 +226,12 @@ def _stack_table(entry: dict[str, Any]) -> str:
         f"A training step of a stack, T = {steps}, B = {batch}, in = {features}, H = {hidden}, "
         f"L = {layers}, norm='layer', last output alone (allocator keeps freed memory)"
     )
-    return f"{title}\n{_aligned(rows)}"
+    lines = [title, _aligned(rows)]
+    if "lstm_to_reversible" in entry["ratios"]:
+        low, high = entry["ratio_quartiles"]["lstm_to_reversible"]
+        ratio = entry["ratios"]["lstm_to_reversible"]
+        lines.append(f"nn.LSTM over reversible: {ratio:.2f} ({low:.2f}-{high:.2f})")
+    return "\n".join(lines)
 
 
 def _lengths_table(entries: Sequence[dict[str, Any]]) -> str:
@@ -331,6 +340,22 @@ def _parser() -> argparse.ArgumentParser:
         "--lengths", nargs="*", type=_count, default=LENGTHS, metavar="T",
         help=f"steps of very long sequences (default: {' '.join(map(str, LENGTHS))})",
     )  # fmt: skip
+    plan = scan_benchmark.PLAN
+    for name, help in (
+        ("floor", "shapes where the scan alone is compared with its floor, beside --shapes"),
+        ("two-threads", "shapes where two threads are compared with one"),
+        ("packed", "shapes of sequences of 1 to T steps, packed"),
+    ):
+        shapes = getattr(plan, name.replace("-", "_"))
+        parser.add_argument(
+            f"--{name}", nargs="*", type=_shape, default=shapes, metavar="T,B,H,R",
+            help=f"{help} (default: {' '.join(','.join(map(str, shape)) for shape in shapes)})",
+        )  # fmt: skip
+    parser.add_argument(
+        "--flat", nargs="*", type=_count, default=plan.flat, metavar="T",
+        help="lengths at which the time of a step of the scan alone is compared (default: "
+        f"{' '.join(map(str, plan.flat))})",
+    )  # fmt: skip
     parser.add_argument(
         "--threads", type=_count, default=1, help="threads for PyTorch and the kernels (default: 1)"
     )
@@ -360,6 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         repetitions=options.repetitions,
         stacks=options.stacks,
         lengths=options.lengths,
+        alone=scan_benchmark.Plan(options.floor, options.two_threads, options.flat, options.packed),
     )
     print(tables(report))
     options.output.parent.mkdir(parents=True, exist_ok=True)

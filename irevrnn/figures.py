@@ -614,6 +614,35 @@ def speed(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     return figure
 
 
+def over_floor(shapes: Mapping[str, Sequence[float]]) -> Figure:
+    """Time of the scan as a multiple of its floor, and what the floor consists of.
+
+    Args:
+        shapes: for each shape, over the floor: the time of tanh, of multiply-adds, of moving bytes,
+            and the measured time.
+    """
+    size = (COLUMN, 0.9 + 0.24 * len(shapes))
+    figure, axes = plt.subplots(figsize=size)
+    places = range(len(shapes))
+    tanh, multiply_adds, moved, measured = np.array(list(shapes.values())).T
+    arithmetic = tanh + multiply_adds
+    for left, width, label, colour in (
+        (0 * tanh, tanh, "tanh", COLOURS[0]),
+        (tanh, multiply_adds, "multiply-adds", COLOURS[4]),
+        (arithmetic, measured - arithmetic, "the rest, measured", "#dddddd"),
+    ):
+        axes.barh(places, width, left=left, height=0.7, color=colour, label=label)
+    axes.plot(moved, places, linestyle="", marker="D", color="black", label="bytes, meanwhile")
+    axes.axvline(1, linestyle="-", color="black", linewidth=0.8, marker="")
+    for place, value in enumerate(measured):
+        axes.text(value + 0.02 * measured.max(), place, f"{value:.2f}", va="center", size=6)
+    axes.set_yticks(places, list(shapes))
+    axes.invert_yaxis()
+    axes.set(xlabel="time over the floor", xlim=(0, 1.15 * max(1, measured.max())))
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
 # --- notebook 04: whole stacks ------------------------------------------------------------------
 
 

@@ -113,14 +113,17 @@ def _held(method: Recurrence, problem: Problem) -> int:
 
 
 def _entry(name: str, part: str, shape: Shape, timing: Timing, bandwidth: float) -> dict[str, Any]:
-    low, median, high = timing.quartiles
-    entry = {"median_ms": 1e3 * median, "low_ms": 1e3 * low, "high_ms": 1e3 * high}
+    entry = timing.in_milliseconds()
     if name not in SCANS:
         return entry
     moved = forward_bytes(*shape, torch.float32, SCANS[name])
     if part == "both":
         moved += backward_bytes(*shape, torch.float32, SCANS[name])
-    return {**entry, "moved_bytes": moved, "share_of_bandwidth": moved / bandwidth / median}
+    return {
+        **entry,
+        "moved_bytes": moved,
+        "share_of_bandwidth": moved / bandwidth / timing.quartiles[1],
+    }
 
 
 # --- table --------------------------------------------------------------------------------------

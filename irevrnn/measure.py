@@ -197,6 +197,11 @@ class Timing:
         """Lower quartile, median and upper quartile, in seconds."""
         return _quartiles(self.seconds)
 
+    def in_milliseconds(self) -> dict[str, float]:
+        """The quartiles as ``low_ms``, ``median_ms`` and ``high_ms``, as reports have them."""
+        low, median, high = (1e3 * seconds for seconds in self.quartiles)
+        return {"median_ms": median, "low_ms": low, "high_ms": high}
+
     def ratio_to(self, other: Timing) -> tuple[float, float, float]:
         """Ratio of the medians, between the quartiles of the ratios within each round."""
         pairs = zip(self.seconds, other.seconds, strict=False)  # a slow method has fewer rounds

@@ -53,7 +53,8 @@ PARTS = {
     "datasets/watch": ("irevrnn/datasets/watch.py",),
     "measuring": ("irevrnn/measure.py", "irevrnn/process.py"),
     "benchmark": (
-        "irevrnn/benchmark.py", "irevrnn/gpu_benchmark.py", "irevrnn/recurrences.py",
+        "irevrnn/benchmark.py", "irevrnn/gpu_benchmark.py", "irevrnn/rates.py",
+        "irevrnn/recurrences.py", "irevrnn/roofline.py", "irevrnn/scan_benchmark.py",
         "irevrnn/stacks.py", "irevrnn/traffic.py",
     ),
     "notebooks/01": ("notebooks/01_*.ipynb",),

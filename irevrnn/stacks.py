@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.measure import (
-    Timing,
     growth_of_peak,
     held_bytes,
     in_fresh_process,
@@ -168,7 +167,7 @@ def compare(
 
     Returns:
         The shape, ``methods`` with times in milliseconds and held bytes, and ``ratios`` of the
-        median times to that of ``recompute``, with quartiles.
+        median times to that of ``recompute``, with quartiles; among them ``lstm_to_reversible``.
     """
     return in_fresh_process(_compare, shape, tuple(names), repetitions)
 
@@ -182,10 +181,12 @@ def _compare(shape: StackShape, names: Sequence[str], repetitions: int) -> dict[
         {name: partial(stack.step, x) for name, stack in stacks.items()}, repetitions
     )
     ratios = {name: timing.ratio_to(times["recompute"]) for name, timing in times.items()}
+    if {"lstm", "reversible"} <= times.keys():
+        ratios["lstm_to_reversible"] = times["lstm"].ratio_to(times["reversible"])
     return {
         **shape._asdict(),
         "methods": {
-            name: {**_milliseconds(times[name]), "held_bytes": _held(stack, x)}
+            name: {**times[name].in_milliseconds(), "held_bytes": _held(stack, x)}
             for name, stack in stacks.items()
         },
         "ratios": {name: ratio for name, (_, ratio, _) in ratios.items()},
@@ -195,8 +196,3 @@ def _compare(shape: StackShape, names: Sequence[str], repetitions: int) -> dict[
 
 def _held(stack: Stack, x: Tensor) -> int:
     return held_bytes(lambda: stack.forward(x), exclude=(x, *stack.parameters), exclude_output=True)
-
-
-def _milliseconds(timing: Timing) -> dict[str, float]:
-    low, median, high = (1e3 * seconds for seconds in timing.quartiles)
-    return {"median_ms": median, "low_ms": low, "high_ms": high}

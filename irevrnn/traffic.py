@@ -36,22 +36,22 @@ def forward_bytes(
 
 
 def backward_bytes(
-    steps: int, batch: int, hidden: int, couplings: int, dtype: torch.dtype, memory: str
-) -> int:
+    steps: int, batch: int, hidden: int, couplings: int, dtype: torch.dtype, memory: str,
+    *, sums_apart: bool = True,
+) -> int:  # fmt: skip
     """Bytes that a backward pass reads and writes, with upstream gradients of all three outputs.
-
-    The gradients of the weights are summed in each lane and written once for each, (1 + 2R, B, H),
-    then read to be summed over the batch: that is counted, as there is no other way without
-    atomics.
 
     Args:
         steps, batch, hidden, couplings, dtype, memory: as in :func:`forward_bytes`.
+        sums_apart: whether the gradients of the weights are summed in each lane and written once
+            for each, (1 + 2R, B, H), then read to be summed over the batch. On a GPU there is no
+            other way without atomics; on a CPU a thread sums over its lanes in the cache.
     """
     state = _state_size(dtype)
     sequence = steps * batch * hidden * dtype.itemsize
     states = batch * hidden * state
     weights = (1 + 2 * couplings) * hidden * state
-    partial_sums = 2 * batch * weights
+    partial_sums = 2 * batch * weights if sums_apart else 0
     held = held_bytes(steps, batch, hidden, couplings, dtype, memory)
     # Where values are held in full precision, outputs are among them, and z need not be read.
     read = 0 if memory == "store" and dtype in HALF else sequence

@@ -743,6 +743,23 @@ def _way_on(run: Run) -> str:
 # --- the command line ---------------------------------------------------------------------------
 
 
+def add_tasks(parser: argparse.ArgumentParser) -> None:
+    """Let a command take the name of a task and all options of a run on it."""
+    tasks = parser.add_subparsers(dest="task", required=True)
+    for name, kind in TASKS.items():
+        description = (kind.__doc__ or "").partition("\n")[0]
+        add_arguments(tasks.add_parser(name, help=description, description=description), kind)
+
+
+def config_of(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> TrainConfig:
+    """The run that the arguments of :func:`add_tasks` ask for; the parser refuses wrong ones."""
+    kind = TASKS[arguments.pop("task")]
+    try:
+        return kind.of(**arguments)
+    except ConfigError as error:
+        parser.error(str(error))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -750,16 +767,8 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    tasks = parser.add_subparsers(dest="task", required=True)
-    for name, kind in TASKS.items():
-        description = (kind.__doc__ or "").partition("\n")[0]
-        add_arguments(tasks.add_parser(name, help=description, description=description), kind)
-    arguments = vars(parser.parse_args(argv))
-    kind = TASKS[arguments.pop("task")]
-    try:
-        config = kind.of(**arguments)
-    except ConfigError as error:
-        parser.error(str(error))
+    add_tasks(parser)
+    config = config_of(parser, vars(parser.parse_args(argv)))
     try:
         train_all(config)
     except KeyboardInterrupt as error:

@@ -84,13 +84,14 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
     peers = [name for name in METHODS if name != "compiled_chunks"]
     benchmark.main(
         ["--shapes", "40,2,8,3", "33,1,4,0", "--repetitions", "3", "--output", str(output),
-         "--stacks", "50,2,3,8,2", "--lengths", "300",
+         "--stacks", "50,2,3,8,2", "--lengths", "300", "--floor", "30,1,8,1",
+         "--two-threads", "40,2,16,3", "--flat", "20", "40", "--packed", "30,4,8,2",
          "--peers", *(name for name in peers if name not in benchmark.OURS)]
     )  # fmt: skip
     report = json.loads(output.read_text())
     assert report.keys() == {
         "environment", "backend", "threads", "repetitions", "shapes", "shapes_keeping_memory",
-        "stacks", "lengths", "gpu",
+        "stacks", "lengths", "gpu", "floor", "two_threads", "flatness", "packed",
     }  # fmt: skip
     assert (report["threads"], report["repetitions"]) == (1, 3)
     assert report["environment"]["threads"] == 1
@@ -113,6 +114,14 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
     (stack,) = report["stacks"]
     assert stack["methods"].keys() == stacks.METHODS.keys()
     assert stack["ratios"]["recompute"] == 1
+    assert stack["ratios"]["lstm_to_reversible"] == pytest.approx(
+        stack["methods"]["lstm"]["median_ms"] / stack["methods"]["reversible"]["median_ms"]
+    )
+    floors = [[entry[key] for key in Shape._fields] for entry in report["floor"]]
+    assert floors == [[40, 2, 8, 3], [30, 1, 8, 1]]  # without couplings there is none
+    assert [entry["hidden"] for entry in report["two_threads"]] in ([16], [])
+    assert [row["steps"] for row in report["flatness"]["lengths"]] == [20, 40]
+    assert [entry["steps"] for entry in report["packed"]] == [30]
     assert [(row["method"], row["steps"]) for row in report["lengths"]] == [
         (name, 300) for name in benchmark.FOR_LENGTHS
     ]
@@ -120,20 +129,28 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "T = 50, B = 2, in = 3, H = 8, L = 2" in printed
     assert "T = 40, B = 2, H = 8, R = 3" in printed
+    assert "nn.LSTM over reversible: " in printed
+    assert f"{report['floor'][1]['over_floor']:.2f}" in printed
+    assert f"highest over lowest {report['flatness']['highest_to_lowest']:.2f}" in printed
+    assert f"{report['packed'][0]['ratios']['same_steps']:.2f}" in printed
+    if report["two_threads"]:
+        assert f"{report['two_threads'][0]['busy']:.2f} times the time of one alone" in printed
+    else:
+        assert "two threads are not measured" in printed
     for name in peers:
         assert METHODS[name].label in printed
     assert str(output) in printed
 
 
 def test_ours_are_measured_whatever_the_peers():
-    report = benchmark.run([SHAPE], names=["gru"], repetitions=1, stacks=[], lengths=[])
+    report = benchmark.run([SHAPE], names=["gru"], repetitions=1, stacks=[], lengths=[], alone=None)
     assert list(report["shapes"][0]["methods"]) == ["scan", "layer", "gru"]
 
 
 def test_threads_are_set_for_the_measurement_alone():
     before = torch.get_num_threads()
     report = benchmark.run(
-        [SHAPE], names=[], threads=before + 1, repetitions=1, stacks=[], lengths=[]
+        [SHAPE], names=[], threads=before + 1, repetitions=1, stacks=[], lengths=[], alone=None
     )
     assert report["threads"] == report["environment"]["threads"] == before + 1
     assert torch.get_num_threads() == before

@@ -158,6 +158,23 @@ RESULTS = {
              "methods": {name: {"median_ms": 80.0, "held_bytes": 4096} for name in STACKS},
              "ratios": dict.fromkeys(STACKS, 1.5)}
         ],
+        "floor": [
+            {"steps": steps, "batch": 32, "hidden": 128, "couplings": 3, "median_ms": 19.0,
+             "tanh_ms": 8.7, "multiply_adds_ms": 2.4, "bytes_ms": 3.8, "floor_ms": 11.1,
+             "over_floor": 1.71, "rates": {"tanh": 4.4e9, "multiply_adds": 5.7e10, "bytes": 1.8e10}}
+            for steps in (784, 100_000)
+        ],
+        "two_threads": [
+            {"steps": 784, "batch": 128, "hidden": 128, "couplings": 3, "speedup": 1.8, "busy": 1.2}
+        ],
+        "flatness": {
+            "batch": 1, "hidden": 64, "highest_to_lowest": 1.1,
+            "lengths": [{"steps": 1000}, {"steps": 1_000_000}],
+        },
+        "packed": [
+            {"steps": 784, "batch": 128, "hidden": 128, "couplings": 3,
+             "ratios": {"same_steps": 1.03, "padded": 0.51}}
+        ],
     },
 }  # fmt: skip
 
@@ -358,6 +375,16 @@ def test_a_method_that_could_not_run_leaves_a_dash(tmp_path):
     results = copy.deepcopy(RESULTS)
     for shape in results["benchmark"]["shapes"]:
         del shape["methods"]["compiled_chunks"], shape["ratios"]["compiled_chunks"]
+    assert paper.build(*write(tmp_path, results)) == ""
+
+
+@pytest.mark.parametrize("key", ["floor", "two_threads", "flatness", "packed"])
+def test_what_one_core_or_no_kernel_cannot_measure_is_left_out(tmp_path, key):
+    if key == "floor":  # nothing of the scan alone
+        results = without(RESULTS, "benchmark", key)
+    else:
+        results = copy.deepcopy(RESULTS)
+        results["benchmark"][key] = None if key == "flatness" else []
     assert paper.build(*write(tmp_path, results)) == ""
 
 

@@ -18,8 +18,8 @@ ASIDE = {
     "irevrnn/csrc/build.py", "irevrnn/csrc/cache.py", "irevrnn/csrc/ninja.py",
     "irevrnn/csrc/once_per_process.py", "irevrnn/datasets/__init__.py",
     "irevrnn/datasets/__main__.py", "irevrnn/ensembles.py", "irevrnn/experiments.py",
-    "irevrnn/figures.py",
-    "irevrnn/files.py", "irevrnn/onnx.py", "irevrnn/provenance.py", "irevrnn/sources.py",
+    "irevrnn/figures.py", "irevrnn/files.py", "irevrnn/onnx.py", "irevrnn/profile.py",
+    "irevrnn/provenance.py", "irevrnn/sources.py",
 }  # fmt: skip
 
 CODE = '''"""What it is."""
