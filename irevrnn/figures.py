@@ -767,12 +767,15 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     Args:
         groups: for each title, by label: the accuracy of each run.
     """
-    rows = [len(members) for members in groups.values()]
-    figure, panels = plt.subplots(
-        len(groups), 1, figsize=(COLUMN, 0.5 * len(groups) + 0.2 * sum(rows) + 0.3), squeeze=False,
-        height_ratios=[count + 1 for count in rows],
+    sizes = [len(members) for members in groups.values()]
+    heights = [max(sizes[place : place + 2]) + 1.5 for place in range(0, len(sizes), 2)]
+    figure, places = plt.subplots(
+        len(heights), 2, figsize=(PAGE, 0.22 * sum(heights) + 0.5), squeeze=False,
+        height_ratios=heights,
     )  # fmt: skip
-    for axes, (title, members) in zip(panels[:, 0], groups.items(), strict=True):
+    for axes in places.flat[len(groups) :]:
+        axes.set_visible(False)
+    for axes, (title, members) in zip(places.flat, groups.items(), strict=False):
         for place, values in enumerate(members.values()):
             look: dict[str, Any] = {"linestyle": "", "zorder": 3}
             axes.plot(values, [place] * len(values), marker="o", color=COLOURS[0], fillstyle="none",
@@ -785,10 +788,10 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(True, axis="x")
-    panels[-1, 0].set_xlabel("test accuracy")
-    lines = panels[0, 0].get_lines()[:2]
-    figure.legend(lines, [str(line.get_label()) for line in lines], loc="outside upper right",
-                  ncols=2)  # fmt: skip
+    figure.supxlabel("test accuracy", size=8)
+    lines = places[0, 0].get_lines()[:2]
+    names = [str(line.get_label()) for line in lines]
+    figure.legend(lines, names, loc="outside upper right", ncols=2)
     return figure
 
 

@@ -119,6 +119,8 @@ def calibrate(model: nn.Module, batches: Iterator[Batch]) -> None:
     be large beside what differs between sequences, and a small lag spoils all that is read from it.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    if not norms:
+        return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
