@@ -88,7 +88,7 @@ DEPENDS = {
     "benchmark": (*_LAYER, "measuring", "benchmark", "notebooks/04"),
     "cuda_kernels": ("compiler", "kernels", "cuda"),
     "ntu_reader": ("compiler", "datasets/ntu", "measuring"),
-    "experiments": ("notebooks/05",),
+    "experiments": (*_LAYER, "training", "action", "datasets/watch", "measuring", "notebooks/05"),
     # Those in results/experiments/, by their task.
     "experiments/mnist": (*_LAYER, "training", "datasets/mnist"),
     "experiments/adding": (*_LAYER, "training", "synthetic"),

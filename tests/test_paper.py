@@ -197,7 +197,11 @@ RESULTS["experiments"] = {
         experiment("sessions", "Sessions", "reversible", runs=5),
     ],
     "made_from": {},
-}
+    "session": {
+        "batch": 8, "steps": 12600,
+        "held": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
