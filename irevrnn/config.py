@@ -92,6 +92,10 @@ class TrainConfig(ABC):
         0.0, "decay of a running average of the weights, which is judged in their place; 0: the "
         "weights themselves are", least=0,
     )  # fmt: skip
+    calibrate: int = option(
+        0, "training batches over which batch norm takes its statistics afresh before weights are "
+        "judged; 0: it keeps the running ones", least=0,
+    )  # fmt: skip
     keep: str = option(
         "best", "test the weights of the epoch with the best validation accuracy, or of the last",
         choices=("best", "last"),

@@ -756,3 +756,70 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
         panel.grid(True)
         panel.legend()
     return figure
+
+
+# --- notebook 05: the experiments ---------------------------------------------------------------
+
+
+def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Accuracies side by side: a panel for each group, a row for each of its members.
+
+    Args:
+        groups: for each title, by label: the accuracy of each run.
+    """
+    sizes = [len(members) for members in groups.values()]
+    heights = [max(sizes[place : place + 2]) + 1.5 for place in range(0, len(sizes), 2)]
+    figure, places = plt.subplots(
+        len(heights), 2, figsize=(PAGE, 0.22 * sum(heights) + 0.5), squeeze=False,
+        height_ratios=heights,
+    )  # fmt: skip
+    for axes in places.flat[len(groups) :]:
+        axes.set_visible(False)
+    for axes, (title, members) in zip(places.flat, groups.items(), strict=False):
+        for place, values in enumerate(members.values()):
+            look: dict[str, Any] = {"linestyle": "", "zorder": 3}
+            axes.plot(values, [place] * len(values), marker="o", color=COLOURS[0], fillstyle="none",
+                      label="a run", **look)  # fmt: skip
+            axes.plot([np.mean(values)], [place], marker="|", markersize=11, color=COLOURS[1],
+                      label="their mean", **look)  # fmt: skip
+        axes.set_yticks(range(len(members)), list(members))
+        axes.set_ylim(len(members) - 0.4, -0.6)
+        axes.set_title(title, loc="left")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.grid(True, axis="x")
+    figure.supxlabel("test accuracy", size=8)
+    lines = places[0, 0].get_lines()[:2]
+    names = [str(line.get_label()) for line in lines]
+    figure.legend(lines, names, loc="outside upper right", ncols=2)
+    return figure
+
+
+def race(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    chance: Mapping[str, float],
+) -> Figure:
+    """Learning curves against the time of training: a panel for each task.
+
+    Args:
+        panels: for each quantity, by method: minutes, and the quantity on validation data then. An
+            error is drawn to a logarithmic scale, an accuracy is not.
+        chance: the quantity without any memory.
+    """
+    figure, rows = plt.subplots(
+        len(panels), 1, figsize=(COLUMN, 1.9 * len(panels) + 0.3), squeeze=False
+    )
+    for axes, (quantity, methods) in zip(rows[:, 0], panels.items(), strict=True):
+        for label, (minutes, values) in methods.items():
+            axes.plot(minutes, values, label=label)
+        axes.axhline(chance[quantity], color=GREY, linewidth=0.8, linestyle="--", label="chance")
+        if quantity.startswith("accuracy"):
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+            axes.set_ylim(0, 1.02)
+        else:
+            axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.set(ylabel=quantity, xlabel="minutes of training")
+        axes.grid(True)
+    figure.legend(*rows[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure

@@ -61,6 +61,7 @@ PARTS = {
     "notebooks/02": ("notebooks/02_*.ipynb",),
     "notebooks/03": ("notebooks/03_*.ipynb",),
     "notebooks/04": ("notebooks/04_*.ipynb",),
+    "notebooks/05": ("notebooks/05_*.ipynb",),
 }  # fmt: skip
 
 #: {part: {name of a file: its text}}

@@ -24,7 +24,9 @@ REMEMBERED, KINDS = 10, 8
 #: First number of the seeds of each part.
 _TRAIN, _VAL, _TEST = range(3)
 #: What differs from the defaults of a run.
-_PRESET: dict[str, Any] = {"norm": "layer", "hidden_size": 64, "num_layers": 2}
+_PRESET: dict[str, Any] = {
+    "norm": "layer", "hidden_size": 64, "num_layers": 2, "calibrate": 10,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

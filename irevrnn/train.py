@@ -29,6 +29,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,29 @@ def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: 
     if config.schedule == "cosine":
         return CosineAnnealingLR(optimizer, steps)
     return LambdaLR(optimizer, lambda step: 1.0)
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterator[Batch]) -> None:
+    """Let every batch norm of ``model`` take its statistics from ``batches`` alone.
+
+    Running statistics lag behind the weights. After thousands of steps, the offset of a state can
+    be large beside what differs between sequences, and a small lag spoils all that is read from it.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # type: ignore[assignment]  # the plain mean over all batches
+    was_training = model.training
+    model.train()
+    for x, _ in batches:
+        model(*x) if isinstance(x, tuple) else model(x)
+    model.train(was_training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @torch.no_grad()
@@ -266,6 +290,9 @@ class Run:
         """Validate, log, and keep the weights if they are the best so far."""
         loss, figure = self.look()
         objective, validation = self.task.objective, None
+        if self.config.calibrate:
+            batches = self.task.train_batches(self.progress.epoch, 0)
+            calibrate(self.judged, islice(batches, self.config.calibrate))
         if self.task.val_batches is not None:
             validation = self.agreed(evaluate(self.judged, self.task.val_batches(), objective))
             self._check_finite("validation loss", validation.loss)

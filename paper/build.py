@@ -37,9 +37,11 @@ NOTEBOOKS = {
     "watch": "notebooks/03_action_recognition.ipynb",
     "memory": "notebooks/04_memory.ipynb",
     "benchmark": "notebooks/04_memory.ipynb",
+    "experiments": "notebooks/05_experiments.ipynb",
 }
-#: Results of data that people bring: the paper says "not yet run" of those that are not there.
-BROUGHT = ("utkinect", "msr", "ntu60", "ntu120")
+#: Results that may not be there: of data that people bring, and of long experiments. The paper says
+#: "not yet run" of them, or nothing.
+BROUGHT = ("utkinect", "msr", "ntu60", "ntu120", "experiments")
 #: The result that each figure, ``figures/<name>.svg``, was drawn from.
 FIGURES = {
     "drift": "derivation",
@@ -58,6 +60,8 @@ FIGURES = {
     "lengths": "memory",
     "crossover": "memory",
     "same_training": "memory",
+    "comparison": "experiments",
+    "race": "experiments",
 }
 #: The command that writes a result again, where that is not one of NOTEBOOKS.
 COMMANDS = {
@@ -84,6 +88,12 @@ DEPENDS = {
     "benchmark": (*_LAYER, "measuring", "benchmark", "notebooks/04"),
     "cuda_kernels": ("compiler", "kernels", "cuda"),
     "ntu_reader": ("compiler", "datasets/ntu", "measuring"),
+    "experiments": (*_LAYER, "training", "action", "datasets/watch", "measuring", "notebooks/05"),
+    # Those in results/experiments/, by their task.
+    "experiments/mnist": (*_LAYER, "training", "datasets/mnist"),
+    "experiments/adding": (*_LAYER, "training", "synthetic"),
+    "experiments/copy": (*_LAYER, "training", "synthetic"),
+    "experiments/sessions": (*_LAYER, "training", "action", "datasets/watch"),
 }
 
 
@@ -122,9 +132,15 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     Raises:
         BuildError: names all that are missing or of another run.
     """
-    made_by = {results / f"{name}.json": notebook for name, notebook in NOTEBOOKS.items()}
+    made_by = {
+        results / f"{name}.json": notebook
+        for name, notebook in NOTEBOOKS.items()
+        if name not in BROUGHT or (results / f"{name}.json").is_file()
+    }
     drawn_with = {
-        figures / f"{name}.svg": results / f"{result}.json" for name, result in FIGURES.items()
+        figures / f"{name}.svg": results / f"{result}.json"
+        for name, result in FIGURES.items()
+        if results / f"{result}.json" in made_by
     }
     made_by |= {figure: made_by[result] for figure, result in drawn_with.items()}
     missing = [path for path in made_by if not path.is_file()]
@@ -142,10 +158,26 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     ]
     if foreign:
         raise BuildError("\n".join(["these figures and results are of different runs:", *foreign]))
+    _check_experiments(results, profile)
+
+
+def _check_experiments(results: Path, profile: str) -> None:
+    """Check that experiments.json was made from the files in experiments/ as they are."""
+    there = {path.stem: _digest(path) for path in results.glob("experiments/*.json")}
+    index = results / "experiments.json"
+    made_from = _read(index)["made_from"] if index.is_file() else {}
+    if there != made_from:
+        changed = sorted({name for name, _ in there.items() ^ made_from.items()})
+        raise BuildError(
+            f"{_shown(index)} was made without these experiments as they are: "
+            f"{', '.join(changed)} (to make it again: {command('experiments', profile)})"
+        )
 
 
 def command(result: str, profile: str) -> str:
     """What makes a result again."""
+    if result.startswith("experiments/"):
+        return f"python -m irevrnn.experiments {result.partition('/')[2]}"
     if result in COMMANDS:
         return COMMANDS[result].format(profile=profile)
     notebook = NOTEBOOKS[result]
@@ -220,11 +252,11 @@ def accept(result: str, reason: str) -> str:
     Raises:
         BuildError: the result is unknown, or there is no reason.
     """
-    if result not in ("all", *DEPENDS):
+    found = find_changes(REPOSITORY / "paper/results", DEPENDS)
+    if result not in ("all", *DEPENDS, *(change.result for change in found)):
         raise BuildError(f"there is no result {result!r}: choose all or one of {_listed(DEPENDS)}")
     if not reason.strip():
         raise BuildError("--accept needs a --reason that says why the result still holds")
-    found = find_changes(REPOSITORY / "paper/results", DEPENDS)
     before = read_accepted(ACCEPTED)
     after = freshness.accept(found, before, result, reason)
     freshness.write_accepted(ACCEPTED, after)

@@ -42,7 +42,7 @@ class Change:
     """A part of the code that is not what it was when it made a result.
 
     Attributes:
-        result: name of the result file without its ending.
+        result: name of the result file without its ending, from the folder of results on.
         part: key of ``sources.PARTS``.
         recorded: hash in the result file; None if there is none, or if the part changed while the
             result was made.
@@ -69,22 +69,25 @@ def find_changes(results: Path, depends: Mapping[str, Sequence[str]]) -> list[Ch
 
     Args:
         results: folder of the result files.
-        depends: the parts of the code that each of them depends on, by its name.
+        depends: the parts of the code that each of them depends on, by its name; for those in
+            ``experiments/``, by ``experiments/`` and their task.
 
     Raises:
         BuildError: nobody has said what a file in the folder depends on.
     """
     present = sources.at_start()
     found = []
-    for path in sorted(results.glob("*.json")):
-        if path.stem not in depends:
-            raise BuildError(f"DEPENDS in paper/build.py does not say what {path} depends on")
+    for path in sorted([*results.glob("*.json"), *results.glob("experiments/*.json")]):
+        name = path.relative_to(results).with_suffix("").as_posix()
         content = json.loads(path.read_text(encoding="utf-8"))
+        key = f"experiments/{content.get('task')}" if "/" in name else name
+        if key not in depends:
+            raise BuildError(f"DEPENDS in paper/build.py does not say what {path} depends on")
         # The result of a training run has the provenance of measurements at its top.
         recorded = content.get("environment", content).get("sources", {})
         found += [
-            Change(path.stem, part, recorded.get(part), present.get(part))
-            for part in depends[path.stem]
+            Change(name, part, recorded.get(part), present.get(part))
+            for part in depends[key]
             if recorded.get(part) is None or recorded[part] != present.get(part)
         ]
     return found

@@ -148,6 +148,27 @@ def test_each_subject_has_a_bar_for_each_method(repository):
     assert [bar.get_height() for bar in figure.axes[0].patches] == [0.5, 1.0, 0.4, 0.2]
 
 
+def test_every_run_of_a_comparison_is_shown_with_the_mean(repository):
+    groups = {"one": {"a": [0.5, 0.7], "b": [0.9]}, "two": {"c": [0.1]}, "three": {"d": [0.2]}}
+    figure = figures.comparison(groups)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title("left") for axes in shown] == list(groups)
+    runs, mean, *_ = shown[0].get_lines()
+    assert [*runs.get_xdata()] == [0.5, 0.7] and mean.get_xdata()[0] == pytest.approx(0.6)
+    assert [label.get_text() for label in shown[0].get_yticklabels()] == ["a", "b"]
+
+
+def test_a_race_has_its_line_of_chance(repository):
+    panels = {
+        "mean squared error": {"ours": ([1.0, 2.0], [0.2, 0.01]), "theirs": ([4.0], [0.16])},
+        "accuracy": {"ours": ([1.0], [0.5])},
+    }
+    error, accuracy = figures.race(panels, {"mean squared error": 1 / 6, "accuracy": 1 / 8}).axes
+    assert [line.get_label() for line in error.get_lines()] == ["ours", "theirs", "chance"]
+    assert error.get_lines()[-1].get_ydata()[0] == 1 / 6
+    assert (error.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
+
+
 def test_a_curve_without_validation_is_of_training_alone(repository):
     rows = [{"epoch": epoch, "train_loss": 1.0, "train_accuracy": 0.5, "val_loss": None,
              "val_accuracy": None} for epoch in (1, 2)]  # fmt: skip

@@ -179,6 +179,31 @@ RESULTS = {
 }  # fmt: skip
 
 
+def experiment(task, group, label, figure="accuracy", runs=3):
+    return {
+        "name": label, "task": task, "group": group, "label": label, "figure": figure,
+        "num_parameters": 9000, "mean": 0.9, "lowest": 0.88, "highest": 0.92, "runs": runs,
+        "steps": 5000, "chance": 0.125, "seconds": 300.0,
+    }  # fmt: skip
+
+
+RESULTS["experiments"] = {
+    "profile": "paper",
+    "environment": ENVIRONMENT,
+    "rows": [
+        experiment("mnist", "Couplings", "R = 1"),
+        experiment("adding", "Adding", "LSTM", "squared_error", 1),
+        experiment("copy", "Copying", "LSTM", runs=1),
+        experiment("sessions", "Sessions", "reversible", runs=5),
+    ],
+    "made_from": {},
+    "session": {
+        "batch": 8, "steps": 12600,
+        "held": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
+    },
+}  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_accepted(tmp_path, monkeypatch):
     """What is accepted of the committed results is not of these."""
@@ -189,7 +214,7 @@ def nothing_is_accepted(tmp_path, monkeypatch):
 def write(folder, results):
     """Write results and minimal figures; return the two folders and the PDF's path."""
     for name in ("results", "figures"):
-        (folder / name).mkdir(exist_ok=True)
+        (folder / name).mkdir(exist_ok=True, parents=True)
     for name in paper.FIGURES:
         (folder / f"figures/{name}.svg").write_text(SVG)
     drawn = dict.fromkeys(paper.FIGURES, hashlib.sha256(SVG.encode()).hexdigest())
@@ -236,7 +261,7 @@ def test_the_first_page_names_a_small_profile(tmp_path, profile):
     assert profile == "paper" or profile in json.dumps(notices)
 
 
-@pytest.mark.parametrize("name", paper.NOTEBOOKS)
+@pytest.mark.parametrize("name", sorted(paper.NOTEBOOKS.keys() - set(paper.BROUGHT)))
 def test_a_missing_result_is_named(tmp_path, name):
     results, figures, pdf = write(tmp_path, RESULTS)
     (results / f"{name}.json").unlink()
@@ -269,7 +294,8 @@ ENTRIES = read_entries()
 
 
 def test_the_text_reads_every_result_file():
-    assert {entry[0] for entry in ENTRIES} - set(paper.BROUGHT) == set(paper.NOTEBOOKS)
+    named = {entry[0] for entry in ENTRIES} - set(paper.BROUGHT)
+    assert named == paper.NOTEBOOKS.keys() - set(paper.BROUGHT)
     assert len(ENTRIES) > 15
 
 
@@ -306,6 +332,47 @@ def test_data_that_nobody_brought_is_not_yet_run(tmp_path):
         found = paper.make_compiler(results, figures).query("<not-yet-run>")
         not_yet_run.append(len(json.loads(found)))
     assert not_yet_run == [3, 4]
+
+
+@pytest.mark.parametrize("tasks", [("mnist",), ("adding", "sessions"), ("copy",)])
+def test_experiments_that_were_not_run_are_not_told_of(tmp_path, tasks):
+    results = copy.deepcopy(RESULTS)
+    rows = results["experiments"]["rows"]
+    results["experiments"]["rows"] = [row for row in rows if row["task"] in tasks]
+    assert paper.build(*write(tmp_path, results)) == ""
+
+
+def with_an_experiment(folder, made_from=None, **content):
+    """The results, and an experiment that experiments.json was made from unless told otherwise."""
+    text = json.dumps({"task": "mnist", "sources": ENVIRONMENT["sources"], **content})
+    (folder / "results/experiments").mkdir(parents=True)
+    (folder / "results/experiments/couplings-1.json").write_text(text)
+    results = copy.deepcopy(RESULTS)
+    if made_from is None:
+        made_from = {"couplings-1": hashlib.sha256(text.encode()).hexdigest()}
+    results["experiments"]["made_from"] = made_from
+    return write(folder, results)
+
+
+def test_experiments_are_those_that_the_table_was_made_from(tmp_path):
+    assert paper.build(*with_an_experiment(tmp_path)) == ""
+
+
+@pytest.mark.parametrize("made_from", [{}, {"couplings-1": "another"}])
+def test_an_experiment_that_the_table_does_not_know_is_named(tmp_path, made_from):
+    message = r"without these experiments as they are: couplings-1 .*FIGURE=comparison\)"
+    with pytest.raises(paper.BuildError, match=message):
+        paper.build(*with_an_experiment(tmp_path, made_from))
+
+
+def test_an_experiment_of_other_code_is_named_and_can_be_accepted(tmp_path):
+    stale = {**ENVIRONMENT["sources"], "training": "another"}
+    arguments = with_an_experiment(tmp_path, sources=stale)
+    message = r"experiments/couplings-1\.json .*: python -m irevrnn.experiments couplings-1\)"
+    with pytest.raises(paper.BuildError, match=message):
+        paper.build(*arguments)
+    accept(tmp_path, "experiments/couplings-1")
+    assert paper.build(*arguments) == ""
 
 
 def test_a_method_that_could_not_run_leaves_a_dash(tmp_path):
@@ -489,6 +556,9 @@ def test_what_results_depend_on_are_parts_of_the_code():
     for result, needed in paper.DEPENDS.items():
         assert parts >= set(needed), result
         assert paper.command(result, "quick")
+    assert {f"experiments/{task}" for task in ("adding", "copy", "mnist", "sessions")} == {
+        result for result in paper.DEPENDS if "/" in result
+    }
     for result, notebook in paper.NOTEBOOKS.items():
         assert Path(notebook).name[:2] in {part[-2:] for part in paper.DEPENDS[result]}
 

@@ -13,7 +13,7 @@ from irevrnn.models import SequenceClassifier
 from irevrnn.objectives import Classification, Regression
 from irevrnn.peers import PeerClassifier
 from irevrnn.synthetic import AddingConfig, CopyConfig
-from irevrnn.train import main, train, train_all
+from irevrnn.train import calibrate, main, train, train_all
 from tests.fake_mnist import fake_mnist
 
 CPU = torch.device("cpu")
@@ -216,6 +216,34 @@ def test_the_command_line_knows_the_tasks(tmp_path, capsys):
 def test_options_that_do_not_fit_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         AddingConfig.of(**options)
+
+
+def test_batch_norm_is_calibrated_on_the_weights_that_are_judged():
+    torch.manual_seed(0)
+    task = AddingConfig.of(**SMALL).task(CPU)
+    model = SequenceClassifier(2, 1, 8, 1, norm="layer").eval()
+    wanted = []
+    hook = model.norm.register_forward_pre_hook(lambda _, args: wanted.append(args[0]))
+    model.norm.running_mean.fill_(1e3)
+    calibrate(model, task.train_batches(0, 0))
+    hook.remove()
+    seen = torch.stack(wanted)
+    assert seen.shape == (4, 16, 8)
+    torch.testing.assert_close(model.norm.running_mean, seen.mean((0, 1)))
+    torch.testing.assert_close(model.norm.running_var, seen.var(1).mean(0))
+    assert model.norm.momentum == 0.1 and not model.training
+
+
+def test_early_validation_is_like_training_once_batch_norm_is_calibrated(tmp_path):
+    def worst(batches):
+        config = AddingConfig.of(
+            length=100, batches=40, held_out=64, epochs=4, lr=3e-3, activation="leaky_relu",
+            hidden_size=32, calibrate=batches, device="cpu", threads=1, out=tmp_path,
+        )  # fmt: skip
+        history = train(config, progress=False)["history"]
+        return max(row["val_squared_error"] / row["train_squared_error"] for row in history)
+
+    assert worst(10) < 2 < worst(0)
 
 
 # --- what was written before --------------------------------------------------------------------
