@@ -84,7 +84,11 @@ class TrainConfig(ABC):
         0.0, "of AdamW, on weight matrices alone; with 0 it is Adam", least=0
     )
     recurrent_lr_scale: float = option(
-        0.1, "factor on the learning rate of recurrent weights and couplings (irevrnn)", least=0
+        0.1, "factor on the learning rate of recurrent weights: a long memory is one close to 1, "
+        "which a step must not jump over (irevrnn)", least=0,
+    )  # fmt: skip
+    coupling_lr_scale: float = option(
+        0.1, "factor on the learning rate of couplings (irevrnn)", least=0
     )
     clip: float = option(1.0, "largest norm of the gradient", least=0)
     label_smoothing: float = option(0.0, "share of the target spread over all classes", least=0)

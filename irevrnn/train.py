@@ -84,21 +84,24 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW. Weight decay is for the matrices that mix units; the recurrence has its own rate."""
-    recurrent: list[nn.Parameter] = []
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
+    """AdamW. Weight decay is for the matrices that mix units; the recurrence has its own rates."""
+    groups: dict[str, dict[str, Any]] = {
+        "matrices": {"lr": config.lr, "weight_decay": config.weight_decay},
+        "vectors": {"lr": config.lr},
+        "recurrent weights": {"lr": config.lr * config.recurrent_lr_scale},
+        "couplings": {"lr": config.lr * config.coupling_lr_scale},
+    }
     for name, parameter in model.named_parameters():
-        if name.endswith(("recurrent_weight", "coupling_a", "coupling_b")):
-            recurrent.append(parameter)
-        else:
-            (matrices if parameter.ndim >= 2 else vectors).append(parameter)
-    groups = [
-        {"params": matrices, "lr": config.lr, "weight_decay": config.weight_decay},
-        {"params": vectors, "lr": config.lr},
-        {"params": recurrent, "lr": config.lr * config.recurrent_lr_scale},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
+        groups[_group_of(name, parameter)].setdefault("params", []).append(parameter)
+    return torch.optim.AdamW([g for g in groups.values() if "params" in g], weight_decay=0.0)
+
+
+def _group_of(name: str, parameter: nn.Parameter) -> str:
+    if name.endswith("recurrent_weight"):
+        return "recurrent weights"
+    if name.endswith(("coupling_a", "coupling_b")):
+        return "couplings"
+    return "matrices" if parameter.ndim >= 2 else "vectors"
 
 
 def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:

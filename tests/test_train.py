@@ -22,7 +22,7 @@ from irevrnn.peers import PeerClassifier
 from irevrnn.process import keep_freed_memory
 from irevrnn.provenance import provenance
 from irevrnn.tasks import MnistConfig
-from irevrnn.train import Run, main, train
+from irevrnn.train import Run, main, make_model, make_optimizer, train
 from tests.fake_mnist import fake_mnist
 
 ROOT = Path(__file__).parents[1]
@@ -88,7 +88,7 @@ def test_the_loss_falls(small, model):
         {"permuted": True, "schedule": "cosine"},
         {"schedule": "constant", "weight_decay": 0.1, "label_smoothing": 0.1},
         {"residual": True, "norm": "none", "num_couplings": 0, "memory": "store"},
-        {"recurrent_lr_scale": 0.1, "norm": "layer", "activation": "tanh"},
+        {"coupling_lr_scale": 1.0, "norm": "layer", "activation": "tanh"},
         {"precision": "64-true"},
         {"precision": "bf16-mixed"},
         {"train_subset": 40, "eval_subset": 10, "epochs": 1},
@@ -528,3 +528,19 @@ def test_freed_memory_is_kept():
     keep_freed_memory()  # twice is as good as once, and nothing is broken
     keep_freed_memory()
     assert torch.ones(3_000_000).sum() == 3_000_000
+
+
+def test_every_kind_of_weight_has_its_learning_rate(small):
+    config = dataclasses.replace(
+        small, lr=0.5, recurrent_lr_scale=0.1, coupling_lr_scale=0.2, weight_decay=0.3
+    )
+    model = make_model(config, config.task(torch.device("cpu")))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for group in make_optimizer(config, model).param_groups:
+        for parameter in group["params"]:
+            name = names.pop(parameter)
+            factor = 0.1 if "recurrent_weight" in name else 0.2 if "coupling" in name else 1.0
+            matrix = name.endswith(("readout.weight", "projection.weight"))
+            assert group["lr"] == pytest.approx(0.5 * factor)
+            assert group["weight_decay"] == (0.3 if matrix else 0.0)
+    assert not names
