@@ -28,7 +28,8 @@ _SHORT_ACTIONS: dict[str, Any] = {
     "rotation": 25.0, "scale": 0.2, "shear": 0.15, "mirror": 0.5, "time": 0.3,
     "hidden_size": 64, "num_layers": 2, "dropout": 0.2,
     "epochs": 120, "batch_size": 32, "lr": 6e-3, "recurrent_lr_scale": 1.0,
-    "coupling_lr_scale": 1.0, "weight_decay": 0.1, "label_smoothing": 0.1, "average": 0.98, "keep": "last", "val_subjects": 0,
+    "coupling_lr_scale": 1.0, "weight_decay": 0.1,
+    "label_smoothing": 0.1, "average": 0.98, "keep": "last", "val_subjects": 0,
 }  # fmt: skip
 #: What differs from the defaults, for each data set. Those of the watch and of UTKinect were chosen
 #: on validation subjects; those of NTU RGB+D follow IndRNN's protocol.
@@ -38,7 +39,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rotation": 15.0, "scale": 0.1, "time": 0.2,
         "hidden_size": 64, "num_layers": 2, "num_couplings": 1, "dropout": 0.1,
         "epochs": 40, "batch_size": 64, "lr": 8e-3, "recurrent_lr_scale": 1.0,
-        "coupling_lr_scale": 1.0, "label_smoothing": 0.1, "average": 0.97, "keep": "last", "val_subjects": 0,
+        "coupling_lr_scale": 1.0,
+        "label_smoothing": 0.1, "average": 0.97, "keep": "last", "val_subjects": 0,
     },
     "utkinect": _SHORT_ACTIONS,
     "msr": _SHORT_ACTIONS,
