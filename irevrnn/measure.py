@@ -197,6 +197,10 @@ class Timing:
         """Lower quartile, median and upper quartile, in seconds."""
         return _quartiles(self.seconds)
 
+    def shared_by(self, calls: int) -> Timing:
+        """The time of one call, where each repetition took so many."""
+        return Timing(tuple(seconds / calls for seconds in self.seconds))
+
     def in_milliseconds(self) -> dict[str, float]:
         """The quartiles as ``low_ms``, ``median_ms`` and ``high_ms``, as reports have them."""
         low, median, high = (1e3 * seconds for seconds in self.quartiles)

@@ -15,11 +15,12 @@ import torch
 # From malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_LIMIT = 1 << 30
+_LARGEST_BLOCK = 1 << 30
+_NEVER = -1
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks of up to 1 GiB for the next allocation, from now on.
+    """Let glibc keep freed memory, in blocks of up to 1 GiB, for the next allocation, from now on.
 
     By default it gives each large block back to the kernel and gets the next one page by page, at a
     page fault each, though a step of training allocates the same blocks as the step before. Sixty
@@ -31,8 +32,8 @@ def keep_freed_memory() -> None:
         return
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        library.mallopt(_M_MMAP_THRESHOLD, _LIMIT)
-        library.mallopt(_M_TRIM_THRESHOLD, _LIMIT)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
 @contextmanager

@@ -32,8 +32,9 @@ from irevrnn.roofline import Rates, floor
 
 #: B, H and R where the time of a step is compared at several lengths.
 FLAT = (4, 64, 3)
-#: Steps that each timing of theirs spans at least.
-SPAN = 20_000
+#: Numbers of z (T * B * H) that a timing of the scan alone spans at least: what is shorter is done
+#: several times in a row, as an epoch does it.
+SPAN = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,16 @@ def _step(shape: Shape) -> Callable[[], object]:
     return partial(METHODS["scan"].build(problem).step, problem.z, grad_out)
 
 
+def _calls(shape: Shape) -> int:
+    """How many calls a timing takes."""
+    return math.ceil(SPAN / (shape.steps * shape.batch * shape.hidden))
+
+
+def _repeat(method: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        method()
+
+
 # --- the floor ----------------------------------------------------------------------------------
 
 
@@ -116,13 +127,15 @@ def measure_floor(shape: Shape, repetitions: int, copied: int) -> dict[str, Any]
 
 def _measure_floor(shape: Shape, repetitions: int, copied: int) -> dict[str, Any]:
     keep_freed_memory()
+    calls = _calls(shape)
     with use_threads(1):
         sticks = yardsticks(copied)
         methods = {name: stick.run for name, stick in sticks.items()}
-        times = interleaved_times({"scan": _step(shape), **methods}, repetitions)
+        repeated = partial(_repeat, _step(shape), calls)
+        times = interleaved_times({"scan": repeated, **methods}, repetitions)
     rates = rates_of(sticks, times)
     least = floor(shape, rates)
-    of_scan = times["scan"].in_milliseconds()
+    of_scan = times["scan"].shared_by(calls).in_milliseconds()
     return {
         **shape._asdict(),
         **of_scan,
@@ -233,9 +246,7 @@ def _neighbour() -> Iterator[Neighbour]:
 def measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]:
     """Compare the time of a step at several lengths, with B, H and R of :data:`FLAT`.
 
-    Every length takes its turn in each round. Short sequences are scanned several times in a row,
-    so that each timing spans at least :data:`SPAN` steps; what a call costs whatever the length is
-    part of it.
+    Every length takes its turn in each round. What a call costs whatever the length is part of it.
 
     Args:
         lengths: T of each.
@@ -250,7 +261,7 @@ def measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]
 
 def _measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]:
     keep_freed_memory()
-    calls = {steps: math.ceil(SPAN / steps) for steps in lengths}
+    calls = {steps: _calls(Shape(steps, *FLAT)) for steps in lengths}
     methods = {
         str(steps): partial(_repeat, _step(Shape(steps, *FLAT)), calls[steps]) for steps in lengths
     }
@@ -267,11 +278,6 @@ def _measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any
         "lengths": rows,
         "highest_to_lowest": max(medians) / min(medians),
     }
-
-
-def _repeat(method: Callable[[], object], times: int) -> None:
-    for _ in range(times):
-        method()
 
 
 # --- sequences of different length --------------------------------------------------------------

@@ -21,19 +21,19 @@ void run(FixedForward<T>& s) {
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   std::vector<int64_t> bad_steps(max_chunks, -1);
   s.words.resize(count_chunks(s.lanes(), Tiles::width));
-  for_each_chunk(s.lanes(), Tiles::width, [&](int64_t chunk, int64_t first, int64_t past_last) {
+  for_each_chunk(s.lanes(), Tiles::width, [&](const Chunk& chunk) {
     WordStack stack;
-    for (int64_t begin = 0; begin < s.steps && bad_steps[chunk] < 0; begin += s.block()) {
+    for (int64_t begin = 0; begin < s.steps && bad_steps[chunk.index] < 0; begin += s.block()) {
       const int64_t end = std::min(s.steps, begin + s.block());
-      Tiles::each(first, past_last, [&](auto tile, int64_t lane) {
+      Tiles::each(chunk.first, chunk.past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
         Words& top = room_for<Tile>(stack, s.activation, end - begin);
-        fixed_forward_tile<f>(s, tile, w, top, lane, begin, end, bad_steps[chunk]);
+        fixed_forward_tile<f>(s, tile, w, top, lane, begin, end, bad_steps[chunk.index]);
       });
       if (!s.record) stack.clear();
     }
-    s.words[chunk] = stack.all();
+    s.words[chunk.index] = stack.all();
   });
   for (int64_t step : bad_steps) s.bad_step = earlier(s.bad_step, step);
 }
@@ -44,20 +44,20 @@ void run(FixedInverse<T>& s) {
                     count_chunks(s.lanes(), Tiles::width), " entries; got ", s.streams);
   const Array<T> weights = unit_rows<T>(s, Tiles::width, units);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
-  for_each_chunk(s.lanes(), Tiles::width, [&](int64_t chunk, int64_t first, int64_t past_last) {
-    const int64_t start = s.starts[chunk], count = s.counts[chunk];
+  for_each_chunk(s.lanes(), Tiles::width, [&](const Chunk& chunk) {
+    const int64_t start = s.starts[chunk.index], count = s.counts[chunk.index];
     const bool sound = start >= 0 && count >= 0 && start + count <= s.words_size;
     WordStack stack(s.words + (sound ? start : 0), sound ? count : 0);
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
       const int64_t end = std::min(s.steps, begin + s.block());
-      Tiles::each_reversed(first, past_last, [&](auto tile, int64_t lane) {
+      Tiles::each_reversed(chunk.first, chunk.past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
         Words& top = room_for<Tile>(stack, s.activation, end - begin);
         fixed_inverse_tile<f>(s, tile, w, top, lane, begin, end);
       });
     }
-    s.counts[chunk] = stack.ran_dry() ? -1 : stack.size();
+    s.counts[chunk.index] = stack.ran_dry() ? -1 : stack.size();
   });
 }
 

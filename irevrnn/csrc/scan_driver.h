@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "aligned.h"
 #include "scan_tile.h"
@@ -25,16 +26,31 @@ inline int64_t count_chunks(int64_t lanes, int width) {
   return (lanes + size - 1) / size;
 }
 
-// Calls fn(chunk, first lane, past the last lane), on several threads. A thread gets neighbours in the
-// order first, last, second, last but one, ...: packed sequences get shorter from chunk to chunk.
+struct Chunk {
+  int64_t index, first, past_last;  // lanes
+};
+
+// Calls fn(chunks) on several threads, with those of each in the order of memory. A thread gets neighbours in
+// the order first, last, second, last but one, ...: packed sequences get shorter from chunk to chunk.
+template <class Fn>
+void share_chunks(int64_t lanes, int width, const Fn& fn) {
+  const int64_t size = chunk_size(lanes, width), count = count_chunks(lanes, width);
+  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    std::vector<Chunk> chunks;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t index = i % 2 == 0 ? i / 2 : count - 1 - i / 2;
+      chunks.push_back({index, index * size, std::min(lanes, (index + 1) * size)});
+    }
+    std::sort(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) { return a.index < b.index; });
+    fn(chunks);
+  });
+}
+
+// Calls fn(chunk), on several threads.
 template <class Fn>
 void for_each_chunk(int64_t lanes, int width, const Fn& fn) {
-  const int64_t size = chunk_size(lanes, width), chunks = count_chunks(lanes, width);
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t chunk = i % 2 == 0 ? i / 2 : chunks - 1 - i / 2;
-      fn(chunk, chunk * size, std::min(lanes, (chunk + 1) * size));
-    }
+  share_chunks(lanes, width, [&](const std::vector<Chunk>& chunks) {
+    for (const Chunk& chunk : chunks) fn(chunk);
   });
 }
 
@@ -50,12 +66,29 @@ void for_each_end(const Sizes<T>& s, int64_t first, int64_t past_last, int64_t b
   }
 }
 
-// How far from the numbers of a tile those of the next lie: of its neighbour, or where it is the last of the
-// lanes `from` to `to`, of the first in the block that begins at `next`.
-template <class T>
-int64_t distance_to_next(const Sizes<T>& s, int64_t lane, int width, int64_t from, int64_t to, int64_t begin,
-                         int64_t next) {
-  return lane + width < to ? width : s.row(next) - s.row(begin) + from - lane;
+// A tile of a block: its first lane, the chunk that it belongs to, the step where it ends, and how far from its
+// numbers those lie that come next.
+struct Place {
+  int64_t lane, chunk, end, ahead;
+};
+
+// Calls fn(tile, place) for the tiles that a thread takes through the block from step `begin` on, row by row as
+// they lie in memory; then comes the block from step `next` on. Tiles says how a range of lanes falls into
+// tiles: Tiles::width, and Tiles::each(first, past_last, fn), which calls fn(tile, lane).
+template <class Tiles, class T, class Fn>
+void for_each_tile(const Sizes<T>& s, const std::vector<Chunk>& chunks, int64_t begin, int64_t next,
+                   const Fn& fn) {
+  const int64_t block_end = std::min(s.steps, begin + s.block());
+  for (const Chunk& chunk : chunks) {
+    const bool last = &chunk == &chunks.back();
+    const int64_t after = last ? s.row(next) - s.row(begin) + chunks.front().first : (&chunk + 1)->first;
+    for_each_end(s, chunk.first, chunk.past_last, begin, block_end, [&](int64_t from, int64_t to, int64_t end) {
+      Tiles::each(from, to, [&](auto tile, int64_t lane) {
+        const int64_t neighbour = lane + decltype(tile)::width;
+        fn(tile, Place{lane, chunk.index, end, (neighbour < chunk.past_last ? neighbour : after) - lane});
+      });
+    });
+  }
 }
 
 // Copies numbers [first, past_last), or zeros where there are none.
@@ -81,24 +114,20 @@ Array<T> unit_rows(const Sizes<T>& s, int width, T scale = 1) {
   return rows;
 }
 
-// Tiles says how a range of lanes falls into tiles: Tiles::width, and
-// Tiles::each(first, past_last, fn), which calls fn(tile, lane).
 template <class Tiles, Activation f, bool keep_all, class T>
 void run(const Forward<T>& s) {
   const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
-  for_each_chunk(s.lanes(), Tiles::width, [&](int64_t, int64_t first, int64_t past_last) {
-    start_from(s.h_0, s.h_n, first, past_last);
-    start_from(s.c_0, s.c_n, first, past_last);
+  share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
+    for (const Chunk& chunk : chunks) {
+      start_from(s.h_0, s.h_n, chunk.first, chunk.past_last);
+      start_from(s.c_0, s.c_n, chunk.first, chunk.past_last);
+    }
     for (int64_t begin = 0; begin < s.steps; begin += s.block()) {
-      const int64_t block_end = std::min(s.steps, begin + s.block());
-      for_each_end(s, first, past_last, begin, block_end, [&](int64_t from, int64_t to, int64_t end) {
-        Tiles::each(from, to, [&](auto tile, int64_t lane) {
-          using Tile = decltype(tile);
-          const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-          const int64_t ahead = distance_to_next(s, lane, Tile::width, from, to, begin, block_end);
-          forward_tile<f, keep_all>(s, tile, w, lane, begin, end, ahead);
-        });
+      const int64_t next = std::min(s.steps, begin + s.block());
+      for_each_tile<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
+        const TileWeights<decltype(tile)> w{rows.at(at.lane % s.hidden), s.couplings};
+        forward_tile<f, keep_all>(s, tile, w, at.lane, begin, at.end, at.ahead);
       });
     }
   });
@@ -120,26 +149,25 @@ void run(const Backward<T>& s) {
   const UnitRows<const T> rows{weights.data(), stride};
   Array<T> totals(max_chunks * rows_size);  // one set of rows a chunk
 
-  for_each_chunk(s.lanes(), Tiles::width, [&](int64_t chunk, int64_t first, int64_t past_last) {
-    const UnitRows<T> total{totals.data() + chunk * rows_size, stride};
+  share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
     Array<T> scratch((keep_all ? 0 : s.block() * 2 * s.couplings) * Tiles::width);
     Array<T> sums(count * Tiles::width);
-    start_from(s.grad_h_n, s.grad_h_0, first, past_last);
-    start_from(s.grad_c_n, s.grad_c_0, first, past_last);
+    for (const Chunk& chunk : chunks) {
+      start_from(s.grad_h_n, s.grad_h_0, chunk.first, chunk.past_last);
+      start_from(s.grad_c_n, s.grad_c_0, chunk.first, chunk.past_last);
+    }
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
-      const int64_t block_end = std::min(s.steps, begin + s.block());
       const int64_t next = std::max<int64_t>(0, begin - s.block());
-      for_each_end(s, first, past_last, begin, block_end, [&](int64_t from, int64_t to, int64_t end) {
-        Tiles::each(from, to, [&](auto tile, int64_t lane) {
-          using Tile = decltype(tile);
-          const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-          // Summing a block on its own first keeps rounding errors from growing with T.
-          std::fill(sums.begin(), sums.end(), T(0));
-          const int64_t ahead = distance_to_next(s, lane, Tile::width, from, to, begin, next);
-          backward_tile<f, keep_all>(s, tile, w, TileSums<Tile>{sums.data(), s.couplings}, lane, begin,
-                                     end, ahead, scratch.data());
-          add_to_rows(sums.data(), total.at(lane % s.hidden), count, Tile::width);
-        });
+      for_each_tile<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
+        using Tile = decltype(tile);
+        const int64_t unit = at.lane % s.hidden;
+        const TileWeights<Tile> w{rows.at(unit), s.couplings};
+        // Summing a block on its own first keeps rounding errors from growing with T.
+        std::fill(sums.begin(), sums.end(), T(0));
+        backward_tile<f, keep_all>(s, tile, w, TileSums<Tile>{sums.data(), s.couplings}, at.lane, begin,
+                                   at.end, at.ahead, scratch.data());
+        const UnitRows<T> total{totals.data() + at.chunk * rows_size, stride};
+        add_to_rows(sums.data(), total.at(unit), count, Tile::width);
       });
     }
   });
