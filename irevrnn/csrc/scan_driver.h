@@ -101,6 +101,12 @@ void start_from(const T* from, T* to, int64_t first, int64_t past_last) {
   }
 }
 
+// Calls fn(first, count) for the parts of a row of UnitRows that begin with unit 0.
+template <class Fn>
+void for_each_period(int64_t stride, int64_t hidden, const Fn& fn) {
+  for (int64_t first = 0; first < stride; first += hidden) fn(first, std::min(hidden, stride - first));
+}
+
 // The coupling weights come multiplied by `scale`.
 template <class T>
 Array<T> unit_rows(const Sizes<T>& s, int width, T scale = 1) {
@@ -109,7 +115,11 @@ Array<T> unit_rows(const Sizes<T>& s, int width, T scale = 1) {
   for (int64_t i = 0; i < 1 + 2 * s.couplings; ++i) {
     const T* from = i == 0 ? s.u : i <= s.couplings ? s.a + (i - 1) * s.hidden
                                                     : s.b + (i - 1 - s.couplings) * s.hidden;
-    for (int64_t j = 0; j < stride; ++j) rows[i * stride + j] = from[j % s.hidden] * (i == 0 ? 1 : scale);
+    const T factor = i == 0 ? T(1) : scale;
+    for_each_period(stride, s.hidden, [&](int64_t first, int64_t count) {
+      T* to = rows.data() + i * stride + first;
+      for (int64_t j = 0; j < count; ++j) to[j] = from[j] * factor;
+    });
   }
   return rows;
 }
@@ -147,7 +157,8 @@ void run(const Backward<T>& s) {
   const int64_t stride = s.hidden + Tiles::width, rows_size = count * stride;
   const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), stride};
-  Array<T> totals(max_chunks * rows_size);  // one set of rows a chunk
+  const int64_t chunks_in_all = count_chunks(s.lanes(), Tiles::width);
+  Array<T> totals(chunks_in_all * rows_size);  // one set of rows a chunk
 
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
     Array<T> scratch((keep_all ? 0 : s.block() * 2 * s.couplings) * Tiles::width);
@@ -176,9 +187,11 @@ void run(const Backward<T>& s) {
     T* to = i == 0 ? s.grad_u : i <= s.couplings ? s.grad_a + (i - 1) * s.hidden
                                                  : s.grad_b + (i - 1 - s.couplings) * s.hidden;
     std::fill(to, to + s.hidden, T(0));
-    for (int64_t chunk = 0; chunk < max_chunks; ++chunk) {
-      const T* from = totals.data() + chunk * rows_size + i * stride;
-      for (int64_t j = 0; j < stride; ++j) to[j % s.hidden] += from[j];
+    for (int64_t chunk = 0; chunk < chunks_in_all; ++chunk) {
+      const T* sums = totals.data() + chunk * rows_size + i * stride;
+      for_each_period(stride, s.hidden, [&](int64_t first, int64_t count) {
+        for (int64_t j = 0; j < count; ++j) to[j] += sums[first + j];
+      });
     }
   }
 }
