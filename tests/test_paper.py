@@ -118,7 +118,8 @@ RESULTS = {
         "config": {
             "hidden_size": 64, "num_layers": 3, "num_couplings": 3, "norm": "batch",
             "residual": True, "memory": "recompute", "epochs": 1, "batch_size": 64, "lr": 0.004,
-            "permuted": False, "downsample": 4, "dropout": 0.1,
+            "permuted": False, "downsample": 4, "dropout": 0.1, "read": "mean",
+            "recurrent_lr_scale": 0.1, "coupling_lr_scale": 1.0,
         },
         "num_parameters": 14282,
         "wall_seconds": 411.0,
