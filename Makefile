@@ -62,15 +62,12 @@ fuzz: $(STAMP) compiler ## Compare thousands of random problems with the referen
 
 # Python itself is not built for the sanitizers, so their runtime is loaded before it, and libstdc++
 # with it, or the runtime does not find what throws C++ exceptions (PyTorch's too). The kernels are
-# built anew, as the flags are part of the cache's key, and before that: the compiler would have the
-# runtime loaded too, and take several times as long. LeakSanitizer would report Python's own leaks.
+# built anew: the flags are part of the cache's key. LeakSanitizer would report Python's own leaks.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
 SANITIZED := tests/test_scan.py tests/test_fixed_point.py tests/test_chunked.py tests/test_ops.py
 
-asan: export IREVRNN_CXXFLAGS := $(SANITIZE)
 asan: $(STAMP) compiler ## Test the C++ kernels under AddressSanitizer and UBSan (takes g++; ARGS as above)
-	$(PY) -m irevrnn.csrc.build
-	LD_PRELOAD="$(foreach l,libasan.so libstdc++.so.6,$$($${CXX:-g++} -print-file-name=$l))" \
+	IREVRNN_CXXFLAGS="$(SANITIZE)" LD_PRELOAD="$(foreach l,libasan.so libstdc++.so.6,$$($${CXX:-g++} -print-file-name=$l))" \
 		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 		OMP_NUM_THREADS=1 $(PY) -m pytest -q -s $(SANITIZED) $(ARGS)
 

@@ -351,6 +351,13 @@ def test_own_flags_make_another_library(cache, sources, monkeypatch):
     assert build.build(sources) != before
 
 
+def test_what_is_loaded_into_python_beforehand_is_not_for_the_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("LD_PRELOAD", "libasan.so")
+    monkeypatch.setenv("KEPT", "this")
+    returncode, output = ninja.run(["sh", "-c", 'echo "${LD_PRELOAD-none} $KEPT"'], tmp_path)
+    assert (returncode, output) == (0, "none this\n")
+
+
 def test_missing_setuptools_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", None)
     with pytest.raises(build.BuildError, match="pip install setuptools"):

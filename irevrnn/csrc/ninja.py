@@ -79,8 +79,10 @@ def _build(recipe: Recipe, library: Path) -> None:
 
 def run(command: list[str], folder: str | Path) -> tuple[int, str]:
     """Run a command to its end; its exit status and what it printed."""
+    # What is loaded into Python beforehand, such as a sanitizer's runtime, is not for the compiler.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     process = subprocess.Popen(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
     try:
