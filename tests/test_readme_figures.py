@@ -51,6 +51,27 @@ def test_stacks():
         assert f"| {row} | {stack['ratios'][method]:.2f} | {held:.2f} MB |" in README
 
 
+def test_lstm_against_reversible():
+    benchmark = read("benchmark")
+    keeping, as_it_comes = (
+        benchmark[key][0]["ratios"]["lstm_to_reversible"]
+        for key in ("stacks", "stacks_as_it_comes")
+    )
+    assert f'{keeping:.1f} times as long as `"reversible"`, and {as_it_comes:.1f} times' in README
+
+
+def test_how_near_to_the_machine():
+    benchmark, text = read("benchmark"), " ".join(README.split())
+    varies = 100 * (benchmark["flatness"]["highest_to_lowest"] - 1)
+    for quoted in (
+        f"takes {benchmark['floor'][0]['over_floor']:.2f} times the least time",
+        f"Two threads are {benchmark['two_threads'][0]['speedup']:.1f} times as fast as one",
+        f"varies by {varies:.0f} % from a thousand steps to a million",
+        f"take {benchmark['packed'][0]['ratios']['same_steps']:.2f} times as long as equal ones",
+    ):
+        assert quoted in text
+
+
 def test_a_million_steps():
     rows = {r["method"]: r for r in read("memory")["lengths"] if r["steps"] == 10**6}
     text = " ".join(README.split())
