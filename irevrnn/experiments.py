@@ -99,7 +99,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "identity": Experiment(
         "mnist", "Activations", "identity, float", {**_LAYER, "activation": "identity"}, 3
     ),
-    "leaky_relu": Experiment("mnist", "Activations", "leaky_relu, float", _LEAKY, 3),
+    "leaky_relu": Experiment("mnist", "Activations", "leaky_relu, float", _LEAKY),
     "leaky_relu-store_fixed": Experiment(
         "mnist", "Activations", "leaky_relu, store_fixed", {**_LEAKY, "memory": "store_fixed"}
     ),
