@@ -108,11 +108,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "adding-irevrnn": Experiment("adding", "Adding", "IRevRNN", {**_LONG, "epochs": 12}),
     "adding-lstm": Experiment(
-        "adding", "Adding", "LSTM", {**_SLOW, "epochs": 12}, like="adding-irevrnn"
+        "adding", "Adding", "LSTM", {**_SLOW, "epochs": 40}, like="adding-irevrnn"
     ),
     "copy-irevrnn": Experiment("copy", "Copying", "IRevRNN", {**_LONG, "epochs": 12}),
     "copy-lstm": Experiment(
-        "copy", "Copying", "LSTM", {**_SLOW, "epochs": 12}, like="copy-irevrnn"
+        "copy", "Copying", "LSTM", {**_SLOW, "epochs": 40}, like="copy-irevrnn"
     ),
     "sessions-reversible": Experiment(
         "sessions", "Sessions", "reversible", {"activation": "leaky_relu", "memory": "reversible"}
