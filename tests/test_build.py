@@ -127,9 +127,10 @@ def test_a_holder_that_stands_still_is_waited_for_no_longer_than_that(cache, sou
         [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert holder.stdout.readline() == b"held\n"
-    monkeypatch.setattr(ninja, "PATIENCE", 0.3)
-    with pytest.warns(RuntimeWarning, match=r"another process has held .*lock.*IREVRNN_CACHE"):
-        assert build._load(sources) is False
+    with monkeypatch.context() as patch:
+        patch.setattr(ninja, "PATIENCE", 0.3)
+        with pytest.warns(RuntimeWarning, match=r"another process has held .*lock.*IREVRNN_CACHE"):
+            assert build._load(sources) is False
     holder.communicate()
     assert build._load(sources) is True
 

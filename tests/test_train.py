@@ -109,18 +109,6 @@ def test_recurrent_weights_are_kept_in_range(small, after_step):
     train(dataclasses.replace(small, lr=1.0, epochs=1), progress=False)
 
 
-def test_weight_decay_is_for_matrices_and_the_recurrence_has_its_rate(small):
-    run = Run(dataclasses.replace(small, weight_decay=0.1, recurrent_lr_scale=0.5), False)
-    names = {id(parameter): name for name, parameter in run.network.named_parameters()}
-    matrices, vectors, recurrent = run.optimizer.param_groups
-    assert all(p.ndim >= 2 for p in matrices["params"]) and matrices["weight_decay"] == 0.1
-    assert vectors["weight_decay"] == recurrent["weight_decay"] == 0
-    ends = {names[id(p)].rpartition(".")[2] for p in recurrent["params"]}
-    assert ends == {"recurrent_weight", "coupling_a", "coupling_b"}
-    assert recurrent["max_lr"] == matrices["max_lr"] / 2
-    assert len(names) == sum(len(group["params"]) for group in run.optimizer.param_groups)
-
-
 def test_every_epoch_has_its_order_and_every_seed_its_own(small, test_reads):
     def labels(seed, epoch, skip=0):
         task = dataclasses.replace(small, seed=seed).task(torch.device("cpu"))
