@@ -784,6 +784,9 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
                       label="their mean", **look)  # fmt: skip
         axes.set_yticks(range(len(members)), list(members))
         axes.set_ylim(len(members) - 0.4, -0.6)
+        low, high = min(map(min, members.values())), max(map(max, members.values()))
+        margin = max(0.01, 0.1 * (high - low))  # small differences must not look large
+        axes.set_xlim(low - margin, high + margin)
         axes.set_title(title, loc="left")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
