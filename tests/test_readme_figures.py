@@ -89,6 +89,17 @@ def test_accuracy():
     assert mnist["data_set"] == "MNIST"
 
 
+def test_experiments():
+    text = " ".join(README.split())
+    smnist, ours, lstm = (
+        read(f"experiments/{name}") for name in ("smnist", "adding-irevrnn", "adding-lstm")
+    )
+    assert f"one seed: {100 * smnist['test_accuracy']['mean']:.2f} %" in text
+    assert f"squared error of {ours['test_squared_error']['mean']:.3f}, where" in text
+    assert f"stays at {lstm['test_squared_error']['mean']:.3f} (chance" in text
+    assert lstm["wall_seconds"] >= ours["wall_seconds"]
+
+
 def test_the_profile_is_named():
     profiles = {read(name)["profile"] for name in ("benchmark", "mnist", "memory", "derivation")}
     assert len(profiles) == 1
