@@ -58,17 +58,22 @@ def transformed() -> bool:
 
 
 def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
-    """Run ``irevrnn::scan``, in a form that the transforms of ``torch.func`` can differentiate.
+    """Run ``irevrnn::scan`` in the form that suits the moment.
 
-    They do not take a formula that is registered with ``torch.library``, only an
-    ``autograd.Function``: the same formula is there in both forms.
+    A compiler sees one node, the operator, with the formula that is registered for it. The
+    transforms of ``torch.func`` do not take such a formula, only an ``autograd.Function``, which
+    also costs less at each call: the same formula is there in both forms.
 
     Raises:
         NotImplementedError: forward-mode differentiation.
     """
     if has_tangent(*arguments):  # the operator would drop it without a word
         _no_forward_mode(None)
-    return _Scan.apply(*arguments) if transformed() else torch.ops.irevrnn.scan(*arguments)
+    return torch.ops.irevrnn.scan(*arguments) if _traced() else _Scan.apply(*arguments)
+
+
+def _traced() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def has_tangent(*arguments: Any) -> bool:
@@ -85,7 +90,7 @@ def _no_forward_mode(ctx: Any, *tangents: Any) -> Any:
 
 
 def _run_scan_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    run = _ScanBackward.apply if transformed() else torch.ops.irevrnn.scan_backward
+    run = torch.ops.irevrnn.scan_backward if _traced() else _ScanBackward.apply
     return run(*arguments)
 
 
@@ -207,9 +212,13 @@ def _backward_from_z(
 
 
 class _Scan(torch.autograd.Function):
-    """``irevrnn::scan`` for the transforms of ``torch.func``."""
+    """``irevrnn::scan`` as it is called, but by compilers."""
 
-    forward = staticmethod(lambda *arguments: torch.ops.irevrnn.scan(*arguments))
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():  # past the registered formula
+            return torch.ops.irevrnn.scan.default(*arguments)
+
     setup_context = staticmethod(_keep_for_backward)
     backward = staticmethod(_backward)
     jvp = staticmethod(_no_forward_mode)
@@ -220,9 +229,13 @@ class _Scan(torch.autograd.Function):
 
 
 class _ScanBackward(torch.autograd.Function):
-    """``irevrnn::scan_backward`` for the transforms of ``torch.func``."""
+    """``irevrnn::scan_backward`` as it is called, but by compilers."""
 
-    forward = staticmethod(lambda *arguments: torch.ops.irevrnn.scan_backward(*arguments))
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.irevrnn.scan_backward.default(*arguments)
+
     setup_context = staticmethod(_keep_for_second_backward)
     backward = staticmethod(_second_backward)
     jvp = staticmethod(_no_forward_mode)

@@ -17,8 +17,6 @@ from irevrnn.ops import has_tangent, transformed
 
 #: Multiplications below which calling oneDNN costs more than it saves.
 _WORTHWHILE = 2**23
-#: Rows that are summed over at once in the gradient of the weight: they stay in the cache.
-_ROWS = 1024
 
 
 class Projection(nn.Linear):
@@ -68,24 +66,12 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # the gradient is differentiated in its turn
-            rows = grad.flatten(0, -2)
-            return (
-                grad @ weight if for_x else None,
-                rows.t() @ x.flatten(0, -2) if for_weight else None,
-                rows.sum(0) if for_bias else None,
-            )
+        rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
+        # oneDNN's product cannot be differentiated in its turn.
+        product = F.linear if torch.is_grad_enabled() else _product
         return (
-            _product(grad, weight.t()) if for_x else None,
-            _weight_gradient(grad.flatten(0, -2), x.flatten(0, -2)) if for_weight else None,
-            grad.flatten(0, -2).sum(0) if for_bias else None,
+            product(grad, weight.t()) if for_x else None,
+            # Here oneDNN would copy both transposes, which MKL reads as they are.
+            rows.t() @ x_rows if for_weight else None,
+            rows.sum(0) if for_bias else None,
         )
-
-
-def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    if "AVX512" not in torch.backends.cpu.get_cpu_capability():
-        return grad.t() @ x  # MKL does not copy the transposes, and its vectors are as wide
-    total = grad.new_zeros(grad.shape[1], x.shape[1])
-    for grad_rows, x_rows in zip(grad.split(_ROWS), x.split(_ROWS), strict=True):
-        total += _product(grad_rows.t(), x_rows.t())
-    return total

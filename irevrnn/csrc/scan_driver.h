@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <vector>
 
 #include "aligned.h"
@@ -124,8 +125,22 @@ Array<T> unit_rows(const Sizes<T>& s, int width, T scale = 1) {
   return rows;
 }
 
+// Sequences beyond this size are not to be found in the caches when the next operator reads them.
+constexpr int64_t cached_bytes = 4 << 20;
+
+// Writes a sequence past the caches if it is large, and if whole lines are written.
+template <class T>
+Writer writer_of(const Sizes<T>& s, std::initializer_list<const T*> written) {
+  constexpr int64_t line = 64;
+  bool past_caches = s.row(s.steps) * sizeof(T) > cached_bytes;
+  past_caches &= (s.row_starts ? s.hidden : s.lanes()) * sizeof(T) % line == 0;
+  for (const T* data : written) past_caches &= reinterpret_cast<uintptr_t>(data) % line == 0;
+  return {past_caches};
+}
+
 template <class Tiles, Activation f, bool keep_all, class T>
 void run(const Forward<T>& s) {
+  const Writer writer = writer_of(s, {s.out, s.held});
   const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
@@ -137,9 +152,10 @@ void run(const Forward<T>& s) {
       const int64_t next = std::min(s.steps, begin + s.block());
       for_each_tile<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
         const TileWeights<decltype(tile)> w{rows.at(at.lane % s.hidden), s.couplings};
-        forward_tile<f, keep_all>(s, tile, w, at.lane, begin, at.end, at.ahead);
+        forward_tile<f, keep_all>(s, writer, tile, w, at.lane, begin, at.end, at.ahead);
       });
     }
+    finish_streams();
   });
 }
 
@@ -153,6 +169,7 @@ void add_to_rows(const T* sums, UnitRows<T> rows, int count, int width) {
 
 template <class Tiles, Activation f, bool keep_all, class T>
 void run(const Backward<T>& s) {
+  const Writer writer = writer_of(s, {s.grad_z});
   const int count = 1 + 2 * s.couplings;
   const int64_t stride = s.hidden + Tiles::width, rows_size = count * stride;
   const Array<T> weights = unit_rows(s, Tiles::width);
@@ -175,12 +192,13 @@ void run(const Backward<T>& s) {
         const TileWeights<Tile> w{rows.at(unit), s.couplings};
         // Summing a block on its own first keeps rounding errors from growing with T.
         std::fill(sums.begin(), sums.end(), T(0));
-        backward_tile<f, keep_all>(s, tile, w, TileSums<Tile>{sums.data(), s.couplings}, at.lane, begin,
-                                   at.end, at.ahead, scratch.data());
+        backward_tile<f, keep_all>(s, writer, tile, w, TileSums<Tile>{sums.data(), s.couplings}, at.lane,
+                                   begin, at.end, at.ahead, scratch.data());
         const UnitRows<T> total{totals.data() + at.chunk * rows_size, stride};
         add_to_rows(sums.data(), total.at(unit), count, Tile::width);
       });
     }
+    finish_streams();
   });
 
   for (int64_t i = 0; i < count; ++i) {

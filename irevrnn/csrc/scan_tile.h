@@ -1,6 +1,7 @@
 // The recurrence over a tile: neighbouring lanes that go through a block of time steps together.
 //
-// Tile is how lanes are loaded and stored; it has a value type V, a width in lanes, and load and store.
+// Tile is how lanes are loaded and stored; it has a value type V, a width in lanes, load, store, and stream, which
+// stores past the caches.
 #pragma once
 
 #include "cell.h"
@@ -68,10 +69,27 @@ IREVRNN_INLINE void prefetch(const T* from) {
   }
 }
 
+// How sequences are written: into the caches, or past them.
+struct Writer {
+  bool past_caches;
+  template <class Tile>
+  IREVRNN_INLINE void expect(const typename Tile::Scalar* to) const {
+    if (!past_caches) prefetch<Tile::width, true>(to);
+  }
+  template <class Tile>
+  IREVRNN_INLINE void write(Tile tile, typename Tile::Scalar* to, const typename Tile::V& x) const {
+    if (past_caches) {
+      tile.stream(to, x);
+    } else {
+      tile.store(to, x);
+    }
+  }
+};
+
 // Steps begin to end of the lanes from `lane` on. h_n and c_n carry the states from block to block.
 template <Activation f, bool keep_all, class Tile, class T>
-void forward_tile(const Forward<T>& s, Tile tile, TileWeights<Tile> w, int64_t lane, int64_t begin,
-                  int64_t end, int64_t ahead) {
+void forward_tile(const Forward<T>& s, Writer writer, Tile tile, TileWeights<Tile> w, int64_t lane,
+                  int64_t begin, int64_t end, int64_t ahead) {
   using V = typename Tile::V;
   V h = tile.load(s.h_n + lane);
   V c = tile.load(s.c_n + lane);
@@ -85,14 +103,14 @@ void forward_tile(const Forward<T>& s, Tile tile, TileWeights<Tile> w, int64_t l
       if constexpr (keep_all) {
         const int64_t row = s.lanes_at(t);
         T* values = s.held + s.row(t) * 2 * s.couplings + 2 * i * row + lane;
-        tile.store(values, f_p);
-        tile.store(values + row, f_c);
+        writer.write(tile, values, f_p);
+        writer.write(tile, values + row, f_c);
       }
     });
     prefetch<Tile::width>(s.z + at + ahead);
-    prefetch<Tile::width, true>(s.out + at + ahead);
+    writer.expect<Tile>(s.out + at + ahead);
     h = output(s.activation, tile.load(s.z + at) + p);
-    tile.store(s.out + at, h);
+    writer.write(tile, s.out + at, h);
   }
   tile.store(s.h_n + lane, h);
   tile.store(s.c_n + lane, c);
@@ -106,8 +124,8 @@ IREVRNN_INLINE typename Tile::V output_before(const Backward<T>& s, Tile tile, i
 
 // f(p) and f(c) of steps begin to end once more, from the outputs and the c held before step begin.
 template <Activation f, class Tile, class T>
-void replay_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, int64_t lane, int64_t begin,
-                 int64_t end, int64_t ahead, T* values) {
+void replay_tile(const Backward<T>& s, Writer writer, Tile tile, TileWeights<Tile> w, int64_t lane,
+                 int64_t begin, int64_t end, int64_t ahead, T* values) {
   using V = typename Tile::V;
   V c = tile.load((begin == 0 ? s.c_0 : s.held + (begin / s.interval - 1) * s.lanes()) + lane);
   for (int64_t t = begin; t < end; ++t) {
@@ -115,7 +133,7 @@ void replay_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, int64_t l
     // The way back of this tile, and what comes next.
     if (s.grad_out) prefetch<Tile::width>(s.grad_out + at);
     prefetch<Tile::width>(s.out + at + ahead);
-    prefetch<Tile::width, true>(s.grad_z + at);
+    writer.expect<Tile>(s.grad_z + at);
     V p = w.u() * output_before(s, tile, lane, t);
     couple<f>(p, c, s.couplings, w, [&](int, const V& f_p, const V& f_c) {
       Tile::store_whole(values, f_p);
@@ -128,11 +146,11 @@ void replay_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, int64_t l
 // Backpropagation through steps end - 1 down to begin. grad_h_0 and grad_c_0 carry the gradients of the
 // states from block to block.
 template <Activation f, bool keep_all, class Tile, class T>
-void backward_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, TileSums<Tile> sums,
+void backward_tile(const Backward<T>& s, Writer writer, Tile tile, TileWeights<Tile> w, TileSums<Tile> sums,
                    int64_t lane, int64_t begin, int64_t end, int64_t ahead, T* scratch) {
   using V = typename Tile::V;
   const int64_t rows = 2 * s.couplings;
-  if constexpr (!keep_all) replay_tile<f>(s, tile, w, lane, begin, end, ahead, scratch);
+  if constexpr (!keep_all) replay_tile<f>(s, writer, tile, w, lane, begin, end, ahead, scratch);
 
   V carry = tile.load(s.grad_h_0 + lane);
   V d_c = tile.load(s.grad_c_0 + lane);
@@ -140,7 +158,7 @@ void backward_tile(const Backward<T>& s, Tile tile, TileWeights<Tile> w, TileSum
     const int64_t at = s.row(t) + lane;
     V d = s.grad_out ? carry + tile.load(s.grad_out + at) : carry;
     d = d * output_slope(s.activation, tile.load(s.out + at));
-    tile.store(s.grad_z + at, d);
+    writer.write(tile, s.grad_z + at, d);
     const StepValues<Tile> values =
         keep_all ? StepValues<Tile>{tile, s.held + s.row(t) * rows + lane, s.lanes_at(t), false}
                  : StepValues<Tile>{tile, scratch + (t - begin) * rows * Tile::width, Tile::width, true};

@@ -36,6 +36,13 @@ struct VectorTile {
       store_whole(to, x);
     }
   }
+  IREVRNN_INLINE void stream(float* to, const V& x) const {
+    if constexpr (cut) {
+      store(to, x);
+    } else {
+      irevrnn::each<N>([&](auto i) { stream_vector(to + i.value * vector_lanes, x.part[i.value]); });
+    }
+  }
 };
 
 // Tiles of N vectors, then smaller ones for what is left: a tile that is cut short is slow, so it is one

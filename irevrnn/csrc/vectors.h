@@ -89,6 +89,27 @@ IREVRNN_INLINE bool all_below(Vector x, float limit) {
 
 IREVRNN_INLINE void store_vector(float* to, Vector x) { memcpy(to, &x, sizeof x); }
 
+// Writes to memory without reading the line first and without leaving it in the caches. The address is a multiple
+// of vector_bytes, and the rest of its line is written next.
+IREVRNN_INLINE void stream_vector(float* to, Vector x) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, x);
+#elif defined(__AVX__)
+  _mm256_stream_ps(to, x);
+#elif defined(__SSE__)
+  _mm_stream_ps(to, x);
+#else
+  store_vector(to, x);
+#endif
+}
+
+// Lets other threads see what was streamed.
+inline void finish_streams() {
+#if defined(__SSE__)
+  _mm_sfence();
+#endif
+}
+
 IREVRNN_INLINE Vector load_vector(const float* from) {
   Vector x;
   memcpy(&x, from, sizeof x);
