@@ -22,6 +22,7 @@ from irevrnn.fixed_point import INVERTIBLE
 from irevrnn.memory import IN_FIXED_POINT, OF_THE_STACK, STRATEGIES
 from irevrnn.models import READS
 from irevrnn.peers import RECURRENCES
+from irevrnn.rnn import check_period
 
 if TYPE_CHECKING:
     from irevrnn.batches import Task
@@ -60,6 +61,10 @@ class TrainConfig(ABC):
         "batch", "normalisation of the input drive (irevrnn)", choices=("batch", "layer", "none")
     )
     dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0)
+    longest_period: float | None = option(
+        None, "start the first coupling so that units oscillate, with periods of up to so many "
+        "steps; without it, couplings start near 0 (irevrnn)",
+    )  # fmt: skip
     residual: bool = option(False, "add a layer's input to its output (irevrnn)")
     read: str = option(
         "last", "what of the last layer's output is classified: its last step, or the mean over "
@@ -153,7 +158,15 @@ class TrainConfig(ABC):
             _check(field, getattr(self, field.name))
         if self.average >= 1:
             raise ConfigError(f"average must be below 1; got {self.average}")
+        if self.model == "irevrnn":
+            self._check_period()
         self._check_memory()
+
+    def _check_period(self) -> None:
+        try:
+            check_period(self.longest_period, self.num_couplings)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
     def _check_memory(self) -> None:
         if self.memory in OF_THE_STACK and self.norm == "batch":

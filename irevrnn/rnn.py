@@ -28,6 +28,8 @@ _log = logging.getLogger("irevrnn")
 TIME_CONSTANTS = (1.0, 1000.0)
 #: Deviation of freshly drawn coupling weights.
 COUPLING_DEVIATION = 1e-3
+#: Shortest period, in steps, of units that start as oscillators.
+SHORTEST_PERIOD = 6.0
 
 
 class IRevRNNLayer(nn.Module):
@@ -55,9 +57,11 @@ class IRevRNNLayer(nn.Module):
         norm: str | None,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        longest_period: float | None = None,
     ) -> None:
         super().__init__()
         factory = {"device": device, "dtype": dtype}
+        self.longest_period = longest_period
         self.projection = Projection(input_size, hidden_size, bias=bias, **factory)
         self.norm = _make_norm(norm, hidden_size, factory)
         self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))
@@ -73,13 +77,27 @@ class IRevRNNLayer(nn.Module):
         self.reset_recurrence()
 
     def reset_recurrence(self, shortest: float = TIME_CONSTANTS[0]) -> None:
-        """Draw u = exp(-1/tau), tau log-uniform from ``shortest`` to 1000; couplings near 0."""
-        longest = TIME_CONSTANTS[1]
+        """Draw u = exp(-1/tau), tau log-uniform from ``shortest`` to 1000, and the couplings.
+
+        A norm's weight starts at sqrt(1 - u^2): so all states are of one size, whatever their
+        memory, and the next layer does not see those with the longest alone (as in the LRU of
+        Orvieto et al., 2023).
+        """
         with torch.no_grad():
-            tau = self.recurrent_weight.uniform_(math.log(shortest), math.log(longest)).exp_()
-            self.recurrent_weight.copy_(torch.exp(-1 / tau))
+            u = self.recurrent_weight
+            u.copy_(torch.exp(-1 / _log_uniform_(u, shortest, TIME_CONSTANTS[1])))
+            if isinstance(self.norm, nn.LayerNorm | nn.BatchNorm1d):
+                self.norm.weight.copy_((1 - u * u).sqrt())
             self.coupling_a.normal_(0, COUPLING_DEVIATION)
             self.coupling_b.normal_(0, COUPLING_DEVIATION)
+            if self.longest_period is not None:
+                self._oscillate(self.longest_period)
+
+    def _oscillate(self, longest_period: float) -> None:
+        """Let the first coupling turn the state, the more slowly the longer the period drawn."""
+        periods = _log_uniform_(self.coupling_a[0], SHORTEST_PERIOD, longest_period)
+        self.coupling_a[0] = 2 * torch.sin(math.pi / periods)  # paper, eq:period
+        self.coupling_b[0] = -self.coupling_a[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """Project and normalise the input (..., in) to the input drive z (..., H).
@@ -91,6 +109,10 @@ class IRevRNNLayer(nn.Module):
         if isinstance(self.norm, nn.BatchNorm1d):  # statistics over time and batch, one per unit
             return self.norm(z.flatten(0, -2)).view_as(z)
         return self.norm(z)
+
+
+def _log_uniform_(x: Tensor, lowest: float, highest: float) -> Tensor:
+    return x.uniform_(math.log(lowest), math.log(highest)).exp_()
 
 
 def _make_norm(norm: str | None, size: int, factory: dict[str, Any]) -> nn.Module:
@@ -133,6 +155,11 @@ class IRevRNN(nn.Module):
             backward pass may need beyond input, output, parameters and their gradients. The fastest
             strategy that is expected to keep within it runs; which one, is logged (logger
             ``irevrnn``) when it changes, and is the attribute ``picked``.
+        longest_period: if given, the first coupling starts with weights a = -b that make each unit
+            an oscillator (for small states and a coupling nonlinearity of slope 1 at 0, as tanh's),
+            of a period drawn log-uniformly from 6 to so many steps. ``None`` starts all couplings
+            near 0. It needs ``num_couplings`` of at least 1; ``relu`` and ``leaky_relu`` as
+            activation damp what is negative, and so most of the oscillation.
 
     Inputs:
         - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size),
@@ -191,6 +218,7 @@ class IRevRNN(nn.Module):
         device: Any = None,
         dtype: torch.dtype | None = None,
         memory_budget: int | str | None = None,
+        longest_period: float | None = None,
     ) -> None:
         super().__init__()
         check_count("input_size", input_size, 1)
@@ -201,6 +229,7 @@ class IRevRNN(nn.Module):
         get_activation(coupling_activation, "coupling_activation")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {dropout}")
+        check_period(longest_period, num_couplings)
         if reason := budget.one_way(memory, False, bidirectional):
             raise ValueError(reason)
         self.input_size = input_size
@@ -215,6 +244,7 @@ class IRevRNN(nn.Module):
         self.bidirectional = bidirectional
         self.norm = norm
         self.residual = residual
+        self.longest_period = longest_period
         self.memory = check_strategy(memory)
         self.memory_budget = _check_budget(memory, memory_budget)
         self.picked: budget.Plan | None = None
@@ -226,7 +256,7 @@ class IRevRNN(nn.Module):
             return nn.ModuleList(
                 IRevRNNLayer(
                     input_size if index == 0 else inner,
-                    hidden_size, num_couplings, bias, norm, device, dtype,
+                    hidden_size, num_couplings, bias, norm, device, dtype, longest_period,
                 )
                 for index in range(num_layers)
             )  # fmt: skip
@@ -426,6 +456,7 @@ class IRevRNN(nn.Module):
             "coupling_activation": "tanh", "bias": True, "batch_first": True, "dropout": 0.0,
             "bidirectional": False,
             "norm": None, "residual": False, "memory": "recompute", "memory_budget": None,
+            "longest_period": None,
         }  # fmt: skip
         shown = [f"{self.input_size}, {self.hidden_size}"]
         shown += [
@@ -442,6 +473,20 @@ def _check_budget(memory: str, memory_budget: int | str | None) -> int | None:
     if memory != "auto" and memory_budget is not None:
         raise ValueError(f"memory_budget goes with memory='auto' alone; got memory={memory!r}")
     return None if memory_budget is None else budget.bytes_of(memory_budget)
+
+
+def check_period(longest_period: float | None, num_couplings: int) -> None:
+    """Raise an error if units cannot start with periods up to ``longest_period``."""
+    if longest_period is None:
+        return
+    if isinstance(longest_period, bool) or not isinstance(longest_period, int | float):
+        raise TypeError(f"longest_period must be a number; got {type(longest_period).__name__}")
+    if not SHORTEST_PERIOD <= longest_period < math.inf:
+        raise ValueError(
+            f"longest_period must be at least {SHORTEST_PERIOD:g} steps; got {longest_period}"
+        )
+    if num_couplings == 0:
+        raise ValueError("longest_period needs num_couplings of at least 1; got 0")
 
 
 def check_count(name: str, value: int, least: int) -> None:

@@ -73,6 +73,7 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
         *sizes,
         num_couplings=config.num_couplings,
         activation=config.activation,
+        longest_period=config.longest_period,
         norm=None if config.norm == "none" else config.norm,
         dropout=config.dropout,
         residual=config.residual,

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 from functools import partial
 
@@ -56,6 +57,7 @@ def test_layers_by_hand(kernels, norm, residual, memory):
             z = nn.functional.layer_norm(z, (7,), layer.norm.weight, layer.norm.bias)
         if norm == "batch":
             z = (z - z.mean((0, 1))) / (z.var((0, 1), correction=0) + 1e-5).sqrt()
+            z = z * layer.norm.weight + layer.norm.bias
         out, h, c = reference.scan(
             z, h_0[index], c_0[index],
             layer.recurrent_weight, layer.coupling_a, layer.coupling_b, "tanh",
@@ -150,6 +152,58 @@ def test_recurrent_weights_start_and_stay_in_range(kernels):
     assert u.abs().max() == 0.5
 
 
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_states_start_in_one_size_whatever_their_memory(kernels, norm):
+    torch.manual_seed(0)
+    # A bias is an offset, which LayerNorm leaves and a long memory adds up.
+    model = IRevRNN(4, 300, norm=norm, activation="identity", num_couplings=0, bias=False)
+    output = model(torch.randn(8, 4000, 4))[0][:, 2000:]
+    memory = -1 / model.layers[0].recurrent_weight.detach().log()
+    size = output.detach().square().mean((0, 1)).sqrt()
+    short, long = size[memory < 3].mean(), size[(memory > 100) & (memory < 400)].mean()
+    assert 0.7 < short < 1.3 and 0.7 < long < 1.3
+
+
+def test_units_start_as_oscillators_of_the_period_asked_for(kernels):
+    torch.manual_seed(0)
+    model = IRevRNN(1, 50, num_couplings=2, activation="tanh", longest_period=6)
+    model.layers[0].recurrent_weight.data.fill_(1)
+    impulse = torch.zeros(1, 61, 1)
+    impulse[:, 0] = 1e-3
+    model.layers[0].projection.bias.data.zero_()
+    output = model(impulse)[0][0].detach() / model.layers[0].projection.weight.detach().T / 1e-3
+    for period in range(10):
+        torch.testing.assert_close(output[6 * period], torch.ones(50), rtol=0, atol=0.1)
+        assert (output[6 * period + 3] < -0.9).all()
+
+
+def test_periods_lie_between_the_shortest_and_the_longest():
+    torch.manual_seed(0)
+    model = IRevRNN(1, 1000, num_couplings=2, longest_period=600)
+    layer = model.layers[0]
+    assert torch.equal(layer.coupling_a[0], -layer.coupling_b[0])
+    periods = math.pi / torch.asin(layer.coupling_a[0] / 2)
+    assert 6 <= periods.min() < 7 and 500 < periods.max() <= 600.1
+    assert layer.coupling_a[1].abs().max() < 0.01  # the others start near 0
+    before = layer.coupling_a.clone()
+    model.reset_parameters()
+    assert not torch.equal(layer.coupling_a, before) and "longest_period=600" in repr(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"longest_period": 5}, ValueError, "longest_period must be at least 6 steps; got 5"),
+        ({"longest_period": math.inf}, ValueError, "longest_period"),
+        ({"longest_period": "long"}, TypeError, "longest_period must be a number; got str"),
+        ({"longest_period": 9, "num_couplings": 0}, ValueError, "num_couplings of at least 1"),
+    ],
+)
+def test_a_period_that_cannot_be(options, error, message):
+    with pytest.raises(error, match=message):
+        IRevRNN(1, 2, **options)
+
+
 def test_reset_parameters_draws_everything_afresh(kernels):
     model = IRevRNN(3, 8, 2, norm="batch")
     model(torch.randn(4, 10, 3))
@@ -157,7 +211,7 @@ def test_reset_parameters_draws_everything_afresh(kernels):
     model.reset_parameters()
     after = model.state_dict()
     unchanged = {name for name in before if torch.equal(before[name], after[name])}
-    assert unchanged == {f"layers.{i}.norm.{part}" for i in (0, 1) for part in ("weight", "bias")}
+    assert unchanged == {f"layers.{i}.norm.bias" for i in (0, 1)}
     assert after["layers.0.norm.running_mean"].eq(0).all()
 
 
