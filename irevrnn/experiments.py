@@ -58,15 +58,19 @@ class Experiment:
 
 # What the lines of a group have in common.
 _BEST = {
-    "hidden_size": 64, "num_layers": 5, "num_couplings": 1, "activation": "leaky_relu",
-    "residual": True, "read": "mean", "epochs": 14, "lr": 8e-3, "recurrent_lr_scale": 0.02,
-    "coupling_lr_scale": 1.0, "calibrate": 20,
+    "hidden_size": 64, "num_layers": 5, "num_couplings": 1, "activation": "tanh",
+    "longest_period": 2000, "residual": True, "read": "mean", "epochs": 10, "lr": 8e-3,
+    "recurrent_lr_scale": 0.1, "coupling_lr_scale": 1.0, "calibrate": 20,
 }  # fmt: skip
 # Comparisons take digits of 14 by 14 pixels: many runs of minutes.
 _SMALL = {"downsample": 2, "hidden_size": 64, "num_couplings": 1, "read": "mean", "epochs": 4}
-_QUICK = {**_SMALL, "num_layers": 3, "lr": 8e-3, "coupling_lr_scale": 1.0}
+_QUICK = {
+    **_SMALL, "activation": "tanh", "num_layers": 3, "lr": 8e-3, "coupling_lr_scale": 1.0,
+    "calibrate": 20,
+}  # fmt: skip
+_TURNING = {**_QUICK, "longest_period": 600}
 _PEER = {**_SMALL, "num_layers": 1, "lr": 5e-3}  # one wide layer makes the most of few parameters
-_LAYER = {**_QUICK, "norm": "layer"}
+_LAYER = {**_TURNING, "norm": "layer", "calibrate": 0}
 _LEAKY = {**_LAYER, "activation": "leaky_relu"}
 _LONG = {
     "length": 5000, "hidden_size": 64, "num_layers": 2, "num_couplings": 1,
@@ -79,15 +83,25 @@ _SLOW = {**_LSTM, "batches": 25}
 #: Every experiment, by the name of its result file. A peer trains at least as long as what it is
 #: compared with: ``wall_seconds`` and the ``seconds`` of the history say how long that was.
 EXPERIMENTS: dict[str, Experiment] = {
-    "smnist": Experiment("mnist", "MNIST", "sequential", _BEST),
-    "pmnist": Experiment("mnist", "MNIST", "permuted", {**_BEST, "permuted": True, "read": "last"}),
+    "smnist": Experiment("mnist", "MNIST", "sequential", _BEST, 3),
+    "pmnist": Experiment("mnist", "MNIST", "permuted", {**_BEST, "permuted": True}, 3),
     "couplings-0": Experiment(
-        "mnist", "Couplings", "R = 0 (IndRNN)", {**_QUICK, "num_couplings": 0}, 3
+        "mnist", "Couplings", "R = 0 (IndRNN), tanh", {**_QUICK, "num_couplings": 0}, 3
     ),
-    "couplings-1": Experiment("mnist", "Couplings", "R = 1", _QUICK, 3),
-    "couplings-3": Experiment("mnist", "Couplings", "R = 3", {**_QUICK, "num_couplings": 3}, 3),
+    "couplings-0-relu": Experiment(
+        "mnist",
+        "Couplings",
+        "R = 0 (IndRNN), relu",
+        {**_QUICK, "num_couplings": 0, "activation": "relu"},
+        3,
+    ),
+    "couplings-1-still": Experiment("mnist", "Couplings", "R = 1, from near 0", _QUICK, 3),
+    "couplings-1": Experiment("mnist", "Couplings", "R = 1, oscillating", _TURNING, 3),
+    "couplings-3": Experiment(
+        "mnist", "Couplings", "R = 3, oscillating", {**_TURNING, "num_couplings": 3}, 3
+    ),
     "residual": Experiment(
-        "mnist", "Stack and peers", "residual, R = 1", {**_QUICK, "residual": True}, 3
+        "mnist", "Stack and peers", "residual, R = 1", {**_TURNING, "residual": True}, 3
     ),
     "lstm": Experiment(
         "mnist", "Stack and peers", "LSTM", {**_PEER, "model": "lstm"}, 3, "couplings-1"
@@ -95,7 +109,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "gru": Experiment(
         "mnist", "Stack and peers", "GRU", {**_PEER, "model": "gru"}, 3, "couplings-1"
     ),
-    "relu": Experiment("mnist", "Activations", "relu, float", _LAYER, 3),
+    "tanh": Experiment("mnist", "Activations", "tanh, float", {**_LAYER, "activation": "tanh"}, 3),
+    "relu": Experiment("mnist", "Activations", "relu, float", {**_LAYER, "activation": "relu"}, 3),
     "identity": Experiment(
         "mnist", "Activations", "identity, float", {**_LAYER, "activation": "identity"}, 3
     ),
