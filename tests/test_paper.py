@@ -120,6 +120,7 @@ RESULTS = {
             "residual": True, "memory": "recompute", "epochs": 1, "batch_size": 64, "lr": 0.004,
             "permuted": False, "downsample": 4, "dropout": 0.1, "read": "mean",
             "recurrent_lr_scale": 0.1, "coupling_lr_scale": 1.0,
+            "activation": "tanh", "longest_period": 2000.0,
         },
         "num_parameters": 14282,
         "wall_seconds": 411.0,
