@@ -41,6 +41,8 @@ SHAPES = (
 )
 #: What ratios are taken to, so these are always measured: the bare recurrence, and with projection.
 OURS = ("scan", "layer")
+#: The peers that are nearest to ours, and the one that everyone knows.
+STRONGEST = ("lstm", "compiled_chunks", "indrnn")
 REPETITIONS = 9
 STACKS = (StackShape(784, 32, 128, 128, 2),)
 #: How the process treats freed memory, in titles of tables.
@@ -54,6 +56,7 @@ FOR_LENGTHS = ("recompute", "checkpoint", "reversible")
 def run(
     shapes: Iterable[Shape] = SHAPES,
     *,
+    more: Iterable[Shape] = (),
     names: Sequence[str] = tuple(METHODS),
     threads: int = 1,
     repetitions: int = REPETITIONS,
@@ -65,6 +68,7 @@ def run(
 
     Args:
         shapes: (T, B, H, R) each.
+        more: shapes where only the :data:`STRONGEST` of the peers are measured; they come last.
         names: keys of :data:`irevrnn.recurrences.METHODS`; ours are always measured.
         threads: threads that PyTorch and the kernels may use.
         repetitions: interleaved rounds.
@@ -76,8 +80,9 @@ def run(
     Returns:
         The report, ready for JSON: times in milliseconds, held memory in bytes.
     """
-    shapes = tuple(shapes)
+    shapes, more = tuple(shapes), tuple(more)
     chosen = that_can_run(name for name in METHODS if name in {*OURS, *names})
+    strongest = [name for name in chosen if name in {*OURS, *STRONGEST}]
     with use_threads(threads):
         report = {
             "environment": environment(),
@@ -87,10 +92,11 @@ def run(
             "shapes": [],
             "shapes_keeping_memory": [],
         }
-        for shape in shapes:
+        for index, shape in enumerate(shapes + more):
+            methods = chosen if index < len(shapes) else strongest
             print(f"measuring T, B, H, R = {', '.join(map(str, shape))} ...", file=sys.stderr)
             for key, keep in (("shapes", False), ("shapes_keeping_memory", True)):
-                entry = in_fresh_process(_measure, shape, chosen, repetitions, keep)
+                entry = in_fresh_process(_measure, shape, methods, repetitions, keep)
                 report[key].append(entry)
         stacks = tuple(stacks)
         for key, keep in (("stacks", True), ("stacks_as_it_comes", False)):
@@ -101,7 +107,7 @@ def run(
             for name in FOR_LENGTHS
         ]
     if alone is not None and report["backend"] == "vector":
-        report |= scan_benchmark.run(shapes, alone, repetitions)
+        report |= scan_benchmark.run(shapes + more, alone, repetitions)
     report["gpu"] = gpu_benchmark.run(repetitions)
     return report
 
