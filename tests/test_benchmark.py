@@ -151,6 +151,18 @@ def test_ours_are_measured_whatever_the_peers():
     assert list(report["shapes"][0]["methods"]) == ["scan", "layer", "gru"]
 
 
+def test_the_strongest_peers_alone_are_measured_at_more_shapes():
+    more = [Shape(5, 2, 3, 1)]
+    report = benchmark.run(
+        [SHAPE], more=more, names=["lstm", "gru"], repetitions=1, stacks=[], lengths=[], alone=None
+    )
+    for key in ("shapes", "shapes_keeping_memory"):
+        first, second = report[key]
+        assert list(first["methods"]) == ["scan", "layer", "lstm", "gru"]
+        assert list(second["methods"]) == ["scan", "layer", "lstm"]
+        assert (second["steps"], second["batch"], second["hidden"]) == more[0][:3]
+
+
 def test_threads_are_set_for_the_measurement_alone():
     before = torch.get_num_threads()
     report = benchmark.run(
