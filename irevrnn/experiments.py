@@ -82,10 +82,8 @@ _SLOW = {**_LSTM, "batches": 25}
 #: Every experiment, by the name of its result file. A peer trains at least as long as what it is
 #: compared with: ``wall_seconds`` and the ``seconds`` of the history say how long that was.
 EXPERIMENTS: dict[str, Experiment] = {
-    "smnist": Experiment("mnist", "MNIST", "sequential", _BEST, 3),
-    "pmnist": Experiment(
-        "mnist", "MNIST", "permuted", {**_BEST, "permuted": True, "epochs": 14}, 2
-    ),
+    "smnist": Experiment("mnist", "MNIST", "sequential", _BEST),
+    "pmnist": Experiment("mnist", "MNIST", "permuted", {**_BEST, "permuted": True, "epochs": 14}),
     "couplings-0": Experiment(
         "mnist", "Couplings", "R = 0 (IndRNN), tanh", {**_QUICK, "num_couplings": 0}, 3
     ),
@@ -105,15 +103,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         "mnist", "Stack and peers", "residual, R = 1", {**_TURNING, "residual": True}, 3
     ),
     "lstm": Experiment(
-        "mnist", "Stack and peers", "LSTM", {**_PEER, "model": "lstm"}, 3, "couplings-1"
+        "mnist", "Stack and peers", "LSTM", {**_PEER, "model": "lstm"}, 2, "couplings-1"
     ),
     "gru": Experiment(
-        "mnist", "Stack and peers", "GRU", {**_PEER, "model": "gru"}, 3, "couplings-1"
+        "mnist", "Stack and peers", "GRU", {**_PEER, "model": "gru"}, 2, "couplings-1"
     ),
-    "tanh": Experiment("mnist", "Activations", "tanh, float", {**_LAYER, "activation": "tanh"}, 3),
-    "relu": Experiment("mnist", "Activations", "relu, float", {**_LAYER, "activation": "relu"}, 3),
+    "tanh": Experiment("mnist", "Activations", "tanh, float", {**_LAYER, "activation": "tanh"}, 2),
+    "relu": Experiment("mnist", "Activations", "relu, float", {**_LAYER, "activation": "relu"}, 2),
     "identity": Experiment(
-        "mnist", "Activations", "identity, float", {**_LAYER, "activation": "identity"}, 3
+        "mnist", "Activations", "identity, float", {**_LAYER, "activation": "identity"}, 2
     ),
     "leaky_relu": Experiment("mnist", "Activations", "leaky_relu, float", _LEAKY),
     "leaky_relu-store_fixed": Experiment(
