@@ -128,7 +128,7 @@ def _make_norm(norm: str | None, size: int, factory: dict[str, Any]) -> nn.Modul
 class IRevRNN(nn.Module):
     r"""A stack of reversible, independently recurrent layers, used like ``nn.LSTM``.
 
-    Layer by layer, with :math:`z_t = \mathrm{norm}(W x_t + b)`, the cell of
+    Layer by layer, with :math:`z_t = \mathrm{norm}(W x_t + \beta)`, the cell of
     :func:`irevrnn.scan` computes :math:`h_t` and :math:`c_t` for all steps.
 
     Args:
