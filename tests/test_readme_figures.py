@@ -14,7 +14,7 @@ ROWS = {
     "`nn.GRU`": "gru",
     "the cell through autograd": "autograd",
     "the cell in compiled chunks": "compiled_chunks",
-    "the cell with checkpoints": "checkpoint_reentrant",
+    "the cell with reentrant checkpoints": "checkpoint_reentrant",
     "IndRNN in PyTorch (no couplings)": "indrnn",
 }
 #: The same of the table of whole stacks.
