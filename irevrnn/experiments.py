@@ -103,10 +103,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         "mnist", "Stack and peers", "residual, R = 1", {**_TURNING, "residual": True}, 3
     ),
     "lstm": Experiment(
-        "mnist", "Stack and peers", "LSTM", {**_PEER, "model": "lstm"}, 2, "couplings-1"
+        "mnist", "Stack and peers", "LSTM", {**_PEER, "model": "lstm"}, 1, "couplings-1"
     ),
     "gru": Experiment(
-        "mnist", "Stack and peers", "GRU", {**_PEER, "model": "gru"}, 2, "couplings-1"
+        "mnist", "Stack and peers", "GRU", {**_PEER, "model": "gru"}, 1, "couplings-1"
     ),
     "tanh": Experiment("mnist", "Activations", "tanh, float", {**_LAYER, "activation": "tanh"}, 2),
     "relu": Experiment("mnist", "Activations", "relu, float", {**_LAYER, "activation": "relu"}, 2),
