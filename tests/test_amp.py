@@ -168,7 +168,7 @@ def test_training_with_a_gradient_scaler(kernels, memory, dtype):
     losses, skipped = [], 0
     for _ in range(60):
         labels = torch.randint(0, 2, (32,))
-        x = 0.1 * torch.randn(32, 30, 1)
+        x = 0.1 * torch.randn(32, 10, 1)
         x[:, 0, 0] = 2.0 * labels - 1  # the answer is shown first
         with torch.autocast("cpu", dtype):
             output, _ = model(x, return_sequence=False)
