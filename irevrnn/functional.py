@@ -74,12 +74,12 @@ def scan(
         raise ValueError(
             f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
         )
-    sequence = z
-    rest: tuple[Tensor, ...] = (h_0, c_0, u, a, b)
-    if z.dtype in HALF:
-        rest = tuple(x.float() for x in rest)
-        sequence = z if _has_kernel(z) else z.float()
-    out, h_n, c_n = _run(sequence, batch_sizes, rest, (activation, coupling_activation), memory)
+    rest, options = (h_0, c_0, u, a, b), (activation, coupling_activation)
+    if z.dtype not in HALF:
+        return _run(z, batch_sizes, rest, options, memory)
+    wide = tuple(x.float() for x in rest)
+    sequence = z if _has_kernel(z) else z.float()
+    out, h_n, c_n = _run(sequence, batch_sizes, wide, options, memory)
     return out.to(z.dtype), h_n.to(h_0.dtype), c_n.to(c_0.dtype)
 
 

@@ -7,6 +7,7 @@ for ``torch.compile``), the autograd formula that ties the two together, and its
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -69,7 +70,7 @@ def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
     """
     if has_tangent(*arguments):  # the operator would drop it without a word
         _no_forward_mode(None)
-    return torch.ops.irevrnn.scan(*arguments) if _traced() else _Scan.apply(*arguments)
+    return torch.ops.irevrnn.scan(*arguments) if _traced() else _Scan.run(*arguments)
 
 
 def _traced() -> bool:
@@ -78,8 +79,13 @@ def _traced() -> bool:
 
 def has_tangent(*arguments: Any) -> bool:
     """Whether forward-mode differentiation goes through one of these."""
-    tensors = (x for x in arguments if isinstance(x, Tensor))
-    return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    if forward_ad._current_level < 0:  # as unpack_dual asks, for each tensor
+        return False
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in _tensors(arguments))
+
+
+def _tensors(arguments: tuple[Any, ...]) -> Iterator[Tensor]:
+    return (x for x in arguments if isinstance(x, Tensor))
 
 
 def _no_forward_mode(ctx: Any, *tangents: Any) -> Any:
@@ -90,7 +96,7 @@ def _no_forward_mode(ctx: Any, *tangents: Any) -> Any:
 
 
 def _run_scan_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    run = torch.ops.irevrnn.scan_backward if _traced() else _ScanBackward.apply
+    run = torch.ops.irevrnn.scan_backward if _traced() else _ScanBackward.run
     return run(*arguments)
 
 
@@ -211,8 +217,22 @@ def _backward_from_z(
     return tuple(pull_back((grad_out, grad_h_n, grad_c_n)))
 
 
-class _Scan(torch.autograd.Function):
-    """``irevrnn::scan`` as it is called, but by compilers."""
+class _Operator(torch.autograd.Function):
+    """An operator as it is called, but by compilers: with no more between than the moment takes."""
+
+    @classmethod
+    def run(cls, *arguments: Any) -> tuple[Tensor, ...]:
+        """Call it so that it is differentiated where that can be asked for."""
+        if transformed():
+            return cls.apply(*arguments)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in _tensors(arguments)):
+            # What ``apply`` ends in; before, it looks up the signature of ``forward`` each time.
+            return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+        return cls.forward(*arguments)
+
+
+class _Scan(_Operator):
+    """``irevrnn::scan``."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -228,8 +248,8 @@ class _Scan(torch.autograd.Function):
         return ensembles.run_folded(run_scan, info.batch_size, in_dims, arguments)
 
 
-class _ScanBackward(torch.autograd.Function):
-    """``irevrnn::scan_backward`` as it is called, but by compilers."""
+class _ScanBackward(_Operator):
+    """``irevrnn::scan_backward``."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:

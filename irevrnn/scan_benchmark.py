@@ -34,7 +34,7 @@ from irevrnn.roofline import Rates, floor
 FLAT = (4, 64, 3)
 #: Numbers of z (T * B * H) that a timing of the scan alone spans at least: what is shorter is done
 #: several times in a row, as an epoch does it.
-SPAN = 2_000_000
+SPAN = 8_000_000
 
 
 @dataclass(frozen=True)

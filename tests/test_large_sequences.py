@@ -1,5 +1,6 @@
 """Sequences too large for the caches, which the kernels write past them."""
 
+import copy
 import itertools
 
 import pytest
@@ -79,3 +80,12 @@ def test_two_threads_see_what_both_have_written(kernels):
         torch.set_num_threads(before)
     for one, other in itertools.pairwise(results):
         assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
+
+
+def test_large_results_are_tensors_like_any_other(kernels):
+    out, _, _ = scan(*(x.detach() for x in make_inputs(STEPS, 32, 128, 1, torch.float32)))
+    assert out.untyped_storage().nbytes() == out.nbytes
+    kept = out.clone()
+    assert torch.equal(out.resize_(STEPS + 1, 32, 128)[:STEPS], kept)
+    assert torch.equal(copy.deepcopy(out)[:STEPS], kept)
+    assert torch.equal(out.share_memory_()[:STEPS], kept)
