@@ -84,7 +84,7 @@ sanitize: $(STAMP) compiler ## Test the CUDA kernels under compute-sanitizer (ne
 	@command -v compute-sanitizer >/dev/null || $(call fail,compute-sanitizer is not on PATH: it comes with the CUDA \
 		toolkit ('conda install cuda-sanitizer-api'))
 	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(call fail,PyTorch finds no GPU)
-	$(PY) -m irevrnn.csrc.build --cuda
+	$(PY) -m irevrnn.csrc --cuda
 	@for tool in memcheck racecheck; do \
 		echo "== $$tool"; \
 		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \

@@ -223,7 +223,7 @@ for name in {names}:
 @pytest.mark.slow
 @pytest.mark.skipif(bool(OBSTACLE or obstacle_to_linking()), reason=obstacle_to_linking())
 def test_the_extension_is_built_without_a_gpu_and_registers_its_operators():
-    command = [sys.executable, "-m", "irevrnn.csrc.build", "--cuda"]
+    command = [sys.executable, "-m", "irevrnn.csrc", "--cuda"]
     environment = {**os.environ, "IREVRNN_CUDA_ARCHS": f"{FULL / 10}", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

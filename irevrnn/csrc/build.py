@@ -2,13 +2,12 @@
 
 Nothing happens at import. The first call of :func:`load` looks for the library in a cache, in a
 folder named after all that goes into it (PyTorch, compiler, processor, flags, sources), builds it
-there with ninja if it is missing, and loads it. ``python -m irevrnn.csrc.build`` builds it ahead of
+there with ninja if it is missing, and loads it. ``python -m irevrnn.csrc`` builds it ahead of
 time and prints where it is; with ``--cuda``, the CUDA operators too (``irevrnn/cuda/build.py``).
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import shlex
@@ -121,34 +120,3 @@ def _rules(compiler: Compiler, files: list[Path]) -> str:
             "",
         ]
     )
-
-
-def main() -> None:
-    """Build ahead of time and print the libraries' paths."""
-    parser = argparse.ArgumentParser(
-        prog="python -m irevrnn.csrc.build",
-        description="Build the C++ operators ahead of time and print where the library is.",
-    )
-    parser.add_argument(
-        "--cuda",
-        action="store_true",
-        help="build the CUDA operators too, with nvcc, against a CUDA build of PyTorch. Takes no "
-        "GPU: IREVRNN_CUDA_ARCHS='8.0;9.0' names the compute capabilities to build for (default: "
-        "those of the GPUs here, or else 8.0 and 9.0); newer GPUs are served by just-in-time "
-        "compilation from the newest",
-    )
-    arguments = parser.parse_args()
-    kernels = "C++"
-    try:
-        print(build(SOURCES))
-        if arguments.cuda:
-            from irevrnn.cuda import build as cuda
-
-            kernels = "CUDA"
-            print(cuda.build_ahead())
-    except (BuildError, OSError) as error:
-        sys.exit(f"irevrnn: the {kernels} kernels cannot be built: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Builds the CUDA operators and registers them, beside those of the CPU (``csrc/build.py``).
 
 Just in time, for the GPUs that are there, when a tensor on one of them first asks for a kernel; or
-ahead of time, on a machine without a GPU, by ``python -m irevrnn.csrc.build --cuda``.
+ahead of time, on a machine without a GPU, by ``python -m irevrnn.csrc --cuda``.
 
 The cache has one folder for all that the code depends on (PyTorch, sources, flags), and in it a
 folder for each library that was built from that, named after the architectures in it. So a library
