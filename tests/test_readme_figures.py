@@ -17,6 +17,13 @@ ROWS = {
     "the cell with reentrant checkpoints": "checkpoint_reentrant",
     "IndRNN in PyTorch (no couplings)": "indrnn",
 }
+#: The same of the table of shapes, PyTorch as it comes.
+SHAPE_ROWS = {
+    "`nn.LSTM` over `scan`": "lstm",
+    "compiled chunks over `scan`": "compiled_chunks",
+    "IndRNN in PyTorch over `scan`": "indrnn",
+    "`nn.LSTM` over one `IRevRNN` layer": "lstm_to_layer",
+}
 #: The same of the table of whole stacks.
 STACK_ROWS = {
     '`memory="recompute"`': "recompute",
@@ -31,6 +38,14 @@ def read(name):
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
+def accuracy_of(experiment):
+    return f"{100 * read(f'experiments/{experiment}')['test_accuracy']['mean']:.2f}"
+
+
+def mean_seconds(experiment):
+    return experiment["wall_seconds"] / len(experiment["runs"])
+
+
 def test_speed_and_memory():
     benchmark = read("benchmark")
     shape, keeping = benchmark["shapes"][0], benchmark["shapes_keeping_memory"][0]
@@ -42,6 +57,16 @@ def test_speed_and_memory():
         )
         assert wanted in README
     assert f"{shape['methods']['scan']['held_bytes'] / unit:.2f} of that tensor" in README
+
+
+def test_every_shape():
+    shapes = read("benchmark")["shapes"]
+    for row, method in SHAPE_ROWS.items():
+        cells = " | ".join(f"{shape['ratios'][method]:.1f}" for shape in shapes)
+        assert f"| {row} | {cells} |" in README
+    names = ("steps", "batch", "hidden", "couplings")
+    sizes = (", ".join(str(shape[name]) for name in names) for shape in shapes)
+    assert "".join(f" ({size}) |" for size in sizes) in README
 
 
 def test_stacks():
@@ -62,11 +87,12 @@ def test_lstm_against_reversible():
 
 def test_how_near_to_the_machine():
     benchmark, text = read("benchmark"), " ".join(README.split())
-    varies = 100 * (benchmark["flatness"]["highest_to_lowest"] - 1)
+    flat = {row["steps"]: row["median_ns"] for row in benchmark["flatness"]["lengths"]}
+    longer = 100 * (flat[1000] / flat[10**6] - 1)
     for quoted in (
         f"takes {benchmark['floor'][0]['over_floor']:.2f} times the least time",
-        f"Two threads are {benchmark['two_threads'][0]['speedup']:.1f} times as fast as one",
-        f"varies by {varies:.0f} % from a thousand steps to a million",
+        f"two threads are {benchmark['two_threads'][0]['speedup']:.1f} times as fast as one",
+        f"a step of a thousand takes {longer:.0f} % longer than one of a million",
         f"take {benchmark['packed'][0]['ratios']['same_steps']:.2f} times as long as equal ones",
     ):
         assert quoted in text
@@ -91,10 +117,28 @@ def test_accuracy():
 
 def test_experiments():
     text = " ".join(README.split())
-    smnist, ours, lstm = (
-        read(f"experiments/{name}") for name in ("smnist", "adding-irevrnn", "adding-lstm")
-    )
-    assert f"one seed: {100 * smnist['test_accuracy']['mean']:.2f} %" in text
+    smnist, pmnist = read("experiments/smnist"), read("experiments/pmnist")
+    parameters = f"{smnist['num_parameters']:,} parameters"
+    assert f"({parameters}) get {accuracy_of('smnist')} % in ten epochs" in text
+    assert smnist["num_seeds"] == 3 and "mean of 3 seeds" in text
+    assert pmnist["num_seeds"] == 1
+    assert f"and {accuracy_of('pmnist')} % with the pixels in a fixed random order" in text
+    assert smnist["config"]["epochs"] == 10 and pmnist["config"]["epochs"] == 20
+
+
+def test_comparisons():
+    text = " ".join(README.split())
+    assert f"start as oscillators gets {accuracy_of('couplings-1')} %" in text
+    assert f"`relu`) {accuracy_of('couplings-0-relu')} %; three seeds each" in text
+    assert f"trained longer, gets {accuracy_of('lstm')} %, a GRU {accuracy_of('gru')} %" in text
+    for peer in ("lstm", "gru"):
+        of_peer, of_ours = read(f"experiments/{peer}"), read("experiments/couplings-1")
+        assert mean_seconds(of_peer) >= mean_seconds(of_ours)
+
+
+def test_adding():
+    text = " ".join(README.split())
+    ours, lstm = read("experiments/adding-irevrnn"), read("experiments/adding-lstm")
     assert f"squared error of {ours['test_squared_error']['mean']:.3f}, where" in text
     assert f"stays at {lstm['test_squared_error']['mean']:.3f} (chance" in text
     assert lstm["wall_seconds"] >= ours["wall_seconds"]
