@@ -69,7 +69,7 @@ _QUICK = {
 }  # fmt: skip
 _TURNING = {**_QUICK, "longest_period": 600}
 # One wide layer makes the most of few parameters. Its steps are shorter, so it gets more of them.
-_PEER = {**_SMALL, "num_layers": 1, "lr": 5e-3, "epochs": 9}
+_PEER = {**_SMALL, "num_layers": 1, "lr": 5e-3, "epochs": 12}
 _LAYER = {**_TURNING, "norm": "layer", "calibrate": 0}
 _LEAKY = {**_LAYER, "activation": "leaky_relu"}
 _LONG = {
@@ -104,7 +104,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "mnist", "Stack and peers", "residual, R = 1", {**_TURNING, "residual": True}, 3
     ),
     "lstm": Experiment(
-        "mnist", "Stack and peers", "LSTM", {**_PEER, "model": "lstm"}, 1, "couplings-1"
+        "mnist", "Stack and peers", "LSTM", {**_PEER, "model": "lstm"}, 3, "couplings-1"
     ),
     "gru": Experiment(
         "mnist", "Stack and peers", "GRU", {**_PEER, "model": "gru"}, 1, "couplings-1"
