@@ -107,7 +107,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "mnist", "Stack and peers", "LSTM", {**_PEER, "model": "lstm"}, 3, "couplings-1"
     ),
     "gru": Experiment(
-        "mnist", "Stack and peers", "GRU", {**_PEER, "model": "gru"}, 1, "couplings-1"
+        "mnist", "Stack and peers", "GRU", {**_PEER, "model": "gru", "epochs": 6}, 1, "couplings-1"
     ),
     "tanh": Experiment("mnist", "Activations", "tanh, float", {**_LAYER, "activation": "tanh"}),
     "relu": Experiment("mnist", "Activations", "relu, float", {**_LAYER, "activation": "relu"}),
