@@ -814,7 +814,8 @@ def race(
     )
     for axes, (quantity, methods) in zip(rows[:, 0], panels.items(), strict=True):
         for label, (minutes, values) in methods.items():
-            axes.plot(minutes, values, label=label)
+            every = max(1, len(minutes) // 12)  # more markers would hide the line
+            axes.plot(minutes, values, label=label, markevery=every)
         axes.axhline(chance[quantity], color=GREY, linewidth=0.8, linestyle="--", label="chance")
         if quantity.startswith("accuracy"):
             axes.yaxis.set_major_formatter(PercentFormatter(1))
