@@ -64,7 +64,7 @@ fuzz: $(STAMP) compiler ## Compare thousands of random problems with the referen
 # with it, or the runtime does not find what throws C++ exceptions (PyTorch's too). The kernels are
 # built anew: the flags are part of the cache's key. LeakSanitizer would report Python's own leaks.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
-SANITIZED := tests/test_scan.py tests/test_fixed_point.py tests/test_chunked.py tests/test_ops.py
+SANITIZED := tests/test_large_sequences.py tests/test_scan.py tests/test_fixed_point.py tests/test_chunked.py tests/test_ops.py
 
 asan: $(STAMP) compiler ## Test the C++ kernels under AddressSanitizer and UBSan (takes g++; ARGS as above)
 	IREVRNN_CXXFLAGS="$(SANITIZE)" LD_PRELOAD="$(foreach l,libasan.so libstdc++.so.6,$$($${CXX:-g++} -print-file-name=$l))" \

@@ -118,22 +118,20 @@ def test_accuracy():
 def test_experiments():
     text = " ".join(README.split())
     smnist, pmnist = read("experiments/smnist"), read("experiments/pmnist")
-    parameters = f"{smnist['num_parameters']:,} parameters"
-    assert f"({parameters}) get {accuracy_of('smnist')} % in ten epochs" in text
-    assert smnist["num_seeds"] == 3 and "mean of 3 seeds" in text
-    assert pmnist["num_seeds"] == 1
-    assert f"and {accuracy_of('pmnist')} % with the pixels in a fixed random order" in text
-    assert smnist["config"]["epochs"] == 10 and pmnist["config"]["epochs"] == 20
+    assert (
+        f"({smnist['num_parameters']:,} parameters) get {accuracy_of('smnist')} % in ten epochs, "
+        f"and {accuracy_of('pmnist')} % with the pixels in a fixed random order" in text
+    )
+    assert smnist["config"]["epochs"] == 10
+    assert smnist["num_seeds"] == pmnist["num_seeds"] == 1 and "; one seed each" in text
 
 
 def test_comparisons():
     text = " ".join(README.split())
     assert f"start as oscillators gets {accuracy_of('couplings-1')} %" in text
     assert f"`relu`) {accuracy_of('couplings-0-relu')} %; three seeds each" in text
-    assert f"trained longer, gets {accuracy_of('lstm')} %, a GRU {accuracy_of('gru')} %" in text
-    for peer in ("lstm", "gru"):
-        of_peer, of_ours = read(f"experiments/{peer}"), read("experiments/couplings-1")
-        assert mean_seconds(of_peer) >= mean_seconds(of_ours)
+    assert f"trained longer, gets {accuracy_of('lstm')} %;" in text
+    assert mean_seconds(read("experiments/lstm")) >= mean_seconds(read("experiments/couplings-1"))
 
 
 def test_adding():
