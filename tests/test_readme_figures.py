@@ -142,6 +142,16 @@ def test_adding():
     assert lstm["wall_seconds"] >= ours["wall_seconds"]
 
 
+def test_sessions():
+    text = " ".join(README.split())
+    sessions, session = read("experiments/sessions-reversible"), read("experiments")["session"]
+    held = {name: size / 1e6 for name, size in session["held"].items()}
+    assert f"Whole sessions of {session['steps']:,} steps" in text and session["batch"] == 8
+    assert f"**{100 * sessions['test_accuracy']['mean']:.1f} %** of the exercises" in text
+    assert f"holds {held['reversible']:.2f} MB between" in text
+    assert f"needs {held['recompute']:.0f} MB, and" in text and f"{held['lstm']:.0f} MB." in text
+
+
 def test_the_profile_is_named():
     profiles = {read(name)["profile"] for name in ("benchmark", "mnist", "memory", "derivation")}
     assert len(profiles) == 1
