@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 #: or here.
 ASIDE = {
     "irevrnn/__init__.py", "irevrnn/budget.py", "irevrnn/csrc/__init__.py",
-    "irevrnn/csrc/build.py", "irevrnn/csrc/cache.py", "irevrnn/csrc/ninja.py",
-    "irevrnn/csrc/once_per_process.py", "irevrnn/datasets/__init__.py",
+    "irevrnn/csrc/__main__.py", "irevrnn/csrc/build.py", "irevrnn/csrc/cache.py",
+    "irevrnn/csrc/ninja.py", "irevrnn/csrc/once_per_process.py", "irevrnn/datasets/__init__.py",
     "irevrnn/datasets/__main__.py", "irevrnn/ensembles.py", "irevrnn/experiments.py",
     "irevrnn/figures.py", "irevrnn/files.py", "irevrnn/onnx.py", "irevrnn/profile.py",
     "irevrnn/provenance.py", "irevrnn/sources.py",
