@@ -1,7 +1,7 @@
 """What one thread of this machine can do in a second: the yardsticks of :mod:`irevrnn.roofline`.
 
-- ``tanh``: the kernels' own (``csrc/activations.h``), over and over on numbers that stay in the
-  first cache, in packs that do not wait for each other.
+- ``tanh``: that of the couplings (``csrc/activations.h``), over and over on numbers that stay in
+  the first cache, in packs that do not wait for each other.
 - ``multiply_adds``: fused multiply-adds in registers, twelve chains of vectors at once.
 - ``bytes``: those read and written when a tensor is copied that no cache holds, into memory that
   has been written before, so that no page has to be got from the system.

@@ -64,6 +64,23 @@ IREVRNN_INLINE V sigmoid_single(V x) {
   return one / (one + fma(y.power + y.power, half_exp_minus_one(r), y.power));
 }
 
+// tanh x = (x + x^3 P(x^2)) / (1 + x^2 Q(x^2)), minimax to 2.2e-8. Two thirds of the time of tanh_single, and no
+// worse up to |x| = 1 (0.6 ulp root mean square). Then the rounding errors of both parts add up, to 1.2 ulp and 5.1
+// at most near 8, where values up to 1 + 2.4e-7 occur.
+template <class V>
+IREVRNN_INLINE V tanh_rational(V x) {
+  const V limit = broadcast<V>(9.01f);  // where this is 1 to the last bit
+  x = larger(-limit, smaller(limit, x));  // in this order, a NaN stays a NaN
+  const V square = x * x, cube = square * x;
+  V p = fma(broadcast<V>(1.34202413275e-08f), square, broadcast<V>(2.06616403384e-05f));
+  V q = fma(broadcast<V>(7.80492315537e-07f), square, broadcast<V>(3.29107896705e-04f));
+  p = fma(p, square, broadcast<V>(3.49902231028e-03f));
+  q = fma(q, square, broadcast<V>(2.58903095859e-02f));
+  p = fma(p, square, broadcast<V>(1.33840034619e-01f));
+  q = fma(q, square, broadcast<V>(4.67173249862e-01f));
+  return fma(cube, p, x) / fma(square, q, broadcast<V>(1.0f));
+}
+
 template <class V>
 IREVRNN_INLINE V tanh_value(V x) { return tanh_single(x); }
 template <>
@@ -84,6 +101,13 @@ IREVRNN_INLINE V activate(V x) {
     return x <= zero ? x * broadcast<V>(negative_slope) : x;
   }
   return x;
+}
+
+// f, as the couplings apply it, 2R times a step: their weights scale its errors down.
+template <Activation kind, class V>
+IREVRNN_INLINE V activate_coupling(V x) {
+  if constexpr (kind == Activation::tanh && !std::is_same_v<V, double>) return tanh_rational(x);
+  return activate<kind>(x);
 }
 
 // The derivative of activate<kind> where its output is y.

@@ -11,12 +11,14 @@ namespace irevrnn {
 template <Activation kind>
 struct CompiledActivation {
   template <class V>
-  IREVRNN_INLINE V operator()(const V& x) const { return activate<kind>(x); }
+  IREVRNN_INLINE V operator()(const V& x) const { return activate_coupling<kind>(x); }
 };
 struct ChosenActivation {
   Activation kind;
   template <class V>
-  IREVRNN_INLINE V operator()(const V& x) const { return output(kind, x); }
+  IREVRNN_INLINE V operator()(const V& x) const {
+    return with_activation(kind, [&](auto f) { return activate_coupling<f.value>(x); });
+  }
 };
 
 // weight * f(x) as a fixed-point number: the one function that both directions share, so that what was

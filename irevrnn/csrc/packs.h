@@ -60,6 +60,11 @@ IREVRNN_INLINE Pack<N> activate(const Pack<N>& x) {
 }
 
 template <Activation kind, int N>
+IREVRNN_INLINE Pack<N> activate_coupling(const Pack<N>& x) {
+  return make_pack<N>([&](auto i) { return activate_coupling<kind>(x.part[i.value]); });
+}
+
+template <Activation kind, int N>
 IREVRNN_INLINE Pack<N> slope_from_output(const Pack<N>& y) {
   return make_pack<N>([&](auto i) { return slope_from_output<kind>(y.part[i.value]); });
 }

@@ -189,11 +189,10 @@ void run(const Backward<T>& s) {
       for_each_tile<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
         using Tile = decltype(tile);
         const int64_t unit = at.lane % s.hidden;
-        const TileWeights<Tile> w{rows.at(unit), s.couplings};
         // Summing a block on its own first keeps rounding errors from growing with T.
         std::fill(sums.begin(), sums.end(), T(0));
-        backward_tile<f, keep_all>(s, writer, tile, w, TileSums<Tile>{sums.data(), s.couplings}, at.lane,
-                                   begin, at.end, at.ahead, scratch.data());
+        backward_tile<f, keep_all>(s, writer, tile, rows.at(unit), sums.data(), at.lane, begin, at.end, at.ahead,
+                                   scratch.data());
         const UnitRows<T> total{totals.data() + at.chunk * rows_size, stride};
         add_to_rows(sums.data(), total.at(unit), count, Tile::width);
       });

@@ -29,29 +29,34 @@ struct TileWeights {
   IREVRNN_INLINE V b(int i) const { return Tile::load_whole(rows.row(1 + couplings + i)); }
 };
 
-// Values f(p_{i-1}) and f(c_i) of one step: rows 2i and 2i + 1, `stride` apart.
+// Values f(p_{i-1}) and f(c_i) of one step: rows 2i and 2i + 1, where they are held.
 template <class Tile>
-struct StepValues {
+struct HeldValues {
   Tile tile;
   const typename Tile::Scalar* data;
   int64_t stride;
-  bool whole;  // in scratch, where tiles are never cut short
   using V = typename Tile::V;
-  IREVRNN_INLINE V get(int64_t row) const {
-    return whole ? Tile::load_whole(data + row * stride) : tile.load(data + row * stride);
-  }
-  IREVRNN_INLINE V f_p(int i) const { return get(2 * i); }
-  IREVRNN_INLINE V f_c(int i) const { return get(2 * i + 1); }
+  IREVRNN_INLINE V f_p(int i) const { return tile.load(data + 2 * i * stride); }
+  IREVRNN_INLINE V f_c(int i) const { return tile.load(data + (2 * i + 1) * stride); }
+};
+
+// The same in scratch, where tiles are never cut short.
+template <class Tile, int stride>
+struct ReplayedValues {
+  const typename Tile::Scalar* data;
+  using V = typename Tile::V;
+  IREVRNN_INLINE V f_p(int i) const { return Tile::load_whole(data + 2 * i * stride); }
+  IREVRNN_INLINE V f_c(int i) const { return Tile::load_whole(data + (2 * i + 1) * stride); }
 };
 
 // Gradients of the weights, gathered over the steps of one block, in rows like TileWeights.
-template <class Tile>
+template <class Tile, int stride>
 struct TileSums {
-  typename Tile::Scalar* data;  // (1 + 2R, width)
+  typename Tile::Scalar* data;  // (1 + 2R, stride)
   int couplings;
   using V = typename Tile::V;
   IREVRNN_INLINE void add(int64_t row, const V& x, const V& y) const {
-    typename Tile::Scalar* sum = data + row * Tile::width;
+    typename Tile::Scalar* sum = data + row * stride;
     Tile::store_whole(sum, fma(x, y, Tile::load_whole(sum)));
   }
   IREVRNN_INLINE void add_u(const V& x, const V& y) const { add(0, x, y); }
@@ -143,15 +148,12 @@ void replay_tile(const Backward<T>& s, Writer writer, Tile tile, TileWeights<Til
   }
 }
 
-// Backpropagation through steps end - 1 down to begin. grad_h_0 and grad_c_0 carry the gradients of the
-// states from block to block.
-template <Activation f, bool keep_all, class Tile, class T>
-void backward_tile(const Backward<T>& s, Writer writer, Tile tile, TileWeights<Tile> w, TileSums<Tile> sums,
-                   int64_t lane, int64_t begin, int64_t end, int64_t ahead, T* scratch) {
+// Backpropagation through steps end - 1 down to begin. values(t) are f(p) and f(c) of a step. grad_h_0 and grad_c_0
+// carry the gradients of the states from block to block.
+template <Activation f, class Tile, class Sums, class Values, class T>
+IREVRNN_INLINE void go_back(const Backward<T>& s, Writer writer, Tile tile, TileWeights<Tile> w, Sums sums, int64_t lane,
+                            int64_t begin, int64_t end, const Values& values) {
   using V = typename Tile::V;
-  const int64_t rows = 2 * s.couplings;
-  if constexpr (!keep_all) replay_tile<f>(s, writer, tile, w, lane, begin, end, ahead, scratch);
-
   V carry = tile.load(s.grad_h_0 + lane);
   V d_c = tile.load(s.grad_c_0 + lane);
   for (int64_t t = end - 1; t >= begin; --t) {
@@ -159,15 +161,35 @@ void backward_tile(const Backward<T>& s, Writer writer, Tile tile, TileWeights<T
     V d = s.grad_out ? carry + tile.load(s.grad_out + at) : carry;
     d = d * output_slope(s.activation, tile.load(s.out + at));
     writer.write(tile, s.grad_z + at, d);
-    const StepValues<Tile> values =
-        keep_all ? StepValues<Tile>{tile, s.held + s.row(t) * rows + lane, s.lanes_at(t), false}
-                 : StepValues<Tile>{tile, scratch + (t - begin) * rows * Tile::width, Tile::width, true};
-    couple_backward<f>(d, d_c, s.couplings, w, values, sums);
+    couple_backward<f>(d, d_c, s.couplings, w, values(t), sums);
     sums.add_u(d, output_before(s, tile, lane, t));
     carry = d * w.u();
   }
   tile.store(s.grad_h_0 + lane, carry);
   tile.store(s.grad_c_0 + lane, d_c);
+}
+
+// The gradients of a tile in a block: of the lanes' states, of z, and of the weights, which are added to `sums`
+// (1 + 2R, width).
+template <Activation f, bool keep_all, class Tile, class T>
+void backward_tile(const Backward<T>& s, Writer writer, Tile tile, UnitRows<const T> weights, T* sums, int64_t lane,
+                   int64_t begin, int64_t end, int64_t ahead, T* scratch) {
+  constexpr int width = Tile::width;
+  const int64_t rows = 2 * s.couplings;
+  if constexpr (!keep_all) {
+    replay_tile<f>(s, writer, tile, TileWeights<Tile>{weights, s.couplings}, lane, begin, end, ahead, scratch);
+  }
+  tile.each_narrow([&](auto narrow, int first) {
+    using Narrow = decltype(narrow);
+    go_back<f>(s, writer, narrow, TileWeights<Narrow>{weights.at(first), s.couplings},
+               TileSums<Narrow, width>{sums + first, s.couplings}, lane + first, begin, end, [&](int64_t t) {
+                 if constexpr (keep_all) {
+                   return HeldValues<Narrow>{narrow, s.held + s.row(t) * rows + lane + first, s.lanes_at(t)};
+                 } else {
+                   return ReplayedValues<Narrow, width>{scratch + (t - begin) * rows * width + first};
+                 }
+               });
+  });
 }
 
 }  // namespace irevrnn

@@ -6,6 +6,10 @@
 
 namespace irevrnn {
 
+// Vectors that go through the backward pass together. It has two numbers of each lane to carry and some to compute
+// with, for which there are 32 registers with AVX-512 and else 16.
+constexpr int narrow_vectors = vector_bytes == 64 ? 8 : 4;
+
 // N vectors of lanes. Where the lanes end inside the tile (cut), the missing ones read as 0 and are
 // never written.
 template <int N, bool cut>
@@ -21,6 +25,19 @@ struct VectorTile {
   // Part by part: a copy of the whole pack would keep it in memory, not in registers.
   IREVRNN_INLINE static void store_whole(float* to, const V& x) {
     irevrnn::each<N>([&](auto i) { store_vector(to + i.value * vector_lanes, x.part[i.value]); });
+  }
+
+  // Calls fn(narrower tile, its first lane here) for the parts of the tile that have room in the registers where each
+  // lane needs several.
+  template <class Fn>
+  IREVRNN_INLINE void each_narrow(const Fn& fn) const {
+    if constexpr (N <= narrow_vectors) {
+      fn(*this, 0);
+    } else {
+      for (int first = 0; first < width; first += narrow_vectors * vector_lanes) {
+        fn(VectorTile<narrow_vectors, false>{}, first);
+      }
+    }
   }
 
   IREVRNN_INLINE V load(const float* from) const {
