@@ -93,11 +93,41 @@ IREVRNN_INLINE unsigned bits_of(Lanes which) {
 }
 #endif
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// For each choice of four lanes the bytes of four words, to move the chosen ones together, and back to their lanes.
+struct WordMoves {
+  alignas(16) uint8_t together[16][16], apart[16][16];
+  constexpr WordMoves() : together{}, apart{} {
+    for (int chosen = 0; chosen < 16; ++chosen) {
+      for (int byte = 0; byte < 16; ++byte) together[chosen][byte] = apart[chosen][byte] = 0x80;  // becomes 0
+      for (int lane = 0, count = 0; lane < 4; ++lane) {
+        if ((chosen >> lane & 1) == 0) continue;
+        for (int byte = 0; byte < 2; ++byte) {
+          together[chosen][2 * count + byte] = static_cast<uint8_t>(2 * lane + byte);
+          apart[chosen][2 * lane + byte] = static_cast<uint8_t>(2 * count + byte);
+        }
+        ++count;
+      }
+    }
+  }
+};
+inline constexpr WordMoves word_moves;
+
+IREVRNN_INLINE __m128i move_words(__m128i words, const uint8_t (&move)[16]) {
+  return _mm_shuffle_epi8(words, _mm_load_si128(reinterpret_cast<const __m128i*>(move)));
+}
+#endif
+
 // The low 16 bits of the chosen lanes, in their order; writes half_lanes words, the last without meaning.
 IREVRNN_INLINE void store_chosen(uint16_t* to, unsigned chosen, Half x) {
 #if defined(__AVX512F__)
   const __m128i words = _mm512_cvtepi64_epi16(_mm512_maskz_compress_epi64(chosen, (__m512i)x));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words);
+#elif defined(__AVX2__)
+  const __m256i low = _mm256_and_si256((__m256i)x, _mm256_set1_epi64x(0xffff));
+  const __m128i pairs = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  const __m128i words = _mm_packus_epi32(pairs, pairs);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), move_words(words, word_moves.together[chosen]));
 #else
   if (__builtin_expect(chosen == 0, 1)) return;
   int64_t lanes[half_lanes];
@@ -111,6 +141,9 @@ IREVRNN_INLINE Half load_chosen(const uint16_t* from, unsigned chosen) {
 #if defined(__AVX512F__)
   const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   return (Half)_mm512_maskz_expand_epi64(chosen, _mm512_cvtepu16_epi64(words));
+#elif defined(__AVX2__)
+  const __m128i words = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  return (Half)_mm256_cvtepu16_epi64(move_words(words, word_moves.apart[chosen]));
 #else
   Half x{};
   if (__builtin_expect(chosen == 0, 1)) return x;

@@ -6,8 +6,8 @@
 
 namespace irevrnn {
 
-// Vectors that go through the backward pass together. It has two numbers of each lane to carry and some to compute
-// with, for which there are 32 registers with AVX-512 and else 16.
+// Vectors that go together through what carries several numbers of each lane and needs room to compute with: there are
+// 32 registers with AVX-512, and else 16.
 constexpr int narrow_vectors = vector_bytes == 64 ? 8 : 4;
 
 // N vectors of lanes. Where the lanes end inside the tile (cut), the missing ones read as 0 and are
