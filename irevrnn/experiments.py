@@ -83,7 +83,7 @@ _SLOW = {**_LSTM, "batches": 25}
 #: Every experiment, by the name of its result file. A peer trains at least as long as what it is
 #: compared with: ``wall_seconds`` and the ``seconds`` of the history say how long that was.
 EXPERIMENTS: dict[str, Experiment] = {
-    "smnist": Experiment("mnist", "MNIST", "sequential", _BEST),
+    "smnist": Experiment("mnist", "MNIST", "sequential", _BEST, 3),
     "pmnist": Experiment(
         "mnist",
         "MNIST",
