@@ -123,7 +123,8 @@ def test_experiments():
         f"and {accuracy_of('pmnist')} % with the pixels in a fixed random order" in text
     )
     assert smnist["config"]["epochs"] == 10
-    assert smnist["num_seeds"] == pmnist["num_seeds"] == 1 and "; one seed each" in text
+    assert (smnist["num_seeds"], pmnist["num_seeds"]) == (3, 1)
+    assert "in sixteen epochs; three seeds and one." in text
 
 
 def test_comparisons():
