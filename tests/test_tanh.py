@@ -34,7 +34,7 @@ def ulps(got, x):
 @pytest.mark.parametrize(
     ("tanh", "largest", "usual"), [(of_couplings, 5.3, 0.6), (of_output, 2.6, 0.6)]
 )
-def test_errors_are_as_small_as_the_paper_says(kernels, tanh, largest, usual):
+def test_errors_are_bounded(kernels, tanh, largest, usual):
     errors = ulps(tanh(FLOATS), FLOATS)
     assert errors.max() < largest
     assert errors.square().mean().sqrt() < usual
