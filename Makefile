@@ -54,8 +54,9 @@ reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, 
 	$(if $(FIGURE),@echo "$(FOLDER)/figures/$(FIGURE).svg; the notebook has made all of its figures and results again",\
 		$(PY) paper/build.py --profile $(PROFILE))
 
-test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest)
-	$(PY) -m pytest -q $(ARGS)
+# One process for each core, and each takes whole files.
+test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest: "-n 0" runs them in one process)
+	$(PY) -m pytest -q -n auto --dist loadfile $(ARGS)
 
 fuzz: $(STAMP) compiler ## Compare thousands of random problems with the reference (CASES per test)
 	IREVRNN_FUZZ=$(or $(CASES),1000) $(PY) -m pytest -q tests/test_fuzz.py $(ARGS)

@@ -90,6 +90,19 @@ EXPERIMENTS: dict[str, Experiment] = {
         "permuted",
         {**_BEST, "permuted": True, "epochs": 16, "label_smoothing": 0.1},
     ),
+    "smnist-indrnn": Experiment(
+        "mnist",
+        "MNIST",
+        "sequential, R = 0 (IndRNN)",
+        {**_BEST, "num_couplings": 0, "activation": "relu", "longest_period": None},
+    ),
+    "smnist-lstm": Experiment(
+        "mnist",
+        "MNIST",
+        "sequential, LSTM",
+        {**_PEER, "model": "lstm", "downsample": 1},
+        like="smnist",
+    ),
     "couplings-0": Experiment(
         "mnist", "Couplings", "R = 0 (IndRNN), tanh", {**_QUICK, "num_couplings": 0}, 3
     ),

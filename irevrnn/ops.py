@@ -1,8 +1,9 @@
 """The registered operators ``torch.ops.irevrnn.scan`` and ``scan_backward``.
 
-``csrc/`` holds their schema and their CPU kernels. Here are the shapes they return (fake tensors,
-for ``torch.compile``), the autograd formula that ties the two together, and its own derivative.
-:func:`run_scan` is how the library calls them.
+``csrc/`` holds their schema, their CPU kernels, and the autograd formula that ties the two
+together. Here are the shapes they return (fake tensors, for ``torch.compile``), the second
+derivative, and both formulas as the transforms of ``torch.func`` take them. :func:`run_scan` is how
+the library calls them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ def load_operators() -> bool:
         return False
     torch.library.register_fake("irevrnn::scan", _scan_fake)
     torch.library.register_fake("irevrnn::scan_backward", _scan_backward_fake)
-    torch.library.register_autograd("irevrnn::scan", _backward, setup_context=_keep_for_backward)
     torch.library.register_autograd(
         "irevrnn::scan_backward", _second_backward, setup_context=_keep_for_second_backward
     )
@@ -61,16 +61,17 @@ def transformed() -> bool:
 def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
     """Run ``irevrnn::scan`` in the form that suits the moment.
 
-    A compiler sees one node, the operator, with the formula that is registered for it. The
-    transforms of ``torch.func`` do not take such a formula, only an ``autograd.Function``, which
-    also costs less at each call: the same formula is there in both forms.
+    The operator brings its formula along, in C++ (``csrc/scan_autograd.cpp``). The transforms of
+    ``torch.func`` do not take such a formula, only an ``autograd.Function`` in Python.
 
     Raises:
         NotImplementedError: forward-mode differentiation.
     """
-    if has_tangent(*arguments):  # the operator would drop it without a word
+    if has_tangent(*arguments):
         _no_forward_mode(None)
-    return torch.ops.irevrnn.scan(*arguments) if _traced() else _Scan.run(*arguments)
+    if _traced() or not transformed():
+        return torch.ops.irevrnn.scan.default(*arguments)
+    return _Scan.apply(*arguments)
 
 
 def _traced() -> bool:
@@ -96,7 +97,7 @@ def _no_forward_mode(ctx: Any, *tangents: Any) -> Any:
 
 
 def _run_scan_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    run = torch.ops.irevrnn.scan_backward if _traced() else _ScanBackward.run
+    run = torch.ops.irevrnn.scan_backward.default if _traced() else _ScanBackward.apply
     return run(*arguments)
 
 
@@ -153,12 +154,11 @@ def _scan_backward_fake(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """What ``scan_autograd.cpp`` keeps, and why."""
     z, h_0, c_0, u, a, b, batch_sizes, *ctx.options = inputs
     out, _, _, held = output
-    # z is not kept: its gradient is that of the pre-activation, whose slope follows from out. But
-    # where out is rounded, z is as small, and states follow from it to the last bit.
     ctx.save_for_backward(z if _is_half(z) else out, held, h_0, c_0, u, a, b, batch_sizes)
-    ctx.set_materialize_grads(False)  # an unused output costs no zero tensor of its size
+    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, *gradients_of_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -217,22 +217,8 @@ def _backward_from_z(
     return tuple(pull_back((grad_out, grad_h_n, grad_c_n)))
 
 
-class _Operator(torch.autograd.Function):
-    """An operator as it is called, but by compilers: with no more between than the moment takes."""
-
-    @classmethod
-    def run(cls, *arguments: Any) -> tuple[Tensor, ...]:
-        """Call it so that it is differentiated where that can be asked for."""
-        if transformed():
-            return cls.apply(*arguments)
-        if torch.is_grad_enabled() and any(x.requires_grad for x in _tensors(arguments)):
-            # What ``apply`` ends in; before, it looks up the signature of ``forward`` each time.
-            return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
-        return cls.forward(*arguments)
-
-
-class _Scan(_Operator):
-    """``irevrnn::scan``."""
+class _Scan(torch.autograd.Function):
+    """``irevrnn::scan`` as transforms take it."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -248,8 +234,8 @@ class _Scan(_Operator):
         return ensembles.run_folded(run_scan, info.batch_size, in_dims, arguments)
 
 
-class _ScanBackward(_Operator):
-    """``irevrnn::scan_backward``."""
+class _ScanBackward(torch.autograd.Function):
+    """``irevrnn::scan_backward`` as transforms take it."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:

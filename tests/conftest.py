@@ -1,10 +1,21 @@
-"""Fixtures that all tests share."""
+"""What all tests share: fixtures, and the cores."""
 
+import os
 import shutil
 
 import pytest
+import torch
 
 from irevrnn.ops import load_operators
+
+
+def pytest_configure():
+    """Where several processes run the tests, they and what they start share the cores."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if processes > 1:
+        threads = max(1, torch.get_num_threads() // processes)
+        torch.set_num_threads(threads)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 @pytest.fixture(scope="session")

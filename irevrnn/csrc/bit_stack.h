@@ -5,6 +5,8 @@
 // in by s * base + digit and comes out by division, and a word moves to the stack only when 16 bits have
 // piled up. As n * 2^m is divisible by every base in use, s alone tells whether a word was moved, and
 // no flag is kept.
+//
+// From states or words that were tampered with anything may come, so sums and products wrap around.
 #pragma once
 
 #include "fixed_point.h"
@@ -27,18 +29,18 @@ struct Decay {
 template <class L>
 IREVRNN_INLINE L divide(L x, const Decay<L>& d, L& remainder) {
   const L q = to_long(to_double(x) * d.inverse);
-  const L r = x - times(q, d.n);
+  const L r = minus(x, times(q, d.n));
   const auto right = less(r, d.n);
-  remainder = choose(right, r, r - d.n);
-  return choose(right, q, q + 1);
+  remainder = choose(right, r, minus(r, d.n));
+  return choose(right, q, plus(q, all_lanes(q, 1)));
 }
 
 // The same for |x| < 2^60, which a double does not hold exactly: the first quotient is less than 2^9 off.
 // Lowered by 2^10 it leaves something positive over, which is divided once more.
 template <class L>
 IREVRNN_INLINE L divide_large(L x, const Decay<L>& d, L& remainder) {
-  const L rough = to_long(to_double(x) * d.inverse) - 1024;
-  return rough + divide(x - times(rough, d.n), d, remainder);
+  const L rough = minus(to_long(to_double(x) * d.inverse), all_lanes(x, 1024));
+  return plus(rough, divide(minus(x, times(rough, d.n)), d, remainder));
 }
 
 #if !defined(__CUDACC__)
@@ -89,19 +91,19 @@ IREVRNN_INLINE L forget(L h, L& s, const Decay<L>& d, Stack& words) {
   const auto full = less((d.n << (state_bits + 16)) - 1, q);
   words.push(full, q);
   s = choose(full, q >> 16, q);
-  const L p = times(h >> decay_bits, d.n) + digit;
-  return (p ^ d.negative) - d.negative;
+  const L p = plus(times(h >> decay_bits, d.n), digit);
+  return minus(p ^ d.negative, d.negative);
 }
 
 template <class L, class Stack>
 IREVRNN_INLINE L recall(L p, L& s, const Decay<L>& d, Stack& words) {
-  p = (p ^ d.negative) - d.negative;
+  p = minus(p ^ d.negative, d.negative);
   const auto moved = less(s, all_lanes(s, int64_t{1} << (state_bits + decay_bits)));
   // The word first: the digit may lie in it.
   const L full = choose(moved, (s << 16) | words.pop(moved), s);
   L digit;
   const L high = divide_large(p, d, digit);
-  const L joined = times(full, d.n) + digit;
+  const L joined = plus(times(full, d.n), digit);
   s = joined >> decay_bits;
   return (high << decay_bits) | (joined & (decay_one - 1));
 }
@@ -146,20 +148,20 @@ IREVRNN_INLINE int64_t pop_number(Stack& words) {
 
 template <class Stack>
 IREVRNN_INLINE int64_t forget_negative(int64_t y, Stack& words) {
-  if (y <= 0) push_number(words, -y);
+  if (y <= 0) push_number(words, minus(0, y));
   return y <= 0 ? 0 : y;
 }
 
 template <class Stack>
 IREVRNN_INLINE int64_t recall_negative(int64_t h, Stack& words) {
-  return h <= 0 ? -pop_number(words) : h;
+  return h <= 0 ? minus(0, pop_number(words)) : h;
 }
 
 #if !defined(__CUDACC__)
 IREVRNN_INLINE Half forget_negative(Half y, Lanes lane_exists, Words& words) {
   const Lanes positive = less(Half{}, y);
   for (unsigned bits = bits_of(lane_exists) & ~bits_of(positive); bits != 0; bits &= bits - 1) {
-    push_number(words, -y[__builtin_ctz(bits)]);
+    push_number(words, minus(0, y[__builtin_ctz(bits)]));
   }
   return choose(positive, y, Half{});
 }
@@ -168,7 +170,7 @@ IREVRNN_INLINE Half recall_negative(Half h, Lanes lane_exists, Words& words) {
   unsigned bits = bits_of(lane_exists) & ~bits_of(less(Half{}, h));
   while (bits != 0) {
     const int lane = 31 - __builtin_clz(bits);
-    h[lane] = -pop_number(words);
+    h[lane] = minus(0, pop_number(words));
     bits ^= 1u << lane;
   }
   return h;

@@ -22,7 +22,6 @@ static_assert(negative_slope * (1 << slope_bits) == 1.0f);
 // One lane.
 IREVRNN_INLINE double to_double(int64_t x) { return static_cast<double>(x); }
 IREVRNN_INLINE int64_t to_long(double x) { return static_cast<int64_t>(x); }
-IREVRNN_INLINE int64_t times(int64_t x, int64_t n) { return x * n; }
 IREVRNN_INLINE int64_t all_lanes(int64_t, int64_t x) { return x; }
 IREVRNN_INLINE bool less(int64_t x, int64_t y) { return x < y; }
 IREVRNN_INLINE int64_t choose(bool which, int64_t x, int64_t y) { return which ? x : y; }
@@ -42,13 +41,16 @@ struct DoublesOf<Half> {
 template <class L>
 using Doubles = typename DoublesOf<L>::type;
 
-// Sums may leave the range, and wrap around before the check of the values on the way has its say: so they
-// are taken as unsigned, where that is defined.
+// Sums and products may leave the range, and wrap around before the check of the values on the way has its
+// say: so they are taken as unsigned, where that is defined.
 IREVRNN_INLINE int64_t plus(int64_t x, int64_t y) {
   return static_cast<int64_t>(static_cast<uint64_t>(x) + static_cast<uint64_t>(y));
 }
 IREVRNN_INLINE int64_t minus(int64_t x, int64_t y) {
   return static_cast<int64_t>(static_cast<uint64_t>(x) - static_cast<uint64_t>(y));
+}
+IREVRNN_INLINE int64_t times(int64_t x, int64_t n) {
+  return static_cast<int64_t>(static_cast<uint64_t>(x) * static_cast<uint64_t>(n));
 }
 
 template <class T>

@@ -48,7 +48,7 @@ IREVRNN_INLINE Half times(Half x, Half n) {
 #else
 IREVRNN_INLINE HalfDouble to_double(Half x) { return __builtin_convertvector(x, HalfDouble); }
 IREVRNN_INLINE Half to_long(HalfDouble x) { return __builtin_convertvector(x, Half); }
-IREVRNN_INLINE Half times(Half x, Half n) { return x * n; }
+IREVRNN_INLINE Half times(Half x, Half n) { return (Half)((UnsignedHalf)x * (UnsignedHalf)n); }
 #endif
 IREVRNN_INLINE void store_half(int64_t* to, Half x) { memcpy(to, &x, sizeof x); }
 

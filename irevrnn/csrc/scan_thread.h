@@ -106,18 +106,18 @@ struct ForwardWork {
 
 // f(p) and f(c) of a step on their way into registers; or where they are in memory.
 template <class T, int R>
-struct HeldValues {
+struct HeldStep {
   T x[room(2 * R)];
-  HeldValues() = default;
-  IREVRNN_INLINE explicit HeldValues(const Column<const T, int64_t>& held) {
+  HeldStep() = default;
+  IREVRNN_INLINE explicit HeldStep(const Column<const T, int64_t>& held) {
     each<2 * R>([&](auto i) { x[i.value] = held[i.value]; });
   }
   IREVRNN_INLINE T operator[](int i) const { return x[i]; }
 };
 template <class T>
-struct HeldValues<T, any> : Column<const T, int64_t> {
-  HeldValues() = default;
-  IREVRNN_INLINE explicit HeldValues(const Column<const T, int64_t>& held) : Column<const T, int64_t>(held) {}
+struct HeldStep<T, any> : Column<const T, int64_t> {
+  HeldStep() = default;
+  IREVRNN_INLINE explicit HeldStep(const Column<const T, int64_t>& held) : Column<const T, int64_t>(held) {}
 };
 
 template <class Values>
@@ -225,7 +225,7 @@ struct BackwardWork {
 
   // All values are held (store).
   IREVRNN_INLINE void from_values(Lane& x) const {
-    using Values = HeldValues<T, R>;
+    using Values = HeldStep<T, R>;
     const auto load_grad_of = [&](int64_t t) { return load_grad(x, t); };
     const auto load_before = [&](int64_t t) { return output_before(x, t); };
     const auto load_values = [&](int64_t t) {
