@@ -22,7 +22,7 @@ from irevrnn.fixed_point import INVERTIBLE
 from irevrnn.memory import IN_FIXED_POINT, OF_THE_STACK, STRATEGIES
 from irevrnn.models import READS
 from irevrnn.peers import RECURRENCES
-from irevrnn.rnn import check_period
+from irevrnn.rnn import SHORTEST_PERIOD, check_periods
 
 if TYPE_CHECKING:
     from irevrnn.batches import Task
@@ -65,6 +65,9 @@ class TrainConfig(ABC):
         None, "start the first coupling so that units oscillate, with periods of up to so many "
         "steps; without it, couplings start near 0 (irevrnn)",
     )  # fmt: skip
+    shortest_period: float = option(
+        SHORTEST_PERIOD, "of these periods, in steps, above 2 (irevrnn)"
+    )
     residual: bool = option(False, "add a layer's input to its output (irevrnn)")
     read: str = option(
         "last", "what of the last layer's output is classified: its last step, or the mean over "
@@ -159,12 +162,12 @@ class TrainConfig(ABC):
         if self.average >= 1:
             raise ConfigError(f"average must be below 1; got {self.average}")
         if self.model == "irevrnn":
-            self._check_period()
+            self._check_periods()
         self._check_memory()
 
-    def _check_period(self) -> None:
+    def _check_periods(self) -> None:
         try:
-            check_period(self.longest_period, self.num_couplings)
+            check_periods(self.shortest_period, self.longest_period, self.num_couplings)
         except ValueError as error:
             raise ConfigError(str(error)) from None
 

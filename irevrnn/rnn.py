@@ -28,7 +28,7 @@ _log = logging.getLogger("irevrnn")
 TIME_CONSTANTS = (1.0, 1000.0)
 #: Deviation of freshly drawn coupling weights.
 COUPLING_DEVIATION = 1e-3
-#: Shortest period, in steps, of units that start as oscillators.
+#: Shortest period, in steps, of units that start as oscillators, unless another is asked for.
 SHORTEST_PERIOD = 6.0
 
 
@@ -58,10 +58,11 @@ class IRevRNNLayer(nn.Module):
         device: Any = None,
         dtype: torch.dtype | None = None,
         longest_period: float | None = None,
+        shortest_period: float = SHORTEST_PERIOD,
     ) -> None:
         super().__init__()
         factory = {"device": device, "dtype": dtype}
-        self.longest_period = longest_period
+        self.longest_period, self.shortest_period = longest_period, shortest_period
         self.projection = Projection(input_size, hidden_size, bias=bias, **factory)
         self.norm = _make_norm(norm, hidden_size, factory)
         self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))
@@ -91,11 +92,11 @@ class IRevRNNLayer(nn.Module):
             self.coupling_a.normal_(0, COUPLING_DEVIATION)
             self.coupling_b.normal_(0, COUPLING_DEVIATION)
             if self.longest_period is not None:
-                self._oscillate(self.longest_period)
+                self._oscillate(self.shortest_period, self.longest_period)
 
-    def _oscillate(self, longest_period: float) -> None:
+    def _oscillate(self, shortest: float, longest: float) -> None:
         """Let the first coupling turn the state, the more slowly the longer the period drawn."""
-        periods = _log_uniform_(self.coupling_a[0], SHORTEST_PERIOD, longest_period)
+        periods = _log_uniform_(self.coupling_a[0], shortest, longest)
         self.coupling_a[0] = 2 * torch.sin(math.pi / periods)  # paper, eq:period
         self.coupling_b[0] = -self.coupling_a[0]
 
@@ -157,9 +158,11 @@ class IRevRNN(nn.Module):
             ``irevrnn``) when it changes, and is the attribute ``picked``.
         longest_period: if given, the first coupling starts with weights a = -b that make each unit
             an oscillator (for small states and a coupling nonlinearity of slope 1 at 0, as tanh's),
-            of a period drawn log-uniformly from 6 to so many steps. ``None`` starts all couplings
-            near 0. It needs ``num_couplings`` of at least 1; ``relu`` and ``leaky_relu`` as
-            activation damp what is negative, and so most of the oscillation.
+            of a period drawn log-uniformly from ``shortest_period`` to so many steps. ``None``
+            starts all couplings near 0. It needs ``num_couplings`` of at least 1; ``relu`` and
+            ``leaky_relu`` as activation damp what is negative, and so most of the oscillation.
+        shortest_period: of the periods drawn where ``longest_period`` is given, above 2 steps. Near
+            2, single steps can be told apart for as long as units remember.
 
     Inputs:
         - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size),
@@ -219,6 +222,7 @@ class IRevRNN(nn.Module):
         dtype: torch.dtype | None = None,
         memory_budget: int | str | None = None,
         longest_period: float | None = None,
+        shortest_period: float = SHORTEST_PERIOD,
     ) -> None:
         super().__init__()
         check_count("input_size", input_size, 1)
@@ -229,7 +233,7 @@ class IRevRNN(nn.Module):
         get_activation(coupling_activation, "coupling_activation")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {dropout}")
-        check_period(longest_period, num_couplings)
+        check_periods(shortest_period, longest_period, num_couplings)
         if reason := budget.one_way(memory, False, bidirectional):
             raise ValueError(reason)
         self.input_size = input_size
@@ -244,7 +248,7 @@ class IRevRNN(nn.Module):
         self.bidirectional = bidirectional
         self.norm = norm
         self.residual = residual
-        self.longest_period = longest_period
+        self.longest_period, self.shortest_period = longest_period, shortest_period
         self.memory = check_strategy(memory)
         self.memory_budget = _check_budget(memory, memory_budget)
         self.picked: budget.Plan | None = None
@@ -256,7 +260,8 @@ class IRevRNN(nn.Module):
             return nn.ModuleList(
                 IRevRNNLayer(
                     input_size if index == 0 else inner,
-                    hidden_size, num_couplings, bias, norm, device, dtype, longest_period,
+                    hidden_size, num_couplings, bias, norm, device, dtype,
+                    longest_period, shortest_period,
                 )
                 for index in range(num_layers)
             )  # fmt: skip
@@ -456,7 +461,7 @@ class IRevRNN(nn.Module):
             "coupling_activation": "tanh", "bias": True, "batch_first": True, "dropout": 0.0,
             "bidirectional": False,
             "norm": None, "residual": False, "memory": "recompute", "memory_budget": None,
-            "longest_period": None,
+            "longest_period": None, "shortest_period": SHORTEST_PERIOD,
         }  # fmt: skip
         shown = [f"{self.input_size}, {self.hidden_size}"]
         shown += [
@@ -475,18 +480,25 @@ def _check_budget(memory: str, memory_budget: int | str | None) -> int | None:
     return None if memory_budget is None else budget.bytes_of(memory_budget)
 
 
-def check_period(longest_period: float | None, num_couplings: int) -> None:
-    """Raise an error if units cannot start with periods up to ``longest_period``."""
-    if longest_period is None:
+def check_periods(shortest: float, longest: float | None, num_couplings: int) -> None:
+    """Raise an error if units cannot start with periods from ``shortest`` to ``longest``."""
+    _check_number("shortest_period", shortest)
+    if not 2 < shortest < math.inf:
+        raise ValueError(f"shortest_period must be above 2 steps; got {shortest}")
+    if longest is None:
         return
-    if isinstance(longest_period, bool) or not isinstance(longest_period, int | float):
-        raise TypeError(f"longest_period must be a number; got {type(longest_period).__name__}")
-    if not SHORTEST_PERIOD <= longest_period < math.inf:
+    _check_number("longest_period", longest)
+    if not shortest <= longest < math.inf:
         raise ValueError(
-            f"longest_period must be at least {SHORTEST_PERIOD:g} steps; got {longest_period}"
+            f"longest_period must be at least shortest_period, {shortest:g} steps; got {longest}"
         )
     if num_couplings == 0:
         raise ValueError("longest_period needs num_couplings of at least 1; got 0")
+
+
+def _check_number(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
 
 
 def check_count(name: str, value: int, least: int) -> None:

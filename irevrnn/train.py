@@ -74,6 +74,7 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
         num_couplings=config.num_couplings,
         activation=config.activation,
         longest_period=config.longest_period,
+        shortest_period=config.shortest_period,
         norm=None if config.norm == "none" else config.norm,
         dropout=config.dropout,
         residual=config.residual,

@@ -164,17 +164,23 @@ def test_states_start_in_one_size_whatever_their_memory(kernels, norm):
     assert 0.7 < short < 1.3 and 0.7 < long < 1.3
 
 
-def test_units_start_as_oscillators_of_the_period_asked_for(kernels):
+@pytest.mark.parametrize("period", [6, 2.5])
+def test_units_start_as_oscillators_of_the_period_asked_for(kernels, period):
     torch.manual_seed(0)
-    model = IRevRNN(1, 50, num_couplings=2, activation="tanh", longest_period=6)
+    model = IRevRNN(
+        1, 50, num_couplings=1, activation="tanh", longest_period=period, shortest_period=period,
+        dtype=torch.float64,
+    )  # fmt: skip
     model.layers[0].recurrent_weight.data.fill_(1)
-    impulse = torch.zeros(1, 61, 1)
+    impulse = torch.zeros(1, 61, 1, dtype=torch.float64)
     impulse[:, 0] = 1e-3
     model.layers[0].projection.bias.data.zero_()
     output = model(impulse)[0][0].detach() / model.layers[0].projection.weight.detach().T / 1e-3
-    for period in range(10):
-        torch.testing.assert_close(output[6 * period], torch.ones(50), rtol=0, atol=0.1)
-        assert (output[6 * period + 3] < -0.9).all()
+    for step in range(61):
+        turns = step / period
+        if turns % 0.5 == 0:  # there and back, or half way
+            sign = 1 if turns % 1 == 0 else -1
+            assert (sign * output[step] - 1).abs().max() < 0.01
 
 
 def test_periods_lie_between_the_shortest_and_the_longest():
@@ -193,7 +199,9 @@ def test_periods_lie_between_the_shortest_and_the_longest():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"longest_period": 5}, ValueError, "longest_period must be at least 6 steps; got 5"),
+        ({"longest_period": 5}, ValueError, "at least shortest_period, 6 steps; got 5"),
+        ({"longest_period": 5, "shortest_period": 2}, ValueError, "above 2 steps; got 2"),
+        ({"shortest_period": None}, TypeError, "shortest_period must be a number; got NoneType"),
         ({"longest_period": math.inf}, ValueError, "longest_period"),
         ({"longest_period": "long"}, TypeError, "longest_period must be a number; got str"),
         ({"longest_period": 9, "num_couplings": 0}, ValueError, "num_couplings of at least 1"),
