@@ -22,7 +22,7 @@ from irevrnn.fixed_point import INVERTIBLE
 from irevrnn.memory import IN_FIXED_POINT, OF_THE_STACK, STRATEGIES
 from irevrnn.models import READS
 from irevrnn.peers import RECURRENCES
-from irevrnn.rnn import SHORTEST_PERIOD, check_periods
+from irevrnn.rnn import LONGEST_MEMORY, SHORTEST_PERIOD, check_memory, check_periods
 
 if TYPE_CHECKING:
     from irevrnn.batches import Task
@@ -68,6 +68,10 @@ class TrainConfig(ABC):
     shortest_period: float = option(
         SHORTEST_PERIOD, "of these periods, in steps, above 2 (irevrnn)"
     )
+    longest_memory: float = option(
+        LONGEST_MEMORY, "time constant, in steps, of the unit that starts with the longest memory "
+        "(irevrnn)",
+    )  # fmt: skip
     residual: bool = option(False, "add a layer's input to its output (irevrnn)")
     read: str = option(
         "last", "what of the last layer's output is classified: its last step, or the mean over "
@@ -162,11 +166,12 @@ class TrainConfig(ABC):
         if self.average >= 1:
             raise ConfigError(f"average must be below 1; got {self.average}")
         if self.model == "irevrnn":
-            self._check_periods()
+            self._check_start()
         self._check_memory()
 
-    def _check_periods(self) -> None:
+    def _check_start(self) -> None:
         try:
+            check_memory(self.longest_memory)
             check_periods(self.shortest_period, self.longest_period, self.num_couplings)
         except ValueError as error:
             raise ConfigError(str(error)) from None

@@ -76,6 +76,11 @@ _LONG = {
     "length": 5000, "hidden_size": 64, "num_layers": 2, "num_couplings": 1,
     "activation": "leaky_relu", "batch_size": 64, "batches": 100, "lr": 3e-3,
 }  # fmt: skip
+# Ten symbols a step apart are told apart by the phases of units that turn fast and hardly decay.
+_COPY = {
+    **_LONG, "hidden_size": 128, "num_layers": 1, "activation": "identity", "shortest_period": 2.2,
+    "longest_period": 20, "longest_memory": 1e5, "lr": 1e-2,
+}  # fmt: skip
 _LSTM = {"length": 5000, "model": "lstm", "num_layers": 1, "batch_size": 64, "lr": 3e-3}
 # A step takes several times as long, so epochs are shorter, for a curve with as many points.
 _SLOW = {**_LSTM, "batches": 25}
@@ -143,7 +148,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "adding-lstm": Experiment(
         "adding", "Adding", "LSTM", {**_SLOW, "epochs": 40}, like="adding-irevrnn"
     ),
-    "copy-irevrnn": Experiment("copy", "Copying", "IRevRNN", {**_LONG, "epochs": 12}),
+    "copy-irevrnn": Experiment("copy", "Copying", "IRevRNN", {**_COPY, "epochs": 12}),
     "copy-lstm": Experiment(
         "copy", "Copying", "LSTM", {**_SLOW, "epochs": 40}, like="copy-irevrnn"
     ),

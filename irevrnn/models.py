@@ -7,11 +7,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from irevrnn.rnn import IRevRNN, IRevRNNLayer
+from irevrnn.rnn import SHORTEST_MEMORY, IRevRNN, IRevRNNLayer
 
 #: Where a classifier sees the last layer's output after the last step alone, the units of that
-#: layer start with long time constants (shortest, in steps).
-SHORTEST_READOUT_TIME = 50.0
+#: layer start with long time constants: the shortest, as a share of the longest.
+READOUT_SHARE = 1 / 20
 #: What of the last layer's output is read: its last step, or the mean of all steps.
 READS = ("last", "mean")
 
@@ -65,7 +65,7 @@ class SequenceClassifier(nn.Module):
         self.read_at = check_read_at(read_at, read)
         if read == "last":
             layer = cast(IRevRNNLayer, self.rnn.layers[-1])
-            layer.reset_recurrence(shortest=SHORTEST_READOUT_TIME)
+            layer.reset_recurrence(max(SHORTEST_MEMORY, READOUT_SHARE * layer.longest_memory))
         self.norm = nn.BatchNorm1d(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)

@@ -24,8 +24,10 @@ from irevrnn.whole import run_whole
 
 _log = logging.getLogger("irevrnn")
 
-#: Shortest and longest time constant, in steps, of freshly drawn recurrent weights.
-TIME_CONSTANTS = (1.0, 1000.0)
+#: Shortest time constant, in steps, of freshly drawn recurrent weights.
+SHORTEST_MEMORY = 1.0
+#: The longest, unless another is asked for.
+LONGEST_MEMORY = 1000.0
 #: Deviation of freshly drawn coupling weights.
 COUPLING_DEVIATION = 1e-3
 #: Shortest period, in steps, of units that start as oscillators, unless another is asked for.
@@ -59,9 +61,11 @@ class IRevRNNLayer(nn.Module):
         dtype: torch.dtype | None = None,
         longest_period: float | None = None,
         shortest_period: float = SHORTEST_PERIOD,
+        longest_memory: float = LONGEST_MEMORY,
     ) -> None:
         super().__init__()
         factory = {"device": device, "dtype": dtype}
+        self.longest_memory = longest_memory
         self.longest_period, self.shortest_period = longest_period, shortest_period
         self.projection = Projection(input_size, hidden_size, bias=bias, **factory)
         self.norm = _make_norm(norm, hidden_size, factory)
@@ -77,8 +81,8 @@ class IRevRNNLayer(nn.Module):
             self.norm.reset_parameters()
         self.reset_recurrence()
 
-    def reset_recurrence(self, shortest: float = TIME_CONSTANTS[0]) -> None:
-        """Draw u = exp(-1/tau), tau log-uniform from ``shortest`` to 1000, and the couplings.
+    def reset_recurrence(self, shortest: float = SHORTEST_MEMORY) -> None:
+        """Draw couplings, and u = exp(-1/tau), tau log-uniform up to ``longest_memory``.
 
         A norm's weight starts at sqrt(1 - u^2): so all states are of one size, whatever their
         memory, and the next layer does not see those with the longest alone (as in the LRU of
@@ -86,7 +90,7 @@ class IRevRNNLayer(nn.Module):
         """
         with torch.no_grad():
             u = self.recurrent_weight
-            u.copy_(torch.exp(-1 / _log_uniform_(u, shortest, TIME_CONSTANTS[1])))
+            u.copy_(torch.exp(-1 / _log_uniform_(u, shortest, self.longest_memory)))
             if isinstance(self.norm, nn.LayerNorm | nn.BatchNorm1d):
                 self.norm.weight.copy_((1 - u * u).sqrt())
             self.coupling_a.normal_(0, COUPLING_DEVIATION)
@@ -163,6 +167,8 @@ class IRevRNN(nn.Module):
             ``leaky_relu`` as activation damp what is negative, and so most of the oscillation.
         shortest_period: of the periods drawn where ``longest_period`` is given, above 2 steps. Near
             2, single steps can be told apart for as long as units remember.
+        longest_memory: units start with recurrent weights u = exp(-1 / tau), the time constants tau
+            drawn log-uniformly from 1 to so many steps; one that oscillates remembers for 2 tau.
 
     Inputs:
         - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size),
@@ -223,6 +229,7 @@ class IRevRNN(nn.Module):
         memory_budget: int | str | None = None,
         longest_period: float | None = None,
         shortest_period: float = SHORTEST_PERIOD,
+        longest_memory: float = LONGEST_MEMORY,
     ) -> None:
         super().__init__()
         check_count("input_size", input_size, 1)
@@ -234,6 +241,7 @@ class IRevRNN(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {dropout}")
         check_periods(shortest_period, longest_period, num_couplings)
+        check_memory(longest_memory)
         if reason := budget.one_way(memory, False, bidirectional):
             raise ValueError(reason)
         self.input_size = input_size
@@ -249,6 +257,7 @@ class IRevRNN(nn.Module):
         self.norm = norm
         self.residual = residual
         self.longest_period, self.shortest_period = longest_period, shortest_period
+        self.longest_memory = longest_memory
         self.memory = check_strategy(memory)
         self.memory_budget = _check_budget(memory, memory_budget)
         self.picked: budget.Plan | None = None
@@ -261,7 +270,7 @@ class IRevRNN(nn.Module):
                 IRevRNNLayer(
                     input_size if index == 0 else inner,
                     hidden_size, num_couplings, bias, norm, device, dtype,
-                    longest_period, shortest_period,
+                    longest_period, shortest_period, longest_memory,
                 )
                 for index in range(num_layers)
             )  # fmt: skip
@@ -462,6 +471,7 @@ class IRevRNN(nn.Module):
             "bidirectional": False,
             "norm": None, "residual": False, "memory": "recompute", "memory_budget": None,
             "longest_period": None, "shortest_period": SHORTEST_PERIOD,
+            "longest_memory": LONGEST_MEMORY,
         }  # fmt: skip
         shown = [f"{self.input_size}, {self.hidden_size}"]
         shown += [
@@ -494,6 +504,13 @@ def check_periods(shortest: float, longest: float | None, num_couplings: int) ->
         )
     if num_couplings == 0:
         raise ValueError("longest_period needs num_couplings of at least 1; got 0")
+
+
+def check_memory(longest: float) -> None:
+    """Raise an error if no unit can start with a time constant of ``longest`` steps."""
+    _check_number("longest_memory", longest)
+    if not SHORTEST_MEMORY <= longest < math.inf:
+        raise ValueError(f"longest_memory must be at least {SHORTEST_MEMORY:g} step; got {longest}")
 
 
 def _check_number(name: str, value: float) -> None:

@@ -75,6 +75,7 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
         activation=config.activation,
         longest_period=config.longest_period,
         shortest_period=config.shortest_period,
+        longest_memory=config.longest_memory,
         norm=None if config.norm == "none" else config.norm,
         dropout=config.dropout,
         residual=config.residual,

@@ -196,9 +196,28 @@ def test_periods_lie_between_the_shortest_and_the_longest():
     assert not torch.equal(layer.coupling_a, before) and "longest_period=600" in repr(model)
 
 
+def test_memories_are_drawn_up_to_the_longest():
+    torch.manual_seed(0)
+    model = IRevRNN(1, 1000, longest_memory=1e5)
+    memory = -1 / model.layers[0].recurrent_weight.detach().double().log()
+    assert 1 <= memory.min() < 2 and 8e4 < memory.max() <= 1.01e5  # float32 near 1 is that coarse
+    assert 200 < memory.median() < 500 and "longest_memory=100000.0" in repr(model)
+
+
+@pytest.mark.parametrize(("longest", "shortest"), [(2000, 100), (10, 1)])
+def test_where_the_last_step_alone_is_read_its_layer_remembers_for_long(longest, shortest):
+    torch.manual_seed(0)
+    model = SequenceClassifier(1, 2, 1000, 2, longest_memory=longest)
+    first, last = (-1 / layer.recurrent_weight.detach().log() for layer in model.rnn.layers)
+    assert first.min() < 1.1
+    assert 0.999 * shortest <= last.min() < 1.1 * shortest and last.max() > 0.95 * longest
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"longest_memory": 0.5}, ValueError, "longest_memory must be at least 1 step; got 0.5"),
+        ({"longest_memory": "long"}, TypeError, "longest_memory must be a number; got str"),
         ({"longest_period": 5}, ValueError, "at least shortest_period, 6 steps; got 5"),
         ({"longest_period": 5, "shortest_period": 2}, ValueError, "above 2 steps; got 2"),
         ({"shortest_period": None}, TypeError, "shortest_period must be a number; got NoneType"),
@@ -207,7 +226,7 @@ def test_periods_lie_between_the_shortest_and_the_longest():
         ({"longest_period": 9, "num_couplings": 0}, ValueError, "num_couplings of at least 1"),
     ],
 )
-def test_a_period_that_cannot_be(options, error, message):
+def test_a_start_that_cannot_be(options, error, message):
     with pytest.raises(error, match=message):
         IRevRNN(1, 2, **options)
 
