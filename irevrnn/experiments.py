@@ -96,6 +96,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "MNIST",
         "permuted",
         {**_BEST, "permuted": True, "epochs": 16, "label_smoothing": 0.1},
+        3,
     ),
     "smnist-indrnn": Experiment(
         "mnist",
