@@ -108,7 +108,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "mnist",
         "MNIST",
         "sequential, LSTM",
-        {**_PEER, "model": "lstm", "downsample": 1},
+        {**_PEER, "model": "lstm", "downsample": 1, "lr": 2e-3},
         like="smnist",
     ),
     "couplings-0": Experiment(

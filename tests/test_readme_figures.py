@@ -123,8 +123,11 @@ def test_experiments():
         f"and {accuracy_of('pmnist')} % with the pixels in a fixed random order" in text
     )
     assert smnist["config"]["epochs"] == 10
-    assert (smnist["num_seeds"], pmnist["num_seeds"]) == (3, 1)
-    assert "in sixteen epochs; three seeds and one." in text
+    assert (smnist["num_seeds"], pmnist["num_seeds"]) == (3, 3)
+    assert "in sixteen epochs; three seeds each." in text
+    lstm = read("experiments/smnist-lstm")
+    assert f"trained about as long, gets {accuracy_of('smnist-lstm')} %" in text
+    assert mean_seconds(lstm) >= 0.9 * min(one["wall_seconds"] for one in smnist["runs"])
 
 
 def test_comparisons():
@@ -141,6 +144,14 @@ def test_adding():
     assert f"squared error of {ours['test_squared_error']['mean']:.3f}, where" in text
     assert f"stays at {lstm['test_squared_error']['mean']:.3f} (chance" in text
     assert lstm["wall_seconds"] >= ours["wall_seconds"]
+
+
+def test_copying():
+    text = " ".join(README.split())
+    ours, lstm = read("experiments/copy-irevrnn"), read("experiments/copy-lstm")
+    assert f"{accuracy_of('copy-irevrnn')} % of the symbols come back right" in text
+    assert f"`nn.LSTM` stays at {accuracy_of('copy-lstm')} % (chance is 12.5 %" in text
+    assert ours["data"]["chance"] == 0.125 and lstm["wall_seconds"] >= ours["wall_seconds"]
 
 
 def test_sessions():
