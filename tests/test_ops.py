@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.library import opcheck
 
 from irevrnn.ops import NOTHING_HELD
@@ -54,3 +55,28 @@ def test_the_operator_refuses_what_does_not_fit(kernels):
     for interval in (-2, 65):
         with pytest.raises(ValueError, match="interval must be from 0 to 64"):
             op(z, h_0, c_0, u, a, b, None, "relu", "tanh", interval, True)
+
+
+def test_the_operator_drops_no_tangent(kernels):
+    z, *rest = (x.detach() for x in make_inputs(3, 2, 4, 1, torch.float32))
+    options = (None, "relu", "tanh", NOTHING_HELD, True)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="jvp is not implemented"):
+        torch.ops.irevrnn.scan(forward_ad.make_dual(z, z), *rest, *options)
+
+
+def test_what_is_held_goes_through_saved_tensor_hooks(kernels):
+    case = make_inputs(40, 2, 4, 1, torch.float32)
+    seen = []
+
+    def pack(x):
+        seen.append(x.shape)
+        return x.clone()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out, *_ = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", 16, True)
+    assert out.shape in seen and (2, 2, 4) in seen  # the output, and c every 16 steps
+    wanted = torch.autograd.grad(
+        torch.ops.irevrnn.scan(*case, None, "relu", "tanh", 16, True)[0].sum(), case
+    )
+    for got, want in zip(torch.autograd.grad(out.sum(), case), wanted, strict=True):
+        assert torch.equal(got, want)
