@@ -77,7 +77,9 @@ def test_a_peer_has_as_many_parameters(name):
         count_parameters(make_model(config, config.task(torch.device("cpu"))))
         for config in (ours, theirs)
     ]
-    assert counts[1] == pytest.approx(counts[0], rel=0.02)
+    assert counts[1] == pytest.approx(
+        counts[0], rel=0.025
+    )  # a unit more or less is up to twice that
 
 
 def test_the_nearest_size_is_found():

@@ -362,7 +362,9 @@ def make_many(raw, count=60):
 
 
 COMMAND = """
-import sys, time
+import signal, sys, time
+# What a shell starts in the background inherits that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from irevrnn.datasets.__main__ import main
 from irevrnn.datasets.ntu import conversion
 from irevrnn.datasets.ntu.parts import Part
