@@ -14,8 +14,6 @@ from irevrnn.chunked import chunk_length
 from irevrnn.fixed_point import INVERTIBLE, round_weight, to_fixed, to_value
 from irevrnn.measure import held_bytes
 
-from .test_memory_bound import attributes
-
 pytestmark = pytest.mark.usefixtures("kernels")
 CHUNKED = ["checkpoint", "reversible", "store_fixed"]
 all_chunked = pytest.mark.parametrize("memory", CHUNKED)
@@ -515,6 +513,20 @@ def test_going_back_changes_no_bit_of_a_training_run(activation, norm):
 
 
 # What is held, and what else runs a training step
+
+
+def attributes(node: object) -> list[object]:
+    """All that an autograd node was given, beside the tensors that it saved."""
+    found: list[object] = []
+    queue = list(vars(node).values())
+    while queue:
+        value = queue.pop()
+        found.append(value)
+        if isinstance(value, list | tuple | set):
+            queue.extend(value)
+        elif isinstance(value, dict):
+            queue.extend(value.values())
+    return found
 
 
 @all_chunked
