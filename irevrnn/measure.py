@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from irevrnn.process import release_freed_memory
 from irevrnn.provenance import provenance
 
 #: A method whose last warm-up took so many seconds is repeated less often.
@@ -150,19 +150,11 @@ def _peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> in
 def growth_of_peak(compute: Callable[[], object]) -> int:
     """Bytes by which a computation raises the peak of this process, which should be a fresh one."""
     gc.collect()
-    _return_freed_memory()
+    release_freed_memory()  # reusing what preparing has freed would not show as growth
     _reset_peak()
     before = _peak_resident()
     compute()
     return _peak_resident() - before
-
-
-def _return_freed_memory() -> None:
-    """Make glibc give back what preparing has freed: reusing that would not show as growth."""
-    if sys.platform.startswith("linux"):
-        library = ctypes.CDLL(None)
-        if hasattr(library, "malloc_trim"):
-            library.malloc_trim(0)
 
 
 def _reset_peak() -> None:

@@ -36,6 +36,22 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
+def release_freed_memory() -> None:
+    """Give the system the memory that this process keeps for its next allocations.
+
+    The compiled kernels keep the large blocks that their results lay in (``csrc/freed_blocks.h``),
+    at most as much as was once in use, and the system takes them when it is short of memory. glibc
+    keeps some of what was freed, and all of it after :func:`keep_freed_memory`.
+    ``torch.cuda.empty_cache`` is the same for a GPU.
+    """
+    if hasattr(torch.ops.irevrnn, "release_freed_blocks"):  # if the kernels are loaded
+        torch.ops.irevrnn.release_freed_blocks()
+    if sys.platform.startswith("linux"):
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)
+
+
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """Use so many CPU threads, for the time being."""

@@ -5,15 +5,28 @@ import torch
 from torch import nn
 
 from irevrnn import projection
-from irevrnn.projection import Projection, _available, _for_onednn
+from irevrnn.ops import load_operators
+from irevrnn.projection import Projection, _faster
 
-pytestmark = pytest.mark.skipif(not _available(), reason="PyTorch was built without oneDNN")
+
+def onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@pytest.fixture(params=["oneDNN", "MKL"])
+def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either of the products, whichever is the faster here."""
+    by_onednn = request.param == "oneDNN"
+    if not (onednn() if by_onednn else load_operators()):
+        pytest.skip(f"there is no product of {request.param} into memory of our own")
+    monkeypatch.setattr(projection, "_by_onednn", lambda: by_onednn)
 
 
 @pytest.fixture
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products of every size go to oneDNN."""
+def always(product: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of every size go there."""
     monkeypatch.setattr(projection, "_WORTHWHILE", 0)
+    monkeypatch.setattr(projection, "_LARGE", 0)
 
 
 def pair(inputs: int, outputs: int, bias: bool) -> tuple[Projection, nn.Linear]:
@@ -49,7 +62,7 @@ def test_input_that_is_not_contiguous_and_frozen_parameters() -> None:
     ours, exact = pair(64, 64, True)
     ours.weight.requires_grad_(False)
     x = torch.randn(64, 100, 64).transpose(0, 1).requires_grad_()
-    assert _for_onednn(x, ours.weight, ours.bias)
+    assert _faster(x, ours.weight, ours.bias)
     ours(x).square().sum().backward()
     wide = x.detach().double().requires_grad_()
     exact(wide).square().sum().backward()
@@ -68,11 +81,12 @@ def test_second_derivatives() -> None:
         (of_weight,) = torch.autograd.grad(slope.square().sum(), model.weight)
         return of_weight
 
-    assert _for_onednn(x, ours.weight, ours.bias)
+    assert _faster(x, ours.weight, ours.bias)
     mine, expected = penalty(ours, x), penalty(exact, x.double())
     assert (mine - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
+@pytest.mark.usefixtures("product")
 def test_rows_do_not_depend_on_how_many_there_are() -> None:
     """What the strategies of the stack hang on: a chunk's drive has the bits of the whole's."""
     ours, _ = pair(100, 128, True)
@@ -82,11 +96,13 @@ def test_rows_do_not_depend_on_how_many_there_are() -> None:
         assert torch.equal(torch.cat([ours(part) for part in x.split(steps)]), whole)
 
 
+@pytest.mark.usefixtures("product")
 def test_small_products_and_other_dtypes_stay_with_pytorch() -> None:
     ours, _ = pair(64, 64, True)
-    assert not _for_onednn(torch.randn(3, 64), ours.weight, ours.bias)
-    large = torch.randn(4096, 64)
-    assert _for_onednn(large, ours.weight, ours.bias)
-    assert not _for_onednn(large.double(), ours.weight, ours.bias)
+    assert not _faster(torch.randn(3, 64), ours.weight, ours.bias)
+    large = torch.randn(2**14, 64)
+    assert _faster(large, ours.weight, ours.bias)
+    assert not _faster(large.double(), ours.weight, ours.bias)
+    assert not _faster(large.flatten(), nn.Parameter(torch.randn(64, large.numel())), ours.bias)
     with torch.autocast("cpu", torch.bfloat16):
         assert ours(large).dtype == torch.bfloat16

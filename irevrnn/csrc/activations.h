@@ -69,16 +69,18 @@ IREVRNN_INLINE V sigmoid_single(V x) {
 // at most near 8, where values up to 1 + 2.4e-7 occur.
 template <class V>
 IREVRNN_INLINE V tanh_rational(V x) {
-  const V limit = broadcast<V>(9.01f);  // where this is 1 to the last bit
-  x = larger(-limit, smaller(limit, x));  // in this order, a NaN stays a NaN
-  const V square = x * x, cube = square * x;
+  constexpr float limit = 9.01f;  // where this is 1 to the last bit
+  x = larger(broadcast<V>(-limit), smaller(broadcast<V>(limit), x));  // in this order, a NaN stays a NaN
+  const V square = x * x;
   V p = fma(broadcast<V>(1.34202413275e-08f), square, broadcast<V>(2.06616403384e-05f));
   V q = fma(broadcast<V>(7.80492315537e-07f), square, broadcast<V>(3.29107896705e-04f));
   p = fma(p, square, broadcast<V>(3.49902231028e-03f));
   q = fma(q, square, broadcast<V>(2.58903095859e-02f));
   p = fma(p, square, broadcast<V>(1.33840034619e-01f));
   q = fma(q, square, broadcast<V>(4.67173249862e-01f));
-  return fma(cube, p, x) / fma(square, q, broadcast<V>(1.0f));
+  const V cube = square * x;  // now, as registers are few
+  q = fma(square, q, broadcast<V>(1.0f));
+  return fma(cube, p, x) / q;
 }
 
 template <class V>

@@ -21,17 +21,22 @@ IREVRNN_INLINE void couple(V& p, V& c, int couplings, const Weights& w, const Ke
 }
 
 // The couplings' part of the gradient (paper, eq:gradient): d and d_c are the gradients of p_R and c_R
-// on entry, of p_0 and c_0 on return. add_a(i, x) and add_b(i, x) collect the weights' gradients.
+// on entry, of p_0 and c_0 on return. add_a(i, part, x, y) and add_b(i, part, x, y) add x * y to the gradient
+// of a weight. The parts of a pack go through a coupling one after the other, as all at once would find no room in
+// the registers.
 template <Activation f, class V, class Weights, class Values, class Sums>
 IREVRNN_INLINE void couple_backward(V& d, V& d_c, int couplings, const Weights& w,
                                     const Values& values, Sums&& sums) {
   IREVRNN_UNROLL
   for (int i = couplings - 1; i >= 0; --i) {
-    const V f_p = values.f_p(i), f_c = values.f_c(i);
-    sums.add_b(i, d, f_c);
-    d_c = fma(d * w.b(i), slope_from_output<f>(f_c), d_c);
-    sums.add_a(i, d_c, f_p);
-    d = fma(d_c * w.a(i), slope_from_output<f>(f_p), d);
+    each<parts_of<V>>([&](auto part) {
+      auto &d_k = part_of<part.value>(d), &d_c_k = part_of<part.value>(d_c);
+      const V a = w.a(i), b = w.b(i), f_p = values.f_p(i), f_c = values.f_c(i);
+      sums.add_b(i, part, d_k, part_of<part.value>(f_c));
+      d_c_k = fma(d_k * part_of<part.value>(b), slope_from_output<f>(part_of<part.value>(f_c)), d_c_k);
+      sums.add_a(i, part, d_c_k, part_of<part.value>(f_p));
+      d_k = fma(d_c_k * part_of<part.value>(a), slope_from_output<f>(part_of<part.value>(f_p)), d_k);
+    });
   }
 }
 

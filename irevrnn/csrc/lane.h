@@ -69,8 +69,10 @@ struct LaneSums {
     each<count>([&](auto i) { totals[i.value] = total[i.value]; });
   }
   IREVRNN_INLINE void add_u(T x, T y) { part[0] = fma(x, y, part[0]); }
-  IREVRNN_INLINE void add_a(int i, T x, T y) { part[1 + i] = fma(x, y, part[1 + i]); }
-  IREVRNN_INLINE void add_b(int i, T x, T y) { part[1 + R + i] = fma(x, y, part[1 + R + i]); }
+  template <class Part>
+  IREVRNN_INLINE void add_a(int i, Part, T x, T y) { part[1 + i] = fma(x, y, part[1 + i]); }
+  template <class Part>
+  IREVRNN_INLINE void add_b(int i, Part, T x, T y) { part[1 + R + i] = fma(x, y, part[1 + R + i]); }
 };
 
 // In memory.
@@ -96,8 +98,10 @@ struct LaneSums<T, any> {
   IREVRNN_INLINE void store(const Column<T, int64_t>&) const {}
   IREVRNN_INLINE void add(int row, T x, T y) { part[row] = fma(x, y, part[row]); }
   IREVRNN_INLINE void add_u(T x, T y) { add(0, x, y); }
-  IREVRNN_INLINE void add_a(int i, T x, T y) { add(1 + i, x, y); }
-  IREVRNN_INLINE void add_b(int i, T x, T y) { add(1 + couplings + i, x, y); }
+  template <class Part>
+  IREVRNN_INLINE void add_a(int i, Part, T x, T y) { add(1 + i, x, y); }
+  template <class Part>
+  IREVRNN_INLINE void add_b(int i, Part, T x, T y) { add(1 + couplings + i, x, y); }
 };
 
 }  // namespace irevrnn

@@ -36,9 +36,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
                           activation, coupling_activation, interval, LaunchOnCpu{vectorize});
 }
 
+Tensor fresh_like(const Tensor& like, at::IntArrayRef sizes) { return fresh(sizes, like.options()); }
+
 }  // namespace
 
 TORCH_LIBRARY(irevrnn, m) {
+  m.def("fresh(Tensor like, int[] sizes) -> Tensor");
+  m.def("release_freed_blocks() -> ()", []() { FreedBlocks::of_process().release(); });
   m.def(
       "scan(Tensor z, Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, Tensor? batch_sizes, "
       "str activation, str coupling_activation, int interval, bool vectorize) "
@@ -52,6 +56,7 @@ TORCH_LIBRARY(irevrnn, m) {
 }
 
 TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
+  m.impl("fresh", &fresh_like);
   m.impl("scan", &scan);
   m.impl("scan_backward", &scan_backward);
 }

@@ -11,6 +11,13 @@ struct Pack {
   Vector part[N];
 };
 
+template <int N>
+constexpr int parts_of<Pack<N>> = N;
+template <int i, int N>
+IREVRNN_INLINE Vector& part_of(Pack<N>& x) { return x.part[i]; }
+template <int i, int N>
+IREVRNN_INLINE const Vector& part_of(const Pack<N>& x) { return x.part[i]; }
+
 template <int N, class Fn, size_t... i>
 IREVRNN_INLINE Pack<N> each_part(Fn&& fn, std::index_sequence<i...>) {
   return {{fn(constant<i>{})...}};
@@ -33,6 +40,11 @@ IREVRNN_INLINE Pack<N> operator*(const Pack<N>& a, const Pack<N>& b) {
 }
 
 template <int N>
+IREVRNN_INLINE Pack<N> operator/(const Pack<N>& a, const Pack<N>& b) {
+  return make_pack<N>([&](auto i) { return a.part[i.value] / b.part[i.value]; });
+}
+
+template <int N>
 IREVRNN_INLINE Pack<N> operator+(const Pack<N>& a, const Pack<N>& b) {
   return make_pack<N>([&](auto i) { return a.part[i.value] + b.part[i.value]; });
 }
@@ -48,6 +60,11 @@ IREVRNN_INLINE Pack<N> larger(const Pack<N>& x, const Pack<N>& y) {
 }
 
 template <int N>
+IREVRNN_INLINE Pack<N> smaller(const Pack<N>& x, const Pack<N>& y) {
+  return make_pack<N>([&](auto i) { return smaller(x.part[i.value], y.part[i.value]); });
+}
+
+template <int N>
 IREVRNN_INLINE bool all_below(const Pack<N>& x, float limit) {
   bool all = true;
   each<N>([&](auto i) { all &= all_below(x.part[i.value], limit); });
@@ -59,9 +76,29 @@ IREVRNN_INLINE Pack<N> activate(const Pack<N>& x) {
   return make_pack<N>([&](auto i) { return activate<kind>(x.part[i.value]); });
 }
 
+using Pair = Pack<2>;
+
+template <>
+IREVRNN_INLINE Pair broadcast<Pair>(float x) {
+  return {{broadcast<Vector>(x), broadcast<Vector>(x)}};
+}
+
+// tanh takes two vectors at a time through each of its operations: one fills the gaps that the other leaves, and the
+// registers suffice.
 template <Activation kind, int N>
 IREVRNN_INLINE Pack<N> activate_coupling(const Pack<N>& x) {
-  return make_pack<N>([&](auto i) { return activate_coupling<kind>(x.part[i.value]); });
+  if constexpr (kind == Activation::tanh && N % 2 == 0) {
+    Pack<N> y;
+    each<N / 2>([&](auto i) {
+      constexpr int first = 2 * i.value;
+      const Pair pair = tanh_rational(Pair{{x.part[first], x.part[first + 1]}});
+      y.part[first] = pair.part[0];
+      y.part[first + 1] = pair.part[1];
+    });
+    return y;
+  } else {
+    return make_pack<N>([&](auto i) { return activate_coupling<kind>(x.part[i.value]); });
+  }
 }
 
 template <Activation kind, int N>

@@ -41,6 +41,12 @@ IREVRNN_INLINE void each(const Fn& fn) { call_each(fn, std::make_integer_sequenc
 IREVRNN_INLINE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 IREVRNN_INLINE double fma(double a, double b, double c) { return ::fma(a, b, c); }
 
+// What V consists of that goes its own way, and one such part. A pack has several (packs.h).
+template <class V>
+constexpr int parts_of = 1;
+template <int i, class V>
+IREVRNN_INLINE V& part_of(V& x) { return x; }
+
 template <class V>
 IREVRNN_INLINE V broadcast(float x) { return static_cast<V>(x); }
 

@@ -55,13 +55,18 @@ struct TileSums {
   typename Tile::Scalar* data;  // (1 + 2R, stride)
   int couplings;
   using V = typename Tile::V;
-  IREVRNN_INLINE void add(int64_t row, const V& x, const V& y) const {
-    typename Tile::Scalar* sum = data + row * stride;
-    Tile::store_whole(sum, fma(x, y, Tile::load_whole(sum)));
+  template <class Part>
+  IREVRNN_INLINE void add(int64_t row, Part part, Vector x, Vector y) const {
+    typename Tile::Scalar* sum = data + row * stride + part.value * vector_lanes;
+    store_vector(sum, fma(x, y, load_vector(sum)));
   }
-  IREVRNN_INLINE void add_u(const V& x, const V& y) const { add(0, x, y); }
-  IREVRNN_INLINE void add_a(int i, const V& x, const V& y) const { add(1 + i, x, y); }
-  IREVRNN_INLINE void add_b(int i, const V& x, const V& y) const { add(1 + couplings + i, x, y); }
+  IREVRNN_INLINE void add_u(const V& x, const V& y) const {
+    each<parts_of<V>>([&](auto part) { add(0, part, part_of<part.value>(x), part_of<part.value>(y)); });
+  }
+  template <class Part>
+  IREVRNN_INLINE void add_a(int i, Part part, Vector x, Vector y) const { add(1 + i, part, x, y); }
+  template <class Part>
+  IREVRNN_INLINE void add_b(int i, Part part, Vector x, Vector y) const { add(1 + couplings + i, part, x, y); }
 };
 
 // Asks for rows before they are used. Steps are a row apart, mostly in different pages of memory, where

@@ -1,0 +1,128 @@
+// Large blocks of memory that tensors gave back, for the next that want as much.
+//
+// A step of training asks for the blocks of the step before. Where each goes back to the system in between, the
+// first write to it costs more than the arithmetic of a recurrence: a page fault each 2 MiB at best, and each 4 KiB
+// in a block that is not asked to be of large pages.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <mutex>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace irevrnn {
+
+inline constexpr size_t huge_page = 2 << 20;
+
+struct Block {
+  void* data = nullptr;
+  size_t bytes = 0;
+};
+
+// Blocks in use and blocks kept are together never more than were once in use at the same time. The system may
+// take the pages of one that is kept whenever it is short of memory.
+class FreedBlocks {
+ public:
+  // One for the process; it outlives all tensors.
+  static FreedBlocks& of_process() {
+    static FreedBlocks* const blocks = new FreedBlocks;
+    return *blocks;
+  }
+
+  // A block of at least so many bytes; none where there is no memory.
+  Block take(size_t bytes) {
+    Block block = find(bytes);
+    if (!block.data) block = allocate(bytes);
+    if (!block.data) {
+      release();
+      block = allocate(bytes);
+    }
+    if (!block.data) count_out(bytes);
+    return block;
+  }
+
+  void give_back(const Block& block) {
+#if defined(MADV_FREE)
+    madvise(block.data, block.bytes / huge_page * huge_page, MADV_FREE);
+#endif
+    const std::lock_guard<std::mutex> lock(mutex_);
+    in_use_ -= block.bytes;
+    kept_ += block.bytes;
+    freed_.push_back({block, taken_});
+  }
+
+  // Gives all that is kept to the system.
+  void release() {
+    std::vector<Freed> all;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      all.swap(freed_);
+      kept_ = 0;
+    }
+    for (const Freed& freed : all) std::free(freed.block.data);
+  }
+
+ private:
+  struct Freed {
+    Block block;
+    int64_t since;  // taken_ when it was freed
+  };
+  // So many blocks later, one that nobody wanted goes.
+  static constexpr int64_t patience = 64;
+
+  // A block that is kept and at most an eighth too large; or none, and then room is made for another.
+  Block find(size_t bytes) {
+    std::vector<Freed> gone;
+    Block found;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      ++taken_;
+      auto best = freed_.end();
+      for (auto it = freed_.begin(); it != freed_.end(); ++it) {
+        const size_t size = it->block.bytes;
+        if (size >= bytes && size <= bytes + bytes / 8 && (best == freed_.end() || size < best->block.bytes)) best = it;
+      }
+      if (best != freed_.end()) {
+        found = best->block;
+        kept_ -= found.bytes;
+        freed_.erase(best);
+      }
+      in_use_ += found.data ? found.bytes : bytes;
+      most_in_use_ = std::max(most_in_use_, in_use_);
+      while (!freed_.empty() && (in_use_ + kept_ > most_in_use_ || taken_ - freed_.front().since > patience)) {
+        gone.push_back(freed_.front());  // the one that was freed first
+        kept_ -= freed_.front().block.bytes;
+        freed_.erase(freed_.begin());
+      }
+    }
+    for (const Freed& freed : gone) std::free(freed.block.data);
+    return found;
+  }
+
+  static Block allocate(size_t bytes) {
+    void* data = nullptr;
+    if (posix_memalign(&data, huge_page, bytes) != 0) return {};
+#if defined(MADV_HUGEPAGE)
+    madvise(data, bytes / huge_page * huge_page, MADV_HUGEPAGE);
+#endif
+    return {data, bytes};
+  }
+
+  void count_out(size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    in_use_ -= bytes;
+  }
+
+  std::mutex mutex_;
+  std::vector<Freed> freed_;  // the one that was freed first comes first
+  size_t in_use_ = 0, kept_ = 0, most_in_use_ = 0;
+  int64_t taken_ = 0;
+};
+
+}  // namespace irevrnn
