@@ -6,8 +6,8 @@ which the projection is the larger part:
 - MKL leaves the wide vectors (AVX-512) of AMD's processors unused. oneDNN, which PyTorch also
   brings, uses them and takes less than half the time.
 - The product is written to memory that the system has just handed out. Where vectors are narrower
-  and oneDNN gains little, MKL writes into pages of 2 MiB (``csrc/fresh.h``): a large product takes
-  two thirds of the time.
+  and oneDNN gains little, MKL writes to where the product before was (``csrc/fresh.h``): a large
+  one takes two thirds of the time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from irevrnn.ops import has_tangent, load_operators, transformed
 
 #: Multiplications below which calling oneDNN costs more than it saves.
 _WORTHWHILE = 2**23
-#: Bytes of a result from which it gets large pages, as in ``csrc/fresh.h``.
-_LARGE = 2**22
+#: Bytes of a result from which it is worth while to ask for memory of our own.
+_LARGE = 2**20
 
 
 class Projection(nn.Linear):

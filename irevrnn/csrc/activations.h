@@ -112,6 +112,10 @@ IREVRNN_INLINE V activate_coupling(V x) {
   return activate<kind>(x);
 }
 
+// The same where V is a pack; see packs.h.
+template <Activation kind, class V>
+IREVRNN_INLINE V activate_in_pairs(V x) { return activate_coupling<kind>(x); }
+
 // The derivative of activate<kind> where its output is y.
 template <Activation kind, class V>
 IREVRNN_INLINE V slope_from_output(V y) {

@@ -12,9 +12,9 @@ template <Activation f, class V, class Weights, class Keep>
 IREVRNN_INLINE void couple(V& p, V& c, int couplings, const Weights& w, const Keep& keep) {
   IREVRNN_UNROLL
   for (int i = 0; i < couplings; ++i) {
-    const V f_p = activate_coupling<f>(p);
+    const V f_p = activate_in_pairs<f>(p);
     c = fma(w.a(i), f_p, c);
-    const V f_c = activate_coupling<f>(c);
+    const V f_c = activate_in_pairs<f>(c);
     p = fma(w.b(i), f_c, p);
     keep(i, f_p, f_c);
   }

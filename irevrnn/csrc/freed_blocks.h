@@ -1,8 +1,8 @@
 // Large blocks of memory that tensors gave back, for the next that want as much.
 //
 // A step of training asks for the blocks of the step before. Where each goes back to the system in between, the
-// first write to it costs more than the arithmetic of a recurrence: a page fault each 2 MiB at best, and each 4 KiB
-// in a block that is not asked to be of large pages.
+// first write to it costs more than the arithmetic of a recurrence: a page fault each 4 KiB, or each 2 MiB in large
+// blocks, which ask for such pages.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,8 @@
 
 namespace irevrnn {
 
-inline constexpr size_t huge_page = 2 << 20;
+// The size of large pages, and of the smallest blocks that ask for them and that are worth keeping.
+inline constexpr size_t huge_page = 2 << 20, smallest_huge_block = 2 * huge_page, smallest_kept = 1 << 18;
 
 struct Block {
   void* data = nullptr;
@@ -49,7 +50,7 @@ class FreedBlocks {
 
   void give_back(const Block& block) {
 #if defined(MADV_FREE)
-    madvise(block.data, block.bytes / huge_page * huge_page, MADV_FREE);
+    advise(block, MADV_FREE);
 #endif
     const std::lock_guard<std::mutex> lock(mutex_);
     in_use_ -= block.bytes;
@@ -74,7 +75,7 @@ class FreedBlocks {
     int64_t since;  // taken_ when it was freed
   };
   // So many blocks later, one that nobody wanted goes.
-  static constexpr int64_t patience = 64;
+  static constexpr int64_t patience = 1024;
 
   // A block that is kept and at most an eighth too large; or none, and then room is made for another.
   Block find(size_t bytes) {
@@ -107,12 +108,21 @@ class FreedBlocks {
 
   static Block allocate(size_t bytes) {
     void* data = nullptr;
-    if (posix_memalign(&data, huge_page, bytes) != 0) return {};
+    const size_t alignment = bytes < smallest_huge_block ? 64 : huge_page;  // a line of the cache, or a page
+    if (posix_memalign(&data, alignment, bytes) != 0) return {};
+    const Block block{data, bytes};
 #if defined(MADV_HUGEPAGE)
-    madvise(data, bytes / huge_page * huge_page, MADV_HUGEPAGE);
+    advise(block, MADV_HUGEPAGE);
 #endif
-    return {data, bytes};
+    return block;
   }
+
+#if defined(__linux__)
+  // Says something about the whole pages of a large block.
+  static void advise(const Block& block, int advice) {
+    if (block.bytes >= smallest_huge_block) madvise(block.data, block.bytes / huge_page * huge_page, advice);
+  }
+#endif
 
   void count_out(size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);

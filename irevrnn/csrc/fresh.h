@@ -22,11 +22,11 @@ inline at::DataPtr block_data(size_t bytes) {
   return {block.data, new Block(block), give_back, at::kCPU};
 }
 
-// An uninitialised tensor: a large one lies in pages of 2 MiB, where the system has them, and where one like it lay
-// before.
+// An uninitialised tensor: one that is not small lies where one like it lay before, and a large one in pages of
+// 2 MiB, where the system has them.
 inline at::Tensor fresh(at::IntArrayRef sizes, const at::TensorOptions& options) {
   const size_t bytes = at::detail::computeStorageNbytesContiguous(sizes, options.dtype().itemsize());
-  if (!options.device().is_cpu() || bytes < 2 * huge_page) return at::empty(sizes, options);
+  if (!options.device().is_cpu() || bytes < smallest_kept) return at::empty(sizes, options);
   at::DataPtr data = block_data(bytes);
   if (!data) return at::empty(sizes, options);  // which says what is wrong
   at::Tensor result = at::empty({0}, options);

@@ -83,10 +83,15 @@ IREVRNN_INLINE Pair broadcast<Pair>(float x) {
   return {{broadcast<Vector>(x), broadcast<Vector>(x)}};
 }
 
-// tanh takes two vectors at a time through each of its operations: one fills the gaps that the other leaves, and the
-// registers suffice.
 template <Activation kind, int N>
 IREVRNN_INLINE Pack<N> activate_coupling(const Pack<N>& x) {
+  return make_pack<N>([&](auto i) { return activate_coupling<kind>(x.part[i.value]); });
+}
+
+// tanh takes two vectors at a time through each of its operations: one fills the gaps that the other leaves, and the
+// registers suffice, unless other numbers are kept there.
+template <Activation kind, int N>
+IREVRNN_INLINE Pack<N> activate_in_pairs(const Pack<N>& x) {
   if constexpr (kind == Activation::tanh && N % 2 == 0) {
     Pack<N> y;
     each<N / 2>([&](auto i) {
@@ -97,7 +102,7 @@ IREVRNN_INLINE Pack<N> activate_coupling(const Pack<N>& x) {
     });
     return y;
   } else {
-    return make_pack<N>([&](auto i) { return activate_coupling<kind>(x.part[i.value]); });
+    return activate_coupling<kind>(x);
   }
 }
 
