@@ -605,13 +605,20 @@ def speed(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         look = {"color": [COLOURS[1]] + [COLOURS[5]] * (len(methods) - 1), "ecolor": "black"}
         axes.barh(range(len(methods)), median, xerr=spread, height=0.7, capsize=2, **look)
         for place, (time, end) in enumerate(zip(median, high, strict=True)):
-            text = f"{time:.3g} ms" + (f" ({time / median[0]:.3g} x)" if place else "")
+            text = f"{_figures_of(time)} ms"
+            if place:
+                text += f" ({_figures_of(time / median[0])} x)"
             axes.text(end + 0.02 * high.max(), place, text, va="center", size=6)
         axes.set_yticks(range(len(methods)), list(methods))
         axes.invert_yaxis()
         axes.set(xlabel="forward plus backward, ms", title=title)
         axes.set_xlim(right=1.55 * high.max())
     return figure
+
+
+def _figures_of(number: float) -> str:
+    """Three significant figures, or all of those before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def over_floor(shapes: Mapping[str, Sequence[float]]) -> Figure:

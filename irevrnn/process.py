@@ -25,8 +25,10 @@ def keep_freed_memory() -> None:
     By default it gives each large block back to the kernel and gets the next one page by page, at a
     page fault each, though a step of training allocates the same blocks as the step before. Sixty
     steps on MNIST and an evaluation (two layers of 64, batch of 64, two cores) took 3.2 s by
-    default and 1.9 s so. The price: memory that other parts of the process free stays with it, so
-    a process that measures its peak should not call this. Does nothing where there is no glibc.
+    default and 1.9 s so, when the kernels did not yet keep the memory of their own results
+    (:func:`release_freed_memory`). The price: memory that other parts of the process free stays
+    with it, so a process that measures its peak should not call this. Does nothing where there is
+    no glibc.
     """
     if not sys.platform.startswith("linux"):
         return
