@@ -125,6 +125,9 @@ def test_experiments():
     assert smnist["config"]["epochs"] == 10
     assert (smnist["num_seeds"], pmnist["num_seeds"]) == (3, 3)
     assert "in sixteen epochs; three seeds each." in text
+    without = read("experiments/smnist-indrnn")
+    assert f"without couplings (IndRNN, `relu`) gets {accuracy_of('smnist-indrnn')} %" in text
+    assert (without["num_seeds"], without["config"]["epochs"]) == (1, 10)
     lstm = read("experiments/smnist-lstm")
     assert f"trained about as long, gets {accuracy_of('smnist-lstm')} %" in text
     assert mean_seconds(lstm) >= 0.9 * min(one["wall_seconds"] for one in smnist["runs"])
