@@ -44,12 +44,14 @@ class FreedBlocks {
       release();
       block = allocate(bytes);
     }
-    if (!block.data) count_out(bytes);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!block.data) in_use_ -= bytes;
+    most_in_use_ = std::max(most_in_use_, in_use_);
     return block;
   }
 
   void give_back(const Block& block) {
-#if defined(MADV_FREE)
+#if defined(__linux__) && defined(MADV_FREE)
     advise(block, MADV_FREE);
 #endif
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -95,8 +97,8 @@ class FreedBlocks {
         freed_.erase(best);
       }
       in_use_ += found.data ? found.bytes : bytes;
-      most_in_use_ = std::max(most_in_use_, in_use_);
-      while (!freed_.empty() && (in_use_ + kept_ > most_in_use_ || taken_ - freed_.front().since > patience)) {
+      const size_t most = std::max(most_in_use_, in_use_);
+      while (!freed_.empty() && (in_use_ + kept_ > most || taken_ - freed_.front().since > patience)) {
         gone.push_back(freed_.front());  // the one that was freed first
         kept_ -= freed_.front().block.bytes;
         freed_.erase(freed_.begin());
@@ -111,7 +113,7 @@ class FreedBlocks {
     const size_t alignment = bytes < smallest_huge_block ? 64 : huge_page;  // a line of the cache, or a page
     if (posix_memalign(&data, alignment, bytes) != 0) return {};
     const Block block{data, bytes};
-#if defined(MADV_HUGEPAGE)
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
     advise(block, MADV_HUGEPAGE);
 #endif
     return block;
@@ -123,11 +125,6 @@ class FreedBlocks {
     if (block.bytes >= smallest_huge_block) madvise(block.data, block.bytes / huge_page * huge_page, advice);
   }
 #endif
-
-  void count_out(size_t bytes) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    in_use_ -= bytes;
-  }
 
   std::mutex mutex_;
   std::vector<Freed> freed_;  // the one that was freed first comes first
