@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -318,10 +319,10 @@ def recurrence(p: Parameters) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _odd_numbers(states: fixed_scan.States) -> Tensor:
-    """One for each number of the states, (3, B * H)."""
-    count = states.h.numel()
-    indices = torch.arange(3 * count, device=states.h.device)
-    return (indices * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9).view(3, count)
+    """One for each number of the states, (3, B, H)."""
+    shape = (3, *states.h.shape)
+    indices = torch.arange(math.prod(shape), device=states.h.device)
+    return (indices * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9).view(shape)
 
 
 def _hash(states: fixed_scan.States, odd: Tensor) -> Tensor:
@@ -329,8 +330,7 @@ def _hash(states: fixed_scan.States, odd: Tensor) -> Tensor:
 
     Sums of integers wrap around alike on every device, in whichever order they are taken.
     """
-    h, c, s = ((x.flatten() * row).sum() for x, row in zip(states, odd, strict=True))
-    return h + c + s
+    return (torch.stack(states) * odd).sum()
 
 
 class _Words:

@@ -20,6 +20,12 @@ pytestmark = pytest.mark.skipif(not load_operators(), reason="the C++ kernels ca
 MB = 2**18  # numbers
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_kept() -> None:
+    """Blocks of the same size that other tests left would be handed out first."""
+    release_freed_memory()
+
+
 def large(numbers: int) -> Tensor:
     """A fresh tensor with all its pages there."""
     return torch.ops.irevrnn.fresh(torch.empty(0), [numbers]).zero_()

@@ -6,7 +6,7 @@ from torch import nn
 
 from irevrnn import projection
 from irevrnn.ops import load_operators
-from irevrnn.projection import Projection, _faster
+from irevrnn.projection import Projection, _by_mkl, _by_onednn, _faster_product
 
 
 def onednn() -> bool:
@@ -19,7 +19,7 @@ def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     by_onednn = request.param == "oneDNN"
     if not (onednn() if by_onednn else load_operators()):
         pytest.skip(f"there is no product of {request.param} into memory of our own")
-    monkeypatch.setattr(projection, "_by_onednn", lambda: by_onednn)
+    monkeypatch.setattr(projection, "_onednn_is_faster", lambda: by_onednn)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_input_that_is_not_contiguous_and_frozen_parameters() -> None:
     ours, exact = pair(64, 64, True)
     ours.weight.requires_grad_(False)
     x = torch.randn(64, 100, 64).transpose(0, 1).requires_grad_()
-    assert _faster(x, ours.weight, ours.bias)
+    assert _faster_product(x, ours.weight, ours.bias)
     ours(x).square().sum().backward()
     wide = x.detach().double().requires_grad_()
     exact(wide).square().sum().backward()
@@ -81,7 +81,7 @@ def test_second_derivatives() -> None:
         (of_weight,) = torch.autograd.grad(slope.square().sum(), model.weight)
         return of_weight
 
-    assert _faster(x, ours.weight, ours.bias)
+    assert _faster_product(x, ours.weight, ours.bias)
     mine, expected = penalty(ours, x), penalty(exact, x.double())
     assert (mine - expected).abs().max() < 1e-5 * expected.abs().max()
 
@@ -99,10 +99,28 @@ def test_rows_do_not_depend_on_how_many_there_are() -> None:
 @pytest.mark.usefixtures("product")
 def test_small_products_and_other_dtypes_stay_with_pytorch() -> None:
     ours, _ = pair(64, 64, True)
-    assert not _faster(torch.randn(3, 64), ours.weight, ours.bias)
+    assert not _faster_product(torch.randn(3, 64), ours.weight, ours.bias)
     large = torch.randn(2**14, 64)
-    assert _faster(large, ours.weight, ours.bias)
-    assert not _faster(large.double(), ours.weight, ours.bias)
-    assert not _faster(large.flatten(), nn.Parameter(torch.randn(64, large.numel())), ours.bias)
+    assert _faster_product(large, ours.weight, ours.bias)
+    assert not _faster_product(large.double(), ours.weight, ours.bias)
+    assert not _faster_product(
+        large.flatten(), nn.Parameter(torch.randn(64, large.numel())), ours.bias
+    )
     with torch.autocast("cpu", torch.bfloat16):
         assert ours(large).dtype == torch.bfloat16
+
+
+def test_what_malloc_would_not_keep_goes_to_memory_of_our_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not (onednn() and load_operators()):
+        pytest.skip("there is but one product here")
+    monkeypatch.setattr(projection, "_onednn_is_faster", lambda: True)
+    monkeypatch.setattr(projection, "keeps_freed_memory", lambda: False)
+    ours, _ = pair(64, 64, True)
+    rows = projection._KEPT_BY_MALLOC // (64 * 4)
+    kept, too_large = torch.empty(rows, 64), torch.empty(rows + 1, 64)
+    assert _faster_product(kept, ours.weight, ours.bias) is _by_onednn
+    assert _faster_product(too_large, ours.weight, ours.bias) is _by_mkl
+    monkeypatch.setattr(projection, "keeps_freed_memory", lambda: True)
+    assert _faster_product(too_large, ours.weight, ours.bias) is _by_onednn

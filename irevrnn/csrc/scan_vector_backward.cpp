@@ -5,6 +5,6 @@
 
 namespace irevrnn {
 
-void scan_vector(const Backward<float>& s) { run_any<VectorTiles<8>>(s); }
+void scan_vector(const Backward<float>& s) { run_any<VectorTiles<backward_vectors>>(s); }
 
 }  // namespace irevrnn

@@ -6,9 +6,12 @@
 
 namespace irevrnn {
 
-// Vectors that go together through what carries several numbers of each lane and needs room to compute with: there are
-// 32 registers with AVX-512, and else 16.
-constexpr int narrow_vectors = vector_bytes == 64 ? 8 : 4;
+// Vectors in a tile, to hide the latency of each behind the others' work. On the way back a tile replays a block of
+// steps, 2R rows for each, that should stay in the first cache: 24 KB for R = 3.
+constexpr int forward_vectors = 8, backward_vectors = vector_bytes == 64 ? 4 : 8;
+
+// Vectors that go together through what carries several numbers of each lane and needs registers to compute with.
+constexpr int narrow_vectors = 4;
 
 // N vectors of lanes. Where the lanes end inside the tile (cut), the missing ones read as 0 and are
 // never written.
