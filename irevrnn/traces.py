@@ -157,7 +157,7 @@ class _FixedPoint(ABC):
                 "norm='layer', or bound the recurrent weights below 1 (clip_recurrent_weights_)"
             ) from None
         self.states[index] = result.after
-        return result.out, result.after.values(z.dtype)[0]
+        return result.out, result.out[-1]
 
     @abstractmethod
     def _run(self, index: int, z: Tensor) -> fixed_scan.Pass:

@@ -1,5 +1,5 @@
 // What is forgotten, in 16-bit words on a stack, and the arithmetic that puts it there and takes it back
-// (paper, eq:decay). Written for L = int64_t, one lane, and L = Half, a vector of lanes.
+// (paper, eq:decay). Written for L = int64_t, one lane, and L = Longs, a vector of lanes.
 //
 // Each lane has a state s, an asymmetric numeral system (Duda, 2013) in base n * 2^m: information goes
 // in by s * base + digit and comes out by division, and a word moves to the stack only when 16 bits have
@@ -58,17 +58,9 @@ struct Words {
     top -= which;
     return which ? *top : 0;
   }
-  IREVRNN_INLINE void push(Lanes which, Half word) {
-    const unsigned chosen = bits_of(which);
-    store_chosen(top, chosen, word);
-    top += __builtin_popcount(chosen);
-  }
+  IREVRNN_INLINE void push(const LanesOfLongs& which, const Longs& word) { top += store_chosen(top, which, word); }
   // The last lane's word was pushed last.
-  IREVRNN_INLINE Half pop(Lanes which) {
-    const unsigned chosen = bits_of(which);
-    top -= __builtin_popcount(chosen);
-    return load_chosen(top, chosen);
-  }
+  IREVRNN_INLINE Longs pop(const LanesOfLongs& which) { return load_chosen(top, which); }
 };
 #endif
 
@@ -174,6 +166,16 @@ IREVRNN_INLINE Half recall_negative(Half h, Lanes lane_exists, Words& words) {
     bits ^= 1u << lane;
   }
   return h;
+}
+
+IREVRNN_INLINE Longs forget_negative(const Longs& y, const LanesOfLongs& lane_exists, Words& words) {
+  const Half low = forget_negative(y.low, lane_exists.low, words);
+  return {low, forget_negative(y.high, lane_exists.high, words)};
+}
+
+IREVRNN_INLINE Longs recall_negative(const Longs& h, const LanesOfLongs& lane_exists, Words& words) {
+  const Half high = recall_negative(h.high, lane_exists.high, words);
+  return {recall_negative(h.low, lane_exists.low, words), high};
 }
 #endif
 

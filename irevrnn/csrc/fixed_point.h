@@ -4,7 +4,7 @@
 
 #include "activations.h"
 #if !defined(__CUDACC__)
-#include "long_vectors.h"
+#include "longs.h"
 #endif
 
 namespace irevrnn {
@@ -34,8 +34,8 @@ struct DoublesOf<int64_t> {
 };
 #if !defined(__CUDACC__)
 template <>
-struct DoublesOf<Half> {
-  using type = HalfDouble;
+struct DoublesOf<Longs> {
+  using type = DoublesOfLongs;
 };
 #endif
 template <class L>

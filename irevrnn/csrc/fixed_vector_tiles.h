@@ -9,7 +9,7 @@ namespace irevrnn {
 
 template <int N>
 struct DecayPack {
-  Decay<Half> half[2 * N];
+  Decay<Longs> part[N];
 };
 
 template <int N, bool cut>
@@ -20,26 +20,27 @@ struct FixedVectorTile : VectorTile<N, cut> {
   using VectorTile<N, cut>::width;
   using VectorTile<N, cut>::count;
 
-  IREVRNN_INLINE Lanes exists(int half) const {
+  IREVRNN_INLINE LanesOfLongs exists(int part) const {
     Half index;
-    for (int i = 0; i < half_lanes; ++i) index[i] = half * half_lanes + i;
-    return less(index, all_lanes(index, cut ? count : width));
+    for (int i = 0; i < half_lanes; ++i) index[i] = part * vector_lanes + i;
+    const Half past_last = all_lanes(index, cut ? count : width);
+    return {less(index, past_last), less(index + half_lanes, past_last)};
   }
 
   // 0 in the lanes that do not exist, which then leak nothing. An f that is not 0 at 0 moves them.
   template <class Index>
-  IREVRNN_INLINE Half existing(const L& x, Index i) const {
-    return cut ? choose(exists(i.value), x.half[i.value], Half{}) : x.half[i.value];
+  IREVRNN_INLINE Longs existing(const L& x, Index i) const {
+    return cut ? choose(exists(i.value), x.part[i.value], Longs{}) : x.part[i.value];
   }
 
   IREVRNN_INLINE DecayL decay(const V& u) const {
     const L signed_n = nearest(make_pack<N>([&](auto i) { return u.part[i.value] * decay_one; }));
     DecayL decays;
-    irevrnn::each<2 * N>([&](auto i) {
-      const Half x = signed_n.half[i.value];
-      Decay<Half>& d = decays.half[i.value];
+    irevrnn::each<N>([&](auto i) {
+      const Longs x = signed_n.part[i.value];
+      Decay<Longs>& d = decays.part[i.value];
       d.negative = x >> 63;
-      d.n = (x ^ d.negative) - d.negative;
+      d.n = minus(x ^ d.negative, d.negative);
       // A lane that does not exist forgets nothing, or its words would lie on the stack.
       if constexpr (cut) d.n = choose(exists(i.value), d.n, all_lanes(x, decay_one));
       d.inverse = 1.0 / to_double(d.n);
@@ -52,7 +53,7 @@ struct FixedVectorTile : VectorTile<N, cut> {
     if constexpr (cut) {
       memcpy(&x, from, count * sizeof(int64_t));
     } else {
-      each<2 * N>([&](auto i) { x.half[i.value] = load_half(from + i.value * half_lanes); });
+      each<N>([&](auto i) { x.part[i.value] = load_longs(from + i.value * vector_lanes); });
     }
     return x;
   }
@@ -60,8 +61,8 @@ struct FixedVectorTile : VectorTile<N, cut> {
   IREVRNN_INLINE L load_state(const int64_t* from, const DecayL& d) const {
     L s = load_long(from);
     if constexpr (cut) {
-      each<2 * N>([&](auto i) {
-        s.half[i.value] = choose(exists(i.value), s.half[i.value], empty_state(d.half[i.value]));
+      each<N>([&](auto i) {
+        s.part[i.value] = choose(exists(i.value), s.part[i.value], empty_state(d.part[i.value]));
       });
     }
     return s;
@@ -70,52 +71,48 @@ struct FixedVectorTile : VectorTile<N, cut> {
     if constexpr (cut) {
       memcpy(to, &x, count * sizeof(int64_t));
     } else {
-      each<2 * N>([&](auto i) { store_half(to + i.value * half_lanes, x.half[i.value]); });
+      each<N>([&](auto i) { store_longs(to + i.value * vector_lanes, x.part[i.value]); });
     }
   }
 
   IREVRNN_INLINE L forget(const L& h, L& s, const DecayL& d, Words& words) const {
     L p;
-    each<2 * N>([&](auto i) {
-      p.half[i.value] = irevrnn::forget(h.half[i.value], s.half[i.value], d.half[i.value], words);
+    each<N>([&](auto i) {
+      p.part[i.value] = irevrnn::forget(h.part[i.value], s.part[i.value], d.part[i.value], words);
     });
     return p;
   }
   IREVRNN_INLINE L recall(const L& p, L& s, const DecayL& d, Words& words) const {
     L h;
-    each_reversed<2 * N>([&](auto i) {
-      h.half[i.value] = irevrnn::recall(p.half[i.value], s.half[i.value], d.half[i.value], words);
+    each_reversed<N>([&](auto i) {
+      h.part[i.value] = irevrnn::recall(p.part[i.value], s.part[i.value], d.part[i.value], words);
     });
     return h;
   }
   IREVRNN_INLINE L forget_output(Activation g, const L& y, L& s, const DecayL& d, Words& words) const {
     if (g == Activation::identity) return y;
     L h;
-    each<2 * N>([&](auto i) {
-      h.half[i.value] = g == Activation::leaky_relu
-                            ? forget_leak(existing(y, i), s.half[i.value], d.half[i.value], words)
-                            : forget_negative(y.half[i.value], exists(i.value), words);
+    each<N>([&](auto i) {
+      h.part[i.value] = g == Activation::leaky_relu
+                            ? forget_leak(existing(y, i), s.part[i.value], d.part[i.value], words)
+                            : forget_negative(y.part[i.value], exists(i.value), words);
     });
     return h;
   }
   IREVRNN_INLINE L recall_output(Activation g, const L& h, L& s, const DecayL& d, Words& words) const {
     if (g == Activation::identity) return h;
     L y;
-    each_reversed<2 * N>([&](auto i) {
-      y.half[i.value] = g == Activation::leaky_relu
-                            ? recall_leak(existing(h, i), s.half[i.value], d.half[i.value], words)
-                            : recall_negative(h.half[i.value], exists(i.value), words);
+    each_reversed<N>([&](auto i) {
+      y.part[i.value] = g == Activation::leaky_relu
+                            ? recall_leak(existing(h, i), s.part[i.value], d.part[i.value], words)
+                            : recall_negative(h.part[i.value], exists(i.value), words);
     });
     return y;
   }
   IREVRNN_INLINE static bool out_of_range(const L& x) {
-    const Half limit = all_lanes(Half{}, range - 1);
-    unsigned outside = 0;
-    each<2 * N>([&](auto i) {
-      const Half half = x.half[i.value];
-      outside |= bits_of(less(limit, half)) | bits_of(less(half, -limit));
-    });
-    return outside != 0;
+    Lanes outside{};
+    each<N>([&](auto i) { outside = outside | beyond(x.part[i.value], range); });
+    return bits_of(outside) != 0;
   }
 };
 

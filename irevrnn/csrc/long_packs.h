@@ -8,7 +8,7 @@ namespace irevrnn {
 
 template <int N>
 struct LongPack {
-  Half half[2 * N];
+  Longs part[N];
 };
 
 // The calls of each in reverse order.
@@ -20,18 +20,14 @@ IREVRNN_INLINE void each_reversed(const Fn& fn) {
 template <class V, int N>
 IREVRNN_INLINE V values_of(const LongPack<N>& x) {
   return make_pack<N>([&](auto i) {
-    return floats_of(x.half[2 * i.value], x.half[2 * i.value + 1]) * broadcast<Vector>(unit);
+    return floats_of(x.part[i.value]) * broadcast<Vector>(unit);
   });
 }
 
 template <int N>
 IREVRNN_INLINE LongPack<N> nearest(const Pack<N>& x) {
   LongPack<N> result;
-  each<N>([&](auto i) {
-    const Halves halves = nearest_longs(x.part[i.value], cut_off);
-    result.half[2 * i.value] = halves.low;
-    result.half[2 * i.value + 1] = halves.high;
-  });
+  each<N>([&](auto i) { result.part[i.value] = nearest_longs(x.part[i.value], cut_off); });
   return result;
 }
 
@@ -43,14 +39,14 @@ IREVRNN_INLINE LongPack<N> fixed_of(const Pack<N>& x) {
 template <int N>
 IREVRNN_INLINE LongPack<N> plus(const LongPack<N>& a, const LongPack<N>& b) {
   LongPack<N> result;
-  each<2 * N>([&](auto i) { result.half[i.value] = plus(a.half[i.value], b.half[i.value]); });
+  each<N>([&](auto i) { result.part[i.value] = plus(a.part[i.value], b.part[i.value]); });
   return result;
 }
 
 template <int N>
 IREVRNN_INLINE LongPack<N> minus(const LongPack<N>& a, const LongPack<N>& b) {
   LongPack<N> result;
-  each<2 * N>([&](auto i) { result.half[i.value] = minus(a.half[i.value], b.half[i.value]); });
+  each<N>([&](auto i) { result.part[i.value] = minus(a.part[i.value], b.part[i.value]); });
   return result;
 }
 

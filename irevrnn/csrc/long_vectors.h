@@ -1,4 +1,4 @@
-// Vectors of 64-bit integers that go with vectors.h: two halves for the lanes of one vector of floats.
+// Vectors of 64-bit integers: half of those that go with a vector of floats (longs.h).
 #pragma once
 
 #include "vectors.h"
@@ -68,6 +68,7 @@ struct Lanes {
 };
 IREVRNN_INLINE Lanes less(Half x, Half y) { return {_mm512_cmplt_epi64_mask((__m512i)x, (__m512i)y)}; }
 IREVRNN_INLINE Lanes operator&(Lanes x, Lanes y) { return {static_cast<__mmask8>(x.bits & y.bits)}; }
+IREVRNN_INLINE Lanes operator|(Lanes x, Lanes y) { return {static_cast<__mmask8>(x.bits | y.bits)}; }
 IREVRNN_INLINE unsigned bits_of(Lanes which) { return which.bits; }
 IREVRNN_INLINE Half choose(Lanes which, Half x, Half y) {
   return (Half)_mm512_mask_blend_epi64(which.bits, (__m512i)y, (__m512i)x);
@@ -92,6 +93,17 @@ IREVRNN_INLINE unsigned bits_of(Lanes which) {
 #endif
 }
 #endif
+
+// Where |x| >= limit.
+IREVRNN_INLINE Lanes beyond(Half x, int64_t limit) {
+#if defined(__AVX512F__)
+  const Half shifted = plus(x, all_lanes(x, limit - 1));  // without a sign, from 0 to 2 * limit - 2 within
+  return {_mm512_cmpgt_epu64_mask((__m512i)shifted, (__m512i)all_lanes(x, 2 * (limit - 1)))};
+#else
+  const Half last = all_lanes(x, limit - 1);
+  return less(last, x) | less(x, -last);
+#endif
+}
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
 // For each choice of four lanes the bytes of four words, to move the chosen ones together, and back to their lanes.
@@ -153,73 +165,5 @@ IREVRNN_INLINE Half load_chosen(const uint16_t* from, unsigned chosen) {
   return x;
 #endif
 }
-
-// floats_of: half a vector each, side by side.
-// nearest_longs: the nearest whole numbers, ties to even. What lies beyond limit, or is NaN, becomes a
-// number that is at least as large, of either sign.
-struct Halves {
-  Half low, high;
-};
-
-#if defined(__AVX512DQ__)
-IREVRNN_INLINE Vector floats_of(Half low, Half high) {
-  const __m512 lower = _mm512_castps256_ps512(_mm512_cvtepi64_ps((__m512i)low));
-  return _mm512_insertf32x8(lower, _mm512_cvtepi64_ps((__m512i)high), 1);
-}
-
-IREVRNN_INLINE Halves nearest_longs(Vector x, float) {
-  constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;  // and -2^63 at worst
-  return {(Half)_mm512_cvt_roundps_epi64(_mm512_castps512_ps256(x), nearest),
-          (Half)_mm512_cvt_roundps_epi64(_mm512_extractf32x8_ps(x, 1), nearest)};
-}
-#else
-template <size_t... i>
-IREVRNN_INLINE Vector join_halves(HalfFloat low, HalfFloat high, std::index_sequence<i...>) {
-  return __builtin_shufflevector(low, high, i...);
-}
-
-template <int first, size_t... i>
-IREVRNN_INLINE HalfFloat half_of(Vector x, std::index_sequence<i...>) {
-  return __builtin_shufflevector(x, x, (i + first)...);
-}
-
-IREVRNN_INLINE Vector round_to_float(Half low, Half high) {
-  return join_halves(__builtin_convertvector(low, HalfFloat), __builtin_convertvector(high, HalfFloat),
-                     std::make_index_sequence<vector_lanes>{});
-}
-
-IREVRNN_INLINE Vector floats_of(Half low, Half high) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
-  // By way of doubles, where these hold the numbers exactly.
-  const Vector x = _mm256_set_m128(_mm256_cvtpd_ps(to_double(high)), _mm256_cvtpd_ps(to_double(low)));
-  if (__builtin_expect(all_below(absolute(x), 0x1p53f), 1)) return x;
-#endif
-  return round_to_float(low, high);
-}
-
-IREVRNN_INLINE Vector round_to_whole(Vector x) {
-#if defined(__AVX512F__)
-  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-#elif defined(__AVX__)
-  return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-#else
-  for (int i = 0; i < vector_lanes; ++i) x[i] = ::nearbyintf(x[i]);
-  return x;
-#endif
-}
-
-IREVRNN_INLINE Halves nearest_longs(Vector x, float limit) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
-  if (__builtin_expect(all_below(absolute(x), 0x1p51f), 1)) {  // adding 1.5 * 2^52 rounds
-    return {whole_to_long(_mm256_cvtps_pd(_mm256_castps256_ps128(x))),
-            whole_to_long(_mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)))};
-  }
-#endif
-  const Vector whole = round_to_whole(saturate(x, limit));
-  const auto half = std::make_index_sequence<half_lanes>{};
-  return {__builtin_convertvector(half_of<0>(whole, half), Half),
-          __builtin_convertvector(half_of<half_lanes>(whole, half), Half)};
-}
-#endif
 
 }  // namespace irevrnn

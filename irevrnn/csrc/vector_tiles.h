@@ -6,9 +6,9 @@
 
 namespace irevrnn {
 
-// Vectors in a tile, to hide the latency of each behind the others' work. On the way back a tile replays a block of
-// steps, 2R rows for each, that should stay in the first cache: 24 KB for R = 3.
-constexpr int forward_vectors = 8, backward_vectors = vector_bytes == 64 ? 4 : 8;
+// Vectors in a tile: enough to hide the latency of each behind the others' work, and few enough that what a tile replays
+// on the way back, a block of steps with 2R rows each, stays in the first cache (24 KB for R = 3).
+constexpr int tile_vectors = vector_bytes == 64 ? 4 : 8;
 
 // Vectors that go together through what carries several numbers of each lane and needs registers to compute with.
 constexpr int narrow_vectors = 4;

@@ -19,7 +19,7 @@ class WordStack {
   // many to pop, zeros come, which a buffer that was tampered with may ask for.
   Words& with_room(int64_t count) {
     ran_dry_ |= held() < 0;
-    count += half_lanes;  // a vector of words is written and read at once, though few of them are meant
+    count += vector_lanes;  // a vector of words is written and read at once, though few of them are meant
     const bool low = held() < count && unread_count_ > 0;
     if (low || margin_ < count || words_.top + count > memory_.data() + memory_.size()) move(count);
     return words_;
