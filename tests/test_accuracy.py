@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from irevrnn import reference, scan
+from irevrnn.process import threads
 
 from .cases import Inputs, make_inputs, run
 
 NAMES = ("out", "h_n", "c_n", "z", "h_0", "c_0", "u", "a", "b")
 HIDDEN = 512  # many channels: the largest error of a few is a matter of luck, for eager as for us
-CASES = 2
+#: Problems that are drawn at each length.
+CASES = {784: 2, 10_000: 1}
 
 
 def channel_errors(got, wanted):
@@ -19,21 +21,28 @@ def channel_errors(got, wanted):
     return error.norm(dim=0) / wanted.norm(dim=0).clamp_min(1e-300)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Eager autograd's small operators take many times as long on two."""
+    with threads(1):
+        yield
+
+
+@pytest.mark.parametrize("steps", CASES)
 @pytest.mark.parametrize(
-    ("steps", "activation", "coupling_activation"),
+    ("activation", "coupling_activation"),
     [
-        (784, "relu", "tanh"),
-        (784, "tanh", "tanh"),
-        (784, "leaky_relu", "sigmoid"),
-        (784, "identity", "tanh"),
-        (784, "sigmoid", "relu"),
-        (4096, "relu", "tanh"),
+        ("relu", "tanh"),
+        ("tanh", "tanh"),
+        ("leaky_relu", "sigmoid"),
+        ("identity", "tanh"),
+        ("sigmoid", "relu"),
     ],
 )
 def test_errors_are_at_most_twice_those_of_eager(kernels, steps, activation, coupling_activation):
     options = (activation, coupling_activation)
     ours, eager = ([[] for _ in NAMES] for _ in range(2))
-    for seed in range(CASES):
+    for seed in range(CASES[steps]):
         case = make_inputs(steps, 4, HIDDEN, 3, torch.float32, scale=0.01, seed=seed)
         exact = Inputs(*(x.detach().double().requires_grad_() for x in case))
         wanted = run(reference.scan, exact, *options)
