@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from irevrnn.fresh import fresh, fresh_like
 from irevrnn.memory import SEGMENT
 from irevrnn.once import check_reverse_mode, once_differentiable
 from irevrnn.packing import Packing
@@ -137,7 +138,7 @@ class _Chunked(torch.autograd.Function):
         parameters = _by_layer(stack, flat)
         trace = _new_trace(stack)
         trace.begin_backward(rest[ctx.num_parameters :], parameters)
-        grad_x = torch.empty_like(x) if ctx.needs_input_grad[2] else None
+        grad_x = fresh_like(x) if ctx.needs_input_grad[2] else None
         sums = [torch.zeros_like(p) for p in flat]
         layers, u = len(stack.layers), parameters[0]["recurrent_weight"]
         batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
@@ -186,7 +187,8 @@ def _run_forward(
         y, last = run_layers(stack, x[part.rows].contiguous(), masks, part.packing, run_layer)
         new, where = (y, part.rows) if stack.return_sequence else (last, part.ended)
         if output is None:
-            output = new.new_empty(x.shape[0] if stack.return_sequence else batch, *new.shape[1:])
+            length = x.shape[0] if stack.return_sequence else batch
+            output = fresh(new, [length, *new.shape[1:]])
         output[where] = new
     assert output is not None  # there is at least one step
     return output

@@ -69,12 +69,13 @@ def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
     """
     if has_tangent(*arguments):
         _no_forward_mode(None)
-    if _traced() or not transformed():
+    if traced() or not transformed():
         return torch.ops.irevrnn.scan.default(*arguments)
     return _Scan.apply(*arguments)
 
 
-def _traced() -> bool:
+def traced() -> bool:
+    """Whether PyTorch only records what is done, to compile or export it."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -97,7 +98,7 @@ def _no_forward_mode(ctx: Any, *tangents: Any) -> Any:
 
 
 def _run_scan_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    run = torch.ops.irevrnn.scan_backward.default if _traced() else _ScanBackward.apply
+    run = torch.ops.irevrnn.scan_backward.default if traced() else _ScanBackward.apply
     return run(*arguments)
 
 

@@ -1,22 +1,20 @@
-"""The projection of a layer's input: ``nn.Linear``, by the faster of two matrix products.
+"""The projection of a layer's input: ``nn.Linear``, multiplied a piece of the rows at a time.
 
-PyTorch multiplies float32 matrices on the CPU with MKL. Two things cost a layer time there, of
-which the projection is the larger part:
+Three things cost a layer time in PyTorch's own product of float32 matrices on the CPU, of which
+the projection is the larger part of a layer:
 
-- MKL leaves the wide vectors (AVX-512) of AMD's processors unused. oneDNN, which PyTorch also
-  brings, uses them and takes a tenth to a half less.
+- It is MKL's, which leaves the wide vectors (AVX-512) of AMD's processors unused. oneDNN, which
+  PyTorch also brings, uses them and takes a tenth to a half less.
 - The product is written to memory that the system has just handed out, which takes a third of the
-  time where it is large. MKL can be told to write to where the product before was
-  (``csrc/fresh.h``), oneDNN cannot.
+  time where it is large. Here it goes to where the product before was (``csrc/fresh.h``).
+- The way back reads the gradient of the output three times, for those of input, weight and bias.
+  In pieces of some thousand rows it comes from memory once and then from the cache.
 
-So oneDNN multiplies where vectors are wide and the C library keeps the memory of such products by
-itself; else MKL writes to memory of our own. With 256 features and more their results may differ in
-the last bits.
+With 256 features and more the results of oneDNN and MKL may differ in the last bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -24,44 +22,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irevrnn.ops import has_tangent, load_operators, transformed
-from irevrnn.process import keeps_freed_memory
+from irevrnn.fresh import fresh
+from irevrnn.ops import has_tangent, traced, transformed
 
 #: Multiplications below which calling oneDNN costs more than it saves.
 _WORTHWHILE = 2**23
-#: Bytes of a result from which it is worth while to ask for memory of our own.
-_LARGE = 2**20
-#: Larger blocks glibc never keeps when they are freed, unless it is told to.
-_KEPT_BY_MALLOC = 2**25
-
-#: (x, weight, bias) to ``x @ weight.T + bias``, without a gradient of its own.
-Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+#: Bytes of input or output from which pieces and memory of our own are worth the copies.
+_LARGE = 2**23
+#: Rows of a piece, for each thread: what the caches hold of all matrices together.
+_ROWS = 2048
 
 
 class Projection(nn.Linear):
     """``nn.Linear`` with the same parameters, results (but for rounding) and gradients."""
 
     def forward(self, input: Tensor) -> Tensor:
-        product = _faster_product(input, self.weight, self.bias)
-        if product is None:
+        if not _worthwhile(input, self.weight, self.bias):
             return F.linear(input, self.weight, self.bias)
-        return _Linear.apply(product, input, self.weight, self.bias)
+        return _Linear.apply(input, self.weight, self.bias)
 
 
-def _faster_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Product | None:
-    """The product that is faster than the one that PyTorch would take, if one is."""
+def _worthwhile(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether :class:`_Linear` is faster than PyTorch's own product here."""
     if not _by_pytorch_with_mkl(x, weight, bias):
-        return None
-    outputs, inputs = weight.shape
-    result_bytes = x.numel() // max(1, inputs) * outputs * x.itemsize
-    kept_by_malloc = result_bytes <= _KEPT_BY_MALLOC or keeps_freed_memory()
-    if _onednn_is_faster() and (kept_by_malloc or not load_operators()):
-        return _by_onednn if x.numel() * outputs >= _WORTHWHILE else None
-    return _by_mkl if result_bytes >= _LARGE and load_operators() else None
+        return False
+    multiplications = x.numel() * len(weight)
+    return _is_large(x, weight) or (_onednn_is_faster() and multiplications >= _WORTHWHILE)
 
 
 def _by_pytorch_with_mkl(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed():
+    if traced() or transformed():
         return False
     tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
@@ -73,6 +63,11 @@ def _by_pytorch_with_mkl(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool
     )
 
 
+def _is_large(x: Tensor, weight: Tensor) -> bool:
+    outputs, inputs = weight.shape
+    return x.numel() // max(1, inputs) * max(inputs, outputs) * x.itemsize >= _LARGE
+
+
 @cache
 def _onednn_is_faster() -> bool:
     # The operator is what PyTorch's own compiler calls.
@@ -80,44 +75,83 @@ def _onednn_is_faster() -> bool:
     return there and "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
-def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def _by_mkl(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out = torch.ops.irevrnn.fresh(x, [*x.shape[:-1], len(weight)])
-    rows, x_rows = out.flatten(0, -2), x.flatten(0, -2)
-    if bias is None:
-        torch.mm(x_rows, weight.t(), out=rows)
-    else:
-        torch.addmm(bias, x_rows, weight.t(), out=rows)
-    return out
-
-
 class _Linear(torch.autograd.Function):
-    """``F.linear`` by the faster product."""
+    """``F.linear`` by :func:`_product`."""
 
     @staticmethod
-    def forward(
-        ctx: Any, product: Product, x: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x, weight, bias)
+        return _product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        _, for_x, for_weight, for_bias = ctx.needs_input_grad
-        rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
-        return (
-            None,
-            _differentiable_product(grad, weight.t()) if for_x else None,
-            # Here oneDNN would copy both transposes, which MKL reads as they are.
-            rows.t() @ x_rows if for_weight else None,
-            rows.sum(0) if for_bias else None,
-        )
+        by_pieces = _is_large(x, weight) and not torch.is_grad_enabled()
+        gradients = _gradients_by_pieces if by_pieces else _gradients
+        return gradients(grad, x, weight, ctx.needs_input_grad)
 
 
-def _differentiable_product(x: Tensor, weight: Tensor) -> Tensor:
-    product = None if torch.is_grad_enabled() else _faster_product(x, weight, None)
-    return (product or F.linear)(x, weight, None)
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x @ weight.T + bias``, a large one by pieces into memory of our own."""
+    if not _is_large(x, weight):
+        return _multiply(x, weight, bias)
+    out = fresh(x, [*x.shape[:-1], len(weight)])
+    for x_rows, out_rows in zip(_pieces(x), _pieces(out), strict=True):
+        _multiply_into(out_rows, x_rows, weight, bias)
+    return out
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """Those of input, weight and bias as far as needed, which can be differentiated once more."""
+    multiply = F.linear if torch.is_grad_enabled() else _multiply
+    rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
+    return (
+        multiply(grad, weight.t(), None) if needed[0] else None,
+        # Here oneDNN would copy both transposes, which MKL reads as they are.
+        rows.t() @ x_rows if needed[1] else None,
+        rows.sum(0) if needed[2] else None,
+    )
+
+
+def _gradients_by_pieces(
+    grad: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """The same of one piece after the other, while it lies in the cache."""
+    of_x = fresh(x, x.shape) if needed[0] else None
+    of_weight = torch.zeros_like(weight) if needed[1] else None
+    of_bias = weight.new_zeros(len(weight)) if needed[2] else None
+    x_pieces, transposed = _pieces(x), weight.t()
+    of_x_pieces = x_pieces if of_x is None else _pieces(of_x)
+    for rows, x_rows, of_x_rows in zip(_pieces(grad), x_pieces, of_x_pieces, strict=True):
+        if of_x is not None:
+            _multiply_into(of_x_rows, rows, transposed, None)
+        if of_weight is not None:
+            of_weight.addmm_(rows.t(), x_rows)
+        if of_bias is not None:
+            of_bias += rows.sum(0)
+    return of_x, of_weight, of_bias
+
+
+def _pieces(x: Tensor) -> tuple[Tensor, ...]:
+    """The rows of ``x`` (..., features) in parts that are as large as each other, but for one."""
+    rows = x.flatten(0, -2)
+    count = -(-len(rows) // (_ROWS * torch.get_num_threads()))
+    return rows.tensor_split(max(1, count))
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not _onednn_is_faster():
+        return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _multiply_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """The product of rows in ``out``. oneDNN hands out its result in memory of its own only."""
+    if _onednn_is_faster():
+        out.copy_(_multiply(x, weight, bias))
+    elif bias is None:
+        torch.mm(x, weight.t(), out=out)
+    else:
+        torch.addmm(bias, x, weight.t(), out=out)

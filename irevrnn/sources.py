@@ -33,9 +33,9 @@ PARTS = {
         "irevrnn/cuda/*.py",
     ),
     "layer": (
-        "irevrnn/cell.py", "irevrnn/chunked.py", "irevrnn/compiling.py", "irevrnn/inputs.py",
-        "irevrnn/memory.py", "irevrnn/once.py", "irevrnn/packing.py", "irevrnn/projection.py",
-        "irevrnn/rnn.py", "irevrnn/traces.py", "irevrnn/whole.py",
+        "irevrnn/cell.py", "irevrnn/chunked.py", "irevrnn/compiling.py", "irevrnn/fresh.py",
+        "irevrnn/inputs.py", "irevrnn/memory.py", "irevrnn/once.py", "irevrnn/packing.py",
+        "irevrnn/projection.py", "irevrnn/rnn.py", "irevrnn/traces.py", "irevrnn/whole.py",
     ),
     "training": (
         "irevrnn/batches.py", "irevrnn/config.py", "irevrnn/distributed.py", "irevrnn/models.py",

@@ -6,7 +6,8 @@ from torch import nn
 
 from irevrnn import projection
 from irevrnn.ops import load_operators
-from irevrnn.projection import Projection, _by_mkl, _by_onednn, _faster_product
+from irevrnn.process import release_freed_memory, threads
+from irevrnn.projection import Projection, _pieces, _worthwhile
 
 
 def onednn() -> bool:
@@ -17,16 +18,17 @@ def onednn() -> bool:
 def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Either of the products, whichever is the faster here."""
     by_onednn = request.param == "oneDNN"
-    if not (onednn() if by_onednn else load_operators()):
-        pytest.skip(f"there is no product of {request.param} into memory of our own")
+    if by_onednn and not onednn():
+        pytest.skip("PyTorch has no oneDNN here")
     monkeypatch.setattr(projection, "_onednn_is_faster", lambda: by_onednn)
 
 
-@pytest.fixture
-def always(product: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products of every size go there."""
+@pytest.fixture(params=[7, 2048])
+def always(request: pytest.FixtureRequest, product: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of every size go there, in pieces of so many rows."""
     monkeypatch.setattr(projection, "_WORTHWHILE", 0)
     monkeypatch.setattr(projection, "_LARGE", 0)
+    monkeypatch.setattr(projection, "_ROWS", request.param)
 
 
 def pair(inputs: int, outputs: int, bias: bool) -> tuple[Projection, nn.Linear]:
@@ -62,7 +64,7 @@ def test_input_that_is_not_contiguous_and_frozen_parameters() -> None:
     ours, exact = pair(64, 64, True)
     ours.weight.requires_grad_(False)
     x = torch.randn(64, 100, 64).transpose(0, 1).requires_grad_()
-    assert _faster_product(x, ours.weight, ours.bias)
+    assert _worthwhile(x, ours.weight, ours.bias)
     ours(x).square().sum().backward()
     wide = x.detach().double().requires_grad_()
     exact(wide).square().sum().backward()
@@ -81,7 +83,7 @@ def test_second_derivatives() -> None:
         (of_weight,) = torch.autograd.grad(slope.square().sum(), model.weight)
         return of_weight
 
-    assert _faster_product(x, ours.weight, ours.bias)
+    assert _worthwhile(x, ours.weight, ours.bias)
     mine, expected = penalty(ours, x), penalty(exact, x.double())
     assert (mine - expected).abs().max() < 1e-5 * expected.abs().max()
 
@@ -99,28 +101,38 @@ def test_rows_do_not_depend_on_how_many_there_are() -> None:
 @pytest.mark.usefixtures("product")
 def test_small_products_and_other_dtypes_stay_with_pytorch() -> None:
     ours, _ = pair(64, 64, True)
-    assert not _faster_product(torch.randn(3, 64), ours.weight, ours.bias)
-    large = torch.randn(2**14, 64)
-    assert _faster_product(large, ours.weight, ours.bias)
-    assert not _faster_product(large.double(), ours.weight, ours.bias)
-    assert not _faster_product(
-        large.flatten(), nn.Parameter(torch.randn(64, large.numel())), ours.bias
-    )
+    assert not _worthwhile(torch.randn(3, 64), ours.weight, ours.bias)
+    large = torch.randn(2**15, 64)
+    assert _worthwhile(large, ours.weight, ours.bias)
+    assert not _worthwhile(large.double(), ours.weight, ours.bias)
+    assert not _worthwhile(large.flatten(), nn.Parameter(torch.randn(64, large.numel())), ours.bias)
     with torch.autocast("cpu", torch.bfloat16):
         assert ours(large).dtype == torch.bfloat16
 
 
-def test_what_malloc_would_not_keep_goes_to_memory_of_our_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if not (onednn() and load_operators()):
-        pytest.skip("there is but one product here")
-    monkeypatch.setattr(projection, "_onednn_is_faster", lambda: True)
-    monkeypatch.setattr(projection, "keeps_freed_memory", lambda: False)
+def test_pieces_have_the_same_rows_but_for_one() -> None:
+    """A piece of a row or two would go another way through the libraries, and be rounded so."""
+    x = torch.randn(3, 1367, 5)  # 4,101 rows, 5 more than two pieces have
+    with threads(1):
+        pieces = _pieces(x)
+    assert [len(piece) for piece in pieces] == [1367, 1367, 1367]
+    assert torch.equal(torch.cat(pieces), x.flatten(0, 1))
+    with threads(2):
+        assert [len(piece) for piece in _pieces(x)] == [2051, 2050]
+    assert [len(piece) for piece in _pieces(x[:, :0])] == [0]
+
+
+@pytest.mark.skipif(not load_operators(), reason="the C++ kernels cannot be built")
+@pytest.mark.usefixtures("product")
+def test_large_results_lie_where_the_ones_before_lay() -> None:
     ours, _ = pair(64, 64, True)
-    rows = projection._KEPT_BY_MALLOC // (64 * 4)
-    kept, too_large = torch.empty(rows, 64), torch.empty(rows + 1, 64)
-    assert _faster_product(kept, ours.weight, ours.bias) is _by_onednn
-    assert _faster_product(too_large, ours.weight, ours.bias) is _by_mkl
-    monkeypatch.setattr(projection, "keeps_freed_memory", lambda: True)
-    assert _faster_product(too_large, ours.weight, ours.bias) is _by_onednn
+    x, grad = torch.randn(2**15, 64, requires_grad=True), torch.randn(2**15, 64)
+    release_freed_memory()
+    places = []
+    for _ in range(3):
+        x.grad = None
+        y = ours(x)
+        y.backward(grad)
+        places.append((y.data_ptr(), x.grad.data_ptr()))
+        del y
+    assert set(places[1]) == set(places[2]) == set(places[0])

@@ -26,8 +26,9 @@ struct Block {
   size_t bytes = 0;
 };
 
-// Blocks in use and blocks kept are together never more than were once in use at the same time. The system may
-// take the pages of one that is kept whenever it is short of memory.
+// Blocks in use and blocks kept are together at most an eighth more than were once in use at the same time: or a
+// small block, wanted when others fill all that, would cost a large one its place. The system may take the pages of
+// one that is kept whenever it is short of memory.
 class FreedBlocks {
  public:
   // One for the process; it outlives all tensors.
@@ -91,21 +92,28 @@ class FreedBlocks {
         const size_t size = it->block.bytes;
         if (size >= bytes && size <= bytes + bytes / 8 && (best == freed_.end() || size < best->block.bytes)) best = it;
       }
-      if (best != freed_.end()) {
-        found = best->block;
-        kept_ -= found.bytes;
-        freed_.erase(best);
-      }
+      if (best != freed_.end()) found = remove(best).block;
       in_use_ += found.data ? found.bytes : bytes;
-      const size_t most = std::max(most_in_use_, in_use_);
-      while (!freed_.empty() && (in_use_ + kept_ > most || taken_ - freed_.front().since > patience)) {
-        gone.push_back(freed_.front());  // the one that was freed first
-        kept_ -= freed_.front().block.bytes;
-        freed_.erase(freed_.begin());
-      }
+      const size_t most = std::max(most_in_use_, in_use_), limit = most + most / 8;
+      while (!freed_.empty() && taken_ - freed_.front().since > patience) gone.push_back(remove(freed_.begin()));
+      while (!freed_.empty() && in_use_ + kept_ > limit) gone.push_back(remove(smallest()));
     }
     for (const Freed& freed : gone) std::free(freed.block.data);
     return found;
+  }
+
+  // Takes one from those that are kept.
+  Freed remove(std::vector<Freed>::iterator which) {
+    const Freed freed = *which;
+    kept_ -= freed.block.bytes;
+    freed_.erase(which);
+    return freed;
+  }
+
+  // Of those that are kept, the one that costs least to get again.
+  std::vector<Freed>::iterator smallest() {
+    return std::min_element(freed_.begin(), freed_.end(),
+                            [](const Freed& x, const Freed& y) { return x.block.bytes < y.block.bytes; });
   }
 
   static Block allocate(size_t bytes) {
