@@ -15,7 +15,9 @@ With 256 features and more the results of oneDNN and MKL may differ in the last 
 
 from __future__ import annotations
 
+import platform
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +74,16 @@ def _is_large(x: Tensor, weight: Tensor) -> bool:
 def _onednn_is_faster() -> bool:
     # The operator is what PyTorch's own compiler calls.
     there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return there and "AVX512" in torch.backends.cpu.get_cpu_capability()
+    wide = "AVX512" in torch.backends.cpu.get_cpu_capability()
+    return there and wide and "AuthenticAMD" in _processor()
+
+
+def _processor() -> str:
+    """What the system tells of the processor, its vendor among it."""
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
 
 
 class _Linear(torch.autograd.Function):

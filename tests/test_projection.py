@@ -110,6 +110,23 @@ def test_small_products_and_other_dtypes_stay_with_pytorch() -> None:
         assert ours(large).dtype == torch.bfloat16
 
 
+@pytest.mark.skipif(not onednn(), reason="PyTorch has no oneDNN here")
+@pytest.mark.parametrize(
+    "vendor, capability, expected",
+    [
+        ("AuthenticAMD", "AVX512", True),
+        ("AuthenticAMD", "AVX2", False),
+        ("GenuineIntel", "AVX512", False),
+    ],
+)
+def test_onednn_multiplies_where_mkl_leaves_vectors_unused(
+    vendor: str, capability: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection, "_processor", lambda: f"vendor_id\t: {vendor}\n")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert projection._onednn_is_faster.__wrapped__() is expected
+
+
 def test_pieces_have_the_same_rows_but_for_one() -> None:
     """A piece of a row or two would go another way through the libraries, and be rounded so."""
     x = torch.randn(3, 1367, 5)  # 4,101 rows, 5 more than two pieces have
