@@ -18,8 +18,6 @@ _M_MMAP_THRESHOLD = -3
 _LARGEST_BLOCK = 1 << 30
 _NEVER = -1
 
-_keeps_freed_memory = False
-
 
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory, in blocks of up to 1 GiB, for the next allocation, from now on.
@@ -34,25 +32,18 @@ def keep_freed_memory() -> None:
     """
     if not sys.platform.startswith("linux"):
         return
-    global _keeps_freed_memory
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        _keeps_freed_memory = True
         library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
         library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
-
-
-def keeps_freed_memory() -> bool:
-    """Whether this process was told to, by :func:`keep_freed_memory`, and can."""
-    return _keeps_freed_memory
 
 
 def release_freed_memory() -> None:
     """Give the system the memory that this process keeps for its next allocations.
 
     The compiled kernels keep the large blocks that their results lay in (``csrc/freed_blocks.h``),
-    at most as much as was once in use, and the system takes them when it is short of memory. glibc
-    keeps some of what was freed, and all of it after :func:`keep_freed_memory`.
+    with what is in use at most an eighth more than once was, and the system takes them when it is
+    short of memory. glibc keeps some of what was freed, and all after :func:`keep_freed_memory`.
     ``torch.cuda.empty_cache`` is the same for a GPU.
     """
     if hasattr(torch.ops.irevrnn, "release_freed_blocks"):  # if the kernels are loaded

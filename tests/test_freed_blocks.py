@@ -1,5 +1,6 @@
 """Large results lie where those of the step before lay, and what is kept for that has a limit."""
 
+import platform
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import irevrnn
 from irevrnn.fresh import fresh, fresh_like
 from irevrnn.measure import in_fresh_process
 from irevrnn.ops import load_operators
-from irevrnn.process import release_freed_memory
+from irevrnn.process import keep_freed_memory, release_freed_memory
 from irevrnn.recurrences import Shape, make_problem
 
 pytestmark = pytest.mark.skipif(not load_operators(), reason="the C++ kernels cannot be built")
@@ -165,3 +166,20 @@ def kept_beside_many_small_ones(count: int) -> float:
 def test_what_nobody_wants_any_more_goes() -> None:
     assert in_fresh_process(kept_beside_many_small_ones, 1) > 68
     assert in_fresh_process(kept_beside_many_small_ones, 1100) < 12
+
+
+def faults_of_another(keep: bool) -> int:
+    """Pages that PyTorch got from the system for a tensor like one that was freed."""
+    if keep:
+        keep_freed_memory()
+        keep_freed_memory()  # twice is as good as once
+    torch.ones(16 * MB)
+    before = getrusage(RUSAGE_SELF).ru_minflt
+    torch.ones(16 * MB)
+    return getrusage(RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to")
+def test_a_process_can_keep_all_that_is_freed() -> None:
+    assert in_fresh_process(faults_of_another, True) < 10
+    assert in_fresh_process(faults_of_another, False) > 20  # the control

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -20,7 +19,6 @@ from irevrnn.config import ConfigError, TrainConfig
 from irevrnn.datasets.mnist import pixel_order
 from irevrnn.memory import STRATEGIES
 from irevrnn.peers import PeerClassifier
-from irevrnn.process import keep_freed_memory, keeps_freed_memory
 from irevrnn.provenance import provenance
 from irevrnn.tasks import MnistConfig
 from irevrnn.train import Run, main, make_model, make_optimizer, train
@@ -511,13 +509,6 @@ def test_peers_are_not_weakened():
 def test_an_unknown_peer_is_named():
     with pytest.raises(ValueError, match="kind must be one of lstm, gru; got 'rnn'"):
         PeerClassifier("rnn", 1, 10)
-
-
-def test_freed_memory_is_kept():
-    keep_freed_memory()  # twice is as good as once, and nothing is broken
-    keep_freed_memory()
-    assert torch.ones(3_000_000).sum() == 3_000_000
-    assert keeps_freed_memory() == (platform.libc_ver()[0] == "glibc")
 
 
 def test_every_kind_of_weight_has_its_learning_rate(small):
