@@ -18,6 +18,8 @@ _M_MMAP_THRESHOLD = -3
 _LARGEST_BLOCK = 1 << 30
 _NEVER = -1
 
+_keeps_freed_memory = False
+
 
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory, in blocks of up to 1 GiB, for the next allocation, from now on.
@@ -32,10 +34,17 @@ def keep_freed_memory() -> None:
     """
     if not sys.platform.startswith("linux"):
         return
+    global _keeps_freed_memory
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
+        _keeps_freed_memory = True
         library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
         library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def keeps_freed_memory() -> bool:
+    """Whether this process was told to, by :func:`keep_freed_memory`, and can."""
+    return _keeps_freed_memory
 
 
 def release_freed_memory() -> None:

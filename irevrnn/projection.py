@@ -1,14 +1,14 @@
-"""The projection of a layer's input: ``nn.Linear``, multiplied a piece of the rows at a time.
+"""The projection of a layer's input: ``nn.Linear`` for float32 on the CPU, which takes less time.
 
-Three things cost a layer time in PyTorch's own product of float32 matrices on the CPU, of which
-the projection is the larger part of a layer:
+It is the larger part of a layer, and two things make it slow in PyTorch:
 
 - It is MKL's, which leaves the wide vectors (AVX-512) of AMD's processors unused. oneDNN, which
   PyTorch also brings, uses them and takes a tenth to a half less.
 - The product is written to memory that the system has just handed out, which takes a third of the
-  time where it is large. Here it goes to where the product before was (``csrc/fresh.h``).
-- The way back reads the gradient of the output three times, for those of input, weight and bias.
-  In pieces of some thousand rows it comes from memory once and then from the cache.
+  time where it is large. Here it goes to where the product before was (``csrc/fresh.h``), unless
+  the process keeps what it frees by itself. oneDNN cannot write there, so its results are copied,
+  in pieces of some thousand rows, while they are in the cache. On the way back, the gradients of
+  input, weight and bias take one piece after the other, which comes from memory once.
 
 With 256 features and more the results of oneDNN and MKL may differ in the last bits.
 """
@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from irevrnn.fresh import fresh
 from irevrnn.ops import has_tangent, traced, transformed
+from irevrnn.process import keeps_freed_memory
 
 #: Multiplications below which calling oneDNN costs more than it saves.
 _WORTHWHILE = 2**23
@@ -49,7 +50,7 @@ def _worthwhile(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     if not _by_pytorch_with_mkl(x, weight, bias):
         return False
     multiplications = x.numel() * len(weight)
-    return _is_large(x, weight) or (_onednn_is_faster() and multiplications >= _WORTHWHILE)
+    return _by_pieces(x, weight) or (_onednn_is_faster() and multiplications >= _WORTHWHILE)
 
 
 def _by_pytorch_with_mkl(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -65,9 +66,11 @@ def _by_pytorch_with_mkl(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool
     )
 
 
-def _is_large(x: Tensor, weight: Tensor) -> bool:
+def _by_pieces(x: Tensor, weight: Tensor) -> bool:
+    """Whether it goes to memory of our own."""
     outputs, inputs = weight.shape
-    return x.numel() // max(1, inputs) * max(inputs, outputs) * x.itemsize >= _LARGE
+    rows = x.numel() // max(1, inputs)
+    return rows * max(inputs, outputs) * x.itemsize >= _LARGE and not keeps_freed_memory()
 
 
 @cache
@@ -97,14 +100,14 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        by_pieces = _is_large(x, weight) and not torch.is_grad_enabled()
+        by_pieces = _by_pieces(x, weight) and not torch.is_grad_enabled()
         gradients = _gradients_by_pieces if by_pieces else _gradients
         return gradients(grad, x, weight, ctx.needs_input_grad)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``x @ weight.T + bias``, a large one by pieces into memory of our own."""
-    if not _is_large(x, weight):
+    """``x @ weight.T + bias``."""
+    if not _by_pieces(x, weight):
         return _multiply(x, weight, bias)
     out = fresh(x, [*x.shape[:-1], len(weight)])
     for x_rows, out_rows in zip(_pieces(x), _pieces(out), strict=True):

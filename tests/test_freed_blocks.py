@@ -14,7 +14,7 @@ import irevrnn
 from irevrnn.fresh import fresh, fresh_like
 from irevrnn.measure import in_fresh_process
 from irevrnn.ops import load_operators
-from irevrnn.process import keep_freed_memory, release_freed_memory
+from irevrnn.process import keep_freed_memory, keeps_freed_memory, release_freed_memory
 from irevrnn.recurrences import Shape, make_problem
 
 pytestmark = pytest.mark.skipif(not load_operators(), reason="the C++ kernels cannot be built")
@@ -173,6 +173,7 @@ def faults_of_another(keep: bool) -> int:
     if keep:
         keep_freed_memory()
         keep_freed_memory()  # twice is as good as once
+    assert keeps_freed_memory() == keep
     torch.ones(16 * MB)
     before = getrusage(RUSAGE_SELF).ru_minflt
     torch.ones(16 * MB)

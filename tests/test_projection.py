@@ -20,6 +20,7 @@ def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     by_onednn = request.param == "oneDNN"
     if by_onednn and not onednn():
         pytest.skip("PyTorch has no oneDNN here")
+    monkeypatch.setattr(projection, "keeps_freed_memory", lambda: False)  # as other tests may have
     monkeypatch.setattr(projection, "_onednn_is_faster", lambda: by_onednn)
 
 
@@ -137,6 +138,20 @@ def test_pieces_have_the_same_rows_but_for_one() -> None:
     with threads(2):
         assert [len(piece) for piece in _pieces(x)] == [2051, 2050]
     assert [len(piece) for piece in _pieces(x[:, :0])] == [0]
+
+
+@pytest.mark.usefixtures("product")
+def test_where_freed_memory_is_kept_nothing_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, _ = pair(64, 64, True)
+    x, grad = torch.randn(2**15, 64, requires_grad=True), torch.randn(2**15, 64)
+    ours(x).backward(grad)
+    by_pieces = [x.grad, *(p.grad for p in ours.parameters())]
+    monkeypatch.setattr(projection, "keeps_freed_memory", lambda: True)
+    monkeypatch.setattr(projection, "_pieces", None)
+    x.grad = ours.weight.grad = ours.bias.grad = None
+    ours(x).backward(grad)
+    for mine, other in zip([x.grad, *(p.grad for p in ours.parameters())], by_pieces, strict=True):
+        assert (mine - other).abs().max() <= 1e-5 * other.abs().max()
 
 
 @pytest.mark.skipif(not load_operators(), reason="the C++ kernels cannot be built")
