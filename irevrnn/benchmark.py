@@ -137,7 +137,9 @@ def _measure(
     grad_out = torch.randn(problem.z.shape)
     methods = {name: METHODS[name].build(problem) for name in names}
     held = {name: held_by(method, problem) for name, method in methods.items()}
-    steps = {name: partial(method.step, problem.z, grad_out) for name, method in methods.items()}
+    steps = {
+        name: partial(method.whole_step, problem.z, grad_out) for name, method in methods.items()
+    }
     times = interleaved_times(steps, repetitions)
     return {
         **shape._asdict(),

@@ -80,9 +80,21 @@ class Recurrence:
             x: (T, B, H), a leaf that requires its gradient.
             grad_out: (T, B, H), upstream gradient of the first output.
         """
-        for leaf in (x, *self.weights):
-            leaf.grad = None  # or autograd would add to them, which no peer should pay for
+        self._drop_gradients(x)  # or autograd would add to them, which no peer should pay for
         self.forward(x)[0].backward(grad_out)
+
+    def whole_step(self, x: Tensor, grad_out: Tensor) -> None:
+        """The same, and the gradients are freed.
+
+        What takes its turn next would pay for that: some ms for a large one that goes back to the
+        system.
+        """
+        self.step(x, grad_out)
+        self._drop_gradients(x)
+
+    def _drop_gradients(self, x: Tensor) -> None:
+        for leaf in (x, *self.weights):
+            leaf.grad = None
 
 
 class Method(NamedTuple):

@@ -72,6 +72,16 @@ def test_modules_give_every_weight_a_gradient(name):
         torch.testing.assert_close(x.grad, y)
 
 
+def test_a_whole_step_leaves_no_gradients_for_the_next_method_to_free():
+    problem = make_problem(SHAPE)
+    method = METHODS["lstm"].build(problem)
+    seen = []
+    problem.z.register_post_accumulate_grad_hook(lambda z: seen.append(z.grad))
+    method.whole_step(problem.z, torch.ones(problem.z.shape))
+    assert seen[0].abs().sum() > 0
+    assert all(x.grad is None for x in (problem.z, *method.weights))
+
+
 @pytest.mark.parametrize("shape", [Shape(1, 1, 1, 1), Shape(100, 2, 4, 3)])
 def test_prepared_steps_run(shape):
     for name in METHODS.keys() - {"compiled_chunks"}:
