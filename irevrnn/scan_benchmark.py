@@ -246,7 +246,8 @@ def _neighbour() -> Iterator[Neighbour]:
 def measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]:
     """Compare the time of a step at several lengths, with B, H and R of :data:`FLAT`.
 
-    Every length takes its turn in each round. What a call costs whatever the length is part of it.
+    Every length takes its turn in each round, with so many calls that all take as many steps. What
+    a call costs whatever the length is part of it.
 
     Args:
         lengths: T of each.
@@ -261,7 +262,7 @@ def measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]
 
 def _measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]:
     keep_freed_memory()
-    calls = {steps: _calls(Shape(steps, *FLAT)) for steps in lengths}
+    calls = {steps: math.ceil(max(lengths) / steps) for steps in lengths}
     methods = {
         str(steps): partial(_repeat, _step(Shape(steps, *FLAT)), calls[steps]) for steps in lengths
     }
