@@ -1,0 +1,171 @@
+// Prints what the vectorised kernels compute, as the hash of the bits of each tensor, and fails where the fixed-point
+// scan does not find its way back. Takes nothing of PyTorch, so that it can be built for any processor.
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <initializer_list>
+#include <type_traits>
+#include <vector>
+
+#include "fixed_vector_tiles.h"
+#include "vector_tiles.h"
+
+#include "fixed_driver.h"
+
+namespace irevrnn {
+namespace {
+
+using Floats = std::vector<float>;
+
+struct Case {
+  int64_t steps, batch, hidden;
+  int couplings;
+  Activation activation;
+
+  int64_t lanes() const { return batch * hidden; }
+  int64_t numbers() const { return steps * lanes(); }
+};
+
+// Uniform numbers, the same everywhere.
+class Random {
+ public:
+  Floats between(float low, float high, int64_t count) {
+    Floats numbers(count);
+    for (float& x : numbers) {
+      state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+      x = low + (high - low) * static_cast<float>(state_ >> 40) / 16777216.0f;
+    }
+    return numbers;
+  }
+
+ private:
+  uint64_t state_ = 1;
+};
+
+template <class T>
+void print(const char* name, const std::vector<T>& numbers) {
+  uint64_t hash = 14695981039346656037u;  // FNV-1a
+  const unsigned char* bytes = reinterpret_cast<const unsigned char*>(numbers.data());
+  for (size_t i = 0; i < numbers.size() * sizeof(T); ++i) hash = (hash ^ bytes[i]) * 1099511628211u;
+  std::printf(" %s %016llx", name, static_cast<unsigned long long>(hash));
+}
+
+void require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "%s\n", what);
+  std::exit(1);
+}
+
+// Gradients of weights are sums over lanes, whose order is that of the tiles: they are not compared.
+template <Activation f, bool keep_all>
+void scan(const Case& c) {
+  Random random;
+  const int64_t interval = keep_all ? 0 : 16, borders = (c.steps + 15) / 16 - 1;
+  const Floats z = random.between(-2, 2, c.numbers()), grad_out = random.between(-1, 1, c.numbers());
+  const Floats h_0 = random.between(-1, 1, c.lanes()), c_0 = random.between(-1, 1, c.lanes());
+  const Floats grad_h_n = random.between(-1, 1, c.lanes()), grad_c_n = random.between(-1, 1, c.lanes());
+  const Floats u = random.between(-1, 1, c.hidden);
+  const Floats a = random.between(-0.2f, 0.2f, c.couplings * c.hidden);
+  const Floats b = random.between(-0.2f, 0.2f, c.couplings * c.hidden);
+  const Sizes<float> sizes{c.steps,      c.batch,    c.hidden, c.couplings, interval, keep_all ? c.steps : borders,
+                           c.activation, f,          h_0.data(), c_0.data(), u.data(), a.data(), b.data()};
+
+  Floats out(c.numbers()), h_n(c.lanes()), c_n(c.lanes());
+  Floats held(keep_all ? 2 * c.couplings * c.numbers() : borders * c.lanes());
+  run<VectorTiles<tile_vectors>, f, keep_all>(
+      Forward<float>{sizes, z.data(), out.data(), h_n.data(), c_n.data(), held.data()});
+
+  Floats grad_z(c.numbers()), grad_h_0(c.lanes()), grad_c_0(c.lanes());
+  Floats grad_u(c.hidden), grad_a(a.size()), grad_b(b.size());
+  run<VectorTiles<tile_vectors>, f, keep_all>(
+      Backward<float>{sizes, grad_out.data(), grad_h_n.data(), grad_c_n.data(), out.data(), held.data(),
+                      grad_z.data(), grad_h_0.data(), grad_c_0.data(), grad_u.data(), grad_a.data(), grad_b.data()});
+  print("out", out);
+  print("h_n", h_n);
+  print("c_n", c_n);
+  print("held", held);
+  print("grad_z", grad_z);
+  print("grad_h_0", grad_h_0);
+  print("grad_c_0", grad_c_0);
+}
+
+// The words of several chunks, one chunk behind the other.
+struct AllWords {
+  std::vector<uint16_t> words;
+  std::vector<int64_t> starts, counts;
+
+  explicit AllWords(const std::vector<std::vector<uint16_t>>& chunks) {
+    for (const std::vector<uint16_t>& chunk : chunks) {
+      starts.push_back(words.size());
+      counts.push_back(chunk.size());
+      words.insert(words.end(), chunk.begin(), chunk.end());
+    }
+  }
+};
+
+template <Activation f>
+void fixed_scan(const Case& c) {
+  using Tiles = FixedVectorTiles<narrow_vectors>;
+  Random random;
+  const Floats z = random.between(-2, 2, c.numbers());
+  Floats u = random.between(0.9f, 1, c.hidden);
+  for (float& x : u) x = std::round(x * 65536) / 65536;
+  const Floats a = random.between(-0.1f, 0.1f, c.couplings * c.hidden);
+  const Floats b = random.between(-0.1f, 0.1f, c.couplings * c.hidden);
+  std::vector<int64_t> h(c.lanes()), cells(c.lanes()), stack(c.lanes());
+  for (int64_t i = 0; i < c.lanes(); ++i) stack[i] = std::lround(u[i % c.hidden] * 65536) << 4;
+  const std::vector<int64_t> at_first = stack, zeros(c.lanes());
+  const Sizes<float> sizes{c.steps, c.batch, c.hidden, c.couplings, 0,        0,       c.activation,
+                           f,       nullptr, nullptr,  u.data(),    a.data(), b.data()};
+
+  Floats out(c.numbers()), values(2 * c.couplings * c.numbers());
+  FixedForward<float> forward{
+      {sizes, z.data(), {h.data(), cells.data(), stack.data()}, out.data(), values.data()}, true};
+  run<Tiles, f>(forward);
+  require(forward.bad_step < 0, "a number left the range");
+  print("out", out);
+  print("values", values);
+  print("h", h);
+  print("c", cells);
+  print("s", stack);
+  AllWords all(forward.words);
+  std::printf(" words %zu", all.words.size());  // they lie in the order of the tiles
+
+  Floats out_again(out.size()), values_again(values.size());
+  FixedInverse<float> inverse{
+      {sizes, z.data(), {h.data(), cells.data(), stack.data()}, out_again.data(), values_again.data()},
+      all.words.data(), static_cast<int64_t>(all.words.size()), static_cast<int64_t>(all.counts.size()),
+      all.starts.data(), all.counts.data()};
+  run<Tiles, f>(inverse);
+  require(h == zeros && cells == zeros && stack == at_first, "not the states that it began with");
+  require(out == out_again && values == values_again, "not the outputs and values of the way there");
+  for (int64_t left : all.counts) require(left == 0, "words are left");
+}
+
+template <Activation f>
+void print_all(const char* name, const Case& c) {
+  std::printf("f %s, g %d, R %d, shape %d %d %d:", name, static_cast<int>(c.activation), c.couplings,
+              static_cast<int>(c.steps), static_cast<int>(c.batch), static_cast<int>(c.hidden));
+  scan<f, true>(c);
+  scan<f, false>(c);
+  const bool exactly_undone = c.activation != Activation::tanh && c.activation != Activation::sigmoid;
+  if (exactly_undone) fixed_scan<f>(c);
+  std::printf("\n");
+}
+
+}  // namespace
+}  // namespace irevrnn
+
+int main() {
+  using irevrnn::Activation;
+  for (const auto& [steps, batch, hidden] : {std::array{1, 1, 1}, {5, 2, 3}, {33, 3, 37}, {100, 4, 64}, {300, 2, 17}}) {
+    for (int couplings = 0; couplings < 4; ++couplings) {
+      for (int activation = 0; activation < 5; ++activation) {
+        const irevrnn::Case c{steps, batch, hidden, couplings, static_cast<Activation>(activation)};
+        irevrnn::print_all<Activation::tanh>("tanh", c);
+        irevrnn::print_all<Activation::sigmoid>("sigmoid", c);
+      }
+    }
+  }
+}
