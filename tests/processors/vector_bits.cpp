@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
-#include <type_traits>
 #include <vector>
 
 #include "fixed_vector_tiles.h"
