@@ -59,13 +59,13 @@ test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest: "-n 0" runs
 	$(PY) -m pytest -q -n auto --dist loadfile $(ARGS)
 
 fuzz: $(STAMP) compiler ## Compare thousands of random problems with the reference (CASES per test)
-	IREVRNN_FUZZ=$(or $(CASES),1000) $(PY) -m pytest -q tests/test_fuzz.py $(ARGS)
+	IREVRNN_FUZZ=$(or $(CASES),1000) $(PY) -m pytest -q tests/library/test_fuzz.py $(ARGS)
 
 # Python itself is not built for the sanitizers, so their runtime is loaded before it, and libstdc++
 # with it, or the runtime does not find what throws C++ exceptions (PyTorch's too). The kernels are
 # built anew: the flags are part of the cache's key. LeakSanitizer would report Python's own leaks.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
-SANITIZED := tests/test_large_sequences.py tests/test_scan.py tests/test_fixed_point.py tests/test_chunked.py tests/test_ops.py
+SANITIZED := tests/library/test_large_sequences.py tests/library/test_scan.py tests/library/test_fixed_point.py tests/library/test_chunked.py tests/library/test_ops.py
 
 asan: $(STAMP) compiler ## Test the C++ kernels under AddressSanitizer and UBSan (takes g++; ARGS as above)
 	IREVRNN_CXXFLAGS="$(SANITIZE)" LD_PRELOAD="$(foreach l,libasan.so libstdc++.so.6,$$($${CXX:-g++} -print-file-name=$l))" \
@@ -73,9 +73,9 @@ asan: $(STAMP) compiler ## Test the C++ kernels under AddressSanitizer and UBSan
 		OMP_NUM_THREADS=1 $(PY) -m pytest -q -s $(SANITIZED) $(ARGS)
 
 cuda: $(STAMP) compiler ## Compile every CUDA kernel for every architecture and check what it takes (needs nvcc, no GPU)
-	IREVRNN_CUDA_TESTS=all $(PY) -m pytest -q tests/test_cuda_compile.py $(ARGS)
+	IREVRNN_CUDA_TESTS=all $(PY) -m pytest -q tests/library/test_cuda_compile.py $(ARGS)
 	@mkdir -p build
-	$(PY) -m irevrnn.cuda.resources --output build/cuda_kernels.json
+	$(PY) -m experiments.bench.cuda_resources --output build/cuda_kernels.json
 
 # Every tensor is allocated by itself: where PyTorch hands out parts of a large block, a kernel that
 # writes past the end of one is not seen. The kernels are built before, outside the sanitizer.
@@ -85,7 +85,7 @@ sanitize: $(STAMP) compiler ## Test the CUDA kernels under compute-sanitizer (ne
 	@command -v compute-sanitizer >/dev/null || $(call fail,compute-sanitizer is not on PATH: it comes with the CUDA \
 		toolkit ('conda install cuda-sanitizer-api'))
 	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(call fail,PyTorch finds no GPU)
-	$(PY) -m irevrnn.csrc --cuda
+	$(PY) -m irevrnn.jit --cuda
 	@for tool in memcheck racecheck; do \
 		echo "== $$tool"; \
 		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
@@ -101,13 +101,13 @@ lab: $(STAMP) compiler ## Open the notebooks in JupyterLab
 	$(PY) -m jupyter lab notebooks
 
 bench: $(STAMP) compiler ## Measure speed and memory against the peers
-	$(PY) -m irevrnn.benchmark --output build/bench.json
+	$(PY) -m experiments.bench.benchmark --output build/bench.json
 
 paper: $(STAMP) ## Compile paper/paper.pdf from the committed results
 	$(PY) paper/build.py
 
 data: $(STAMP) ## Fetch MNIST into data/
-	$(PY) -m irevrnn.datasets mnist
+	$(PY) -m experiments.datasets mnist
 
 clean: ## Remove build/ and all caches (keeps .venv, data/ and what is committed)
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

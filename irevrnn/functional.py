@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from irevrnn import reference
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
-from irevrnn.memory import OF_A_LAYER, SEGMENT, check_strategy
 from irevrnn.ops import HALF, NOTHING_HELD, run_scan, transformed
+from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT, check_strategy
 
 
 def scan(

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from irevrnn import ensembles, reference
-from irevrnn.csrc import build
+from irevrnn.jit import build
 
 #: The interval of a scan that no backward pass follows.
 NOTHING_HELD = -1
@@ -48,7 +48,7 @@ def load_cuda_operators() -> str:
     """
     if not load_operators():
         return "the operators are registered by the C++ kernels, which cannot be built"
-    from irevrnn.cuda import build as cuda  # most processes never need it
+    from irevrnn.jit import cuda as cuda  # most processes never need it
 
     return cuda.load()
 

@@ -24,9 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irevrnn.fresh import fresh
+from irevrnn.allocator import fresh, keeps_freed_memory
 from irevrnn.ops import has_tangent, traced, transformed
-from irevrnn.process import keeps_freed_memory
 
 #: Multiplications below which calling oneDNN costs more than it saves.
 _WORTHWHILE = 2**23

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from irevrnn import budget
 from irevrnn.activations import get_activation
-from irevrnn.chunked import Stack, chunk_length, run_chunked
-from irevrnn.compiling import opaque
-from irevrnn.fixed_scan import check_invertible
-from irevrnn.inputs import Batch
-from irevrnn.memory import IN_FIXED_POINT, OF_THE_STACK, check_strategy
 from irevrnn.projection import Projection
-from irevrnn.whole import run_whole
+from irevrnn.sequences import Batch
+from irevrnn.strategies import auto as budget
+from irevrnn.strategies.chunkwise import Stack, chunk_length, run_chunked
+from irevrnn.strategies.compiling import opaque
+from irevrnn.strategies.fixed_scan import check_invertible
+from irevrnn.strategies.layerwise import run_whole
+from irevrnn.strategies.rules import IN_FIXED_POINT, OF_THE_STACK, check_strategy
 
 _log = logging.getLogger("irevrnn")
 
@@ -154,7 +154,7 @@ class IRevRNN(nn.Module):
         norm: normalisation of the input drive: ``None``, ``"layer"``, or ``"batch"`` (statistics
             over all steps and the batch).
         residual: add a layer's input to its output where the two have the same size.
-        memory: what is held for the backward pass, see :mod:`irevrnn.memory`.
+        memory: what is held for the backward pass, see :mod:`irevrnn.strategies.rules`.
         device, dtype: of the parameters.
         memory_budget: for ``memory="auto"``: bytes, or text such as ``"256MB"``, that a forward and
             backward pass may need beyond input, output, parameters and their gradients. The fastest
@@ -360,7 +360,7 @@ class IRevRNN(nn.Module):
         """Print what each strategy would hold, and need at its peak, to train on ``input``.
 
         Nothing is run: the figures follow from the sizes and the recurrent weights
-        (:mod:`irevrnn.budget`). ``holds`` is what :func:`irevrnn.measure.held_bytes` counts, but an
+        (:mod:`irevrnn.strategies.auto`). ``holds`` is what :func:`experiments.bench.measure.held_bytes` counts, but an
         upper bound for sequences of different length and for ``reversible``; ``peak of a step`` is
         an estimate.
 

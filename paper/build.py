@@ -67,15 +67,15 @@ FIGURES = {
 COMMANDS = {
     "utkinect": "make reproduce PROFILE={profile} FIGURE=watch_confusion",
     "msr": "make reproduce PROFILE={profile} FIGURE=watch_confusion",
-    "ntu60": "python -m irevrnn.train action --data-set ntu60",
-    "ntu120": "python -m irevrnn.train action --data-set ntu120",
-    "cuda_kernels": "python -m irevrnn.cuda.resources --output paper/results/cuda_kernels.json",
-    "ntu_reader": "python -m irevrnn.datasets.ntu.benchmark --output paper/results/ntu_reader.json",
+    "ntu60": "python -m experiments.train action --data-set ntu60",
+    "ntu120": "python -m experiments.train action --data-set ntu120",
+    "cuda_kernels": "python -m experiments.bench.cuda_resources --output paper/results/cuda_kernels.json",
+    "ntu_reader": "python -m experiments.datasets.ntu.benchmark --output paper/results/ntu_reader.json",
 }
 _LAYER = ("cell", "compiler", "kernels", "layer")
 _ACTION = (*_LAYER, "training", "action", "notebooks/03")
 _NTU = (*_LAYER, "training", "action", "datasets/ntu")
-#: The parts of the code (irevrnn/sources.py) that each result depends on.
+#: The parts of the code (experiments/sources.py) that each result depends on.
 DEPENDS = {
     "derivation": (*_LAYER, "notebooks/01"),
     "mnist": (*_LAYER, "training", "datasets/mnist", "notebooks/02"),
@@ -177,7 +177,7 @@ def _check_experiments(results: Path, profile: str) -> None:
 def command(result: str, profile: str) -> str:
     """What makes a result again."""
     if result.startswith("experiments/"):
-        return f"python -m irevrnn.experiments {result.partition('/')[2]}"
+        return f"python -m experiments {result.partition('/')[2]}"
     if result in COMMANDS:
         return COMMANDS[result].format(profile=profile)
     notebook = NOTEBOOKS[result]

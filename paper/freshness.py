@@ -1,6 +1,6 @@
 """Whether results were made by the code as it is, and which changes since then are accepted.
 
-A result file records a hash of each part of the code (``irevrnn/sources.py``). Where that is not
+A result file records a hash of each part of the code (``experiments/sources.py``). Where that is not
 the hash of the part as it is now, the result has to be made again, or the change to be accepted:
 ``accepted.json`` names result, part, both hashes and the reasons why the result still holds. An
 acceptance lapses when the part changes again.
@@ -25,9 +25,9 @@ class BuildError(Exception):
 
 
 def _load_sources() -> ModuleType:
-    """Load irevrnn/sources.py of this tree, without PyTorch and whatever package is installed."""
+    """Load experiments/sources.py of this tree, without PyTorch and whatever package is installed."""
     spec = importlib.util.spec_from_file_location(
-        "irevrnn_sources", REPOSITORY / "irevrnn/sources.py"
+        "irevrnn_sources", REPOSITORY / "experiments/sources.py"
     )
     module = sys.modules["irevrnn_sources"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,5 +1,5 @@
 // The cell in fixed point: V holds values (float, double or a pack), L the fixed-point numbers that go
-// with it (int64_t or a pack). Compare irevrnn/fixed_point.py line by line.
+// with it (int64_t or a pack). Compare irevrnn/strategies/fixed_point.py line by line.
 #pragma once
 
 #include "bit_stack.h"

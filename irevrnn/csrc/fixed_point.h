@@ -1,4 +1,4 @@
-// Fixed-point numbers: 64-bit integers in units of 2^-36. irevrnn/fixed_point.py has the same constants
+// Fixed-point numbers: 64-bit integers in units of 2^-36. irevrnn/strategies/fixed_point.py has the same constants
 // and says how they were chosen.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What one core can do with its vectors: the yardstick of the scan (irevrnn/rates.py), which computes
+// What one core can do with its vectors: the yardstick of the scan (experiments/bench/rates.py), which computes
 // nothing that anyone needs.
 #include <torch/library.h>
 

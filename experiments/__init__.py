@@ -1,0 +1,1 @@
+"""Train, measure and draw what the paper reports."""

@@ -1,0 +1,52 @@
+"""Augmentation in space: one linear map for all frames of a recording, and its mirror image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.action.views import mirrored
+from experiments.datasets.recordings import Description
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes that leave an action what it is; 0 leaves each of them out.
+
+    Attributes:
+        rotation: degrees, at most, about each axis.
+        scale: larger or smaller by up to that share.
+        shear: at most this much of an axis is added to another.
+        mirror: probability of a mirror image.
+    """
+
+    rotation: float
+    scale: float
+    shear: float
+    mirror: float
+
+    def __call__(
+        self, frames: np.ndarray, about: Description, generator: np.random.Generator
+    ) -> np.ndarray:
+        """Change frames, (n, bodies, joints, 3) or (n, channels), whose channels are 3-vectors."""
+        if generator.random() < self.mirror:
+            frames = mirrored(frames, about)
+        vectors = frames.reshape(len(frames), -1, 3)
+        return (vectors @ self._draw(generator)).reshape(frames.shape)
+
+    def _draw(self, generator: np.random.Generator) -> np.ndarray:
+        shear = generator.uniform(-self.shear, self.shear, (3, 3)) * (1 - np.eye(3))
+        scale = 1 + generator.uniform(-self.scale, self.scale)
+        angles = np.radians(generator.uniform(-self.rotation, self.rotation, 3))
+        return (scale * rotation_matrix(angles) @ (np.eye(3) + shear)).astype(np.float32)
+
+
+def rotation_matrix(vector: np.ndarray) -> np.ndarray:
+    """The rotation about ``vector``, (3,), by its length in radians (Rodrigues): (3, 3)."""
+    angle = np.linalg.norm(vector)
+    if angle == 0:
+        return np.eye(3)
+    x, y, z = vector / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -1,0 +1,109 @@
+"""Where a body is and how it is turned, and its mirror image; bones and motion as channels.
+
+Skeletons come in the coordinates of the camera: x to one side, y up, z away from it. A body that is
+not there is all 0, and stays so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.datasets.recordings import Description
+
+CENTRES = ("none", "start", "frames")
+#: Metres; shoulders nearer to each other than this, as the camera sees them from above, face
+#: sideways by chance alone.
+_NARROW = 1e-3
+
+
+@dataclass(frozen=True)
+class View:
+    """What is made of the frames of a recording.
+
+    Attributes:
+        about: what the numbers mean.
+        centre: ``"start"`` moves the root of the first body's first frame to the origin,
+            ``"frames"`` that of each frame (paths are lost), ``"none"`` nothing.
+        turn: whether to turn skeletons about the vertical, so that the first body's shoulders lie
+            along x in the first frame; signals from a left arm become those of a right one.
+        bones: whether to add the vectors from parent to child joint.
+        motion: whether to add the differences to the frame before, for all channels.
+    """
+
+    about: Description
+    centre: str
+    turn: bool
+    bones: bool
+    motion: bool
+
+    def place(self, frames: np.ndarray, start: np.ndarray, left: bool = False) -> np.ndarray:
+        """Centre and turn frames.
+
+        Args:
+            frames: (n, bodies, joints, 3) or (n, channels), some frames of a recording.
+            start: (joints, 3), where the first body is when the recording begins.
+            left: whether signals are of the left arm.
+        """
+        if self.about.kind == "signal":
+            return mirrored(frames, self.about) if self.turn and left else frames
+        there = (frames != 0).any(axis=(2, 3), keepdims=True)
+        root = self.about.root
+        if self.centre == "start":
+            frames = frames - start[root]
+        elif self.centre == "frames":
+            frames = frames - frames[:, :1, root : root + 1]
+        if self.turn:
+            frames = frames @ self._turning(start)
+        return frames * there
+
+    def _turning(self, start: np.ndarray) -> np.ndarray:
+        names = self.about.joint_names
+        across = start[names.index("shoulder_right")] - start[names.index("shoulder_left")]
+        width = np.hypot(across[0], across[2])
+        if width < _NARROW:
+            return np.eye(3, dtype=np.float32)
+        cosine, sine = across[0] / width, across[2] / width
+        return np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
+
+    def channels(self, frames: np.ndarray) -> np.ndarray:
+        """(n, ...) as one row of numbers for each frame: (n, features)."""
+        parts = [frames.reshape(len(frames), -1)]
+        if self.bones:
+            parent, child = np.array(self.about.bones).T
+            parts.append((frames[:, :, child] - frames[:, :, parent]).reshape(len(frames), -1))
+        row = np.concatenate(parts, axis=1)
+        if not self.motion:
+            return row
+        return np.concatenate([row, np.diff(row, axis=0, prepend=row[:1])], axis=1)
+
+
+def starting_pose(frames: np.ndarray) -> np.ndarray:
+    """(joints, 3): the first body in the first frame that has it; nothing for signals."""
+    if frames.ndim < 4:
+        return frames[:0]
+    there = frames[:, 0].any(axis=(1, 2))
+    return frames[there.argmax(), 0]
+
+
+def mirrored(frames: np.ndarray, about: Description) -> np.ndarray:
+    """The same movement by the other side of the body: x is reversed, left and right change places.
+
+    A rate of rotation is a pseudovector: in the mirror it keeps x and reverses the other two.
+    """
+    if about.kind == "skeleton":
+        swapped = [about.joint_names.index(_other_side(name)) for name in about.joint_names]
+        return frames[:, :, swapped] * np.array([-1, 1, 1], frames.dtype)
+    signs = [
+        -1 if name.startswith("rotation") != name.endswith("_x") else 1
+        for name in about.joint_names
+    ]
+    return frames * np.array(signs, frames.dtype)
+
+
+def _other_side(name: str) -> str:
+    for side, other in (("_left", "_right"), ("_right", "_left")):
+        if name.endswith(side):
+            return name.removesuffix(side) + other
+    return name

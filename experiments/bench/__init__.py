@@ -1,0 +1,1 @@
+"""Measure speed and memory against what people use today."""

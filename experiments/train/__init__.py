@@ -1,0 +1,1 @@
+"""Train a sequence classifier: the loop, its configuration and its command line."""

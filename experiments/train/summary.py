@@ -1,0 +1,131 @@
+"""What several runs gave together: the folds of a protocol, each with several seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import sources
+from experiments.provenance import provenance
+
+#: What each run tells of itself in the results of all.
+_FIGURES = (
+    "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_squared_error",
+    "test_squared_error",
+)  # fmt: skip
+_OF_A_RUN = ("seed", "best_epoch", *_FIGURES, "wall_seconds")
+
+
+def figure_of(result: dict[str, Any]) -> str:
+    """What a run, or several, is judged by: ``"accuracy"`` or ``"squared_error"``."""
+    return "accuracy" if "val_accuracy" in result else "squared_error"
+
+
+def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Put the results of runs together.
+
+    Args:
+        config: what they have in common.
+        results: what :func:`experiments.train.loop.train` returned for each.
+
+    Returns:
+        Configuration, provenance, ``runs``; for each accuracy, or error, its ``mean`` over all
+        runs, ``lowest`` and ``highest`` run, the standard ``deviation`` over runs, and that of the
+        means over the folds of each seed, ``deviation_of_seeds`` (None for a single one). If
+        classes were tested: the ``confusion_matrix`` of all tests, and, where the tests name them,
+        ``accuracy_of_subjects``.
+    """
+    first = results[0]
+    shared = {
+        key: value
+        for key, value in first["data"].items()
+        if all(one["data"].get(key) == value for one in results)
+    }
+    summary = {
+        "data_set": first["data_set"],
+        "data": shared,
+        "config": config,
+        "num_parameters": first["num_parameters"],
+        "device": first["device"],
+        **provenance(),
+        # Some of the runs may have ended long ago, before the code changed.
+        "sources": sources.in_common(
+            sources.at_start(), *(one.get("sources", {}) for one in results)
+        ),
+        "threads": first["threads"],
+        "wall_seconds": sum(one["wall_seconds"] for one in results),
+        "num_runs": len(results),
+        "num_seeds": len({one["seed"] for one in results}),
+        "finished": True,
+        "runs": [_describe(one) for one in results],
+    }
+    summary |= {name: _spread(results, name) for name in _FIGURES if first.get(name) is not None}
+    if "confusion_matrix" in first:
+        matrices = [np.array(one["confusion_matrix"]) for one in results]
+        summary["confusion_matrix"] = np.sum(matrices, axis=0).tolist()
+    if "test_subjects" in first:
+        summary["accuracy_of_subjects"] = _accuracy_of_subjects(results)
+    return summary
+
+
+def accuracy_together(
+    results: Sequence[dict[str, Any]], files: Sequence[Path]
+) -> dict[str, float | int]:
+    """What the networks of all seeds get right together, by the mean of their probabilities.
+
+    Args:
+        results: of each run.
+        files: its ``test.npz``.
+
+    Returns:
+        ``networks`` that vote; ``mean``, ``lowest`` and ``highest`` accuracy over the folds.
+    """
+    folds = defaultdict(list)
+    for one, file in zip(results, files, strict=True):
+        with np.load(file) as test:
+            folds[one["data"].get("fold")].append((test["log_probabilities"], test["labels"]))
+    accuracies = []
+    for tests in folds.values():
+        probabilities = np.mean([np.exp(scores) for scores, _ in tests], axis=0)
+        accuracies.append(float((probabilities.argmax(1) == tests[0][1]).mean()))
+    return {
+        "networks": min(map(len, folds.values())),
+        "mean": statistics.fmean(accuracies),
+        "lowest": min(accuracies),
+        "highest": max(accuracies),
+    }
+
+
+def _describe(result: dict[str, Any]) -> dict[str, Any]:
+    about = {key: result["data"].get(key) for key in ("fold", "train_size", "test_size")}
+    return about | {key: result[key] for key in _OF_A_RUN if result.get(key) is not None}
+
+
+def _spread(results: Sequence[dict[str, Any]], name: str) -> dict[str, float | None]:
+    values = [one[name] for one in results]
+    by_seed = defaultdict(list)
+    for one in results:
+        by_seed[one["seed"]].append(one[name])
+    means = [statistics.fmean(some) for some in by_seed.values()]
+    return {
+        "mean": statistics.fmean(values),
+        "lowest": min(values),
+        "highest": max(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "deviation_of_seeds": statistics.stdev(means) if len(means) > 1 else None,
+    }
+
+
+def _accuracy_of_subjects(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Share of the tested sequences of each subject that were classified correctly."""
+    right = defaultdict(list)
+    for one in results:
+        tested = zip(one["test_subjects"], one["test_labels"], one["test_predictions"], strict=True)
+        for subject, label, predicted in tested:
+            right[subject].append(label == predicted)
+    return {str(subject): statistics.fmean(right[subject]) for subject in sorted(right)}

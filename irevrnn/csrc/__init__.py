@@ -1,1 +1,0 @@
-"""The C++ kernels and their build."""

@@ -1,1 +1,0 @@
-"""The CUDA operators: kernels, registration and build."""

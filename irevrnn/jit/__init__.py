@@ -1,0 +1,1 @@
+"""Build the kernels on first use and cache them."""

@@ -1,0 +1,1 @@
+"""Choose what is saved between the forward and the backward pass."""

@@ -1,0 +1,194 @@
+"""The compiled fixed-point recurrence: forward, exactly back, and its gradient.
+
+``fixed_point.py`` is its oracle. Here are the states it carries and the autograd formula, which is
+that of the float recurrence with the rounding's gradient taken as 1 (straight-through).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from irevrnn.backend import choose_backend
+from irevrnn.functional import HALF
+from irevrnn.strategies.fixed_point import INVERTIBLE, empty_state, to_fixed, to_value
+
+#: The interval of ``scan_backward`` that says all values of f are held.
+_ALL_HELD = 0
+
+
+class States(NamedTuple):
+    """Fixed-point states of a layer, int64, (B, H) each: output, cell state, bit-stack state."""
+
+    h: Tensor
+    c: Tensor
+    s: Tensor
+
+    @classmethod
+    def of(cls, h_0: Tensor, c_0: Tensor, u: Tensor) -> States:
+        """Round float states; the bit stack is empty. ``u`` are rounded weights."""
+        return cls(to_fixed(h_0), to_fixed(c_0), empty_state(u, h_0.shape[0]))
+
+    def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Outputs and cell states as floats."""
+        return to_value(self.h, dtype), to_value(self.c, dtype)
+
+
+class Buffer(NamedTuple):
+    """The words of a layer's bit stacks, and where each begins and ends.
+
+    Attributes:
+        words: int16, all stacks behind one another.
+        starts, counts: int64, one entry a stack. The vectorised kernel cuts the layer's lanes into
+            16 stacks or less; on a GPU, and in the scalar kernel, each lane has its own.
+    """
+
+    words: Tensor
+    starts: Tensor
+    counts: Tensor
+
+
+class Pass(NamedTuple):
+    """What one pass over some steps leaves for their gradient.
+
+    Attributes:
+        out: (T, B, H), h of every step.
+        values: (T, 2R, B, H), f(p) and f(c) of every coupling, which ``store`` holds too.
+        before, after: the states at both ends.
+    """
+
+    out: Tensor
+    values: Tensor
+    before: States
+    after: States
+
+
+class RangeError(OverflowError):
+    """A value left the range of the fixed-point numbers, or was NaN.
+
+    Attributes:
+        step: the first step it happened in, counted from the beginning of the pass.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"value out of range at step {step}")
+
+
+class Weights(NamedTuple):
+    """Rounded recurrent weights (H,), coupling weights (R, H), the names of g and f."""
+
+    u: Tensor
+    a: Tensor
+    b: Tensor
+    activation: str
+    coupling_activation: str
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.u, self.a, self.b, self.activation, self.coupling_activation
+
+
+def check_invertible(activation: str) -> None:
+    """Raise a ValueError for a g that cannot be undone."""
+    if activation not in INVERTIBLE:
+        raise ValueError(
+            f"activation={activation!r} cannot be undone: fixed-point arithmetic takes "
+            f"{', '.join(INVERTIBLE)}; memory='checkpoint' or 'recompute' take every activation"
+        )
+
+
+def _vectorize(z: Tensor) -> bool:
+    """Which of the compiled kernels runs, which are built where they have not been yet."""
+    # No kernel takes half precision in fixed point, on any device.
+    backend = "python" if z.dtype in HALF else choose_backend(z.device.type, z.dtype)
+    if backend == "python":
+        raise RuntimeError(
+            f"memory='reversible' needs the compiled kernels, and there are none for {z.dtype} on "
+            f"{z.device.type} here; memory='checkpoint' runs without them"
+        )
+    return backend == "vector"
+
+
+def forward(
+    z: Tensor, states: States, weights: Weights, *, record: bool = False, hold: bool = False
+) -> tuple[Pass, Tensor, Tensor]:
+    """Run the fixed-point recurrence.
+
+    On a GPU the host waits once, to read whether a value left the range and how many words there
+    are, so this cannot be captured in a CUDA graph. With ``record`` there is room, until then, for
+    all words that the steps may push: 2, 4 or 10 bytes for each number of z (identity, leaky_relu,
+    relu).
+
+    Args:
+        z: (T, B, H).
+        states: at the beginning.
+        weights: of the layer.
+        record: whether to return what is forgotten.
+        hold: whether to return what the gradient needs.
+
+    Returns:
+        The pass (``values`` empty without ``hold``), and the words and counts that were pushed,
+        empty without ``record``.
+
+    Raises:
+        RangeError: a value left the range.
+    """
+    vectorize = _vectorize(z)
+    out, h, c, s, words, counts, values, bad_step = torch.ops.irevrnn.strategies.fixed_scan(
+        z, *states, *weights._arguments(), record, hold, vectorize
+    )
+    if (step := bad_step.item()) >= 0:
+        raise RangeError(int(step))
+    return Pass(out, values, states, States(h, c, s)), words, counts
+
+
+def inverse(z: Tensor, states: States, buffer: Buffer, weights: Weights) -> tuple[Pass, Buffer]:
+    """Run the recurrence back from ``states`` at the end; returns the pass and what is left.
+
+    A negative count in what is left says that more was asked for than there was. Waits for no
+    device.
+    """
+    vectorize = _vectorize(z)
+    out, h, c, s, counts, values = torch.ops.irevrnn.fixed_unscan(
+        z, *states, *buffer, *weights._arguments(), vectorize
+    )
+    return Pass(out, values, States(h, c, s), states), buffer._replace(counts=counts)
+
+
+class WithGradient(torch.autograd.Function):
+    """A pass as a function of z, the initial states and the weights.
+
+    Args:
+        run: called without gradients; returns the :class:`Pass`.
+        options: names of g and f.
+        z, h_0, c_0, u, a, b: what the gradient is taken of. ``h_0`` and ``c_0`` only carry their
+            gradients: the pass knows its states.
+
+    Returns:
+        ``out`` (T, B, H), ``h_n`` and ``c_n`` (B, H).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, run: Callable[[], Pass], options: tuple[str, str], *inputs: Tensor
+    ) -> Any:
+        z, _, _, u, a, b = inputs
+        result = run()
+        before = result.before.values(z.dtype)
+        ctx.save_for_backward(result.out, result.values, *before, u, a, b)
+        ctx.set_materialize_grads(False)
+        ctx.options = options
+        return (result.out, *result.after.values(z.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        saved = ctx.saved_tensors
+        results = torch.ops.irevrnn.scan_backward(
+            *gradients, *saved, None, *ctx.options, _ALL_HELD, _vectorize(saved[0])
+        )
+        return None, None, *results

@@ -1,0 +1,221 @@
+"""The comparison is fair: peers compute the same thing, and what is promised is written down."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from experiments.bench import benchmark, stacks
+from experiments.bench.recurrences import METHODS, Shape, make_problem, prepare_step
+from irevrnn import reference
+from irevrnn.jit.compiler import BuildError
+from irevrnn.strategies.rules import SEGMENT
+
+SHAPE = Shape(20, 3, 8, 2)  # 20 steps: a whole chunk of 16 and a part of one
+SAME_CELL = ("scan", "scan_store", "autograd", "checkpoint", "checkpoint_reentrant")
+METHOD_KEYS = {"median_ms", "low_ms", "high_ms", "held_bytes", "repetitions"}
+
+
+def gradients(name: str) -> list[torch.Tensor]:
+    """The output and all gradients of one step."""
+    problem = make_problem(SHAPE)
+    method = METHODS[name].build(problem)
+    out, h_n, *_ = method.forward(problem.z)
+    method.step(problem.z, torch.linspace(-1, 1, out.numel()).view_as(out))
+    assert torch.equal(out[-1], h_n)
+    return [out.detach(), *(leaf.grad for leaf in problem if leaf.grad is not None)]
+
+
+def truth(couplings: int) -> list[torch.Tensor]:
+    """The same by autograd of the reference in float64."""
+    problem = make_problem(SHAPE)
+    weights = (*problem[1:4], *(x[:couplings] for x in problem[4:]))
+    wide = [x.detach().double().requires_grad_() for x in (problem.z, *weights)]
+    out, _, _ = reference.scan(*wide)
+    arriving = torch.linspace(-1, 1, out.numel()).view_as(out).double()
+    grads = torch.autograd.grad(out, wide, arriving, allow_unused=True)
+    return [out.detach(), *(g for g in grads if g is not None and g.numel())]
+
+
+def check(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert len(found) == len(expected)
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x.double(), y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SAME_CELL)
+def test_peers_compute_the_same_cell(name):
+    check(gradients(name), truth(SHAPE.couplings))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
+def test_compiled_chunks_compute_the_same_cell():
+    check(gradients("compiled_chunks"), truth(SHAPE.couplings))
+
+
+def test_indrnn_is_the_cell_without_couplings():
+    check(gradients("indrnn"), truth(couplings=0)[:4])
+
+
+@pytest.mark.parametrize("name", ["layer", "lstm", "gru"])
+def test_modules_give_every_weight_a_gradient(name):
+    problem = make_problem(SHAPE)
+    method = METHODS[name].build(problem)
+    grad_out = torch.ones(problem.z.shape)
+    for _ in range(2):  # gradients are fresh each time
+        method.step(problem.z, grad_out)
+    once = [x.grad for x in (problem.z, *method.weights)]
+    assert all(x is not None and x.isfinite().all() for x in once)
+    method.step(problem.z, grad_out)
+    for x, y in zip((problem.z, *method.weights), once, strict=True):
+        torch.testing.assert_close(x.grad, y)
+
+
+def test_a_whole_step_leaves_no_gradients_for_the_next_method_to_free():
+    problem = make_problem(SHAPE)
+    method = METHODS["lstm"].build(problem)
+    seen = []
+    problem.z.register_post_accumulate_grad_hook(lambda z: seen.append(z.grad))
+    method.whole_step(problem.z, torch.ones(problem.z.shape))
+    assert seen[0].abs().sum() > 0
+    assert all(x.grad is None for x in (problem.z, *method.weights))
+
+
+@pytest.mark.parametrize("shape", [Shape(1, 1, 1, 1), Shape(100, 2, 4, 3)])
+def test_prepared_steps_run(shape):
+    for name in METHODS.keys() - {"compiled_chunks"}:
+        prepare_step(name, shape)()
+
+
+@pytest.mark.usefixtures("kernels")
+def test_the_command_writes_all_it_promises(tmp_path, capsys):
+    output = tmp_path / "new" / "bench.json"
+    peers = [name for name in METHODS if name != "compiled_chunks"]
+    benchmark.main(
+        ["--shapes", "40,2,8,3", "33,1,4,0", "--repetitions", "3", "--output", str(output),
+         "--stacks", "50,2,3,8,2", "--lengths", "300", "--floor", "30,1,8,1",
+         "--two-threads", "40,2,16,3", "--flat", "20", "40", "--packed", "30,4,8,2",
+         "--peers", *(name for name in peers if name not in benchmark.OURS)]
+    )  # fmt: skip
+    report = json.loads(output.read_text())
+    assert report.keys() == {
+        "environment", "backend", "threads", "repetitions", "shapes", "shapes_keeping_memory",
+        "stacks", "stacks_as_it_comes", "lengths", "gpu", "floor", "two_threads", "flatness",
+        "packed",
+    }  # fmt: skip
+    assert (report["threads"], report["repetitions"]) == (1, 3)
+    assert report["environment"]["threads"] == 1
+    entries = report["shapes"] + report["shapes_keeping_memory"]
+    shapes = [[entry[key] for key in Shape._fields] for entry in entries]
+    assert shapes == 2 * [[40, 2, 8, 3], [33, 1, 4, 0]]
+    for entry in entries:
+        assert list(entry["methods"]) == peers
+        for method in entry["methods"].values():
+            assert method.keys() == METHOD_KEYS
+            assert 0 < method["low_ms"] <= method["median_ms"] <= method["high_ms"]
+            assert method["repetitions"] == 3
+        expected = {*peers, "lstm_to_layer", "gru_to_layer"} - {"scan"}
+        assert entry["ratios"].keys() == entry["ratio_quartiles"].keys() == expected
+        median = {name: method["median_ms"] for name, method in entry["methods"].items()}
+        assert entry["ratios"]["lstm"] == pytest.approx(median["lstm"] / median["scan"])
+        assert entry["ratios"]["lstm_to_layer"] == pytest.approx(median["lstm"] / median["layer"])
+    assert entries[0]["methods"]["scan"]["held_bytes"] == (math.ceil(40 / SEGMENT) - 1) * 2 * 8 * 4
+
+    (stack,) = report["stacks"]
+    assert stack["methods"].keys() == stacks.METHODS.keys()
+    (as_it_comes,) = report["stacks_as_it_comes"]
+    assert as_it_comes["methods"].keys() == {"recompute", "reversible", "lstm"}
+    assert as_it_comes["ratios"]["lstm_to_reversible"] > 0
+    assert stack["ratios"]["recompute"] == 1
+    assert stack["ratios"]["lstm_to_reversible"] == pytest.approx(
+        stack["methods"]["lstm"]["median_ms"] / stack["methods"]["reversible"]["median_ms"]
+    )
+    floors = [[entry[key] for key in Shape._fields] for entry in report["floor"]]
+    assert floors == [[40, 2, 8, 3], [30, 1, 8, 1]]  # without couplings there is none
+    assert [entry["hidden"] for entry in report["two_threads"]] in ([16], [])
+    assert [row["steps"] for row in report["flatness"]["lengths"]] == [20, 40]
+    assert [entry["steps"] for entry in report["packed"]] == [30]
+    assert [(row["method"], row["steps"]) for row in report["lengths"]] == [
+        (name, 300) for name in benchmark.FOR_LENGTHS
+    ]
+
+    printed = capsys.readouterr().out
+    assert "T = 50, B = 2, in = 3, H = 8, L = 2" in printed
+    assert "T = 40, B = 2, H = 8, R = 3" in printed
+    assert "nn.LSTM over reversible: " in printed
+    assert f"{report['floor'][1]['over_floor']:.2f}" in printed
+    assert f"highest over lowest {report['flatness']['highest_to_lowest']:.2f}" in printed
+    assert f"{report['packed'][0]['ratios']['same_steps']:.2f}" in printed
+    if report["two_threads"]:
+        assert f"{report['two_threads'][0]['busy']:.2f} times the time of one alone" in printed
+    else:
+        assert "two threads are not measured" in printed
+    for name in peers:
+        assert METHODS[name].label in printed
+    assert str(output) in printed
+
+
+def test_ours_are_measured_whatever_the_peers():
+    report = benchmark.run([SHAPE], names=["gru"], repetitions=1, stacks=[], lengths=[], alone=None)
+    assert list(report["shapes"][0]["methods"]) == ["scan", "layer", "gru"]
+
+
+def test_the_strongest_peers_alone_are_measured_at_more_shapes():
+    more = [Shape(5, 2, 3, 1)]
+    report = benchmark.run(
+        [SHAPE], more=more, names=["lstm", "gru"], repetitions=1, stacks=[], lengths=[], alone=None
+    )
+    for key in ("shapes", "shapes_keeping_memory"):
+        first, second = report[key]
+        assert list(first["methods"]) == ["scan", "layer", "lstm", "gru"]
+        assert list(second["methods"]) == ["scan", "layer", "lstm"]
+        assert (second["steps"], second["batch"], second["hidden"]) == more[0][:3]
+
+
+def test_threads_are_set_for_the_measurement_alone():
+    before = torch.get_num_threads()
+    report = benchmark.run(
+        [SHAPE], names=[], threads=before + 1, repetitions=1, stacks=[], lengths=[], alone=None
+    )
+    assert report["threads"] == report["environment"]["threads"] == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_without_a_compiler_the_compiled_peer_is_left_out(monkeypatch, capsys):
+    def none_found():
+        raise BuildError("there is no C++ compiler")
+
+    monkeypatch.setattr(benchmark, "find_compiler", none_found)
+    assert benchmark.that_can_run(["scan", "compiled_chunks", "lstm"]) == ["scan", "lstm"]
+    assert "there is no C++ compiler" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--shapes", "784,32,128"], "'784,32,128' is not T,B,H,R"),
+        (["--shapes", "0,1,1,1"], "at least 1"),
+        (["--shapes", "a,b,c,d"], "is not T,B,H,R"),
+        (["--stacks", "784,32,128"], "'784,32,128' is not T,B,IN,H,L"),
+        (["--stacks", "1,1,0,1,1"], "at least 1"),
+        (["--lengths", "0"], "at least 1"),
+        (["--repetitions", "0"], "at least 1"),
+        (["--threads", "-1"], "at least 1"),
+        (["--peers", "elman"], "invalid choice"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, complaint, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(arguments)
+    assert complaint in capsys.readouterr().err
+
+
+def test_help_explains_itself(capsys):
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for text in ("--shapes", "784,32,128,3", "--repetitions", "compiled_chunks", "bench.json"):
+        assert text in shown

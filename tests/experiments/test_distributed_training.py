@@ -1,0 +1,168 @@
+"""Two workers under torchrun: they train as one process does, end together and resume alike."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from experiments import tasks
+from experiments.train import distributed
+from experiments.train.loop import main
+from tests.experiments.fake_mnist import fake_mnist
+from tests.experiments.test_train import SMALL, assert_same, bits
+
+ROOT = Path(__file__).parents[2]
+WORKERS = 2
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not dist.is_available(), reason="PyTorch without torch.distributed"),
+]
+
+
+def options(out, **more):
+    return ["mnist", f"--out={out}"] + [
+        f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | more).items()
+    ]
+
+
+def start(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone",
+         f"--nproc-per-node={WORKERS}", "-m", "tests.experiments.train_fake_mnist", *arguments],
+        cwd=ROOT, env={**os.environ, **environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(job):
+    """Exit status and what was printed; a job that hangs fails the test and is ended."""
+    try:
+        out, err = job.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        job.terminate()  # torchrun takes its workers along
+        pytest.fail(f"the job hangs: {job.communicate()}")
+    return job.returncode, out, err
+
+
+def torchrun(*arguments, **environment):
+    return finish(start(*arguments, **environment))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(kernels, tmp_path_factory):
+    """What two workers that are never stopped leave behind."""
+    folder = tmp_path_factory.mktemp("whole")
+    status, out, err = torchrun(*options(folder))
+    assert status == 0, err
+    assert out.count("epoch 3/3: loss") == 1  # the others keep silent
+    return folder
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+def test_two_workers_give_what_one_process_gives(kernels, tmp_path, monkeypatch, norm):
+    exactly = {"dropout": 0, "norm": norm, "precision": "64-true"}
+    status, _, err = torchrun(*options(tmp_path / "two", **exactly))
+    assert status == 0, err
+    monkeypatch.setattr(tasks, "load_mnist", lambda root: fake_mnist())
+    assert main(options(tmp_path / "one", **exactly)) == 0
+
+    two, one = bits(tmp_path / "two"), bits(tmp_path / "one")
+    assert (two[2]["workers"], one[2]["workers"]) == (WORKERS, 1)
+    for name, weights in one[0]["model"].items():
+        # Batch norm takes away whatever the bias before it adds: its gradient is rounding, which
+        # Adam makes into steps. The mean of the layer moves along with it.
+        drifts = norm == "batch" and name.endswith(("projection.bias", "norm.running_mean"))
+        tolerance = 1e-4 if drifts else 1e-6
+        torch.testing.assert_close(two[0]["model"][name], weights, rtol=0, atol=tolerance)
+    for row, wanted in zip(two[2]["history"], one[2]["history"], strict=True):
+        del row["seconds"], wanted["seconds"]
+        assert row == pytest.approx(wanted, rel=1e-6)
+    assert two[2]["test_accuracy"] == one[2]["test_accuracy"]
+    assert list(csv.DictReader((tmp_path / "two" / "log.csv").open()))[-1]["epoch"] == "3"
+
+
+def test_a_killed_worker_ends_the_job_which_resumes_to_the_same_bits(uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    status, _, err = torchrun(*options(out), "--checkpoint-every=3", HARM="KILL 11")
+    assert status != 0
+    assert "Signal 9 (SIGKILL)" in err and "rank      : 1" in err
+    before = torch.load(out / "last.pt", weights_only=True)["progress"]
+    assert (before["epoch"], before["batch"]) in ((1, 0), (1, 3))
+    status, _, err = torchrun(*options(out), "--resume")
+    assert status == 0, err
+    assert_same(bits(out), bits(uninterrupted))
+
+
+def test_a_worker_that_stands_still_ends_the_job(kernels, tmp_path):
+    status, _, err = torchrun(*options(tmp_path / "run"), HARM="STOP 11")
+    assert status != 0 and "FAILED" in err
+
+
+def test_a_terminated_job_stops_between_steps_and_resumes_to_the_same_bits(uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    job = start(*options(out), "--checkpoint-every=1")
+    while not (out / "last.pt").exists():
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.01)
+    job.send_signal(signal.SIGTERM)
+    status, _, err = finish(job)
+    assert status != 0 and "goes on with --resume" in err
+    status, _, err = torchrun(*options(out), "--resume")
+    assert status == 0, err
+    assert_same(bits(out), bits(uninterrupted))
+
+
+def test_time_runs_out_for_all_workers_at_once(uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    status, shown, err = torchrun(*options(out), "--max-minutes=0")
+    assert status == 0 and "are over" in shown, err
+    assert not (out / "results.json").exists()
+    status, _, err = torchrun(*options(out), "--resume")
+    assert status == 0, err
+    assert_same(bits(out), bits(uninterrupted))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--batch-size=31", "batch_size must be a multiple of the 2 workers; got 31"),
+        ("--device=cuda:0", "device"),
+    ],
+)
+def test_what_workers_cannot_do_is_said(kernels, tmp_path, option, message):
+    status, _, err = torchrun(*options(tmp_path / "run"), option)
+    assert status != 0 and f"experiments.train.loop: {message}" in err
+
+
+def test_unequal_shares_are_refused():
+    assert distributed.share_of(torch.arange(6), 1, 2).tolist() == [1, 3, 5]
+    with pytest.raises(ValueError, match="a batch of 5 cannot be shared equally by 2 workers"):
+        distributed.share_of(torch.arange(5), 0, 2)
+
+
+def test_batch_norm_learns_from_the_shares_of_all_workers():
+    """In a group of one, it is PyTorch's: output, gradient and running statistics."""
+    x = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain, shared = (torch.nn.BatchNorm1d(3, dtype=torch.float64) for _ in range(2))
+    distributed.share_statistics(shared)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        results = []
+        for norm in (plain, shared):
+            leaf = x.clone().requires_grad_()
+            output = norm(leaf)
+            output.sin().sum().backward()
+            results.append((output, leaf.grad, norm.weight.grad, *norm.state_dict().values()))
+    finally:
+        dist.destroy_process_group()
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+    assert plain.eval()(x).equal(shared.eval()(x)) or torch.allclose(plain(x), shared(x))

@@ -1,0 +1,183 @@
+"""Figures and results: where they go, what they say of themselves, and that they are whole."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from experiments import figures
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """An empty repository, with the working directory where Jupyter has it."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    matplotlib.use("agg")
+    with matplotlib.rc_context():
+        figures.style()
+        yield tmp_path
+    plt.close("all")
+
+
+def draw():
+    return figures.lost_increments([1, 10, 100], [1e-7, 1e-6, 1e-5])
+
+
+def test_small_profiles_and_the_paper_have_places_of_their_own(repository):
+    assert figures.folder("smoke") == repository / "build" / "smoke"
+    assert figures.folder("quick") == repository / "build" / "quick"
+    assert figures.folder("paper") == repository / "paper"
+    with pytest.raises(ValueError, match="smoke, quick, paper"):
+        figures.folder("fast")
+
+
+def test_outside_a_repository_the_package_has_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert figures.repository() == ROOT
+
+
+def test_save_writes_both_formats(repository):
+    figures.save(draw(), "name", "smoke")
+    folder = repository / "build" / "smoke" / "figures"
+    assert sorted(path.name for path in folder.iterdir()) == ["name.png", "name.svg"]
+    assert (folder / "name.png").read_bytes().startswith(b"\x89PNG")
+    svg = (folder / "name.svg").read_text()
+    assert "<svg" in svg
+    assert "<text" not in svg, "text must not need a font where the figure is shown"
+
+
+def test_the_same_numbers_give_the_same_file(repository):
+    for name in ("first", "second"):
+        figures.save(draw(), name, "smoke")
+    folder = repository / "build" / "smoke" / "figures"
+    for kind in ("svg", "png"):
+        assert (folder / f"first.{kind}").read_bytes() == (folder / f"second.{kind}").read_bytes()
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick"])
+def test_a_small_profile_is_stamped_beside_the_axes(repository, profile):
+    figure = draw()
+    figures.save(figure, "name", profile)
+    [stamp] = figure.texts
+    assert stamp.get_text() == f"{profile} profile"
+    axes = figure.axes[0].get_tightbbox()
+    assert not axes.overlaps(stamp.get_window_extent())
+    assert '<g id="stamp"' in (repository / f"build/{profile}/figures/name.svg").read_text()
+
+
+def test_the_paper_profile_is_not_stamped(repository):
+    figure = draw()
+    figures.save(figure, "name", "paper")
+    assert not figure.texts
+    assert '<g id="stamp"' not in (repository / "paper/figures/name.svg").read_text()
+
+
+def test_write_result_names_its_profile(repository):
+    figures.write_result("name", {"b": None, "a": [1.5]}, "smoke")
+    text = (repository / "build/smoke/results/name.json").read_text()
+    assert json.loads(text) == {"a": [1.5], "b": None, "figures": {}, "profile": "smoke"}
+    assert text.index('"a"') < text.index('"b"') < text.index('"profile"')
+    assert text.endswith("}\n")
+
+
+def test_a_result_names_the_figures_that_were_drawn_for_its_profile(repository):
+    for name, profile in (("one", "smoke"), ("two", "smoke"), ("three", "quick")):
+        figures.save(draw(), name, profile)
+    figures.write_result("name", {}, "smoke")
+    folder = repository / "build/smoke"
+    recorded = json.loads((folder / "results/name.json").read_text())["figures"]
+    assert recorded == {
+        name: hashlib.sha256((folder / f"figures/{name}.svg").read_bytes()).hexdigest()
+        for name in ("one", "two")
+    }
+
+
+def test_write_result_is_whole_or_not_at_all(repository, monkeypatch):
+    figures.write_result("name", {"a": 1}, "smoke")
+    folder = repository / "build/smoke/results"
+    before = (folder / "name.json").read_text()
+
+    with pytest.raises(ValueError, match="not JSON compliant"):  # JSON has no NaN
+        figures.write_result("name", {"a": float("nan")}, "smoke")
+
+    def fail_half_way(path, text, **options):
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Path, "write_text", fail_half_way)
+    with pytest.raises(OSError, match="full"):
+        figures.write_result("name", {"a": 2}, "smoke")
+
+    assert (folder / "name.json").read_text() == before
+    assert [path.name for path in folder.iterdir()] == ["name.json"]
+
+
+def test_classes_have_their_names_or_numbers(repository):
+    for names, shown in ((None, ["0", "1"]), (["wave", "jump"], ["wave", "jump"])):
+        [axes] = figures.confusion([[3, 1], [0, 4]], "made up", names).axes
+        for axis in (axes.xaxis, axes.yaxis):
+            assert [label.get_text() for label in axis.get_ticklabels()] == shown
+        assert [text.get_text() for text in axes.texts] == ["3", "1", "4"]
+
+
+def test_each_recording_has_a_row_and_each_axis_a_line(repository):
+    recordings = [np.random.default_rng(seed).normal(size=(100, 6)) for seed in range(3)]
+    figure = figures.signals(recordings, ["a", "b", "c"], 50.0, "made up")
+    assert len(figure.axes) == 6
+    lines = figure.axes[3].get_lines()
+    np.testing.assert_array_equal([line.get_ydata() for line in lines], recordings[1][:, 3:].T)
+    assert lines[0].get_xdata()[-1] == 1.98
+
+
+def test_each_moment_of_a_skeleton_has_its_bones(repository):
+    movements = [np.random.default_rng(seed).normal(size=(4, 3, 3)) for seed in range(2)]
+    figure = figures.skeletons(movements, ["a", "b"], [(0, 1), (1, 2)], "made up")
+    assert len(figure.axes) == 8 and all(len(axes.get_lines()) == 2 for axes in figure.axes)
+
+
+def test_each_subject_has_a_bar_for_each_method(repository):
+    figure = figures.subjects({"ours": {"1": 0.5, "2": 1.0}, "theirs": {"1": 0.4, "2": 0.2}}, "x")
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [0.5, 1.0, 0.4, 0.2]
+
+
+def test_every_run_of_a_comparison_is_shown_with_the_mean(repository):
+    groups = {"one": {"a": [0.5, 0.7], "b": [0.9]}, "two": {"c": [0.1]}, "three": {"d": [0.2]}}
+    figure = figures.comparison(groups)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title("left") for axes in shown] == list(groups)
+    runs, mean, *_ = shown[0].get_lines()
+    assert [*runs.get_xdata()] == [0.5, 0.7] and mean.get_xdata()[0] == pytest.approx(0.6)
+    assert [label.get_text() for label in shown[0].get_yticklabels()] == ["a", "b"]
+
+
+def test_a_race_has_its_line_of_chance(repository):
+    panels = {
+        "mean squared error": {"ours": ([1.0, 2.0], [0.2, 0.01]), "theirs": ([4.0], [0.16])},
+        "accuracy": {"ours": ([1.0], [0.5])},
+    }
+    error, accuracy = figures.race(panels, {"mean squared error": 1 / 6, "accuracy": 1 / 8}).axes
+    assert [line.get_label() for line in error.get_lines()] == ["ours", "theirs", "chance"]
+    assert error.get_lines()[-1].get_ydata()[0] == 1 / 6
+    assert (error.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
+
+
+def test_a_curve_without_validation_is_of_training_alone(repository):
+    rows = [{"epoch": epoch, "train_loss": 1.0, "train_accuracy": 0.5, "val_loss": None,
+             "val_accuracy": None} for epoch in (1, 2)]  # fmt: skip
+    assert [len(axes.get_lines()) for axes in figures.learning_curve(rows, "x").axes] == [1, 1]
+
+
+def test_the_floor_is_where_the_parts_end(repository):
+    figure = figures.over_floor({"one": [0.8, 0.2, 0.3, 1.7], "two": [0.7, 0.3, 0.2, 3.0]})
+    [axes] = figure.axes
+    ends = [patch.get_x() + patch.get_width() for patch in axes.patches]
+    np.testing.assert_allclose(ends, [0.8, 0.7, 1, 1, 1.7, 3])  # tanh, multiply-adds, the rest
+    assert [text.get_text() for text in axes.texts] == ["1.70", "3.00"]

@@ -1,0 +1,140 @@
+"""Bytes held are counted exactly, peak memory as the system sees it, and time without favour."""
+
+import gc
+import json
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from experiments.bench import measure
+from experiments.bench.measure import environment, held_bytes, interleaved_times, peak_memory
+
+MEGABYTE = 10**6
+
+
+def leaf(*shape: int) -> Tensor:
+    return torch.ones(*shape, requires_grad=True)
+
+
+# --- held_bytes ---------------------------------------------------------------------------------
+
+
+def test_a_known_graph_is_counted_exactly():
+    x, y = leaf(100), leaf(100)
+    # The product holds x and y, tanh its result, the sum nothing.
+    assert held_bytes(lambda: (x * y).tanh().sum()) == 3 * 100 * 4
+
+
+def test_views_of_one_storage_count_once_and_in_full():
+    x = leaf(100)
+    assert held_bytes(lambda: x[:10].sin() + x[50:60].sin()) == 100 * 4
+
+
+def test_given_tensors_do_not_count():
+    x, y = leaf(100), leaf(100)
+    assert held_bytes(lambda: (x * y).tanh().sum(), exclude=[x]) == 2 * 100 * 4
+    assert held_bytes(lambda: x[:10].sin(), exclude=[x[90:]]) == 0  # the same storage
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda y: y, lambda y: (y, 1), lambda y: [(None, y)], lambda y: {"y": y}]
+)
+def test_the_output_can_be_left_out_wherever_it_lies(wrap):
+    x = leaf(100)
+    assert held_bytes(lambda: wrap(x.tanh())) == 100 * 4
+    assert held_bytes(lambda: wrap(x.tanh()), exclude_output=True) == 0
+
+
+def test_what_is_let_go_before_the_end_does_not_count():
+    x = leaf(100)
+
+    def forward() -> Tensor:
+        x.exp().exp()
+        return x.tanh()
+
+    assert held_bytes(forward) == 100 * 4
+
+
+def test_a_checkpoint_holds_its_input_alone():
+    x = leaf(100)
+    forward = lambda: checkpoint(lambda y: y.exp().exp().exp(), x.tanh(), use_reentrant=False)  # noqa: E731
+    assert held_bytes(forward) == 100 * 4  # the result of tanh, which both of them hold
+
+
+def test_without_a_graph_nothing_is_held():
+    assert held_bytes(lambda: torch.ones(100).tanh()) == 0
+
+
+def test_a_tensor_without_storage_on_this_machine_is_counted():
+    x = torch.ones(100, device="meta", requires_grad=True)
+    assert held_bytes(lambda: x.exp()) == 100 * 4
+
+
+# --- peak_memory --------------------------------------------------------------------------------
+
+
+def prepare_allocation(megabytes: int):
+    """Have freed as much before: it must not hide what is allocated later."""
+    torch.ones(megabytes * MEGABYTE, dtype=torch.uint8)
+    return lambda: torch.ones(megabytes * MEGABYTE, dtype=torch.uint8)
+
+
+def prepare_failure():
+    raise LookupError("no such input")
+
+
+def test_peak_memory_sees_an_allocation():
+    assert peak_memory(prepare_allocation, 200) == pytest.approx(200 * MEGABYTE, abs=5 * MEGABYTE)
+
+
+def test_peak_memory_passes_on_what_goes_wrong():
+    with pytest.raises(LookupError, match="no such input"):
+        peak_memory(prepare_failure)
+
+
+# --- interleaved_times --------------------------------------------------------------------------
+
+
+def test_methods_take_turns():
+    calls: list[str] = []
+    methods = {name: (lambda n=name: calls.append(n)) for name in "abc"}
+    times = interleaved_times(methods, repetitions=20, warmup=1)
+    rounds = [calls[i : i + 3] for i in range(3, len(calls), 3)]
+    assert len(rounds) == 20
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert len({tuple(names) for names in rounds}) > 1
+    assert all(len(timing.seconds) == 20 for timing in times.values())
+
+
+def test_a_slow_method_runs_fewer_rounds(monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: 10.0 * next(clock))
+    times = interleaved_times({"slow": lambda: None}, repetitions=9)
+    assert times["slow"].seconds == (10.0,) * measure.SLOW_REPETITIONS
+
+
+def test_garbage_collection_waits_and_comes_back():
+    states: list[bool] = []
+    interleaved_times({"a": lambda: states.append(gc.isenabled())}, repetitions=2, warmup=1)
+    assert states == [True, False, False]
+    assert gc.isenabled()
+
+
+def test_quartiles_and_ratios():
+    mine, other = measure.Timing((2.0, 4.0, 6.0, 8.0, 10.0)), measure.Timing((2.0, 1.0, 2.0))
+    assert mine.quartiles == (4.0, 6.0, 8.0)
+    assert mine.in_milliseconds() == {"low_ms": 4e3, "median_ms": 6e3, "high_ms": 8e3}
+    assert mine.ratio_to(other) == (2.0, 3.0, 3.5)  # within rounds 1, 4 and 3; of medians 6 / 2
+
+
+# --- environment --------------------------------------------------------------------------------
+
+
+def test_the_environment_says_what_numbers_depend_on():
+    found = environment()
+    assert {"git_commit", "versions", "cpu", "cores", "threads", "platform"} <= found.keys()
+    assert {"python", "torch", "numpy"} <= found["versions"].keys()
+    assert found["cores"] >= 1
+    json.dumps(found)

@@ -1,0 +1,145 @@
+"""The floor counts what the recurrence does, and the rates are those of real work."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from experiments.bench import roofline, traffic
+from experiments.bench.measure import Timing, interleaved_times
+from experiments.bench.rates import rates_of, yardsticks
+from experiments.bench.recurrences import Shape, make_problem
+from experiments.bench.roofline import Floor, Rates, Work
+from irevrnn import reference
+from irevrnn.strategies.rules import SEGMENT
+
+SHAPES = [Shape(1, 1, 1, 1), Shape(5, 3, 7, 1), Shape(4, 2, 3, 4)]
+of_a_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+PRODUCTS = {torch.ops.aten.mul.Tensor}
+SUMS = {torch.ops.aten.add.Tensor, torch.ops.aten.rsub.Scalar}
+#: What hands a product on: the sum over the batch adds it to another as multiply-adds do.
+PASSES_ON = {torch.ops.aten.sum.dim_IntList, torch.ops.aten.cat.default}
+
+
+class Counted(TorchDispatchMode):
+    """Counts tanh and multiply-adds: an addition to a product costs nothing more than that."""
+
+    def __init__(self):
+        super().__init__()
+        self.tanh = self.multiply_adds = 0
+        self.products = []  # kept alive, so that each is known by its identity
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        operands = args[0] if operator is torch.ops.aten.cat.default else args
+        of_product = any(x is product for x in operands for product in self.products)
+        if operator is torch.ops.aten.tanh.default:
+            self.tanh += result.numel()
+        elif operator in PRODUCTS:
+            self.multiply_adds += result.numel()
+            self.products.append(result)
+        elif operator in SUMS and not of_product:
+            self.multiply_adds += result.numel()
+        elif operator in PASSES_ON and of_product:
+            self.products.append(result)
+        return result
+
+
+def counted(function, *tensors):
+    with Counted() as count, torch.no_grad():
+        result = function(*tensors)
+    return count, result
+
+
+@of_a_shape
+def test_forward_counts_what_the_reference_does(shape):
+    count, _ = counted(reference.scan, *make_problem(shape))
+    work = roofline.forward_work(shape)
+    assert (work.tanh, work.multiply_adds) == (count.tanh, count.multiply_adds)
+    assert work.bytes == traffic.forward_bytes(*shape, torch.float32, "recompute")
+
+
+@of_a_shape
+def test_backward_counts_what_the_reference_does(shape):
+    problem = make_problem(shape)
+    _, (out, h_n, c_n) = counted(reference.scan, *problem)
+    count, _ = counted(reference.scan_backward, torch.ones_like(out), h_n, c_n, out, *problem[1:])
+    work = roofline.backward_work(shape)
+    assert work.tanh == count.tanh
+    # The gradient of h_n, which is added once, is no product of a step.
+    assert work.multiply_adds == count.multiply_adds - shape.batch * shape.hidden
+
+
+def test_bytes_are_those_of_each_tensor_once():
+    shape = Shape(100 * SEGMENT, 2, 500, 3)
+    numbers = shape.steps * shape.batch * shape.hidden
+    forward, backward = roofline.forward_work(shape), roofline.backward_work(shape)
+    assert forward.bytes / numbers == pytest.approx(4 * (2 + 1 / SEGMENT), rel=0.01)
+    assert backward.bytes / numbers == pytest.approx(4 * (3 + 1 / SEGMENT), rel=0.01)
+
+
+@pytest.mark.parametrize("field", Shape._fields)
+def test_more_of_anything_is_more_work(field):
+    small = Shape(40, 3, 8, 2)
+    large = small._replace(**{field: 2 * getattr(small, field)})
+    for work in (roofline.forward_work, roofline.backward_work):
+        assert all(more > less for more, less in zip(work(large), work(small), strict=True))
+    rates = Rates(1e9, 1e10, 1e10)
+    assert roofline.floor(large, rates).floor_ms > roofline.floor(small, rates).floor_ms
+
+
+def test_a_slower_rate_never_lowers_the_floor():
+    shape, fast = Shape(40, 3, 8, 2), Rates(1e9, 1e10, 1e10)
+    for field in Rates._fields:
+        slow = fast._replace(**{field: getattr(fast, field) / 1000})
+        assert roofline.floor(shape, slow).floor_ms > roofline.floor(shape, fast).floor_ms
+
+
+def test_the_floor_is_the_larger_of_arithmetic_and_bytes():
+    assert Floor(2.0, 1.0, 2.5).floor_ms == 3.0
+    assert Floor(2.0, 1.0, 3.5).floor_ms == 3.5
+    assert Work(1, 2, 3) + Work(10, 20, 30) == Work(11, 22, 33)
+
+
+def test_without_couplings_there_is_no_count():
+    with pytest.raises(ValueError, match="couplings must be at least 1; got 0"):
+        roofline.forward_work(Shape(10, 1, 1, 0))
+
+
+# --- rates --------------------------------------------------------------------------------------
+
+
+def test_rates_are_amounts_over_the_shortest_times(kernels):
+    sticks = yardsticks(copied=1000)
+    assert sticks.keys() == set(Rates._fields)
+    assert sticks["bytes"].amount == 8000
+    times = {name: Timing((9.0, 2.0, 3.0)) for name in sticks}
+    assert rates_of(sticks, times) == tuple(sticks[name].amount / 2 for name in Rates._fields)
+
+
+def test_measured_rates_are_possible_and_in_order(kernels):
+    sticks = yardsticks(copied=1 << 20)
+    times = interleaved_times({name: stick.run for name, stick in sticks.items()}, 3)
+    rates = rates_of(sticks, times)
+    assert 1e7 < rates.tanh < rates.multiply_adds < 1e12
+    assert 1e8 < rates.bytes < 1e13
+
+
+def test_a_yardstick_does_what_it_is_called(kernels):
+    x = torch.linspace(-5, 5, 3072)
+    once, twice = x.clone(), x.clone()
+    torch.ops.irevrnn.repeat_tanh(once, 1)
+    torch.ops.irevrnn.repeat_tanh(twice, 2)
+    torch.testing.assert_close(once, x.tanh(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(twice, x.tanh().tanh(), rtol=1e-6, atol=1e-7)
+    twice = x.clone()
+    torch.ops.irevrnn.repeat_multiply_add(twice, 2)
+    torch.testing.assert_close(twice, x / 4 + 1.5)
+
+
+@pytest.mark.parametrize("name", ["repeat_tanh", "repeat_multiply_add"])
+def test_a_yardstick_refuses_what_does_not_fit(kernels, name):
+    operator = getattr(torch.ops.irevrnn, name)
+    with pytest.raises(ValueError, match="x must be contiguous, float32"):
+        operator(torch.zeros(3072, dtype=torch.float64), 1)
+    with pytest.raises(ValueError, match="x must have a multiple of"):
+        operator(torch.zeros(3073), 1)

@@ -1,0 +1,264 @@
+"""Adding and copying: what is shown and asked for, what is learnt, and how it is judged."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from experiments import tasks
+from experiments.models import SequenceClassifier
+from experiments.peers import PeerClassifier
+from experiments.tasks.synthetic import AddingConfig, CopyConfig
+from experiments.train.config import ConfigError
+from experiments.train.loop import calibrate, main, train, train_all
+from experiments.train.objectives import Classification, Regression
+from tests.experiments.fake_mnist import fake_mnist
+
+CPU = torch.device("cpu")
+SMALL = {
+    "length": 20, "batches": 4, "held_out": 40, "batch_size": 16, "epochs": 2, "hidden_size": 12,
+    "lr": 0.02, "device": "cpu", "threads": 1,
+}  # fmt: skip
+both = pytest.mark.parametrize("kind", [AddingConfig, CopyConfig])
+
+
+# --- the data -----------------------------------------------------------------------------------
+
+
+def test_the_sum_of_the_marked_numbers_is_asked_for():
+    x, y = next(AddingConfig.of(length=101, batch_size=500).task(CPU).train_batches(0, 0))
+    assert x.shape == (500, 101, 2) and x.dtype == y.dtype == torch.float32
+    numbers, marks = x.unbind(-1)
+    assert marks[:, :50].sum(1).eq(1).all() and marks[:, 50:].sum(1).eq(1).all()
+    torch.testing.assert_close((numbers * marks).sum(1), y)
+    assert numbers.min() >= 0 and numbers.max() < 1
+    chance = AddingConfig.of().task(CPU).facts["chance"]
+    assert (y - 1).square().mean().item() == pytest.approx(chance, rel=0.15)
+
+
+def test_ten_symbols_are_shown_and_asked_for_after_the_signal():
+    task = CopyConfig.of(length=30, batch_size=200).task(CPU)
+    x, y = next(task.train_batches(0, 0))
+    assert x.shape == (200, 50, 10) and x.sum(-1).eq(1).all()
+    shown = x.argmax(-1)
+    assert y.shape == (200, 10) and shown[:, :10].equal(y) and y.unique().tolist() == [*range(8)]
+    assert shown[:, 39].eq(9).all()
+    assert shown[:, 10:39].eq(8).all() and shown[:, 40:].eq(8).all()
+    assert task.read_at == (41, 42, 43, 44, 45, 46, 47, 48, 49, 50)
+
+
+@both
+def test_no_two_batches_are_alike_and_each_can_be_made_again(kind):
+    def batches(part="train", skip=0, epoch=0, **given):
+        task = kind.of(**SMALL | given).task(CPU)
+        found = task.train_batches(epoch, skip) if part == "train" else getattr(task, part)()
+        return [x for x, _ in found]
+
+    def same(one, other):
+        return [x.shape == y.shape and x.equal(y) for x, y in zip(one, other, strict=True)]
+
+    first = batches()
+    assert all(same(first, batches()))
+    assert all(same(first[3:], batches(skip=3)))
+    others = [batches(seed=1), batches(epoch=1), first[1:] + first[:1]]
+    others += [batches("val_batches", held_out=64), batches("test_batches", held_out=64)]
+    assert not any(any(same(first, other)) for other in others)
+    assert not any(same(others[-1], others[-2]))
+    held_out = batches("val_batches")
+    assert [len(x) for x in held_out] == [16, 16, 8]
+    assert all(same(held_out, batches("val_batches", seed=5)))
+
+
+# --- reading at several steps -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", ["recompute", "reversible"])
+def test_each_answer_is_that_of_the_sequence_up_to_there(memory):
+    torch.manual_seed(0)
+    options = {"norm": "layer", "activation": "leaky_relu", "memory": memory}
+    model = SequenceClassifier(3, 4, 8, 2, read_at=(5, 6, 11), **options).eval()
+    x = torch.randn(2, 11, 3)
+    answers = model(x)
+    assert answers.shape == (2, 3, 4)
+    model.read_at = None
+    wanted = torch.stack([model(x[:, :end]) for end in (5, 6, 11)], dim=1)
+    torch.testing.assert_close(answers, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_gradients_flow_from_the_last_answer_to_the_first_step():
+    model = SequenceClassifier(3, 4, 8, 2, norm="layer", read_at=(5, 11)).eval()
+    x = torch.randn(2, 11, 3, requires_grad=True)
+    model(x)[:, -1].square().sum().backward()
+    assert x.grad[:, 0].abs().min() > 0
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_peers_answer_at_the_same_steps(kind):
+    torch.manual_seed(0)
+    model = PeerClassifier(kind, 3, 4, 8, read_at=(5, 11))
+    x = torch.randn(2, 11, 3)
+    answers = model(x)
+    model.read_at = None
+    torch.testing.assert_close(answers, torch.stack([model(x[:, :5]), model(x)], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"norm": "batch"}, "norm must be layer or none where several answers .*got 'batch'"),
+        ({"read": "mean"}, "read must be last where several answers .*got 'mean'"),
+    ],
+)
+def test_what_needs_all_of_a_sequence_is_refused_by_name(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        train(CopyConfig.of(**SMALL | options, out=tmp_path), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("read_at", "read"), [((5, 5), "last"), ((0, 3), "last"), ((), "last"), ((5, 11), "mean")]
+)
+def test_steps_that_cannot_be_read_at_are_refused(read_at, read):
+    for make in (SequenceClassifier, lambda *a, **k: PeerClassifier("lstm", *a, **k)):
+        with pytest.raises(ValueError, match="read"):
+            make(3, 4, 8, 1, read_at=read_at, read=read)
+
+
+# --- objectives ---------------------------------------------------------------------------------
+
+
+def test_the_figures_of_several_answers_are_means_over_answers():
+    output = torch.randn(6, 10, 8)
+    target = torch.randint(8, (6, 10))
+    right = (output.argmax(-1) == target).double().mean().item()
+    objective = Classification()
+    assert objective.total(output, target).item() / 6 == pytest.approx(right)
+    judged = objective.judge(objective.average(output, 1), target)
+    assert judged.figure == pytest.approx(right) and judged.labels.shape == (60,)
+    assert judged.loss == pytest.approx(objective.loss(output, target, 0.0).item(), rel=1e-5)
+
+
+def test_the_figure_of_a_regression_is_its_squared_error():
+    output, target = torch.randn(6, 1), torch.randn(6)
+    wanted = (output[:, 0] - target).square().mean().item()
+    objective = Regression()
+    assert objective.loss(output, target, 0.0).item() == pytest.approx(wanted)
+    assert objective.total(output, target).item() / 6 == pytest.approx(wanted)
+    judged = objective.judge(objective.average(output, 1), target)
+    assert judged.figure == judged.loss == pytest.approx(wanted)
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["irevrnn", "lstm"])
+def test_short_sums_are_learnt(tmp_path, model):
+    config = AddingConfig.of(
+        **SMALL | {"length": 10, "epochs": 12, "batches": 50, "model": model}, out=tmp_path
+    )
+    results = train(config, progress=False)
+    assert results["test_squared_error"] < 0.5 * results["data"]["chance"]
+    best = min(results["history"], key=lambda row: row["val_squared_error"])
+    assert results["best_epoch"] == best["epoch"]
+    assert results["val_squared_error"] == best["val_squared_error"]
+    assert results["data"]["test_size"] == 40 and "confusion_matrix" not in results
+    with np.load(tmp_path / "test.npz") as test:
+        error = np.square(test["predictions"] - test["labels"]).mean()
+    assert error == pytest.approx(results["test_squared_error"])
+
+
+def test_copying_is_judged_by_ten_answers_to_each_sequence(tmp_path):
+    config = CopyConfig.of(**SMALL, memory="reversible", activation="leaky_relu", out=tmp_path)
+    results = train(config, progress=False)
+    assert results["data"]["test_size"] == 400
+    matrix = np.array(results["confusion_matrix"])
+    assert matrix.shape == (8, 8) and matrix.sum() == 400
+    assert results["test_accuracy"] == pytest.approx(matrix.trace() / 400)
+
+
+@both
+def test_seeds_are_put_together(kind, tmp_path):
+    config = kind.of(**SMALL | {"epochs": 1}, seeds=2, out=tmp_path)
+    results = train_all(config, progress=False)
+    name = "test_squared_error" if kind is AddingConfig else "test_accuracy"
+    values = [run[name] for run in results["runs"]]
+    assert results[name]["mean"] == pytest.approx(sum(values) / 2)
+    assert [run["seed"] for run in results["runs"]] == [0, 1]
+
+
+@both
+def test_a_stopped_run_goes_on(kind, tmp_path):
+    config = kind.of(**SMALL, out=tmp_path / "parts", resume=True)
+    while not train(dataclasses.replace(config, max_minutes=0), progress=False)["finished"]:
+        pass
+    whole = train(dataclasses.replace(config, out=tmp_path / "whole"), progress=False)
+    parts = json.loads((tmp_path / "parts/results.json").read_text())
+    name = f"train_{'squared_error' if kind is AddingConfig else 'accuracy'}"
+    assert [r[name] for r in parts["history"]] == [r[name] for r in whole["history"]]
+    assert parts["test_loss"] == whole["test_loss"]
+
+
+def test_the_command_line_knows_the_tasks(tmp_path, capsys):
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    assert main(["adding", *words, f"--out={tmp_path}", "--model=gru"]) == 0
+    assert "test_squared_error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"length": 1}, "length must be at least 2; got 1"),
+        ({"train_subset": 10}, "train_subset must be left away .*got 10"),
+        ({"label_smoothing": 0.1}, "label_smoothing must be 0 .*got 0.1"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        AddingConfig.of(**options)
+
+
+def test_batch_norm_is_calibrated_on_the_weights_that_are_judged():
+    torch.manual_seed(0)
+    task = AddingConfig.of(**SMALL).task(CPU)
+    model = SequenceClassifier(2, 1, 8, 1, norm="layer").eval()
+    wanted = []
+    hook = model.norm.register_forward_pre_hook(lambda _, args: wanted.append(args[0]))
+    model.norm.running_mean.fill_(1e3)
+    calibrate(model, task.train_batches(0, 0))
+    hook.remove()
+    seen = torch.stack(wanted)
+    assert seen.shape == (4, 16, 8)
+    torch.testing.assert_close(model.norm.running_mean, seen.mean((0, 1)))
+    torch.testing.assert_close(model.norm.running_var, seen.var(1).mean(0))
+    assert model.norm.momentum == 0.1 and not model.training
+
+
+def test_early_validation_is_like_training_once_batch_norm_is_calibrated(tmp_path):
+    def worst(batches):
+        config = AddingConfig.of(
+            length=100, batches=40, held_out=64, epochs=4, lr=3e-3, activation="leaky_relu",
+            hidden_size=32, calibrate=batches, device="cpu", threads=1, out=tmp_path,
+        )  # fmt: skip
+        history = train(config, progress=False)["history"]
+        return max(row["val_squared_error"] / row["train_squared_error"] for row in history)
+
+    assert worst(10) < 2 < worst(0)
+
+
+# --- what was written before --------------------------------------------------------------------
+
+
+def test_a_run_from_before_a_field_existed_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "load_mnist", lambda root: fake_mnist())
+    config = tasks.MnistConfig(
+        hidden_size=8, num_layers=1, downsample=14, epochs=1, device="cpu", threads=1,
+        out=tmp_path, resume=True,
+    )  # fmt: skip
+    train(dataclasses.replace(config, max_minutes=0), progress=False)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["config"]["average"]
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(ConfigError, match=r"average is 0.5, but the run in .* has 0.0"):
+        train(dataclasses.replace(config, average=0.5), progress=False)
+    assert train(config, progress=False)["finished"]

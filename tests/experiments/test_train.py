@@ -1,0 +1,529 @@
+"""Training: it learns, it resumes to the same bits, it stops when told, it tests once."""
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import sources, tasks
+from experiments.datasets.mnist import pixel_order
+from experiments.peers import PeerClassifier
+from experiments.provenance import provenance
+from experiments.tasks import MnistConfig
+from experiments.train.config import ConfigError, TrainConfig
+from experiments.train.loop import Run, main, make_model, make_optimizer, train
+from irevrnn.strategies.rules import STRATEGIES
+from tests.experiments.fake_mnist import fake_mnist
+
+ROOT = Path(__file__).parents[2]
+STEPS = 8  # per epoch: 256 sequences in batches of 32
+SMALL = {
+    "hidden_size": 12, "num_layers": 2, "downsample": 7, "batch_size": 32, "epochs": 3, "lr": 0.02,
+    "dropout": 0.1, "device": "cpu", "threads": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def test_reads(monkeypatch):
+    """Training runs on made-up digits; the list grows each time their test part is read."""
+    reads = []
+    monkeypatch.setattr(
+        tasks, "load_mnist", lambda root: fake_mnist(lambda: reads.append(time.monotonic()))
+    )
+    return reads
+
+
+@pytest.fixture
+def small(tmp_path, test_reads):
+    """A configuration that trains in a second."""
+    return MnistConfig(**SMALL, out=tmp_path / "run")
+
+
+@pytest.fixture
+def after_step(monkeypatch):
+    """Register a function that is called with the run after each step."""
+    real, calls = Run.step, []
+
+    def step(self, x, y):
+        real(self, x, y)
+        for call in calls:
+            call(self)
+
+    monkeypatch.setattr(Run, "step", step)
+    return calls.append
+
+
+def steps_done(run):
+    return run.progress.epoch * STEPS + run.progress.batch
+
+
+def press_ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+# --- learning -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["irevrnn", "lstm", "gru"])
+def test_the_loss_falls(small, model):
+    results = train(dataclasses.replace(small, model=model, epochs=8), progress=False)
+    losses = [row["train_loss"] for row in results["history"]]
+    assert losses[-1] < 0.8 * losses[0]
+    assert results["test_accuracy"] > 0.2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"permuted": True, "schedule": "cosine"},
+        {"schedule": "constant", "weight_decay": 0.1, "label_smoothing": 0.1},
+        {"residual": True, "norm": "none", "num_couplings": 0, "memory": "store"},
+        {"coupling_lr_scale": 1.0, "norm": "layer", "activation": "tanh"},
+        {"precision": "64-true"},
+        {"precision": "bf16-mixed"},
+        {"train_subset": 40, "eval_subset": 10, "epochs": 1},
+    ],
+    ids=str,
+)
+def test_options_train(small, options):
+    results = train(dataclasses.replace(small, **{"epochs": 2} | options), progress=False)
+    assert results["finished"] and len(results["history"]) == results["config"]["epochs"]
+
+
+def test_recurrent_weights_are_kept_in_range(small, after_step):
+    def check(run):
+        for layer in run.network.rnn.layers:
+            assert layer.recurrent_weight.abs().max() <= 1
+
+    after_step(check)
+    train(dataclasses.replace(small, lr=1.0, epochs=1), progress=False)
+
+
+def test_every_epoch_has_its_order_and_every_seed_its_own(small, test_reads):
+    def labels(seed, epoch, skip=0):
+        task = dataclasses.replace(small, seed=seed).task(torch.device("cpu"))
+        return [y.tolist() for _, y in task.train_batches(epoch, skip)]
+
+    assert labels(0, 1) == labels(0, 1)
+    assert labels(0, 0) != labels(0, 1) != labels(1, 0)
+    assert labels(0, 1, skip=3) == labels(0, 1)[3:]
+    assert labels(0, 1, skip=STEPS) == []
+
+
+def test_batches_are_sequences_of_scaled_pixels(small):
+    task = dataclasses.replace(small, downsample=1, permuted=True).task(torch.device("cpu"))
+    x, y = next(task.val_batches())
+    assert x.shape == (32, 784, 1) and x.dtype == torch.float32 and y.dtype == torch.int64
+    images = fake_mnist().val.images[:32, pixel_order(permuted=True)]
+    assert (x.squeeze(-1) * 255).round().to(torch.uint8).equal(images)
+
+
+def test_downsampling_averages_squares(small):
+    x, _ = next(small.task(torch.device("cpu")).val_batches())
+    squares = fake_mnist().val.images[:32].view(32, 4, 7, 4, 7).double().mean((2, 4)).flatten(1)
+    assert x.shape == (32, 16, 1)
+    assert (x.squeeze(-1) * 255 - squares).abs().max() <= 0.5 + 1e-4
+
+
+# --- resuming -----------------------------------------------------------------------------------
+
+
+def bits(folder):
+    """All that a run leaves behind, less how long it took."""
+    state = torch.load(folder / "last.pt", weights_only=True)
+    results = json.loads((folder / "results.json").read_text())
+    for row in [*state["progress"]["history"], state["progress"]["best"], *results["history"]]:
+        row["seconds"] = None
+    state["progress"]["seconds"] = results["wall_seconds"] = None
+    return state, torch.load(folder / "best.pt", weights_only=True)["model"], results
+
+
+def assert_same(x, y):
+    if isinstance(x, torch.Tensor):
+        assert x.dtype == y.dtype and torch.equal(x, y)
+    elif isinstance(x, dict):
+        assert x.keys() == y.keys()
+        for key in x:
+            assert_same(x[key], y[key])
+    elif isinstance(x, list | tuple):
+        assert len(x) == len(y)
+        for one, other in zip(x, y, strict=True):
+            assert_same(one, other)
+    else:
+        assert x == y
+
+
+@pytest.fixture
+def uninterrupted(small, tmp_path):
+    """What a run that is never stopped leaves behind."""
+    train(dataclasses.replace(small, out=tmp_path / "whole"), progress=False)
+    return bits(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("at", [1, STEPS + 3, STEPS, 3 * STEPS - 1])
+def test_resumes_to_the_same_bits_from_ctrl_c_after_a_step(small, uninterrupted, after_step, at):
+    after_step(lambda run: press_ctrl_c() if steps_done(run) == at else None)
+    with pytest.raises(KeyboardInterrupt, match="resume"):
+        train(small, progress=False)
+    torch.manual_seed(99)  # another process has another generator
+    train(dataclasses.replace(small, resume=True), progress=False)
+    assert_same(bits(small.out), uninterrupted)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_resumes_to_the_same_bits_from_an_epoch_border(small, uninterrupted, monkeypatch, epoch):
+    real = Run.finish_epoch
+
+    def finish_epoch(run):
+        real(run)
+        if run.progress.epoch == epoch:
+            press_ctrl_c()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish_epoch", finish_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train(small, progress=False)
+    train(dataclasses.replace(small, resume=True), progress=False)
+    assert_same(bits(small.out), uninterrupted)
+
+
+def test_resumes_to_the_same_bits_after_many_stops(small, uninterrupted):
+    stops = 0
+    while not train(
+        dataclasses.replace(small, resume=True, max_minutes=0), progress=False
+    )["finished"]:  # fmt: skip
+        stops += 1  # no time at all is one step
+    assert stops == 3 * STEPS
+    assert_same(bits(small.out), uninterrupted)
+
+
+VICTIM = """
+import sys
+from experiments import tasks
+from experiments.train.loop import main
+from tests.experiments.fake_mnist import fake_mnist
+tasks.load_mnist = lambda root: fake_mnist()
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_bits(small, uninterrupted):
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    options += [f"--out={small.out}", "--checkpoint-every=1"]
+    victim = subprocess.Popen(
+        [sys.executable, "-c", VICTIM, "mnist", *options], cwd=ROOT, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not (small.out / "last.pt").exists():
+        assert victim.poll() is None
+        time.sleep(0.001)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    before = torch.load(small.out / "last.pt", weights_only=True)["progress"]
+    assert before["epoch"] * STEPS + before["batch"] < 3 * STEPS
+    train(dataclasses.replace(small, resume=True), progress=False)
+    assert_same(bits(small.out), uninterrupted)
+
+
+def test_resuming_without_a_checkpoint_starts(small):
+    assert train(dataclasses.replace(small, resume=True, epochs=1), progress=False)["finished"]
+
+
+def test_a_run_is_not_resumed_with_other_options(small):
+    train(dataclasses.replace(small, max_minutes=0), progress=False)
+    with pytest.raises(ConfigError, match=r"lr is 0.5, but the run in .* has 0.02"):
+        train(dataclasses.replace(small, lr=0.5, resume=True), progress=False)
+
+
+def test_a_run_that_went_on_with_other_code_has_no_hash_of_it(small, monkeypatch):
+    train(dataclasses.replace(small, max_minutes=0), progress=False)
+    known = sources.at_start()
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "at_start", lambda: {**known, "kernels": "others"})
+        train(dataclasses.replace(small, resume=True, max_minutes=0), progress=False)
+    results = train(dataclasses.replace(small, resume=True), progress=False)
+    assert results["sources"] == {**known, "kernels": None}
+
+
+def test_a_run_resumed_elsewhere_is_told_that_bits_will_differ(small):
+    train(dataclasses.replace(small, threads=2, max_minutes=0), progress=False)
+    with pytest.warns(UserWarning, match="1 threads on cpu, where it began with 2 threads on cpu"):
+        train(dataclasses.replace(small, resume=True), progress=False)
+
+
+def test_a_run_started_afresh_leaves_nothing_of_the_last(small):
+    train(dataclasses.replace(small, epochs=1), progress=False)
+    train(dataclasses.replace(small, max_minutes=0), progress=False)
+    assert {path.name for path in small.out.iterdir()} == {"last.pt"}
+
+
+# --- stopping -----------------------------------------------------------------------------------
+
+
+def test_nan_stops_the_run_and_spares_the_checkpoint(small, after_step):
+    def poison(run):
+        if steps_done(run) == STEPS + 2:
+            run.network.readout.bias.data.fill_(float("nan"))
+
+    after_step(poison)
+    with pytest.raises(FloatingPointError, match="training loss is nan at epoch 2.*lower lr"):
+        train(dataclasses.replace(small, checkpoint_every=1), progress=False)
+    state = torch.load(small.out / "last.pt", weights_only=True)
+    assert state["progress"]["batch"] == 2
+    assert not (small.out / "results.json").exists()
+
+
+def test_signal_handlers_are_put_back(small):
+    before = signal.getsignal(signal.SIGINT)
+    train(dataclasses.replace(small, epochs=1), progress=False)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_termination_is_like_ctrl_c(small, after_step):
+    after_step(
+        lambda run: os.kill(os.getpid(), signal.SIGTERM) if run.progress.batch == 2 else None
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(small, progress=False)
+    state = torch.load(small.out / "last.pt", weights_only=True)
+    assert state["progress"]["batch"] == 2
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+def test_test_data_is_read_once_and_after_the_last_step(small, test_reads, after_step):
+    steps = []
+    after_step(lambda run: steps.append(time.monotonic()))
+    train(small, progress=False)
+    assert len(steps) == 3 * STEPS
+    assert len(test_reads) == 1 and test_reads[0] > steps[-1]
+
+
+def test_test_data_is_not_read_by_a_run_that_did_not_end(small, test_reads):
+    results = train(dataclasses.replace(small, max_minutes=0), progress=False)
+    assert not results["finished"] and "test_accuracy" not in results
+    assert test_reads == []
+
+
+def test_results(small):
+    returned = train(dataclasses.replace(small, permuted=True, downsample=4), progress=False)
+    results = json.loads((small.out / "results.json").read_text())
+    assert results == returned
+    assert results["data_set"] == "MNIST" and results["seed"] == 0
+    assert results["data"] == {
+        "source": "made up", "sequence_length": 49, "train_size": 256, "val_size": 100,
+        "test_size": 100, "split_seed": 2023, "permutation_seed": 92916,
+    }  # fmt: skip
+    assert results["config"]["hidden_size"] == 12 and results["config"]["permuted"]
+    run = Run(dataclasses.replace(small, permuted=True), False)
+    assert results["num_parameters"] == sum(p.numel() for p in run.network.parameters())
+    assert results["wall_seconds"] > 0 and results["versions"]["torch"] == torch.__version__
+    assert results["threads"] == 1 and results["cpu"]
+    best = max(results["history"], key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    assert results["best_epoch"] == best["epoch"]
+    assert results["val_accuracy"] == best["val_accuracy"]
+    matrix = torch.tensor(results["confusion_matrix"])
+    assert matrix.shape == (10, 10)
+    assert matrix.sum(1).equal(fake_mnist().read_test().labels.bincount(minlength=10))
+    assert results["test_accuracy"] == pytest.approx(matrix.trace().item() / 100)
+    labels = fake_mnist().read_test().labels
+    for mistake in results["mistakes"]:
+        assert labels[mistake["index"]] == mistake["label"] != mistake["predicted"]
+    assert len(results["mistakes"]) == min(25, 100 - matrix.trace())
+
+
+def test_the_best_weights_are_tested(small):
+    results = train(small, progress=False)
+    run = Run(small, False)
+    run.load_best()
+    run.network.eval()
+    with torch.no_grad():
+        pairs = [(run.model(x).argmax(1), y) for x, y in run.task.test_batches()]
+    right = sum((guess == y).sum().item() for guess, y in pairs)
+    assert results["test_accuracy"] == pytest.approx(right / 100)
+
+
+def test_log(small):
+    results = train(small, progress=False)
+    rows = list(csv.DictReader((small.out / "log.csv").open()))
+    assert list(rows[0]) == [
+        "epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr",
+        "seconds",
+    ]  # fmt: skip
+    assert [int(row["step"]) for row in rows] == [STEPS, 2 * STEPS, 3 * STEPS]
+    assert [float(row["val_loss"]) for row in rows] == [r["val_loss"] for r in results["history"]]
+
+
+def test_progress_shows_loss_accuracy_and_time_left(small, capsys):
+    train(dataclasses.replace(small, permuted=True), progress=True)
+    shown = capsys.readouterr()
+    assert "permutation_seed 92916" in shown.out and "epoch 3/3: loss" in shown.out
+    assert "epoch 1/3" in shown.err and "/24 [" in shown.err
+    train(small, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_provenance_of_an_installed_package_names_no_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr("experiments.provenance.REPOSITORY", tmp_path)
+    assert provenance()["git_commit"] is None
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+def test_help_explains_every_option(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["mnist", "--help"])
+    assert end.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(MnistConfig):
+        assert f"--{field.name.replace('_', '-')}" in shown
+        assert field.metadata["help"] in shown
+    assert "(default: onecycle)" in shown
+
+
+def test_every_option_reaches_the_run(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("experiments.train.loop.train_all", seen.append)
+    wanted = MnistConfig(
+        model="gru", hidden_size=3, lr=0.1, residual=True, norm="none", data=tmp_path, threads=1,
+        max_minutes=0.5, out=tmp_path, checkpoint_every=7, permuted=True, downsample=14,
+    )  # fmt: skip
+    words = (
+        f"mnist --model gru --hidden-size 3 --lr 0.1 --residual --norm none --data {tmp_path} "
+        f"--threads 1 --max-minutes 0.5 --out {tmp_path} --checkpoint-every 7 --permuted "
+        "--downsample 14"
+    )
+    assert main(words.split()) == 0
+    assert seen == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model", "rnn"), ("hidden_size", 0), ("epochs", 0), ("batch_size", -1), ("lr", -1.0),
+        ("lr", float("nan")), ("schedule", "step"), ("precision", "8"), ("downsample", 3),
+        ("norm", "group"), ("train_subset", 0), ("max_minutes", -1.0), ("threads", 0),
+    ],
+)  # fmt: skip
+def test_bad_options_are_named(name, value):
+    with pytest.raises(ConfigError, match=f"{name} must be .*got {value!r}"):
+        MnistConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
+        ({"batch_size": 257}, "batch_size must be at most the 256 training sequences; got 257"),
+    ],
+)
+def test_a_run_that_cannot_be_ends_in_one_line(small, capsys, options, message):
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | options).items()]
+    assert main(["mnist", f"--out={small.out}", *words]) == 1
+    shown = capsys.readouterr().err
+    assert message in shown and len(shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize("memory", ["checkpoint", "reversible"])
+def test_batch_statistics_over_all_steps_need_all_steps(memory):
+    with pytest.raises(ConfigError, match=f"norm must be layer or none .*{memory}.*'batch'"):
+        MnistConfig(memory=memory, norm="batch")
+    assert MnistConfig(memory=memory, norm="layer").memory == memory
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"memory": "auto"},
+            "memory_budget must be given with memory 'auto'.*got None with 'auto'",
+        ),
+        ({"memory_budget": "1GB"}, "memory_budget must be given .*got '1GB' with 'recompute'"),
+        ({"memory": "auto", "memory_budget": "1 kilo"}, "memory_budget must be .*got '1 kilo'"),
+        (
+            {"memory": "reversible", "norm": "layer", "activation": "tanh"},
+            "activation must be one of identity, leaky_relu, relu with memory 'reversible'",
+        ),
+    ],
+)
+def test_memory_options_that_do_not_go_together(options, message):
+    with pytest.raises(ConfigError, match=message):
+        MnistConfig(**options)
+
+
+@pytest.mark.parametrize("memory", STRATEGIES)
+def test_every_strategy_trains(small, memory):
+    budget = "10MB" if memory == "auto" else None
+    config = dataclasses.replace(
+        small, memory=memory, memory_budget=budget, norm="layer", activation="leaky_relu", epochs=1
+    )
+    assert train(config, progress=False)["finished"]
+
+
+def test_a_value_out_of_range_ends_in_one_line(small, capsys):
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    words += ["--memory=reversible", "--activation=leaky_relu", "--norm=none"]
+    words += ["--lr=1e9", "--clip=1e9"]
+    assert main(["mnist", f"--out={small.out}", *words]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(
+        r"^experiments.train.loop: layer \d, step \d+: a value is NaN or left the range", last
+    )
+
+
+def test_ctrl_c_on_the_command_line_says_how_to_go_on(small, capsys, after_step):
+    after_step(lambda run: press_ctrl_c() if run.progress.batch == 2 else None)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    assert main(["mnist", f"--out={small.out}", *words]) == 130
+    assert "goes on with --resume" in capsys.readouterr().err
+
+
+def test_a_run_needs_a_task():
+    with pytest.raises(TypeError, match="abstract"):
+        TrainConfig()
+
+
+def test_threads_are_put_back(small):
+    before = torch.get_num_threads()
+    wanted = 3 - min(before, 2)  # one that differs
+    results = train(dataclasses.replace(small, threads=wanted, epochs=1), progress=False)
+    assert results["threads"] == wanted and torch.get_num_threads() == before
+
+
+def test_peers_are_not_weakened():
+    lstm = PeerClassifier("lstm", 1, 10, hidden_size=4, num_layers=2).rnn
+    for layer in range(2):
+        bias = getattr(lstm, f"bias_ih_l{layer}") + getattr(lstm, f"bias_hh_l{layer}")
+        assert bias[4:8].eq(1).all() and not bias[:4].eq(1).any()
+
+
+def test_an_unknown_peer_is_named():
+    with pytest.raises(ValueError, match="kind must be one of lstm, gru; got 'rnn'"):
+        PeerClassifier("rnn", 1, 10)
+
+
+def test_every_kind_of_weight_has_its_learning_rate(small):
+    config = dataclasses.replace(
+        small, lr=0.5, recurrent_lr_scale=0.1, coupling_lr_scale=0.2, weight_decay=0.3
+    )
+    model = make_model(config, config.task(torch.device("cpu")))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for group in make_optimizer(config, model).param_groups:
+        for parameter in group["params"]:
+            name = names.pop(parameter)
+            factor = 0.1 if "recurrent_weight" in name else 0.2 if "coupling" in name else 1.0
+            matrix = name.endswith(("readout.weight", "projection.weight"))
+            assert group["lr"] == pytest.approx(0.5 * factor)
+            assert group["weight_decay"] == (0.3 if matrix else 0.0)
+    assert not names

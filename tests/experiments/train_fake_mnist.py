@@ -1,0 +1,35 @@
+"""The training command on made-up digits: ``python -m tests.experiments.train_fake_mnist mnist ...``.
+
+The environment variable HARM, such as ``KILL 11`` or ``STOP 11``, names a signal that the last
+worker sends itself after so many steps of its first epochs.
+"""
+
+import os
+import signal
+import sys
+from datetime import timedelta
+
+from experiments import tasks
+from experiments.train import distributed
+from experiments.train.loop import Run, main
+from tests.experiments.fake_mnist import fake_mnist
+
+
+def harm(name: str, step: str) -> None:
+    real = Run.step
+
+    def fatal_step(run, x, y):
+        real(run, x, y)
+        done = run.progress.epoch * run.task.steps_per_epoch + run.progress.batch
+        if done == int(step) and run.fabric.global_rank == run.workers - 1:
+            os.kill(os.getpid(), signal.Signals[f"SIG{name}"])
+
+    Run.step = fatal_step
+
+
+if __name__ == "__main__":
+    tasks.load_mnist = lambda root: fake_mnist()
+    if "HARM" in os.environ:
+        harm(*os.environ["HARM"].split())
+        distributed.PATIENCE = timedelta(seconds=10)
+    sys.exit(main(sys.argv[1:]))

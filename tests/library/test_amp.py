@@ -1,0 +1,185 @@
+"""Mixed precision: bfloat16 and float16 around a state in float32, and how accurate that is."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from irevrnn import IRevRNN, scan
+
+from tests.cases import make_inputs, run
+
+HALVES = (torch.bfloat16, torch.float16)
+#: Relative errors of outputs and gradients that docs/transforms.md states.
+BOUNDS = {torch.bfloat16: (0.01, 0.03), torch.float16: (0.001, 0.005)}
+of_a_half = pytest.mark.parametrize("dtype", HALVES, ids=["bfloat16", "float16"])
+forward_in_time = pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+
+
+def error(got, wanted):
+    """Relative to the norm of the whole tensor."""
+    got, wanted = got.detach().double(), wanted.detach().double()
+    return float((got - wanted).norm() / wanted.norm())
+
+
+def outcome(model, x, autocast=None, scale=1.0):
+    """Output, and gradients of the mean of its squares; ``scale`` as a GradScaler would choose."""
+    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+        output, _ = model(x)
+    loss = scale * output.square().mean()
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    return output.detach(), [g / scale for g in gradients]
+
+
+def errors(got, wanted):
+    worst = max(error(g, w) for g, w in zip(got[1], wanted[1], strict=True))
+    return error(got[0], wanted[0]), worst
+
+
+def make_model(memory="recompute", norm="layer"):
+    torch.manual_seed(0)
+    return IRevRNN(1, 64, 2, norm=norm, memory=memory)
+
+
+# --- half-precision tensors and modules --------------------------------------------------------
+
+
+@of_a_half
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("backend", ["auto", "cpp", "python"])
+def test_scan_computes_in_float32(kernels, monkeypatch, backend, memory, dtype):
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    case = [x.detach().to(dtype).requires_grad_() for x in make_inputs(40, 2, 9, 3, torch.float32)]
+    wide = [x.detach().float().requires_grad_() for x in case]
+    got, wanted = run(scan, case, memory=memory), run(scan, wide, memory=memory)
+    assert all(x.dtype == dtype for x in got)
+    for index in range(3):
+        assert torch.equal(got[index], wanted[index].to(dtype))
+    for x, y in zip(got[3:], wanted[3:], strict=True):  # upstream gradients are rounded as well
+        assert error(x, y) < 8 * torch.finfo(dtype).eps
+
+
+@of_a_half
+def test_states_may_stay_in_float32(kernels, dtype):
+    """So a sequence in pieces is the whole to the last bit."""
+    z, *rest = (x.detach().to(dtype) for x in make_inputs(40, 2, 9, 3, torch.float32))
+    h, c, *weights = rest
+    h, c = h.float(), c.float()
+    whole = scan(z, h, c, *weights)
+    assert [y.dtype for y in whole] == [dtype, torch.float32, torch.float32]
+    outs = []
+    for part in z.split(15):
+        out, h, c = scan(part, h, c, *weights)
+        outs.append(out)
+    for got, want in zip((torch.cat(outs), h, c), whole, strict=True):
+        assert torch.equal(got, want)
+
+
+def test_other_states_are_refused():
+    z, h, c, *weights = make_inputs(4, 2, 3, 1, torch.bfloat16)
+    for wrong in (torch.float64, torch.float16):
+        with pytest.raises(ValueError, match="h_0 must have the dtype of z"):
+            scan(z, h.to(wrong), c, *weights)
+    with pytest.raises(ValueError, match="u must have the dtype of z"):
+        scan(z, h, c, weights[0].float(), *weights[1:])
+
+
+@of_a_half
+@forward_in_time
+def test_a_converted_model(kernels, memory, dtype):
+    """Against float64 with the same, rounded, weights: the errors are those of the projection."""
+    model = make_model(memory, norm=None).to(dtype)
+    exact = copy.deepcopy(model).double()
+    x = torch.rand(8, 784, 1).to(dtype)
+    output, (h_n, c_n) = model(x)
+    assert output.dtype == h_n.dtype == c_n.dtype == dtype
+    wanted, (_, c_wanted) = exact(x.double())
+    assert error(output, wanted) < BOUNDS[dtype][0]
+    assert error(c_n, c_wanted) < BOUNDS[dtype][0]
+
+
+@of_a_half
+def test_chunks_of_a_converted_model_carry_their_state_in_float32(kernels, dtype):
+    models = [make_model(memory).to(dtype) for memory in ("recompute", "checkpoint")]
+    x = torch.rand(4, 100, 1).to(dtype)
+    (output, states), (other, other_states) = (model(x) for model in models)
+    assert torch.equal(output, other)
+    assert all(torch.equal(a, b) for a, b in zip(states, other_states, strict=True))
+
+
+def test_fixed_point_takes_no_converted_model(kernels):
+    model = IRevRNN(1, 8, activation="identity", memory="reversible", dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match="torch.bfloat16.*memory='checkpoint'"):
+        model(torch.rand(2, 10, 1, dtype=torch.bfloat16))
+
+
+# --- autocast ------------------------------------------------------------------------------------
+
+
+@of_a_half
+@forward_in_time
+@pytest.mark.parametrize("norm", [None, "layer"])
+def test_accuracy_of_autocast(kernels, memory, norm, dtype):
+    """Two layers of 64 over 784 steps, as in docs/transforms.md."""
+    model, x = make_model(memory, norm), torch.rand(8, 784, 1)
+    wanted = outcome(copy.deepcopy(model).double(), x.double())
+    scale = 2.0**-10 if norm is None else 1.0  # outputs in the hundreds: float16 would overflow
+    of_output, of_gradients = errors(outcome(model, x, dtype, scale), wanted)
+    print(f"{memory} {norm} {dtype}: output {of_output:.1e}, gradients {of_gradients:.1e}")
+    assert of_output < BOUNDS[dtype][0]
+    assert of_gradients < BOUNDS[dtype][1]
+
+
+def test_the_control_has_the_accuracy_of_float32(kernels):
+    model, x = make_model(), torch.rand(8, 784, 1)
+    wanted = outcome(copy.deepcopy(model).double(), x.double())
+    of_output, of_gradients = errors(outcome(model, x), wanted)
+    print(f"float32: output {of_output:.1e}, gradients {of_gradients:.1e}")
+    assert of_output < 1e-4
+    assert of_gradients < 1e-3
+
+
+@of_a_half
+@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint", "reversible"])
+@pytest.mark.parametrize("norm", [None, "layer"])
+def test_autocast_keeps_state_and_norm_in_float32(kernels, memory, norm, dtype):
+    model = IRevRNN(3, 8, 2, activation="identity", memory=memory, norm=norm)
+    projected, normed = [], []
+    for layer in model.layers:
+        layer.projection.register_forward_hook(lambda *hooked: projected.append(hooked[2].dtype))
+        layer.norm.register_forward_hook(lambda *hooked: normed.append(hooked[2].dtype))
+    with torch.autocast("cpu", dtype):
+        output, (h_n, c_n) = model(torch.randn(2, 10, 3))
+    assert output.dtype == h_n.dtype == c_n.dtype == torch.float32
+    assert set(projected) == {dtype}  # autocast was on
+    assert set(normed) == {torch.float32}
+
+
+@of_a_half
+@forward_in_time
+def test_training_with_a_gradient_scaler(kernels, memory, dtype):
+    torch.manual_seed(0)
+    model = IRevRNN(1, 16, num_couplings=2, memory=memory, norm="layer")
+    head = nn.Linear(16, 2)
+    parameters = [*model.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-2)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)  # overflows in float16 at first
+    losses, skipped = [], 0
+    for _ in range(60):
+        labels = torch.randint(0, 2, (32,))
+        x = 0.1 * torch.randn(32, 10, 1)
+        x[:, 0, 0] = 2.0 * labels - 1  # the answer is shown first
+        with torch.autocast("cpu", dtype):
+            output, _ = model(x, return_sequence=False)
+            loss = nn.functional.cross_entropy(head(output).float(), labels)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        before = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        skipped += scaler.get_scale() < before
+        losses.append(loss.item())
+    assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
+    assert all(torch.isfinite(p).all() for p in parameters)
+    assert (skipped > 0) == (dtype == torch.float16)

@@ -1,0 +1,151 @@
+"""Bad input gets an error that names the argument, what was given and what was expected."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from irevrnn import IRevRNN, scan
+
+from tests.cases import make_inputs
+
+
+def replaced(**changes):
+    case = make_inputs(4, 2, 3, 1, torch.float32)
+    return case._replace(**{name: change(getattr(case, name)) for name, change in changes.items()})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"z": lambda x: x[0]}, ValueError, r"z must be \(T, B, H\); got shape \(2, 3\)"),
+        ({"z": lambda x: x[:0]}, ValueError, r"z must have at least one step"),
+        ({"z": lambda x: x.long()}, TypeError, "z must be of a floating-point dtype; got"),
+        ({"z": lambda x: x.tolist()}, TypeError, "z must be a torch.Tensor; got list"),
+        ({"h_0": lambda x: x[:1]}, ValueError, r"h_0 must be \(B, H\) = \(2, 3\).*\(1, 3\)"),
+        ({"h_0": lambda x: x.double()}, ValueError, "h_0 must have the dtype of z, torch.float32"),
+        ({"c_0": lambda x: x.T}, ValueError, r"c_0 must be \(B, H\) = \(2, 3\)"),
+        ({"c_0": lambda x: x.to("meta")}, ValueError, "c_0 must be on the device of z, cpu"),
+        ({"u": lambda x: x[None]}, ValueError, r"u must be \(H,\) = \(3,\)"),
+        ({"a": lambda x: x[0]}, ValueError, r"a must be \(R, H\)"),
+        ({"b": lambda x: x.repeat(2, 1)}, ValueError, r"b must be \(R, H\) = \(1, 3\).*\(2, 3\)"),
+    ],
+)  # fmt: skip
+def test_scan_refuses(change, error, message):
+    with pytest.raises(error, match=message):
+        scan(*replaced(**change))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"activation": "swish"}, ValueError, "activation must be one of relu, .*; got 'swish'"),
+        ({"coupling_activation": 3}, ValueError, "coupling_activation must be one of .*; got 3"),
+        ({"memory": "hope"}, ValueError, "memory must be one of store, recompute.*; got 'hope'"),
+        (
+            {"memory": "checkpoint"},
+            ValueError,
+            "memory='checkpoint' works on a whole stack: use IRev",
+        ),
+        (
+            {"memory": "reversible"},
+            ValueError,
+            "memory='reversible' works on a whole stack: use IRev",
+        ),
+        ({"memory": "auto"}, ValueError, "memory='auto' works on a whole stack: use IRev"),
+    ],
+)
+def test_scan_refuses_options(keywords, error, message):
+    with pytest.raises(error, match=message):
+        scan(*replaced(), **keywords)
+
+
+def test_scan_refuses_an_unknown_backend(monkeypatch):
+    monkeypatch.setenv("IREVRNN_BACKEND", "fortran")
+    with pytest.raises(ValueError, match="IREVRNN_BACKEND must be one of .*; got 'fortran'"):
+        scan(*replaced())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"input_size": 0}, ValueError, "input_size must be at least 1; got 0"),
+        ({"hidden_size": 2.5}, TypeError, "hidden_size must be an int; got float"),
+        ({"num_layers": 0}, ValueError, "num_layers must be at least 1; got 0"),
+        ({"num_couplings": -1}, ValueError, "num_couplings must be at least 0; got -1"),
+        ({"activation": "swish"}, ValueError, "activation must be one of"),
+        ({"coupling_activation": "swish"}, ValueError, "coupling_activation must be one of"),
+        ({"dropout": 1.0}, ValueError, r"dropout must be in \[0, 1\); got 1.0"),
+        ({"norm": "group"}, ValueError, "norm must be None, 'layer' or 'batch'; got 'group'"),
+        ({"memory": "hope"}, ValueError, "memory must be one of"),
+        ({"memory": "auto"}, ValueError, "memory='auto' needs memory_budget, such as"),
+        ({"memory_budget": "1GB"}, ValueError, "memory_budget goes with memory='auto' alone"),
+        (
+            {"memory": "auto", "memory_budget": "much"},
+            ValueError,
+            "memory_budget must be .*; got 'much'",
+        ),
+        (
+            {"bidirectional": True, "memory": "checkpoint"},
+            ValueError,
+            "bidirectional=True does not go with memory='checkpoint'.*use memory='recompute' or",
+        ),
+    ],
+)
+def test_layer_refuses_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        IRevRNN(**{"input_size": 2, "hidden_size": 3, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("input", "error", "message"),
+    [
+        ([1.0], TypeError, "input must be a torch.Tensor or PackedSequence; got list"),
+        (torch.zeros(4), ValueError, r"input must be \(batch, seq, feature\) or \(seq, feature\)"),
+        (torch.zeros(1, 5, 3), ValueError, "input must have input_size = 2 features"),
+        (torch.zeros(1, 0, 2), ValueError, "input must have at least one step"),
+        (torch.zeros(1, 5, 2).double(), ValueError, "input must have the dtype of the parameters"),
+        (
+            torch.zeros(1, 5, 2, device="meta"),
+            ValueError,
+            "input must be on the device of the param",
+        ),
+    ],
+)
+def test_layer_refuses_input(input, error, message):
+    with pytest.raises(error, match=message):
+        IRevRNN(2, 3)(input)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "error", "message"),
+    [
+        (torch.zeros(1, 4, 3), TypeError, r"hidden must be a pair \(h_0, c_0\); got Tensor"),
+        ((torch.zeros(1, 4, 3), None), TypeError, "c_0 must be a torch.Tensor; got NoneType"),
+        ((torch.zeros(4, 3),) * 2, ValueError, r"h_0 must have shape \(1, 4, 3\)"),
+    ],
+)
+def test_layer_refuses_hidden(hidden, error, message):
+    with pytest.raises(error, match=message):
+        IRevRNN(2, 3)(torch.zeros(4, 5, 2), hidden)
+
+
+def test_clipping_refuses_a_bound_that_is_no_bound():
+    with pytest.raises(ValueError, match="bound must be at least 0; got -1"):
+        IRevRNN(2, 3).clip_recurrent_weights_(-1)
+
+
+def test_without_a_compiler_the_reference_runs_after_one_warning(tmp_path):
+    """In a process of its own: the operators cannot be unloaded from this one."""
+    code = (
+        "import torch, irevrnn\n"
+        "for _ in range(2): print(irevrnn.IRevRNN(2, 3)(torch.zeros(1, 4, 2))[0].shape)\n"
+    )
+    environment = {**os.environ, "CXX": "/nonexistent/c++", "IREVRNN_CACHE": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.count("torch.Size([1, 4, 3])") == 2
+    assert result.stderr.count("slow PyTorch reference") == 1

@@ -1,0 +1,613 @@
+"""The strategies of the whole stack."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
+
+from experiments.bench.measure import held_bytes
+from irevrnn import IRevRNN, ReversalError
+from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
+from irevrnn.strategies import fixed_scan
+from irevrnn.strategies.chunkwise import chunk_length
+from irevrnn.strategies.fixed_point import INVERTIBLE, round_weight, to_fixed, to_value
+
+pytestmark = pytest.mark.usefixtures("kernels")
+CHUNKED = ["checkpoint", "reversible", "store_fixed"]
+all_chunked = pytest.mark.parametrize("memory", CHUNKED)
+every_strategy = pytest.mark.parametrize("memory", ["store", "recompute", *CHUNKED])
+STEPS = 90
+CHUNK = 40
+
+
+@pytest.fixture(autouse=True)
+def _short_chunks(monkeypatch):
+    """Several chunks, the last of them short, in a sequence that tests can afford."""
+    monkeypatch.setattr("irevrnn.rnn.chunk_length", lambda *_: CHUNK)
+
+
+def test_chunks_are_as_long_as_their_strategy_asks():
+    lengths = {steps: chunk_length("checkpoint", steps, 4, 7) for steps in (10, 784, 1_000_000)}
+    assert lengths == {10: 64, 784: 64, 1_000_000: 1000}
+    assert chunk_length("reversible", 784, 32, 128) == chunk_length("reversible", 10**6, 32, 128)
+
+
+def make_model(memory="reversible", dtype=torch.float64, features=3, layers=2, **keywords):
+    torch.manual_seed(0)
+    keywords = {"activation": "leaky_relu", "norm": "layer", "num_couplings": 2, **keywords}
+    model = IRevRNN(features, 7, layers, memory=memory, dtype=dtype, **keywords)
+    # Nothing bounds a state that is coupled through leaky_relu, so couple it little.
+    scale = 0.3 if model.coupling_activation == "tanh" else 0.03
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.coupling_a.normal_(0, scale)
+            layer.coupling_b.normal_(0, scale)
+            layer.recurrent_weight[:3] = torch.tensor([1.0, -1.0, -0.6])
+    return model
+
+
+def make_input(dtype=torch.float64, features=3, batch=4, layers=2):
+    """An input and a hidden state, in the layout of the defaults, which require gradients."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = (batch, STEPS, features), (layers, batch, 7), (layers, batch, 7)
+    drawn = [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes]
+    x, h_0, c_0 = (tensor.requires_grad_() for tensor in drawn)
+    return x, (h_0, c_0)
+
+
+def loss_of(output, states):
+    """A loss that every step and every final state has a part in."""
+    weights = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype).view_as(output)
+    h_n, c_n = states
+    return (weights * output.sin()).sum() + h_n.square().sum() + (2 * c_n).sin().sum()
+
+
+def outcome(run, model, x, hidden=None, **keywords):
+    """Outputs, then gradients of input, states and parameters."""
+    output, states = run(x, hidden, **keywords)
+    leaves = [x, *(hidden or ()), *model.parameters()]
+    gradients = torch.autograd.grad(
+        loss_of(output, states), leaves, allow_unused=True, materialize_grads=True
+    )
+    return [t.detach() for t in (output, *states)], gradients
+
+
+def assert_near(actual, wanted, tolerance):
+    for got, want in zip(actual, wanted, strict=True):
+        assert got.shape == want.shape
+        assert (got - want).norm() <= tolerance * want.norm()
+
+
+def compare_with_recompute(keywords, x, hidden, **call):
+    results = []
+    for memory in ("checkpoint", "recompute"):
+        model = make_model(memory, **keywords)
+        torch.manual_seed(3)  # the dropout mask
+        results.append(outcome(model, model, x, hidden, **call))
+    (outputs, gradients), (wanted_outputs, wanted_gradients) = results
+    assert all(torch.equal(y, w) for y, w in zip(outputs, wanted_outputs, strict=True))
+    assert_near(gradients, wanted_gradients, 1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("norm", [None, "layer"])
+@pytest.mark.parametrize("return_sequence", [True, False])
+def test_checkpoint_equals_recompute(activation, norm, return_sequence):
+    x, hidden = make_input()
+    keywords = {"activation": activation, "norm": norm}
+    compare_with_recompute(keywords, x, hidden, return_sequence=return_sequence)
+    compare_with_recompute(keywords, x, None, return_sequence=return_sequence)
+
+
+@pytest.mark.parametrize("keywords", [
+    {"dropout": 0.4}, {"residual": True}, {"residual": True, "dropout": 0.4, "layers": 3},
+    {"num_couplings": 0}, {"bias": False}, {"coupling_activation": "leaky_relu"},
+])  # fmt: skip
+@pytest.mark.parametrize("return_sequence", [True, False])
+def test_checkpoint_equals_recompute_with_options(keywords, return_sequence):
+    x, hidden = make_input(layers=keywords.get("layers", 2))
+    compare_with_recompute(keywords, x, hidden, return_sequence=return_sequence)
+
+
+def test_checkpoint_equals_recompute_in_other_layouts():
+    x, (h_0, c_0) = make_input()
+    single = x[0].detach().requires_grad_(), tuple(s[:, 0].detach() for s in (h_0, c_0))
+    for state in single[1]:
+        state.requires_grad_()
+    compare_with_recompute({}, *single)
+    turned = x.detach().transpose(0, 1).requires_grad_()
+    compare_with_recompute({"batch_first": False}, turned, (h_0, c_0))
+
+
+class StraightThrough(torch.autograd.Function):
+    """A value with the gradient of another."""
+
+    @staticmethod
+    def forward(ctx, smooth, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+def rounded(smooth):
+    """A value in fixed point, as its float."""
+    return StraightThrough.apply(smooth, to_value(to_fixed(smooth.detach()), smooth.dtype))
+
+
+class ExactForward:
+    """``fixed_point.step`` with autograd: exact integers beside floats that carry the gradient."""
+
+    def __init__(self, layer, activation, f, h, c):
+        from irevrnn.strategies.fixed_point import BitStack
+
+        self.u, self.a, self.b = (
+            round_weight(layer.recurrent_weight), layer.coupling_a, layer.coupling_b
+        )  # fmt: skip
+        self.activation, self.f = activation, get_activation(f).function
+        self.stack = BitStack(self.u, h.shape[0])
+        self.h_fixed, self.c_fixed = to_fixed(h.detach()), to_fixed(c.detach())
+        self.h, self.c = rounded(h), rounded(c)
+
+    def tie(self, smooth: Tensor, fixed: Tensor) -> Tensor:
+        return StraightThrough.apply(smooth, to_value(fixed, smooth.dtype))
+
+    def step(self, z):
+        p_fixed = self.stack.forget(self.h_fixed)
+        p_fixed = torch.where(self.u < 0, -p_fixed, p_fixed)
+        p = self.tie(self.u * self.h, p_fixed)
+        for a_i, b_i in zip(self.a, self.b, strict=True):
+            increment = a_i * self.f(p)
+            self.c_fixed = self.c_fixed + to_fixed(increment.detach())
+            self.c = self.tie(self.c + increment, self.c_fixed)
+            increment = b_i * self.f(self.c)
+            p_fixed = p_fixed + to_fixed(increment.detach())
+            p = self.tie(p + increment, p_fixed)
+        y_fixed = to_fixed(z.detach()) + p_fixed
+        slopes = {"identity": 1.0, "leaky_relu": NEGATIVE_SLOPE, "relu": 0.0}
+        slope = torch.where(y_fixed > 0, 1.0, slopes[self.activation]).to(z.dtype)
+        self.h_fixed = self.stack.forget_output(self.activation, y_fixed)
+        self.h = self.tie(slope * (z + p), self.h_fixed)
+        return self.h
+
+
+def exact_forward(model, x, hidden, return_sequence=True):
+    """The stack of ``reversible`` under plain autograd."""
+    y, finals = x.transpose(0, 1), []
+    for index, layer in enumerate(model.layers):
+        z = layer(y)
+        cell = ExactForward(
+            layer, model.activation, model.coupling_activation, hidden[0][index], hidden[1][index]
+        )
+        out = torch.stack([cell.step(z_t) for z_t in z])
+        finals.append((cell.h, cell.c))
+        y = out + y if model.residual and out.shape == y.shape else out
+    h_n, c_n = (torch.stack(states) for states in zip(*finals, strict=True))
+    return (y.transpose(0, 1) if return_sequence else y[-1]), (h_n, c_n)
+
+
+@pytest.mark.parametrize("activation", INVERTIBLE)
+@pytest.mark.parametrize("options", [
+    {}, {"norm": None}, {"residual": True, "layers": 3}, {"num_couplings": 0},
+    {"coupling_activation": "leaky_relu"},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("return_sequence", [True, False])
+def test_reversible_gradient_is_that_of_the_exact_forward(activation, options, return_sequence):
+    model = make_model(activation=activation, **options)
+    x, hidden = make_input(layers=model.num_layers)
+    call = {"return_sequence": return_sequence}
+    wanted = outcome(lambda *a, **k: exact_forward(model, *a, **k), model, x, hidden, **call)
+    outputs, gradients = outcome(model, model, x, hidden, **call)
+    assert all(torch.equal(y, w) for y, w in zip(outputs, wanted[0], strict=True))
+    assert_near(gradients, wanted[1], 1e-12)
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpp"])
+@pytest.mark.parametrize("activation", INVERTIBLE)
+def test_reversible_gradient_in_float32(monkeypatch, backend, activation):
+    """With an f whose rounding is the same everywhere, so that both forwards are one."""
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    options = {"activation": activation, "coupling_activation": "leaky_relu", "norm": None}
+    model = make_model(dtype=torch.float32, **options)
+    x, hidden = make_input(torch.float32)
+    wanted = outcome(lambda *a: exact_forward(model, *a), model, x, hidden)
+    outputs, gradients = outcome(model, model, x, hidden)
+    assert_near(outputs, wanted[0], 1e-6)
+    assert_near(gradients, wanted[1], 1e-6)
+
+
+@all_chunked
+def test_a_partial_loss(memory):
+    """An output that the loss leaves out has a gradient of zero."""
+    model = make_model(memory)
+    x, hidden = make_input()
+    for pick in (lambda y, s: y.sum(), lambda y, s: s[0].sum(), lambda y, s: s[1][0].sum()):
+        got = torch.autograd.grad(pick(*model(x, hidden)), [x, *hidden])
+        y, s = model(x, hidden)
+        zero = 0 * (y.sum() + s[0].sum() + s[1].sum())
+        wanted = torch.autograd.grad(pick(y, s) + zero, [x, *hidden])
+        assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+
+
+@all_chunked
+def test_an_input_and_weights_without_gradients(memory):
+    model = make_model(memory)
+    x, _ = make_input()
+    model.layers[0].projection.requires_grad_(False)
+    loss_of(*model(x.detach())).backward()
+    assert model.layers[0].projection.weight.grad is None
+    assert model.layers[0].recurrent_weight.grad.norm() > 0
+    with torch.no_grad():
+        assert model(x)[0].grad_fn is None
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("value", [1e7, math.nan, math.inf])
+def test_a_value_out_of_range_names_layer_and_step(value):
+    model = make_model(norm=None, coupling_activation="tanh")
+    x, _ = make_input()
+    with torch.no_grad():
+        x[2, 53] = value
+        model.layers[0].projection.weight.fill_(1.0)
+        with pytest.raises(OverflowError, match="layer 0, step 53: .*norm='layer'.*clip_recur"):
+            model(x)
+        model.layers[0].projection.weight.fill_(0.0)
+        model.layers[1].projection.bias.fill_(1e7)
+        with pytest.raises(OverflowError, match="layer [01], step"):
+            model(x)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_what_cannot_be_undone_is_refused(activation):
+    with pytest.raises(ValueError, match="identity, leaky_relu, relu; memory='checkpoint'"):
+        IRevRNN(3, 4, activation=activation, memory="reversible")
+
+
+@all_chunked
+def test_batch_statistics_are_refused(memory):
+    model = make_model(memory, norm="batch")
+    x, _ = make_input()
+    with pytest.raises(ValueError, match=f"memory='{memory}' cannot train with norm='batch'"):
+        model(x)
+    output, _ = model.eval()(x)
+    model.train()
+    with pytest.raises(ValueError, match="must stay so until its backward pass"):
+        output.sum().backward()
+    model.eval()(x)[0].sum().backward()
+
+
+@pytest.mark.parametrize("value", [1.001, -2.0, math.nan])
+def test_a_recurrent_weight_outside_is_refused(value):
+    model = make_model()
+    model.layers[1].recurrent_weight.data[4] = value
+    with pytest.raises(ValueError, match=r"layer 1: recurrent weights must lie in \[-1, 1\]"):
+        model(make_input()[0])
+
+
+# Faults between the forward and the backward pass
+
+
+def held_tensors(model, x, change):
+    """Output of a run whose saved tensors, in order, ``change`` may replace as they come back."""
+    count = iter(range(10**6))
+    with saved_tensors_hooks(lambda t: (next(count), t), lambda kept: change(*kept)):
+        output, _ = model(x)
+    return output, next(count)
+
+
+@pytest.mark.parametrize("which", ["hashes", "h", "c", "s", "words", "counts"])
+def test_a_held_tensor_that_was_tampered_with(which):
+    model = make_model()
+    x, _ = make_input()
+    names = ["hashes", "h", "c", "s", "words", "counts", "words", "counts"]
+    wanted = held_tensors(model, x, lambda _, t: t)[1] - len(names) + names.index(which)
+
+    def tamper(index, tensor):
+        if index != wanted:
+            return tensor
+        tensor = tensor.clone()
+        tensor.view(-1)[-1] ^= 1
+        return tensor
+
+    output, _ = held_tensors(model, x, tamper)
+    with pytest.raises(ReversalError, match=r"layer \d, chunk \d"):
+        output.sum().backward()
+
+
+def test_control_untouched_tensors_pass_through_the_same_hooks():
+    model = make_model()
+    x, _ = make_input()
+    output, _ = held_tensors(model, x, lambda _, t: t.clone())
+    output.sum().backward()
+
+
+@all_chunked
+@pytest.mark.parametrize("what", ["input", "weight", "recurrent", "coupling"])
+def test_a_change_in_place_is_seen_by_autograd(memory, what):
+    model = make_model(memory)
+    x, _ = make_input()
+    layer = model.layers[1]
+    tensor = {
+        "input": x, "weight": layer.projection.weight,
+        "recurrent": layer.recurrent_weight, "coupling": layer.coupling_b,
+    }[what]  # fmt: skip
+    output, _ = model(x)
+    with torch.no_grad():
+        tensor.mul_(0.9)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize("norm", [None, "layer"])
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("what", ["input", "weight", "bias", "recurrent", "coupling_a", "norm"])
+def test_a_change_that_autograd_cannot_see(what, layer, norm):
+    if what == "norm" and norm is None:
+        pytest.skip("no norm")
+    model = make_model(norm=norm)
+    x, _ = make_input()
+    changed = model.layers[layer]
+    tensor = {
+        "input": x, "weight": changed.projection.weight, "bias": changed.projection.bias,
+        "recurrent": changed.recurrent_weight, "coupling_a": changed.coupling_a,
+        "norm": getattr(changed.norm, "weight", None),
+    }[what]  # fmt: skip
+    output, _ = model(x)
+    tensor.data.mul_(0.9)
+    with pytest.raises((ReversalError, ValueError), match=r"layer \d"):
+        output.sum().backward()
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_projection_that_rounds_differently():
+    model = make_model()
+    model.layers[1].projection.register_forward_hook(
+        lambda _, __, y: y + 1e-6 * y.square() if torch.is_grad_enabled() else y
+    )
+    output, _ = model(make_input()[0])
+    with pytest.raises(ReversalError, match="layer 1, chunk 2: .*memory='checkpoint'"):
+        output.sum().backward()
+
+
+@all_chunked
+def test_an_exception_in_backward_leaves_nothing_behind(memory):
+    x, _ = make_input()
+    model, clean = make_model(memory), make_model(memory)
+    output, _ = model(x)
+
+    def fail(*_):
+        if torch.is_grad_enabled():
+            raise KeyboardInterrupt
+
+    hook = model.layers[1].projection.register_forward_hook(fail)
+    with pytest.raises(KeyboardInterrupt):
+        output.sum().backward()
+    hook.remove()
+    assert all(p.grad is None for p in model.parameters())
+    for one, other in zip(
+        outcome(model, model, x), outcome(clean, clean, x), strict=True
+    ):  # fmt: skip
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture
+def four_layers(monkeypatch):
+    """4 layers over 10,000 steps, u in [0.5, 1] and at both signs of 1, states other than 0.
+
+    A model, its arguments, and the passes that it made: forward, and back.
+    """
+    monkeypatch.setattr("irevrnn.rnn.chunk_length", lambda *_: 496)
+    model = make_model(dtype=torch.float32, layers=4)
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.recurrent_weight.uniform_(0.5, 1)
+            layer.recurrent_weight[:2] = torch.tensor([1.0, -1.0])
+    drawn = torch.Generator().manual_seed(2)
+    x = torch.randn(2, 10_000, 3, generator=drawn)
+    hidden = tuple(torch.randn(4, 2, 7, generator=drawn) for _ in range(2))
+    forward, inverse, there, back = fixed_scan.forward, fixed_scan.inverse, [], []
+
+    def watched_forward(z, states, weights, record):
+        result, words, counts = forward(z, states, weights, record=record, hold=True)
+        there.append(result)
+        return result, words, counts
+
+    def watched_inverse(*arguments):
+        result, buffer = inverse(*arguments)
+        back.append(result)
+        return result, buffer
+
+    monkeypatch.setattr(fixed_scan, "forward", watched_forward)
+    monkeypatch.setattr(fixed_scan, "inverse", watched_inverse)
+    return model, (x, hidden), there, back
+
+
+def flat(states):
+    """The tensors of a pass: h, f(p) and f(c) of every step, integer states at both ends."""
+    return [states.out, states.values, *states.before, *states.after]
+
+
+def test_four_layers_of_ten_thousand_steps_are_met_again(four_layers):
+    model, arguments, there, back = four_layers
+    loss_of(*model(*arguments)).backward()  # which checks that the buffers end empty
+    assert len(there) == len(back) == 21 * 4
+    chunks = [there[start : start + 4] for start in range(0, len(there), 4)]
+    for one, other in zip([p for chunk in reversed(chunks) for p in chunk], back, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(flat(one), flat(other), strict=True))
+
+
+def test_control_four_layers_with_one_bit_flipped(four_layers):
+    model, arguments, _, _ = four_layers
+
+    def flip(tensor):
+        if tensor.dtype != torch.int16:
+            return tensor
+        changed = tensor.clone()
+        changed[len(changed) // 2] ^= 1 << 5
+        return changed
+
+    with saved_tensors_hooks(lambda tensor: tensor, flip):
+        loss = loss_of(*model(*arguments))
+    with pytest.raises(ReversalError, match=r"layer \d, chunk \d"):
+        loss.backward()
+
+
+def test_another_number_of_threads_is_harmless_or_detected(monkeypatch):
+    """Products may round differently then; if they do, no gradient comes back."""
+    monkeypatch.setattr("irevrnn.rnn.chunk_length", lambda *_: 256)
+    torch.manual_seed(0)
+    model = IRevRNN(200, 300, 2, activation="leaky_relu", memory="reversible")
+    x = torch.randn(4, 512, 200)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        wanted = torch.autograd.grad(model(x)[0].square().mean(), model.parameters())
+        loss = model(x)[0].square().mean()
+        torch.set_num_threads(2)
+        try:
+            got = torch.autograd.grad(loss, model.parameters())
+        except ReversalError as error:
+            assert "the number of threads" in str(error)
+        else:
+            assert_near(got, wanted, 1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("activation", INVERTIBLE)
+@pytest.mark.parametrize("norm", [None, "layer"])
+def test_going_back_changes_no_bit_of_a_training_run(activation, norm):
+    """``reversible`` against the same arithmetic with every state stored."""
+    x, _ = make_input(torch.float32)
+    curves = {}
+    for memory in ("reversible", "store_fixed", "recompute"):
+        model = make_model(memory, torch.float32, activation=activation, norm=norm, dropout=0.2)
+        with torch.no_grad():
+            for layer in model.layers:
+                layer.recurrent_weight.mul_(0.9)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        losses = []
+        for _ in range(10):
+            output, _ = model(x)
+            loss = (output - 1).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            model.clip_recurrent_weights_()
+            losses.append(loss.item())
+        curves[memory] = [*losses, *(p.detach().clone() for p in model.parameters())]
+
+    def same(one, other):
+        return all(
+            torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+            for a, b in zip(curves[one], curves[other], strict=True)
+        )
+
+    assert same("reversible", "store_fixed")
+    assert not same("reversible", "recompute")  # the control: other arithmetic, other bits
+
+
+# What is held, and what else runs a training step
+
+
+def attributes(node: object) -> list[object]:
+    """All that an autograd node was given, beside the tensors that it saved."""
+    found: list[object] = []
+    queue = list(vars(node).values())
+    while queue:
+        value = queue.pop()
+        found.append(value)
+        if isinstance(value, list | tuple | set):
+            queue.extend(value)
+        elif isinstance(value, dict):
+            queue.extend(value.values())
+    return found
+
+
+@all_chunked
+def test_nothing_hides_on_ctx(memory):
+    x, _ = make_input()
+    output, _ = make_model(memory, batch_first=False)(x.detach().transpose(0, 1))
+    node = output.grad_fn
+    kinds = attributes(node)
+    assert any(getattr(value, "strategy", None) == memory for value in kinds)
+    assert not any(isinstance(value, Tensor) for value in kinds)
+
+
+def test_checkpoint_holds_borders_and_no_sequence():
+    model = make_model("checkpoint")
+    x, _ = make_input()
+    parameters = list(model.parameters())
+    held = held_bytes(lambda: model(x, return_sequence=False), exclude=[x, *parameters])
+    chunks = math.ceil(STEPS / CHUNK)
+    assert held == chunks * 2 * 2 * 4 * 7 * 8
+
+
+def test_reversible_holds_states_hashes_and_bits():
+    """No more than the entropy, states and hashes."""
+    model = make_model(norm="layer")
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.recurrent_weight.fill_(0.995)
+    x, _ = make_input()
+    outputs = []
+    model.layers[1].register_forward_pre_hook(lambda _, args: outputs.append(args[0]))
+
+    def forward():
+        output, states = model(x)
+        outputs.append(output)
+        return output, states
+
+    held = held_bytes(forward, exclude=[x, *model.parameters()], exclude_output=True)
+    negative = sum((y < 0).sum().item() for y in outputs)
+    units = 2 * 4 * 7
+    entropy = -math.log2(0.995) * STEPS * units + 2 * negative
+    states, hashes = 2 * units * 8, 3 * 2 * 8
+    assert held - states - hashes <= entropy / 8 + 16 * units
+
+
+@every_strategy
+def test_save_on_cpu_and_gradient_accumulation(memory):
+    model = make_model(memory)
+    x, _ = make_input()
+    wanted = outcome(model, model, x)[1][1:]
+    with save_on_cpu():
+        got = outcome(model, model, x)[1][1:]
+    assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+    for _ in range(2):
+        loss_of(*model(x)).backward()
+    assert all(torch.equal(p.grad, 2 * w) for p, w in zip(model.parameters(), wanted, strict=True))
+
+
+@every_strategy
+def test_autocast(memory):
+    model, reference = (make_model(m, dtype=torch.float32) for m in (memory, "recompute"))
+    for layer in (*model.layers, *reference.layers):  # bfloat16 keeps 8 bits: nothing may explode
+        layer.recurrent_weight.data.mul_(0.9)
+        layer.coupling_a.data.mul_(0.3)
+    x, _ = make_input(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, states = model(x)
+    gradients = torch.autograd.grad(loss_of(output, states), [x, *model.parameters()])
+    assert output.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        result = reference(x)
+    wanted = torch.autograd.grad(loss_of(*result), [x, *reference.parameters()])
+    assert_near(gradients, wanted, 0.05)
+    plain = outcome(model, model, x)[0][0]
+    assert not torch.equal(plain, output)  # autocast was on
+
+
+@every_strategy
+def test_a_copy_of_the_model_trains_the_same(memory):
+    model = make_model(memory)
+    twin = copy.deepcopy(model)
+    x, _ = make_input()
+    for one, other in zip(outcome(model, model, x), outcome(twin, twin, x), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

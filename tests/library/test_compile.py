@@ -1,0 +1,174 @@
+"""torch.compile: the same bits, without compiling anew for every length."""
+
+import warnings
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn.utils.rnn import pack_sequence
+
+from irevrnn import IRevRNN, scan
+
+from tests.cases import make_inputs, run
+
+LENGTHS = (40, 333, 48, 47, 64, 100, 117, 500)
+OPTIONS = (
+    {}, {"norm": "layer"}, {"norm": "batch"}, {"dropout": 0.3}, {"residual": True},
+    {"bidirectional": True}, {"batch_first": False},
+)  # fmt: skip
+of_a_layer = pytest.mark.parametrize("memory", ["store", "recompute"])
+in_python = pytest.mark.parametrize(
+    "options",
+    [
+        {"memory": "checkpoint"},
+        {"memory": "reversible"},
+        {"memory": "store_fixed"},
+        {"memory": "auto", "memory_budget": "1GB"},
+        {"memory": "auto", "memory_budget": "20KB"},
+    ],
+    ids=lambda options: "-".join(options.values()),
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler(kernels):
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        yield
+
+
+def outcome(model, parameters, *inputs, **options):
+    """Outputs and gradients; dropout draws the same masks every time."""
+    torch.manual_seed(1)
+    output, (h_n, c_n) = model(*inputs, **options)
+    loss = output.square().mean() + h_n.mean() + c_n.mean()
+    return [output.detach(), h_n.detach(), c_n.detach(), *torch.autograd.grad(loss, parameters)]
+
+
+def equal(got, wanted):
+    return all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
+
+
+@of_a_layer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scan(memory, dtype):
+    case = make_inputs(40, 2, 9, 3, dtype)
+    compiled = torch.compile(scan, fullgraph=True, backend="aot_eager")
+    assert equal(run(compiled, case, memory=memory), run(scan, case, memory=memory))
+
+
+@of_a_layer
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_layer(memory, options):
+    model = IRevRNN(5, 8, 2, memory=memory, **options)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x, parameters = torch.randn(3, 20, 5), list(model.parameters())
+    assert equal(outcome(compiled, parameters, x), outcome(model, parameters, x))
+
+
+@of_a_layer
+def test_layer_with_inductor(memory):
+    model = IRevRNN(5, 16, 2, norm="layer", memory=memory)
+    compiled, parameters = torch.compile(model, fullgraph=True), list(model.parameters())
+    x = torch.randn(3, 30, 5)
+    got, wanted = (outcome(m, parameters, x) for m in (compiled, model))
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+@of_a_layer
+@pytest.mark.parametrize("dynamic", [True, None])
+def test_lengths_and_batches_share_their_graphs(memory, dynamic):
+    model = IRevRNN(5, 8, 2, memory=memory)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend=counter, dynamic=dynamic)
+    parameters = list(model.parameters())
+    for steps in LENGTHS:
+        x = torch.randn(3, steps, 5)
+        assert equal(outcome(compiled, parameters, x), outcome(model, parameters, x))
+    assert counter.frame_count <= 2
+    for batch in (4, 5, 6):
+        x = torch.randn(batch, 50, 5)
+        assert equal(outcome(compiled, parameters, x), outcome(model, parameters, x))
+    assert counter.frame_count <= 3
+    for steps in (3, 9, 17, 29):  # the shortest, which hold c never or once, have their own
+        outcome(compiled, parameters, torch.randn(3, steps, 5))
+    assert counter.frame_count <= 5
+
+
+@pytest.mark.parametrize("dynamic", [True, None])
+def test_inference_shares_its_graphs(dynamic):
+    model = IRevRNN(5, 8, 2)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend=counter, dynamic=dynamic)
+    with torch.no_grad():
+        for steps in (5, 17, 33, *LENGTHS):
+            x = torch.randn(3, steps, 5)
+            assert torch.equal(compiled(x)[0], model(x)[0])
+    assert counter.frame_count <= 3
+
+
+@in_python
+def test_other_strategies_run_uncompiled(options):
+    model = IRevRNN(5, 8, 2, activation="identity", **options)
+    compiled = torch.compile(model, backend="aot_eager")
+    x, parameters = torch.randn(3, 40, 5), list(model.parameters())
+    assert equal(outcome(compiled, parameters, x), outcome(model, parameters, x))
+
+
+@in_python
+def test_other_strategies_are_no_full_graph(options):
+    model = IRevRNN(5, 8, 2, activation="identity", **options)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with pytest.raises(RuntimeError, match="memory='store' and 'recompute' can be compiled"):
+        compiled(torch.randn(3, 40, 5))
+
+
+def test_a_model_around_an_uncompiled_layer():
+    """What is before and after it is compiled."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before = torch.nn.Linear(4, 5)
+            self.rnn = IRevRNN(5, 8, 2, memory="checkpoint")
+            self.after = torch.nn.Linear(8, 2)
+
+        def forward(self, x):
+            output, _ = self.rnn(self.before(x).relu(), return_sequence=False)
+            return self.after(output)
+
+    model, counter = Model(), CompileCounterWithBackend("aot_eager")
+    compiled, x = torch.compile(model, backend=counter), torch.randn(3, 20, 4)
+    got, wanted = (
+        torch.autograd.grad(m(x).square().sum(), list(model.parameters()))
+        for m in (compiled, model)
+    )
+    torch.testing.assert_close(got, wanted)
+    assert counter.frame_count == 2
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+def test_sequences_of_different_length_run_uncompiled(memory):
+    model = IRevRNN(5, 8, 2, memory=memory)
+    compiled = torch.compile(model, backend="aot_eager")
+    parameters, lengths = list(model.parameters()), [7, 3, 9]
+    x = torch.randn(3, 9, 5)
+    got, wanted = (outcome(m, parameters, x, lengths=lengths) for m in (compiled, model))
+    assert equal(got, wanted)
+    packed = pack_sequence([x[i, :n] for i, n in enumerate(lengths)], enforce_sorted=False)
+    assert torch.equal(compiled(packed)[0].data, model(packed)[0].data)
+    torch._dynamo.reset()
+    with pytest.raises(RuntimeError, match="sequences of one length"):
+        torch.compile(model, fullgraph=True, backend="aot_eager")(packed)
+
+
+def test_packed_scan():
+    """The function takes packed sequences in a full graph."""
+    _, *rest = make_inputs(1, 3, 5, 2, torch.float32)
+    z, sizes = torch.randn(6, 5, requires_grad=True), torch.tensor([3, 2, 1])
+    compiled = torch.compile(scan, fullgraph=True, backend="aot_eager")
+    for got, want in zip(
+        compiled(z, *rest, batch_sizes=sizes), scan(z, *rest, batch_sizes=sizes), strict=True
+    ):
+        assert torch.equal(got, want)

@@ -1,0 +1,244 @@
+"""The CUDA kernels on a GPU, against the CPU. Without one, they are only compiled."""
+
+import itertools
+
+import pytest
+import torch
+from torch.library import opcheck
+
+from irevrnn import IRevRNN, scan
+from irevrnn.activations import ACTIVATIONS
+from irevrnn.backend import choose_backend
+from irevrnn.ops import HALF, NOTHING_HELD, held_shape
+
+from tests.cases import Inputs, make_inputs, run, upstream
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.usefixtures("kernels", "cuda_kernels"),
+]
+FULL = (torch.float32, torch.float64)
+#: Relative to the largest value: a GPU has the float32 formulas of the CPU, and its own tanh in
+#: float64. Sums over lanes have another order.
+TOLERANCES = {torch.float32: 2e-4, torch.float64: 1e-11, torch.bfloat16: 0.03, torch.float16: 4e-3}
+MEMORY = ("store", "recompute")
+OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
+SHAPES = [(1, 1, 1, 1), (33, 3, 129, 3), (50, 5, 100, 0), (300, 2, 7, 6), (17, 1, 31, 4)]
+of_a_dtype = pytest.mark.parametrize("dtype", [*FULL, *HALF], ids=str)
+of_a_strategy = pytest.mark.parametrize("memory", MEMORY)
+
+
+@pytest.fixture(scope="module")
+def cuda_kernels():
+    if choose_backend("cuda", torch.float32) != "cuda":
+        pytest.fail("there is a GPU, but the CUDA operators were not built")
+
+
+def to(case, device="cuda", dtype=None):
+    return Inputs(*(x.detach().to(device, dtype).requires_grad_() for x in case))
+
+
+def assert_near(got, wanted, tolerance):
+    for x, y in zip(got, wanted, strict=True):
+        assert x.is_cuda and x.dtype == y.dtype
+        bound = tolerance * max(1.0, y.double().abs().max().item())
+        torch.testing.assert_close(x.cpu().double(), y.double(), rtol=0, atol=bound)
+
+
+def assert_same_bits(got, wanted):
+    assert all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
+
+
+@of_a_dtype
+@of_a_strategy
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_cpu_and_gpu_agree(shape, memory, dtype):
+    case = to(make_inputs(*shape, torch.float64), "cpu", dtype)
+    for options in OPTIONS:
+        wanted = run(scan, case, *options, memory)
+        assert_near(run(scan, to(case), *options, memory), wanted, TOLERANCES[dtype])
+
+
+@of_a_strategy
+@pytest.mark.parametrize("couplings", range(6))
+def test_a_gpu_has_the_bits_of_the_cpu_in_float32(memory, couplings):
+    """One formula, one rounding: outputs, and all gradients but those of the weights."""
+    case = make_inputs(40, 3, 70, couplings, torch.float32)
+    for options in OPTIONS:
+        wanted = run(scan, case, *options, memory)[:6]
+        got = run(scan, to(case), *options, memory)[:6]
+        assert_same_bits([x.cpu() for x in got], wanted)
+
+
+@of_a_dtype
+def test_store_and_recompute_have_the_same_bits(dtype):
+    case = to(make_inputs(70, 5, 33, 3, torch.float32), dtype=dtype)
+    for options in OPTIONS:
+        stored, recomputed = (run(scan, case, *options, memory) for memory in MEMORY)
+        assert_same_bits(stored, recomputed)
+
+
+@of_a_dtype
+@of_a_strategy
+def test_two_runs_have_the_same_bits(memory, dtype):
+    case = to(make_inputs(100, 70, 100, 3, torch.float32), dtype=dtype)
+    assert_same_bits(*(run(scan, case, memory=memory) for _ in range(2)))
+
+
+@of_a_dtype
+@of_a_strategy
+def test_packed_sequences(memory, dtype):
+    sizes = torch.tensor([5] * 16 + [3] * 17 + [1] * 600)  # more steps than one kernel's arguments
+    case = to(make_inputs(1, 5, 33, 3, torch.float64), "cpu", dtype)
+    rows = torch.randn(int(sizes.sum()), 33).to(dtype)
+    case = case._replace(z=rows.requires_grad_())
+    wanted = run(scan, case, memory=memory, batch_sizes=sizes)
+    got = run(scan, to(case), memory=memory, batch_sizes=sizes)
+    assert_near(got, wanted, TOLERANCES[dtype])
+
+
+@of_a_strategy
+def test_a_stream_that_is_not_the_default(memory):
+    case = to(make_inputs(200, 8, 64, 3, torch.float32))
+    wanted = run(scan, case, memory=memory)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(10_000_000)  # a kernel on another stream would overtake this
+        late = Inputs(*(x.detach().clone().requires_grad_() for x in case))
+        got = run(scan, late, memory=memory)
+    torch.cuda.current_stream().wait_stream(stream)
+    assert_same_bits(got, wanted)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is no second GPU")
+@of_a_strategy
+def test_a_second_device(memory):
+    case = make_inputs(40, 3, 33, 3, torch.float32)
+    wanted = run(scan, to(case, "cuda:0"), memory=memory)
+    got = run(scan, to(case, "cuda:1"), memory=memory)  # while cuda:0 is the current one
+    assert all(x.device.index == 1 for x in got)
+    assert_same_bits([x.cpu() for x in got], [x.cpu() for x in wanted])
+
+
+@of_a_strategy
+@pytest.mark.parametrize("packed", [False, True])
+def test_graph_capture(memory, packed):
+    case, sizes = to(make_inputs(40, 3, 33, 3, torch.float32)), None
+    if packed:
+        sizes = torch.full((40,), 3)
+        case = case._replace(z=case.z.detach().flatten(0, 1).requires_grad_())
+    gradients = tuple(x.detach() for x in upstream(scan(*case, batch_sizes=sizes)))
+
+    def step():
+        outputs = scan(*case, memory=memory, batch_sizes=sizes)
+        return *outputs, *torch.autograd.grad(outputs, case, gradients)
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()  # libraries are loaded before the capture
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        case.z.copy_(torch.randn_like(case.z))
+    garbage = [torch.randn(1000) for _ in range(100)]  # what the host had is overwritten
+    del garbage
+    graph.replay()
+    torch.cuda.synchronize()
+    assert_same_bits(captured, step())
+
+
+def test_no_synchronisation():
+    case = to(make_inputs(40, 3, 33, 3, torch.float32))
+    gradients = tuple(x.detach() for x in upstream(scan(*case)))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        torch.autograd.grad(scan(*case), case, gradients)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def rounded(size):
+    """What the caching allocator takes for so many bytes."""
+    return -(-size // 512) * 512
+
+
+@pytest.mark.parametrize("memory", [None, *MEMORY])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_peak_memory_of_a_forward_pass(memory, dtype):
+    """The results and what is held, and nothing else."""
+    steps, batch, hidden, couplings = shape = (512, 16, 256, 3)
+    case = make_inputs(*shape, torch.float32)
+    z, rest = case.z.detach().to("cuda", dtype), [x.detach().cuda() for x in case[1:]]
+    interval = {None: NOTHING_HELD, "store": 0, "recompute": 16}[memory]
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    results = torch.ops.irevrnn.scan(z, *rest, None, "relu", "tanh", interval, True)
+    torch.cuda.synchronize()
+    held = 4 * torch.Size(held_shape(z, rest[0], None, couplings, interval)).numel()
+    states = 2 * rounded(4 * batch * hidden)
+    wanted = rounded(z.numel() * z.element_size()) + states + rounded(held)
+    assert torch.cuda.max_memory_allocated() - before == wanted
+    del results
+
+
+@of_a_strategy
+@pytest.mark.parametrize("couplings", [1, 4, 6, 12])
+def test_peak_memory_of_a_backward_pass(memory, couplings):
+    """The six gradients; a lane's sums of weight gradients; and a group's of 32 sequences.
+
+    A segment of more than R = 11 is replayed into memory: 32 threads have no more than 48 KiB on
+    the chip.
+    """
+    steps, batch, hidden = 512, 40, 256
+    case = [x.detach().cuda() for x in make_inputs(steps, batch, hidden, couplings, torch.float32)]
+    interval = {"store": 0, "recompute": 16}[memory]
+    options = (None, "relu", "tanh", interval, True)
+    out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, *options)
+    grad = torch.ones_like(out)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    gradients = torch.ops.irevrnn.scan_backward(grad, h_n, c_n, out, held, *case[1:], *options)
+    torch.cuda.synchronize()
+    rows, lanes = 1 + 2 * couplings, batch * hidden
+    groups = -(-batch // 32)
+    scratch = (interval * rows + rows) * lanes if memory == "recompute" and couplings > 11 else 0
+    workspace = rows * hidden * (batch + groups) + scratch
+    results = sum(rounded(x.numel() * 4) for x in case)
+    assert torch.cuda.max_memory_allocated() - before == results + rounded(4 * workspace)
+    del gradients
+
+
+@of_a_dtype
+@pytest.mark.parametrize("interval", [0, 16])
+def test_opcheck(dtype, interval):
+    case = to(make_inputs(40, 2, 9, 3, torch.float32))
+    if dtype == torch.float64:
+        case = to(case, dtype=dtype)
+    case = case._replace(z=case.z.detach().to(dtype).requires_grad_())
+    options = (None, "relu", "tanh", interval, True)
+    opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
+    with torch.no_grad():
+        out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, *options)
+    first = case.z.detach() if dtype in HALF else out
+    saved = (torch.ones_like(out), h_n, c_n, first, held, *(x.detach() for x in case[1:]))
+    opcheck(torch.ops.irevrnn.scan_backward.default, (*saved, *options))
+
+
+def test_gradcheck():
+    case = to(make_inputs(18, 1, 6, 2, torch.float64, scale=0.3))
+    for memory in MEMORY:
+        assert torch.autograd.gradcheck(lambda *x, m=memory: scan(*x, "tanh", "tanh", m), case)
+
+
+@pytest.mark.parametrize("memory", [*MEMORY, "checkpoint"])
+def test_a_layer_moved_to_the_gpu_gives_the_same(memory):
+    model = IRevRNN(5, 33, 2, memory=memory)
+    x = torch.randn(3, 40, 5)
+    wanted = model(x)[0].detach()
+    torch.testing.assert_close(model.cuda()(x.cuda())[0].cpu(), wanted, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,237 @@
+"""The CUDA kernels as nvcc compiles them, without a GPU: no warnings, no spills; all registers.
+
+What the compiler says of a file is kept in the cache until the file, a header or the compiler
+changes. ``make cuda`` compiles every file for every architecture; here one architecture is compiled
+in full, and for the others what stands for the rest.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from experiments.bench import cuda_resources as resources
+from experiments.bench.cuda_resources import ARCHS, kernels_of
+from irevrnn.jit import cuda as build
+from irevrnn.jit.compiler import BuildError
+from irevrnn.jit.nvcc import check_pytorch, find_host_compiler, find_toolkit
+
+FULL = 80
+REPORT = build.FOLDERS[0].parents[1] / "paper" / "results" / "cuda_kernels.json"
+FILES = sorted(build.FOLDERS[0].glob("*.cu"))
+
+
+def obstacle():
+    """Why nothing can be compiled here; empty if it can."""
+    try:
+        find_host_compiler(find_toolkit())
+    except BuildError as error:
+        return str(error)
+    return ""
+
+
+OBSTACLE = obstacle()
+needs_nvcc = pytest.mark.skipif(bool(OBSTACLE), reason=f"nothing is compiled: {OBSTACLE}")
+
+
+def obstacle_to_linking():
+    try:
+        check_pytorch(find_toolkit())
+    except BuildError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """All that is compiled here, side by side: minutes, unless the cache knows what comes out."""
+    everything = os.environ.get("IREVRNN_CUDA_TESTS") == "all"
+    archs = [arch for arch in ARCHS if arch in find_toolkit().archs]
+    jobs = [(arch, file) for arch in archs for file in FILES]
+    chosen = [job for job in jobs if everything or job[0] == FULL or stands_for_others(job[1])]
+    return kernels_of(chosen, build.FOLDERS)
+
+
+def stands_for_others(file):
+    """The other number types go through the same templates."""
+    return not file.stem.endswith(("double", "float16"))
+
+
+@needs_nvcc
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_kernel_compiles_without_warnings(kernels, arch):
+    if arch not in find_toolkit().archs:
+        pytest.skip(f"this nvcc does not know compute capability {arch / 10}")
+    compiled = {kernel.file for kernel in kernels if kernel.arch == arch}
+    wanted = FILES if arch == FULL else filter(stands_for_others, FILES)
+    assert compiled >= {file.name for file in wanted} and len(compiled) > 1
+
+
+@needs_nvcc
+@pytest.mark.slow
+def test_float32_spills_nothing_up_to_four_couplings(kernels):
+    checked = [kernel for kernel in kernels if kernel.in_float32 and kernel.unrolled]
+    assert {kernel.couplings for kernel in checked} >= {1, 2, 3, 4}
+    assert [kernel for kernel in checked if kernel.spilled or kernel.stack] == []
+
+
+@needs_nvcc
+@pytest.mark.slow
+def test_the_papers_report_is_that_of_these_kernels(kernels):
+    committed = json.loads(REPORT.read_text())
+    if committed["nvcc"] != find_toolkit().version:
+        pytest.skip(f"the paper's report is of nvcc {committed['nvcc']}")
+    known = {resources.Kernel(**kernel) for kernel in committed["kernels"]}
+    stale = f"run python -m experiments.bench.cuda_resources --output {REPORT}"
+    assert set(kernels) <= known, stale
+    files = {kernel.file for kernel in known}
+    assert {k for k in known if k.arch == FULL} == {k for k in kernels if k.arch == FULL}, stale
+    assert files == {file.name for file in FILES}, stale
+
+
+@pytest.fixture
+def folders(tmp_path):
+    own, shared = tmp_path / "cuda", tmp_path / "shared"
+    own.mkdir()
+    shared.mkdir()
+    return own, shared
+
+
+@needs_nvcc
+@pytest.mark.parametrize(
+    "body, expected",
+    [
+        ("out[0] = 1.0f;", {"stack": 0, "shared": 0}),
+        ("float x[64]; for (int i = 0; i < n; ++i) x[i] = out[i]; out[0] = x[n];", {"stack": 256}),
+        ("__shared__ float x[64]; x[n] = 1; __syncthreads(); out[0] = x[1];", {"shared": 256}),
+    ],
+)
+def test_the_report_shows_a_stack_frame_and_shared_memory(folders, body, expected):
+    file = folders[0] / "one.cu"
+    file.write_text(f"__global__ void one(float* out, int n) {{ {body} }}\n")
+    (kernel,) = kernels_of([(FULL, file)], folders)
+    assert kernel.name == "one" and kernel.arch == FULL and kernel.registers > 0
+    assert {name: getattr(kernel, name) for name in expected} == expected
+
+
+@needs_nvcc
+def test_a_warning_is_an_error(folders):
+    file = folders[0] / "one.cu"
+    file.write_text("__global__ void one(float* out) { int unused; out[0] = 1; }\n")
+    with pytest.raises(
+        BuildError, match=r"does not take one.cu .*8.0:\n.*unused.*never referenced"
+    ):
+        kernels_of([(FULL, file)], folders)
+
+
+def test_names_are_short():
+    symbol = "_ZN7irevrnn6kernelINS_4WorkILNS_10ActivationE1ELi3EfEEEEvT_"
+    assert resources.demangled([symbol]) == ["kernel<Work<(Activation)1, 3, float> >"]
+    assert resources.demangled(["no_cpp"]) == ["no_cpp"]
+
+
+def test_a_report_depends_on_the_headers_that_a_file_includes(folders):
+    own, shared = folders
+    texts = {"one.cu": '#include "a.cuh"\n#include <cuda.h>', "a.cuh": '  # include "b.h"\n'}
+    for name, text in texts.items():
+        (own / name).write_text(text)
+    for name in ("b.h", "c.h"):
+        (shared / name).write_text('#include "a.cuh"\n')  # a circle, which guards would break
+    expected = [own / "one.cu", own / "a.cuh", shared / "b.h"]
+    assert resources.with_headers(own / "one.cu", folders) == expected
+
+
+ENTRY = """ptxas info    : Compiling entry function '_Z3onePf' for 'sm_90'
+ptxas info    : Function properties for _Z3onePf
+    16 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads
+ptxas info    : Used 32 registers, used 1 barriers, 512 bytes smem, 360 bytes cmem[0]
+"""
+
+
+def test_reads_the_report():
+    (kernel,) = resources.read_report("one.cu", "ptxas info    : 0 bytes gmem\n" + ENTRY)
+    assert kernel == resources.Kernel("one.cu", "one", 90, 32, 12, 16, 512)
+
+
+def test_a_report_in_other_words_is_an_error():
+    with pytest.raises(BuildError, match="not understood"):
+        resources.read_report("one.cu", ENTRY.replace("Used 32 registers", "32 registers"))
+
+
+def kernel(name, arch=80, registers=32, spilled=0, file="scan.cu"):
+    return resources.Kernel(file, name, arch, registers, spilled, stack=0, shared=0)
+
+
+@pytest.mark.parametrize(
+    "name, work, couplings, in_float32",
+    [
+        ("kernel<ForwardWork<(Activation)1, 3, false, float, float> >", "Forward", 3, True),
+        ("kernel<ForwardWork<(Activation)1, 3, false, float, float16> >", "Forward", 3, False),
+        ("kernel<ForwardWork<(Activation)1, 3, false, float, bfloat16> >", "Forward", 3, False),
+        ("kernel<InverseWork<-1, ChosenActivation, double> >", "Inverse", -1, False),
+        ("kernel<SumWork<float> >", "Sum", None, True),
+        ("plain", "plain", None, False),
+    ],
+)
+def test_reads_what_a_kernel_is_for(name, work, couplings, in_float32):
+    found = kernel(name)
+    assert (found.work, found.couplings, found.in_float32) == (work, couplings, in_float32)
+    assert found.unrolled is (couplings == 3)
+
+
+def test_the_summary_names_the_most_that_any_takes():
+    kernels = [
+        kernel(f"kernel<{work}Work<(Activation)1, {r}, {str(keeps).lower()}, float, float> >")
+        for work in ("Forward", "Backward") for keeps in (False, True) for r in (-1, 1, 2)
+    ]  # fmt: skip
+    kernels += [kernel(f"kernel<Fixed{work}Work<1, F, float> >") for work in ("Forward", "Inverse")]
+    kernels += [
+        kernel(kernels[1].name, registers=50, arch=90),
+        kernel(kernels[1].name.replace(")1", ")2"), registers=40, spilled=8),
+        kernel(kernels[0].name, registers=70),  # for any R
+    ]
+    rows = {row["pass"]: row for row in resources.summary(kernels)}
+    assert rows.keys() == resources.PASSES.keys()
+    row = rows["forward recompute"]
+    assert row["registers"] == {"1": 50, "2": 32} and row["spilled"] == 8 and row["kernels"] == 3
+    assert row["bytes"] == {"1": 8.25, "2": 8.25}
+    assert rows["backward store"]["bytes"] == {"1": 20, "2": 28}
+
+
+def test_a_report_is_json_with_one_kernel_a_line():
+    found = {"nvcc": "13.0", "kernels": [asdict(kernel("one")), asdict(kernel("two"))]}
+    text = resources.as_text(found)
+    assert json.loads(text) == found
+    assert text.count("\n") == 7
+
+
+OPERATORS = ("scan", "scan_backward", "fixed_scan", "fixed_unscan")
+BUILD_AND_LOAD = """
+import sys, torch
+for library in sys.argv[1:]:
+    torch.ops.load_library(library)
+for name in {names}:
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("irevrnn::" + name, "CUDA"), name
+"""
+
+
+@needs_nvcc
+@pytest.mark.slow
+@pytest.mark.skipif(bool(OBSTACLE or obstacle_to_linking()), reason=obstacle_to_linking())
+def test_the_extension_is_built_without_a_gpu_and_registers_its_operators():
+    command = [sys.executable, "-m", "irevrnn.csrc", "--cuda"]
+    environment = {**os.environ, "IREVRNN_CUDA_ARCHS": f"{FULL / 10}", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    libraries = done.stdout.split()
+    assert [Path(library).name for library in libraries] == ["irevrnn_ops.so", build.LIBRARY]
+    code = BUILD_AND_LOAD.format(names=OPERATORS)
+    loaded = subprocess.run(
+        [sys.executable, "-c", code, *libraries], capture_output=True, text=True
+    )
+    assert loaded.returncode == 0, loaded.stderr

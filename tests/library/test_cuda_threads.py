@@ -1,0 +1,237 @@
+"""What a CUDA thread does, done on the CPU: the scalar backend runs the same functions over a grid.
+
+Blocks have 16 threads here, so most shapes leave the last one partial.
+"""
+
+import itertools
+
+import pytest
+import torch
+from torch.library import opcheck
+from torch.nn.utils.rnn import pack_sequence
+
+from irevrnn import reference
+from irevrnn.activations import ACTIVATIONS
+from irevrnn.ops import HALF, NOTHING_HELD, held_shape
+
+from tests.cases import Inputs, make_inputs, run
+
+pytestmark = pytest.mark.usefixtures("kernels")
+NAMES = ("out", "h_n", "c_n", "z", "h_0", "c_0", "u", "a", "b")
+OF_A_WEIGHT = ("u", "a", "b")
+INTERVALS = {"store": 0, "recompute": 16}
+OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
+of_a_half = pytest.mark.parametrize("half", HALF, ids=["bfloat16", "float16"])
+every_strategy = pytest.mark.parametrize("interval", [0, 16, 5, 64])
+
+
+def threads(activation="relu", coupling_activation="tanh", interval=16, batch_sizes=None):
+    """The scan by threads, as a function of its inputs."""
+    options = batch_sizes, activation, coupling_activation, interval, False
+    return lambda *case: torch.ops.irevrnn.scan(*case, *options)[:3]
+
+
+def vector(activation="relu", coupling_activation="tanh", interval=16, batch_sizes=None):
+    options = batch_sizes, activation, coupling_activation, interval, True
+    return lambda *case: torch.ops.irevrnn.scan(*case, *options)[:3]
+
+
+def assert_near(got, wanted, tolerance):
+    for name, x, y in zip(NAMES, got, wanted, strict=True):
+        bound = tolerance * max(1.0, y.abs().max().item() if y.numel() else 0.0)
+        torch.testing.assert_close(
+            x.double(), y.double(), rtol=0, atol=bound, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def assert_same_bits(got, wanted, but=()):
+    for name, x, y in zip(NAMES, got, wanted, strict=True):
+        if name not in but:
+            assert torch.equal(x, y), name
+
+
+# --- against the reference -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("couplings", range(7))
+@every_strategy
+@pytest.mark.parametrize("shape", [(1, 1, 1), (33, 3, 11), (16, 2, 8), (70, 1, 17)], ids=str)
+def test_equals_the_reference(shape, couplings, interval):
+    """One thread, partial blocks, a whole block; R unrolled and not; segments cut short."""
+    case = make_inputs(*shape, couplings, torch.float64)
+    for options in [("relu", "tanh"), ("leaky_relu", "sigmoid")]:
+        wanted = run(reference.scan, case, *options)
+        assert_near(run(threads(*options, interval), case), wanted, 1e-12)
+
+
+@pytest.mark.parametrize(("activation", "coupling_activation"), OPTIONS)
+@pytest.mark.parametrize("interval", [0, 16])
+@pytest.mark.parametrize("couplings", [2, 5])
+def test_every_pair_of_activations(activation, coupling_activation, interval, couplings):
+    case = make_inputs(40, 3, 7, couplings, torch.float64)
+    options = (activation, coupling_activation)
+    wanted = run(reference.scan, case, *options)
+    assert_near(run(threads(*options, interval), case), wanted, 1e-12)
+
+
+@pytest.mark.parametrize("interval", [0, 16])
+def test_a_long_sequence(interval):
+    case = make_inputs(5000, 2, 6, 2, torch.float64, scale=0.01)
+    wanted = run(reference.scan, case, "tanh")
+    assert_near(run(threads("tanh", interval=interval), case), wanted, 1e-10)
+
+
+def test_a_batch_that_is_summed_in_several_passes():
+    """Groups of 32 sequences: 33 of them take two passes, 1100 take three."""
+    for batch in (33, 1100):
+        case = make_inputs(3, batch, 2, 1, torch.float64)
+        assert_near(run(threads(), case), run(reference.scan, case), 1e-12)
+
+
+@pytest.mark.parametrize("couplings", [0, 1, 4, 5])
+@every_strategy
+def test_packed_sequences(couplings, interval):
+    lengths = [49, 48, 33, 32, 31, 17, 16, 15, 2, 1]
+    dense = make_inputs(max(lengths), len(lengths), 5, couplings, torch.float64)
+    packed = pack_sequence([dense.z[:n, i].detach() for i, n in enumerate(lengths)])
+    case, sizes = dense._replace(z=packed.data.requires_grad_()), packed.batch_sizes
+    wanted = run(lambda z, *rest: reference.scan_packed(z, sizes, *rest), case)
+    assert_near(run(threads(interval=interval, batch_sizes=sizes), case), wanted, 1e-12)
+
+
+# --- to the last bit -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("couplings", range(7))
+@pytest.mark.parametrize("interval", [0, 16, 40])
+def test_the_vector_kernel_has_the_same_bits(couplings, interval):
+    """All but the gradients of the weights, which are summed over lanes in another order."""
+    case = make_inputs(50, 3, 43, couplings, torch.float32)
+    for options in OPTIONS:
+        got, wanted = (run(kernel(*options, interval), case) for kernel in (threads, vector))
+        assert_same_bits(got, wanted, but=OF_A_WEIGHT)
+        assert_near(got, wanted, 2e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("couplings", [0, 1, 3, 4, 5])
+def test_store_and_recompute_have_the_same_bits(dtype, couplings):
+    """The gradients of the weights, too: both sum segments of 16 steps."""
+    case = make_inputs(70, 5, 7, couplings, dtype)
+    for options in OPTIONS:
+        stored, recomputed = (run(threads(*options, i), case) for i in INTERVALS.values())
+        assert_same_bits(stored, recomputed)
+
+
+def test_control_one_bit_in_a_held_state_is_seen():
+    case = make_inputs(40, 2, 9, 3, torch.float32)
+    options = (None, "relu", "tanh", 16, False)
+    with torch.no_grad():
+        out, _, _, held = torch.ops.irevrnn.scan(*case, *options)
+        upstream = (torch.ones_like(out), None, None)
+        good, bad = (
+            torch.ops.irevrnn.scan_backward(*upstream, out, x, *case[1:], *options)
+            for x in (held, torch.nextafter(held, held + 1))
+        )
+    assert not torch.equal(good[4], bad[4])
+
+
+def test_any_number_of_processors_gives_the_same_bits():
+    case, before, runs = make_inputs(60, 40, 7, 3, torch.float32), torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            runs.append(run(threads(), case))
+    finally:
+        torch.set_num_threads(before)
+    for other in runs[1:]:
+        assert_same_bits(other, runs[0])
+
+
+# --- half precision in and out, float32 within ---------------------------------------------------
+
+
+def make_half(half, steps=40, batch=3, hidden=11, couplings=3):
+    """z in half precision, the rest in float32."""
+    case = make_inputs(steps, batch, hidden, couplings, torch.float32)
+    return case._replace(z=case.z.detach().to(half).requires_grad_())
+
+
+def widened(kernel, half):
+    """The same with sequences converted before and after."""
+
+    def scan(z, *rest):
+        out, h_n, c_n = kernel(z.float(), *rest)
+        return out.to(half), h_n, c_n
+
+    return scan
+
+
+@of_a_half
+@pytest.mark.parametrize("couplings", [0, 1, 3, 4, 5])
+@every_strategy
+def test_halves_have_the_bits_of_their_conversion(half, couplings, interval):
+    """Nothing is lost but in z, out and their gradients: the state never is a half."""
+    case = make_half(half, couplings=couplings)
+    for options in OPTIONS:
+        kernel = threads(*options, interval)
+        got, wanted = run(kernel, case), run(widened(kernel, half), case)
+        assert [x.dtype for x in got] == [x.dtype for x in wanted]
+        assert_same_bits(got, wanted)
+
+
+@of_a_half
+def test_control_a_state_in_half_precision_is_seen(half):
+    case = make_half(half)
+    rounded = case._replace(c_0=case.c_0.detach().to(half).float().requires_grad_())
+    got, wanted = run(threads(), case), run(threads(), rounded)
+    assert not torch.equal(got[2], wanted[2])
+
+
+@of_a_half
+@pytest.mark.parametrize("interval", [0, 16])
+def test_packed_halves(half, interval):
+    lengths = [40, 33, 16, 15, 1]
+    dense = make_half(half, max(lengths), len(lengths))
+    packed = pack_sequence([dense.z[:n, i].detach() for i, n in enumerate(lengths)])
+    case, sizes = dense._replace(z=packed.data.requires_grad_()), packed.batch_sizes
+    kernel = threads(interval=interval, batch_sizes=sizes)
+    assert_same_bits(run(kernel, case), run(widened(kernel, half), case))
+
+
+@of_a_half
+@pytest.mark.parametrize("interval", [0, 16, NOTHING_HELD])
+@pytest.mark.parametrize("packed", [False, True])
+def test_opcheck_of_halves(half, interval, packed):
+    case, sizes = make_half(half), None
+    if packed:
+        sizes = torch.full((40,), 3)
+        case = case._replace(z=case.z.detach().flatten(0, 1).requires_grad_())
+    if interval == NOTHING_HELD:
+        case = Inputs(*(x.detach() for x in case))
+    options = (sizes, "tanh", "tanh", interval, False)
+    opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
+    if interval == NOTHING_HELD:
+        return
+    with torch.no_grad():
+        out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, *options)
+    assert held.shape == held_shape(case.z, case.h_0, sizes, 3, interval)
+    saved = (case.z.detach(), held, *(x.detach() for x in case[1:]))
+    for upstream in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
+        opcheck(torch.ops.irevrnn.scan_backward.default, (*upstream, *saved, *options))
+
+
+@of_a_half
+def test_second_derivative_of_halves(half):
+    case = make_half(half, steps=6, couplings=2)
+
+    def second(kernel):
+        out, h_n, c_n = kernel(*case)
+        loss = out.float().square().sum() + h_n.sum() + c_n.square().sum()
+        first = torch.autograd.grad(loss, case, create_graph=True)
+        return torch.autograd.grad(sum(x.float().square().sum() for x in first), case)
+
+    wanted = second(widened(threads("tanh"), half))
+    for name, x, y in zip(NAMES[3:], second(threads("tanh")), wanted, strict=True):
+        error = (x.double() - y.double()).norm() / y.double().norm()
+        assert error < 8 * torch.finfo(half).eps, name

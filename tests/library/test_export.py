@@ -1,0 +1,210 @@
+"""torch.export, AOTInductor and ONNX: a trained model, run elsewhere."""
+
+import importlib.util
+import io
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim, export
+
+from irevrnn import IRevRNN
+from irevrnn import onnx as irevrnn_onnx
+
+ANY = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+SHAPES = ((3, 20), (5, 7), (1, 100), (2, 17), (2, 1), (1, 1))
+OPTIONS = (
+    {}, {"norm": "layer"}, {"norm": "batch"}, {"residual": True}, {"bidirectional": True},
+    {"batch_first": False}, {"memory": "store"},
+)  # fmt: skip
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnxscript", "onnxruntime")),
+    reason="needs the extra onnx",
+)
+
+
+@pytest.fixture(autouse=True)
+def _kernels(kernels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's own, of tree specifications
+        yield
+
+
+def make_model(**options):
+    """A model with recurrent weights and couplings that matter, not those of a fresh one."""
+    torch.manual_seed(0)
+    model = IRevRNN(5, 8, 2, **options)
+    for layer in (*model.layers, *model.reverse_layers):
+        nn.init.uniform_(layer.recurrent_weight, -0.95, 0.95)
+        nn.init.normal_(layer.coupling_a, 0, 0.3)
+        nn.init.normal_(layer.coupling_b, 0, 0.3)
+        if isinstance(layer.norm, nn.BatchNorm1d):
+            nn.init.uniform_(layer.norm.running_mean, -1, 1)
+            nn.init.uniform_(layer.norm.running_var, 0.5, 2)
+    return model.eval()
+
+
+def flat(results):
+    output, (h_n, c_n) = results
+    return [output, h_n, c_n]
+
+
+@pytest.mark.parametrize(
+    ("options", "strict", "grad_mode"),
+    [*((options, False, True) for options in OPTIONS), ({"norm": "batch"}, True, False)],
+    ids=str,
+)
+def test_export_round_trip(options, strict, grad_mode):
+    model = make_model(**options)
+    with torch.set_grad_enabled(grad_mode):
+        program = export(model, (torch.randn(3, 20, 5),), dynamic_shapes=(ANY,), strict=strict)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    for batch, steps in SHAPES:
+        x = torch.randn(batch, steps, 5)
+        for got, want in zip(flat(loaded(x)), flat(model(x)), strict=True):
+            assert torch.equal(got, want)
+
+
+def test_an_exported_model_with_store_can_be_trained():
+    model = make_model(memory="store")
+    x = torch.randn(2, 30, 5)
+    program = export(model, (x,), dynamic_shapes=(ANY,)).module()
+    program(x)[0].square().sum().backward()
+    model(x)[0].square().sum().backward()
+    wanted = dict(model.named_parameters())
+    for name, p in program.named_parameters():
+        assert torch.equal(p.grad, wanted[name].grad)
+
+
+def test_an_exported_model_with_recompute_cannot():
+    x = torch.randn(2, 30, 5)
+    program = export(make_model(), (x,)).module()
+    with pytest.raises(ValueError, match="export a model with memory='store' to train"):
+        program(x)[0].sum().backward()
+
+
+@pytest.mark.parametrize("memory", ["checkpoint", "reversible", "store_fixed"])
+def test_other_strategies_cannot_be_exported(memory):
+    model = make_model(memory=memory, activation="identity")
+    x = torch.randn(2, 30, 5)
+    with pytest.raises(ValueError, match=f"cannot be exported: memory='{memory}'"):
+        export(model, (x,))
+    model.memory = "recompute"  # the way out that the page shows
+    assert export(model, (x,))
+
+
+def test_lengths_cannot_be_exported():
+    with pytest.raises(ValueError, match="cannot be exported: sequences of different length"):
+        export(make_model(), (torch.randn(2, 30, 5),), {"lengths": torch.tensor([30, 4])})
+
+
+@pytest.mark.slow
+@needs_onnx
+def test_what_the_page_saves_can_be_loaded_elsewhere(tmp_path):
+    """Each block of docs/transforms.md that reads or writes files, in a process of its own."""
+    page = (Path(__file__).parents[2] / "docs" / "transforms.md").read_text()
+    blocks = re.findall(r"^```python files\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for code in blocks:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def run_onnx(path, x):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (name,) = (entry.name for entry in session.get_inputs())
+    return [torch.from_numpy(y) for y in session.run(None, {name: x.numpy()})]
+
+
+def assert_onnx_is(model, path):
+    for batch, steps in SHAPES:
+        x = torch.randn(batch, steps, 5)
+        with torch.no_grad():
+            wanted = flat(model(x))
+        torch.testing.assert_close(run_onnx(path, x), wanted, rtol=1e-5, atol=1e-5)
+
+
+@needs_onnx
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "leaky_relu", "identity"])
+def test_onnx_activations(tmp_path, activation):
+    model = make_model(activation=activation, coupling_activation=activation)
+    irevrnn_onnx.export(
+        model, (torch.randn(3, 20, 5),), tmp_path / "model.onnx", dynamic_shapes=(ANY,),
+        verbose=False,
+    )  # fmt: skip
+    assert_onnx_is(model, tmp_path / "model.onnx")
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    "options",
+    [{"num_couplings": 0}, *(o for o in OPTIONS if not {"memory", "residual"} & {*o})],
+    ids=str,
+)
+def test_onnx_options(tmp_path, options):
+    model = make_model(**options)
+    irevrnn_onnx.export(
+        model, (torch.randn(3, 20, 5),), tmp_path / "model.onnx", dynamic_shapes=(ANY,),
+        verbose=False,
+    )  # fmt: skip
+    assert_onnx_is(model, tmp_path / "model.onnx")
+
+
+@needs_onnx
+def test_onnx_of_a_model_around_the_layer(tmp_path):
+    """States go in and out, so the exported model streams."""
+    import onnxruntime
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = make_model(), nn.Linear(8, 2)
+
+        def forward(self, x, h, c):
+            output, (h, c) = self.rnn(x, (h, c), return_sequence=False)
+            return self.head(output), h, c
+
+    model = Model().eval()
+    path = tmp_path / "model.onnx"
+    states = {1: Dim.DYNAMIC}
+    irevrnn_onnx.export(
+        model, (torch.randn(3, 20, 5), torch.zeros(2, 3, 8), torch.zeros(2, 3, 8)), path,
+        dynamic_shapes=(ANY, states, states), verbose=False,
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    x, h, c = torch.randn(3, 40, 5), torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    got = [None, h.numpy(), c.numpy()]
+    for part in x.split(15, dim=1):
+        inputs = (part.numpy(), *got[1:])
+        got = session.run(None, dict(zip(names, inputs, strict=True)))
+    with torch.no_grad():
+        wanted = model(x, h, c)
+    torch.testing.assert_close([torch.from_numpy(y) for y in got], [*wanted], rtol=1e-5, atol=1e-5)
+
+
+def test_onnx_takes_a_tensor_for_each_input(tmp_path):
+    x = torch.randn(3, 5, 5)
+    with pytest.raises(ValueError, match="args 0 and 1 are the same tensor"):
+        irevrnn_onnx.export(nn.Bilinear(5, 5, 2).eval(), (x, x), tmp_path / "model.onnx")
+
+
+def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
+    model, x = make_model(), torch.randn(3, 20, 5)
+    with pytest.raises(ValueError, match="model.eval"):
+        irevrnn_onnx.export(model.train(), (x,), tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"pip install 'irevrnn\[onnx\]'"):
+        irevrnn_onnx.export(model.eval(), (x,), tmp_path / "model.onnx")

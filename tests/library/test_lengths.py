@@ -1,0 +1,223 @@
+"""The layer on sequences of different length and in both directions, against each one alone."""
+
+import pytest
+import torch
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
+
+from irevrnn import IRevRNN
+from irevrnn.strategies.rules import IN_FIXED_POINT
+
+pytestmark = pytest.mark.usefixtures("kernels")
+LENGTHS = [17, 60, 1, 33, 60]  # not sorted
+FORWARD_IN_TIME = ["store", "recompute", "checkpoint"]
+
+
+def make_model(memory="recompute", **keywords):
+    torch.manual_seed(0)
+    keywords = {"num_layers": 2, "num_couplings": 2, "dtype": torch.float64, **keywords}
+    model = IRevRNN(3, 7, memory=memory, **keywords)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+        model.clip_recurrent_weights_(0.99)
+    return model
+
+
+def make_sequences(model):
+    """A list of inputs of the lengths above, and states, all with gradients."""
+    generator = torch.Generator().manual_seed(1)
+    draw = {"generator": generator, "dtype": torch.float64}
+    sequences = [torch.randn(n, 3, **draw).requires_grad_() for n in LENGTHS]
+    layers = model.num_layers * (1 + model.bidirectional)
+    hidden = [torch.randn(layers, len(LENGTHS), 7, **draw).requires_grad_() for _ in range(2)]
+    return sequences, hidden
+
+
+def loss_of(outputs, states):
+    """A loss in which each value of each sequence has a part of its own."""
+    total = sum(((i + 1) * y.sin()).sum() for i, y in enumerate(outputs))
+    return total + (states[0] * torch.linspace(0, 1, 7)).sum() + (2 * states[1]).sin().sum()
+
+
+def one_by_one(model, sequences, hidden, return_sequence=True):
+    outputs, h_n, c_n = [], [], []
+    for index, x in enumerate(sequences):
+        state = tuple(s[:, index] for s in hidden)
+        batch_norm_is_off = model.norm != "batch" or not model.training
+        assert batch_norm_is_off
+        output, (h, c) = model(x, state, return_sequence=return_sequence)
+        outputs.append(output)
+        h_n.append(h)
+        c_n.append(c)
+    return outputs, (torch.stack(h_n, 1), torch.stack(c_n, 1))
+
+
+def padded(model, sequences, hidden, return_sequence=True):
+    x = torch.nn.utils.rnn.pad_sequence(sequences, model.batch_first)
+    # What lies beyond the end must not matter.
+    steps = torch.arange(x.shape[1 if model.batch_first else 0])
+    beyond = steps >= torch.tensor(LENGTHS)[:, None]
+    x = x.masked_fill((beyond if model.batch_first else beyond.T)[..., None], float("nan"))
+    output, states = model(x, hidden, lengths=LENGTHS, return_sequence=return_sequence)
+    if not return_sequence:
+        return list(output), states
+    rows = output.unbind(0 if model.batch_first else 1)
+    assert all((row[n:] == 0).all() for row, n in zip(rows, LENGTHS, strict=True))
+    return [row[:n] for row, n in zip(rows, LENGTHS, strict=True)], states
+
+
+def packed(model, sequences, hidden, return_sequence=True):
+    x = pack_sequence(sequences, enforce_sorted=False)
+    output, states = model(x, hidden, return_sequence=return_sequence)
+    if not return_sequence:
+        return list(output), states
+    assert isinstance(output, PackedSequence)
+    outputs, lengths = torch.nn.utils.rnn.pad_packed_sequence(output, batch_first=True)
+    assert lengths.tolist() == LENGTHS
+    return [row[:n] for row, n in zip(outputs, LENGTHS, strict=True)], states
+
+
+def outcome(run, model, **keywords):
+    """Outputs, states and all gradients."""
+    sequences, hidden = make_sequences(model)
+    outputs, states = run(model, sequences, hidden, **keywords)
+    leaves = [*sequences, *hidden, *model.parameters()]
+    gradients = torch.autograd.grad(loss_of(outputs, states), leaves)
+    return [*outputs, *states, *gradients]
+
+
+def assert_same(got, wanted):
+    for x, y in zip(got, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("memory", FORWARD_IN_TIME)
+@pytest.mark.parametrize("way", [padded, packed])
+@pytest.mark.parametrize("options", [
+    {}, {"batch_first": False}, {"norm": "layer", "residual": True, "num_layers": 3},
+    {"activation": "tanh", "num_layers": 1},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("return_sequence", [True, False])
+def test_a_sequence_knows_nothing_of_the_others(memory, way, options, return_sequence):
+    model = make_model(memory, **options)
+    call = {"return_sequence": return_sequence}
+    assert_same(outcome(way, model, **call), outcome(one_by_one, model, **call))
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("way", [padded, packed])
+@pytest.mark.parametrize("options", [{}, {"residual": True, "num_layers": 3}], ids=str)
+@pytest.mark.parametrize("return_sequence", [True, False])
+def test_in_both_directions(memory, way, options, return_sequence):
+    model = make_model(memory, bidirectional=True, **options)
+    call = {"return_sequence": return_sequence}
+    assert_same(outcome(way, model, **call), outcome(one_by_one, model, **call))
+
+
+def test_both_directions_are_two_stacks():
+    """One layer: the second direction is a stack of its own on the sequence turned round."""
+    both = make_model(bidirectional=True, num_layers=1)
+    one, other = make_model(num_layers=1), make_model(num_layers=1)
+    one.layers.load_state_dict(both.layers.state_dict())
+    other.layers.load_state_dict(both.reverse_layers.state_dict())
+    x = torch.randn(4, 50, 3, dtype=torch.float64)
+    output, (h_n, c_n) = both(x)
+    ahead, (h_ahead, c_ahead) = one(x)
+    back, (h_back, c_back) = other(x.flip(1))
+    assert torch.equal(output, torch.cat([ahead, back.flip(1)], 2))
+    assert torch.equal(h_n, torch.cat([h_ahead, h_back]))
+    assert torch.equal(c_n, torch.cat([c_ahead, c_back]))
+
+
+def test_the_layout_is_that_of_lstm():
+    ours, theirs = make_model(bidirectional=True), torch.nn.LSTM(
+        3, 7, 2, batch_first=True, bidirectional=True, dtype=torch.float64
+    )  # fmt: skip
+    x = torch.randn(4, 9, 3, dtype=torch.float64)
+    shapes = [(y.shape, h.shape, c.shape) for y, (h, c) in (ours(x), theirs(x))]
+    assert shapes[0] == shapes[1]
+    # The forward direction ends at the last step, the other one at the first.
+    y, (h_n, _) = ours(x)
+    assert torch.equal(y[:, -1, :7], h_n[2]) and torch.equal(y[:, 0, 7:], h_n[3])
+
+
+@pytest.mark.parametrize("enforce_sorted", [True, False])
+def test_packed_and_sorted_or_not(enforce_sorted):
+    model = make_model()
+    order = torch.tensor(LENGTHS).argsort(descending=True, stable=True)
+    lengths = torch.tensor(LENGTHS)[order] if enforce_sorted else torch.tensor(LENGTHS)
+    x = torch.randn(5, 60, 3, dtype=torch.float64)
+    state = torch.randn(2, 5, 7, dtype=torch.float64)
+    wanted, (h, c) = model(x, (state, state), lengths=lengths)
+    sequence = pack_padded_sequence(x, lengths, True, enforce_sorted=enforce_sorted)
+    output, (h_n, c_n) = model(sequence, (state, state))
+    assert torch.equal(torch.nn.utils.rnn.pad_packed_sequence(output, True)[0], wanted)
+    assert torch.equal(h_n, h) and torch.equal(c_n, c)
+
+
+def test_batch_norm_sees_no_padding():
+    model = make_model(norm="batch")
+    x = torch.randn(5, 60, 3, dtype=torch.float64)
+    model(x, lengths=LENGTHS)
+    z = torch.cat([model.layers[0].projection(row[:n]) for row, n in zip(x, LENGTHS, strict=True)])
+    momentum = 0.1
+    torch.testing.assert_close(model.layers[0].norm.running_mean, momentum * z.mean(0))
+
+
+def test_one_dropout_mask_for_a_sequence():
+    model = make_model(dropout=0.5, activation="identity", num_couplings=0)
+    x = torch.randn(5, 60, 3, dtype=torch.float64)
+    torch.manual_seed(3)
+    output, _ = model(x, lengths=LENGTHS)
+    torch.manual_seed(3)
+    order = torch.tensor(LENGTHS).argsort(descending=True, stable=True)
+    # Masks are drawn in the order of lengths.
+    dense, _ = model(x[order])
+    for place, index in enumerate(order.tolist()):
+        n = LENGTHS[index]
+        torch.testing.assert_close(output[index, :n], dense[place, :n])
+
+
+@pytest.mark.parametrize("memory", IN_FIXED_POINT)
+def test_a_strategy_that_cannot_serve_them_names_those_that_can(memory):
+    model = make_model(memory, activation="leaky_relu")
+    x = torch.randn(5, 60, 3, dtype=torch.float64)
+    wanted = f"packed input and lengths do not go with memory='{memory}'; use memory='recompute'"
+    for arguments in ({"input": pack_sequence(list(x))}, {"input": x, "lengths": [60] * 5}):
+        with pytest.raises(ValueError, match=wanted):
+            model(**arguments)
+    with pytest.raises(ValueError, match="bidirectional=True does not go with"):
+        make_model(memory, activation="leaky_relu", bidirectional=True)
+
+
+def test_auto_leaves_out_what_cannot_serve_them():
+    options = {"memory_budget": "1GB", "activation": "leaky_relu"}
+    model = make_model("auto", **options)
+    model(torch.randn(5, 60, 3, dtype=torch.float64), lengths=LENGTHS)
+    assert model.picked.strategy == "recompute"
+    model.memory_budget = 1
+    with pytest.raises(ValueError, match="'reversible' is impossible: packed input and lengths"):
+        model(torch.randn(5, 60, 3, dtype=torch.float64), lengths=LENGTHS)
+
+
+@pytest.mark.parametrize(("lengths", "error", "message"), [
+    ([60, 60], ValueError, r"lengths must be \(5,\), one a sequence; got \(2,\)"),
+    ([61, 1, 1, 1, 1], ValueError, r"lengths must lie between 1 and the 60 steps; got \[61"),
+    ([0, 1, 1, 1, 1], ValueError, "lengths must lie between 1 and the 60 steps"),
+    ([1.0] * 5, TypeError, "lengths must be integers; got torch.float32"),
+])  # fmt: skip
+def test_lengths_that_do_not_fit(lengths, error, message):
+    model = make_model()
+    with pytest.raises(error, match=message):
+        model(torch.randn(5, 60, 3, dtype=torch.float64), lengths=lengths)
+
+
+def test_lengths_where_there_is_nothing_to_pad():
+    model = make_model()
+    x = torch.randn(60, 3, dtype=torch.float64)
+    with pytest.raises(ValueError, match="lengths go with a batch of padded sequences"):
+        model(x, lengths=[60])
+    with pytest.raises(ValueError, match="lengths go with padded input; a PackedSequence has"):
+        model(pack_sequence([x]), lengths=[60])
+    with pytest.raises(ValueError, match="input_size = 3"):
+        model(pack_sequence([x[:, :2]]))

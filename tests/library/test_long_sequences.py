@@ -1,0 +1,78 @@
+"""A million steps: memory that does not grow with them but for the forgotten bits."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from experiments.bench.measure import held_bytes, peak_memory
+from irevrnn import IRevRNN
+from irevrnn.allocator import keep_freed_memory
+from irevrnn.strategies.chunkwise import chunk_length
+from irevrnn.strategies.fixed_point import round_weight
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kernels")]
+MILLION = 1_000_000
+
+
+def make_model():
+    torch.manual_seed(0)
+    model = IRevRNN(1, 64, 2, activation="leaky_relu", norm="layer", memory="reversible")
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.recurrent_weight.uniform_(0.99, 1)
+    return model
+
+
+def make_input(steps):
+    return torch.randn(1, steps, 1, generator=torch.Generator().manual_seed(1))
+
+
+def prepare_million():
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    model, x = make_model(), make_input(MILLION)
+
+    def step(x=x):
+        output, _ = model(x, return_sequence=False)
+        output.sum().backward()
+
+    step(x[:, :100])
+    return step
+
+
+def test_a_million_steps_take_64_megabytes():
+    assert peak_memory(prepare_million) <= 64e6
+
+
+def forgotten_bits(model, x):
+    """Entropy of the decay, and two bits wherever leaky_relu gave a negative value."""
+    negative = []
+
+    def count(y):
+        negative.append((y < 0).sum().item())
+
+    handle = model.layers[1].register_forward_pre_hook(lambda _, inputs: count(inputs[0]))
+    with torch.no_grad():
+        count(model(x)[0])
+    handle.remove()
+    weights = (round_weight(layer.recurrent_weight.detach()) for layer in model.layers)
+    entropy = sum(-u.abs().double().log2().sum().item() for u in weights)
+    return entropy * x.shape[1] + 2 * sum(negative)
+
+
+def test_what_is_held_grows_by_the_forgotten_bits_alone():
+    fixed = {}
+    for steps in (10_000, MILLION):
+        model, x = make_model(), make_input(steps)
+        held = held_bytes(
+            partial(model, x, return_sequence=False),
+            exclude=(x, *model.parameters()),
+            exclude_output=True,
+        )
+        hashes = math.ceil(steps / chunk_length("reversible", steps, 1, 64)) * 2 * 8
+        fixed[steps] = held - hashes - forgotten_bits(model, x) / 8
+    # Beside its bits, a unit has h, c and the state of its bit stack, and a partly filled word.
+    units = 2 * 64
+    assert all(2 * 8 * units <= rest <= 5 * 8 * units for rest in fixed.values()), fixed

@@ -1,0 +1,74 @@
+"""What a scan holds between forward and backward, as an equation (eq:held of the paper)."""
+
+import math
+import weakref
+
+import pytest
+import torch
+from torch import Tensor
+
+from experiments.bench.measure import held_bytes
+from irevrnn import IRevRNN, scan
+from irevrnn.strategies.rules import SEGMENT
+from tests.cases import Inputs, make_inputs
+
+pytestmark = pytest.mark.usefixtures("kernels")
+SHAPES = [
+    (steps, batch, hidden, couplings)
+    for steps in (1, 15, 16, 17, 784)
+    for batch, hidden, couplings in ((1, 1, 1), (3, 17, 3), (32, 128, 3), (2, 64, 8), (2, 8, 0))
+]
+
+
+def held(memory: str, inputs: Inputs) -> int:
+    return held_bytes(lambda: scan(*inputs, memory=memory), exclude=inputs, exclude_output=True)
+
+
+@pytest.mark.parametrize(("steps", "batch", "hidden", "couplings"), SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_recompute_holds_c_once_every_segment(steps, batch, hidden, couplings, dtype):
+    inputs = make_inputs(steps, batch, hidden, couplings, dtype)
+    rows = math.ceil(steps / SEGMENT) - 1
+    assert held("recompute", inputs) == rows * batch * hidden * dtype.itemsize
+
+
+@pytest.mark.parametrize(("steps", "batch", "hidden", "couplings"), SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_store_holds_two_values_a_coupling(steps, batch, hidden, couplings, dtype):
+    inputs = make_inputs(steps, batch, hidden, couplings, dtype)
+    assert held("store", inputs) == 2 * couplings * steps * batch * hidden * dtype.itemsize
+
+
+def test_a_longer_sequence_costs_its_segments_alone():
+    short, long = (make_inputs(steps, 4, 32, 3, torch.float32) for steps in (1000, 10_000))
+    growth = held("recompute", long) - held("recompute", short)
+    assert growth == (10_000 // SEGMENT - (1000 + SEGMENT - 1) // SEGMENT) * 4 * 32 * 4
+
+
+def test_a_layer_holds_what_its_scan_holds():
+    layer = IRevRNN(24, 32, batch_first=False)
+    x = torch.randn(100, 4, 24, requires_grad=True)
+    total = held_bytes(lambda: layer(x), exclude=(x, *layer.parameters()), exclude_output=True)
+    states = 4 * 32 * 4  # the zeros it starts from
+    assert total == (math.ceil(100 / SEGMENT) - 1) * 4 * 32 * 4 + states
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_no_tensor_is_held_but_through_the_hooks(memory):
+    leaves = make_inputs(40, 2, 8, 3, torch.float32)
+    inputs = [x * 1 for x in leaves]
+    saved: list[Tensor] = []
+
+    def pack(x: Tensor) -> int:
+        saved.append(x.clone())
+        return len(saved) - 1
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, saved.__getitem__):
+        out, _, _ = scan(*inputs, memory=memory)
+    assert len(saved) == 7  # out, what is held of the steps, and five inputs
+    loss, gone = out.sum(), [weakref.ref(x.untyped_storage()) for x in (out, *inputs)]
+    assert all(reference() for reference in gone)
+    del out, inputs
+    assert not any(reference() for reference in gone)
+    loss.backward()  # copies are all that it needs
+    assert all(x.grad is not None for x in leaves)

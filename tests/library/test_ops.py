@@ -1,0 +1,82 @@
+"""The registered operators: opcheck, and what they refuse."""
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.library import opcheck
+
+from irevrnn.ops import NOTHING_HELD
+
+from tests.cases import make_inputs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("vectorize", [True, False])
+@pytest.mark.parametrize("interval", [0, 16, 40])
+@pytest.mark.parametrize("couplings", [0, 3])
+def test_opcheck(kernels, dtype, vectorize, interval, couplings):
+    case = make_inputs(40, 2, 9, couplings, dtype)
+    options = ("relu", "tanh", interval, vectorize)
+    opcheck(torch.ops.irevrnn.scan.default, (*case, None, *options))
+    with torch.no_grad():
+        out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, None, *options)
+    saved = (out, held, *(x.detach() for x in case[1:]))
+    for gradients in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
+        opcheck(torch.ops.irevrnn.scan_backward.default, (*gradients, *saved, None, *options))
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_opcheck_without_a_backward_pass(kernels, vectorize):
+    case = [x.detach() for x in make_inputs(40, 2, 9, 3, torch.float32)]
+    opcheck(torch.ops.irevrnn.scan.default, (*case, None, "relu", "tanh", NOTHING_HELD, vectorize))
+
+
+def test_a_backward_pass_of_what_held_nothing_is_refused(kernels):
+    case = make_inputs(40, 2, 9, 3, torch.float32)
+    out, *_ = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", NOTHING_HELD, True)
+    with pytest.raises(ValueError, match="held nothing.*memory='store'"):
+        out.sum().backward()
+
+
+def test_the_operator_refuses_what_does_not_fit(kernels):
+    z, h_0, c_0, u, a, b = make_inputs(4, 2, 3, 1, torch.float32)
+    op = torch.ops.irevrnn.scan
+    options = ("relu", "tanh", 16, True)
+    with pytest.raises(ValueError, match="h_0 must have shape"):
+        op(z, h_0[:1], c_0, u, a, b, None, *options)
+    with pytest.raises(ValueError, match="u must have the dtype"):
+        op(z, h_0, c_0, u.double(), a, b, None, *options)
+    with pytest.raises(ValueError, match="activation must be one of"):
+        op(z, h_0, c_0, u, a, b, None, "swish", "tanh", 16, True)
+    with pytest.raises(ValueError, match="u must have the dtype Float"):
+        op(*(x.half() for x in (z, h_0, c_0, u, a, b)), None, *options)
+    with pytest.raises(ValueError, match="float32, float64, bfloat16 or float16"):
+        op(z.int(), h_0, c_0, u, a, b, None, *options)
+    for interval in (-2, 65):
+        with pytest.raises(ValueError, match="interval must be from 0 to 64"):
+            op(z, h_0, c_0, u, a, b, None, "relu", "tanh", interval, True)
+
+
+def test_the_operator_drops_no_tangent(kernels):
+    z, *rest = (x.detach() for x in make_inputs(3, 2, 4, 1, torch.float32))
+    options = (None, "relu", "tanh", NOTHING_HELD, True)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="jvp is not implemented"):
+        torch.ops.irevrnn.scan(forward_ad.make_dual(z, z), *rest, *options)
+
+
+def test_what_is_held_goes_through_saved_tensor_hooks(kernels):
+    case = make_inputs(40, 2, 4, 1, torch.float32)
+    seen = []
+
+    def pack(x):
+        seen.append(x.shape)
+        return x.clone()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out, *_ = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", 16, True)
+    assert out.shape in seen and (2, 2, 4) in seen  # the output, and c every 16 steps
+    wanted = torch.autograd.grad(
+        torch.ops.irevrnn.scan(*case, None, "relu", "tanh", 16, True)[0].sum(), case
+    )
+    for got, want in zip(torch.autograd.grad(out.sum(), case), wanted, strict=True):
+        assert torch.equal(got, want)

@@ -1,0 +1,335 @@
+"""IRevRNN: its layers by hand, its states, its options, and what users of nn.LSTM expect of it."""
+
+import copy
+import io
+import math
+import pickle
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.models import SequenceClassifier
+from experiments.peers import PeerClassifier
+from irevrnn import IRevRNN, reference
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def awake(model):
+    """Couplings and biases that matter."""
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.coupling_a.normal_(0, 0.3)
+            layer.coupling_b.normal_(0, 0.3)
+    return model
+
+
+def test_usage_as_documented(kernels):
+    model = IRevRNN(input_size=10, hidden_size=64, num_layers=2)
+    output, hidden = model(torch.randn(8, 100, 10))
+    h_n, c_n = hidden
+    assert output.shape == (8, 100, 64)
+    assert h_n.shape == c_n.shape == (2, 8, 64)
+    assert torch.equal(output[:, -1], h_n[-1])
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("norm", [None, "layer", "batch"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_layers_by_hand(kernels, norm, residual, memory):
+    model = awake(
+        IRevRNN(
+            5, 7, 3, 2, "tanh", norm=norm, residual=residual, memory=memory, dtype=torch.float64
+        )
+    )
+    x = torch.randn(4, 20, 5, dtype=torch.float64)
+    h_0, c_0 = torch.randn(2, 3, 4, 7, dtype=torch.float64)
+    output, (h_n, c_n) = model(x, (h_0, c_0))
+    y = x.transpose(0, 1)
+    for index, layer in enumerate(model.layers):
+        z = layer.projection(y)
+        if norm == "layer":
+            z = nn.functional.layer_norm(z, (7,), layer.norm.weight, layer.norm.bias)
+        if norm == "batch":
+            z = (z - z.mean((0, 1))) / (z.var((0, 1), correction=0) + 1e-5).sqrt()
+            z = z * layer.norm.weight + layer.norm.bias
+        out, h, c = reference.scan(
+            z, h_0[index], c_0[index],
+            layer.recurrent_weight, layer.coupling_a, layer.coupling_b, "tanh",
+        )  # fmt: skip
+        torch.testing.assert_close(h_n[index], h)
+        torch.testing.assert_close(c_n[index], c)
+        y = out + y if residual and index > 0 else out
+    torch.testing.assert_close(output, y.transpose(0, 1))
+    last, _ = model(x, (h_0, c_0), return_sequence=False)
+    if norm != "batch":
+        torch.testing.assert_close(last, output[:, -1])
+
+
+def test_layouts_agree(kernels):
+    model = awake(IRevRNN(3, 6, 2))
+    x = torch.randn(4, 15, 3)
+    hidden = (torch.randn(2, 4, 6), torch.randn(2, 4, 6))
+    output, (h_n, c_n) = model(x, hidden)
+    model.batch_first = False
+    time_major, states = model(x.transpose(0, 1), hidden)
+    assert torch.equal(time_major.transpose(0, 1), output)
+    assert torch.equal(states[0], h_n)
+    for batch_first in (True, False):
+        model.batch_first = batch_first
+        single, (h, c) = model(x[1], tuple(state[:, 1] for state in hidden))
+        assert single.shape == (15, 6)
+        assert h.shape == c.shape == (2, 6)
+        torch.testing.assert_close(single, output[1])
+        torch.testing.assert_close(c, c_n[:, 1])
+
+
+def test_return_sequence_false_without_a_batch(kernels):
+    last, (h_n, _) = IRevRNN(3, 6, 2)(torch.randn(15, 3), return_sequence=False)
+    assert last.shape == (6,)
+    assert torch.equal(last, h_n[-1])
+
+
+def test_gradient_through_the_stack_is_that_of_the_reference(kernels, monkeypatch):
+    model = awake(IRevRNN(3, 6, 2, norm="layer", residual=True, dtype=torch.float64))
+    x = torch.randn(4, 25, 3, dtype=torch.float64, requires_grad=True)
+
+    def gradients():
+        output, (h_n, c_n) = model(x)
+        loss = output.square().mean() + h_n.sum() + c_n.square().sum()
+        return torch.autograd.grad(loss, [x, *model.parameters()])
+
+    ours = gradients()
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+    torch.testing.assert_close(ours, gradients(), rtol=1e-9, atol=1e-11)
+
+
+def test_a_sequence_in_pieces(kernels):
+    model = awake(IRevRNN(3, 6, 2))
+    x = torch.randn(2, 40, 3)
+    whole, (h_n, c_n) = model(x)
+    first, hidden = model(x[:, :23])
+    second, (h, c) = model(x[:, 23:], hidden)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+    torch.testing.assert_close(h, h_n)
+    torch.testing.assert_close(c, c_n)
+
+
+def test_dropout_has_one_mask_for_all_steps(kernels):
+    model = IRevRNN(3, 50, 2, dropout=0.5)
+    seen = []
+    model.layers[1].projection.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    x = torch.randn(4, 30, 3)
+    model(x)
+    dropped = (seen[0] == 0).all(0)
+    kept = ~dropped
+    model.eval()(x)
+    full = seen[1]
+    torch.testing.assert_close(seen[0], torch.where(kept, 2 * full, torch.zeros(())))
+    active = full.any(0)
+    assert 0.3 < (dropped & active).sum() / active.sum() < 0.7
+
+
+def test_recurrent_weights_start_and_stay_in_range(kernels):
+    model = IRevRNN(3, 5000)
+    u = model.layers[0].recurrent_weight
+    tau = -1 / u.double().log()
+    assert 0.99 < tau.min() < 1.1
+    assert 900 < tau.max() < 1001
+    assert 25 < tau.median() < 40  # log-uniform on [1, 1000]: the middle is at 31.6
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer.register_step_post_hook(lambda *_: model.clip_recurrent_weights_())
+    u.grad = torch.linspace(-3, 3, 5000)
+    optimizer.step()
+    assert u.min() == -1
+    assert u.max() == 1
+    assert model.clip_recurrent_weights_(0.5) is model
+    assert u.abs().max() == 0.5
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_states_start_in_one_size_whatever_their_memory(kernels, norm):
+    torch.manual_seed(0)
+    # A bias is an offset, which LayerNorm leaves and a long memory adds up.
+    model = IRevRNN(4, 300, norm=norm, activation="identity", num_couplings=0, bias=False)
+    output = model(torch.randn(8, 4000, 4))[0][:, 2000:]
+    memory = -1 / model.layers[0].recurrent_weight.detach().log()
+    size = output.detach().square().mean((0, 1)).sqrt()
+    short, long = size[memory < 3].mean(), size[(memory > 100) & (memory < 400)].mean()
+    assert 0.7 < short < 1.3 and 0.7 < long < 1.3
+
+
+@pytest.mark.parametrize("period", [6, 2.5])
+def test_units_start_as_oscillators_of_the_period_asked_for(kernels, period):
+    torch.manual_seed(0)
+    model = IRevRNN(
+        1, 50, num_couplings=1, activation="tanh", longest_period=period, shortest_period=period,
+        dtype=torch.float64,
+    )  # fmt: skip
+    model.layers[0].recurrent_weight.data.fill_(1)
+    impulse = torch.zeros(1, 61, 1, dtype=torch.float64)
+    impulse[:, 0] = 1e-3
+    model.layers[0].projection.bias.data.zero_()
+    output = model(impulse)[0][0].detach() / model.layers[0].projection.weight.detach().T / 1e-3
+    for step in range(61):
+        turns = step / period
+        if turns % 0.5 == 0:  # there and back, or half way
+            sign = 1 if turns % 1 == 0 else -1
+            assert (sign * output[step] - 1).abs().max() < 0.01
+
+
+def test_periods_lie_between_the_shortest_and_the_longest():
+    torch.manual_seed(0)
+    model = IRevRNN(1, 1000, num_couplings=2, longest_period=600)
+    layer = model.layers[0]
+    assert torch.equal(layer.coupling_a[0], -layer.coupling_b[0])
+    periods = math.pi / torch.asin(layer.coupling_a[0] / 2)
+    assert 6 <= periods.min() < 7 and 500 < periods.max() <= 600.1
+    assert layer.coupling_a[1].abs().max() < 0.01  # the others start near 0
+    before = layer.coupling_a.clone()
+    model.reset_parameters()
+    assert not torch.equal(layer.coupling_a, before) and "longest_period=600" in repr(model)
+
+
+def test_memories_are_drawn_up_to_the_longest():
+    torch.manual_seed(0)
+    model = IRevRNN(1, 1000, longest_memory=1e5)
+    memory = -1 / model.layers[0].recurrent_weight.detach().double().log()
+    assert 1 <= memory.min() < 2 and 8e4 < memory.max() <= 1.01e5  # float32 near 1 is that coarse
+    assert 200 < memory.median() < 500 and "longest_memory=100000.0" in repr(model)
+
+
+@pytest.mark.parametrize(("longest", "shortest"), [(2000, 100), (10, 1)])
+def test_where_the_last_step_alone_is_read_its_layer_remembers_for_long(longest, shortest):
+    torch.manual_seed(0)
+    model = SequenceClassifier(1, 2, 1000, 2, longest_memory=longest)
+    first, last = (-1 / layer.recurrent_weight.detach().log() for layer in model.rnn.layers)
+    assert first.min() < 1.1
+    assert 0.999 * shortest <= last.min() < 1.1 * shortest and last.max() > 0.95 * longest
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"longest_memory": 0.5}, ValueError, "longest_memory must be at least 1 step; got 0.5"),
+        ({"longest_memory": "long"}, TypeError, "longest_memory must be a number; got str"),
+        ({"longest_period": 5}, ValueError, "at least shortest_period, 6 steps; got 5"),
+        ({"longest_period": 5, "shortest_period": 2}, ValueError, "above 2 steps; got 2"),
+        ({"shortest_period": None}, TypeError, "shortest_period must be a number; got NoneType"),
+        ({"longest_period": math.inf}, ValueError, "longest_period"),
+        ({"longest_period": "long"}, TypeError, "longest_period must be a number; got str"),
+        ({"longest_period": 9, "num_couplings": 0}, ValueError, "num_couplings of at least 1"),
+    ],
+)
+def test_a_start_that_cannot_be(options, error, message):
+    with pytest.raises(error, match=message):
+        IRevRNN(1, 2, **options)
+
+
+def test_reset_parameters_draws_everything_afresh(kernels):
+    model = IRevRNN(3, 8, 2, norm="batch")
+    model(torch.randn(4, 10, 3))
+    before = copy.deepcopy(model.state_dict())
+    model.reset_parameters()
+    after = model.state_dict()
+    unchanged = {name for name in before if torch.equal(before[name], after[name])}
+    assert unchanged == {f"layers.{i}.norm.bias" for i in (0, 1)}
+    assert after["layers.0.norm.running_mean"].eq(0).all()
+
+
+def test_state_dict_is_as_documented():
+    shapes = {name: tuple(x.shape) for name, x in IRevRNN(3, 8, 2, 4).state_dict().items()}
+    assert shapes == {
+        f"layers.{layer}.{name}": shape
+        for layer, features in ((0, 3), (1, 8))
+        for name, shape in {
+            "recurrent_weight": (8,),
+            "coupling_a": (4, 8),
+            "coupling_b": (4, 8),
+            "projection.weight": (8, features),
+            "projection.bias": (8,),
+        }.items()
+    }
+
+
+def test_saving_copying_and_pickling(kernels):
+    model = awake(IRevRNN(3, 8, 2, norm="layer"))
+    x = torch.randn(2, 10, 3)
+    wanted = model(x)[0]
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    buffer.seek(0)
+    other = IRevRNN(3, 8, 2, norm="layer")
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    for twin in (other, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(x)[0], wanted)
+
+
+def test_repr_shows_what_differs_from_the_defaults():
+    text = repr(IRevRNN(3, 8, num_layers=2, activation="tanh", residual=True))
+    assert "IRevRNN(\n  3, 8, num_layers=2, activation='tanh', residual=True" in text
+
+
+def test_parameters_take_device_and_dtype():
+    model = IRevRNN(3, 8, 2, norm="batch", device="meta", dtype=torch.float64)
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float64)}
+
+
+def test_autocast_keeps_the_state_in_full_precision(kernels):
+    model = IRevRNN(3, 8, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, (h_n, c_n) = model(torch.randn(2, 10, 3))
+    assert output.dtype == h_n.dtype == c_n.dtype == torch.float32
+    output.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_no_bias():
+    model = IRevRNN(3, 8, 2, bias=False)
+    assert not any("bias" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_classifier_learns_to_remember_the_first_step(kernels, residual):
+    """What a recurrence is for: the answer was shown 60 steps ago."""
+    model = SequenceClassifier(1, 2, 16, 2, residual=residual, num_couplings=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(120):
+        labels = torch.randint(0, 2, (32,))
+        x = 0.1 * torch.randn(32, 60, 1)
+        x[:, 0, 0] = 2.0 * labels - 1
+        loss = nn.functional.cross_entropy(model(x), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.clip_recurrent_weights_()
+    assert loss < 0.3
+
+
+def test_classifier_is_six_layers_deep_by_default():
+    model = SequenceClassifier(3, 10)
+    assert model.rnn.num_layers == 6
+    assert model.rnn.norm == "batch"
+    tau = -1 / model.rnn.layers[-1].recurrent_weight.double().log()
+    assert tau.min() > 49
+
+
+def test_what_is_read_is_the_last_step_or_the_mean():
+    torch.manual_seed(0)
+    model = SequenceClassifier(3, 10, 8, 2, read="mean").eval()
+    x = torch.randn(4, 20, 3)
+    output, _ = model.rnn(x)
+    torch.testing.assert_close(model(x), model.readout(model.norm(output.mean(1))))
+    model.read = "last"
+    torch.testing.assert_close(model(x), model.readout(model.norm(output[:, -1])))
+
+
+@pytest.mark.parametrize("build", [SequenceClassifier, partial(PeerClassifier, "lstm")])
+def test_an_unknown_read_is_named(build):
+    with pytest.raises(ValueError, match="read must be one of last, mean; got 'first'"):
+        build(1, 2, read="first")

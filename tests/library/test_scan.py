@@ -1,0 +1,197 @@
+"""Every kernel against the reference, in value and gradient."""
+
+import itertools
+
+import pytest
+import torch
+
+from irevrnn import reference, scan
+from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE
+
+from tests.cases import Inputs, make_inputs, run
+
+SHAPES = [  # (T, B, H, R): one lane, odd sizes, cut tiles, whole tiles, long, no couplings
+    (1, 1, 1, 1),
+    (2, 3, 5, 2),
+    (17, 1, 31, 3),
+    (16, 2, 64, 1),
+    (33, 3, 129, 3),
+    (50, 5, 100, 0),
+    (300, 2, 7, 5),
+]
+MEMORY = ["store", "recompute"]
+OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
+
+
+def assert_near(actual, wanted, tolerance):
+    for got, want in zip(actual, wanted, strict=True):
+        bound = tolerance * max(1.0, want.abs().max().item() if want.numel() else 0.0)
+        torch.testing.assert_close(got.double(), want.double(), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("activation", "coupling_activation"), OPTIONS)
+def test_scalar_kernel_in_float64(kernels, shape, activation, coupling_activation, memory):
+    case = make_inputs(*shape, torch.float64)
+    options = (activation, coupling_activation)
+    assert_near(run(scan, case, *options, memory), run(reference.scan, case, *options), 1e-12)
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpp"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("activation", "coupling_activation"), OPTIONS)
+def test_kernels_in_float32(kernels, monkeypatch, backend, shape, activation, coupling_activation):
+    """Away from relu's kink, where a last bit decides, float32 stays near the float64 reference."""
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    case = make_inputs(*shape, torch.float32)
+    exact = Inputs(*(x.detach().double().requires_grad_() for x in case))
+    options = (activation, coupling_activation)
+    wanted = run(reference.scan, exact, *options)
+    assert_near(run(scan, case, *options), wanted, 3e-5)
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpp", "python"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_recompute_equals_store_to_the_last_bit(kernels, monkeypatch, backend, dtype, shape):
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    case = make_inputs(*shape, dtype)
+    for options in OPTIONS if backend != "python" else [("relu", "tanh")]:
+        stored, recomputed = (run(scan, case, *options, memory=m) for m in MEMORY)
+        assert all(torch.equal(x, y) for x, y in zip(stored, recomputed, strict=True))
+
+
+def test_control_a_last_bit_in_a_held_state_is_seen(kernels):
+    """The equality above would notice a replay that starts from a c one bit off."""
+    case = make_inputs(40, 2, 64, 3, torch.float32)
+    with torch.no_grad():
+        out, _, _, held = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", 16, True)
+        options = (out, held, *case[1:], None, "relu", "tanh", 16, True)
+        good = torch.ops.irevrnn.scan_backward(torch.ones_like(out), None, None, *options)
+        nudged = torch.nextafter(held, held + 1)
+        options = (out, nudged, *case[1:], None, "relu", "tanh", 16, True)
+        bad = torch.ops.irevrnn.scan_backward(torch.ones_like(out), None, None, *options)
+    assert not torch.equal(good[4], bad[4])
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_two_runs_and_any_number_of_threads_give_the_same_bits(kernels, memory):
+    case = make_inputs(100, 7, 100, 3, torch.float32)
+    threads = torch.get_num_threads()
+    runs = []
+    try:
+        for count in (1, 2, 3, 1):
+            torch.set_num_threads(count)
+            runs.append(run(scan, case, memory=memory))
+    finally:
+        torch.set_num_threads(threads)
+    for other in runs[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(runs[0], other, strict=True))
+
+
+def test_a_lane_has_the_same_bits_wherever_it_lies(kernels):
+    """Vector body, cut tile and scalar kernel: one formula, one rounding."""
+    case = make_inputs(40, 3, 130, 3, torch.float32)
+    whole, _, _ = scan(*case)
+    alone = Inputs(*(x[..., 129:] for x in case))
+    assert torch.equal(scan(*alone)[0], whole[..., 129:])
+    scalar = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", 16, False)[0]
+    assert torch.equal(scalar, whole)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_tensors_that_are_not_contiguous(kernels, memory):
+    case = make_inputs(20, 6, 70, 2, torch.float32)
+    wanted = run(scan, case, memory=memory)
+
+    def spread(x):  # the same numbers, last dimension strided
+        return x.detach().repeat_interleave(2, -1)[..., ::2].requires_grad_()
+
+    turned = Inputs(*(spread(x) for x in case))
+    assert not turned.z.is_contiguous()
+    assert all(
+        torch.equal(x, y) for x, y in zip(run(scan, turned, memory=memory), wanted, strict=True)
+    )
+    batch_major = case._replace(z=case.z.detach().transpose(0, 1).contiguous().transpose(0, 1))
+    out, _, _ = scan(*batch_major, memory=memory)
+    assert torch.equal(out, wanted[0])
+
+
+@pytest.mark.parametrize("used", [[0], [1], [2], [1, 2]])
+@pytest.mark.parametrize("memory", MEMORY)
+def test_only_some_outputs_used(kernels, used, memory):
+    case = make_inputs(35, 2, 33, 3, torch.float64)
+
+    def gradients(function, **keywords):
+        outputs = function(*case, **keywords)
+        loss = sum(outputs[i].square().sum() for i in used)
+        return torch.autograd.grad(loss, case, allow_unused=True, materialize_grads=True)
+
+    assert_near(gradients(scan, memory=memory), gradients(reference.scan), 1e-11)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("coupling_activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradcheck(kernels, activation, coupling_activation, memory):
+    case = make_inputs(18, 1, 6, 2, torch.float64, scale=0.3)
+    if coupling_activation in ("relu", "leaky_relu"):
+        with torch.no_grad():
+            case.u[0] = 0.5  # at u = 0 these have no derivative: p lies on their kink
+    assert torch.autograd.gradcheck(
+        lambda *x: scan(*x, activation, coupling_activation, memory),
+        tuple(case),
+        eps=1e-7,  # smaller than the smallest weight, whose p must not cross the kink either
+    )
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("shape", [(1, 0, 4, 2), (3, 2, 0, 2)], ids=str)
+def test_empty_batch_or_width(kernels, shape, memory):
+    case = make_inputs(*shape, torch.float32)
+    results = run(scan, case, memory=memory)
+    assert [x.shape for x in results[3:]] == [x.shape for x in case]
+    assert all(not x.any() for x in results[6:])
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpp", "python"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_nan_passes_through_its_own_lane_only(kernels, monkeypatch, backend, activation):
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    case = make_inputs(20, 2, 20, 3, torch.float32)
+    with torch.no_grad():
+        case.z[5, 1, 3] = float("nan")
+        out, h_n, c_n = scan(*case, activation)
+    assert out[5:, 1, 3].isnan().all() or case.u[3] == 0
+    out[5:, 1, 3] = h_n[1, 3] = c_n[1, 3] = 0
+    assert not any(x.isnan().any() for x in (out, h_n, c_n))
+
+
+def test_no_grad_holds_nothing(kernels):
+    case = make_inputs(100, 2, 8, 3, torch.float32)
+    with torch.no_grad():
+        outputs = scan(*case)
+    assert not any(x.requires_grad for x in outputs)
+    wanted = scan(*case)
+    assert all(torch.equal(x, y) for x, y in zip(outputs, wanted, strict=True))
+
+
+def test_an_output_changed_in_place_is_noticed(kernels):
+    case = make_inputs(4, 1, 3, 1, torch.float64)
+    out, _, _ = scan(*case)
+    with torch.no_grad():
+        out.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_slope_of_leaky_relu_is_the_same_in_cpp(kernels):
+    z = torch.full((1, 1, 1), -1.0)
+    zero = torch.zeros(1, 1)
+    none = torch.zeros(0, 1)
+    for vectorize in (True, False):
+        out, *_ = torch.ops.irevrnn.scan(
+            z, zero, zero, zero[0], none, none, None, "leaky_relu", "tanh", 16, vectorize
+        )
+        assert out.item() == -NEGATIVE_SLOPE

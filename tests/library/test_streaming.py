@@ -1,0 +1,146 @@
+"""A sequence in pieces, or step by step, is the sequence at once."""
+
+import pytest
+import torch
+
+from irevrnn import IRevRNN, IRevRNNCell, scan
+from irevrnn.activations import ACTIVATIONS
+from irevrnn.strategies.rules import OF_THE_STACK
+from tests.cases import make_inputs
+
+pytestmark = pytest.mark.usefixtures("kernels")
+FLOAT = ["store", "recompute", "checkpoint"]
+
+
+def make_model(memory, **keywords):
+    torch.manual_seed(0)
+    keywords = {"num_layers": 2, "activation": "leaky_relu", "norm": "layer", **keywords}
+    model = IRevRNN(1, 7, memory=memory, **keywords)
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.coupling_a.normal_(0, 0.3)
+            layer.coupling_b.normal_(0, 0.3)
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_pieces_of_a_scan_give_the_same_bits(memory, activation, dtype):
+    z, h, c, *weights = (x.detach() for x in make_inputs(70, 3, 33, 3, dtype))
+    wanted = scan(z, h, c, *weights, activation, memory=memory)
+    outputs = []
+    for piece in z.split([1, 15, 16, 17, 21]):
+        out, h, c = scan(piece, h, c, *weights, activation, memory=memory)
+        outputs.append(out)
+    assert all(map(torch.equal, (torch.cat(outputs), h, c), wanted))
+
+
+@pytest.mark.parametrize("memory", FLOAT)
+@pytest.mark.parametrize("piece", [1, 7, 16, 50])
+def test_pieces_of_a_sequence_give_the_same_bits(memory, piece):
+    model, x = make_model(memory), torch.randn(3, 100, 1)
+    wanted, (h_n, c_n) = model(x)
+    outputs, state = [], None
+    for part in x.split(piece, 1):
+        output, state = model(part, state)
+        outputs.append(output)
+    # Products of another number of rows may round differently; the recurrence does not.
+    torch.testing.assert_close(torch.cat(outputs, 1), wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(state, (h_n, c_n), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory", ["reversible", "store_fixed"])
+@pytest.mark.parametrize("piece", [1, 25])
+def test_pieces_in_fixed_point_keep_within_a_bound(memory, piece):
+    """Each piece begins with empty bit stacks, and so with other digits than the whole has there.
+
+    Decay rounds u * h by less than 2^-20, whatever the digit; two runs differ by less than twice
+    that in a step, and a unit remembers a share u of it. Without couplings nothing else adds.
+    """
+    model = make_model(memory, dtype=torch.float64, num_layers=1, num_couplings=0, norm=None)
+    x = torch.randn(3, 400, 1, dtype=torch.float64)
+    wanted, (h_n, c_n) = model(x)
+    outputs, state = [], None
+    for part in x.split(piece, 1):
+        output, state = model(part, state)
+        outputs.append(output)
+    apart = (torch.cat(outputs, 1) - wanted).abs().amax((0, 1))
+    u = model.layers[0].recurrent_weight
+    assert (apart < 2.0**-19 / (1 - u)).all()
+    assert (apart > 0).any()  # they do differ
+    assert torch.equal(state[0][0], outputs[-1][:, -1]) and torch.equal(state[1], c_n)
+    assert (h_n[0] - state[0][0]).abs().amax() <= apart.max()
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute", *OF_THE_STACK])
+def test_truncated_backpropagation(memory):
+    """Detached states cut the gradient where the pieces meet, and only there."""
+    model, x = make_model(memory), torch.randn(3, 60, 1, requires_grad=True)
+    _, state = model(x[:, :30])
+    detached = tuple(s.detach() for s in state)
+    output, _ = model(x[:, 30:], detached)
+    (gradient,) = torch.autograd.grad(output.sum(), x)
+    assert gradient[:, :30].eq(0).all() and gradient[:, 30:].ne(0).any()
+    output, _ = model(x[:, 30:], state)
+    (gradient,) = torch.autograd.grad(output.sum(), x)
+    assert gradient[:, :30].ne(0).any()
+
+
+@pytest.mark.parametrize("norm", [None, "layer"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_cell_steps_through_a_layer(norm, activation):
+    torch.manual_seed(0)
+    options = {"num_couplings": 2, "activation": activation, "norm": norm}
+    model = IRevRNN(3, 7, dtype=torch.float64, **options)
+    cell = IRevRNNCell(3, 7, dtype=torch.float64, **options)
+    cell.layer.load_state_dict(model.layers[0].state_dict())
+    x = torch.randn(5, 20, 3, dtype=torch.float64)
+    wanted, (h_n, c_n) = model(x)
+    state, outputs = None, []
+    for x_t in x.unbind(1):
+        state = cell(x_t, state)
+        outputs.append(state[0])
+    torch.testing.assert_close(torch.stack(outputs, 1), wanted)
+    torch.testing.assert_close(state, (h_n[0], c_n[0]))
+
+
+def test_a_step_without_a_batch():
+    cell = IRevRNNCell(3, 7)
+    h, c = cell(torch.randn(3))
+    assert h.shape == c.shape == (7,)
+    x = torch.randn(3)
+    one, batch = cell(x, (h, c)), cell(x[None], (h[None], c[None]))
+    assert all(torch.allclose(a, b[0]) for a, b in zip(one, batch, strict=True))
+
+
+def test_gradients_through_steps():
+    cell = IRevRNNCell(3, 7, activation="tanh", norm="layer", dtype=torch.float64)
+
+    def two_steps(x, h, c):
+        h, c = cell(x, (h, c))
+        return cell(x, (h, c))
+
+    drawn = [torch.randn(2, n, dtype=torch.float64, requires_grad=True) for n in (3, 7, 7)]
+    assert torch.autograd.gradcheck(two_steps, drawn)
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ((torch.zeros(2, 4),), ValueError, r"input must be \(batch, 3\) or \(3,\); got shape \(2, 4\)"),
+    ((torch.zeros(2, 5, 3),), ValueError, "input must be"),
+    ((torch.zeros(2, 3), torch.zeros(2, 7)), TypeError, r"hidden must be a pair \(h, c\)"),
+    ((torch.zeros(2, 3), (torch.zeros(2, 7), torch.zeros(7))), ValueError, r"c must have shape"),
+])  # fmt: skip
+def test_bad_steps(arguments, error, message):
+    with pytest.raises(error, match=message):
+        IRevRNNCell(3, 7)(*arguments)
+
+
+def test_bad_cells():
+    with pytest.raises(ValueError, match="activation must be one of"):
+        IRevRNNCell(3, 7, activation="swish")
+    with pytest.raises(ValueError, match="hidden_size must be at least 1"):
+        IRevRNNCell(3, 0)
+    assert repr(IRevRNNCell(3, 7, activation="tanh")).startswith(
+        "IRevRNNCell(\n  3, 7, activation="
+    )

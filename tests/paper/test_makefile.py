@@ -1,0 +1,197 @@
+"""The set-up that make does on a bare machine, and what it says where something is missing.
+
+A stand-in for Python notes how it is called, so that nothing is installed.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+
+# "python -m venv" puts the stand-in itself in place; a module named in FAIL_ON fails.
+PYTHON = """#!/bin/sh
+echo "$@" >> "$CALLS"
+case "$*" in *"$FAIL_ON"*) exit 1;; esac
+[ "$2" = --notebook-of ] && echo notebooks/02_b.ipynb
+[ "$2" = venv ] && mkdir -p .venv/bin && cp "$0" .venv/bin/python
+exit 0
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Run make in an empty project; returns exit status, last line on stderr and Python's calls."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for name in ("02_b.ipynb", "01_a.ipynb", "draft.ipynb"):
+        (tmp_path / "notebooks" / name).touch()
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+
+    def run(*arguments, fail_on="nothing", **environment):
+        calls = tmp_path / "calls"
+        calls.write_text("")
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "MAKEFLAGS", "CXX")
+        }
+        done = subprocess.run(
+            ["make", "--no-print-directory", f"PYTHON={python}", *arguments],
+            cwd=tmp_path,
+            env={**inherited, "CALLS": str(calls), "FAIL_ON": fail_on, **environment},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        said = [line for line in done.stderr.splitlines() if line.startswith("irevrnn: ")]
+        return done, "\n".join(said), calls.read_text()
+
+    return run
+
+
+def test_help_is_the_default_and_names_every_target(make):
+    done, _, calls = make()
+    for target in (
+        "reproduce",
+        "test",
+        "asan",
+        "cuda",
+        "sanitize",
+        "lint",
+        "lab",
+        "bench",
+        "paper",
+        "data",
+        "clean",
+        "help",
+    ):
+        assert f"make {target} " in done.stdout
+    assert calls == ""
+
+
+def test_sets_up_once(make):
+    _, _, first = make("test")
+    assert "-m venv --clear .venv" in first
+    assert "-e .[all]" in first
+    _, said, second = make("test", "ARGS=-x")
+    assert second == "-m pytest -q -n auto --dist loadfile -x\n"
+    assert said == ""
+
+
+def test_an_active_environment_is_used(make, tmp_path):
+    active = tmp_path / "active"
+    (active / "bin").mkdir(parents=True)
+    shutil.copy(tmp_path / "bin" / "python3", active / "bin" / "python")
+    for variables in (
+        {"VIRTUAL_ENV": str(active)},
+        {"CONDA_PREFIX": str(active), "CONDA_DEFAULT_ENV": "research"},
+    ):
+        done, _, _ = make("lint", **variables)
+        assert done.returncode == 0
+        assert f"{active}/bin/python -m ruff" in done.stdout
+    assert not (tmp_path / ".venv").exists()
+
+    make("lint", CONDA_PREFIX=str(active), CONDA_DEFAULT_ENV="base")
+    assert (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "way_out"),
+    [
+        ("version_info", "Python 3.10 or newer is needed"),
+        ("ensurepip", "apt install python3-venv"),
+        ("pip install", "PIP_FIND_LINKS"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(make, fail_on, way_out):
+    done, said, _ = make("test", fail_on=fail_on)
+    assert done.returncode != 0
+    assert way_out in said and "\n" not in said
+
+
+def test_a_failed_installation_is_tried_again(make):
+    make("test", fail_on="pip install")
+    done, _, calls = make("test")
+    assert done.returncode == 0 and "-e .[all]" in calls
+
+
+def test_an_environment_that_is_gone(make):
+    done, said, _ = make("test", VIRTUAL_ENV="/nonexistent")
+    assert done.returncode != 0 and "deactivate it" in said
+
+
+def test_a_missing_compiler_is_a_warning(make, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "mkdir", "touch", "cp", "dirname"):
+        (tools / name).symlink_to(shutil.which(name))
+    (tools / "make").symlink_to(shutil.which("make"))
+    done, said, _ = make("test", PATH=str(tools))
+    assert done.returncode == 0, done.stderr
+    assert "apt install g++" in said
+
+
+def test_what_the_sanitizer_of_kernels_lacks_is_said(make, tmp_path):
+    done, said, _ = make("sanitize", PATH="/usr/bin:/bin")
+    assert done.returncode != 0 and "compute-sanitizer is not on PATH" in said
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "compute-sanitizer").symlink_to(shutil.which("true"))
+    path = f"{tools}:/usr/bin:/bin"
+    done, said, _ = make("sanitize", fail_on="is_available", PATH=path)
+    assert done.returncode != 0 and said == "irevrnn: PyTorch finds no GPU"
+    done, said, calls = make("sanitize", PATH=path)
+    assert done.returncode == 0 and "-m irevrnn.jit --cuda" in calls
+    assert "== memcheck" in done.stdout and "== racecheck" in done.stdout
+
+
+def test_reproduce_runs_the_notebooks_in_order_then_the_paper(make):
+    done, _, calls = make("reproduce", "PROFILE=smoke")
+    assert done.returncode == 0, done.stderr
+    runs = [line for line in calls.splitlines() if "papermill" in line or "paper/" in line]
+    assert [run.split()[-1] for run in runs] == [
+        "build/smoke/notebooks/01_a.ipynb",
+        "build/smoke/notebooks/02_b.ipynb",
+        "smoke",
+    ]
+    assert all("-k python3 --cwd notebooks -p profile smoke" in run for run in runs[:2])
+    assert runs[2] == "paper/build.py --profile smoke"
+
+
+@pytest.mark.parametrize(("profile", "folder"), [("paper", "paper"), ("quick", "build/quick")])
+def test_one_figure_takes_its_notebook_alone(make, profile, folder):
+    done, _, calls = make("reproduce", f"PROFILE={profile}", "FIGURE=curve")
+    assert done.returncode == 0, done.stderr
+    runs = [line for line in calls.splitlines() if "papermill" in line or "paper/" in line]
+    assert runs[0] == "paper/build.py --notebook-of curve"
+    assert [run.split()[-1] for run in runs[1:]] == [f"build/{profile}/notebooks/02_b.ipynb"]
+    assert done.stdout.splitlines()[-1].startswith(f"{folder}/figures/curve.svg")
+
+
+def test_an_unknown_figure_runs_no_notebook(make):
+    done, _, calls = make("reproduce", "FIGURE=curl", fail_on="--notebook-of")
+    assert done.returncode != 0
+    assert "paper/build.py --notebook-of curl" in calls and "papermill" not in calls
+
+
+def test_a_notebook_that_fails_is_named(make):
+    done, said, calls = make("reproduce", fail_on="01_a")
+    assert done.returncode != 0
+    assert "notebooks/01_a.ipynb failed" in said
+    assert "02_b" not in calls and "paper/build.py" not in calls
+
+
+def test_an_unknown_profile_is_refused_before_anything_else(make):
+    done, said, calls = make("reproduce", "PROFILE=big")
+    assert done.returncode != 0 and "smoke quick paper" in said
+    assert calls == ""

@@ -1,0 +1,66 @@
+"""Notebooks: stored without outputs, and each one runs to its end."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from experiments import sources
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path):
+    notebook = nbformat.read(path, as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@every_notebook
+def test_stored_without_outputs(path):
+    nbformat.validate(nbformat.read(path, as_version=nbformat.NO_CONVERT))
+    for cell in code_cells(path):
+        assert not cell.outputs and cell.execution_count is None, cell.source
+
+
+@every_notebook
+def test_has_a_profile_to_choose(path):
+    [parameters] = (c for c in code_cells(path) if "parameters" in c.metadata.get("tags", []))
+    assert parameters.source.startswith('profile = "quick"')
+    assert nbformat.read(path, as_version=4).metadata.kernelspec.name == "python3"
+
+
+@pytest.mark.slow
+@every_notebook
+def test_runs_to_its_end(path, tmp_path, monkeypatch):
+    # In a repository of its own, so that a test run replaces no results.
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    papermill.execute_notebook(
+        tmp_path / "notebooks" / path.name,
+        tmp_path / "executed.ipynb",
+        parameters={"profile": "smoke"},
+        kernel_name="python3",
+        cwd=tmp_path / "notebooks",
+        progress_bar=False,
+    )
+    made = tmp_path / "build" / "smoke"
+    results = [json.loads(file.read_text()) for file in (made / "results").glob("*.json")]
+    assert results and all(result["profile"] == "smoke" for result in results)
+    for result in results:
+        assert result.get("environment", result)["sources"] == sources.at_start()
+    drawn = {
+        kind: {f.stem for f in (made / "figures").glob(f"*.{kind}")} for kind in ("svg", "png")
+    }
+    assert drawn["svg"] and drawn["svg"] == drawn["png"]
+    assert all(result["figures"].keys() == drawn["svg"] for result in results)

@@ -1,0 +1,624 @@
+"""The paper builds from what the notebooks write, and from nothing else."""
+
+import copy
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("typst")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAPER = REPOSITORY / "paper"
+SOURCES = [PAPER / "paper.typ", PAPER / "lib.typ", *sorted((PAPER / "sections").glob("*.typ"))]
+TEXT = "\n".join(path.read_text() for path in SOURCES)
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="245" height="150"><path d="M0 0L9 9"/></svg>'
+
+
+def load_build():
+    """paper/build.py as a module: paper/ is no package, but the folder where scripts look first."""
+    sys.path.insert(0, str(PAPER))
+    spec = importlib.util.spec_from_file_location("paper_build", PAPER / "build.py")
+    module = sys.modules["paper_build"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+paper = load_build()
+freshness = paper.freshness
+
+
+# --- made-up results ----------------------------------------------------------------------------
+
+ENVIRONMENT = {
+    "git_commit": "0123456789" * 4,
+    "sources": freshness.sources.at_start(),
+    "versions": {"python": "3.12.0", "torch": "2.9.0"},
+    "cpu": "a processor",
+    "gpu": None,
+    "threads": 2,
+    "cores": 2,
+}
+METHODS = (
+    "scan", "scan_store", "layer", "lstm", "gru", "autograd", "compiled_chunks", "checkpoint",
+    "checkpoint_reentrant", "indrnn",
+)  # fmt: skip
+STACKS = (
+    "recompute", "store", "checkpoint", "reversible", "store_fixed", "lstm", "gru", "autograd"
+)  # fmt: skip
+
+
+def accuracy(steps):
+    errors = {"ours_median": 1e-6, "ours_max": 1e-4, "eager_median": 2e-6, "eager_max": 1e-4}
+    return [{"steps": steps, "tensor": tensor, **errors} for tensor in ("z", "u")]
+
+
+def benchmarked(steps, batch, hidden):
+    times = {"median_ms": 12.5, "low_ms": 12.1, "high_ms": 13.2, "held_bytes": 4096}
+    return {
+        "steps": steps, "batch": batch, "hidden": hidden, "couplings": 3,
+        "methods": {name: {**times, "repetitions": 9} for name in METHODS},
+        "ratios": {name: 17.0 for name in (*METHODS[1:], "lstm_to_layer", "gru_to_layer")},
+    }  # fmt: skip
+
+
+def recognised(data_set, protocol, runs):
+    accuracy = {"mean": 0.94, "lowest": 0.83, "highest": 0.98, "deviation_of_seeds": 0.004}
+    return {
+        "profile": "paper",
+        **ENVIRONMENT,
+        "data_set": data_set,
+        "data": {"recordings": 140},
+        "config": {
+            "frames": 200, "hop": 100, "time": 0.2, "rotation": 15.0, "scale": 0.1,
+            "num_layers": 2, "hidden_size": 64, "num_couplings": 1, "epochs": 40, "lr": 0.008,
+            "val_subjects": 0, "recurrent_lr_scale": 1.0, "protocol": protocol,
+        },
+        "num_parameters": 6000,
+        "num_runs": runs,
+        "num_seeds": 3,
+        "test_accuracy": accuracy,
+        "test_accuracy_of_recordings": accuracy,
+        "class_names": ["one", "two"],
+        "accuracy_of_subjects": {"1": 0.9, "2": 0.98},
+        "forest": {"trees": 300, "test_accuracy": 0.88},
+    }  # fmt: skip
+
+
+RESULTS = {
+    "watch": recognised("seglearn watch", "5fold", 15),
+    "utkinect": recognised("UTKinect-Action3D", "loso", 30),
+    "derivation": {
+        "profile": "paper",
+        "environment": ENVIRONMENT,
+        "inverse": {"max_error_float64": 4.4e-16, "max_error_float32": 2.4e-7},
+        "gradient": {"max_error_autograd": 1e-14, "max_error_finite_differences": 3e-8},
+        "division": [
+            {"u": 0.0, "ours": 1e-5, "division": None},
+            {"u": 1e-6, "ours": 1e-5, "division": 12.0},
+        ],
+        "accuracy": accuracy(98),
+        "accuracy_long": accuracy(196),
+        "saturation": {
+            "steps": [1, 1000], "abs_c": [0.7, 9.4], "bound": [0.7, 12.0], "slope": [0.6, 2e-8],
+        },
+    },
+    "mnist": {
+        "profile": "paper",
+        **ENVIRONMENT,
+        "data_set": "MNIST",
+        "data": {
+            "sequence_length": 784, "train_size": 55000, "val_size": 5000, "test_size": 10000,
+        },
+        "config": {
+            "hidden_size": 64, "num_layers": 3, "num_couplings": 3, "norm": "batch",
+            "residual": True, "memory": "recompute", "epochs": 1, "batch_size": 64, "lr": 0.004,
+            "permuted": False, "downsample": 4, "dropout": 0.1, "read": "mean",
+            "recurrent_lr_scale": 0.1, "coupling_lr_scale": 1.0,
+            "activation": "tanh", "longest_period": 2000.0,
+        },
+        "num_parameters": 14282,
+        "wall_seconds": 411.0,
+        "val_accuracy": 0.9340,
+        "test_accuracy": 0.9371,
+    },
+    "memory": {
+        "profile": "paper",
+        "environment": ENVIRONMENT,
+        "held": [
+            {"method": name, "steps": steps, "batch": 32, "hidden": 128, "couplings": 3,
+             "bytes": 1000 * steps}
+            for name in METHODS for steps in (100, 784)
+        ],
+        "bits": [{"activation": "identity", "forgetting": 0.1, "bits": 0.15, "entropy": 0.152}],
+        "lengths": [
+            {"method": name, "steps": steps, "batch": 1, "features": 1, "hidden": 64, "layers": 2,
+             "held_bytes": steps, "peak_bytes": 3 * steps, "seconds": 4e-6 * steps}
+            for name in STACKS for steps in (100, 1000)
+        ],
+        "training": {"store_fixed": [1.4, 1.3], "reversible": [1.4, 1.3], "recompute": [1.4, 1.3]},
+        "peak": [
+            {"method": name, "steps": 784, "batch": 32, "hidden": 128, "couplings": 3,
+             "bytes": 10**8}
+            for name in METHODS
+        ],
+    },
+    "benchmark": {
+        "profile": "paper",
+        "environment": ENVIRONMENT,
+        "threads": 1,
+        "repetitions": 9,
+        "shapes": [benchmarked(784, 32, 128), benchmarked(20, 128, 512)],
+        "shapes_keeping_memory": [benchmarked(784, 32, 128), benchmarked(20, 128, 512)],
+        "stacks": [
+            {"steps": 784, "batch": 32, "features": 128, "hidden": 128, "layers": 2,
+             "methods": {name: {"median_ms": 80.0, "held_bytes": 4096} for name in STACKS},
+             "ratios": dict.fromkeys(STACKS, 1.5)}
+        ],
+        "floor": [
+            {"steps": steps, "batch": 32, "hidden": 128, "couplings": 3, "median_ms": 19.0,
+             "tanh_ms": 8.7, "multiply_adds_ms": 2.4, "bytes_ms": 3.8, "floor_ms": 11.1,
+             "over_floor": 1.71, "rates": {"tanh": 4.4e9, "multiply_adds": 5.7e10, "bytes": 1.8e10}}
+            for steps in (784, 100_000)
+        ],
+        "two_threads": [
+            {"steps": 784, "batch": 128, "hidden": 128, "couplings": 3, "speedup": 1.8, "busy": 1.2}
+        ],
+        "flatness": {
+            "batch": 1, "hidden": 64, "highest_to_lowest": 1.1,
+            "lengths": [{"steps": 1000}, {"steps": 1_000_000}],
+        },
+        "packed": [
+            {"steps": 784, "batch": 128, "hidden": 128, "couplings": 3,
+             "ratios": {"same_steps": 1.03, "padded": 0.51}}
+        ],
+    },
+}  # fmt: skip
+
+
+def experiment(task, group, label, figure="accuracy", runs=3):
+    return {
+        "name": label, "task": task, "group": group, "label": label, "figure": figure,
+        "num_parameters": 9000, "mean": 0.9, "lowest": 0.88, "highest": 0.92, "runs": runs,
+        "steps": 5000, "chance": 0.125, "seconds": 300.0,
+    }  # fmt: skip
+
+
+RESULTS["experiments"] = {
+    "profile": "paper",
+    "environment": ENVIRONMENT,
+    "rows": [
+        experiment("mnist", "Couplings", "R = 1"),
+        experiment("adding", "Adding", "LSTM", "squared_error", 1),
+        experiment("copy", "Copying", "LSTM", runs=1),
+        experiment("sessions", "Sessions", "reversible", runs=5),
+    ],
+    "made_from": {},
+    "session": {
+        "batch": 8, "steps": 12600,
+        "held": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_accepted(tmp_path, monkeypatch):
+    """What is accepted of the committed results is not of these."""
+    monkeypatch.setattr(paper, "ACCEPTED", tmp_path / "accepted.json")
+    paper.ACCEPTED.write_text("[]")
+
+
+def write(folder, results):
+    """Write results and minimal figures; return the two folders and the PDF's path."""
+    for name in ("results", "figures"):
+        (folder / name).mkdir(exist_ok=True, parents=True)
+    for name in paper.FIGURES:
+        (folder / f"figures/{name}.svg").write_text(SVG)
+    drawn = dict.fromkeys(paper.FIGURES, hashlib.sha256(SVG.encode()).hexdigest())
+    for name, data in results.items():
+        (folder / f"results/{name}.json").write_text(json.dumps({**data, "figures": drawn}))
+    return folder / "results", folder / "figures", folder / "paper.pdf"
+
+
+def without(results, file, *keys):
+    """A copy of the results that lacks one entry."""
+    changed = copy.deepcopy(results)
+    inner = changed[file]
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    return changed
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+def test_the_paper_builds_without_warnings(tmp_path):
+    results, figures, pdf = write(tmp_path, RESULTS)
+    assert paper.build(results, figures, pdf) == ""
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    results, figures, pdf = write(tmp_path, RESULTS)
+    paper.build(results, figures, pdf)
+    first = pdf.read_bytes()
+    paper.build(results, figures, pdf)
+    assert pdf.read_bytes() == first
+
+
+@pytest.mark.parametrize("profile", paper.PROFILES)
+def test_the_first_page_names_a_small_profile(tmp_path, profile):
+    results = {name: {**data, "profile": profile} for name, data in RESULTS.items()}
+    results, figures, _ = write(tmp_path, results)
+    compiler = paper.make_compiler(results, figures)
+    notices = json.loads(compiler.query("<profile-notice>"))
+    assert len(notices) == (profile != "paper")
+    assert profile == "paper" or profile in json.dumps(notices)
+
+
+@pytest.mark.parametrize("name", sorted(paper.NOTEBOOKS.keys() - set(paper.BROUGHT)))
+def test_a_missing_result_is_named(tmp_path, name):
+    results, figures, pdf = write(tmp_path, RESULTS)
+    (results / f"{name}.json").unlink()
+    with pytest.raises(paper.BuildError, match=rf"{name}\.json.*{paper.NOTEBOOKS[name]}"):
+        paper.build(results, figures, pdf)
+    assert not pdf.exists()
+
+
+def test_missing_figures_are_named(tmp_path):
+    results, figures, pdf = write(tmp_path, RESULTS)
+    for path in figures.iterdir():
+        path.unlink()
+    with pytest.raises(paper.BuildError) as error:
+        paper.build(results, figures, pdf, "quick")
+    assert all(f"{name}.svg" in str(error.value) for name in paper.FIGURES)
+    assert str(error.value).endswith("make reproduce PROFILE=quick")
+
+
+def read_entries():
+    """Every entry that the text reads by name, such as value("file", "key", 0)."""
+    found = set()
+    for arguments in re.findall(r"\bvalue\(([^()]*)\)", TEXT):
+        keys = re.split(r",\s*", arguments)
+        if all(re.fullmatch(r'"\w+"|\d+', key) for key in keys):
+            found.add(tuple(json.loads(key) for key in keys))
+    return sorted(found, key=str)
+
+
+ENTRIES = read_entries()
+
+
+def test_the_text_reads_every_result_file():
+    named = {entry[0] for entry in ENTRIES} - set(paper.BROUGHT)
+    assert named == paper.NOTEBOOKS.keys() - set(paper.BROUGHT)
+    assert len(ENTRIES) > 15
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: ".".join(map(str, entry)))
+def test_a_missing_entry_is_named(tmp_path, entry):
+    results, figures, pdf = write(tmp_path, without(RESULTS, *entry))
+    path = r"\.".join(map(str, entry[1:]))
+    with pytest.raises(paper.BuildError, match=rf"{entry[0]}\.json has no entry {path}"):
+        paper.build(results, figures, pdf)
+
+
+@pytest.mark.parametrize("key", sorted(set(re.findall(r'\b(?:run|config)\("(\w+)"', TEXT))))
+def test_a_missing_fact_of_the_training_is_named(tmp_path, key):
+    place = ("config", key) if key in RESULTS["mnist"]["config"] else (key,)
+    results, figures, pdf = write(tmp_path, without(RESULTS, "mnist", *place))
+    with pytest.raises(paper.BuildError, match=rf"mnist\.json has no entry .*{key}"):
+        paper.build(results, figures, pdf)
+
+
+def test_results_of_different_profiles_are_not_mixed(tmp_path):
+    mixed = {**RESULTS, "mnist": {**RESULTS["mnist"], "profile": "quick"}}
+    results, figures, pdf = write(tmp_path, mixed)
+    with pytest.raises(paper.BuildError, match="different profiles"):
+        paper.build(results, figures, pdf)
+
+
+def test_data_that_nobody_brought_is_not_yet_run(tmp_path):
+    with_it = write(tmp_path, RESULTS)
+    (missing := tmp_path / "missing").mkdir()
+    without_it = write(missing, {k: v for k, v in RESULTS.items() if k not in paper.BROUGHT})
+    not_yet_run = []
+    for results, figures, pdf in (with_it, without_it):
+        assert paper.build(results, figures, pdf) == ""
+        found = paper.make_compiler(results, figures).query("<not-yet-run>")
+        not_yet_run.append(len(json.loads(found)))
+    assert not_yet_run == [3, 4]
+
+
+@pytest.mark.parametrize("tasks", [("mnist",), ("adding", "sessions"), ("copy",)])
+def test_experiments_that_were_not_run_are_not_told_of(tmp_path, tasks):
+    results = copy.deepcopy(RESULTS)
+    rows = results["experiments"]["rows"]
+    results["experiments"]["rows"] = [row for row in rows if row["task"] in tasks]
+    assert paper.build(*write(tmp_path, results)) == ""
+
+
+def with_an_experiment(folder, made_from=None, **content):
+    """The results, and an experiment that experiments.json was made from unless told otherwise."""
+    text = json.dumps({"task": "mnist", "sources": ENVIRONMENT["sources"], **content})
+    (folder / "results/experiments").mkdir(parents=True)
+    (folder / "results/experiments/couplings-1.json").write_text(text)
+    results = copy.deepcopy(RESULTS)
+    if made_from is None:
+        made_from = {"couplings-1": hashlib.sha256(text.encode()).hexdigest()}
+    results["experiments"]["made_from"] = made_from
+    return write(folder, results)
+
+
+def test_experiments_are_those_that_the_table_was_made_from(tmp_path):
+    assert paper.build(*with_an_experiment(tmp_path)) == ""
+
+
+@pytest.mark.parametrize("made_from", [{}, {"couplings-1": "another"}])
+def test_an_experiment_that_the_table_does_not_know_is_named(tmp_path, made_from):
+    message = r"without these experiments as they are: couplings-1 .*FIGURE=comparison\)"
+    with pytest.raises(paper.BuildError, match=message):
+        paper.build(*with_an_experiment(tmp_path, made_from))
+
+
+def test_an_experiment_of_other_code_is_named_and_can_be_accepted(tmp_path):
+    stale = {**ENVIRONMENT["sources"], "training": "another"}
+    arguments = with_an_experiment(tmp_path, sources=stale)
+    message = r"experiments/couplings-1\.json .*: python -m experiments couplings-1\)"
+    with pytest.raises(paper.BuildError, match=message):
+        paper.build(*arguments)
+    accept(tmp_path, "experiments/couplings-1")
+    assert paper.build(*arguments) == ""
+
+
+def test_a_method_that_could_not_run_leaves_a_dash(tmp_path):
+    results = copy.deepcopy(RESULTS)
+    for shape in results["benchmark"]["shapes"]:
+        del shape["methods"]["compiled_chunks"], shape["ratios"]["compiled_chunks"]
+    assert paper.build(*write(tmp_path, results)) == ""
+
+
+@pytest.mark.parametrize("key", ["floor", "two_threads", "flatness", "packed"])
+def test_what_one_core_or_no_kernel_cannot_measure_is_left_out(tmp_path, key):
+    if key == "floor":  # nothing of the scan alone
+        results = without(RESULTS, "benchmark", key)
+    else:
+        results = copy.deepcopy(RESULTS)
+        results["benchmark"][key] = None if key == "flatness" else []
+    assert paper.build(*write(tmp_path, results)) == ""
+
+
+def test_a_figure_that_another_run_has_drawn_is_not_taken(tmp_path):
+    results, figures, pdf = write(tmp_path, RESULTS)
+    (figures / "division.svg").write_text(SVG.replace("L9 9", "L9 8"))
+    message = r"division\.svg is not .* with .*derivation\.json .*PROFILE=paper FIGURE=division\)"
+    with pytest.raises(paper.BuildError, match=message) as error:
+        paper.build(results, figures, pdf)
+    assert "accuracy.svg" not in str(error.value)
+
+
+def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paper, "REPOSITORY", tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        paper.main(["--profile", "quick"])
+    assert "build/quick/results/mnist.json" in str(stop.value)
+    assert "make reproduce PROFILE=quick" in str(stop.value)
+
+
+# --- results of the code as it is ---------------------------------------------------------------
+
+
+def changed(result, part, recorded="another"):
+    """The results, one of which was made by another version of a part of the code."""
+    results = json.loads(json.dumps(RESULTS))  # whose parts have nothing in common
+    provenance = results[result].get("environment", results[result])
+    if recorded is None:
+        del provenance["sources"][part]
+    else:
+        provenance["sources"][part] = recorded
+    return results
+
+
+def accept(folder, result, reason="A comment was added."):
+    """Accept what has changed, as the command does for the committed results."""
+    found = paper.find_changes(folder / "results", paper.DEPENDS)
+    before = paper.read_accepted(paper.ACCEPTED)
+    after = freshness.accept(found, before, result, reason)
+    freshness.write_accepted(paper.ACCEPTED, after)
+    return after
+
+
+@pytest.mark.parametrize(
+    ("result", "part", "file", "command"),
+    [
+        (
+            "mnist",
+            "training",
+            "experiments/train/loop.py",
+            "make reproduce PROFILE=paper FIGURE=learning",
+        ),
+        ("derivation", "kernels", "irevrnn/csrc/*.h", "make reproduce PROFILE=paper FIGURE=drift"),
+        ("benchmark", "notebooks/04", "notebooks/04_*.ipynb", "PROFILE=paper FIGURE=held_bytes"),
+        ("utkinect", "action", "experiments/action/*.py", "FIGURE=watch_confusion"),
+    ],
+)
+def test_a_result_of_other_code_is_named(tmp_path, result, part, file, command):
+    with pytest.raises(paper.BuildError) as error:
+        paper.build(*write(tmp_path, changed(result, part)))
+    _, named, of_the_part, *_ = str(error.value).splitlines()
+    assert f"{result}.json" in named and command in named
+    assert of_the_part.startswith(f"    {part}: ") and file in of_the_part
+    assert "python paper/build.py --accept RESULT" in str(error.value)
+
+
+def test_a_part_that_a_result_does_not_depend_on_may_change(tmp_path):
+    assert paper.build(*write(tmp_path, changed("derivation", "training"))) == ""
+
+
+def test_a_hash_that_is_not_recorded_is_no_proof(tmp_path):
+    with pytest.raises(paper.BuildError, match="cell, not recorded or of several versions"):
+        paper.build(*write(tmp_path, changed("memory", "cell", None)))
+
+
+def test_a_result_that_depends_on_nothing_known_is_refused(tmp_path):
+    with pytest.raises(paper.BuildError, match=r"does not say what .*other\.json depends on"):
+        paper.build(*write(tmp_path, {**RESULTS, "other": RESULTS["memory"]}))
+
+
+@pytest.mark.parametrize("recorded", ["another", None])
+def test_a_change_that_is_accepted_with_a_reason_passes(tmp_path, recorded):
+    arguments = write(tmp_path, changed("mnist", "training", recorded))
+    accept(tmp_path, "mnist")
+    assert paper.build(*arguments) == ""
+    with pytest.raises(paper.BuildError, match="training"):  # only for the committed results
+        paper.build(*arguments, "quick")
+
+
+def test_an_acceptance_lapses_when_the_code_changes_again(tmp_path):
+    arguments = write(tmp_path, changed("mnist", "training"))
+    [(change, reasons)] = accept(tmp_path, "mnist").items()
+    earlier = dataclasses.replace(change, present="what it was then")
+    freshness.write_accepted(paper.ACCEPTED, {earlier: reasons})
+    with pytest.raises(paper.BuildError, match="training, accepted before it changed again") as e:
+        paper.build(*arguments)
+    assert "needs no acceptance" not in str(e.value)
+    assert accept(tmp_path, "all", "And another.") == {change: [*reasons, "And another."]}
+    assert paper.build(*arguments) == ""
+
+
+def test_an_acceptance_that_nothing_needs_is_an_error(tmp_path):
+    write(tmp_path, changed("mnist", "training"))
+    accept(tmp_path, "mnist")
+    arguments = write(tmp_path, RESULTS)
+    with pytest.raises(paper.BuildError, match=r"accepts training of mnist\.json, which needs no"):
+        paper.build(*arguments)
+    assert accept(tmp_path, "mnist") == {}
+    assert paper.build(*arguments) == ""
+
+
+def test_one_result_is_accepted_or_all(tmp_path):
+    results = changed("mnist", "training") | {"memory": changed("memory", "cell")["memory"]}
+    arguments = write(tmp_path, results)
+    assert [change.result for change in accept(tmp_path, "mnist", "One.")] == ["mnist"]
+    with pytest.raises(paper.BuildError, match=r"memory\.json") as error:
+        paper.build(*arguments)
+    assert "mnist.json" not in str(error.value)
+    assert list(accept(tmp_path, "all", "Two.").values()) == [["One."], ["Two."]]
+    assert paper.build(*arguments) == ""
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"part": "cell"}, "is no acceptance"),
+        ({"result": "mnist", "part": "cell", "recorded": None, "present": "1"}, "for no reason"),
+        (
+            {"result": "mnist", "part": "cell", "recorded": None, "present": "1", "reasons": [" "]},
+            "cell of mnist is accepted for no reason",
+        ),
+    ],
+)
+def test_a_bad_acceptance_is_named(tmp_path, entry, message):
+    paper.ACCEPTED.write_text(json.dumps([entry]))
+    with pytest.raises(paper.BuildError, match=message):
+        paper.build(*write(tmp_path, RESULTS))
+
+
+def test_the_command_accepts_committed_results(tmp_path, monkeypatch, capsys):
+    (tmp_path / "paper").mkdir()
+    arguments = write(tmp_path / "paper", changed("mnist", "training"))
+    with monkeypatch.context() as patch:
+        patch.setattr(paper, "REPOSITORY", tmp_path)
+        accept_by_command(capsys)
+    assert paper.build(*arguments) == ""
+
+
+def accept_by_command(capsys):
+    for words in (["--accept", "mnist"], ["--accept", "mnist", "--reason", " "]):
+        with pytest.raises(SystemExit, match="needs a --reason"):
+            paper.main(words)
+    with pytest.raises(SystemExit, match="no result 'minst': choose all or one of benchmark,"):
+        paper.main(["--accept", "minst", "--reason", "A comment."])
+    for said in ("mnist.json: training\n", "nothing was left to accept\n"):
+        paper.main(["--accept", "all", "--reason", "A comment."])
+        assert capsys.readouterr().out == said
+
+
+def test_the_committed_results_hold():
+    accepted = freshness.read_accepted(PAPER / "accepted.json")
+    found = paper.find_changes(PAPER / "results", paper.DEPENDS)
+    freshness.check(found, accepted, lambda result: paper.command(result, "paper"))
+    paper.check_inputs(PAPER / "results", PAPER / "figures", "paper")
+
+
+def test_what_results_depend_on_are_parts_of_the_code():
+    assert paper.DEPENDS.keys() >= {*paper.NOTEBOOKS, *paper.BROUGHT, *paper.COMMANDS}
+    parts = freshness.sources.at_start().keys()
+    for result, needed in paper.DEPENDS.items():
+        assert parts >= set(needed), result
+        assert paper.command(result, "quick")
+    assert {f"experiments/{task}" for task in ("adding", "copy", "mnist", "sessions")} == {
+        result for result in paper.DEPENDS if "/" in result
+    }
+    for result, notebook in paper.NOTEBOOKS.items():
+        assert Path(notebook).name[:2] in {part[-2:] for part in paper.DEPENDS[result]}
+
+
+def test_the_notebook_of_a_figure(capsys):
+    paper.main(["--notebook-of", "entropy"])
+    assert capsys.readouterr().out == "notebooks/04_memory.ipynb\n"
+    with pytest.raises(SystemExit, match="FIGURE=entropie is unknown: choose one of accuracy, "):
+        paper.main(["--notebook-of", "entropie"])
+
+
+# --- the text -----------------------------------------------------------------------------------
+
+
+def test_the_build_knows_the_figures_of_the_text():
+    assert set(re.findall(r'drawing\("(\w+)"', TEXT)) == set(paper.FIGURES)
+
+
+@pytest.mark.parametrize("result", paper.NOTEBOOKS)
+def test_the_notebooks_make_what_the_build_wants(result):
+    notebook = json.loads((REPOSITORY / paper.NOTEBOOKS[result]).read_text())
+    code = "\n".join(
+        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"
+    )
+    # A notebook may make the same of several data sets, in a loop over their names.
+    named = f'"{result}"' in code and "write_result(name," in code
+    assert named or re.search(rf'write_result\(\s*"{result}"', code)
+    for figure, source in paper.FIGURES.items():
+        looped = f'"{{name}}_{figure.removeprefix(result + "_")}"'
+        assert source != result or f'"{figure}"' in code or looped in code
+
+
+def test_every_citation_is_in_the_bibliography_and_every_entry_is_cited():
+    cited = set(re.findall(r"@([a-z]+\d{4})\b", TEXT))
+    entries = re.findall(r"^@\w+\{(\w+),", (PAPER / "references.bib").read_text(), re.M)
+    assert len(entries) == len(set(entries))
+    assert cited == set(entries)
+
+
+def test_the_files_that_sections_name_exist():
+    lines = re.findall(r"#see\((.*?)\)", TEXT, re.S)
+    named = {path for line in lines for path in re.findall(r'"(.+?)"', line)}
+    assert len(named) > 10
+    assert [path for path in sorted(named) if not (REPOSITORY / path).is_file()] == []
+
+
+def test_no_measured_number_is_typed():
+    # Equations and code aside, a decimal fraction or a number with a unit would be one.
+    units = r"%|ms\b|s\b|seconds|minutes|hours|[kKMGT]i?B\b|bytes|times\b"
+    number = rf"\d+\.\d+|\d[\d,]*\s*~?(?:{units})"
+    for path in (PAPER / "sections").glob("*.typ"):
+        text = re.sub(r"//.*", "", path.read_text())
+        text = re.sub(r"\$[^$]*\$|`[^`]*`|\"[^\"\n]*\"", "", text)  # equations, code, strings
+        text = re.sub(r"(?m)^#set .*|\b[\d.]+(?:pt|em|mm|fr)\b|\bwidth: \d+%", "", text)  # layout
+        text = re.sub(r"#let .*|calc\.\w+\(.*?\)", "", text)
+        assert re.findall(number, text) == [], path.name
