@@ -138,7 +138,7 @@ def forward(
         RangeError: a value left the range.
     """
     vectorize = _vectorize(z)
-    out, h, c, s, words, counts, values, bad_step = torch.ops.irevrnn.strategies.fixed_scan(
+    out, h, c, s, words, counts, values, bad_step = torch.ops.irevrnn.fixed_scan(
         z, *states, *weights._arguments(), record, hold, vectorize
     )
     if (step := bad_step.item()) >= 0:

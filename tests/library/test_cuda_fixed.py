@@ -127,7 +127,7 @@ def test_memory_is_an_equation(activation, words):
     forward(z, states, weights, False)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    result = torch.ops.irevrnn.strategies.fixed_scan(z, *states, *weights, True, False, False)
+    result = torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, False, False)
     peak = torch.cuda.max_memory_allocated() - before
     held = 4 * z.numel() + 3 * 8 * lanes + 8 * lanes + 2 * len(result[4])  # out, states, counts
     room = 2 * words * z.numel() + 2 * 8 * lanes  # columns; starts, and sums on their way to them

@@ -142,7 +142,7 @@ def test_a_pass_that_keeps_no_words_has_the_same_states():
     case = make_case(40, (2, 9), 2, torch.float64, "relu")
     z, states, weights = case
     kept = run(*case, False)
-    dropped = torch.ops.irevrnn.strategies.fixed_scan(z, *states, *weights, False, False, False)
+    dropped = torch.ops.irevrnn.fixed_scan(z, *states, *weights, False, False, False)
     assert all(torch.equal(x, y) for x, y in zip(kept[:4], dropped[:4], strict=True))
     assert len(dropped[4]) == 0
 

@@ -40,7 +40,7 @@ def make_case(steps, batch, hidden, couplings, dtype, activation="leaky_relu", f
 
 def forward(z, states, weights, vectorize):
     """(out, h_n, c_n, s_n, words, counts, values, bad_step)."""
-    return torch.ops.irevrnn.strategies.fixed_scan(z, *states, *weights, True, True, vectorize)
+    return torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, True, vectorize)
 
 
 def back(z, result, weights, vectorize, words=None):
