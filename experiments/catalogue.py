@@ -31,7 +31,7 @@ from experiments.train.loop import Run, make_model, train_all
 from experiments.train.summary import figure_of, summarise
 from experiments.train.task import Task
 from irevrnn import ReversalError
-from irevrnn.allocator import keep_freed_memory
+from irevrnn.allocator import use_caching_allocator
 
 #: Steps between checkpoints: what a killed run has to do again.
 CHECKPOINT_EVERY = 100
@@ -313,7 +313,7 @@ def seconds_per_step(config: TrainConfig, steps: int = 3) -> tuple[float, int]:
     Returns:
         Seconds of a step, the fastest one; and the steps of all runs together.
     """
-    keep_freed_memory()
+    use_caching_allocator()
     runs = config.runs()
     with threads(config.threads):
         first = Run(runs[0][1], progress_bar=False)

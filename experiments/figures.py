@@ -528,14 +528,14 @@ def subjects(accuracies: Mapping[str, Mapping[str, float]], title: str) -> Figur
 # --- notebook 04: memory and time ---------------------------------------------------------------
 
 
-def held_bytes(
+def saved_bytes(
     steps: Sequence[int],
     by_steps: Mapping[str, Sequence[float]],
     bound: Sequence[float],
     couplings: Sequence[int],
     by_couplings: Mapping[str, Sequence[float]],
 ) -> Figure:
-    """Bytes held between forward and backward, against the length and the number of couplings.
+    """Bytes saved between forward and backward, against the length and the number of couplings.
 
     Args:
         steps: T.
@@ -549,8 +549,8 @@ def held_bytes(
         long.plot(steps, _megabytes(values), fillstyle="none")
         wide.plot(couplings, _megabytes(others), fillstyle="none")
     long.plot(steps, _megabytes(bound), "-", color=GREY, marker="", linewidth=3, alpha=0.5)
-    long.set(xscale="log", yscale="log", xlabel="steps, $T$", ylabel="held, MB")
-    wide.set(yscale="log", xlabel="couplings, $R$", ylabel="held, MB")
+    long.set(xscale="log", yscale="log", xlabel="steps, $T$", ylabel="saved, MB")
+    wide.set(yscale="log", xlabel="couplings, $R$", ylabel="saved, MB")
     wide.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (long, wide):
         axes.grid(True)
@@ -682,7 +682,7 @@ def lengths(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Fig
     """Held bytes, peak memory and time per step of whole stacks, against the length.
 
     Args:
-        rows: with ``method``, ``steps``, ``held_bytes``, ``peak_bytes`` and ``seconds``.
+        rows: with ``method``, ``steps``, ``saved_bytes``, ``peak_bytes`` and ``seconds``.
         labels: names of the methods, in the order of drawing.
     """
     figure, panels = plt.subplots(3, 1, figsize=(COLUMN, 6.2), sharex=True)
@@ -692,7 +692,7 @@ def lengths(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Fig
         for axes, values in zip(
             panels,
             (
-                [row["held_bytes"] / 1e6 for row in mine],
+                [row["saved_bytes"] / 1e6 for row in mine],
                 [row["peak_bytes"] / 1e6 for row in mine],
                 [1e6 * row["seconds"] / row["steps"] for row in mine],
             ),
@@ -700,7 +700,7 @@ def lengths(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Fig
         ):
             axes.plot(steps, values, fillstyle="none")
     for axes, label in zip(
-        panels, ("held, MB", "growth of the peak, MB", "time per step, µs"), strict=True
+        panels, ("saved, MB", "growth of the peak, MB", "time per step, µs"), strict=True
     ):
         axes.set(xscale="log", yscale="log", ylabel=label)
         axes.grid(True)
@@ -714,7 +714,7 @@ def crossover(
     lines: Mapping[str, Sequence[float]],
     measured: Mapping[str, tuple[Sequence[int], Sequence[float]]],
 ) -> Figure:
-    """Bits held per unit and step against the length: where checkpoints or reversal hold less.
+    """Bits saved per unit and step against the length: where checkpoints or reversal hold less.
 
     Args:
         steps: T.
@@ -730,7 +730,7 @@ def crossover(
             at, values, color="black", linestyle="", marker=marker, fillstyle="none", label=label
         )
     axes.set(
-        xscale="log", yscale="log", xlabel="steps, $T$", ylabel="bits held per unit and step"
+        xscale="log", yscale="log", xlabel="steps, $T$", ylabel="bits saved per unit and step"
     )  # fmt: skip
     axes.grid(True)
     figure.legend(loc="outside upper center", ncols=2)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from irevrnn import reference
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
-from irevrnn.ops import HALF, NOTHING_HELD, run_scan, transformed
+from irevrnn.ops import HALF, NOTHING_SAVED, run_scan, transformed
 from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT, check_strategy
 
 
@@ -41,7 +41,7 @@ def scan(
 
     Args:
         z: input drive of every step, (T, B, H) with T at least 1. Need not be contiguous; a
-            contiguous z is not copied. With bfloat16 and float16, all is computed and held in
+            contiguous z is not copied. With bfloat16 and float16, all is computed and saved in
             float32, and what is returned is rounded.
         h_0, c_0: initial output and cell state, (B, H); where z is bfloat16 or float16, they may be
             float32, and so are ``h_n`` and ``c_n`` then.
@@ -110,11 +110,11 @@ def _interval(memory: str, *tensors: Tensor) -> int:
     """Steps between two kept cell states: 0 keeps everything."""
     differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     if not (differentiated or transformed()):  # a transform may hide that it differentiates
-        return NOTHING_HELD
+        return NOTHING_SAVED
     if memory == "store":
         return 0
-    # What an exported program held would depend on the length; so it is for inference alone.
-    return NOTHING_HELD if torch.compiler.is_exporting() else SEGMENT
+    # What an exported program saved would depend on the length; so it is for inference alone.
+    return NOTHING_SAVED if torch.compiler.is_exporting() else SEGMENT
 
 
 def _run_reference(

@@ -75,7 +75,7 @@ def _scan(
     activation: str = "relu", coupling_activation: str = "tanh", interval: int = 0,
     vectorize: bool = False,
 ) -> tuple[Any, ...]:  # fmt: skip
-    """``irevrnn::scan`` in ONNX; what is held for a backward pass is left out."""
+    """``irevrnn::scan`` in ONNX; what is saved for a backward pass is left out."""
     import onnx_ir as ir
     from onnxscript import evaluator
 

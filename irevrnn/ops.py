@@ -20,7 +20,7 @@ from irevrnn import ensembles, reference
 from irevrnn.jit import build
 
 #: The interval of a scan that no backward pass follows.
-NOTHING_HELD = -1
+NOTHING_SAVED = -1
 #: What sequences may be of beside the dtype of their states, which are float32 then.
 HALF = (torch.bfloat16, torch.float16)
 
@@ -102,13 +102,13 @@ def _run_scan_backward(*arguments: Any) -> tuple[Tensor, ...]:
     return run(*arguments)
 
 
-def held_shape(
+def saved_shape(
     z: Tensor, h_0: Tensor, batch_sizes: Tensor | None, couplings: int, interval: int
 ) -> tuple[int, ...]:
     """Shape of what the forward kernel holds beside its output.
 
     It is of the dtype of the states. Where that of z has half their precision, the output is
-    rounded, and h is held wherever c or the values of a step are.
+    rounded, and h is saved wherever c or the values of a step are.
 
     Args:
         z: (T, B, H), or (N, H) packed.
@@ -116,11 +116,11 @@ def held_shape(
         batch_sizes: (T,), sequences at each step of a packed z.
         couplings: R.
         interval: 0 keeps f(p) and f(c) of every coupling and step; K > 0 keeps c every K steps,
-            except the first, which is the caller's c_0; :data:`NOTHING_HELD` keeps nothing.
+            except the first, which is the caller's c_0; :data:`NOTHING_SAVED` keeps nothing.
     """
     steps = z.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     outputs = int(_is_half(z))
-    if interval == NOTHING_HELD:
+    if interval == NOTHING_SAVED:
         return 0, *h_0.shape
     if interval > 0:
         return (1 + outputs) * ((steps + interval - 1) // interval - 1), *h_0.shape
@@ -141,13 +141,13 @@ def _scan_fake(
     activation: str, coupling_activation: str, interval: int, vectorize: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     out = z.new_empty(z.shape)
-    held = h_0.new_empty(held_shape(z, h_0, batch_sizes, a.shape[0], interval))
-    return out, h_0.new_empty(h_0.shape), c_0.new_empty(c_0.shape), held
+    saved = h_0.new_empty(saved_shape(z, h_0, batch_sizes, a.shape[0], interval))
+    return out, h_0.new_empty(h_0.shape), c_0.new_empty(c_0.shape), saved
 
 
 def _scan_backward_fake(
     grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None,
-    out: Tensor, held: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
+    out: Tensor, saved: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
     batch_sizes: Tensor | None,
     activation: str, coupling_activation: str, interval: int, vectorize: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
@@ -157,8 +157,8 @@ def _scan_backward_fake(
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """What ``scan_autograd.cpp`` keeps, and why."""
     z, h_0, c_0, u, a, b, batch_sizes, *ctx.options = inputs
-    out, _, _, held = output
-    ctx.save_for_backward(z if _is_half(z) else out, held, h_0, c_0, u, a, b, batch_sizes)
+    out, _, _, saved = output
+    ctx.save_for_backward(z if _is_half(z) else out, saved, h_0, c_0, u, a, b, batch_sizes)
     ctx.set_materialize_grads(False)
 
 
@@ -177,7 +177,7 @@ def _keep_for_second_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) ->
 def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     """Differentiate the reference's gradient, which has derivatives of every order.
 
-    Nothing flows back into ``held``: it follows from the other inputs, as the reference has it.
+    Nothing flows back into ``saved``: it follows from the other inputs, as the reference has it.
     """
     *upstream, out, _, h_0, c_0, u, a, b, batch_sizes = ctx.saved_tensors
     shapes = (out, h_0, c_0)

@@ -5,7 +5,7 @@ It is the larger part of a layer, and two things make it slow in PyTorch:
 - It is MKL's, which leaves the wide vectors (AVX-512) of AMD's processors unused. oneDNN, which
   PyTorch also brings, uses them and takes a tenth to a half less.
 - The product is written to memory that the system has just handed out, which takes a third of the
-  time where it is large. Here it goes to where the product before was (``csrc/fresh.h``), unless
+  time where it is large. Here it goes to where the product before was (``csrc/allocate.h``), unless
   the process keeps what it frees by itself. oneDNN cannot write there, so its results are copied,
   in pieces of some thousand rows, while they are in the cache. On the way back, the gradients of
   input, weight and bias take one piece after the other, which comes from memory once.
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irevrnn.allocator import fresh, keeps_freed_memory
+from irevrnn.allocator import allocate, uses_caching_allocator
 from irevrnn.ops import has_tangent, traced, transformed
 
 #: Multiplications below which calling oneDNN costs more than it saves.
@@ -69,7 +69,7 @@ def _by_pieces(x: Tensor, weight: Tensor) -> bool:
     """Whether it goes to memory of our own."""
     outputs, inputs = weight.shape
     rows = x.numel() // max(1, inputs)
-    return rows * max(inputs, outputs) * x.itemsize >= _LARGE and not keeps_freed_memory()
+    return rows * max(inputs, outputs) * x.itemsize >= _LARGE and not uses_caching_allocator()
 
 
 @cache
@@ -108,7 +108,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``x @ weight.T + bias``."""
     if not _by_pieces(x, weight):
         return _multiply(x, weight, bias)
-    out = fresh(x, [*x.shape[:-1], len(weight)])
+    out = allocate(x, [*x.shape[:-1], len(weight)])
     for x_rows, out_rows in zip(_pieces(x), _pieces(out), strict=True):
         _multiply_into(out_rows, x_rows, weight, bias)
     return out
@@ -132,7 +132,7 @@ def _gradients_by_pieces(
     grad: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """The same of one piece after the other, while it lies in the cache."""
-    of_x = fresh(x, x.shape) if needed[0] else None
+    of_x = allocate(x, x.shape) if needed[0] else None
     of_weight = torch.zeros_like(weight) if needed[1] else None
     of_bias = weight.new_zeros(len(weight)) if needed[2] else None
     x_pieces, transposed = _pieces(x), weight.t()

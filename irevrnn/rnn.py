@@ -107,7 +107,7 @@ class IRevRNNLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Project and normalise the input (..., in) to the input drive z (..., H).
 
-        The recurrence over z belongs to the stack, which decides what of it is held.
+        The recurrence over z belongs to the stack, which decides what of it is saved.
         """
         # Under autocast, what sums over steps stays in full precision: the norm and the state.
         z = self.projection(x).to(self.recurrent_weight.dtype)
@@ -154,7 +154,7 @@ class IRevRNN(nn.Module):
         norm: normalisation of the input drive: ``None``, ``"layer"``, or ``"batch"`` (statistics
             over all steps and the batch).
         residual: add a layer's input to its output where the two have the same size.
-        memory: what is held for the backward pass, see :mod:`irevrnn.strategies.rules`.
+        memory: what is saved for the backward pass, see :mod:`irevrnn.strategies.rules`.
         device, dtype: of the parameters.
         memory_budget: for ``memory="auto"``: bytes, or text such as ``"256MB"``, that a forward and
             backward pass may need beyond input, output, parameters and their gradients. The fastest
@@ -360,7 +360,7 @@ class IRevRNN(nn.Module):
         """Print what each strategy would hold, and need at its peak, to train on ``input``.
 
         Nothing is run: the figures follow from the sizes and the recurrent weights
-        (:mod:`irevrnn.strategies.auto`). ``holds`` is what :func:`experiments.bench.measure.held_bytes` counts, but an
+        (:mod:`irevrnn.strategies.auto`). ``holds`` is what :func:`experiments.bench.measure.saved_bytes` counts, but an
         upper bound for sequences of different length and for ``reversible``; ``peak of a step`` is
         an estimate.
 

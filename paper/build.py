@@ -54,7 +54,7 @@ FIGURES = {
     "mistakes": "mnist",
     "watch_confusion": "watch",
     "watch_subjects": "watch",
-    "held_bytes": "memory",
+    "saved_bytes": "memory",
     "peak_memory": "memory",
     "entropy": "memory",
     "lengths": "memory",

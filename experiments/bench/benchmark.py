@@ -26,16 +26,16 @@ from experiments.bench import gpu_benchmark, scan_benchmark
 from experiments.bench.measure import (
     Timing,
     environment,
-    held_bytes,
     in_fresh_process,
     interleaved_times,
+    saved_bytes,
 )
 from experiments.bench.recurrences import METHODS, Problem, Recurrence, Shape, make_problem
 from experiments.bench.stacks import METHODS as STACK_METHODS
 from experiments.bench.stacks import StackShape, compare, measure_length
 from experiments.files import write_text
 from experiments.process import threads as use_threads
-from irevrnn.allocator import keep_freed_memory
+from irevrnn.allocator import use_caching_allocator
 from irevrnn.backend import choose_backend
 from irevrnn.jit.compiler import BuildError, find_compiler
 
@@ -84,7 +84,7 @@ def run(
             for nothing.
 
     Returns:
-        The report, ready for JSON: times in milliseconds, held memory in bytes.
+        The report, ready for JSON: times in milliseconds, saved memory in bytes.
     """
     shapes, more = tuple(shapes), tuple(more)
     chosen = that_can_run(name for name in METHODS if name in {*OURS, *names})
@@ -138,25 +138,25 @@ def _measure(
     shape: Shape, names: Sequence[str], repetitions: int, keep_memory: bool
 ) -> dict[str, Any]:
     if keep_memory:
-        keep_freed_memory()
+        use_caching_allocator()
     problem = make_problem(shape)
     grad_out = torch.randn(problem.z.shape)
     methods = {name: METHODS[name].build(problem) for name in names}
-    held = {name: held_by(method, problem) for name, method in methods.items()}
+    saved = {name: saved_by(method, problem) for name, method in methods.items()}
     steps = {
         name: partial(method.whole_step, problem.z, grad_out) for name, method in methods.items()
     }
     times = interleaved_times(steps, repetitions)
     return {
         **shape._asdict(),
-        "methods": {name: {**_times(times[name]), "held_bytes": held[name]} for name in names},
+        "methods": {name: {**_times(times[name]), "saved_bytes": saved[name]} for name in names},
         **_ratios(times),
     }
 
 
-def held_by(method: Recurrence, problem: Problem) -> int:
-    """Bytes held for the backward pass beyond the input, the weights and what is returned."""
-    return held_bytes(
+def saved_by(method: Recurrence, problem: Problem) -> int:
+    """Bytes saved for the backward pass beyond the input, the weights and what is returned."""
+    return saved_bytes(
         lambda: method.forward(problem.z),
         exclude=(*problem, *method.weights),
         exclude_output=True,
@@ -228,7 +228,7 @@ def _gpu_tables(card: str, report: dict[str, Any]) -> list[str]:
 
 
 def _stack_table(entry: dict[str, Any], allocator: str) -> str:
-    rows = [("", "median ms", "quartiles", "x recompute", "quartiles", "held MB")]
+    rows = [("", "median ms", "quartiles", "x recompute", "quartiles", "saved MB")]
     for name, method in entry["methods"].items():
         low, high = entry["ratio_quartiles"][name]
         rows.append(
@@ -238,7 +238,7 @@ def _stack_table(entry: dict[str, Any], allocator: str) -> str:
                 f"{method['low_ms']:.1f}-{method['high_ms']:.1f}",
                 f"{entry['ratios'][name]:.2f}",
                 f"{low:.2f}-{high:.2f}",
-                f"{method['held_bytes'] / 1e6:.2f}",
+                f"{method['saved_bytes'] / 1e6:.2f}",
             )
         )
     steps, batch, features, hidden, layers = (entry[field] for field in StackShape._fields)
@@ -255,14 +255,14 @@ def _stack_table(entry: dict[str, Any], allocator: str) -> str:
 
 
 def _lengths_table(entries: Sequence[dict[str, Any]]) -> str:
-    rows = [("", "T", "us a step", "held MB", "peak MB")]
+    rows = [("", "T", "us a step", "saved MB", "peak MB")]
     for entry in entries:
         rows.append(
             (
                 STACK_METHODS[entry["method"]].label,
                 f"{entry['steps']:,}",
                 f"{1e6 * entry['seconds'] / entry['steps']:.2f}",
-                f"{entry['held_bytes'] / 1e6:.2f}",
+                f"{entry['saved_bytes'] / 1e6:.2f}",
                 f"{entry['peak_bytes'] / 1e6:.1f}",
             )
         )
@@ -274,7 +274,7 @@ def _lengths_table(entries: Sequence[dict[str, Any]]) -> str:
 def _table(entry: dict[str, Any], repetitions: int, allocator: str) -> str:
     steps, batch, hidden, couplings = (entry[field] for field in Shape._fields)
     sequence = 4 * steps * batch * hidden
-    rows = [("", "median ms", "quartiles", "x scan", "quartiles", "held MB", "x (T, B, H)")]
+    rows = [("", "median ms", "quartiles", "x scan", "quartiles", "saved MB", "x (T, B, H)")]
     for name, method in entry["methods"].items():
         low, high = entry["ratio_quartiles"].get(name, (1, 1))
         fewer = f" ({method['repetitions']} rep.)" if method["repetitions"] < repetitions else ""
@@ -285,8 +285,8 @@ def _table(entry: dict[str, Any], repetitions: int, allocator: str) -> str:
                 f"{method['low_ms']:.1f}-{method['high_ms']:.1f}",
                 f"{entry['ratios'].get(name, 1):.2f}",
                 f"{low:.2f}-{high:.2f}",
-                f"{method['held_bytes'] / 1e6:.2f}",
-                f"{method['held_bytes'] / sequence:.3f}",
+                f"{method['saved_bytes'] / 1e6:.2f}",
+                f"{method['saved_bytes'] / sequence:.3f}",
             )
         )
     title = f"T = {steps}, B = {batch}, H = {hidden}, R = {couplings} ({allocator})"
@@ -343,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.bench.benchmark",
         description="Time forward plus backward of irevrnn and of what people use today, "
-        "interleaved in one process, and count the bytes held in between. Prints tables and writes "
+        "interleaved in one process, and count the bytes saved in between. Prints tables and writes "
         "JSON.",
     )
     parser.add_argument(

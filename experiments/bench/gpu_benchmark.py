@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from experiments.bench.measure import Clock, Timing, held_bytes, interleaved_times
+from experiments.bench.measure import Clock, Timing, interleaved_times, saved_bytes
 from experiments.bench.recurrences import METHODS, Problem, Recurrence, Shape, make_problem
 from experiments.bench.traffic import backward_bytes, forward_bytes
 
@@ -93,7 +93,7 @@ def _measure(
         **shape._asdict(),
         "methods": {
             name: {
-                "held_bytes": _held(method, problem),
+                "saved_bytes": _saved(method, problem),
                 **{
                     part: _entry(name, part, shape, times[f"{name} {part}"], bandwidth)
                     for part in ("forward", "both")
@@ -104,8 +104,8 @@ def _measure(
     }
 
 
-def _held(method: Recurrence, problem: Problem) -> int:
-    return held_bytes(
+def _saved(method: Recurrence, problem: Problem) -> int:
+    return saved_bytes(
         lambda: method.forward(problem.z),
         exclude=(*problem, *method.weights),
         exclude_output=True,
@@ -128,7 +128,7 @@ def _entry(name: str, part: str, shape: Shape, timing: Timing, bandwidth: float)
 
 # --- table --------------------------------------------------------------------------------------
 
-HEAD = ("", "forward ms", "of bandwidth", "both ms", "of bandwidth", "x scan", "held MB")
+HEAD = ("", "forward ms", "of bandwidth", "both ms", "of bandwidth", "x scan", "saved MB")
 
 
 def rows(entry: dict[str, Any]) -> Sequence[Sequence[str]]:
@@ -145,7 +145,7 @@ def _row(name: str, method: dict[str, Any], scan: float) -> tuple[str, ...]:
         *times[0],
         *times[1],
         f"{parts[1]['median_ms'] / scan:.2f}",
-        f"{method['held_bytes'] / 1e6:.2f}",
+        f"{method['saved_bytes'] / 1e6:.2f}",
     )
 
 

@@ -1,4 +1,4 @@
-"""Bytes held for the backward pass, peak memory of the process, and time: one way to count each."""
+"""Bytes saved for the backward pass, peak memory of the process, and time: one way to count each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from experiments.provenance import provenance
-from irevrnn.allocator import release_freed_memory
+from irevrnn.allocator import empty_cache
 
 #: A method whose last warm-up took so many seconds is repeated less often.
 SLOW_SECONDS = 5.0
@@ -40,7 +40,7 @@ def environment() -> dict[str, Any]:
     return {**provenance(), "cores": os.cpu_count()}
 
 
-# --- bytes held between forward and backward ----------------------------------------------------
+# --- bytes saved between forward and backward ----------------------------------------------------
 
 
 class _Saved:
@@ -51,7 +51,7 @@ class _Saved:
         self.tensor = tensor.detach()
 
 
-def held_bytes(
+def saved_bytes(
     forward: Callable[[], Any], exclude: Iterable[Tensor] = (), *, exclude_output: bool = False
 ) -> int:
     """Count the bytes that the graph of ``forward()`` holds until its backward pass.
@@ -80,9 +80,9 @@ def held_bytes(
 
     with saved_tensors_hooks(pack, lambda kept: kept.tensor):
         output = forward()
-    held = _storages(kept.tensor for kept in saved)
+    saved = _storages(kept.tensor for kept in saved)
     left_out = _storages([*exclude, *(_tensors(output) if exclude_output else ())])
-    return sum(size for key, size in held.items() if key not in left_out)
+    return sum(size for key, size in saved.items() if key not in left_out)
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[tuple[torch.device, int], int]:
@@ -150,7 +150,7 @@ def _peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> in
 def growth_of_peak(compute: Callable[[], object]) -> int:
     """Bytes by which a computation raises the peak of this process, which should be a fresh one."""
     gc.collect()
-    release_freed_memory()  # reusing what preparing has freed would not show as growth
+    empty_cache()  # reusing what preparing has freed would not show as growth
     _reset_peak()
     before = _peak_resident()
     compute()

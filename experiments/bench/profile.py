@@ -25,7 +25,7 @@ from experiments.process import threads
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.loop import Run, add_tasks, config_of
 from experiments.train.task import Batch, Task
-from irevrnn.allocator import keep_freed_memory
+from irevrnn.allocator import use_caching_allocator
 
 #: Steps before any is timed: memory is allocated, kernels are loaded.
 WARMUP = 3
@@ -79,7 +79,7 @@ def run(config: TrainConfig, steps: int) -> dict[str, Any]:
     Raises:
         ConfigError: the run is too short, or not on the CPU.
     """
-    keep_freed_memory()
+    use_caching_allocator()
     with threads(config.threads):
         training = Run(config, progress_bar=False)
         _check(training, steps)

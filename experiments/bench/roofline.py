@@ -12,7 +12,7 @@ one multiply-add:
   back of two each; the slope of the output, the gradient of u, and the way to the step before.
 - Every tensor is read or written once: forward reads z and writes the output, and c once every
   :data:`irevrnn.strategies.rules.SEGMENT` steps; backward reads the arriving gradient, the output and the
-  held c, and writes the gradient of z. States and weights come on top (:mod:`experiments.bench.traffic`).
+  saved c, and writes the gradient of z. States and weights come on top (:mod:`experiments.bench.traffic`).
 
 The arithmetic takes the sum of both parts, as they share the processor's multipliers. It can go on
 while memory is read and written, so the floor is the larger of the two times (the roofline of

@@ -3,7 +3,7 @@
 How near it comes to what the machine can do (:mod:`experiments.bench.roofline`), what a second thread gains,
 whether the time of a step depends on the length, and what sequences of different length cost.
 Every measurement has a process of its own, whose allocator keeps freed memory
-(:func:`experiments.process.keep_freed_memory`): so none pays for fresh pages.
+(:func:`experiments.process.use_caching_allocator`): so none pays for fresh pages.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from experiments.bench.rates import COPIED, rates_of, yardsticks
 from experiments.bench.recurrences import METHODS, Recurrence, Shape, make_problem
 from experiments.bench.roofline import Rates, floor
 from experiments.process import threads as use_threads
-from irevrnn.allocator import keep_freed_memory
+from irevrnn.allocator import use_caching_allocator
 from irevrnn.functional import scan
 
 #: B, H and R where the time of a step is compared at several lengths.
@@ -126,7 +126,7 @@ def measure_floor(shape: Shape, repetitions: int, copied: int) -> dict[str, Any]
 
 
 def _measure_floor(shape: Shape, repetitions: int, copied: int) -> dict[str, Any]:
-    keep_freed_memory()
+    use_caching_allocator()
     calls = _calls(shape)
     with use_threads(1):
         sticks = yardsticks(copied)
@@ -176,7 +176,7 @@ def _cores() -> list[int]:
 
 def _measure_threads(shape: Shape, repetitions: int) -> dict[str, Any]:
     os.sched_setaffinity(0, _cores()[:2])  # threads and processes that are started later inherit it
-    keep_freed_memory()
+    use_caching_allocator()
     step = _step(shape)
 
     def on(count: int) -> None:
@@ -261,7 +261,7 @@ def measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]
 
 
 def _measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]:
-    keep_freed_memory()
+    use_caching_allocator()
     calls = {steps: math.ceil(max(lengths) / steps) for steps in lengths}
     methods = {
         str(steps): partial(_repeat, _step(Shape(steps, *FLAT)), calls[steps]) for steps in lengths
@@ -300,7 +300,7 @@ def measure_packed(shape: Shape, repetitions: int) -> dict[str, Any]:
 
 
 def _measure_packed(shape: Shape, repetitions: int) -> dict[str, Any]:
-    keep_freed_memory()
+    use_caching_allocator()
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, shape.steps + 1, (shape.batch,), generator=generator)
     sizes = (lengths > torch.arange(int(lengths.max()))[:, None]).sum(1)

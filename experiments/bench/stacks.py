@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from experiments.bench.measure import (
     growth_of_peak,
-    held_bytes,
     in_fresh_process,
     interleaved_times,
+    saved_bytes,
 )
-from irevrnn.allocator import keep_freed_memory
+from irevrnn.allocator import use_caching_allocator
 from irevrnn.rnn import IRevRNN
 
 #: Range of the recurrent weights: memories of some hundred steps and more.
@@ -144,7 +144,7 @@ def measure_length(name: str, shape: StackShape) -> dict[str, Any]:
 
     Returns:
         ``method``, the shape, ``peak_bytes`` that a step adds to the resident memory,
-        ``held_bytes`` between forward and backward, and ``seconds`` of the fastest repetition.
+        ``saved_bytes`` between forward and backward, and ``seconds`` of the fastest repetition.
     """
     return {"method": name, **shape._asdict(), **in_fresh_process(_measure_length, name, shape)}
 
@@ -152,11 +152,11 @@ def measure_length(name: str, shape: StackShape) -> dict[str, Any]:
 def _measure_length(name: str, shape: StackShape) -> dict[str, Any]:
     torch.manual_seed(0)
     _flush_denormals()
-    keep_freed_memory()
+    use_caching_allocator()
     stack, x = METHODS[name].build(shape), make_input(shape)
     stack.step(x[:64])  # loads the kernels
     peak = growth_of_peak(lambda: stack.step(x))
-    return {"peak_bytes": peak, "held_bytes": _held(stack, x), "seconds": _time(stack, x)}
+    return {"peak_bytes": peak, "saved_bytes": _saved(stack, x), "seconds": _time(stack, x)}
 
 
 def _time(stack: Stack, x: Tensor) -> float:
@@ -188,7 +188,7 @@ def compare(
             comes.
 
     Returns:
-        The shape, ``methods`` with times in milliseconds and held bytes, and ``ratios`` of the
+        The shape, ``methods`` with times in milliseconds and saved bytes, and ``ratios`` of the
         median times to that of ``recompute``, with quartiles; among them ``lstm_to_reversible``.
     """
     return in_fresh_process(_compare, shape, tuple(names), repetitions, keep_memory)
@@ -200,7 +200,7 @@ def _compare(
     torch.manual_seed(0)
     _flush_denormals()
     if keep_memory:
-        keep_freed_memory()
+        use_caching_allocator()
     x = make_input(shape)
     stacks = {name: METHODS[name].build(shape) for name in dict.fromkeys(("recompute", *names))}
     times = interleaved_times(
@@ -212,7 +212,7 @@ def _compare(
     return {
         **shape._asdict(),
         "methods": {
-            name: {**times[name].in_milliseconds(), "held_bytes": _held(stack, x)}
+            name: {**times[name].in_milliseconds(), "saved_bytes": _saved(stack, x)}
             for name, stack in stacks.items()
         },
         "ratios": {name: ratio for name, (_, ratio, _) in ratios.items()},
@@ -220,5 +220,7 @@ def _compare(
     }
 
 
-def _held(stack: Stack, x: Tensor) -> int:
-    return held_bytes(lambda: stack.forward(x), exclude=(x, *stack.parameters), exclude_output=True)
+def _saved(stack: Stack, x: Tensor) -> int:
+    return saved_bytes(
+        lambda: stack.forward(x), exclude=(x, *stack.parameters), exclude_output=True
+    )

@@ -31,8 +31,8 @@ def forward_bytes(
     sequence = steps * batch * hidden * dtype.itemsize
     states = batch * hidden * state
     weights = (1 + 2 * couplings) * hidden * state
-    held = 0 if memory is None else held_bytes(steps, batch, hidden, couplings, dtype, memory)
-    return 2 * sequence + 4 * states + weights + held  # z, out; h_0, c_0, h_n, c_n
+    saved = 0 if memory is None else saved_bytes(steps, batch, hidden, couplings, dtype, memory)
+    return 2 * sequence + 4 * states + weights + saved  # z, out; h_0, c_0, h_n, c_n
 
 
 def backward_bytes(
@@ -52,20 +52,20 @@ def backward_bytes(
     states = batch * hidden * state
     weights = (1 + 2 * couplings) * hidden * state
     partial_sums = 2 * batch * weights if sums_apart else 0
-    held = held_bytes(steps, batch, hidden, couplings, dtype, memory)
-    # Where values are held in full precision, outputs are among them, and z need not be read.
+    saved = saved_bytes(steps, batch, hidden, couplings, dtype, memory)
+    # Where values are saved in full precision, outputs are among them, and z need not be read.
     read = 0 if memory == "store" and dtype in HALF else sequence
     # grad_out, grad_z, and out or z; h_0, c_0 and the gradients of all states.
-    return 2 * sequence + read + 6 * states + 2 * weights + partial_sums + held
+    return 2 * sequence + read + 6 * states + 2 * weights + partial_sums + saved
 
 
-def held_bytes(
+def saved_bytes(
     steps: int, batch: int, hidden: int, couplings: int, dtype: torch.dtype, memory: str
 ) -> int:
     """Bytes that the kernel holds between the passes, beside the sequence that it holds anyway."""
     if memory not in OF_A_LAYER:
         raise ValueError(f"memory must be one of {', '.join(OF_A_LAYER)}; got {memory!r}")
-    half = int(dtype in HALF)  # then h is held beside c and beside the values
+    half = int(dtype in HALF)  # then h is saved beside c and beside the values
     if memory == "store":
         rows = steps * (2 * couplings + half)
     else:

@@ -78,7 +78,7 @@ class TrainConfig(ABC):
         "time", choices=READS,
     )  # fmt: skip
     memory: str = option(
-        "recompute", "what is held for the backward pass (irevrnn)",
+        "recompute", "what is saved for the backward pass (irevrnn)",
         choices=STRATEGIES,
     )  # fmt: skip
     memory_budget: str | None = option(

@@ -54,7 +54,7 @@ from experiments.train.objectives import Evaluation, Objective
 from experiments.train.summary import accuracy_together, figure_of, summarise
 from experiments.train.task import Batch, Sequences, Task
 from irevrnn import ReversalError
-from irevrnn.allocator import keep_freed_memory
+from irevrnn.allocator import use_caching_allocator
 
 #: Steps between two looks at the running loss: on a GPU each look waits for the device.
 LOOK_EVERY = 10
@@ -463,7 +463,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
         ConfigError: ``resume`` is set and the checkpoint was written with other options.
         DataError: the data cannot be had.
     """
-    keep_freed_memory()
+    use_caching_allocator()
     with threads(config.threads), distributed.leaving_in_order():
         return _train(config, progress)
 

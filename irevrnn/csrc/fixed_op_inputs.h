@@ -35,9 +35,9 @@ struct FixedTensors {
   FixedTensors(const Tensor& z_, const Tensor& h, const Tensor& c, const Tensor& s, const Tensor& u,
                const Tensor& a, const Tensor& b, c10::string_view g, c10::string_view f, bool hold)
       : layout(z_), weights(z_, u, a, b), states(z_, h, c, s), z(z_.contiguous()),
-        out(fresh(z.sizes(), z.options())),
-        values(hold ? fresh({z.size(0), 2 * a.size(0), z.size(1), z.size(2)}, z.options())
-                    : fresh({0}, z.options())),
+        out(allocate(z.sizes(), z.options())),
+        values(hold ? allocate({z.size(0), 2 * a.size(0), z.size(1), z.size(2)}, z.options())
+                    : allocate({0}, z.options())),
         activation(parse_invertible(g)), coupling_activation(parse_activation(f)) {}
 
   static Activation parse_invertible(c10::string_view name) {

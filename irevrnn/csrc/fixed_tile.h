@@ -11,7 +11,7 @@
 
 namespace irevrnn {
 
-// Writes the values of f of step t where Forward::held has them if all are held.
+// Writes the values of f of step t where Forward::saved has them if all are saved.
 template <class T, class Tile>
 struct ValuesOfStep {
   T* first;  // or null

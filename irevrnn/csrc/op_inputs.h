@@ -7,7 +7,7 @@
 #include <tuple>
 #include <vector>
 
-#include "fresh.h"
+#include "allocate.h"
 #include "scan.h"
 
 namespace irevrnn {
@@ -28,7 +28,7 @@ inline void check_shape(const Tensor& x, at::IntArrayRef sizes, const char* name
   TORCH_CHECK_VALUE(x.sizes() == sizes, name, " must have shape ", sizes, "; got ", x.sizes());
 }
 
-// The dtype of states, weights and what is held, for a sequence z or out.
+// The dtype of states, weights and what is saved, for a sequence z or out.
 inline at::ScalarType state_dtype(const Tensor& sequence) {
   return sequence.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
@@ -49,7 +49,7 @@ inline void check_like(const Tensor& like, const Tensor& x, at::IntArrayRef size
   check_dtype(like, x, like.scalar_type(), name);
 }
 
-// States, weights, or what is held.
+// States, weights, or what is saved.
 inline void check_state(const Tensor& like, const Tensor& x, at::IntArrayRef sizes, const char* name) {
   check_shape(x, sizes, name);
   check_dtype(like, x, state_dtype(like), name);
@@ -152,10 +152,10 @@ struct Gradients {
   Tensor z, h_0, c_0, u, a, b;
 
   Gradients(const Tensor& out, const Layout& layout, const Weights& weights) {
-    const auto like = [&](const Tensor& x) { return fresh(x.sizes(), state_options(out)); };
-    z = fresh(out.sizes(), out.options());
-    h_0 = fresh({layout.batch, layout.hidden}, state_options(out));
-    c_0 = fresh({layout.batch, layout.hidden}, state_options(out));
+    const auto like = [&](const Tensor& x) { return allocate(x.sizes(), state_options(out)); };
+    z = allocate(out.sizes(), out.options());
+    h_0 = allocate({layout.batch, layout.hidden}, state_options(out));
+    c_0 = allocate({layout.batch, layout.hidden}, state_options(out));
     u = like(weights.u);
     a = like(weights.a);
     b = like(weights.b);

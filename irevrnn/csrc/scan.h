@@ -13,15 +13,15 @@
 
 namespace irevrnn {
 
-constexpr int64_t nothing_held = -1, longest_interval = 64;  // of Sizes::interval
+constexpr int64_t nothing_saved = -1, longest_interval = 64;  // of Sizes::interval
 
 template <class T>
 struct Sizes {
   int64_t steps, batch, hidden;
   int couplings;
-  // 0: every f(p) and f(c) is held; K: c is held before steps K, 2K, ...; or nothing_held.
+  // 0: every f(p) and f(c) is saved; K: c is saved before steps K, 2K, ...; or nothing_saved.
   int64_t interval;
-  int64_t held_rows;  // how many rows of c are held, 0 if no backward pass follows
+  int64_t saved_rows;  // how many rows of c are saved, 0 if no backward pass follows
   Activation activation, coupling_activation;
   const T *h_0, *c_0;    // (B, H)
   const T *u, *a, *b;    // (H,), (R, H), (R, H)
@@ -43,7 +43,7 @@ struct Sizes {
     }
     return has;
   }
-  // The first step from `begin` on before which states are held.
+  // The first step from `begin` on before which states are saved.
   IREVRNN_INLINE int64_t first_border(int64_t begin) const {
     return begin == 0 ? interval : (begin + interval - 1) / interval * interval;
   }
@@ -52,13 +52,13 @@ struct Sizes {
 };
 
 // IO is the type of the sequences. Where it has half the precision of T, states are of type T all the same:
-// `out` is rounded, so the backward pass has z in its place, and h is held wherever c or a value of f is.
+// `out` is rounded, so the backward pass has z in its place, and h is saved wherever c or a value of f is.
 template <class T, class IO = T>
 struct Forward : Sizes<T> {
   const IO* z;      // (T, B, H)
   IO* out;          // (T, B, H)
   T *h_n, *c_n;     // (B, H)
-  T* held;          // (T, V, B, H), packed like the rest, or (S * (ceil(T / K) - 1), B, H)
+  T* saved;          // (T, V, B, H), packed like the rest, or (S * (ceil(T / K) - 1), B, H)
 };
 
 template <class T, class IO = T>
@@ -66,7 +66,7 @@ struct Backward : Sizes<T> {
   const IO* grad_out;               // null where there is none, as are the next two
   const T *grad_h_n, *grad_c_n;
   const IO* out;                    // or z, as above
-  const T* held;
+  const T* saved;
   IO* grad_z;                       // (T, B, H)
   T *grad_h_0, *grad_c_0;           // (B, H)
   T *grad_u, *grad_a, *grad_b;      // (H,), (R, H), (R, H)
@@ -77,9 +77,9 @@ constexpr bool rounds = !std::is_same_v<IO, state_type<IO>>;
 
 // V and S above: f(p) and f(c) of each coupling, and h; c, and h.
 template <class IO>
-IREVRNN_INLINE int64_t held_values(int couplings) { return 2 * couplings + (rounds<IO> ? 1 : 0); }
+IREVRNN_INLINE int64_t saved_values(int couplings) { return 2 * couplings + (rounds<IO> ? 1 : 0); }
 template <class IO>
-constexpr int held_states = rounds<IO> ? 2 : 1;
+constexpr int saved_states = rounds<IO> ? 2 : 1;
 
 void scan_vector(const Forward<float>& s);
 void scan_vector(const Backward<float>& s);

@@ -1,4 +1,4 @@
-// The gradient of irevrnn::scan, on any device, is irevrnn::scan_backward. What is held between the two, and
+// The gradient of irevrnn::scan, on any device, is irevrnn::scan_backward. What is saved between the two, and
 // how the one calls the other. In C++ for speed: in Python it took as long as a hundred steps of 64 units.
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -47,18 +47,18 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
                                Name activation, Name coupling_activation, int64_t interval,
                                bool vectorize) {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
-    auto [out, h_n, c_n, held] = scan_operator().call(z, h_0, c_0, u, a, b, batch_sizes, activation,
+    auto [out, h_n, c_n, saved] = scan_operator().call(z, h_0, c_0, u, a, b, batch_sizes, activation,
                                                       coupling_activation, interval, vectorize);
     // z is not kept: its gradient is that of the pre-activation, whose slope follows from out. But where
     // out is rounded, z is as small, and states follow from it to the last bit.
     const bool rounds = state_dtype(z) != z.scalar_type();
-    ctx->save_for_backward({rounds ? z : out, held, h_0, c_0, u, a, b, batch_sizes.value_or(Tensor())});
+    ctx->save_for_backward({rounds ? z : out, saved, h_0, c_0, u, a, b, batch_sizes.value_or(Tensor())});
     ctx->saved_data["activation"] = std::string(activation);
     ctx->saved_data["coupling_activation"] = std::string(coupling_activation);
     ctx->saved_data["interval"] = interval;
     ctx->saved_data["vectorize"] = vectorize;
     ctx->set_materialize_grads(false);  // an unused output costs no zero tensor of its size
-    return {out, h_n, c_n, held};
+    return {out, h_n, c_n, saved};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& arriving) {

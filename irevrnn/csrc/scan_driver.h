@@ -140,7 +140,7 @@ Writer writer_of(const Sizes<T>& s, std::initializer_list<const T*> written) {
 
 template <class Tiles, Activation f, bool keep_all, class T>
 void run(const Forward<T>& s) {
-  const Writer writer = writer_of(s, {s.out, s.held});
+  const Writer writer = writer_of(s, {s.out, s.saved});
   const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {

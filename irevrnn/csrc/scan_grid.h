@@ -1,6 +1,6 @@
 // The kernels of a scan and the grids they run on, the same on a device and on the CPU.
 //
-// What is instantiated: five f, R from 0 to 4 and at run time, held values or replayed ones, four types:
+// What is instantiated: five f, R from 0 to 4 and at run time, saved values or replayed ones, four types:
 // 104 kernels a type, which nvcc compiles for one architecture in some 20 s. So nothing needs to be left
 // out; g is chosen at run time, as its switch comes once a step (cell.h).
 #pragma once

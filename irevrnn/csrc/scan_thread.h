@@ -68,14 +68,14 @@ struct ForwardWork {
     const UnitWeights<T, R> w(s, lane % s.hidden);
     T h = (begin == 0 ? s.h_0 : s.h_n)[lane];
     T c = (begin == 0 ? s.c_0 : s.c_n)[lane];
-    int64_t border = keep_all || s.held_rows == 0 ? -1 : s.first_border(begin);
+    int64_t border = keep_all || s.saved_rows == 0 ? -1 : s.first_border(begin);
     const auto load = [&](int64_t t) { return s.z[s.row(t) + lane]; };
     constexpr int depth = depth_of<T, R>;
     Ring<IO, depth> z;
     z.template fill<1>(begin, last - begin, load);
     for_each_step<depth, 1>(begin, last - begin, [&](auto i, int64_t t) {
       if (t == border) {
-        T* states = s.held + held_states<IO> * (t / s.interval - 1) * s.lanes() + lane;
+        T* states = s.saved + saved_states<IO> * (t / s.interval - 1) * s.lanes() + lane;
         states[0] = c;
         if constexpr (rounds<IO>) states[s.lanes()] = h;
         border += s.interval;
@@ -86,7 +86,7 @@ struct ForwardWork {
       [[maybe_unused]] int64_t width = 0;
       if constexpr (keep_all) {
         width = s.lanes_at(t);
-        values = s.held + row * held_values<IO>(couplings) + lane;
+        values = s.saved + row * saved_values<IO>(couplings) + lane;
       }
       T p = w.u() * h;
       couple<f>(p, c, couplings, w, [&](int j, T f_p, T f_c) {
@@ -106,18 +106,18 @@ struct ForwardWork {
 
 // f(p) and f(c) of a step on their way into registers; or where they are in memory.
 template <class T, int R>
-struct HeldStep {
+struct SavedStep {
   T x[room(2 * R)];
-  HeldStep() = default;
-  IREVRNN_INLINE explicit HeldStep(const Column<const T, int64_t>& held) {
-    each<2 * R>([&](auto i) { x[i.value] = held[i.value]; });
+  SavedStep() = default;
+  IREVRNN_INLINE explicit SavedStep(const Column<const T, int64_t>& saved) {
+    each<2 * R>([&](auto i) { x[i.value] = saved[i.value]; });
   }
   IREVRNN_INLINE T operator[](int i) const { return x[i]; }
 };
 template <class T>
-struct HeldStep<T, any> : Column<const T, int64_t> {
-  HeldStep() = default;
-  IREVRNN_INLINE explicit HeldStep(const Column<const T, int64_t>& held) : Column<const T, int64_t>(held) {}
+struct SavedStep<T, any> : Column<const T, int64_t> {
+  SavedStep() = default;
+  IREVRNN_INLINE explicit SavedStep(const Column<const T, int64_t>& saved) : Column<const T, int64_t>(saved) {}
 };
 
 template <class Values>
@@ -194,13 +194,13 @@ struct BackwardWork {
     return s.grad_out ? s.grad_out[s.row(t) + x.lane] : IO{};
   }
 
-  // h_t in full precision, wherever it is held.
+  // h_t in full precision, wherever it is saved.
   IREVRNN_INLINE T output_of(const Lane& x, int64_t t) const {
     if constexpr (!rounds<IO>) {
       return s.out[s.row(t) + x.lane];
     } else {
-      const int64_t row = s.row(t) * held_values<IO>(couplings()) + 2 * couplings() * s.lanes_at(t);
-      return s.held[row + x.lane];
+      const int64_t row = s.row(t) * saved_values<IO>(couplings()) + 2 * couplings() * s.lanes_at(t);
+      return s.saved[row + x.lane];
     }
   }
   IREVRNN_INLINE T output_before(const Lane& x, int64_t t) const {
@@ -208,9 +208,9 @@ struct BackwardWork {
   }
 
   // State `which` of (c, h) before a segment.
-  IREVRNN_INLINE T held_state(const Lane& x, int64_t segment, int which) const {
+  IREVRNN_INLINE T saved_state(const Lane& x, int64_t segment, int which) const {
     if (segment == 0) return (which == 0 ? s.c_0 : s.h_0)[x.lane];
-    return s.held[(held_states<IO> * (segment / s.interval - 1) + which) * s.lanes() + x.lane];
+    return s.saved[(saved_states<IO> * (segment / s.interval - 1) + which) * s.lanes() + x.lane];
   }
 
   template <class Values>
@@ -223,13 +223,13 @@ struct BackwardWork {
     x.carry = d * x.w.u();
   }
 
-  // All values are held (store).
+  // All values are saved (store).
   IREVRNN_INLINE void from_values(Lane& x) const {
-    using Values = HeldStep<T, R>;
+    using Values = SavedStep<T, R>;
     const auto load_grad_of = [&](int64_t t) { return load_grad(x, t); };
     const auto load_before = [&](int64_t t) { return output_before(x, t); };
     const auto load_values = [&](int64_t t) {
-      const T* first = s.held + s.row(t) * held_values<IO>(couplings()) + x.lane;
+      const T* first = s.saved + s.row(t) * saved_values<IO>(couplings()) + x.lane;
       return Values({first, s.lanes_at(t)});
     };
     Ring<IO, depth> grads;
@@ -255,7 +255,7 @@ struct BackwardWork {
     });
   }
 
-  // c, and h where outputs are rounded, is held where segments begin (recompute).
+  // c, and h where outputs are rounded, is saved where segments begin (recompute).
   IREVRNN_INLINE void from_states(Lane& x, const Scratch& values) const {
     const int rows = 1 + 2 * couplings();
     const auto load_grad_of = [&](int64_t t) { return load_grad(x, t); };
@@ -272,9 +272,9 @@ struct BackwardWork {
     Ring<Source, depth> sources;
     int64_t segment_end = x.last, segment = (x.last - 1) / s.interval * s.interval;
     sources.template fill<1>(segment, segment_end - segment, load_source);
-    T c = held_state(x, segment, 0), h = T(0), next_c = T(0), next_h = T(0);
+    T c = saved_state(x, segment, 0), h = T(0), next_c = T(0), next_h = T(0);
     if constexpr (rounds<IO>) {
-      h = held_state(x, segment, 1);
+      h = saved_state(x, segment, 1);
     } else {
       next_h = output_of(x, x.last - 1);
     }
@@ -297,8 +297,8 @@ struct BackwardWork {
       const int64_t earlier = segment - s.interval;
       if (earlier >= begin) {
         sources.template fill<1>(earlier, s.interval, load_source);
-        next_c = held_state(x, earlier, 0);
-        if constexpr (rounds<IO>) h = held_state(x, earlier, 1);
+        next_c = saved_state(x, earlier, 0);
+        if constexpr (rounds<IO>) h = saved_state(x, earlier, 1);
       }
       for_each_step<depth, -1>(segment_end - 1, segment_end - segment, [&](auto i, int64_t t) {
         const IO grad = grads.template take<-1, i.value>(t, t - segment + 1, load_grad_of);

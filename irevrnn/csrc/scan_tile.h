@@ -29,9 +29,9 @@ struct TileWeights {
   IREVRNN_INLINE V b(int i) const { return Tile::load_whole(rows.row(1 + couplings + i)); }
 };
 
-// Values f(p_{i-1}) and f(c_i) of one step: rows 2i and 2i + 1, where they are held.
+// Values f(p_{i-1}) and f(c_i) of one step: rows 2i and 2i + 1, where they are saved.
 template <class Tile>
-struct HeldValues {
+struct SavedValues {
   Tile tile;
   const typename Tile::Scalar* data;
   int64_t stride;
@@ -103,8 +103,8 @@ void forward_tile(const Forward<T>& s, Writer writer, Tile tile, TileWeights<Til
   using V = typename Tile::V;
   V h = tile.load(s.h_n + lane);
   V c = tile.load(s.c_n + lane);
-  if (!keep_all && begin > 0 && s.held_rows > 0) {
-    tile.store(s.held + (begin / s.interval - 1) * s.lanes() + lane, c);
+  if (!keep_all && begin > 0 && s.saved_rows > 0) {
+    tile.store(s.saved + (begin / s.interval - 1) * s.lanes() + lane, c);
   }
   for (int64_t t = begin; t < end; ++t) {
     const int64_t at = s.row(t) + lane;
@@ -112,7 +112,7 @@ void forward_tile(const Forward<T>& s, Writer writer, Tile tile, TileWeights<Til
     couple<f>(p, c, s.couplings, w, [&](int i, const V& f_p, const V& f_c) {
       if constexpr (keep_all) {
         const int64_t row = s.lanes_at(t);
-        T* values = s.held + s.row(t) * 2 * s.couplings + 2 * i * row + lane;
+        T* values = s.saved + s.row(t) * 2 * s.couplings + 2 * i * row + lane;
         writer.write(tile, values, f_p);
         writer.write(tile, values + row, f_c);
       }
@@ -132,12 +132,12 @@ IREVRNN_INLINE typename Tile::V output_before(const Backward<T>& s, Tile tile, i
   return tile.load(t == 0 ? s.h_0 + lane : s.out + s.row(t - 1) + lane);
 }
 
-// f(p) and f(c) of steps begin to end once more, from the outputs and the c held before step begin.
+// f(p) and f(c) of steps begin to end once more, from the outputs and the c saved before step begin.
 template <Activation f, class Tile, class T>
 void replay_tile(const Backward<T>& s, Writer writer, Tile tile, TileWeights<Tile> w, int64_t lane,
                  int64_t begin, int64_t end, int64_t ahead, T* values) {
   using V = typename Tile::V;
-  V c = tile.load((begin == 0 ? s.c_0 : s.held + (begin / s.interval - 1) * s.lanes()) + lane);
+  V c = tile.load((begin == 0 ? s.c_0 : s.saved + (begin / s.interval - 1) * s.lanes()) + lane);
   for (int64_t t = begin; t < end; ++t) {
     const int64_t at = s.row(t) + lane;
     // The way back of this tile, and what comes next.
@@ -189,7 +189,7 @@ void backward_tile(const Backward<T>& s, Writer writer, Tile tile, UnitRows<cons
     go_back<f>(s, writer, narrow, TileWeights<Narrow>{weights.at(first), s.couplings},
                TileSums<Narrow, width>{sums + first, s.couplings}, lane + first, begin, end, [&](int64_t t) {
                  if constexpr (keep_all) {
-                   return HeldValues<Narrow>{narrow, s.held + s.row(t) * rows + lane + first, s.lanes_at(t)};
+                   return SavedValues<Narrow>{narrow, s.saved + s.row(t) * rows + lane + first, s.lanes_at(t)};
                  } else {
                    return ReplayedValues<Narrow, width>{scratch + (t - begin) * rows * width + first};
                  }

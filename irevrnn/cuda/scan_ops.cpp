@@ -53,12 +53,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> scan(
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
     const std::optional<Tensor>& grad_out, const std::optional<Tensor>& grad_h_n,
-    const std::optional<Tensor>& grad_c_n, const Tensor& out, const Tensor& held, const Tensor& h_0,
+    const std::optional<Tensor>& grad_c_n, const Tensor& out, const Tensor& saved, const Tensor& h_0,
     const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
     const std::optional<Tensor>& batch_sizes, c10::string_view activation,
     c10::string_view coupling_activation, int64_t interval, bool /* vectorize */) {
   const c10::cuda::CUDAGuard guard(out.device());
-  return scan_backward_op(grad_out, grad_h_n, grad_c_n, out, held, h_0, c_0, u, a, b, batch_sizes,
+  return scan_backward_op(grad_out, grad_h_n, grad_c_n, out, saved, h_0, c_0, u, a, b, batch_sizes,
                           activation, coupling_activation, interval, LaunchOnCuda{out.options()});
 }
 

@@ -96,7 +96,7 @@ def one_process(lock: Path, patience: float) -> Iterator[None]:
             while not _taken(file):
                 if time.monotonic() > deadline:
                     raise TimeoutError(
-                        f"another process has held {lock} for {patience:.0f} s. End it, or name "
+                        f"another process has saved {lock} for {patience:.0f} s. End it, or name "
                         "another folder in IREVRNN_CACHE"
                     )
                 time.sleep(0.1)

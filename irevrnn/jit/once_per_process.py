@@ -30,7 +30,7 @@ class OncePerProcess(Generic[Result]):
 
 
 def _renew_locks() -> None:
-    """Free a forked child's locks: the thread that may have held one is not there."""
+    """Free a forked child's locks: the thread that may have saved one is not there."""
     for each in _all:
         each.lock = threading.Lock()
 

@@ -1,6 +1,6 @@
 """What each strategy holds and needs, computed from sizes and weights, and the choice of ``auto``.
 
-``held`` counts as :func:`experiments.bench.measure.held_bytes` does: what the graph keeps between forward and
+``saved`` counts as :func:`experiments.bench.measure.saved_bytes` does: what the graph keeps between forward and
 backward beyond the input, the parameters and what is returned. It is exact in full precision, but
 for ``reversible``, whose bits depend on the weights, which are looked at, and on where g forgets,
 which is taken as everywhere: that figure is an upper bound. ``peak`` adds what the
@@ -70,13 +70,13 @@ class Plan(NamedTuple):
     Attributes:
         strategy: value of ``memory``.
         chunk: steps in a chunk, or 0 if the strategy has none.
-        held: bytes between forward and backward.
+        saved: bytes between forward and backward.
         peak: bytes at the largest moment of the two.
     """
 
     strategy: str
     chunk: int
-    held: int
+    saved: int
     peak: int
 
 
@@ -110,7 +110,7 @@ def describe(plan: Plan, task: Task) -> str:
     chunks = f", chunks of {plan.chunk} steps" if plan.chunk else ""
     return (
         f"{plan.strategy!r}{chunks}, for {task.steps} steps and batch {task.batch}: holds about "
-        f"{text_of(plan.held)}, at its peak about {text_of(plan.peak)}"
+        f"{text_of(plan.saved)}, at its peak about {text_of(plan.peak)}"
     )
 
 
@@ -156,12 +156,12 @@ def plan(model: IRevRNN, task: Task, strategy: str, chunk: int | None = None) ->
         chunk: steps in a chunk; the default of the strategy if not given.
     """
     if strategy in OF_A_LAYER:
-        held = _graph(model, task, task.steps, strategy)
-        return Plan(strategy, 0, held, held + GRADIENTS * _row(model, task) * task.steps)
+        saved = _graph(model, task, task.steps, strategy)
+        return Plan(strategy, 0, saved, saved + GRADIENTS * _row(model, task) * task.steps)
     chunk = chunk or chunk_length(strategy, task.steps, task.batch, model.hidden_size)
     chunk = min(chunk, task.steps)
-    held = _HELD[strategy](model, task, math.ceil(task.steps / chunk)) + _masks(model, task)
-    return Plan(strategy, chunk, held, held + _rebuilt_chunk(model, task, strategy, chunk))
+    saved = _HELD[strategy](model, task, math.ceil(task.steps / chunk)) + _masks(model, task)
+    return Plan(strategy, chunk, saved, saved + _rebuilt_chunk(model, task, strategy, chunk))
 
 
 def choose(model: IRevRNN, task: Task, budget: int) -> Plan:
@@ -215,8 +215,8 @@ def table(model: IRevRNN, task: Task) -> str:
         rows.append(
             (
                 strategy,
-                text_of(option.held),
-                f"{8 * option.held / numbers:.3g}",
+                text_of(option.saved),
+                f"{8 * option.saved / numbers:.3g}",
                 text_of(option.peak),
                 f"{option.chunk} steps" if option.chunk else "",
             )

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from irevrnn.allocator import fresh, fresh_like
+from irevrnn.allocator import allocate, allocate_like
 from irevrnn.packing import Packing
 from irevrnn.strategies.first_order import check_reverse_mode, once_differentiable
 from irevrnn.strategies.rules import SEGMENT
@@ -125,7 +125,7 @@ class _Chunked(torch.autograd.Function):
         if record:
             ctx.stack, ctx.autocast, ctx.num_parameters = stack, autocast, len(flat)
             ctx.set_materialize_grads(False)
-            ctx.save_for_backward(x, masks, batch_sizes, *flat, *trace.held())
+            ctx.save_for_backward(x, masks, batch_sizes, *flat, *trace.saved())
         return (output, *trace.finals(h_0.dtype))
 
     @staticmethod
@@ -138,7 +138,7 @@ class _Chunked(torch.autograd.Function):
         parameters = _by_layer(stack, flat)
         trace = _new_trace(stack)
         trace.begin_backward(rest[ctx.num_parameters :], parameters)
-        grad_x = fresh_like(x) if ctx.needs_input_grad[2] else None
+        grad_x = allocate_like(x) if ctx.needs_input_grad[2] else None
         sums = [torch.zeros_like(p) for p in flat]
         layers, u = len(stack.layers), parameters[0]["recurrent_weight"]
         batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
@@ -188,7 +188,7 @@ def _run_forward(
         new, where = (y, part.rows) if stack.return_sequence else (last, part.ended)
         if output is None:
             length = x.shape[0] if stack.return_sequence else batch
-            output = fresh(new, [length, *new.shape[1:]])
+            output = allocate(new, [length, *new.shape[1:]])
         output[where] = new
     assert output is not None  # there is at least one step
     return output

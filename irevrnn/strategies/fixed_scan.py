@@ -17,8 +17,8 @@ from irevrnn.backend import choose_backend
 from irevrnn.functional import HALF
 from irevrnn.strategies.fixed_point import INVERTIBLE, empty_state, to_fixed, to_value
 
-#: The interval of ``scan_backward`` that says all values of f are held.
-_ALL_HELD = 0
+#: The interval of ``scan_backward`` that says all values of f are saved.
+_ALL_SAVED = 0
 
 
 class States(NamedTuple):
@@ -189,6 +189,6 @@ class WithGradient(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         saved = ctx.saved_tensors
         results = torch.ops.irevrnn.scan_backward(
-            *gradients, *saved, None, *ctx.options, _ALL_HELD, _vectorize(saved[0])
+            *gradients, *saved, None, *ctx.options, _ALL_SAVED, _vectorize(saved[0])
         )
         return None, None, *results

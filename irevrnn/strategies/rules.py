@@ -1,10 +1,10 @@
-"""What is held between the forward and the backward pass.
+"""What is saved between the forward and the backward pass.
 
 Every strategy trades memory against recomputation. The first two work layer by layer:
 
 - ``store``: every intermediate value, as textbook BPTT does.
 - ``recompute``: the output, which the next layer holds anyway, and c once every :data:`SEGMENT`
-  steps (equation ``eq:held`` of the paper). The backward pass replays each segment once, by the
+  steps (equation ``eq:saved`` of the paper). The backward pass replays each segment once, by the
   very instructions of the forward pass, so its gradient is that of ``store`` to the last bit.
 
 The others work on the whole stack, chunk by chunk (:mod:`irevrnn.strategies.chunkwise`), and hold neither z

@@ -39,11 +39,11 @@ class Trace(Protocol):
     def finals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """``h_n`` and ``c_n`` of all layers, (L, B, H)."""
 
-    def held(self) -> list[Tensor]:
+    def saved(self) -> list[Tensor]:
         """All that is kept for the backward pass."""
 
-    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
-        """Start the backward pass from what :meth:`held` returned."""
+    def begin_backward(self, saved: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        """Start the backward pass from what :meth:`saved` returned."""
 
     def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
         """(h, c) of every layer where the chunk begins, for their gradients."""
@@ -91,11 +91,11 @@ class Checkpoint:
         h, c = (torch.stack(states).to(dtype) for states in zip(*self.states, strict=True))
         return h, c
 
-    def held(self) -> list[Tensor]:
+    def saved(self) -> list[Tensor]:
         return [torch.stack(self.borders)]
 
-    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
-        (self.all_borders,) = held
+    def begin_backward(self, saved: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        (self.all_borders,) = saved
 
     def leaves(self, chunk: int) -> list[tuple[Tensor, Tensor]]:
         border = self.all_borders[chunk]
@@ -168,7 +168,7 @@ class _FixedPoint(ABC):
         h, c = (torch.stack(states) for states in zip(*pairs, strict=True))
         return h, c
 
-    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
+    def begin_backward(self, saved: Sequence[Tensor], parameters: list[Parameters]) -> None:
         self.dtype = parameters[0]["recurrent_weight"].dtype
         with torch.enable_grad():  # the gradient of u passes through its rounding
             self.weights = self._all_weights(parameters)
@@ -218,16 +218,16 @@ class Reversible(_FixedPoint):
             self.words[index].add(words, counts)
         return result
 
-    def held(self) -> list[Tensor]:
+    def saved(self) -> list[Tensor]:
         buffers: list[Tensor] = []
         while self.words:  # a layer's parts go before those of the next are joined
             buffers += self.words.pop(0).join()
         finals = [torch.stack(states) for states in zip(*self.states, strict=True)]
         return [torch.stack(self.hashes), *finals, *buffers]
 
-    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
-        super().begin_backward(held, parameters)
-        self.border_hashes, h, c, s, *buffers = held
+    def begin_backward(self, saved: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        super().begin_backward(saved, parameters)
+        self.border_hashes, h, c, s, *buffers = saved
         self.states = [fixed_scan.States(*state) for state in zip(h, c, s, strict=True)]
         self.odd = _odd_numbers(self.states[0])
         self.passes: list[tuple[int, int]] = []  # chunk and layer
@@ -283,12 +283,12 @@ class StoreFixed(_FixedPoint):
             self.passes += [*result[:2], *result.before, *result.after]
         return result
 
-    def held(self) -> list[Tensor]:
+    def saved(self) -> list[Tensor]:
         return self.passes
 
-    def begin_backward(self, held: Sequence[Tensor], parameters: list[Parameters]) -> None:
-        super().begin_backward(held, parameters)
-        self.passes, self.layers = list(held), len(parameters)
+    def begin_backward(self, saved: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        super().begin_backward(saved, parameters)
+        self.passes, self.layers = list(saved), len(parameters)
         self.states = [self._pass(0, index).before for index in range(self.layers)]
 
     def _pass(self, chunk: int, index: int) -> fixed_scan.Pass:

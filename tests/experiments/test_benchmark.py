@@ -14,7 +14,7 @@ from irevrnn.strategies.rules import SEGMENT
 
 SHAPE = Shape(20, 3, 8, 2)  # 20 steps: a whole chunk of 16 and a part of one
 SAME_CELL = ("scan", "scan_store", "autograd", "checkpoint", "checkpoint_reentrant")
-METHOD_KEYS = {"median_ms", "low_ms", "high_ms", "held_bytes", "repetitions"}
+METHOD_KEYS = {"median_ms", "low_ms", "high_ms", "saved_bytes", "repetitions"}
 
 
 def gradients(name: str) -> list[torch.Tensor]:
@@ -121,7 +121,7 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
         median = {name: method["median_ms"] for name, method in entry["methods"].items()}
         assert entry["ratios"]["lstm"] == pytest.approx(median["lstm"] / median["scan"])
         assert entry["ratios"]["lstm_to_layer"] == pytest.approx(median["lstm"] / median["layer"])
-    assert entries[0]["methods"]["scan"]["held_bytes"] == (math.ceil(40 / SEGMENT) - 1) * 2 * 8 * 4
+    assert entries[0]["methods"]["scan"]["saved_bytes"] == (math.ceil(40 / SEGMENT) - 1) * 2 * 8 * 4
 
     (stack,) = report["stacks"]
     assert stack["methods"].keys() == stacks.METHODS.keys()

@@ -37,8 +37,8 @@ def test_shares_are_bytes_over_time_and_bandwidth(report):
             assert found["median_ms"] == 500 and found["moved_bytes"] == moved
             assert found["share_of_bandwidth"] == pytest.approx(found["moved_bytes"] / 8000)
     assert "moved_bytes" not in entry["methods"]["lstm"]["both"]
-    held = entry["methods"]["scan"]["held_bytes"]
-    assert held == (math.ceil(SHAPE.steps / SEGMENT) - 1) * 2 * 8 * 4
+    saved = entry["methods"]["scan"]["saved_bytes"]
+    assert saved == (math.ceil(SHAPE.steps / SEGMENT) - 1) * 2 * 8 * 4
 
 
 @pytest.mark.usefixtures("kernels")

@@ -1,4 +1,4 @@
-"""Bytes held are counted exactly, peak memory as the system sees it, and time without favour."""
+"""Bytes saved are counted exactly, peak memory as the system sees it, and time without favour."""
 
 import gc
 import json
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from experiments.bench import measure
-from experiments.bench.measure import environment, held_bytes, interleaved_times, peak_memory
+from experiments.bench.measure import environment, interleaved_times, peak_memory, saved_bytes
 
 MEGABYTE = 10**6
 
@@ -18,24 +18,24 @@ def leaf(*shape: int) -> Tensor:
     return torch.ones(*shape, requires_grad=True)
 
 
-# --- held_bytes ---------------------------------------------------------------------------------
+# --- saved_bytes ---------------------------------------------------------------------------------
 
 
 def test_a_known_graph_is_counted_exactly():
     x, y = leaf(100), leaf(100)
     # The product holds x and y, tanh its result, the sum nothing.
-    assert held_bytes(lambda: (x * y).tanh().sum()) == 3 * 100 * 4
+    assert saved_bytes(lambda: (x * y).tanh().sum()) == 3 * 100 * 4
 
 
 def test_views_of_one_storage_count_once_and_in_full():
     x = leaf(100)
-    assert held_bytes(lambda: x[:10].sin() + x[50:60].sin()) == 100 * 4
+    assert saved_bytes(lambda: x[:10].sin() + x[50:60].sin()) == 100 * 4
 
 
 def test_given_tensors_do_not_count():
     x, y = leaf(100), leaf(100)
-    assert held_bytes(lambda: (x * y).tanh().sum(), exclude=[x]) == 2 * 100 * 4
-    assert held_bytes(lambda: x[:10].sin(), exclude=[x[90:]]) == 0  # the same storage
+    assert saved_bytes(lambda: (x * y).tanh().sum(), exclude=[x]) == 2 * 100 * 4
+    assert saved_bytes(lambda: x[:10].sin(), exclude=[x[90:]]) == 0  # the same storage
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_given_tensors_do_not_count():
 )
 def test_the_output_can_be_left_out_wherever_it_lies(wrap):
     x = leaf(100)
-    assert held_bytes(lambda: wrap(x.tanh())) == 100 * 4
-    assert held_bytes(lambda: wrap(x.tanh()), exclude_output=True) == 0
+    assert saved_bytes(lambda: wrap(x.tanh())) == 100 * 4
+    assert saved_bytes(lambda: wrap(x.tanh()), exclude_output=True) == 0
 
 
 def test_what_is_let_go_before_the_end_does_not_count():
@@ -54,22 +54,22 @@ def test_what_is_let_go_before_the_end_does_not_count():
         x.exp().exp()
         return x.tanh()
 
-    assert held_bytes(forward) == 100 * 4
+    assert saved_bytes(forward) == 100 * 4
 
 
 def test_a_checkpoint_holds_its_input_alone():
     x = leaf(100)
     forward = lambda: checkpoint(lambda y: y.exp().exp().exp(), x.tanh(), use_reentrant=False)  # noqa: E731
-    assert held_bytes(forward) == 100 * 4  # the result of tanh, which both of them hold
+    assert saved_bytes(forward) == 100 * 4  # the result of tanh, which both of them hold
 
 
 def test_without_a_graph_nothing_is_held():
-    assert held_bytes(lambda: torch.ones(100).tanh()) == 0
+    assert saved_bytes(lambda: torch.ones(100).tanh()) == 0
 
 
 def test_a_tensor_without_storage_on_this_machine_is_counted():
     x = torch.ones(100, device="meta", requires_grad=True)
-    assert held_bytes(lambda: x.exp()) == 100 * 4
+    assert saved_bytes(lambda: x.exp()) == 100 * 4
 
 
 # --- peak_memory --------------------------------------------------------------------------------

@@ -40,5 +40,5 @@ def test_peers_give_every_weight_a_gradient(name):
 
 def test_a_length_is_measured_in_its_own_processes():
     row = stacks.measure_length("checkpoint", SHAPE)
-    assert row["held_bytes"] == 2 * 2 * 2 * 8 * 4  # 1 chunk, 2 states, 2 layers
+    assert row["saved_bytes"] == 2 * 2 * 2 * 8 * 4  # 1 chunk, 2 states, 2 layers
     assert row["seconds"] > 0 and row["peak_bytes"] >= 0

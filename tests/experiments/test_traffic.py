@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from experiments.bench import traffic
-from irevrnn.ops import HALF, NOTHING_HELD
+from irevrnn.ops import HALF, NOTHING_SAVED
 from irevrnn.strategies.rules import SEGMENT
-
 from tests.cases import make_inputs
 
 DTYPES = (torch.float32, torch.float64, *HALF)
-INTERVALS = {None: NOTHING_HELD, "store": 0, "recompute": SEGMENT}
+INTERVALS = {None: NOTHING_SAVED, "store": 0, "recompute": SEGMENT}
 of_a_shape = pytest.mark.parametrize("shape", [(1, 2, 3, 1), (50, 3, 7, 0), (64, 2, 5, 3)], ids=str)
 of_a_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
@@ -40,16 +39,16 @@ def test_forward(kernels, shape, dtype, memory):
 @of_a_shape
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_backward(kernels, shape, dtype, memory):
-    (z, *rest), (out, h_n, c_n, held), options = forward(shape, dtype, memory)
+    (z, *rest), (out, h_n, c_n, saved), options = forward(shape, dtype, memory)
     half = dtype in HALF
-    saved = (z if half else out, held, *rest)
+    saved = (z if half else out, saved, *rest)
     upstream = (torch.ones_like(out), h_n, c_n)
     gradients = torch.ops.irevrnn.scan_backward(*upstream, *saved, *options)
     read = saved[1:] if half and memory == "store" else saved
     partial_sums = 2 * shape[1] * size(*rest[2:])  # one set for each sequence, written and read
     wanted = size(*upstream, *read, *gradients) + partial_sums
     assert traffic.backward_bytes(*shape, dtype, memory) == wanted
-    assert traffic.held_bytes(*shape, dtype, memory) == size(held)
+    assert traffic.saved_bytes(*shape, dtype, memory) == size(saved)
 
 
 def test_bytes_per_element_of_a_long_sequence():
@@ -67,4 +66,4 @@ def test_bytes_per_element_of_a_long_sequence():
 
 def test_another_strategy_is_refused():
     with pytest.raises(ValueError, match="memory must be one of store, recompute"):
-        traffic.held_bytes(1, 1, 1, 1, torch.float32, "checkpoint")
+        traffic.saved_bytes(1, 1, 1, 1, torch.float32, "checkpoint")

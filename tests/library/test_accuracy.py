@@ -5,7 +5,6 @@ import torch
 
 from experiments.process import threads
 from irevrnn import reference, scan
-
 from tests.cases import Inputs, make_inputs, run
 
 NAMES = ("out", "h_n", "c_n", "z", "h_0", "c_0", "u", "a", "b")

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from irevrnn import IRevRNN, scan
-
 from tests.cases import make_inputs, run
 
 HALVES = (torch.bfloat16, torch.float16)

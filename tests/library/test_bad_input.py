@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from irevrnn import IRevRNN, scan
-
 from tests.cases import make_inputs
 
 

@@ -6,9 +6,9 @@ import logging
 import pytest
 import torch
 
-from experiments.bench.measure import held_bytes, peak_memory
+from experiments.bench.measure import peak_memory, saved_bytes
 from irevrnn import IRevRNN
-from irevrnn.allocator import keep_freed_memory
+from irevrnn.allocator import use_caching_allocator
 from irevrnn.sequences import Batch
 from irevrnn.strategies import auto as budget
 from irevrnn.strategies.rules import OF_THE_STACK
@@ -28,7 +28,7 @@ def task_of(model, x, hidden=None, return_sequence=True):
 
 
 def measured(model, x, hidden=None, return_sequence=True):
-    return held_bytes(
+    return saved_bytes(
         lambda: model(x, hidden, return_sequence=return_sequence),
         exclude=(x, *model.parameters(), *model.buffers(), *(hidden or ())),
         exclude_output=True,
@@ -40,7 +40,7 @@ def measured(model, x, hidden=None, return_sequence=True):
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_held_bytes_are_exact(strategy, norm, dropout, residual, bidirectional):
+def test_saved_bytes_are_exact(strategy, norm, dropout, residual, bidirectional):
     if bidirectional and strategy in OF_THE_STACK:
         pytest.skip("one direction only")
     options = {"norm": norm, "dropout": dropout, "residual": residual}
@@ -56,7 +56,7 @@ def test_held_bytes_are_exact(strategy, norm, dropout, residual, bidirectional):
             hidden = None if own else tuple(torch.randn(2, layers, 4, 7))
             task = task_of(model, x, hidden, sequence)
             plan = budget.plan(model, task, strategy)
-            assert plan.held == measured(model, x, hidden, sequence), (task, options)
+            assert plan.saved == measured(model, x, hidden, sequence), (task, options)
 
 
 @pytest.mark.parametrize("activation", ["identity", "leaky_relu"])
@@ -65,7 +65,7 @@ def test_reversible_holds_at_most_what_the_weights_say(activation):
     x = torch.randn(4, 3000, 5)
     plan = budget.plan(model, task_of(model, x), "reversible")
     least = {"identity": 0.95, "leaky_relu": 0.4}[activation]  # a half of all values is negative
-    assert least * plan.held < measured(model, x) <= plan.held + 16 * 2 * 4 * 64
+    assert least * plan.saved < measured(model, x) <= plan.saved + 16 * 2 * 4 * 64
 
 
 # The peak, as the operating system sees it
@@ -84,7 +84,7 @@ def peak_case(strategy):
 
 def prepare_peak(strategy):
     torch.set_num_threads(1)
-    keep_freed_memory()
+    use_caching_allocator()
     model, x = peak_case(strategy)
 
     def step(x=x):
@@ -186,7 +186,7 @@ def test_the_report_is_a_table_for_people(capsys):
     for strategy in ("store", *budget.CANDIDATES):
         assert f"\n{strategy} " in printed
     plan = budget.plan(model, budget.Task(1000, 8, copied=True), "checkpoint")
-    assert budget.text_of(plan.held) in printed
+    assert budget.text_of(plan.saved) in printed
     assert "chunk" in printed
 
 

@@ -126,10 +126,10 @@ def test_a_holder_that_stands_still_is_waited_for_no_longer_than_that(cache, sou
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert holder.stdout.readline() == b"held\n"
+    assert holder.stdout.readline() == b"saved\n"
     with monkeypatch.context() as patch:
         patch.setattr(ninja, "PATIENCE", 0.3)
-        with pytest.warns(RuntimeWarning, match=r"another process has held .*lock.*IREVRNN_CACHE"):
+        with pytest.warns(RuntimeWarning, match=r"another process has saved .*lock.*IREVRNN_CACHE"):
             assert build._load(sources) is False
     holder.communicate()
     assert build._load(sources) is True
@@ -139,7 +139,7 @@ HOLD = """
 import fcntl, sys
 file = open(sys.argv[1], "w")
 fcntl.lockf(file, fcntl.LOCK_EX)
-print("held", flush=True)
+print("saved", flush=True)
 sys.stdin.read()
 """
 

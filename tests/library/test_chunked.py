@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
-from experiments.bench.measure import held_bytes
+from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN, ReversalError
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
 from irevrnn.strategies import fixed_scan
@@ -293,7 +293,7 @@ def test_a_recurrent_weight_outside_is_refused(value):
 # Faults between the forward and the backward pass
 
 
-def held_tensors(model, x, change):
+def saved_tensors(model, x, change):
     """Output of a run whose saved tensors, in order, ``change`` may replace as they come back."""
     count = iter(range(10**6))
     with saved_tensors_hooks(lambda t: (next(count), t), lambda kept: change(*kept)):
@@ -306,7 +306,7 @@ def test_a_held_tensor_that_was_tampered_with(which):
     model = make_model()
     x, _ = make_input()
     names = ["hashes", "h", "c", "s", "words", "counts", "words", "counts"]
-    wanted = held_tensors(model, x, lambda _, t: t)[1] - len(names) + names.index(which)
+    wanted = saved_tensors(model, x, lambda _, t: t)[1] - len(names) + names.index(which)
 
     def tamper(index, tensor):
         if index != wanted:
@@ -315,7 +315,7 @@ def test_a_held_tensor_that_was_tampered_with(which):
         tensor.view(-1)[-1] ^= 1
         return tensor
 
-    output, _ = held_tensors(model, x, tamper)
+    output, _ = saved_tensors(model, x, tamper)
     with pytest.raises(ReversalError, match=r"layer \d, chunk \d"):
         output.sum().backward()
 
@@ -323,7 +323,7 @@ def test_a_held_tensor_that_was_tampered_with(which):
 def test_control_untouched_tensors_pass_through_the_same_hooks():
     model = make_model()
     x, _ = make_input()
-    output, _ = held_tensors(model, x, lambda _, t: t.clone())
+    output, _ = saved_tensors(model, x, lambda _, t: t.clone())
     output.sum().backward()
 
 
@@ -513,7 +513,7 @@ def test_going_back_changes_no_bit_of_a_training_run(activation, norm):
     assert not same("reversible", "recompute")  # the control: other arithmetic, other bits
 
 
-# What is held, and what else runs a training step
+# What is saved, and what else runs a training step
 
 
 def attributes(node: object) -> list[object]:
@@ -544,9 +544,9 @@ def test_checkpoint_holds_borders_and_no_sequence():
     model = make_model("checkpoint")
     x, _ = make_input()
     parameters = list(model.parameters())
-    held = held_bytes(lambda: model(x, return_sequence=False), exclude=[x, *parameters])
+    saved = saved_bytes(lambda: model(x, return_sequence=False), exclude=[x, *parameters])
     chunks = math.ceil(STEPS / CHUNK)
-    assert held == chunks * 2 * 2 * 4 * 7 * 8
+    assert saved == chunks * 2 * 2 * 4 * 7 * 8
 
 
 def test_reversible_holds_states_hashes_and_bits():
@@ -564,12 +564,12 @@ def test_reversible_holds_states_hashes_and_bits():
         outputs.append(output)
         return output, states
 
-    held = held_bytes(forward, exclude=[x, *model.parameters()], exclude_output=True)
+    saved = saved_bytes(forward, exclude=[x, *model.parameters()], exclude_output=True)
     negative = sum((y < 0).sum().item() for y in outputs)
     units = 2 * 4 * 7
     entropy = -math.log2(0.995) * STEPS * units + 2 * negative
     states, hashes = 2 * units * 8, 3 * 2 * 8
-    assert held - states - hashes <= entropy / 8 + 16 * units
+    assert saved - states - hashes <= entropy / 8 + 16 * units
 
 
 @every_strategy

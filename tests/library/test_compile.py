@@ -8,7 +8,6 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils.rnn import pack_sequence
 
 from irevrnn import IRevRNN, scan
-
 from tests.cases import make_inputs, run
 
 LENGTHS = (40, 333, 48, 47, 64, 100, 117, 500)

@@ -9,8 +9,7 @@ from torch.library import opcheck
 from irevrnn import IRevRNN, scan
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.backend import choose_backend
-from irevrnn.ops import HALF, NOTHING_HELD, held_shape
-
+from irevrnn.ops import HALF, NOTHING_SAVED, saved_shape
 from tests.cases import Inputs, make_inputs, run, upstream
 
 pytestmark = [
@@ -169,19 +168,19 @@ def rounded(size):
 @pytest.mark.parametrize("memory", [None, *MEMORY])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_peak_memory_of_a_forward_pass(memory, dtype):
-    """The results and what is held, and nothing else."""
+    """The results and what is saved, and nothing else."""
     steps, batch, hidden, couplings = shape = (512, 16, 256, 3)
     case = make_inputs(*shape, torch.float32)
     z, rest = case.z.detach().to("cuda", dtype), [x.detach().cuda() for x in case[1:]]
-    interval = {None: NOTHING_HELD, "store": 0, "recompute": 16}[memory]
+    interval = {None: NOTHING_SAVED, "store": 0, "recompute": 16}[memory]
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     results = torch.ops.irevrnn.scan(z, *rest, None, "relu", "tanh", interval, True)
     torch.cuda.synchronize()
-    held = 4 * torch.Size(held_shape(z, rest[0], None, couplings, interval)).numel()
+    saved = 4 * torch.Size(saved_shape(z, rest[0], None, couplings, interval)).numel()
     states = 2 * rounded(4 * batch * hidden)
-    wanted = rounded(z.numel() * z.element_size()) + states + rounded(held)
+    wanted = rounded(z.numel() * z.element_size()) + states + rounded(saved)
     assert torch.cuda.max_memory_allocated() - before == wanted
     del results
 
@@ -198,12 +197,12 @@ def test_peak_memory_of_a_backward_pass(memory, couplings):
     case = [x.detach().cuda() for x in make_inputs(steps, batch, hidden, couplings, torch.float32)]
     interval = {"store": 0, "recompute": 16}[memory]
     options = (None, "relu", "tanh", interval, True)
-    out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, *options)
+    out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
     grad = torch.ones_like(out)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    gradients = torch.ops.irevrnn.scan_backward(grad, h_n, c_n, out, held, *case[1:], *options)
+    gradients = torch.ops.irevrnn.scan_backward(grad, h_n, c_n, out, saved, *case[1:], *options)
     torch.cuda.synchronize()
     rows, lanes = 1 + 2 * couplings, batch * hidden
     groups = -(-batch // 32)
@@ -224,9 +223,9 @@ def test_opcheck(dtype, interval):
     options = (None, "relu", "tanh", interval, True)
     opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
     with torch.no_grad():
-        out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, *options)
+        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
     first = case.z.detach() if dtype in HALF else out
-    saved = (torch.ones_like(out), h_n, c_n, first, held, *(x.detach() for x in case[1:]))
+    saved = (torch.ones_like(out), h_n, c_n, first, saved, *(x.detach() for x in case[1:]))
     opcheck(torch.ops.irevrnn.scan_backward.default, (*saved, *options))
 
 

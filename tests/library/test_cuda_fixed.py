@@ -129,10 +129,10 @@ def test_memory_is_an_equation(activation, words):
     before = torch.cuda.memory_allocated()
     result = torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, False, False)
     peak = torch.cuda.max_memory_allocated() - before
-    held = 4 * z.numel() + 3 * 8 * lanes + 8 * lanes + 2 * len(result[4])  # out, states, counts
+    saved = 4 * z.numel() + 3 * 8 * lanes + 8 * lanes + 2 * len(result[4])  # out, states, counts
     room = 2 * words * z.numel() + 2 * 8 * lanes  # columns; starts, and sums on their way to them
-    assert held <= torch.cuda.memory_allocated() - before <= held + 2**22
-    assert held <= peak <= held + room + 2**23
+    assert saved <= torch.cuda.memory_allocated() - before <= saved + 2**22
+    assert saved <= peak <= saved + room + 2**23
 
 
 def test_a_stream_of_its_own():

@@ -12,8 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from irevrnn import reference
 from irevrnn.activations import ACTIVATIONS
-from irevrnn.ops import HALF, NOTHING_HELD, held_shape
-
+from irevrnn.ops import HALF, NOTHING_SAVED, saved_shape
 from tests.cases import Inputs, make_inputs, run
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -127,11 +126,11 @@ def test_control_one_bit_in_a_held_state_is_seen():
     case = make_inputs(40, 2, 9, 3, torch.float32)
     options = (None, "relu", "tanh", 16, False)
     with torch.no_grad():
-        out, _, _, held = torch.ops.irevrnn.scan(*case, *options)
+        out, _, _, saved = torch.ops.irevrnn.scan(*case, *options)
         upstream = (torch.ones_like(out), None, None)
         good, bad = (
             torch.ops.irevrnn.scan_backward(*upstream, out, x, *case[1:], *options)
-            for x in (held, torch.nextafter(held, held + 1))
+            for x in (saved, torch.nextafter(saved, saved + 1))
         )
     assert not torch.equal(good[4], bad[4])
 
@@ -200,23 +199,23 @@ def test_packed_halves(half, interval):
 
 
 @of_a_half
-@pytest.mark.parametrize("interval", [0, 16, NOTHING_HELD])
+@pytest.mark.parametrize("interval", [0, 16, NOTHING_SAVED])
 @pytest.mark.parametrize("packed", [False, True])
 def test_opcheck_of_halves(half, interval, packed):
     case, sizes = make_half(half), None
     if packed:
         sizes = torch.full((40,), 3)
         case = case._replace(z=case.z.detach().flatten(0, 1).requires_grad_())
-    if interval == NOTHING_HELD:
+    if interval == NOTHING_SAVED:
         case = Inputs(*(x.detach() for x in case))
     options = (sizes, "tanh", "tanh", interval, False)
     opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
-    if interval == NOTHING_HELD:
+    if interval == NOTHING_SAVED:
         return
     with torch.no_grad():
-        out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, *options)
-    assert held.shape == held_shape(case.z, case.h_0, sizes, 3, interval)
-    saved = (case.z.detach(), held, *(x.detach() for x in case[1:]))
+        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
+    assert saved.shape == saved_shape(case.z, case.h_0, sizes, 3, interval)
+    saved = (case.z.detach(), saved, *(x.detach() for x in case[1:]))
     for upstream in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
         opcheck(torch.ops.irevrnn.scan_backward.default, (*upstream, *saved, *options))
 

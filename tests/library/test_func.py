@@ -9,7 +9,6 @@ from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module
 from torch.testing import assert_close
 
 from irevrnn import IRevRNN, scan
-
 from tests.cases import make_inputs, run, upstream
 
 of_a_layer = pytest.mark.parametrize("memory", ["store", "recompute"])

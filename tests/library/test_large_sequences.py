@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from irevrnn import scan
-
 from tests.cases import make_inputs
 
 STEPS = 288  # a half is whole segments, and small enough for the caches

@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 
-from experiments.bench.measure import held_bytes, peak_memory
+from experiments.bench.measure import peak_memory, saved_bytes
 from irevrnn import IRevRNN
-from irevrnn.allocator import keep_freed_memory
+from irevrnn.allocator import use_caching_allocator
 from irevrnn.strategies.chunkwise import chunk_length
 from irevrnn.strategies.fixed_point import round_weight
 
@@ -31,7 +31,7 @@ def make_input(steps):
 
 def prepare_million():
     torch.set_num_threads(1)
-    keep_freed_memory()
+    use_caching_allocator()
     model, x = make_model(), make_input(MILLION)
 
     def step(x=x):
@@ -66,13 +66,13 @@ def test_what_is_held_grows_by_the_forgotten_bits_alone():
     fixed = {}
     for steps in (10_000, MILLION):
         model, x = make_model(), make_input(steps)
-        held = held_bytes(
+        saved = saved_bytes(
             partial(model, x, return_sequence=False),
             exclude=(x, *model.parameters()),
             exclude_output=True,
         )
         hashes = math.ceil(steps / chunk_length("reversible", steps, 1, 64)) * 2 * 8
-        fixed[steps] = held - hashes - forgotten_bits(model, x) / 8
+        fixed[steps] = saved - hashes - forgotten_bits(model, x) / 8
     # Beside its bits, a unit has h, c and the state of its bit stack, and a partly filled word.
     units = 2 * 64
     assert all(2 * 8 * units <= rest <= 5 * 8 * units for rest in fixed.values()), fixed

@@ -1,4 +1,4 @@
-"""What a scan holds between forward and backward, as an equation (eq:held of the paper)."""
+"""What a scan holds between forward and backward, as an equation (eq:saved of the paper)."""
 
 import math
 import weakref
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.bench.measure import held_bytes
+from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN, scan
 from irevrnn.strategies.rules import SEGMENT
 from tests.cases import Inputs, make_inputs
@@ -20,8 +20,8 @@ SHAPES = [
 ]
 
 
-def held(memory: str, inputs: Inputs) -> int:
-    return held_bytes(lambda: scan(*inputs, memory=memory), exclude=inputs, exclude_output=True)
+def saved(memory: str, inputs: Inputs) -> int:
+    return saved_bytes(lambda: scan(*inputs, memory=memory), exclude=inputs, exclude_output=True)
 
 
 @pytest.mark.parametrize(("steps", "batch", "hidden", "couplings"), SHAPES)
@@ -29,26 +29,26 @@ def held(memory: str, inputs: Inputs) -> int:
 def test_recompute_holds_c_once_every_segment(steps, batch, hidden, couplings, dtype):
     inputs = make_inputs(steps, batch, hidden, couplings, dtype)
     rows = math.ceil(steps / SEGMENT) - 1
-    assert held("recompute", inputs) == rows * batch * hidden * dtype.itemsize
+    assert saved("recompute", inputs) == rows * batch * hidden * dtype.itemsize
 
 
 @pytest.mark.parametrize(("steps", "batch", "hidden", "couplings"), SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_store_holds_two_values_a_coupling(steps, batch, hidden, couplings, dtype):
     inputs = make_inputs(steps, batch, hidden, couplings, dtype)
-    assert held("store", inputs) == 2 * couplings * steps * batch * hidden * dtype.itemsize
+    assert saved("store", inputs) == 2 * couplings * steps * batch * hidden * dtype.itemsize
 
 
 def test_a_longer_sequence_costs_its_segments_alone():
     short, long = (make_inputs(steps, 4, 32, 3, torch.float32) for steps in (1000, 10_000))
-    growth = held("recompute", long) - held("recompute", short)
+    growth = saved("recompute", long) - saved("recompute", short)
     assert growth == (10_000 // SEGMENT - (1000 + SEGMENT - 1) // SEGMENT) * 4 * 32 * 4
 
 
 def test_a_layer_holds_what_its_scan_holds():
     layer = IRevRNN(24, 32, batch_first=False)
     x = torch.randn(100, 4, 24, requires_grad=True)
-    total = held_bytes(lambda: layer(x), exclude=(x, *layer.parameters()), exclude_output=True)
+    total = saved_bytes(lambda: layer(x), exclude=(x, *layer.parameters()), exclude_output=True)
     states = 4 * 32 * 4  # the zeros it starts from
     assert total == (math.ceil(100 / SEGMENT) - 1) * 4 * 32 * 4 + states
 
@@ -65,7 +65,7 @@ def test_no_tensor_is_held_but_through_the_hooks(memory):
 
     with torch.autograd.graph.saved_tensors_hooks(pack, saved.__getitem__):
         out, _, _ = scan(*inputs, memory=memory)
-    assert len(saved) == 7  # out, what is held of the steps, and five inputs
+    assert len(saved) == 7  # out, what is saved of the steps, and five inputs
     loss, gone = out.sum(), [weakref.ref(x.untyped_storage()) for x in (out, *inputs)]
     assert all(reference() for reference in gone)
     del out, inputs

@@ -5,8 +5,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.library import opcheck
 
-from irevrnn.ops import NOTHING_HELD
-
+from irevrnn.ops import NOTHING_SAVED
 from tests.cases import make_inputs
 
 
@@ -19,8 +18,8 @@ def test_opcheck(kernels, dtype, vectorize, interval, couplings):
     options = ("relu", "tanh", interval, vectorize)
     opcheck(torch.ops.irevrnn.scan.default, (*case, None, *options))
     with torch.no_grad():
-        out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, None, *options)
-    saved = (out, held, *(x.detach() for x in case[1:]))
+        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, None, *options)
+    saved = (out, saved, *(x.detach() for x in case[1:]))
     for gradients in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
         opcheck(torch.ops.irevrnn.scan_backward.default, (*gradients, *saved, None, *options))
 
@@ -28,13 +27,13 @@ def test_opcheck(kernels, dtype, vectorize, interval, couplings):
 @pytest.mark.parametrize("vectorize", [True, False])
 def test_opcheck_without_a_backward_pass(kernels, vectorize):
     case = [x.detach() for x in make_inputs(40, 2, 9, 3, torch.float32)]
-    opcheck(torch.ops.irevrnn.scan.default, (*case, None, "relu", "tanh", NOTHING_HELD, vectorize))
+    opcheck(torch.ops.irevrnn.scan.default, (*case, None, "relu", "tanh", NOTHING_SAVED, vectorize))
 
 
 def test_a_backward_pass_of_what_held_nothing_is_refused(kernels):
     case = make_inputs(40, 2, 9, 3, torch.float32)
-    out, *_ = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", NOTHING_HELD, True)
-    with pytest.raises(ValueError, match="held nothing.*memory='store'"):
+    out, *_ = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", NOTHING_SAVED, True)
+    with pytest.raises(ValueError, match="saved nothing.*memory='store'"):
         out.sum().backward()
 
 
@@ -59,7 +58,7 @@ def test_the_operator_refuses_what_does_not_fit(kernels):
 
 def test_the_operator_drops_no_tangent(kernels):
     z, *rest = (x.detach() for x in make_inputs(3, 2, 4, 1, torch.float32))
-    options = (None, "relu", "tanh", NOTHING_HELD, True)
+    options = (None, "relu", "tanh", NOTHING_SAVED, True)
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match="jvp is not implemented"):
         torch.ops.irevrnn.scan(forward_ad.make_dual(z, z), *rest, *options)
 

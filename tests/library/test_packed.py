@@ -134,8 +134,8 @@ def test_opcheck(interval, vectorize):
     options = (sizes, "relu", "tanh", interval, vectorize)
     opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
     with torch.no_grad():
-        out, h_n, c_n, held = torch.ops.irevrnn.scan(*case, *options)
-    saved = (out, held, *(x.detach() for x in case[1:]))
+        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
+    saved = (out, saved, *(x.detach() for x in case[1:]))
     opcheck(
         torch.ops.irevrnn.scan_backward.default, (torch.ones_like(out), h_n, c_n, *saved, *options)
     )

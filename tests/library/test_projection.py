@@ -6,7 +6,7 @@ from torch import nn
 
 from experiments.process import threads
 from irevrnn import projection
-from irevrnn.allocator import release_freed_memory
+from irevrnn.allocator import empty_cache
 from irevrnn.ops import load_operators
 from irevrnn.projection import Projection, _pieces, _worthwhile
 
@@ -21,7 +21,9 @@ def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     by_onednn = request.param == "oneDNN"
     if by_onednn and not onednn():
         pytest.skip("PyTorch has no oneDNN here")
-    monkeypatch.setattr(projection, "keeps_freed_memory", lambda: False)  # as other tests may have
+    monkeypatch.setattr(
+        projection, "uses_caching_allocator", lambda: False
+    )  # as other tests may have
     monkeypatch.setattr(projection, "_onednn_is_faster", lambda: by_onednn)
 
 
@@ -147,7 +149,7 @@ def test_where_freed_memory_is_kept_nothing_is_copied(monkeypatch: pytest.Monkey
     x, grad = torch.randn(2**15, 64, requires_grad=True), torch.randn(2**15, 64)
     ours(x).backward(grad)
     by_pieces = [x.grad, *(p.grad for p in ours.parameters())]
-    monkeypatch.setattr(projection, "keeps_freed_memory", lambda: True)
+    monkeypatch.setattr(projection, "uses_caching_allocator", lambda: True)
     monkeypatch.setattr(projection, "_pieces", None)
     x.grad = ours.weight.grad = ours.bias.grad = None
     ours(x).backward(grad)
@@ -160,7 +162,7 @@ def test_where_freed_memory_is_kept_nothing_is_copied(monkeypatch: pytest.Monkey
 def test_large_results_lie_where_the_ones_before_lay() -> None:
     ours, _ = pair(64, 64, True)
     x, grad = torch.randn(2**15, 64, requires_grad=True), torch.randn(2**15, 64)
-    release_freed_memory()
+    empty_cache()
     places = []
     for _ in range(3):
         x.grad = None

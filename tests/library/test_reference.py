@@ -5,7 +5,6 @@ import torch
 
 from irevrnn import reference
 from irevrnn.activations import ACTIVATIONS
-
 from tests.cases import make_inputs, upstream
 
 

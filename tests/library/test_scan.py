@@ -7,7 +7,6 @@ import torch
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE
-
 from tests.cases import Inputs, make_inputs, run
 
 SHAPES = [  # (T, B, H, R): one lane, odd sizes, cut tiles, whole tiles, long, no couplings
@@ -66,10 +65,10 @@ def test_control_a_last_bit_in_a_held_state_is_seen(kernels):
     """The equality above would notice a replay that starts from a c one bit off."""
     case = make_inputs(40, 2, 64, 3, torch.float32)
     with torch.no_grad():
-        out, _, _, held = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", 16, True)
-        options = (out, held, *case[1:], None, "relu", "tanh", 16, True)
+        out, _, _, saved = torch.ops.irevrnn.scan(*case, None, "relu", "tanh", 16, True)
+        options = (out, saved, *case[1:], None, "relu", "tanh", 16, True)
         good = torch.ops.irevrnn.scan_backward(torch.ones_like(out), None, None, *options)
-        nudged = torch.nextafter(held, held + 1)
+        nudged = torch.nextafter(saved, saved + 1)
         options = (out, nudged, *case[1:], None, "relu", "tanh", 16, True)
         bad = torch.ops.irevrnn.scan_backward(torch.ones_like(out), None, None, *options)
     assert not torch.equal(good[4], bad[4])

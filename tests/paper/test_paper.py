@@ -59,7 +59,7 @@ def accuracy(steps):
 
 
 def benchmarked(steps, batch, hidden):
-    times = {"median_ms": 12.5, "low_ms": 12.1, "high_ms": 13.2, "held_bytes": 4096}
+    times = {"median_ms": 12.5, "low_ms": 12.1, "high_ms": 13.2, "saved_bytes": 4096}
     return {
         "steps": steps, "batch": batch, "hidden": hidden, "couplings": 3,
         "methods": {name: {**times, "repetitions": 9} for name in METHODS},
@@ -130,7 +130,7 @@ RESULTS = {
     "memory": {
         "profile": "paper",
         "environment": ENVIRONMENT,
-        "held": [
+        "saved": [
             {"method": name, "steps": steps, "batch": 32, "hidden": 128, "couplings": 3,
              "bytes": 1000 * steps}
             for name in METHODS for steps in (100, 784)
@@ -138,7 +138,7 @@ RESULTS = {
         "bits": [{"activation": "identity", "forgetting": 0.1, "bits": 0.15, "entropy": 0.152}],
         "lengths": [
             {"method": name, "steps": steps, "batch": 1, "features": 1, "hidden": 64, "layers": 2,
-             "held_bytes": steps, "peak_bytes": 3 * steps, "seconds": 4e-6 * steps}
+             "saved_bytes": steps, "peak_bytes": 3 * steps, "seconds": 4e-6 * steps}
             for name in STACKS for steps in (100, 1000)
         ],
         "training": {"store_fixed": [1.4, 1.3], "reversible": [1.4, 1.3], "recompute": [1.4, 1.3]},
@@ -157,7 +157,7 @@ RESULTS = {
         "shapes_keeping_memory": [benchmarked(784, 32, 128), benchmarked(20, 128, 512)],
         "stacks": [
             {"steps": 784, "batch": 32, "features": 128, "hidden": 128, "layers": 2,
-             "methods": {name: {"median_ms": 80.0, "held_bytes": 4096} for name in STACKS},
+             "methods": {name: {"median_ms": 80.0, "saved_bytes": 4096} for name in STACKS},
              "ratios": dict.fromkeys(STACKS, 1.5)}
         ],
         "floor": [
@@ -201,7 +201,7 @@ RESULTS["experiments"] = {
     "made_from": {},
     "session": {
         "batch": 8, "steps": 12600,
-        "held": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
+        "saved": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
     },
 }  # fmt: skip
 
@@ -444,7 +444,7 @@ def accept(folder, result, reason="A comment was added."):
             "make reproduce PROFILE=paper FIGURE=learning",
         ),
         ("derivation", "kernels", "irevrnn/csrc/*.h", "make reproduce PROFILE=paper FIGURE=drift"),
-        ("benchmark", "notebooks/04", "notebooks/04_*.ipynb", "PROFILE=paper FIGURE=held_bytes"),
+        ("benchmark", "notebooks/04", "notebooks/04_*.ipynb", "PROFILE=paper FIGURE=saved_bytes"),
         ("utkinect", "action", "experiments/action/*.py", "FIGURE=watch_confusion"),
     ],
 )

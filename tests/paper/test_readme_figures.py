@@ -53,10 +53,10 @@ def test_speed_and_memory():
     for row, method in ROWS.items():
         wanted = (
             f"| {row} | {shape['ratios'][method]:.1f} | {keeping['ratios'][method]:.1f} "
-            f"| {shape['methods'][method]['held_bytes'] / unit:.2f} |"
+            f"| {shape['methods'][method]['saved_bytes'] / unit:.2f} |"
         )
         assert wanted in README
-    assert f"{shape['methods']['scan']['held_bytes'] / unit:.2f} of that tensor" in README
+    assert f"{shape['methods']['scan']['saved_bytes'] / unit:.2f} of that tensor" in README
 
 
 def test_every_shape():
@@ -72,8 +72,8 @@ def test_every_shape():
 def test_stacks():
     [stack] = read("benchmark")["stacks"]
     for row, method in STACK_ROWS.items():
-        held = stack["methods"][method]["held_bytes"] / 1e6
-        assert f"| {row} | {stack['ratios'][method]:.2f} | {held:.2f} MB |" in README
+        saved = stack["methods"][method]["saved_bytes"] / 1e6
+        assert f"| {row} | {stack['ratios'][method]:.2f} | {saved:.2f} MB |" in README
 
 
 def test_lstm_against_reversible():
@@ -162,11 +162,11 @@ def test_copying():
 def test_sessions():
     text = " ".join(README.split())
     sessions, session = read("experiments/sessions-reversible"), read("experiments")["session"]
-    held = {name: size / 1e6 for name, size in session["held"].items()}
+    saved = {name: size / 1e6 for name, size in session["saved"].items()}
     assert f"Whole sessions of {session['steps']:,} steps" in text and session["batch"] == 8
     assert f"**{100 * sessions['test_accuracy']['mean']:.1f} %** of the exercises" in text
-    assert f"holds {held['reversible']:.2f} MB between" in text
-    assert f"needs {held['recompute']:.0f} MB, and" in text and f"{held['lstm']:.0f} MB." in text
+    assert f"holds {saved['reversible']:.2f} MB between" in text
+    assert f"needs {saved['recompute']:.0f} MB, and" in text and f"{saved['lstm']:.0f} MB." in text
 
 
 def test_the_profile_is_named():

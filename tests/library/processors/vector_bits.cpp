@@ -71,19 +71,19 @@ void scan(const Case& c) {
                            c.activation, f,          h_0.data(), c_0.data(), u.data(), a.data(), b.data()};
 
   Floats out(c.numbers()), h_n(c.lanes()), c_n(c.lanes());
-  Floats held(keep_all ? 2 * c.couplings * c.numbers() : borders * c.lanes());
+  Floats saved(keep_all ? 2 * c.couplings * c.numbers() : borders * c.lanes());
   run<VectorTiles<tile_vectors>, f, keep_all>(
-      Forward<float>{sizes, z.data(), out.data(), h_n.data(), c_n.data(), held.data()});
+      Forward<float>{sizes, z.data(), out.data(), h_n.data(), c_n.data(), saved.data()});
 
   Floats grad_z(c.numbers()), grad_h_0(c.lanes()), grad_c_0(c.lanes());
   Floats grad_u(c.hidden), grad_a(a.size()), grad_b(b.size());
   run<VectorTiles<tile_vectors>, f, keep_all>(
-      Backward<float>{sizes, grad_out.data(), grad_h_n.data(), grad_c_n.data(), out.data(), held.data(),
+      Backward<float>{sizes, grad_out.data(), grad_h_n.data(), grad_c_n.data(), out.data(), saved.data(),
                       grad_z.data(), grad_h_0.data(), grad_c_0.data(), grad_u.data(), grad_a.data(), grad_b.data()});
   print("out", out);
   print("h_n", h_n);
   print("c_n", c_n);
-  print("held", held);
+  print("saved", saved);
   print("grad_z", grad_z);
   print("grad_h_0", grad_h_0);
   print("grad_c_0", grad_c_0);

@@ -29,11 +29,11 @@ struct Block {
 // Blocks in use and blocks kept are together at most an eighth more than were once in use at the same time: or a
 // small block, wanted when others fill all that, would cost a large one its place. The system may take the pages of
 // one that is kept whenever it is short of memory.
-class FreedBlocks {
+class CachingAllocator {
  public:
   // One for the process; it outlives all tensors.
-  static FreedBlocks& of_process() {
-    static FreedBlocks* const blocks = new FreedBlocks;
+  static CachingAllocator& of_process() {
+    static CachingAllocator* const blocks = new CachingAllocator;
     return *blocks;
   }
 

@@ -6,17 +6,17 @@
 #include <ATen/ops/empty.h>
 #include <c10/core/CPUAllocator.h>
 
-#include "freed_blocks.h"
+#include "caching_allocator.h"
 
 namespace irevrnn {
 
 // Null if there is no memory.
 inline at::DataPtr block_data(size_t bytes) {
-  const Block block = FreedBlocks::of_process().take(bytes);
+  const Block block = CachingAllocator::of_process().take(bytes);
   if (!block.data) return {};
   const auto give_back = [](void* context) {
     const Block* mine = static_cast<Block*>(context);
-    FreedBlocks::of_process().give_back(*mine);
+    CachingAllocator::of_process().give_back(*mine);
     delete mine;
   };
   return {block.data, new Block(block), give_back, at::kCPU};
@@ -24,7 +24,7 @@ inline at::DataPtr block_data(size_t bytes) {
 
 // An uninitialised tensor: one that is not small lies where one like it lay before, and a large one in pages of
 // 2 MiB, where the system has them.
-inline at::Tensor fresh(at::IntArrayRef sizes, const at::TensorOptions& options) {
+inline at::Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& options) {
   const size_t bytes = at::detail::computeStorageNbytesContiguous(sizes, options.dtype().itemsize());
   if (!options.device().is_cpu() || bytes < smallest_kept) return at::empty(sizes, options);
   at::DataPtr data = block_data(bytes);

@@ -14,11 +14,9 @@ import irevrnn
 from experiments.bench.measure import in_fresh_process
 from experiments.bench.recurrences import Shape, make_problem
 from irevrnn.allocator import (
-    fresh,
-    fresh_like,
-    keep_freed_memory,
-    keeps_freed_memory,
-    release_freed_memory,
+    empty_cache,
+    use_caching_allocator,
+    uses_caching_allocator,
 )
 from irevrnn.ops import load_operators
 
@@ -30,12 +28,12 @@ MB = 2**18  # numbers
 @pytest.fixture(autouse=True)
 def nothing_is_kept() -> None:
     """Blocks of the same size that other tests left would be handed out first."""
-    release_freed_memory()
+    empty_cache()
 
 
 def large(numbers: int) -> Tensor:
     """A fresh tensor with all its pages there."""
-    return torch.ops.irevrnn.fresh(torch.empty(0), [numbers]).zero_()
+    return torch.ops.irevrnn.allocate(torch.empty(0), [numbers]).zero_()
 
 
 def resident() -> int:
@@ -87,7 +85,7 @@ def test_a_small_result_does_not_cost_a_large_one_its_place() -> None:
 def test_shape_and_strides_are_those_of_another() -> None:
     x = torch.empty(7, 5, 2**16)
     for like in (x, x.transpose(0, 1), x[..., ::2], x.bfloat16(), x.transpose(0, 1).double()):
-        mine = fresh_like(like)
+        mine = allocate_like(like)
         assert (mine.shape, mine.dtype) == (like.shape, like.dtype)
         assert mine.stride() == torch.empty_like(like).stride()
 
@@ -97,33 +95,35 @@ def test_with_the_reference_memory_is_that_of_pytorch(monkeypatch: pytest.Monkey
     place = first.data_ptr()
     del first
     monkeypatch.setenv("IREVRNN_BACKEND", "python")
-    assert fresh(torch.empty(0), [8 * MB]).data_ptr() != place
+    assert allocate(torch.empty(0), [8 * MB]).data_ptr() != place
     monkeypatch.delenv("IREVRNN_BACKEND")
-    assert fresh(torch.empty(0), [8 * MB]).data_ptr() == place
+    assert allocate(torch.empty(0), [8 * MB]).data_ptr() == place
 
 
 def test_small_results_come_from_pytorch() -> None:
-    assert torch.ops.irevrnn.fresh(torch.empty(0), [3, 0, 5]).shape == (3, 0, 5)
-    assert torch.ops.irevrnn.fresh(torch.empty(0, dtype=torch.float64), [7]).dtype == torch.float64
+    assert torch.ops.irevrnn.allocate(torch.empty(0), [3, 0, 5]).shape == (3, 0, 5)
+    assert (
+        torch.ops.irevrnn.allocate(torch.empty(0, dtype=torch.float64), [7]).dtype == torch.float64
+    )
 
 
 def test_what_cannot_be_had_is_an_error_and_no_more_than_that() -> None:
     with pytest.raises(RuntimeError, match="not enough memory|can't allocate memory"):
-        torch.ops.irevrnn.fresh(torch.empty(0), [2**46])
+        torch.ops.irevrnn.allocate(torch.empty(0), [2**46])
     assert large(8 * MB).sum() == 0
 
 
 def sizes_by_turns() -> list[float]:
     """MB that are resident, beyond those at first, after each result, which then is dropped."""
     with suppress(RuntimeError):
-        torch.ops.irevrnn.fresh(torch.empty(0), [2**46])  # which never was in use
-    release_freed_memory()
+        torch.ops.irevrnn.allocate(torch.empty(0), [2**46])  # which never was in use
+    empty_cache()
     before = resident()
     grown = []
     for size in (64, 32, 48, 8):
         large(size * MB)
         grown.append((resident() - before) / 2**20)
-    release_freed_memory()
+    empty_cache()
     return [*grown, (resident() - before) / 2**20]
 
 
@@ -158,7 +158,7 @@ def test_only_the_first_step_pays_for_fresh_pages() -> None:
 
 def kept_beside_many_small_ones(count: int) -> float:
     """MB that are resident after a large result was dropped and small ones came and went."""
-    release_freed_memory()
+    empty_cache()
     before = resident()
     both = large(64 * MB), large(8 * MB)
     del both
@@ -176,9 +176,9 @@ def test_what_nobody_wants_any_more_goes() -> None:
 def faults_of_another(keep: bool) -> int:
     """Pages that PyTorch got from the system for a tensor like one that was freed."""
     if keep:
-        keep_freed_memory()
-        keep_freed_memory()  # twice is as good as once
-    assert keeps_freed_memory() == keep
+        use_caching_allocator()
+        use_caching_allocator()  # twice is as good as once
+    assert uses_caching_allocator() == keep
     torch.ones(16 * MB)
     before = getrusage(RUSAGE_SELF).ru_minflt
     torch.ones(16 * MB)
