@@ -13,7 +13,7 @@ from torch import Tensor
 import irevrnn
 from experiments.bench.measure import in_fresh_process
 from experiments.bench.recurrences import Shape, make_problem
-from irevrnn.allocator import (
+from irevrnn.allocator import allocate, allocate_like, empty_cache, use_caching_allocator
     empty_cache,
     use_caching_allocator,
     uses_caching_allocator,
