@@ -7,7 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from irevrnn.rnn import SHORTEST_MEMORY, IRevRNN, IRevRNNLayer
+from irevrnn.layer import SHORTEST_MEMORY, IRevRNNLayer
+from irevrnn.rnn import IRevRNN
 
 #: Where a classifier sees the last layer's output after the last step alone, the units of that
 #: layer start with long time constants: the shortest, as a share of the longest.
@@ -65,7 +66,7 @@ class SequenceClassifier(nn.Module):
         self.read_at = check_read_at(read_at, read)
         if read == "last":
             layer = cast(IRevRNNLayer, self.rnn.layers[-1])
-            layer.reset_recurrence(max(SHORTEST_MEMORY, READOUT_SHARE * layer.longest_memory))
+            layer.reset_recurrence(max(SHORTEST_MEMORY, READOUT_SHARE * layer.spec.longest_memory))
         self.norm = nn.BatchNorm1d(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)

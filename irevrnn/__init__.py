@@ -3,7 +3,7 @@
 from irevrnn.cell import IRevRNNCell
 from irevrnn.functional import scan
 from irevrnn.rnn import IRevRNN
-from irevrnn.strategies.traces import ReversalError
+from irevrnn.strategies.reversible import ReversalError
 
 __all__ = ["IRevRNN", "IRevRNNCell", "ReversalError", "scan"]
 __version__ = "0.1.0"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from irevrnn import reference
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
 from irevrnn.ops import HALF, NOTHING_SAVED, run_scan, transformed
+from irevrnn.sequences import check_batch_sizes
 from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT, check_strategy
 
 
@@ -40,9 +40,9 @@ def scan(
     The recurrence without couplings (R = 0) is IndRNN (Li et al., 2018).
 
     Args:
-        z: input drive of every step, (T, B, H) with T at least 1. Need not be contiguous; a
-            contiguous z is not copied. With bfloat16 and float16, all is computed and saved in
-            float32, and what is returned is rounded.
+        z: input projection of every step, (T, B, H) with T at least 1. Need not be contiguous; a
+            contiguous z is not copied. With bfloat16 and float16, everything is computed and saved
+            in float32, and the results are rounded.
         h_0, c_0: initial output and cell state, (B, H); where z is bfloat16 or float16, they may be
             float32, and so are ``h_n`` and ``c_n`` then.
         u: recurrent weights, (H,).
@@ -50,19 +50,19 @@ def scan(
         activation: output nonlinearity g, one of ``relu``, ``tanh``, ``sigmoid``, ``leaky_relu``
             (slope 1/4), ``identity``.
         coupling_activation: coupling nonlinearity f, from the same list.
-        memory: ``"recompute"`` holds the output and c every 16 steps between forward and backward,
-            ``"store"`` every intermediate. Both give the same gradient. The other strategies
-            work on a whole stack: :class:`irevrnn.IRevRNN` has them.
+        memory: ``"recompute"`` saves the output, and c every 16 steps, for the backward pass;
+            ``"store"`` saves every intermediate value. Both give the same gradient. The other
+            strategies work on a whole stack: :class:`irevrnn.IRevRNN` has them.
         batch_sizes: for sequences of different length, packed as in PyTorch's ``PackedSequence``:
-            (T,) int64 on the CPU, the number of sequences that have a step, from at most B on
-            falling. Then z is (N, H) with N their sum, the longest sequence first.
+            (T,) int64 on the CPU, the number of sequences that have each step, at most B and never
+            rising. z is then (N, H) with N their sum, the longest sequence first.
 
     Returns:
         ``out`` with h of every step, of the shape of z; ``h_n`` (B, H) and ``c_n`` (B, H), the
         states after the last step of each sequence.
 
     Raises:
-        TypeError: an argument is no floating-point tensor.
+        TypeError: an argument is not a floating-point tensor.
         ValueError: a shape, dtype, device, activation or strategy does not fit.
         NotImplementedError: forward-mode differentiation, through the compiled kernels.
     """
@@ -84,7 +84,7 @@ def scan(
 
 
 def _has_kernel(z: Tensor) -> bool:
-    """Whether there is a kernel that reads and writes halves: those of the CPU would be slow."""
+    """Return whether a kernel reads and writes half precision, which would be slow on the CPU."""
     return z.is_cuda and choose_backend("cuda", z.dtype) == "cuda"
 
 
@@ -97,7 +97,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor]:
     backend = choose_backend(z.device.type, z.dtype)
     if backend == "python":
-        # torch.func cannot look into a checkpoint; what a transform holds is its own affair.
+        # torch.func cannot look into a checkpoint; what a transform saves is its own affair.
         plain = memory == "store" or transformed()
         run = _run_reference if plain else _recompute_reference
         return run(z, batch_sizes, *rest, *options)
@@ -107,13 +107,13 @@ def _run(
 
 
 def _interval(memory: str, *tensors: Tensor) -> int:
-    """Steps between two kept cell states: 0 keeps everything."""
+    """Return the steps between two saved cell states; 0 saves everything."""
     differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     if not (differentiated or transformed()):  # a transform may hide that it differentiates
         return NOTHING_SAVED
     if memory == "store":
         return 0
-    # What an exported program saved would depend on the length; so it is for inference alone.
+    # What an exported program saves would depend on the length: it is for inference alone.
     return NOTHING_SAVED if torch.compiler.is_exporting() else SEGMENT
 
 
@@ -128,7 +128,7 @@ def _run_reference(
 def _recompute_reference(
     z: Tensor, batch_sizes: Tensor | None, h: Tensor, c: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``recompute`` for the reference: one checkpoint a segment."""
+    """Run the reference with ``recompute``: one checkpoint for each segment."""
     outputs = []
     for segment, sizes in _segments(z, batch_sizes):
         out, h, c = checkpoint(_run_reference, segment, sizes, h, c, *rest, use_reentrant=False)
@@ -178,7 +178,7 @@ def _check_shapes(
         if z.dim() != 2:
             raise ValueError(f"z must be (N, H) with batch_sizes; got shape {tuple(z.shape)}")
         batch = h_0.shape[0] if h_0.dim() == 2 else 0
-        _check_batch_sizes(batch_sizes, len(z), batch)
+        check_batch_sizes(batch_sizes, len(z), batch)
     hidden = z.shape[-1]
     couplings = a.shape[0] if a.dim() == 2 else 0
     named = {"h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}
@@ -196,25 +196,3 @@ def _check_shapes(
                 f"{name} must be {symbols} = {shape} for z of shape {tuple(z.shape)}; "
                 f"got shape {tuple(named[name].shape)}"
             )
-
-
-def _check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int) -> None:
-    if not isinstance(batch_sizes, Tensor):
-        raise TypeError(f"batch_sizes must be a torch.Tensor; got {type(batch_sizes).__name__}")
-    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
-        raise ValueError(
-            "batch_sizes must be (T,), int64 and on the CPU; got shape "
-            f"{tuple(batch_sizes.shape)}, {batch_sizes.dtype} on {batch_sizes.device}"
-        )
-    if torch.compiler.is_compiling():
-        return  # the values are the kernel's to check
-    try:
-        sizes = batch_sizes.tolist()
-    except RuntimeError as error:
-        raise ValueError("batch_sizes must be the same for all members of a vmap") from error
-    falls = all(0 < size <= before for before, size in pairwise([batch, *sizes]))
-    if not sizes or not falls or sum(sizes) != rows:
-        raise ValueError(
-            f"batch_sizes must fall from at most B = {batch} to at least 1 and sum to the {rows} "
-            f"rows of z; got {sizes if len(sizes) < 20 else f'{len(sizes)} sizes'}"
-        )

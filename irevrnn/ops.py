@@ -2,13 +2,13 @@
 
 ``csrc/`` holds their schema, their CPU kernels, and the autograd formula that ties the two
 together. Here are the shapes they return (fake tensors, for ``torch.compile``), the second
-derivative, and both formulas as the transforms of ``torch.func`` take them. :func:`run_scan` is how
-the library calls them.
+derivative, and what the transforms of ``torch.func`` need. The library calls them by
+:func:`run_scan`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from irevrnn import ensembles, reference
+from irevrnn import reference
 from irevrnn.jit import build
 
 #: The interval of a scan that no backward pass follows.
 NOTHING_SAVED = -1
-#: What sequences may be of beside the dtype of their states, which are float32 then.
+#: Dtypes of sequences whose states are float32.
 HALF = (torch.bfloat16, torch.float16)
 
 
 @cache
 def load_operators() -> bool:
-    """Build the C++ extension on first use and register everything; False if it cannot be built."""
+    """Build the C++ kernels on first use and register the operators; return False if that fails."""
     if not build.load():
         return False
     torch.library.register_fake("irevrnn::scan", _scan_fake)
@@ -44,25 +44,24 @@ def load_cuda_operators() -> str:
     """Register the CUDA kernels beside those of the CPU, building them where the cache has none.
 
     Returns:
-        Why that cannot be done; empty if it was.
+        The reason why that cannot be done, or an empty string.
     """
     if not load_operators():
-        return "the operators are registered by the C++ kernels, which cannot be built"
+        return "the C++ kernels, which register the operators, could not be built"
     from irevrnn.jit import cuda as cuda  # most processes never need it
 
     return cuda.load()
 
 
 def transformed() -> bool:
-    """Whether a transform of ``torch.func`` is at work."""
+    """Return whether a transform of ``torch.func`` is active."""
     return torch._C._are_functorch_transforms_active()  # as torch.autograd.Function asks
 
 
 def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
-    """Run ``irevrnn::scan`` in the form that suits the moment.
+    """Run ``irevrnn::scan``, under a transform of ``torch.func`` as an ``autograd.Function``.
 
-    The operator brings its formula along, in C++ (``csrc/scan_autograd.cpp``). The transforms of
-    ``torch.func`` do not take such a formula, only an ``autograd.Function`` in Python.
+    Transforms do not take the operator's own autograd formula, in ``csrc/scan_autograd.cpp``.
 
     Raises:
         NotImplementedError: forward-mode differentiation.
@@ -75,12 +74,12 @@ def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def traced() -> bool:
-    """Whether PyTorch only records what is done, to compile or export it."""
+    """Return whether PyTorch is recording operators, to compile or export them."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def has_tangent(*arguments: Any) -> bool:
-    """Whether forward-mode differentiation goes through one of these."""
+    """Return whether forward-mode differentiation goes through one of the arguments."""
     if forward_ad._current_level < 0:  # as unpack_dual asks, for each tensor
         return False
     return any(forward_ad.unpack_dual(x).tangent is not None for x in _tensors(arguments))
@@ -105,18 +104,18 @@ def _run_scan_backward(*arguments: Any) -> tuple[Tensor, ...]:
 def saved_shape(
     z: Tensor, h_0: Tensor, batch_sizes: Tensor | None, couplings: int, interval: int
 ) -> tuple[int, ...]:
-    """Shape of what the forward kernel holds beside its output.
+    """Return the shape of what the forward kernel saves beside its output, in the states' dtype.
 
-    It is of the dtype of the states. Where that of z has half their precision, the output is
-    rounded, and h is saved wherever c or the values of a step are.
+    Where z has half their precision, the output is rounded, and h is saved wherever c or the values
+    of a step are.
 
     Args:
         z: (T, B, H), or (N, H) packed.
         h_0: (B, H).
         batch_sizes: (T,), sequences at each step of a packed z.
         couplings: R.
-        interval: 0 keeps f(p) and f(c) of every coupling and step; K > 0 keeps c every K steps,
-            except the first, which is the caller's c_0; :data:`NOTHING_SAVED` keeps nothing.
+        interval: 0 saves f(p) and f(c) of every coupling and step; K > 0 saves c every K steps,
+            but for c_0, which the caller has; :data:`NOTHING_SAVED` saves nothing.
     """
     steps = z.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     outputs = int(_is_half(z))
@@ -131,7 +130,7 @@ def saved_shape(
 
 
 def _is_half(sequence: Tensor) -> bool:
-    """Whether it has half the precision of its states."""
+    """Return whether a sequence has half the precision of its states."""
     return sequence.dtype in HALF
 
 
@@ -155,7 +154,7 @@ def _scan_backward_fake(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """What ``scan_autograd.cpp`` keeps, and why."""
+    """Save what ``scan_autograd.cpp`` does; the reasons are there."""
     z, h_0, c_0, u, a, b, batch_sizes, *ctx.options = inputs
     out, _, _, saved = output
     ctx.save_for_backward(z if _is_half(z) else out, saved, h_0, c_0, u, a, b, batch_sizes)
@@ -232,7 +231,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
-        return ensembles.run_folded(run_scan, info.batch_size, in_dims, arguments)
+        return _run_folded(run_scan, info.batch_size, in_dims, arguments)
 
 
 class _ScanBackward(torch.autograd.Function):
@@ -249,4 +248,39 @@ class _ScanBackward(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
-        return ensembles.run_folded(_run_scan_backward, info.batch_size, in_dims, arguments)
+        return _run_folded(_run_scan_backward, info.batch_size, in_dims, arguments)
+
+
+def _run_folded(
+    operator: Callable[..., tuple[Tensor, ...]],
+    members: int,
+    in_dims: Sequence[int | None],
+    arguments: Sequence[Any],
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Run an operator once for all members of an ensemble: the rule of ``torch.func.vmap``.
+
+    Units are independent of one another within a layer, so E scans over H units are one scan over
+    E * H units.
+
+    Args:
+        operator: takes and returns tensors whose last dimension is that of the units, beside
+            ``batch_sizes`` and options.
+        members: E.
+        in_dims: for each argument, the dimension of the ensemble, or None if all members share it.
+        arguments: of the operator.
+
+    Returns:
+        The results with a dimension for the ensemble, and the index of that dimension in each.
+    """
+    folded = [_fold(x, members, dim) for x, dim in zip(arguments, in_dims, strict=True)]
+    results = tuple(y.unflatten(-1, (members, -1)) for y in operator(*folded))
+    return results, tuple(y.dim() - 2 for y in results)
+
+
+def _fold(x: Any, members: int, dim: int | None) -> Any:
+    """Reshape (..., E, ..., H), or (..., H) if all members share it, to (..., E * H)."""
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
+        return x  # batch_sizes and options, which all members share
+    if dim is None:
+        return x.unsqueeze(-2).expand(*x.shape[:-1], members, x.shape[-1]).flatten(-2)
+    return x.movedim(dim, -2).flatten(-2)

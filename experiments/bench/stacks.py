@@ -74,7 +74,7 @@ def _ours(memory: str, shape: StackShape) -> Stack:
         batch_first=False, memory=memory,
     )  # fmt: skip
     with torch.no_grad():
-        for layer in model._stack():
+        for layer in model.layers:
             layer.recurrent_weight.uniform_(*RECURRENT_WEIGHTS)
     return Stack(lambda x: model(x, return_sequence=False)[0], tuple(model.parameters()))
 

@@ -19,9 +19,9 @@ import torch
 
 from experiments.models import READS
 from experiments.peers import RECURRENCES
-from irevrnn.rnn import LONGEST_MEMORY, SHORTEST_PERIOD, check_memory, check_periods
-from irevrnn.strategies.auto import bytes_of
-from irevrnn.strategies.fixed_point import INVERTIBLE
+from irevrnn.layer import LONGEST_MEMORY, SHORTEST_PERIOD, check_memory, check_periods
+from irevrnn.strategies.auto import parse_bytes
+from irevrnn.strategies.rules import INVERTIBLE
 from irevrnn.strategies.rules import IN_FIXED_POINT, OF_THE_STACK, STRATEGIES
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class TrainConfig(ABC):
             )
         if self.memory_budget is not None:
             try:
-                bytes_of(self.memory_budget)
+                parse_bytes(self.memory_budget)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
 

@@ -1,197 +1,245 @@
-"""Backpropagation chunk by chunk, from the end of time: the strategies of the whole stack.
+"""Backpropagation through the whole stack, chunk by chunk, from the last chunk to the first.
 
-Forward, a chunk of steps goes through all layers before the next, and nothing of it is kept but
-what the strategy needs to get its starting states back. Backward, from the last chunk to the first:
-rebuild the chunk with gradients, backpropagate through it, drop it. So neither z nor any layer's
-output exists for more than a chunk of steps at a time.
+In the forward pass a chunk of steps goes through all layers before the next chunk, and nothing of
+it is saved but what the strategy needs to restore its initial states. The backward pass takes the
+chunks in reverse order: it rebuilds a chunk with its graph, backpropagates through it and drops it.
+So neither z nor any layer's output exists for more than a chunk of steps at a time.
 
-- ``checkpoint`` keeps (h, c) of every layer where chunks begin, and runs each chunk once more.
-- ``reversible`` keeps the final states and the bits that were forgotten, and runs each chunk back,
-  layer by layer from the bottom up: the inverse gives a layer's outputs, which the layer above
-  needs as its input.
-- ``store_fixed`` runs the arithmetic of ``reversible`` and keeps every state instead: the control
-  that shows whether going back changes anything.
-
-What a strategy keeps, and how it gets a chunk back, is in :mod:`irevrnn.strategies.traces`.
+What a strategy saves, and how it rebuilds a chunk, is in :mod:`irevrnn.strategies.checkpoint` and
+:mod:`irevrnn.strategies.reversible`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from irevrnn.allocator import allocate, allocate_like
-from irevrnn.packing import Packing
-from irevrnn.strategies.first_order import check_reverse_mode, once_differentiable
-from irevrnn.strategies.rules import SEGMENT
-from irevrnn.strategies.traces import RECURRENCE, TRACES, Parameters, Trace
+from irevrnn.sequences import Packing
+from irevrnn.strategies.checkpoint import Checkpoint
+from irevrnn.strategies.chunks import Part, parts
+from irevrnn.strategies.reversible import Reversible, StoreFixed
+from irevrnn.strategies.rules import (
+    check_recurrence,
+    check_reverse_mode,
+    first_order_only,
+    obstacle,
+    require,
+)
+from irevrnn.strategies.stack import Stack, add_input, drop, with_parameters
 
-Result = TypeVar("Result")
-#: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T.
-CHUNK_NUMBERS = 2**18
-#: Shorter chunks of ``checkpoint`` spend their time on the calls of operators.
-SHORTEST_CHECKPOINT = 64
+Parameters = dict[str, Tensor]
+States = tuple[Tensor, Tensor]
+
+
+class Strategy(Protocol):
+    """What a strategy saves of the forward pass, and how it rebuilds a chunk from that."""
+
+    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+        """Begin the forward pass; without ``record`` no backward pass will follow."""
+
+    def begin_chunk(self, offset: int, batch_sizes: Tensor | None) -> None:
+        """Begin a chunk whose first step is ``offset``, packed if ``batch_sizes`` are given."""
+
+    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
+        """Run the recurrence of layer ``index`` over the chunk; return ``out`` and ``h_n``."""
+
+    def finals(self, dtype: torch.dtype) -> States:
+        """Return ``h_n`` and ``c_n`` of all layers, (L, B, H)."""
+
+    def saved(self) -> list[Tensor]:
+        """Return all that is saved for the backward pass."""
+
+    def begin_backward(self, saved: Sequence[Tensor], parameters: list[Parameters]) -> None:
+        """Begin the backward pass from what :meth:`saved` returned."""
+
+    def leaves(self, chunk: int) -> list[States]:
+        """Return (h, c) of every layer where the chunk begins, as leaves of its graph."""
+
+    def rebuild(
+        self, chunk: int, index: int, z: Tensor, state: States, p: Parameters,
+        batch_sizes: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Return ``out``, ``h_n`` and ``c_n`` of layer ``index`` over the chunk, with gradients."""
+
+    def finish(self) -> None:
+        """End the backward pass; raise an error if a state was not reconstructed exactly."""
+
+
+STRATEGIES: dict[str, Callable[[str, str], Strategy]] = {
+    "checkpoint": Checkpoint,
+    "reversible": Reversible,
+    "store_fixed": StoreFixed,
+}
+
+
+def run_chunkwise(
+    stack: Stack,
+    memory: str,
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    masks: Tensor | None,
+    packing: Packing | None,
+    return_sequence: bool,
+    chunk: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a stack over a sequence, chunk by chunk.
+
+    Args:
+        stack: the layers, of one direction.
+        memory: ``checkpoint``, ``reversible`` or ``store_fixed``.
+        x: (T, B, in), which need not be contiguous; or (N, in) packed, not in fixed point.
+        h_0, c_0: (L, B, H).
+        masks: dropout masks between layers, (L - 1, B, H), or None.
+        packing: of x, if it is packed.
+        return_sequence: whether to return the output of all steps.
+        chunk: steps in a chunk.
+
+    Returns:
+        The output, (T, B, H) or (N, H), or (B, H) of the last step; ``h_n`` and ``c_n``, (L, B, H).
+
+    Raises:
+        NotImplementedError: a transform of ``torch.func``, or forward-mode differentiation.
+        OverflowError: a value left the range of the fixed-point numbers.
+        ValueError: batch normalisation in training, or a recurrent weight outside [-1, 1].
+        ReversalError: (in the backward pass) a state was not reconstructed exactly.
+    """
+    require(obstacle(memory, activation=stack.activation, layers=stack.layers))
+    check_recurrence(memory, stack.layers)
+    flat = [p for layer in stack.layers for _, p in _named_parameters(layer)]
+    check_reverse_mode(memory, x, h_0, c_0, *flat)
+    record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
+    settings = Settings(stack, memory, chunk, return_sequence, record)
+    batch_sizes = None if packing is None else packing.batch_sizes
+    return _Chunkwise.apply(settings, x, h_0, c_0, masks, batch_sizes, *flat)
 
 
 @dataclass(frozen=True)
-class Stack:
-    """A stack of layers and how it runs.
+class Settings:
+    """How a stack runs: see :func:`run_chunkwise`; ``record`` says if a backward pass follows."""
 
-    Attributes:
-        layers: modules that turn their input into the drive z, with recurrence parameters.
-        reverse_layers: the same for the other direction, if there is one.
-        activation, coupling_activation: names of g and f.
-        residual: add a layer's input to its output where their shapes agree.
-        return_sequence: whether outputs of all steps are wanted.
-        strategy: one of :data:`irevrnn.strategies.rules.OF_THE_STACK`, or of ``OF_A_LAYER`` for
-            :func:`irevrnn.strategies.layerwise.run_whole`.
-        chunk: steps in a chunk.
-    """
-
-    layers: Sequence[nn.Module]
-    activation: str
-    coupling_activation: str
-    residual: bool
+    stack: Stack
+    memory: str
+    chunk: int
     return_sequence: bool
-    strategy: str
-    chunk: int = 0
-    reverse_layers: Sequence[nn.Module] = ()
+    record: bool
+
+    def new_strategy(self) -> Strategy:
+        """Return the strategy, which has recorded nothing."""
+        return STRATEGIES[self.memory](self.stack.activation, self.stack.coupling_activation)
 
 
-def chunk_length(strategy: str, steps: int, batch: int, hidden: int) -> int:
-    """Steps in a chunk: about sqrt(T) for ``checkpoint``, else whole segments independent of T."""
-    if strategy == "checkpoint":
-        return max(SHORTEST_CHECKPOINT, math.isqrt(steps - 1) + 1)
-    return max(1, CHUNK_NUMBERS // max(1, batch * hidden) // SEGMENT) * SEGMENT
-
-
-def run_layers(
-    stack: Stack,
-    x: Tensor,
-    masks: Tensor | None,
-    packing: Packing | None,
-    run_layer: Callable[[int, Tensor], tuple[Tensor, Tensor]],
-) -> tuple[Tensor, Tensor]:
-    """Run some steps through all layers.
-
-    Args:
-        stack: the layers.
-        x: (T, B, in), or (N, in) packed.
-        masks: dropout masks between layers, (L - 1, B, H), or None.
-        packing: of x, if it is packed.
-        run_layer: (layer, its input) to (its output, the last step's).
-
-    Returns:
-        The top layer's output, and its last step: (B, H), which has a gradient of its own, as a
-        slice of the output would cost a gradient of the output's size; (E, H) of the sequences
-        that end, if packed.
-    """
-    last = x
-    for index in range(len(stack.layers)):
-        if index > 0 and masks is not None:
-            mask = masks[index - 1]
-            x = x * (mask if packing is None else mask[packing.sequences])
-        out, last = run_layer(index, x)
-        if stack.residual and x.shape == out.shape:
-            out, last = out + x, last + x[-1] if packing is None else last
-        x = out
-    return x, (last if packing is None else x[packing.last_rows])
-
-
-class _Chunked(torch.autograd.Function):
+class _Chunkwise(torch.autograd.Function):
     """The stack as one node of the graph: output, h_n and c_n from x, states, masks, parameters."""
 
     @staticmethod
     def forward(
-        ctx: Any, stack: Stack, record: bool, x: Tensor, h_0: Tensor, c_0: Tensor,
-        masks: Tensor | None, batch_sizes: Tensor | None, *flat: Tensor,
+        ctx: Any, settings: Settings, x: Tensor, h_0: Tensor, c_0: Tensor, masks: Tensor | None,
+        batch_sizes: Tensor | None, *flat: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        parameters = _by_layer(stack, flat)
-        trace = _new_trace(stack)
-        trace.begin(h_0, c_0, parameters, record)
+        strategy, parameters = settings.new_strategy(), _by_layer(settings.stack, flat)
+        strategy.begin(h_0, c_0, parameters, settings.record)
         autocast = _autocast_state(x.device.type)
         with torch.autocast(**autocast):
-            output = _with_parameters(
-                stack,
-                parameters,
-                lambda: _run_forward(stack, trace, x, masks, batch_sizes, parameters),
-            )
-        if record:
-            ctx.stack, ctx.autocast, ctx.num_parameters = stack, autocast, len(flat)
+            output = _run_forward(settings, strategy, x, masks, batch_sizes, parameters)
+        if settings.record:
+            ctx.settings, ctx.memory = settings, settings.memory
+            ctx.autocast, ctx.num_parameters = autocast, len(flat)
             ctx.set_materialize_grads(False)
-            ctx.save_for_backward(x, masks, batch_sizes, *flat, *trace.saved())
-        return (output, *trace.finals(h_0.dtype))
+            ctx.save_for_backward(x, masks, batch_sizes, *flat, *strategy.saved())
+        return (output, *strategy.finals(h_0.dtype))
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, grad_output: Any, grad_h: Any, grad_c: Any) -> Any:
-        stack: Stack = ctx.stack
-        _check_no_batch_statistics(stack)
+        settings: Settings = ctx.settings
+        stack = settings.stack
+        require(obstacle(settings.memory, activation=stack.activation, layers=stack.layers))
         x, masks, batch_sizes, *rest = ctx.saved_tensors
         flat = [p.detach().requires_grad_() for p in rest[: ctx.num_parameters]]
         parameters = _by_layer(stack, flat)
-        trace = _new_trace(stack)
-        trace.begin_backward(rest[ctx.num_parameters :], parameters)
-        grad_x = allocate_like(x) if ctx.needs_input_grad[2] else None
+        layers = [with_parameters(*pair) for pair in zip(stack.layers, parameters, strict=True)]
+        strategy = settings.new_strategy()
+        strategy.begin_backward(rest[ctx.num_parameters :], parameters)
+        grad_x = allocate_like(x) if ctx.needs_input_grad[1] else None
         sums = [torch.zeros_like(p) for p in flat]
-        layers, u = len(stack.layers), parameters[0]["recurrent_weight"]
-        batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
-        zeros = u.detach().new_zeros(layers, batch, len(u))
-        carried = [h for g in (grad_h, grad_c) for h in (zeros if g is None else g).unbind()]
-
-        def run() -> list[Tensor]:
-            """Go through the chunks from the last; returns the gradients of h_0 and c_0."""
-            before = carried
-            for chunk, part in reversed(list(enumerate(_parts(stack, x, batch_sizes)))):
-                x_part = x[part.rows].detach().contiguous().requires_grad_(grad_x is not None)
-                with torch.enable_grad(), torch.autocast(**ctx.autocast):
-                    graph = _rebuild(stack, trace, chunk, x_part, masks, part.packing, parameters)
-                before, gradients, grad_x_part = graph.backpropagate(
-                    before, _part_of_output(stack, grad_output, part), flat, x_part
+        carried = _final_gradients(x, batch_sizes, parameters, grad_h, grad_c)
+        for chunk, part in reversed(list(enumerate(parts(settings.chunk, x, batch_sizes)))):
+            x_part = x[part.rows].detach().contiguous().requires_grad_(grad_x is not None)
+            with torch.enable_grad(), torch.autocast(**ctx.autocast):
+                graph = _rebuild(
+                    settings, strategy, layers, chunk, x_part, masks, part.packing, parameters
                 )
-                for total, gradient in zip(sums, gradients, strict=True):
-                    total += gradient
-                if grad_x is not None and grad_x_part is not None:
-                    grad_x[part.rows] = grad_x_part
-            return before
-
-        before = _with_parameters(stack, parameters, run)
-        trace.check_empty()
-        grad_h_0, grad_c_0 = torch.stack(before[:layers]), torch.stack(before[layers:])
-        return None, None, grad_x, grad_h_0, grad_c_0, None, None, *sums
+            of_top = _part_of_output(settings, grad_output, part)
+            carried, gradients, grad_x_part = graph.backpropagate(carried, of_top, flat, x_part)
+            for total, gradient in zip(sums, gradients, strict=True):
+                total += gradient
+            if grad_x is not None and grad_x_part is not None:
+                grad_x[part.rows] = grad_x_part
+        strategy.finish()
+        count = len(layers)
+        grad_h_0, grad_c_0 = torch.stack(carried[:count]), torch.stack(carried[count:])
+        return None, grad_x, grad_h_0, grad_c_0, None, None, *sums
 
 
 def _run_forward(
-    stack: Stack,
-    trace: Trace,
+    settings: Settings,
+    strategy: Strategy,
     x: Tensor,
     masks: Tensor | None,
     batch_sizes: Tensor | None,
     parameters: list[Parameters],
 ) -> Tensor:
     """Run all chunks and return the output, of all steps or of the last."""
+    stack = settings.stack
     batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
     output: Tensor | None = None
-    for part in _parts(stack, x, batch_sizes):
-        trace.start_chunk(part.begin, part.batch_sizes)
-
-        def run_layer(index: int, x: Tensor) -> tuple[Tensor, Tensor]:
-            return trace.forward(index, stack.layers[index](x), parameters[index])
-
-        y, last = run_layers(stack, x[part.rows].contiguous(), masks, part.packing, run_layer)
-        new, where = (y, part.rows) if stack.return_sequence else (last, part.ended)
+    for part in parts(settings.chunk, x, batch_sizes):
+        strategy.begin_chunk(part.begin, part.batch_sizes)
+        y = last = x[part.rows].contiguous()
+        for index, layer in enumerate(stack.layers):
+            y = drop(y, index, masks, part.packing)
+            out, last = strategy.forward(index, layer(y), parameters[index])
+            y, last = add_input(stack, index, y, out, last, part.packing)
+        new, rows = _pick(settings, y, last, part)
         if output is None:
-            length = x.shape[0] if stack.return_sequence else batch
+            length = x.shape[0] if settings.return_sequence else batch
             output = allocate(new, [length, *new.shape[1:]])
-        output[where] = new
+        output[rows] = new
     assert output is not None  # there is at least one step
     return output
+
+
+def _rebuild(
+    settings: Settings,
+    strategy: Strategy,
+    layers: Sequence[nn.Module],
+    chunk: int,
+    x: Tensor,
+    masks: Tensor | None,
+    packing: Packing | None,
+    parameters: list[Parameters],
+) -> _ChunkGraph:
+    """Run a chunk once more, with gradients, from states that the strategy restores."""
+    leaves = strategy.leaves(chunk)
+    finals: list[States] = []
+    batch_sizes = None if packing is None else packing.batch_sizes
+    last = x
+    for index, layer in enumerate(layers):
+        x = drop(x, index, masks, packing)
+        z, p = layer(x), parameters[index]
+        out, h_n, c_n = strategy.rebuild(chunk, index, z, leaves[index], p, batch_sizes)
+        finals.append((h_n, c_n))
+        x, last = add_input(settings.stack, index, x, out, h_n, packing)
+    if not settings.return_sequence:
+        x = last if packing is None else x[packing.last_rows]
+    before, after = ([h for h, _ in states] + [c for _, c in states] for states in (leaves, finals))
+    return _ChunkGraph(before, after, x)
 
 
 @dataclass(frozen=True)
@@ -200,8 +248,8 @@ class _ChunkGraph:
 
     Attributes:
         before: h of every layer where the chunk begins, then c of every layer; leaves.
-        after: the same where it ends.
-        top: what the output has of the top layer: all steps of the chunk, or a last one.
+        after: the same where the chunk ends.
+        top: what the output contains of the top layer: all steps of the chunk, or a last one.
     """
 
     before: list[Tensor]
@@ -211,7 +259,7 @@ class _ChunkGraph:
     def backpropagate(
         self,
         carried: Sequence[Tensor],
-        grad_output: Tensor | None,
+        grad_top: Tensor | None,
         flat: list[Tensor],
         x: Tensor,
     ) -> tuple[list[Tensor], Sequence[Tensor], Tensor | None]:
@@ -219,14 +267,14 @@ class _ChunkGraph:
 
         Args:
             carried: gradients of ``after``.
-            grad_output: gradient of ``top``, or None.
+            grad_top: gradient of ``top``, or None.
             flat: the parameters.
             x: the chunk's input.
 
         Returns:
             Gradients of ``before``, of the parameters, and of ``x`` if it requires one.
         """
-        pairs = zip([*self.after, self.top], [*carried, grad_output], strict=True)
+        pairs = zip([*self.after, self.top], [*carried, grad_top], strict=True)
         outputs, upstream = zip(*((y, g) for y, g in pairs if g is not None), strict=True)
         gradients = torch.autograd.grad(
             outputs,
@@ -240,172 +288,48 @@ class _ChunkGraph:
         return list(gradients[:states]), gradients[states:end], grad_x
 
 
-def _rebuild(
-    stack: Stack,
-    trace: Trace,
-    chunk: int,
+def _final_gradients(
     x: Tensor,
-    masks: Tensor | None,
-    packing: Packing | None,
+    batch_sizes: Tensor | None,
     parameters: list[Parameters],
-) -> _ChunkGraph:
-    """Run a chunk once more, with gradients, from states that the strategy gets back."""
-    leaves = trace.leaves(chunk)
-    finals: list[tuple[Tensor, Tensor]] = []
-
-    batch_sizes = None if packing is None else packing.batch_sizes
-
-    def run_layer(index: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        z, p = stack.layers[index](x), parameters[index]
-        out, h, c = trace.rebuild(chunk, index, z, leaves[index], p, batch_sizes)
-        finals.append((h, c))
-        return out, h
-
-    y, last = run_layers(stack, x, masks, packing, run_layer)
-    before, after = ([h for h, _ in states] + [c for _, c in states] for states in (leaves, finals))
-    return _ChunkGraph(before, after, y if stack.return_sequence else last)
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+) -> list[Tensor]:
+    """Return the gradients of h_n of every layer, then of c_n of every layer."""
+    u = parameters[0]["recurrent_weight"]
+    batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+    zeros = u.detach().new_zeros(len(parameters), batch, len(u))
+    return [each for g in (grad_h, grad_c) for each in (zeros if g is None else g).unbind()]
 
 
-def _part_of_output(stack: Stack, gradient: Tensor | None, part: _Part) -> Tensor | None:
-    """What of the output's gradient belongs to a chunk."""
+def _pick(settings: Settings, y: Tensor, last: Tensor, part: Part) -> tuple[Tensor, Tensor | slice]:
+    """Return what the output gets of a chunk, and at which rows."""
+    if settings.return_sequence:
+        return y, part.rows
+    return (last if part.packing is None else y[part.packing.last_rows]), part.ended
+
+
+def _part_of_output(settings: Settings, gradient: Tensor | None, part: Part) -> Tensor | None:
+    """Return the part of the output's gradient that belongs to a chunk."""
     if gradient is None:
         return None
-    if stack.return_sequence:
+    if settings.return_sequence:
         return gradient[part.rows]
     return gradient[part.ended] if part.ends_some else None
 
 
-def _check_no_batch_statistics(stack: Stack) -> None:
-    """Refuse batch normalisation in training, whose statistics run over more than a chunk."""
-    modules = (module for layer in stack.layers for module in layer.modules())
-    if any(isinstance(module, nn.BatchNorm1d) and module.training for module in modules):
-        raise ValueError(
-            f"memory={stack.strategy!r} cannot train with norm='batch', whose statistics run over "
-            "all steps; use norm='layer', or memory='recompute'. A model in evaluation mode must "
-            "stay so until its backward pass"
-        )
-
-
-def _check_plain_recurrence(stack: Stack) -> None:
-    """Refuse recurrent weights that a hook computes, as by pruning: chunks need them beforehand."""
-    for index, layer in enumerate(stack.layers):
-        plain = dict(layer.named_parameters(recurse=False))
-        for name in RECURRENCE:
-            if name not in plain:
-                raise ValueError(
-                    f"memory={stack.strategy!r} needs {name} of layer {index} as a parameter of "
-                    "its own, but it is pruned or parametrized; use memory='recompute', or make it "
-                    "permanent (torch.nn.utils.prune.remove)"
-                )
-
-
-def run_chunked(
-    stack: Stack,
-    x: Tensor,
-    h_0: Tensor,
-    c_0: Tensor,
-    masks: Tensor | None,
-    batch_sizes: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the stack over x, chunk by chunk.
-
-    Args:
-        stack: with its strategy and chunk length.
-        x: (T, B, in), which need not be contiguous; or (N, in) packed, not for fixed point.
-        h_0, c_0: (L, B, H).
-        masks: dropout masks between layers, (L - 1, B, H), or None.
-        batch_sizes: (T,), if x is packed.
-
-    Returns:
-        Output (T, B, H) or (N, H), or (B, H) of the last step alone; ``h_n`` and ``c_n``,
-        (L, B, H).
-
-    Raises:
-        NotImplementedError: a transform of ``torch.func``, or forward-mode differentiation.
-        OverflowError: a value left the range of the fixed-point numbers.
-        ValueError: batch normalisation in training, or a recurrent weight that cannot be undone.
-        ReversalError: (in the backward pass) going back did not meet the states of the way forward.
-    """
-    _check_no_batch_statistics(stack)
-    _check_plain_recurrence(stack)
-    flat = [p for layer in stack.layers for p in layer.parameters()]
-    check_reverse_mode(stack.strategy, x, h_0, c_0, *flat)
-    record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
-    return _Chunked.apply(stack, record, x, h_0, c_0, masks, batch_sizes, *flat)
-
-
-def _new_trace(stack: Stack) -> Trace:
-    return TRACES[stack.strategy](stack.activation, stack.coupling_activation)
+def _named_parameters(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Return a layer's parameters; one that is shared appears under each of its names."""
+    return layer.named_parameters(remove_duplicate=False)
 
 
 def _by_layer(stack: Stack, flat: Sequence[Tensor]) -> list[Parameters]:
     tensors = iter(flat)
-    return [{name: next(tensors) for name, _ in layer.named_parameters()} for layer in stack.layers]
-
-
-class _Layers(nn.Module):
-    """The layers as one module, which runs what it is given."""
-
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, run: Callable[[], Result]) -> Result:
-        return run()
-
-
-def _with_parameters(
-    stack: Stack, parameters: list[Parameters], run: Callable[[], Result]
-) -> Result:
-    """Run with these tensors in place of the layers' parameters.
-
-    Once for all chunks: putting them in place takes some 60 us a layer.
-    """
-    tensors = {
-        f"layers.{index}.{name}": tensor
-        for index, layer in enumerate(parameters)
-        for name, tensor in layer.items()
-    }
-    return functional_call(_Layers(stack.layers), tensors, (run,), tie_weights=False)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A chunk of steps.
-
-    Attributes:
-        begin: its first step.
-        rows: what it has of x.
-        packing: of these rows, if they are packed.
-        ended: the sequences that end in it; all of them, or none, if they have one length.
-        ends_some: whether there are any.
-    """
-
-    begin: int
-    rows: slice
-    packing: Packing | None
-    ended: Tensor | slice
-    ends_some: bool
-
-    @property
-    def batch_sizes(self) -> Tensor | None:
-        return None if self.packing is None else self.packing.batch_sizes
-
-
-def _parts(stack: Stack, x: Tensor, batch_sizes: Tensor | None) -> Iterator[_Part]:
-    total = x.shape[0] if batch_sizes is None else len(batch_sizes)
-    packing = None if batch_sizes is None else Packing.of(batch_sizes, x.device)
-    for begin in range(0, total, stack.chunk):
-        steps = slice(begin, min(total, begin + stack.chunk))
-        if packing is None:
-            yield _Part(begin, steps, None, slice(None), steps.stop == total)
-        else:
-            rows, part = packing.part(steps)
-            yield _Part(begin, rows, part, part.ended, len(part.ended) > 0)
+    return [{name: next(tensors) for name, _ in _named_parameters(layer)} for layer in stack.layers]
 
 
 def _autocast_state(device: str) -> dict[str, Any]:
-    """Arguments of ``torch.autocast`` that set up the state of now.
+    """Return the arguments of ``torch.autocast`` that restore its present state.
 
     Its cache of cast weights stays off: it would hand casts without gradients, made here, to other
     users of the weights, and those of one chunk's graph to the next.

@@ -1,9 +1,11 @@
-"""The cell in fixed point, whose every step can be undone to the last bit: the oracle.
+"""The cell in fixed point, each step of which has an exact inverse: the reference of the kernels.
 
-Numbers are 64-bit integers in units of 2^-36. Additions are exact, so the couplings undo; what the
-decay and leaky_relu would lose goes to a bit stack instead, one per unit, as an asymmetric numeral
-system (Duda, 2013): a state s that takes a digit d in by ``s * base + d`` and gives one back by
-division. ``csrc/bit_stack.h`` does the same in C++ and CUDA.
+Numbers are 64-bit integers in units of 2^-36. Additions are exact, so couplings can be undone. The
+multiplication by a rational whose remainder is carried is that of Maclaurin et al. (2015), which
+MacKay et al. (2018) use for reversible RNNs: what the decay and leaky_relu would lose goes to a bit
+stack, one for each unit. Here the stack is an asymmetric numeral system (Duda, 2013), a state s
+that takes a digit d in by ``s * base + d`` and gives one back by division, renormalised without
+flags since every base divides its lower bound. ``csrc/bit_stack.h`` does the same in C++ and CUDA.
 
 Why these constants. A decayed h carries digits that came off the stack in its low 16 bits, which is
 noise of at most 2^16 units: 2^-20, the size of a float's last bit at 8. The state stays below 2^52
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 from irevrnn.activations import NEGATIVE_SLOPE, get_activation
+from irevrnn.strategies.rules import check_weight
 
 FRACTION_BITS = 36
 DECAY_BITS = 16
@@ -27,8 +30,6 @@ STATE_BITS = 4
 SLOPE_BITS = 2
 #: Largest representable value.
 RANGE = 2.0 ** (57 - FRACTION_BITS)
-#: Output nonlinearities that can be undone.
-INVERTIBLE = ("identity", "leaky_relu", "relu")
 
 assert NEGATIVE_SLOPE == 2.0**-SLOPE_BITS
 
@@ -39,7 +40,7 @@ def to_fixed(x: Tensor) -> Tensor:
 
 
 def to_value(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The values of fixed-point numbers."""
+    """Return the values of fixed-point numbers."""
     return x.to(dtype) * 2.0**-FRACTION_BITS
 
 
@@ -57,21 +58,12 @@ def round_weight(u: Tensor) -> Tensor:
 
 
 def largest_weight(u: Tensor) -> Tensor:
-    """The largest absolute value among recurrent weights, or NaN; of no dimensions."""
+    """Return the largest absolute recurrent weight, or NaN, as a tensor of no dimensions."""
     return u.detach().abs().max() if u.numel() else u.new_zeros(())
 
 
-def check_weight(largest: float) -> None:
-    """Raise a ValueError where the largest recurrent weight is outside [-1, 1], or NaN."""
-    if not largest <= 1:
-        raise ValueError(
-            "recurrent weights must lie in [-1, 1] to be undone, but the largest has absolute "
-            f"value {largest:.6g}; call clip_recurrent_weights_() after each optimizer step"
-        )
-
-
 def rounded_weight(u: Tensor) -> Tensor:
-    """:func:`round_weight` of weights that have been checked, which waits for no device."""
+    """Round weights as :func:`round_weight` does, without the check, which waits for the device."""
     with torch.no_grad():
         n = (u.abs() * 2.0**DECAY_BITS).round().clamp(min=1) * 2.0**-DECAY_BITS
         rounded = torch.where(u < 0, -n, n)
@@ -91,13 +83,13 @@ class _Replace(torch.autograd.Function):
 
 
 def empty_state(u: Tensor, batch: int) -> Tensor:
-    """Bit-stack states that hold nothing, (B, H), for rounded weights u (H,)."""
+    """Return the states of empty bit stacks, (B, H), for rounded weights u (H,)."""
     n = (u.detach().abs() * 2.0**DECAY_BITS).round().to(torch.int64)
     return (n << STATE_BITS).expand(batch, -1).contiguous()
 
 
 class BitStack:
-    """The bit stacks of a layer: states s, and a list of moved words for each unit.
+    """The bit stacks of a layer: states s, and a list of words for each unit.
 
     Args:
         u: rounded recurrent weights, (H,).
@@ -121,7 +113,7 @@ class BitStack:
         self.s = torch.where(moved, (self.s << 16) | words.view_as(self.s), self.s)
 
     def forget(self, h: Tensor) -> Tensor:
-        """Decay h by n / 2^16: its low 16 bits go in, a digit in base n comes back (eq:decay)."""
+        """Multiply h by n / 2^16: push its low 16 bits, pop a digit in base n (``eq:decay``)."""
         joined = (self.s << DECAY_BITS) | (h & (2**DECAY_BITS - 1))
         self.s = joined // self.n
         digit = joined - self.s * self.n
@@ -129,7 +121,7 @@ class BitStack:
         return (h >> DECAY_BITS) * self.n + digit
 
     def recall(self, p: Tensor) -> Tensor:
-        """Undo :meth:`forget`."""
+        """Invert :meth:`forget`."""
         self._pop_where(self.s < 1 << (STATE_BITS + DECAY_BITS))  # the digit may lie in the word
         high = torch.div(p, self.n, rounding_mode="floor")
         joined = self.s * self.n + (p - high * self.n)
@@ -137,14 +129,14 @@ class BitStack:
         return (high << DECAY_BITS) | (joined & (2**DECAY_BITS - 1))
 
     def forget_leak(self, y: Tensor) -> Tensor:
-        """leaky_relu: where y is negative its low bits go in."""
+        """Apply leaky_relu: where y is negative, push its low bits."""
         negative = y < 0
         self.s = torch.where(negative, (self.s << SLOPE_BITS) | (y & (2**SLOPE_BITS - 1)), self.s)
         self._push_where(negative & (self.s >= self.n << (STATE_BITS + 16)))
         return torch.where(negative, y >> SLOPE_BITS, y)
 
     def recall_leak(self, h: Tensor) -> Tensor:
-        """Undo :meth:`forget_leak`."""
+        """Invert :meth:`forget_leak`."""
         negative = h < 0
         self._pop_where(negative & (self.s < self.n << (STATE_BITS + SLOPE_BITS)))
         y = torch.where(negative, (h << SLOPE_BITS) | (self.s & (2**SLOPE_BITS - 1)), h)
@@ -152,7 +144,7 @@ class BitStack:
         return y
 
     def forget_negative(self, y: Tensor) -> Tensor:
-        """Relu: where y is not positive, -y goes in by groups of 15 bits, all but one marked."""
+        """Apply relu: where y is not positive, push -y in groups of 15 bits, all but one marked."""
         for index in (y <= 0).flatten().nonzero().flatten().tolist():
             x, words = -int(y.flatten()[index]), self.words[index]
             words.append(x & 0x7FFF)
@@ -161,7 +153,7 @@ class BitStack:
         return y.clamp(min=0)
 
     def recall_negative(self, h: Tensor) -> Tensor:
-        """Undo :meth:`forget_negative`."""
+        """Invert :meth:`forget_negative`."""
         y = h.clone().flatten()
         for index in (y == 0).nonzero().flatten().tolist():
             x, word = 0, 0x8000
@@ -178,7 +170,7 @@ class BitStack:
         return self.forget_leak(y) if activation == "leaky_relu" else self.forget_negative(y)
 
     def recall_output(self, activation: str, h: Tensor) -> Tensor:
-        """Undo g."""
+        """Invert g."""
         if activation == "identity":
             return h
         return self.recall_leak(h) if activation == "leaky_relu" else self.recall_negative(h)
@@ -192,7 +184,7 @@ def step(
     z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
     activation: str = "leaky_relu", coupling_activation: str = "tanh",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One step in fixed point: (h, c) before to (h, c) after; ``stack`` takes what is forgotten."""
+    """Return (h, c) after a step in fixed point; ``stack`` takes what is forgotten."""
     f = get_activation(coupling_activation).function
     p = stack.forget(h)
     p = torch.where(u < 0, -p, p)
@@ -206,7 +198,7 @@ def unstep(
     z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
     activation: str = "leaky_relu", coupling_activation: str = "tanh",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Undo :func:`step`: (h, c) after to (h, c) before."""
+    """Invert :func:`step`: return (h, c) before it."""
     f = get_activation(coupling_activation).function
     p = stack.recall_output(activation, h) - to_fixed(z)
     for a_i, b_i in zip(a.flip(0), b.flip(0), strict=True):

@@ -1,12 +1,11 @@
-"""The compiled fixed-point recurrence: forward, exactly back, and its gradient.
+"""The compiled recurrence in fixed point: forward, its exact inverse, and its gradient.
 
-``fixed_point.py`` is its oracle. Here are the states it carries and the autograd formula, which is
-that of the float recurrence with the rounding's gradient taken as 1 (straight-through).
+``fixed_point.py`` is its reference. The gradient is that of the float recurrence, evaluated at the
+states that were visited, straight through every rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from irevrnn.backend import choose_backend
-from irevrnn.functional import HALF
-from irevrnn.strategies.fixed_point import INVERTIBLE, empty_state, to_fixed, to_value
+from irevrnn.ops import HALF
+from irevrnn.strategies.fixed_point import empty_state, to_fixed, to_value
 
-#: The interval of ``scan_backward`` that says all values of f are saved.
+#: The interval of ``scan_backward`` for which all values of f are saved.
 _ALL_SAVED = 0
 
 
@@ -30,21 +29,21 @@ class States(NamedTuple):
 
     @classmethod
     def of(cls, h_0: Tensor, c_0: Tensor, u: Tensor) -> States:
-        """Round float states; the bit stack is empty. ``u`` are rounded weights."""
+        """Round float states and begin empty bit stacks, for rounded weights ``u``."""
         return cls(to_fixed(h_0), to_fixed(c_0), empty_state(u, h_0.shape[0]))
 
     def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Outputs and cell states as floats."""
+        """Return outputs and cell states as floats."""
         return to_value(self.h, dtype), to_value(self.c, dtype)
 
 
 class Buffer(NamedTuple):
-    """The words of a layer's bit stacks, and where each begins and ends.
+    """The words of a layer's bit stacks, and where each stack begins and ends.
 
     Attributes:
-        words: int16, all stacks behind one another.
-        starts, counts: int64, one entry a stack. The vectorised kernel cuts the layer's lanes into
-            16 stacks or less; on a GPU, and in the scalar kernel, each lane has its own.
+        words: int16, one stack after the other.
+        starts, counts: int64, one entry for each stack. In the vectorised kernel the lanes of a
+            layer share at most 16 stacks; on a GPU, and in the scalar kernel, each has its own.
     """
 
     words: Tensor
@@ -53,11 +52,11 @@ class Buffer(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What one pass over some steps leaves for their gradient.
+    """The result of a pass over some steps, with all that their gradient needs.
 
     Attributes:
         out: (T, B, H), h of every step.
-        values: (T, 2R, B, H), f(p) and f(c) of every coupling, which ``store`` holds too.
+        values: (T, 2R, B, H), f(p) and f(c) of every coupling.
         before, after: the states at both ends.
     """
 
@@ -71,7 +70,7 @@ class RangeError(OverflowError):
     """A value left the range of the fixed-point numbers, or was NaN.
 
     Attributes:
-        step: the first step it happened in, counted from the beginning of the pass.
+        step: the first such step, counted from the beginning of the pass.
     """
 
     def __init__(self, step: int) -> None:
@@ -80,7 +79,7 @@ class RangeError(OverflowError):
 
 
 class Weights(NamedTuple):
-    """Rounded recurrent weights (H,), coupling weights (R, H), the names of g and f."""
+    """Rounded recurrent weights (H,), coupling weights (R, H), and the names of g and f."""
 
     u: Tensor
     a: Tensor
@@ -92,17 +91,8 @@ class Weights(NamedTuple):
         return self.u, self.a, self.b, self.activation, self.coupling_activation
 
 
-def check_invertible(activation: str) -> None:
-    """Raise a ValueError for a g that cannot be undone."""
-    if activation not in INVERTIBLE:
-        raise ValueError(
-            f"activation={activation!r} cannot be undone: fixed-point arithmetic takes "
-            f"{', '.join(INVERTIBLE)}; memory='checkpoint' or 'recompute' take every activation"
-        )
-
-
 def _vectorize(z: Tensor) -> bool:
-    """Which of the compiled kernels runs, which are built where they have not been yet."""
+    """Return whether the vectorised kernel runs, not the scalar one; build them if needed."""
     # No kernel takes half precision in fixed point, on any device.
     backend = "python" if z.dtype in HALF else choose_backend(z.device.type, z.dtype)
     if backend == "python":
@@ -114,24 +104,24 @@ def _vectorize(z: Tensor) -> bool:
 
 
 def forward(
-    z: Tensor, states: States, weights: Weights, *, record: bool = False, hold: bool = False
+    z: Tensor, states: States, weights: Weights, *, record: bool = False, save: bool = False
 ) -> tuple[Pass, Tensor, Tensor]:
-    """Run the fixed-point recurrence.
+    """Run the recurrence in fixed point.
 
     On a GPU the host waits once, to read whether a value left the range and how many words there
-    are, so this cannot be captured in a CUDA graph. With ``record`` there is room, until then, for
-    all words that the steps may push: 2, 4 or 10 bytes for each number of z (identity, leaky_relu,
-    relu).
+    are, so this cannot be captured in a CUDA graph. With ``record``, room for all words that the
+    steps may push is allocated until then: 2, 4 or 10 bytes for each number of z (identity,
+    leaky_relu, relu).
 
     Args:
         z: (T, B, H).
-        states: at the beginning.
+        states: before the first step.
         weights: of the layer.
         record: whether to return what is forgotten.
-        hold: whether to return what the gradient needs.
+        save: whether to return the values of f, which the gradient needs.
 
     Returns:
-        The pass (``values`` empty without ``hold``), and the words and counts that were pushed,
+        The pass (``values`` empty without ``save``), and the words and counts that were pushed,
         empty without ``record``.
 
     Raises:
@@ -139,7 +129,7 @@ def forward(
     """
     vectorize = _vectorize(z)
     out, h, c, s, words, counts, values, bad_step = torch.ops.irevrnn.fixed_scan(
-        z, *states, *weights._arguments(), record, hold, vectorize
+        z, *states, *weights._arguments(), record, save, vectorize
     )
     if (step := bad_step.item()) >= 0:
         raise RangeError(int(step))
@@ -147,10 +137,11 @@ def forward(
 
 
 def inverse(z: Tensor, states: States, buffer: Buffer, weights: Weights) -> tuple[Pass, Buffer]:
-    """Run the recurrence back from ``states`` at the end; returns the pass and what is left.
+    """Run the inverse recurrence from the states after the last step. Waits for no device.
 
-    A negative count in what is left says that more was asked for than there was. Waits for no
-    device.
+    Returns:
+        The pass, and what is left of ``buffer``; a negative count says that more words were asked
+        for than there were.
     """
     vectorize = _vectorize(z)
     out, h, c, s, counts, values = torch.ops.irevrnn.fixed_unscan(
@@ -163,25 +154,22 @@ class WithGradient(torch.autograd.Function):
     """A pass as a function of z, the initial states and the weights.
 
     Args:
-        run: called without gradients; returns the :class:`Pass`.
-        options: names of g and f.
-        z, h_0, c_0, u, a, b: what the gradient is taken of. ``h_0`` and ``c_0`` only carry their
-            gradients: the pass knows its states.
+        result: the pass, computed without gradients.
+        nonlinearities: names of g and f.
+        z, h_0, c_0, u, a, b: the tensors to differentiate with respect to. ``h_0`` and ``c_0``
+            only carry their gradients: the pass has its own states.
 
     Returns:
         ``out`` (T, B, H), ``h_n`` and ``c_n`` (B, H).
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, run: Callable[[], Pass], options: tuple[str, str], *inputs: Tensor
-    ) -> Any:
+    def forward(ctx: Any, result: Pass, nonlinearities: tuple[str, str], *inputs: Tensor) -> Any:
         z, _, _, u, a, b = inputs
-        result = run()
         before = result.before.values(z.dtype)
         ctx.save_for_backward(result.out, result.values, *before, u, a, b)
         ctx.set_materialize_grads(False)
-        ctx.options = options
+        ctx.nonlinearities = nonlinearities
         return (result.out, *result.after.values(z.dtype))
 
     @staticmethod
@@ -189,6 +177,6 @@ class WithGradient(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         saved = ctx.saved_tensors
         results = torch.ops.irevrnn.scan_backward(
-            *gradients, *saved, None, *ctx.options, _ALL_SAVED, _vectorize(saved[0])
+            *gradients, *saved, None, *ctx.nonlinearities, _ALL_SAVED, _vectorize(saved[0])
         )
         return None, None, *results

@@ -1,80 +1,98 @@
-"""All steps of a layer before the next layer, in one or both directions: store and recompute."""
+"""The strategies ``store`` and ``recompute``: all steps of a layer, then the next layer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from irevrnn.functional import scan
-from irevrnn.packing import Packing
-from irevrnn.strategies.chunkwise import Stack, run_layers
+from irevrnn.layer import IRevRNNLayer
+from irevrnn.sequences import Packing
+from irevrnn.strategies.stack import Stack, add_input, drop
 
-Turn = Callable[[Tensor], Tensor]
+Reverse = Callable[[Tensor], Tensor]
 
 
-def run_whole(
+def run_layerwise(
     stack: Stack,
+    memory: str,
     x: Tensor,
     h_0: Tensor,
     c_0: Tensor,
     masks: Tensor | None,
     packing: Packing | None,
+    return_sequence: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the stack over x.
+    """Run a stack over a sequence.
 
     Args:
-        stack: with its strategy; its ``reverse_layers`` run from the end of each sequence.
+        stack: the layers; its ``reverse_layers`` read each sequence from its end.
+        memory: ``store`` or ``recompute``.
         x: (T, B, in), or (N, in) packed.
-        h_0, c_0: (L * D, B, H) for D directions, a layer's directions behind one another.
+        h_0, c_0: (L * D, B, H) for D directions, the directions of a layer next to one another.
         masks: dropout masks between layers, (L - 1, B, D * H), or None.
         packing: of x, if it is packed.
+        return_sequence: whether to return the output of all steps.
 
     Returns:
-        Output (T, B, D * H) or (N, D * H), or (B, D * H) of the last step alone; ``h_n`` and
+        The output, (T, B, D * H) or (N, D * H), or (B, D * H) of the last step; ``h_n`` and
         ``c_n``, (L * D, B, H).
     """
-    turn: Turn = partial(torch.flip, dims=(0,))
-    if stack.reverse_layers and packing is not None:
-        turn = partial(_select_rows, packing.reversal())
+    reverse = _reverse(stack, packing)
     finals: list[tuple[Tensor, Tensor]] = []
-
-    def run_direction(layer: Any, x: Tensor) -> Tensor:
-        z, backwards = layer(x), len(finals) % directions == 1
-        out, h_n, c_n = scan(
-            turn(z) if backwards else z,
-            h_0[len(finals)],
-            c_0[len(finals)],
-            layer.recurrent_weight,
-            layer.coupling_a,
-            layer.coupling_b,
-            stack.activation,
-            stack.coupling_activation,
-            stack.strategy,
-            None if packing is None else packing.batch_sizes,
-        )
-        finals.append((h_n, c_n))
-        return turn(out) if backwards else out
-
-    directions = 2 if stack.reverse_layers else 1
-
-    def run_layer(index: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        out = run_direction(stack.layers[index], x)
-        last = finals[-1][0]
+    # The input is the cheapest tensor to copy: later ones are written in the order of time.
+    x = last = x.contiguous()
+    for index, layer in enumerate(stack.layers):
+        x = drop(x, index, masks, packing)
+        first = index * stack.directions
+        run = partial(_run_layer, stack, memory, packing)
+        out, last, c_n = run(layer, x, h_0[first], c_0[first], None)
+        finals.append((last, c_n))
         if stack.reverse_layers:
-            other = run_direction(stack.reverse_layers[index], x)
-            last = torch.cat([last, other[-1].expand_as(last)], -1)  # unused if packed
+            other_layer, second = stack.reverse_layers[index], first + 1
+            other, h_n, c_n = run(other_layer, x, h_0[second], c_0[second], reverse)
+            finals.append((h_n, c_n))
+            last = torch.cat([last, other[-1].expand_as(last)], -1)  # not used if packed
             out = torch.cat([out, other], -1)
-        return out, last
+        x, last = add_input(stack, index, x, out, last, packing)
+    h_n, c_n = (torch.stack(each) for each in zip(*finals, strict=True))
+    if return_sequence:
+        return x, h_n, c_n
+    return (last if packing is None else x[packing.last_rows]), h_n, c_n
 
-    # The input is the cheapest tensor to turn: later ones are written in the order of time.
-    output, last = run_layers(stack, x.contiguous(), masks, packing, run_layer)
-    h_n, c_n = (torch.stack(states) for states in zip(*finals, strict=True))
-    return (output if stack.return_sequence else last), h_n, c_n
+
+def _run_layer(
+    stack: Stack,
+    memory: str,
+    packing: Packing | None,
+    layer: IRevRNNLayer,
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    reverse: Reverse | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a layer in one direction; return its output, ``h_n`` and ``c_n``."""
+    z = layer(x)
+    out, h_n, c_n = scan(
+        z if reverse is None else reverse(z),
+        h_0,
+        c_0,
+        layer.recurrent_weight,
+        layer.coupling_a,
+        layer.coupling_b,
+        stack.activation,
+        stack.coupling_activation,
+        memory,
+        None if packing is None else packing.batch_sizes,
+    )
+    return (out if reverse is None else reverse(out)), h_n, c_n
 
 
-def _select_rows(rows: Tensor, y: Tensor) -> Tensor:
-    return y.index_select(0, rows)
+def _reverse(stack: Stack, packing: Packing | None) -> Reverse:
+    """Return the function that reverses every sequence in time."""
+    if packing is None or not stack.reverse_layers:
+        return partial(torch.flip, dims=(0,))
+    return partial(torch.index_select, dim=0, index=packing.reversal())

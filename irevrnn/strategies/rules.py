@@ -1,42 +1,17 @@
-"""What is saved between the forward and the backward pass.
-
-Every strategy trades memory against recomputation. The first two work layer by layer:
-
-- ``store``: every intermediate value, as textbook BPTT does.
-- ``recompute``: the output, which the next layer holds anyway, and c once every :data:`SEGMENT`
-  steps (equation ``eq:saved`` of the paper). The backward pass replays each segment once, by the
-  very instructions of the forward pass, so its gradient is that of ``store`` to the last bit.
-
-The others work on the whole stack, chunk by chunk (:mod:`irevrnn.strategies.chunkwise`), and hold neither z
-nor any layer's output:
-
-- ``checkpoint``: h and c of every layer where chunks of about sqrt(T) steps begin; each chunk is
-  run once more. Its outputs are those of ``recompute`` to the last bit. Gradients of parameters
-  are summed within each chunk, then over the chunks, last chunk first: they differ by the
-  rounding of that other order of summation, and in nothing else.
-- ``reversible``: the final h and c, and the bits that were forgotten, about -log2 of abs(u) for
-  each unit and step (equation ``eq:decay``). States are 64-bit fixed-point numbers and recurrent
-  weights are rounded to multiples of 2^-16, within [-1, 1], so its outputs differ from those of
-  the others by these roundings; its gradient is that of its own forward pass, with the gradient
-  of a rounding taken as 1. Hashes where chunks begin are compared on the way back: if a state is
-  not met to the last bit, :class:`irevrnn.ReversalError` is raised and no gradient is
-  returned. Activations: ``identity``, ``leaky_relu``, which costs two bits more for each negative
-  step, and ``relu``, which costs the whole of what it discards, some 48 bits for each step where
-  it is 0.
-
-- ``store_fixed``: the arithmetic of ``reversible`` with every value stored, 2R + 1 numbers for
-  each unit and step. Its gradient is that of ``reversible`` to the last bit. It is there to
-  show this: nothing else speaks for it.
-
-These take ``norm="batch"`` in evaluation alone, and have no second derivative.
-
-``auto`` picks from ``recompute``, ``checkpoint`` and ``reversible``, in this order, the first that
-keeps within ``memory_budget`` (:mod:`irevrnn.strategies.auto`).
-"""
+"""Decide which strategy goes with which model, input and transform: every refusal is made here."""
 
 from __future__ import annotations
 
-#: Steps between two kept cell states under ``recompute``: large enough that c costs little beside
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irevrnn.ops import has_tangent, transformed
+
+#: Steps between two saved cell states under ``recompute``: large enough that c costs little beside
 #: the output, small enough that the replayed values of a segment stay in the processor's cache.
 SEGMENT = 16
 
@@ -44,14 +19,171 @@ STRATEGIES = ("store", "recompute", "checkpoint", "reversible", "store_fixed", "
 OF_A_LAYER = ("store", "recompute")
 OF_THE_STACK = ("checkpoint", "reversible", "store_fixed")
 IN_FIXED_POINT = ("reversible", "store_fixed")
+#: Output nonlinearities with an inverse in fixed point.
+INVERTIBLE = ("identity", "leaky_relu", "relu")
+#: The parameters of a layer that make up its recurrence: u, a and b.
+RECURRENCE = ("recurrent_weight", "coupling_a", "coupling_b")
+
+_FIRST_ORDER = "memory='store' and memory='recompute' can"
 
 
 def check_strategy(memory: str) -> str:
-    """Return ``memory`` if there is such a strategy.
-
-    Raises:
-        ValueError: for an unknown one.
-    """
+    """Return ``memory`` if there is such a strategy, else raise a ValueError."""
     if memory not in STRATEGIES:
         raise ValueError(f"memory must be one of {', '.join(STRATEGIES)}; got {memory!r}")
     return memory
+
+
+def check_budget(memory: str, memory_budget: int | str | None) -> None:
+    """Raise a ValueError unless a budget is given with ``auto``, and only there."""
+    if check_strategy(memory) == "auto" and memory_budget is None:
+        raise ValueError("memory='auto' needs memory_budget, such as memory_budget='256MB'")
+    if memory != "auto" and memory_budget is not None:
+        raise ValueError(f"memory_budget goes with memory='auto' alone; got memory={memory!r}")
+
+
+def obstacle(
+    memory: str,
+    *,
+    activation: str = "identity",
+    bidirectional: bool = False,
+    packed: bool = False,
+    layers: Iterable[nn.Module] = (),
+) -> str | None:
+    """Return why a strategy cannot serve, and which one can; None if it can.
+
+    Args:
+        memory: the strategy.
+        activation: the output nonlinearity.
+        bidirectional: whether the stack reads sequences from both ends.
+        packed: whether sequences have lengths of their own.
+        layers: the modules of the stack, in the mode in which they will run.
+    """
+    if memory not in OF_THE_STACK:
+        return None
+    if bidirectional:
+        return (
+            f"bidirectional=True does not go with memory={memory!r}, which takes all layers "
+            "through a chunk of steps at once; use memory='recompute' or 'store'"
+        )
+    if has_batch_statistics(layers):
+        return (
+            f"memory={memory!r} cannot train with norm='batch', whose statistics run over all "
+            "steps; use norm='layer', or memory='recompute'. A model in evaluation mode must stay "
+            "so until its backward pass"
+        )
+    if memory not in IN_FIXED_POINT:
+        return None
+    if packed:
+        return (
+            f"packed input and lengths do not go with memory={memory!r}; use memory='recompute', "
+            "'store' or 'checkpoint', or sequences of one length"
+        )
+    if activation not in INVERTIBLE:
+        return (
+            f"activation={activation!r} cannot be inverted: memory={memory!r} takes "
+            f"{', '.join(INVERTIBLE)}; memory='checkpoint' and 'recompute' take every activation"
+        )
+    return None
+
+
+def require(reason: str | None) -> None:
+    """Raise a ValueError with ``reason``, if there is one."""
+    if reason:
+        raise ValueError(reason)
+
+
+def has_batch_statistics(layers: Iterable[nn.Module]) -> bool:
+    """Return whether a module normalises by statistics over the batch it is given."""
+    modules = (module for layer in layers for module in layer.modules())
+    return any(isinstance(module, nn.BatchNorm1d) and module.training for module in modules)
+
+
+def not_a_graph(memory: str, packed: bool) -> str | None:
+    """Return why ``torch.compile`` and ``torch.export`` cannot trace a forward pass, or None."""
+    if memory not in OF_A_LAYER:
+        return f"memory={memory!r} runs in Python; memory='store' and memory='recompute' do not"
+    if packed:
+        return "sequences of different length are packed in Python"
+    return None
+
+
+def check_recurrence(memory: str, layers: Iterable[nn.Module]) -> None:
+    """Raise a ValueError if u, a or b is computed by a hook, as by pruning.
+
+    Chunks need these parameters before their layer runs.
+    """
+    for index, layer in enumerate(layers):
+        plain = dict(layer.named_parameters(recurse=False, remove_duplicate=False))
+        for name in RECURRENCE:
+            if name not in plain:
+                raise ValueError(
+                    f"memory={memory!r} needs {name} of layer {index} as a parameter of its own, "
+                    "but it is pruned or parametrized; use memory='recompute', or make it "
+                    "permanent (torch.nn.utils.prune.remove)"
+                )
+
+
+def check_weight(largest: float, layer: int | None = None) -> None:
+    """Raise a ValueError unless the largest absolute recurrent weight is at most 1, and a number.
+
+    Args:
+        largest: max(abs(u)), or NaN.
+        layer: the index of the layer, for the error.
+    """
+    if not largest <= 1:
+        raise ValueError(
+            f"{'' if layer is None else f'layer {layer}: '}recurrent weights must lie in [-1, 1] "
+            f"to be inverted, but the largest has absolute value {largest:.9g}; call "
+            "clip_recurrent_weights_() after each optimizer step"
+        )
+
+
+def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
+    """Refuse the transforms of ``torch.func`` and forward-mode differentiation.
+
+    Raises:
+        NotImplementedError: one of them is active.
+    """
+    if transformed():
+        raise NotImplementedError(
+            f"memory={memory!r} cannot be transformed by torch.func; {_FIRST_ORDER}"
+        )
+    if has_tangent(*tensors):
+        raise NotImplementedError(f"memory={memory!r} has no forward-mode derivative (jvp)")
+
+
+def first_order_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """Make differentiating the gradients of ``backward`` an error that names the strategy.
+
+    PyTorch's ``once_differentiable`` notices only upstream gradients that require a gradient.
+
+    Args:
+        backward: of an ``autograd.Function``; ``ctx.memory`` names the strategy.
+    """
+
+    @wraps(backward)
+    def wrapper(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+        with torch.no_grad():
+            gradients = backward(ctx, *upstream)
+        if not torch.is_grad_enabled():  # no create_graph=True
+            return gradients
+        return tuple(
+            g if g is None else _WithoutGradient.apply(g.requires_grad_(), ctx.memory)
+            for g in gradients
+        )
+
+    return wrapper
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """The identity, whose derivative is an error."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, memory: str) -> Tensor:
+        ctx.memory = memory
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> Any:
+        raise RuntimeError(f"memory={ctx.memory!r} cannot be differentiated twice; {_FIRST_ORDER}")

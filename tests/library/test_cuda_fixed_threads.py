@@ -11,8 +11,9 @@ import torch
 
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies import fixed_point
-from irevrnn.strategies.fixed_point import INVERTIBLE, BitStack, round_weight, to_value
+from irevrnn.strategies.fixed_point import BitStack, round_weight, to_value
 from irevrnn.strategies.fixed_scan import States, Weights
+from irevrnn.strategies.rules import INVERTIBLE
 from tests.library.test_fixed_point import back, is_undone
 from tests.library.test_fixed_point import forward as run
 

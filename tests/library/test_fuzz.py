@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from irevrnn import IRevRNN, reference, scan
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies import fixed_scan
-from irevrnn.strategies.fixed_point import INVERTIBLE, round_weight
-from irevrnn.strategies.rules import IN_FIXED_POINT, OF_THE_STACK
+from irevrnn.strategies.fixed_point import round_weight
+from irevrnn.strategies.rules import IN_FIXED_POINT, INVERTIBLE, OF_THE_STACK
 
 pytestmark = pytest.mark.usefixtures("kernels")
 CASES = int(os.environ.get("IREVRNN_FUZZ", "25"))
@@ -240,7 +240,7 @@ def test_fixed_point_goes_back(
     except fixed_scan.RangeError:
         assert coupling_activation == "identity"  # nothing bounds what such couplings add up
         reject()
-    kept, _, _ = fixed_scan.forward(z, start, weights, hold=True)
+    kept, _, _ = fixed_scan.forward(z, start, weights, save=True)
     buffer = fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts)
     back, left = fixed_scan.inverse(z, there.after, buffer, weights)
     assert not left.counts.any()

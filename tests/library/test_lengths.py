@@ -194,7 +194,7 @@ def test_auto_leaves_out_what_cannot_serve_them():
     options = {"memory_budget": "1GB", "activation": "leaky_relu"}
     model = make_model("auto", **options)
     model(torch.randn(5, 60, 3, dtype=torch.float64), lengths=LENGTHS)
-    assert model.picked.strategy == "recompute"
+    assert model.picked.memory == "recompute"
     model.memory_budget = 1
     with pytest.raises(ValueError, match="'reversible' is impossible: packed input and lengths"):
         model(torch.randn(5, 60, 3, dtype=torch.float64), lengths=LENGTHS)

@@ -9,7 +9,7 @@ import torch
 from experiments.bench.measure import peak_memory, saved_bytes
 from irevrnn import IRevRNN
 from irevrnn.allocator import use_caching_allocator
-from irevrnn.strategies.chunkwise import chunk_length
+from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.fixed_point import round_weight
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kernels")]

@@ -9,8 +9,9 @@ import torch
 from experiments.bench.measure import peak_memory, saved_bytes
 from irevrnn import IRevRNN
 from irevrnn.allocator import use_caching_allocator
-from irevrnn.sequences import Batch
-from irevrnn.strategies import auto as budget
+from irevrnn.rnn import _workload
+from irevrnn.strategies import auto
+from irevrnn.strategies import saved_bytes as formulas
 from irevrnn.strategies.rules import OF_THE_STACK
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -22,9 +23,12 @@ def make_model(memory="recompute", features=5, hidden=7, **keywords):
     return IRevRNN(features, hidden, memory=memory, **keywords)
 
 
-def task_of(model, x, hidden=None, return_sequence=True):
-    batch = Batch.of(x, None, model.batch_first)
-    return model._task(batch, hidden is None, return_sequence)
+def load_of(model, x, hidden=None, return_sequence=True):
+    return _workload(model._batch(x, None), hidden is None, return_sequence)
+
+
+def plan_of(model, load, memory):
+    return formulas.plan(model._stack(), load, memory)
 
 
 def measured(model, x, hidden=None, return_sequence=True):
@@ -49,13 +53,19 @@ def test_saved_bytes_are_exact(strategy, norm, dropout, residual, bidirectional)
     same_size = 7 * (1 + bidirectional)
     for features, batch_first in itertools.product((5, same_size), (True, False)):
         model = make_model(strategy, features, batch_first=batch_first, **options)
-        if budget.obstacle(model, strategy):
+        if auto.why_not(
+            model._stack(),
+            load_of(
+                model, torch.randn(4, 9, features) if batch_first else torch.randn(9, 4, features)
+            ),
+            strategy,
+        ):
             return
         for steps, sequence, own in itertools.product((33, 160), (True, False), (True, False)):
             x = torch.randn(4, steps, features) if batch_first else torch.randn(steps, 4, features)
             hidden = None if own else tuple(torch.randn(2, layers, 4, 7))
-            task = task_of(model, x, hidden, sequence)
-            plan = budget.plan(model, task, strategy)
+            task = load_of(model, x, hidden, sequence)
+            plan = plan_of(model, task, strategy)
             assert plan.saved == measured(model, x, hidden, sequence), (task, options)
 
 
@@ -63,7 +73,7 @@ def test_saved_bytes_are_exact(strategy, norm, dropout, residual, bidirectional)
 def test_reversible_holds_at_most_what_the_weights_say(activation):
     model = make_model("reversible", activation=activation, norm="layer", hidden=64, num_layers=2)
     x = torch.randn(4, 3000, 5)
-    plan = budget.plan(model, task_of(model, x), "reversible")
+    plan = plan_of(model, load_of(model, x), "reversible")
     least = {"identity": 0.95, "leaky_relu": 0.4}[activation]  # a half of all values is negative
     assert least * plan.saved < measured(model, x) <= plan.saved + 16 * 2 * 4 * 64
 
@@ -98,7 +108,7 @@ def prepare_peak(strategy):
 @pytest.mark.parametrize("strategy", SIZES)
 def test_the_peak_is_near_the_estimate(strategy):
     model, x = peak_case(strategy)
-    plan = budget.plan(model, task_of(model, x, return_sequence=False), strategy)
+    plan = plan_of(model, load_of(model, x, return_sequence=False), strategy)
     grown = peak_memory(prepare_peak, strategy)
     # oneDNN, which the projections run on, takes some 8 MB of its own, whatever the length.
     assert 0.5 * plan.peak < grown < 1.25 * plan.peak + 14e6
@@ -115,12 +125,12 @@ def test_auto_takes_the_fastest_strategy_that_fits(caplog):
         for layer in model.layers:
             layer.recurrent_weight.uniform_(0.999, 1)
     picked = []
-    plans = list(budget._options(model, task_of(model, x)))
-    with caplog.at_level(logging.WARNING, "irevrnn"):
+    plans = list(auto.options(model._stack(), load_of(model, x)))
+    with caplog.at_level(logging.INFO, "irevrnn"):
         for size in ("1GB", *(plan.peak for plan in plans)):
-            model.memory_budget = budget.bytes_of(size)
+            model.memory_budget = auto.parse_bytes(size)
             model(x)
-            picked.append((model.picked.strategy, model.picked.peak <= model.memory_budget))
+            picked.append((model.picked.memory, model.picked.peak <= model.memory_budget))
     assert [name for name, _ in itertools.groupby(name for name, _ in picked)] == [
         "recompute", "checkpoint", "reversible"
     ]  # fmt: skip
@@ -132,15 +142,17 @@ def test_auto_takes_the_fastest_strategy_that_fits(caplog):
 def test_what_auto_runs_is_the_strategy_it_names():
     x = torch.randn(2, 300, 5, requires_grad=True)
     model = make_model("auto", norm="layer", memory_budget="1GB")
-    for strategy in budget.CANDIDATES:
+    for strategy in auto.CANDIDATES:
         plain = make_model(strategy, norm="layer")
-        options = [p for p in budget._options(model, task_of(model, x)) if p.strategy == strategy]
+        options = [
+            p for p in auto.options(model._stack(), load_of(model, x)) if p.memory == strategy
+        ]
         wanted = torch.autograd.grad(plain(x)[0].sum(), [x, *plain.parameters()])
-        auto = make_model("auto", norm="layer", memory_budget="1GB")
+        chosen = make_model("auto", norm="layer", memory_budget="1GB")
         auto_pick = options[0]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(budget, "choose", lambda *_, pick=auto_pick: pick)
-            got = torch.autograd.grad(auto(x)[0].sum(), [x, *auto.parameters()])
+            patch.setattr(auto, "choose", lambda *_, pick=auto_pick: pick)
+            got = torch.autograd.grad(chosen(x)[0].sum(), [x, *chosen.parameters()])
         assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
 
 
@@ -149,19 +161,19 @@ def test_a_budget_that_nothing_fits():
     with pytest.raises(
         ValueError,
         match=r"memory_budget is 1 kB, but an input of 50 steps .* at "
-        r"least .*'reversible' is impossible: activation='tanh' cannot be undone",
+        r"least .*'reversible' is impossible: activation='tanh' cannot be inverted",
     ):
         model(torch.randn(2, 50, 5))  # fmt: skip
 
 
 def test_auto_keeps_to_what_can_train():
     model = make_model("auto", norm="batch", memory_budget="1GB")
-    task = budget.Task(1000, 2)
-    assert {plan.strategy for plan in budget._options(model, task)} == {"recompute"}
+    task = formulas.Workload(1000, 2)
+    assert {plan.memory for plan in auto.options(model._stack(), task)} == {"recompute"}
     model.eval()
-    assert len({plan.strategy for plan in budget._options(model, task)}) == 3
+    assert len({plan.memory for plan in auto.options(model._stack(), task)}) == 3
     model.layers[0].recurrent_weight.data[0] = 1.5
-    assert "outside" in budget.obstacle(model, "reversible")
+    assert "outside" in auto.why_not(model._stack(), task, "reversible")
 
 
 @pytest.mark.parametrize(("text", "size"), [
@@ -171,9 +183,9 @@ def test_auto_keeps_to_what_can_train():
 def test_bytes_in_words(text, size):
     if size is None:
         with pytest.raises(ValueError, match="memory_budget must be a number of bytes"):
-            budget.bytes_of(text)
+            auto.parse_bytes(text)
     else:
-        assert budget.bytes_of(text) == size
+        assert auto.parse_bytes(text) == size
 
 
 # The report
@@ -183,17 +195,18 @@ def test_the_report_is_a_table_for_people(capsys):
     model = make_model(norm="layer", hidden=64)
     model.memory_report(torch.randn(8, 1000, 5))
     printed = capsys.readouterr().out
-    for strategy in ("store", *budget.CANDIDATES):
+    for strategy in ("store", *auto.CANDIDATES):
         assert f"\n{strategy} " in printed
-    plan = budget.plan(model, budget.Task(1000, 8, copied=True), "checkpoint")
-    assert budget.text_of(plan.saved) in printed
+    plan = plan_of(model, formulas.Workload(1000, 8, copied=True), "checkpoint")
+    assert auto.format_bytes(plan.saved) in printed
     assert "chunk" in printed
 
 
 def test_the_report_says_what_cannot_be_used(capsys):
     make_model(activation="tanh").memory_report(torch.randn(20, 5))
     assert (
-        "reversible: cannot be used, activation='tanh' cannot be undone" in capsys.readouterr().out
+        "reversible: cannot be used, activation='tanh' cannot be inverted"
+        in capsys.readouterr().out
     )
     with pytest.raises(ValueError, match="input_size = 5"):
         make_model().memory_report(torch.randn(8, 1000, 6))

@@ -12,8 +12,9 @@ from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN, ReversalError
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
 from irevrnn.strategies import fixed_scan
-from irevrnn.strategies.chunkwise import chunk_length
-from irevrnn.strategies.fixed_point import INVERTIBLE, round_weight, to_fixed, to_value
+from irevrnn.strategies.chunks import chunk_length
+from irevrnn.strategies.fixed_point import round_weight, to_fixed, to_value
+from irevrnn.strategies.rules import INVERTIBLE
 
 pytestmark = pytest.mark.usefixtures("kernels")
 CHUNKED = ["checkpoint", "reversible", "store_fixed"]
@@ -414,7 +415,7 @@ def four_layers(monkeypatch):
     forward, inverse, there, back = fixed_scan.forward, fixed_scan.inverse, [], []
 
     def watched_forward(z, states, weights, record):
-        result, words, counts = forward(z, states, weights, record=record, hold=True)
+        result, words, counts = forward(z, states, weights, record=record, save=True)
         there.append(result)
         return result, words, counts
 
@@ -536,7 +537,7 @@ def test_nothing_hides_on_ctx(memory):
     output, _ = make_model(memory, batch_first=False)(x.detach().transpose(0, 1))
     node = output.grad_fn
     kinds = attributes(node)
-    assert any(getattr(value, "strategy", None) == memory for value in kinds)
+    assert any(getattr(value, "memory", None) == memory for value in kinds)
     assert not any(isinstance(value, Tensor) for value in kinds)
 
 
