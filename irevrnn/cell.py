@@ -15,8 +15,8 @@ from irevrnn.sequences import States, check_states
 class IRevRNNCell(nn.Module):
     r"""One step of one layer of :class:`irevrnn.IRevRNN`, for streams and loops of one's own.
 
-    The recurrence is that of the layer: step by step it gives the bits of the whole sequence, if the
-    input projection does (a product of one row may round differently from one of many).
+    The recurrence is that of the layer: step by step it gives the bits of the whole sequence, if
+    the input projection does (a product of one row may round differently from one of many).
     ``cell.layer.load_state_dict(model.layers[0].state_dict())`` takes over a trained layer.
 
     Args:

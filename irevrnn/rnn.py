@@ -72,10 +72,10 @@ class IRevRNN(nn.Module):
             strategy that is expected to keep within it runs. The attribute ``picked`` names it, and
             the logger ``irevrnn`` reports it at level INFO when it changes.
         longest_period: if given, the first coupling starts with weights a = -b that make each unit
-            an oscillator (for small states and a coupling nonlinearity of slope 1 at 0, as tanh's),
-            with a period drawn log-uniformly from ``shortest_period`` to this number of steps.
-            ``None`` starts all couplings near 0. It needs ``num_couplings`` of at least 1; ``relu`` and
-            ``leaky_relu`` as activation damp what is negative, and so most of the oscillation.
+            an oscillator, with a period drawn log-uniformly from ``shortest_period`` to this number
+            of steps (for small states, and a coupling nonlinearity of slope 1 at 0, as tanh's).
+            ``None`` starts all couplings near 0. It needs ``num_couplings`` of at least 1; ``relu``
+            and ``leaky_relu`` as activation damp what is negative, and so most of the oscillation.
         shortest_period: the shortest of these periods, above 2 steps. With periods near 2, single
             steps can be told apart for as long as units remember.
         longest_memory: units start with recurrent weights u = exp(-1 / tau) and time constants tau

@@ -96,12 +96,8 @@ def _row(stack: Stack, load: Workload) -> int:
 
 def _graph(stack: Stack, load: Workload, steps: int, memory: str) -> int:
     """Return the bytes that the graph of some steps of the whole stack saves (``eq:held``)."""
-    row, size, directions, depth = (
-        _row(stack, load),
-        _size(stack),
-        stack.directions,
-        len(stack.layers),
-    )
+    row, size = _row(stack, load), _size(stack)
+    directions, depth = stack.directions, len(stack.layers)
     total = 0
     if load.copied:
         total += steps * load.batch * stack.layers[0].spec.input_size * size

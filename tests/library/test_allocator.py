@@ -13,7 +13,9 @@ from torch import Tensor
 import irevrnn
 from experiments.bench.measure import in_fresh_process
 from experiments.bench.recurrences import Shape, make_problem
-from irevrnn.allocator import allocate, allocate_like, empty_cache, use_caching_allocator
+from irevrnn.allocator import (
+    allocate,
+    allocate_like,
     empty_cache,
     use_caching_allocator,
     uses_caching_allocator,

@@ -201,7 +201,7 @@ def test_auto_leaves_out_what_cannot_serve_them():
 
 
 @pytest.mark.parametrize(("lengths", "error", "message"), [
-    ([60, 60], ValueError, r"lengths must be \(5,\), one a sequence; got \(2,\)"),
+    ([60, 60], ValueError, r"lengths must be \(5,\), one for each sequence; got \(2,\)"),
     ([61, 1, 1, 1, 1], ValueError, r"lengths must lie between 1 and the 60 steps; got \[61"),
     ([0, 1, 1, 1, 1], ValueError, "lengths must lie between 1 and the 60 steps"),
     ([1.0] * 5, TypeError, "lengths must be integers; got torch.float32"),
