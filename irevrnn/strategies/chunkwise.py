@@ -12,6 +12,7 @@ What a strategy saves, and how it rebuilds a chunk, is in :mod:`irevrnn.strategi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -109,7 +110,9 @@ def run_chunkwise(
         ValueError: batch normalisation in training, or a recurrent weight outside [-1, 1].
         ReversalError: (in the backward pass) a state was not reconstructed exactly.
     """
-    require(obstacle(memory, activation=stack.activation, layers=stack.layers))
+    require(
+        obstacle(memory, activation=stack.activation, device=x.device.type, layers=stack.layers)
+    )
     check_recurrence(memory, stack.layers)
     flat = [p for layer in stack.layers for _, p in _named_parameters(layer)]
     check_reverse_mode(memory, x, h_0, c_0, *flat)
@@ -145,7 +148,7 @@ class _Chunkwise(torch.autograd.Function):
         strategy, parameters = settings.new_strategy(), _by_layer(settings.stack, flat)
         strategy.begin(h_0, c_0, parameters, settings.record)
         autocast = _autocast_state(x.device.type)
-        with torch.autocast(**autocast):
+        with _autocast(autocast):
             output = _run_forward(settings, strategy, x, masks, batch_sizes, parameters)
         if settings.record:
             ctx.settings, ctx.memory = settings, settings.memory
@@ -171,7 +174,7 @@ class _Chunkwise(torch.autograd.Function):
         carried = _final_gradients(x, batch_sizes, parameters, grad_h, grad_c)
         for chunk, part in reversed(list(enumerate(parts(settings.chunk, x, batch_sizes)))):
             x_part = x[part.rows].detach().contiguous().requires_grad_(grad_x is not None)
-            with torch.enable_grad(), torch.autocast(**ctx.autocast):
+            with torch.enable_grad(), _autocast(ctx.autocast):
                 graph = _rebuild(
                     settings, strategy, layers, chunk, x_part, masks, part.packing, parameters
                 )
@@ -328,15 +331,22 @@ def _by_layer(stack: Stack, flat: Sequence[Tensor]) -> list[Parameters]:
     return [{name: next(tensors) for name, _ in _named_parameters(layer)} for layer in stack.layers]
 
 
-def _autocast_state(device: str) -> dict[str, Any]:
+def _autocast_state(device: str) -> dict[str, Any] | None:
     """Return the arguments of ``torch.autocast`` that restore its present state.
 
     Its cache of cast weights stays off: it would hand casts without gradients, made here, to other
-    users of the weights, and those of one chunk's graph to the next.
+    users of the weights, and those of one chunk's graph to the next. None where the device has no
+    autocast.
     """
+    if not torch.amp.is_autocast_available(device):
+        return None
     return {
         "device_type": device,
         "enabled": torch.is_autocast_enabled(device),
         "dtype": torch.get_autocast_dtype(device),
         "cache_enabled": False,
     }
+
+
+def _autocast(state: dict[str, Any] | None) -> AbstractContextManager[None]:
+    return nullcontext() if state is None else torch.autocast(**state)

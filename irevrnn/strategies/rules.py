@@ -48,6 +48,7 @@ def obstacle(
     activation: str = "identity",
     bidirectional: bool = False,
     packed: bool = False,
+    device: str = "cpu",
     layers: Iterable[nn.Module] = (),
 ) -> str | None:
     """Return why a strategy cannot serve, and which one can; None if it can.
@@ -57,6 +58,7 @@ def obstacle(
         activation: the output nonlinearity.
         bidirectional: whether the stack reads sequences from both ends.
         packed: whether sequences have lengths of their own.
+        device: the type of the device.
         layers: the modules of the stack, in the mode in which they will run.
     """
     if memory not in OF_THE_STACK:
@@ -78,6 +80,11 @@ def obstacle(
         return (
             f"packed input and lengths do not go with memory={memory!r}; use memory='recompute', "
             "'store' or 'checkpoint', or sequences of one length"
+        )
+    if device == "meta":
+        return (
+            f"memory={memory!r} looks at values, and there are none on the meta device; use "
+            "memory='recompute', 'store' or 'checkpoint'"
         )
     if activation not in INVERTIBLE:
         return (

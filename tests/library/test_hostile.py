@@ -1,0 +1,198 @@
+"""Defects that hostile use found: each is refused clearly, or works."""
+
+import logging
+import threading
+
+import pytest
+import torch
+from torch.nn.utils.rnn import PackedSequence
+
+from irevrnn import IRevRNN, IRevRNNCell
+
+pytestmark = pytest.mark.usefixtures("kernels")
+EVERY = pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+CHUNKWISE = pytest.mark.parametrize("memory", ["checkpoint", "reversible", "store_fixed"])
+
+
+def make_model(memory="recompute", layers=2, **options):
+    torch.manual_seed(0)
+    options = {"activation": "leaky_relu", "norm": "layer", **options}
+    return IRevRNN(3, 4, layers, memory=memory, **options)
+
+
+@EVERY
+def test_a_packed_sequence_whose_sizes_do_not_sum_to_its_rows(memory):
+    packed = PackedSequence(torch.randn(5, 3), torch.tensor([2, 1]))
+    with pytest.raises(ValueError, match=r"batch_sizes must fall .* sum to the 5 rows; got \[2, 1"):
+        make_model(memory)(packed)
+
+
+@EVERY
+@pytest.mark.parametrize("sizes", [[1, 2, 2], [3, 0, 2], [5, -1, 1]])
+def test_a_packed_sequence_whose_sizes_rise_or_vanish(memory, sizes):
+    with pytest.raises(ValueError, match="batch_sizes must fall"):
+        make_model(memory)(PackedSequence(torch.randn(5, 3), torch.tensor(sizes)))
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.bool])
+@pytest.mark.parametrize("which", [0, 1])
+def test_states_that_are_no_floating_point_numbers(dtype, which):
+    states = [torch.zeros(2, 5, 4), torch.zeros(2, 5, 4)]
+    states[which] = states[which].to(dtype)
+    name = ("h_0", "c_0")[which]
+    with pytest.raises(TypeError, match=f"{name} must be of a floating-point dtype; got {dtype}"):
+        make_model()(torch.zeros(5, 6, 3), tuple(states))
+    states = [torch.zeros(5, 4), torch.zeros(5, 4)]
+    states[which] = states[which].to(dtype)
+    with pytest.raises(TypeError, match="[hc] must be of a floating-point dtype"):
+        IRevRNNCell(3, 4)(torch.zeros(5, 3), tuple(states))
+
+
+def test_states_that_are_not_two():
+    with pytest.raises(TypeError, match=r"hidden must be a pair \(h_0, c_0\); got tuple of 3"):
+        make_model()(torch.zeros(5, 6, 3), (torch.zeros(2, 5, 4),) * 3)
+
+
+def test_states_on_another_device():
+    states = (torch.zeros(2, 5, 4, device="meta"), torch.zeros(2, 5, 4))
+    with pytest.raises(ValueError, match="h_0 must be on the device of the parameters, cpu; got m"):
+        make_model()(torch.zeros(5, 6, 3), states)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "error", "message"),
+    [
+        ([6, None], TypeError, r"lengths must be integers, \(batch,\): "),
+        ("66", TypeError, r"lengths must be integers, \(batch,\); got str"),
+        (6, TypeError, r"lengths must be integers, \(batch,\); got int"),
+        ([], ValueError, r"lengths must be \(2,\), one for each sequence; got \(0,\)"),
+        ([[6], [5]], ValueError, r"lengths must be \(2,\), one for each sequence; got \(2, 1\)"),
+        (torch.tensor([7, 5], dtype=torch.uint64), ValueError, "lengths must lie between 1 and"),
+    ],
+)
+def test_lengths_that_are_none(lengths, error, message):
+    with pytest.raises(error, match=message):
+        make_model()(torch.zeros(2, 6, 3), lengths=lengths)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        (length for length in [4, 6]),
+        range(4, 8, 2),
+        torch.tensor([4, 6], dtype=torch.uint64),
+        torch.tensor([4, 6], dtype=torch.uint8),
+    ],
+)
+def test_lengths_in_other_forms(lengths):
+    x, model = torch.randn(2, 6, 3), make_model()
+    assert torch.equal(model(x, lengths=lengths)[0], model(x, lengths=[4, 6])[0])
+
+
+@pytest.mark.parametrize("dropout", ["0.5", None, True])
+def test_a_dropout_that_is_no_number(dropout):
+    with pytest.raises(TypeError, match="dropout must be a number; got"):
+        make_model(dropout=dropout)
+
+
+def test_a_recurrent_weight_just_above_one():
+    model = make_model("reversible")
+    model.layers[0].recurrent_weight.data[0] = 1 + 1e-7
+    with pytest.raises(ValueError, match=r"layer 0: .* absolute value 1\.0000001"):
+        model(torch.zeros(2, 6, 3))
+
+
+@CHUNKWISE
+def test_one_tensor_as_both_couplings(memory):
+    gradients = []
+    for strategy in (memory, "store_fixed" if memory == "reversible" else "recompute"):
+        model = make_model(strategy)
+        for layer in model.layers:
+            layer.coupling_b = layer.coupling_a
+        x = torch.randn(2, 90, 3, generator=torch.Generator().manual_seed(1))
+        model(x)[0].square().mean().backward()
+        gradients.append([p.grad for p in model.parameters()])
+        assert all(gradient is not None for gradient in gradients[-1])
+    same = torch.equal if memory == "reversible" else near
+    assert all(same(*pair) for pair in zip(*gradients, strict=True))
+
+
+def near(x, y):
+    return torch.allclose(x, y, rtol=1e-2, atol=1e-4)
+
+
+@CHUNKWISE
+def test_layers_shared_over_depth(memory):
+    results = []
+    for strategy in (memory, "store_fixed" if memory == "reversible" else "recompute"):
+        model = make_model(strategy, layers=3)
+        model.layers[2] = model.layers[1]
+        x = torch.randn(2, 90, 3, generator=torch.Generator().manual_seed(1))
+        model(x)[0].square().mean().backward()
+        assert all(isinstance(p, torch.nn.Parameter) for p in model.layers[1].parameters())
+        results.append([p.grad.clone() for p in model.parameters()])
+    same = torch.equal if memory == "reversible" else near
+    assert all(same(*pair) for pair in zip(*results, strict=True))
+
+
+@CHUNKWISE
+def test_threads_that_train_one_model(memory):
+    model = make_model(memory)
+    x = torch.randn(2, 300, 3)
+    wanted = torch.autograd.grad(model(x)[0].square().mean(), model.parameters())
+    wrong, errors = [], []
+
+    def work():
+        try:
+            for _ in range(10):
+                got = torch.autograd.grad(model(x)[0].square().mean(), model.parameters())
+                wrong.extend(not torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+        except Exception as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not errors
+    assert not any(wrong)
+    assert all(isinstance(p, torch.nn.Parameter) for p in model.layers[0].parameters())
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+def test_a_model_on_the_meta_device(memory):
+    model = make_model(memory, device="meta")
+    output, (h_n, _) = model(torch.zeros(2, 90, 3, device="meta"))
+    assert (output.shape, h_n.shape) == ((2, 90, 4), (2, 2, 4))
+    output.sum().backward()
+    assert all(p.grad.device.type == "meta" for p in model.parameters())
+
+
+@pytest.mark.parametrize("memory", ["reversible", "store_fixed"])
+def test_fixed_point_on_the_meta_device_is_refused(memory):
+    model = make_model(memory, device="meta")
+    with pytest.raises(ValueError, match=f"memory='{memory}' looks at values.* on the meta device"):
+        model(torch.zeros(2, 90, 3, device="meta"))
+
+
+def test_a_strategy_set_as_an_attribute():
+    model, x = make_model(), torch.zeros(2, 6, 3)
+    model.memory = "auto"
+    with pytest.raises(ValueError, match="memory='auto' needs memory_budget"):
+        model(x)
+    model.memory_budget = "much"
+    with pytest.raises(ValueError, match="memory_budget must be a number of bytes, or text"):
+        model(x)
+    model.memory_budget = "1GB"
+    model(x)
+    assert model.picked.memory == "recompute"
+    model.memory = "hope"
+    with pytest.raises(ValueError, match="memory must be one of store, recompute"):
+        model(x)
+
+
+def test_auto_reports_its_choice_as_information(caplog):
+    with caplog.at_level(logging.DEBUG, "irevrnn"):
+        make_model("auto", memory_budget="1GB")(torch.zeros(2, 6, 3))
+    assert [record.levelname for record in caplog.records] == ["INFO"]
