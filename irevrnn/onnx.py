@@ -1,8 +1,7 @@
 """ONNX for inference: the operator ``irevrnn::scan`` as an ONNX ``Scan`` over the cell.
 
-ONNX knows nothing of the operator. :func:`translations` says how to write it in standard ONNX, so
-that ``torch.onnx.export`` takes any model with :class:`irevrnn.IRevRNN` inside; :func:`export`
-calls it. Needs the extra ``irevrnn[onnx]``.
+:func:`translations` writes the operator in standard ONNX, so that ``torch.onnx.export`` takes any
+model with an :class:`irevrnn.IRevRNN` inside; :func:`export` calls it. Needs ``irevrnn[onnx]``.
 """
 
 from __future__ import annotations
@@ -16,16 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from irevrnn.activations import NEGATIVE_SLOPE
+from irevrnn.activations import get_activation
 from irevrnn.ops import load_operators
-
-_OPERATORS: dict[str, tuple[str, dict[str, float]]] = {
-    "relu": ("Relu", {}),
-    "tanh": ("Tanh", {}),
-    "sigmoid": ("Sigmoid", {}),
-    "leaky_relu": ("LeakyRelu", {"alpha": NEGATIVE_SLOPE}),
-    "identity": ("Identity", {}),
-}
 
 
 def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options: Any) -> None:
@@ -34,7 +25,7 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
     Args:
         model: in evaluation mode, in float32, on the CPU, with the strategy ``store`` or
             ``recompute``.
-        args: example inputs of the model, a tensor of its own for each.
+        args: example inputs of the model, each a tensor of its own.
         path: of the file.
         options: of ``torch.onnx.export``, such as ``dynamic_shapes`` for any batch and length.
 
@@ -42,7 +33,7 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
         ImportError: the extra ``onnx`` is missing.
         ValueError: the model is in training mode, its strategy cannot be exported, or one tensor
             stands for two inputs.
-        RuntimeError: there are no compiled kernels, so no operator to translate.
+        RuntimeError: the C++ kernels, which register the operator, could not be built.
     """
     if model.training:
         raise ValueError("ONNX is for inference: call model.eval() first")
@@ -56,11 +47,11 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The ``custom_translation_table`` of ``torch.onnx.export``.
+    """Return the ``custom_translation_table`` of ``torch.onnx.export``.
 
     Raises:
         ImportError: the extra ``onnx`` is missing.
-        RuntimeError: there are no compiled kernels, so no operator to translate.
+        RuntimeError: the C++ kernels, which register the operator, could not be built.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
@@ -75,7 +66,7 @@ def _scan(
     activation: str = "relu", coupling_activation: str = "tanh", interval: int = 0,
     vectorize: bool = False,
 ) -> tuple[Any, ...]:  # fmt: skip
-    """``irevrnn::scan`` in ONNX; what is saved for a backward pass is left out."""
+    """Write ``irevrnn::scan`` in ONNX, without what it saves for a backward pass."""
     import onnx_ir as ir
     from onnxscript import evaluator
 
@@ -92,7 +83,7 @@ def _scan(
 
 
 def _step(z: Any, h_0: Any, u: Any, a: Any, b: Any, activation: str, coupling: str) -> Any:
-    """One step of the cell as the body of a ``Scan``: (h, c, z_t) to (h_t, c_t, h_t)."""
+    """Return one step of the cell as the body of a ``Scan``: (h, c, z_t) to (h_t, c_t, h_t)."""
     import onnx_ir as ir
 
     nodes: list[ir.Node] = []
@@ -106,7 +97,7 @@ def _step(z: Any, h_0: Any, u: Any, a: Any, b: Any, activation: str, coupling: s
         return output
 
     def nonlinearity(name: str, x: ir.Value) -> ir.Value:
-        operator, attributes = _OPERATORS[name]
+        operator, attributes = get_activation(name).onnx
         return apply(operator, x, **attributes)
 
     def state(name: str) -> ir.Value:

@@ -1,4 +1,4 @@
-"""The cell in plain PyTorch: the oracle that every kernel is tested against.
+"""The cell in plain PyTorch, which every kernel is tested against.
 
 Short enough to be read beside the paper, which names these functions in its equations. Shapes:
 ``T`` steps, batch ``B``, ``H`` hidden units, ``R`` couplings. Any floating dtype, any device.
@@ -35,7 +35,7 @@ def couple(
 def uncouple(
     p: Tensor, c: Tensor, a: Tensor, b: Tensor, coupling_activation: str = "tanh"
 ) -> tuple[Tensor, Tensor]:
-    """Undo :func:`couple`: the same steps subtracted in reverse order (equation ``eq:inverse``)."""
+    """Invert :func:`couple`: subtract the same steps in reverse order (equation ``eq:inverse``)."""
     f = get_activation(coupling_activation, "coupling_activation").function
     for a_i, b_i in zip(a.flip(0), b.flip(0), strict=True):
         p = p - b_i * f(c)
@@ -53,10 +53,10 @@ def step(
     activation: str = "relu",
     coupling_activation: str = "tanh",
 ) -> tuple[Tensor, Tensor]:
-    """One time step of the cell (equation ``eq:cell``).
+    """Run one time step of the cell (equation ``eq:cell``).
 
     Args:
-        z: input drive, (B, H).
+        z: input projection, (B, H).
         h, c: output and cell state of the step before, (B, H).
         u: recurrent weights, (H,).
         a, b: coupling weights, (R, H).
@@ -116,7 +116,7 @@ def scan_packed(
 
     Args:
         z: (N, H), the steps of all sequences: first those of step 1, the longest sequence first.
-        batch_sizes: (T,), how many sequences have that step; never more than the step before.
+        batch_sizes: (T,), the number of sequences that have each step; it never rises.
         h_0, c_0, u, a, b, activation, coupling_activation: as for :func:`scan`.
 
     Returns:
@@ -145,11 +145,11 @@ def scan_backward(
     coupling_activation: str = "tanh",
     batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradient of :func:`scan`, written out by hand (equation ``eq:gradient``).
+    """Compute the gradient of :func:`scan`, written out by hand (equation ``eq:gradient``).
 
     Needs neither ``z`` nor any ``p``: h of the step before is the output of the step before, and
-    the slopes follow from outputs. This is what the compiled kernels compute. It is a function
-    that autograd can differentiate: so the kernels have a second derivative.
+    the slopes follow from outputs. The compiled kernels compute the same. Autograd can
+    differentiate this function, which gives the kernels their second derivative.
 
     Args:
         grad_out: (T, B, H), gradient of ``out``.
@@ -161,7 +161,8 @@ def scan_backward(
     Returns:
         Gradients of ``z`` (T, B, H), ``h_0``, ``c_0`` (B, H), ``u`` (H,), ``a`` and ``b`` (R, H).
     """
-    f, f_slope = get_activation(coupling_activation, "coupling_activation")
+    coupling = get_activation(coupling_activation, "coupling_activation")
+    f, f_slope = coupling.function, coupling.slope_from_output
     g_slope = get_activation(activation).slope_from_output
     steps, arriving = (
         x.unbind(0) if batch_sizes is None else x.split(batch_sizes.tolist())
@@ -204,5 +205,5 @@ def scan_backward(
 
 
 def _joined(running: Tensor, at_the_end: Tensor, count: int) -> Tensor:
-    """Gradients of the states of ``count`` sequences, some of which end here."""
+    """Join the gradients of the states of ``count`` sequences, some of which end here."""
     return torch.cat([running, at_the_end[len(running) : count]])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from irevrnn.activations import ACTIVATIONS
 from irevrnn.ops import has_tangent, transformed
 
 #: Steps between two saved cell states under ``recompute``: large enough that c costs little beside
@@ -20,7 +21,7 @@ OF_A_LAYER = ("store", "recompute")
 OF_THE_STACK = ("checkpoint", "reversible", "store_fixed")
 IN_FIXED_POINT = ("reversible", "store_fixed")
 #: Output nonlinearities with an inverse in fixed point.
-INVERTIBLE = ("identity", "leaky_relu", "relu")
+INVERTIBLE = tuple(name for name, g in ACTIVATIONS.items() if g.forgotten_bits is not None)
 #: The parameters of a layer that make up its recurrence: u, a and b.
 RECURRENCE = ("recurrent_weight", "coupling_a", "coupling_b")
 

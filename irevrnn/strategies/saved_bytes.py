@@ -17,14 +17,13 @@ from typing import NamedTuple
 
 from torch import nn
 
+from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.fixed_point import round_weight
 from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT
 from irevrnn.strategies.stack import Stack
 
-#: Bits that g forgets in a step where y is negative (:mod:`irevrnn.strategies.fixed_point`).
-BITS_OF_A_NEGATIVE = {"identity": 0.0, "leaky_relu": 2.0, "relu": 48.0}
 #: In the vectorised kernel the lanes of a layer share at most this number of bit stacks.
 STACKS = 16
 #: Sequences of a layer's size that the backward pass has at once: gradients of output, z and input.
@@ -140,7 +139,7 @@ def _checkpoint(stack: Stack, load: Workload, chunks: int) -> int:
 def _reversible(stack: Stack, load: Workload, chunks: int) -> int:
     """Return the bytes of final states, hashes and forgotten bits (``eq:decay``)."""
     units = load.batch * stack.layers[0].spec.hidden_size
-    negative = BITS_OF_A_NEGATIVE[stack.activation]
+    negative = get_activation(stack.activation).forgotten_bits or 0.0
     bits = 0.0
     for layer in stack.layers:
         forgotten = -round_weight(layer.recurrent_weight.detach()).abs().double().log2()

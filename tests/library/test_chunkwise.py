@@ -266,7 +266,7 @@ def test_a_value_out_of_range_names_layer_and_step(value):
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
 def test_what_cannot_be_undone_is_refused(activation):
-    with pytest.raises(ValueError, match="identity, leaky_relu, relu; memory='checkpoint'"):
+    with pytest.raises(ValueError, match="relu, leaky_relu, identity; memory='checkpoint'"):
         IRevRNN(3, 4, activation=activation, memory="reversible")
 
 
