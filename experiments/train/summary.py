@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import sources
-from experiments.provenance import provenance
+from experiments.provenance import common_commit, provenance
 
 #: What each run tells of itself in the results of all.
 _FIGURES = (
@@ -54,9 +53,7 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         "device": first["device"],
         **provenance(),
         # Some of the runs may have ended long ago, before the code changed.
-        "sources": sources.in_common(
-            sources.at_start(), *(one.get("sources", {}) for one in results)
-        ),
+        "git_commit": common_commit(*(one.get("git_commit") for one in results)),
         "threads": first["threads"],
         "wall_seconds": sum(one["wall_seconds"] for one in results),
         "num_runs": len(results),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import sources, tasks
+from experiments import tasks
 from experiments.datasets.mnist import pixel_order
 from experiments.peers import PeerClassifier
 from experiments.provenance import provenance
@@ -244,14 +244,13 @@ def test_a_run_is_not_resumed_with_other_options(small):
         train(dataclasses.replace(small, lr=0.5, resume=True), progress=False)
 
 
-def test_a_run_that_went_on_with_other_code_has_no_hash_of_it(small, monkeypatch):
-    train(dataclasses.replace(small, max_minutes=0), progress=False)
-    known = sources.at_start()
-    with monkeypatch.context() as patch:
-        patch.setattr(sources, "at_start", lambda: {**known, "kernels": "others"})
+def test_a_resumed_run_records_the_commit_of_its_first_session(small, monkeypatch):
+    for commit in ("early-dirty", "early"):
+        monkeypatch.setattr("experiments.provenance.git_commit", lambda _, commit=commit: commit)
         train(dataclasses.replace(small, resume=True, max_minutes=0), progress=False)
-    results = train(dataclasses.replace(small, resume=True), progress=False)
-    assert results["sources"] == {**known, "kernels": None}
+    assert train(dataclasses.replace(small, resume=True), progress=False)["git_commit"] == (
+        "early-dirty"
+    )
 
 
 def test_a_run_resumed_elsewhere_is_told_that_bits_will_differ(small):
