@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import irevrnn
+
 ROOT = Path(__file__).parents[2]
 LIBRARY, EXPERIMENTS = ROOT / "irevrnn", ROOT / "experiments"
 #: What the library may import; filelock comes with torch.
@@ -119,6 +121,10 @@ def test_the_wheel_holds_the_library_alone(tmp_path):
     for folder, kinds in {"csrc": (".h", ".cpp"), "cuda": (".cu", ".cuh", ".h", ".cpp")}.items():
         for kind in kinds:
             assert [n for n in names if n.startswith(f"irevrnn/{folder}/") and n.endswith(kind)]
+
+
+def test_the_citation_names_this_version():
+    assert f"\nversion: {irevrnn.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 # --- imports and sizes --------------------------------------------------------------------------

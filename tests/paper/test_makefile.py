@@ -211,7 +211,7 @@ def test_the_files_and_modules_of_the_commands_exist():
     folder, ending, names = sanitized.groups()
     files = [f"{folder}{name}{ending}" for name in names.split()]
     files += re.findall(r"\b(?:tests|paper)/[\w/]+\.py", text)
-    modules = re.findall(r"-m ((?:irevrnn|experiments)[\w.]*)", text)
+    modules = re.findall(r"-m ((?:irevrnn|experiments)(?:\.\w+)*)", text)
     assert len(files) > 6 and len(modules) > 3
     paths = {module: ROOT / module.replace(".", "/") for module in modules}
     assert [name for name in files if not (ROOT / name).is_file()] == []

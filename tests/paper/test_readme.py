@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
-DOCUMENTS = [*PAGES, ROOT / "data" / "README.md", CONTRIBUTING, ROOT / "CHANGELOG.md"]
+DOCUMENTS = [*PAGES, ROOT / "data" / "README.md", CONTRIBUTING]
 TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 MAKEFILE = (ROOT / "Makefile").read_text()
 PYTHON_BLOCKS = [
@@ -21,7 +21,7 @@ PYTHON_BLOCKS = [
         re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     )
 ]
-MODULES = sorted(set(re.findall(r"-m ((?:irevrnn|experiments)[\w.]*\w)", TEXT)))
+MODULES = sorted(set(re.findall(r"-m ((?:irevrnn|experiments)(?:\.\w+)*)", TEXT)))
 
 
 @pytest.mark.parametrize("code", PYTHON_BLOCKS)
