@@ -74,14 +74,19 @@ def common_commit(*commits: str | None) -> str | None:
     return f"{shared}-dirty" if shared and dirty else shared
 
 
-def require_clean() -> None:
+def require_clean(folder: Path | None = None) -> None:
     """Refuse to make results for ``paper/`` from uncommitted code.
 
     Outside a checkout nothing is refused; results record no commit there.
 
+    Args:
+        folder: where the results go. Only ``paper/``, the default, asks for committed code.
+
     Raises:
         UncommittedChangesError: names the files, and the way out.
     """
+    if folder is not None and folder.resolve() != REPOSITORY / "paper":
+        return
     if changed := uncommitted(REPOSITORY):
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise UncommittedChangesError(

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
@@ -395,6 +396,8 @@ def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A repository with some code and one commit; a function that runs git in it."""
+    if not shutil.which("git"):
+        pytest.skip("needs git")
     folder = tmp_path / "repository"
     for name in ("irevrnn/rnn.py", "irevrnn/csrc/scan.h", "experiments/train.py", "README.md"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
