@@ -164,22 +164,24 @@ def describe_changes(results: Path) -> Iterator[str]:
         name, result = path.relative_to(results).with_suffix("").as_posix(), _read(path)
         kind = f"experiments/{result.get('task')}" if "/" in name else name
         depends = DEPENDS.get(kind, ("irevrnn/*", "experiments/*"))
-        recorded = result.get("environment", result).get("git_commit")
+        provenance = result.get("environment", result)
+        # A run that was resumed, and a result of several runs, may have several commits.
+        recorded = provenance.get("git_commits") or [provenance.get("git_commit")]
         yield f"{name}: {_describe(recorded, (*depends, NOTEBOOKS.get(name, '')))}"
 
 
-def _describe(recorded: str | None, depends: Sequence[str]) -> str:
-    if recorded is None:
+def _describe(recorded: Sequence[str | None], depends: Sequence[str]) -> str:
+    commits = list(dict.fromkeys(one.removesuffix("-dirty") for one in recorded if one))
+    if None in recorded:
         return "warning: no commit is recorded"
-    commit = recorded.removesuffix("-dirty")
-    made = f"made at {commit[:10]}"
-    if recorded != commit:
+    made = f"made at {', '.join(commit[:10] for commit in commits)}"
+    if any(one not in commits for one in recorded):
         made = f"warning: {made} with uncommitted changes"
-    changed = _changed_since(commit)
-    if changed is None:
-        return f"{made}, a commit that git does not find here"
+    changes = [_changed_since(commit) for commit in commits]
+    if None in changes:
+        return f"{made}, which git does not find here"
     found: dict[str, list[str]] = {}
-    for file in changed:
+    for file in dict.fromkeys(file for files in changes for file in files or ()):
         if pattern := next((one for one in depends if fnmatch(file, one)), None):
             found.setdefault(pattern, []).append(file)
     listed = (

@@ -45,7 +45,7 @@ from experiments.files import replacing, write_text
 from experiments.models import SequenceClassifier
 from experiments.peers import PeerClassifier
 from experiments.process import stop_signals, threads
-from experiments.provenance import common_commit, provenance
+from experiments.provenance import provenance
 from experiments.tasks import TASKS
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig, add_arguments
@@ -210,7 +210,6 @@ class Run:
         self.model, self.optimizer = self.fabric.setup(self.network, optimizer)
         self.average = _average(self.network, config.average) if config.average else None
         self.progress = Progress(self._zero_totals())
-        self.git_commit: str | None = provenance()["git_commit"]
         self.started = time.monotonic()
 
     @property
@@ -350,7 +349,6 @@ class Run:
             self.look()  # weights that have become NaN must not take the place of good ones
         state = self._stateful() | {
             "place": self._place(),
-            "git_commit": self.git_commit,
             "progress": asdict(self.progress) | {"seconds": self.seconds()},
             "rng": distributed.gathered(self._rng(), self.workers),
         }
@@ -410,7 +408,6 @@ class Run:
                 "its figures will differ in the last bits from those of an uninterrupted run",
                 stacklevel=3,
             )
-        self.git_commit = common_commit(self.git_commit, state.get("git_commit"))
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
@@ -434,7 +431,6 @@ class Run:
             "device": str(self.fabric.device),
             "workers": self.workers,
             **provenance(),
-            "git_commit": self.git_commit,
             "wall_seconds": self.seconds(),
             "history": self.progress.history,
             "best_epoch": best.get("epoch"),

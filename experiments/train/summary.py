@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.provenance import common_commit, provenance
+from experiments.provenance import provenance
 
 #: What each run tells of itself in the results of all.
 _FIGURES = (
@@ -52,8 +52,6 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         "num_parameters": first["num_parameters"],
         "device": first["device"],
         **provenance(),
-        # Some of the runs may have ended long ago, before the code changed.
-        "git_commit": common_commit(*(one.get("git_commit") for one in results)),
         "threads": first["threads"],
         "wall_seconds": sum(one["wall_seconds"] for one in results),
         "num_runs": len(results),

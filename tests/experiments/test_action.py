@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 
 import numpy as np
@@ -405,15 +404,6 @@ def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_bits(small, 
     for row, other in zip(resumed["history"], whole["history"], strict=True):
         assert {**row, "seconds": 0} == {**other, "seconds": 0}
     assert resumed["test_loss"] == whole["test_loss"]
-
-
-def test_runs_together_record_a_commit_that_all_have(small, monkeypatch):
-    config = dataclasses.replace(small, epochs=1, seeds=2, fold=0)
-    for commit in ("one", "one-dirty"):
-        monkeypatch.setattr("experiments.provenance.git_commit", lambda _, commit=commit: commit)
-        results = train_all(dataclasses.replace(config, resume=True), progress=False)
-        assert results["git_commit"] == commit
-        shutil.rmtree(config.out / "seed1")
 
 
 def test_results_of_other_options_are_not_taken_for_these(small):

@@ -77,24 +77,6 @@ def test_nothing_is_recorded_or_refused_outside_a_checkout(tmp_path, monkeypatch
     provenance.require_clean()
 
 
-def test_runs_of_several_commits_record_the_last_that_all_contain(repository):
-    folder, git = repository
-    first = git("rev-parse", "HEAD")
-    others = []
-    for text in ("second", "third"):
-        (folder / "irevrnn/rnn.py").write_text(text)
-        git("commit", "-qam", text)
-        others.append(git("rev-parse", "HEAD"))
-    second, third = others
-    assert provenance.common_commit(third, second) == second
-    assert provenance.common_commit(third, first, second) == first
-    assert provenance.common_commit(third, f"{second}-dirty") == f"{second}-dirty"
-    assert provenance.common_commit(f"{third}-dirty", third) == f"{third}-dirty"
-    assert provenance.common_commit(third, None) is None
-    assert provenance.common_commit() is None
-    assert provenance.common_commit(third, "0" * 40) is None
-
-
 def test_the_command_fails_only_with_uncommitted_code():
     done = subprocess.run(
         [sys.executable, "-m", "experiments.provenance"], cwd=ROOT, capture_output=True, text=True

@@ -244,15 +244,6 @@ def test_a_run_is_not_resumed_with_other_options(small):
         train(dataclasses.replace(small, lr=0.5, resume=True), progress=False)
 
 
-def test_a_resumed_run_records_the_commit_of_its_first_session(small, monkeypatch):
-    for commit in ("early-dirty", "early"):
-        monkeypatch.setattr("experiments.provenance.git_commit", lambda _, commit=commit: commit)
-        train(dataclasses.replace(small, resume=True, max_minutes=0), progress=False)
-    assert train(dataclasses.replace(small, resume=True), progress=False)["git_commit"] == (
-        "early-dirty"
-    )
-
-
 def test_a_run_resumed_elsewhere_is_told_that_bits_will_differ(small):
     train(dataclasses.replace(small, threads=2, max_minutes=0), progress=False)
     with pytest.warns(UserWarning, match="1 threads on cpu, where it began with 2 threads on cpu"):

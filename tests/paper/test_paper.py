@@ -419,11 +419,11 @@ def repository(tmp_path, monkeypatch):
     return folder, git
 
 
-def described(tmp_path, commit, name="derivation"):
+def described(tmp_path, commit, **provenance):
     """The line about a result of a commit."""
     (tmp_path / "results").mkdir(exist_ok=True)
-    content = {"environment": {"git_commit": commit}}
-    (tmp_path / f"results/{name}.json").write_text(json.dumps(content))
+    content = {"environment": {"git_commit": commit, **provenance}}
+    (tmp_path / "results/derivation.json").write_text(json.dumps(content))
     [line] = paper.describe_changes(tmp_path / "results")
     return line
 
@@ -448,6 +448,22 @@ def test_many_changed_files_are_counted(tmp_path, repository):
     assert described(tmp_path, "HEAD").endswith("irevrnn/*.py (4 files)")
 
 
+def test_what_changed_since_any_of_several_commits_is_named(tmp_path, repository):
+    folder, git = repository
+    commits = [git("rev-parse", "HEAD")]
+    for name in ("irevrnn/csrc/scan.h", "irevrnn/rnn.py"):
+        (folder / name).write_text("else")
+        git("commit", "-qam", name)
+        commits.append(git("rev-parse", "HEAD"))
+    first, second, third = commits
+    line = described(tmp_path, third, git_commits=[third, second])
+    assert line.endswith("changed since: irevrnn/rnn.py")
+    line = described(tmp_path, third, git_commits=[f"{first}-dirty", third])
+    assert line.endswith("changed since: irevrnn/csrc/scan.h, irevrnn/rnn.py")
+    assert "warning" in line and first[:10] in line and third[:10] in line
+    assert "no commit" in described(tmp_path, third, git_commits=[None, third])
+
+
 def test_a_file_that_moved_has_not_changed(tmp_path, repository):
     folder, git = repository
     (folder / "irevrnn/strategies").mkdir()
@@ -463,7 +479,7 @@ def test_a_result_from_uncommitted_code_is_a_warning(tmp_path, repository):
 
 def test_a_commit_that_git_does_not_have_is_no_failure(tmp_path, repository, monkeypatch):
     unknown = "0123456789" * 4
-    message = "made at 0123456789, a commit that git does not find here"
+    message = "made at 0123456789, which git does not find here"
     assert message in described(tmp_path, unknown)
     monkeypatch.setattr(paper, "REPOSITORY", tmp_path)  # no checkout
     paper._changed_since.cache_clear()
