@@ -1,6 +1,6 @@
-# Every target does the set-up it needs. What it asks of the machine: Python 3.10 or newer, make
-# and a C++ compiler. The set-up goes into the active virtual or conda environment, or else into
-# .venv, once: until pyproject.toml changes.
+# Every target does the set-up it needs; the machine must have Python 3.10 or newer, make and a C++
+# compiler. Packages go into the active virtual or conda environment, or else into .venv, once: until
+# pyproject.toml changes.
 
 PROFILE ?= quick
 PROFILES := smoke quick paper
@@ -8,7 +8,7 @@ PROFILES := smoke quick paper
 ifdef VIRTUAL_ENV
 ENV := $(VIRTUAL_ENV)
 else ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
-# conda's base is switched on by every shell: nobody chose to have packages put there.
+# Every shell activates conda's base: nobody chose to have packages put there.
 ENV := $(CONDA_PREFIX)
 else
 ENV := .venv
@@ -27,10 +27,10 @@ PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),\
 # Fails with one line that says what is wrong and the way out.
 fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 
-# Where the results and figures of the profile go.
+# The folder of the profile's results and figures.
 FOLDER = $(if $(filter paper,$(PROFILE)),paper,build/$(PROFILE))
 
-# A kernel that someone registered in their home must not replace this environment's.
+# This environment's Jupyter kernel, not one that somebody registered in their home.
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
@@ -41,8 +41,9 @@ help: ## Print this list
 
 setup: $(STAMP) ## Set up the environment (the other targets do it by themselves)
 
-# One figure takes its notebook alone, and no paper, for which other results may not be there.
+# One FIGURE runs its notebook alone and builds no paper: other results may be missing.
 reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, or run the notebook of one FIGURE (PROFILE=smoke|quick|paper, default quick)
+	$(if $(filter paper,$(PROFILE)),@$(PY) -m experiments.provenance)
 	@mkdir -p build/$(PROFILE)/notebooks
 	@notebooks="$(if $(FIGURE),$$($(PY) paper/build.py --notebook-of '$(FIGURE)'),$(NOTEBOOKS))" || exit 1; \
 	for notebook in $$notebooks; do \
@@ -54,32 +55,32 @@ reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, 
 	$(if $(FIGURE),@echo "$(FOLDER)/figures/$(FIGURE).svg; the notebook has made all of its figures and results again",\
 		$(PY) paper/build.py --profile $(PROFILE))
 
-# One process for each core, and each takes whole files.
+# One process per core, each of which takes entire files.
 test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest: "-n 0" runs them in one process)
 	$(PY) -m pytest -q -n auto --dist loadfile $(ARGS)
 
 fuzz: $(STAMP) compiler ## Compare thousands of random problems with the reference (CASES per test)
 	IREVRNN_FUZZ=$(or $(CASES),1000) $(PY) -m pytest -q tests/library/test_fuzz.py $(ARGS)
 
-# Python itself is not built for the sanitizers, so their runtime is loaded before it, and libstdc++
-# with it, or the runtime does not find what throws C++ exceptions (PyTorch's too). The kernels are
-# built anew: the flags are part of the cache's key. LeakSanitizer would report Python's own leaks.
+# Python is not built for the sanitizers, so their runtime is preloaded, with libstdc++, or it does not
+# find the function that throws C++ exceptions. The kernels are built anew: flags are part of the
+# cache's key. LeakSanitizer would report Python's own leaks.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
-SANITIZED := tests/library/test_large_sequences.py tests/library/test_scan.py tests/library/test_fixed_point.py tests/library/test_chunked.py tests/library/test_ops.py
+SANITIZED := $(patsubst %,tests/library/test_%.py,large_sequences scan fixed_point chunkwise ops)
 
 asan: $(STAMP) compiler ## Test the C++ kernels under AddressSanitizer and UBSan (takes g++; ARGS as above)
 	IREVRNN_CXXFLAGS="$(SANITIZE)" LD_PRELOAD="$(foreach l,libasan.so libstdc++.so.6,$$($${CXX:-g++} -print-file-name=$l))" \
 		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 		OMP_NUM_THREADS=1 $(PY) -m pytest -q -s $(SANITIZED) $(ARGS)
 
-cuda: $(STAMP) compiler ## Compile every CUDA kernel for every architecture and check what it takes (needs nvcc, no GPU)
+cuda: $(STAMP) compiler ## Compile every CUDA kernel for every architecture, report registers and spills (needs nvcc, no GPU)
 	IREVRNN_CUDA_TESTS=all $(PY) -m pytest -q tests/library/test_cuda_compile.py $(ARGS)
 	@mkdir -p build
 	$(PY) -m experiments.bench.cuda_resources --output build/cuda_kernels.json
 
-# Every tensor is allocated by itself: where PyTorch hands out parts of a large block, a kernel that
-# writes past the end of one is not seen. The kernels are built before, outside the sanitizer.
-GPU_TESTS = $(shell grep -l 'torch.cuda.is_available()' tests/test_*.py)
+# PyTorch's allocator is switched off: inside its large blocks, a write past the end of a tensor goes
+# unnoticed. The kernels are built before, outside the sanitizer.
+GPU_TESTS = $(shell grep -rl --include='test_*.py' 'torch.cuda.is_available()' tests/library)
 
 sanitize: $(STAMP) compiler ## Test the CUDA kernels under compute-sanitizer (needs a GPU; ARGS as above)
 	@command -v compute-sanitizer >/dev/null || $(call fail,compute-sanitizer is not on PATH: it comes with the CUDA \
@@ -101,7 +102,7 @@ lab: $(STAMP) compiler ## Open the notebooks in JupyterLab
 	$(PY) -m jupyter lab notebooks
 
 bench: $(STAMP) compiler ## Measure speed and memory against the peers
-	$(PY) -m experiments.bench.benchmark --output build/bench.json
+	$(PY) -m experiments.bench --output build/bench.json
 
 paper: $(STAMP) ## Compile paper/paper.pdf from the committed results
 	$(PY) paper/build.py
@@ -109,7 +110,7 @@ paper: $(STAMP) ## Compile paper/paper.pdf from the committed results
 data: $(STAMP) ## Fetch MNIST into data/
 	$(PY) -m experiments.datasets mnist
 
-clean: ## Remove build/ and all caches (keeps .venv, data/ and what is committed)
+clean: ## Remove build/ and all caches (keeps .venv, data/ and committed files)
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
@@ -124,7 +125,7 @@ $(STAMP): pyproject.toml | $(PY)
 		name a mirror or a folder of wheels in PIP_INDEX_URL or PIP_FIND_LINKS and run make again)
 	@mkdir -p $(@D) && touch $@
 
-# Debian and Ubuntu split ensurepip off Python: said before a half-made .venv is left behind.
+# Debian and Ubuntu package ensurepip apart: this is checked before a half-made .venv is left behind.
 .venv/bin/python:
 	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' 2>/dev/null \
 		|| $(call fail,Python 3.10 or newer is needed and not on PATH: install it or name it with make PYTHON=/path/to/python3)

@@ -6,4 +6,4 @@ from irevrnn.rnn import IRevRNN
 from irevrnn.strategies.reversible import ReversalError
 
 __all__ = ["IRevRNN", "IRevRNNCell", "ReversalError", "scan"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,10 +1,9 @@
 """Compile the paper: ``python paper/build.py [--profile smoke|quick|paper]``.
 
-The text is in ``paper.typ`` and ``sections/``; its numbers come from result files and its figures
-from SVG files, which the notebooks write. Whatever is missing stops the build with its name and the
-command that makes it: the paper has no silent gaps. So does what is no longer true: a result whose
-code has changed since it was made, unless ``accepted.json`` says why it still holds, and a figure
-that another run has drawn than the one that wrote its result.
+The text in ``paper.typ`` and ``sections/`` reads its numbers from result files and its figures from
+SVG files. Where one is missing, or a figure was drawn by another run than its result, the build
+fails and names the command that makes it. For each committed result, it prints in one line which
+files that the result depends on have changed since the commit it was made from.
 """
 
 from __future__ import annotations
@@ -13,22 +12,21 @@ import argparse
 import hashlib
 import json
 import os
+import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import freshness
-from freshness import BuildError, find_changes, read_accepted
 
 if TYPE_CHECKING:
     import typst
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "paper" / "paper.typ"
-ACCEPTED = REPOSITORY / "paper" / "accepted.json"
 PROFILES = ("smoke", "quick", "paper")
+
 
 #: The notebook that writes each result file, ``results/<name>.json``.
 NOTEBOOKS = {
@@ -39,62 +37,47 @@ NOTEBOOKS = {
     "benchmark": "notebooks/04_memory.ipynb",
     "experiments": "notebooks/05_experiments.ipynb",
 }
-#: Results that may not be there: of data that people bring, and of long experiments. The paper says
+#: Results that may be missing: of data that people bring, and of long experiments. The paper says
 #: "not yet run" of them, or nothing.
 BROUGHT = ("utkinect", "msr", "ntu60", "ntu120", "experiments")
-#: The result that each figure, ``figures/<name>.svg``, was drawn from.
-FIGURES = {
-    "drift": "derivation",
-    "saturation": "derivation",
-    "forgotten": "derivation",
-    "division": "derivation",
-    "accuracy": "derivation",
-    "learning_curve": "mnist",
-    "confusion": "mnist",
-    "mistakes": "mnist",
-    "watch_confusion": "watch",
-    "watch_subjects": "watch",
-    "saved_bytes": "memory",
-    "peak_memory": "memory",
-    "entropy": "memory",
-    "lengths": "memory",
-    "crossover": "memory",
-    "same_training": "memory",
-    "comparison": "experiments",
-    "race": "experiments",
+_FIGURES_OF = {
+    "derivation": ("drift", "saturation", "forgotten", "division", "accuracy"),
+    "mnist": ("learning_curve", "confusion", "mistakes"),
+    "watch": ("watch_confusion", "watch_subjects"),
+    "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),
+    "experiments": ("comparison", "race"),
 }
-#: The command that writes a result again, where that is not one of NOTEBOOKS.
-COMMANDS = {
-    "utkinect": "make reproduce PROFILE={profile} FIGURE=watch_confusion",
-    "msr": "make reproduce PROFILE={profile} FIGURE=watch_confusion",
-    "ntu60": "python -m experiments.train action --data-set ntu60",
-    "ntu120": "python -m experiments.train action --data-set ntu120",
-    "cuda_kernels": "python -m experiments.bench.cuda_resources --output paper/results/cuda_kernels.json",
-    "ntu_reader": "python -m experiments.datasets.ntu.benchmark --output paper/results/ntu_reader.json",
-}
-_LAYER = ("cell", "compiler", "kernels", "layer")
-_ACTION = (*_LAYER, "training", "action", "notebooks/03")
-_NTU = (*_LAYER, "training", "action", "datasets/ntu")
-#: The parts of the code (experiments/sources.py) that each result depends on.
+#: The result that each figure, ``figures/<name>.svg``, is drawn with.
+FIGURES = {figure: result for result, figures in _FIGURES_OF.items() for figure in figures}
+
+_LIBRARY = ("irevrnn/*.py", "irevrnn/csrc/*")
+_MODELS = (*_LIBRARY, "experiments/models.py", "experiments/peers.py")
+_TRAINING = (*_MODELS, "experiments/train/*", "experiments/tasks/*")
+_ACTION = (*_TRAINING, "experiments/action/*", "experiments/datasets/recordings.py")
+#: The files that each result depends on, beside its notebook: patterns whose ``*`` matches folders,
+#: too. Experiments, results/experiments/<name>.json, are listed by their task.
 DEPENDS = {
-    "derivation": (*_LAYER, "notebooks/01"),
-    "mnist": (*_LAYER, "training", "datasets/mnist", "notebooks/02"),
-    "watch": (*_ACTION, "datasets/watch"),
-    "utkinect": (*_ACTION, "datasets/kinect"),
-    "msr": (*_ACTION, "datasets/kinect"),
-    "ntu60": _NTU,
-    "ntu120": _NTU,
-    "memory": (*_LAYER, "measuring", "benchmark", "notebooks/04"),
-    "benchmark": (*_LAYER, "measuring", "benchmark", "notebooks/04"),
-    "cuda_kernels": ("compiler", "kernels", "cuda"),
-    "ntu_reader": ("compiler", "datasets/ntu", "measuring"),
-    "experiments": (*_LAYER, "training", "action", "datasets/watch", "measuring", "notebooks/05"),
-    # Those in results/experiments/, by their task.
-    "experiments/mnist": (*_LAYER, "training", "datasets/mnist"),
-    "experiments/adding": (*_LAYER, "training", "synthetic"),
-    "experiments/copy": (*_LAYER, "training", "synthetic"),
-    "experiments/sessions": (*_LAYER, "training", "action", "datasets/watch"),
+    "derivation": _LIBRARY,
+    "mnist": (*_TRAINING, "experiments/datasets/mnist*"),
+    "watch": (*_ACTION, "experiments/datasets/watch*"),
+    "utkinect": (*_ACTION, "experiments/datasets/kinect*"),
+    "msr": (*_ACTION, "experiments/datasets/kinect*"),
+    "ntu60": (*_ACTION, "experiments/datasets/ntu*"),
+    "ntu120": (*_ACTION, "experiments/datasets/ntu*"),
+    "memory": (*_LIBRARY, "experiments/bench/*"),
+    "benchmark": (*_LIBRARY, "experiments/bench/*"),
+    "cuda_kernels": ("irevrnn/cuda/*", "irevrnn/csrc/*.h", "irevrnn/jit/*"),
+    "ntu_reader": ("experiments/datasets/ntu*",),
+    "experiments": _MODELS,
+    "experiments/mnist": (*_TRAINING, "experiments/catalogue.py", "experiments/datasets/mnist*"),
+    "experiments/adding": (*_TRAINING, "experiments/catalogue.py"),
+    "experiments/copy": (*_TRAINING, "experiments/catalogue.py"),
+    "experiments/sessions": (*_ACTION, "experiments/catalogue.py", "experiments/datasets/watch*"),
 }
+
+
+class BuildError(Exception):
+    """The paper cannot be built; the message says why and what to do."""
 
 
 def build(results: Path, figures: Path, output: Path, profile: str = "paper") -> str:
@@ -103,31 +86,27 @@ def build(results: Path, figures: Path, output: Path, profile: str = "paper") ->
     Args:
         results: folder of the result files.
         figures: folder of the figures.
-        output: the PDF to write, whole or not at all.
-        profile: what made them; changes of the code are accepted for the ``paper`` profile alone.
+        output: the PDF to write, once it is compiled.
+        profile: the profile that made them.
 
     Returns:
         The compiler's warnings, one a line; empty if there are none.
 
     Raises:
-        BuildError: something is missing, is not of the code as it is, or does not compile.
+        BuildError: something is missing, results and figures do not go together, or Typst fails.
     """
     check_inputs(results, figures, profile)
-    accepted = read_accepted(ACCEPTED) if profile == "paper" else {}
-    freshness.check(find_changes(results, DEPENDS), accepted, partial(command, profile=profile))
     pdf, warnings = compile_paper(results, figures)
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(pdf)
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    output.write_bytes(pdf)
     return "\n".join(warnings)
 
 
+# --- what the paper is made of ------------------------------------------------------------------
+
+
 def check_inputs(results: Path, figures: Path, profile: str) -> None:
-    """Check that every result and figure is there, each figure as drawn with its result.
+    """Check that every result and figure exists, and that each figure was drawn with its result.
 
     Raises:
         BuildError: names all that are missing or of another run.
@@ -143,73 +122,94 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
         if results / f"{result}.json" in made_by
     }
     made_by |= {figure: made_by[result] for figure, result in drawn_with.items()}
-    missing = [path for path in made_by if not path.is_file()]
+    missing = [
+        f"  {_shown(path)}  (from {by})" for path, by in made_by.items() if not path.exists()
+    ]
     if missing:
-        lines = [f"  {_shown(path)}  (from {made_by[path]})" for path in missing]
         remedy = f"To make them: make reproduce PROFILE={profile}"
         if profile == "paper":
             remedy += " (takes hours; make reproduce builds a paper from a short run)"
-        raise BuildError("\n".join(["these files are missing:", *lines, remedy]))
+        raise BuildError("\n".join(["these files are missing:", *missing, remedy]))
+    again = f"to make it again: make reproduce PROFILE={profile} FIGURE="
     foreign = [
-        f"  {_shown(figure)} is not the one that was drawn with {_shown(result)} (to make both "
-        f"again: make reproduce PROFILE={profile} FIGURE={figure.stem})"
+        f"  {_shown(figure)} was not drawn with {_shown(result)} ({again}{figure.stem})"
         for figure, result in drawn_with.items()
         if _digest(figure) != _read(result).get("figures", {}).get(figure.stem)
     ]
     if foreign:
         raise BuildError("\n".join(["these figures and results are of different runs:", *foreign]))
-    _check_experiments(results, profile)
-
-
-def _check_experiments(results: Path, profile: str) -> None:
-    """Check that experiments.json was made from the files in experiments/ as they are."""
-    there = {path.stem: _digest(path) for path in results.glob("experiments/*.json")}
-    index = results / "experiments.json"
-    made_from = _read(index)["made_from"] if index.is_file() else {}
-    if there != made_from:
-        changed = sorted({name for name, _ in there.items() ^ made_from.items()})
+    experiments = {path.stem: _digest(path) for path in results.glob("experiments/*.json")}
+    table = results / "experiments.json"
+    made_from = _read(table)["made_from"] if table.is_file() else {}
+    if changed := sorted({name for name, _ in experiments.items() ^ made_from.items()}):
         raise BuildError(
-            f"{_shown(index)} was made without these experiments as they are: "
-            f"{', '.join(changed)} (to make it again: {command('experiments', profile)})"
+            f"{_shown(table)} was made from other results than those in experiments/: "
+            f"{', '.join(changed)} ({again}comparison)"
         )
 
 
-def command(result: str, profile: str) -> str:
-    """What makes a result again."""
-    if result.startswith("experiments/"):
-        return f"python -m experiments {result.partition('/')[2]}"
-    if result in COMMANDS:
-        return COMMANDS[result].format(profile=profile)
-    notebook = NOTEBOOKS[result]
-    figure = next(name for name, source in FIGURES.items() if NOTEBOOKS[source] == notebook)
-    return f"make reproduce PROFILE={profile} FIGURE={figure}"
+def notebook_of(figure: str) -> str:
+    """Return the notebook that draws a figure."""
+    if figure not in FIGURES:
+        raise BuildError(f"FIGURE={figure} is unknown: choose one of {', '.join(sorted(FIGURES))}")
+    return NOTEBOOKS[FIGURES[figure]]
 
 
-def _read(result: Path) -> dict[str, Any]:
-    return json.loads(result.read_text(encoding="utf-8"))
+# --- what has changed since ---------------------------------------------------------------------
 
 
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def describe_changes(results: Path) -> Iterator[str]:
+    """Yield a line for each result: which files that it depends on changed since its commit."""
+    for path in sorted(results.rglob("*.json")):
+        name, result = path.relative_to(results).with_suffix("").as_posix(), _read(path)
+        kind = f"experiments/{result.get('task')}" if "/" in name else name
+        depends = DEPENDS.get(kind, ("irevrnn/*", "experiments/*"))
+        provenance = result.get("environment", result)
+        # A run that was resumed, and a result of several runs, may have several commits.
+        recorded = provenance.get("git_commits") or [provenance.get("git_commit")]
+        yield f"{name}: {_describe(recorded, (*depends, NOTEBOOKS.get(name, '')))}"
 
 
-def _shown(path: Path) -> str:
-    return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
+def _describe(recorded: Sequence[str | None], depends: Sequence[str]) -> str:
+    commits = list(dict.fromkeys(one.removesuffix("-dirty") for one in recorded if one))
+    if None in recorded:
+        return "warning: no commit is recorded"
+    made = f"made at {', '.join(commit[:10] for commit in commits)}"
+    if any(one not in commits for one in recorded):
+        made = f"warning: {made} with uncommitted changes"
+    changes = [_changed_since(commit) for commit in commits]
+    if None in changes:
+        return f"{made}, which git does not find here"
+    found: dict[str, list[str]] = {}
+    for file in dict.fromkeys(file for files in changes for file in files or ()):
+        if pattern := next((one for one in depends if fnmatch(file, one)), None):
+            found.setdefault(pattern, []).append(file)
+    listed = (
+        ", ".join(files) if len(files) < 4 else f"{pattern} ({len(files)} files)"
+        for pattern, files in found.items()
+    )
+    return f"{made}; changed since: {', '.join(listed) or 'nothing'}"
+
+
+@cache
+def _changed_since(commit: str) -> tuple[str, ...] | None:
+    """Return the files that are new or changed, not only moved, or None if git cannot tell."""
+    command = ["git", "diff", "--name-status", "--find-renames", "--diff-filter=d", commit, "--"]
+    try:
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:  # no checkout, or a shallow clone
+        return None
+    changes = [line.split("\t") for line in done.stdout.splitlines()]
+    return tuple(names[-1] for status, *names in changes if status != "R100")
+
+
+# --- Typst --------------------------------------------------------------------------------------
 
 
 def compile_paper(results: Path, figures: Path) -> tuple[bytes, list[str]]:
-    """Run Typst.
-
-    Args:
-        results: folder of the result files.
-        figures: folder of the figures.
-
-    Returns:
-        The PDF, and the compiler's warnings.
-
-    Raises:
-        BuildError: the compiler is not installed or refuses the source.
-    """
+    """Run Typst; return the PDF and the compiler's warnings."""
     compiler = make_compiler(results, figures)
     try:
         pdf, warnings = compiler.compile_with_warnings(format="pdf")
@@ -219,11 +219,7 @@ def compile_paper(results: Path, figures: Path) -> tuple[bytes, list[str]]:
 
 
 def make_compiler(results: Path, figures: Path) -> typst.Compiler:
-    """Give the Typst compiler the paper and the folders it reads.
-
-    Raises:
-        BuildError: the compiler is not installed.
-    """
+    """Return a Typst compiler that reads the paper and the two folders."""
     try:
         import typst
     except ImportError:
@@ -239,61 +235,23 @@ def make_compiler(results: Path, figures: Path) -> typst.Compiler:
     return typst.Compiler(str(SOURCE), root=str(root), sys_inputs=inputs, ignore_system_fonts=True)
 
 
-def accept(result: str, reason: str) -> str:
-    """Accept that the code has changed since a committed result was made.
-
-    Args:
-        result: its name, or ``all``.
-        reason: why it still holds.
-
-    Returns:
-        What is now accepted that was not before.
-
-    Raises:
-        BuildError: the result is unknown, or there is no reason.
-    """
-    found = find_changes(REPOSITORY / "paper/results", DEPENDS)
-    if result not in ("all", *DEPENDS, *(change.result for change in found)):
-        raise BuildError(f"there is no result {result!r}: choose all or one of {_listed(DEPENDS)}")
-    if not reason.strip():
-        raise BuildError("--accept needs a --reason that says why the result still holds")
-    before = read_accepted(ACCEPTED)
-    after = freshness.accept(found, before, result, reason)
-    freshness.write_accepted(ACCEPTED, after)
-    new = [f"{change.result}.json: {change.part}" for change in after if change not in before]
-    return "\n".join(new) or "nothing was left to accept"
+def _read(result: Path) -> dict[str, Any]:
+    return json.loads(result.read_text(encoding="utf-8"))
 
 
-def notebook_of(figure: str) -> str:
-    """The notebook that draws a figure.
-
-    Raises:
-        BuildError: the paper has no such figure.
-    """
-    if figure not in FIGURES:
-        raise BuildError(f"FIGURE={figure} is unknown: choose one of {_listed(FIGURES)}")
-    return NOTEBOOKS[FIGURES[figure]]
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+def _shown(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
+
+
+# --- the command --------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Build the paper of a profile and print where it is, or do what else is asked for."""
-    options = _parse(arguments)
-    try:
-        if options.notebook_of is not None:
-            print(notebook_of(options.notebook_of))
-        elif options.accept is not None:
-            print(accept(options.accept, options.reason))
-        else:
-            _build_profile(options.profile)
-    except BuildError as error:
-        sys.exit(f"paper/build.py: {error}")
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Build the paper of a profile and print its path, or name the notebook of a figure."""
     parser = argparse.ArgumentParser(
         prog="python paper/build.py",
         description="Compile the paper from the result files and figures of a profile.",
@@ -306,21 +264,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--notebook-of", metavar="FIGURE", help="print the notebook that draws a figure, and stop"
     )
-    parser.add_argument(
-        "--accept", metavar="RESULT",
-        help="note in paper/accepted.json that this result in paper/results (or all of them) still "
-        "holds, although its code has changed since, and stop",
-    )  # fmt: skip
-    parser.add_argument("--reason", default="", help="why it still holds")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    try:
+        if options.notebook_of is not None:
+            print(notebook_of(options.notebook_of))
+        else:
+            _build_profile(options.profile)
+    except BuildError as error:
+        sys.exit(f"paper/build.py: {error}")
 
 
 def _build_profile(profile: str) -> None:
     folder = REPOSITORY / ("paper" if profile == "paper" else f"build/{profile}")
     output = folder / "paper.pdf"
-    warnings = build(folder / "results", folder / "figures", output, profile)
-    if warnings:
+    if warnings := build(folder / "results", folder / "figures", output, profile):
         print(warnings, file=sys.stderr)
+    if profile == "paper":  # the others were made just now
+        print(*describe_changes(folder / "results"), sep="\n")
     print(_shown(output))
 
 

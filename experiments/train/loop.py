@@ -40,7 +40,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from experiments import sources
 from experiments.datasets import DataError
 from experiments.files import replacing, write_text
 from experiments.models import SequenceClassifier
@@ -211,7 +210,6 @@ class Run:
         self.model, self.optimizer = self.fabric.setup(self.network, optimizer)
         self.average = _average(self.network, config.average) if config.average else None
         self.progress = Progress(self._zero_totals())
-        self.sources: dict[str, str | None] = {**sources.at_start()}
         self.started = time.monotonic()
 
     @property
@@ -351,7 +349,6 @@ class Run:
             self.look()  # weights that have become NaN must not take the place of good ones
         state = self._stateful() | {
             "place": self._place(),
-            "sources": self.sources,
             "progress": asdict(self.progress) | {"seconds": self.seconds()},
             "rng": distributed.gathered(self._rng(), self.workers),
         }
@@ -411,7 +408,6 @@ class Run:
                 "its figures will differ in the last bits from those of an uninterrupted run",
                 stacklevel=3,
             )
-        self.sources = sources.in_common(self.sources, state.get("sources", {}))
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
@@ -435,7 +431,6 @@ class Run:
             "device": str(self.fabric.device),
             "workers": self.workers,
             **provenance(),
-            "sources": self.sources,
             "wall_seconds": self.seconds(),
             "history": self.progress.history,
             "best_epoch": best.get("epoch"),

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments import sources
 from experiments.provenance import provenance
 
 #: What each run tells of itself in the results of all.
@@ -53,10 +52,6 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         "num_parameters": first["num_parameters"],
         "device": first["device"],
         **provenance(),
-        # Some of the runs may have ended long ago, before the code changed.
-        "sources": sources.in_common(
-            sources.at_start(), *(one.get("sources", {}) for one in results)
-        ),
         "threads": first["threads"],
         "wall_seconds": sum(one["wall_seconds"] for one in results),
         "num_runs": len(results),

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import sources
 from experiments.action.augment import Augmentation, rotation_matrix
 from experiments.action.dataset import Key, SequenceDataset, collate, in_order, shuffled
 from experiments.action.protocols import make_folds
@@ -406,16 +404,6 @@ def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_bits(small, 
     for row, other in zip(resumed["history"], whole["history"], strict=True):
         assert {**row, "seconds": 0} == {**other, "seconds": 0}
     assert resumed["test_loss"] == whole["test_loss"]
-
-
-def test_runs_of_different_code_have_no_hash_together(small, monkeypatch):
-    config = dataclasses.replace(small, epochs=1, seeds=2, fold=0)
-    known = sources.at_start()
-    assert train_all(config, progress=False)["sources"] == known
-    shutil.rmtree(config.out / "seed1")
-    monkeypatch.setattr(sources, "at_start", lambda: {**known, "training": "other"})
-    results = train_all(dataclasses.replace(config, resume=True), progress=False)
-    assert results["sources"] == {**known, "training": None}
 
 
 def test_results_of_other_options_are_not_taken_for_these(small):

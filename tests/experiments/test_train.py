@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import sources, tasks
+from experiments import tasks
 from experiments.datasets.mnist import pixel_order
 from experiments.peers import PeerClassifier
 from experiments.provenance import provenance
@@ -242,16 +242,6 @@ def test_a_run_is_not_resumed_with_other_options(small):
     train(dataclasses.replace(small, max_minutes=0), progress=False)
     with pytest.raises(ConfigError, match=r"lr is 0.5, but the run in .* has 0.02"):
         train(dataclasses.replace(small, lr=0.5, resume=True), progress=False)
-
-
-def test_a_run_that_went_on_with_other_code_has_no_hash_of_it(small, monkeypatch):
-    train(dataclasses.replace(small, max_minutes=0), progress=False)
-    known = sources.at_start()
-    with monkeypatch.context() as patch:
-        patch.setattr(sources, "at_start", lambda: {**known, "kernels": "others"})
-        train(dataclasses.replace(small, resume=True, max_minutes=0), progress=False)
-    results = train(dataclasses.replace(small, resume=True), progress=False)
-    assert results["sources"] == {**known, "kernels": None}
 
 
 def test_a_run_resumed_elsewhere_is_told_that_bits_will_differ(small):

@@ -21,7 +21,8 @@ def labels_in_paper():
 
 
 def named_labels():
-    files = [path for path in (ROOT / "irevrnn").rglob("*") if path.suffix in CODE]
+    folders = ("irevrnn", "experiments")
+    files = [p for name in folders for p in (ROOT / name).rglob("*") if p.suffix in CODE]
     files += (ROOT / "notebooks").glob("*.ipynb")
     return {(label, path.name) for path in files for label in LABEL.findall(path.read_text())}
 

@@ -1,9 +1,10 @@
-"""The set-up that make does on a bare machine, and what it says where something is missing.
+"""The set-up that make does on a bare machine, and its messages where something is missing.
 
 A stand-in for Python notes how it is called, so that nothing is installed.
 """
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_an_active_environment_is_used(make, tmp_path):
         ("pip install", "PIP_FIND_LINKS"),
     ],
 )
-def test_what_is_missing_is_said_in_one_line(make, fail_on, way_out):
+def test_a_message_in_one_line_names_what_is_missing(make, fail_on, way_out):
     done, said, _ = make("test", fail_on=fail_on)
     assert done.returncode != 0
     assert way_out in said and "\n" not in said
@@ -166,6 +167,13 @@ def test_reproduce_runs_the_notebooks_in_order_then_the_paper(make):
     ]
     assert all("-k python3 --cwd notebooks -p profile smoke" in run for run in runs[:2])
     assert runs[2] == "paper/build.py --profile smoke"
+    assert "experiments.provenance" not in calls
+
+
+def test_the_paper_profile_needs_committed_code(make):
+    done, _, calls = make("reproduce", "PROFILE=paper", fail_on="experiments.provenance")
+    assert done.returncode != 0
+    assert "-m experiments.provenance" in calls and "papermill" not in calls
 
 
 @pytest.mark.parametrize(("profile", "folder"), [("paper", "paper"), ("quick", "build/quick")])
@@ -195,3 +203,28 @@ def test_an_unknown_profile_is_refused_before_anything_else(make):
     done, said, calls = make("reproduce", "PROFILE=big")
     assert done.returncode != 0 and "smoke quick paper" in said
     assert calls == ""
+
+
+def test_the_files_and_modules_of_the_commands_exist():
+    text = (ROOT / "Makefile").read_text()
+    sanitized = re.search(r"SANITIZED := \$\(patsubst %,(\S+)%(\S+),([\w ]+)\)", text)
+    folder, ending, names = sanitized.groups()
+    files = [f"{folder}{name}{ending}" for name in names.split()]
+    files += re.findall(r"\b(?:tests|paper)/[\w/]+\.py", text)
+    modules = re.findall(r"-m ((?:irevrnn|experiments)(?:\.\w+)*)", text)
+    assert len(files) > 6 and len(modules) > 3
+    paths = {module: ROOT / module.replace(".", "/") for module in modules}
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    assert [
+        module
+        for module, path in paths.items()
+        if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file())
+    ] == []
+
+
+def test_the_tests_of_the_gpu_are_found():
+    command = ["make", "-n", "-C", str(ROOT), "-p", "-f", "Makefile", "help"]
+    printed = subprocess.run(command, capture_output=True, text=True).stdout
+    pattern = re.search(r"^GPU_TESTS = \$\(shell (.*)\)$", printed, re.MULTILINE)[1]
+    done = subprocess.run(pattern, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert "tests/library/test_cuda.py" in done.stdout.split()

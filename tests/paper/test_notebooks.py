@@ -8,7 +8,7 @@ import nbformat
 import papermill
 import pytest
 
-from experiments import sources
+from experiments.provenance import provenance
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -58,7 +58,7 @@ def test_runs_to_its_end(path, tmp_path, monkeypatch):
     results = [json.loads(file.read_text()) for file in (made / "results").glob("*.json")]
     assert results and all(result["profile"] == "smoke" for result in results)
     for result in results:
-        assert result.get("environment", result)["sources"] == sources.at_start()
+        assert result.get("environment", result)["git_commit"] == provenance()["git_commit"]
     drawn = {
         kind: {f.stem for f in (made / "figures").glob(f"*.{kind}")} for kind in ("svg", "png")
     }

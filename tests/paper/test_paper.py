@@ -1,12 +1,13 @@
 """The paper builds from what the notebooks write, and from nothing else."""
 
 import copy
-import dataclasses
 import hashlib
 import importlib.util
 import json
 import re
-import sys
+import shutil
+import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -21,23 +22,20 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="245" height="150"><path d=
 
 
 def load_build():
-    """paper/build.py as a module: paper/ is no package, but the folder where scripts look first."""
-    sys.path.insert(0, str(PAPER))
+    """Load paper/build.py as a module: paper/ is no package."""
     spec = importlib.util.spec_from_file_location("paper_build", PAPER / "build.py")
-    module = sys.modules["paper_build"] = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 paper = load_build()
-freshness = paper.freshness
 
 
 # --- made-up results ----------------------------------------------------------------------------
 
 ENVIRONMENT = {
     "git_commit": "0123456789" * 4,
-    "sources": freshness.sources.at_start(),
     "versions": {"python": "3.12.0", "torch": "2.9.0"},
     "cpu": "a processor",
     "gpu": None,
@@ -130,7 +128,7 @@ RESULTS = {
     "memory": {
         "profile": "paper",
         "environment": ENVIRONMENT,
-        "saved": [
+        "held": [
             {"method": name, "steps": steps, "batch": 32, "hidden": 128, "couplings": 3,
              "bytes": 1000 * steps}
             for name in METHODS for steps in (100, 784)
@@ -201,16 +199,9 @@ RESULTS["experiments"] = {
     "made_from": {},
     "session": {
         "batch": 8, "steps": 12600,
-        "saved": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
+        "held": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
     },
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_accepted(tmp_path, monkeypatch):
-    """What is accepted of the committed results is not of these."""
-    monkeypatch.setattr(paper, "ACCEPTED", tmp_path / "accepted.json")
-    paper.ACCEPTED.write_text("[]")
 
 
 def write(folder, results):
@@ -242,7 +233,6 @@ def test_the_paper_builds_without_warnings(tmp_path):
     results, figures, pdf = write(tmp_path, RESULTS)
     assert paper.build(results, figures, pdf) == ""
     assert pdf.read_bytes().startswith(b"%PDF")
-    assert [path.name for path in tmp_path.glob(".*")] == []
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path):
@@ -344,9 +334,9 @@ def test_experiments_that_were_not_run_are_not_told_of(tmp_path, tasks):
     assert paper.build(*write(tmp_path, results)) == ""
 
 
-def with_an_experiment(folder, made_from=None, **content):
+def with_an_experiment(folder, made_from=None):
     """The results, and an experiment that experiments.json was made from unless told otherwise."""
-    text = json.dumps({"task": "mnist", "sources": ENVIRONMENT["sources"], **content})
+    text = json.dumps({"task": "mnist"})
     (folder / "results/experiments").mkdir(parents=True)
     (folder / "results/experiments/couplings-1.json").write_text(text)
     results = copy.deepcopy(RESULTS)
@@ -362,19 +352,8 @@ def test_experiments_are_those_that_the_table_was_made_from(tmp_path):
 
 @pytest.mark.parametrize("made_from", [{}, {"couplings-1": "another"}])
 def test_an_experiment_that_the_table_does_not_know_is_named(tmp_path, made_from):
-    message = r"without these experiments as they are: couplings-1 .*FIGURE=comparison\)"
-    with pytest.raises(paper.BuildError, match=message):
+    with pytest.raises(paper.BuildError, match=r": couplings-1 .*FIGURE=comparison\)"):
         paper.build(*with_an_experiment(tmp_path, made_from))
-
-
-def test_an_experiment_of_other_code_is_named_and_can_be_accepted(tmp_path):
-    stale = {**ENVIRONMENT["sources"], "training": "another"}
-    arguments = with_an_experiment(tmp_path, sources=stale)
-    message = r"experiments/couplings-1\.json .*: python -m experiments couplings-1\)"
-    with pytest.raises(paper.BuildError, match=message):
-        paper.build(*arguments)
-    accept(tmp_path, "experiments/couplings-1")
-    assert paper.build(*arguments) == ""
 
 
 def test_a_method_that_could_not_run_leaves_a_dash(tmp_path):
@@ -397,7 +376,7 @@ def test_what_one_core_or_no_kernel_cannot_measure_is_left_out(tmp_path, key):
 def test_a_figure_that_another_run_has_drawn_is_not_taken(tmp_path):
     results, figures, pdf = write(tmp_path, RESULTS)
     (figures / "division.svg").write_text(SVG.replace("L9 9", "L9 8"))
-    message = r"division\.svg is not .* with .*derivation\.json .*PROFILE=paper FIGURE=division\)"
+    message = r"division\.svg .*derivation\.json .*PROFILE=paper FIGURE=division\)"
     with pytest.raises(paper.BuildError, match=message) as error:
         paper.build(results, figures, pdf)
     assert "accuracy.svg" not in str(error.value)
@@ -411,163 +390,130 @@ def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
     assert "make reproduce PROFILE=quick" in str(stop.value)
 
 
-# --- results of the code as it is ---------------------------------------------------------------
+# --- what has changed since ---------------------------------------------------------------------
 
 
-def changed(result, part, recorded="another"):
-    """The results, one of which was made by another version of a part of the code."""
-    results = json.loads(json.dumps(RESULTS))  # whose parts have nothing in common
-    provenance = results[result].get("environment", results[result])
-    if recorded is None:
-        del provenance["sources"][part]
-    else:
-        provenance["sources"][part] = recorded
-    return results
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with some code and one commit; a function that runs git in it."""
+    if not shutil.which("git"):
+        pytest.skip("needs git")
+    folder = tmp_path / "repository"
+    for name in ("irevrnn/rnn.py", "irevrnn/csrc/scan.h", "experiments/train.py", "README.md"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{name}\n" * 5)
+    monkeypatch.setattr(paper, "REPOSITORY", folder)
+    paper._changed_since.cache_clear()
+
+    def git(*arguments):
+        name = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        done = subprocess.run(
+            ["git", *name, *arguments], cwd=folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "All")
+    return folder, git
 
 
-def accept(folder, result, reason="A comment was added."):
-    """Accept what has changed, as the command does for the committed results."""
-    found = paper.find_changes(folder / "results", paper.DEPENDS)
-    before = paper.read_accepted(paper.ACCEPTED)
-    after = freshness.accept(found, before, result, reason)
-    freshness.write_accepted(paper.ACCEPTED, after)
-    return after
+def described(tmp_path, commit, **provenance):
+    """The line about a result of a commit."""
+    (tmp_path / "results").mkdir(exist_ok=True)
+    content = {"environment": {"git_commit": commit, **provenance}}
+    (tmp_path / "results/derivation.json").write_text(json.dumps(content))
+    [line] = paper.describe_changes(tmp_path / "results")
+    return line
 
 
-@pytest.mark.parametrize(
-    ("result", "part", "file", "command"),
-    [
-        (
-            "mnist",
-            "training",
-            "experiments/train/loop.py",
-            "make reproduce PROFILE=paper FIGURE=learning",
-        ),
-        ("derivation", "kernels", "irevrnn/csrc/*.h", "make reproduce PROFILE=paper FIGURE=drift"),
-        ("benchmark", "notebooks/04", "notebooks/04_*.ipynb", "PROFILE=paper FIGURE=saved_bytes"),
-        ("utkinect", "action", "experiments/action/*.py", "FIGURE=watch_confusion"),
-    ],
-)
-def test_a_result_of_other_code_is_named(tmp_path, result, part, file, command):
-    with pytest.raises(paper.BuildError) as error:
-        paper.build(*write(tmp_path, changed(result, part)))
-    _, named, of_the_part, *_ = str(error.value).splitlines()
-    assert f"{result}.json" in named and command in named
-    assert of_the_part.startswith(f"    {part}: ") and file in of_the_part
-    assert "python paper/build.py --accept RESULT" in str(error.value)
+def test_files_that_changed_since_a_results_commit_are_named(tmp_path, repository):
+    folder, git = repository
+    commit = git("rev-parse", "HEAD")
+    assert described(tmp_path, commit).endswith("changed since: nothing")
+    for name in ("irevrnn/csrc/scan.h", "experiments/train.py", "README.md"):
+        (folder / name).write_text("else")
+    git("commit", "-qam", "Change three")
+    paper._changed_since.cache_clear()
+    line = described(tmp_path, commit)
+    assert line == f"derivation: made at {commit[:10]}; changed since: irevrnn/csrc/scan.h"
 
 
-def test_a_part_that_a_result_does_not_depend_on_may_change(tmp_path):
-    assert paper.build(*write(tmp_path, changed("derivation", "training"))) == ""
+def test_many_changed_files_are_counted(tmp_path, repository):
+    folder, git = repository
+    for name in "abcd":
+        (folder / f"irevrnn/{name}.py").write_text(name)
+    git("add", ".")
+    assert described(tmp_path, "HEAD").endswith("irevrnn/*.py (4 files)")
 
 
-def test_a_hash_that_is_not_recorded_is_no_proof(tmp_path):
-    with pytest.raises(paper.BuildError, match="cell, not recorded or of several versions"):
-        paper.build(*write(tmp_path, changed("memory", "cell", None)))
+def test_what_changed_since_any_of_several_commits_is_named(tmp_path, repository):
+    folder, git = repository
+    commits = [git("rev-parse", "HEAD")]
+    for name in ("irevrnn/csrc/scan.h", "irevrnn/rnn.py"):
+        (folder / name).write_text("else")
+        git("commit", "-qam", name)
+        commits.append(git("rev-parse", "HEAD"))
+    first, second, third = commits
+    line = described(tmp_path, third, git_commits=[third, second])
+    assert line.endswith("changed since: irevrnn/rnn.py")
+    line = described(tmp_path, third, git_commits=[f"{first}-dirty", third])
+    assert line.endswith("changed since: irevrnn/csrc/scan.h, irevrnn/rnn.py")
+    assert "warning" in line and first[:10] in line and third[:10] in line
+    assert "no commit" in described(tmp_path, third, git_commits=[None, third])
 
 
-def test_a_result_that_depends_on_nothing_known_is_refused(tmp_path):
-    with pytest.raises(paper.BuildError, match=r"does not say what .*other\.json depends on"):
-        paper.build(*write(tmp_path, {**RESULTS, "other": RESULTS["memory"]}))
+def test_a_file_that_moved_has_not_changed(tmp_path, repository):
+    folder, git = repository
+    (folder / "irevrnn/strategies").mkdir()
+    git("mv", "irevrnn/rnn.py", "irevrnn/strategies/rnn.py")
+    assert described(tmp_path, "HEAD").endswith("changed since: nothing")
 
 
-@pytest.mark.parametrize("recorded", ["another", None])
-def test_a_change_that_is_accepted_with_a_reason_passes(tmp_path, recorded):
-    arguments = write(tmp_path, changed("mnist", "training", recorded))
-    accept(tmp_path, "mnist")
-    assert paper.build(*arguments) == ""
-    with pytest.raises(paper.BuildError, match="training"):  # only for the committed results
-        paper.build(*arguments, "quick")
+def test_a_result_from_uncommitted_code_is_a_warning(tmp_path, repository):
+    line = described(tmp_path, "HEAD-dirty")
+    assert line.startswith("derivation: warning: made at HEAD with uncommitted changes")
+    assert described(tmp_path, None) == "derivation: warning: no commit is recorded"
 
 
-def test_an_acceptance_lapses_when_the_code_changes_again(tmp_path):
-    arguments = write(tmp_path, changed("mnist", "training"))
-    [(change, reasons)] = accept(tmp_path, "mnist").items()
-    earlier = dataclasses.replace(change, present="what it was then")
-    freshness.write_accepted(paper.ACCEPTED, {earlier: reasons})
-    with pytest.raises(paper.BuildError, match="training, accepted before it changed again") as e:
-        paper.build(*arguments)
-    assert "needs no acceptance" not in str(e.value)
-    assert accept(tmp_path, "all", "And another.") == {change: [*reasons, "And another."]}
-    assert paper.build(*arguments) == ""
+def test_a_commit_that_git_does_not_have_is_no_failure(tmp_path, repository, monkeypatch):
+    unknown = "0123456789" * 4
+    message = "made at 0123456789, which git does not find here"
+    assert message in described(tmp_path, unknown)
+    monkeypatch.setattr(paper, "REPOSITORY", tmp_path)  # no checkout
+    paper._changed_since.cache_clear()
+    assert message in described(tmp_path, unknown)
+    monkeypatch.setenv("PATH", "")
+    paper._changed_since.cache_clear()
+    assert message in described(tmp_path, unknown)
 
 
-def test_an_acceptance_that_nothing_needs_is_an_error(tmp_path):
-    write(tmp_path, changed("mnist", "training"))
-    accept(tmp_path, "mnist")
-    arguments = write(tmp_path, RESULTS)
-    with pytest.raises(paper.BuildError, match=r"accepts training of mnist\.json, which needs no"):
-        paper.build(*arguments)
-    assert accept(tmp_path, "mnist") == {}
-    assert paper.build(*arguments) == ""
+def test_every_committed_result_gets_a_line():
+    names = {
+        path.relative_to(PAPER / "results").with_suffix("").as_posix()
+        for path in (PAPER / "results").rglob("*.json")
+    }
+    lines = list(paper.describe_changes(PAPER / "results"))
+    assert sorted(line.partition(": ")[0] for line in lines) == sorted(names)
+    assert all("\n" not in line for line in lines)
 
 
-def test_one_result_is_accepted_or_all(tmp_path):
-    results = changed("mnist", "training") | {"memory": changed("memory", "cell")["memory"]}
-    arguments = write(tmp_path, results)
-    assert [change.result for change in accept(tmp_path, "mnist", "One.")] == ["mnist"]
-    with pytest.raises(paper.BuildError, match=r"memory\.json") as error:
-        paper.build(*arguments)
-    assert "mnist.json" not in str(error.value)
-    assert list(accept(tmp_path, "all", "Two.").values()) == [["One."], ["Two."]]
-    assert paper.build(*arguments) == ""
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"part": "cell"}, "is no acceptance"),
-        ({"result": "mnist", "part": "cell", "recorded": None, "present": "1"}, "for no reason"),
-        (
-            {"result": "mnist", "part": "cell", "recorded": None, "present": "1", "reasons": [" "]},
-            "cell of mnist is accepted for no reason",
-        ),
-    ],
-)
-def test_a_bad_acceptance_is_named(tmp_path, entry, message):
-    paper.ACCEPTED.write_text(json.dumps([entry]))
-    with pytest.raises(paper.BuildError, match=message):
-        paper.build(*write(tmp_path, RESULTS))
-
-
-def test_the_command_accepts_committed_results(tmp_path, monkeypatch, capsys):
-    (tmp_path / "paper").mkdir()
-    arguments = write(tmp_path / "paper", changed("mnist", "training"))
-    with monkeypatch.context() as patch:
-        patch.setattr(paper, "REPOSITORY", tmp_path)
-        accept_by_command(capsys)
-    assert paper.build(*arguments) == ""
-
-
-def accept_by_command(capsys):
-    for words in (["--accept", "mnist"], ["--accept", "mnist", "--reason", " "]):
-        with pytest.raises(SystemExit, match="needs a --reason"):
-            paper.main(words)
-    with pytest.raises(SystemExit, match="no result 'minst': choose all or one of benchmark,"):
-        paper.main(["--accept", "minst", "--reason", "A comment."])
-    for said in ("mnist.json: training\n", "nothing was left to accept\n"):
-        paper.main(["--accept", "all", "--reason", "A comment."])
-        assert capsys.readouterr().out == said
-
-
-def test_the_committed_results_hold():
-    accepted = freshness.read_accepted(PAPER / "accepted.json")
-    found = paper.find_changes(PAPER / "results", paper.DEPENDS)
-    freshness.check(found, accepted, lambda result: paper.command(result, "paper"))
+def test_the_committed_results_and_figures_go_together():
     paper.check_inputs(PAPER / "results", PAPER / "figures", "paper")
 
 
-def test_what_results_depend_on_are_parts_of_the_code():
-    assert paper.DEPENDS.keys() >= {*paper.NOTEBOOKS, *paper.BROUGHT, *paper.COMMANDS}
-    parts = freshness.sources.at_start().keys()
-    for result, needed in paper.DEPENDS.items():
-        assert parts >= set(needed), result
-        assert paper.command(result, "quick")
-    assert {f"experiments/{task}" for task in ("adding", "copy", "mnist", "sessions")} == {
-        result for result in paper.DEPENDS if "/" in result
-    }
-    for result, notebook in paper.NOTEBOOKS.items():
-        assert Path(notebook).name[:2] in {part[-2:] for part in paper.DEPENDS[result]}
+def test_what_results_depend_on_exists():
+    assert paper.DEPENDS.keys() >= {*paper.NOTEBOOKS, *paper.BROUGHT}
+    tasks = {json.loads(p.read_text())["task"] for p in (PAPER / "results/experiments").iterdir()}
+    assert {f"experiments/{task}" for task in tasks} <= paper.DEPENDS.keys()
+    code = [
+        path.relative_to(REPOSITORY).as_posix()
+        for folder in ("irevrnn", "experiments")
+        for path in (REPOSITORY / folder).rglob("*.*")
+    ]
+    patterns = {pattern for depends in paper.DEPENDS.values() for pattern in depends}
+    assert [one for one in sorted(patterns) if not any(fnmatch(name, one) for name in code)] == []
 
 
 def test_the_notebook_of_a_figure(capsys):

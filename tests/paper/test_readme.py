@@ -1,4 +1,4 @@
-"""What the README shows can be done: its code runs, its commands and links exist."""
+"""The pages show what works: their code runs, and their commands, files and links exist."""
 
 import re
 import subprocess
@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-DOCUMENTS = [*PAGES, ROOT / "data" / "README.md"]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+DOCUMENTS = [*PAGES, ROOT / "data" / "README.md", CONTRIBUTING]
+TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
+MAKEFILE = (ROOT / "Makefile").read_text()
 PYTHON_BLOCKS = [
     pytest.param(code, id=f"{page.name} {index}")
     for page in PAGES
@@ -18,7 +21,7 @@ PYTHON_BLOCKS = [
         re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     )
 ]
-MODULES = sorted(set(re.findall(r"python -m (irevrnn[\w.]*)", README)))
+MODULES = sorted(set(re.findall(r"-m ((?:irevrnn|experiments)(?:\.\w+)*)", TEXT)))
 
 
 @pytest.mark.parametrize("code", PYTHON_BLOCKS)
@@ -26,8 +29,12 @@ def test_code_runs_as_written(code):
     exec(compile(code, "a page of the documentation", "exec"), {})
 
 
+def test_there_are_commands():
+    assert len(MODULES) > 3
+
+
 @pytest.mark.parametrize("module", MODULES)
-def test_command_explains_itself(module):
+def test_a_command_exists_and_explains_itself(module):
     command = [sys.executable, "-m", module, "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -35,10 +42,19 @@ def test_command_explains_itself(module):
 
 
 def test_make_targets_exist():
-    named = set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE))
-    targets = set(re.findall(r"^([a-z]+):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {"reproduce", "test", "lint", "lab", "bench", "paper", "data", "clean"} <= named
-    assert named <= targets
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", TEXT, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):.* ## ", MAKEFILE, re.MULTILINE))
+    assert {"reproduce", "test", "lint", "paper"} <= named <= targets
+
+
+def test_figures_that_can_be_made_are_those_of_the_paper():
+    build = [sys.executable, "paper/build.py", "--notebook-of"]
+    rows = re.findall(r"^\| (0\d) \| ((?:`\w+`,? ?)+)\|", README, re.MULTILINE)
+    figures = {name: number for number, cell in rows for name in re.findall(r"`(\w+)`", cell)}
+    assert len(figures) > 10
+    for figure, number in figures.items():
+        done = subprocess.run([*build, figure], cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout.startswith(f"notebooks/{number}_"), done.stderr
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -47,3 +63,9 @@ def test_links_lead_somewhere(document):
     inside = [target for target in targets if "://" not in target]
     missing = [target for target in inside if not (document.parent / target).exists()]
     assert not missing
+
+
+def test_files_that_contributing_names_exist():
+    names = re.findall(r"`([\w.]+/[\w./*]*|[\w.]+\.(?:py|md|toml|yml))`", CONTRIBUTING.read_text())
+    assert len(names) > 20
+    assert [name for name in names if not list(ROOT.glob(name.rstrip("/")))] == []

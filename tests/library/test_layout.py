@@ -1,0 +1,171 @@
+"""The tree: a library that stands alone, experiments beside it, imports without a circle."""
+
+import ast
+import os
+import subprocess
+import sys
+import zipfile
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import irevrnn
+
+ROOT = Path(__file__).parents[2]
+LIBRARY, EXPERIMENTS = ROOT / "irevrnn", ROOT / "experiments"
+#: What the library may import; filelock comes with torch.
+ALLOWED = {"torch", "numpy", "filelock", "irevrnn"}
+#: Only irevrnn.onnx needs these, and imports them when it is used.
+ON_REQUEST = {"onnx", "onnx_ir", "onnxscript"}
+
+
+def modules(package):
+    """Every module of a package: {name: file}."""
+    names = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def imported(name, path, known):
+    """The modules that a file imports, at any depth of its code; those of ``known`` in full."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*(parents if node.level else []), *filter(None, [node.module])])
+            inner = {f"{base}.{alias.name}" for alias in node.names}
+            found |= inner & known.keys()
+            if inner - known.keys():  # names that the module itself defines
+                found.add(base)
+    return found
+
+
+def tops(names):
+    return {name.partition(".")[0] for name in names}
+
+
+# --- the library by itself ----------------------------------------------------------------------
+
+
+def test_the_library_imports_torch_and_numpy_alone():
+    known = modules(LIBRARY)
+    found = {top for name, path in known.items() for top in tops(imported(name, path, known))}
+    assert "torch" in found
+    assert found <= sys.stdlib_module_names | ALLOWED | ON_REQUEST
+
+
+ALONE = """
+import sys
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+
+# What torch, numpy and their dependencies bring is whatever is imported with them.
+import filelock, numpy, torch
+torch.empty(1)
+ALLOWED = {*sys.stdlib_module_names, "filelock", "numpy", "torch", "irevrnn"}
+
+class Block(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        caller = sys._getframe(1)
+        while caller.f_code.co_filename.startswith("<frozen importlib"):
+            caller = caller.f_back
+        top, ours = name.partition(".")[0], Path(caller.f_code.co_filename).is_relative_to(LIBRARY)
+        if top == "experiments" or (ours and top not in ALLOWED):
+            raise ImportError(f"{name} is blocked, imported by {caller.f_code.co_filename}")
+
+LIBRARY = sys.argv[1]
+sys.meta_path.insert(0, Block())
+import irevrnn
+
+z = torch.randn(4, 2, 3, requires_grad=True)
+zeros, couplings = torch.zeros(2, 3), torch.full((1, 3), 0.1)
+for memory in ("store", "recompute"):
+    out, h_n, c_n = irevrnn.scan(z, zeros, zeros, torch.full((3,), 0.5), couplings, couplings,
+                                 memory=memory)
+    out.sum().backward()
+irevrnn.IRevRNN(3, 4, memory="checkpoint")(torch.randn(2, 5, 3))[0].sum().backward()
+assert z.grad.abs().sum() > 0
+"""
+
+
+def test_the_library_runs_where_nothing_but_torch_and_numpy_can_be_imported():
+    environment = {**os.environ, "IREVRNN_BACKEND": "python", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ALONE, str(LIBRARY)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_wheel_holds_the_library_alone(tmp_path):
+    pytest.importorskip("hatchling")
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [wheel] = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    about = {name for name in names if ".dist-info/" in name}
+    assert tops(name.replace("/", ".") for name in set(names) - about) == {"irevrnn"}
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for path in LIBRARY.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert set(names) - about == wanted
+    assert "irevrnn/py.typed" in names
+    for folder, kinds in {"csrc": (".h", ".cpp"), "cuda": (".cu", ".cuh", ".h", ".cpp")}.items():
+        for kind in kinds:
+            assert [n for n in names if n.startswith(f"irevrnn/{folder}/") and n.endswith(kind)]
+
+
+def test_the_citation_names_this_version():
+    assert f"\nversion: {irevrnn.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+# --- imports and sizes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", [LIBRARY, EXPERIMENTS], ids=lambda path: path.name)
+def test_imports_have_no_circle(package):
+    known = modules(package)
+    graph = {name: imported(name, path, known) & known.keys() for name, path in known.items()}
+    assert sum(map(len, graph.values())) > 20
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+def test_the_library_has_few_entries():
+    rooms = {"csrc", "cuda", "strategies", "jit", "__pycache__"}
+    entries = {path.name for path in LIBRARY.iterdir()} - rooms
+    assert len(entries) <= 14, sorted(entries)
+
+
+@pytest.mark.parametrize(("package", "limit"), [(LIBRARY, 350), (EXPERIMENTS, 450)])
+def test_no_file_is_long(package, limit):
+    lengths = {p.relative_to(ROOT): len(p.read_text().splitlines()) for p in package.rglob("*.py")}
+    assert {str(path): lines for path, lines in lengths.items() if lines > limit} == {}
+
+
+def docstrings(path):
+    """The docstrings of a file, with the names they belong to."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield getattr(node, "name", path.name), ast.get_docstring(node) or ""
+
+
+@pytest.mark.parametrize("package", [LIBRARY, EXPERIMENTS], ids=lambda path: path.name)
+def test_no_docstring_opens_with_what(package):
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in package.rglob("*.py")
+        for name, text in docstrings(path)
+        if text.startswith("What")
+    ]
+    assert found == []
