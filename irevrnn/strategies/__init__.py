@@ -1,11 +1,11 @@
-"""What is saved between the forward and the backward pass: the values of ``memory``.
+"""The strategies of ``memory``: how to save less between the forward and the backward pass.
 
 Every strategy trades memory against recomputation. The first two work layer by layer
 (:mod:`~irevrnn.strategies.layerwise`):
 
 - ``store`` saves every intermediate value, as textbook BPTT does.
 - ``recompute`` saves the output, which the next layer saves anyway, and c once every
-  :data:`~irevrnn.strategies.rules.SEGMENT` steps (equation ``eq:held`` of the paper). The backward
+  :data:`~irevrnn.strategies.rules.SEGMENT` steps (equation ``eq:saved`` of the paper). The backward
   pass replays each segment once, by the same instructions as the forward pass, so its gradient
   equals that of ``store`` to the last bit.
 

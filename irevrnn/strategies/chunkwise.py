@@ -38,7 +38,7 @@ States = tuple[Tensor, Tensor]
 
 
 class Strategy(Protocol):
-    """What a strategy saves of the forward pass, and how it rebuilds a chunk from that."""
+    """A strategy: it saves something of the forward pass and rebuilds a chunk from that."""
 
     def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
         """Begin the forward pass; without ``record`` no backward pass will follow."""
@@ -322,8 +322,7 @@ def _part_of_output(settings: Settings, gradient: Tensor | None, part: Part) -> 
 
 
 def _named_parameters(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Return a layer's parameters; one that is shared appears under each of its names."""
-    return layer.named_parameters(remove_duplicate=False)
+    return layer.named_parameters(remove_duplicate=False)  # a shared one under each of its names
 
 
 def _by_layer(stack: Stack, flat: Sequence[Tensor]) -> list[Parameters]:

@@ -94,7 +94,7 @@ def _row(stack: Stack, load: Workload) -> int:
 
 
 def _graph(stack: Stack, load: Workload, steps: int, memory: str) -> int:
-    """Return the bytes that the graph of some steps of the whole stack saves (``eq:held``)."""
+    """Return the bytes that the graph of some steps of the whole stack saves (``eq:saved``)."""
     row, size = _row(stack, load), _size(stack)
     directions, depth = stack.directions, len(stack.layers)
     total = 0

@@ -190,7 +190,7 @@ def table():
 
 def test_the_readme_shows_the_same_table():
     rows = table()
-    linked = [re.findall(r"\]\((tests/\w+\.py)\)", links) for links in rows.values()]
+    linked = [re.findall(r"\]\((tests/\w+/\w+\.py)\)", links) for links in rows.values()]
     assert all(linked) and all((ROOT / path).is_file() for paths in linked for path in paths)
     named = {what.lower().replace("-", " ").replace(" ", "_") for what in rows}
     assert set(CHECKS) <= named  # and rows that have more tests than one
