@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -147,8 +148,8 @@ class _Chunkwise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         strategy, parameters = settings.new_strategy(), _by_layer(settings.stack, flat)
         strategy.begin(h_0, c_0, parameters, settings.record)
-        autocast = _autocast_state(x.device.type)
-        with _autocast(autocast):
+        autocast = _autocast_of(x.device.type)
+        with autocast():
             output = _run_forward(settings, strategy, x, masks, batch_sizes, parameters)
         if settings.record:
             ctx.settings, ctx.memory = settings, settings.memory
@@ -174,7 +175,7 @@ class _Chunkwise(torch.autograd.Function):
         carried = _final_gradients(x, batch_sizes, parameters, grad_h, grad_c)
         for chunk, part in reversed(list(enumerate(parts(settings.chunk, x, batch_sizes)))):
             x_part = x[part.rows].detach().contiguous().requires_grad_(grad_x is not None)
-            with torch.enable_grad(), _autocast(ctx.autocast):
+            with torch.enable_grad(), ctx.autocast():
                 graph = _rebuild(
                     settings, strategy, layers, chunk, x_part, masks, part.packing, parameters
                 )
@@ -330,22 +331,13 @@ def _by_layer(stack: Stack, flat: Sequence[Tensor]) -> list[Parameters]:
     return [{name: next(tensors) for name, _ in _named_parameters(layer)} for layer in stack.layers]
 
 
-def _autocast_state(device: str) -> dict[str, Any] | None:
-    """Return the arguments of ``torch.autocast`` that restore its present state.
+def _autocast_of(device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Return a function that restores the present state of autocast.
 
     Its cache of cast weights stays off: it would hand casts without gradients, made here, to other
-    users of the weights, and those of one chunk's graph to the next. None where the device has no
-    autocast.
+    users of the weights, and those of one chunk's graph to the next.
     """
     if not torch.amp.is_autocast_available(device):
-        return None
-    return {
-        "device_type": device,
-        "enabled": torch.is_autocast_enabled(device),
-        "dtype": torch.get_autocast_dtype(device),
-        "cache_enabled": False,
-    }
-
-
-def _autocast(state: dict[str, Any] | None) -> AbstractContextManager[None]:
-    return nullcontext() if state is None else torch.autocast(**state)
+        return nullcontext
+    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    return partial(torch.autocast, device, dtype, enabled, cache_enabled=False)
