@@ -1,0 +1,58 @@
+"""A new activation is one entry of a table: the layer, its errors and ONNX follow."""
+
+import pytest
+import torch
+
+from irevrnn import IRevRNN, onnx
+from irevrnn.activations import ACTIVATIONS, Activation, get_activation
+
+SOFTSIGN = Activation(
+    torch.nn.functional.softsign, lambda y: (1 - y.abs()).square(), ("Softsign", {})
+)
+
+
+@pytest.fixture
+def softsign(monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "softsign", SOFTSIGN)
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_slopes_follow_from_outputs(name):
+    activation = get_activation(name)
+    x = torch.linspace(-3, 3, 101, dtype=torch.float64).requires_grad_()
+    y = activation.function(x)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    kink = x == 0
+    assert torch.allclose(activation.slope_from_output(y)[~kink], slope[~kink])
+
+
+@pytest.mark.usefixtures("softsign")
+@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+def test_the_layer_takes_a_new_activation(memory):
+    torch.manual_seed(0)
+    options = {"activation": "softsign", "coupling_activation": "softsign"}
+    model = IRevRNN(3, 4, 2, memory=memory, dtype=torch.float64, **options)
+    x = torch.randn(2, 7, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: model(x)[0], x.requires_grad_())
+    assert model(x)[0].abs().max() < 1
+
+
+@pytest.mark.usefixtures("softsign")
+def test_errors_name_a_new_activation():
+    with pytest.raises(ValueError, match="activation must be one of relu, .*, softsign; got 'swi"):
+        IRevRNN(3, 4, activation="swish")
+    with pytest.raises(ValueError, match="activation='softsign' cannot be inverted: memory='rev"):
+        IRevRNN(3, 4, activation="softsign", memory="reversible")
+
+
+@pytest.mark.usefixtures("softsign")
+def test_onnx_takes_a_new_activation():
+    ir = pytest.importorskip("onnx_ir")
+
+    def value(name, *shape):
+        return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+
+    inputs = value("z", 5, 2, 3), value("h_0", 2, 3), value("u", 3), value("a", 1, 3)
+    body = onnx._step(*inputs, value("b", 1, 3), "softsign", "softsign")
+    assert sum(node.op_type == "Softsign" for node in body) == 3
