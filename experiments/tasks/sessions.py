@@ -1,11 +1,11 @@
-"""``python -m experiments.train sessions``: whole sessions with a smartwatch, in one sequence.
+"""Sessions with a smartwatch as one sequence each: ``python -m experiments.train sessions``.
 
 A session is all that one person did: seven exercises with each arm, fourteen recordings. A window
 of each, joined in random order, makes a sequence of more than 10,000 steps. The network reads it
-once, from beginning to end, and names each exercise after the last step of its window. Gradients
-flow through all of it.
+from beginning to end, and names each exercise after the last step of its window. Gradients flow
+through all of it.
 
-In training, order and windows are drawn anew for each session and epoch. A test has one session of
+In training, each session and epoch has an order and windows of its own. A test has one session of
 each person: the first window of each recording, in an order that is always the same. Both arms are
 needed, as the recordings of some people are too short for seven of them to make 10,000 steps.
 """
@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 from experiments.action.dataset import Key, SequenceDataset
-from experiments.action.protocols import SPLIT_SEED
+from experiments.action.folds import SPLIT_SEED
 from experiments.tasks.action import PRESETS, ActionConfig, make_parts
 from experiments.train.config import ConfigError, option
 from experiments.train.objectives import Evaluation
 from experiments.train.task import Batch, Task
 
-#: What differs from the presets of the watch.
+#: Defaults that differ from the presets of the watch.
 _PRESET: dict[str, Any] = {"frames": 900, "norm": "layer", "batch_size": 8}
-#: What cannot be chosen for sessions.
+#: Options that sessions fix.
 _FIXED = {
     "data_set": "watch", "sampling": "window", "workers": 0, "train_subset": None,
     "eval_subset": None,
@@ -38,13 +38,13 @@ _FIXED = {
 
 @dataclass(frozen=True, kw_only=True)
 class SessionsConfig(ActionConfig):
-    """Train on whole sessions with a smartwatch: name each of fourteen exercises at its end."""
+    """Train on sessions with a smartwatch: name each of fourteen exercises at its end."""
 
-    sessions: int = option(8, "sessions that are drawn of each person in an epoch", least=1)
+    sessions: int = option(8, "sessions to draw of each person in an epoch", least=1)
 
     @classmethod
     def of(cls, **given: Any) -> SessionsConfig:
-        """The configuration with the presets of sessions, where nothing else is given."""
+        """Build a configuration with the presets of sessions as defaults."""
         return cls(**{**PRESETS["watch"], **_PRESET, **given})
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class SessionsConfig(ActionConfig):
                 )
 
     def task(self, device: torch.device) -> Task:
-        """The sessions of one fold, as batches on ``device``."""
+        """Return the sessions of one fold, with batches on ``device``."""
         recordings = self.load()
         parts = make_parts(self, recordings)
         train, val, test = (Sessions(part) for part in (parts.train, parts.val, parts.test))
@@ -106,14 +106,14 @@ class SessionsConfig(ActionConfig):
 
 
 class Sessions:
-    """The recordings of some people, all of a person as one sequence.
+    """Recordings with all of a person's as one sequence.
 
     Args:
-        data: windows of these recordings, of which the first of each is shown at test.
+        data: windows of these recordings; a test shows the first of each.
 
     Attributes:
-        subjects: (len,) int64, who the people are.
-        people: for each, which sequences of ``data`` make a session.
+        subjects: (len,) int64, the people.
+        people: for each person, the sequences of ``data`` that make a session.
     """
 
     def __init__(self, data: SequenceDataset) -> None:
@@ -127,14 +127,11 @@ class Sessions:
         return len(self.people)
 
     def session(self, person: int, variant: int | None) -> tuple[Tensor, Tensor]:
-        """One session.
+        """Return a session, (steps, features) float32, and its exercises, (exercises,) int64.
 
         Args:
             person: index into ``people``.
-            variant: of training, each with an order and windows of its own; None at test.
-
-        Returns:
-            (steps, features) float32, and the exercises in turn, (exercises,) int64.
+            variant: in training, the number of an order with windows of its own; None at test.
         """
         subject = int(self.subjects[person])
         seed = (SPLIT_SEED, subject) if variant is None else (self.data.seed, variant, subject)
@@ -144,7 +141,7 @@ class Sessions:
         return steps, torch.tensor([label for _, label in windows])
 
     def batch(self, people: np.ndarray, variants: np.ndarray | None, device: torch.device) -> Batch:
-        """Sessions of ``people``, in these ``variants``, on ``device``."""
+        """Return sessions of ``people`` in these ``variants`` as a batch on ``device``."""
         numbers = [None] * len(people) if variants is None else variants.tolist()
         sessions = [self.session(*one) for one in zip(people.tolist(), numbers, strict=True)]
         steps, labels = zip(*sessions, strict=True)

@@ -175,7 +175,7 @@ def test_files_that_do_not_belong(utkinect):
     (utkinect / "again" / "joints_s01_e01.txt").write_text(session_text(skeletons()))
     assert sorted(reasons(read("utkinect", utkinect))) == [
         "joints_1.txt: the name is not joints_sSS_eEE.txt",
-        "joints_s01_e01.txt: there is another file of this name",
+        "joints_s01_e01.txt: in ./: there is another file of this name, in again/, which is taken",
         "joints_s09_e01.txt: actionLabel.txt has no action of it",
     ]
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_read_is_named(utkinect):
     (utkinect / "locked").mkdir(mode=0)
     (utkinect / "joints_s02_e01.txt").touch(mode=0)
     found = " ".join(reasons(read("utkinect", utkinect)))
-    assert "locked: the folder cannot be read" in found
+    assert "locked/: the folder cannot be read" in found
     assert "joints_s02_e01.txt: the file cannot be read" in found
 
 

@@ -1,6 +1,6 @@
-"""What a ``.skeleton`` file of NTU RGB+D holds, and the reader that defines it.
+"""The format of NTU RGB+D's ``.skeleton`` files, and the reader that defines it.
 
-The text, one item a line, words parted by blanks (lines may end in blanks, and in CR LF):
+A file is text, one item per line, words separated by blanks (lines may end in blanks and CR LF):
 
     number of frames
     for each frame: number of bodies
@@ -8,17 +8,17 @@ The text, one item a line, words parted by blanks (lines may end in blanks, and 
             number of joints, which is 25
             for each joint: x y z depthX depthY colorX colorY orientW orientX orientY orientZ state
 
-x, y and z are metres in the camera's frame and must be finite, and at most 1000 (the sensor sees
-about 8: what is larger has lost its decimal point); state is 0 (not tracked), 1 (inferred) or 2
-(tracked). The other fields may be NaN or infinite: nothing here uses them, and some published files
-have such pixels for joints outside the image.
+x, y and z are metres in the camera's frame, finite and at most 1000 (the sensor sees about 8: a
+larger number has lost its decimal point); state is 0 (not tracked), 1 (inferred) or 2 (tracked).
+The other fields are not used and may be NaN or infinite, as some published files have such pixels
+for joints outside the image.
 
-A file cut short at any byte is noticed. The last line of a body ends in a state of one digit, and
-the last line of a frame without bodies is a 0: no cut leaves a shorter number there. Only the end
-of the last line may be missing.
+A file cut short at any byte is noticed: a body ends in a state of one digit, and a frame without
+bodies in a 0, so that no cut leaves a shorter number there. Only the end of the last line may be
+missing.
 
-This reader goes line by line and says what is wrong, and where. :mod:`.reader` is the fast one,
-which turns to this one for every file that is not plain.
+This reader goes line by line and reports what is wrong and where. :mod:`.reader` is the fast one,
+which falls back on this one for every file that is not plain.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ BODY_FIELDS = (
     "clipped_edges", "hand_left_confidence", "hand_left_state", "hand_right_confidence",
     "hand_right_state", "restricted", "lean_x", "lean_y", "tracking_state",
 )  # fmt: skip
-#: Lines of a body: its fields, the number of joints, the joints.
+#: The fields of a body, the number of joints, the joints.
 BODY_LINES = 2 + JOINTS
-#: Metres that a coordinate may have.
+#: The largest coordinate, in metres.
 FARTHEST = 1000.0
 _STATES = (0.0, 1.0, 2.0)
 
 
 class SkeletonError(DataError):
-    """A file is no recording.
+    """A file that is no recording.
 
     Attributes:
         reason: what was found and what was expected.
-        line: where, from 1; None if it concerns the whole file.
+        line: the line, from 1; None for the whole file.
     """
 
     def __init__(self, reason: str, line: int | None = None) -> None:
@@ -61,12 +61,12 @@ class SkeletonError(DataError):
 
 @dataclass(frozen=True, eq=False)
 class Skeletons:
-    """The content of a file; M counts the bodies of all frames, in the order of the file.
+    """The content of a file, with M >= 1 bodies in all frames, in the order of the file.
 
     Attributes:
-        frames: how many frames there are, at least 1, also those without a body.
-        frame: (M,) int64, the frame of each body, from 0; M is at least 1.
-        body: (M,) uint64, the tracking id: the same number in two frames is the same body.
+        frames: the number of frames, including those without a body; at least 1.
+        frame: (M,) int64, the frame of each body, from 0.
+        body: (M,) uint64, the tracking id, which is the same in all frames of a body.
         fields: (M, 9) float32, see ``BODY_FIELDS``.
         joints: (M, 25, 12) float32, see ``JOINT_FIELDS``.
     """
@@ -79,12 +79,7 @@ class Skeletons:
 
 
 def line_of_body(frame: int, bodies_before: int) -> int:
-    """The line with the fields of a body, from 1.
-
-    Args:
-        frame: its frame, from 0.
-        bodies_before: bodies in the file before it.
-    """
+    """Return the line, from 1, with the fields of the body in ``frame`` after others."""
     return 1 + (frame + 1) + BODY_LINES * bodies_before + 1
 
 
@@ -92,25 +87,21 @@ def parse(data: bytes) -> Skeletons:
     """Read the content of a file, line by line.
 
     Raises:
-        SkeletonError: it is not as the module describes; the first line that is wrong is named.
+        SkeletonError: if it does not have the format; the first wrong line is named.
     """
     lines = _Lines(data)
     frames = lines.whole("the number of frames")
     if frames == 0:
         raise SkeletonError("there are 0 frames; expected at least 1", lines.number)
-    frame_of, ids, fields, joints = [], [], [], []
+    bodies = []
     for frame in range(frames):
-        bodies = lines.whole(f"the number of bodies in frame {frame + 1} of {frames}")
-        for _ in range(bodies):
-            body_id, rest = _body(lines)
-            frame_of.append(frame)
-            ids.append(body_id)
-            fields.append(rest)
-            joints.append([_joint(lines, joint) for joint in range(JOINTS)])
+        for _ in range(lines.whole(f"the number of bodies in frame {frame + 1} of {frames}")):
+            bodies.append((frame, *_body(lines), [_joint(lines, j) for j in range(JOINTS)]))
     lines.end()
-    if not ids:
+    if not bodies:
         raise SkeletonError(f"there is no body in any of the {frames} frames")
-    with np.errstate(over="ignore"):  # fields that are not used may be infinite
+    frame_of, ids, fields, joints = zip(*bodies, strict=True)
+    with np.errstate(over="ignore"):  # unused fields may be infinite
         return Skeletons(
             frames,
             np.array(frame_of, np.int64),
@@ -121,14 +112,15 @@ def parse(data: bytes) -> Skeletons:
 
 
 class _Lines:
-    """Hands out the words of one line after another."""
+    """Yields the words of one line after another."""
 
     def __init__(self, data: bytes) -> None:
         self._lines = data.split(b"\n")
         self.number = 0
 
     def words(self, count: int, expected: str) -> list[bytes]:
-        if self.number == len(self._lines) or (self._rest_is_blank()):
+        at_last = self.number == len(self._lines) - 1
+        if self.number == len(self._lines) or (at_last and not self._lines[-1].strip()):
             raise SkeletonError(f"the file ends; expected {expected}", self.number + 1)
         words = self._lines[self.number].split()
         self.number += 1
@@ -151,34 +143,28 @@ class _Lines:
             )
         return int(word)
 
-    def to_floats(self, words: list[bytes], expected: str) -> list[float]:
+    def floats(self, words: list[bytes], expected: str) -> list[float]:
         try:
             numbers = [float(word) for word in words]
         except ValueError as error:
             raise SkeletonError(f"expected {expected}: {error}", self.number) from None
-        if any(b"_" in word for word in words):  # Python's own notation, nobody else's
+        if any(b"_" in word for word in words):  # a notation of Python alone
             raise SkeletonError(f"expected {expected}; got {_shown(b' '.join(words))}", self.number)
         return numbers
 
     def end(self) -> None:
-        while self.number < len(self._lines):
-            line = self._lines[self.number]
-            self.number += 1
+        for number, line in enumerate(self._lines[self.number :], self.number + 1):
             if line.strip():
                 raise SkeletonError(
-                    f"expected the end of the file after the last frame; got {_shown(line)}",
-                    self.number,
+                    f"expected the end of the file after the last frame; got {_shown(line)}", number
                 )
-
-    def _rest_is_blank(self) -> bool:
-        return self.number == len(self._lines) - 1 and not self._lines[-1].strip()
 
 
 def _body(lines: _Lines) -> tuple[int, list[float]]:
-    """The tracking id and the further fields of the next body, whose joints come next."""
+    """Return the tracking id and the further fields of the next body."""
     expected = "the tracking id of a body and its 9 further fields"
     body_id, *rest = lines.words(1 + len(BODY_FIELDS), expected)
-    found = lines.to_whole(body_id, "a tracking id"), lines.to_floats(rest, expected)
+    found = lines.to_whole(body_id, "a tracking id"), lines.floats(rest, expected)
     joints = lines.whole("the number of joints")
     if joints != JOINTS:
         raise SkeletonError(f"a body has {joints} joints; expected {JOINTS}", lines.number)
@@ -187,7 +173,7 @@ def _body(lines: _Lines) -> tuple[int, list[float]]:
 
 def _joint(lines: _Lines, joint: int) -> list[float]:
     expected = f"joint {joint + 1} of {JOINTS}"
-    numbers = lines.to_floats(lines.words(len(JOINT_FIELDS), expected), expected)
+    numbers = lines.floats(lines.words(len(JOINT_FIELDS), expected), expected)
     for name, number in zip("xyz", numbers, strict=False):
         if not abs(number) <= FARTHEST:
             raise SkeletonError(
@@ -202,5 +188,5 @@ def _joint(lines: _Lines, joint: int) -> list[float]:
 
 
 def _shown(text: bytes, most: int = 40) -> str:
-    """A piece of a file, fit for one line of a message."""
+    """Return a piece of a file, fit for a message of one line."""
     return ascii(text[:most].decode("latin-1")) + "..." * (len(text) > most)
