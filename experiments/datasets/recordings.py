@@ -15,7 +15,6 @@ meta.json is written last: without it, a conversion has not finished.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -31,20 +30,13 @@ from experiments.files import replacing, write_text
 
 #: Increased when folders written before can no longer be read.
 VERSION = 1
-#: Dimensions of a frame.
-KINDS = {"skeleton": 3, "signal": 1}
+KINDS = ("skeleton", "signal")
 _ARRAYS = ("offsets", "labels", "subjects", "names")
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file, or part of one, that was left out.
-
-    Attributes:
-        file: its name, without the folder.
-        reason: what was found and what was expected.
-        line: the line, from 1; None for the whole file.
-    """
+    """A file, or the part of it at ``line`` (from 1), that was left out, and why."""
 
     file: str
     reason: str
@@ -53,6 +45,15 @@ class Rejected:
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"
         return f"{where}: {self.reason}"
+
+
+class SkeletonError(DataError):
+    """A file, or the part of it at ``line`` (from 1), that cannot be read, and why."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason if line is None else f"line {line}: {reason}")
+        self.reason = reason
+        self.line = line
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,8 @@ class Description:
             raise DataError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
         outside = [b for b in self.bones if not all(0 <= j < len(self.joint_names) for j in b)]
         if outside:
-            raise DataError(
-                f"bones must connect joints 0 to {len(self.joint_names) - 1}; got {outside}"
-            )
+            last = len(self.joint_names) - 1
+            raise DataError(f"bones must connect joints 0 to {last}; got {outside}")
 
     @property
     def root(self) -> int:
@@ -122,27 +122,33 @@ class Recordings:
     rejected: Sequence[Rejected] = ()
 
     def __post_init__(self) -> None:
-        _check_frames(self.about, self.frames)
-        count = len(self.labels)
+        about, frames, ends, count = self.about, self.frames, self.offsets, len(self.labels)
+        joints = len(about.joint_names)
+        dimensions, last = (4, (joints, 3)) if about.kind == "skeleton" else (2, (joints,))
+        if frames.ndim != dimensions or frames.shape[-len(last) :] != last:
+            raise DataError(
+                f"frames of a {about.kind} must have {dimensions} dimensions, the last of them "
+                f"{last}; got shape {frames.shape}"
+            )
+        if frames.dtype != np.float32:
+            raise DataError(f"frames must be float32; got {frames.dtype}")
         arrays = {"labels": self.labels, "subjects": self.subjects, "names": self.names}
         for name, array in {**arrays, **self.columns}.items():
             if array.shape != (count,) or (name != "names" and array.dtype != np.int64):
                 raise DataError(
                     f"{name} must be int64 of shape ({count},); got {array.dtype} {array.shape}"
                 )
-        ends = self.offsets
-        if ends.shape != (count + 1,) or ends[0] != 0 or ends[-1] != len(self.frames):
+        if ends.shape != (count + 1,) or ends[0] != 0 or ends[-1] != len(frames):
             raise DataError(
-                f"offsets must be {count + 1} numbers from 0 to the {len(self.frames)} frames; "
+                f"offsets must be {count + 1} numbers from 0 to the {len(frames)} frames; "
                 f"got {len(ends)} from {ends[:1]} to {ends[-1:]}"
             )
         if (np.diff(ends) < 1).any():
             raise DataError("offsets must increase: a recording has at least one frame")
-        if count and not 0 <= self.labels.min() <= self.labels.max() < len(self.about.class_names):
-            raise DataError(
-                f"labels must be from 0 to {len(self.about.class_names) - 1}; "
-                f"got {self.labels.min()} to {self.labels.max()}"
-            )
+        classes = len(about.class_names)
+        if count and not 0 <= self.labels.min() <= self.labels.max() < classes:
+            found = f"{self.labels.min()} to {self.labels.max()}"
+            raise DataError(f"labels must be from 0 to {classes - 1}; got {found}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -157,18 +163,6 @@ class Recordings:
         return np.diff(self.offsets)
 
 
-def _check_frames(about: Description, frames: np.ndarray) -> None:
-    dimensions = 1 + KINDS[about.kind]
-    last = (len(about.joint_names), 3) if about.kind == "skeleton" else (len(about.joint_names),)
-    if frames.ndim != dimensions or frames.shape[-len(last) :] != last:
-        raise DataError(
-            f"frames of a {about.kind} must have {dimensions} dimensions, the last of them {last}; "
-            f"got shape {frames.shape}"
-        )
-    if frames.dtype != np.float32:
-        raise DataError(f"frames must be float32; got {frames.dtype}")
-
-
 def join(
     about: Description,
     frames: Sequence[np.ndarray],
@@ -180,9 +174,8 @@ def join(
     """Concatenate recordings that are in memory.
 
     Args:
-        about: the meaning of the numbers.
         frames: one array (length, ...) for each recording.
-        labels, subjects, names, columns: as in :class:`Recordings`.
+        about, labels, subjects, names, columns: as in :class:`Recordings`.
     """
     return Recordings(
         about,
@@ -198,13 +191,12 @@ def join(
 # --- on disk ------------------------------------------------------------------------------------
 
 
-def open_recordings(folder: str | os.PathLike[str]) -> Recordings:
+def open_recordings(folder: Path) -> Recordings:
     """Open a converted data set with its frames memory-mapped, read-only.
 
     Raises:
         DataError: if ``folder`` is no converted data set, is damaged, or has another version.
     """
-    folder = Path(folder)
     meta_file = folder / "meta.json"
     if not meta_file.is_file():
         state = "its conversion has not finished" if folder.is_dir() else "it does not exist"
@@ -244,22 +236,14 @@ class Writer:
         self._header_size = self._write_header()
 
     def add(self, frames: np.ndarray, label: int, subject: int, name: str, **columns: int) -> None:
-        """Append a recording.
-
-        Args:
-            frames: (length, bodies, joints, 3) or (length, channels), finite.
-            label: from 0.
-            subject: who moves.
-            name: unique.
-            columns: further numbers, with the same names for each recording.
+        """Append a recording; its entries are those of :class:`Recordings`.
 
         Raises:
             ValueError: if the recording does not fit; nothing of it is written.
         """
         if frames.shape[1:] != self.frame_shape or not len(frames):
             raise ValueError(
-                f"frames must be (length, {', '.join(map(str, self.frame_shape))}), with a length "
-                f"of at least 1; got {frames.shape}"
+                f"frames must be at least 1 frame of shape {self.frame_shape}; got {frames.shape}"
             )
         if not np.isfinite(frames).all():
             raise ValueError("frames must be finite; got NaN or infinity")
@@ -281,21 +265,17 @@ class Writer:
 
     def index(self) -> dict[str, Any]:
         """Return the content of index.npz."""
-        index: dict[str, Any] = {"offsets": np.cumsum([0, *self.lengths], dtype=np.int64)}
-        for name in self._rows[0]:
-            column = np.asarray([row[name] for row in self._rows])
-            index[name] = column if name == "names" else column.astype(np.int64)
-        return index
+        columns = {
+            name: np.array([row[name] for row in self._rows], None if name == "names" else np.int64)
+            for name in self._rows[0]
+        }
+        return {"offsets": np.cumsum([0, *self.lengths], dtype=np.int64), **columns}
 
     def finish(self) -> None:
-        """Write the header again, now that the number of frames is known.
-
-        Raises:
-            DataError: if no recording was added.
-        """
+        """Write the header again, now that the number of frames is known."""
         if not self.lengths:
             problem = f"{self.about.data_set}: there is no recording"
-            raise DataError("; ".join([problem, *self._first_rejected()]))
+            raise DataError("; rejected: ".join([problem, *map(str, self.rejected[:5])]))
         self._file.seek(0)
         if self._write_header() != self._header_size:
             raise RuntimeError("the header of frames.npy has changed its size")
@@ -308,32 +288,17 @@ class Writer:
         )
         return self._file.tell()
 
-    def _first_rejected(self, most: int = 5) -> Iterator[str]:
-        yield from (f"rejected: {one}" for one in self.rejected[:most])
-        if len(self.rejected) > most:
-            yield f"and {len(self.rejected) - most} more"
-
 
 @contextmanager
-def writing(
-    folder: str | os.PathLike[str], about: Description, bodies: int | None = None
-) -> Iterator[Writer]:
+def writing(folder: Path, about: Description, bodies: int | None = None) -> Iterator[Writer]:
     """Write a data set one recording at a time, without keeping frames in memory.
 
-    A process that fails or is killed leaves the folder as it was, or without meta.json.
-
-    Args:
-        folder: created if missing; an earlier conversion in it is replaced when the block ends.
-        about: the meaning of the numbers.
-        bodies: bodies per frame; None for signals.
-
-    Yields:
-        The :class:`Writer` to add recordings to.
+    An earlier conversion in the folder is replaced when the block ends. A process that fails or is
+    killed leaves the folder as it was, or without meta.json. Frames of skeletons have ``bodies``.
 
     Raises:
         DataError: if no recording was added.
     """
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "frames.npy") as temporary:
         with temporary.open("wb") as file:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments.action.augment import Augmentation
-from experiments.action.dataset import Key, SequenceDataset, in_order, shuffled
+from experiments.action.dataset import Key, SequenceDataset, Sequences, in_order, shuffled
 from experiments.action.folds import PROTOCOLS, Fold, make_folds
 from experiments.action.sampling import SAMPLINGS, Sampling
 from experiments.action.views import CENTRES, View
@@ -131,14 +131,30 @@ class ActionConfig(TrainConfig):
         """Return one fold of the protocol, with batches on ``device``."""
         recordings = self.load()
         parts = make_parts(self, recordings)
-        train, val, test = parts.train, parts.val, parts.test
+        facts = {
+            "val_subjects": np.unique(recordings.subjects[parts.fold.val]).tolist(),
+            "recordings": len(recordings),
+            "rejected": len(recordings.rejected),
+        }
+        return self.task_of(
+            parts, (parts.train, parts.val, parts.test), device, facts,
+            data_set=recordings.about.data_set,
+            test_details=lambda evaluation: _details(evaluation, recordings, parts.test.sources),
+        )  # fmt: skip
+
+    def task_of(
+        self, parts: Parts, sequences: tuple[Sequences, ...], device: torch.device,
+        facts: dict[str, Any], **more: Any,
+    ) -> Task:  # fmt: skip
+        """Return the task of the sequences to train on, to validate and to test."""
+        train, val, test = sequences
         if len(train) < self.batch_size:
             raise ConfigError(
                 f"batch_size must be at most the {len(train)} training sequences; "
                 f"got {self.batch_size}"
             )
 
-        def load(data: SequenceDataset) -> Iterator[Batch]:
+        def load(data: Sequences) -> Iterator[Batch]:
             batches = in_order(data, self.batch_size, self.workers)
             return (_move(batch, device) for batch in batches)
 
@@ -146,26 +162,24 @@ class ActionConfig(TrainConfig):
             batches = shuffled(train, self.batch_size, self.workers, epoch, skip)
             return (_move(batch, device) for batch in batches)
 
+        about = parts.train.recordings.about
         return Task(
-            data_set=recordings.about.data_set,
             input_size=train[Key(0)][0].shape[-1],
-            num_classes=len(recordings.about.class_names),
+            num_classes=len(about.class_names),
             steps_per_epoch=len(train) // self.batch_size,
             train_batches=load_shuffled,
             val_batches=(lambda: load(val)) if len(val) else None,
             test_batches=lambda: load(test),
             facts={
-                "source": recordings.about.source,
+                "source": about.source,
                 "protocol": self.protocol,
                 "fold": parts.fold.name,
-                "folds": len(self.folds(recordings)),
+                "folds": len(self.folds(parts.train.recordings)),
                 "train_size": len(train),
                 "val_size": len(val),
-                "val_subjects": np.unique(recordings.subjects[parts.fold.val]).tolist(),
-                "recordings": len(recordings),
-                "rejected": len(recordings.rejected),
+                **facts,
             },
-            test_details=lambda evaluation: _details(evaluation, recordings, test.sources),
+            **more,
         )
 
 

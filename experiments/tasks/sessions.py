@@ -12,7 +12,6 @@ needed, as the recordings of some people are too short for seven of them to make
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.action.dataset import Key, SequenceDataset
+from experiments.action.dataset import Key, SequenceDataset, Sequences
 from experiments.action.folds import SPLIT_SEED
 from experiments.tasks.action import PRESETS, ActionConfig, make_parts
 from experiments.train.config import ConfigError, option
 from experiments.train.objectives import Evaluation
-from experiments.train.task import Batch, Task
+from experiments.train.task import Task
 
 #: Defaults that differ from the presets of the watch.
 _PRESET: dict[str, Any] = {"frames": 900, "norm": "layer", "batch_size": 8}
@@ -59,93 +58,57 @@ class SessionsConfig(ActionConfig):
         """Return the sessions of one fold, with batches on ``device``."""
         recordings = self.load()
         parts = make_parts(self, recordings)
-        train, val, test = (Sessions(part) for part in (parts.train, parts.val, parts.test))
-        drawn = len(train) * self.sessions
-        if drawn < self.batch_size:
-            raise ConfigError(
-                f"batch_size must be at most the {drawn} sessions of an epoch; "
-                f"got {self.batch_size}"
-            )
-        steps_per_epoch = drawn // self.batch_size
-
-        def load_shuffled(epoch: int, skip: int) -> Iterator[Batch]:
-            order = np.random.default_rng((self.seed, epoch)).permutation(drawn)
-            for step in range(skip, steps_per_epoch):
-                chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-                variants = epoch * self.sessions + chosen // len(train)
-                yield train.batch(chosen % len(train), variants, device)
-
-        def load(data: Sessions) -> Iterator[Batch]:
-            for start in range(0, len(data), self.batch_size):
-                chosen = np.arange(start, min(start + self.batch_size, len(data)))
-                yield data.batch(chosen, None, device)
-
+        train, test = Sessions(parts.train, self.sessions), Sessions(parts.test)
         exercises = len(train.people[0])
-        return Task(
+        facts = {
+            "sequence_length": self.frames * exercises,
+            "exercises": exercises,
+            "train_size": len(train.people),
+            "chance": 1 / len(recordings.about.class_names),
+        }
+        return self.task_of(
+            parts, (train, Sessions(parts.val), test), device, facts,
             data_set="sessions of the seglearn watch",
-            input_size=parts.train[Key(0)][0].shape[-1],
-            num_classes=len(recordings.about.class_names),
-            steps_per_epoch=steps_per_epoch,
-            train_batches=load_shuffled,
-            val_batches=(lambda: load(val)) if len(val) else None,
-            test_batches=lambda: load(test),
             read_at=tuple(self.frames * (1 + index) for index in range(exercises)),
-            facts={
-                "source": recordings.about.source,
-                "protocol": self.protocol,
-                "fold": parts.fold.name,
-                "folds": len(self.folds(recordings)),
-                "sequence_length": self.frames * exercises,
-                "exercises": exercises,
-                "train_size": len(train),
-                "val_size": len(val),
-                "chance": 1 / len(recordings.about.class_names),
-            },
             test_details=lambda evaluation: _details(evaluation, test.subjects, exercises),
-        )
+        )  # fmt: skip
 
 
-class Sessions:
+class Sessions(Sequences):
     """Recordings with all of a person's as one sequence.
+
+    An item is a session, (steps, features) float32, and its exercises, (exercises,) int64.
 
     Args:
         data: windows of these recordings; a test shows the first of each.
+        repetitions: sessions of each person.
 
     Attributes:
-        subjects: (len,) int64, the people.
+        subjects: (P,) int64, the people.
         people: for each person, the sequences of ``data`` that make a session.
     """
 
-    def __init__(self, data: SequenceDataset) -> None:
+    def __init__(self, data: SequenceDataset, repetitions: int = 1) -> None:
         self.data = data
+        self.seed = data.seed
+        self.repetitions = repetitions
         recordings, first = np.unique(data.sources, return_index=True)
         of = data.recordings.subjects[recordings]
         self.subjects = np.unique(of)
         self.people = [first[of == subject] for subject in self.subjects]
 
     def __len__(self) -> int:
-        return len(self.people)
+        return len(self.people) * self.repetitions
 
-    def session(self, person: int, variant: int | None) -> tuple[Tensor, Tensor]:
-        """Return a session, (steps, features) float32, and its exercises, (exercises,) int64.
-
-        Args:
-            person: index into ``people``.
-            variant: in training, the number of an order with windows of its own; None at test.
-        """
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+        repetition, person = divmod(key.sequence, len(self.people))
         subject = int(self.subjects[person])
-        seed = (SPLIT_SEED, subject) if variant is None else (self.data.seed, variant, subject)
+        variant = None if key.epoch is None else key.epoch * self.repetitions + repetition
+        seed = (SPLIT_SEED, subject) if variant is None else (self.seed, variant, subject)
         order = np.random.default_rng(seed).permutation(self.people[person])
         windows = [self.data[Key(int(index), variant)] for index in order]
         steps = torch.cat([window.flatten(0, -2) for window, _ in windows])
         return steps, torch.tensor([label for _, label in windows])
-
-    def batch(self, people: np.ndarray, variants: np.ndarray | None, device: torch.device) -> Batch:
-        """Return sessions of ``people`` in these ``variants`` as a batch on ``device``."""
-        numbers = [None] * len(people) if variants is None else variants.tolist()
-        sessions = [self.session(*one) for one in zip(people.tolist(), numbers, strict=True)]
-        steps, labels = zip(*sessions, strict=True)
-        return torch.stack(steps).to(device), torch.stack(labels).to(device)
 
 
 def _details(evaluation: Evaluation, subjects: np.ndarray, exercises: int) -> dict[str, Any]:

@@ -241,7 +241,7 @@ SAMPLE = sample_text(skeletons(3, 1)).encode()
         (SAMPLE.replace(b" ", b" NaN ", 1), ":1: 5 numbers, expected 4"),
         (SAMPLE.replace(b"1.0\n", b"inf\n", 1), ":1: NaN or infinity"),
         (sample_text(np.zeros((2, 20, 3))).encode(), ": no frame has a skeleton"),
-        (sample_text(np.full((1, 20, 3), 30.0)).encode(), ": a coordinate of 30 m, expected"),
+        (sample_text(np.full((1, 20, 3), 30.0)).encode(), ":1: a coordinate of 30 m, expected"),
         (bytes(range(256)) * 20, ":1: 1 numbers, expected 4"),
     ],
 )

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.datasets.ntu.reference_reader import SkeletonError, Skeletons, line_of_body
+from experiments.datasets.ntu.reference_reader import Skeletons, line_of_body
+from experiments.datasets.recordings import SkeletonError
 
 ACTORS = 2
 SHORTEST_TRACK = 12

@@ -2,15 +2,13 @@
 
 On made-up files of realistic size (100 frames of 2 bodies, numbers of seven digits as the recorder
 wrote them), the reader is timed against a loop over lines that calls ``float()`` on the same
-fields, and against the text parsers of NumPy and pandas, which return one long row of numbers
-without frames and bodies. Then a folder of such files is converted, including the start of the
-processes.
+fields, and against NumPy's text parser, which returns one long row of numbers without frames and
+bodies. Then a folder of such files is converted, including the start of the processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import itertools
 import json
 import tempfile
@@ -18,7 +16,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,7 @@ from experiments.bench.measure import environment, interleaved_times
 from experiments.datasets.ntu.actors import main_actors
 from experiments.datasets.ntu.conversion import convert
 from experiments.datasets.ntu.reader import read_skeleton
-from experiments.datasets.ntu.reference_reader import BODY_FIELDS, JOINT_FIELDS, JOINTS, Skeletons
+from experiments.datasets.ntu.reference_reader import BODY_FIELDS, JOINTS, Skeletons
 from experiments.datasets.ntu.samples import SUFFIX, Sample, missing
 from experiments.files import write_text
 from experiments.process import threads
@@ -39,21 +36,15 @@ ALL = 56_880
 
 
 def run(files: int, converted: int, repetitions: int, workers: int) -> dict[str, Any]:
-    """Measure reading and converting.
+    """Measure reading and converting; ``ratio`` is relative to the reader's time.
 
-    Args:
-        files: different files to read in each repetition, so that none is in the caches.
-        converted: files to convert.
-        repetitions: interleaved rounds.
-        workers: processes that convert.
-
-    Returns:
-        The report, ready for JSON; ``ratio`` is relative to the reader's time.
+    ``files`` different files are read in each of the interleaved ``repetitions``, so that none is
+    in the caches, and ``converted`` files are converted by ``workers`` processes.
     """
+    texts = [make_text(seed) for seed in range(files)]
     with tempfile.TemporaryDirectory() as folder, threads(1):
         raw = Path(folder, "raw")
         raw.mkdir()
-        texts = [make_text(seed) for seed in range(files)]
         paths = [raw / f"{sample}{SUFFIX}" for sample in some_samples(max(files, converted))]
         for path, text in zip(paths, itertools.cycle(texts), strict=False):
             path.write_bytes(text)
@@ -61,22 +52,15 @@ def run(files: int, converted: int, repetitions: int, workers: int) -> dict[str,
         started = time.perf_counter()
         count = len(convert("ntu", raw, Path(folder, "out"), workers))
         seconds = time.perf_counter() - started
+    conversion = {
+        "files": count, "workers": workers, "seconds": seconds, "files_per_second": count / seconds,
+        "minutes_for_all": ALL * seconds / count / 60, "all": ALL,
+    }  # fmt: skip
     return {
-        "environment": environment(),
-        "frames": FRAMES,
-        "bodies": BODIES,
-        "bytes": round(np.mean([len(text) for text in texts])),
-        "repetitions": repetitions,
-        "reading": reading,
-        "conversion": {
-            "files": count,
-            "workers": workers,
-            "seconds": seconds,
-            "files_per_second": count / seconds,
-            "minutes_for_all": ALL * seconds / count / 60,
-            "all": ALL,
-        },
-    }
+        "environment": environment(), "frames": FRAMES, "bodies": BODIES,
+        "bytes": round(np.mean([len(text) for text in texts])), "repetitions": repetitions,
+        "reading": reading, "conversion": conversion,
+    }  # fmt: skip
 
 
 def make_text(seed: int, frames: int = FRAMES, bodies: int = BODIES) -> bytes:
@@ -126,29 +110,17 @@ def read_lines(path: Path) -> Skeletons:
     )
 
 
-def _read_numpy(path: Path) -> np.ndarray:
-    return np.fromstring(path.read_bytes(), sep=" ")
-
-
-def _read_pandas(path: Path) -> Any:
-    return importlib.import_module("pandas").read_csv(
-        path, sep=" ", header=None, names=range(len(JOINT_FIELDS))
-    )
-
-
 def _time_reading(paths: Sequence[Path], repetitions: int) -> dict[str, Any]:
     methods: dict[str, Callable[[Path], object]] = {
         "reader": read_skeleton,
         "lines": read_lines,
-        "numpy": _read_numpy,
+        "numpy": lambda path: np.fromstring(path.read_bytes(), sep=" "),
         "reader_and_actors": lambda path: main_actors(read_skeleton(path)),
     }
-    if find_spec("pandas"):
-        methods["pandas"] = _read_pandas
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy's, about text parsing with `fromstring`
         times = interleaved_times(
-            {name: partial(_for_each, method, paths) for name, method in methods.items()},
+            {name: partial(_read_all, method, paths) for name, method in methods.items()},
             repetitions,
         )
     report = {}
@@ -159,7 +131,7 @@ def _time_reading(paths: Sequence[Path], repetitions: int) -> dict[str, Any]:
     return report
 
 
-def _for_each(method: Callable[[Path], object], paths: Sequence[Path]) -> None:
+def _read_all(method: Callable[[Path], object], paths: Sequence[Path]) -> None:
     for path in paths:
         method(path)
 

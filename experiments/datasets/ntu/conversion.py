@@ -14,9 +14,10 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -26,7 +27,6 @@ from tqdm import tqdm
 from experiments.datasets import DataError, say
 from experiments.datasets.ntu.actors import main_actors
 from experiments.datasets.ntu.reader import read_skeleton
-from experiments.datasets.ntu.reference_reader import SkeletonError
 from experiments.datasets.ntu.samples import (
     SUFFIX,
     Sample,
@@ -37,7 +37,13 @@ from experiments.datasets.ntu.samples import (
     parse_name,
 )
 from experiments.datasets.raw_files import printable, raw_files
-from experiments.datasets.recordings import Recordings, Rejected, open_recordings, writing
+from experiments.datasets.recordings import (
+    Recordings,
+    Rejected,
+    SkeletonError,
+    open_recordings,
+    writing,
+)
 from experiments.files import replacing, write_text
 
 #: Increased when a file would be read to another result than before.
@@ -61,13 +67,10 @@ class Source(NamedTuple):
 Result = Callable[[], np.ndarray] | Rejected
 
 
-def convert(
-    name: str, raw: str | os.PathLike[str], out: str | os.PathLike[str], workers: int | None = None
-) -> Recordings:
-    """Convert NTU RGB+D 60 or 120 to the format of :mod:`experiments.datasets.recordings`.
+def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Recordings:
+    """Convert NTU RGB+D 60, if all files belong to that, or 120.
 
-    It is NTU RGB+D 60 if all files belong to that. Recordings on the authors' list of missing
-    skeletons are left out.
+    Recordings on the authors' list of missing skeletons are left out.
 
     Args:
         name: ``"ntu"``.
@@ -76,56 +79,46 @@ def convert(
         workers: processes that read; None for one per core.
 
     Returns:
-        The recordings, with the columns ``setup``, ``camera`` and ``repetition``; ``rejected``
-        lists what was left out, and why.
+        The recordings, with the columns ``setup``, ``camera`` and ``repetition``.
 
     Raises:
         DataError: if there is nothing to convert, the output cannot be written, or a process was
             killed. Finished work is kept for the next run.
     """
-    out = Path(out)
-    rejected: list[Rejected] = []
-    found = _find(Path(raw), rejected)
+    found, rejected = _find(raw)
     sources = [source for source in found if source.sample not in missing()]
-    listed = len(found) - len(sources)
+    listed = f"{len(found) - len(sources):,} on the authors' list of missing skeletons"
     if not sources:
-        message = f"{raw} holds no {SUFFIX} file of NTU RGB+D to convert"
-        if listed:
-            message += f"; {listed} are on the authors' list of missing skeletons"
+        message = f"{raw} holds no {SUFFIX} file of NTU RGB+D to convert, and {listed}"
         raise DataError("\n".join([message, *map(str, rejected)]))
     samples = [source.sample for source in sources]
     actions = 60 if all(map(is_in_60, samples)) else 120
     check_sizes(samples, actions)
-    say(
-        f"NTU RGB+D {actions}: {len(sources):,} files, without {listed:,} on the authors' list of "
-        "missing skeletons"
-    )
+    say(f"NTU RGB+D {actions}: {len(sources):,} files to convert, and {listed}")
     with _writable(out), _alone(out):
         results = _finished(out)
         unfinished = [source for source in sources if source.key not in results]
-        _read_all(unfinished, out / _PARTS, workers or os.cpu_count() or 1, results, rejected)
+        rejected += _read_all(unfinished, out / _PARTS, workers or os.cpu_count() or 1, results)
         _assemble(out, actions, sources, results, rejected)
     return open_recordings(out)
 
 
-def _find(raw: Path, rejected: list[Rejected]) -> list[Source]:
-    """List the files to convert, in the order of their names."""
+def _find(raw: Path) -> tuple[list[Source], list[Rejected]]:
+    """List the files to convert, in the order of their names, and those that are none."""
+    found, rejected = [], []
 
     def reject(name: str, reason: str) -> None:
         rejected.append(Rejected(name, reason))
 
-    found = []
     for path in raw_files(raw, _FILES, reject):
         try:
             sample, status = parse_name(path.name.removesuffix(SUFFIX)), path.stat()
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             reject(printable(path.name), str(error))
-        except OSError as error:
-            reject(path.name, f"the file cannot be read: {error.strerror}")
         else:
             key = f"{sample}-{status.st_size}-{status.st_mtime_ns}-{VERSION}"
             found.append(Source(path, sample, key))
-    return found
+    return found, rejected
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -158,24 +151,22 @@ def _load_part(path: Path) -> np.ndarray:
 
 
 def _read_all(
-    sources: Sequence[Source],
-    parts: Path,
-    workers: int,
-    results: dict[str, Result],
-    rejected: list[Rejected],
-) -> None:
-    """Read files into ``parts``; add to ``results``, and to ``rejected`` what to try again."""
+    sources: Sequence[Source], parts: Path, workers: int, results: dict[str, Result]
+) -> list[Rejected]:
+    """Read files into ``parts`` and add to ``results``; return what to try again the next time."""
     parts.mkdir(exist_ok=True)
     outcomes = _outcomes(_Parts(sources, parts), min(workers, len(sources) // FILES_PER_WORKER))
     progress = tqdm(outcomes, total=len(sources), unit="file", desc="reading", disable=None)
+    unreadable = []
     for source, outcome in zip(sources, progress, strict=True):
         if isinstance(outcome, DataError):
             raise outcome
         if isinstance(outcome, OSError):
             reason = f"the file cannot be read: {outcome.strerror}"
-            rejected.append(Rejected(source.path.name, reason))
+            unreadable.append(Rejected(source.path.name, reason))
         else:
             results[source.key] = outcome
+    return unreadable
 
 
 Outcome = Result | OSError | DataError
@@ -218,9 +209,8 @@ def _outcomes(parts: _Parts, workers: int) -> Iterator[Outcome]:
         return
     # PyTorch's workers leave Ctrl-C to the parent, end with it, and are missed if they are killed.
     loader = DataLoader(
-        parts, batch_size=None, num_workers=workers, collate_fn=_unchanged,
-        multiprocessing_context="spawn", prefetch_factor=16,
-    )  # fmt: skip
+        parts, None, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=16
+    )
     try:
         yield from loader
     except RuntimeError as error:
@@ -228,10 +218,6 @@ def _outcomes(parts: _Parts, workers: int) -> Iterator[Outcome]:
             "a process that read files was killed, perhaps because memory ran out. Finished work "
             "is kept: run the same command again to continue, or with fewer workers"
         ) from error
-
-
-def _unchanged(outcome: Any) -> Any:
-    return outcome
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -252,13 +238,13 @@ def _assemble(
     if not kept:
         raise DataError("\n".join(["no file is a recording:", *map(str, rejected)]))
     content = {
-        "actions": actions,
         "recordings": [source.key for source, _ in kept],
-        "rejected": {key: [one.file, one.reason, one.line] for key, one in spoiled.items()},
+        "rejected": {key: astuple(one) for key, one in spoiled.items()},
         "all_rejected": [str(one) for one in rejected],
     }
     text = json.dumps(content) + "\n"
-    if any((out / _PARTS).iterdir()) or not _is_there(out / _SOURCES, text):
+    known = out / _SOURCES
+    if any((out / _PARTS).iterdir()) or not known.is_file() or known.read_text() != text:
         with writing(out, description(actions), bodies=2) as writer:
             writer.rejected += rejected
             for source, frames in tqdm(kept, unit="file", desc="writing", disable=None):
@@ -267,12 +253,8 @@ def _assemble(
                     frames(), action - 1, subject, str(source.sample),
                     setup=setup, camera=camera, repetition=repetition,
                 )  # fmt: skip
-        write_text(out / _SOURCES, text)
+        write_text(known, text)
     shutil.rmtree(out / _PARTS)
-
-
-def _is_there(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
 @contextmanager
@@ -297,6 +279,4 @@ def _alone(out: Path) -> Iterator[None]:
                 half.unlink()
             yield
     except Timeout:
-        raise DataError(
-            f"another conversion writes {out}; wait for it, or name another folder"
-        ) from None
+        raise DataError(f"another conversion writes {out}; name another folder") from None

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.datasets import DataError
+from experiments.datasets.recordings import SkeletonError
 
 JOINTS = 25
 JOINT_FIELDS = (
@@ -42,21 +42,6 @@ BODY_FIELDS = (
 BODY_LINES = 2 + JOINTS
 #: The largest coordinate, in metres.
 FARTHEST = 1000.0
-_STATES = (0.0, 1.0, 2.0)
-
-
-class SkeletonError(DataError):
-    """A file that is no recording.
-
-    Attributes:
-        reason: what was found and what was expected.
-        line: the line, from 1; None for the whole file.
-    """
-
-    def __init__(self, reason: str, line: int | None = None) -> None:
-        super().__init__(reason if line is None else f"line {line}: {reason}")
-        self.reason = reason
-        self.line = line
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,11 +110,9 @@ class _Lines:
         words = self._lines[self.number].split()
         self.number += 1
         if len(words) != count:
-            raise SkeletonError(
-                f"expected {expected}, {count} field{'s'[: count > 1]}; "
-                f"got {len(words)}: {_shown(b' '.join(words))}",
-                self.number,
-            )
+            fields = f"{count} field{'s'[: count > 1]}; got {len(words)}"
+            problem = f"expected {expected}, {fields}: {_shown(b' '.join(words))}"
+            raise SkeletonError(problem, self.number)
         return words
 
     def whole(self, expected: str) -> int:
@@ -138,9 +121,8 @@ class _Lines:
 
     def to_whole(self, word: bytes, expected: str) -> int:
         if not word.isdigit() or len(word) > 20 or int(word) >= 2**64:
-            raise SkeletonError(
-                f"expected {expected}, a whole number; got {_shown(word)}", self.number
-            )
+            problem = f"expected {expected}, a whole number; got {_shown(word)}"
+            raise SkeletonError(problem, self.number)
         return int(word)
 
     def floats(self, words: list[bytes], expected: str) -> list[float]:
@@ -155,9 +137,8 @@ class _Lines:
     def end(self) -> None:
         for number, line in enumerate(self._lines[self.number :], self.number + 1):
             if line.strip():
-                raise SkeletonError(
-                    f"expected the end of the file after the last frame; got {_shown(line)}", number
-                )
+                problem = f"expected the end of the file after the last frame; got {_shown(line)}"
+                raise SkeletonError(problem, number)
 
 
 def _body(lines: _Lines) -> tuple[int, list[float]]:
@@ -176,14 +157,11 @@ def _joint(lines: _Lines, joint: int) -> list[float]:
     numbers = lines.floats(lines.words(len(JOINT_FIELDS), expected), expected)
     for name, number in zip("xyz", numbers, strict=False):
         if not abs(number) <= FARTHEST:
-            raise SkeletonError(
-                f"{name} of {expected} is {number:g} m; expected at most {FARTHEST:g}, and finite",
-                lines.number,
-            )
-    if numbers[-1] not in _STATES:
-        raise SkeletonError(
-            f"the tracking state of {expected} is {numbers[-1]:g}; expected 0, 1 or 2", lines.number
-        )
+            problem = f"{name} of {expected} is {number:g} m; expected at most {FARTHEST:g}"
+            raise SkeletonError(f"{problem}, and finite", lines.number)
+    if numbers[-1] not in (0, 1, 2):
+        problem = f"the tracking state of {expected} is {numbers[-1]:g}; expected 0, 1 or 2"
+        raise SkeletonError(problem, lines.number)
     return numbers
 
 
