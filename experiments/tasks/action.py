@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from lightning_fabric.utilities import move_data_to_device
 
 from experiments.action.augment import Augmentation
 from experiments.action.dataset import Key, SequenceDataset, Sequences, in_order, shuffled
@@ -21,7 +21,7 @@ from experiments.datasets.recordings import Recordings, open_recordings
 from experiments.datasets.watch import load_watch
 from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.objectives import Evaluation
-from experiments.train.task import Batch, Task
+from experiments.train.task import Task
 
 _SHORT_ACTIONS: dict[str, Any] = {
     "centre": "frames", "bones": True, "motion": True,
@@ -154,22 +154,16 @@ class ActionConfig(TrainConfig):
                 f"got {self.batch_size}"
             )
 
-        def load(data: Sequences) -> Iterator[Batch]:
-            batches = in_order(data, self.batch_size, self.workers)
-            return (_move(batch, device) for batch in batches)
-
-        def load_shuffled(epoch: int, skip: int) -> Iterator[Batch]:
-            batches = shuffled(train, self.batch_size, self.workers, epoch, skip)
-            return (_move(batch, device) for batch in batches)
-
+        move = partial(move_data_to_device, device=device)
+        how = self.batch_size, self.workers
         about = parts.train.recordings.about
         return Task(
             input_size=train[Key(0)][0].shape[-1],
             num_classes=len(about.class_names),
             steps_per_epoch=len(train) // self.batch_size,
-            train_batches=load_shuffled,
-            val_batches=(lambda: load(val)) if len(val) else None,
-            test_batches=lambda: load(test),
+            train_batches=lambda epoch, skip: map(move, shuffled(train, *how, epoch, skip)),
+            val_batches=(lambda: map(move, in_order(val, *how))) if len(val) else None,
+            test_batches=lambda: map(move, in_order(test, *how)),
             facts={
                 "source": about.source,
                 "protocol": self.protocol,
@@ -224,13 +218,6 @@ def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
         for part in (fold.val, fold.test)
     )
     return Parts(fold, train, val, test)
-
-
-def _move(batch: Batch, device: torch.device) -> Batch:
-    x, y = batch
-    if isinstance(x, Tensor):
-        return x.to(device), y.to(device)
-    return (x[0].to(device), x[1].to(device)), y.to(device)
 
 
 def _details(evaluation: Evaluation, recordings: Recordings, sources: np.ndarray) -> dict[str, Any]:

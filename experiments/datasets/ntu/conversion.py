@@ -121,9 +121,6 @@ def _find(raw: Path) -> tuple[list[Source], list[Rejected]]:
     return found, rejected
 
 
-# --- reading ------------------------------------------------------------------------------------
-
-
 def _finished(out: Path) -> dict[str, Result]:
     """Return the results of earlier conversions by the keys of their files."""
     results: dict[str, Result] = {}
@@ -218,9 +215,6 @@ def _outcomes(parts: _Parts, workers: int) -> Iterator[Outcome]:
             "a process that read files was killed, perhaps because memory ran out. Finished work "
             "is kept: run the same command again to continue, or with fewer workers"
         ) from error
-
-
-# --- writing ------------------------------------------------------------------------------------
 
 
 def _assemble(

@@ -70,8 +70,6 @@ def is_in_60(sample: Sample) -> bool:
     return sample.setup <= SETUPS_60 and sample.action <= ACTIONS_60
 
 
-# --- splits -------------------------------------------------------------------------------------
-
 SUBJECTS_60 = (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)
 SUBJECTS_120 = (
     *SUBJECTS_60,
@@ -168,9 +166,6 @@ def summary(recordings: Recordings) -> str:
 
 def _and(sizes: tuple[int, int]) -> str:
     return f"{sizes[0]:,} and {sizes[1]:,}"
-
-
-# --- labels -------------------------------------------------------------------------------------
 
 
 def description(actions: int) -> Description:
