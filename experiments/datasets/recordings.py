@@ -6,7 +6,7 @@ A converted data set is a folder with three files:
                 metres for skeletons (an absent body is all 0), (F, channels) for signals.
                 Memory-mapped, so that a data set may be larger than memory.
     index.npz   offsets (N + 1,): recording i has the frames offsets[i] to offsets[i + 1];
-                labels (N,) from 0, subjects (N,), names (N,), and further int64 columns (N,).
+                labels (N,) from 0, subjects (N,), unique names (N,), further int64 columns (N,).
     meta.json   a description, the source, and the rejected files.
 
 meta.json is written last: without it, a conversion has not finished.
@@ -98,15 +98,8 @@ class Description:
 class Recordings:
     """Recordings of different lengths; ``recordings[i]`` returns the frames of one.
 
-    Attributes:
-        about: the meaning of the numbers.
-        frames: (F, bodies, joints, 3) or (F, channels) float32, all recordings concatenated.
-        offsets: (N + 1,) int64.
-        labels: (N,) int64, from 0.
-        subjects: (N,) int64, who moves.
-        names: (N,), unique.
-        columns: further (N,) int64 arrays by name, such as ``camera``.
-        rejected: what was left out.
+    The arrays are those of the files described above; integers are int64. ``columns`` holds further
+    ones by name, such as ``camera``.
 
     Raises:
         DataError: if the arrays do not fit together.
@@ -171,12 +164,7 @@ def join(
     names: Sequence[str],
     columns: Mapping[str, ArrayLike],
 ) -> Recordings:
-    """Concatenate recordings that are in memory.
-
-    Args:
-        frames: one array (length, ...) for each recording.
-        about, labels, subjects, names, columns: as in :class:`Recordings`.
-    """
+    """Concatenate recordings that are in memory, each an array (length, ...) of frames."""
     return Recordings(
         about,
         np.concatenate(frames).astype(np.float32),

@@ -302,7 +302,7 @@ fuzzed = settings(max_examples=150, deadline=None, suppress_health_check=list(He
 
 
 def converted(name, files):
-    """What comes of the files: recordings, or the error that there are none."""
+    """Convert the files: to recordings and rejections, or None and the error."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
         raw.mkdir()

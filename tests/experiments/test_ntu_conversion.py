@@ -245,7 +245,7 @@ def test_of_two_files_with_one_name_one_is_rejected(raw, out, capsys):
 def test_folders_and_links_with_names_of_files(raw, out, capsys):
     (raw / "S001C001P001R001A050.skeleton").mkdir()
     (raw / "S001C001P001R001A051.skeleton").symlink_to(raw / "nowhere")
-    os.mkfifo(raw / "S001C001P001R001A052.skeleton")  # reading it would wait for ever
+    os.mkfifo(raw / "S001C001P001R001A052.skeleton")  # reading it would block
     (raw / "circle").symlink_to(raw)
     assert run(raw, out) == REJECTED
     lines = capsys.readouterr().err.splitlines()[-3:]

@@ -94,7 +94,7 @@ def test_tracking_ids_keep_all_their_digits(compiled, tmp_path):
 
 
 def test_one_file_after_another(tmp_path, compiled):
-    """What is left in memory of a longer file does not show in a shorter one."""
+    """A longer file leaves nothing behind that shows in a shorter one."""
     for frames in (30, 2, 50, 1):
         assert check(compiled, tmp_path / "a.skeleton", recording(frames))
 

@@ -111,5 +111,7 @@ def test_what_cannot_be_chosen_is_named(options, message):
 
 
 def test_a_batch_that_no_epoch_fills_is_named():
-    with pytest.raises(ConfigError, match="batch_size must be at most the 8 training sequences; got 9"):
+    with pytest.raises(
+        ConfigError, match="batch_size must be at most the 8 training sequences; got 9"
+    ):
         SessionsConfig.of(**SMALL | {"batch_size": 9}, fold=0).task(CPU)

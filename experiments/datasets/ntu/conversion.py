@@ -27,17 +27,10 @@ from tqdm import tqdm
 from experiments.datasets import DataError, say
 from experiments.datasets.ntu.actors import main_actors
 from experiments.datasets.ntu.reader import read_skeleton
-from experiments.datasets.ntu.samples import (
-    SUFFIX,
-    Sample,
-    check_sizes,
-    description,
-    is_in_60,
-    missing,
-    parse_name,
-)
+from experiments.datasets.ntu.samples import SUFFIX, Sample, describe, missing, parse_name
 from experiments.datasets.raw_files import printable, raw_files
 from experiments.datasets.recordings import (
+    Description,
     Recordings,
     Rejected,
     SkeletonError,
@@ -72,14 +65,8 @@ def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Reco
 
     Recordings on the authors' list of missing skeletons are left out.
 
-    Args:
-        name: ``"ntu"``.
-        raw: folder that holds the .skeleton files, at any depth.
-        out: folder to write.
-        workers: processes that read; None for one per core.
-
-    Returns:
-        The recordings, with the columns ``setup``, ``camera`` and ``repetition``.
+    The .skeleton files may be at any depth in ``raw``. ``workers`` processes read them, by default
+    one per core. The columns are ``setup``, ``camera`` and ``repetition``.
 
     Raises:
         DataError: if there is nothing to convert, the output cannot be written, or a process was
@@ -91,15 +78,13 @@ def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Reco
     if not sources:
         message = f"{raw} holds no {SUFFIX} file of NTU RGB+D to convert, and {listed}"
         raise DataError("\n".join([message, *map(str, rejected)]))
-    samples = [source.sample for source in sources]
-    actions = 60 if all(map(is_in_60, samples)) else 120
-    check_sizes(samples, actions)
-    say(f"NTU RGB+D {actions}: {len(sources):,} files to convert, and {listed}")
+    about = describe([source.sample for source in sources])
+    say(f"{about.data_set}: {len(sources):,} files to convert, and {listed}")
     with _writable(out), _alone(out):
         results = _finished(out)
         unfinished = [source for source in sources if source.key not in results]
         rejected += _read_all(unfinished, out / _PARTS, workers or os.cpu_count() or 1, results)
-        _assemble(out, actions, sources, results, rejected)
+        _assemble(out, about, sources, results, rejected)
     return open_recordings(out)
 
 
@@ -219,7 +204,7 @@ def _outcomes(parts: _Parts, workers: int) -> Iterator[Outcome]:
 
 def _assemble(
     out: Path,
-    actions: int,
+    about: Description,
     sources: Sequence[Source],
     results: dict[str, Result],
     rejected: list[Rejected],
@@ -239,7 +224,7 @@ def _assemble(
     text = json.dumps(content) + "\n"
     known = out / _SOURCES
     if any((out / _PARTS).iterdir()) or not known.is_file() or known.read_text() != text:
-        with writing(out, description(actions), bodies=2) as writer:
+        with writing(out, about, bodies=2) as writer:
             writer.rejected += rejected
             for source, frames in tqdm(kept, unit="file", desc="writing", disable=None):
                 setup, camera, subject, repetition, action = source.sample

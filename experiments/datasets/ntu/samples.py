@@ -8,8 +8,7 @@ trained) are quoted too: they come from an earlier list, without three of today'
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -79,14 +78,8 @@ SUBJECTS_120 = (
 CAMERAS_60 = (2, 3)
 
 
-@dataclass(frozen=True)
-class OfficialSplit:
-    """A split of the recordings into two.
-
-    Attributes:
-        trains: whether a recording is trained on.
-        sizes: the published numbers of recordings to train on and to test.
-    """
+class OfficialSplit(NamedTuple):
+    """Whether a recording is trained on, and the published sizes: to train on and to test."""
 
     trains: Callable[[Sample], bool]
     sizes: tuple[int, int]
@@ -108,10 +101,6 @@ SPLITS = {
 def split(recordings: Recordings, protocol: str) -> np.ndarray:
     """Return which recordings a protocol trains on, (N,) bool; it tests the others.
 
-    Args:
-        recordings: NTU RGB+D 60 or 120, converted.
-        protocol: ``"xsub"``, ``"xview"`` (60) or ``"xset"`` (120).
-
     Raises:
         DataError: if the data set is another one, or has no such protocol.
     """
@@ -132,27 +121,6 @@ def samples_of(recordings: Recordings) -> list[Sample]:
     return [parse_name(name) for name in recordings.names.tolist()]
 
 
-def check_sizes(samples: Iterable[Sample], actions: int) -> None:
-    """Check that the complete data set splits as published.
-
-    Args:
-        samples: the recordings, without those on the list of missing skeletons.
-        actions: 60 or 120.
-
-    Raises:
-        DataError: if the data set is complete, but a protocol splits it into other sizes.
-    """
-    samples = list(samples)
-    for name, protocol in SPLITS[actions].items():
-        train = sum(map(protocol.trains, samples))
-        sizes = train, len(samples) - train
-        if sum(sizes) == sum(protocol.sizes) and sizes != protocol.sizes:
-            raise DataError(
-                f"{name} of NTU RGB+D {actions} must split {sum(sizes):,} recordings into "
-                f"{_and(protocol.sizes)}; got {_and(sizes)}. Are these the official names?"
-            )
-
-
 def summary(recordings: Recordings) -> str:
     """Return a line for each protocol: its sizes, and the published ones if they differ."""
     lines = []
@@ -166,6 +134,29 @@ def summary(recordings: Recordings) -> str:
 
 def _and(sizes: tuple[int, int]) -> str:
     return f"{sizes[0]:,} and {sizes[1]:,}"
+
+
+def check_sizes(samples: Sequence[Sample], actions: int) -> None:
+    """Check that the complete data set splits as published."""
+    for name, protocol in SPLITS[actions].items():
+        train = sum(map(protocol.trains, samples))
+        sizes = train, len(samples) - train
+        if sum(sizes) == sum(protocol.sizes) and sizes != protocol.sizes:
+            raise DataError(
+                f"{name} of NTU RGB+D {actions} must split {sum(sizes):,} recordings into "
+                f"{_and(protocol.sizes)}; got {_and(sizes)}. Are these the official names?"
+            )
+
+
+def describe(samples: Sequence[Sample]) -> Description:
+    """Describe NTU RGB+D 60, if all samples belong to that, or 120.
+
+    Raises:
+        DataError: if there are as many samples as published, but a protocol splits them otherwise.
+    """
+    actions = 60 if all(map(is_in_60, samples)) else 120
+    check_sizes(samples, actions)
+    return description(actions)
 
 
 def description(actions: int) -> Description:
