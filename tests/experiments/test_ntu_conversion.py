@@ -300,7 +300,7 @@ def test_what_cannot_be_read_is_named_and_tried_again(raw, out, monkeypatch, cap
         (lambda raw: None, "raw must be the folder of the authors' files"),
         (lambda raw: raw.mkdir(), "holds no .skeleton file"),
         (lambda raw: raw.write_text(""), "is no folder"),
-        (lambda raw: fill(raw, [LISTED]), "1 are on the authors' list"),
+        (lambda raw: fill(raw, [LISTED]), "(1 on the authors' list"),
         (lambda raw: fill(raw, ["hello"]), "hello.skeleton: the name is not"),
     ],
 )

@@ -2,8 +2,7 @@
 
 On made-up files of realistic size (100 frames of 2 bodies, numbers of seven digits as the recorder
 wrote them), the reader is timed against a loop over lines that calls ``float()`` on the same
-fields, and against NumPy's text parser, which returns one long row of numbers without frames and
-bodies. Then a folder of such files is converted, including the start of the processes.
+fields. Then a folder of such files is converted, including the start of the processes.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import itertools
 import json
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from experiments.bench.measure import environment, interleaved_times
-from experiments.datasets.ntu.actors import main_actors
 from experiments.datasets.ntu.conversion import convert
 from experiments.datasets.ntu.reader import read_skeleton
 from experiments.datasets.ntu.reference_reader import BODY_FIELDS, JOINTS, Skeletons
@@ -48,10 +45,19 @@ def run(files: int, converted: int, repetitions: int, workers: int) -> dict[str,
         paths = [raw / f"{sample}{SUFFIX}" for sample in some_samples(max(files, converted))]
         for path, text in zip(paths, itertools.cycle(texts), strict=False):
             path.write_bytes(text)
-        reading = _time_reading(paths[:files], repetitions)
+        methods = {"reader": read_skeleton, "lines": read_lines}
+        times = interleaved_times(
+            {name: partial(_read_all, read, paths[:files]) for name, read in methods.items()},
+            repetitions,
+        )
         started = time.perf_counter()
         count = len(convert("ntu", raw, Path(folder, "out"), workers))
         seconds = time.perf_counter() - started
+    reading = {}
+    for name, timing in times.items():
+        low, ratio, high = timing.ratio_to(times["reader"])
+        median = 1e3 * timing.quartiles[1] / files
+        reading[name] = {"median_ms": median, "ratio": ratio, "ratio_quartiles": [low, high]}
     conversion = {
         "files": count, "workers": workers, "seconds": seconds, "files_per_second": count / seconds,
         "minutes_for_all": ALL * seconds / count / 60, "all": ALL,
@@ -110,30 +116,9 @@ def read_lines(path: Path) -> Skeletons:
     )
 
 
-def _time_reading(paths: Sequence[Path], repetitions: int) -> dict[str, Any]:
-    methods: dict[str, Callable[[Path], object]] = {
-        "reader": read_skeleton,
-        "lines": read_lines,
-        "numpy": lambda path: np.fromstring(path.read_bytes(), sep=" "),
-        "reader_and_actors": lambda path: main_actors(read_skeleton(path)),
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy's, about text parsing with `fromstring`
-        times = interleaved_times(
-            {name: partial(_read_all, method, paths) for name, method in methods.items()},
-            repetitions,
-        )
-    report = {}
-    for name, timing in times.items():
-        low, ratio, high = timing.ratio_to(times["reader"])
-        median = 1e3 * timing.quartiles[1] / len(paths)
-        report[name] = {"median_ms": median, "ratio": ratio, "ratio_quartiles": [low, high]}
-    return report
-
-
-def _read_all(method: Callable[[Path], object], paths: Sequence[Path]) -> None:
+def _read_all(read: Callable[[Path], object], paths: Sequence[Path]) -> None:
     for path in paths:
-        method(path)
+        read(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -76,7 +76,7 @@ def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Reco
     sources = [source for source in found if source.sample not in missing()]
     listed = f"{len(found) - len(sources):,} on the authors' list of missing skeletons"
     if not sources:
-        message = f"{raw} holds no {SUFFIX} file of NTU RGB+D to convert, and {listed}"
+        message = f"{raw} holds no {SUFFIX} file of NTU RGB+D to convert ({listed})"
         raise DataError("\n".join([message, *map(str, rejected)]))
     about = describe([source.sample for source in sources])
     say(f"{about.data_set}: {len(sources):,} files to convert, and {listed}")

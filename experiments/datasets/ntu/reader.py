@@ -5,8 +5,8 @@ faster than a loop over their lines. It is built on first use, as the kernels ar
 declines goes to the reference reader, which reads it or says what is wrong; so does every file
 where there is no compiler. The result is the same.
 
-Why C++: the text parsers of NumPy and pandas are only two and four times as fast as that loop
-(paper/results/ntu_reader.json), and do not sort out frames and bodies.
+Why C++: the text parsers of NumPy and pandas are only two and four times as fast as that loop, and
+do not sort out frames and bodies.
 """
 
 from __future__ import annotations
