@@ -42,13 +42,9 @@ class Fold:
 def make_folds(
     recordings: Recordings, data_set: str, protocol: str, val_subjects: int
 ) -> list[Fold]:
-    """Split recordings.
+    """Split the recordings of a data set by one of its ``PROTOCOLS``.
 
-    Args:
-        recordings: the recordings of a data set.
-        data_set: its name.
-        protocol: one of its ``PROTOCOLS``.
-        val_subjects: the number of training subjects to set aside for validation.
+    ``val_subjects`` of the training subjects are set aside for validation.
 
     Raises:
         ConfigError: if the data set has no such protocol, or not enough subjects.

@@ -36,12 +36,7 @@ FARTHEST_JUMP = 1.0
 
 @dataclass(frozen=True, eq=False)
 class _Track:
-    """A body over time.
-
-    Attributes:
-        frames: (n,) int64, increasing.
-        places: (n, 25, 3) float32, metres.
-    """
+    """A body in increasing frames, (n,) int64, at places in metres, (n, 25, 3) float32."""
 
     frames: np.ndarray
     places: np.ndarray
@@ -89,10 +84,8 @@ def _tracks(skeletons: Skeletons) -> list[_Track]:
         if len(again):
             at = int(own[again[0] + 1])
             frame = int(skeletons.frame[at])
-            raise SkeletonError(
-                f"the tracking id {body} is there twice in frame {frame + 1}",
-                line_of_body(frame, at),
-            )
+            problem = f"the tracking id {body} is there twice in frame {frame + 1}"
+            raise SkeletonError(problem, line_of_body(frame, at))
         tracks.append(_Track(frames, places[own]))
     return tracks
 
@@ -105,14 +98,9 @@ def _by_motion(tracks: list[_Track]) -> list[_Track]:
     means = [track.places.mean(axis=0) for track in tracks]
     extents = [mean.max(axis=0) - mean.min(axis=0) for mean in means]
     wide = [width > WIDEST_POSE * height for width, height, _ in extents]
-    motions = [_motion(track, mean) for track, mean in zip(tracks, means, strict=True)]
+    away = [(track.places - mean).ravel() for track, mean in zip(tracks, means, strict=True)]
     kept = [i for i in range(len(tracks)) if not wide[i]] or list(range(len(tracks)))
-    return [tracks[i] for i in sorted(kept, key=lambda i: -motions[i])]
-
-
-def _motion(track: _Track, mean: np.ndarray) -> float:
-    away = (track.places - mean).ravel()
-    return float(away @ away) / len(mean)
+    return [tracks[i] for i in sorted(kept, key=lambda i: -(away[i] @ away[i]))]
 
 
 def _actors(tracks: list[_Track]) -> list[_Track]:
