@@ -12,13 +12,13 @@ from experiments.datasets.recordings import Description
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes that leave an action what it is; 0 leaves each of them out.
+    """Random changes that keep the action; 0 turns each of them off.
 
     Attributes:
-        rotation: degrees, at most, about each axis.
-        scale: larger or smaller by up to that share.
-        shear: at most this much of an axis is added to another.
-        mirror: probability of a mirror image.
+        rotation: the largest angle about each axis, in degrees.
+        scale: the largest relative change of size.
+        shear: the largest share of an axis that is added to another.
+        mirror: the probability of a mirror image.
     """
 
     rotation: float
@@ -43,7 +43,7 @@ class Augmentation:
 
 
 def rotation_matrix(vector: np.ndarray) -> np.ndarray:
-    """The rotation about ``vector``, (3,), by its length in radians (Rodrigues): (3, 3)."""
+    """Return the rotation about ``vector``, (3,), by its length in radians (Rodrigues), (3, 3)."""
     angle = np.linalg.norm(vector)
     if angle == 0:
         return np.eye(3)

@@ -1,15 +1,14 @@
 """Recordings as the sequences that a classifier trains on: one Dataset for all data sets.
 
-What is drawn at random for a sequence depends on the seed, the epoch and the number of the sequence
-alone. So it is the same for any number of DataLoader workers, and a resumed run goes on to the same
-bits.
+Random draws for a sequence depend only on the seed, the epoch and the number of the sequence. They
+are the same for any number of DataLoader workers, and a resumed run continues to the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,12 +21,12 @@ from experiments.action.views import View, starting_pose
 from experiments.datasets.recordings import Recordings
 from experiments.train.task import Batch
 
-#: Recordings that mean and deviation of the features are taken from, at most.
+#: The largest number of sequences to take mean and deviation of the features from.
 MEASURED = 500
 
 
 class Key(NamedTuple):
-    """Which sequence of a :class:`SequenceDataset`: in training (epoch given) a random variant."""
+    """An index into a :class:`SequenceDataset`; with an epoch, a random variant for training."""
 
     sequence: int
     epoch: int | None = None
@@ -41,44 +40,44 @@ class Scaling:
     deviation: np.ndarray
 
 
-class SequenceDataset(Dataset[tuple[Tensor, int]]):
+class Sequences(Dataset[tuple[Tensor, Any]]):
+    """Sequences with their labels, indexed by a :class:`Key`; ``seed`` is that of all draws."""
+
+    seed: int
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class SequenceDataset(Sequences):
     """Sequences made of some recordings.
 
-    Args:
-        recordings: of the whole data set.
-        chosen: indices of the recordings to use.
-        sampling: which frames of them.
-        view: what is made of these.
-        augmentation: how training changes them.
-        time: how training stretches time, see :mod:`experiments.action.sampling`.
-        seed: of all that is random.
-
     Attributes:
+        recordings: the recordings of the whole data set.
+        chosen: indices of the recordings to use.
+        sampling: the choice of their frames.
+        view: the channels to make of these.
+        augmentation: random changes in training.
+        time: the stretching of time in training, see :mod:`experiments.action.sampling`.
+        seed: the seed of all random draws.
         scaling: subtracted from the features and divided by; None before :meth:`measure`.
         sources: (len,) int64, the recording that each sequence is part of.
     """
 
-    def __init__(
-        self,
-        recordings: Recordings,
-        chosen: np.ndarray,
-        sampling: Sampling,
-        view: View,
-        augmentation: Augmentation,
-        time: float,
-        seed: int,
-        scaling: Scaling | None = None,
-    ) -> None:
-        self.recordings = recordings
-        self.sampling = sampling
-        self.view = view
-        self.augmentation = augmentation
-        self.time = time
-        self.seed = seed
-        self.scaling = scaling
-        lengths = recordings.lengths[chosen]
-        counts = [sampling.sequences(length) for length in lengths.tolist()]
-        self.sources = np.repeat(chosen, counts)
+    recordings: Recordings
+    chosen: np.ndarray
+    sampling: Sampling
+    view: View
+    augmentation: Augmentation
+    time: float
+    seed: int
+    scaling: Scaling | None = None
+
+    def __post_init__(self) -> None:
+        lengths = self.recordings.lengths[self.chosen].tolist()
+        counts = [self.sampling.sequences(length) for length in lengths]
+        self.sources = np.repeat(self.chosen, counts)
         self._places = np.concatenate([np.arange(count) for count in [0, *counts]])
 
     def __len__(self) -> int:
@@ -86,36 +85,32 @@ class SequenceDataset(Dataset[tuple[Tensor, int]]):
 
     @property
     def labels(self) -> np.ndarray:
-        """(len,) int64."""
+        """Return the label of each sequence, (len,) int64."""
         return self.recordings.labels[self.sources]
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        """A sequence and its label.
+        """Return a sequence and its label.
 
-        Returns:
-            (n, features) float32 in training, (clips, n, features) otherwise; and the label.
+        The sequence is (n, features) float32 in training, (clips, n, features) otherwise.
         """
         index = int(self.sources[key.sequence])
         frames = self.recordings[index]
         label = int(self.recordings.labels[index])
         if key.epoch is None:
             positions = self.sampling.clips_of(len(frames), int(self._places[key.sequence]))
-            clips = [self._show(index, frames, clip) for clip in positions]
-            return torch.from_numpy(np.stack(clips)), label
+            return torch.from_numpy(
+                np.stack([self._show(index, clip) for clip in positions])
+            ), label
         generator = np.random.default_rng((self.seed, key.epoch, key.sequence))
-        positions = self.sampling.draw(len(frames), self.time, generator)
-        return torch.from_numpy(self._show(index, frames, positions, generator)), label
+        clip = self.sampling.draw(len(frames), self.time, generator)
+        return torch.from_numpy(self._show(index, clip, generator)), label
 
     def _show(
-        self,
-        index: int,
-        whole: np.ndarray,
-        positions: np.ndarray,
-        generator: np.random.Generator | None = None,
+        self, index: int, positions: np.ndarray, generator: np.random.Generator | None = None
     ) -> np.ndarray:
-        sides = self.recordings.columns.get("side")
+        recording, sides = self.recordings[index], self.recordings.columns.get("side")
         left = sides is not None and sides[index] == 0
-        frames = self.view.place(take(whole, positions), starting_pose(whole), left)
+        frames = self.view.place(take(recording, positions), starting_pose(recording), left)
         if generator is not None:
             frames = self.augmentation(frames, self.view.about, generator)
         rows = self.view.channels(frames)
@@ -124,48 +119,41 @@ class SequenceDataset(Dataset[tuple[Tensor, int]]):
         return rows.astype(np.float32, copy=False)
 
     def measure(self) -> Scaling:
-        """Take mean and deviation of the features from these recordings, and use them."""
+        """Set ``scaling`` to mean and deviation of the features, and return it."""
         picked = np.linspace(0, len(self) - 1, min(len(self), MEASURED)).round().astype(int)
         rows = torch.cat([self[Key(i)][0].flatten(0, 1) for i in picked.tolist()]).double()
         deviation = rows.std(dim=0, correction=0).clamp_min(1e-6)
-        deviation[deviation <= 1e-6] = 1.0  # a feature that is always the same
-        self.scaling = Scaling(
-            rows.mean(dim=0).float().numpy(), deviation.float().numpy()
-        )  # fmt: skip
+        deviation[deviation <= 1e-6] = 1.0  # a constant feature
+        self.scaling = Scaling(rows.mean(dim=0).float().numpy(), deviation.float().numpy())
         return self.scaling
 
 
-# --- batches ------------------------------------------------------------------------------------
-
-
 def shuffled(
-    data: SequenceDataset, batch_size: int, workers: int, epoch: int, skip: int
+    data: Sequences, batch_size: int, workers: int, epoch: int, skip: int
 ) -> Iterator[Batch]:
-    """The batches of an epoch, in random order, without the first ``skip``.
+    """Yield the batches of an epoch in random order, without the first ``skip``.
 
-    An incomplete last batch is left out: its few sequences would weigh more than others, and
-    another shuffle shows them in the next epoch.
+    An incomplete last batch is dropped, as its sequences would weigh more than others; the shuffle
+    of the next epoch shows them.
     """
-    order = np.random.default_rng((data.seed, epoch)).permutation(len(data))
+    order = np.random.default_rng((data.seed, epoch)).permutation(len(data)).tolist()
     batches = [
-        [Key(int(sequence), epoch) for sequence in order[start : start + batch_size]]
+        [Key(sequence, epoch) for sequence in order[start : start + batch_size]]
         for start in range(skip * batch_size, len(order) - batch_size + 1, batch_size)
     ]
     return _load(data, batches, workers)
 
 
-def in_order(data: SequenceDataset, batch_size: int, workers: int) -> Iterator[Batch]:
-    """All sequences as they are shown at test, clip by clip: (batch, clips, n, features)."""
-    batches = [
-        [Key(sequence) for sequence in range(start, min(start + batch_size, len(data)))]
-        for start in range(0, len(data), batch_size)
-    ]
+def in_order(data: Sequences, batch_size: int, workers: int) -> Iterator[Batch]:
+    """Yield all sequences as shown at test, (batch, clips, n, features)."""
+    keys = [Key(sequence) for sequence in range(len(data))]
+    batches = [keys[start : start + batch_size] for start in range(0, len(data), batch_size)]
     return _load(data, batches, workers)
 
 
-def _load(data: SequenceDataset, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
-    # Without a generator of its own, the loader would draw from PyTorch's each time that a run is
-    # resumed, and so change what dropout draws.
+def _load(data: Sequences, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
+    # Without a generator of its own, the loader would draw from PyTorch's when a run is resumed,
+    # and change what dropout draws.
     return iter(
         DataLoader(
             data, batch_sampler=batches, num_workers=workers, collate_fn=collate,
@@ -174,24 +162,18 @@ def _load(data: SequenceDataset, batches: list[list[Key]], workers: int) -> Iter
     )  # fmt: skip
 
 
-def collate(items: list[tuple[Tensor, int]]) -> Batch:
+def collate(items: list[tuple[Tensor, Any]]) -> Batch:
     """Make a batch; sequences of different lengths become a pair (padded sequences, lengths).
 
-    The last frame is repeated to fill up, behind the end that a classifier reads it to: in
-    evaluation mode a sequence is classified as it would be alone.
+    The last frame is repeated as padding. A classifier does not read it, so that in evaluation mode
+    a sequence is classified as it would be alone.
     """
     sequences = [sequence for sequence, _ in items]
-    labels = torch.tensor([label for _, label in items])
+    labels = torch.stack([torch.as_tensor(label) for _, label in items])
     lengths = torch.tensor([sequence.shape[-2] for sequence in sequences])
     longest = int(lengths.max())
     if (lengths == longest).all():
         return torch.stack(sequences), labels
-    padded = [_fill_up(sequence, longest) for sequence in sequences]
+    steps = torch.arange(longest).minimum(lengths[:, None] - 1)
+    padded = [sequence[..., own, :] for sequence, own in zip(sequences, steps, strict=True)]
     return (torch.stack(padded), lengths), labels
-
-
-def _fill_up(sequence: Tensor, length: int) -> Tensor:
-    missing = length - sequence.shape[-2]
-    return torch.cat(
-        [sequence, sequence[..., -1:, :].expand(*sequence.shape[:-2], missing, -1)], -2
-    )

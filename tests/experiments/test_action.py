@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from experiments.action.augment import Augmentation, rotation_matrix
 from experiments.action.dataset import Key, SequenceDataset, collate, in_order, shuffled
-from experiments.action.protocols import make_folds
+from experiments.action.folds import make_folds
 from experiments.action.sampling import Sampling, take
 from experiments.action.views import View, mirrored, starting_pose
 from experiments.datasets import DataError
@@ -499,4 +499,4 @@ def test_data_that_is_not_there_is_named(small, tmp_path, capsys):
     with pytest.raises(DataError, match="holds no converted recordings"):
         train_all(dataclasses.replace(small, data=tmp_path), progress=False)
     assert main(["action", "--data-set", "msr", "--data", str(tmp_path)]) == 1
-    assert "python -m experiments.datasets makes it" in capsys.readouterr().err
+    assert "create it with python -m experiments.datasets" in capsys.readouterr().err

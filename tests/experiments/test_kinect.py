@@ -175,7 +175,7 @@ def test_files_that_do_not_belong(utkinect):
     (utkinect / "again" / "joints_s01_e01.txt").write_text(session_text(skeletons()))
     assert sorted(reasons(read("utkinect", utkinect))) == [
         "joints_1.txt: the name is not joints_sSS_eEE.txt",
-        "joints_s01_e01.txt: there is another file of this name",
+        "joints_s01_e01.txt: in ./: there is another file of this name, in again/, which is taken",
         "joints_s09_e01.txt: actionLabel.txt has no action of it",
     ]
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_read_is_named(utkinect):
     (utkinect / "locked").mkdir(mode=0)
     (utkinect / "joints_s02_e01.txt").touch(mode=0)
     found = " ".join(reasons(read("utkinect", utkinect)))
-    assert "locked: the folder cannot be read" in found
+    assert "locked/: the folder cannot be read" in found
     assert "joints_s02_e01.txt: the file cannot be read" in found
 
 
@@ -241,7 +241,7 @@ SAMPLE = sample_text(skeletons(3, 1)).encode()
         (SAMPLE.replace(b" ", b" NaN ", 1), ":1: 5 numbers, expected 4"),
         (SAMPLE.replace(b"1.0\n", b"inf\n", 1), ":1: NaN or infinity"),
         (sample_text(np.zeros((2, 20, 3))).encode(), ": no frame has a skeleton"),
-        (sample_text(np.full((1, 20, 3), 30.0)).encode(), ": a coordinate of 30 m, expected"),
+        (sample_text(np.full((1, 20, 3), 30.0)).encode(), ":1: a coordinate of 30 m, expected"),
         (bytes(range(256)) * 20, ":1: 1 numbers, expected 4"),
     ],
 )
@@ -302,7 +302,7 @@ fuzzed = settings(max_examples=150, deadline=None, suppress_health_check=list(He
 
 
 def converted(name, files):
-    """What comes of the files: recordings, or the error that there are none."""
+    """Convert the files: to recordings and rejections, or None and the error."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
         raw.mkdir()

@@ -19,7 +19,7 @@ import pytest
 import torch
 import torchvision
 
-from experiments.datasets import DataError, data_root, mnist, module_of, names
+from experiments.datasets import DataError, data_root, mnist
 from experiments.datasets.__main__ import main
 from experiments.files import replacing
 
@@ -335,10 +335,6 @@ def test_data_root(tmp_path, monkeypatch):
     monkeypatch.setenv("IREVRNN_DATA", str(tmp_path))
     assert data_root() == tmp_path
     assert data_root("elsewhere") == Path("elsewhere")
-
-
-def test_mnist_is_a_data_set():
-    assert "mnist" in names() and module_of("mnist") is mnist
 
 
 def test_command_says_what_there_is(tmp_path, published, mirror, capsys):

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.datasets.ntu import SkeletonError, main_actors
-from experiments.datasets.ntu.text import parse
+from experiments.datasets.ntu.actors import main_actors
+from experiments.datasets.ntu.reference_reader import parse
+from experiments.datasets.recordings import SkeletonError
 from tests.experiments.fake_ntu import BODY, JOINTS, POSE, moving, text_of
 
 A, B, C = BODY, BODY + 1, BODY + 2

@@ -1,7 +1,6 @@
 """``python -m experiments.datasets ntu``: what goes wrong with one file, a process or the disk."""
 
 import errno
-import json
 import os
 import resource
 import signal
@@ -18,9 +17,11 @@ from hypothesis import strategies as st
 
 from experiments.datasets import DataError
 from experiments.datasets.__main__ import REJECTED, main
-from experiments.datasets.ntu import conversion, convert, main_actors, parts
-from experiments.datasets.ntu.reader import Reader
-from experiments.datasets.ntu.text import parse
+from experiments.datasets.ntu import conversion, reader
+from experiments.datasets.ntu.actors import main_actors
+from experiments.datasets.ntu.conversion import convert
+from experiments.datasets.ntu.reader import read_skeleton
+from experiments.datasets.ntu.reference_reader import parse
 from experiments.datasets.recordings import open_recordings
 from tests.experiments.fake_ntu import BODY, POSE, Refused, fill, oracle, recording, text_of
 
@@ -48,13 +49,12 @@ def out(tmp_path):
 def reads(monkeypatch):
     """The names of the files that are read, as they are (by this process)."""
     names = []
-    read = Reader.read
 
-    def watched(self, path):
+    def watched(path):
         names.append(Path(path).stem)
-        return read(self, path)
+        return read_skeleton(path)
 
-    monkeypatch.setattr(Reader, "read", watched)
+    monkeypatch.setattr(conversion, "read_skeleton", watched)
     return names
 
 
@@ -124,7 +124,7 @@ def test_the_official_list_is_honoured(raw, out, reads, capsys):
 
 @pytest.mark.slow
 def test_several_processes_make_the_same(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "PART_SIZE", 2)
+    monkeypatch.setattr(conversion, "FILES_PER_WORKER", 1)
     damaged = path_of(raw, 2)
     damaged.write_bytes(damaged.read_bytes()[:-100])
     assert run(raw, tmp_path / "one", "--workers", "1") == REJECTED
@@ -245,7 +245,7 @@ def test_of_two_files_with_one_name_one_is_rejected(raw, out, capsys):
 def test_folders_and_links_with_names_of_files(raw, out, capsys):
     (raw / "S001C001P001R001A050.skeleton").mkdir()
     (raw / "S001C001P001R001A051.skeleton").symlink_to(raw / "nowhere")
-    os.mkfifo(raw / "S001C001P001R001A052.skeleton")  # reading it would wait for ever
+    os.mkfifo(raw / "S001C001P001R001A052.skeleton")  # reading it would block
     (raw / "circle").symlink_to(raw)
     assert run(raw, out) == REJECTED
     lines = capsys.readouterr().err.splitlines()[-3:]
@@ -284,11 +284,8 @@ def test_what_cannot_be_read_is_named_and_tried_again(raw, out, monkeypatch, cap
     (raw / "closed").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", partial(denied, os.scandir, "closed"))
-        load = Reader._load
-        patch.setattr(
-            Reader, "_load",
-            lambda self, path: denied(partial(load, self), path_of(raw, 1).name, path),
-        )  # fmt: skip
+        load = partial(denied, reader._load, path_of(raw, 1).name)
+        patch.setattr(reader, "_load", load)
         assert run(raw, out) == REJECTED
     lines = capsys.readouterr().err.splitlines()[-2:]
     assert "closed/: the folder cannot be read: Permission denied" in lines
@@ -300,10 +297,10 @@ def test_what_cannot_be_read_is_named_and_tried_again(raw, out, monkeypatch, cap
 @pytest.mark.parametrize(
     ("prepare", "complaint"),
     [
-        (lambda raw: None, "raw must be the folder of the .skeleton files"),
+        (lambda raw: None, "raw must be the folder of the authors' files"),
         (lambda raw: raw.mkdir(), "holds no .skeleton file"),
         (lambda raw: raw.write_text(""), "is no folder"),
-        (lambda raw: fill(raw, [LISTED]), "1 are on the authors' list"),
+        (lambda raw: fill(raw, [LISTED]), "(1 on the authors' list"),
         (lambda raw: fill(raw, ["hello"]), "hello.skeleton: the name is not"),
     ],
 )
@@ -355,9 +352,9 @@ def test_mutated_files_are_converted_right_or_rejected(tmp_path, changes):
 # --- killed, and no room ------------------------------------------------------------------------
 
 
-def make_many(raw, count=60):
+def make_many(raw, count=60, frames=4):
     names = [f"S001C001P001R001A{a:03d}" for a in range(1, count + 1)]
-    fill(raw, names)
+    fill(raw, names, frames)
     return names
 
 
@@ -367,13 +364,12 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from experiments.datasets.__main__ import main
 from experiments.datasets.ntu import conversion
-from experiments.datasets.ntu.parts import Part
-conversion.PART_SIZE = 5
-save = Part.save
-def slow(self, path):  # time to kill it
-    time.sleep(0.1)
-    save(self, path)
-Part.save = slow
+conversion.FILES_PER_WORKER = 1
+read = conversion.read_skeleton
+def slow(path):  # time to kill it
+    time.sleep(0.05)
+    return read(path)
+conversion.read_skeleton = slow
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """
@@ -393,18 +389,18 @@ def test_a_killed_conversion_goes_on_where_it_was(tmp_path, out, reads, number, 
         stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while len(list(out.glob(".parts/part-*.npz"))) < 3:
+    while len(list(out.glob(".parts/*.npz"))) < 15:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)  # also waits for workers, who have the pipe too
     if number == signal.SIGINT:
         assert process.returncode == 130
-        assert errors.splitlines()[-1].endswith("the same command goes on from here")
+        assert errors.splitlines()[-1].endswith("run the same command to continue from here")
     else:
         assert process.returncode == -number
     assert not (out / "meta.json").exists() and not (out / "frames.npy").exists()
-    finished = [name for path in out.glob(".parts/part-*.npz") for name in names_in(path)]
+    finished = finished_in(out)
     assert 15 <= len(finished) < len(names)
     (out / ".frames.npy.1.tmp").write_bytes(b"of a process that was killed")
     assert run(raw, out) == 0
@@ -412,42 +408,46 @@ def test_a_killed_conversion_goes_on_where_it_was(tmp_path, out, reads, number, 
     assert_whole(out, raw, names)
 
 
-def names_in(part):
-    with np.load(part) as file:
-        return json.loads(str(file["meta"]))["names"]
+def finished_in(out):
+    """The names of the recordings that a stopped conversion has finished."""
+    return [path.name.partition("-")[0] for path in out.glob(".parts/*.npz")]
 
 
 def test_a_damaged_part_is_read_again(raw, out, reads, monkeypatch):
     def stopped(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(conversion, "PART_SIZE", 2)
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "_assemble", stopped)
         assert run(raw, out, "--workers", "1") == 130
-    first, second, third = sorted(out.glob(".parts/part-*.npz"))
-    second.write_bytes(second.read_bytes()[:-40])
-    damaged = sorted(NAMES)[2:4]
+    parts = sorted(out.glob(".parts/*.npz"))
+    for part in parts[2:4]:
+        part.write_bytes(part.read_bytes()[:-40])
     reads.clear()
     assert run(raw, out) == 0
-    assert sorted(reads) == damaged
+    assert sorted(reads) == sorted(NAMES)[2:4]
     assert_whole(out, raw)
 
 
 def test_what_an_older_version_made_is_read_again(raw, out, reads, monkeypatch):
     assert run(raw, out) == 0
     reads.clear()
-    monkeypatch.setattr(parts, "VERSION", parts.VERSION + 1)
+    monkeypatch.setattr(conversion, "VERSION", conversion.VERSION + 1)
     assert run(raw, out) == 0
     assert sorted(reads) == sorted(NAMES)
     assert_whole(out, raw)
 
 
+class KilledParts(conversion._Parts):
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_worker_that_is_killed_is_reported(tmp_path, out, monkeypatch, capsys):
     raw = tmp_path / "raw"
     make_many(raw, 4)
-    monkeypatch.setattr(conversion, "PART_SIZE", 1)
-    monkeypatch.setattr(conversion, "_start_worker", partial(os._exit, 9))
+    monkeypatch.setattr(conversion, "FILES_PER_WORKER", 1)
+    monkeypatch.setattr(conversion, "_Parts", KilledParts)
     assert run(raw, out, "--workers", "2") == 1
     assert "a process that read files was killed" in capsys.readouterr().err
 
@@ -463,15 +463,12 @@ def small_files():
     signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.parametrize("part_size", [100, 10])
-def test_a_full_disk_keeps_what_is_finished(
-    tmp_path, out, reads, monkeypatch, capsys, request, part_size
-):
-    """With large parts the first of them is too much; with small ones the output is."""
+@pytest.mark.parametrize("frames", [100, 4])
+def test_a_full_disk_keeps_what_is_finished(tmp_path, out, reads, capsys, request, frames):
+    """With long recordings the first part is too much; with short ones the output is."""
     raw = tmp_path / "raw"
-    names = make_many(raw)
-    monkeypatch.setattr(conversion, "PART_SIZE", part_size)
-    Reader()  # build the parser while there is room
+    names = make_many(raw, 24, frames)
+    reader._parser()  # build it while there is room
     more_room = request.getfixturevalue("small_files")
     assert run(raw, out, "--workers", "1") == 1
     more_room()
@@ -480,8 +477,8 @@ def test_a_full_disk_keeps_what_is_finished(
     assert "run the same command again" in error
     assert not (out / "meta.json").exists() and not (out / "frames.npy").exists()
     assert not list(out.rglob("*.tmp"))
-    finished = [name for path in out.glob(".parts/part-*.npz") for name in names_in(path)]
-    assert len(finished) == (0 if part_size == 100 else len(names))
+    finished = finished_in(out)
+    assert len(finished) == (0 if frames == 100 else len(names))
     reads.clear()
     assert run(raw, out) == 0
     assert sorted(reads) == sorted(set(names) - set(finished))

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from experiments.datasets.ntu import SkeletonError, read_skeleton, reader
+from experiments.datasets.ntu import reader
 from experiments.datasets.ntu.benchmark import make_text
-from experiments.datasets.ntu.reader import Reader
-from experiments.datasets.ntu.text import parse
+from experiments.datasets.ntu.reader import read_skeleton
+from experiments.datasets.ntu.reference_reader import parse
+from experiments.datasets.recordings import SkeletonError
 from irevrnn.jit.compiler import BuildError
 from tests.experiments.fake_ntu import BODY, POSE, Refused, oracle, recording, text_of
 
@@ -28,10 +29,9 @@ FIRST_JOINT = 5  # lines before it: frames, bodies, fields of the body, joints
 
 @pytest.fixture(scope="module")
 def compiled(kernels):
-    """A reader that runs the compiled parser."""
-    made = Reader()
-    assert made._parse is not None
-    return made
+    """The fast reader, with its compiled parser."""
+    assert reader._parser() is not None
+    return read_skeleton
 
 
 def as_tuple(skeletons):
@@ -51,13 +51,13 @@ def check(fast, path, data):
     try:
         expected = oracle(data)
     except Refused:
-        for read in (lambda: fast.read(path), lambda: parse(data)):
+        for read in (lambda: fast(path), lambda: parse(data)):
             with pytest.raises(SkeletonError) as refusal:
                 read()
             message = str(refusal.value)
             assert message.isprintable() and len(message) < 300
         return False
-    assert_same(as_tuple(fast.read(path)), expected)
+    assert_same(as_tuple(fast(path)), expected)
     assert_same(as_tuple(parse(data)), expected)
     return True
 
@@ -82,19 +82,19 @@ def test_the_parser_takes_files_of_the_published_form(tmp_path, compiled):
     for data in (SEVERAL, make_text(0, frames=3), make_text(1, frames=2, bodies=3)):
         path = tmp_path / "a.skeleton"
         path.write_bytes(data)
-        size = compiled._load(path)
-        assert compiled._call(size) == len(oracle(data)[1])
+        found = reader._parse_fast(*reader._load(path))
+        assert_same(as_tuple(found), oracle(data))
 
 
 def test_tracking_ids_keep_all_their_digits(compiled, tmp_path):
     ids = [2**64 - 1, 2**64 - 2, 2**53 + 1, 0]
     path = tmp_path / "a.skeleton"
     path.write_bytes(text_of([dict.fromkeys(ids, POSE)]))
-    assert compiled.read(path).body.tolist() == ids
+    assert compiled(path).body.tolist() == ids
 
 
 def test_one_file_after_another(tmp_path, compiled):
-    """What is left in memory of a longer file does not show in a shorter one."""
+    """A longer file leaves nothing behind that shows in a shorter one."""
     for frames in (30, 2, 50, 1):
         assert check(compiled, tmp_path / "a.skeleton", recording(frames))
 
@@ -115,7 +115,7 @@ HARMLESS = {
 def test_blanks_and_line_ends_do_not_matter(tmp_path, compiled, change):
     path = tmp_path / "a.skeleton"
     assert check(compiled, path, change(SEVERAL))
-    assert_same(as_tuple(compiled.read(path)), oracle(SEVERAL))
+    assert_same(as_tuple(compiled(path)), oracle(SEVERAL))
 
 
 @pytest.mark.parametrize("word", ["NaN", "-Infinity", "inf", "1E+39", "-1e400"])
@@ -175,7 +175,7 @@ def test_damage_is_named_with_its_line(tmp_path, compiled, data, line, reason):
     path = tmp_path / "a.skeleton"
     assert not check(compiled, path, data)
     with pytest.raises(SkeletonError) as refusal:
-        compiled.read(path)
+        compiled(path)
     assert reason in refusal.value.reason
     if line is not None or "in any" in reason:
         assert refusal.value.line == line
@@ -191,10 +191,10 @@ def test_a_cut_at_any_byte_is_noticed(tmp_path, compiled, end):
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         if length >= len(whole) - len(end):  # nothing but the end of the last line is missing
-            assert_same(as_tuple(compiled.read(path)), expected)
+            assert_same(as_tuple(compiled(path)), expected)
         else:
             with pytest.raises(SkeletonError):
-                compiled.read(path)
+                compiled(path)
 
 
 def test_a_cut_in_a_file_that_ends_without_bodies_is_noticed(tmp_path, compiled):
@@ -203,7 +203,7 @@ def test_a_cut_in_a_file_that_ends_without_bodies_is_noticed(tmp_path, compiled)
     for length in range(len(whole) - 8, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(SkeletonError):
-            compiled.read(path)
+            compiled(path)
 
 
 def test_what_cannot_be_a_recording_is_not_loaded(tmp_path, compiled):
@@ -211,7 +211,7 @@ def test_what_cannot_be_a_recording_is_not_loaded(tmp_path, compiled):
     with path.open("wb") as file:
         file.truncate(2 << 30)  # takes no room on disk
     with pytest.raises(SkeletonError, match="2147483648 bytes; expected at most"):
-        compiled.read(path)
+        compiled(path)
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -290,7 +290,7 @@ def test_numbers_are_those_of_float(tmp_path, compiled, numbers, write):
     lines[FIRST_JOINT] = " ".join([*words, *rest])
     path = tmp_path / "a.skeleton"
     assert check(compiled, path, "\n".join(lines).encode())
-    found = compiled.read(path).joints[0, 1, :3]
+    found = compiled(path).joints[0, 1, :3]
     expected = np.array([float(word) for word in words]).astype(np.float32)
     assert found.tobytes() == expected.tobytes()  # also the sign of a zero
 
@@ -306,11 +306,10 @@ def test_without_a_compiler_files_are_read_slowly(tmp_path, monkeypatch):
     reader._parser.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="line by line.*there is no C.. compiler"):
-            slow = Reader()
+            assert check(read_skeleton, tmp_path / "a.skeleton", SEVERAL)
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            slow = Reader()  # one warning is enough
-        assert check(slow, tmp_path / "a.skeleton", SEVERAL)
-        assert not check(slow, tmp_path / "a.skeleton", SEVERAL[:-2])
+            warnings.simplefilter("error")  # one warning is enough
+            assert check(read_skeleton, tmp_path / "a.skeleton", SEVERAL)
+        assert not check(read_skeleton, tmp_path / "a.skeleton", SEVERAL[:-2])
     finally:
         reader._parser.cache_clear()

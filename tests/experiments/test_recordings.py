@@ -62,7 +62,7 @@ def test_the_root_is_where_all_bones_lead_to():
         ({"frames": moving(0)}, "frames must be"),
         ({"frames": moving(5) * np.nan}, "frames must be finite"),
         ({"label": 2}, "label must be below 2; got 2"),
-        ({"name": "first"}, "there is a recording first already"),
+        ({"name": "first"}, "name must be unique; got first twice"),
         ({"lens": 3}, "columns must be"),
     ],
 )
@@ -87,7 +87,7 @@ def test_nothing_to_write_is_an_error_that_says_why(tmp_path):
     with pytest.raises(DataError, match="no recording; rejected: bad.txt: no good"):  # noqa: SIM117
         with writing(tmp_path, ABOUT, bodies=2) as writer:
             writer.reject("bad.txt", "no good")
-    with pytest.raises(DataError, match="its conversion has not ended"):
+    with pytest.raises(DataError, match="its conversion has not finished"):
         open_recordings(tmp_path)
 
 
@@ -131,14 +131,17 @@ def test_damage_is_an_error_that_names_the_folder(tmp_path, file, damage):
     ],
 )
 def test_arrays_must_fit_together(change, message):
-    good = vars(join(ABOUT, [moving(5), moving(2)], [0, 1], [1, 2], ["a", "b"]))
+    good = vars(join(ABOUT, [moving(5), moving(2)], [0, 1], [1, 2], ["a", "b"], {}))
     with pytest.raises(DataError, match=message):
         Recordings(**{**good, **change})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"kind": "film"}, "kind must be one of"), ({"bones": ((0, 2),)}, "joints that are not")],
+    [
+        ({"kind": "film"}, "kind must be one of"),
+        ({"bones": ((0, 2),)}, "bones must connect joints 0 to 1; got"),
+    ],
 )
 def test_a_description_must_make_sense(change, message):
     with pytest.raises(DataError, match=message):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.action.dataset import Key
 from experiments.datasets.watch import load_watch
 from experiments.tasks.action import make_parts
 from experiments.tasks.sessions import Sessions, SessionsConfig
@@ -32,7 +33,7 @@ def test_a_session_is_longer_than_ten_thousand_steps():
 
 def test_a_session_has_every_exercise_of_both_arms_at_its_place(parts):
     sessions = Sessions(parts.test)
-    steps, labels = sessions.session(0, None)
+    steps, labels = sessions[Key(0)]
     assert sorted(labels.tolist()) == sorted([*range(7)] * 2)
     scaling, recordings = parts.test.scaling, parts.test.recordings
     found = []
@@ -48,11 +49,11 @@ def test_a_session_has_every_exercise_of_both_arms_at_its_place(parts):
 
 def test_training_draws_order_and_windows_and_the_test_does_not(parts):
     train, test = Sessions(parts.train), Sessions(parts.test)
-    (one, order), (other, another) = train.session(0, 0), train.session(0, 1)
+    (one, order), (other, another) = train[Key(0, 0)], train[Key(0, 1)]
     assert order.tolist() != another.tolist() and not one.equal(other)
-    assert train.session(0, 1)[0].equal(other)
-    assert test.session(1, None)[0].equal(test.session(1, None)[0])
-    assert test.session(0, None)[1].tolist() != test.session(1, None)[1].tolist()
+    assert train[Key(0, 1)][0].equal(other)
+    assert test[Key(1)][0].equal(test[Key(1)][0])
+    assert test[Key(0)][1].tolist() != test[Key(1)][1].tolist()
 
 
 def test_nobody_is_trained_on_and_tested(parts):
@@ -61,7 +62,7 @@ def test_nobody_is_trained_on_and_tested(parts):
     assert not {*train.subjects} & {*test.subjects}
 
 
-def test_an_epoch_has_so_many_sessions_of_each_person():
+def test_an_epoch_has_several_sessions_of_each_person():
     config = SessionsConfig.of(**SMALL | {"sessions": 3}, fold=0)
     task = config.task(CPU)
     batches = list(task.train_batches(2, 0))
@@ -110,5 +111,7 @@ def test_what_cannot_be_chosen_is_named(options, message):
 
 
 def test_a_batch_that_no_epoch_fills_is_named():
-    with pytest.raises(ConfigError, match="batch_size must be at most the 8 sessions .*got 9"):
+    with pytest.raises(
+        ConfigError, match="batch_size must be at most the 8 training sequences; got 9"
+    ):
         SessionsConfig.of(**SMALL | {"batch_size": 9}, fold=0).task(CPU)

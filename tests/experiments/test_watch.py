@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from experiments.datasets import DataError, module_of, watch
+from experiments.datasets import DataError, watch
 from experiments.datasets.__main__ import main
 from experiments.datasets.watch import load_watch
 
@@ -28,7 +28,6 @@ def test_acceleration_is_in_units_of_g():
 
 
 def test_the_command_says_what_there_is(capsys):
-    assert module_of("watch") is watch
     assert main(["watch"]) == 0
     assert "140 recordings by 10 subjects" in capsys.readouterr().out
 

@@ -1,22 +1,22 @@
-"""From the bodies in a file to the frames of a recording: who acts, and where they are not seen.
+"""From the bodies in a file to the frames of a recording: who acts, and what fills their gaps.
 
 Kinect gives each body that it follows a tracking id; a body that it loses and finds again gets a
 new one, and furniture may be taken for a body. So:
 
-- The bodies of one id are a track. Where there are others, a track is noise if it is seen in fewer
-  than 12 frames, or if its mean pose is wider than 0.8 of its height: a person at work is upright,
-  and false bodies are mostly not. If every track is noise in one of these ways, that way is not
-  asked. (Both limits follow the preprocessing published with the networks of Zhang et al., 2020,
-  who count wide frames where the mean pose is taken here.)
-- The motion of a track is the sum over its frames of the squared distance of the joints from their
-  mean place, averaged over the joints, in square metres. The track with most motion is the first
-  actor. In the order of their motion, further tracks continue an actor whom they do not overlap in
-  time, if their nearest ends are within a metre; else they become the second actor, if there is
-  none, or are dropped.
-- Frames in which no actor is seen are dropped. A gap between two sightings of an actor is filled by
-  straight lines, joint by joint. Before the first and after the last sighting the first actor holds
-  its pose, so that it is there in every frame; the second is all zero, as it is in recordings that
-  have none.
+- The bodies of one id are a track. Where there are others, a track is noise if it has fewer than 12
+  frames, or if its mean pose is wider than 0.8 of its height: people at work are upright, and false
+  bodies are mostly not. A criterion that would leave no track is skipped. (Both limits follow the
+  preprocessing published with the networks of Zhang et al., 2020, who count wide frames where the
+  mean pose is taken here.)
+- The motion of a track is the squared distance of its joints from their mean positions, in square
+  metres, averaged over the joints and summed over the frames. The track with most motion is the
+  first actor. In the order of their motion, each further track continues an actor whom it does not
+  overlap in time, if their nearest ends are within a metre; otherwise it becomes the second actor
+  if there is none yet, and is dropped if there is.
+- Frames without an actor are dropped. Gaps between two sightings of an actor are filled by linear
+  interpolation of each joint. Before its first and after its last sighting the first actor keeps
+  its pose, so that it is present in every frame; the second is zero there, as it is in recordings
+  of one person.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.datasets.ntu.text import SkeletonError, Skeletons, line_of_body
+from experiments.datasets.ntu.reference_reader import Skeletons, line_of_body
+from experiments.datasets.recordings import SkeletonError
 
 ACTORS = 2
 SHORTEST_TRACK = 12
@@ -35,12 +36,7 @@ FARTHEST_JUMP = 1.0
 
 @dataclass(frozen=True, eq=False)
 class _Track:
-    """A body over time.
-
-    Attributes:
-        frames: (n,) int64, growing.
-        places: (n, 25, 3) float32, metres.
-    """
+    """A body in increasing frames, (n,) int64, at places in metres, (n, 25, 3) float32."""
 
     frames: np.ndarray
     places: np.ndarray
@@ -49,7 +45,7 @@ class _Track:
         return self.frames[0] <= other.frames[-1] and other.frames[0] <= self.frames[-1]
 
     def jump_to(self, other: _Track) -> float:
-        """Metres between the nearest ends, of two tracks that do not overlap."""
+        """Return the metres between the nearest ends of two tracks that do not overlap."""
         first, second = sorted((self, other), key=lambda track: track.frames[0])
         return float(np.linalg.norm(first.places[-1, 0] - second.places[0, 0]))
 
@@ -62,18 +58,15 @@ class _Track:
 
 
 def main_actors(skeletons: Skeletons) -> np.ndarray:
-    """The one or two who act, as this module describes.
-
-    Returns:
-        (length, 2, 25, 3) float32, metres, in memory of its own.
+    """Return the one or two actors, (length, 2, 25, 3) float32, in metres.
 
     Raises:
-        SkeletonError: two bodies of a frame have the same tracking id.
+        SkeletonError: if two bodies of a frame have the same tracking id.
     """
     actors = _actors(_by_motion(_tracks(skeletons)))
     times = actors[0].frames
     for actor in actors[1:]:
-        if len(actor.frames) != len(times) or (actor.frames != times).any():
+        if not np.array_equal(actor.frames, times):
             times = np.union1d(times, actor.frames)
     out = np.zeros((len(times), ACTORS, *actors[0].places.shape[1:]), np.float32)
     for index, actor in enumerate(actors):
@@ -91,30 +84,23 @@ def _tracks(skeletons: Skeletons) -> list[_Track]:
         if len(again):
             at = int(own[again[0] + 1])
             frame = int(skeletons.frame[at])
-            raise SkeletonError(
-                f"the tracking id {body} is there twice in frame {frame + 1}",
-                line_of_body(frame, at),
-            )
+            problem = f"the tracking id {body} is there twice in frame {frame + 1}"
+            raise SkeletonError(problem, line_of_body(frame, at))
         tracks.append(_Track(frames, places[own]))
     return tracks
 
 
 def _by_motion(tracks: list[_Track]) -> list[_Track]:
-    """Leave out noise and sort the rest, most motion first."""
+    """Drop noise and sort the rest by decreasing motion."""
     if len(tracks) == 1:
         return tracks
     tracks = [t for t in tracks if len(t.frames) >= SHORTEST_TRACK] or tracks
     means = [track.places.mean(axis=0) for track in tracks]
     extents = [mean.max(axis=0) - mean.min(axis=0) for mean in means]
     wide = [width > WIDEST_POSE * height for width, height, _ in extents]
-    motions = [_motion(track, mean) for track, mean in zip(tracks, means, strict=True)]
+    away = [(track.places - mean).ravel() for track, mean in zip(tracks, means, strict=True)]
     kept = [i for i in range(len(tracks)) if not wide[i]] or list(range(len(tracks)))
-    return [tracks[i] for i in sorted(kept, key=lambda i: -motions[i])]
-
-
-def _motion(track: _Track, mean: np.ndarray) -> float:
-    away = (track.places - mean).ravel()
-    return float(away @ away) / len(mean)
+    return [tracks[i] for i in sorted(kept, key=lambda i: -(away[i] @ away[i]))]
 
 
 def _actors(tracks: list[_Track]) -> list[_Track]:
@@ -132,7 +118,7 @@ def _actors(tracks: list[_Track]) -> list[_Track]:
 
 
 def _fill(out: np.ndarray, times: np.ndarray, actor: _Track, hold: bool) -> None:
-    """Write an actor's places at all times: (length, 25, 3)."""
+    """Write an actor's places at ``times`` to ``out``, (length, 25, 3)."""
     if len(actor.frames) == len(times):
         out[:] = actor.places
         return

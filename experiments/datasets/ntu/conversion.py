@@ -1,256 +1,261 @@
 """``python -m experiments.datasets ntu RAW OUT``: from .skeleton files to the common format.
 
-Several processes read files and write parts (see :mod:`.parts`); at the end the parts are put
-behind one another, in the order of their names, and removed. So while it runs, a conversion takes
-the size of its output twice. It can be killed at any time: the next one goes on from the parts. Run
+Processes read the files and write the actors of each into a file of its own, in ``OUT/.parts``. At
+the end these are put together, in the order of their names, and removed; so a conversion needs
+twice the size of its output for a while. It can be killed at any time: the next one continues. Run
 again on a folder in which files have changed, it reads only those.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.connection
+import json
 import os
+import re
 import shutil
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
-from experiments.datasets import DataError
+from experiments.datasets import DataError, say
 from experiments.datasets.ntu.actors import main_actors
-from experiments.datasets.ntu.names import Sample, description, is_in_60, missing, parse_name
-from experiments.datasets.ntu.parts import Ledger, Part, save_sources
-from experiments.datasets.ntu.protocols import check_sizes
-from experiments.datasets.ntu.reader import Reader
-from experiments.datasets.ntu.sources import Source, find_sources
-from experiments.datasets.ntu.text import SkeletonError
-from experiments.datasets.recordings import Recordings, Rejected, Writer, open_recordings, writing
-from irevrnn.jit.cache import say
+from experiments.datasets.ntu.reader import read_skeleton
+from experiments.datasets.ntu.samples import SUFFIX, Sample, describe, missing, parse_name
+from experiments.datasets.raw_files import printable, raw_files
+from experiments.datasets.recordings import (
+    Description,
+    Recordings,
+    Rejected,
+    SkeletonError,
+    open_recordings,
+    writing,
+)
+from experiments.files import replacing, write_text
 
-#: Files of a part: what a kill can lose, for each process.
-PART_SIZE = 128
+#: Increased when a file would be read to another result than before.
+VERSION = 2
+#: A process is worth its start if there are this many files for it.
+FILES_PER_WORKER = 128
+_FILES = re.compile(rf".*{re.escape(SUFFIX)}", re.DOTALL)
+_PARTS = ".parts"
+_SOURCES = "sources.json"
 
 
-def convert(
-    name: str, raw: str | os.PathLike[str], out: str | os.PathLike[str], workers: int | None = None
-) -> Recordings:
-    """Convert NTU RGB+D 60 or 120 to the format of :mod:`experiments.datasets.recordings`.
+class Source(NamedTuple):
+    """A file to convert, and the key under which its result is kept."""
 
-    It is NTU RGB+D 60 if all files belong to that. Recordings on the authors' list of missing
-    skeletons are left out.
+    path: Path
+    sample: Sample
+    key: str
 
-    Args:
-        name: ``"ntu"``.
-        raw: folder that holds the .skeleton files, at any depth.
-        out: folder to write.
-        workers: processes that read; None for one for each core.
 
-    Returns:
-        What was converted; its ``rejected`` lists what was left out, and why. The columns are
-        ``setup``, ``camera`` and ``repetition``.
+#: The result of reading a file: a function that returns its frames, or why it is no recording.
+Result = Callable[[], np.ndarray] | Rejected
+
+
+def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Recordings:
+    """Convert NTU RGB+D 60, if all files belong to that, or 120.
+
+    Recordings on the authors' list of missing skeletons are left out.
+
+    The .skeleton files may be at any depth in ``raw``. ``workers`` processes read them, by default
+    one per core. The columns are ``setup``, ``camera`` and ``repetition``.
 
     Raises:
-        DataError: there is nothing to convert, the output cannot be written, or a process was
-            killed. What is finished is kept for the next time.
+        DataError: if there is nothing to convert, the output cannot be written, or a process was
+            killed. Finished work is kept for the next run.
     """
-    raw, out = Path(raw), Path(out)
-    sources, rejected = find_sources(raw)
-    listed = [source for source in sources if parse_name(source.name) in missing()]
-    sources = [source for source in sources if parse_name(source.name) not in missing()]
+    found, rejected = _find(raw)
+    sources = [source for source in found if source.sample not in missing()]
+    listed = f"{len(found) - len(sources):,} on the authors' list of missing skeletons"
     if not sources:
-        raise DataError(_nothing(raw, len(listed), rejected))
-    samples = [parse_name(source.name) for source in sources]
-    actions = 60 if all(map(is_in_60, samples)) else 120
-    check_sizes(samples, actions)
-    say(
-        f"NTU RGB+D {actions}: {len(sources):,} files, and {len(listed):,} on the authors' list of "
-        "missing skeletons, which are left out"
-    )
+        message = f"{raw} holds no {SUFFIX} file of NTU RGB+D to convert ({listed})"
+        raise DataError("\n".join([message, *map(str, rejected)]))
+    about = describe([source.sample for source in sources])
+    say(f"{about.data_set}: {len(sources):,} files to convert, and {listed}")
     with _writable(out), _alone(out):
-        ledger = Ledger(out)
-        rejected += _read_all([s for s in sources if not ledger.knows(s)], ledger, workers)
-        _assemble(out, actions, sources, ledger, rejected)
+        results = _finished(out)
+        unfinished = [source for source in sources if source.key not in results]
+        rejected += _read_all(unfinished, out / _PARTS, workers or os.cpu_count() or 1, results)
+        _assemble(out, about, sources, results, rejected)
     return open_recordings(out)
 
 
-def _nothing(raw: Path, listed: int, rejected: Sequence[Rejected]) -> str:
-    message = f"{raw} holds no .skeleton file of NTU RGB+D to convert"
-    if listed:
-        message += f"; {listed} are on the authors' list of missing skeletons"
-    return "\n".join([message, *map(str, rejected)])
+def _find(raw: Path) -> tuple[list[Source], list[Rejected]]:
+    """List the files to convert, in the order of their names, and those that are none."""
+    found, rejected = [], []
 
+    def reject(name: str, reason: str) -> None:
+        rejected.append(Rejected(name, reason))
 
-# --- reading ------------------------------------------------------------------------------------
-
-
-def _read_all(sources: list[Source], ledger: Ledger, workers: int | None) -> list[Rejected]:
-    """Read files into parts; return what could not be read at all, and may be the next time."""
-    from tqdm import tqdm
-
-    chunks = [sources[i : i + PART_SIZE] for i in range(0, len(sources), PART_SIZE)]
-    jobs = [(chunk, ledger.next_part()) for chunk in chunks]
-    ledger.folder.mkdir(exist_ok=True)
-    unreadable = []
-    with tqdm(total=len(sources), unit="file", desc="reading", disable=None) as progress:
+    for path in raw_files(raw, _FILES, reject):
         try:
-            for chunk, path, found in _parts(jobs, workers or os.cpu_count() or 1):
-                ledger.add_part(path)
-                unreadable += found
-                progress.update(len(chunk))
-        except BrokenProcessPool:
-            raise DataError(
-                "a process that read files was killed, perhaps for want of memory. What is "
-                "finished is kept: run the same command again to go on, or with fewer workers"
-            ) from None
-    return unreadable
-
-
-_Job = tuple[list[Source], Path]
-
-
-def _parts(
-    jobs: Sequence[_Job], workers: int
-) -> Iterator[tuple[list[Source], Path, list[Rejected]]]:
-    """Make the parts, in any order: what was read, where it is now, what could not be read."""
-    workers = min(workers, len(jobs))
-    if workers <= 1:
-        reader = Reader()
-        for chunk, path in jobs:
-            yield chunk, path, make_part(chunk, path, reader)
-        return
-    Reader()  # builds the parser, before every process wants to
-    # A fresh process has no threads of ours that a fork would leave behind in the middle of things.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
-    try:
-        futures: dict[Future[list[Rejected]], _Job] = {
-            pool.submit(_make_part_in_worker, *job): job for job in jobs
-        }
-        for future in as_completed(futures):
-            yield *futures.pop(future), future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def make_part(sources: Sequence[Source], path: Path, reader: Reader) -> list[Rejected]:
-    """Read files, write what came of them to ``path``, and return what could not be read."""
-    part, unreadable = Part(), []
-    for source in sources:
-        file = source.path.name
-        try:
-            frames = main_actors(reader.read(source.path))
-        except SkeletonError as error:
-            part.rejected.append((Rejected(file, error.reason, error.line), source.stamp))
-        except OSError as error:  # it may be readable the next time, so no part remembers it
-            unreadable.append(Rejected(file, f"the file cannot be read: {error.strerror}"))
+            sample, status = parse_name(path.name.removesuffix(SUFFIX)), path.stat()
+        except (ValueError, OSError) as error:
+            reject(printable(path.name), str(error))
         else:
-            part.names.append(source.name)
-            part.stamps.append(source.stamp)
-            part.frames.append(frames)
-    if part.names or part.rejected:
-        with _writable(path):
-            part.save(path)
+            key = f"{sample}-{status.st_size}-{status.st_mtime_ns}-{VERSION}"
+            found.append(Source(path, sample, key))
+    return found, rejected
+
+
+def _finished(out: Path) -> dict[str, Result]:
+    """Return the results of earlier conversions by the keys of their files."""
+    results: dict[str, Result] = {}
+    try:
+        known = json.loads((out / _SOURCES).read_text(encoding="utf-8"))
+        recordings = open_recordings(out)
+        if [key.partition("-")[0] for key in known["recordings"]] == recordings.names.tolist():
+            for index, key in enumerate(known["recordings"]):
+                results[key] = partial(recordings.__getitem__, index)
+            results |= {key: Rejected(*values) for key, values in known["rejected"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
+        pass  # there is none, or it is damaged: its files are read again
+    for path in (out / _PARTS).glob("*.npz"):
+        try:
+            np.load(path, allow_pickle=False).close()
+        except Exception:  # whatever is wrong with it: its file is read again
+            continue
+        results[path.stem] = partial(_load_part, path)
+    return results
+
+
+def _load_part(path: Path) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as file:
+        return file["frames"]
+
+
+def _read_all(
+    sources: Sequence[Source], parts: Path, workers: int, results: dict[str, Result]
+) -> list[Rejected]:
+    """Read files into ``parts`` and add to ``results``; return what to try again the next time."""
+    parts.mkdir(exist_ok=True)
+    outcomes = _outcomes(_Parts(sources, parts), min(workers, len(sources) // FILES_PER_WORKER))
+    progress = tqdm(outcomes, total=len(sources), unit="file", desc="reading", disable=None)
+    unreadable = []
+    for source, outcome in zip(sources, progress, strict=True):
+        if isinstance(outcome, DataError):
+            raise outcome
+        if isinstance(outcome, OSError):
+            reason = f"the file cannot be read: {outcome.strerror}"
+            unreadable.append(Rejected(source.path.name, reason))
+        else:
+            results[source.key] = outcome
     return unreadable
 
 
-_reader: Reader
+Outcome = Result | OSError | DataError
 
 
-def _start_worker() -> None:
-    global _reader
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
-    _reader = Reader()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+class _Parts(Dataset[Outcome]):
+    """The parts of some files, each read and written when it is asked for.
+
+    An item is the result; an OSError if the file cannot be read, which may be possible the next
+    time; or a DataError if the part cannot be written.
+    """
+
+    def __init__(self, sources: Sequence[Source], folder: Path) -> None:
+        self.sources = sources
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> Outcome:
+        source = self.sources[index]
+        path = self.folder / f"{source.key}.npz"
+        try:
+            frames = main_actors(read_skeleton(source.path))
+        except SkeletonError as error:
+            return Rejected(source.path.name, error.reason, error.line)
+        except OSError as error:
+            return error
+        try:
+            with _writable(path), replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, frames=frames)
+        except DataError as error:
+            return error
+        return partial(_load_part, path)
 
 
-def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-
-def _make_part_in_worker(sources: Sequence[Source], path: Path) -> list[Rejected]:
-    return make_part(sources, path, _reader)
-
-
-# --- writing ------------------------------------------------------------------------------------
+def _outcomes(parts: _Parts, workers: int) -> Iterator[Outcome]:
+    if workers <= 1:
+        yield from map(parts.__getitem__, range(len(parts)))
+        return
+    # PyTorch's workers leave Ctrl-C to the parent, end with it, and are missed if they are killed.
+    loader = DataLoader(
+        parts, None, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=16
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        raise DataError(
+            "a process that read files was killed, perhaps because memory ran out. Finished work "
+            "is kept: run the same command again to continue, or with fewer workers"
+        ) from error
 
 
 def _assemble(
-    out: Path, actions: int, sources: Sequence[Source], ledger: Ledger, rejected: list[Rejected]
+    out: Path,
+    about: Description,
+    sources: Sequence[Source],
+    results: dict[str, Result],
+    rejected: list[Rejected],
 ) -> None:
-    """Put the recordings behind one another, unless they are already."""
-    from tqdm import tqdm
-
-    kept = {s: frames for s in sources if (frames := ledger.frames_of(s))}
-    spoiled = [(one, s.stamp) for s in sources if (one := ledger.rejection_of(s))]
-    rejected = sorted([*rejected, *(one for one, _ in spoiled)], key=str)
+    """Write the output, unless it is there already."""
+    read = [(source, results[source.key]) for source in sources if source.key in results]
+    kept = [(source, result) for source, result in read if not isinstance(result, Rejected)]
+    spoiled = {source.key: result for source, result in read if isinstance(result, Rejected)}
+    rejected = sorted([*rejected, *spoiled.values()], key=str)
     if not kept:
         raise DataError("\n".join(["no file is a recording:", *map(str, rejected)]))
-    about = description(actions)
-    names = [source.name for source in kept]
-    if any(ledger.folder.glob("part-*")) or not _is_there(out, names, rejected, about.data_set):
+    content = {
+        "recordings": [source.key for source, _ in kept],
+        "rejected": {key: astuple(one) for key, one in spoiled.items()},
+        "all_rejected": [str(one) for one in rejected],
+    }
+    text = json.dumps(content) + "\n"
+    known = out / _SOURCES
+    if any((out / _PARTS).iterdir()) or not known.is_file() or known.read_text() != text:
         with writing(out, about, bodies=2) as writer:
-            for one in rejected:
-                writer.reject(one.file, one.reason, one.line)
-            for source, frames in tqdm(kept.items(), unit="file", desc="writing", disable=None):
-                _add(writer, frames(), parse_name(source.name))
-    save_sources(out, {source.name: source.stamp for source in kept}, spoiled)
-    shutil.rmtree(ledger.folder)
-
-
-def _is_there(out: Path, names: list[str], rejected: list[Rejected], data_set: str) -> bool:
-    try:
-        before = open_recordings(out)
-    except DataError:
-        return False
-    return (before.about.data_set, before.names.tolist(), list(before.rejected)) == (
-        data_set, names, rejected,
-    )  # fmt: skip
-
-
-def _add(writer: Writer, frames: np.ndarray, sample: Sample) -> None:
-    writer.add(
-        frames,
-        sample.action - 1,
-        sample.subject,
-        str(sample),
-        setup=sample.setup,
-        camera=sample.camera,
-        repetition=sample.repetition,
-    )
+            writer.rejected += rejected
+            for source, frames in tqdm(kept, unit="file", desc="writing", disable=None):
+                setup, camera, subject, repetition, action = source.sample
+                writer.add(
+                    frames(), action - 1, subject, str(source.sample),
+                    setup=setup, camera=camera, repetition=repetition,
+                )  # fmt: skip
+        write_text(known, text)
+    shutil.rmtree(out / _PARTS)
 
 
 @contextmanager
 def _writable(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with writing below ``path`` into a message."""
+    """Explain an OSError of writing below ``path``."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"cannot write {path}: {error.strerror or error}. What is finished is kept: when this "
-            "is put right, run the same command again to go on"
+            f"cannot write {path}: {error.strerror or error}. Finished work is kept: when the "
+            "problem is solved, run the same command again to continue"
         ) from error
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Keep other conversions out of the folder, and remove what a killed one left half written."""
-    from filelock import FileLock, Timeout
-
+    """Keep other conversions out of the folder, and remove the temporary files of a killed one."""
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".lock", timeout=0):
-            for half in [*out.glob(".*.tmp"), *out.glob(".parts/.*.tmp")]:
+            for half in [*out.glob(".*.tmp"), *out.glob(f"{_PARTS}/.*.tmp")]:
                 half.unlink()
             yield
     except Timeout:
-        raise DataError(f"another conversion writes {out}; wait for it, or name another") from None
+        raise DataError(f"another conversion writes {out}; name another folder") from None

@@ -1,12 +1,12 @@
 """The fast reader of ``.skeleton`` files.
 
-``skeleton_parser.cpp`` reads files that are written plainly, as all published ones are, some twenty
-times faster than a loop over their lines. It is built on first use, as the kernels are. A file that
-it declines goes to :func:`experiments.datasets.ntu.text.parse`, which reads it or says what is wrong;
-so does every file where there is no compiler. Either way the result is the same.
+``skeleton_parser.cpp`` reads files in the plain form of all published ones, some twenty times
+faster than a loop over their lines. It is built on first use, as the kernels are. A file that it
+declines goes to the reference reader, which reads it or says what is wrong; so does every file
+where there is no compiler. The result is the same.
 
 Why C++: the text parsers of NumPy and pandas are only two and four times as fast as that loop, and
-leave the sorting out of frames and bodies to do (:mod:`experiments.datasets.ntu.benchmark` times them).
+do not sort out frames and bodies.
 """
 
 from __future__ import annotations
@@ -20,110 +20,86 @@ from typing import Any
 
 import numpy as np
 
-from experiments.datasets.ntu.text import (
+from experiments.datasets.ntu.reference_reader import (
     BODY_FIELDS,
     JOINT_FIELDS,
     JOINTS,
-    SkeletonError,
     Skeletons,
+    parse,
 )
-from experiments.datasets.ntu.text import parse as parse_slowly
+from experiments.datasets.recordings import SkeletonError
 from irevrnn.jit.build import build
 from irevrnn.jit.compiler import BuildError
 
-#: The least a body can take: one character for each field, and one behind it.
+#: The least size of a body: one character for each field, and one after it.
 _BYTES_OF_BODY = 2 * (1 + len(BODY_FIELDS)) + len("25\n") + 2 * JOINTS * len(JOINT_FIELDS)
-#: What the parser may read before the text and behind it.
+#: Bytes around the text that the parser may read.
 _BEFORE, _BEHIND = 64, 128
-#: The largest published file has some 10 MB. What is this large is no recording.
+#: The largest published file has some 10 MB.
 _LARGEST = 1 << 30
 
 
 def read_skeleton(path: str | os.PathLike[str]) -> Skeletons:
-    """Read a file.
-
-    Args:
-        path: a ``.skeleton`` file.
-
-    Returns:
-        All that is in it.
+    """Read a ``.skeleton`` file.
 
     Raises:
-        SkeletonError: the file is damaged; the message names the line.
-        OSError: the file cannot be read.
+        SkeletonError: if the file is damaged; the message names the line.
+        OSError: if the file cannot be read.
     """
-    return Reader().read(path)
+    buffer, size = _load(path)
+    parsed = _parse_fast(buffer, size)
+    return parse(buffer[_BEFORE : _BEFORE + size].tobytes()) if parsed is None else parsed
 
 
-class Reader:
-    """Reads files one after another into the same memory, for one thread."""
-
-    def __init__(self) -> None:
-        self._parse = _parser()
-        self._text = np.empty(0, np.uint8)
-        self._bodies = _Bodies(0)
-
-    def read(self, path: str | os.PathLike[str]) -> Skeletons:
-        """Read a file, as :func:`read_skeleton`; the next call overwrites the arrays."""
-        size = self._load(path)
-        if self._parse is not None:
-            # The end of the last line may be missing.
-            last = size - 1 if size and self._text[_BEFORE + size - 1] == ord("\n") else size
-            self._text[_BEFORE + last] = ord("\n")
-            count = self._call(last + 1)
-            if count > 0:
-                return self._bodies.first(count)
-        return parse_slowly(self._text[_BEFORE : _BEFORE + size].tobytes())
-
-    def _load(self, path: str | os.PathLike[str]) -> int:
-        """Put the content of a file where the parser takes it; return its length."""
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > _LARGEST:
-                raise SkeletonError(f"the file has {size} bytes; expected at most {_LARGEST}")
-            if _BEFORE + size + _BEHIND > len(self._text):
-                self._text = np.zeros(_BEFORE + size + size // 2 + _BEHIND, np.uint8)
-                self._bodies = _Bodies(len(self._text) // _BYTES_OF_BODY + 1)
-            view = self._text.data[_BEFORE : _BEFORE + size]
-            length = 0
-            while length < size and (got := file.readinto(view[length:])):
-                length += got
-        return length
-
-    def _call(self, size: int) -> int:
-        return self._parse(self._text.ctypes.data + _BEFORE, size, *self._bodies.out)
+def _load(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    """Return the content of a file with space around it, and its size."""
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _LARGEST:
+            raise SkeletonError(f"the file has {size} bytes; expected at most {_LARGEST}")
+        buffer = np.empty(_BEFORE + size + _BEHIND, np.uint8)
+        length = 0
+        while length < size and (
+            got := file.readinto(buffer.data[_BEFORE + length : _BEFORE + size])
+        ):
+            length += got
+    buffer[:_BEFORE] = buffer[_BEFORE + length :] = 0
+    return buffer, length
 
 
-class _Bodies:
-    """Memory for the bodies of a file."""
-
-    def __init__(self, capacity: int) -> None:
-        self.frames = np.zeros(1, np.int64)
-        self.frame = np.empty(capacity, np.int64)
-        self.body = np.empty(capacity, np.uint64)
-        self.fields = np.empty((capacity, len(BODY_FIELDS)), np.float32)
-        self.joints = np.empty((capacity, JOINTS, len(JOINT_FIELDS)), np.float32)
-        arrays = (self.frames, self.frame, self.body, self.fields, self.joints)
-        self.out = (capacity, *(array.ctypes.data for array in arrays))
-
-    def first(self, count: int) -> Skeletons:
-        return Skeletons(
-            int(self.frames[0]),
-            self.frame[:count],
-            self.body[:count],
-            self.fields[:count],
-            self.joints[:count],
-        )
+def _parse_fast(buffer: np.ndarray, size: int) -> Skeletons | None:
+    """Parse what :func:`_load` returned; None if there is no parser, or it declines the text."""
+    parser = _parser()
+    if parser is None:
+        return None
+    if not size or buffer[_BEFORE + size - 1] != ord("\n"):  # the end of the last line is missing
+        buffer[_BEFORE + size] = ord("\n")
+        size += 1
+    capacity = size // _BYTES_OF_BODY + 1
+    arrays: tuple[np.ndarray, ...] = (
+        np.empty(1, np.int64),
+        np.empty(capacity, np.int64),
+        np.empty(capacity, np.uint64),
+        np.empty((capacity, len(BODY_FIELDS)), np.float32),
+        np.empty((capacity, JOINTS, len(JOINT_FIELDS)), np.float32),
+    )
+    pointers = [array.ctypes.data for array in arrays]
+    count = parser(buffer.ctypes.data + _BEFORE, size, capacity, *pointers)
+    if count <= 0:
+        return None
+    frames, *bodies = arrays
+    return Skeletons(int(frames[0]), *(array[:count] for array in bodies))
 
 
 @cache
 def _parser() -> Any:
-    """The compiled parser; None, after one warning, where it cannot be had."""
+    """Return the compiled parser, or None, after one warning, where it cannot be built."""
     try:
         library = ctypes.CDLL(str(build(Path(__file__).parent)))
     except (BuildError, OSError) as error:
         warnings.warn(
-            f"irevrnn reads NTU RGB+D line by line, slowly, for want of its C++ parser: {error}",
+            "irevrnn reads NTU RGB+D line by line, slowly, because its C++ parser could not be "
+            f"built: {error}",
             RuntimeWarning,
             stacklevel=3,
         )

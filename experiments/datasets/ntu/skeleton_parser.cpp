@@ -1,5 +1,6 @@
 // Reads the text of an NTU RGB+D .skeleton file, in the plain form that the recorder wrote. What is
-// not of that form is declined, never guessed at: text.py then reads it, or says what is wrong.
+// not of that form is declined, never guessed at: reference_reader.py then reads it, or says what is
+// wrong.
 //
 // Two steps. The first finds every blank and line end, 64 bytes at a time. The second knows from
 // them where each number begins and ends, so that numbers are converted independently of one

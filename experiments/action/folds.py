@@ -1,8 +1,7 @@
-"""Who is trained on and who is tested: the published protocols, as folds.
+"""Published protocols as folds: who is trained on and who is tested.
 
 loso    leave one subject out: a fold for each subject
-5fold   five folds with subjects of their own: of the sorted subjects, fold k tests every fifth,
-from the k-th on
+5fold   fold k tests every fifth of the sorted subjects, from the k-th on
 xsub    half of the subjects train, the other half is tested
 xview   two cameras train, the third is tested (NTU RGB+D 60)
 xset    even camera set-ups train, odd ones are tested (NTU RGB+D 120)
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from experiments.datasets.ntu.samples import split
 from experiments.datasets.recordings import Recordings
 from experiments.train.config import ConfigError
 
@@ -25,13 +25,13 @@ PROTOCOLS = {
     "ntu60": ("xsub", "xview"),
     "ntu120": ("xsub", "xset"),
 }
-#: Draws the subjects that validate.
+#: Seed of the draw of subjects for validation.
 SPLIT_SEED = 2023
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Indices of recordings, (n,) int64 each; no subject is in two of ``train`` and ``val``."""
+    """Indices of recordings, (n,) int64 each; ``train`` and ``val`` share no subject."""
 
     name: str
     train: np.ndarray
@@ -42,45 +42,37 @@ class Fold:
 def make_folds(
     recordings: Recordings, data_set: str, protocol: str, val_subjects: int
 ) -> list[Fold]:
-    """Split recordings.
+    """Split the recordings of a data set by one of its ``PROTOCOLS``.
 
-    Args:
-        recordings: of the data set.
-        data_set: its name, which decides who trains in ``xsub``.
-        protocol: one of its ``PROTOCOLS``.
-        val_subjects: so many of the subjects that train are set aside for validation.
+    ``val_subjects`` of the training subjects are set aside for validation.
 
     Raises:
-        ConfigError: the data set has no such protocol, or not enough subjects.
+        ConfigError: if the data set has no such protocol, or not enough subjects.
     """
     if protocol not in PROTOCOLS[data_set]:
         raise ConfigError(
             f"protocol must be one of {', '.join(PROTOCOLS[data_set])} for {data_set}; "
             f"got {protocol!r}"
         )
+    if data_set in ("ntu60", "ntu120"):
+        tests = [(protocol, ~split(recordings, protocol))]
+    else:
+        tests = [
+            (f"subjects {', '.join(map(str, group))}", np.isin(recordings.subjects, group))
+            for group in _tested_subjects(np.unique(recordings.subjects), protocol)
+        ]
     return [
         _make_fold(name, is_test, recordings.subjects, val_subjects, number)
-        for number, (name, is_test) in enumerate(_tests(recordings, data_set, protocol))
+        for number, (name, is_test) in enumerate(tests)
     ]
 
 
-def _tests(recordings: Recordings, data_set: str, protocol: str) -> list[tuple[str, np.ndarray]]:
-    """Name and (N,) mask of the tested recordings, for each fold."""
-    if data_set in ("ntu60", "ntu120"):
-        from experiments.datasets.ntu import split
-
-        return [(protocol, ~split(recordings, protocol))]
-    people, groups = np.unique(recordings.subjects), []
+def _tested_subjects(people: np.ndarray, protocol: str) -> list[np.ndarray]:
     if protocol == "xsub":
-        groups = [people[people % 2 == 0]]  # MSR Action3D: odd subjects train
-    elif protocol == "loso":
-        groups = [people[[k]] for k in range(len(people))]
-    elif protocol == "5fold":
-        groups = [people[k::5] for k in range(5)]
-    return [
-        (f"subjects {', '.join(map(str, group))}", np.isin(recordings.subjects, group))
-        for group in groups
-    ]
+        return [people[people % 2 == 0]]  # MSR Action3D: odd subjects train
+    if protocol == "5fold":
+        return [people[k::5] for k in range(5)]
+    return [people[[k]] for k in range(len(people))]
 
 
 def _make_fold(
@@ -92,9 +84,7 @@ def _make_fold(
             f"val_subjects must be below the {len(people)} subjects that train in the fold "
             f"{name}; got {val_subjects}"
         )
-    # RandomState's streams are frozen for good.
+    # RandomState's streams never change.
     drawn = np.random.RandomState(SPLIT_SEED + number).permutation(people)[:val_subjects]
     is_val = ~is_test & np.isin(subjects, drawn)
-    return Fold(
-        name, *(np.flatnonzero(mask) for mask in (~is_test & ~is_val, is_val, is_test))
-    )  # fmt: skip
+    return Fold(name, *map(np.flatnonzero, (~is_test & ~is_val, is_val, is_test)))

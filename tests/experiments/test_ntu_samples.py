@@ -8,16 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.datasets import DataError
-from experiments.datasets.ntu import split, summary
-from experiments.datasets.ntu.names import CLASS_NAMES, Sample, description, is_in_60, missing
-from experiments.datasets.ntu.names import parse_name as parse
-from experiments.datasets.ntu.protocols import (
-    PROTOCOLS,
+from experiments.datasets.ntu.samples import (
+    CLASS_NAMES,
+    SPLITS,
     SUBJECTS_60,
     SUBJECTS_120,
+    Sample,
     check_sizes,
+    description,
+    is_in_60,
+    missing,
     samples_of,
+    split,
+    summary,
 )
+from experiments.datasets.ntu.samples import parse_name as parse
 from experiments.datasets.recordings import join
 
 #: Setup and subject go together in 158 (60) and 318 (120) ways; each pair does its 60 actions twice
@@ -136,7 +141,7 @@ def test_the_bones_are_a_tree():
 def test_splits_have_the_published_sizes(official):
     actions, samples = official
     kept = [sample for sample in samples if sample not in missing()]
-    for name, protocol in PROTOCOLS[actions].items():
+    for name, protocol in SPLITS[actions].items():
         for some, expected in ((samples, WHOLE[actions, name]), (kept, protocol.sizes)):
             train = sum(map(protocol.trains, some))
             assert (train, len(some) - train) == expected
@@ -148,7 +153,7 @@ def test_other_names_in_the_same_number_are_noticed(official):
     kept = [sample for sample in samples if sample not in missing()]
     i = next(i for i, sample in enumerate(kept) if sample.subject == 1)
     kept[i] = kept[i]._replace(subject=3)
-    with pytest.raises(DataError, match="xsub splits them in .* official names"):
+    with pytest.raises(DataError, match="xsub of NTU RGB.D .* official names"):
         check_sizes(kept, actions)
     check_sizes(kept[:-1], actions)  # not the whole: nothing to compare with
 
