@@ -1,61 +1,30 @@
-"""Training with several workers that ``torchrun`` started: who does what, and how it ends.
+"""Training with several workers: shares of a batch, statistics over all of them, and a clean exit.
 
-Each worker holds the whole network and takes an equal share of every batch. Gradients, batch
-statistics and figures are those of the whole batch, so that a run is that of one process up to
-rounding (and but for dropout, which each worker draws for its share). All of it does nothing in a
-process that works alone.
+Each worker has the whole network and takes an equal share of every batch. Gradients, batch
+statistics and figures are those of the whole batch, so that a run matches that of a single process
+up to rounding (and dropout, which each worker draws for its share).
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
-
-#: How long a worker waits for the others before it ends with an error. The kernels are built, and
-#: the data fetched, by one worker while the others wait.
-PATIENCE = timedelta(minutes=10)
-
-
-def launched() -> bool:
-    """Whether torchrun started this process, with others beside it."""
-    return dist.is_available() and dist.is_torchelastic_launched() and _count("WORLD_SIZE") > 1
-
-
-def workers_here() -> int:
-    """How many workers torchrun started on this machine."""
-    return _count("LOCAL_WORLD_SIZE")
-
-
-def placement() -> dict[str, Any]:
-    """Fabric's arguments that place the workers torchrun started."""
-    return {
-        "devices": workers_here(),
-        "num_nodes": _count("WORLD_SIZE") // workers_here(),
-        "strategy": DDPStrategy(timeout=PATIENCE),
-    }
-
-
-def _count(name: str) -> int:
-    return int(os.environ[name])
 
 
 @contextmanager
 def leaving_in_order() -> Iterator[None]:
-    """Close the process group that the block opened, after all that was wrapped for it is gone.
+    """Close the process group opened in the block, after everything wrapped for it is gone.
 
-    A DistributedDataParallel wrapper that goes after its gloo group, or takes it along, deadlocks
-    now and then in the group's destructor, with any model (pytorch/pytorch#56297). So the block
-    must not hand out the wrapper; what an exception still holds in its frames is let go here.
+    A DistributedDataParallel wrapper that outlives its gloo group, or is destroyed with it,
+    sometimes deadlocks in the group's destructor, with any model (pytorch/pytorch#56297). So the
+    block must not hand out the wrapper; an exception's frames are cleared here.
     """
     try:
         yield
@@ -69,10 +38,10 @@ def leaving_in_order() -> Iterator[None]:
 
 
 def share_of(batch: Tensor, rank: int, workers: int) -> Tensor:
-    """The part of a batch (its first dimension) that a worker takes.
+    """Return a worker's share of a batch (its first dimension).
 
     Raises:
-        ValueError: it cannot be divided equally; the mean over workers would be another mean.
+        ValueError: the batch cannot be divided equally, so that a mean of means would be wrong.
     """
     if len(batch) % workers:
         raise ValueError(f"a batch of {len(batch)} cannot be shared equally by {workers} workers")
@@ -80,12 +49,17 @@ def share_of(batch: Tensor, rank: int, workers: int) -> Tensor:
 
 
 def gathered(own: Any, workers: int) -> list[Any]:
-    """What every worker has, in the order of their ranks."""
+    """Return the objects of all workers, in the order of their ranks."""
     if workers == 1:
         return [own]
     everyones: list[Any] = [None] * workers
     dist.all_gather_object(everyones, own)
     return everyones
+
+
+def summed(own: Tensor, workers: int) -> Tensor:
+    """Return the sum of a tensor over all workers, the same bits on each; it has no gradient."""
+    return own if workers == 1 else _summed(own)
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
@@ -108,22 +82,19 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        # As in nn.BatchNorm1d, momentum None stands for the plain mean over all batches.
+        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (count / (count - 1)), share)
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Let every BatchNorm1d of ``network`` normalise over all workers, with what it has learnt."""
+    """Turn every BatchNorm1d of ``network`` into a :class:`SharedBatchNorm`."""
     for module in network.modules():
         if type(module) is nn.BatchNorm1d:
             module.__class__ = SharedBatchNorm  # the same parameters, buffers and names
-
-
-def summed(own: Tensor, workers: int) -> Tensor:
-    """The sum of a tensor over all workers, the same bits on each; it has no gradient."""
-    return own if workers == 1 else _summed(own)
 
 
 class _SumOverWorkers(torch.autograd.Function):

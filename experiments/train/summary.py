@@ -1,4 +1,4 @@
-"""What several runs gave together: the folds of a protocol, each with several seeds."""
+"""Summaries of several runs: the folds of a protocol, each with several seeds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import sources
 from experiments.provenance import provenance
 
-#: What each run tells of itself in the results of all.
+#: Entries of each run in the summary.
 _FIGURES = (
     "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_squared_error",
     "test_squared_error",
@@ -22,23 +21,23 @@ _OF_A_RUN = ("seed", "best_epoch", *_FIGURES, "wall_seconds")
 
 
 def figure_of(result: dict[str, Any]) -> str:
-    """What a run, or several, is judged by: ``"accuracy"`` or ``"squared_error"``."""
+    """Return the figure of a result: ``"accuracy"`` or ``"squared_error"``."""
     return "accuracy" if "val_accuracy" in result else "squared_error"
 
 
 def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Put the results of runs together.
+    """Summarise the results of several runs.
 
     Args:
-        config: what they have in common.
-        results: what :func:`experiments.train.loop.train` returned for each.
+        config: the configuration that they share.
+        results: the result of :func:`experiments.train.loop.train` for each.
 
     Returns:
-        Configuration, provenance, ``runs``; for each accuracy, or error, its ``mean`` over all
+        Configuration, provenance and ``runs``; for each accuracy, or error, its ``mean`` over all
         runs, ``lowest`` and ``highest`` run, the standard ``deviation`` over runs, and that of the
         means over the folds of each seed, ``deviation_of_seeds`` (None for a single one). If
-        classes were tested: the ``confusion_matrix`` of all tests, and, where the tests name them,
-        ``accuracy_of_subjects``.
+        classes were tested, the ``confusion_matrix`` of all tests and, where the tests name
+        subjects, ``accuracy_of_subjects``. ``git_commits`` are those that the runs were made with.
     """
     first = results[0]
     shared = {
@@ -53,10 +52,8 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         "num_parameters": first["num_parameters"],
         "device": first["device"],
         **provenance(),
-        # Some of the runs may have ended long ago, before the code changed.
-        "sources": sources.in_common(
-            sources.at_start(), *(one.get("sources", {}) for one in results)
-        ),
+        # Some of the runs may have finished long ago, before the code changed.
+        "git_commits": list(dict.fromkeys(commit for one in results for commit in commits_of(one))),
         "threads": first["threads"],
         "wall_seconds": sum(one["wall_seconds"] for one in results),
         "num_runs": len(results),
@@ -73,17 +70,22 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
     return summary
 
 
+def commits_of(result: dict[str, Any]) -> list[str | None]:
+    """Return the commits that a run was made with, one for each time that another continued it."""
+    return result.get("git_commits", [result.get("git_commit")])
+
+
 def accuracy_together(
     results: Sequence[dict[str, Any]], files: Sequence[Path]
 ) -> dict[str, float | int]:
-    """What the networks of all seeds get right together, by the mean of their probabilities.
+    """Evaluate the ensemble of the networks of all seeds, by the mean of their probabilities.
 
     Args:
-        results: of each run.
-        files: its ``test.npz``.
+        results: the results of each run.
+        files: the ``test.npz`` of each run.
 
     Returns:
-        ``networks`` that vote; ``mean``, ``lowest`` and ``highest`` accuracy over the folds.
+        Number of ``networks``; ``mean``, ``lowest`` and ``highest`` accuracy over the folds.
     """
     folds = defaultdict(list)
     for one, file in zip(results, files, strict=True):
@@ -122,7 +124,7 @@ def _spread(results: Sequence[dict[str, Any]], name: str) -> dict[str, float | N
 
 
 def _accuracy_of_subjects(results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Share of the tested sequences of each subject that were classified correctly."""
+    """Return the share of right answers for each subject."""
     right = defaultdict(list)
     for one in results:
         tested = zip(one["test_subjects"], one["test_labels"], one["test_predictions"], strict=True)

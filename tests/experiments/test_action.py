@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import sources
 from experiments.action.augment import Augmentation, rotation_matrix
 from experiments.action.dataset import Key, SequenceDataset, collate, in_order, shuffled
 from experiments.action.protocols import make_folds
@@ -23,10 +22,14 @@ from experiments.datasets.recordings import open_recordings
 from experiments.datasets.watch import load_watch
 from experiments.models import SequenceClassifier
 from experiments.peers import PeerClassifier
+from experiments.provenance import provenance
 from experiments.tasks import action as action_task
 from experiments.tasks.action import PRESETS, ActionConfig
+from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
-from experiments.train.loop import Run, main, train, train_all
+from experiments.train.loop import train
+from experiments.train.run import Run
+from experiments.train.runs import train_all
 from experiments.train.summary import accuracy_together
 
 from .fake_skeletons import ABOUT, SUBJECTS, write_fake
@@ -408,14 +411,16 @@ def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_bits(small, 
     assert resumed["test_loss"] == whole["test_loss"]
 
 
-def test_runs_of_different_code_have_no_hash_together(small, monkeypatch):
+def test_the_commits_of_all_runs_are_recorded(small, monkeypatch):
     config = dataclasses.replace(small, epochs=1, seeds=2, fold=0)
-    known = sources.at_start()
-    assert train_all(config, progress=False)["sources"] == known
+    commit = provenance()["git_commit"]
+    assert train_all(config, progress=False)["git_commits"] == [commit]
     shutil.rmtree(config.out / "seed1")
-    monkeypatch.setattr(sources, "at_start", lambda: {**known, "training": "other"})
+    monkeypatch.setattr(
+        "experiments.train.run.provenance", lambda: {**provenance(), "git_commit": "another"}
+    )
     results = train_all(dataclasses.replace(config, resume=True), progress=False)
-    assert results["sources"] == {**known, "training": None}
+    assert results["git_commits"] == [commit, "another"]
 
 
 def test_results_of_other_options_are_not_taken_for_these(small):

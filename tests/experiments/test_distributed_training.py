@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from experiments import tasks
+from experiments.tasks import mnist
 from experiments.train import distributed
-from experiments.train.loop import main
+from experiments.train.__main__ import main
 from tests.experiments.fake_mnist import fake_mnist
 from tests.experiments.test_train import SMALL, assert_same, bits
 
@@ -71,7 +71,7 @@ def test_two_workers_give_what_one_process_gives(kernels, tmp_path, monkeypatch,
     exactly = {"dropout": 0, "norm": norm, "precision": "64-true"}
     status, _, err = torchrun(*options(tmp_path / "two", **exactly))
     assert status == 0, err
-    monkeypatch.setattr(tasks, "load_mnist", lambda root: fake_mnist())
+    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
     assert main(options(tmp_path / "one", **exactly)) == 0
 
     two, one = bits(tmp_path / "two"), bits(tmp_path / "one")
@@ -114,7 +114,7 @@ def test_a_terminated_job_stops_between_steps_and_resumes_to_the_same_bits(unint
         time.sleep(0.01)
     job.send_signal(signal.SIGTERM)
     status, _, err = finish(job)
-    assert status != 0 and "goes on with --resume" in err
+    assert status != 0 and "continues with --resume" in err
     status, _, err = torchrun(*options(out), "--resume")
     assert status == 0, err
     assert_same(bits(out), bits(uninterrupted))
@@ -139,7 +139,7 @@ def test_time_runs_out_for_all_workers_at_once(uninterrupted, tmp_path):
 )
 def test_what_workers_cannot_do_is_said(kernels, tmp_path, option, message):
     status, _, err = torchrun(*options(tmp_path / "run"), option)
-    assert status != 0 and f"experiments.train.loop: {message}" in err
+    assert status != 0 and f"python -m experiments.train: {message}" in err
 
 
 def test_unequal_shares_are_refused():

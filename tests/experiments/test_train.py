@@ -14,13 +14,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import sources, tasks
 from experiments.datasets.mnist import pixel_order
 from experiments.peers import PeerClassifier
 from experiments.provenance import provenance
-from experiments.tasks import MnistConfig
+from experiments.tasks import mnist
+from experiments.tasks.mnist import MnistConfig
+from experiments.train import checkpoints, loop
+from experiments.train.__main__ import main
 from experiments.train.config import ConfigError, TrainConfig
-from experiments.train.loop import Run, main, make_model, make_optimizer, train
+from experiments.train.loop import train
+from experiments.train.model import make_model, make_optimizer
+from experiments.train.run import Run
 from irevrnn.strategies.rules import STRATEGIES
 from tests.experiments.fake_mnist import fake_mnist
 
@@ -37,7 +41,7 @@ def test_reads(monkeypatch):
     """Training runs on made-up digits; the list grows each time their test part is read."""
     reads = []
     monkeypatch.setattr(
-        tasks, "load_mnist", lambda root: fake_mnist(lambda: reads.append(time.monotonic()))
+        mnist, "load_mnist", lambda root: fake_mnist(lambda: reads.append(time.monotonic()))
     )
     return reads
 
@@ -181,7 +185,7 @@ def test_resumes_to_the_same_bits_from_ctrl_c_after_a_step(small, uninterrupted,
 
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_resumes_to_the_same_bits_from_an_epoch_border(small, uninterrupted, monkeypatch, epoch):
-    real = Run.finish_epoch
+    real = loop.finish_epoch
 
     def finish_epoch(run):
         real(run)
@@ -189,7 +193,7 @@ def test_resumes_to_the_same_bits_from_an_epoch_border(small, uninterrupted, mon
             press_ctrl_c()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "finish_epoch", finish_epoch)
+        patch.setattr(loop, "finish_epoch", finish_epoch)
         with pytest.raises(KeyboardInterrupt):
             train(small, progress=False)
     train(dataclasses.replace(small, resume=True), progress=False)
@@ -208,10 +212,10 @@ def test_resumes_to_the_same_bits_after_many_stops(small, uninterrupted):
 
 VICTIM = """
 import sys
-from experiments import tasks
-from experiments.train.loop import main
+from experiments.tasks import mnist
+from experiments.train.__main__ import main
 from tests.experiments.fake_mnist import fake_mnist
-tasks.load_mnist = lambda root: fake_mnist()
+mnist.load_mnist = lambda root: fake_mnist()
 main(sys.argv[1:])
 """
 
@@ -244,19 +248,20 @@ def test_a_run_is_not_resumed_with_other_options(small):
         train(dataclasses.replace(small, lr=0.5, resume=True), progress=False)
 
 
-def test_a_run_that_went_on_with_other_code_has_no_hash_of_it(small, monkeypatch):
-    train(dataclasses.replace(small, max_minutes=0), progress=False)
-    known = sources.at_start()
-    with monkeypatch.context() as patch:
-        patch.setattr(sources, "at_start", lambda: {**known, "kernels": "others"})
+def test_results_name_the_commits_of_all_sessions(small, monkeypatch):
+    for commit in ("first", "first", "second"):
+        monkeypatch.setattr(
+            "experiments.train.run.provenance",
+            lambda commit=commit: {**provenance(), "git_commit": commit},
+        )
         train(dataclasses.replace(small, resume=True, max_minutes=0), progress=False)
     results = train(dataclasses.replace(small, resume=True), progress=False)
-    assert results["sources"] == {**known, "kernels": None}
+    assert results["git_commit"] == "second" and results["git_commits"] == ["first", "second"]
 
 
 def test_a_run_resumed_elsewhere_is_told_that_bits_will_differ(small):
     train(dataclasses.replace(small, threads=2, max_minutes=0), progress=False)
-    with pytest.warns(UserWarning, match="1 threads on cpu, where it began with 2 threads on cpu"):
+    with pytest.warns(UserWarning, match="1 threads on cpu, but began with 2 threads on cpu"):
         train(dataclasses.replace(small, resume=True), progress=False)
 
 
@@ -325,7 +330,7 @@ def test_results(small):
         "test_size": 100, "split_seed": 2023, "permutation_seed": 92916,
     }  # fmt: skip
     assert results["config"]["hidden_size"] == 12 and results["config"]["permuted"]
-    run = Run(dataclasses.replace(small, permuted=True), False)
+    run = Run(dataclasses.replace(small, permuted=True))
     assert results["num_parameters"] == sum(p.numel() for p in run.network.parameters())
     assert results["wall_seconds"] > 0 and results["versions"]["torch"] == torch.__version__
     assert results["threads"] == 1 and results["cpu"]
@@ -344,8 +349,8 @@ def test_results(small):
 
 def test_the_best_weights_are_tested(small):
     results = train(small, progress=False)
-    run = Run(small, False)
-    run.load_best()
+    run = Run(small)
+    checkpoints.load_best(run)
     run.network.eval()
     with torch.no_grad():
         pairs = [(run.model(x).argmax(1), y) for x, y in run.task.test_batches()]
@@ -394,7 +399,7 @@ def test_help_explains_every_option(capsys):
 
 def test_every_option_reaches_the_run(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr("experiments.train.loop.train_all", seen.append)
+    monkeypatch.setattr("experiments.train.__main__.train_all", seen.append)
     wanted = MnistConfig(
         model="gru", hidden_size=3, lr=0.1, residual=True, norm="none", data=tmp_path, threads=1,
         max_minutes=0.5, out=tmp_path, checkpoint_every=7, permuted=True, downsample=14,
@@ -478,7 +483,7 @@ def test_a_value_out_of_range_ends_in_one_line(small, capsys):
     assert main(["mnist", f"--out={small.out}", *words]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(
-        r"^experiments.train.loop: layer \d, step \d+: a value is NaN or left the range", last
+        r"^python -m experiments.train: layer \d, step \d+: a value is NaN or left the range", last
     )
 
 
@@ -486,7 +491,7 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(small, capsys, after_step)
     after_step(lambda run: press_ctrl_c() if run.progress.batch == 2 else None)
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     assert main(["mnist", f"--out={small.out}", *words]) == 130
-    assert "goes on with --resume" in capsys.readouterr().err
+    assert "continues with --resume" in capsys.readouterr().err
 
 
 def test_a_run_needs_a_task():
