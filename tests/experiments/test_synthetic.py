@@ -221,6 +221,14 @@ def test_options_that_do_not_fit_are_named(options, message):
         AddingConfig(**options)
 
 
+@both
+def test_the_defaults_of_the_task_are_those_of_its_configuration(kind):
+    assert kind() == kind.of()
+    assert (kind().norm, kind().hidden_size, kind().num_layers, kind().calibrate) == (
+        "layer", 64, 2, 10,
+    )  # fmt: skip
+
+
 def test_batch_norm_is_calibrated_on_the_weights_that_are_judged():
     torch.manual_seed(0)
     task = AddingConfig(**SMALL).task(CPU)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import torch
 from experiments.datasets.mnist import pixel_order
 from experiments.peers import PeerClassifier
 from experiments.provenance import provenance
-from experiments.tasks import mnist
+from experiments.tasks import TASKS, mnist
 from experiments.tasks.mnist import MnistConfig
 from experiments.train import checkpoints, loop
 from experiments.train.__main__ import main
@@ -25,6 +26,7 @@ from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.loop import train
 from experiments.train.model import make_model, make_optimizer
 from experiments.train.run import Run
+from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies.rules import STRATEGIES
 from tests.experiments.fake_mnist import fake_mnist
 
@@ -259,6 +261,68 @@ def test_results_name_the_commits_of_all_sessions(small, monkeypatch):
     assert results["git_commit"] == "second" and results["git_commits"] == ["first", "second"]
 
 
+def without(key):
+    def damage(file):
+        state = torch.load(file, weights_only=True)
+        del state[key]
+        torch.save(state, file)
+
+    return damage
+
+
+def without_progress(file):
+    state = torch.load(file, weights_only=True)
+    del state["progress"]["totals"]
+    torch.save(state, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("last.pt", lambda file: file.write_bytes(b"")),
+        ("last.pt", lambda file: file.write_bytes(b"garbage " * 99)),
+        ("last.pt", lambda file: file.write_bytes(file.read_bytes()[:-200])),
+        ("last.pt", lambda file: torch.save([1], file)),
+        *(("last.pt", without(key)) for key in ("config", "model", "optimizer", "progress", "rng")),
+        ("last.pt", without_progress),
+        ("best.pt", lambda file: file.write_bytes(b"")),
+        ("best.pt", without("model")),
+        ("best.pt", lambda file: file.unlink()),
+        ("results.json", lambda file: file.write_text("")),
+        ("results.json", lambda file: file.write_text('{"config": ')),
+        ("results.json", lambda file: file.write_text("[]")),
+        ("results.json", lambda file: file.write_bytes(b"\xff")),
+    ],
+)
+def test_a_damaged_file_ends_in_one_line(small, capsys, name, damage):
+    train(small, progress=False)
+    if name != "results.json":
+        (small.out / "results.json").unlink()
+    damage(small.out / name)
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
+    assert main(["mnist", *words, f"--out={small.out}", "--resume"]) == 1
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert shown.startswith(f"python -m experiments.train: {small.out / name} is damaged")
+    assert "without --resume" in shown
+
+
+def test_a_folder_that_cannot_be_written_ends_in_one_line(small, capsys, monkeypatch, tmp_path):
+    def refused(out):
+        words = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
+        status = main(["mnist", *words, f"--out={out}"])
+        shown = capsys.readouterr().err
+        return status == 1 and len(shown.splitlines()) == 1 and f"got {out} (" in shown
+
+    (tmp_path / "file").touch()
+    assert refused(tmp_path / "file") and refused(tmp_path / "file" / "run")
+
+    def protected(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", protected)
+    assert refused(small.out)
+
+
 def test_a_run_resumed_elsewhere_is_told_that_bits_will_differ(small):
     train(dataclasses.replace(small, threads=2, max_minutes=0), progress=False)
     with pytest.warns(UserWarning, match="1 threads on cpu, but began with 2 threads on cpu"):
@@ -369,6 +433,14 @@ def test_log(small):
     assert [float(row["val_loss"]) for row in rows] == [r["val_loss"] for r in results["history"]]
 
 
+def test_a_profile_is_written(small, capsys):
+    trace = small.out / "new" / "trace.json"
+    train(dataclasses.replace(small, profile=trace), progress=False)
+    names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert "aten::mm" in names or "aten::addmm" in names
+    assert "Self CPU" in capsys.readouterr().out
+
+
 def test_progress_shows_loss_accuracy_and_time_left(small, capsys):
     train(dataclasses.replace(small, permuted=True), progress=True)
     shown = capsys.readouterr()
@@ -386,15 +458,34 @@ def test_provenance_of_an_installed_package_names_no_commit(monkeypatch, tmp_pat
 # --- options ------------------------------------------------------------------------------------
 
 
-def test_help_explains_every_option(capsys):
+def shown_help(capsys, task):
     with pytest.raises(SystemExit) as end:
-        main(["mnist", "--help"])
+        main([task, "--help"])
     assert end.value.code == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    for field in dataclasses.fields(MnistConfig):
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_help_explains_every_option_with_its_default(capsys, task):
+    shown, kind = shown_help(capsys, task), TASKS[task]
+    for field in dataclasses.fields(kind):
         assert f"--{field.name.replace('_', '-')}" in shown
-        assert field.metadata["help"] in shown
-    assert "(default: onecycle)" in shown
+        default = getattr(kind.of(), field.name)
+        assert f"{field.metadata['help']} (default: {default})" in shown
+
+
+def test_a_new_activation_reaches_configuration_and_help(capsys, monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "softsign", ACTIVATIONS["tanh"])
+    assert MnistConfig(activation="softsign").activation == "softsign"
+    assert f"--activation {{{','.join(ACTIVATIONS)}}}" in shown_help(capsys, "mnist")
+    seen = []
+    monkeypatch.setattr("experiments.train.__main__.train_all", seen.append)
+    assert main(["mnist", "--activation", "softsign"]) == 0
+    assert seen == [MnistConfig(activation="softsign")]
+    with pytest.raises(ConfigError, match=", softsign; got 'step'"):
+        MnistConfig(activation="step")
+    with pytest.raises(ConfigError, match="activation must be one of identity, leaky_relu, relu"):
+        MnistConfig(activation="softsign", norm="layer", memory="reversible")
 
 
 def test_every_option_reaches_the_run(monkeypatch, tmp_path):
@@ -421,9 +512,20 @@ def test_every_option_reaches_the_run(monkeypatch, tmp_path):
         ("norm", "group"), ("train_subset", 0), ("max_minutes", -1.0), ("threads", 0),
     ],
 )  # fmt: skip
-def test_bad_options_are_named(name, value):
+def test_bad_options_are_named(name, value, capsys):
     with pytest.raises(ConfigError, match=f"{name} must be .*got {value!r}"):
         MnistConfig(**{name: value})
+    with pytest.raises(SystemExit) as end:
+        main(["mnist", f"--{name.replace('_', '-')}={value}"])
+    shown = capsys.readouterr().err
+    assert end.value.code == 2 and len(shown.splitlines()) == 1
+    assert re.search(f"error: {name} must be .*got {value!r}", shown)
+
+
+def test_options_that_do_not_exist_are_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["mnist", "--unknown", "3"])
+    assert end.value.code == 2 and "--unknown" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
