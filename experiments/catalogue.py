@@ -61,103 +61,71 @@ _BEST = {
     "longest_period": 2000, "residual": True, "read": "mean", "epochs": 10, "lr": 6e-3,
     "recurrent_lr_scale": 0.05, "calibrate": 20,
 }  # fmt: skip
+_INDRNN = {"num_couplings": 0, "activation": "relu"}
 # Comparisons use digits of 14 by 14 pixels: many runs of minutes.
 _SMALL = {"downsample": 2, "hidden_size": 64, "num_couplings": 1, "read": "mean", "epochs": 4}
-_QUICK = {
-    **_SMALL, "activation": "tanh", "num_layers": 3, "lr": 8e-3, "calibrate": 20,
-}  # fmt: skip
-_TURNING = {**_QUICK, "longest_period": 600}
+_QUICK = _SMALL | {"activation": "tanh", "num_layers": 3, "lr": 8e-3, "calibrate": 20}
+_TURNING = _QUICK | {"longest_period": 600}
+_LAYER = _TURNING | {"norm": "layer", "calibrate": 0}
+_LEAKY = _LAYER | {"activation": "leaky_relu"}
 # One wide layer makes the most of few parameters. Its steps are shorter, so it gets more of them.
-_PEER = {**_SMALL, "num_layers": 1, "lr": 5e-3, "epochs": 12}
-_LAYER = {**_TURNING, "norm": "layer", "calibrate": 0}
-_LEAKY = {**_LAYER, "activation": "leaky_relu"}
+_PEER = _SMALL | {"num_layers": 1, "lr": 5e-3, "epochs": 12, "model": "lstm"}
 _LONG = {
     "length": 5000, "hidden_size": 64, "num_layers": 2, "num_couplings": 1,
     "activation": "leaky_relu", "batch_size": 64, "batches": 100, "lr": 3e-3,
 }  # fmt: skip
 # Ten symbols a step apart are told apart by the phases of units that turn fast and hardly decay. In
-# 5,000 steps a phase moves by thousands of times what a rate does: rates are learnt all the slower.
-_COPY = {
-    **_LONG, "hidden_size": 128, "num_layers": 1, "activation": "identity", "shortest_period": 2.5,
+# 5,000 steps a phase moves by thousands of times the change of a rate: rates are learnt slowly.
+_COPY = _LONG | {
+    "hidden_size": 128, "num_layers": 1, "activation": "identity", "shortest_period": 2.5,
     "longest_period": 20, "longest_memory": 1e5, "recurrent_lr_scale": 3e-4,
     "coupling_lr_scale": 1e-3, "batches": 50, "epochs": 8,
 }  # fmt: skip
-_LSTM = {"length": 5000, "model": "lstm", "num_layers": 1, "batch_size": 64, "lr": 3e-3}
 # A step takes several times as long, so epochs are shorter, for a curve of as many points.
-_SLOW = {**_LSTM, "batches": 25}
+_LSTM = {
+    "length": 5000, "model": "lstm", "num_layers": 1, "batch_size": 64, "lr": 3e-3, "batches": 25,
+    "epochs": 40,
+}  # fmt: skip
 
 #: Every experiment, by the name of its result file. A peer trains at least as long as the network
 #: that it is compared with, as ``wall_seconds`` and the ``seconds`` of the history show.
 EXPERIMENTS: dict[str, Experiment] = {
     "smnist": Experiment("mnist", "MNIST", "sequential", _BEST, 3),
-    "pmnist": Experiment(
-        "mnist",
-        "MNIST",
-        "permuted",
-        {**_BEST, "permuted": True, "epochs": 16, "label_smoothing": 0.1},
-        3,
-    ),
-    "smnist-indrnn": Experiment(
-        "mnist",
-        "MNIST",
-        "sequential, R = 0 (IndRNN)",
-        {**_BEST, "num_couplings": 0, "activation": "relu", "longest_period": None},
-    ),
-    "smnist-lstm": Experiment(
-        "mnist",
-        "MNIST",
-        "sequential, LSTM",
-        {**_PEER, "model": "lstm", "downsample": 1, "lr": 2e-3},
-        like="smnist",
-    ),
-    "couplings-0": Experiment(
-        "mnist", "Couplings", "R = 0 (IndRNN), tanh", {**_QUICK, "num_couplings": 0}, 3
-    ),
-    "couplings-0-relu": Experiment(
-        "mnist",
-        "Couplings",
-        "R = 0 (IndRNN), relu",
-        {**_QUICK, "num_couplings": 0, "activation": "relu"},
-        3,
-    ),
+    "pmnist": Experiment("mnist", "MNIST", "permuted",
+                         _BEST | {"permuted": True, "epochs": 16, "label_smoothing": 0.1}, 3),
+    "smnist-indrnn": Experiment("mnist", "MNIST", "sequential, R = 0 (IndRNN)",
+                                _BEST | _INDRNN | {"longest_period": None}),
+    "smnist-lstm": Experiment("mnist", "MNIST", "sequential, LSTM",
+                              _PEER | {"downsample": 1, "lr": 2e-3}, like="smnist"),
+    "couplings-0": Experiment("mnist", "Couplings", "R = 0 (IndRNN), tanh",
+                              _QUICK | {"num_couplings": 0}, 3),
+    "couplings-0-relu": Experiment("mnist", "Couplings", "R = 0 (IndRNN), relu",
+                                   _QUICK | _INDRNN, 3),
     "couplings-1-still": Experiment("mnist", "Couplings", "R = 1, from near 0", _QUICK, 3),
     "couplings-1": Experiment("mnist", "Couplings", "R = 1, oscillating", _TURNING, 3),
-    "couplings-3": Experiment(
-        "mnist", "Couplings", "R = 3, oscillating", {**_TURNING, "num_couplings": 3}, 3
-    ),
-    "residual": Experiment(
-        "mnist", "Stack and peers", "residual, R = 1", {**_TURNING, "residual": True}, 3
-    ),
-    "lstm": Experiment(
-        "mnist", "Stack and peers", "LSTM", {**_PEER, "model": "lstm"}, 3, "couplings-1"
-    ),
-    "gru": Experiment(
-        "mnist", "Stack and peers", "GRU", {**_PEER, "model": "gru", "epochs": 6}, 1, "couplings-1"
-    ),
-    "tanh": Experiment("mnist", "Activations", "tanh, float", {**_LAYER, "activation": "tanh"}),
-    "relu": Experiment("mnist", "Activations", "relu, float", {**_LAYER, "activation": "relu"}),
-    "identity": Experiment(
-        "mnist", "Activations", "identity, float", {**_LAYER, "activation": "identity"}
-    ),
+    "couplings-3": Experiment("mnist", "Couplings", "R = 3, oscillating",
+                              _TURNING | {"num_couplings": 3}, 3),
+    "residual": Experiment("mnist", "Stack and peers", "residual, R = 1",
+                           _TURNING | {"residual": True}, 3),
+    "lstm": Experiment("mnist", "Stack and peers", "LSTM", _PEER, 3, "couplings-1"),
+    "gru": Experiment("mnist", "Stack and peers", "GRU",
+                      _PEER | {"model": "gru", "epochs": 6}, 1, "couplings-1"),
+    "tanh": Experiment("mnist", "Activations", "tanh, float", _LAYER),
+    "relu": Experiment("mnist", "Activations", "relu, float", _LAYER | {"activation": "relu"}),
+    "identity": Experiment("mnist", "Activations", "identity, float",
+                           _LAYER | {"activation": "identity"}),
     "leaky_relu": Experiment("mnist", "Activations", "leaky_relu, float", _LEAKY),
-    "leaky_relu-store_fixed": Experiment(
-        "mnist", "Activations", "leaky_relu, store_fixed", {**_LEAKY, "memory": "store_fixed"}
-    ),
-    "leaky_relu-reversible": Experiment(
-        "mnist", "Activations", "leaky_relu, reversible", {**_LEAKY, "memory": "reversible"}
-    ),
-    "adding-irevrnn": Experiment("adding", "Adding", "IRevRNN", {**_LONG, "epochs": 12}),
-    "adding-lstm": Experiment(
-        "adding", "Adding", "LSTM", {**_SLOW, "epochs": 40}, like="adding-irevrnn"
-    ),
+    "leaky_relu-store_fixed": Experiment("mnist", "Activations", "leaky_relu, store_fixed",
+                                         _LEAKY | {"memory": "store_fixed"}),
+    "leaky_relu-reversible": Experiment("mnist", "Activations", "leaky_relu, reversible",
+                                        _LEAKY | {"memory": "reversible"}),
+    "adding-irevrnn": Experiment("adding", "Adding", "IRevRNN", _LONG | {"epochs": 12}),
+    "adding-lstm": Experiment("adding", "Adding", "LSTM", _LSTM, like="adding-irevrnn"),
     "copy-irevrnn": Experiment("copy", "Copying", "IRevRNN", _COPY),
-    "copy-lstm": Experiment(
-        "copy", "Copying", "LSTM", {**_SLOW, "epochs": 40}, like="copy-irevrnn"
-    ),
-    "sessions-reversible": Experiment(
-        "sessions", "Sessions", "reversible", {"activation": "leaky_relu", "memory": "reversible"}
-    ),
-}
+    "copy-lstm": Experiment("copy", "Copying", "LSTM", _LSTM, like="copy-irevrnn"),
+    "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
+                                      {"activation": "leaky_relu", "memory": "reversible"}),
+}  # fmt: skip
 
 #: Fields that the smaller profiles change, for each task.
 SMALLER: dict[str, dict[str, dict[str, Any]]] = {
@@ -177,9 +145,6 @@ SMALLER: dict[str, dict[str, dict[str, Any]]] = {
     },
     "paper": {},
 }  # fmt: skip
-
-
-# --- one experiment -----------------------------------------------------------------------------
 
 
 def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainConfig:
@@ -203,19 +168,13 @@ def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainCon
     if experiment.like is None:
         return config
     wanted = config_of(experiment.like, profile, **operational)
-    task = _a_task(wanted)
+    task = wanted.runs()[0][1].task(torch.device("cpu"))  # of any run: all have the same sizes
     parameters = count_parameters(make_model(wanted, task))
     return dataclasses.replace(config, hidden_size=nearest_hidden_size(config, task, parameters))
 
 
 def nearest_hidden_size(config: TrainConfig, task: Task, parameters: int) -> int:
-    """Return the ``hidden_size`` with which a network comes nearest to a number of parameters.
-
-    Args:
-        config: the network, of any size.
-        task: the task that it is for.
-        parameters: the wanted number.
-    """
+    """Return the ``hidden_size`` with which a network comes nearest to a number of parameters."""
 
     def count(size: int) -> int:
         return count_parameters(make_model(dataclasses.replace(config, hidden_size=size), task))
@@ -227,11 +186,6 @@ def nearest_hidden_size(config: TrainConfig, task: Task, parameters: int) -> int
         middle = (low + high) // 2
         low, high = (middle, high) if count(middle) < parameters else (low, middle)
     return min((low, high), key=lambda size: abs(count(size) - parameters))
-
-
-def _a_task(config: TrainConfig) -> Task:
-    """Return the task of the first run; all have the same sizes."""
-    return config.runs()[0][1].task(torch.device("cpu"))
 
 
 def run(

@@ -44,11 +44,7 @@ def save_best(run: Run, row: dict[str, Any]) -> None:
 
 
 def load(run: Run) -> None:
-    """Restore the state in last.pt.
-
-    Raises:
-        ConfigError: the file is damaged, or of a run with other options.
-    """
+    """Restore the state in last.pt; ConfigError if it is damaged, or of other options."""
     state = _read(run, "last.pt")
     try:
         run.config.check_same(state["config"])
@@ -74,11 +70,7 @@ def load(run: Run) -> None:
 
 
 def load_best(run: Run) -> None:
-    """Load the weights that are to be tested.
-
-    Raises:
-        ConfigError: the file is damaged.
-    """
+    """Load the weights that are to be tested; ConfigError if they are damaged."""
     state = _read(run, "best.pt")
     try:
         run.evaluated.load_state_dict(state["model"])
@@ -87,11 +79,7 @@ def load_best(run: Run) -> None:
 
 
 def make_folder(out: Path) -> None:
-    """Make the folder of a run.
-
-    Raises:
-        ConfigError: it cannot be made, or not be written to.
-    """
+    """Make the folder of a run; ConfigError if it cannot be made or written to."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
@@ -108,11 +96,7 @@ def clear(out: Path) -> None:
 
 
 def results_of(config: TrainConfig) -> dict[str, Any] | None:
-    """Return the results of a finished run that is to be resumed; None if there are none.
-
-    Raises:
-        ConfigError: the file is damaged, or of a run with other options.
-    """
+    """Return the results of a finished run that is to be resumed; None if there are none."""
     file = config.out / "results.json"
     if not (config.resume and file.is_file()):
         return None
@@ -135,13 +119,14 @@ def _write(run: Run, name: str, state: dict[str, Any]) -> None:
 
 def _read(run: Run, name: str) -> dict[str, Any]:
     """Return what the first worker reads: the folder may be on its machine alone."""
-    path, state = run.config.out / name, None
+    path = run.config.out / name
+    state: Any = None
     if run.is_first:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of many types, for files damaged in different ways
             raise _damaged(path, error) from error
-    return run.agreed(state)
+    return run.fabric.broadcast(state)
 
 
 def _damaged(path: Path, error: Exception) -> ConfigError:
@@ -168,7 +153,6 @@ def _place(run: Run) -> str:
 
 
 def _rng(run: Run) -> dict[str, Tensor]:
-    """Return the states of the random generators of this worker."""
     states = {"cpu": torch.get_rng_state()}
     if run.fabric.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(run.fabric.device)

@@ -51,121 +51,85 @@ def with_default(name: str, default: Any) -> Any:
 class TrainConfig(ABC):
     """The options that all tasks share; the configuration of a task adds its own."""
 
+    # fmt: off
     # the network
     model: str = option("irevrnn", "the network", choices=("irevrnn", *RECURRENCES))
     hidden_size: int = option(128, "units per layer", least=1)
     num_layers: int = option(6, "layers", least=1)
     num_couplings: int = option(3, "couplings per unit (irevrnn)", least=0)
     activation: str = option("relu", "output nonlinearity (irevrnn)", choices=ACTIVATIONS)
-    norm: str = option(
-        "batch", "normalisation of the input projection (irevrnn)",
-        choices=("batch", "layer", "none"),
-    )  # fmt: skip
+    norm: str = option("batch", "normalisation of the input projection (irevrnn)",
+                       choices=("batch", "layer", "none"))
     dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0)
     longest_period: float | None = option(
         None, "longest period, in steps, with which units oscillate at the start; None starts the "
-        "couplings near 0 (irevrnn)",
-    )  # fmt: skip
+        "couplings near 0 (irevrnn)")
     shortest_period: float = option(
-        SHORTEST_PERIOD, "shortest of these periods, in steps, above 2 (irevrnn)"
-    )
+        SHORTEST_PERIOD, "shortest of these periods, in steps, above 2 (irevrnn)")
     longest_memory: float = option(
-        LONGEST_MEMORY, "longest time constant, in steps, at the start (irevrnn)"
-    )
+        LONGEST_MEMORY, "longest time constant, in steps, at the start (irevrnn)")
     residual: bool = option(False, "add a layer's input to its output (irevrnn)")
-    read: str = option(
-        "last", "classify the last layer's output after the last step, or its mean over time",
-        choices=READS,
-    )  # fmt: skip
-    memory: str = option(
-        "recompute", "what is saved for the backward pass (irevrnn)", choices=STRATEGIES
-    )
+    read: str = option("last", "classify the last layer's output after the last step, or its mean "
+                       "over time", choices=READS)
+    memory: str = option("recompute", "what is saved for the backward pass (irevrnn)",
+                         choices=STRATEGIES)
     memory_budget: str | None = option(
-        None, "memory that a step may need, such as 256MB, for --memory auto (irevrnn)"
-    )
+        None, "memory that a step may need, such as 256MB, for --memory auto (irevrnn)")
 
     # the optimization
     epochs: int = option(10, "passes over the training data; the schedule spans them", least=1)
     batch_size: int = option(64, "sequences per step", least=1)
     lr: float = option(4e-3, "learning rate (the highest of the schedule)", least=0)
-    schedule: str = option(
-        "onecycle", "schedule of the learning rate", choices=("onecycle", "cosine", "constant")
-    )
-    weight_decay: float = option(
-        0.0, "weight decay of AdamW, applied to weight matrices only", least=0
-    )
+    schedule: str = option("onecycle", "schedule of the learning rate",
+                           choices=("onecycle", "cosine", "constant"))
+    weight_decay: float = option(0.0, "weight decay of AdamW, on weight matrices only", least=0)
     recurrent_lr_scale: float = option(
         0.1, "factor on the learning rate of recurrent weights: a long memory is a weight close to "
-        "1, which a step must not jump over (irevrnn)", least=0,
-    )  # fmt: skip
+        "1, which a step must not jump over (irevrnn)", least=0)
     coupling_lr_scale: float = option(
-        0.1, "factor on the learning rate of couplings (irevrnn)", least=0
-    )
+        0.1, "factor on the learning rate of couplings (irevrnn)", least=0)
     clip: float = option(1.0, "largest norm of the gradient", least=0)
     label_smoothing: float = option(
-        0.0, "share of the target that is spread over all classes", least=0
-    )
-    average: float = option(
-        0.0, "decay of a running average of the weights, which is evaluated in their place; "
-        "0 evaluates the weights themselves", least=0,
-    )  # fmt: skip
-    calibrate: int = option(
-        0, "training batches from which batch norm takes its statistics before each evaluation; "
-        "0 keeps the running statistics", least=0,
-    )  # fmt: skip
-    keep: str = option(
-        "best", "test the weights of the epoch with the best validation accuracy, or of the last",
-        choices=("best", "last"),
-    )  # fmt: skip
+        0.0, "share of the target that is spread over all classes", least=0)
+    average: float = option(0.0, "decay of a running average of the weights, which is evaluated in "
+                            "their place; 0 evaluates the weights themselves", least=0)
+    calibrate: int = option(0, "training batches from which batch norm takes its statistics before "
+                            "each evaluation; 0 keeps the running statistics", least=0)
+    keep: str = option("best", "test the weights of the epoch with the best validation accuracy, "
+                       "or of the last", choices=("best", "last"))
     test: bool = option(True, "test at the end (leave it out while choosing settings)")
 
     # the data
-    data: Path | None = option(
-        None, "folder of the data sets; None takes IREVRNN_DATA, or data/ of the repository",
-        operational=True,
-    )  # fmt: skip
+    data: Path | None = option(None, "folder of the data sets; None takes IREVRNN_DATA, or data/ "
+                               "of the repository", operational=True)
     train_subset: int | None = option(None, "train on the first sequences only", least=1)
     eval_subset: int | None = option(None, "validate and test on the first sequences only", least=1)
 
     # the run
     seed: int = option(0, "seed of weights, dropout and the order of the data", least=0)
     seeds: int = option(1, "runs, with consecutive seeds from --seed on", least=1)
-    device: str = option(
-        "auto", "auto (a GPU if there is one), cpu, cuda or cuda:N", operational=True
-    )
-    precision: str = option(
-        "32-true", "precision of Lightning Fabric",
-        choices=("32-true", "64-true", "bf16-mixed", "16-mixed"),
-    )  # fmt: skip
-    threads: int | None = option(
-        None, "CPU threads; None leaves the choice to PyTorch", least=1, operational=True
-    )
-    out: Path = option(
-        Path("build/train"), "folder for log, checkpoints and results", operational=True
-    )
-    resume: bool = option(
-        False, "resume the run in --out, if there is one, to the same bits as if it had never "
-        "stopped (on the same device, with the same threads)", operational=True,
-    )  # fmt: skip
-    checkpoint_every: int | None = option(
-        None, "steps between checkpoints, beside the one after each epoch", least=1,
-        operational=True,
-    )  # fmt: skip
-    max_minutes: float | None = option(
-        None, "write a checkpoint and stop after this time; --resume continues", least=0,
-        operational=True,
-    )  # fmt: skip
+    device: str = option("auto", "auto (a GPU if there is one), cpu, cuda or cuda:N",
+                         operational=True)
+    precision: str = option("32-true", "precision of Lightning Fabric",
+                            choices=("32-true", "64-true", "bf16-mixed", "16-mixed"))
+    threads: int | None = option(None, "CPU threads; None leaves the choice to PyTorch", least=1,
+                                 operational=True)
+    out: Path = option(Path("build/train"), "folder for log, checkpoints and results",
+                       operational=True)
+    resume: bool = option(False, "resume the run in --out, if there is one, to the same bits as if "
+                          "it had never stopped (on the same device, with the same threads)",
+                          operational=True)
+    checkpoint_every: int | None = option(None, "steps between checkpoints, beside the one after "
+                                          "each epoch", least=1, operational=True)
+    max_minutes: float | None = option(None, "write a checkpoint and stop after this time; "
+                                       "--resume continues", least=0, operational=True)
     profile: Path | None = option(
-        None, "write a trace of some early steps by torch.profiler to this file (.json), and "
-        "print the operations that take most time", operational=True,
-    )  # fmt: skip
+        None, "write a trace of steps 6 to 15 by torch.profiler to this file (.json), and print "
+        "the operations that take most time", operational=True)
+    # fmt: on
 
     def __post_init__(self) -> None:
-        """Check every field against its limits.
-
-        Raises:
-            ConfigError: a field is out of its limits, or two fields contradict each other.
-        """
+        """Raise a ConfigError for a field out of its limits, or fields that do not fit."""
         for field in dataclasses.fields(self):
             _check_limits(field, getattr(self, field.name))
         if self.average >= 1:
@@ -204,10 +168,7 @@ class TrainConfig(ABC):
         return cls(**given)
 
     def runs(self) -> list[tuple[str, TrainConfig]]:
-        """Return the single runs, each with the name of its folder in ``out``.
-
-        The name is empty if there is one run only, which has ``out`` for itself.
-        """
+        """Return the single runs, each with its folder below ``out`` ("" for one alone)."""
         if self.seeds == 1:
             return [("", self)]
         return [
@@ -221,11 +182,7 @@ class TrainConfig(ABC):
         return {f.name: getattr(self, f.name) for f in fields if "operational" not in f.metadata}
 
     def check_same(self, written: dict[str, Any]) -> None:
-        """Check that a run with the identity ``written`` is one of this configuration.
-
-        Raises:
-            ConfigError: a field differs.
-        """
+        """Raise a ConfigError unless a run with the identity ``written`` can be resumed."""
         # A field that did not exist yet when the run was written had its default.
         known = {field.name: field.default for field in dataclasses.fields(self)} | written
         for name, value in self.identity().items():

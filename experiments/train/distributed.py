@@ -57,9 +57,11 @@ def gathered(own: Any, workers: int) -> list[Any]:
     return everyones
 
 
-def summed(own: Tensor, workers: int) -> Tensor:
-    """Return the sum of a tensor over all workers, the same bits on each; it has no gradient."""
-    return own if workers == 1 else _summed(own)
+def sum_(own: Tensor, workers: int) -> Tensor:
+    """Replace a tensor by its sum over all workers, the same bits on each."""
+    if workers > 1:
+        dist.all_reduce(own)
+    return own
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
@@ -102,14 +104,10 @@ class _SumOverWorkers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _summed(x)
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _summed(gradients[0])
-
-
-def _summed(own: Tensor) -> Tensor:
-    total = own.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total
+        return _SumOverWorkers.apply(gradients[0])

@@ -86,7 +86,7 @@ def _open_folder(run: Run, report: Report) -> None:
     out = run.config.out
     if run.is_first:
         checkpoints.make_folder(out)
-    exists = run.agreed((out / "last.pt").exists())
+    exists = run.fabric.broadcast((out / "last.pt").exists())
     if exists and run.config.resume:
         checkpoints.load(run)
     elif run.is_first:
@@ -139,7 +139,9 @@ def finish_epoch(run: Run) -> None:
         batches = map(run.share, task.train_batches(progress.epoch, 0))
         calibrate(run.evaluated, islice(batches, config.calibrate))
     if task.val_batches is not None:
-        validation = run.agreed(evaluate(run.evaluated, task.val_batches(), task.objective))
+        validation = run.fabric.broadcast(
+            evaluate(run.evaluated, task.val_batches(), task.objective)
+        )
         run.check_finite("validation loss", validation.loss)
     row = {
         "epoch": progress.epoch + 1,
@@ -177,7 +179,7 @@ def _finish(run: Run, report: Report) -> dict[str, Any]:
     checkpoints.load_best(run)
     results = _describe(run) | {"finished": True}
     if config.test:
-        test = run.agreed(evaluate(run.evaluated, task.test_batches(), task.objective))
+        test = run.fabric.broadcast(evaluate(run.evaluated, task.test_batches(), task.objective))
         results |= _describe_test(run, test)
         results["data"]["test_size"] = len(test.labels)
     file = config.out / "results.json"

@@ -59,32 +59,26 @@ class Classification:
     """Name a class; compared by the share of right answers.
 
     Outputs of a network are logits, (batch, classes) or (batch, answers, classes); targets are
-    int64, without the last dimension.
+    int64, without the last dimension. The average over clips is that of their probabilities.
     """
 
-    figure = "accuracy"
-    sign = 1
-    outputs = "log_probabilities"
+    figure, sign, outputs = "accuracy", 1, "log_probabilities"
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-        """Return the mean cross entropy."""
         return F.cross_entropy(
             output.flatten(0, -2), target.flatten(), label_smoothing=label_smoothing
         )
 
     def total(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the sum over sequences of the share of right answers."""
         answers = target[0].numel()
         return (output.detach().argmax(-1) == target).sum().double() / answers
 
     def average(self, output: Tensor, clips: int) -> Tensor:
-        """Return the logarithm of the mean of the clips' probabilities, (N, classes)."""
         scores = output.double().log_softmax(-1)
         scores = scores.view(-1, clips, *output.shape[1:]).logsumexp(1) - math.log(clips)
         return scores.flatten(0, -2)
 
     def judge(self, outputs: Tensor, labels: Tensor) -> Evaluation:
-        """Return cross entropy and accuracy."""
         labels = labels.flatten()
         predictions = outputs.argmax(1)
         accuracy = (predictions == labels).double().mean().item()
@@ -95,26 +89,20 @@ class Classification:
 class Regression:
     """Predict a number; compared by the mean squared error, which is also the loss.
 
-    Outputs of a network are (batch, 1), targets (batch,) float32.
+    Outputs of a network are (batch, 1), targets (batch,) float32. There are no labels to smooth.
     """
 
-    figure = "squared_error"
-    sign = -1
-    outputs = "predictions"
+    figure, sign, outputs = "squared_error", -1, "predictions"
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-        """Return the mean squared error; there are no labels to smooth."""
         return F.mse_loss(output.squeeze(-1), target)
 
     def total(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the sum of squared errors."""
         return (output.detach().squeeze(-1) - target).double().square().sum()
 
     def average(self, output: Tensor, clips: int) -> Tensor:
-        """Return the mean over the clips, (N,)."""
         return output.double().view(-1, clips).mean(1)
 
     def judge(self, outputs: Tensor, labels: Tensor) -> Evaluation:
-        """Return the mean squared error."""
         error = (outputs - labels).square().mean().item()
         return Evaluation(error, error, outputs.cpu(), outputs.cpu(), labels.cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,7 +105,7 @@ class Run:
             self.average.update_parameters(self.network)
         figure = self.task.objective.total(output, y)
         totals = torch.stack([loss.detach().double() / self.workers, figure])
-        self.progress.totals += distributed.summed(totals, self.workers)
+        self.progress.totals += distributed.sum_(totals, self.workers)
         self.progress.batch += 1
 
     def means(self) -> tuple[float, float]:
@@ -118,8 +119,8 @@ class Run:
         return loss, figure / self.config.batch_size
 
     def check_finite(self, name: str, value: float) -> None:
-        """Raise a FloatingPointError that says what to try if ``value`` is infinite or NaN."""
-        if value - value != 0:
+        """Raise a FloatingPointError if ``value`` is infinite or NaN."""
+        if not math.isfinite(value):
             where = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
             raise FloatingPointError(
                 f"the {name} is {value} at {where} or just before it: try a lower lr "
@@ -148,11 +149,7 @@ class Run:
         if self.workers == 1:
             return wish
         count = torch.tensor(float(wish), device=self.fabric.device)
-        return distributed.summed(count, self.workers).item() > 0
-
-    def agreed(self, value: Any) -> Any:
-        """Return the first worker's ``value``: files and last bits may differ between machines."""
-        return value if self.workers == 1 else self.fabric.broadcast(value)
+        return distributed.sum_(count, self.workers).item() > 0
 
 
 def _check_task(config: TrainConfig, task: Task) -> None:
