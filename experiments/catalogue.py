@@ -25,8 +25,7 @@ from experiments.tasks import TASKS
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.model import count_parameters, make_model
 from experiments.train.run import Run
-from experiments.train.runs import train_all
-from experiments.train.summary import commits_of, figure_of, summarise
+from experiments.train.runs import commits_of, figure_of, summarise, train_all
 from experiments.train.task import Task
 from irevrnn.allocator import use_caching_allocator
 
@@ -201,7 +200,7 @@ def run(
 
     Returns:
         The content of ``results/experiments/<name>.json`` of the profile: the summary of all seeds
-        and folds (:func:`experiments.train.summary.summarise`), with the ``history`` and
+        and folds (:func:`experiments.train.runs.summarise`), with the ``history`` and
         the commits of each run, and ``task``, ``group`` and ``label``. None if
         ``max_minutes`` ran out; the next call continues.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import tempfile
 import warnings
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.files import replacing
+from experiments.files import replacing, write_text
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.run import Progress, Run
@@ -41,6 +43,17 @@ def save(run: Run) -> None:
 def save_best(run: Run, row: dict[str, Any]) -> None:
     """Write best.pt, the weights to be tested, with their row of the history."""
     _write(run, "best.pt", {"model": run.evaluated, "row": row})
+
+
+def write_log(run: Run) -> None:
+    """Write log.csv, the history of the run."""
+    if not run.is_first:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(run.progress.history[0]))
+    writer.writeheader()
+    writer.writerows(run.progress.history)
+    write_text(run.config.out / "log.csv", text.getvalue())
 
 
 def load(run: Run) -> None:

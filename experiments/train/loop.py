@@ -16,6 +16,7 @@ writes.
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -32,7 +33,6 @@ from experiments.train.config import TrainConfig
 from experiments.train.evaluate import calibrate, evaluate, mistakes
 from experiments.train.model import count_parameters
 from experiments.train.objectives import Evaluation
-from experiments.train.report import Report, format_figure, write_log
 from experiments.train.run import Run
 from irevrnn.allocator import use_caching_allocator
 
@@ -66,22 +66,22 @@ def train(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
 
 def _train(config: TrainConfig, progress: bool) -> dict[str, Any]:
     run = Run(config)
-    report = Report(run, progress)
-    _open_folder(run, report)
-    report.start()
-    trace = config.profile if run.is_first else None
-    with stop_signals() as stop, report.bar() as bar, profiled(trace) as profile_step:
-        finished = _fit(run, report, bar, stop, profile_step)
+    shown = progress and run.is_first
+    say = tqdm.write if shown else lambda message: None
+    _open_folder(run, say)
+    say(_headline(run))
+    with stop_signals() as stop, _progress_bar(run, shown) as bar:
+        finished = _fit(run, stop, bar, say)
     way_on = f"the run in {config.out} continues with --resume (resume=True)"
     if run.on_any_worker(stop.is_set()):
         raise KeyboardInterrupt(f"stopped; {way_on}")
     if not finished:
-        report.say(f"max_minutes = {config.max_minutes} are over; {way_on}")
+        say(f"max_minutes = {config.max_minutes} are over; {way_on}")
         return _describe(run) | {"finished": False}
-    return _finish(run, report)
+    return _finish(run, say)
 
 
-def _open_folder(run: Run, report: Report) -> None:
+def _open_folder(run: Run, say: Callable[[str], None]) -> None:
     """Resume the run in ``out`` if that is wanted, or delete it."""
     out = run.config.out
     if run.is_first:
@@ -91,41 +91,31 @@ def _open_folder(run: Run, report: Report) -> None:
         checkpoints.load(run)
     elif run.is_first:
         if exists:
-            report.say(f"replacing the run in {out} (to continue it: --resume)")
+            say(f"replacing the run in {out} (to continue it: --resume)")
         checkpoints.clear(out)
 
 
-def _fit(
-    run: Run,
-    report: Report,
-    bar: tqdm,
-    stop: threading.Event,
-    profile_step: Callable[[], None],
-) -> bool:
+def _fit(run: Run, stop: threading.Event, bar: tqdm, say: Callable[[str], None]) -> bool:
     """Train to the last epoch; return False if stopped, or out of time, before that."""
     config, progress, task = run.config, run.progress, run.task
-    minutes = float("inf") if config.max_minutes is None else config.max_minutes
+    minutes = math.inf if config.max_minutes is None else config.max_minutes
     deadline = run.started + 60 * minutes
-    while progress.epoch < config.epochs:
-        bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
-        for x, y in task.train_batches(progress.epoch, progress.batch):
-            run.step(x, y)
-            profile_step()
-            bar.update()
-            if progress.batch % READ_LOSS_EVERY == 0:
-                loss, figure = run.means()
-                name = task.objective.figure
-                shown = {"loss": f"{loss:.3f}", name: format_figure(name, figure)}
-                bar.set_postfix(shown, refresh=False)
-            halt = run.on_any_worker(stop.is_set() or time.monotonic() > deadline)
-            if halt or (config.checkpoint_every and progress.batch % config.checkpoint_every == 0):
-                checkpoints.save(run)
-            if halt:
+    with profiled(config.profile if run.is_first else None) as profile_step:
+        while progress.epoch < config.epochs:
+            bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
+            for x, y in task.train_batches(progress.epoch, progress.batch):
+                run.step(x, y)
+                profile_step()
+                _show_step(run, bar)
+                halt = run.on_any_worker(stop.is_set() or time.monotonic() > deadline)
+                if halt or progress.batch % (config.checkpoint_every or math.inf) == 0:
+                    checkpoints.save(run)
+                if halt:
+                    return False
+            finish_epoch(run)
+            say(_describe_epoch(progress.history[-1], config.epochs, task.objective.figure))
+            if run.on_any_worker(stop.is_set()):
                 return False
-        finish_epoch(run)
-        report.epoch()
-        if run.on_any_worker(stop.is_set()):
-            return False
     return True
 
 
@@ -160,8 +150,7 @@ def finish_epoch(run: Run) -> None:
     progress.epoch, progress.batch = progress.epoch + 1, 0
     progress.totals = run.zero_totals()
     checkpoints.save(run)
-    if run.is_first:
-        write_log(config.out / "log.csv", progress.history)
+    checkpoints.write_log(run)
 
 
 def _is_better(run: Run, row: dict[str, Any], best: dict[str, Any]) -> bool:
@@ -173,7 +162,7 @@ def _is_better(run: Run, row: dict[str, Any], best: dict[str, Any]) -> bool:
     return rank(row) > rank(best)
 
 
-def _finish(run: Run, report: Report) -> dict[str, Any]:
+def _finish(run: Run, say: Callable[[str], None]) -> dict[str, Any]:
     """Test the weights that were kept and write the results."""
     config, task = run.config, run.task
     checkpoints.load_best(run)
@@ -186,10 +175,8 @@ def _finish(run: Run, report: Report) -> dict[str, Any]:
     if run.is_first:
         write_text(file, json.dumps(results, indent=1) + "\n")
     name = f"{'test' if config.test else 'val'}_{task.objective.figure}"
-    report.say(
-        f"{task.data_set}: {name} {format_figure(name, results[name])} "
-        f"(weights of epoch {results['best_epoch']}); {file}"
-    )
+    shown = format_figure(name, results[name])
+    say(f"{task.data_set}: {name} {shown} (weights of epoch {results['best_epoch']}); {file}")
     return results
 
 
@@ -226,3 +213,51 @@ def _describe_test(run: Run, test: Evaluation) -> dict[str, Any]:
         **(mistakes(test, task.num_classes) if task.num_classes > 1 else {}),
         **(task.test_details(test) if task.test_details else {}),
     }
+
+
+# --- messages -----------------------------------------------------------------------------------
+
+
+def _headline(run: Run) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in run.task.facts.items())
+    return (
+        f"{run.task.data_set} ({facts}); {run.config.model} with "
+        f"{count_parameters(run.network):,} parameters, seed {run.config.seed}, "
+        f"on {run.fabric.device}"
+    )
+
+
+def _progress_bar(run: Run, shown: bool) -> tqdm:
+    return tqdm(
+        total=run.total_steps,
+        initial=run.progress.epoch * run.task.steps_per_epoch + run.progress.batch,
+        disable=not shown,
+        mininterval=1.0,  # a notebook or a log keeps every line
+        unit="step",
+        leave=False,
+    )
+
+
+def _show_step(run: Run, bar: tqdm) -> None:
+    bar.update()
+    if run.progress.batch % READ_LOSS_EVERY == 0:
+        loss, figure = run.means()
+        name = run.task.objective.figure
+        shown = {"loss": f"{loss:.3f}", name: format_figure(name, figure)}
+        bar.set_postfix(shown, refresh=False)
+
+
+def _describe_epoch(row: dict[str, Any], epochs: int, figure: str) -> str:
+    validation = ""
+    if row["val_loss"] is not None:
+        shown = format_figure(figure, row[f"val_{figure}"])
+        validation = f"validation {row['val_loss']:.3f}, {shown}; "
+    return (
+        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, {figure.replace('_', ' ')} "
+        f"{format_figure(figure, row[f'train_{figure}'])}; {validation}{row['seconds']:.0f} s"
+    )
+
+
+def format_figure(name: str, value: float) -> str:
+    """Format an accuracy as a percentage, an error as a number."""
+    return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f}"

@@ -14,7 +14,7 @@ from experiments.models import SequenceClassifier
 from experiments.provenance import provenance
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
-from experiments.train.device import make_fabric
+from experiments.train.distributed import make_fabric
 from experiments.train.model import (
     forward,
     make_average,

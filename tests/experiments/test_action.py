@@ -29,8 +29,7 @@ from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
 from experiments.train.loop import train
 from experiments.train.run import Run
-from experiments.train.runs import train_all
-from experiments.train.summary import accuracy_together
+from experiments.train.runs import accuracy_together, train_all
 
 from .fake_skeletons import ABOUT, SUBJECTS, write_fake
 

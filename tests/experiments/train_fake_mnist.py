@@ -10,7 +10,7 @@ import sys
 from datetime import timedelta
 
 from experiments.tasks import mnist
-from experiments.train import device
+from experiments.train import distributed
 from experiments.train.__main__ import main
 from experiments.train.run import Run
 from tests.experiments.fake_mnist import fake_mnist
@@ -32,5 +32,5 @@ if __name__ == "__main__":
     mnist.load_mnist = lambda root: fake_mnist()
     if "HARM" in os.environ:
         harm(*os.environ["HARM"].split())
-        device.PATIENCE = timedelta(seconds=10)
+        distributed.PATIENCE = timedelta(seconds=10)
     sys.exit(main(sys.argv[1:]))
