@@ -401,7 +401,7 @@ def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_bits(small, 
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Run, "step", step)
-    with pytest.raises(KeyboardInterrupt, match="goes on with --resume"):
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
         train(again, progress=False)
     resumed = train(dataclasses.replace(again, resume=True), progress=False)
     assert len(steps) == 3 * 4

@@ -58,7 +58,7 @@ def torchrun(*arguments, **environment):
 
 @pytest.fixture(scope="module")
 def uninterrupted(kernels, tmp_path_factory):
-    """What two workers that are never stopped leave behind."""
+    """Return the folder of a run of two workers that is never stopped."""
     folder = tmp_path_factory.mktemp("whole")
     status, out, err = torchrun(*options(folder))
     assert status == 0, err
