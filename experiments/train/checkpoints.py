@@ -115,7 +115,7 @@ def results_of(config: TrainConfig) -> dict[str, Any] | None:
         return None
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
-        written = dict(results["config"])
+        written, _ = dict(results["config"]), results["finished"]
     except (LookupError, TypeError, ValueError) as error:
         raise _damaged(file, error) from error
     config.check_same(written)

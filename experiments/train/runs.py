@@ -40,9 +40,9 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
 
     Returns:
         The content of ``results.json`` in ``out``: of the one run, see
-        :func:`experiments.train.loop.train`, or of all of them, see
-        :func:`summarise` (with several seeds, also of their ensemble:
-        ``test_accuracy_together``). If ``max_minutes`` ran out, ``finished`` is False.
+        :func:`experiments.train.loop.train`, or of all of them, see :func:`summarise` (with
+        several seeds also ``test_accuracy_together``, of their ensemble). If ``max_minutes`` ran
+        out, ``finished`` is False.
 
     Raises:
         As :func:`experiments.train.loop.train`.

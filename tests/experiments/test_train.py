@@ -292,6 +292,7 @@ def without_progress(file):
         ("results.json", lambda file: file.write_text("")),
         ("results.json", lambda file: file.write_text('{"config": ')),
         ("results.json", lambda file: file.write_text("[]")),
+        ("results.json", lambda file: file.write_text('{"config": {}}')),
         ("results.json", lambda file: file.write_bytes(b"\xff")),
     ],
 )
