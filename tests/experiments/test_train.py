@@ -486,7 +486,7 @@ def test_a_new_activation_reaches_configuration_and_help(capsys, monkeypatch):
     assert seen == [MnistConfig(activation="softsign")]
     with pytest.raises(ConfigError, match=", softsign; got 'step'"):
         MnistConfig(activation="step")
-    with pytest.raises(ConfigError, match="activation must be one of identity, leaky_relu, relu"):
+    with pytest.raises(ConfigError, match="activation must be one of .*got 'softsign'"):
         MnistConfig(activation="softsign", norm="layer", memory="reversible")
 
 
@@ -562,7 +562,7 @@ def test_batch_statistics_over_all_steps_need_all_steps(memory):
         ({"memory": "auto", "memory_budget": "1 kilo"}, "memory_budget must be .*got '1 kilo'"),
         (
             {"memory": "reversible", "norm": "layer", "activation": "tanh"},
-            "activation must be one of identity, leaky_relu, relu with memory 'reversible'",
+            "activation must be one of .* with memory 'reversible', .*got 'tanh'",
         ),
     ],
 )
