@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are replaced atomically."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which takes the place of ``path`` once the block has ended well.
+    """Yield a path to write to, which replaces ``path`` when the block ends without an error.
 
-    A process that is killed in the middle, or fails, leaves ``path`` as it was. Several processes
-    may write the same file at once: the last one wins, as a whole.
+    A process that is killed, or fails, leaves ``path`` as it was. If several processes write the
+    same file at once, the last one wins.
 
     Args:
         path: the file to write or replace; its folder exists.
-
-    Yields:
-        A path beside it that no other process uses.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -30,6 +27,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
+    """Write ``text`` (UTF-8) to ``path`` atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

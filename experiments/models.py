@@ -10,36 +10,35 @@ from torch import Tensor, nn
 from irevrnn.layer import SHORTEST_MEMORY, IRevRNNLayer
 from irevrnn.rnn import IRevRNN
 
-#: Where a classifier sees the last layer's output after the last step alone, the units of that
-#: layer start with long time constants: the shortest, as a share of the longest.
+#: Shortest time constant of the last layer, as a share of the longest, where only its last output
+#: is read: units with short memory would know nothing of the sequence there.
 READOUT_SHARE = 1 / 20
-#: What of the last layer's output is read: its last step, or the mean of all steps.
+#: Parts of the last layer's output that can be read: its last step, or the mean of all steps.
 READS = ("last", "mean")
 
 
 class SequenceClassifier(nn.Module):
-    """A stack of IRevRNN layers with a readout: the plain and the residual model.
-
-    Each layer projects its input, normalises it over batch and time, runs the recurrence and drops
-    units; with ``residual`` its input is added to its output.
+    """A stack of IRevRNN layers with a readout.
 
     Args:
         input_size: features of a step.
-        num_classes: classes to tell apart.
+        num_classes: number of classes.
         hidden_size: units of each layer.
         num_layers: layers in the stack.
+        norm: normalisation of the input projections: "batch", "layer" or None.
         dropout: probability of dropping a unit after a layer, the last one included.
-        residual: False for the plain model, True for the residual one.
-        read: "last" for the last layer's output after the last step; "mean" for its mean over time.
-        read_at: read out after so many steps, at each of these, instead of after the last one. The
-            stack runs from one to the next with the states handed on, so that gradients flow
-            through all of the sequence and only the outputs that are read exist; dropout between
-            layers is drawn anew for each of these pieces.
+        residual: whether to add the input of a layer to its output.
+        read: "last" to read the last layer's output after the last step; "mean", its mean over
+            time.
+        read_at: numbers of steps after which to read it, instead of after the last one. The stack
+            runs from one to the next with the states handed on, so that gradients flow through the
+            sequence and only the outputs that are read exist; dropout between layers is drawn anew
+            for each of these pieces.
         options: passed on to :class:`IRevRNN` (``num_couplings``, ``activation``, ``memory``, ...).
 
     Shape:
         - input: (batch, seq, input_size)
-        - lengths: (batch,) int64, steps of each sequence, if some are filled up at their end
+        - lengths: (batch,) int64, steps of each sequence, if some are padded at their end
         - output: logits, (batch, num_classes); with ``read_at`` (batch, len(read_at), num_classes)
     """
 
@@ -58,12 +57,12 @@ class SequenceClassifier(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.read = check_read(read)
+        check_reading(read, read_at)
+        self.read, self.read_at = read, read_at
         self.rnn = IRevRNN(
             input_size, hidden_size, num_layers,
             norm=norm, dropout=dropout, residual=residual, **options,
         )  # fmt: skip
-        self.read_at = check_read_at(read_at, read)
         if read == "last":
             layer = cast(IRevRNNLayer, self.rnn.layers[-1])
             layer.reset_recurrence(max(SHORTEST_MEMORY, READOUT_SHARE * layer.spec.longest_memory))
@@ -72,7 +71,7 @@ class SequenceClassifier(nn.Module):
         self.readout = nn.Linear(hidden_size, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Classify each sequence from what is read of the last layer's output."""
+        """Classify each sequence."""
         if self.read_at is not None:
             output = _outputs_at(self.rnn, input, self.read_at)
             read = self.dropout(self.norm(output.flatten(0, 1)))
@@ -87,34 +86,20 @@ class SequenceClassifier(nn.Module):
         self.rnn.clip_recurrent_weights_(bound)
 
 
-def check_read(read: str) -> str:
-    """Return ``read``, or raise a ValueError if it is not one of :data:`READS`."""
+def check_reading(read: str, read_at: tuple[int, ...] | None) -> None:
+    """Raise a ValueError unless a classifier can read its output at these steps."""
     if read not in READS:
         raise ValueError(f"read must be one of {', '.join(READS)}; got {read!r}")
-    return read
-
-
-def check_read_at(read_at: tuple[int, ...] | None, read: str) -> tuple[int, ...] | None:
-    """Return ``read_at``, or raise a ValueError if it does not rise or ``read`` is a mean."""
     if read_at is None:
-        return None
+        return
     if read != "last":
         raise ValueError(f"read must be 'last' with read_at; got {read!r}")
     if not read_at or any(end <= start for start, end in zip((0, *read_at), read_at, strict=False)):
         raise ValueError(f"read_at must be rising numbers from 1 on; got {read_at}")
-    return read_at
 
 
 def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
-    """The mean of each sequence's steps, those that fill it up left out.
-
-    Args:
-        output: (batch, seq, hidden).
-        lengths: (batch,) int64, steps of each sequence; None if all are whole.
-
-    Returns:
-        (batch, hidden).
-    """
+    """Return the mean of (batch, seq, hidden) over the steps of each sequence, without padding."""
     if lengths is None:
         # A sum's gradient is the same number for each step, which autograd need not write out.
         return output.sum(1) / output.shape[1]
@@ -124,7 +109,7 @@ def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _outputs_at(rnn: IRevRNN, input: Tensor, read_at: tuple[int, ...]) -> Tensor:
-    """The last layer's output after so many steps, at each of these: (batch, answers, hidden)."""
+    """Return the last layer's output at the ends of these pieces, (batch, answers, hidden)."""
     outputs, hidden = [], None
     for start, end in zip((0, *read_at), read_at, strict=False):
         last, hidden = rnn(input[:, start:end], hidden, return_sequence=False)

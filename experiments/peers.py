@@ -1,11 +1,11 @@
-"""What people use today, as classifiers that train in the same loop: ``nn.LSTM`` and ``nn.GRU``."""
+"""``nn.LSTM`` and ``nn.GRU`` as classifiers that train in the same loop."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from experiments.models import check_read, check_read_at, mean_over_time
+from experiments.models import check_reading, mean_over_time
 
 RECURRENCES: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -15,21 +15,8 @@ class PeerClassifier(nn.Module):
 
     Args:
         kind: "lstm" or "gru".
-        input_size: features of a step.
-        num_classes: classes to tell apart.
-        hidden_size: units of each layer.
-        num_layers: layers in the stack.
-        dropout: probability of dropping a unit after a layer, the last one included.
-        read: "last" for the last layer's output after the last step; "mean" for its mean over time.
-        read_at: read out after so many steps, at each of these, instead of after the last one.
-
-    Shape:
-        - input: (batch, seq, input_size)
-        - lengths: (batch,) int64, steps of each sequence, if some are filled up at their end
-        - output: logits, (batch, num_classes); with ``read_at`` (batch, len(read_at), num_classes)
-
-    Raises:
-        ValueError: ``kind`` is neither, or ``read`` unknown.
+        input_size, num_classes, hidden_size, num_layers, dropout, read, read_at: as for
+            :class:`experiments.models.SequenceClassifier`, and so are the shapes.
     """
 
     def __init__(
@@ -44,7 +31,8 @@ class PeerClassifier(nn.Module):
         read_at: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
-        self.read = check_read(read)
+        check_reading(read, read_at)
+        self.read, self.read_at = read, read_at
         if kind not in RECURRENCES:
             raise ValueError(f"kind must be one of {', '.join(RECURRENCES)}; got {kind!r}")
         between = dropout if num_layers > 1 else 0.0  # nn.LSTM warns of dropout in a single layer
@@ -53,18 +41,16 @@ class PeerClassifier(nn.Module):
         )
         if isinstance(self.rnn, nn.LSTM):
             _open_forget_gates(self.rnn)
-        self.read_at = check_read_at(read_at, read)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Classify each sequence from what is read of the last layer's output."""
+        """Classify each sequence."""
         output, _ = self.rnn(input)
+        # The recurrence runs forward only, so padding at the end does not reach the steps read.
         if self.read_at is not None:
-            steps = torch.tensor(self.read_at, device=output.device) - 1
-            return self.readout(self.dropout(output[:, steps]))
-        # It looks back only, so what fills up a sequence behind its end does not reach that step.
-        if self.read == "mean":
+            read = output[:, torch.tensor(self.read_at, device=output.device) - 1]
+        elif self.read == "mean":
             read = mean_over_time(output, lengths)
         elif lengths is None:
             read = output[:, -1]

@@ -1,11 +1,12 @@
-"""Set the number of threads and stop between steps on a signal."""
+"""The process of a run: its threads, its signals, and a profile of it."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Use so many CPU threads, for the time being."""
+    """Use ``count`` CPU threads within the block; None keeps their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -24,10 +25,10 @@ def threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C (or termination) into an event; the second acts as ever.
+    """Turn the first Ctrl-C (or termination) into an event; the second acts as usual.
 
     An exception in the middle of a step would leave weights and optimizer half updated, and no
-    state worth keeping.
+    state worth saving.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # signals go to the main thread
@@ -49,3 +50,27 @@ def stop_signals() -> Iterator[threading.Event]:
         yield stop
     finally:
         restore()
+
+
+@contextmanager
+def profiled(file: Path | None) -> Iterator[Callable[[], None]]:
+    """Profile steps 6 to 15 of a loop by :mod:`torch.profiler`.
+
+    Args:
+        file: the trace, for chrome://tracing; None for no profile.
+
+    Yields:
+        A function to call after each step.
+    """
+    if file is None:
+        yield lambda: None
+        return
+
+    def write(profiler: torch.profiler.profile) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(file))
+        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=15))
+
+    steps = torch.profiler.schedule(wait=4, warmup=1, active=10, repeat=1)
+    with torch.profiler.profile(schedule=steps, on_trace_ready=write) as profiler:
+        yield profiler.step

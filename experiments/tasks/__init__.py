@@ -1,70 +1,10 @@
-"""What can be trained on: each task turns a data set into batches for the loop in ``train.py``."""
+"""The tasks: each turns a data set into batches for the loop in ``experiments/train``."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-from experiments.datasets.mnist import PERMUTATION_SEED, SPLIT_SEED, Split, load_mnist, pixel_order
 from experiments.tasks.action import ActionConfig
+from experiments.tasks.mnist import MnistConfig
 from experiments.tasks.sessions import SessionsConfig
 from experiments.tasks.synthetic import AddingConfig, CopyConfig
-from experiments.train.config import ConfigError, TrainConfig, option
-from experiments.train.task import Batch, Task
-
-SIDE = 28
-
-
-@dataclass(frozen=True, kw_only=True)
-class MnistConfig(TrainConfig):
-    """Train on MNIST, one pixel a step."""
-
-    permuted: bool = option(False, f"show the pixels in a fixed order, seed {PERMUTATION_SEED}")
-    downsample: int = option(
-        1, "average squares of so many pixels a side: shorter sequences, for trials",
-        choices=(1, 2, 4, 7, 14),
-    )  # fmt: skip
-
-    def task(self, device: torch.device) -> Task:
-        """The digits as sequences of single pixels on ``device``."""
-        data = load_mnist(self.data)
-        pixels = (SIDE // self.downsample) ** 2
-        order = pixel_order(self.permuted, pixels)
-
-        def show(split: Split, limit: int | None) -> Split:
-            images = _downsample(split.images[:limit], self.downsample)[:, order]
-            return Split(images.to(device), split.labels[:limit].to(device))
-
-        train, val = show(data.train, self.train_subset), show(data.val, self.eval_subset)
-        if len(train.labels) < self.batch_size:
-            raise ConfigError(
-                f"batch_size must be at most the {len(train.labels)} training sequences; "
-                f"got {self.batch_size}"
-            )
-        return Task(
-            data_set=data.name,
-            input_size=1,
-            num_classes=10,
-            steps_per_epoch=len(train.labels) // self.batch_size,
-            train_batches=lambda epoch, skip: _shuffled(train, self, epoch, skip),
-            val_batches=lambda: _in_order(val, self.batch_size),
-            test_batches=lambda: _in_order(
-                show(data.read_test(), self.eval_subset), self.batch_size
-            ),
-            facts={
-                "source": data.source,
-                "sequence_length": pixels,
-                "train_size": len(train.labels),
-                "val_size": len(val.labels),
-                "split_seed": SPLIT_SEED,
-                "permutation_seed": PERMUTATION_SEED if self.permuted else None,
-            },
-        )
-
+from experiments.train.config import TrainConfig
 
 #: The tasks of the command line, by name.
 TASKS: dict[str, type[TrainConfig]] = {
@@ -74,37 +14,3 @@ TASKS: dict[str, type[TrainConfig]] = {
     "mnist": MnistConfig,
     "sessions": SessionsConfig,
 }
-
-
-def _downsample(images: Tensor, k: int) -> Tensor:
-    """Average squares of k x k pixels: (N, 784) to (N, (28 // k) ** 2), both uint8."""
-    if k == 1:
-        return images
-    squares = images.view(-1, 1, SIDE, SIDE).float()
-    return F.avg_pool2d(squares, k).round().to(torch.uint8).flatten(1)
-
-
-# The whole set is one small uint8 tensor, so a batch is one gather and one scaling: 0.1 ms, where a
-# DataLoader would call Python for each image, or copy batches between processes.
-
-
-def _shuffled(split: Split, config: TrainConfig, epoch: int, skip: int) -> Iterator[Batch]:
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(split.labels), generator=generator).to(split.labels.device)
-    # An incomplete last batch is left out: its few images would weigh more than others, and another
-    # shuffle shows them in the next epoch.
-    whole = len(order) // config.batch_size * config.batch_size
-    for start in range(skip * config.batch_size, whole, config.batch_size):
-        index = order[start : start + config.batch_size]
-        yield _as_sequences(split.images[index]), split.labels[index]
-
-
-def _in_order(split: Split, batch_size: int) -> Iterator[Batch]:
-    batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
-    for images, labels in batches:
-        yield _as_sequences(images), labels
-
-
-def _as_sequences(images: Tensor) -> Tensor:
-    """(N, T) uint8 to (N, T, 1) float32 in [0, 1]."""
-    return images.unsqueeze(-1) / 255

@@ -1,8 +1,8 @@
-"""Two tasks that nothing but memory solves, at any length: adding, and copying.
+"""The adding and the copying task, which test memory alone, at any length.
 
 Both come from Hochreiter and Schmidhuber (1997), in the form of Arjovsky et al. (2016). Sequences
-are made up, batch by batch: no batch of training comes twice. Validation and test have seeds of
-their own, the same for every run.
+are generated batch by batch, and no training batch appears twice. Validation and test have seeds
+of their own, the same for every run.
 """
 
 from __future__ import annotations
@@ -15,57 +15,53 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.train.config import ConfigError, TrainConfig, option
+from experiments.train.config import ConfigError, TrainConfig, option, with_default
 from experiments.train.objectives import Classification, Regression
 from experiments.train.task import Batch, Task
 
-#: Symbols to be remembered in the copying task, and how many kinds of them there are.
+#: Symbols to remember in the copying task, and the number of different ones.
 REMEMBERED, KINDS = 10, 8
 #: First number of the seeds of each part.
 _TRAIN, _VAL, _TEST = range(3)
-#: What differs from the defaults of a run.
-_PRESET: dict[str, Any] = {
-    "norm": "layer", "hidden_size": 64, "num_layers": 2, "calibrate": 10,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig(TrainConfig):
-    """Train on sequences that are made up."""
+    """Train on generated sequences."""
 
-    length: int = option(5000, "T, the steps to remember over", least=2)
-    batches: int = option(100, "batches that make an epoch", least=1)
+    hidden_size: int = with_default("hidden_size", 64)
+    num_layers: int = with_default("num_layers", 2)
+    norm: str = with_default("norm", "layer")
+    calibrate: int = with_default("calibrate", 10)
+
+    length: int = option(5000, "T, the number of steps to remember over", least=2)
+    batches: int = option(100, "batches of an epoch", least=1)
     held_out: int = option(1000, "sequences for validation, and as many for the test", least=1)
-
-    @classmethod
-    def of(cls, **given: Any) -> TrainConfig:
-        """The configuration with the preset of these tasks, where nothing else is given."""
-        return cls(**{**_PRESET, **given})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("train_subset", "eval_subset"):
             if getattr(self, name) is not None:
                 raise ConfigError(
-                    f"{name} must be left away where sequences are made up (batches and held_out "
-                    f"say how many); got {getattr(self, name)}"
+                    f"{name} must be None where sequences are generated (batches and held_out are "
+                    f"their numbers); got {getattr(self, name)}"
                 )
 
     @abstractmethod
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Make up sequences.
+        """Generate sequences.
 
         Returns:
             (count, steps, features) float32, and their targets.
         """
 
     def train_batches(self, device: torch.device, epoch: int, skip: int) -> Iterator[Batch]:
-        """The batches of an epoch, without the first ``skip``."""
+        """Generate the batches of an epoch, without the first ``skip``."""
         for index in range(skip, self.batches):
             yield self._batch(device, self.batch_size, (_TRAIN, self.seed, epoch, index))
 
     def held_out_batches(self, device: torch.device, part: int) -> Iterator[Batch]:
-        """The sequences for validation or test, which depend on ``part`` alone."""
+        """Generate the sequences for validation or test, which depend on ``part`` alone."""
         for start in range(0, self.held_out, self.batch_size):
             count = min(self.batch_size, self.held_out - start)
             yield self._batch(device, count, (part, start))
@@ -75,7 +71,7 @@ class SyntheticConfig(TrainConfig):
         return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
 
     def _parts(self, device: torch.device) -> dict[str, Any]:
-        """What both tasks have in common."""
+        """Return the fields of the task that do not depend on its kind."""
         return {
             "steps_per_epoch": self.batches,
             "train_batches": lambda epoch, skip: self.train_batches(device, epoch, skip),
@@ -86,7 +82,7 @@ class SyntheticConfig(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AddingConfig(SyntheticConfig):
-    """Train on the adding task: the sum of the two numbers that were marked."""
+    """Train on the adding task: name the sum of the two marked numbers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +92,7 @@ class AddingConfig(SyntheticConfig):
             )
 
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers from [0, 1), and marks: one in each half of the sequence.
+        """Draw numbers from [0, 1), and one mark in each half of the sequence.
 
         Returns:
             (count, T, 2) float32, and the sums of the marked numbers, (count,) float32.
@@ -110,13 +106,13 @@ class AddingConfig(SyntheticConfig):
         return np.stack([numbers, marks], axis=-1), numbers[rows, first] + numbers[rows, second]
 
     def task(self, device: torch.device) -> Task:
-        """Made-up sequences as batches on ``device``."""
+        """Return generated sequences as batches on ``device``."""
         return Task(
             data_set="adding",
             input_size=2,
             num_classes=1,
             objective=Regression(),
-            # Always to answer 1 has the variance of the sum of two uniform numbers as its error.
+            # The error of always answering 1: the variance of the sum of two uniform numbers.
             facts={"sequence_length": self.length, "chance": 1 / 6},
             **self._parts(device),
         )
@@ -127,7 +123,7 @@ class CopyConfig(SyntheticConfig):
     """Train on the copying task: repeat ten symbols after many blank steps."""
 
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Ten symbols, T - 1 blanks, a signal, and ten blanks in which they are to be repeated.
+        """Draw ten symbols, T - 1 blanks, a signal, and ten blanks in which to repeat them.
 
         Returns:
             (count, T + 20, 10) float32, one-hot: eight symbols, the blank and the signal; and the
@@ -140,7 +136,7 @@ class CopyConfig(SyntheticConfig):
         return np.eye(KINDS + 2, dtype=np.float32)[shown], symbols
 
     def task(self, device: torch.device) -> Task:
-        """Made-up sequences as batches on ``device``, of which the last ten steps are read."""
+        """Return generated sequences on ``device``, of which the last ten steps are read."""
         steps = self.length + 2 * REMEMBERED
         return Task(
             data_set="copy",

@@ -1,9 +1,8 @@
-"""Training with several workers that ``torchrun`` started: who does what, and how it ends.
+"""Where a run runs: its device, and the workers that ``torchrun`` started.
 
-Each worker holds the whole network and takes an equal share of every batch. Gradients, batch
-statistics and figures are those of the whole batch, so that a run is that of one process up to
-rounding (and but for dropout, which each worker draws for its share). All of it does nothing in a
-process that works alone.
+Each worker has the whole network and takes an equal share of every batch. Gradients, batch
+statistics and figures are those of the whole batch, so that a run matches that of a single process
+up to rounding (and dropout, which each worker draws for its share).
 """
 
 from __future__ import annotations
@@ -18,31 +17,69 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
-#: How long a worker waits for the others before it ends with an error. The kernels are built, and
-#: the data fetched, by one worker while the others wait.
+from experiments.train.config import ConfigError, TrainConfig
+
+#: How long a worker waits for the others before it fails. One worker builds the kernels and fetches
+#: the data while the others wait.
 PATIENCE = timedelta(minutes=10)
 
 
 def launched() -> bool:
-    """Whether torchrun started this process, with others beside it."""
+    """Return whether torchrun started this process, with others beside it."""
     return dist.is_available() and dist.is_torchelastic_launched() and _count("WORLD_SIZE") > 1
 
 
-def workers_here() -> int:
-    """How many workers torchrun started on this machine."""
-    return _count("LOCAL_WORLD_SIZE")
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Launch Lightning Fabric on the device, and in the precision, of ``config``.
+
+    Raises:
+        ConfigError: there is no such device, or too few for all workers.
+    """
+    kind, number = _parse_device(config.device)
+    placement: dict[str, Any] = {"accelerator": kind, "precision": config.precision}
+    if launched():
+        _check_workers(config, kind, number)
+        here = _count("LOCAL_WORLD_SIZE")
+        placement |= {
+            "devices": here,
+            "num_nodes": _count("WORLD_SIZE") // here,
+            "strategy": DDPStrategy(timeout=PATIENCE),
+        }
+    else:
+        placement |= {"devices": [int(number)] if number and kind == "cuda" else 1}
+    fabric = Fabric(**placement)
+    fabric.launch()
+    return fabric
 
 
-def placement() -> dict[str, Any]:
-    """Fabric's arguments that place the workers torchrun started."""
-    return {
-        "devices": workers_here(),
-        "num_nodes": _count("WORLD_SIZE") // workers_here(),
-        "strategy": DDPStrategy(timeout=PATIENCE),
-    }
+def _parse_device(device: str) -> tuple[str, str]:
+    """Return the kind, cpu or cuda, and the number of a device, which may be empty."""
+    if device == "auto":  # Fabric's "auto" would take an Apple GPU: the kernels have no Metal
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device is {device!r}, but PyTorch sees no GPU here; use cpu or auto")
+    return kind, number
+
+
+def _check_workers(config: TrainConfig, kind: str, number: str) -> None:
+    if number:
+        raise ConfigError(
+            "device must be auto, cpu or cuda with several workers, each of which takes its own; "
+            f"got {config.device!r}"
+        )
+    here = _count("LOCAL_WORLD_SIZE")
+    if kind == "cuda" and here > torch.cuda.device_count():
+        raise ConfigError(
+            f"device is cuda for {here} workers on this machine, which has "
+            f"{torch.cuda.device_count()} GPUs: lower --nproc-per-node"
+        )
 
 
 def _count(name: str) -> int:
@@ -51,11 +88,11 @@ def _count(name: str) -> int:
 
 @contextmanager
 def leaving_in_order() -> Iterator[None]:
-    """Close the process group that the block opened, after all that was wrapped for it is gone.
+    """Close the process group opened in the block, after everything wrapped for it is gone.
 
-    A DistributedDataParallel wrapper that goes after its gloo group, or takes it along, deadlocks
-    now and then in the group's destructor, with any model (pytorch/pytorch#56297). So the block
-    must not hand out the wrapper; what an exception still holds in its frames is let go here.
+    A DistributedDataParallel wrapper that outlives its gloo group, or is destroyed with it,
+    sometimes deadlocks in the group's destructor, with any model (pytorch/pytorch#56297). So the
+    block must not hand out the wrapper; an exception's frames are cleared here.
     """
     try:
         yield
@@ -69,10 +106,10 @@ def leaving_in_order() -> Iterator[None]:
 
 
 def share_of(batch: Tensor, rank: int, workers: int) -> Tensor:
-    """The part of a batch (its first dimension) that a worker takes.
+    """Return a worker's share of a batch (its first dimension).
 
     Raises:
-        ValueError: it cannot be divided equally; the mean over workers would be another mean.
+        ValueError: the batch cannot be divided equally, so that a mean of means would be wrong.
     """
     if len(batch) % workers:
         raise ValueError(f"a batch of {len(batch)} cannot be shared equally by {workers} workers")
@@ -80,12 +117,19 @@ def share_of(batch: Tensor, rank: int, workers: int) -> Tensor:
 
 
 def gathered(own: Any, workers: int) -> list[Any]:
-    """What every worker has, in the order of their ranks."""
+    """Return the objects of all workers, in the order of their ranks."""
     if workers == 1:
         return [own]
     everyones: list[Any] = [None] * workers
     dist.all_gather_object(everyones, own)
     return everyones
+
+
+def sum_(own: Tensor, workers: int) -> Tensor:
+    """Replace a tensor by its sum over all workers, the same bits on each."""
+    if workers > 1:
+        dist.all_reduce(own)
+    return own
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
@@ -108,22 +152,19 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        # As in nn.BatchNorm1d, momentum None stands for the plain mean over all batches.
+        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (count / (count - 1)), share)
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Let every BatchNorm1d of ``network`` normalise over all workers, with what it has learnt."""
+    """Turn every BatchNorm1d of ``network`` into a :class:`SharedBatchNorm`."""
     for module in network.modules():
         if type(module) is nn.BatchNorm1d:
             module.__class__ = SharedBatchNorm  # the same parameters, buffers and names
-
-
-def summed(own: Tensor, workers: int) -> Tensor:
-    """The sum of a tensor over all workers, the same bits on each; it has no gradient."""
-    return own if workers == 1 else _summed(own)
 
 
 class _SumOverWorkers(torch.autograd.Function):
@@ -131,14 +172,10 @@ class _SumOverWorkers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _summed(x)
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _summed(gradients[0])
-
-
-def _summed(own: Tensor) -> Tensor:
-    total = own.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total
+        return _SumOverWorkers.apply(gradients[0])

@@ -1,4 +1,4 @@
-"""What a task asks of a network: the loss it trains on, and the figure it is judged by."""
+"""Objectives: the loss that a task trains on, and the figure that models are compared by."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 @dataclass
 class Evaluation:
-    """What a model made of N questions: one for each sequence, or several one after the other.
+    """The answers of a model to N questions: one or several for each sequence.
 
     Attributes:
         loss: mean cross entropy, or mean squared error.
-        figure: what the model is judged by: see ``figure`` of the objective.
-        outputs: log-probabilities, (N, classes), or the predicted numbers, (N,).
+        figure: the figure of the objective, such as the accuracy.
+        outputs: log-probabilities, (N, classes), or predicted numbers, (N,).
         predictions: classes, (N,) int64, or numbers, (N,).
-        labels: what they should be.
+        labels: the right answers, in the form of ``predictions``.
     """
 
     loss: float
@@ -30,12 +30,12 @@ class Evaluation:
 
 
 class Objective(Protocol):
-    """What :class:`Classification` and :class:`Regression` have in common.
+    """The interface of :class:`Classification` and :class:`Regression`.
 
     Attributes:
-        figure: name of what a model is judged by, in the results (``test_<figure>``).
-        sign: 1 if more of it is better, -1 if less.
-        outputs: name of the outputs of an :class:`Evaluation` in files.
+        figure: name of the figure in the results (``test_<figure>``).
+        sign: 1 if a higher figure is better, -1 if a lower one is.
+        outputs: name of an :class:`Evaluation`'s outputs in files.
     """
 
     figure: str
@@ -43,48 +43,42 @@ class Objective(Protocol):
     outputs: str
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-        """The loss of a batch, to be minimised: a scalar."""
+        """Return the loss of a batch, a scalar."""
 
     def total(self, output: Tensor, target: Tensor) -> Tensor:
-        """The figure, summed over the sequences of a batch: a scalar."""
+        """Return the figure, summed over the sequences of a batch, a scalar."""
 
     def average(self, output: Tensor, clips: int) -> Tensor:
-        """One answer to each question of a batch, in float64, from all clips of its sequence."""
+        """Return one answer to each question of a batch, in float64, from all its clips."""
 
     def judge(self, outputs: Tensor, labels: Tensor) -> Evaluation:
-        """Evaluate all that :meth:`average` gave."""
+        """Evaluate the results of :meth:`average`."""
 
 
 class Classification:
-    """Name a class; judged by the share of right answers.
+    """Name a class; compared by the share of right answers.
 
-    Outputs of a network are logits, (batch, classes) or (batch, questions, classes); targets are
-    int64, without the last dimension.
+    Outputs of a network are logits, (batch, classes) or (batch, answers, classes); targets are
+    int64, without the last dimension. The average over clips is that of their probabilities.
     """
 
-    figure = "accuracy"
-    sign = 1
-    outputs = "log_probabilities"
+    figure, sign, outputs = "accuracy", 1, "log_probabilities"
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-        """Mean cross entropy."""
         return F.cross_entropy(
             output.flatten(0, -2), target.flatten(), label_smoothing=label_smoothing
         )
 
     def total(self, output: Tensor, target: Tensor) -> Tensor:
-        """Sum of the shares of right answers."""
-        questions = target[0].numel()
-        return (output.detach().argmax(-1) == target).sum().double() / questions
+        answers = target[0].numel()
+        return (output.detach().argmax(-1) == target).sum().double() / answers
 
     def average(self, output: Tensor, clips: int) -> Tensor:
-        """(N, classes): the logarithm of the mean of the clips' probabilities."""
         scores = output.double().log_softmax(-1)
         scores = scores.view(-1, clips, *output.shape[1:]).logsumexp(1) - math.log(clips)
         return scores.flatten(0, -2)
 
     def judge(self, outputs: Tensor, labels: Tensor) -> Evaluation:
-        """Cross entropy and accuracy."""
         labels = labels.flatten()
         predictions = outputs.argmax(1)
         accuracy = (predictions == labels).double().mean().item()
@@ -93,28 +87,22 @@ class Classification:
 
 
 class Regression:
-    """Predict a number; judged by the mean squared error, which is the loss too.
+    """Predict a number; compared by the mean squared error, which is also the loss.
 
-    Outputs of a network are (batch, 1), targets (batch,) float32.
+    Outputs of a network are (batch, 1), targets (batch,) float32. There are no labels to smooth.
     """
 
-    figure = "squared_error"
-    sign = -1
-    outputs = "predictions"
+    figure, sign, outputs = "squared_error", -1, "predictions"
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-        """Mean squared error; there are no labels to smooth."""
         return F.mse_loss(output.squeeze(-1), target)
 
     def total(self, output: Tensor, target: Tensor) -> Tensor:
-        """Sum of squared errors."""
         return (output.detach().squeeze(-1) - target).double().square().sum()
 
     def average(self, output: Tensor, clips: int) -> Tensor:
-        """(N,): the mean over the clips."""
         return output.double().view(-1, clips).mean(1)
 
     def judge(self, outputs: Tensor, labels: Tensor) -> Evaluation:
-        """Mean squared error."""
         error = (outputs - labels).square().mean().item()
         return Evaluation(error, error, outputs.cpu(), outputs.cpu(), labels.cpu())

@@ -1,4 +1,4 @@
-"""What the training loop knows of data: batches, and the task they come from."""
+"""The training loop's view of data: batches, and the task that they belong to."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from torch import Tensor
 
 from experiments.train.objectives import Classification, Evaluation, Objective
 
-#: Sequences in float32 and their targets: labels, (batch,) int64, or (batch, answers) where several
-#: answers are asked for; numbers, (batch,) float32, in a regression. The sequences are
-#: (batch, seq, feature); or (batch, clips, seq, feature), for clips whose answers are averaged at
-#: test; or a pair of either and the lengths, (batch,) int64, if they differ.
+#: Float32 sequences, (batch, seq, feature); or (batch, clips, seq, feature), whose clips are
+#: averaged when a sequence is classified; or a pair of either and the lengths, (batch,) int64.
 Sequences: TypeAlias = Tensor | tuple[Tensor, Tensor]
+#: Sequences and targets: labels, (batch,) int64, or (batch, answers) if a sequence has several
+#: answers; numbers, (batch,) float32, in a regression.
 Batch: TypeAlias = tuple[Sequences, Tensor]
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that the training loop knows of a data set.
+    """A data set, ready to train on.
 
     Attributes:
-        data_set: its name, as it goes into the results.
+        data_set: name of the data set in the results.
         input_size: features of a step.
-        num_classes: classes to tell apart; 1 in a regression.
+        num_classes: number of classes; 1 in a regression.
         steps_per_epoch: batches of an epoch.
-        train_batches: given an epoch and how many of its batches to skip, the batches left. Their
-            order depends on seed and epoch alone, so a resumed run finds its place again.
-        val_batches: the validation data, in order; None if there is none.
-        test_batches: the test data, in order, read when this is called: once, for the final figure.
-        facts: more about the data, for the results.
-        test_details: more figures of the test, for the results.
-        objective: the loss, and what the network is judged by.
-        read_at: the network answers after so many steps, at each of these, (batch, answers, ...);
-            None if once, at the end.
+        train_batches: function of an epoch and a number of batches to skip that returns the rest.
+            Their order depends on seed and epoch alone, so that a resumed run finds its place.
+        val_batches: function that returns the validation data, in order; None without such data.
+        test_batches: function that reads and returns the test data, in order; called once.
+        facts: facts about the data, for the results.
+        test_details: function that returns further results of a test.
+        objective: the loss and the metric.
+        read_at: numbers of steps after which an answer is read, for (batch, answers, ...); None
+            for one answer after the last step.
     """
 
     data_set: str

@@ -21,11 +21,14 @@ from experiments.datasets.recordings import open_recordings
 from experiments.datasets.watch import load_watch
 from experiments.models import SequenceClassifier
 from experiments.peers import PeerClassifier
+from experiments.provenance import provenance
 from experiments.tasks import action as action_task
 from experiments.tasks.action import PRESETS, ActionConfig
+from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
-from experiments.train.loop import Run, main, train, train_all
-from experiments.train.summary import accuracy_together
+from experiments.train.loop import train
+from experiments.train.run import Run
+from experiments.train.runs import accuracy_together, train_all
 
 from .fake_skeletons import ABOUT, SUBJECTS, write_fake
 
@@ -397,13 +400,25 @@ def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_bits(small, 
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Run, "step", step)
-    with pytest.raises(KeyboardInterrupt, match="goes on with --resume"):
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
         train(again, progress=False)
     resumed = train(dataclasses.replace(again, resume=True), progress=False)
     assert len(steps) == 3 * 4
     for row, other in zip(resumed["history"], whole["history"], strict=True):
         assert {**row, "seconds": 0} == {**other, "seconds": 0}
     assert resumed["test_loss"] == whole["test_loss"]
+
+
+def test_the_commits_of_all_runs_are_recorded(small, monkeypatch):
+    config = dataclasses.replace(small, epochs=1, seeds=2, fold=0)
+    commit = provenance()["git_commit"]
+    assert train_all(config, progress=False)["git_commits"] == [commit]
+    shutil.rmtree(config.out / "seed1")
+    monkeypatch.setattr(
+        "experiments.train.run.provenance", lambda: {**provenance(), "git_commit": "another"}
+    )
+    results = train_all(dataclasses.replace(config, resume=True), progress=False)
+    assert results["git_commits"] == [commit, "another"]
 
 
 def test_results_of_other_options_are_not_taken_for_these(small):

@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from experiments import tasks
+from experiments.tasks import mnist
 from experiments.train import distributed
-from experiments.train.loop import main
+from experiments.train.__main__ import main
 from tests.experiments.fake_mnist import fake_mnist
 from tests.experiments.test_train import SMALL, assert_same, bits
 
@@ -58,7 +58,7 @@ def torchrun(*arguments, **environment):
 
 @pytest.fixture(scope="module")
 def uninterrupted(kernels, tmp_path_factory):
-    """What two workers that are never stopped leave behind."""
+    """Return the folder of a run of two workers that is never stopped."""
     folder = tmp_path_factory.mktemp("whole")
     status, out, err = torchrun(*options(folder))
     assert status == 0, err
@@ -66,12 +66,14 @@ def uninterrupted(kernels, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
-def test_two_workers_give_what_one_process_gives(kernels, tmp_path, monkeypatch, norm):
-    exactly = {"dropout": 0, "norm": norm, "precision": "64-true"}
+@pytest.mark.parametrize(
+    ("norm", "calibrate"), [("batch", 0), ("layer", 0), ("none", 0), ("batch", 3)]
+)
+def test_two_workers_give_what_one_process_gives(kernels, tmp_path, monkeypatch, norm, calibrate):
+    exactly = {"dropout": 0, "norm": norm, "calibrate": calibrate, "precision": "64-true"}
     status, _, err = torchrun(*options(tmp_path / "two", **exactly))
     assert status == 0, err
-    monkeypatch.setattr(tasks, "load_mnist", lambda root: fake_mnist())
+    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
     assert main(options(tmp_path / "one", **exactly)) == 0
 
     two, one = bits(tmp_path / "two"), bits(tmp_path / "one")
@@ -87,6 +89,24 @@ def test_two_workers_give_what_one_process_gives(kernels, tmp_path, monkeypatch,
         assert row == pytest.approx(wanted, rel=1e-6)
     assert two[2]["test_accuracy"] == one[2]["test_accuracy"]
     assert list(csv.DictReader((tmp_path / "two" / "log.csv").open()))[-1]["epoch"] == "3"
+
+
+TINY = ["--length=20", "--batches=4", "--held-out=40", "--batch-size=16", "--epochs=2"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["adding", *TINY],
+        ["copy", *TINY],
+        [*options("unused", norm="layer", memory="reversible", calibrate=2)],
+    ],
+    ids=" ".join,
+)
+def test_two_workers_train_with_calibrated_batch_norm(kernels, tmp_path, words):
+    status, _, err = torchrun(*words, f"--out={tmp_path}", "--device=cpu")
+    assert status == 0, err
+    assert (tmp_path / "results.json").is_file()
 
 
 def test_a_killed_worker_ends_the_job_which_resumes_to_the_same_bits(uninterrupted, tmp_path):
@@ -114,7 +134,7 @@ def test_a_terminated_job_stops_between_steps_and_resumes_to_the_same_bits(unint
         time.sleep(0.01)
     job.send_signal(signal.SIGTERM)
     status, _, err = finish(job)
-    assert status != 0 and "goes on with --resume" in err
+    assert status != 0 and "continues with --resume" in err
     status, _, err = torchrun(*options(out), "--resume")
     assert status == 0, err
     assert_same(bits(out), bits(uninterrupted))
@@ -139,7 +159,7 @@ def test_time_runs_out_for_all_workers_at_once(uninterrupted, tmp_path):
 )
 def test_what_workers_cannot_do_is_said(kernels, tmp_path, option, message):
     status, _, err = torchrun(*options(tmp_path / "run"), option)
-    assert status != 0 and f"experiments.train.loop: {message}" in err
+    assert status != 0 and f"python -m experiments.train: {message}" in err
 
 
 def test_unequal_shares_are_refused():
@@ -148,10 +168,13 @@ def test_unequal_shares_are_refused():
         distributed.share_of(torch.arange(5), 0, 2)
 
 
-def test_batch_norm_learns_from_the_shares_of_all_workers():
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_learns_from_the_shares_of_all_workers(momentum):
     """In a group of one, it is PyTorch's: output, gradient and running statistics."""
     x = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    plain, shared = (torch.nn.BatchNorm1d(3, dtype=torch.float64) for _ in range(2))
+    plain, shared = (
+        torch.nn.BatchNorm1d(3, momentum=momentum, dtype=torch.float64) for _ in range(2)
+    )
     distributed.share_statistics(shared)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:

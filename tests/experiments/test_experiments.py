@@ -8,23 +8,21 @@ import pytest
 import torch
 
 from experiments import catalogue as experiments
-from experiments import tasks
+from experiments.__main__ import main
 from experiments.catalogue import (
     EXPERIMENTS,
     SMALLER,
     Experiment,
     config_of,
-    count_parameters,
-    main,
     nearest_hidden_size,
     read_results,
     result_file,
     run,
 )
-from experiments.tasks import TASKS
+from experiments.tasks import TASKS, mnist
 from experiments.tasks.synthetic import AddingConfig
 from experiments.train.config import ConfigError
-from experiments.train.loop import make_model
+from experiments.train.model import count_parameters, make_model
 from tests.experiments.fake_mnist import fake_mnist
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +35,7 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "pyproject.toml").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tasks, "load_mnist", lambda root: fake_mnist())
+    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
 
 
 @pytest.fixture
@@ -87,7 +85,7 @@ def test_no_other_size_has_as_many_parameters(name):
 
 
 def test_the_nearest_size_is_found():
-    config = AddingConfig.of(model="lstm")
+    config = AddingConfig(model="lstm")
     task = config.task(torch.device("cpu"))
     for size in (1, 2, 3, 17, 64):
         model = make_model(dataclasses.replace(config, hidden_size=size), task)
@@ -135,7 +133,7 @@ def test_a_result_says_what_was_run(tiny):
 def test_what_has_ended_is_not_run_again(tiny, monkeypatch):
     first = run("tiny", progress=False, threads=1)
     monkeypatch.setattr(
-        "experiments.train.loop.train", lambda *a, **k: pytest.fail("it was run again")
+        "experiments.train.runs.train", lambda *a, **k: pytest.fail("it was run again")
     )
     again = run("tiny", progress=False, threads=1)
     assert again["runs"] == first["runs"]
@@ -183,7 +181,7 @@ def test_the_command_runs_and_lists(tiny, capsys):
 
 def test_the_command_stops_in_time(tiny, capsys):
     assert main(["tiny", "--threads", "1", "--max-minutes", "0"]) == 0
-    assert "goes on with the same command" in capsys.readouterr().out
+    assert "continues with the same command" in capsys.readouterr().out
     assert not result_file("tiny").exists()
 
 

@@ -8,8 +8,10 @@ from experiments.action.dataset import Key
 from experiments.datasets.watch import load_watch
 from experiments.tasks.action import make_parts
 from experiments.tasks.sessions import Sessions, SessionsConfig
+from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
-from experiments.train.loop import main, train, train_all
+from experiments.train.loop import train
+from experiments.train.runs import train_all
 
 CPU = torch.device("cpu")
 SMALL = {

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import tasks
 from experiments.models import SequenceClassifier
 from experiments.peers import PeerClassifier
+from experiments.tasks import mnist
 from experiments.tasks.synthetic import AddingConfig, CopyConfig
+from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
-from experiments.train.loop import calibrate, main, train, train_all
+from experiments.train.evaluate import calibrate
+from experiments.train.loop import train
 from experiments.train.objectives import Classification, Regression
+from experiments.train.runs import train_all
 from tests.experiments.fake_mnist import fake_mnist
 
 CPU = torch.device("cpu")
@@ -28,18 +31,18 @@ both = pytest.mark.parametrize("kind", [AddingConfig, CopyConfig])
 
 
 def test_the_sum_of_the_marked_numbers_is_asked_for():
-    x, y = next(AddingConfig.of(length=101, batch_size=500).task(CPU).train_batches(0, 0))
+    x, y = next(AddingConfig(length=101, batch_size=500).task(CPU).train_batches(0, 0))
     assert x.shape == (500, 101, 2) and x.dtype == y.dtype == torch.float32
     numbers, marks = x.unbind(-1)
     assert marks[:, :50].sum(1).eq(1).all() and marks[:, 50:].sum(1).eq(1).all()
     torch.testing.assert_close((numbers * marks).sum(1), y)
     assert numbers.min() >= 0 and numbers.max() < 1
-    chance = AddingConfig.of().task(CPU).facts["chance"]
+    chance = AddingConfig().task(CPU).facts["chance"]
     assert (y - 1).square().mean().item() == pytest.approx(chance, rel=0.15)
 
 
 def test_ten_symbols_are_shown_and_asked_for_after_the_signal():
-    task = CopyConfig.of(length=30, batch_size=200).task(CPU)
+    task = CopyConfig(length=30, batch_size=200).task(CPU)
     x, y = next(task.train_batches(0, 0))
     assert x.shape == (200, 50, 10) and x.sum(-1).eq(1).all()
     shown = x.argmax(-1)
@@ -52,7 +55,7 @@ def test_ten_symbols_are_shown_and_asked_for_after_the_signal():
 @both
 def test_no_two_batches_are_alike_and_each_can_be_made_again(kind):
     def batches(part="train", skip=0, epoch=0, **given):
-        task = kind.of(**SMALL | given).task(CPU)
+        task = kind(**SMALL | given).task(CPU)
         found = task.train_batches(epoch, skip) if part == "train" else getattr(task, part)()
         return [x for x, _ in found]
 
@@ -113,7 +116,7 @@ def test_peers_answer_at_the_same_steps(kind):
 )
 def test_what_needs_all_of_a_sequence_is_refused_by_name(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
-        train(CopyConfig.of(**SMALL | options, out=tmp_path), progress=False)
+        train(CopyConfig(**SMALL | options, out=tmp_path), progress=False)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,7 @@ def test_the_figure_of_a_regression_is_its_squared_error():
 
 @pytest.mark.parametrize("model", ["irevrnn", "lstm"])
 def test_short_sums_are_learnt(tmp_path, model):
-    config = AddingConfig.of(
+    config = AddingConfig(
         **SMALL | {"length": 10, "epochs": 12, "batches": 50, "model": model}, out=tmp_path
     )
     results = train(config, progress=False)
@@ -169,7 +172,7 @@ def test_short_sums_are_learnt(tmp_path, model):
 
 
 def test_copying_is_judged_by_ten_answers_to_each_sequence(tmp_path):
-    config = CopyConfig.of(**SMALL, memory="reversible", activation="leaky_relu", out=tmp_path)
+    config = CopyConfig(**SMALL, memory="reversible", activation="leaky_relu", out=tmp_path)
     results = train(config, progress=False)
     assert results["data"]["test_size"] == 400
     matrix = np.array(results["confusion_matrix"])
@@ -179,7 +182,7 @@ def test_copying_is_judged_by_ten_answers_to_each_sequence(tmp_path):
 
 @both
 def test_seeds_are_put_together(kind, tmp_path):
-    config = kind.of(**SMALL | {"epochs": 1}, seeds=2, out=tmp_path)
+    config = kind(**SMALL | {"epochs": 1}, seeds=2, out=tmp_path)
     results = train_all(config, progress=False)
     name = "test_squared_error" if kind is AddingConfig else "test_accuracy"
     values = [run[name] for run in results["runs"]]
@@ -189,7 +192,7 @@ def test_seeds_are_put_together(kind, tmp_path):
 
 @both
 def test_a_stopped_run_goes_on(kind, tmp_path):
-    config = kind.of(**SMALL, out=tmp_path / "parts", resume=True)
+    config = kind(**SMALL, out=tmp_path / "parts", resume=True)
     while not train(dataclasses.replace(config, max_minutes=0), progress=False)["finished"]:
         pass
     whole = train(dataclasses.replace(config, out=tmp_path / "whole"), progress=False)
@@ -209,18 +212,26 @@ def test_the_command_line_knows_the_tasks(tmp_path, capsys):
     ("options", "message"),
     [
         ({"length": 1}, "length must be at least 2; got 1"),
-        ({"train_subset": 10}, "train_subset must be left away .*got 10"),
+        ({"train_subset": 10}, "train_subset must be None .*got 10"),
         ({"label_smoothing": 0.1}, "label_smoothing must be 0 .*got 0.1"),
     ],
 )
 def test_options_that_do_not_fit_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
-        AddingConfig.of(**options)
+        AddingConfig(**options)
+
+
+@both
+def test_the_defaults_of_the_task_are_those_of_its_configuration(kind):
+    assert kind() == kind.of()
+    assert (kind().norm, kind().hidden_size, kind().num_layers, kind().calibrate) == (
+        "layer", 64, 2, 10,
+    )  # fmt: skip
 
 
 def test_batch_norm_is_calibrated_on_the_weights_that_are_judged():
     torch.manual_seed(0)
-    task = AddingConfig.of(**SMALL).task(CPU)
+    task = AddingConfig(**SMALL).task(CPU)
     model = SequenceClassifier(2, 1, 8, 1, norm="layer").eval()
     wanted = []
     hook = model.norm.register_forward_pre_hook(lambda _, args: wanted.append(args[0]))
@@ -236,7 +247,7 @@ def test_batch_norm_is_calibrated_on_the_weights_that_are_judged():
 
 def test_early_validation_is_like_training_once_batch_norm_is_calibrated(tmp_path):
     def worst(batches):
-        config = AddingConfig.of(
+        config = AddingConfig(
             length=100, batches=40, held_out=64, epochs=4, lr=3e-3, activation="leaky_relu",
             hidden_size=32, calibrate=batches, device="cpu", threads=1, out=tmp_path,
         )  # fmt: skip
@@ -250,8 +261,8 @@ def test_early_validation_is_like_training_once_batch_norm_is_calibrated(tmp_pat
 
 
 def test_a_run_from_before_a_field_existed_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks, "load_mnist", lambda root: fake_mnist())
-    config = tasks.MnistConfig(
+    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
+    config = mnist.MnistConfig(
         hidden_size=8, num_layers=1, downsample=14, epochs=1, device="cpu", threads=1,
         out=tmp_path, resume=True,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -14,13 +15,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import tasks
 from experiments.datasets.mnist import pixel_order
 from experiments.peers import PeerClassifier
 from experiments.provenance import provenance
-from experiments.tasks import MnistConfig
+from experiments.tasks import TASKS, mnist
+from experiments.tasks.mnist import MnistConfig
+from experiments.train import checkpoints, loop
+from experiments.train.__main__ import main
 from experiments.train.config import ConfigError, TrainConfig
-from experiments.train.loop import Run, main, make_model, make_optimizer, train
+from experiments.train.loop import train
+from experiments.train.model import make_model, make_optimizer
+from experiments.train.run import Run
+from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies.rules import STRATEGIES
 from tests.experiments.fake_mnist import fake_mnist
 
@@ -37,7 +43,7 @@ def test_reads(monkeypatch):
     """Training runs on made-up digits; the list grows each time their test part is read."""
     reads = []
     monkeypatch.setattr(
-        tasks, "load_mnist", lambda root: fake_mnist(lambda: reads.append(time.monotonic()))
+        mnist, "load_mnist", lambda root: fake_mnist(lambda: reads.append(time.monotonic()))
     )
     return reads
 
@@ -138,9 +144,10 @@ def test_downsampling_averages_squares(small):
 
 
 def bits(folder):
-    """All that a run leaves behind, less how long it took."""
+    """All that a run leaves behind, less how long it took and which commit made it."""
     state = torch.load(folder / "last.pt", weights_only=True)
     results = json.loads((folder / "results.json").read_text())
+    del state["git_commits"], results["git_commit"], results["git_commits"]
     for row in [*state["progress"]["history"], state["progress"]["best"], *results["history"]]:
         row["seconds"] = None
     state["progress"]["seconds"] = results["wall_seconds"] = None
@@ -164,7 +171,7 @@ def assert_same(x, y):
 
 @pytest.fixture
 def uninterrupted(small, tmp_path):
-    """What a run that is never stopped leaves behind."""
+    """Return the bits of a run that is never stopped."""
     train(dataclasses.replace(small, out=tmp_path / "whole"), progress=False)
     return bits(tmp_path / "whole")
 
@@ -181,7 +188,7 @@ def test_resumes_to_the_same_bits_from_ctrl_c_after_a_step(small, uninterrupted,
 
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_resumes_to_the_same_bits_from_an_epoch_border(small, uninterrupted, monkeypatch, epoch):
-    real = Run.finish_epoch
+    real = loop.finish_epoch
 
     def finish_epoch(run):
         real(run)
@@ -189,7 +196,7 @@ def test_resumes_to_the_same_bits_from_an_epoch_border(small, uninterrupted, mon
             press_ctrl_c()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "finish_epoch", finish_epoch)
+        patch.setattr(loop, "finish_epoch", finish_epoch)
         with pytest.raises(KeyboardInterrupt):
             train(small, progress=False)
     train(dataclasses.replace(small, resume=True), progress=False)
@@ -208,10 +215,10 @@ def test_resumes_to_the_same_bits_after_many_stops(small, uninterrupted):
 
 VICTIM = """
 import sys
-from experiments import tasks
-from experiments.train.loop import main
+from experiments.tasks import mnist
+from experiments.train.__main__ import main
 from tests.experiments.fake_mnist import fake_mnist
-tasks.load_mnist = lambda root: fake_mnist()
+mnist.load_mnist = lambda root: fake_mnist()
 main(sys.argv[1:])
 """
 
@@ -244,9 +251,83 @@ def test_a_run_is_not_resumed_with_other_options(small):
         train(dataclasses.replace(small, lr=0.5, resume=True), progress=False)
 
 
+def test_results_name_the_commits_of_all_sessions(small, monkeypatch):
+    for commit in ("first", "first", "second"):
+        monkeypatch.setattr(
+            "experiments.train.run.provenance",
+            lambda commit=commit: {**provenance(), "git_commit": commit},
+        )
+        train(dataclasses.replace(small, resume=True, max_minutes=0), progress=False)
+    results = train(dataclasses.replace(small, resume=True), progress=False)
+    assert results["git_commit"] == "second" and results["git_commits"] == ["first", "second"]
+
+
+def without(key):
+    def damage(file):
+        state = torch.load(file, weights_only=True)
+        del state[key]
+        torch.save(state, file)
+
+    return damage
+
+
+def without_progress(file):
+    state = torch.load(file, weights_only=True)
+    del state["progress"]["totals"]
+    torch.save(state, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("last.pt", lambda file: file.write_bytes(b"")),
+        ("last.pt", lambda file: file.write_bytes(b"garbage " * 99)),
+        ("last.pt", lambda file: file.write_bytes(file.read_bytes()[:-200])),
+        ("last.pt", lambda file: torch.save([1], file)),
+        *(("last.pt", without(key)) for key in ("config", "model", "optimizer", "progress", "rng")),
+        ("last.pt", without_progress),
+        ("best.pt", lambda file: file.write_bytes(b"")),
+        ("best.pt", without("model")),
+        ("best.pt", lambda file: file.unlink()),
+        ("results.json", lambda file: file.write_text("")),
+        ("results.json", lambda file: file.write_text('{"config": ')),
+        ("results.json", lambda file: file.write_text("[]")),
+        ("results.json", lambda file: file.write_text('{"config": {}}')),
+        ("results.json", lambda file: file.write_bytes(b"\xff")),
+    ],
+)
+def test_a_damaged_file_ends_in_one_line(small, capsys, name, damage):
+    train(small, progress=False)
+    if name != "results.json":
+        (small.out / "results.json").unlink()
+    damage(small.out / name)
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
+    assert main(["mnist", *words, f"--out={small.out}", "--resume"]) == 1
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert shown.startswith(f"python -m experiments.train: {small.out / name} is damaged")
+    assert "without --resume" in shown
+
+
+def test_a_folder_that_cannot_be_written_ends_in_one_line(small, capsys, monkeypatch, tmp_path):
+    def refused(out):
+        words = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
+        status = main(["mnist", *words, f"--out={out}"])
+        shown = capsys.readouterr().err
+        return status == 1 and len(shown.splitlines()) == 1 and f"got {out} (" in shown
+
+    (tmp_path / "file").touch()
+    assert refused(tmp_path / "file") and refused(tmp_path / "file" / "run")
+
+    def protected(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", protected)
+    assert refused(small.out)
+
+
 def test_a_run_resumed_elsewhere_is_told_that_bits_will_differ(small):
     train(dataclasses.replace(small, threads=2, max_minutes=0), progress=False)
-    with pytest.warns(UserWarning, match="1 threads on cpu, where it began with 2 threads on cpu"):
+    with pytest.warns(UserWarning, match="1 threads on cpu, but began with 2 threads on cpu"):
         train(dataclasses.replace(small, resume=True), progress=False)
 
 
@@ -315,7 +396,7 @@ def test_results(small):
         "test_size": 100, "split_seed": 2023, "permutation_seed": 92916,
     }  # fmt: skip
     assert results["config"]["hidden_size"] == 12 and results["config"]["permuted"]
-    run = Run(dataclasses.replace(small, permuted=True), False)
+    run = Run(dataclasses.replace(small, permuted=True))
     assert results["num_parameters"] == sum(p.numel() for p in run.network.parameters())
     assert results["wall_seconds"] > 0 and results["versions"]["torch"] == torch.__version__
     assert results["threads"] == 1 and results["cpu"]
@@ -334,8 +415,8 @@ def test_results(small):
 
 def test_the_best_weights_are_tested(small):
     results = train(small, progress=False)
-    run = Run(small, False)
-    run.load_best()
+    run = Run(small)
+    checkpoints.load_best(run)
     run.network.eval()
     with torch.no_grad():
         pairs = [(run.model(x).argmax(1), y) for x, y in run.task.test_batches()]
@@ -352,6 +433,14 @@ def test_log(small):
     ]  # fmt: skip
     assert [int(row["step"]) for row in rows] == [STEPS, 2 * STEPS, 3 * STEPS]
     assert [float(row["val_loss"]) for row in rows] == [r["val_loss"] for r in results["history"]]
+
+
+def test_a_profile_is_written(small, capsys):
+    trace = small.out / "new" / "trace.json"
+    train(dataclasses.replace(small, profile=trace), progress=False)
+    names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert "aten::mm" in names or "aten::addmm" in names
+    assert "Self CPU" in capsys.readouterr().out
 
 
 def test_progress_shows_loss_accuracy_and_time_left(small, capsys):
@@ -371,20 +460,39 @@ def test_provenance_of_an_installed_package_names_no_commit(monkeypatch, tmp_pat
 # --- options ------------------------------------------------------------------------------------
 
 
-def test_help_explains_every_option(capsys):
+def shown_help(capsys, task):
     with pytest.raises(SystemExit) as end:
-        main(["mnist", "--help"])
+        main([task, "--help"])
     assert end.value.code == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    for field in dataclasses.fields(MnistConfig):
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_help_explains_every_option_with_its_default(capsys, task):
+    shown, kind = shown_help(capsys, task), TASKS[task]
+    for field in dataclasses.fields(kind):
         assert f"--{field.name.replace('_', '-')}" in shown
-        assert field.metadata["help"] in shown
-    assert "(default: onecycle)" in shown
+        default = getattr(kind.of(), field.name)
+        assert f"{field.metadata['help']} (default: {default})" in shown
+
+
+def test_a_new_activation_reaches_configuration_and_help(capsys, monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "softsign", ACTIVATIONS["tanh"])
+    assert MnistConfig(activation="softsign").activation == "softsign"
+    assert f"--activation {{{','.join(ACTIVATIONS)}}}" in shown_help(capsys, "mnist")
+    seen = []
+    monkeypatch.setattr("experiments.train.__main__.train_all", seen.append)
+    assert main(["mnist", "--activation", "softsign"]) == 0
+    assert seen == [MnistConfig(activation="softsign")]
+    with pytest.raises(ConfigError, match=", softsign; got 'step'"):
+        MnistConfig(activation="step")
+    with pytest.raises(ConfigError, match="activation must be one of .*got 'softsign'"):
+        MnistConfig(activation="softsign", norm="layer", memory="reversible")
 
 
 def test_every_option_reaches_the_run(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr("experiments.train.loop.train_all", seen.append)
+    monkeypatch.setattr("experiments.train.__main__.train_all", seen.append)
     wanted = MnistConfig(
         model="gru", hidden_size=3, lr=0.1, residual=True, norm="none", data=tmp_path, threads=1,
         max_minutes=0.5, out=tmp_path, checkpoint_every=7, permuted=True, downsample=14,
@@ -406,9 +514,20 @@ def test_every_option_reaches_the_run(monkeypatch, tmp_path):
         ("norm", "group"), ("train_subset", 0), ("max_minutes", -1.0), ("threads", 0),
     ],
 )  # fmt: skip
-def test_bad_options_are_named(name, value):
+def test_bad_options_are_named(name, value, capsys):
     with pytest.raises(ConfigError, match=f"{name} must be .*got {value!r}"):
         MnistConfig(**{name: value})
+    with pytest.raises(SystemExit) as end:
+        main(["mnist", f"--{name.replace('_', '-')}={value}"])
+    shown = capsys.readouterr().err
+    assert end.value.code == 2 and len(shown.splitlines()) == 1
+    assert re.search(f"error: {name} must be .*got {value!r}", shown)
+
+
+def test_options_that_do_not_exist_are_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["mnist", "--unknown", "3"])
+    assert end.value.code == 2 and "--unknown" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -443,7 +562,7 @@ def test_batch_statistics_over_all_steps_need_all_steps(memory):
         ({"memory": "auto", "memory_budget": "1 kilo"}, "memory_budget must be .*got '1 kilo'"),
         (
             {"memory": "reversible", "norm": "layer", "activation": "tanh"},
-            "activation must be one of identity, leaky_relu, relu with memory 'reversible'",
+            "activation must be one of .* with memory 'reversible', .*got 'tanh'",
         ),
     ],
 )
@@ -468,7 +587,7 @@ def test_a_value_out_of_range_ends_in_one_line(small, capsys):
     assert main(["mnist", f"--out={small.out}", *words]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(
-        r"^experiments.train.loop: layer \d, step \d+: a value is NaN or left the range", last
+        r"^python -m experiments.train: layer \d, step \d+: a value is NaN or left the range", last
     )
 
 
@@ -476,7 +595,7 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(small, capsys, after_step)
     after_step(lambda run: press_ctrl_c() if run.progress.batch == 2 else None)
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     assert main(["mnist", f"--out={small.out}", *words]) == 130
-    assert "goes on with --resume" in capsys.readouterr().err
+    assert "continues with --resume" in capsys.readouterr().err
 
 
 def test_a_run_needs_a_task():

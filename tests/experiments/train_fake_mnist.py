@@ -1,7 +1,7 @@
-"""The training command on made-up digits: ``python -m tests.experiments.train_fake_mnist mnist ...``.
+"""Train on made-up digits: ``python -m tests.experiments.train_fake_mnist mnist ...``.
 
 The environment variable HARM, such as ``KILL 11`` or ``STOP 11``, names a signal that the last
-worker sends itself after so many steps of its first epochs.
+worker sends itself after this number of steps.
 """
 
 import os
@@ -9,9 +9,10 @@ import signal
 import sys
 from datetime import timedelta
 
-from experiments import tasks
+from experiments.tasks import mnist
 from experiments.train import distributed
-from experiments.train.loop import Run, main
+from experiments.train.__main__ import main
+from experiments.train.run import Run
 from tests.experiments.fake_mnist import fake_mnist
 
 
@@ -28,7 +29,7 @@ def harm(name: str, step: str) -> None:
 
 
 if __name__ == "__main__":
-    tasks.load_mnist = lambda root: fake_mnist()
+    mnist.load_mnist = lambda root: fake_mnist()
     if "HARM" in os.environ:
         harm(*os.environ["HARM"].split())
         distributed.PATIENCE = timedelta(seconds=10)

@@ -1,0 +1,76 @@
+"""Command lines from configurations, by tyro, and errors of one line."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NoReturn, TypedDict, get_type_hints
+
+import tyro
+
+from experiments.datasets import DataError
+from experiments.train.config import ConfigError, TrainConfig
+from irevrnn import ReversalError
+
+
+def parse_task(
+    tasks: Mapping[str, type[TrainConfig]],
+    argv: Sequence[str] | None,
+    *,
+    program: str,
+    description: str | None,
+) -> TrainConfig:
+    """Parse the name of a task and the options of a run on it.
+
+    Options that are not given are not passed on, so that a task may choose their defaults
+    (:meth:`TrainConfig.of`). The configuration checks choices and limits.
+    """
+    commands = {name: _command(kind) for name, kind in tasks.items()}
+    kind, given = tyro.extras.subcommand_cli_from_dict(
+        commands, prog=program, description=description, args=argv
+    )
+    try:
+        return kind.of(**given)
+    except ConfigError as error:
+        refuse(program, str(error))
+
+
+def refuse(program: str, message: str) -> NoReturn:
+    """Exit with the status of a wrong command line."""
+    print(f"{program}: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def report_errors(program: str, action: Callable[[], Any]) -> int:
+    """Run ``action``; print an expected error in one line, and return the exit status."""
+    try:
+        action()
+    except KeyboardInterrupt as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 130
+    except (ConfigError, DataError, ArithmeticError, ReversalError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _command(kind: type[TrainConfig]) -> Callable[..., tuple[type[TrainConfig], dict[str, Any]]]:
+    def parse(given: Annotated[_options(kind), tyro.conf.arg(name="")]) -> Any:  # type: ignore[valid-type]
+        return kind, given
+
+    parse.__doc__ = (kind.__doc__ or "").partition("\n")[0]
+    return parse
+
+
+def _options(kind: type[TrainConfig]) -> Any:
+    """Return a type with the fields of ``kind``, all of them optional, for tyro."""
+    hints, defaults = get_type_hints(kind), kind.of()
+    options = {}
+    for field in dataclasses.fields(kind):
+        choices = field.metadata.get("choices")
+        about = tyro.conf.arg(
+            help=field.metadata["help"],
+            help_behavior_hint=f"(default: {getattr(defaults, field.name)})",
+            metavar="{" + ",".join(map(str, choices)) + "}" if choices else None,
+        )
+        options[field.name] = Annotated[hints[field.name], about]
+    return TypedDict("Options", options, total=False)  # type: ignore[operator]

@@ -1,0 +1,178 @@
+"""The files of a run: written so that a killed run can be resumed, and read with clear errors."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.files import replacing, write_text
+from experiments.train import distributed
+from experiments.train.config import ConfigError, TrainConfig
+from experiments.train.run import Progress, Run
+
+#: Everything that a run leaves in its folder.
+FILES = ("last.pt", "best.pt", "log.csv", "results.json", "test.npz")
+
+
+# last.pt is written after best.pt: a run that is killed between the two repeats some steps and
+# writes the same best.pt again.
+
+
+def save(run: Run) -> None:
+    """Write last.pt, the whole state of the run."""
+    if run.progress.batch:
+        run.means()  # weights that have become NaN must not replace good ones
+    state = _stateful(run) | {
+        "place": _place(run),
+        "git_commits": run.commits,
+        "progress": asdict(run.progress) | {"seconds": run.seconds()},
+        "rng": distributed.gathered(_rng(run), run.workers),
+    }
+    _write(run, "last.pt", state)
+
+
+def save_best(run: Run, row: dict[str, Any]) -> None:
+    """Write best.pt, the weights to be tested, with their row of the history."""
+    _write(run, "best.pt", {"model": run.evaluated, "row": row})
+
+
+def write_log(run: Run) -> None:
+    """Write log.csv, the history of the run."""
+    if not run.is_first:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(run.progress.history[0]))
+    writer.writeheader()
+    writer.writerows(run.progress.history)
+    write_text(run.config.out / "log.csv", text.getvalue())
+
+
+def load(run: Run) -> None:
+    """Restore the state in last.pt; ConfigError if it is damaged, or of other options."""
+    state = _read(run, "last.pt")
+    try:
+        run.config.check_same(state["config"])
+        if state["place"] != _place(run):
+            warnings.warn(
+                f"the run continues with {_place(run)}, but began with {state['place']}: its "
+                "figures will differ in the last bits from those of an uninterrupted run",
+                stacklevel=3,
+            )
+        for name, part in _stateful(run).items():
+            part.load_state_dict(state[name])
+        run.progress = Progress(**state["progress"])
+        run.progress.totals = run.progress.totals.to(run.fabric.device)
+        if len(state["rng"]) == run.workers:  # otherwise each worker keeps its seed
+            _set_rng(run, state["rng"][run.fabric.global_rank])
+        # A run begun before commits were recorded has an unknown one, None.
+        before = state.get("git_commits", [None])
+        run.commits = [*before, *(one for one in run.commits if one != before[-1])]
+    except ConfigError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(run.config.out / "last.pt", error) from error
+
+
+def load_best(run: Run) -> None:
+    """Load the weights that are to be tested; ConfigError if they are damaged."""
+    state = _read(run, "best.pt")
+    try:
+        run.evaluated.load_state_dict(state["model"])
+    except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+        raise _damaged(run.config.out / "best.pt", error) from error
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of a run; ConfigError if it cannot be made or written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise ConfigError(
+            f"out must be a folder that can be written to; got {out} ({error.strerror})"
+        ) from error
+
+
+def clear(out: Path) -> None:
+    """Delete the files of an earlier run."""
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+
+
+def results_of(config: TrainConfig) -> dict[str, Any] | None:
+    """Return the results of a finished run that is to be resumed; None if there are none."""
+    file = config.out / "results.json"
+    if not (config.resume and file.is_file()):
+        return None
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        written, _ = dict(results["config"]), results["finished"]
+    except (LookupError, TypeError, ValueError) as error:
+        raise _damaged(file, error) from error
+    config.check_same(written)
+    return results
+
+
+def _write(run: Run, name: str, state: dict[str, Any]) -> None:
+    if not run.is_first:
+        run.fabric.barrier()  # Fabric.save of the first worker waits for the others
+        return
+    with replacing(run.config.out / name) as temporary:
+        run.fabric.save(temporary, {**state, "config": run.config.identity()})
+
+
+def _read(run: Run, name: str) -> dict[str, Any]:
+    """Return what the first worker reads: the folder may be on its machine alone."""
+    path = run.config.out / name
+    state: Any = None
+    if run.is_first:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # of many types, for files damaged in different ways
+            raise _damaged(path, error) from error
+    return run.fabric.broadcast(state)
+
+
+def _damaged(path: Path, error: Exception) -> ConfigError:
+    reason = str(error).partition("\n")[0] or "no content"
+    return ConfigError(
+        f"{path} is damaged ({type(error).__name__}: {reason}): delete it, start again without "
+        "--resume, or choose another --out"
+    )
+
+
+def _stateful(run: Run) -> dict[str, Any]:
+    averaged = {} if run.average is None else {"average": run.average}
+    return averaged | {
+        "model": run.model,
+        "optimizer": run.optimizer,
+        "schedule": run.schedule,
+        "precision": run.fabric.strategy.precision,  # the loss scale of 16-mixed
+    }
+
+
+def _place(run: Run) -> str:
+    each = f"{torch.get_num_threads()} threads on {run.fabric.device.type}"
+    return each if run.workers == 1 else f"{run.workers} workers with {each} each"
+
+
+def _rng(run: Run) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if run.fabric.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(run.fabric.device)
+    return states
+
+
+def _set_rng(run: Run, states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if run.fabric.device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], run.fabric.device)

@@ -1,0 +1,171 @@
+"""The state of a training run, and one step of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments.models import SequenceClassifier
+from experiments.provenance import provenance
+from experiments.train import distributed
+from experiments.train.config import ConfigError, TrainConfig
+from experiments.train.distributed import make_fabric
+from experiments.train.model import (
+    forward,
+    make_average,
+    make_model,
+    make_optimizer,
+    make_schedule,
+)
+from experiments.train.task import Batch, Sequences, Task
+
+
+@dataclass
+class Progress:
+    """How far a run has come, apart from its weights.
+
+    Attributes:
+        epoch, batch: finished epochs, and finished batches of the next one.
+        totals: loss summed over those batches, and figure (of the task's objective) summed over
+            their sequences, (2,) float64.
+        seconds: time spent, over all sessions of the run.
+        best: the row of ``history`` whose weights are to be tested.
+        history: a row per epoch, as in log.csv.
+    """
+
+    totals: Tensor
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Run:
+    """A training run: its task, network, optimizer and progress."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.fabric = make_fabric(config)
+        self.workers = self.fabric.world_size
+        self.is_first = self.fabric.is_global_zero  # it alone prints and writes
+        torch.manual_seed(config.seed)
+        self.task = config.task(self.fabric.device)
+        _check_task(config, self.task)
+        self.network = make_model(config, self.task)
+        if self.workers > 1:
+            self._prepare_to_share()
+        optimizer = make_optimizer(config, self.network)
+        self.total_steps = config.epochs * self.task.steps_per_epoch
+        self.schedule = make_schedule(config, optimizer, self.total_steps)
+        self.model, self.optimizer = self.fabric.setup(self.network, optimizer)
+        self.average = make_average(self.network, config.average) if config.average else None
+        self.progress = Progress(self.zero_totals())
+        self.provenance = provenance()
+        self.commits: list[str | None] = [self.provenance["git_commit"]]  # of each session
+        self.started = time.monotonic()
+
+    def _prepare_to_share(self) -> None:
+        """Check that batches can be shared, and let batch norm use all of a batch."""
+        if self.config.batch_size % self.workers:
+            raise ConfigError(
+                f"batch_size must be a multiple of the {self.workers} workers; "
+                f"got {self.config.batch_size}"
+            )
+        distributed.share_statistics(self.network)
+        # All workers drew the same weights; from here on each draws its own dropout.
+        torch.manual_seed(self.config.seed + 1_000_003 * (1 + self.fabric.global_rank))
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is validated, kept and tested."""
+        return self.model if self.average is None else self.average.module
+
+    def step(self, x: Sequences, y: Tensor) -> None:
+        """Take one optimizer step on a batch, of which this worker takes its share."""
+        x, y = self.share((x, y))
+        output = forward(self.model, x)
+        loss = self.task.objective.loss(output, y, self.config.label_smoothing)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        # Infinite gradients are no error: the loss scaling of 16-mixed provokes them now and then.
+        self.fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
+        )
+        self.optimizer.step()
+        self.schedule.step()
+        if isinstance(self.network, SequenceClassifier):
+            self.network.clip_recurrent_weights_()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        figure = self.task.objective.total(output, y)
+        totals = torch.stack([loss.detach().double() / self.workers, figure])
+        self.progress.totals += distributed.sum_(totals, self.workers)
+        self.progress.batch += 1
+
+    def means(self) -> tuple[float, float]:
+        """Return the mean loss and figure (such as accuracy) of the epoch so far.
+
+        Raises:
+            FloatingPointError: the loss is infinite or NaN.
+        """
+        loss, figure = (self.progress.totals / self.progress.batch).tolist()
+        self.check_finite("training loss", loss)
+        return loss, figure / self.config.batch_size
+
+    def check_finite(self, name: str, value: float) -> None:
+        """Raise a FloatingPointError if ``value`` is infinite or NaN."""
+        if not math.isfinite(value):
+            where = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
+            raise FloatingPointError(
+                f"the {name} is {value} at {where} or just before it: try a lower lr "
+                f"(now {self.config.lr}) or clip (now {self.config.clip})"
+            )
+
+    def zero_totals(self) -> Tensor:
+        """Return the totals of an epoch that has not begun."""
+        return torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
+
+    def seconds(self) -> float:
+        """Return the time spent on the run, by this session and those before it."""
+        return self.progress.seconds + time.monotonic() - self.started
+
+    def share(self, batch: Batch) -> Batch:
+        """Return this worker's share of a batch."""
+
+        def own(part: Tensor) -> Tensor:
+            return distributed.share_of(part, self.fabric.global_rank, self.workers)
+
+        x, y = batch
+        return (own(x[0]), own(x[1])) if isinstance(x, tuple) else own(x), own(y)
+
+    def on_any_worker(self, wish: bool) -> bool:
+        """Return whether ``wish`` is true on at least one worker: all then do the same."""
+        if self.workers == 1:
+            return wish
+        count = torch.tensor(float(wish), device=self.fabric.device)
+        return distributed.sum_(count, self.workers).item() > 0
+
+
+def _check_task(config: TrainConfig, task: Task) -> None:
+    if task.val_batches is None and (config.keep == "best" or not config.test):
+        raise ConfigError(
+            "keep must be 'last', with test, if there is no validation data to choose by; "
+            f"got keep {config.keep!r}, test {config.test}"
+        )
+    if task.read_at is None:
+        return
+    if config.read != "last":
+        raise ConfigError(
+            f"read must be last where several answers are read from a sequence; got {config.read!r}"
+        )
+    if config.model == "irevrnn" and config.norm == "batch":
+        raise ConfigError(
+            "norm must be layer or none where several answers are read from a sequence, of which "
+            "the network sees one piece after another; got 'batch'"
+        )

@@ -1,0 +1,194 @@
+"""Several runs of one configuration, its seeds and the folds of its protocol, and their summary."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from experiments.files import write_text
+from experiments.provenance import provenance
+from experiments.train import checkpoints, distributed
+from experiments.train.config import ConfigError, TrainConfig
+from experiments.train.loop import format_figure, train
+
+#: Entries of each run in the summary.
+_FIGURES = (
+    "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_squared_error",
+    "test_squared_error",
+)  # fmt: skip
+_OF_A_RUN = ("seed", "best_epoch", *_FIGURES, "wall_seconds")
+
+
+def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
+    """Train every run of ``config``: one, or one for each seed and fold.
+
+    Each of several runs has a folder of its own below ``out``. With ``resume``, finished runs are
+    not repeated, and one that was stopped continues.
+
+    Args:
+        config: the runs.
+        progress: whether to show a progress bar and a line per epoch.
+
+    Returns:
+        The content of ``results.json`` in ``out``: of the one run, see
+        :func:`experiments.train.loop.train`, or of all of them, see :func:`summarise` (with
+        several seeds also ``test_accuracy_together``, of their ensemble). If ``max_minutes`` ran
+        out, ``finished`` is False.
+
+    Raises:
+        As :func:`experiments.train.loop.train`.
+    """
+    runs = config.runs()
+    if len(runs) == 1:
+        return _train_once(runs[0][1], progress)
+    if distributed.launched():
+        raise ConfigError(
+            f"folds and seeds are {len(runs)} runs, which several workers cannot share: start "
+            "torchrun for one of them at a time, or run without it"
+        )
+    started = time.monotonic()
+    results, files = [], []
+    for name, one in runs:
+        left = config.max_minutes and max(0, config.max_minutes - (time.monotonic() - started) / 60)
+        one = replace(one, out=config.out / name, max_minutes=left)
+        results.append(_train_once(one, progress))
+        files.append(one.out / "test.npz")
+        if not results[-1]["finished"]:
+            return {"finished": False}
+    summary = summarise(config.identity(), results)
+    figure = f"{'test' if config.test else 'val'}_{figure_of(results[0])}"
+    if figure == "test_accuracy" and config.seeds > 1:
+        summary["test_accuracy_together"] = accuracy_together(results, files)
+    write_text(config.out / "results.json", json.dumps(summary, indent=1) + "\n")
+    if progress:
+        tqdm.write(
+            f"{summary['data_set']}: {figure} {format_figure(figure, summary[figure]['mean'])} on "
+            f"average over {len(runs)} runs; {config.out / 'results.json'}"
+        )
+    return summary
+
+
+def _train_once(config: TrainConfig, progress: bool) -> dict[str, Any]:
+    return checkpoints.results_of(config) or train(config, progress=progress)
+
+
+def figure_of(result: dict[str, Any]) -> str:
+    """Return the figure of a result: ``"accuracy"`` or ``"squared_error"``."""
+    return "accuracy" if "val_accuracy" in result else "squared_error"
+
+
+def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Summarise the results of several runs.
+
+    Args:
+        config: the configuration that they share.
+        results: the result of :func:`experiments.train.loop.train` for each.
+
+    Returns:
+        Configuration, provenance and ``runs``; for each accuracy, or error, its ``mean`` over all
+        runs, ``lowest`` and ``highest`` run, the standard ``deviation`` over runs, and that of the
+        means over the folds of each seed, ``deviation_of_seeds`` (None for a single one). If
+        classes were tested, the ``confusion_matrix`` of all tests and, where the tests name
+        subjects, ``accuracy_of_subjects``. ``git_commits`` are those that the runs were made with.
+    """
+    first = results[0]
+    shared = {
+        key: value
+        for key, value in first["data"].items()
+        if all(one["data"].get(key) == value for one in results)
+    }
+    summary = {
+        "data_set": first["data_set"],
+        "data": shared,
+        "config": config,
+        "num_parameters": first["num_parameters"],
+        "device": first["device"],
+        **provenance(),
+        # Some of the runs may have finished long ago, before the code changed.
+        "git_commits": list(dict.fromkeys(commit for one in results for commit in commits_of(one))),
+        "threads": first["threads"],
+        "wall_seconds": sum(one["wall_seconds"] for one in results),
+        "num_runs": len(results),
+        "num_seeds": len({one["seed"] for one in results}),
+        "finished": True,
+        "runs": [_describe(one) for one in results],
+    }
+    summary |= {name: _spread(results, name) for name in _FIGURES if first.get(name) is not None}
+    if "confusion_matrix" in first:
+        matrices = [np.array(one["confusion_matrix"]) for one in results]
+        summary["confusion_matrix"] = np.sum(matrices, axis=0).tolist()
+    if "test_subjects" in first:
+        summary["accuracy_of_subjects"] = _accuracy_of_subjects(results)
+    return summary
+
+
+def commits_of(result: dict[str, Any]) -> list[str | None]:
+    """Return the commits that a run was made with, one for each time that another continued it."""
+    return result.get("git_commits", [result.get("git_commit")])
+
+
+def accuracy_together(
+    results: Sequence[dict[str, Any]], files: Sequence[Path]
+) -> dict[str, float | int]:
+    """Evaluate the ensemble of the networks of all seeds, by the mean of their probabilities.
+
+    Args:
+        results: the results of each run.
+        files: the ``test.npz`` of each run.
+
+    Returns:
+        Number of ``networks``; ``mean``, ``lowest`` and ``highest`` accuracy over the folds.
+    """
+    folds = defaultdict(list)
+    for one, file in zip(results, files, strict=True):
+        with np.load(file) as test:
+            folds[one["data"].get("fold")].append((test["log_probabilities"], test["labels"]))
+    accuracies = []
+    for tests in folds.values():
+        probabilities = np.mean([np.exp(scores) for scores, _ in tests], axis=0)
+        accuracies.append(float((probabilities.argmax(1) == tests[0][1]).mean()))
+    return {
+        "networks": min(map(len, folds.values())),
+        "mean": statistics.fmean(accuracies),
+        "lowest": min(accuracies),
+        "highest": max(accuracies),
+    }
+
+
+def _describe(result: dict[str, Any]) -> dict[str, Any]:
+    about = {key: result["data"].get(key) for key in ("fold", "train_size", "test_size")}
+    return about | {key: result[key] for key in _OF_A_RUN if result.get(key) is not None}
+
+
+def _spread(results: Sequence[dict[str, Any]], name: str) -> dict[str, float | None]:
+    values = [one[name] for one in results]
+    by_seed = defaultdict(list)
+    for one in results:
+        by_seed[one["seed"]].append(one[name])
+    means = [statistics.fmean(some) for some in by_seed.values()]
+    return {
+        "mean": statistics.fmean(values),
+        "lowest": min(values),
+        "highest": max(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "deviation_of_seeds": statistics.stdev(means) if len(means) > 1 else None,
+    }
+
+
+def _accuracy_of_subjects(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the share of right answers for each subject."""
+    right = defaultdict(list)
+    for one in results:
+        tested = zip(one["test_subjects"], one["test_labels"], one["test_predictions"], strict=True)
+        for subject, label, predicted in tested:
+            right[subject].append(label == predicted)
+    return {str(subject): statistics.fmean(right[subject]) for subject in sorted(right)}
