@@ -1,31 +1,36 @@
-"""Where a result comes from: the code, the packages and the machine."""
+"""Record where a result comes from: the commit, the packages and the machine.
+
+``python -m experiments.provenance`` fails if code has uncommitted changes; ``make reproduce`` runs
+it before the hours of the paper profile.
+"""
 
 from __future__ import annotations
 
 import platform
 import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from experiments import sources
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("irevrnn", "torch", "numpy", "lightning-fabric", "torchvision")
+#: The folders whose code makes results. Changes elsewhere do not count: a new result is one itself.
+CODE = ("irevrnn", "experiments", "notebooks")
+
+
+class UncommittedChangesError(RuntimeError):
+    """A result for ``paper/`` would be made from uncommitted code."""
 
 
 def provenance() -> dict[str, Any]:
-    """Describe code and machine, ready for JSON.
-
-    Returns:
-        ``git_commit``; ``sources``, a hash of each part of the code (:mod:`experiments.sources`);
-        ``versions``, ``cpu``, ``gpu``, ``threads`` and ``platform``.
-    """
+    """Describe code and machine, ready for JSON."""
     return {
-        "git_commit": _git_commit(),
-        "sources": sources.at_start(),
+        "git_commit": git_commit(REPOSITORY),
         "versions": {"python": platform.python_version(), **_versions()},
         "cpu": _cpu(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -34,25 +39,75 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _git_commit() -> str | None:
-    """The commit checked out, with ``-dirty`` if tracked files differ; None outside a checkout."""
-    if not (REPOSITORY / ".git").exists():  # an installed package may lie inside another repository
+@cache
+def git_commit(repository: Path) -> str | None:
+    """Return the commit that was checked out when this module was imported: a run may take hours.
+
+    With uncommitted changes of the code, ``-dirty`` is appended. Outside a checkout, return None.
+    """
+    commit = _git(repository, "rev-parse", "HEAD")
+    return f"{commit}-dirty" if commit and uncommitted(repository) else commit
+
+
+@cache
+def uncommitted(repository: Path) -> tuple[str, ...]:
+    """Return the files of :data:`CODE` that differ from the commit, untracked ones included."""
+    changes = _git(repository, "status", "--porcelain", "--no-renames", "--", *CODE) or ""
+    return tuple(line.split(maxsplit=1)[1] for line in changes.splitlines())
+
+
+def common_commit(*commits: str | None) -> str | None:
+    """Return the commit to record for a result of several runs, or of a run that was resumed.
+
+    Args:
+        commits: the ``git_commit`` of each.
+
+    Returns:
+        The last commit that is in the history of all, so that what changed since includes what
+        changed between them. ``-dirty`` if one of them is; None if one is unknown.
+    """
+    known = {commit.removesuffix("-dirty") for commit in commits if commit}
+    if None in commits or not known:
         return None
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    shared = known.pop() if len(known) == 1 else _git(REPOSITORY, "merge-base", "--octopus", *known)
+    dirty = any(commit and commit.endswith("-dirty") for commit in commits)
+    return f"{shared}-dirty" if shared and dirty else shared
+
+
+def require_clean() -> None:
+    """Refuse to make results for ``paper/`` from uncommitted code.
+
+    Outside a checkout nothing is refused; results record no commit there.
+
+    Raises:
+        UncommittedChangesError: names the files, and the way out.
+    """
+    if changed := uncommitted(REPOSITORY):
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise UncommittedChangesError(
+            "the paper profile needs committed code, but these files had uncommitted changes when "
+            f"the program started: {', '.join(changed[:4])}{more}. Commit or stash them and start "
+            "again, or choose PROFILE=quick"
+        )
+
+
+def _git(repository: Path, *arguments: str) -> str | None:
+    """Return the output of a git command; None if it fails or there is no checkout."""
+    if not (repository / ".git").exists():  # an installed package may lie inside another repository
+        return None
+    command = ["git", "--no-optional-locks", *arguments]
     try:
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -63,3 +118,12 @@ def _cpu() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+git_commit(REPOSITORY)  # cached from here on, whatever is edited or committed meanwhile
+
+if __name__ == "__main__":
+    try:
+        require_clean()
+    except UncommittedChangesError as error:
+        sys.exit(f"irevrnn: {error}")

@@ -1,4 +1,4 @@
-"""One recurrence over a sequence, ours and those of the peers, for ``make bench`` and notebook 04.
+"""One recurrence over a sequence: ours and those of the peers.
 
 Each takes a sequence (T, B, H) to another of the same shape and is differentiated for its input,
 its weights and its initial states. Upstream gradients reach all steps.
@@ -7,15 +7,16 @@ its weights and its initial states. Upstream gradients reach all steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from experiments.bench.measure import interleaved_times, ratios, saved_bytes
 from irevrnn import reference
 from irevrnn.functional import scan
 from irevrnn.rnn import IRevRNN
@@ -62,11 +63,11 @@ def make_problem(shape: Shape, seed: int = 0, device: str = "cpu") -> Problem:
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A recurrence with its weights.
+    """A recurrence, or a stack of them, with its weights.
 
     Attributes:
-        forward: from the sequence (T, B, H) to a tuple of tensors, the first of them (T, B, H). It
-            returns all that its caller would get, final states included.
+        forward: from the sequence (T, B, features) to a tuple of tensors. It returns all that its
+            caller would get, final states included.
         weights: parameters and initial states.
     """
 
@@ -74,27 +75,72 @@ class Recurrence:
     weights: tuple[Tensor, ...]
 
     def step(self, x: Tensor, grad_out: Tensor) -> None:
-        """Forward and backward: fresh gradients in ``grad`` of ``x`` and of the weights.
+        """Run forward and backward, and leave the gradients in ``grad`` of ``x`` and the weights.
 
         Args:
-            x: (T, B, H), a leaf that requires its gradient.
-            grad_out: (T, B, H), upstream gradient of the first output.
+            x: (T, B, features), a leaf.
+            grad_out: upstream gradient of the first output.
         """
         self._drop_gradients(x)  # or autograd would add to them, which no peer should pay for
         self.forward(x)[0].backward(grad_out)
 
-    def whole_step(self, x: Tensor, grad_out: Tensor) -> None:
-        """The same, and the gradients are freed.
+    def timed_step(self, x: Tensor, grad_out: Tensor) -> None:
+        """Run forward and backward, and free the gradients.
 
-        What takes its turn next would pay for that: some ms for a large one that goes back to the
-        system.
+        Freeing a large one takes some milliseconds, which the next method would pay for.
         """
         self.step(x, grad_out)
         self._drop_gradients(x)
 
+    def saved_bytes(self, x: Tensor) -> int:
+        """Count the bytes saved for the backward pass, beyond ``x``, the weights and the outputs.
+
+        Args:
+            x: (T, B, features).
+        """
+        kept = (x, *self.weights)
+        return saved_bytes(lambda: self.forward(x), exclude=kept, exclude_output=True)
+
     def _drop_gradients(self, x: Tensor) -> None:
         for leaf in (x, *self.weights):
             leaf.grad = None
+
+
+def compare(
+    methods: Mapping[str, Recurrence],
+    x: Tensor,
+    grad_out: Tensor,
+    repetitions: int,
+    pairs: Mapping[str, tuple[str, str]],
+) -> dict[str, Any]:
+    """Time forward plus backward of each method, interleaved, and count what it saves.
+
+    Args:
+        methods: the recurrences by name.
+        x: input of all.
+        grad_out: upstream gradient of all.
+        repetitions: interleaved rounds.
+        pairs: for each ratio of times, the names of the two methods.
+
+    Returns:
+        ``methods`` with quartiles in milliseconds, ``saved_bytes`` and ``repetitions``, ``ratios``
+        and ``ratio_quartiles``.
+    """
+    saved = {name: method.saved_bytes(x) for name, method in methods.items()}
+    steps = {name: partial(method.timed_step, x, grad_out) for name, method in methods.items()}
+    times = interleaved_times(steps, repetitions)
+    entries = {
+        name: {
+            **timing.in_milliseconds(),
+            "saved_bytes": saved[name],
+            "repetitions": len(timing.seconds),
+        }
+        for name, timing in times.items()
+    }
+    return {"methods": entries, **ratios(times, pairs)}
+
+
+# --- methods ------------------------------------------------------------------------------------
 
 
 class Method(NamedTuple):
@@ -119,22 +165,17 @@ def _layer(memory: str, activation: str, problem: Problem) -> Recurrence:
     )  # fmt: skip
 
 
+def _peer(kind: type[nn.LSTM] | type[nn.GRU], problem: Problem) -> Recurrence:
+    hidden = len(problem.u)
+    return _module(kind(hidden, hidden, device=problem.z.device))
+
+
 def _module(module: nn.Module) -> Recurrence:
     def forward(x: Tensor) -> tuple[Tensor, ...]:
         out, state = module(x)
         return out, *(state if isinstance(state, tuple) else (state,))
 
     return Recurrence(forward, tuple(module.parameters()))
-
-
-def _lstm(problem: Problem) -> Recurrence:
-    hidden = len(problem.u)
-    return _module(nn.LSTM(hidden, hidden, device=problem.z.device))
-
-
-def _gru(problem: Problem) -> Recurrence:
-    hidden = len(problem.u)
-    return _module(nn.GRU(hidden, hidden, device=problem.z.device))
 
 
 def _autograd(problem: Problem) -> Recurrence:
@@ -152,7 +193,7 @@ def _compiled_chunks(problem: Problem) -> Recurrence:
 def _checkpoint(use_reentrant: bool, problem: Problem) -> Recurrence:
     run = partial(checkpoint, reference.scan, use_reentrant=use_reentrant)
     weights = problem[1:]
-    # About sqrt(T) chunks of sqrt(T) steps hold the least, borders and one rebuilt chunk together.
+    # About sqrt(T) chunks of sqrt(T) steps need the least, borders and one rebuilt chunk together.
     return Recurrence(lambda z: _in_chunks(run, math.isqrt(len(z)), z, *weights), weights)
 
 
@@ -186,16 +227,37 @@ METHODS: dict[str, Method] = {
     "scan_store": Method("scan, store", partial(_scan, "store")),
     "layer": Method("IRevRNN layer", partial(_layer, "recompute", "relu")),
     "layer_checkpoint": Method("layer, checkpoint", partial(_layer, "checkpoint", "relu")),
-    # relu discards too much to go back; leaky_relu is what one would train with.
+    # relu discards too much for the inverse; leaky_relu is what one would train with.
     "layer_reversible": Method("layer, reversible", partial(_layer, "reversible", "leaky_relu")),
-    "lstm": Method("nn.LSTM", _lstm),
-    "gru": Method("nn.GRU", _gru),
+    "lstm": Method("nn.LSTM", partial(_peer, nn.LSTM)),
+    "gru": Method("nn.GRU", partial(_peer, nn.GRU)),
     "autograd": Method("plain autograd", _autograd),
     "compiled_chunks": Method("compiled chunks", _compiled_chunks),
     "checkpoint": Method("checkpoint", partial(_checkpoint, False)),
     "checkpoint_reentrant": Method("checkpoint, reentrant", partial(_checkpoint, True)),
     "indrnn": Method("IndRNN, plain", _indrnn),
 }
+#: The methods that ratios are taken to, so these are always measured.
+OURS = ("scan", "layer")
+
+
+def measure_recurrences(shape: Shape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
+    """Compare methods at a shape: each with ``scan``, and each peer module with the layer.
+
+    Args:
+        shape: (T, B, H, R).
+        names: keys of :data:`METHODS`, :data:`OURS` among them.
+        repetitions: interleaved rounds.
+
+    Returns:
+        The shape and the entries of :func:`compare`.
+    """
+    problem = make_problem(shape)
+    pairs = {name: (name, "scan") for name in names if name != "scan"}
+    pairs |= {f"{name}_to_layer": (name, "layer") for name in ("lstm", "gru") if name in names}
+    methods = {name: METHODS[name].build(problem) for name in names}
+    grad_out = torch.randn(problem.z.shape)
+    return {**shape._asdict(), **compare(methods, problem.z, grad_out, repetitions, pairs)}
 
 
 def prepare_step(name: str, shape: Shape) -> Callable[[], object]:
