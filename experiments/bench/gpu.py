@@ -50,18 +50,10 @@ def event_clock(method: Callable[[], object]) -> float:
 def measure(
     device: str, shapes: Iterable[Shape], repetitions: int, clock: Clock, copied: int
 ) -> dict[str, Any]:
-    """Measure the copy bandwidth of a device, and the methods at every shape.
+    """Measure the bandwidth of copying a tensor on a device, and the methods at every shape.
 
-    Args:
-        device: PyTorch's name of it.
-        shapes: (T, B, H, R) each.
-        repetitions: interleaved rounds.
-        clock: times a method on this device.
-        copied: numbers in the tensor that is copied.
-
-    Returns:
-        The report, ready for JSON: bandwidth in bytes a second, read and written, times in
-        milliseconds.
+    Returns the report, ready for JSON: bandwidth in bytes a second, read and written, times in
+    milliseconds.
     """
     source = torch.zeros(copied, device=device)
     target = torch.empty_like(source)

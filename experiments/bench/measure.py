@@ -41,9 +41,6 @@ def environment() -> dict[str, Any]:
     return {**provenance(), "cores": os.cpu_count()}
 
 
-# --- bytes saved between forward and backward ----------------------------------------------------
-
-
 class _Saved:
     """The object that autograd keeps in place of a tensor; it can be referenced weakly."""
 
@@ -57,19 +54,14 @@ def saved_bytes(
 ) -> int:
     """Count the bytes that the graph of ``forward()`` keeps for its backward pass.
 
-    Autograd's saved tensors are counted by distinct storage, for every method and device alike: two
-    views of one storage count once, and a view of a small part counts its whole storage, as that is
-    what stays allocated. Tensors released before ``forward`` returns do not count. A tensor that an
-    autograd function hides on its ``ctx``, past ``save_for_backward``, escapes the count.
+    Autograd's saved tensors are counted by distinct storage, on every device alike: two views of
+    one storage count once, and a view of a small part counts its whole storage, which stays
+    allocated. Tensors released before ``forward`` returns do not count. A tensor that an autograd
+    function hides on its ``ctx``, past ``save_for_backward``, escapes the count.
 
-    Args:
-        forward: runs the forward pass and returns tensors, in tuples, lists or dicts.
-        exclude: tensors whose storage does not count, such as inputs and parameters: they stay
-            allocated without the graph too.
-        exclude_output: whether to leave out the storage of what ``forward`` returns as well.
-
-    Returns:
-        Bytes.
+    The storages of ``exclude`` do not count, such as inputs and parameters, which stay allocated
+    without the graph too. With ``exclude_output``, nor do those of the tensors that ``forward``
+    returns, in tuples, lists or dicts.
     """
     alive: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
@@ -92,9 +84,6 @@ def _storages(tensors: Iterable[Tensor]) -> dict[tuple[torch.device, int], int]:
     return {(device, storage.data_ptr()): storage.nbytes() for device, storage in found}
 
 
-# --- a process of its own -----------------------------------------------------------------------
-
-
 def in_fresh_process(
     function: Callable[..., Result],
     *args: Any,
@@ -103,14 +92,9 @@ def in_fresh_process(
 ) -> Result:
     """Call a function in a new process, whose allocator earlier work has not touched.
 
-    Args:
-        function: importable from a module.
-        args: its arguments; they and the result can be pickled.
-        threads: threads of PyTorch; None stands for as many as here.
-        caching_allocator: whether the process uses the caching allocator, as training does.
-
-    Returns:
-        The result of the call; an exception is raised here.
+    The function is importable from a module; its arguments and its result can be pickled. The
+    process has ``threads`` threads, or as many as this one, and the caching allocator if asked for
+    it. An exception is raised here.
     """
     with ProcessPoolExecutor(
         max_workers=1,
@@ -127,19 +111,11 @@ def _set_up(threads: int, caching_allocator: bool) -> None:
         use_caching_allocator()
 
 
-# --- peak memory of the process -----------------------------------------------------------------
-
-
 def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
-    """Measure by how much a computation raises the peak resident memory of a new process.
+    """Return the bytes by which a computation raises the peak resident memory of a new process.
 
-    Args:
-        prepare: builds the inputs, warms up, and returns the computation to measure; importable
-            from a module.
-        args: arguments of ``prepare``, which can be pickled.
-
-    Returns:
-        Bytes, as the operating system sees them, above what was resident before the computation.
+    There, ``prepare(*args)``, importable from a module, builds the inputs, warms up, and returns
+    the computation.
     """
     return in_fresh_process(_peak_memory, prepare, *args)
 
@@ -169,9 +145,6 @@ def _peak_resident() -> int:
         assert match
         return int(match[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-
-
-# --- time ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -209,14 +182,9 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def ratios(
     times: Mapping[str, Timing], pairs: Mapping[str, tuple[str, str]]
 ) -> dict[str, dict[str, Any]]:
-    """Compare timings in pairs.
+    """Divide timings: for each name, those of the two names in its pair.
 
-    Args:
-        times: the timings by name.
-        pairs: for each ratio, the names of the timings that are divided.
-
-    Returns:
-        ``ratios`` of the medians and ``ratio_quartiles``, as reports have them.
+    Returns ``ratios`` of the medians and ``ratio_quartiles``, as reports have them.
     """
     found = {name: times[one].ratio_to(times[other]) for name, (one, other) in pairs.items()}
     return {
@@ -241,17 +209,9 @@ def interleaved_times(
     """Time methods against each other: every round runs each of them once, in random order.
 
     Whatever slows the machine down for a while then slows all of them. A method that takes longer
-    than :data:`SLOW_SECONDS` takes part in the first :data:`SLOW_REPETITIONS` rounds alone. Python
-    collects its garbage between rounds only: no method pays for the objects of another.
-
-    Args:
-        methods: the methods by name.
-        repetitions: rounds.
-        warmup: untimed runs of each method before the first round, at least 1.
-        clock: runs a method to its end and returns the seconds it took.
-
-    Returns:
-        A timing for each name.
+    than :data:`SLOW_SECONDS` takes part in the first :data:`SLOW_REPETITIONS` rounds alone. Before
+    the first round, each has ``warmup`` untimed runs, at least 1. Python collects its garbage
+    between rounds only: no method pays for the objects of another.
     """
     rounds = {}
     for name, method in methods.items():

@@ -63,12 +63,10 @@ def make_problem(shape: Shape, seed: int = 0, device: str = "cpu") -> Problem:
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A recurrence, or a stack of them, with its weights.
+    """A recurrence, or a stack of them, with its weights, initial states among them.
 
-    Attributes:
-        forward: from the sequence (T, B, features) to a tuple of tensors. It returns all that its
-            caller would get, final states included.
-        weights: parameters and initial states.
+    ``forward`` takes the sequence (T, B, features) to a tuple of all tensors that its caller would
+    get, final states included.
     """
 
     forward: Callable[[Tensor], tuple[Tensor, ...]]
@@ -77,9 +75,7 @@ class Recurrence:
     def step(self, x: Tensor, grad_out: Tensor) -> None:
         """Run forward and backward, and leave the gradients in ``grad`` of ``x`` and the weights.
 
-        Args:
-            x: (T, B, features), a leaf.
-            grad_out: upstream gradient of the first output.
+        ``grad_out`` is the upstream gradient of the first output.
         """
         self._drop_gradients(x)  # or autograd would add to them, which no peer should pay for
         self.forward(x)[0].backward(grad_out)
@@ -93,11 +89,7 @@ class Recurrence:
         self._drop_gradients(x)
 
     def saved_bytes(self, x: Tensor) -> int:
-        """Count the bytes saved for the backward pass, beyond ``x``, the weights and the outputs.
-
-        Args:
-            x: (T, B, features).
-        """
+        """Count the bytes saved for the backward pass beyond ``x``, weights and outputs."""
         kept = (x, *self.weights)
         return saved_bytes(lambda: self.forward(x), exclude=kept, exclude_output=True)
 
@@ -115,16 +107,8 @@ def compare(
 ) -> dict[str, Any]:
     """Time forward plus backward of each method, interleaved, and count what it saves.
 
-    Args:
-        methods: the recurrences by name.
-        x: input of all.
-        grad_out: upstream gradient of all.
-        repetitions: interleaved rounds.
-        pairs: for each ratio of times, the names of the two methods.
-
-    Returns:
-        ``methods`` with quartiles in milliseconds, ``saved_bytes`` and ``repetitions``, ``ratios``
-        and ``ratio_quartiles``.
+    ``pairs`` names for each ratio of times the two methods. Returns ``methods`` with quartiles in
+    milliseconds, ``saved_bytes`` and ``repetitions``, ``ratios`` and ``ratio_quartiles``.
     """
     saved = {name: method.saved_bytes(x) for name, method in methods.items()}
     steps = {name: partial(method.timed_step, x, grad_out) for name, method in methods.items()}
@@ -140,19 +124,16 @@ def compare(
     return {"methods": entries, **ratios(times, pairs)}
 
 
-# --- methods ------------------------------------------------------------------------------------
-
-
 class Method(NamedTuple):
-    """A recurrence that can be built for a problem, and its name in tables and figures."""
+    """A recurrence that can be built for a problem or shape, and its name in tables and figures."""
 
     label: str
-    build: Callable[[Problem], Recurrence]
+    build: Callable[[Any], Recurrence]
 
 
-def _scan(memory: str, problem: Problem) -> Recurrence:
+def _function(run: Callable[..., tuple[Tensor, ...]], problem: Problem) -> Recurrence:
     weights = problem[1:]
-    return Recurrence(lambda z: scan(z, *weights, memory=memory), weights)
+    return Recurrence(lambda z: run(z, *weights), weights)
 
 
 def _layer(memory: str, activation: str, problem: Problem) -> Recurrence:
@@ -178,60 +159,51 @@ def _module(module: nn.Module) -> Recurrence:
     return Recurrence(forward, tuple(module.parameters()))
 
 
-def _autograd(problem: Problem) -> Recurrence:
-    weights = problem[1:]
-    return Recurrence(lambda z: reference.scan(z, *weights), weights)
-
-
 def _compiled_chunks(problem: Problem) -> Recurrence:
     # fullgraph: a chunk that falls back to eager PyTorch would be a weakened peer.
     run = torch.compile(reference.scan, dynamic=False, fullgraph=True)
-    weights = problem[1:]
-    return Recurrence(lambda z: _in_chunks(run, COMPILED_STEPS, z, *weights), weights)
+    return _function(partial(_in_chunks, run, COMPILED_STEPS), problem)
 
 
 def _checkpoint(use_reentrant: bool, problem: Problem) -> Recurrence:
     run = partial(checkpoint, reference.scan, use_reentrant=use_reentrant)
-    weights = problem[1:]
     # About sqrt(T) chunks of sqrt(T) steps need the least, borders and one rebuilt chunk together.
-    return Recurrence(lambda z: _in_chunks(run, math.isqrt(len(z)), z, *weights), weights)
+    return _function(partial(_in_chunks, run, math.isqrt(len(problem.z))), problem)
 
 
 def _in_chunks(
     run: Callable[..., tuple[Tensor, Tensor, Tensor]],
-    size: int, z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor,
+    size: int, z: Tensor, h: Tensor, c: Tensor, *weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     outputs = []
     for chunk in z.split(size):
-        out, h, c = run(chunk, h, c, u, a, b)
+        out, h, c = run(chunk, h, c, *weights)
         outputs.append(out)
     return torch.cat(outputs), h, c
 
 
 def _indrnn(problem: Problem) -> Recurrence:
-    h_0, u = problem.h_0, problem.u
-
     def forward(z: Tensor) -> tuple[Tensor, ...]:
-        h, outputs = h_0, []
+        h, outputs = problem.h_0, []
         for z_t in z.unbind(0):
-            h = torch.addcmul(z_t, u, h).relu()  # one operation less than z_t + u * h
+            h = torch.addcmul(z_t, problem.u, h).relu()  # one operation less than z_t + u * h
             outputs.append(h)
         return torch.stack(outputs), h
 
-    return Recurrence(forward, (h_0, u))
+    return Recurrence(forward, (problem.h_0, problem.u))
 
 
 #: Everything that is compared, by its name in result files; ours come first.
 METHODS: dict[str, Method] = {
-    "scan": Method("scan, recompute", partial(_scan, "recompute")),
-    "scan_store": Method("scan, store", partial(_scan, "store")),
+    "scan": Method("scan, recompute", partial(_function, partial(scan, memory="recompute"))),
+    "scan_store": Method("scan, store", partial(_function, partial(scan, memory="store"))),
     "layer": Method("IRevRNN layer", partial(_layer, "recompute", "relu")),
     "layer_checkpoint": Method("layer, checkpoint", partial(_layer, "checkpoint", "relu")),
     # relu discards too much for the inverse; leaky_relu is what one would train with.
     "layer_reversible": Method("layer, reversible", partial(_layer, "reversible", "leaky_relu")),
     "lstm": Method("nn.LSTM", partial(_peer, nn.LSTM)),
     "gru": Method("nn.GRU", partial(_peer, nn.GRU)),
-    "autograd": Method("plain autograd", _autograd),
+    "autograd": Method("plain autograd", partial(_function, reference.scan)),
     "compiled_chunks": Method("compiled chunks", _compiled_chunks),
     "checkpoint": Method("checkpoint", partial(_checkpoint, False)),
     "checkpoint_reentrant": Method("checkpoint, reentrant", partial(_checkpoint, True)),
@@ -242,15 +214,9 @@ OURS = ("scan", "layer")
 
 
 def measure_recurrences(shape: Shape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
-    """Compare methods at a shape: each with ``scan``, and each peer module with the layer.
+    """Compare :data:`METHODS` at a shape: each with ``scan``, and each peer module with the layer.
 
-    Args:
-        shape: (T, B, H, R).
-        names: keys of :data:`METHODS`, :data:`OURS` among them.
-        repetitions: interleaved rounds.
-
-    Returns:
-        The shape and the entries of :func:`compare`.
+    Returns the shape and the entries of :func:`compare`.
     """
     problem = make_problem(shape)
     pairs = {name: (name, "scan") for name in names if name != "scan"}
@@ -261,12 +227,7 @@ def measure_recurrences(shape: Shape, names: Sequence[str], repetitions: int) ->
 
 
 def prepare_step(name: str, shape: Shape) -> Callable[[], object]:
-    """Build a method and its inputs, warm it up on a few steps, return forward plus backward.
-
-    Args:
-        name: a key of :data:`METHODS`.
-        shape: (T, B, H, R).
-    """
+    """Build a method and its inputs, warm it up on a few steps, return forward plus backward."""
     problem = make_problem(shape)
     recurrence = METHODS[name].build(problem)
     grad_out = torch.randn(problem.z.shape)

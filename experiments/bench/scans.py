@@ -62,16 +62,10 @@ PLAN = Plan()
 
 
 def run(shapes: Iterable[Shape], plan: Plan, repetitions: int) -> dict[str, Any]:
-    """Measure what a plan asks for.
+    """Measure what a plan asks for, and the floor of each of the shapes with peers.
 
-    Args:
-        shapes: those with peers; the floor of each with couplings is measured too.
-        plan: the rest.
-        repetitions: interleaved rounds.
-
-    Returns:
-        ``floor``, ``two_threads`` and ``packed``, a list of entries each, and ``flatness``, which
-        is None where the plan has no lengths. ``two_threads`` is empty on a machine of one core.
+    Returns ``floor``, ``two_threads`` and ``packed``, a list of entries each, and ``flatness``,
+    which is None where the plan has no lengths. ``two_threads`` is empty on a machine of one core.
     """
     print("measuring the scan alone ...", file=sys.stderr)
     one_thread = partial(in_fresh_process, threads=1, caching_allocator=True)
@@ -104,16 +98,9 @@ def _repeated(method: Callable[[], object], times: int) -> Callable[[], object]:
 def measure_floor(shape: Shape, repetitions: int, copied: int) -> dict[str, Any]:
     """Compare the scan with its floor, in a process of one thread.
 
-    The rates that the floor takes are the highest of those measured in the same rounds as the scan.
-
-    Args:
-        shape: (T, B, H, R), R at least 1.
-        repetitions: interleaved rounds.
-        copied: numbers in the tensor whose copy gives the bytes a second.
-
-    Returns:
-        The shape, the times of the scan, ``rates`` (a second), ``tanh_ms``, ``multiply_adds_ms``,
-        ``bytes_ms``, ``floor_ms`` and ``over_floor``, the scan's median over it.
+    The rates that the floor takes are the highest of those measured in the same rounds. Returns the
+    shape, the times of the scan, ``rates`` (a second), ``tanh_ms``, ``multiply_adds_ms``,
+    ``bytes_ms``, ``floor_ms`` and ``over_floor``, the scan's median over it.
     """
     calls = math.ceil(SPAN / (shape.steps * shape.batch * shape.hidden))
     sticks = yardsticks(copied)
@@ -140,16 +127,10 @@ def cores() -> list[int]:
 def measure_threads(shape: Shape, repetitions: int) -> dict[str, Any]:
     """Compare two threads with one, also while another process keeps one of two cores busy.
 
-    Confines this process to two cores, for good.
-
-    Args:
-        shape: (T, B, H, R).
-        repetitions: interleaved rounds.
-
-    Returns:
-        The shape, times of ``one`` and ``two`` threads and of ``two_busy``, beside a busy process,
-        the ``speedup`` of two over one, and ``busy``, the time of two threads beside the busy
-        process over that of one thread alone, both with quartiles.
+    Confines this process to two cores, for good. Returns the shape, times of ``one`` and ``two``
+    threads and of ``two_busy``, beside a busy process, the ``speedup`` of two over one, and
+    ``busy``, the time of two threads beside the busy process over that of one thread alone, both
+    with quartiles.
     """
     os.sched_setaffinity(0, cores()[:2])  # threads and processes that start later inherit it
     step = _step(shape)
@@ -195,15 +176,8 @@ def measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]
     """Compare the time of a step at several lengths, with B, H and R of :data:`FLAT`.
 
     Every length is repeated until it takes as many steps as the longest: the constant cost of a
-    call is part of its time.
-
-    Args:
-        lengths: T of each.
-        repetitions: interleaved rounds.
-
-    Returns:
-        B, H and R, ``lengths`` with ``steps`` and quartiles in nanoseconds per step and unit, and
-        ``highest_to_lowest``, the ratio of the medians.
+    call is part of its time. Returns B, H and R, ``lengths`` with ``steps`` and quartiles in
+    nanoseconds per step and unit, and ``highest_to_lowest``, the ratio of the medians.
     """
     calls = {steps: math.ceil(max(lengths) / steps) for steps in lengths}
     times = interleaved_times(
@@ -224,16 +198,11 @@ def measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]
 
 
 def measure_packed(shape: Shape, repetitions: int) -> dict[str, Any]:
-    """Compare packed sequences of uniformly random length with dense ones.
+    """Compare B packed sequences of 1 to T steps, uniformly random, with dense ones.
 
-    Args:
-        shape: (T, B, H, R): B sequences of 1 to T steps.
-        repetitions: interleaved rounds.
-
-    Returns:
-        The shape, ``valid_steps`` of all sequences, the times of ``packed``, of ``same_steps``
-        (dense sequences of equal length, with as many valid steps, up to rounding) and of
-        ``padded`` (the same sequences, each with T steps), and ``ratios`` of ``packed`` to both.
+    Returns the shape, ``valid_steps`` of all sequences, the times of ``packed``, of ``same_steps``
+    (dense sequences of equal length, with as many valid steps, up to rounding) and of ``padded``
+    (the same sequences, each with T steps), and ``ratios`` of ``packed`` to both.
     """
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, shape.steps + 1, (shape.batch,), generator=generator)

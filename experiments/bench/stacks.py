@@ -7,7 +7,7 @@ input requires no gradient.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.bench.measure import growth_of_peak, in_fresh_process, wall_clock
-from experiments.bench.recurrences import Recurrence, compare
+from experiments.bench.recurrences import Method, Recurrence, compare
 from irevrnn.rnn import IRevRNN
 
 #: Range of the recurrent weights: memories of some hundred steps and more.
@@ -33,13 +33,6 @@ class StackShape(NamedTuple):
     features: int
     hidden: int
     layers: int
-
-
-class Network(NamedTuple):
-    """A network that can be built for a shape, and its name in tables and figures."""
-
-    label: str
-    build: Callable[[StackShape], Recurrence]
 
 
 def _ours(memory: str, shape: StackShape) -> Recurrence:
@@ -69,15 +62,15 @@ def _peer(kind: type[nn.LSTM] | type[nn.GRU], shape: StackShape) -> Recurrence:
 
 
 #: Everything that is compared, by its name in result files; ours come first.
-NETWORKS: dict[str, Network] = {
-    "recompute": Network("recompute", partial(_ours, "recompute")),
-    "store": Network("store", partial(_ours, "store")),
-    "checkpoint": Network("checkpoint", partial(_ours, "checkpoint")),
-    "reversible": Network("reversible", partial(_ours, "reversible")),
-    "store_fixed": Network("store, fixed point", partial(_ours, "store_fixed")),
-    "lstm": Network("nn.LSTM", partial(_peer, nn.LSTM)),
-    "gru": Network("nn.GRU", partial(_peer, nn.GRU)),
-    "autograd": Network("plain autograd", _autograd),
+NETWORKS: dict[str, Method] = {
+    "recompute": Method("recompute", partial(_ours, "recompute")),
+    "store": Method("store", partial(_ours, "store")),
+    "checkpoint": Method("checkpoint", partial(_ours, "checkpoint")),
+    "reversible": Method("reversible", partial(_ours, "reversible")),
+    "store_fixed": Method("store, fixed point", partial(_ours, "store_fixed")),
+    "lstm": Method("nn.LSTM", partial(_peer, nn.LSTM)),
+    "gru": Method("nn.GRU", partial(_peer, nn.GRU)),
+    "autograd": Method("plain autograd", _autograd),
 }
 
 
@@ -100,16 +93,10 @@ def _prepare() -> None:
 
 
 def measure_stacks(shape: StackShape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
-    """Compare a training step of networks with that of ``recompute``; call it in a new process.
+    """Compare a training step of networks, ``recompute`` among them, in a new process.
 
-    Args:
-        shape: (T, B, in, H, L).
-        names: keys of :data:`NETWORKS`, ``recompute`` among them.
-        repetitions: interleaved rounds.
-
-    Returns:
-        The shape and the entries of :func:`experiments.bench.recurrences.compare`, with the ratio
-        ``lstm_to_reversible``.
+    Returns the shape and the entries of :func:`experiments.bench.recurrences.compare`: ratios to
+    ``recompute``, and ``lstm_to_reversible``.
     """
     _prepare()
     pairs = {name: (name, "recompute") for name in names}
@@ -122,9 +109,8 @@ def measure_stacks(shape: StackShape, names: Sequence[str], repetitions: int) ->
 def measure_length(name: str, shape: StackShape) -> dict[str, Any]:
     """Measure a training step of a network in a process of its own.
 
-    Returns:
-        ``method``, the shape, ``peak_bytes`` that a step adds to the resident memory,
-        ``saved_bytes`` between forward and backward, and ``seconds`` of the fastest repetition.
+    Returns ``method``, the shape, ``peak_bytes`` that a step adds to the resident memory,
+    ``saved_bytes`` between forward and backward, and ``seconds`` of the fastest repetition.
     """
     found = in_fresh_process(_measure_length, name, shape, caching_allocator=True)
     return {"method": name, **shape._asdict(), **found}

@@ -53,21 +53,13 @@ def run(
     lengths: Iterable[int] = LENGTHS,
     alone: scans.Plan | None = scans.PLAN,
 ) -> dict[str, Any]:
-    """Measure the methods at every shape.
+    """Measure the methods at every shape, and return the report, ready for JSON.
 
-    Args:
-        shapes: (T, B, H, R) each.
-        more: shapes where only the :data:`STRONGEST` of the peers are measured; they come last.
-        names: keys of :data:`experiments.bench.recurrences.METHODS`; ours are always measured.
-        threads: threads that PyTorch and the kernels may use.
-        repetitions: interleaved rounds.
-        stacks: (T, B, in, H, L) of each stack that is trained under each strategy.
-        lengths: T of the very long sequences.
-        alone: the plan for the vectorised scan alone, with the floor of every shape; None for
-            nothing.
-
-    Returns:
-        The report, ready for JSON: times in milliseconds, saved memory in bytes.
+    At the shapes of ``more``, which come last, only the :data:`STRONGEST` of the peers are
+    measured. ``names`` are keys of :data:`experiments.bench.recurrences.METHODS`; ours are always
+    measured. ``stacks`` are trained under each strategy, ``lengths`` are T of the very long
+    sequences, and ``alone`` is the plan for the vectorised scan alone, with the floor of every
+    shape; None for nothing. Times are in milliseconds, saved memory in bytes.
     """
     shapes, more, stacks = tuple(shapes), tuple(more), tuple(stacks)
     chosen = that_can_run(name for name in METHODS if name in {*OURS, *names})

@@ -16,11 +16,7 @@ Entry = Mapping[str, Any]
 
 
 def tables(report: Entry) -> str:
-    """Write a report as text: a table for every measurement.
-
-    Args:
-        report: from :func:`experiments.bench.suite.run`.
-    """
+    """Write a report of :func:`experiments.bench.suite.run` as text: a table per measurement."""
     parts = [
         f"Forward plus backward, float32, threads: {report['threads']}, median and quartiles of "
         f"{report['repetitions']} interleaved repetitions (of fewer for a very slow method).\n"
@@ -41,9 +37,6 @@ def tables(report: Entry) -> str:
     else:
         parts += gpu_tables(report["environment"]["gpu"], report["gpu"])
     return "\n\n".join(parts)
-
-
-# --- parts of tables ----------------------------------------------------------------------------
 
 
 def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> str:
@@ -87,9 +80,6 @@ def _methods(title: str, entry: Entry, labels: Mapping[str, str], ratio: str, *n
             saved = method["saved_bytes"]
             row += [f"{saved / 1e6:.2f}", f"{saved / sequence:.3f}"]
     return _table(title, head, rows, *notes)
-
-
-# --- each measurement ---------------------------------------------------------------------------
 
 
 def _recurrences(entry: Entry, caching: bool) -> str:

@@ -23,12 +23,8 @@ def saved_bytes(
 ) -> Figure:
     """Plot the bytes saved between forward and backward against T and against R.
 
-    Args:
-        steps: T.
-        by_steps: for each method, bytes at each T.
-        bound: the bytes that ``recompute`` may save at each T.
-        couplings: R.
-        by_couplings: for the same methods, bytes at each R; NaN where not measured.
+    Both mappings are by method, the same in both; NaN where not measured. ``bound`` is the formula
+    for ``recompute`` at each T.
     """
     figure, (long, wide) = plt.subplots(2, 1, figsize=(COLUMN, 4.8))
     for (label, values), others in zip(by_steps.items(), by_couplings.values(), strict=True):
@@ -50,12 +46,9 @@ def _megabytes(values: Sequence[float]) -> list[float]:
 def peak_memory(
     steps: Sequence[int], by_method: Mapping[str, Sequence[float]], sequence: Sequence[float]
 ) -> Figure:
-    """Plot the growth of a process's peak memory against T.
+    """Plot the growth of a process's peak memory against T, by method, in bytes.
 
-    Args:
-        steps: T.
-        by_method: for each method, bytes at each T.
-        sequence: bytes of one tensor (T, B, H) at each T.
+    ``sequence`` is the size of one tensor (T, B, H) at each T.
     """
     figure, axes = plt.subplots(figsize=(COLUMN, 3.4))
     for label, values in by_method.items():
@@ -75,10 +68,7 @@ def entropy(
 ) -> Figure:
     """Plot the bits on the bit stacks per unit and step, and the entropy that is forgotten.
 
-    Args:
-        forgetting: 1 - abs(u).
-        bits: for each activation, bits counted at each u.
-        bounds: for the same activations, the entropy at each u.
+    ``forgetting`` is 1 - abs(u); ``bits`` and ``bounds``, the entropy, are by activation.
     """
     figure, axes = plt.subplots()
     for label, counted in bits.items():
@@ -93,9 +83,8 @@ def entropy(
 def lengths(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Figure:
     """Plot saved bytes, peak memory and time per step of stacks against T.
 
-    Args:
-        rows: with ``method``, ``steps``, ``saved_bytes``, ``peak_bytes`` and ``seconds``.
-        labels: names of the methods, in the order of drawing.
+    Rows have ``method``, ``steps``, ``saved_bytes``, ``peak_bytes`` and ``seconds``; ``labels``
+    names the methods, in the order of drawing.
     """
     figure, panels = plt.subplots(3, 1, figsize=(COLUMN, 6.2), sharex=True)
     for name, label in labels.items():
@@ -121,10 +110,8 @@ def crossover(
 ) -> Figure:
     """Plot the bits saved per unit and step, by checkpoints and by reversal, against T.
 
-    Args:
-        steps: T.
-        lines: for each strategy, bits by its formula at each T; the first is checkpoints.
-        measured: for each strategy, T and bits that were measured.
+    ``lines`` holds the bits by each strategy's formula, that of checkpoints first, ``measured``
+    pairs of T and bits.
     """
     figure, axes = plt.subplots(figsize=(COLUMN, 3.8))
     shades = [COLOURS[1], *plt.get_cmap("viridis")(np.linspace(0, 0.85, len(lines) - 1))]
@@ -141,9 +128,8 @@ def crossover(
 def speed(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Plot the time of forward plus backward: a panel for each shape.
 
-    Args:
-        panels: for each title, by method: lower quartile, median and upper quartile in ms. The
-            others of a panel are compared with its first method.
+    Each method has its lower quartile, median and upper quartile in ms. The others of a panel are
+    compared with its first method.
     """
     rows = math.ceil(len(panels) / 2)
     bars = max(len(methods) for methods in panels.values())
@@ -176,9 +162,8 @@ def _significant(number: float) -> str:
 def over_floor(shapes: Mapping[str, Sequence[float]]) -> Figure:
     """Plot the time of the scan as a multiple of its floor, and the parts of the floor.
 
-    Args:
-        shapes: for each shape, over the floor: the time of tanh, of multiply-adds, of moving bytes,
-            and the measured time.
+    Each shape has, over the floor: the time of tanh, of multiply-adds, of moving bytes, and the
+    measured time.
     """
     figure, axes = plt.subplots(figsize=(COLUMN, 0.9 + 0.24 * len(shapes)))
     places = range(len(shapes))

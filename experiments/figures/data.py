@@ -16,14 +16,7 @@ from experiments.figures.theme import COLOURS, PAGE
 def sequences(
     images: np.ndarray, sequences: np.ndarray, labels: Sequence[int], title: str
 ) -> Figure:
-    """Show digits as images, and as the sequences that the network reads.
-
-    Args:
-        images: (N, side, side).
-        sequences: (N, T), the pixels one after the other.
-        labels: (N,).
-        title: the data set.
-    """
+    """Show digits (N, side, side) as images, and as the sequences (N, T) that the network reads."""
     size = (PAGE, 0.95 * len(images))
     figure, rows = plt.subplots(
         len(images), 2, figsize=size, sharex="col", squeeze=False, width_ratios=(1, 6)
@@ -40,14 +33,7 @@ def sequences(
 def mistakes(
     images: np.ndarray, labels: Sequence[int], predicted: Sequence[int], title: str
 ) -> Figure:
-    """Show misclassified digits.
-
-    Args:
-        images: (N, side, side), N at least 1.
-        labels: (N,), the true classes.
-        predicted: (N,), the predicted classes.
-        title: the data set.
-    """
+    """Show misclassified digits (N, side, side) with their true and predicted classes."""
     columns = 8
     rows = math.ceil(len(images) / columns)
     size = (PAGE, 1.05 * rows + 0.2)
@@ -71,11 +57,7 @@ def signals(
 ) -> Figure:
     """Plot recordings of a watch: a row for each, acceleration left and rotation right.
 
-    Args:
-        recordings: each (T, 6): acceleration along x, y and z in g, rates of rotation in rad/s.
-        labels: one for each row.
-        frame_rate: steps per second.
-        title: the data set.
+    Each is (T, 6): acceleration along x, y and z in g, then rates of rotation in rad/s.
     """
     size = (PAGE, 0.85 * len(recordings) + 0.6)
     figure, rows = plt.subplots(
@@ -105,11 +87,8 @@ def skeletons(
 ) -> Figure:
     """Draw movements of a body: a row for each, some moments from left to right.
 
-    Args:
-        movements: each (n, joints, 3), x to the side, y up, z away; n the same for all.
-        labels: one for each row.
-        bones: pairs of joints.
-        title: the data set.
+    Each is (n, joints, 3), x to the side, y up, z away, n the same for all; ``bones`` are pairs of
+    joints.
     """
     columns = len(movements[0])
     figure = plt.figure(figsize=(PAGE, 1.35 * len(movements) + 0.3))

@@ -19,10 +19,8 @@ def drift(
 ) -> Figure:
     """Plot the error of running a floating-point recurrence backwards.
 
-    Args:
-        steps: numbers of steps that were undone.
-        errors: for each label, the largest error of h and c after each number of steps.
-        predictions: for some of them, the error that the decay alone explains.
+    ``errors`` holds for each label the largest error of h and c after each number of steps undone,
+    ``predictions`` the part of some of them that the decay alone explains.
     """
     figure, axes = plt.subplots()
     for label, values in errors.items():
@@ -37,13 +35,7 @@ def drift(
 
 
 def forgotten(u: Sequence[float], counted: Sequence[float], bound: Sequence[float]) -> Figure:
-    """Plot the bits that one step of decay forgets.
-
-    Args:
-        u: recurrent weights, below 1.
-        counted: bits by which the number of distinct states shrank.
-        bound: -log2(u).
-    """
+    """Plot the bits that one step of decay forgets: ``counted`` ones, and the bound -log2(u)."""
     figure, axes = plt.subplots()
     distance = [1 - value for value in u]
     guide(axes, distance, bound, label=r"$-\log_2 u$")
@@ -54,11 +46,9 @@ def forgotten(u: Sequence[float], counted: Sequence[float], bound: Sequence[floa
 
 
 def finite_differences(deltas: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
-    """Plot the error of central differences against the derived gradient.
+    """Plot the error of central differences of step ``deltas`` against the derived gradient.
 
-    Args:
-        deltas: step sizes of the differences.
-        errors: for each tensor, the relative error of the derivative along a random direction.
+    ``errors`` holds for each tensor the relative error of the derivative along a random direction.
     """
     figure, axes = plt.subplots()
     for name, values in errors.items():
@@ -69,11 +59,9 @@ def finite_differences(deltas: Sequence[float], errors: Mapping[str, Sequence[fl
 
 
 def division(u: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
-    """Plot the error of the gradient of small recurrent weights.
+    """Plot the relative error of du, NaN where du is NaN, for each way to compute it.
 
-    Args:
-        u: the recurrent weights, as categories.
-        errors: for each way to compute it, the relative error of du, NaN where du is NaN.
+    The recurrent weights ``u``, powers of ten and 0, are drawn as categories.
     """
     figure, axes = plt.subplots()
     places = range(len(u))
@@ -100,9 +88,8 @@ def _power_of_ten(x: float) -> str:
 def accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Compare float32 gradients of the kernel and of eager PyTorch with float64.
 
-    Args:
-        rows: entries with ``steps``, ``tensor`` and the relative errors ``ours_median``,
-            ``ours_max``, ``eager_median`` and ``eager_max``.
+    Rows have ``steps``, ``tensor`` and the relative errors ``ours_median``, ``ours_max``,
+    ``eager_median`` and ``eager_max``.
     """
     lengths = sorted({row["steps"] for row in rows})
     figure, panels = plt.subplots(
@@ -132,11 +119,7 @@ def saturation(
 ) -> Figure:
     """Plot the growth of the cell state, and the slope through which its couplings learn.
 
-    Args:
-        steps: T.
-        abs_c: abs(c_T), median over the units.
-        bound: the largest value it can take, median over the units.
-        slope: f'(c_T), median over the units.
+    All are medians over the units: abs(c_T), its ``bound``, and the slope f'(c_T).
     """
     figure, (growth, learning) = plt.subplots(2, 1, figsize=(COLUMN, 3.2), sharex=True)
     guide(growth, steps, bound, label=r"$|c_0| + T\,\sum_i |a_i|$")

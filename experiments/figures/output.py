@@ -23,15 +23,7 @@ _drawn: dict[Path, str] = {}
 def folder(profile: str) -> Path:
     """Return the folder that holds ``results/`` and ``figures/`` of a profile.
 
-    Args:
-        profile: ``smoke``, ``quick`` or ``paper``.
-
-    Returns:
-        ``paper/`` of the repository for the paper profile, ``build/<profile>/`` for the others.
-
-    Raises:
-        ValueError: for an unknown profile.
-        FileNotFoundError: outside the repository.
+    That is ``paper/`` of the repository for the paper profile, ``build/<profile>/`` for the others.
     """
     if profile not in PROFILES:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}; got {profile!r}")
@@ -39,13 +31,7 @@ def folder(profile: str) -> Path:
 
 
 def repository() -> Path:
-    """Return the top folder of the repository that holds the working directory.
-
-    Outside a repository this is the one that the package lies in.
-
-    Raises:
-        FileNotFoundError: neither lies in one.
-    """
+    """Return the repository around the working directory, or else around the package."""
     here = Path.cwd()
     for candidate in (here, *here.parents, *Path(__file__).resolve().parents):
         if (candidate / "pyproject.toml").is_file() and (candidate / "notebooks").is_dir():
@@ -54,14 +40,9 @@ def repository() -> Path:
 
 
 def save(figure: Figure, name: str, profile: str) -> None:
-    """Write ``figures/<name>.svg`` and ``figures/<name>.png``.
+    """Write ``figures/<name>.svg`` and ``figures/<name>.png`` of a profile.
 
     A figure of a small profile carries the profile's name on its lower edge.
-
-    Args:
-        figure: the figure.
-        name: file name without its ending.
-        profile: the profile that made it.
     """
     if profile != "paper":
         _stamp(figure, f"{profile} profile")
@@ -87,13 +68,8 @@ def write_result(name: str, data: Mapping[str, Any], profile: str) -> None:
     The file also records, as ``figures``, the hash of every figure that this process has drawn for
     the profile: the paper is not built with a figure that another run has drawn since.
 
-    Args:
-        name: file name without its ending.
-        data: what JSON can hold; None for a number that does not exist, as JSON has no NaN.
-        profile: the profile that made it.
-
-    Raises:
-        UncommittedChangesError: the profile is ``paper``, and code has uncommitted changes.
+    JSON has no NaN: ``data`` has None for a number that does not exist. For the paper profile,
+    uncommitted code raises an :exc:`experiments.provenance.UncommittedChangesError`.
     """
     if profile == "paper":
         require_clean()

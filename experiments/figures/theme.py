@@ -52,10 +52,8 @@ def style() -> None:
 def frame(axes: Axes, xlabel: str = "", ylabel: str = "", log: str = "") -> None:
     """Label the axes of a line plot and draw its grid.
 
-    Args:
-        axes: the axes.
-        xlabel, ylabel: labels; an empty one leaves the label as it is.
-        log: the axes with a logarithmic scale: ``"x"``, ``"y"`` or ``"xy"``.
+    ``log`` names those with a logarithmic scale: ``"x"``, ``"y"`` or ``"xy"``. An empty label
+    changes nothing.
     """
     for letter, label in (("x", xlabel), ("y", ylabel)):
         if letter in log:

@@ -16,10 +16,8 @@ from experiments.figures.theme import COLOURS, COLUMN, GREY, PAGE, frame, legend
 def learning_curve(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Plot loss and accuracy over the epochs.
 
-    Args:
-        history: a row per epoch with ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss``
-            and ``val_accuracy``; the last two are None without validation.
-        title: the data set.
+    Rows have ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss`` and ``val_accuracy``; the
+    last two are None without validation.
     """
     figure, panels = plt.subplots(2, 1, figsize=(COLUMN, 3.2), sharex=True)
     epochs = [row["epoch"] for row in history]
@@ -39,12 +37,9 @@ def learning_curve(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def confusion(
     matrix: Sequence[Sequence[int]], title: str, names: Sequence[str] | None = None
 ) -> Figure:
-    """Show a confusion matrix.
+    """Show a confusion matrix of counts, a row for each true class.
 
-    Args:
-        matrix: (classes, classes) of counts, a row for each true class.
-        title: the data set.
-        names: of the classes, if they are not their numbers.
+    ``names`` are those of the classes, if they are not their numbers.
     """
     figure, axes = plt.subplots(figsize=(COLUMN, COLUMN))
     counts = np.asarray(matrix)
@@ -67,9 +62,7 @@ def confusion(
 def subjects(accuracies: Mapping[str, Mapping[str, float]], title: str) -> Figure:
     """Plot the accuracy on the recordings of each subject, none of whom was trained on.
 
-    Args:
-        accuracies: for each method, the accuracy by subject; the same subjects for all.
-        title: the data set.
+    For each method, the accuracy is given by subject; the subjects are the same for all.
     """
     figure, axes = plt.subplots()
     names = list(next(iter(accuracies.values())))
@@ -89,11 +82,7 @@ def subjects(accuracies: Mapping[str, Mapping[str, float]], title: str) -> Figur
 
 
 def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
-    """Plot the losses of one model under several strategies, and their distance from the first.
-
-    Args:
-        losses: for each strategy, the loss of every step; the first is the reference.
-    """
+    """Plot the loss of every step for several strategies, and their distance from the first."""
     figure, (axes, apart) = plt.subplots(2, 1, figsize=(COLUMN, 3.6), sharex=True)
     (reference, stored), *_ = losses.items()
     every = max(1, len(stored) // 12)
@@ -116,11 +105,7 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Compare test accuracies: a panel for each group, a row for each of its members.
-
-    Args:
-        groups: for each title, by label: the accuracy of each run.
-    """
+    """Compare test accuracies of runs: a panel for each group, a row for each of its members."""
     sizes = [len(members) for members in groups.values()]
     heights = [max(sizes[place : place + 2]) + 1.5 for place in range(0, len(sizes), 2)]
     figure, places = plt.subplots(
@@ -154,13 +139,10 @@ def race(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
     chance: Mapping[str, float],
 ) -> Figure:
-    """Plot learning curves against the time of training: a panel for each task.
+    """Plot learning curves against the time of training: a panel for each quantity.
 
-    Errors have a logarithmic scale, accuracies do not.
-
-    Args:
-        panels: for each quantity, by method: minutes, and the quantity on validation data then.
-        chance: the quantity that guessing reaches.
+    By method, ``panels`` holds minutes, and the quantity on validation data then; ``chance`` is the
+    quantity that guessing reaches. Errors have a logarithmic scale, accuracies do not.
     """
     figure, rows = plt.subplots(
         len(panels), 1, figsize=(COLUMN, 1.9 * len(panels) + 0.3), squeeze=False
