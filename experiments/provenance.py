@@ -56,32 +56,19 @@ def uncommitted(repository: Path) -> tuple[str, ...]:
     return tuple(line.split(maxsplit=1)[1] for line in changes.splitlines())
 
 
-def common_commit(*commits: str | None) -> str | None:
-    """Return the commit to record for a result of several runs, or of a run that was resumed.
-
-    Args:
-        commits: the ``git_commit`` of each.
-
-    Returns:
-        The last commit that is in the history of all, so that what changed since includes what
-        changed between them. ``-dirty`` if one of them is; None if one is unknown.
-    """
-    known = {commit.removesuffix("-dirty") for commit in commits if commit}
-    if None in commits or not known:
-        return None
-    shared = known.pop() if len(known) == 1 else _git(REPOSITORY, "merge-base", "--octopus", *known)
-    dirty = any(commit and commit.endswith("-dirty") for commit in commits)
-    return f"{shared}-dirty" if shared and dirty else shared
-
-
-def require_clean() -> None:
+def require_clean(folder: Path | None = None) -> None:
     """Refuse to make results for ``paper/`` from uncommitted code.
 
     Outside a checkout nothing is refused; results record no commit there.
 
+    Args:
+        folder: where the results go. Only ``paper/``, the default, asks for committed code.
+
     Raises:
         UncommittedChangesError: names the files, and the way out.
     """
+    if folder is not None and folder.resolve() != REPOSITORY / "paper":
+        return
     if changed := uncommitted(REPOSITORY):
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise UncommittedChangesError(

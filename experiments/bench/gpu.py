@@ -79,7 +79,7 @@ def _measure(
     times = interleaved_times(steps, repetitions, clock=clock)
     methods = {
         name: {
-            "saved_bytes": method.saved_bytes(z),
+            "saved_bytes": method.count_saved(z),
             "forward": _entry(name, "forward", shape, times[f"{name} forward"], bandwidth),
             "both": _entry(name, "both", shape, times[f"{name} both"], bandwidth),
         }

@@ -88,7 +88,7 @@ class Recurrence:
         self.step(x, grad_out)
         self._drop_gradients(x)
 
-    def saved_bytes(self, x: Tensor) -> int:
+    def count_saved(self, x: Tensor) -> int:
         """Count the bytes saved for the backward pass beyond ``x``, weights and outputs."""
         kept = (x, *self.weights)
         return saved_bytes(lambda: self.forward(x), exclude=kept, exclude_output=True)
@@ -110,7 +110,7 @@ def compare(
     ``pairs`` names for each ratio of times the two methods. Returns ``methods`` with quartiles in
     milliseconds, ``saved_bytes`` and ``repetitions``, ``ratios`` and ``ratio_quartiles``.
     """
-    saved = {name: method.saved_bytes(x) for name, method in methods.items()}
+    saved = {name: method.count_saved(x) for name, method in methods.items()}
     steps = {name: partial(method.timed_step, x, grad_out) for name, method in methods.items()}
     times = interleaved_times(steps, repetitions)
     entries = {

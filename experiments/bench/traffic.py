@@ -23,7 +23,7 @@ def forward_bytes(
     """
     state = batch * hidden * dtype.itemsize
     weights = (1 + 2 * couplings) * hidden * dtype.itemsize
-    saved = bytes_saved(steps, batch, hidden, couplings, dtype, memory) if memory else 0
+    saved = saved_by_kernel(steps, batch, hidden, couplings, dtype, memory) if memory else 0
     return 2 * steps * state + 4 * state + weights + saved  # z, out; h_0, c_0, h_n, c_n
 
 
@@ -42,12 +42,12 @@ def backward_bytes(
     state = batch * hidden * dtype.itemsize
     weights = (1 + 2 * couplings) * hidden * dtype.itemsize
     partial_sums = 2 * batch * weights if sums_apart else 0
-    saved = bytes_saved(steps, batch, hidden, couplings, dtype, memory)
+    saved = saved_by_kernel(steps, batch, hidden, couplings, dtype, memory)
     # grad_out, out and grad_z; h_0, c_0 and the gradients of all states.
     return 3 * steps * state + 6 * state + 2 * weights + partial_sums + saved
 
 
-def bytes_saved(
+def saved_by_kernel(
     steps: int, batch: int, hidden: int, couplings: int, dtype: torch.dtype, memory: str
 ) -> int:
     """Count the bytes that the kernel saves for the backward pass, beside its output.

@@ -71,8 +71,7 @@ def write_result(name: str, data: Mapping[str, Any], profile: str) -> None:
     JSON has no NaN: ``data`` has None for a number that does not exist. For the paper profile,
     uncommitted code raises an :exc:`experiments.provenance.UncommittedChangesError`.
     """
-    if profile == "paper":
-        require_clean()
+    require_clean(folder(profile))
     place = folder(profile) / "figures"
     drawn = {path.stem: digest for path, digest in _drawn.items() if path.parent == place}
     content = {**data, "profile": profile, "figures": drawn}

@@ -1,4 +1,4 @@
-"""Figures and results: where they go, what they say of themselves, and that they are whole."""
+"""Figures and results: where they go, what they record, and that files are never half-written."""
 
 import hashlib
 import json
@@ -81,6 +81,7 @@ def test_the_paper_profile_is_not_stamped(repository):
 
 
 def test_a_result_of_uncommitted_code_is_refused_for_the_paper_alone(repository, monkeypatch):
+    monkeypatch.setattr(provenance, "REPOSITORY", repository)
     monkeypatch.setattr(provenance, "uncommitted", lambda repository: ("irevrnn/rnn.py",))
     with pytest.raises(provenance.UncommittedChangesError, match="irevrnn/rnn.py"):
         figures.write_result("name", {}, "paper")

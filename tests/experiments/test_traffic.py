@@ -42,7 +42,7 @@ def test_backward(kernels, shape, dtype, memory):
     partial_sums = 2 * shape[1] * size(*rest[2:])  # one set for each sequence, written and read
     wanted = size(*upstream, *read, *gradients) + partial_sums
     assert traffic.backward_bytes(*shape, dtype, memory) == wanted
-    assert traffic.bytes_saved(*shape, dtype, memory) == size(saved)
+    assert traffic.saved_by_kernel(*shape, dtype, memory) == size(saved)
 
 
 def test_bytes_per_element_of_a_long_sequence():
@@ -57,4 +57,4 @@ def test_bytes_per_element_of_a_long_sequence():
 
 def test_another_strategy_is_refused():
     with pytest.raises(ValueError, match="memory must be one of store, recompute"):
-        traffic.bytes_saved(1, 1, 1, 1, torch.float32, "checkpoint")
+        traffic.saved_by_kernel(1, 1, 1, 1, torch.float32, "checkpoint")
