@@ -40,9 +40,9 @@ def _ours(memory: str, shape: StackShape) -> Recurrence:
         shape.features, shape.hidden, shape.layers, activation="leaky_relu", norm="layer",
         batch_first=False, memory=memory,
     )  # fmt: skip
-    for name, parameter in model.named_parameters():
-        if name.endswith("recurrent_weight"):
-            nn.init.uniform_(parameter, *RECURRENT_WEIGHTS)
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.recurrent_weight.uniform_(*RECURRENT_WEIGHTS)
     return Recurrence(lambda x: (model(x, return_sequence=False)[0],), tuple(model.parameters()))
 
 
