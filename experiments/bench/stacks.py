@@ -36,7 +36,7 @@ class StackShape(NamedTuple):
 
 
 def _ours(memory: str, shape: StackShape) -> Recurrence:
-    model = IRevRNN(
+    model: Any = IRevRNN(
         shape.features, shape.hidden, shape.layers, activation="leaky_relu", norm="layer",
         batch_first=False, memory=memory,
     )  # fmt: skip
