@@ -1,4 +1,4 @@
-"""Bytes saved for the backward pass, peak memory of the process, and time: one way to count each."""
+"""Count saved bytes, measure peak memory, and time methods against each other."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import resource
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_leaves
 
 from experiments.provenance import provenance
-from irevrnn.allocator import empty_cache
+from irevrnn.allocator import empty_cache, use_caching_allocator
 
-#: A method whose last warm-up took so many seconds is repeated less often.
+#: A method whose last warm-up took longer than this is repeated less often.
 SLOW_SECONDS = 5.0
 SLOW_REPETITIONS = 5
 
@@ -40,11 +41,8 @@ def environment() -> dict[str, Any]:
     return {**provenance(), "cores": os.cpu_count()}
 
 
-# --- bytes saved between forward and backward ----------------------------------------------------
-
-
 class _Saved:
-    """What autograd keeps in place of a tensor: an object that can be watched for its death."""
+    """The object that autograd keeps in place of a tensor; it can be referenced weakly."""
 
     def __init__(self, tensor: Tensor) -> None:
         # Detached: a result that its own node saves would otherwise keep that node alive for ever.
@@ -54,91 +52,70 @@ class _Saved:
 def saved_bytes(
     forward: Callable[[], Any], exclude: Iterable[Tensor] = (), *, exclude_output: bool = False
 ) -> int:
-    """Count the bytes that the graph of ``forward()`` holds until its backward pass.
+    """Count the bytes that the graph of ``forward()`` keeps for its backward pass.
 
-    Autograd's saved tensors are counted by distinct storage, for every method and device alike: two
-    views of one storage count once, and a view of a small part counts its whole storage, as that is
-    what stays allocated. What a method lets go before ``forward`` returns does not count. A tensor
-    that an autograd function hides on its ``ctx``, past ``save_for_backward``, escapes the count.
+    Autograd's saved tensors are counted by distinct storage, on every device alike: two views of
+    one storage count once, and a view of a small part counts its whole storage, which stays
+    allocated. Tensors released before ``forward`` returns do not count. A tensor that an autograd
+    function hides on its ``ctx``, past ``save_for_backward``, escapes the count.
 
-    Args:
-        forward: runs the forward pass and returns what it computed: tensors, in tuples, lists or
-            dicts.
-        exclude: tensors whose storage does not count, such as inputs and parameters: they stay
-            allocated without the graph too.
-        exclude_output: whether to leave out the storage of what ``forward`` returns as well.
-
-    Returns:
-        Bytes.
+    The storages of ``exclude`` do not count, such as inputs and parameters, which stay allocated
+    without the graph too. With ``exclude_output``, nor do those of the tensors that ``forward``
+    returns, in tuples, lists or dicts.
     """
-    saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
+    alive: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
     def pack(tensor: Tensor) -> _Saved:
-        kept = _Saved(tensor)
-        saved.add(kept)
-        return kept
+        saved = _Saved(tensor)
+        alive.add(saved)
+        return saved
 
-    with saved_tensors_hooks(pack, lambda kept: kept.tensor):
+    with saved_tensors_hooks(pack, lambda saved: saved.tensor):
         output = forward()
-    saved = _storages(kept.tensor for kept in saved)
-    left_out = _storages([*exclude, *(_tensors(output) if exclude_output else ())])
-    return sum(size for key, size in saved.items() if key not in left_out)
+    returned = [x for x in tree_leaves(output) if exclude_output and isinstance(x, Tensor)]
+    left_out = _storages([*exclude, *returned])
+    storages = _storages(saved.tensor for saved in alive)
+    return sum(size for key, size in storages.items() if key not in left_out)
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[tuple[torch.device, int], int]:
-    """Bytes of each distinct storage, by device and address."""
+    """Return the bytes of each distinct storage, by device and address."""
     found = ((x.device, x.untyped_storage()) for x in tensors)
     return {(device, storage.data_ptr()): storage.nbytes() for device, storage in found}
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, tuple | list):
-        for part in output:
-            yield from _tensors(part)
-    elif isinstance(output, Mapping):
-        yield from _tensors(list(output.values()))
+def in_fresh_process(
+    function: Callable[..., Result],
+    *args: Any,
+    threads: int | None = None,
+    caching_allocator: bool = False,
+) -> Result:
+    """Call a function in a new process, whose allocator earlier work has not touched.
 
-
-# --- a process of its own -----------------------------------------------------------------------
-
-
-def in_fresh_process(function: Callable[..., Result], *args: Any) -> Result:
-    """Call a function in a fresh process, with the caller's number of threads.
-
-    What earlier work has left behind, in the allocator above all, cannot change its result there.
-
-    Args:
-        function: importable from a module.
-        args: its arguments, which can be pickled, as what it returns can.
-
-    Returns:
-        What it returns; what it raises is raised.
+    The function is importable from a module; its arguments and its result can be pickled. The
+    process has ``threads`` threads, or as many as this one, and the caching allocator if asked for
+    it. An exception is raised here.
     """
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as pool:
-        return pool.submit(_with_threads, torch.get_num_threads(), function, args).result()
+    with ProcessPoolExecutor(
+        max_workers=1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_set_up,
+        initargs=(threads or torch.get_num_threads(), caching_allocator),
+    ) as pool:
+        return pool.submit(function, *args).result()
 
 
-def _with_threads(count: int, function: Callable[..., Result], args: tuple[Any, ...]) -> Result:
-    torch.set_num_threads(count)
-    return function(*args)
-
-
-# --- peak memory of the process -----------------------------------------------------------------
+def _set_up(threads: int, caching_allocator: bool) -> None:
+    torch.set_num_threads(threads)
+    if caching_allocator:
+        use_caching_allocator()
 
 
 def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
-    """Measure by how much a computation raises the peak resident memory of a fresh process.
+    """Return the bytes by which a computation raises the peak resident memory of a new process.
 
-    Args:
-        prepare: builds the inputs, warms up, and returns the computation to measure; importable
-            from a module.
-        args: arguments of ``prepare``, which can be pickled.
-
-    Returns:
-        Bytes, as the operating system sees them, above what was resident before the computation.
+    There, ``prepare(*args)``, importable from a module, builds the inputs, warms up, and returns
+    the computation.
     """
     return in_fresh_process(_peak_memory, prepare, *args)
 
@@ -148,34 +125,26 @@ def _peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> in
 
 
 def growth_of_peak(compute: Callable[[], object]) -> int:
-    """Bytes by which a computation raises the peak of this process, which should be a fresh one."""
+    """Return the bytes by which a computation raises the peak of this process, a new one."""
     gc.collect()
-    empty_cache()  # reusing what preparing has freed would not show as growth
-    _reset_peak()
+    empty_cache()  # memory of earlier work that is used again would not show as growth
+    with suppress(OSError):  # set Linux's high-water mark to what is resident now
+        Path("/proc/self/clear_refs").write_text("5")
     before = _peak_resident()
     compute()
     return _peak_resident() - before
 
 
-def _reset_peak() -> None:
-    """Set Linux's high-water mark to what is resident now; elsewhere it starts with the process."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
 def _peak_resident() -> int:
     """Return the high-water mark of resident memory, in bytes.
 
-    Linux: VmHWM, as ``ru_maxrss`` of a fresh process starts at the peak of the one that started it.
+    Linux: VmHWM, as ``ru_maxrss`` of a new process starts at the peak of the one that started it.
     """
     if sys.platform.startswith("linux"):
         match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
         assert match
         return int(match[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-
-
-# --- time ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -189,17 +158,17 @@ class Timing:
         """Lower quartile, median and upper quartile, in seconds."""
         return _quartiles(self.seconds)
 
-    def shared_by(self, calls: int) -> Timing:
-        """The time of one call, where each repetition took so many."""
+    def per_call(self, calls: int) -> Timing:
+        """Return the time of one call, where each repetition makes several."""
         return Timing(tuple(seconds / calls for seconds in self.seconds))
 
     def in_milliseconds(self) -> dict[str, float]:
-        """The quartiles as ``low_ms``, ``median_ms`` and ``high_ms``, as reports have them."""
+        """Return the quartiles as ``low_ms``, ``median_ms`` and ``high_ms``, for reports."""
         low, median, high = (1e3 * seconds for seconds in self.quartiles)
         return {"median_ms": median, "low_ms": low, "high_ms": high}
 
     def ratio_to(self, other: Timing) -> tuple[float, float, float]:
-        """Ratio of the medians, between the quartiles of the ratios within each round."""
+        """Return the ratio of the medians, between the quartiles of the ratios in each round."""
         pairs = zip(self.seconds, other.seconds, strict=False)  # a slow method has fewer rounds
         low, _, high = _quartiles([mine / its for mine, its in pairs])
         return low, self.quartiles[1] / other.quartiles[1], high
@@ -210,8 +179,22 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, median, high
 
 
+def ratios(
+    times: Mapping[str, Timing], pairs: Mapping[str, tuple[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """Divide timings: for each name, those of the two names in its pair.
+
+    Returns ``ratios`` of the medians and ``ratio_quartiles``, as reports have them.
+    """
+    found = {name: times[one].ratio_to(times[other]) for name, (one, other) in pairs.items()}
+    return {
+        "ratios": {name: ratio for name, (_, ratio, _) in found.items()},
+        "ratio_quartiles": {name: [low, high] for name, (low, _, high) in found.items()},
+    }
+
+
 def wall_clock(method: Callable[[], object]) -> float:
-    """Seconds that a method takes which returns when it is done."""
+    """Return the seconds that a synchronous method takes."""
     start = time.perf_counter()
     method()
     return time.perf_counter() - start
@@ -225,48 +208,24 @@ def interleaved_times(
 ) -> dict[str, Timing]:
     """Time methods against each other: every round runs each of them once, in random order.
 
-    What slows the machine down for a while then slows all of them, and none always follows the same
-    other one. A method that takes longer than :data:`SLOW_SECONDS` takes part in the first
-    :data:`SLOW_REPETITIONS` rounds alone. Python collects its garbage between rounds only, as in
-    ``timeit``: a method must not pay for objects that another has left behind.
-
-    Args:
-        methods: what to time, by name.
-        repetitions: rounds.
-        warmup: untimed runs of each method before the first round, at least 1.
-        clock: runs a method to its end and returns the seconds it took.
-
-    Returns:
-        A timing for each name.
+    Whatever slows the machine down for a while then slows all of them. A method that takes longer
+    than :data:`SLOW_SECONDS` takes part in the first :data:`SLOW_REPETITIONS` rounds alone. Before
+    the first round, each has ``warmup`` untimed runs, at least 1. Python collects its garbage
+    between rounds only: no method pays for the objects of another.
     """
-    rounds = {name: _rounds(method, repetitions, warmup, clock) for name, method in methods.items()}
+    rounds = {}
+    for name, method in methods.items():
+        last = [clock(method) for _ in range(warmup)][-1]
+        rounds[name] = repetitions if last < SLOW_SECONDS else min(repetitions, SLOW_REPETITIONS)
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     order = random.Random(0)
     for index in range(repetitions):
         names = [name for name in methods if index < rounds[name]]
-        with _no_garbage_collection():
+        gc.collect()
+        gc.disable()
+        try:
             for name in order.sample(names, len(names)):
                 seconds[name].append(clock(methods[name]))
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    gc.collect()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
+        finally:
             gc.enable()
-
-
-def _rounds(
-    method: Callable[[], object],
-    repetitions: int,
-    warmup: int,
-    clock: Clock,
-) -> int:
-    last = [clock(method) for _ in range(warmup)][-1]
-    return repetitions if last < SLOW_SECONDS else min(repetitions, SLOW_REPETITIONS)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}

@@ -1,4 +1,4 @@
-"""One recurrence over a sequence, ours and those of the peers, for ``make bench`` and notebook 04.
+"""One recurrence over a sequence: ours and those of the peers.
 
 Each takes a sequence (T, B, H) to another of the same shape and is differentiated for its input,
 its weights and its initial states. Upstream gradients reach all steps.
@@ -7,15 +7,16 @@ its weights and its initial states. Upstream gradients reach all steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from experiments.bench.measure import interleaved_times, ratios, saved_bytes
 from irevrnn import reference
 from irevrnn.functional import scan
 from irevrnn.rnn import IRevRNN
@@ -62,51 +63,77 @@ def make_problem(shape: Shape, seed: int = 0, device: str = "cpu") -> Problem:
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A recurrence with its weights.
+    """A recurrence, or a stack of them, with its weights, initial states among them.
 
-    Attributes:
-        forward: from the sequence (T, B, H) to a tuple of tensors, the first of them (T, B, H). It
-            returns all that its caller would get, final states included.
-        weights: parameters and initial states.
+    ``forward`` takes the sequence (T, B, features) to a tuple of all tensors that its caller would
+    get, final states included.
     """
 
     forward: Callable[[Tensor], tuple[Tensor, ...]]
     weights: tuple[Tensor, ...]
 
     def step(self, x: Tensor, grad_out: Tensor) -> None:
-        """Forward and backward: fresh gradients in ``grad`` of ``x`` and of the weights.
+        """Run forward and backward, and leave the gradients in ``grad`` of ``x`` and the weights.
 
-        Args:
-            x: (T, B, H), a leaf that requires its gradient.
-            grad_out: (T, B, H), upstream gradient of the first output.
+        ``grad_out`` is the upstream gradient of the first output.
         """
         self._drop_gradients(x)  # or autograd would add to them, which no peer should pay for
         self.forward(x)[0].backward(grad_out)
 
-    def whole_step(self, x: Tensor, grad_out: Tensor) -> None:
-        """The same, and the gradients are freed.
+    def timed_step(self, x: Tensor, grad_out: Tensor) -> None:
+        """Run forward and backward, and free the gradients.
 
-        What takes its turn next would pay for that: some ms for a large one that goes back to the
-        system.
+        Freeing a large one takes some milliseconds, which the next method would pay for.
         """
         self.step(x, grad_out)
         self._drop_gradients(x)
+
+    def count_saved(self, x: Tensor) -> int:
+        """Count the bytes saved for the backward pass beyond ``x``, weights and outputs."""
+        kept = (x, *self.weights)
+        return saved_bytes(lambda: self.forward(x), exclude=kept, exclude_output=True)
 
     def _drop_gradients(self, x: Tensor) -> None:
         for leaf in (x, *self.weights):
             leaf.grad = None
 
 
+def compare(
+    methods: Mapping[str, Recurrence],
+    x: Tensor,
+    grad_out: Tensor,
+    repetitions: int,
+    pairs: Mapping[str, tuple[str, str]],
+) -> dict[str, Any]:
+    """Time forward plus backward of each method, interleaved, and count what it saves.
+
+    ``pairs`` names for each ratio of times the two methods. Returns ``methods`` with quartiles in
+    milliseconds, ``saved_bytes`` and ``repetitions``, ``ratios`` and ``ratio_quartiles``.
+    """
+    saved = {name: method.count_saved(x) for name, method in methods.items()}
+    steps = {name: partial(method.timed_step, x, grad_out) for name, method in methods.items()}
+    times = interleaved_times(steps, repetitions)
+    entries = {
+        name: {
+            **timing.in_milliseconds(),
+            "saved_bytes": saved[name],
+            "repetitions": len(timing.seconds),
+        }
+        for name, timing in times.items()
+    }
+    return {"methods": entries, **ratios(times, pairs)}
+
+
 class Method(NamedTuple):
-    """A recurrence that can be built for a problem, and its name in tables and figures."""
+    """A recurrence that can be built for a problem or shape, and its name in tables and figures."""
 
     label: str
-    build: Callable[[Problem], Recurrence]
+    build: Callable[[Any], Recurrence]
 
 
-def _scan(memory: str, problem: Problem) -> Recurrence:
+def _function(run: Callable[..., tuple[Tensor, ...]], problem: Problem) -> Recurrence:
     weights = problem[1:]
-    return Recurrence(lambda z: scan(z, *weights, memory=memory), weights)
+    return Recurrence(lambda z: run(z, *weights), weights)
 
 
 def _layer(memory: str, activation: str, problem: Problem) -> Recurrence:
@@ -119,6 +146,11 @@ def _layer(memory: str, activation: str, problem: Problem) -> Recurrence:
     )  # fmt: skip
 
 
+def _peer(kind: type[nn.LSTM] | type[nn.GRU], problem: Problem) -> Recurrence:
+    hidden = len(problem.u)
+    return _module(kind(hidden, hidden, device=problem.z.device))
+
+
 def _module(module: nn.Module) -> Recurrence:
     def forward(x: Tensor) -> tuple[Tensor, ...]:
         out, state = module(x)
@@ -127,84 +159,75 @@ def _module(module: nn.Module) -> Recurrence:
     return Recurrence(forward, tuple(module.parameters()))
 
 
-def _lstm(problem: Problem) -> Recurrence:
-    hidden = len(problem.u)
-    return _module(nn.LSTM(hidden, hidden, device=problem.z.device))
-
-
-def _gru(problem: Problem) -> Recurrence:
-    hidden = len(problem.u)
-    return _module(nn.GRU(hidden, hidden, device=problem.z.device))
-
-
-def _autograd(problem: Problem) -> Recurrence:
-    weights = problem[1:]
-    return Recurrence(lambda z: reference.scan(z, *weights), weights)
-
-
 def _compiled_chunks(problem: Problem) -> Recurrence:
     # fullgraph: a chunk that falls back to eager PyTorch would be a weakened peer.
     run = torch.compile(reference.scan, dynamic=False, fullgraph=True)
-    weights = problem[1:]
-    return Recurrence(lambda z: _in_chunks(run, COMPILED_STEPS, z, *weights), weights)
+    return _function(partial(_in_chunks, run, COMPILED_STEPS), problem)
 
 
 def _checkpoint(use_reentrant: bool, problem: Problem) -> Recurrence:
     run = partial(checkpoint, reference.scan, use_reentrant=use_reentrant)
-    weights = problem[1:]
-    # About sqrt(T) chunks of sqrt(T) steps hold the least, borders and one rebuilt chunk together.
-    return Recurrence(lambda z: _in_chunks(run, math.isqrt(len(z)), z, *weights), weights)
+    # About sqrt(T) chunks of sqrt(T) steps need the least, borders and one rebuilt chunk together.
+    return _function(partial(_in_chunks, run, math.isqrt(len(problem.z))), problem)
 
 
 def _in_chunks(
     run: Callable[..., tuple[Tensor, Tensor, Tensor]],
-    size: int, z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor,
+    size: int, z: Tensor, h: Tensor, c: Tensor, *weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     outputs = []
     for chunk in z.split(size):
-        out, h, c = run(chunk, h, c, u, a, b)
+        out, h, c = run(chunk, h, c, *weights)
         outputs.append(out)
     return torch.cat(outputs), h, c
 
 
 def _indrnn(problem: Problem) -> Recurrence:
-    h_0, u = problem.h_0, problem.u
-
     def forward(z: Tensor) -> tuple[Tensor, ...]:
-        h, outputs = h_0, []
+        h, outputs = problem.h_0, []
         for z_t in z.unbind(0):
-            h = torch.addcmul(z_t, u, h).relu()  # one operation less than z_t + u * h
+            h = torch.addcmul(z_t, problem.u, h).relu()  # one operation less than z_t + u * h
             outputs.append(h)
         return torch.stack(outputs), h
 
-    return Recurrence(forward, (h_0, u))
+    return Recurrence(forward, (problem.h_0, problem.u))
 
 
 #: Everything that is compared, by its name in result files; ours come first.
 METHODS: dict[str, Method] = {
-    "scan": Method("scan, recompute", partial(_scan, "recompute")),
-    "scan_store": Method("scan, store", partial(_scan, "store")),
+    "scan": Method("scan, recompute", partial(_function, partial(scan, memory="recompute"))),
+    "scan_store": Method("scan, store", partial(_function, partial(scan, memory="store"))),
     "layer": Method("IRevRNN layer", partial(_layer, "recompute", "relu")),
     "layer_checkpoint": Method("layer, checkpoint", partial(_layer, "checkpoint", "relu")),
-    # relu discards too much to go back; leaky_relu is what one would train with.
+    # relu discards too much for the inverse; leaky_relu is what one would train with.
     "layer_reversible": Method("layer, reversible", partial(_layer, "reversible", "leaky_relu")),
-    "lstm": Method("nn.LSTM", _lstm),
-    "gru": Method("nn.GRU", _gru),
-    "autograd": Method("plain autograd", _autograd),
+    "lstm": Method("nn.LSTM", partial(_peer, nn.LSTM)),
+    "gru": Method("nn.GRU", partial(_peer, nn.GRU)),
+    "autograd": Method("plain autograd", partial(_function, reference.scan)),
     "compiled_chunks": Method("compiled chunks", _compiled_chunks),
     "checkpoint": Method("checkpoint", partial(_checkpoint, False)),
     "checkpoint_reentrant": Method("checkpoint, reentrant", partial(_checkpoint, True)),
     "indrnn": Method("IndRNN, plain", _indrnn),
 }
+#: The methods that ratios are taken to, so these are always measured.
+OURS = ("scan", "layer")
+
+
+def measure_recurrences(shape: Shape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
+    """Compare :data:`METHODS` at a shape: each with ``scan``, and each peer module with the layer.
+
+    Returns the shape and the entries of :func:`compare`.
+    """
+    problem = make_problem(shape)
+    pairs = {name: (name, "scan") for name in names if name != "scan"}
+    pairs |= {f"{name}_to_layer": (name, "layer") for name in ("lstm", "gru") if name in names}
+    methods = {name: METHODS[name].build(problem) for name in names}
+    grad_out = torch.randn(problem.z.shape)
+    return {**shape._asdict(), **compare(methods, problem.z, grad_out, repetitions, pairs)}
 
 
 def prepare_step(name: str, shape: Shape) -> Callable[[], object]:
-    """Build a method and its inputs, warm it up on a few steps, return forward plus backward.
-
-    Args:
-        name: a key of :data:`METHODS`.
-        shape: (T, B, H, R).
-    """
+    """Build a method and its inputs, warm it up on a few steps, return forward plus backward."""
     problem = make_problem(shape)
     recurrence = METHODS[name].build(problem)
     grad_out = torch.randn(problem.z.shape)

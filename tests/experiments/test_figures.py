@@ -1,4 +1,4 @@
-"""Figures and results: where they go, what they say of themselves, and that they are whole."""
+"""Figures and results: where they go, what they record, and that files are never half-written."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from experiments import figures
+from experiments import figures, provenance
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +78,17 @@ def test_the_paper_profile_is_not_stamped(repository):
     figures.save(figure, "name", "paper")
     assert not figure.texts
     assert '<g id="stamp"' not in (repository / "paper/figures/name.svg").read_text()
+
+
+def test_a_result_of_uncommitted_code_is_refused_for_the_paper_alone(repository, monkeypatch):
+    monkeypatch.setattr(provenance, "REPOSITORY", repository)
+    monkeypatch.setattr(provenance, "uncommitted", lambda repository: ("irevrnn/rnn.py",))
+    with pytest.raises(provenance.UncommittedChangesError, match="irevrnn/rnn.py"):
+        figures.write_result("name", {}, "paper")
+    assert not (repository / "paper/results/name.json").exists()
+    figures.write_result("name", {}, "quick")
+    monkeypatch.setattr(provenance, "uncommitted", lambda repository: ())
+    figures.write_result("name", {}, "paper")
 
 
 def test_write_result_names_its_profile(repository):

@@ -1,4 +1,4 @@
-"""Bytes saved are counted exactly, peak memory as the system sees it, and time without favour."""
+"""Saved bytes are counted exactly, peak memory as the system sees it, and time without favour."""
 
 import gc
 import json
@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from experiments.bench import measure
-from experiments.bench.measure import environment, interleaved_times, peak_memory, saved_bytes
+from experiments.bench.measure import (
+    environment,
+    in_fresh_process,
+    interleaved_times,
+    peak_memory,
+    saved_bytes,
+)
 
 MEGABYTE = 10**6
 
@@ -23,7 +29,7 @@ def leaf(*shape: int) -> Tensor:
 
 def test_a_known_graph_is_counted_exactly():
     x, y = leaf(100), leaf(100)
-    # The product holds x and y, tanh its result, the sum nothing.
+    # The product saves x and y, tanh its result, the sum nothing.
     assert saved_bytes(lambda: (x * y).tanh().sum()) == 3 * 100 * 4
 
 
@@ -47,7 +53,7 @@ def test_the_output_can_be_left_out_wherever_it_lies(wrap):
     assert saved_bytes(lambda: wrap(x.tanh()), exclude_output=True) == 0
 
 
-def test_what_is_let_go_before_the_end_does_not_count():
+def test_a_tensor_released_before_the_end_does_not_count():
     x = leaf(100)
 
     def forward() -> Tensor:
@@ -57,13 +63,13 @@ def test_what_is_let_go_before_the_end_does_not_count():
     assert saved_bytes(forward) == 100 * 4
 
 
-def test_a_checkpoint_holds_its_input_alone():
+def test_a_checkpoint_saves_its_input_alone():
     x = leaf(100)
     forward = lambda: checkpoint(lambda y: y.exp().exp().exp(), x.tanh(), use_reentrant=False)  # noqa: E731
-    assert saved_bytes(forward) == 100 * 4  # the result of tanh, which both of them hold
+    assert saved_bytes(forward) == 100 * 4  # the result of tanh, which both of them save
 
 
-def test_without_a_graph_nothing_is_held():
+def test_without_a_graph_nothing_is_saved():
     assert saved_bytes(lambda: torch.ones(100).tanh()) == 0
 
 
@@ -76,7 +82,7 @@ def test_a_tensor_without_storage_on_this_machine_is_counted():
 
 
 def prepare_allocation(megabytes: int):
-    """Have freed as much before: it must not hide what is allocated later."""
+    """Free as much before: it must not hide the later allocation."""
     torch.ones(megabytes * MEGABYTE, dtype=torch.uint8)
     return lambda: torch.ones(megabytes * MEGABYTE, dtype=torch.uint8)
 
@@ -89,9 +95,14 @@ def test_peak_memory_sees_an_allocation():
     assert peak_memory(prepare_allocation, 200) == pytest.approx(200 * MEGABYTE, abs=5 * MEGABYTE)
 
 
-def test_peak_memory_passes_on_what_goes_wrong():
+def test_peak_memory_raises_the_exception_of_its_process():
     with pytest.raises(LookupError, match="no such input"):
         peak_memory(prepare_failure)
+
+
+def test_a_fresh_process_has_the_threads_of_this_one_or_those_it_is_given():
+    assert in_fresh_process(torch.get_num_threads) == torch.get_num_threads()
+    assert in_fresh_process(torch.get_num_threads, threads=3) == 3
 
 
 # --- interleaved_times --------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The floor counts what the recurrence does, and the rates are those of real work."""
+"""The floor counts the work of the recurrence, and the rates are those of real work."""
 
 import pytest
 import torch

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from experiments.bench import stacks
-from experiments.bench.stacks import METHODS, StackShape, make_input
+from experiments.bench.stacks import NETWORKS, StackShape, make_input
 
 pytestmark = pytest.mark.usefixtures("kernels")
 SHAPE = StackShape(50, 2, 3, 8, 2)
@@ -18,11 +18,11 @@ OURS = {
 def outcome(name):
     """The output and all gradients of one step."""
     torch.manual_seed(0)
-    stack = METHODS[name].build(SHAPE)
-    x = make_input(SHAPE)
-    for _ in range(2):  # gradients are fresh each time
-        stack.step(x)
-    return [stack.forward(x), *(p.grad for p in stack.parameters)]
+    network = NETWORKS[name].build(SHAPE)
+    x, grad_out = make_input(SHAPE)
+    for _ in range(2):  # gradients are new each time
+        network.step(x, grad_out)
+    return [*network.forward(x), *(p.grad for p in network.weights)]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -38,7 +38,7 @@ def test_peers_give_every_weight_a_gradient(name):
     assert all(g.isfinite().all() and g.abs().sum() > 0 for g in gradients)
 
 
-def test_a_length_is_measured_in_its_own_processes():
+def test_a_length_is_measured_in_a_process_of_its_own():
     row = stacks.measure_length("checkpoint", SHAPE)
     assert row["saved_bytes"] == 2 * 2 * 2 * 8 * 4  # 1 chunk, 2 states, 2 layers
     assert row["seconds"] > 0 and row["peak_bytes"] >= 0

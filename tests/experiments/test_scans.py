@@ -1,12 +1,12 @@
-"""What is measured of the scan alone: entries say what they promise, and the neighbour is real."""
+"""The measurements of the scan alone have their entries, and the busy process is busy."""
 
 import os
 import time
 
 import pytest
-import torch
 
-from experiments.bench import scan_benchmark
+from experiments.bench import scans
+from experiments.bench.measure import in_fresh_process
 from experiments.bench.recurrences import Shape
 from experiments.bench.roofline import Floor, Rates, floor
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("kernels")
 SHAPE = Shape(40, 4, 8, 2)
 TIMES = {"median_ms", "low_ms", "high_ms"}
 two_cores = pytest.mark.skipif(
-    len(scan_benchmark._cores()) < 2, reason="there is one core, or it is not known which"
+    len(scans.cores()) < 2, reason="there is one core, or it is not known which"
 )
 
 
@@ -23,7 +23,7 @@ def check_times(entry):
 
 
 def test_the_floor():
-    entry = scan_benchmark.measure_floor(SHAPE, 3, copied=1 << 16)
+    entry = in_fresh_process(scans.measure_floor, SHAPE, 3, 1 << 16, threads=1)
     parts = {"rates", *Floor._fields, "floor_ms", "over_floor"}
     assert entry.keys() == {*Shape._fields, *TIMES, *parts}
     check_times(entry)
@@ -36,8 +36,7 @@ def test_the_floor():
 
 @two_cores
 def test_threads():
-    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
-    entry = scan_benchmark.measure_threads(SHAPE, 3)
+    entry = in_fresh_process(scans.measure_threads, SHAPE, 3)
     ratios = {"speedup", "speedup_quartiles", "busy", "busy_quartiles"}
     assert entry.keys() == {*Shape._fields, "methods", *ratios}
     for times in entry["methods"].values():
@@ -46,23 +45,20 @@ def test_threads():
     median = {name: times["median_ms"] for name, times in entry["methods"].items()}
     assert entry["speedup"] == pytest.approx(median["one"] / median["two"])
     assert entry["busy"] == pytest.approx(median["two_busy"] / median["one"])
-    assert (os.sched_getaffinity(0), torch.get_num_threads()) == (cores, threads)
 
 
 def test_one_core_has_no_second_thread(monkeypatch):
-    monkeypatch.setattr(scan_benchmark, "_cores", lambda: [0])
-    assert scan_benchmark.measure_threads(SHAPE, 3) is None
+    monkeypatch.setattr(scans, "cores", lambda: [0])
+    plan = scans.Plan(floor=(), two_threads=[SHAPE], flat=(), packed=())
+    nothing = {"floor": [], "two_threads": [], "flatness": None, "packed": []}
+    assert scans.run([], plan, 3) == nothing
 
 
 @two_cores
-def test_the_neighbour_works_when_it_is_told_to_and_ends():
-    with scan_benchmark._neighbour() as neighbour:
-        asleep = seconds_of_cpu(neighbour.process.pid, 0.2)
-        with neighbour.busy():
-            awake = seconds_of_cpu(neighbour.process.pid, 0.5)
-        assert asleep < 0.05
-        assert awake > 0.05  # on a machine that others use, too
-    assert neighbour.process.poll() is not None
+def test_the_busy_process_is_busy_and_ends():
+    with scans.busy_process() as process:
+        assert seconds_of_cpu(process.pid, 0.5) > 0.05  # on a machine that others use, too
+    assert process.poll() is not None
 
 
 def seconds_of_cpu(pid, span):
@@ -76,8 +72,8 @@ def seconds_of_cpu(pid, span):
     return used() - before
 
 
-def test_flatness(monkeypatch):
-    entry = scan_benchmark.measure_flatness((20, 60), 3)
+def test_flatness():
+    entry = scans.measure_flatness((20, 60), 3)
     assert entry.keys() == {"batch", "hidden", "couplings", "lengths", "highest_to_lowest"}
     assert [row["steps"] for row in entry["lengths"]] == [20, 60]
     for row in entry["lengths"]:
@@ -87,7 +83,7 @@ def test_flatness(monkeypatch):
 
 
 def test_packed():
-    entry = scan_benchmark.measure_packed(SHAPE, 3)
+    entry = scans.measure_packed(SHAPE, 3)
     assert entry.keys() == {*Shape._fields, "valid_steps", "methods", "ratios", "ratio_quartiles"}
     assert SHAPE.batch <= entry["valid_steps"] <= SHAPE.batch * SHAPE.steps
     median = {name: times["median_ms"] for name, times in entry["methods"].items()}

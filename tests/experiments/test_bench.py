@@ -1,4 +1,4 @@
-"""The comparison is fair: peers compute the same thing, and what is promised is written down."""
+"""The comparison is fair: peers compute the same thing, and the report is complete."""
 
 import json
 import math
@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from experiments.bench import benchmark, stacks
-from experiments.bench.recurrences import METHODS, Shape, make_problem, prepare_step
+from experiments.bench import stacks, suite
+from experiments.bench.__main__ import main
+from experiments.bench.recurrences import METHODS, OURS, Shape, make_problem, prepare_step
 from irevrnn import reference
 from irevrnn.jit.compiler import BuildError
 from irevrnn.strategies.rules import SEGMENT
@@ -64,7 +65,7 @@ def test_modules_give_every_weight_a_gradient(name):
     problem = make_problem(SHAPE)
     method = METHODS[name].build(problem)
     grad_out = torch.ones(problem.z.shape)
-    for _ in range(2):  # gradients are fresh each time
+    for _ in range(2):  # gradients are new each time
         method.step(problem.z, grad_out)
     once = [x.grad for x in (problem.z, *method.weights)]
     assert all(x is not None and x.isfinite().all() for x in once)
@@ -73,12 +74,12 @@ def test_modules_give_every_weight_a_gradient(name):
         torch.testing.assert_close(x.grad, y)
 
 
-def test_a_whole_step_leaves_no_gradients_for_the_next_method_to_free():
+def test_a_timed_step_leaves_no_gradients_for_the_next_method_to_free():
     problem = make_problem(SHAPE)
     method = METHODS["lstm"].build(problem)
     seen = []
     problem.z.register_post_accumulate_grad_hook(lambda z: seen.append(z.grad))
-    method.whole_step(problem.z, torch.ones(problem.z.shape))
+    method.timed_step(problem.z, torch.ones(problem.z.shape))
     assert seen[0].abs().sum() > 0
     assert all(x.grad is None for x in (problem.z, *method.weights))
 
@@ -90,14 +91,14 @@ def test_prepared_steps_run(shape):
 
 
 @pytest.mark.usefixtures("kernels")
-def test_the_command_writes_all_it_promises(tmp_path, capsys):
+def test_the_command_writes_the_whole_report(tmp_path, capsys):
     output = tmp_path / "new" / "bench.json"
     peers = [name for name in METHODS if name != "compiled_chunks"]
-    benchmark.main(
+    main(
         ["--shapes", "40,2,8,3", "33,1,4,0", "--repetitions", "3", "--output", str(output),
          "--stacks", "50,2,3,8,2", "--lengths", "300", "--floor", "30,1,8,1",
          "--two-threads", "40,2,16,3", "--flat", "20", "40", "--packed", "30,4,8,2",
-         "--peers", *(name for name in peers if name not in benchmark.OURS)]
+         "--peers", *(name for name in peers if name not in OURS)]
     )  # fmt: skip
     report = json.loads(output.read_text())
     assert report.keys() == {
@@ -124,10 +125,10 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
     assert entries[0]["methods"]["scan"]["saved_bytes"] == (math.ceil(40 / SEGMENT) - 1) * 2 * 8 * 4
 
     (stack,) = report["stacks"]
-    assert stack["methods"].keys() == stacks.METHODS.keys()
-    (as_it_comes,) = report["stacks_as_it_comes"]
-    assert as_it_comes["methods"].keys() == {"recompute", "reversible", "lstm"}
-    assert as_it_comes["ratios"]["lstm_to_reversible"] > 0
+    assert stack["methods"].keys() == stacks.NETWORKS.keys()
+    (default,) = report["stacks_as_it_comes"]
+    assert default["methods"].keys() == {"recompute", "reversible", "lstm"}
+    assert default["ratios"]["lstm_to_reversible"] > 0
     assert stack["ratios"]["recompute"] == 1
     assert stack["ratios"]["lstm_to_reversible"] == pytest.approx(
         stack["methods"]["lstm"]["median_ms"] / stack["methods"]["reversible"]["median_ms"]
@@ -138,7 +139,7 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
     assert [row["steps"] for row in report["flatness"]["lengths"]] == [20, 40]
     assert [entry["steps"] for entry in report["packed"]] == [30]
     assert [(row["method"], row["steps"]) for row in report["lengths"]] == [
-        (name, 300) for name in benchmark.FOR_LENGTHS
+        (name, 300) for name in suite.FOR_LENGTHS
     ]
 
     printed = capsys.readouterr().out
@@ -158,13 +159,13 @@ def test_the_command_writes_all_it_promises(tmp_path, capsys):
 
 
 def test_ours_are_measured_whatever_the_peers():
-    report = benchmark.run([SHAPE], names=["gru"], repetitions=1, stacks=[], lengths=[], alone=None)
+    report = suite.run([SHAPE], names=["gru"], repetitions=1, stacks=[], lengths=[], alone=None)
     assert list(report["shapes"][0]["methods"]) == ["scan", "layer", "gru"]
 
 
 def test_the_strongest_peers_alone_are_measured_at_more_shapes():
     more = [Shape(5, 2, 3, 1)]
-    report = benchmark.run(
+    report = suite.run(
         [SHAPE], more=more, names=["lstm", "gru"], repetitions=1, stacks=[], lengths=[], alone=None
     )
     for key in ("shapes", "shapes_keeping_memory"):
@@ -176,7 +177,7 @@ def test_the_strongest_peers_alone_are_measured_at_more_shapes():
 
 def test_threads_are_set_for_the_measurement_alone():
     before = torch.get_num_threads()
-    report = benchmark.run(
+    report = suite.run(
         [SHAPE], names=[], threads=before + 1, repetitions=1, stacks=[], lengths=[], alone=None
     )
     assert report["threads"] == report["environment"]["threads"] == before + 1
@@ -187,8 +188,8 @@ def test_without_a_compiler_the_compiled_peer_is_left_out(monkeypatch, capsys):
     def none_found():
         raise BuildError("there is no C++ compiler")
 
-    monkeypatch.setattr(benchmark, "find_compiler", none_found)
-    assert benchmark.that_can_run(["scan", "compiled_chunks", "lstm"]) == ["scan", "lstm"]
+    monkeypatch.setattr(suite, "find_compiler", none_found)
+    assert suite.that_can_run(["scan", "compiled_chunks", "lstm"]) == ["scan", "lstm"]
     assert "there is no C++ compiler" in capsys.readouterr().err
 
 
@@ -208,13 +209,13 @@ def test_without_a_compiler_the_compiled_peer_is_left_out(monkeypatch, capsys):
 )
 def test_bad_arguments_are_refused(arguments, complaint, capsys):
     with pytest.raises(SystemExit):
-        benchmark.main(arguments)
+        main(arguments)
     assert complaint in capsys.readouterr().err
 
 
 def test_help_explains_itself(capsys):
     with pytest.raises(SystemExit) as stop:
-        benchmark.main(["--help"])
+        main(["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     for text in ("--shapes", "784,32,128,3", "--repetitions", "compiled_chunks", "bench.json"):

@@ -1,12 +1,13 @@
-"""What ``make bench`` measures on a GPU, on the CPU and by a clock that is known."""
+"""The measurements on a GPU, made on the CPU with a clock that is known."""
 
 import math
 
 import pytest
 import torch
 
-from experiments.bench import benchmark, gpu_benchmark
+from experiments.bench import gpu
 from experiments.bench.recurrences import METHODS, Shape
+from experiments.bench.tables import gpu_tables
 from experiments.bench.traffic import backward_bytes, forward_bytes
 from irevrnn.strategies.rules import SEGMENT
 
@@ -20,7 +21,7 @@ def half_a_second(method):
 
 @pytest.fixture
 def report():
-    return gpu_benchmark.measure("cpu", [SHAPE], 3, half_a_second, 1000)
+    return gpu.measure("cpu", [SHAPE], 3, half_a_second, 1000)
 
 
 @pytest.mark.usefixtures("kernels")
@@ -43,16 +44,16 @@ def test_shares_are_bytes_over_time_and_bandwidth(report):
 
 @pytest.mark.usefixtures("kernels")
 def test_the_table_names_the_card_and_every_method(report):
-    text = "\n".join(benchmark._gpu_tables("a card", report))
+    text = "\n".join(gpu_tables("a card", report))
     assert "On a card" in text and "T = 40, B = 2, H = 8, R = 3" in text
-    for name in gpu_benchmark.PEERS:
+    for name in gpu.PEERS:
         assert METHODS[name].label in text
     assert text.count("%") == 4
 
 
 def test_without_a_gpu_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu_benchmark.run(1) is None
+    assert gpu.run(1) is None
 
 
 def test_events_are_recorded_around_the_work(monkeypatch):
@@ -72,5 +73,5 @@ def test_events_are_recorded_around_the_work(monkeypatch):
             return 1500.0
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    assert gpu_benchmark.event_clock(lambda: said.append("work")) == 1.5
+    assert gpu.event_clock(lambda: said.append("work")) == 1.5
     assert said == ["record", "work", "record", "wait"]

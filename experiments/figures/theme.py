@@ -1,0 +1,74 @@
+"""The look of the figures: sizes, colours, and what their axes have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+#: Widths in inches: a column of a two-column page, and the whole page.
+COLUMN, PAGE = 3.4, 6.8
+#: Okabe and Ito's colours, told apart by colour-blind readers too (without their pale yellow).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+#: For guides: bounds, predictions, zero lines.
+GREY = "#777777"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+
+
+def style() -> None:
+    """Set Matplotlib up: the sizes of print, lines that also differ in black and white."""
+    plt.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=COLOURS, marker=MARKERS, linestyle=_LINES),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 8,
+            "axes.titleweight": "bold",
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 150,
+            "figure.figsize": (COLUMN, 2.4),
+            "figure.titlesize": 8,
+            "figure.titleweight": "bold",
+            "font.size": 8,
+            "grid.color": "#dddddd",
+            "grid.linewidth": 0.5,
+            "legend.fontsize": 7,
+            "legend.frameon": False,
+            "lines.linewidth": 1.2,
+            "lines.markersize": 3.5,
+            "savefig.dpi": 200,
+            "svg.fonttype": "path",  # text renders the same where the font is missing
+            "svg.hashsalt": "irevrnn",  # the same figure gives the same file
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+        }
+    )
+
+
+def frame(axes: Axes, xlabel: str = "", ylabel: str = "", log: str = "") -> None:
+    """Label the axes of a line plot and draw its grid.
+
+    ``log`` names those with a logarithmic scale: ``"x"``, ``"y"`` or ``"xy"``. An empty label
+    changes nothing.
+    """
+    for letter, label in (("x", xlabel), ("y", ylabel)):
+        if letter in log:
+            axes.set(**{f"{letter}scale": "log"})
+        if label:
+            axes.set(**{f"{letter}label": label})
+    axes.grid(True)
+
+
+def guide(axes: Axes, *points: Any, label: str, **look: Any) -> None:
+    """Draw a bound or a prediction: a grey line without markers."""
+    axes.plot(*points, "-", **{"color": GREY, "marker": "", "label": label, **look})
+
+
+def legend_above(figure: Figure, axes: Axes, ncols: int = 2) -> None:
+    """Put the legend of one of the axes above the figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=ncols)
