@@ -21,6 +21,7 @@ import torch
 from experiments import figures
 from experiments.files import write_text
 from experiments.process import threads
+from experiments.provenance import require_clean
 from experiments.tasks import TASKS
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.model import count_parameters, make_model
@@ -206,8 +207,10 @@ def run(
 
     Raises:
         As :func:`experiments.train.loop.train`. ConfigError also if the runs in ``build`` are of
-        another configuration.
+        another configuration; UncommittedChangesError if a result for ``paper/`` would be made from
+        uncommitted code.
     """
+    require_clean(figures.folder(profile))
     config = config_of(
         name, profile, resume=True, checkpoint_every=CHECKPOINT_EVERY,
         out=figures.repository() / f"build/{profile}/experiments/{name}", **operational,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn, TypedDict, get_type_hints
 import tyro
 
 from experiments.datasets import DataError
+from experiments.provenance import UncommittedChangesError
 from experiments.train.config import ConfigError, TrainConfig
 from irevrnn import ReversalError
 
@@ -47,7 +48,9 @@ def report_errors(program: str, action: Callable[[], Any]) -> int:
     except KeyboardInterrupt as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 130
-    except (ConfigError, DataError, ArithmeticError, ReversalError) as error:
+    except (
+        ConfigError, DataError, UncommittedChangesError, ArithmeticError, ReversalError
+    ) as error:  # fmt: skip
         print(f"{program}: {error}", file=sys.stderr)
         return 1
     return 0

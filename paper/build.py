@@ -67,7 +67,6 @@ DEPENDS = {
     "memory": (*_LIBRARY, "experiments/bench/*"),
     "benchmark": (*_LIBRARY, "experiments/bench/*"),
     "cuda_kernels": ("irevrnn/cuda/*", "irevrnn/csrc/*.h", "irevrnn/jit/*"),
-    "ntu_reader": ("experiments/datasets/ntu*",),
     "experiments": _MODELS,
     "experiments/mnist": (*_TRAINING, "experiments/catalogue.py", "experiments/datasets/mnist*"),
     "experiments/adding": (*_TRAINING, "experiments/catalogue.py"),

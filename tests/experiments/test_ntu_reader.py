@@ -8,12 +8,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from experiments.datasets.ntu import reader
-from experiments.datasets.ntu.benchmark import make_text
 from experiments.datasets.ntu.reader import read_skeleton
 from experiments.datasets.ntu.reference_reader import parse
 from experiments.datasets.recordings import SkeletonError
 from irevrnn.jit.compiler import BuildError
-from tests.experiments.fake_ntu import BODY, POSE, Refused, oracle, recording, text_of
+from tests.experiments.fake_ntu import BODY, POSE, Refused, make_text, oracle, recording, text_of
 
 SEVERAL = text_of(
     [
