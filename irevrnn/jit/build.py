@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -65,17 +66,37 @@ def build(sources: Path) -> Path:
         BuildError: if it cannot be built.
         OSError: if it cannot be kept anywhere.
     """
+    return build_extension(Path(LIBRARY).stem, sorted(sources.glob("*.cpp")))
+
+
+def build_extension(name: str, sources: Sequence[Path]) -> Path:
+    """Return a library of C++ files, building it with the kernels' compiler and flags if need be.
+
+    Headers are looked for in the sources' own folders and in :data:`SOURCES`. The caller loads it,
+    with ``torch.ops.load_library`` for one.
+
+    Args:
+        name: of the library, without its suffix.
+        sources: the files that are compiled.
+
+    Raises:
+        BuildError: it cannot be built.
+        OSError: it cannot be kept anywhere.
+    """
     if sys.platform == "win32":
         raise BuildError("they are not built on Windows. Use WSL, the Linux inside Windows")
     compiler = find_compiler()
-    library = cached_path(_key(compiler, sources), LIBRARY)
-    return ninja.build_once(library, lambda: _recipe(compiler, sources))
+    library = cached_path(_key(compiler, sources), f"{name}.so")
+    return ninja.build_once(library, lambda: _recipe(compiler, name, sources))
 
 
-def _key(compiler: Compiler, sources: Path) -> str:
+def _key(compiler: Compiler, sources: Sequence[Path]) -> str:
     """Name all that goes into the library: what is built from anything else is another one."""
     texts = (torch_build(), compiler.identity, *compiler.flags, *compiler.link_flags)
-    return digest(texts, [*sources.glob("*.cpp"), *sources.glob("*.h")])
+    headers = {
+        header for file in (SOURCES / "ops.cpp", *sources) for header in file.parent.glob("*.h")
+    }
+    return digest(texts, [*sources, *headers])
 
 
 def torch_build() -> str:
@@ -93,20 +114,19 @@ def digest(texts: tuple[str, ...], files: list[Path]) -> str:
     return known.hexdigest()[:16]
 
 
-def _recipe(compiler: Compiler, sources: Path) -> ninja.Recipe:
-    files = sorted(sources.glob("*.cpp"))
+def _recipe(compiler: Compiler, name: str, files: Sequence[Path]) -> ninja.Recipe:
     return ninja.Recipe(
-        what="the C++ kernels",
+        what="the C++ kernels" if f"{name}.so" == LIBRARY else name,
         compiler=shlex.join(compiler.command),
         way_out="CXX names another compiler",
-        rules=_rules(compiler, files),
+        rules=_rules(compiler, name, files),
         seconds=_SECONDS_PER_SOURCE * -(-len(files) // (os.cpu_count() or 1)),
     )
 
 
-def _rules(compiler: Compiler, files: list[Path]) -> str:
+def _rules(compiler: Compiler, name: str, files: Sequence[Path]) -> str:
     includes, folders = ninja.torch_paths()
-    options = [*compiler.flags, *(f"-isystem{path}" for path in includes), "-c"]
+    options = [*compiler.flags, f"-I{SOURCES}", *(f"-isystem{path}" for path in includes), "-c"]
     libraries = ninja.link_options(folders, ["torch", "torch_cpu", "c10"])
     objects = {f"{file.stem}.o": str(file) for file in files}
     return "\n".join(
@@ -116,7 +136,7 @@ def _rules(compiler: Compiler, files: list[Path]) -> str:
                 "link", *compiler.command, "-shared", tail=[*compiler.link_flags, *libraries]
             ),
             *(ninja.edge(target, "compile", file) for target, file in objects.items()),
-            ninja.edge(LIBRARY, "link", *objects),
+            ninja.edge(f"{name}.so", "link", *objects),
             "",
         ]
     )

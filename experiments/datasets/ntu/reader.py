@@ -28,7 +28,7 @@ from experiments.datasets.ntu.text import (
     Skeletons,
 )
 from experiments.datasets.ntu.text import parse as parse_slowly
-from irevrnn.jit.build import build
+from irevrnn.jit.build import build_extension
 from irevrnn.jit.compiler import BuildError
 
 #: The least a body can take: one character for each field, and one behind it.
@@ -120,7 +120,8 @@ class _Bodies:
 def _parser() -> Any:
     """The compiled parser; None, after one warning, where it cannot be had."""
     try:
-        library = ctypes.CDLL(str(build(Path(__file__).parent)))
+        source = Path(__file__).with_name("skeleton_parser.cpp")
+        library = ctypes.CDLL(str(build_extension(source.stem, [source])))
     except (BuildError, OSError) as error:
         warnings.warn(
             f"irevrnn reads NTU RGB+D line by line, slowly, for want of its C++ parser: {error}",
