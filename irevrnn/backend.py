@@ -8,7 +8,7 @@ from functools import cache
 import torch
 
 from irevrnn import ops
-from irevrnn.jit.messages import warn
+from irevrnn.jit.build import warn
 
 BACKENDS = ("auto", "cpp", "cuda", "python")
 _CPU_DTYPES = (torch.float32, torch.float64)

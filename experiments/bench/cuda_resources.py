@@ -24,12 +24,11 @@ import torch
 from experiments.bench.traffic import backward_bytes, forward_bytes
 from experiments.files import write_text
 from experiments.provenance import provenance
-from irevrnn.jit import commands, nvcc
+from irevrnn.jit import nvcc
 from irevrnn.jit.cache import digest, locate, put
-from irevrnn.jit.commands import BuildError
+from irevrnn.jit.commands import BuildError, last_lines, run, say
 from irevrnn.jit.cuda import FOLDERS
 from irevrnn.jit.library import with_headers
-from irevrnn.jit.messages import say
 
 #: Turing, Ampere, Hopper, Blackwell: the kernels are compiled for those that the toolkit knows.
 ARCHS = (75, 80, 90, 100)
@@ -129,20 +128,13 @@ def kernels_of(jobs: Iterable[tuple[int, Path]], folders: tuple[Path, Path]) -> 
             own = [f"-I{folder}" for folder in folders]
             missing[job] = [toolkit.nvcc, *flags, *own, "-c", str(file), "-o", f"{job}.o"]
 
-    def ended(job: str, status: int, said: str) -> None:
-        if status != 0:
-            raise BuildError(f"{toolkit} does not take {job}:\n{commands.last_lines(said)}")
-        whole = reports[job].with_name("whole")
-        whole.write_text(said)
-        put(whole, reports[job])
-        say(f"compiled {job}")
-
     with tempfile.TemporaryDirectory(prefix="irevrnn-") as work:
-        commands.run(missing, work, ended)
-    pairs = zip(jobs, reports.values(), strict=True)
-    return [
-        found for (_, file), kept in pairs for found in read_report(file.name, kept.read_text())
-    ]
+        for job, said in run(missing, work, f"{toolkit} does not take every file"):
+            whole = reports[job].with_name("whole")
+            whole.write_text(said)
+            put(whole, reports[job])
+    texts = zip((file.name for _, file in jobs), reports.values(), strict=True)
+    return [kernel for name, kept in texts for kernel in read_report(name, kept.read_text())]
 
 
 _ENTRY = re.compile(
@@ -162,7 +154,7 @@ def read_report(file: str, report: str) -> list[Kernel]:
     """
     found = list(_ENTRY.finditer(report))
     if len(found) != report.count("Compiling entry function"):
-        raise BuildError(f"this report of ptxas is not understood:\n{commands.last_lines(report)}")
+        raise BuildError(f"this report of ptxas is not understood:\n{last_lines(report)}")
     names = demangled([entry["name"] for entry in found])
     return [
         Kernel(

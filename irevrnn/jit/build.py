@@ -8,7 +8,9 @@ it there if it is missing. ``python -m irevrnn.jit`` builds ahead of time.
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -17,16 +19,9 @@ from typing import TypeVar
 import torch
 
 from irevrnn.jit.cache import cached, digest
-from irevrnn.jit.commands import BuildError
+from irevrnn.jit.commands import BuildError, say
 from irevrnn.jit.compiler import find_compiler
-from irevrnn.jit.library import (
-    link_options,
-    make_library,
-    torch_build,
-    torch_includes,
-    with_headers,
-)
-from irevrnn.jit.messages import say, warn
+from irevrnn.jit.library import make_library, torch_build, torch_options, with_headers
 
 SOURCES = Path(__file__).parents[1] / "csrc"
 Result = TypeVar("Result")
@@ -84,7 +79,7 @@ def load_library(build: Callable[[], Path]) -> None:
 
 
 def build_operators() -> Path:
-    """Return the library of the C++ operators, as :func:`build_extension` does."""
+    """Return the library of the C++ operators, building it if the cache lacks it."""
     return build_extension("irevrnn_ops", sorted(SOURCES.glob("*.cpp")))
 
 
@@ -103,18 +98,30 @@ def build_extension(name: str, sources: Sequence[Path]) -> Path:
         OSError: it cannot be kept anywhere.
     """
     compiler = find_compiler()
-    flags = (compiler.identity, *compiler.flags, *compiler.link_flags)
-    key = digest(torch_build(), *flags, *with_headers(sources, SOURCES))
 
     def make(folder: Path) -> Path:
-        words = [*compiler.command, *compiler.flags, f"-I{SOURCES}", *torch_includes()]
+        includes, libraries = torch_options("torch", "torch_cpu", "c10")
+        words = [*compiler.command, *compiler.flags, f"-I{SOURCES}", *includes]
         return make_library(
             folder / f"{name}.so",
             contents="the C++ kernels" if name == "irevrnn_ops" else name,
-            failure=f"{compiler} failed. CXX names another compiler",
+            failure=f"{compiler} failed; CXX names another compiler, MAX_JOBS=1 takes less memory",
             compilations=dict.fromkeys(sources, words),
             linking=[*compiler.command, "-shared"],
-            options=[*compiler.link_flags, *link_options("torch", "torch_cpu", "c10")],
+            options=[*compiler.link_flags, *libraries],
         )
 
+    flags = (compiler.identity, *compiler.flags, *compiler.link_flags)
+    key = digest(torch_build(), *flags, *with_headers(sources, SOURCES))
     return cached(key, f"{name}.so", make)
+
+
+def warn(message: str) -> None:
+    """Issue a RuntimeWarning that points at the nearest caller outside irevrnn and PyTorch."""
+    inside = ("irevrnn", "torch", "contextlib", "functools")
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
+        frame = frame.f_back
+    registry = frame.f_globals.setdefault("__warningregistry__", {})
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    warnings.warn_explicit(message, RuntimeWarning, file, line, registry=registry)

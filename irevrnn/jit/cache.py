@@ -13,8 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from irevrnn.jit.commands import PATIENCE
-from irevrnn.jit.messages import say
+from irevrnn.jit.commands import PATIENCE, say
 
 _SPACE = 50_000_000
 
@@ -36,7 +35,9 @@ def cached(key: str, name: str, build: Callable[[Path], Path]) -> Path:
             if not is_intact(path):  # else it was built while this process waited
                 for leftover in path.parent.glob("build-*"):  # of a process that was killed
                     shutil.rmtree(leftover, ignore_errors=True)
-                with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as work:
+                with tempfile.TemporaryDirectory(
+                    prefix="build-", dir=path.parent, ignore_cleanup_errors=True
+                ) as work:
                     put(build(Path(work)), path)
     return path
 

@@ -13,55 +13,67 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from pathlib import Path
 
 #: Seconds after which a build is stopped, and a process gives up waiting for another's.
 PATIENCE = 1800
 _LINES_SHOWN = 15
+_ORDER = "order.json"
 
 
 class BuildError(RuntimeError):
     """A library cannot be built; the message says why and what helps."""
 
 
-def run(
-    commands: Mapping[str, Sequence[str]],
-    folder: str | os.PathLike[str],
-    ended: Callable[[str, int, str], None],
-) -> None:
-    """Run commands in a folder, as many at a time as :func:`jobs` says.
+def say(message: str) -> None:
+    """Print a line of progress on stderr, apart from the program's output."""
+    print(f"irevrnn: {message}", file=sys.stderr, flush=True)
 
-    All that they start is one process group. It is killed when this function raises (Ctrl-C, a
-    failure) and when this process dies (``kill -9``).
+
+def run(
+    commands: Mapping[str, Sequence[str]], folder: str | os.PathLike[str], failure: str
+) -> Iterator[tuple[str, str]]:
+    """Run commands in a folder, as many at a time as :func:`jobs` says, and report progress.
+
+    All that they start is one process group. It is killed when this iterator ends, whichever way
+    (Ctrl-C, a failure), and when this process dies (``kill -9``).
 
     Args:
         commands: name and words of each.
         folder: the working directory.
-        ended: called with a command's name, exit status and output; may raise to stop the others.
+        failure: how the message begins when a command fails.
+
+    Yields:
+        Name and output of each command when it has ended.
 
     Raises:
-        BuildError: the commands were killed, or took more than ``PATIENCE`` seconds.
+        BuildError: a command failed, or they took more than ``PATIENCE`` seconds.
     """
     order = {"commands": dict(commands), "jobs": jobs(), "parent": os.getpid(), "limit": PATIENCE}
+    Path(folder, _ORDER).write_text(json.dumps(order))
     # A library that is preloaded into Python, such as a sanitizer, is not for the compilers.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     supervisor = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, json.dumps(order)], cwd=folder, env=environment,
+        [sys.executable, "-I", "-S", __file__], cwd=folder, env=environment,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    left = set(commands)
+    count = 0
     try:
-        for line in supervisor.stdout or ():
+        for count, line in enumerate(supervisor.stdout or (), start=1):
             name, status, output = json.loads(line)
-            left.remove(name)
-            ended(name, status, output)
+            if status != 0:
+                raise BuildError(f"{failure}. {name}:\n{last_lines(output)}")
+            if len(commands) > 1:
+                say(f"[{count}/{len(commands)}] {name}")
+            yield name, output
     finally:
         with suppress(ProcessLookupError):
             os.killpg(supervisor.pid, signal.SIGKILL)
         supervisor.communicate()
-    if left:
+    if count < len(commands):
         raise BuildError(f"the compilers were killed, or did not end within {PATIENCE} s")
 
 
@@ -80,7 +92,8 @@ def last_lines(output: str) -> str:
     return "\n".join(output.splitlines()[-_LINES_SHOWN:])
 
 
-def _supervise(order: dict) -> None:
+def _supervise() -> None:
+    order = json.loads(Path(_ORDER).read_text())
     watch = threading.Thread(target=_watch, args=(order["parent"], order["limit"]), daemon=True)
     watch.start()
     with ThreadPoolExecutor(order["jobs"]) as pool:
@@ -106,4 +119,4 @@ def _run(words: list[str]) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    _supervise(json.loads(sys.argv[1]))
+    _supervise()

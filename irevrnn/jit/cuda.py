@@ -18,9 +18,8 @@ import torch
 from irevrnn.jit import compiler, nvcc
 from irevrnn.jit.build import SOURCES, load_library, once_per_process
 from irevrnn.jit.cache import cached, cached_files, digest
-from irevrnn.jit.commands import BuildError
-from irevrnn.jit.library import link_options, make_library, torch_build, torch_includes
-from irevrnn.jit.messages import say
+from irevrnn.jit.commands import BuildError, say
+from irevrnn.jit.library import make_library, torch_build, torch_options
 
 #: Folders of the sources: the first is compiled, the second has the headers shared with the CPU.
 FOLDERS = (SOURCES.with_name("cuda"), SOURCES)
@@ -83,32 +82,29 @@ def build(folders: tuple[Path, Path], archs: tuple[int, ...]) -> Path:
     archs = archs or nvcc.archs_for(nvcc.gpus(), toolkit.archs)
     nvcc.check_known(archs, toolkit)
     host = nvcc.find_host_compiler(toolkit)
-    own = [f"-I{folder}" for folder in folders]
-    device = [*nvcc.options(host), *nvcc.arch_options(archs), *own]
-    member = digest(toolkit.identity, host.identity, *device[: -len(own)], *host.link_flags)
+    device = [*nvcc.options(host), *nvcc.arch_options(archs)]
 
     def make(folder: Path) -> Path:
-        includes = [*torch_includes(), *(f"-isystem{path}" for path in toolkit.includes)]
-        operators = [*host.command, *host.flags, *own, *includes]
+        # PyTorch has loaded its runtime of CUDA by then: the toolkit's need not be found again.
+        includes, libraries = torch_options("torch", "torch_cpu", "c10", "c10_cuda")
+        includes += [f"-isystem{path}" for path in toolkit.includes]
+        libraries += [*(f"-L{path}" for path in toolkit.libraries), "-lcudart"]
+        own = [f"-I{folder}" for folder in folders]
+        kernels, operators = (sorted(folders[0].glob(ending)) for ending in ("*.cu", "*.cpp"))
         return make_library(
             folder / LIBRARY,
             contents=f"the CUDA kernels for compute capability {nvcc.spoken(archs)}",
-            failure=f"{toolkit} failed. CUDA_HOME names another toolkit, CUDAHOSTCXX another host "
-            "compiler",
+            failure=f"{toolkit} or {host} failed; CUDA_HOME names another toolkit, CUDAHOSTCXX "
+            "another host compiler, MAX_JOBS=1 takes less memory",
             compilations={
-                **dict.fromkeys(sorted(folders[0].glob("*.cu")), [toolkit.nvcc, *device]),
-                **dict.fromkeys(sorted(folders[0].glob("*.cpp")), operators),
+                **dict.fromkeys(kernels, [toolkit.nvcc, *device, *own]),
+                **dict.fromkeys(operators, [*host.command, *host.flags, *own, *includes]),
             },
             linking=[*host.command, "-shared"],
-            options=[
-                # PyTorch has loaded its runtime of CUDA by then: the toolkit's need not be found.
-                *host.link_flags,
-                *link_options("torch", "torch_cpu", "c10", "c10_cuda"),
-                *(f"-L{path}" for path in toolkit.libraries),
-                "-lcudart",
-            ],
+            options=[*host.link_flags, *libraries],
         )
 
+    member = digest(toolkit.identity, host.identity, *device, *host.link_flags)
     name = "-".join([*(f"sm{arch}" for arch in archs), member])
     return cached(f"{_family(folders)}/{name}", LIBRARY, make)
 

@@ -1,9 +1,9 @@
 """Compile and link a shared library for PyTorch.
 
-One command for each file needs no ninja. ``torch.utils.cpp_extension.load`` would write its rules,
-and was tried: it takes no folder with a ``$`` or ``:`` in its name and no compiler of two words
-(``ccache g++``), shows nothing until the end, waits without end for the lock of a killed process,
-and what it started goes on when Python is killed.
+One command for each file needs no ninja. ``torch.utils.cpp_extension.load`` was tried: it takes no
+folder with a ``$`` or ``:`` in its name and no compiler of two words (``ccache g++``), shows
+nothing until the end, waits without end for the lock of a killed process, and what it started goes
+on when Python is killed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from pathlib import Path
 
 import torch
 
-from irevrnn.jit import commands
-from irevrnn.jit.commands import BuildError
-from irevrnn.jit.messages import say
+from irevrnn.jit.commands import BuildError, jobs, run, say
 
 
 def make_library(
@@ -28,7 +26,7 @@ def make_library(
     linking: Sequence[str],
     options: Sequence[str],
 ) -> Path:
-    """Compile sources and link them; say how far it is.
+    """Compile sources, link them, and see that the result loads.
 
     Args:
         library: its path, in a folder of its own.
@@ -37,32 +35,20 @@ def make_library(
         compilations: for each source, the words that compile it.
         linking, options: the words before and behind the objects' names.
     """
-    started, count = time.monotonic(), len(compilations)
-    say(f"building {contents}, once: {count} files, {commands.jobs()} at a time ...")
-    objects = {f"{index}-{file.name}.o": file for index, file in enumerate(compilations)}
-    done: list[str] = []
-
-    def ended(target: str, status: int, output: str) -> None:
-        if status != 0:
-            raise BuildError(
-                f"{failure}, MAX_JOBS=1 takes less memory. The last lines of its output:\n"
-                f"{commands.last_lines(output)}"
-            )
-        done.append(target)
-        if target in objects:
-            say(f"[{len(done)}/{count}] {objects[target].name}")
-
-    compile_all = {
-        target: [*compilations[file], "-c", str(file.absolute()), "-o", target]
-        for target, file in objects.items()
+    started = time.monotonic()
+    say(f"building {contents}, once, with MAX_JOBS={jobs()} ...")
+    commands = {
+        f"{file.parent.name}/{file.name}": [*words, "-c", str(file.absolute()), "-o", f"{i}.o"]
+        for i, (file, words) in enumerate(compilations.items())
     }
-    commands.run(compile_all, library.parent, ended)
+    dict(run(commands, library.parent, failure))
+    objects = [words[-1] for words in commands.values()]
     link = [*linking, *objects, "-o", library.name, *options]
-    commands.run({library.name: link}, library.parent, ended)
+    dict(run({library.name: link}, library.parent, failure))
     try:  # before it gets into the cache, where a broken one would stay
         torch.ops.load_library(library)
     except OSError as error:
-        raise BuildError(f"{failure}: it made a library that does not load ({error})") from error
+        raise BuildError(f"{failure}. {library.name} does not load ({error})") from error
     say(f"built {contents} in {time.monotonic() - started:.0f} s")
     return library
 
@@ -84,20 +70,12 @@ def torch_build() -> str:
     return f"{torch.__version__} {torch.version.git_version}"
 
 
-def torch_includes() -> list[str]:
-    """Return options that name the folders of PyTorch's headers."""
-    return [f"-isystem{path}" for path in _torch_folders()[0]]
-
-
-def link_options(*libraries: str) -> list[str]:
-    """Return options that link libraries of PyTorch, found again when the result is loaded."""
-    folders = [flag for path in _torch_folders()[1] for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
-    return [*folders, *(f"-l{name}" for name in libraries)]
-
-
-def _torch_folders() -> tuple[list[str], list[str]]:
+def torch_options(*libraries: str) -> tuple[list[str], list[str]]:
+    """Return options that find PyTorch's headers, and link its libraries, also when loaded."""
     try:  # only a build should pay for this import
         from torch.utils.cpp_extension import include_paths, library_paths
     except ImportError as error:
         raise BuildError(f"{error}. 'pip install setuptools' brings what is missing") from error
-    return include_paths(), library_paths()
+    folders = [flag for path in library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
+    includes = [f"-isystem{path}" for path in include_paths()]
+    return includes, [*folders, *(f"-l{name}" for name in libraries)]
