@@ -239,7 +239,7 @@ def test_compilers_end_with_the_process_that_builds(cache, sources, hanging, nam
     builder.send_signal(signal.Signals[name])
     builder.communicate(timeout=20)
     wait_until(lambda: not any(map(is_running, [*started, *compilers(hanging)])), seconds=20)
-    assert not list(cache.glob(f"*/{LIBRARY}"))
+    assert not list(cache.glob("*/*.so"))
 
 
 @needs_compiler
@@ -341,7 +341,7 @@ def test_import_is_quick_and_compiles_nothing(cache, tmp_path):
 def test_a_wrong_compiler_warns_once_and_the_reference_runs(cache, tmp_path, body):
     (warning,) = run_scan(CXX=script(tmp_path / "wrong", body))
     assert "slow PyTorch reference" in warning and "wrong" in warning
-    assert not list(cache.glob(f"*/{LIBRARY}"))
+    assert not list(cache.glob("*/*.so"))
 
 
 @needs_compiler
