@@ -1,16 +1,22 @@
-"""Which implementation runs: compiled kernels where they can be had, the reference elsewhere."""
+"""Choose the implementation: compiled kernels where they can be had, the reference elsewhere."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from functools import cache
 
 import torch
 
+from irevrnn import ops
+from irevrnn.jit.build import warn
+
 BACKENDS = ("auto", "cpp", "cuda", "python")
 _CPU_DTYPES = (torch.float32, torch.float64)
 _CUDA_DTYPES = (*_CPU_DTYPES, torch.bfloat16, torch.float16)
+_TAKES = {
+    "cpp": "it takes float32 or float64 on the CPU and a C++ compiler",
+    "cuda": "it takes float32, float64, bfloat16 or float16 on a GPU, nvcc and a CUDA PyTorch",
+}
 
 
 @torch.compiler.assume_constant_result
@@ -36,7 +42,7 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
         return "python"
     kind, obstacle = _compiled(device, dtype)
     if wanted == "auto":
-        if obstacle and device != "cpu":
+        if obstacle and device != "cpu":  # on the CPU, the build has warned
             _warn_once(f"irevrnn runs its slow PyTorch reference on {device}: {obstacle}")
         return "python" if obstacle else kind
     if wanted == "cpp" and device == "cpu" and not obstacle:
@@ -45,37 +51,24 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
         return kind
     raise RuntimeError(
         f"IREVRNN_BACKEND={wanted} has no kernel for {dtype} on {device}"
-        f"{f' ({obstacle})' if obstacle else ''}: {_TAKES[wanted]}. Unset the variable to use what "
-        "there is"
+        f"{f' ({obstacle})' if obstacle else ''}: {_TAKES[wanted]}. Unset the variable to run what "
+        "is there"
     )
 
 
-_TAKES = {
-    "cpp": "it takes float32 or float64 on the CPU and a C++ compiler",
-    "cuda": "it takes float32, float64, bfloat16 or float16 on a GPU, nvcc and a CUDA PyTorch",
-}
-
-
 def _compiled(device: str, dtype: torch.dtype) -> tuple[str, str]:
-    """The compiled implementation for a device and dtype, and what stands in its way, if anything.
-
-    Builds or loads it. Of the CPU's, the build itself warns once.
-    """
-    from irevrnn import ops  # not at import: building takes a compiler and a minute
-
+    """Load the compiled implementation; return its name and, if it cannot be had, why."""
     if device == "cpu":
         if dtype not in _CPU_DTYPES:
             return "", f"there is no kernel for {dtype}"
         kind = "vector" if dtype == torch.float32 else "scalar"
-        return kind, "" if ops.load_operators() else "the C++ kernels cannot be built"
+        return kind, "" if ops.load_operators() else "the C++ kernels could not be built"
     if device != "cuda":
         return "", "there is no kernel for it"
     if dtype not in _CUDA_DTYPES:
         return "cuda", f"there is no kernel for {dtype}"
     obstacle = ops.load_cuda_operators()
-    return "cuda", f"the CUDA kernels cannot be had: {obstacle}" if obstacle else ""
+    return "cuda", f"the CUDA kernels could not be loaded: {obstacle}" if obstacle else ""
 
 
-@cache
-def _warn_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+_warn_once = cache(warn)

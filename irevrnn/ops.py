@@ -9,7 +9,7 @@ derivative, and what the transforms of ``torch.func`` need. The library calls th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from irevrnn import reference
-from irevrnn.jit import build
+from irevrnn.jit import build, cuda
 
 #: The interval of a scan that no backward pass follows.
 NOTHING_SAVED = -1
@@ -25,7 +25,7 @@ NOTHING_SAVED = -1
 HALF = (torch.bfloat16, torch.float16)
 
 
-@cache
+@build.once_per_process
 def load_operators() -> bool:
     """Build the C++ kernels on first use and register the operators; return False if that fails."""
     if not build.load():
@@ -48,8 +48,6 @@ def load_cuda_operators() -> str:
     """
     if not load_operators():
         return "the C++ kernels, which register the operators, could not be built"
-    from irevrnn.jit import cuda as cuda  # most processes never need it
-
     return cuda.load()
 
 

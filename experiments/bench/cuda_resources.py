@@ -1,8 +1,8 @@
-"""What each CUDA kernel takes of a GPU, from the compiler's own report.
+"""Report what each CUDA kernel takes of a GPU, as the compiler says.
 
-``python -m experiments.bench.cuda_resources --output FILE`` compiles every kernel for some architectures and
-writes registers, spilled bytes, stack frame and shared memory of each. It takes nvcc and a C++
-compiler, and neither a GPU nor a CUDA build of PyTorch.
+``python -m experiments.bench.cuda_resources --output FILE`` compiles every kernel for some
+architectures and writes registers, spilled bytes, stack frame and shared memory of each. It needs
+nvcc and a C++ compiler, but neither a GPU nor a CUDA build of PyTorch.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import os
 import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -26,17 +24,16 @@ import torch
 from experiments.bench.traffic import backward_bytes, forward_bytes
 from experiments.files import write_text
 from experiments.provenance import provenance
-from irevrnn.jit import archs, ninja
-from irevrnn.jit.build import digest
-from irevrnn.jit.cache import cached_path, say
-from irevrnn.jit.compiler import BuildError, Compiler
+from irevrnn.jit import nvcc
+from irevrnn.jit.cache import digest, locate, put
+from irevrnn.jit.commands import BuildError, last_lines, run, say
 from irevrnn.jit.cuda import FOLDERS
-from irevrnn.jit.nvcc import Toolkit, find_host_compiler, find_toolkit, options
+from irevrnn.jit.library import with_headers
 
-#: Turing, Ampere, Hopper, Blackwell: what the kernels are compiled for where the toolkit knows it.
+#: Turing, Ampere, Hopper, Blackwell: the kernels are compiled for those that the toolkit knows.
 ARCHS = (75, 80, 90, 100)
 
-#: The passes over a sequence. For each, what a thread of its kernels does, whether it keeps every
+#: The passes over a sequence. For each, the class that its kernels run, whether it saves every
 #: value of f, and the bytes that it moves, as a function and the strategy that this takes. The bit
 #: buffer is left out: its size depends on the data. The inverse reads z, and writes h and values.
 PASSES: dict[str, tuple[str, bool | None, Callable[..., int], str | None]] = {
@@ -47,23 +44,23 @@ PASSES: dict[str, tuple[str, bool | None, Callable[..., int], str | None]] = {
     "forward reversible": ("FixedForward", None, forward_bytes, None),
     "inverse reversible": ("FixedInverse", None, forward_bytes, "store"),
 }
-#: Steps of a sequence so long that its ends no longer count.
+#: Steps of a sequence whose ends no longer count.
 _LONG = 1 << 24
 
-# Warnings are errors, the assembler's too, which then reports what each kernel takes.
+# Warnings are errors, the assembler's too, which also reports what each kernel takes.
 _STRICT = ("-Werror", "all-warnings", "-Xptxas", "-v,-Werror")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What the compiler reports of one kernel for one architecture.
+    """The compiler's report of one kernel for one architecture.
 
     Attributes:
         file: name of its source.
         name: demangled, without the arguments.
         arch: such as 80.
         registers: of a thread.
-        spilled: bytes that a thread writes to and reads from local memory for want of registers.
+        spilled: bytes that a thread writes to and reads from local memory for lack of registers.
         stack: bytes of a thread's stack frame.
         shared: bytes of a block's shared memory that the kernel itself declares.
     """
@@ -78,7 +75,7 @@ class Kernel:
 
     @property
     def work(self) -> str:
-        """What a thread of it does: the class that it runs."""
+        """Name of the class that it runs."""
         return re.sub(r"^kernel<|Work\b.*|<.*", "", self.name)
 
     @property
@@ -105,58 +102,39 @@ class Kernel:
 
 
 def kernels_of(jobs: Iterable[tuple[int, Path]], folders: tuple[Path, Path]) -> list[Kernel]:
-    """Compile files, without warnings; what each of their kernels takes.
+    """Compile files side by side, without warnings, and report on each of their kernels.
 
-    What the compiler said is kept in the cache, in a place named after all that it depends on.
+    A report is kept in the cache, in a folder named after all that it depends on.
 
     Args:
-        jobs: architecture and file of each; they run side by side.
+        jobs: architecture and file of each.
         folders: the sources' folders, as :data:`irevrnn.jit.cuda.FOLDERS`.
 
     Raises:
         BuildError: the compiler is missing, or does not take a file, or warns of something.
     """
     jobs = list(jobs)
-    toolkit = find_toolkit()
-    archs.check_known([arch for arch, _ in jobs], toolkit.archs, str(toolkit))
-    host = find_host_compiler(toolkit)
-    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
-        reports = list(pool.map(lambda job: _report(toolkit, host, job[0], job[1], folders), jobs))
-    pairs = zip(jobs, reports, strict=True)
-    return [kernel for (_, file), said in pairs for kernel in read_report(file.name, said)]
+    toolkit = nvcc.find_toolkit()
+    nvcc.check_known([arch for arch, _ in jobs], toolkit)
+    host = nvcc.find_host_compiler(toolkit)
+    reports: dict[str, Path] = {}
+    missing: dict[str, list[str]] = {}
+    for arch, file in jobs:
+        flags = [*nvcc.options(host), *_STRICT, "-gencode", f"arch=compute_{arch},code=sm_{arch}"]
+        key = digest(toolkit.identity, host.identity, *flags, *with_headers([file], *folders))
+        job = f"{file.name} for compute capability {nvcc.spoken([arch])}"
+        reports[job], there = locate(f"report-{key}", f"{file.name}.txt")
+        if not there:
+            own = [f"-I{folder}" for folder in folders]
+            missing[job] = [toolkit.nvcc, *flags, *own, "-c", str(file), "-o", f"{job}.o"]
 
-
-def _report(
-    toolkit: Toolkit, host: Compiler, arch: int, file: Path, folders: tuple[Path, Path]
-) -> str:
-    machine_code = ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
-    flags = [*options(host), *_STRICT, *machine_code]
-    key = digest((toolkit.identity, host.identity, *flags), with_headers(file, folders))
-    kept = cached_path(f"report-{key}", f"{file.name}.txt")
-    if not kept.exists():
-        with tempfile.TemporaryDirectory(prefix="build-", dir=kept.parent) as work:
-            command = [toolkit.nvcc, *flags, *(f"-I{folder}" for folder in folders)]
-            status, said = ninja.run([*command, "-c", str(file), "-o", "kernels.o"], work)
-            if status != 0:
-                raise BuildError(
-                    f"{toolkit} does not take {file.name} for compute capability "
-                    f"{archs.spoken([arch])}:\n{ninja.last_lines(said)}"
-                )
-            whole = Path(work, kept.name)
+    with tempfile.TemporaryDirectory(prefix="irevrnn-") as work:
+        for job, said in run(missing, work, f"{toolkit} does not take every file"):
+            whole = reports[job].with_name("whole")
             whole.write_text(said)
-            os.replace(whole, kept)
-    return kept.read_text()
-
-
-def with_headers(file: Path, folders: tuple[Path, Path]) -> list[Path]:
-    """A source with all of ours that it includes, directly or not."""
-    found = [file]
-    for source in found:  # which grows meanwhile
-        for name in re.findall(r'^\s*#\s*include "(.+)"', source.read_text(), re.MULTILINE):
-            header = next((folder / name for folder in folders if (folder / name).is_file()), None)
-            if header and header not in found:
-                found.append(header)
-    return found
+            put(whole, reports[job])
+    texts = zip((file.name for _, file in jobs), reports.values(), strict=True)
+    return [kernel for name, kept in texts for kernel in read_report(name, kept.read_text())]
 
 
 _ENTRY = re.compile(
@@ -172,11 +150,11 @@ def read_report(file: str, report: str) -> list[Kernel]:
     """Read what ``ptxas -v`` said of a file.
 
     Raises:
-        BuildError: it announced a kernel and did not report on it in the words that are known here.
+        BuildError: it announces a kernel and does not report on it in the words known here.
     """
     found = list(_ENTRY.finditer(report))
     if len(found) != report.count("Compiling entry function"):
-        raise BuildError(f"this report of ptxas is not understood:\n{ninja.last_lines(report)}")
+        raise BuildError(f"this report of ptxas is not understood:\n{last_lines(report)}")
     names = demangled([entry["name"] for entry in found])
     return [
         Kernel(
@@ -193,7 +171,7 @@ def read_report(file: str, report: str) -> list[Kernel]:
 
 
 def demangled(symbols: list[str]) -> list[str]:
-    """C++ names of symbols, without the functions' arguments."""
+    """Return C++ names of symbols, without the functions' arguments."""
     library = ctypes.CDLL("libstdc++.so.6")  # which PyTorch has loaded
     library.__cxa_demangle.restype = ctypes.c_void_p
     names = []
@@ -218,14 +196,14 @@ def _shortened(name: str) -> str:
 
 
 def report(folders: tuple[Path, Path] = FOLDERS) -> dict[str, Any]:
-    """Every kernel for every architecture, ready for JSON, with where it comes from.
+    """Report every kernel for every architecture, ready for JSON, with its provenance.
 
     Raises:
         BuildError: the compiler is missing, or does not take a file, or warns of something.
     """
-    toolkit = find_toolkit()
+    toolkit = nvcc.find_toolkit()
     wanted = [arch for arch in ARCHS if arch in toolkit.archs]
-    say(f"compiling every CUDA kernel for compute capability {archs.spoken(wanted)} ...")
+    say(f"compiling every CUDA kernel for compute capability {nvcc.spoken(wanted)} ...")
     kernels = kernels_of(product(wanted, sorted(folders[0].glob("*.cu"))), folders)
     return {
         "environment": provenance(),
@@ -237,7 +215,7 @@ def report(folders: tuple[Path, Path] = FOLDERS) -> dict[str, Any]:
 
 
 def summary(kernels: Iterable[Kernel]) -> list[dict[str, Any]]:
-    """The float32 kernels by what they do: the most that any f and architecture takes.
+    """Summarise the float32 kernels by pass: the most that any f and architecture takes.
 
     Returns:
         For each of :data:`PASSES`: its name, ``registers`` by R, ``spilled`` and ``stack`` bytes,
@@ -267,7 +245,7 @@ def summary(kernels: Iterable[Kernel]) -> list[dict[str, Any]]:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """A report as JSON with one kernel a line."""
+    """Return a report as JSON with one kernel a line."""
     kernels = ",\n".join(f"  {json.dumps(kernel)}" for kernel in found["kernels"])
     head = json.dumps({**found, "kernels": []}, indent=1)
     return head.replace('"kernels": []', f'"kernels": [\n{kernels}\n ]') + "\n"

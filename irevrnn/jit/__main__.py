@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from irevrnn.jit.build import SOURCES, build
-from irevrnn.jit.compiler import BuildError
+from irevrnn.jit import cuda
+from irevrnn.jit.build import build_operators
+from irevrnn.jit.commands import BuildError
 
 
 def main() -> None:
@@ -18,22 +19,19 @@ def main() -> None:
     parser.add_argument(
         "--cuda",
         action="store_true",
-        help="build the CUDA operators too, with nvcc, against a CUDA build of PyTorch. Takes no "
+        help="build the CUDA operators too, with nvcc, against a CUDA build of PyTorch. Needs no "
         "GPU: IREVRNN_CUDA_ARCHS='8.0;9.0' names the compute capabilities to build for (default: "
         "those of the GPUs here, or else 8.0 and 9.0); newer GPUs are served by just-in-time "
         "compilation from the newest",
     )
-    arguments = parser.parse_args()
-    kernels = "C++"
-    try:
-        print(build(SOURCES))
-        if arguments.cuda:
-            from irevrnn.jit import cuda as cuda
-
-            kernels = "CUDA"
-            print(cuda.build_ahead())
-    except (BuildError, OSError) as error:
-        sys.exit(f"irevrnn: the {kernels} kernels cannot be built: {error}")
+    builds = {"C++": build_operators}
+    if parser.parse_args().cuda:
+        builds["CUDA"] = cuda.build_ahead
+    for kernels, build in builds.items():
+        try:
+            print(build())
+        except (BuildError, OSError) as error:
+            sys.exit(f"{parser.prog}: the {kernels} kernels could not be built: {error}")
 
 
 if __name__ == "__main__":

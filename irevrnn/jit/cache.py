@@ -1,60 +1,120 @@
-"""Where built libraries are kept, and the lock that lets one process at a time build."""
+"""Keep built files, each with its digest, and let one process at a time build."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
+
+from irevrnn.jit.commands import PATIENCE, say
 
 _SPACE = 50_000_000
 
 
-def cached_path(key: str, name: str) -> Path:
-    """Return where the file ``name`` under ``key`` is, or can be put if it is not there yet.
+def cached(key: str, name: str, build: Callable[[Path], Path]) -> Path:
+    """Return the file ``name`` under ``key``, building it first if the cache lacks it.
+
+    Args:
+        key: of a folder, named after all that the file is made from.
+        name: of the file.
+        build: makes the file in the private folder that it is given, and returns its path.
 
     Raises:
-        OSError: if no folder can be written, or none has space for a build.
+        OSError: no folder can be written or locked.
+    """
+    path, there = locate(key, name)
+    if not there:
+        with _one_process(path.parent):
+            if not is_intact(path):  # else it was built while this process waited
+                for leftover in path.parent.glob("build-*"):  # of a process that was killed
+                    shutil.rmtree(leftover, ignore_errors=True)
+                with tempfile.TemporaryDirectory(
+                    prefix="build-", dir=path.parent, ignore_cleanup_errors=True
+                ) as work:
+                    put(build(Path(work)), path)
+    return path
+
+
+def locate(key: str, name: str) -> tuple[Path, bool]:
+    """Return where a file is, or can be put, and whether it is there.
+
+    Raises:
+        OSError: no folder can be written, or none has space for a build.
     """
     problems: list[str] = []
     for root in (_cache_root, _temporary_root):
         try:
             path = root() / key / name
-            if os.access(path, os.R_OK):  # a cache that is filled may well be read-only
-                return path
+            if is_intact(path):  # a filled cache may well be read-only
+                return path, True
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path.parent).close()
-            _check_space(path.parent)
+            if shutil.disk_usage(path.parent).free < _SPACE:  # or the compiler would find out
+                text = f"{os.strerror(errno.ENOSPC)}, a build takes 50 MB"
+                raise OSError(errno.ENOSPC, text, path.parent)
         except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
             problems.append(str(error))
             continue
         if problems:
             say(f"no cache in the usual place ({problems[0]}): set IREVRNN_CACHE to keep one")
-        return path
+        return path, False
     raise OSError(f"no folder can be written ({'; '.join(problems)}). Name one in IREVRNN_CACHE")
 
 
 def cached_files(pattern: str) -> list[Path]:
-    """Return the files that are kept under this pattern, the newest first."""
+    """Return the intact files that match a pattern, newest first."""
     found: list[Path] = []
-    with suppress(OSError, RuntimeError):
-        found += _cache_root().glob(pattern)
-    with suppress(OSError):
-        if _temporary_name().exists():
-            found += _temporary_root().glob(pattern)
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    for root in (_cache_root, _temporary_root):
+        with suppress(OSError, RuntimeError):
+            found += root().glob(pattern)
+    return sorted(filter(is_intact, found), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def _check_space(folder: Path) -> None:
-    """Find a full device before the compiler does, which takes its time and tells it worse."""
-    if shutil.disk_usage(folder).free < _SPACE:
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, a build takes 50 MB", folder)
+def is_intact(path: Path) -> bool:
+    """Return whether a file is there and has the digest that :func:`put` wrote beside it.
+
+    A library that was cut short must not be loaded: touching a missing page ends the process.
+    """
+    try:
+        return _beside(path).read_bytes() == _digest_of(path)
+    except OSError:
+        return False
+
+
+def put(built: Path, path: Path) -> None:
+    """Move a file into the cache in one step, its digest first.
+
+    A process that dies in between leaves a digest that does not fit: the file is built again.
+    """
+    _beside(built).write_bytes(_digest_of(built))
+    os.replace(_beside(built), _beside(path))
+    os.replace(built, path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def digest(*parts: str | Path) -> str:
+    """Return a digest of texts, and of files' names and contents."""
+    known = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            known.update(part.name.encode() + b"\0" + part.read_bytes() + b"\0")
+        else:
+            known.update(part.encode() + b"\0")
+    return known.hexdigest()[:16]
+
+
+def _digest_of(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).hexdigest().encode()
 
 
 def _cache_root() -> Path:
@@ -64,13 +124,9 @@ def _cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irevrnn"
 
 
-def _temporary_name() -> Path:
-    return Path(tempfile.gettempdir()) / f"irevrnn-{os.getuid()}"
-
-
 def _temporary_root() -> Path:
-    """Return a folder of this user's alone: code that others could write must not be loaded."""
-    root = _temporary_name()
+    """Return a folder that this user alone can write: what others put there is not loaded."""
+    root = Path(tempfile.gettempdir(), f"irevrnn-{os.getuid()}")
     root.mkdir(mode=0o700, exist_ok=True)
     status = root.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
@@ -79,46 +135,22 @@ def _temporary_root() -> Path:
 
 
 @contextmanager
-def one_process(lock: Path, patience: float) -> Iterator[None]:
-    """Let one process at a time pass. The kernel frees the lock when its holder dies.
-
-    Args:
-        lock: a file of its own.
-        patience: seconds to wait for a holder that lives but does not come to an end.
-
-    Raises:
-        OSError: the wait was in vain, or the file system has no locks.
-    """
-    with open(lock, "w") as file:
-        if not _taken(file):
-            say("waiting for another process that builds the kernels ...")
-            deadline = time.monotonic() + patience
-            while not _taken(file):
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"another process has saved {lock} for {patience:.0f} s. End it, or name "
-                        "another folder in IREVRNN_CACHE"
-                    )
-                time.sleep(0.1)
-        yield
-
-
-def _taken(file: IO[str]) -> bool:
-    """Take the lock, unless another process has it."""
-    import fcntl  # Windows has none
-
+def _one_process(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / "lock")  # it ends with its holder
     try:
-        # lockf rather than flock: a child that is forked meanwhile does not hold the lock too.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            say("waiting for another process that builds the kernels ...")
+            held = lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise TimeoutError(
+            f"another process has locked {lock.lock_file} for {PATIENCE} s. End it, or name "
+            "another folder in IREVRNN_CACHE"
+        ) from None
     except OSError as error:  # such as NFS without its lock daemon
         raise OSError(
-            f"{file.name} cannot be locked ({error}). Name a local folder in IREVRNN_CACHE"
+            f"{lock.lock_file} cannot be locked ({error}). Name a local folder in IREVRNN_CACHE"
         ) from error
-    return True
-
-
-def say(message: str) -> None:
-    """Print one line of progress where it does not mix with a program's output."""
-    print(f"irevrnn: {message}", file=sys.stderr, flush=True)
+    with held:
+        yield

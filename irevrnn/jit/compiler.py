@@ -1,4 +1,4 @@
-"""Finds the C++ compiler and what it can do on this machine."""
+"""Find the C++ compiler and what it can do on this machine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from irevrnn.jit.commands import BuildError
+
+#: Seconds after which a compiler that was asked for its version or macros counts as hanging.
+PATIENCE = 60
 # C++20 is what PyTorch's headers ask for. Contraction is off because a coupling must round alike
 # wherever it is computed, or it cannot be undone.
-_FLAGS = (
+FLAGS = (
     "-std=c++20",
     "-O3",
     "-fPIC",
@@ -21,14 +27,6 @@ _FLAGS = (
     "-fno-math-errno",
     f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
 )
-
-
-#: Seconds after which a compiler that was asked for its version or macros counts as hanging.
-PATIENCE = 60
-
-
-class BuildError(RuntimeError):
-    """The operators cannot be built; the message says why and what helps."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,9 @@ class Compiler:
     link_flags: tuple[str, ...]
     identity: str
 
+    def __str__(self) -> str:
+        return shlex.join(self.command)
+
 
 def find_compiler(variables: tuple[str, ...] = ("CXX",), *, native: bool = True) -> Compiler:
     """Return the compiler that an environment variable names, or else the first one found.
@@ -48,27 +49,33 @@ def find_compiler(variables: tuple[str, ...] = ("CXX",), *, native: bool = True)
 
     Args:
         variables: names of the variables that may name it; the first that is set counts.
-        native: whether the code may ask for all that this machine's processor can do, and for the
-            threads of OpenMP.
+        native: whether the code may use all that this machine's processor can do, and OpenMP.
 
     Raises:
-        BuildError: if there is none, or one too old.
+        BuildError: there is none, or it is too old.
     """
+    if sys.platform == "win32":
+        raise BuildError("they are not built on Windows. Use WSL, the Linux inside Windows")
     command = _command(variables)
     own = tuple(shlex.split(os.environ.get("IREVRNN_CXXFLAGS", "")))
-    flags = (*_FLAGS, *own)
-    macros = _probe(command, flags)
+    flags = (*FLAGS, *own)
+    macros = _macros(command, flags)
     if macros is None:
         raise BuildError(
             f"{shlex.join(command)} does not take {' '.join(flags)}. Name a newer compiler in CXX "
             "(g++ 11 or clang++ 14 will do)"
         )
     for flag in _optional_flags() if native else ():
-        answer = _probe(command, (*flags, flag))
+        answer = _macros(command, (*flags, flag))
         if answer is not None:
             flags, macros = (*flags, flag), answer
-    link_flags = (*_link_flags(flags, macros), *own)
-    return Compiler(command, flags, link_flags, identity=_version(command) + macros)
+    # g++ names no OpenMP runtime: then the library finds the very one that PyTorch loaded, whatever
+    # its file is called, and torch.set_num_threads holds for both. clang++ calls functions that the
+    # one of PyTorch may lack.
+    openmp = ("-fopenmp",) if "-fopenmp" in flags and "__clang__" in macros else ()
+    # The first line of --version names the distribution's patches, too.
+    version = ask((*command, "--version")).stdout.partition("\n")[0]
+    return Compiler(command, flags, (*openmp, *own), identity=version + macros)
 
 
 def _command(variables: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,22 +96,13 @@ def _command(variables: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _optional_flags() -> tuple[str, ...]:
-    """Flags that make the kernels faster, where the compiler takes them."""
+    """Return flags that make the kernels faster, where the compiler takes them."""
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     # at::parallel_for runs on OpenMP where PyTorch itself does.
     return (native, "-fopenmp") if torch.backends.openmp.is_available() else (native,)
 
 
-def _link_flags(flags: tuple[str, ...], macros: str) -> tuple[str, ...]:
-    """Name an OpenMP runtime only for clang++, whose calls the one of PyTorch may lack.
-
-    g++ leaves it unnamed: then the library finds the very runtime that PyTorch loaded, whatever its
-    file is called, and ``torch.set_num_threads`` holds for both.
-    """
-    return ("-fopenmp",) if "-fopenmp" in flags and "__clang__" in macros else ()
-
-
-def _probe(command: tuple[str, ...], flags: tuple[str, ...]) -> str | None:
+def _macros(command: tuple[str, ...], flags: tuple[str, ...]) -> str | None:
     """Return the macros predefined under ``flags``, or None if the compiler refuses one.
 
     They tell the compiler's version and what ``native`` means on this processor.
@@ -114,13 +112,8 @@ def _probe(command: tuple[str, ...], flags: tuple[str, ...]) -> str | None:
     return result.stdout if result.returncode == 0 else None
 
 
-def _version(command: tuple[str, ...]) -> str:
-    """Return the first line of ``--version``, which also names the distribution's patches."""
-    return ask((*command, "--version")).stdout.partition("\n")[0]
-
-
 def ask(
-    command: tuple[str, ...], source: str = "", *, variable: str = "CXX"
+    command: Sequence[str], source: str = "", *, variable: str = "CXX"
 ) -> subprocess.CompletedProcess[str]:
     """Ask a compiler for something that it knows at once.
 

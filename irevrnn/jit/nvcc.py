@@ -1,4 +1,7 @@
-"""Finds NVIDIA's compiler, what it knows, and whether it fits PyTorch and the host compiler."""
+"""Find NVIDIA's compiler, a host compiler that it takes, and the GPUs to compile for.
+
+An architecture is a number: 80 is compute capability 8.0, 100 is 10.0.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,30 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from irevrnn.jit.compiler import BuildError, Compiler, ask, find_compiler
+from irevrnn.jit.commands import BuildError
+from irevrnn.jit.compiler import Compiler, ask, find_compiler
 
-#: Where the toolkit is by default, as PyTorch's own builds have it.
+#: Built for where nothing says what the GPU will be. They serve Ampere, Ada and Hopper as they are,
+#: and newer GPUs by just-in-time compilation.
+DEFAULT_ARCHS = (80, 90)
+# As for the CPU: a coupling must round alike wherever it is computed. nvcc would contract a product
+# and a sum into one rounding where it likes; the cell says itself where it wants that.
+FLAGS = ("-std=c++20", "-O3", "-fmad=false", "--expt-relaxed-constexpr", "--extended-lambda")
+#: Where the toolkit is by default.
 _USUAL = "/usr/local/cuda"
 #: What is run before a compiler, and so cannot be handed to nvcc as one.
 _LAUNCHERS = ("ccache", "sccache", "distcc")
-# As for the CPU: a coupling must round alike wherever it is computed. nvcc would contract a product
-# and a sum into one rounding where it likes; the cell says itself where it wants that.
-_FLAGS = ("-std=c++20", "-O3", "-fmad=false", "--expt-relaxed-constexpr", "--extended-lambda")
 
 
 @dataclass(frozen=True)
 class Toolkit:
-    """NVIDIA's compiler and the folders of its toolkit.
-
-    Attributes:
-        nvcc: path of the compiler.
-        version: such as ``"13.0"``.
-        identity: all that ``nvcc --version`` tells.
-        archs: it can compile for, in rising order (``archs.py``).
-        includes, libraries: folders of the toolkit.
-    """
+    """NVIDIA's compiler, the architectures that it knows, and the folders of its toolkit."""
 
     nvcc: str
     version: str
@@ -48,8 +48,8 @@ class Toolkit:
 def find_toolkit() -> Toolkit:
     """Return the toolkit of CUDA_HOME or CUDA_PATH, else that of the nvcc on PATH or the usual one.
 
-    That is the order of ``torch.utils.cpp_extension``, which is not asked, as it takes a folder
-    for the toolkit's that only has a wrapper of nvcc in it; nvcc itself knows where it lies.
+    ``torch.utils.cpp_extension`` looks in the same order, but takes a folder for the toolkit's that
+    only has a wrapper of nvcc in it; nvcc itself knows where it lies.
 
     Raises:
         BuildError: there is none, or it does not answer.
@@ -60,12 +60,12 @@ def find_toolkit() -> Toolkit:
     known = re.findall(r"compute_(\d+)$", _answer(nvcc, "--list-gpu-arch"), re.MULTILINE)
     if not version or not known:
         raise BuildError(f"{nvcc} does not answer as nvcc does. Name a CUDA toolkit in CUDA_HOME")
-    # What a compilation would do: there it names its folders.
+    # What a compilation would do names the folders.
     plan = _answer(nvcc, "--dryrun", "-c", "-x", "cu", os.devnull, "-o", os.devnull)
     return Toolkit(
-        nvcc=nvcc,
-        version=version[1],
-        identity=identity,
+        nvcc,
+        version[1],
+        identity,
         archs=tuple(sorted(map(int, known))),
         includes=_folders(plan, "INCLUDES", "-I"),
         libraries=_folders(plan, "LIBRARIES", "-L"),
@@ -106,7 +106,7 @@ def _folders(plan: str, name: str, flag: str) -> tuple[str, ...]:
 
 
 def check_pytorch(toolkit: Toolkit) -> None:
-    """Raise a BuildError unless PyTorch runs on the toolkit's major version of CUDA."""
+    """Raise a BuildError unless PyTorch is built for the toolkit's major version of CUDA."""
     if torch.version.cuda is None:
         raise BuildError("this PyTorch is a build without CUDA. Install one with it")
     if toolkit.version.partition(".")[0] != torch.version.cuda.partition(".")[0]:
@@ -130,16 +130,82 @@ def find_host_compiler(toolkit: Toolkit) -> Compiler:
     if trial.returncode != 0:
         said = re.findall(r".*error.*", trial.stderr) or trial.stderr.splitlines()[-1:]
         raise BuildError(
-            f"{toolkit} does not take {shlex.join(host.command)} as its host compiler: "
-            f"{' '.join(said[:1]).strip()}. Name another in CUDAHOSTCXX (or CXX), of a version "
-            "that it supports"
+            f"{toolkit} does not take {host} as its host compiler: {' '.join(said[:1]).strip()}. "
+            "Name another in CUDAHOSTCXX (or CXX), of a version that it supports"
         )
     return host
 
 
 def options(host: Compiler) -> list[str]:
-    """Options of nvcc that fix how numbers round, and hand the host compiler its own."""
+    """Return options of nvcc that fix how numbers round, and hand the host compiler its own."""
     words = [word for word in host.command if Path(word).name not in _LAUNCHERS]
     own = [flag for flag in (*words[1:], *host.flags) if not flag.startswith("-std=")]
     handed = [f"-Xcompiler={flag}".replace(",", r"\,") for flag in own]  # nvcc splits at commas
-    return ["-ccbin", words[0], *_FLAGS, *handed]
+    return ["-ccbin", words[0], *FLAGS, *handed]
+
+
+def named_archs() -> tuple[int, ...]:
+    """Return the architectures that IREVRNN_CUDA_ARCHS names, in rising order."""
+    words = re.split(r"[;, ]+", os.environ.get("IREVRNN_CUDA_ARCHS", "").strip(";, "))
+    for word in filter(None, words):
+        if not re.fullmatch(r"\d+\.\d", word):
+            raise BuildError(
+                f"IREVRNN_CUDA_ARCHS takes compute capabilities such as '8.0;9.0'; got {word!r}"
+            )
+    return tuple(sorted({int(word.replace(".", "")) for word in words if word}))
+
+
+def gpus() -> tuple[int, ...]:
+    """Return the architectures of the GPUs that this process sees, in rising order."""
+    if not torch.cuda.is_available():
+        return ()
+    capabilities = map(torch.cuda.get_device_capability, range(torch.cuda.device_count()))
+    return tuple(sorted({10 * major + minor for major, minor in capabilities}))
+
+
+def archs_for(gpus: Iterable[int], known: tuple[int, ...]) -> tuple[int, ...]:
+    """Return those of the known architectures that serve these GPUs best, in rising order."""
+    chosen = set()
+    for gpu in gpus:
+        if gpu < min(known):
+            raise BuildError(
+                f"nvcc knows compute capability {spoken(known)}, and a GPU here has "
+                f"{spoken([gpu])}. Name an older toolkit in CUDA_HOME, or hide that GPU with "
+                "CUDA_VISIBLE_DEVICES"
+            )
+        chosen.add(max(arch for arch in known if arch <= gpu))
+    return tuple(sorted(chosen))
+
+
+def check_known(archs: Iterable[int], toolkit: Toolkit) -> None:
+    """Raise a BuildError for an architecture that the toolkit cannot compile for."""
+    unknown = [arch for arch in archs if arch not in toolkit.archs]
+    if unknown:
+        raise BuildError(
+            f"{toolkit} does not know compute capability {spoken(unknown)}; it knows "
+            f"{spoken(toolkit.archs)}. Correct IREVRNN_CUDA_ARCHS"
+        )
+
+
+def runs(built: tuple[int, ...], gpus: Iterable[int]) -> bool:
+    """Return whether a library for some architectures runs on all of these GPUs.
+
+    Machine code runs on its own major version from its minor version on; the newest architecture is
+    there as PTX too, which the driver compiles for whatever is newer.
+    """
+    return all(
+        max(built) <= gpu or any(arch // 10 == gpu // 10 and arch <= gpu for arch in built)
+        for gpu in gpus
+    )
+
+
+def arch_options(archs: tuple[int, ...]) -> list[str]:
+    """Return options by which nvcc makes machine code for each, and PTX for the newest."""
+    pairs = [f"arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    pairs.append(f"arch=compute_{max(archs)},code=compute_{max(archs)}")
+    return [word for pair in pairs for word in ("-gencode", pair)]
+
+
+def spoken(archs: Iterable[int]) -> str:
+    """Return architectures as NVIDIA writes them: 8.0, 9.0."""
+    return ", ".join(f"{arch // 10}.{arch % 10}" for arch in archs)

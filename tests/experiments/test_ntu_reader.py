@@ -298,10 +298,10 @@ def test_numbers_are_those_of_float(tmp_path, compiled, numbers, write):
 
 
 def test_without_a_compiler_files_are_read_slowly(tmp_path, monkeypatch):
-    def none_found(sources):
+    def none_found(name, sources):
         raise BuildError("there is no C++ compiler")
 
-    monkeypatch.setattr(reader, "build", none_found)
+    monkeypatch.setattr(reader, "build_extension", none_found)
     reader._parser.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="line by line.*there is no C.. compiler"):

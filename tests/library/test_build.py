@@ -8,23 +8,38 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
 
 import pytest
 
-from irevrnn.jit import build, compiler, ninja
-from irevrnn.jit.once_per_process import OncePerProcess
+from irevrnn.jit import build, commands, compiler
+from irevrnn.jit import cache as caching
+from irevrnn.jit import library as making
+from irevrnn.jit.build import build_extension, once_per_process
+from irevrnn.jit.commands import BuildError
+from irevrnn.jit.compiler import Compiler, find_compiler
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="needs a C++ compiler"
 )
 
-BUILD_AND_PRINT = (
-    "import sys, pathlib; from irevrnn.csrc import build;"
-    "print(build.build(pathlib.Path(sys.argv[1])))"
-)
+LIBRARY = "answer.so"
+BUILD_AND_PRINT = f"""
+import pathlib, sys
+from irevrnn.jit.build import build_extension
+print(build_extension("{LIBRARY[:-3]}", sorted(pathlib.Path(sys.argv[1]).glob("*.cpp"))))
+"""
+
+
+def build_from(folder):
+    return build_extension(LIBRARY[:-3], sorted(folder.glob("*.cpp")))
+
+
+def load_from(folder):
+    return build._load(lambda: build_from(folder))
 
 
 @pytest.fixture
@@ -45,15 +60,8 @@ def sources(tmp_path):
     return folder
 
 
-@pytest.fixture
-def fresh_process(monkeypatch):
-    """``load`` as a process sees it that has not called it yet."""
-    once = OncePerProcess(lambda: build._load(build.SOURCES))
-    monkeypatch.setattr(build, "_load_once", once)
-
-
 def start_build(sources, **environment):
-    """Build in another process, started from nothing."""
+    """Build in another process."""
     return subprocess.Popen(
         [sys.executable, "-c", BUILD_AND_PRINT, str(sources)],
         env={**os.environ, **environment},
@@ -64,122 +72,216 @@ def start_build(sources, **environment):
 
 
 @needs_compiler
-def test_builds_once_and_then_takes_it_from_the_cache(cache, sources, capfd):
-    library = build.build(sources)
+def test_builds_once_saying_how_far_it_is_and_then_takes_it_from_the_cache(cache, sources, capfd):
+    library = build_from(sources)
     assert ctypes.CDLL(str(library)).ask() == 42
     assert library.is_relative_to(cache)
     # PyTorch may say something of its own, as of a CUDA toolkit without a GPU.
-    first = [line for line in capfd.readouterr().err.splitlines() if line.startswith("irevrnn:")]
-    assert [line.split(" (")[0] for line in first][:1] == ["irevrnn: building the C++ kernels"]
-    assert len(first) == 2 and first[1].startswith("irevrnn: built the C++ kernels in ")
-    assert sorted(path.name for path in library.parent.iterdir()) == [build.LIBRARY, "lock"]
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("irevrnn:")]
+    assert len(lines) == 4 and "building answer" in lines[0] and "built answer in" in lines[3]
+    assert [line[:14] for line in lines[1:3]] == ["irevrnn: [1/2]", "irevrnn: [2/2]"]
+    assert {line[-7:] for line in lines[1:3]} == {"one.cpp", "two.cpp"}
+    assert {path.name for path in library.parent.iterdir()} == CACHED
 
-    assert build.build(sources) == library
+    assert build_from(sources) == library
     assert capfd.readouterr().err == ""
+
+
+CACHED = {LIBRARY, f"{LIBRARY}.sha256", "lock"}
 
 
 @needs_compiler
 @pytest.mark.parametrize("name", ["answer.h", "one.cpp"])
 def test_a_changed_file_makes_another_library(cache, sources, name):
-    before = build.build(sources)
+    before = build_from(sources)
     path = sources / name
     path.write_text(path.read_text().replace("42", "43") + "// changed\n")
-    after = build.build(sources)
+    after = build_from(sources)
     assert after != before
     assert ctypes.CDLL(str(after)).ask() == (43 if name == "answer.h" else 42)
 
 
 @needs_compiler
-def test_key_names_flags_compiler_and_pytorch(sources, monkeypatch):
-    compiler = build.find_compiler()
-    keys = {build._key(compiler, sources)}
-    for change in ({"flags": (*compiler.flags, "-O1")}, {"identity": "another"}):
-        changed = build.Compiler(**{**vars(compiler), **change})
-        keys.add(build._key(changed, sources))
-    monkeypatch.setattr(build.torch, "__version__", "0.0")
-    keys.add(build._key(compiler, sources))
-    assert len(keys) == 4
+def test_another_flag_compiler_or_pytorch_makes_another_library(cache, sources, monkeypatch):
+    found = find_compiler()
+    libraries = {build_from(sources)}
+    for change in ({"flags": (*found.flags, "-O1")}, {"identity": "another"}):
+        changed = Compiler(**{**vars(found), **change})
+        monkeypatch.setattr(build, "find_compiler", lambda changed=changed: changed)
+        libraries.add(build_from(sources))
+    monkeypatch.setattr(making.torch, "__version__", "0.0")
+    libraries.add(build_from(sources))
+    assert len(libraries) == 4
+
+
+@needs_compiler
+def test_headers_of_the_kernels_are_found_and_counted(cache, sources, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "csrc")
+    build.SOURCES.mkdir()
+    (sources / "answer.h").rename(build.SOURCES / "answer.h")
+    before = build_from(sources)
+    assert ctypes.CDLL(str(before)).ask() == 42
+    (build.SOURCES / "answer.h").write_text("inline int answer() { return 43; }\n")
+    assert build_from(sources) != before
 
 
 @needs_compiler
 def test_processes_that_start_together_build_once(cache, sources):
-    processes = [start_build(sources) for _ in range(8)]
+    processes = [start_build(sources) for _ in range(4)]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert all(process.returncode == 0 for process in processes), outputs
     assert len({library for library, _ in outputs}) == 1
     assert sum("irevrnn: building" in messages for _, messages in outputs) == 1
 
 
+@needs_compiler
 def test_a_stale_lock_file_blocks_nobody(cache, sources, capfd):
-    library = build.cached_path(build._key(build.find_compiler(), sources), build.LIBRARY)
+    library = build_from(sources)
+    library.unlink()
     library.with_name("lock").write_text("4242")
     half = library.parent / "build-killed" / "one.o"
     half.parent.mkdir()
     half.write_text("half an object")
-    assert build.build(sources) == library and not half.exists()
+    capfd.readouterr()
+    assert build_from(sources) == library and not half.exists()
     assert "waiting" not in capfd.readouterr().err
 
 
 @needs_compiler
-def test_a_holder_that_stands_still_is_waited_for_no_longer_than_that(cache, sources, monkeypatch):
-    lock = build.cached_path(build._key(build.find_compiler(), sources), "lock")
+def test_a_process_that_stands_still_is_waited_for_no_longer_than_that(cache, sources, monkeypatch):
+    library = build_from(sources)
+    library.unlink()
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert holder.stdout.readline() == b"saved\n"
+        [sys.executable, "-c", HOLD, str(library.with_name("lock"))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout.readline() == b"locked\n"
     with monkeypatch.context() as patch:
-        patch.setattr(ninja, "PATIENCE", 0.3)
-        with pytest.warns(RuntimeWarning, match=r"another process has saved .*lock.*IREVRNN_CACHE"):
-            assert build._load(sources) is False
+        patch.setattr(caching, "PATIENCE", 0.3)
+        with pytest.warns(RuntimeWarning, match="another process has locked .*lock.*IREVRNN_CACHE"):
+            assert load_from(sources) is False
     holder.communicate()
-    assert build._load(sources) is True
+    assert load_from(sources) is True
 
 
 HOLD = """
-import fcntl, sys
-file = open(sys.argv[1], "w")
-fcntl.lockf(file, fcntl.LOCK_EX)
-print("saved", flush=True)
-sys.stdin.read()
+import filelock, sys
+with filelock.FileLock(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
 """
 
 
+@needs_compiler
 def test_a_file_system_without_locks_is_named(cache, sources, monkeypatch):
     import fcntl
 
     def refuse(*args):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "lockf", refuse)
-    with pytest.warns(RuntimeWarning, match=r"lock cannot be locked .*No locks.*IREVRNN_CACHE"):
-        assert build._load(sources) is False
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(RuntimeWarning, match="lock cannot be locked .*No locks.*IREVRNN_CACHE"):
+        assert load_from(sources) is False
+
+
+# --- builds that are ended ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging(tmp_path, monkeypatch):
+    """A compiler that hangs, with a process that it started, while the folder is there.
+
+    It writes the numbers of the two processes into a file in that folder.
+    """
+    folder = tmp_path / "hanging"
+    folder.mkdir()
+    monkeypatch.setenv(
+        "CXX", script(tmp_path / "slow", HANG.format(folder, *find_compiler().command))
+    )
+    return folder
+
+
+HANG = """
+case "$*" in *" -c "*)
+    if [ -d {0} ]; then
+        sleep 300 & echo $$ $! > {0}/$$.part
+        mv {0}/$$.part {0}/$$
+        wait
+    fi;;
+esac
+exec {1} "$@"
+"""
+
+
+def compilers(folder):
+    """Numbers of the processes that hang."""
+    return [int(word) for file in folder.glob("*[0-9]") for word in file.read_text().split()]
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 
 
 @needs_compiler
-def test_a_killed_build_does_not_block_the_next(cache, sources, tmp_path):
-    # A compiler that hangs on the first file, for as long as the flag is there.
-    flag = tmp_path / "hang"
-    flag.touch()
-    slow = tmp_path / "slow-compiler"
-    slow.write_text(f'#!/bin/sh\ncase "$*" in *" -c "*) [ -e {flag} ] && sleep 30;; esac\n')
-    with slow.open("a") as script:
-        script.write(f'exec {build.find_compiler().command[0]} "$@"\n')
-    slow.chmod(0o755)
+@needs_proc
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_compilers_end_with_the_process_that_builds(cache, sources, hanging, name):
+    builder = start_build(sources)
+    wait_until(lambda: compilers(hanging))
+    started = compilers(hanging)
+    assert all(map(is_running, started))
+    builder.send_signal(signal.Signals[name])
+    builder.communicate(timeout=20)
+    wait_until(lambda: not any(map(is_running, [*started, *compilers(hanging)])), seconds=20)
+    assert not list(cache.glob("*/*.so"))
 
-    killed = start_build(sources, CXX=str(slow))
-    wait_until(lambda: list(cache.glob("*/build-*/build.ninja")))
-    waiting = start_build(sources, CXX=str(slow))
+
+@needs_compiler
+@needs_proc
+def test_a_build_that_hangs_is_given_up_and_its_compilers_end(cache, sources, hanging, monkeypatch):
+    monkeypatch.setattr(commands, "PATIENCE", 2)
+    with pytest.warns(RuntimeWarning, match="did not end within 2 s"):
+        assert load_from(sources) is False
+    assert compilers(hanging)
+    wait_until(lambda: not any(map(is_running, compilers(hanging))), seconds=20)
+    assert not list(cache.glob("*/build-*"))
+
+
+@needs_compiler
+def test_a_killed_build_does_not_block_the_next(cache, sources, hanging):
+    killed = start_build(sources)
+    wait_until(lambda: compilers(hanging))
+    waiting = start_build(sources)
     assert "building" in killed.stderr.readline()
     assert "waiting" in waiting.stderr.readline()
-    flag.unlink()
-    killed.send_signal(signal.SIGKILL)
+    hanging.rename(hanging.with_name("gone"))
+    killed.kill()
     killed.communicate()
 
-    library, messages = waiting.communicate(timeout=20)  # well before the hung compiler wakes up
+    library, messages = waiting.communicate(timeout=60)
     assert "irevrnn: built" in messages
     library = Path(library.strip())
     assert ctypes.CDLL(str(library)).ask() == 42
-    assert sorted(path.name for path in library.parent.iterdir()) == [build.LIBRARY, "lock"]
+    assert {path.name for path in library.parent.iterdir()} == CACHED
+
+
+@needs_compiler
+def test_the_first_failure_ends_the_other_compilers(cache, sources, hanging, tmp_path):
+    (sources / "three.cpp").write_text("int broken() { return undeclared_name; }\n")
+    hang_on_one = (tmp_path / "slow").read_text().replace('*" -c "*)', '*"/one.cpp"*)')
+    (tmp_path / "slow").write_text(hang_on_one)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAX_JOBS", "3")
+        with pytest.raises(BuildError, match="undeclared_name"):
+            build_from(sources)
+    wait_until(lambda: not any(map(is_running, compilers(hanging))), seconds=20)
+    assert not list(cache.glob("*/build-*"))
 
 
 def wait_until(condition, seconds=60):
@@ -187,6 +289,9 @@ def wait_until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+# --- what cannot be built -----------------------------------------------------------------------
 
 
 RUN_SCAN = """
@@ -199,7 +304,7 @@ assert torch.equal(out, irevrnn.reference.scan(*inputs)[0])
 
 
 def run_scan(**environment):
-    """What three calls of ``scan`` warn of where they must run the reference."""
+    """Return the warnings of three calls of ``scan`` that must run the reference."""
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", RUN_SCAN],
         env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
@@ -236,13 +341,13 @@ def test_import_is_quick_and_compiles_nothing(cache, tmp_path):
 def test_a_wrong_compiler_warns_once_and_the_reference_runs(cache, tmp_path, body):
     (warning,) = run_scan(CXX=script(tmp_path / "wrong", body))
     assert "slow PyTorch reference" in warning and "wrong" in warning
-    assert not list(cache.glob(f"*/{build.LIBRARY}"))
+    assert not list(cache.glob("*/*.so"))
 
 
 @needs_compiler
 @pytest.mark.parametrize("library", ["no library", ""])
 def test_a_compiler_whose_library_does_not_load_leaves_nothing(cache, sources, tmp_path, library):
-    real = build.find_compiler().command[0]
+    real = find_compiler().command[0]
     body = f"""case "$*" in
 *-shared*) while [ "$1" != -o ]; do shift; done; printf '{library}' > "$2";;
 *) exec {real} "$@";;
@@ -250,30 +355,17 @@ esac"""
     environment = {"CXX": script(tmp_path / "wrong", body)}
     with pytest.MonkeyPatch.context() as patch, pytest.warns(RuntimeWarning) as warned:
         patch.setenv("CXX", environment["CXX"])
-        assert build._load(sources) is False
-    assert len(warned) == 1 and "made a library that does not load" in str(warned[0].message)
+        assert load_from(sources) is False
+    assert len(warned) == 1 and f"{LIBRARY} does not load" in str(warned[0].message)
     assert [path.name for path in cache.glob("*/*")] == ["lock"]
 
 
 @needs_compiler
-def test_a_compiler_that_hangs_is_given_up(cache, sources, tmp_path, monkeypatch):
+def test_a_compiler_that_does_not_answer_is_given_up(cache, sources, tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "PATIENCE", 0.5)
     monkeypatch.setenv("CXX", script(tmp_path / "asleep", "exec sleep 60"))
     with pytest.warns(RuntimeWarning, match="asleep did not answer within 0.5 s"):
-        assert build._load(sources) is False
-
-    real = build.find_compiler  # it answers, but does not come to an end with a file
-    monkeypatch.undo()
-    command = real().command[0]
-    monkeypatch.setenv("IREVRNN_CACHE", str(cache))
-    body = f'case "$*" in *" -c "*) sleep 60;; esac\nexec {command} "$@"'
-    monkeypatch.setenv("CXX", script(tmp_path / "slow", body))
-    monkeypatch.setattr(ninja, "PATIENCE", 1)
-    started = time.monotonic()
-    with pytest.warns(RuntimeWarning, match="the build did not end within 1 s"):
-        assert build._load(sources) is False
-    assert time.monotonic() - started < 30
-    assert not list(cache.glob("*/build-*"))
+        assert load_from(sources) is False
 
 
 def test_a_machine_without_a_writable_folder_runs_the_reference(tmp_path):
@@ -319,7 +411,7 @@ def test_a_full_device_is_done_without(tmp_path):
         assert "No space left on device" in done.stderr
         return done
 
-    path = "from irevrnn.jit.cache import cached_path; print(cached_path(*'ab'))"
+    path = "from irevrnn.jit.cache import locate; print(locate(*'ab')[0])"
     found = run(path.replace("'", '"'), tmp_path).stdout.strip()
     assert Path(found).is_relative_to(tmp_path / f"irevrnn-{os.getuid()}")
     assert run(RUN_SCAN, full).stderr.count("RuntimeWarning") == 1
@@ -332,7 +424,7 @@ def test_no_compiler_warns_once_and_the_reference_runs(cache):
 
 @needs_compiler
 def test_the_compiler_tells_its_version_and_the_processors_abilities(monkeypatch, tmp_path):
-    real = build.find_compiler()
+    real = find_compiler()
     command = real.command[0]
     version = f'[ "$*" = --version ] && echo "g++ 99" && exit\nexec {command} "$@"'
     identities = {real.identity}
@@ -340,44 +432,83 @@ def test_the_compiler_tells_its_version_and_the_processors_abilities(monkeypatch
         if "-mno" in body and platform.machine() != "x86_64":
             continue
         monkeypatch.setenv("CXX", script(tmp_path / "other", body))
-        identities.add(build.find_compiler().identity)
+        identities.add(find_compiler().identity)
     assert len(identities) == (4 if platform.machine() == "x86_64" else 3)
 
 
 @needs_compiler
 def test_own_flags_make_another_library(cache, sources, monkeypatch):
-    before = build.build(sources)
+    before = build_from(sources)
     monkeypatch.setenv("IREVRNN_CXXFLAGS", "-DOWN='a b'")
-    assert "-DOWN=a b" in build.find_compiler().flags
-    assert build.build(sources) != before
+    assert "-DOWN=a b" in find_compiler().flags
+    assert build_from(sources) != before
 
 
-def test_what_is_loaded_into_python_beforehand_is_not_for_the_compiler(monkeypatch, tmp_path):
+@needs_compiler
+def test_a_compiler_may_be_a_command_of_several_words(cache, sources, monkeypatch):
+    monkeypatch.setenv("CXX", f"env LAUNCHED=1 {find_compiler()}")  # as in 'ccache g++'
+    assert ctypes.CDLL(str(build_from(sources))).ask() == 42
+
+
+def test_a_library_preloaded_into_python_is_not_for_the_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("LD_PRELOAD", "libasan.so")
     monkeypatch.setenv("KEPT", "this")
-    returncode, output = ninja.run(["sh", "-c", 'echo "${LD_PRELOAD-none} $KEPT"'], tmp_path)
-    assert (returncode, output) == (0, "none this\n")
+    echo = ["sh", "-c", 'echo "${LD_PRELOAD-none} $KEPT"']
+    assert dict(commands.run({"echo": echo}, tmp_path, "")) == {"echo": "none this\n"}
+
+
+@pytest.mark.parametrize("jobs, together", [("1", 1), ("3", 3)])
+def test_max_jobs_bounds_the_compilers_that_run_at_a_time(monkeypatch, tmp_path, jobs, together):
+    monkeypatch.setenv("MAX_JOBS", jobs)
+    wait = ["sh", "-c", "touch $$.here; sleep 0.5; ls *.here | wc -l; rm $$.here"]
+    outputs = dict(commands.run({str(number): wait for number in range(6)}, tmp_path, ""))
+    assert len(outputs) == 6 and max(map(int, outputs.values())) == together
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two"])
+def test_max_jobs_must_be_a_number(monkeypatch, tmp_path, jobs):
+    monkeypatch.setenv("MAX_JOBS", jobs)
+    with pytest.raises(BuildError, match=f"MAX_JOBS must be .*; got '{jobs}'"):
+        next(commands.run({}, tmp_path, ""))
 
 
 def test_missing_setuptools_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", None)
-    with pytest.raises(build.BuildError, match="pip install setuptools"):
-        ninja.torch_paths()
+    with pytest.raises(BuildError, match="pip install setuptools"):
+        making.torch_options()
 
 
-def test_no_compiler_warns_once_and_says_no(cache, fresh_process, monkeypatch):
+def test_no_compiler_warns_once_and_says_no(cache, monkeypatch):
+    load = once_per_process(build.load.__wrapped__)  # as in a process that has not called it yet
     monkeypatch.setenv("CXX", "/nonexistent")
     with pytest.warns(RuntimeWarning, match="CXX names '/nonexistent'") as warned:
-        assert build.load() is False
-        assert build.load() is False
+        assert load() is False
+        assert load() is False
     assert len(warned) == 1
+
+
+def test_the_warning_points_at_the_line_that_asked_and_tells_what_it_costs(cache, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import torch, irevrnn\n"
+        "model = torch.nn.Sequential(irevrnn.IRevRNN(3, 4, memory='recompute'))\n"
+        "with torch.no_grad():\n"
+        "    model(torch.randn(2, 5, 3))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(program)], env={**os.environ, "CXX": "/nonexistent"}, text=True,
+        capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"{program}:4: RuntimeWarning" in done.stderr
+    assert "2.4 times" in done.stderr and "0.8 times" in done.stderr
 
 
 def test_an_empty_machine_is_told_what_to_install(cache, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(build.BuildError, match=r"apt install g\+\+"):
-        build.find_compiler()
+    with pytest.raises(BuildError, match=r"apt install g\+\+"):
+        find_compiler()
 
 
 @needs_compiler
@@ -386,47 +517,62 @@ def test_an_old_compiler_is_named(monkeypatch, tmp_path):
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
     monkeypatch.setenv("CXX", str(old))
-    with pytest.raises(build.BuildError, match=r"g\+\+-4 does not take -std="):
-        build.find_compiler()
-
-
-@needs_compiler
-def test_missing_ninja(cache, sources, monkeypatch):
-    monkeypatch.setattr(ninja.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(ninja.shutil, "which", lambda name: None)
-    with pytest.raises(build.BuildError, match="pip install ninja"):
-        ninja.ninja_command()
+    with pytest.raises(BuildError, match=r"g\+\+-4 does not take -std="):
+        find_compiler()
 
 
 @needs_compiler
 def test_broken_source_shows_the_compilers_message(cache, sources):
     (sources / "two.cpp").write_text("int broken() { return undeclared_name; }\n")
     with pytest.warns(RuntimeWarning, match="undeclared_name"):
-        assert build._load(sources) is False
+        assert load_from(sources) is False
     assert not list(cache.glob("*/build-*"))
 
 
 @needs_compiler
-def test_a_damaged_library_is_built_again(cache, sources, monkeypatch):
-    library = build.build(sources)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[: len(whole) * 9 // 10],
+        lambda whole: bytes(len(whole)),
+        lambda whole: whole[:-1] + b"x",
+        lambda whole: b"no library",
+        lambda whole: b"",
+    ],
+    ids=["truncated", "zeroed", "one byte", "text", "empty"],
+)
+def test_a_damaged_library_is_built_again(cache, sources, damage):
+    library = build_from(sources)
+    whole = library.read_bytes()
     library.unlink()  # rather than overwritten: this process has it loaded
-    library.write_text("no library")
-    assert build._load(sources) is True
+    library.write_bytes(damage(whole))
+    assert not caching.is_intact(library)  # or loading a truncated one would end this process
+    assert load_from(sources) is True
+    assert ctypes.CDLL(str(library)).ask() == 42
+
+
+@needs_compiler
+def test_a_library_of_another_machine_is_built_again(cache, sources):
+    library = build_from(sources)
+    foreign = library.with_name("foreign")
+    foreign.write_text("no library of this machine")
+    caching.put(foreign, library)
+    assert load_from(sources) is True
     assert ctypes.CDLL(str(library)).ask() == 42
 
 
 @needs_compiler
 def test_a_damaged_library_that_cannot_be_replaced_is_reported(cache, sources, monkeypatch):
-    library = build.build(sources)
+    library = build_from(sources)
     library.unlink()
     library.write_text("no library")
 
     def refuse(*args, **kwargs):
         raise OSError("read-only file system")
 
-    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.warns(RuntimeWarning, match="read-only file system"):
-        assert build._load(sources) is False
+        assert load_from(sources) is False
 
 
 @needs_compiler
@@ -438,33 +584,33 @@ def test_an_unwritable_cache_falls_back_to_the_temporary_folder(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    library = build.build(sources)
+    library = build_from(sources)
     assert library.is_relative_to(temporary)
     assert "set IREVRNN_CACHE" in capfd.readouterr().err
 
-    assert build.build(sources) == library
+    assert build_from(sources) == library
     (temporary / f"irevrnn-{os.getuid()}").chmod(0o777)  # others could put their code there
     with pytest.raises(OSError, match="IREVRNN_CACHE"):
-        build.build(sources)
+        build_from(sources)
 
 
 @needs_compiler
 def test_a_filled_cache_may_be_read_only(cache, sources, monkeypatch):
-    library = build.build(sources)
+    library = build_from(sources)
 
     def refuse(*args, **kwargs):
         raise OSError("read-only file system")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert build.build(sources) == library
+    assert build_from(sources) == library
 
 
 @needs_compiler
 def test_command_line_prints_the_path(tmp_path):
-    command = [sys.executable, "-m", "irevrnn.csrc"]
+    command = [sys.executable, "-m", "irevrnn.jit"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert Path(done.stdout.strip()).name == build.LIBRARY
+    assert Path(done.stdout.strip()).name == "irevrnn_ops.so"
     assert "Warning" not in done.stderr
 
     without = {**os.environ, "CXX": "/nonexistent"}
@@ -473,12 +619,24 @@ def test_command_line_prints_the_path(tmp_path):
     assert "/nonexistent" in failed.stderr and "Traceback" not in failed.stderr
 
 
-@needs_compiler
 def test_a_forked_child_can_load_while_the_parent_builds():
-    """The child inherits a taken lock, whose holder exists in the parent alone."""
-    with build._load_once.lock, warnings.catch_warnings():
+    """The child inherits a locked lock, whose owner is in the parent alone."""
+    parent, building, built = os.getpid(), threading.Event(), threading.Event()
+
+    @once_per_process
+    def load():
+        building.set()
+        return os.getpid() != parent or built.wait(60)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    assert building.wait(60)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads
         child = os.fork()
-        if child == 0:
-            os._exit(0 if build._load_once.lock.acquire(timeout=5) else 1)
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if load() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    built.set()
+    thread.join()

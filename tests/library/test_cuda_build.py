@@ -7,13 +7,14 @@ import subprocess
 
 import pytest
 
-from irevrnn.jit import archs, compiler, nvcc
+from irevrnn.jit import compiler, nvcc
 from irevrnn.jit import cuda as build
-from irevrnn.jit.compiler import BuildError
+from irevrnn.jit.cache import put
+from irevrnn.jit.commands import BuildError
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 
-# It answers like nvcc 13.0 does, and compiles what is C++ anyway.
+# It answers as nvcc 13.0 does, and compiles what is C++ anyway.
 NVCC = """#!/bin/sh
 case "$*" in
 --version) echo "Cuda compilation tools, release {version}, V{version}.88";;
@@ -30,7 +31,7 @@ esac
 
 @pytest.fixture
 def toolkit(tmp_path):
-    """Makes a stand-in for a CUDA toolkit; returns its root."""
+    """A function that makes a stand-in for a CUDA toolkit and returns its root."""
 
     def make(name="toolkit", version="13.0", trial="exit 0"):
         root = tmp_path / name
@@ -59,7 +60,7 @@ def machine(toolkit, tmp_path, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("IREVRNN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(nvcc.torch.version, "cuda", "13.0")
-    monkeypatch.setattr(archs, "of_gpus", lambda: (86,))
+    monkeypatch.setattr(nvcc, "gpus", lambda: (86,))
     return root
 
 
@@ -185,10 +186,10 @@ def test_the_host_compiler_is_handed_over_without_its_launcher(machine, monkeypa
 def test_named_architectures(monkeypatch):
     for text, expected in (("9.0;8.0", (80, 90)), ("8.0, 10.0", (80, 100)), ("", ())):
         monkeypatch.setenv("IREVRNN_CUDA_ARCHS", text)
-        assert archs.named() == expected
+        assert nvcc.named_archs() == expected
     monkeypatch.setenv("IREVRNN_CUDA_ARCHS", "8.0;sm_90")
     with pytest.raises(BuildError, match="such as '8.0;9.0'; got 'sm_90'"):
-        archs.named()
+        nvcc.named_archs()
 
 
 def test_an_unknown_architecture_is_told_with_those_that_are_known(machine, folders):
@@ -198,9 +199,9 @@ def test_an_unknown_architecture_is_told_with_those_that_are_known(machine, fold
 
 def test_what_serves_a_gpu():
     known = (75, 80, 86, 90)
-    assert archs.serving((86, 89, 90, 120), known) == (86, 90)
+    assert nvcc.archs_for((86, 89, 90, 120), known) == (86, 90)
     with pytest.raises(BuildError, match="knows compute capability 7.5, .* a GPU here has 7.0"):
-        archs.serving((70, 80), known)
+        nvcc.archs_for((70, 80), known)
 
 
 @pytest.mark.parametrize(
@@ -216,11 +217,11 @@ def test_what_serves_a_gpu():
     ],
 )
 def test_what_a_library_runs_on(built, gpus, runs):
-    assert archs.runs(built, gpus) is runs
+    assert nvcc.runs(built, gpus) is runs
 
 
 def test_machine_code_for_each_and_ptx_for_the_newest():
-    text = " ".join(archs.nvcc_options((80, 90)))
+    text = " ".join(nvcc.arch_options((80, 90)))
     assert text.count("code=sm_") == 2 and "arch=compute_80,code=sm_80" in text
     assert text.endswith("-gencode arch=compute_90,code=compute_90")
 
@@ -230,11 +231,11 @@ def test_machine_code_for_each_and_ptx_for_the_newest():
 
 @needs_compiler
 def test_builds_for_the_gpu_that_is_there_and_then_takes_it_from_the_cache(machine, folders):
-    library = build.build(folders, None)
+    library = build.build(folders, ())
     assert ctypes.CDLL(str(library)).ask() == 42
     (call,) = compilations(machine)
     assert "arch=compute_86,code=sm_86" in call and "sm_90" not in call
-    assert build.build(folders, None) == library and len(compilations(machine)) == 1
+    assert build.build(folders, ()) == library and len(compilations(machine)) == 1
     assert build._archs_of(library) == (86,)
 
 
@@ -257,17 +258,17 @@ def test_what_is_built_from_anything_else_is_another_library(machine, folders, t
 
 @needs_compiler
 def test_one_built_ahead_is_found_where_there_is_no_nvcc(machine, folders, monkeypatch):
-    monkeypatch.setattr(archs, "of_gpus", lambda: ())  # a login node
+    monkeypatch.setattr(nvcc, "gpus", lambda: ())  # a login node
     library = build.build(folders, (80, 90))
     monkeypatch.setenv("CUDA_HOME", "/nonexistent")  # and a node with a GPU
     loaded = []
     monkeypatch.setattr(build.torch.ops, "load_library", loaded.append)
     for gpu in (86, 90, 120):
-        monkeypatch.setattr(archs, "of_gpus", lambda gpu=gpu: (gpu,))
+        monkeypatch.setattr(nvcc, "gpus", lambda gpu=gpu: (gpu,))
         assert build._load(folders) == ""
     assert loaded == [library] * 3
 
-    monkeypatch.setattr(archs, "of_gpus", lambda: (75,))  # which it does not run on
+    monkeypatch.setattr(nvcc, "gpus", lambda: (75,))  # which it does not run on
     assert "CUDA_HOME names '/nonexistent'" in build._load(folders)
     assert len(loaded) == 3
 
@@ -292,7 +293,7 @@ def test_named_architectures_that_do_not_serve_the_gpu_are_said(
 
 
 def test_no_gpu_builds_nothing(machine, folders, monkeypatch):
-    monkeypatch.setattr(archs, "of_gpus", lambda: ())
+    monkeypatch.setattr(nvcc, "gpus", lambda: ())
     assert build._load(folders) == "PyTorch finds no GPU"
     assert compilations(machine) == []
 
@@ -301,8 +302,8 @@ def test_no_gpu_builds_nothing(machine, folders, monkeypatch):
 def test_ahead_of_time_without_a_gpu(machine, folders, monkeypatch):
     monkeypatch.setattr(build, "FOLDERS", folders)
     assert build._archs_of(build.build_ahead()) == (86,)
-    monkeypatch.setattr(archs, "of_gpus", lambda: ())
-    assert build._archs_of(build.build_ahead()) == archs.DEFAULT
+    monkeypatch.setattr(nvcc, "gpus", lambda: ())
+    assert build._archs_of(build.build_ahead()) == nvcc.DEFAULT_ARCHS
     monkeypatch.setenv("IREVRNN_CUDA_ARCHS", "7.5")
     assert build._archs_of(build.build_ahead()) == (75,)
 
@@ -316,10 +317,21 @@ def test_a_failed_build_says_why_and_leaves_nothing(machine, folders, tmp_path):
 
 
 @needs_compiler
-def test_a_damaged_library_is_built_again(machine, folders, capfd):
-    library = build.build(folders, None)
+def test_a_damaged_library_is_built_again(machine, folders):
+    library = build.build(folders, ())
+    whole = library.read_bytes()
     library.unlink()  # rather than overwritten: this process has it loaded
-    library.write_text("no library")
+    library.write_bytes(whole[: len(whole) * 9 // 10])
+    assert build.built(folders) == []
+    assert build._load(folders) == ""
+    assert ctypes.CDLL(str(library)).ask() == 42
+
+
+@needs_compiler
+def test_a_library_that_does_not_load_is_passed_over_and_built_again(machine, folders, capfd):
+    library = build.build(folders, ())
+    (library.parent / "foreign").write_text("of another machine")
+    put(library.parent / "foreign", library)
     assert build._load(folders) == ""
     assert ctypes.CDLL(str(library)).ask() == 42
     assert "passing over a library that does not load" in capfd.readouterr().err

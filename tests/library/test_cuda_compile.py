@@ -1,8 +1,8 @@
 """The CUDA kernels as nvcc compiles them, without a GPU: no warnings, no spills; all registers.
 
-What the compiler says of a file is kept in the cache until the file, a header or the compiler
+The compiler's report on a file is kept in the cache until the file, a header or the compiler
 changes. ``make cuda`` compiles every file for every architecture; here one architecture is compiled
-in full, and for the others what stands for the rest.
+in full, and for the others the files that stand for the rest.
 """
 
 import json
@@ -17,16 +17,17 @@ import pytest
 from experiments.bench import cuda_resources as resources
 from experiments.bench.cuda_resources import ARCHS, kernels_of
 from irevrnn.jit import cuda as build
-from irevrnn.jit.compiler import BuildError
+from irevrnn.jit.commands import BuildError
+from irevrnn.jit.library import with_headers
 from irevrnn.jit.nvcc import check_pytorch, find_host_compiler, find_toolkit
 
 FULL = 80
-REPORT = build.FOLDERS[0].parents[1] / "paper" / "results" / "cuda_kernels.json"
+REPORT = Path(__file__).parents[2] / "paper" / "results" / "cuda_kernels.json"
 FILES = sorted(build.FOLDERS[0].glob("*.cu"))
 
 
 def obstacle():
-    """Why nothing can be compiled here; empty if it can."""
+    """Return why nothing can be compiled here; empty if it can."""
     try:
         find_host_compiler(find_toolkit())
     except BuildError as error:
@@ -48,7 +49,7 @@ def obstacle_to_linking():
 
 @pytest.fixture(scope="module")
 def kernels():
-    """All that is compiled here, side by side: minutes, unless the cache knows what comes out."""
+    """Compile side by side: minutes, unless the cache has the reports."""
     everything = os.environ.get("IREVRNN_CUDA_TESTS") == "all"
     archs = [arch for arch in ARCHS if arch in find_toolkit().archs]
     jobs = [(arch, file) for arch in archs for file in FILES]
@@ -124,7 +125,7 @@ def test_a_warning_is_an_error(folders):
     file = folders[0] / "one.cu"
     file.write_text("__global__ void one(float* out) { int unused; out[0] = 1; }\n")
     with pytest.raises(
-        BuildError, match=r"does not take one.cu .*8.0:\n.*unused.*never referenced"
+        BuildError, match=r"does not take .*one.cu for .*8.0:\n.*unused.*never referenced"
     ):
         kernels_of([(FULL, file)], folders)
 
@@ -143,7 +144,7 @@ def test_a_report_depends_on_the_headers_that_a_file_includes(folders):
     for name in ("b.h", "c.h"):
         (shared / name).write_text('#include "a.cuh"\n')  # a circle, which guards would break
     expected = [own / "one.cu", own / "a.cuh", shared / "b.h"]
-    assert resources.with_headers(own / "one.cu", folders) == expected
+    assert with_headers([own / "one.cu"], *folders) == expected
 
 
 ENTRY = """ptxas info    : Compiling entry function '_Z3onePf' for 'sm_90'
@@ -224,7 +225,7 @@ for name in {names}:
 @pytest.mark.slow
 @pytest.mark.skipif(bool(OBSTACLE or obstacle_to_linking()), reason=obstacle_to_linking())
 def test_the_extension_is_built_without_a_gpu_and_registers_its_operators():
-    command = [sys.executable, "-m", "irevrnn.csrc", "--cuda"]
+    command = [sys.executable, "-m", "irevrnn.jit", "--cuda"]
     environment = {**os.environ, "IREVRNN_CUDA_ARCHS": f"{FULL / 10}", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from irevrnn.jit import build, ninja
+from irevrnn.jit import build
 from irevrnn.jit.compiler import BuildError, find_compiler
+from irevrnn.jit.library import torch_options
 
 PROGRAM = Path(__file__).parent / "processors" / "vector_bits.cpp"
 #: What the levels of x86-64 have, as Linux names it.
@@ -47,12 +48,12 @@ def compile_for(folder, *options, command=None, sources=build.SOURCES):
         compiler = find_compiler(native=False)
     except BuildError as error:
         pytest.skip(str(error))
-    includes = [PROGRAM.parent / "without_torch", sources, *ninja.torch_paths()[0]]
+    includes = [PROGRAM.parent / "without_torch", sources]
     program = folder / "program"
     subprocess.run(
         [
             *(command or compiler.command), *compiler.flags, *options,
-            *(f"-I{path}" for path in includes), PROGRAM, "-o", program,
+            *(f"-I{path}" for path in includes), *torch_options()[0], PROGRAM, "-o", program,
         ],
         check=True,
     )  # fmt: skip

@@ -28,7 +28,7 @@ from experiments.datasets.ntu.reference_reader import (
     parse,
 )
 from experiments.datasets.recordings import SkeletonError
-from irevrnn.jit.build import build
+from irevrnn.jit.build import build_extension
 from irevrnn.jit.compiler import BuildError
 
 #: The least size of a body: one character for each field, and one after it.
@@ -95,7 +95,8 @@ def _parse_fast(buffer: np.ndarray, size: int) -> Skeletons | None:
 def _parser() -> Any:
     """Return the compiled parser, or None, after one warning, where it cannot be built."""
     try:
-        library = ctypes.CDLL(str(build(Path(__file__).parent)))
+        source = Path(__file__).with_name("skeleton_parser.cpp")
+        library = ctypes.CDLL(str(build_extension(source.stem, [source])))
     except (BuildError, OSError) as error:
         warnings.warn(
             "irevrnn reads NTU RGB+D line by line, slowly, because its C++ parser could not be "
