@@ -11,7 +11,7 @@
 namespace irevrnn {
 
 // Calls fn(constant<R>, f).
-template <class T, class Fn>
+template <class Instances, class T, class Fn>
 auto with_fixed_instance(const Sizes<T>& s, const Fn& fn) {
   const auto with_f = [&](auto couplings) {
     if (s.coupling_activation == Activation::tanh) {
@@ -19,7 +19,7 @@ auto with_fixed_instance(const Sizes<T>& s, const Fn& fn) {
     }
     return fn(couplings, ChosenActivation{s.coupling_activation});
   };
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (Instances::knows_couplings && std::is_same_v<T, float>) {
     return with_couplings(s.couplings, with_f);
   } else {
     return with_f(constant<any>{});
@@ -29,14 +29,14 @@ auto with_fixed_instance(const Sizes<T>& s, const Fn& fn) {
 // Runner: run(work, grid), which answers what a launch answers.
 template <class T, class Runner>
 auto fixed_scan_on_grid(const LaneForward<T>& s, const Grid& grid, const Runner& run) {
-  return with_fixed_instance<T>(s, [&](auto couplings, auto f) {
+  return with_fixed_instance<Runner>(s, [&](auto couplings, auto f) {
     return run(FixedForwardWork<couplings.value, decltype(f), T>{s, f, 0, s.steps}, grid);
   });
 }
 
 template <class T, class Runner>
 auto fixed_scan_on_grid(const FixedInverse<T>& s, const Grid& grid, const Runner& run) {
-  return with_fixed_instance<T>(s, [&](auto couplings, auto f) {
+  return with_fixed_instance<Runner>(s, [&](auto couplings, auto f) {
     return run(FixedInverseWork<couplings.value, decltype(f), T>{s, f, 0, s.steps}, grid);
   });
 }

@@ -177,23 +177,17 @@ struct Gradients {
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> all() const { return {z, h_0, c_0, u, a, b}; }
 };
 
-template <class Fn>
-void for_dtype(const Tensor& like, const Fn& fn) {
-  if (like.scalar_type() == at::kFloat) return fn(float{});
-  TORCH_CHECK_VALUE(like.scalar_type() == at::kDouble, "z must be float32 or float64; got ",
-                    like.scalar_type());
-  fn(double{});
-}
-
-// Calls fn with a number of the type of the sequence.
-template <class Fn>
+// Calls fn with a number of the type of the sequence; halves says whether that may be one of 16 bits.
+template <bool halves, class Fn>
 void for_sequence(const Tensor& like, const Fn& fn) {
-  if (like.scalar_type() == at::kBFloat16) return fn(bfloat16{});
-  if (like.scalar_type() == at::kHalf) return fn(float16{});
+  if (like.scalar_type() == at::kFloat) return fn(float{});
   if (like.scalar_type() == at::kDouble) return fn(double{});
-  TORCH_CHECK_VALUE(like.scalar_type() == at::kFloat,
-                    "z must be float32, float64, bfloat16 or float16; got ", like.scalar_type());
-  fn(float{});
+  if constexpr (halves) {
+    if (like.scalar_type() == at::kBFloat16) return fn(bfloat16{});
+    if (like.scalar_type() == at::kHalf) return fn(float16{});
+  }
+  TORCH_CHECK_VALUE(false, "z must be ", halves ? "float32, float64, bfloat16 or float16" : "float32 or float64",
+                    " on ", like.device(), "; got ", like.scalar_type());
 }
 
 }  // namespace irevrnn

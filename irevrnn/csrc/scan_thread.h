@@ -89,7 +89,7 @@ struct ForwardWork {
         values = s.saved + row * saved_values<IO>(couplings) + lane;
       }
       T p = w.u() * h;
-      couple<f>(p, c, couplings, w, [&](int j, T f_p, T f_c) {
+      couple(CompiledActivation<f>{}, p, c, couplings, w, [&](int j, T f_p, T f_c) {
         if constexpr (keep_all) {
           values[2 * j * width] = f_p;
           values[(2 * j + 1) * width] = f_c;
@@ -218,7 +218,7 @@ struct BackwardWork {
     T d = s.grad_out ? x.carry + widen(grad) : x.carry;
     d = d * output_slope(s.activation, h);
     narrow(d, s.grad_z[s.row(t) + x.lane]);
-    couple_backward<f>(d, x.d_c, couplings(), x.w, StepOf<Values>{values}, x.sums);
+    couple_backward(CompiledActivation<f>{}, d, x.d_c, couplings(), x.w, StepOf<Values>{values}, x.sums);
     x.sums.add_u(d, h_before);
     x.carry = d * x.w.u();
   }
@@ -286,7 +286,7 @@ struct BackwardWork {
         const Index row = static_cast<Index>(t - segment) * rows;
         values[row] = h;
         T p = x.w.u() * h;
-        couple<f>(p, c, couplings(), x.w, [&](int j, T f_p, T f_c) {
+        couple(CompiledActivation<f>{}, p, c, couplings(), x.w, [&](int j, T f_p, T f_c) {
           values[row + 1 + 2 * j] = f_p;
           values[row + 2 + 2 * j] = f_c;
         });
