@@ -1,4 +1,4 @@
-"""Measure the rates of one thread of this machine: the yardsticks of :mod:`experiments.bench.roofline`.
+"""Measure the rates of one thread: the yardsticks of :mod:`experiments.bench.roofline`.
 
 - ``tanh``: that of the couplings (``csrc/activations.h``), over and over on numbers that stay in
   the first cache, in packs that do not wait for each other.
@@ -47,7 +47,7 @@ def operators() -> Any:
 
 
 def yardsticks(copied: int = COPIED) -> dict[str, Yardstick]:
-    """Return one for each field of :class:`~experiments.bench.roofline.Rates`, to be timed beside the scan.
+    """Return one for each rate of :class:`~experiments.bench.roofline.Rates`, to be timed.
 
     Args:
         copied: numbers in the tensor that is copied.

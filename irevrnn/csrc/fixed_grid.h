@@ -1,6 +1,6 @@
 // The fixed-point kernels and the grids they run on, the same on a device and on the CPU.
 //
-// What is instantiated: R from 0 to 4 and at run time for float, at run time alone for double. f is known
+// Instances: R from 0 to 4 and at run time for float, at run time alone for double. f is known
 // to the compiler where it is tanh, the default, and chosen by a switch elsewhere: all threads take the same
 // way through it, and this leaves 14 kernels a direction where there would be 35.
 #pragma once
@@ -26,7 +26,7 @@ auto with_fixed_instance(const Sizes<T>& s, const Fn& fn) {
   }
 }
 
-// Runner: run(work, grid), which answers what a launch answers.
+// Runner: as in scan_grid.h.
 template <class T, class Runner>
 auto fixed_scan_on_grid(const LaneForward<T>& s, const Grid& grid, const Runner& run) {
   return with_fixed_instance<Runner>(s, [&](auto couplings, auto f) {

@@ -1,4 +1,4 @@
-// What a thread of a kernel knows, and how a grid of threads is run: on a device where nvcc compiles
+// The threads of a kernel, and how a grid of them is run: on a device where nvcc compiles
 // this, on the CPU, one thread after the other, where a host compiler does.
 //
 // A kernel is a Work, an object that a thread calls: work(thread). Its operator() is IREVRNN_INLINE and

@@ -1,9 +1,11 @@
-// What the operators share: the checks of their inputs and the sizes they hand to the kernels.
+// The checks of the operators' inputs, and the sizes that they pass to the kernels.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <iterator>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -15,13 +17,12 @@ namespace irevrnn {
 using at::Tensor;
 
 inline Activation parse_activation(c10::string_view name) {
-  if (name == "relu") return Activation::relu;
-  if (name == "tanh") return Activation::tanh;
-  if (name == "sigmoid") return Activation::sigmoid;
-  if (name == "leaky_relu") return Activation::leaky_relu;
-  TORCH_CHECK_VALUE(name == "identity",
-                    "activation must be one of relu, tanh, sigmoid, leaky_relu, identity; got ", name);
-  return Activation::identity;
+  std::string known;
+  for (size_t i = 0; i < std::size(activation_names); ++i) {
+    if (name == activation_names[i]) return static_cast<Activation>(i);
+    known += (i > 0 ? ", " : "") + std::string(activation_names[i]);
+  }
+  TORCH_CHECK_VALUE(false, "activation must be one of ", known, "; got ", name);
 }
 
 inline void check_shape(const Tensor& x, at::IntArrayRef sizes, const char* name) {

@@ -38,7 +38,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
                           activation, coupling_activation, interval, LaunchOnCpu{vectorize});
 }
 
-// All stacks behind one another, and the number of words of each.
+// The words of all stacks one after the other, and the number of words of each.
 std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint16_t>>& stacks) {
   int64_t total = 0;
   for (const auto& stack : stacks) total += stack.size();
@@ -59,8 +59,8 @@ bool in_vectors(const Tensor& z, bool vectorize) {
 
 FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0,
                         const Tensor& u, const Tensor& a, const Tensor& b, c10::string_view activation,
-                        c10::string_view coupling_activation, bool record, bool hold, bool vectorize) {
-  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, hold);
+                        c10::string_view coupling_activation, bool record, bool save, bool vectorize) {
+  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, save);
   if (!in_vectors(z, vectorize)) return scan_lanes(x, record, [](const auto& s) { fixed_scan_threads(s); });
   FixedForward<float> s;
   x.fill(s);
@@ -107,7 +107,7 @@ TORCH_LIBRARY(irevrnn, m) {
   // on the CPU.
   m.def(
       "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor s_0, Tensor u, Tensor a, Tensor b, "
-      "str activation, str coupling_activation, bool record, bool hold, bool vectorize) "
+      "str activation, str coupling_activation, bool record, bool save, bool vectorize) "
       "-> (Tensor out, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, Tensor counts, "
       "Tensor values, Tensor bad_step)");
   m.def(

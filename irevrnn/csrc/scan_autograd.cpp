@@ -1,5 +1,5 @@
-// The gradient of irevrnn::scan, on any device, is irevrnn::scan_backward. What is saved between the two, and
-// how the one calls the other. In C++ for speed: in Python it took as long as a hundred steps of 64 units.
+// The gradient of irevrnn::scan, on any device: saves what irevrnn::scan_backward takes, and calls it. In C++ for speed:
+// in Python this took as long as a hundred steps of 64 units.
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 

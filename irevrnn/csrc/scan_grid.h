@@ -1,8 +1,7 @@
 // The kernels of a scan and the grids they run on, the same on a device and on the CPU.
 //
-// What is instantiated: five f, R from 0 to 4 and at run time, saved values or replayed ones, four types:
-// 104 kernels a type, which nvcc compiles for one architecture in some 20 s. So nothing needs to be left
-// out; g is chosen at run time, as its switch comes once a step (cell.h).
+// AllInstances: every f, R from 0 to 4 and at run time, saved values or recomputed ones: 104 kernels a type, which nvcc
+// compiles for one architecture in some 20 s. g is chosen at run time, as its switch comes once a step (cell.h).
 #pragma once
 
 #include "scan_thread.h"
@@ -117,7 +116,7 @@ BackwardPlan plan_of(const Backward<T, IO>& s, const Choose& choose) {
   return {grid, rows * s.hidden, grid.shared ? 0 : numbers * s.lanes()};
 }
 
-// Runner: run(work, grid), which answers what a launch answers, with the members of AllInstances or FewInstances.
+// Runner: run(work, grid), which returns what a launch returns, with the members of AllInstances or FewInstances.
 template <class T, class IO, class Runner>
 auto scan_on_grid(const Forward<T, IO>& s, const Grid& grid, const Runner& run) {
   return with_instance<Runner>(s, s.couplings, [&](auto f, auto couplings, auto keep_all) {
