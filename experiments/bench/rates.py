@@ -1,4 +1,4 @@
-"""What one thread of this machine can do in a second: the yardsticks of :mod:`experiments.bench.roofline`.
+"""Measure the rates of one thread: the yardsticks of :mod:`experiments.bench.roofline`.
 
 - ``tanh``: that of the couplings (``csrc/activations.h``), over and over on numbers that stay in
   the first cache, in packs that do not wait for each other.
@@ -10,14 +10,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import NamedTuple
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from experiments.bench.measure import Timing
 from experiments.bench.roofline import Rates
-from irevrnn.ops import load_operators
+from irevrnn.jit.build import build_extension
 
 #: Numbers that are worked on: 12 KiB, and whole packs for vectors of every width.
 NUMBERS = 3072
@@ -34,22 +35,31 @@ class Yardstick(NamedTuple):
     amount: int
 
 
+@cache
+def operators() -> Any:
+    """Return the operators of ``rates.cpp``, building them if the cache lacks them.
+
+    Raises:
+        BuildError: they cannot be built.
+    """
+    torch.ops.load_library(build_extension("irevrnn_rates", [Path(__file__).with_suffix(".cpp")]))
+    return torch.ops.irevrnn_rates
+
+
 def yardsticks(copied: int = COPIED) -> dict[str, Yardstick]:
-    """One for each field of :class:`~experiments.bench.roofline.Rates`, to be timed beside the scan.
+    """Return one for each rate of :class:`~experiments.bench.roofline.Rates`, to be timed.
 
     Args:
         copied: numbers in the tensor that is copied.
 
     Raises:
-        RuntimeError: the C++ kernels cannot be built.
+        BuildError: the C++ operators cannot be built.
     """
-    if not load_operators():
-        raise RuntimeError("rates are those of the C++ kernels, which cannot be built here")
     numbers = torch.rand(NUMBERS)
     source, target = torch.zeros(copied), torch.zeros(copied)
     repeat = {
-        "tanh": torch.ops.irevrnn.repeat_tanh,
-        "multiply_adds": torch.ops.irevrnn.repeat_multiply_add,
+        "tanh": operators().repeat_tanh,
+        "multiply_adds": operators().repeat_multiply_add,
     }
     sticks = {
         name: Yardstick(partial(operator, numbers, PASSES[name]), NUMBERS * PASSES[name])
@@ -59,7 +69,7 @@ def yardsticks(copied: int = COPIED) -> dict[str, Yardstick]:
 
 
 def rates_of(sticks: Mapping[str, Yardstick], times: Mapping[str, Timing]) -> Rates:
-    """The rates that the shortest times of :func:`yardsticks` stand for.
+    """Return the rates of the shortest times of :func:`yardsticks`.
 
     What disturbs the machine must not make its limit look lower than it is.
     """

@@ -14,6 +14,13 @@
 namespace irevrnn {
 
 enum class Activation { relu, tanh, sigmoid, leaky_relu, identity };
+// In that order.
+constexpr const char* activation_names[] = {"relu", "tanh", "sigmoid", "leaky_relu", "identity"};
+
+// Whether fixed-point arithmetic can undo it as g (bit_stack.h).
+constexpr bool invertible(Activation g) {
+  return g == Activation::identity || g == Activation::leaky_relu || g == Activation::relu;
+}
 
 // A power of two, so that exact arithmetic can undo it; irevrnn/activations.py has the same value.
 constexpr float negative_slope = 0.25f;
@@ -29,7 +36,7 @@ IREVRNN_INLINE V half_exp_minus_one(V r) {
   return fma(square, fma(high, square, low), r);
 }
 
-// 2x = n * ln(2) + 2r with n whole: power is 2^n.
+// 2x = n * ln(2) + 2r with an integer n: power is 2^n.
 template <class V>
 struct Reduced {
   V n, r, power;
@@ -37,7 +44,7 @@ struct Reduced {
 
 template <class V>
 IREVRNN_INLINE Reduced<V> reduce(V x) {
-  // Adding 1.5 * 2^23 rounds to a whole number, which then lies in the low bits; 127 makes it an exponent.
+  // Adding 1.5 * 2^23 rounds to an integer, which then lies in the low bits; 127 makes it an exponent.
   const V magic = broadcast<V>(12582912.0f + 127.0f);
   const V shifted = fma(x, broadcast<V>(2.885390082f), magic);
   const V n = shifted - magic;

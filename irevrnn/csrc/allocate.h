@@ -1,4 +1,4 @@
-// Fresh tensors for results.
+// Tensors for results, from the caching allocator.
 #pragma once
 
 #include <ATen/EmptyTensor.h>

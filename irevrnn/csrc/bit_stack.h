@@ -1,4 +1,4 @@
-// What is forgotten, in 16-bit words on a stack, and the arithmetic that puts it there and takes it back
+// The bits that a lane forgets, in 16-bit words on a stack, and the arithmetic that puts them there and takes them back
 // (paper, eq:decay). Written for L = int64_t, one lane, and L = Longs, a vector of lanes.
 //
 // Each lane has a state s, an asymmetric numeral system (Duda, 2013) in base n * 2^m: information goes
@@ -23,7 +23,8 @@ struct Decay {
   L negative;          // -1 where the recurrent weight is negative, else 0
 };
 
-// floor(x / n) and x mod n for 0 <= x < 2^52. The product is never a whole number too large: it is at most
+// floor(x / n) and x mod n for 0 <= x < 2^52. The quotient is never too large: before its
+// fraction is cut off it is at most
 // x / n * (1 + 2^-53)^2, its own rounding and that of 1 / n, which adds less than the 1 / n that is between
 // x / n and the next whole number. It may be one too small, where n divides x.
 template <class L>
@@ -70,7 +71,7 @@ constexpr int most_words(Activation g) {
   return 1 + (g == Activation::relu ? 4 : g == Activation::leaky_relu ? 1 : 0);
 }
 
-// A fresh state, which holds no information.
+// A state that carries no information.
 template <class L>
 IREVRNN_INLINE L empty_state(const Decay<L>& d) { return d.n << state_bits; }
 

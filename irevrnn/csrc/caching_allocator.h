@@ -1,4 +1,4 @@
-// Large blocks of memory that tensors gave back, for the next that want as much.
+// The caching allocator: keeps large blocks of memory that tensors gave back, for the next that want as much.
 //
 // A step of training asks for the blocks of the step before. Where each goes back to the system in between, the
 // first write to it costs more than the arithmetic of a recurrence: a page fault each 4 KiB, or each 2 MiB in large
@@ -37,7 +37,7 @@ class CachingAllocator {
     return *blocks;
   }
 
-  // A block of at least so many bytes; none where there is no memory.
+  // A block of at least `bytes`; none where there is no memory.
   Block take(size_t bytes) {
     Block block = find(bytes);
     if (!block.data) block = allocate(bytes);
@@ -77,7 +77,7 @@ class CachingAllocator {
     Block block;
     int64_t since;  // taken_ when it was freed
   };
-  // So many blocks later, one that nobody wanted goes.
+  // A block that nobody wanted while this many were taken is released.
   static constexpr int64_t patience = 1024;
 
   // A block that is kept and at most an eighth too large; or none, and then room is made for another.
@@ -128,7 +128,7 @@ class CachingAllocator {
   }
 
 #if defined(__linux__)
-  // Says something about the whole pages of a large block.
+  // Advises the system on the complete pages of a large block.
   static void advise(const Block& block, int advice) {
     if (block.bytes >= smallest_huge_block) madvise(block.data, block.bytes / huge_page * huge_page, advice);
   }

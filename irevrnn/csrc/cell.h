@@ -6,15 +6,43 @@
 
 namespace irevrnn {
 
+// f, the couplings' activation, and its slope, known to the compiler ...
+template <Activation kind>
+struct CompiledActivation {
+  template <class V>
+  IREVRNN_INLINE V operator()(const V& x) const { return activate_coupling<kind>(x); }
+  template <class V>
+  IREVRNN_INLINE V in_pairs(const V& x) const { return activate_in_pairs<kind>(x); }
+  template <class V>
+  IREVRNN_INLINE V slope(const V& y) const { return slope_from_output<kind>(y); }
+};
+
+// ... or chosen at run time.
+struct ChosenActivation {
+  Activation kind;
+  template <class V>
+  IREVRNN_INLINE V operator()(const V& x) const {
+    return with_activation(kind, [&](auto f) { return activate_coupling<f.value>(x); });
+  }
+  template <class V>
+  IREVRNN_INLINE V in_pairs(const V& x) const {
+    return with_activation(kind, [&](auto f) { return activate_in_pairs<f.value>(x); });
+  }
+  template <class V>
+  IREVRNN_INLINE V slope(const V& y) const {
+    return with_activation(kind, [&](auto f) { return slope_from_output<f.value>(y); });
+  }
+};
+
 // The R couplings (paper, eq:coupling). a(i) and b(i) are their weights; keep(i, f_p, f_c) receives
 // f(p_{i-1}) and f(c_i), all that the backward pass needs of coupling i.
-template <Activation f, class V, class Weights, class Keep>
-IREVRNN_INLINE void couple(V& p, V& c, int couplings, const Weights& w, const Keep& keep) {
+template <class F, class V, class Weights, class Keep>
+IREVRNN_INLINE void couple(const F& f, V& p, V& c, int couplings, const Weights& w, const Keep& keep) {
   IREVRNN_UNROLL
   for (int i = 0; i < couplings; ++i) {
-    const V f_p = activate_in_pairs<f>(p);
+    const V f_p = f.in_pairs(p);
     c = fma(w.a(i), f_p, c);
-    const V f_c = activate_in_pairs<f>(c);
+    const V f_c = f.in_pairs(c);
     p = fma(w.b(i), f_c, p);
     keep(i, f_p, f_c);
   }
@@ -24,8 +52,8 @@ IREVRNN_INLINE void couple(V& p, V& c, int couplings, const Weights& w, const Ke
 // on entry, of p_0 and c_0 on return. add_a(i, part, x, y) and add_b(i, part, x, y) add x * y to the gradient
 // of a weight. The parts of a pack go through a coupling one after the other, as all at once would find no room in
 // the registers.
-template <Activation f, class V, class Weights, class Values, class Sums>
-IREVRNN_INLINE void couple_backward(V& d, V& d_c, int couplings, const Weights& w,
+template <class F, class V, class Weights, class Values, class Sums>
+IREVRNN_INLINE void couple_backward(const F& f, V& d, V& d_c, int couplings, const Weights& w,
                                     const Values& values, Sums&& sums) {
   IREVRNN_UNROLL
   for (int i = couplings - 1; i >= 0; --i) {
@@ -33,9 +61,9 @@ IREVRNN_INLINE void couple_backward(V& d, V& d_c, int couplings, const Weights& 
       auto &d_k = part_of<part.value>(d), &d_c_k = part_of<part.value>(d_c);
       const V a = w.a(i), b = w.b(i), f_p = values.f_p(i), f_c = values.f_c(i);
       sums.add_b(i, part, d_k, part_of<part.value>(f_c));
-      d_c_k = fma(d_k * part_of<part.value>(b), slope_from_output<f>(part_of<part.value>(f_c)), d_c_k);
+      d_c_k = fma(d_k * part_of<part.value>(b), f.slope(part_of<part.value>(f_c)), d_c_k);
       sums.add_a(i, part, d_c_k, part_of<part.value>(f_p));
-      d_k = fma(d_c_k * part_of<part.value>(a), slope_from_output<f>(part_of<part.value>(f_p)), d_k);
+      d_k = fma(d_c_k * part_of<part.value>(a), f.slope(part_of<part.value>(f_p)), d_k);
     });
   }
 }

@@ -7,20 +7,6 @@
 
 namespace irevrnn {
 
-// f, chosen when compiling or when running.
-template <Activation kind>
-struct CompiledActivation {
-  template <class V>
-  IREVRNN_INLINE V operator()(const V& x) const { return activate_coupling<kind>(x); }
-};
-struct ChosenActivation {
-  Activation kind;
-  template <class V>
-  IREVRNN_INLINE V operator()(const V& x) const {
-    return with_activation(kind, [&](auto f) { return activate_coupling<f.value>(x); });
-  }
-};
-
 // weight * f(x) as a fixed-point number: the one function that both directions share, so that what was
 // added is subtracted to the last bit. The weight comes in units of 2^-36.
 template <class V>

@@ -15,7 +15,7 @@ Words& room_for(WordStack& stack, Activation g, int64_t steps) {
   return stack.with_room(steps * Tile::width * most_words(g));
 }
 
-template <class Tiles, Activation f, class T>
+template <class Tiles, class T>
 void run(FixedForward<T>& s) {
   const Array<T> weights = unit_rows<T>(s, Tiles::width, units);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
@@ -29,7 +29,9 @@ void run(FixedForward<T>& s) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
         Words& top = room_for<Tile>(stack, s.activation, end - begin);
-        fixed_forward_tile<f>(s, tile, w, top, lane, begin, end, bad_steps[chunk.index]);
+        with_coupling<Tiles>(s, tile, [&](const auto& f) {
+          fixed_forward_tile(s, f, tile, w, top, lane, begin, end, bad_steps[chunk.index]);
+        });
       });
       if (!s.record) stack.clear();
     }
@@ -38,7 +40,7 @@ void run(FixedForward<T>& s) {
   for (int64_t step : bad_steps) s.bad_step = earlier(s.bad_step, step);
 }
 
-template <class Tiles, Activation f, class T>
+template <class Tiles, class T>
 void run(FixedInverse<T>& s) {
   TORCH_CHECK_VALUE(s.streams == count_chunks(s.lanes(), Tiles::width), "counts must have ",
                     count_chunks(s.lanes(), Tiles::width), " entries; got ", s.streams);
@@ -54,16 +56,13 @@ void run(FixedInverse<T>& s) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
         Words& top = room_for<Tile>(stack, s.activation, end - begin);
-        fixed_inverse_tile<f>(s, tile, w, top, lane, begin, end);
+        with_coupling<Tiles>(s, tile, [&](const auto& f) {
+          fixed_inverse_tile(s, f, tile, w, top, lane, begin, end);
+        });
       });
     }
     s.counts[chunk.index] = stack.ran_dry() ? -1 : stack.size();
   });
-}
-
-template <class Tiles, class Problem>
-void run_fixed(Problem& s) {
-  with_activation(s.coupling_activation, [&](auto f) { return run<Tiles, f.value>(s); });
 }
 
 }  // namespace irevrnn

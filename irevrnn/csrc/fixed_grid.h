@@ -1,6 +1,6 @@
 // The fixed-point kernels and the grids they run on, the same on a device and on the CPU.
 //
-// What is instantiated: R from 0 to 4 and at run time for float, at run time alone for double. f is known
+// Instances: R from 0 to 4 and at run time for float, at run time alone for double. f is known
 // to the compiler where it is tanh, the default, and chosen by a switch elsewhere: all threads take the same
 // way through it, and this leaves 14 kernels a direction where there would be 35.
 #pragma once
@@ -11,7 +11,7 @@
 namespace irevrnn {
 
 // Calls fn(constant<R>, f).
-template <class T, class Fn>
+template <class Instances, class T, class Fn>
 auto with_fixed_instance(const Sizes<T>& s, const Fn& fn) {
   const auto with_f = [&](auto couplings) {
     if (s.coupling_activation == Activation::tanh) {
@@ -19,24 +19,24 @@ auto with_fixed_instance(const Sizes<T>& s, const Fn& fn) {
     }
     return fn(couplings, ChosenActivation{s.coupling_activation});
   };
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (Instances::knows_couplings && std::is_same_v<T, float>) {
     return with_couplings(s.couplings, with_f);
   } else {
     return with_f(constant<any>{});
   }
 }
 
-// Runner: run(work, grid), which answers what a launch answers.
+// Runner: as in scan_grid.h.
 template <class T, class Runner>
 auto fixed_scan_on_grid(const LaneForward<T>& s, const Grid& grid, const Runner& run) {
-  return with_fixed_instance<T>(s, [&](auto couplings, auto f) {
+  return with_fixed_instance<Runner>(s, [&](auto couplings, auto f) {
     return run(FixedForwardWork<couplings.value, decltype(f), T>{s, f, 0, s.steps}, grid);
   });
 }
 
 template <class T, class Runner>
 auto fixed_scan_on_grid(const FixedInverse<T>& s, const Grid& grid, const Runner& run) {
-  return with_fixed_instance<T>(s, [&](auto couplings, auto f) {
+  return with_fixed_instance<Runner>(s, [&](auto couplings, auto f) {
     return run(FixedInverseWork<couplings.value, decltype(f), T>{s, f, 0, s.steps}, grid);
   });
 }

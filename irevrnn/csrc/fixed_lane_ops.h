@@ -24,7 +24,7 @@ FixedResults scan_lanes(const FixedTensors& x, bool record, const Kernels& run) 
   const Tensor columns = at::empty({rows, lanes}, options.dtype(at::kShort));
   Tensor counts = at::empty({lanes}, options.dtype(at::kLong));
   Tensor bad_step = at::full({}, -1, options.dtype(at::kLong));
-  for_dtype(x.z, [&](auto zero) {
+  for_sequence<false>(x.z, [&](auto zero) {
     LaneForward<decltype(zero)> s;
     x.fill(s);
     s.words = record ? reinterpret_cast<uint16_t*>(columns.mutable_data_ptr<int16_t>()) : nullptr;
@@ -49,7 +49,7 @@ FixedInverseResults unscan_lanes(const FixedTensors& x, const FixedWords& buffer
   const int64_t lanes = x.layout.batch * x.layout.hidden;
   TORCH_CHECK_VALUE(buffer.counts.size(0) == lanes, "counts must have ", lanes, " entries; got ",
                     buffer.counts.size(0));
-  for_dtype(x.z, [&](auto zero) {
+  for_sequence<false>(x.z, [&](auto zero) {
     FixedInverse<decltype(zero)> s;
     x.fill(s);
     buffer.fill(s);

@@ -1,4 +1,4 @@
-// What the fixed-point operators of all devices share: the checks of their inputs, and their results.
+// The checks of the fixed-point operators' inputs, and their results, on any device.
 #pragma once
 
 #include "fixed_scan.h"
@@ -33,17 +33,17 @@ struct FixedTensors {
   Activation activation, coupling_activation;
 
   FixedTensors(const Tensor& z_, const Tensor& h, const Tensor& c, const Tensor& s, const Tensor& u,
-               const Tensor& a, const Tensor& b, c10::string_view g, c10::string_view f, bool hold)
+               const Tensor& a, const Tensor& b, c10::string_view g, c10::string_view f, bool save)
       : layout(z_), weights(z_, u, a, b), states(z_, h, c, s), z(z_.contiguous()),
         out(allocate(z.sizes(), z.options())),
-        values(hold ? allocate({z.size(0), 2 * a.size(0), z.size(1), z.size(2)}, z.options())
+        values(save ? allocate({z.size(0), 2 * a.size(0), z.size(1), z.size(2)}, z.options())
                     : allocate({0}, z.options())),
         activation(parse_invertible(g)), coupling_activation(parse_activation(f)) {}
 
   static Activation parse_invertible(c10::string_view name) {
-    TORCH_CHECK_VALUE(name == "identity" || name == "leaky_relu" || name == "relu",
-                      "activation must be identity, leaky_relu or relu in fixed point; got ", name);
-    return parse_activation(name);
+    const Activation g = parse_activation(name);
+    TORCH_CHECK_VALUE(invertible(g), "activation must be invertible in fixed point; got ", name);
+    return g;
   }
 
   template <class T>
@@ -65,7 +65,7 @@ struct FixedTensors {
   }
 };
 
-// The words of all bit stacks behind one another, where each stack begins, and how many it has left.
+// The words of all bit stacks one after the other, where each stack begins, and how many words it has left.
 struct FixedWords {
   Tensor words, starts, counts;
 

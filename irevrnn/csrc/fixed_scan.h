@@ -24,7 +24,7 @@ struct FixedPass : Sizes<T> {
 // One bit stack for each chunk of lanes.
 template <class T>
 struct FixedForward : FixedPass<T> {
-  bool record;                               // keep the words, to go back later
+  bool record;                               // keep the words, for the inverse
   std::vector<std::vector<uint16_t>> words;  // one stack a chunk
   int64_t bad_step = -1;                     // the first step out of range
 };
@@ -33,7 +33,7 @@ struct FixedForward : FixedPass<T> {
 template <class T>
 struct LaneForward : FixedPass<T> {
   uint16_t* words;    // (T * most_words, B, H), each lane's in its column; or null: they are not kept
-  int64_t* counts;    // (B, H): how many, or -1 where the lane left the range
+  int64_t* counts;    // (B, H): their number, or -1 where the lane left the range
   int64_t* bad_step;  // the first step out of range, -1 on entry
 };
 
@@ -45,7 +45,7 @@ struct LaneWords {
   uint16_t* words;
 };
 
-// Every lane or every chunk of lanes has a stack, as it had on the way forward.
+// Every lane or every chunk of lanes has a stack, as it had in the forward pass.
 template <class T>
 struct FixedInverse : FixedPass<T> {
   const uint16_t* words;
@@ -57,7 +57,7 @@ struct FixedInverse : FixedPass<T> {
 void fixed_scan_vector(FixedForward<float>& s);
 void fixed_scan_vector(FixedInverse<float>& s);
 
-// What the threads of a device do, done by the CPU: any dtype, any shape.
+// By the functions of a device's threads, on the CPU: any shape.
 template <class T>
 void fixed_scan_threads(const LaneForward<T>& s);
 template <class T>

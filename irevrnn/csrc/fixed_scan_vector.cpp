@@ -8,7 +8,7 @@ namespace irevrnn {
 // Forward and inverse cut the lanes alike: a chunk's words belong to its lanes. The couplings are a chain of 2R values
 // of f and their conversions, whose latency it takes several vectors to hide; eight at a time find no room in the
 // registers, and their rows none in the first cache.
-void fixed_scan_vector(FixedForward<float>& s) { run_fixed<FixedVectorTiles<narrow_vectors>>(s); }
-void fixed_scan_vector(FixedInverse<float>& s) { run_fixed<FixedVectorTiles<narrow_vectors>>(s); }
+void fixed_scan_vector(FixedForward<float>& s) { run<FixedVectorTiles<narrow_vectors>>(s); }
+void fixed_scan_vector(FixedInverse<float>& s) { run<FixedVectorTiles<narrow_vectors>>(s); }
 
 }  // namespace irevrnn

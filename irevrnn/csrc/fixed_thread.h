@@ -1,11 +1,11 @@
-// The fixed-point recurrence of one lane, which is what a thread does on a device or on the CPU (grid.h):
-// forward, back, and the moving of its words.
+// The fixed-point recurrence of one lane, the work of a thread on a device or on the CPU (grid.h): forward, inverse,
+// and the moving of its words.
 //
 // Each lane has a bit stack of its own: its state s stays in a register, and nothing is exchanged between
-// threads. How many words a pass pushes is known when it is over, so that forward writes them to a column
+// threads. The number of words of a pass is known when it is over, so that forward writes them to a column
 // of a (T * most_words, B, H) array: neighbouring lanes, which push about as often, write side by side.
-// LaneWords then moves each column to its place in the words that are kept, lane behind lane. On the way
-// back the topmost word waits in a register before it is asked for.
+// GatherWork then moves each column to its place in the words that are kept, lane after lane. In the inverse
+// the topmost word waits in a register before it is asked for.
 #pragma once
 
 #include "fixed_cell.h"
@@ -166,10 +166,10 @@ struct FixedForwardWork {
     const Decay<int64_t> decay = lane_decay(w.w.u());
     WordColumn words{s.words ? s.words + lane : nullptr, row, begin > 0 ? count : 0};
     int64_t h = s.states.h[lane], c = s.states.c[lane], state = s.states.s[lane];
-    Ahead<T> drives(s.z + begin * row + lane, row, end - begin);
+    Ahead<T> inputs(s.z + begin * row + lane, row, end - begin);
     int64_t bad = out_of_range(h) || out_of_range(c) ? begin : -1;
     for (int64_t t = begin; t < end && bad < 0; ++t) {
-      const T z = drives.take();
+      const T z = inputs.take();
       int64_t p = forget(h, state, decay, words);
       T largest{};
       couple_fixed<T>(f, p, c, R == any ? s.couplings : R, w, largest, lane_values(s, t, lane));
@@ -208,10 +208,10 @@ struct FixedInverseWork {
     const bool sound = start >= 0 && count >= 0 && start <= s.words_size && count <= s.words_size - start;
     WordReader words(s.words + (sound ? start : 0), sound ? count : -1);
     int64_t h = s.states.h[lane], c = s.states.c[lane], state = s.states.s[lane];
-    Ahead<T> drives(s.z + (end - 1) * row + lane, -row, end - begin);
+    Ahead<T> inputs(s.z + (end - 1) * row + lane, -row, end - begin);
     for (int64_t t = end - 1; t >= begin; --t) {
       s.out[t * row + lane] = values_of<T>(h);
-      const T z = drives.take();
+      const T z = inputs.take();
       int64_t p = minus(recall_output(s.activation, h, state, decay, words), fixed_of(z));
       uncouple_fixed<T>(f, p, c, R == any ? s.couplings : R, w, lane_values(s, t, lane));
       h = recall(p, state, decay, words);

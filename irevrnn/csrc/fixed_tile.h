@@ -34,8 +34,8 @@ IREVRNN_INLINE ValuesOfStep<T, Tile> values_of_step(T* values, const Sizes<T>& s
 // Of two steps that may be missing (-1).
 inline int64_t earlier(int64_t s, int64_t t) { return s < 0 || (t >= 0 && t < s) ? t : s; }
 
-template <Activation f, class Tile, class T>
-IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeights<Tile> w, Words& top,
+template <class F, class Tile, class T>
+IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, TileWeights<Tile> w, Words& top,
                                         int64_t lane, int64_t begin, int64_t end, int64_t& bad_step) {
   using V = typename Tile::V;
   using L = typename Tile::L;
@@ -49,7 +49,7 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeigh
   for (int64_t t = begin; t < end && bad < 0; ++t) {
     L p = tile.forget(h, state, decay, words);
     V largest{};
-    couple_fixed<V>(CompiledActivation<f>{}, p, c, s.couplings, w, largest,
+    couple_fixed<V>(f, p, c, s.couplings, w, largest,
                     values_of_step(s.values, s, tile, t, lane));
     const V z = tile.load(s.z + t * row + lane);
     largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
@@ -69,8 +69,8 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, Tile tile, TileWeigh
 }
 
 // Steps end - 1 down to begin undone.
-template <Activation f, class Tile, class T>
-IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, TileWeights<Tile> w, Words& top,
+template <class F, class Tile, class T>
+IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, F f, Tile tile, TileWeights<Tile> w, Words& top,
                                         int64_t lane, int64_t begin, int64_t end) {
   using V = typename Tile::V;
   using L = typename Tile::L;
@@ -84,7 +84,7 @@ IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, Tile tile, TileWeigh
     tile.store(s.out + t * row + lane, values_of<V>(h));
     L p = minus(tile.recall_output(s.activation, h, state, decay, words),
                 fixed_of(tile.load(s.z + t * row + lane)));
-    uncouple_fixed<V>(CompiledActivation<f>{}, p, c, s.couplings, w,
+    uncouple_fixed<V>(f, p, c, s.couplings, w,
                       values_of_step(s.values, s, tile, t, lane));
     h = tile.recall(p, state, decay, words);
   }

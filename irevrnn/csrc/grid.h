@@ -1,4 +1,4 @@
-// What a thread of a kernel knows, and how a grid of threads is run: on a device where nvcc compiles
+// The threads of a kernel, and how a grid of them is run: on a device where nvcc compiles
 // this, on the CPU, one thread after the other, where a host compiler does.
 //
 // A kernel is a Work, an object that a thread calls: work(thread). Its operator() is IREVRNN_INLINE and
@@ -13,6 +13,8 @@
 #include <cuda_runtime_api.h>
 #else
 #include <ATen/Parallel.h>
+
+#include <functional>
 
 #include "aligned.h"
 #endif
@@ -72,12 +74,18 @@ IREVRNN_FLATTEN void run_block(const Work& work, const Grid& grid, int64_t block
   for (int i = 0; i < grid.threads; ++i) work(Thread{block, i, grid.threads, shared});
 }
 
-template <class Work>
-void run_grid(const Work& work, const Grid& grid) {
+// Calls fn(block, scratch of grid.shared bytes) for each block, on several threads. Processors get blocks in the order
+// first, last, second, last but one, ...: packed sequences get shorter from block to block.
+inline void for_each_block(const Grid& grid, const std::function<void(int64_t, void*)>& fn) {
   at::parallel_for(0, grid.blocks, 1, [&](int64_t begin, int64_t end) {
     Array<unsigned char> shared(grid.shared);
-    for (int64_t block = begin; block < end; ++block) run_block(work, grid, block, shared.data());
+    for (int64_t i = begin; i < end; ++i) fn(i % 2 == 0 ? i / 2 : grid.blocks - 1 - i / 2, shared.data());
   });
+}
+
+template <class Work>
+void run_grid(const Work& work, const Grid& grid) {
+  for_each_block(grid, [&](int64_t block, void* shared) { run_block(work, grid, block, shared); });
 }
 
 #endif

@@ -1,4 +1,4 @@
-// What one thread keeps of its lane: weights, the sums of their gradients, and a column of scratch.
+// The data that one thread keeps of its lane: weights, the sums of their gradients, and a column of scratch.
 #pragma once
 
 #include "scan.h"
@@ -52,11 +52,11 @@ struct LaneSums {
   static constexpr int count = 1 + 2 * R;
   T part[count], total[count];
 
-  // Goes on from the totals in memory, or begins with `fresh`.
-  IREVRNN_INLINE LaneSums(int, const Column<T, int64_t>& totals, const Column<T, int64_t>&, bool fresh) {
+  // Goes on from the totals in memory, or begins at 0 if `first`.
+  IREVRNN_INLINE LaneSums(int, const Column<T, int64_t>& totals, const Column<T, int64_t>&, bool first) {
     each<count>([&](auto i) {
       part[i.value] = T(0);
-      total[i.value] = fresh ? T(0) : totals[i.value];
+      total[i.value] = first ? T(0) : totals[i.value];
     });
   }
   IREVRNN_INLINE void end_segment() {
@@ -82,11 +82,11 @@ struct LaneSums<T, any> {
   Column<T, int64_t> part, total;
 
   IREVRNN_INLINE LaneSums(int couplings, const Column<T, int64_t>& totals, const Column<T, int64_t>& scratch,
-                          bool fresh)
+                          bool first)
       : couplings(couplings), part(scratch), total(totals) {
     for (int i = 0; i < 1 + 2 * couplings; ++i) {
       part[i] = T(0);
-      if (fresh) total[i] = T(0);
+      if (first) total[i] = T(0);
     }
   }
   IREVRNN_INLINE void end_segment() {

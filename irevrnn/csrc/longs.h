@@ -49,7 +49,7 @@ IREVRNN_INLINE void store_longs(int64_t* to, const Longs& x) {
 }
 
 // The low 16 bits of the chosen lanes, in their order; may write vector_lanes words, the last without meaning. Returns
-// how many have one.
+// the number of those that have one.
 IREVRNN_INLINE int store_chosen(uint16_t* to, const LanesOfLongs& which, const Longs& x) {
   const unsigned low = bits_of(which.low), high = bits_of(which.high);
   const int of_low = __builtin_popcount(low);
@@ -68,7 +68,7 @@ IREVRNN_INLINE Longs load_chosen(uint16_t*& end, const LanesOfLongs& which) {
 }
 
 // floats_of: the nearest floats.
-// nearest_longs: the nearest whole numbers, ties to even. What lies beyond limit, or is NaN, becomes a
+// nearest_longs: the nearest integers, ties to even. What lies beyond limit, or is NaN, becomes a
 // number that is at least as large, of either sign.
 #if defined(__AVX512DQ__)
 IREVRNN_INLINE Vector floats_of(const Longs& x) {

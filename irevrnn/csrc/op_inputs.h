@@ -1,9 +1,11 @@
-// What the operators share: the checks of their inputs and the sizes they hand to the kernels.
+// The checks of the operators' inputs, and the sizes that they pass to the kernels.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <iterator>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -15,13 +17,12 @@ namespace irevrnn {
 using at::Tensor;
 
 inline Activation parse_activation(c10::string_view name) {
-  if (name == "relu") return Activation::relu;
-  if (name == "tanh") return Activation::tanh;
-  if (name == "sigmoid") return Activation::sigmoid;
-  if (name == "leaky_relu") return Activation::leaky_relu;
-  TORCH_CHECK_VALUE(name == "identity",
-                    "activation must be one of relu, tanh, sigmoid, leaky_relu, identity; got ", name);
-  return Activation::identity;
+  std::string known;
+  for (size_t i = 0; i < std::size(activation_names); ++i) {
+    if (name == activation_names[i]) return static_cast<Activation>(i);
+    known += (i > 0 ? ", " : "") + std::string(activation_names[i]);
+  }
+  TORCH_CHECK_VALUE(false, "activation must be one of ", known, "; got ", name);
 }
 
 inline void check_shape(const Tensor& x, at::IntArrayRef sizes, const char* name) {
@@ -177,23 +178,17 @@ struct Gradients {
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> all() const { return {z, h_0, c_0, u, a, b}; }
 };
 
-template <class Fn>
-void for_dtype(const Tensor& like, const Fn& fn) {
-  if (like.scalar_type() == at::kFloat) return fn(float{});
-  TORCH_CHECK_VALUE(like.scalar_type() == at::kDouble, "z must be float32 or float64; got ",
-                    like.scalar_type());
-  fn(double{});
-}
-
-// Calls fn with a number of the type of the sequence.
-template <class Fn>
+// Calls fn with a number of the type of the sequence; halves says whether that may be one of 16 bits.
+template <bool halves, class Fn>
 void for_sequence(const Tensor& like, const Fn& fn) {
-  if (like.scalar_type() == at::kBFloat16) return fn(bfloat16{});
-  if (like.scalar_type() == at::kHalf) return fn(float16{});
+  if (like.scalar_type() == at::kFloat) return fn(float{});
   if (like.scalar_type() == at::kDouble) return fn(double{});
-  TORCH_CHECK_VALUE(like.scalar_type() == at::kFloat,
-                    "z must be float32, float64, bfloat16 or float16; got ", like.scalar_type());
-  fn(float{});
+  if constexpr (halves) {
+    if (like.scalar_type() == at::kBFloat16) return fn(bfloat16{});
+    if (like.scalar_type() == at::kHalf) return fn(float16{});
+  }
+  TORCH_CHECK_VALUE(false, "z must be ", halves ? "float32, float64, bfloat16 or float16" : "float32 or float64",
+                    " on ", like.device(), "; got ", like.scalar_type());
 }
 
 }  // namespace irevrnn

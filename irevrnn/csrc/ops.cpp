@@ -1,6 +1,7 @@
-// The schema of the operators irevrnn::scan and irevrnn::scan_backward, and their CPU kernels.
+// The operators' schemas, and their kernels on the CPU.
 #include <torch/library.h>
 
+#include "fixed_lane_ops.h"
 #include "scan_op.h"
 
 namespace irevrnn {
@@ -8,10 +9,11 @@ namespace {
 
 // The vectorised kernel is for float alone.
 struct LaunchOnCpu {
+  static constexpr bool halves = false;
   bool vectorize;
-  template <template <class, class> class Problem, class T, class IO>
-  void operator()(const Problem<T, IO>& s) const {
-    if constexpr (std::is_same_v<IO, float>) {
+  template <template <class, class> class Problem, class T>
+  void operator()(const Problem<T, T>& s) const {
+    if constexpr (std::is_same_v<T, float>) {
       if (vectorize) return scan_vector(s);
     }
     scan_threads(s);
@@ -36,6 +38,53 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
                           activation, coupling_activation, interval, LaunchOnCpu{vectorize});
 }
 
+// The words of all stacks one after the other, and the number of words of each.
+std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint16_t>>& stacks) {
+  int64_t total = 0;
+  for (const auto& stack : stacks) total += stack.size();
+  Tensor words = at::empty({total}, at::kShort);
+  Tensor counts = at::empty({static_cast<int64_t>(stacks.size())}, at::kLong);
+  auto* to = reinterpret_cast<uint16_t*>(words.mutable_data_ptr<int16_t>());
+  int64_t* count = counts.mutable_data_ptr<int64_t>();
+  for (const auto& stack : stacks) {
+    to = std::copy(stack.begin(), stack.end(), to);
+    *count++ = stack.size();
+  }
+  return {words, counts};
+}
+
+bool in_vectors(const Tensor& z, bool vectorize) {
+  return vectorize && z.scalar_type() == at::kFloat && z.size(1) * z.size(2) > 0;
+}
+
+FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0,
+                        const Tensor& u, const Tensor& a, const Tensor& b, c10::string_view activation,
+                        c10::string_view coupling_activation, bool record, bool save, bool vectorize) {
+  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, save);
+  if (!in_vectors(z, vectorize)) return scan_lanes(x, record, [](const auto& s) { fixed_scan_threads(s); });
+  FixedForward<float> s;
+  x.fill(s);
+  s.record = record;
+  fixed_scan_vector(s);
+  const auto [words, counts] = pack_words(s.words);
+  return results_of(x, words, counts, at::full({}, s.bad_step, at::kLong));
+}
+
+FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& s_n,
+                                 const Tensor& words, const Tensor& starts, const Tensor& counts,
+                                 const Tensor& u, const Tensor& a, const Tensor& b,
+                                 c10::string_view activation, c10::string_view coupling_activation,
+                                 bool vectorize) {
+  const FixedTensors x(z, h_n, c_n, s_n, u, a, b, activation, coupling_activation, true);
+  const FixedWords buffer(z, words, starts, counts);
+  if (!in_vectors(z, vectorize)) return unscan_lanes(x, buffer, [](const auto& s) { fixed_scan_threads(s); });
+  FixedInverse<float> s;
+  x.fill(s);
+  buffer.fill(s);
+  fixed_scan_vector(s);
+  return results_of(x, buffer);
+}
+
 Tensor allocate_like(const Tensor& like, at::IntArrayRef sizes) { return allocate(sizes, like.options()); }
 
 }  // namespace
@@ -53,12 +102,27 @@ TORCH_LIBRARY(irevrnn, m) {
       "str activation, str coupling_activation, int interval, bool vectorize) "
       "-> (Tensor grad_z, Tensor grad_h_0, Tensor grad_c_0, Tensor grad_u, Tensor grad_a, "
       "Tensor grad_b)");
+  // fixed_scan and fixed_unscan have no fake tensors: how many words a pass leaves depends on its data, and the
+  // strategies that use them run chunk by chunk, which torch.compile(fullgraph=True) is not promised for. bad_step is
+  // on the CPU.
+  m.def(
+      "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor s_0, Tensor u, Tensor a, Tensor b, "
+      "str activation, str coupling_activation, bool record, bool save, bool vectorize) "
+      "-> (Tensor out, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, Tensor counts, "
+      "Tensor values, Tensor bad_step)");
+  m.def(
+      "fixed_unscan(Tensor z, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, Tensor starts, "
+      "Tensor counts, Tensor u, Tensor a, Tensor b, str activation, str coupling_activation, "
+      "bool vectorize) -> (Tensor out, Tensor h_0, Tensor c_0, Tensor s_0, Tensor counts_left, "
+      "Tensor values)");
 }
 
 TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
   m.impl("allocate", &allocate_like);
   m.impl("scan", &scan);
   m.impl("scan_backward", &scan_backward);
+  m.impl("fixed_scan", &fixed_scan);
+  m.impl("fixed_unscan", &fixed_unscan);
 }
 
 }  // namespace irevrnn

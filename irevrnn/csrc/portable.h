@@ -1,5 +1,4 @@
-// What float and double need so that the cell (cell.h) compiles for them with a host compiler and with
-// nvcc. vectors.h has the same for vectors of floats.
+// The functions of float and double by which the cell (cell.h) compiles for them with a host compiler and with nvcc. vectors.h has the same for vectors of floats.
 #pragma once
 
 #include <cmath>
@@ -41,7 +40,7 @@ IREVRNN_INLINE void each(const Fn& fn) { call_each(fn, std::make_integer_sequenc
 IREVRNN_INLINE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 IREVRNN_INLINE double fma(double a, double b, double c) { return ::fma(a, b, c); }
 
-// What V consists of that goes its own way, and one such part. A pack has several (packs.h).
+// The number of independent parts of V, and one of them. A pack has several (packs.h).
 template <class V>
 constexpr int parts_of = 1;
 template <int i, class V>

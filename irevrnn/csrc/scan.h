@@ -21,7 +21,7 @@ struct Sizes {
   int couplings;
   // 0: every f(p) and f(c) is saved; K: c is saved before steps K, 2K, ...; or nothing_saved.
   int64_t interval;
-  int64_t saved_rows;  // how many rows of c are saved, 0 if no backward pass follows
+  int64_t saved_rows;  // rows of c that are saved, 0 if no backward pass follows
   Activation activation, coupling_activation;
   const T *h_0, *c_0;    // (B, H)
   const T *u, *a, *b;    // (H,), (R, H), (R, H)
@@ -36,7 +36,7 @@ struct Sizes {
   }
   // Steps of a lane: those of its sequence.
   IREVRNN_INLINE int64_t length(int64_t lane) const {
-    int64_t has = 0, has_not = steps + 1;  // 0 and so many
+    int64_t has = 0, has_not = steps + 1;  // steps, and steps + 1
     while (has_not - has > 1) {
       const int64_t middle = (has + has_not) / 2;
       (lane < lanes_at(middle - 1) ? has : has_not) = middle;
@@ -84,7 +84,7 @@ constexpr int saved_states = rounds<IO> ? 2 : 1;
 void scan_vector(const Forward<float>& s);
 void scan_vector(const Backward<float>& s);
 
-// What the threads of a device do, done by the CPU (scan_threads.cpp): any type, any shape.
+// By the functions of a device's threads, on the CPU (scan_threads.cpp): float or double, any shape.
 template <class T, class IO>
 void scan_threads(const Forward<T, IO>& s);
 template <class T, class IO>

@@ -1,7 +1,6 @@
-// The gradient of irevrnn::scan, on any device, is irevrnn::scan_backward. What is saved between the two, and
-// how the one calls the other. In C++ for speed: in Python it took as long as a hundred steps of 64 units.
+// The gradient of irevrnn::scan, on any device: saves what irevrnn::scan_backward takes, and calls it. In C++ for speed:
+// in Python this took as long as a hundred steps of 64 units.
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/csrc/autograd/functions/utils.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -41,22 +40,29 @@ const auto& scan_backward_operator() {
 
 Maybe maybe(const Tensor& x) { return x.defined() ? Maybe(x) : std::nullopt; }
 
+// All that is no tensor to differentiate by.
+struct Options {
+  Maybe batch_sizes;
+  Name activation, coupling_activation;
+  int64_t interval;
+  bool vectorize;
+};
+
 struct ScanFunction : torch::autograd::Function<ScanFunction> {
   static variable_list forward(AutogradContext* ctx, const Tensor& z, const Tensor& h_0, const Tensor& c_0,
-                               const Tensor& u, const Tensor& a, const Tensor& b, const Maybe& batch_sizes,
-                               Name activation, Name coupling_activation, int64_t interval,
-                               bool vectorize) {
+                               const Tensor& u, const Tensor& a, const Tensor& b, const Options& options) {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
-    auto [out, h_n, c_n, saved] = scan_operator().call(z, h_0, c_0, u, a, b, batch_sizes, activation,
-                                                      coupling_activation, interval, vectorize);
-    // z is not kept: its gradient is that of the pre-activation, whose slope follows from out. But where
-    // out is rounded, z is as small, and states follow from it to the last bit.
+    auto [out, h_n, c_n, saved] =
+        scan_operator().call(z, h_0, c_0, u, a, b, options.batch_sizes, options.activation,
+                             options.coupling_activation, options.interval, options.vectorize);
+    // z is not saved: its gradient is that of the pre-activation, whose slope follows from out. But where out is
+    // rounded, z takes as little memory, and the states follow from it to the last bit.
     const bool rounds = state_dtype(z) != z.scalar_type();
-    ctx->save_for_backward({rounds ? z : out, saved, h_0, c_0, u, a, b, batch_sizes.value_or(Tensor())});
-    ctx->saved_data["activation"] = std::string(activation);
-    ctx->saved_data["coupling_activation"] = std::string(coupling_activation);
-    ctx->saved_data["interval"] = interval;
-    ctx->saved_data["vectorize"] = vectorize;
+    ctx->save_for_backward({rounds ? z : out, saved, h_0, c_0, u, a, b, options.batch_sizes.value_or(Tensor())});
+    ctx->saved_data["activation"] = std::string(options.activation);
+    ctx->saved_data["coupling_activation"] = std::string(options.coupling_activation);
+    ctx->saved_data["interval"] = options.interval;
+    ctx->saved_data["vectorize"] = options.vectorize;
     ctx->set_materialize_grads(false);  // an unused output costs no zero tensor of its size
     return {out, h_n, c_n, saved};
   }
@@ -70,15 +76,14 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
         saved[4], saved[5], saved[6], maybe(saved[7]), ctx->saved_data["activation"].toStringRef(),
         ctx->saved_data["coupling_activation"].toStringRef(), ctx->saved_data["interval"].toInt(),
         ctx->saved_data["vectorize"].toBool());
-    const Tensor none;
-    return {z, h_0, c_0, u, a, b, none, none, none, none, none};
+    return {z, h_0, c_0, u, a, b, Tensor()};
   }
 };
 
 // In either mode: the forward one is refused by the function's base class.
 bool differentiated(std::initializer_list<std::reference_wrapper<const Tensor>> inputs) {
   return std::any_of(inputs.begin(), inputs.end(), [](const Tensor& x) {
-    return (at::GradMode::is_enabled() && x.requires_grad()) || torch::autograd::isFwGradDefined(x);
+    return (at::GradMode::is_enabled() && x.requires_grad()) || x._fw_grad(0).defined();
   });
 }
 
@@ -91,8 +96,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> differentiable_scan(
     return scan_operator().call(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation,
                                 interval, vectorize);
   }
-  const variable_list results = ScanFunction::apply(z, h_0, c_0, u, a, b, batch_sizes, activation,
-                                                    coupling_activation, interval, vectorize);
+  const Options options{batch_sizes, activation, coupling_activation, interval, vectorize};
+  const variable_list results = ScanFunction::apply(z, h_0, c_0, u, a, b, options);
   return {results[0], results[1], results[2], results[3]};
 }
 

@@ -125,6 +125,17 @@ Array<T> unit_rows(const Sizes<T>& s, int width, T scale = 1) {
   return rows;
 }
 
+// Calls fn(f). f is compiled into whole tiles alone and chosen at run time in those for the rest of
+// the lanes: these take little of a scan, and each copy takes the compiler a quarter of a second.
+template <class Tiles, class T, class Tile, class Fn>
+IREVRNN_INLINE void with_coupling(const Sizes<T>& s, Tile, const Fn& fn) {
+  if constexpr (Tile::width == Tiles::width) {
+    with_activation(s.coupling_activation, [&](auto f) { fn(CompiledActivation<f.value>{}); });
+  } else {
+    fn(ChosenActivation{s.coupling_activation});
+  }
+}
+
 // Sequences beyond this size are not to be found in the caches when the next operator reads them.
 constexpr int64_t cached_bytes = 4 << 20;
 
@@ -138,7 +149,7 @@ Writer writer_of(const Sizes<T>& s, std::initializer_list<const T*> written) {
   return {past_caches};
 }
 
-template <class Tiles, Activation f, bool keep_all, class T>
+template <class Tiles, class T>
 void run(const Forward<T>& s) {
   const Writer writer = writer_of(s, {s.out, s.saved});
   const Array<T> weights = unit_rows(s, Tiles::width);
@@ -152,7 +163,13 @@ void run(const Forward<T>& s) {
       const int64_t next = std::min(s.steps, begin + s.block());
       for_each_tile<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
         const TileWeights<decltype(tile)> w{rows.at(at.lane % s.hidden), s.couplings};
-        forward_tile<f, keep_all>(s, writer, tile, w, at.lane, begin, at.end, at.ahead);
+        with_coupling<Tiles>(s, tile, [&](const auto& f) {
+          if (s.interval == 0) {
+            forward_tile<true>(s, f, writer, tile, w, at.lane, begin, at.end, at.ahead);
+          } else {
+            forward_tile<false>(s, f, writer, tile, w, at.lane, begin, at.end, at.ahead);
+          }
+        });
       });
     }
     finish_streams();
@@ -167,7 +184,7 @@ void add_to_rows(const T* sums, UnitRows<T> rows, int count, int width) {
   }
 }
 
-template <class Tiles, Activation f, bool keep_all, class T>
+template <class Tiles, class T>
 void run(const Backward<T>& s) {
   const Writer writer = writer_of(s, {s.grad_z});
   const int count = 1 + 2 * s.couplings;
@@ -178,7 +195,7 @@ void run(const Backward<T>& s) {
   Array<T> totals(chunks_in_all * rows_size);  // one set of rows a chunk
 
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
-    Array<T> scratch((keep_all ? 0 : s.block() * 2 * s.couplings) * Tiles::width);
+    Array<T> scratch((s.interval == 0 ? 0 : s.block() * 2 * s.couplings) * Tiles::width);
     Array<T> sums(count * Tiles::width);
     for (const Chunk& chunk : chunks) {
       start_from(s.grad_h_n, s.grad_h_0, chunk.first, chunk.past_last);
@@ -191,8 +208,15 @@ void run(const Backward<T>& s) {
         const int64_t unit = at.lane % s.hidden;
         // Summing a block on its own first keeps rounding errors from growing with T.
         std::fill(sums.begin(), sums.end(), T(0));
-        backward_tile<f, keep_all>(s, writer, tile, rows.at(unit), sums.data(), at.lane, begin, at.end, at.ahead,
-                                   scratch.data());
+        with_coupling<Tiles>(s, tile, [&](const auto& f) {
+          if (s.interval == 0) {
+            backward_tile<true>(s, f, writer, tile, rows.at(unit), sums.data(), at.lane, begin, at.end, at.ahead,
+                                scratch.data());
+          } else {
+            backward_tile<false>(s, f, writer, tile, rows.at(unit), sums.data(), at.lane, begin, at.end, at.ahead,
+                                 scratch.data());
+          }
+        });
         const UnitRows<T> total{totals.data() + at.chunk * rows_size, stride};
         add_to_rows(sums.data(), total.at(unit), count, Tile::width);
       });
@@ -211,13 +235,6 @@ void run(const Backward<T>& s) {
       });
     }
   }
-}
-
-template <class Tiles, class Problem>
-void run_any(const Problem& s) {
-  with_activation(s.coupling_activation, [&](auto f) {
-    return s.interval == 0 ? run<Tiles, f.value, true>(s) : run<Tiles, f.value, false>(s);
-  });
 }
 
 }  // namespace irevrnn

@@ -1,8 +1,7 @@
 // The kernels of a scan and the grids they run on, the same on a device and on the CPU.
 //
-// What is instantiated: five f, R from 0 to 4 and at run time, saved values or replayed ones, four types:
-// 104 kernels a type, which nvcc compiles for one architecture in some 20 s. So nothing needs to be left
-// out; g is chosen at run time, as its switch comes once a step (cell.h).
+// AllInstances: every f, R from 0 to 4 and at run time, saved values or recomputed ones: 104 kernels a type, which nvcc
+// compiles for one architecture in some 20 s. g is chosen at run time, as its switch comes once a step (cell.h).
 #pragma once
 
 #include "scan_thread.h"
@@ -22,17 +21,13 @@ auto with_couplings(int couplings, const Fn& fn) {
   }
 }
 
-// Whether the compiler knows R. A host runs sequences of 16 bits in tests alone, and so with R at run time:
-// they would take half of its build.
-template <class IO>
-#if defined(__CUDACC__)
-constexpr bool knows_couplings = true;
-#else
-constexpr bool knows_couplings = !rounds<IO>;
-#endif
+// Which kernels there are: for each R up to `unrolled` and one for any, or this one alone, which spares a first build on
+// the CPU most of its time.
+struct AllInstances { static constexpr bool knows_couplings = true; };
+struct FewInstances { static constexpr bool knows_couplings = false; };
 
 // Calls fn(constant<f>, constant<R>, constant<keep_all>).
-template <class IO, class T, class Fn>
+template <class Instances, class T, class Fn>
 auto with_instance(const Sizes<T>& s, int couplings, const Fn& fn) {
   const auto with_rest = [&](auto couplings) {
     const auto with_f = [&](auto f) {
@@ -44,7 +39,7 @@ auto with_instance(const Sizes<T>& s, int couplings, const Fn& fn) {
       return with_activation(s.coupling_activation, with_f);
     }
   };
-  if constexpr (knows_couplings<IO>) {
+  if constexpr (Instances::knows_couplings) {
     return with_couplings(couplings, with_rest);
   } else {
     return with_rest(constant<any>{});
@@ -111,9 +106,9 @@ struct BackwardPlan {
 };
 
 // The grid that choose(lanes, bytes of scratch for each) returns has no shared memory where it does not suffice.
-template <class T, class IO, class Choose>
+template <class Instances, class T, class IO, class Choose>
 BackwardPlan plan_of(const Backward<T, IO>& s, const Choose& choose) {
-  const int64_t numbers = with_instance<IO>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
+  const int64_t numbers = with_instance<Instances>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
     return BackwardWork<f.value, couplings.value, keep_all.value, T, IO>::scratch_numbers(s);
   });
   const int64_t rows = (1 + 2 * s.couplings) * (s.batch + SumWork<T>::groups(s.batch));
@@ -121,10 +116,10 @@ BackwardPlan plan_of(const Backward<T, IO>& s, const Choose& choose) {
   return {grid, rows * s.hidden, grid.shared ? 0 : numbers * s.lanes()};
 }
 
-// Runner: run(work, grid), which answers what a launch answers.
+// Runner: run(work, grid), which returns what a launch returns, with the members of AllInstances or FewInstances.
 template <class T, class IO, class Runner>
 auto scan_on_grid(const Forward<T, IO>& s, const Grid& grid, const Runner& run) {
-  return with_instance<IO>(s, s.couplings, [&](auto f, auto couplings, auto keep_all) {
+  return with_instance<Runner>(s, s.couplings, [&](auto f, auto couplings, auto keep_all) {
     return run(ForwardWork<f.value, couplings.value, keep_all.value, T, IO>{s, 0, s.steps}, grid);
   });
 }
@@ -133,7 +128,7 @@ auto scan_on_grid(const Forward<T, IO>& s, const Grid& grid, const Runner& run) 
 template <class T, class IO, class Runner>
 auto scan_on_grid(const Backward<T, IO>& s, const BackwardPlan& plan, T* workspace, const Runner& run) {
   T* scratch = plan.scratch > 0 ? workspace + plan.totals : nullptr;
-  auto status = with_instance<IO>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
+  auto status = with_instance<Runner>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
     using Work = BackwardWork<f.value, couplings.value, keep_all.value, T, IO>;
     return run(Work{s, 0, s.steps, workspace, scratch}, plan.grid);
   });

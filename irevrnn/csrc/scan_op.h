@@ -22,7 +22,7 @@ inline std::vector<int64_t> saved_shape(const Tensor& z, const Layout& layout, i
   return {(1 + half) * ((layout.steps + interval - 1) / interval - 1), layout.batch, layout.hidden};
 }
 
-// launch(problem) runs the kernels for a problem that has lanes.
+// launch(problem) runs the kernels for a problem that has lanes; Launch::halves says whether for sequences of 16 bits, too.
 template <class Launch>
 std::tuple<Tensor, Tensor, Tensor, Tensor> scan_op(
     const Tensor& z_, const Tensor& h_0_, const Tensor& c_0_, const Tensor& u, const Tensor& a,
@@ -38,7 +38,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> scan_op(
   Tensor h_n = allocate(state, state_options(z)), c_n = allocate(state, state_options(z));
   Tensor saved = allocate(saved_shape(z, layout, a.size(0), interval), state_options(z));
   if (layout.packed() && interval > 0) saved.zero_();  // the rows of sequences that have ended
-  for_sequence(z, [&](auto zero) {
+  for_sequence<Launch::halves>(z, [&](auto zero) {
     using IO = decltype(zero);
     using T = state_type<IO>;
     Forward<T, IO> s;
@@ -78,7 +78,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward_op(
   const Tensor grad_h_n = given(grad_h_n_, out, state, "grad_h_n", check_state);
   const Tensor grad_c_n = given(grad_c_n_, out, state, "grad_c_n", check_state);
   const Gradients gradients(out, layout, weights);
-  for_sequence(out, [&](auto zero) {
+  for_sequence<Launch::halves>(out, [&](auto zero) {
     using IO = decltype(zero);
     using T = state_type<IO>;
     Backward<T, IO> s;

@@ -1,6 +1,8 @@
-// The scan on the CPU by what the threads of a device do (scan_thread.h): any type, any shape.
+// The scans on the CPU by the functions that the threads of a device run (scan_thread.h, fixed_thread.h): any type, any
+// shape.
 #pragma once
 
+#include "fixed_grid.h"
 #include "scan_grid.h"
 
 namespace irevrnn {
@@ -13,21 +15,17 @@ inline Grid choose_block(int64_t lanes, int64_t bytes) {
   return Grid::of(lanes, lanes_of_block, bytes * fewest_threads <= most_shared ? bytes : 0);
 }
 
-// A block goes through some steps with all its threads before the next, so that rows are read in the order
-// of memory. Processors get blocks in the order first, last, second, last but one, ...: packed sequences
-// get shorter from block to block.
-struct Slices {
+// A block goes through some steps with all its threads before the next, so that rows are read in the order of memory.
+template <class Instances>
+struct Slices : Instances {
   int64_t steps, slice;
+  template <class T>
+  explicit Slices(const Sizes<T>& s) : steps(s.steps), slice(s.block()) {}
 
   template <class Work>
   int operator()(const Work& work, const Grid& grid) const {
     if constexpr (requires { Work::direction; }) {
-      at::parallel_for(0, grid.blocks, 1, [&](int64_t begin, int64_t end) {
-        Array<unsigned char> shared(grid.shared);
-        for (int64_t i = begin; i < end; ++i) {
-          run_slices(work, grid, i % 2 == 0 ? i / 2 : grid.blocks - 1 - i / 2, shared.data());
-        }
-      });
+      for_each_block(grid, [&](int64_t block, void* shared) { run_slices(work, grid, block, shared); });
     } else {
       run_grid(work, grid);
     }
@@ -45,16 +43,22 @@ struct Slices {
   }
 };
 
-template <class T, class IO>
-void scan_threads(const Forward<T, IO>& s) {
-  scan_on_grid(s, choose_block(s.lanes(), 0), Slices{s.steps, s.block()});
+template <class Instances, class T, class IO>
+void scan_in_slices(const Forward<T, IO>& s) {
+  scan_on_grid(s, choose_block(s.lanes(), 0), Slices<Instances>(s));
 }
 
-template <class T, class IO>
-void scan_threads(const Backward<T, IO>& s) {
-  const BackwardPlan plan = plan_of(s, choose_block);
+template <class Instances, class T, class IO>
+void scan_in_slices(const Backward<T, IO>& s) {
+  const BackwardPlan plan = plan_of<Instances>(s, choose_block);
   Array<T> workspace(plan.totals + plan.scratch);
-  scan_on_grid(s, plan, workspace.data(), Slices{s.steps, s.block()});
+  scan_on_grid(s, plan, workspace.data(), Slices<Instances>(s));
+}
+
+// LaneForward or FixedInverse.
+template <class Instances, class Problem>
+void fixed_scan_in_slices(const Problem& s) {
+  fixed_scan_on_grid(s, choose_block(s.lanes(), 0), Slices<Instances>(s));
 }
 
 }  // namespace irevrnn

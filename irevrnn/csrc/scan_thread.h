@@ -1,10 +1,9 @@
-// The scan of one lane, forward and backward: what a thread does, on a device or on the CPU (grid.h).
+// The scan of one lane, forward and backward: the work of a thread, on a device or on the CPU (grid.h).
 // Compare scan_tile.h, which gives the same bits but for the order in which the gradients of the
 // weights are summed.
 //
 // A thread goes through steps [begin, end), where begin is the first of a segment: all of them on a device.
-// States enter a later range through
-// h_n and c_n, their gradients an earlier one through grad_h_0 and grad_c_0.
+// States enter a later range through h_n and c_n, their gradients an earlier one through grad_h_0 and grad_c_0.
 //
 // Rows of neighbouring lanes lie side by side, so the threads of a warp read and write whole cache lines.
 // The loads of the next `depth` steps are under way, into registers, while a step is computed.
@@ -16,8 +15,8 @@
 
 namespace irevrnn {
 
-// A step without couplings is over in no time, one with many hides a load's latency behind two of them.
-// The CPU looks ahead by itself: there it is the least that goes through the same motions.
+// A step without couplings takes little time; two steps with many couplings hide the latency of a load. A CPU
+// prefetches by itself: there it is the smallest depth that runs the same code.
 template <class T, int R>
 #if defined(__CUDACC__)
 constexpr int depth_of = R == any || R > 2 ? 2 : R == 2 || sizeof(T) > 4 ? 4 : 8;
@@ -89,7 +88,7 @@ struct ForwardWork {
         values = s.saved + row * saved_values<IO>(couplings) + lane;
       }
       T p = w.u() * h;
-      couple<f>(p, c, couplings, w, [&](int j, T f_p, T f_c) {
+      couple(CompiledActivation<f>{}, p, c, couplings, w, [&](int j, T f_p, T f_c) {
         if constexpr (keep_all) {
           values[2 * j * width] = f_p;
           values[(2 * j + 1) * width] = f_c;
@@ -218,7 +217,7 @@ struct BackwardWork {
     T d = s.grad_out ? x.carry + widen(grad) : x.carry;
     d = d * output_slope(s.activation, h);
     narrow(d, s.grad_z[s.row(t) + x.lane]);
-    couple_backward<f>(d, x.d_c, couplings(), x.w, StepOf<Values>{values}, x.sums);
+    couple_backward(CompiledActivation<f>{}, d, x.d_c, couplings(), x.w, StepOf<Values>{values}, x.sums);
     x.sums.add_u(d, h_before);
     x.carry = d * x.w.u();
   }
@@ -259,7 +258,7 @@ struct BackwardWork {
   IREVRNN_INLINE void from_states(Lane& x, const Scratch& values) const {
     const int rows = 1 + 2 * couplings();
     const auto load_grad_of = [&](int64_t t) { return load_grad(x, t); };
-    // What is replayed from: outputs, or z.
+    // The numbers that a segment is recomputed from: outputs, or z.
     using Source = std::conditional_t<rounds<IO>, IO, T>;
     const auto load_source = [&](int64_t t) -> Source {
       if constexpr (rounds<IO>) {
@@ -286,14 +285,14 @@ struct BackwardWork {
         const Index row = static_cast<Index>(t - segment) * rows;
         values[row] = h;
         T p = x.w.u() * h;
-        couple<f>(p, c, couplings(), x.w, [&](int j, T f_p, T f_c) {
+        couple(CompiledActivation<f>{}, p, c, couplings(), x.w, [&](int j, T f_p, T f_c) {
           values[row + 1 + 2 * j] = f_p;
           values[row + 2 + 2 * j] = f_c;
         });
         if constexpr (rounds<IO>) h = output(s.activation, widen(source) + p);
       });
       if constexpr (rounds<IO>) next_h = h;
-      // The next segment, whose loads are under way while this one is gone back through.
+      // The next segment, whose loads are under way during this one's backward pass.
       const int64_t earlier = segment - s.interval;
       if (earlier >= begin) {
         sources.template fill<1>(earlier, s.interval, load_source);

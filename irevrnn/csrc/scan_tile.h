@@ -71,7 +71,7 @@ struct TileSums {
 
 // Asks for rows before they are used. Steps are a row apart, mostly in different pages of memory, where
 // the processor does not guess what comes next; and one step has more instructions than it looks ahead.
-// What comes next lies `ahead` numbers on: the next tile, or after the last one the next block's first.
+// The next tile, or after the last one the next block's first, lies `ahead` numbers on.
 template <int width, bool to_write = false, class T>
 IREVRNN_INLINE void prefetch(const T* from) {
   for (int i = 0; i < width; i += 64 / static_cast<int>(sizeof(T))) {
@@ -97,8 +97,8 @@ struct Writer {
 };
 
 // Steps begin to end of the lanes from `lane` on. h_n and c_n carry the states from block to block.
-template <Activation f, bool keep_all, class Tile, class T>
-void forward_tile(const Forward<T>& s, Writer writer, Tile tile, TileWeights<Tile> w, int64_t lane,
+template <bool keep_all, class F, class Tile, class T>
+void forward_tile(const Forward<T>& s, F f, Writer writer, Tile tile, TileWeights<Tile> w, int64_t lane,
                   int64_t begin, int64_t end, int64_t ahead) {
   using V = typename Tile::V;
   V h = tile.load(s.h_n + lane);
@@ -109,7 +109,7 @@ void forward_tile(const Forward<T>& s, Writer writer, Tile tile, TileWeights<Til
   for (int64_t t = begin; t < end; ++t) {
     const int64_t at = s.row(t) + lane;
     V p = w.u() * h;
-    couple<f>(p, c, s.couplings, w, [&](int i, const V& f_p, const V& f_c) {
+    couple(f, p, c, s.couplings, w, [&](int i, const V& f_p, const V& f_c) {
       if constexpr (keep_all) {
         const int64_t row = s.lanes_at(t);
         T* values = s.saved + s.row(t) * 2 * s.couplings + 2 * i * row + lane;
@@ -133,19 +133,19 @@ IREVRNN_INLINE typename Tile::V output_before(const Backward<T>& s, Tile tile, i
 }
 
 // f(p) and f(c) of steps begin to end once more, from the outputs and the c saved before step begin.
-template <Activation f, class Tile, class T>
-void replay_tile(const Backward<T>& s, Writer writer, Tile tile, TileWeights<Tile> w, int64_t lane,
+template <class F, class Tile, class T>
+void recompute_tile(const Backward<T>& s, F f, Writer writer, Tile tile, TileWeights<Tile> w, int64_t lane,
                  int64_t begin, int64_t end, int64_t ahead, T* values) {
   using V = typename Tile::V;
   V c = tile.load((begin == 0 ? s.c_0 : s.saved + (begin / s.interval - 1) * s.lanes()) + lane);
   for (int64_t t = begin; t < end; ++t) {
     const int64_t at = s.row(t) + lane;
-    // The way back of this tile, and what comes next.
+    // For the backward pass of this tile, and for the tile after it.
     if (s.grad_out) prefetch<Tile::width>(s.grad_out + at);
     prefetch<Tile::width>(s.out + at + ahead);
     writer.expect<Tile>(s.grad_z + at);
     V p = w.u() * output_before(s, tile, lane, t);
-    couple<f>(p, c, s.couplings, w, [&](int, const V& f_p, const V& f_c) {
+    couple(f, p, c, s.couplings, w, [&](int, const V& f_p, const V& f_c) {
       Tile::store_whole(values, f_p);
       Tile::store_whole(values + Tile::width, f_c);
       values += 2 * Tile::width;
@@ -155,8 +155,8 @@ void replay_tile(const Backward<T>& s, Writer writer, Tile tile, TileWeights<Til
 
 // Backpropagation through steps end - 1 down to begin. values(t) are f(p) and f(c) of a step. grad_h_0 and grad_c_0
 // carry the gradients of the states from block to block.
-template <Activation f, class Tile, class Sums, class Values, class T>
-IREVRNN_INLINE void go_back(const Backward<T>& s, Writer writer, Tile tile, TileWeights<Tile> w, Sums sums, int64_t lane,
+template <class F, class Tile, class Sums, class Values, class T>
+IREVRNN_INLINE void backpropagate(const Backward<T>& s, F f, Writer writer, Tile tile, TileWeights<Tile> w, Sums sums, int64_t lane,
                             int64_t begin, int64_t end, const Values& values) {
   using V = typename Tile::V;
   V carry = tile.load(s.grad_h_0 + lane);
@@ -166,7 +166,7 @@ IREVRNN_INLINE void go_back(const Backward<T>& s, Writer writer, Tile tile, Tile
     V d = s.grad_out ? carry + tile.load(s.grad_out + at) : carry;
     d = d * output_slope(s.activation, tile.load(s.out + at));
     writer.write(tile, s.grad_z + at, d);
-    couple_backward<f>(d, d_c, s.couplings, w, values(t), sums);
+    couple_backward(f, d, d_c, s.couplings, w, values(t), sums);
     sums.add_u(d, output_before(s, tile, lane, t));
     carry = d * w.u();
   }
@@ -176,17 +176,17 @@ IREVRNN_INLINE void go_back(const Backward<T>& s, Writer writer, Tile tile, Tile
 
 // The gradients of a tile in a block: of the lanes' states, of z, and of the weights, which are added to `sums`
 // (1 + 2R, width).
-template <Activation f, bool keep_all, class Tile, class T>
-void backward_tile(const Backward<T>& s, Writer writer, Tile tile, UnitRows<const T> weights, T* sums, int64_t lane,
+template <bool keep_all, class F, class Tile, class T>
+void backward_tile(const Backward<T>& s, F f, Writer writer, Tile tile, UnitRows<const T> weights, T* sums, int64_t lane,
                    int64_t begin, int64_t end, int64_t ahead, T* scratch) {
   constexpr int width = Tile::width;
   const int64_t rows = 2 * s.couplings;
   if constexpr (!keep_all) {
-    replay_tile<f>(s, writer, tile, TileWeights<Tile>{weights, s.couplings}, lane, begin, end, ahead, scratch);
+    recompute_tile(s, f, writer, tile, TileWeights<Tile>{weights, s.couplings}, lane, begin, end, ahead, scratch);
   }
   tile.each_narrow([&](auto narrow, int first) {
     using Narrow = decltype(narrow);
-    go_back<f>(s, writer, narrow, TileWeights<Narrow>{weights.at(first), s.couplings},
+    backpropagate(s, f, writer, narrow, TileWeights<Narrow>{weights.at(first), s.couplings},
                TileSums<Narrow, width>{sums + first, s.couplings}, lane + first, begin, end, [&](int64_t t) {
                  if constexpr (keep_all) {
                    return SavedValues<Narrow>{narrow, s.saved + s.row(t) * rows + lane + first, s.lanes_at(t)};

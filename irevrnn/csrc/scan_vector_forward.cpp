@@ -5,6 +5,6 @@
 
 namespace irevrnn {
 
-void scan_vector(const Forward<float>& s) { run_any<VectorTiles<tile_vectors>>(s); }
+void scan_vector(const Forward<float>& s) { run<VectorTiles<tile_vectors>>(s); }
 
 }  // namespace irevrnn

@@ -6,8 +6,8 @@
 
 namespace irevrnn {
 
-// Vectors in a tile: enough to hide the latency of each behind the others' work, and few enough that what a tile replays
-// on the way back, a block of steps with 2R rows each, stays in the first cache (24 KB for R = 3).
+// Vectors in a tile: enough to hide the latency of each behind the others' work, and few enough that what a tile recomputes
+// in the backward pass, a block of steps with 2R rows each, stays in the first-level cache (24 KB for R = 3).
 constexpr int tile_vectors = vector_bytes == 64 ? 4 : 8;
 
 // Vectors that go together through what carries several numbers of each lane and needs registers to compute with.
@@ -25,7 +25,7 @@ struct VectorTile {
   IREVRNN_INLINE static V load_whole(const float* from) {
     return make_pack<N>([&](auto i) { return load_vector(from + i.value * vector_lanes); });
   }
-  // Part by part: a copy of the whole pack would keep it in memory, not in registers.
+  // Part by part: a copy of the pack would keep it in memory, not in registers.
   IREVRNN_INLINE static void store_whole(float* to, const V& x) {
     irevrnn::each<N>([&](auto i) { store_vector(to + i.value * vector_lanes, x.part[i.value]); });
   }

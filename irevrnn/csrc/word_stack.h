@@ -11,33 +11,34 @@ namespace irevrnn {
 class WordStack {
  public:
   WordStack() = default;
-  // A stack that holds these words, which are read from the last on as they are needed: each of the many
-  // short passes that go back through a long sequence copies its own part alone.
+  // A stack of these words, read from the last on as they are needed: each of the many short inverse passes
+  // through a long sequence copies its own part alone.
   WordStack(const uint16_t* words, int64_t count) : unread_(words), unread_count_(count) {}
 
-  // The top, from which so many words may be pushed or popped before the next call. Where there are not as
-  // many to pop, zeros come, which a buffer that was tampered with may ask for.
+  // The top, from which `count` words may be pushed or popped before the next call. Where fewer are left, zeros
+  // come, which a buffer that was tampered with may ask for.
   Words& with_room(int64_t count) {
-    ran_dry_ |= held() < 0;
+    ran_dry_ |= buffered() < 0;
     count += vector_lanes;  // a vector of words is written and read at once, though few of them are meant
-    const bool low = held() < count && unread_count_ > 0;
+    const bool low = buffered() < count && unread_count_ > 0;
     if (low || margin_ < count || words_.top + count > memory_.data() + memory_.size()) move(count);
     return words_;
   }
 
   void clear() { words_.top = bottom(); }
-  bool ran_dry() const { return ran_dry_ || held() < 0; }
-  int64_t size() const { return held() + unread_count_; }
-  std::vector<uint16_t> all() const { return {bottom(), bottom() + held()}; }
+  bool ran_dry() const { return ran_dry_ || buffered() < 0; }
+  int64_t size() const { return buffered() + unread_count_; }
+  std::vector<uint16_t> all() const { return {bottom(), bottom() + buffered()}; }
 
  private:
   uint16_t* bottom() { return memory_.data() + margin_; }
   const uint16_t* bottom() const { return memory_.data() + margin_; }
-  int64_t held() const { return words_.top - bottom(); }
+  // Words in memory_; negative where more were popped than there were.
+  int64_t buffered() const { return words_.top - bottom(); }
 
   // To an array with zeros below, words that were not read yet, those that were, and room above.
   void move(int64_t count) {
-    const int64_t kept = std::max<int64_t>(0, held());
+    const int64_t kept = std::max<int64_t>(0, buffered());
     const int64_t read = kept < count ? std::min(unread_count_, 2 * count) : 0;
     std::vector<uint16_t> wider(count + read + 2 * kept + 2 * count);
     unread_count_ -= read;

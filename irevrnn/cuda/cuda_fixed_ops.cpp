@@ -17,9 +17,9 @@ const auto run = [](const auto& s) {
 
 FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0,
                         const Tensor& u, const Tensor& a, const Tensor& b, c10::string_view activation,
-                        c10::string_view coupling_activation, bool record, bool hold, bool) {
+                        c10::string_view coupling_activation, bool record, bool save, bool) {
   const c10::cuda::OptionalCUDAGuard guard(z.device());
-  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, hold);
+  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, save);
   return scan_lanes(x, record, run);
 }
 

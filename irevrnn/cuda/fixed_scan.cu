@@ -8,12 +8,12 @@ namespace irevrnn {
 
 template <class T>
 cudaError_t fixed_scan_on_device(const LaneForward<T>& s, cudaStream_t stream) {
-  return fixed_scan_on_grid(s, Grid::of(s.lanes()), LaunchOn{stream});
+  return fixed_scan_on_grid(s, Grid::of(s.lanes()), LaunchOn(stream));
 }
 
 template <class T>
 cudaError_t fixed_scan_on_device(const FixedInverse<T>& s, cudaStream_t stream) {
-  return fixed_scan_on_grid(s, Grid::of(s.lanes()), LaunchOn{stream});
+  return fixed_scan_on_grid(s, Grid::of(s.lanes()), LaunchOn(stream));
 }
 
 cudaError_t fixed_scan_on_device(const LaneWords& s, cudaStream_t stream) {

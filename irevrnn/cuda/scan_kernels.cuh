@@ -15,25 +15,26 @@ inline Grid choose_block(int64_t lanes, int64_t bytes) {
   return Grid::of(lanes);
 }
 
-struct LaunchOn {
+struct LaunchOn : AllInstances {
   cudaStream_t stream;
+  explicit LaunchOn(cudaStream_t stream) : stream(stream) {}
   template <class Work>
   cudaError_t operator()(const Work& work, const Grid& grid) const { return run_grid(work, grid, stream); }
 };
 
 template <class T, class IO>
 cudaError_t scan_on_device(const Forward<T, IO>& s, cudaStream_t stream) {
-  return scan_on_grid(s, Grid::of(s.lanes()), LaunchOn{stream});
+  return scan_on_grid(s, Grid::of(s.lanes()), LaunchOn(stream));
 }
 
 template <class T, class IO>
 cudaError_t scan_on_device(const Backward<T, IO>& s, T* workspace, cudaStream_t stream) {
-  return scan_on_grid(s, plan_of(s, choose_block), workspace, LaunchOn{stream});
+  return scan_on_grid(s, plan_of<AllInstances>(s, choose_block), workspace, LaunchOn(stream));
 }
 
 template <class T, class IO>
 int64_t workspace_numbers(const Backward<T, IO>& s) {
-  const BackwardPlan plan = plan_of(s, choose_block);
+  const BackwardPlan plan = plan_of<AllInstances>(s, choose_block);
   return plan.totals + plan.scratch;
 }
 

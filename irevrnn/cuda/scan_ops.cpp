@@ -13,6 +13,7 @@ namespace {
 
 // On the current stream, without waiting for the device: so a graph may capture it.
 struct LaunchOnCuda {
+  static constexpr bool halves = true;
   at::TensorOptions options;  // of a tensor on the device
 
   template <class T, class IO>

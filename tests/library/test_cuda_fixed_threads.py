@@ -1,7 +1,7 @@
-"""What a CUDA thread does in fixed point, done by the CPU over whole grids: no GPU is needed.
+"""The fixed-point scan by the functions of a CUDA thread, which the CPU runs over a grid.
 
-The scalar backend runs the functions that the kernels call (``csrc/fixed_thread.h``), in blocks of
-16 threads, the last of which is partial where that does not divide the number of lanes.
+Blocks have 16 threads (``gpu_threads.py``); the last is partial where that does not divide the
+number of lanes.
 """
 
 import math
@@ -14,8 +14,9 @@ from irevrnn.strategies import fixed_point
 from irevrnn.strategies.fixed_point import BitStack, round_weight, to_value
 from irevrnn.strategies.fixed_scan import States, Weights
 from irevrnn.strategies.rules import INVERTIBLE
-from tests.library.test_fixed_point import back, is_undone
-from tests.library.test_fixed_point import forward as run
+from tests.library import test_fixed_point
+from tests.library.gpu_threads import by_gpu_threads
+from tests.library.test_fixed_point import is_undone
 
 pytestmark = pytest.mark.usefixtures("kernels")
 #: f with one rounding, wherever it is computed: the oracle gives the same bits.
@@ -24,6 +25,16 @@ SIZES = [(1, 1), (3, 5), (1, 16), (1, 17), (4, 33)]  # up to, at and beyond one 
 sizes = pytest.mark.parametrize("size", SIZES, ids=str)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 every_g = pytest.mark.parametrize("activation", INVERTIBLE)
+
+
+def run(*case):
+    with by_gpu_threads():
+        return test_fixed_point.forward(*case)
+
+
+def back(*result):
+    with by_gpu_threads():
+        return test_fixed_point.back(*result)
 
 
 def make_case(steps, size, couplings, dtype, activation="leaky_relu", f="tanh"):
@@ -90,7 +101,7 @@ def test_a_grid_is_undone(steps, couplings, size, dtype, activation):
 @sizes
 def test_a_grid_gives_the_bits_of_the_vectors(size, couplings, f):
     case = make_case(33, size, couplings, torch.float32, f=f)
-    lanes, vectors = run(*case, False), run(*case, True)
+    lanes, vectors = run(*case, False), test_fixed_point.forward(*case, True)
     for index in (0, 1, 2, 3, 6):  # out, h_n, c_n, s_n, values
         assert torch.equal(lanes[index], vectors[index])
 
@@ -143,7 +154,8 @@ def test_a_pass_that_keeps_no_words_has_the_same_states():
     case = make_case(40, (2, 9), 2, torch.float64, "relu")
     z, states, weights = case
     kept = run(*case, False)
-    dropped = torch.ops.irevrnn.fixed_scan(z, *states, *weights, False, False, False)
+    with by_gpu_threads():
+        dropped = torch.ops.irevrnn.fixed_scan(z, *states, *weights, False, False, False)
     assert all(torch.equal(x, y) for x, y in zip(kept[:4], dropped[:4], strict=True))
     assert len(dropped[4]) == 0
 

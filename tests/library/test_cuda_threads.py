@@ -1,4 +1,4 @@
-"""What a CUDA thread does, done on the CPU: the scalar backend runs the same functions over a grid.
+"""The scan by the functions of a CUDA thread, which the CPU runs over a grid (``gpu_threads.py``).
 
 Blocks have 16 threads here, so most shapes leave the last one partial.
 """
@@ -13,7 +13,9 @@ from torch.nn.utils.rnn import pack_sequence
 from irevrnn import reference
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.ops import HALF, NOTHING_SAVED, saved_shape
-from tests.cases import Inputs, make_inputs, run
+from tests import cases
+from tests.cases import Inputs, make_inputs
+from tests.library.gpu_threads import by_gpu_threads
 
 pytestmark = pytest.mark.usefixtures("kernels")
 NAMES = ("out", "h_n", "c_n", "z", "h_0", "c_0", "u", "a", "b")
@@ -33,6 +35,18 @@ def threads(activation="relu", coupling_activation="tanh", interval=16, batch_si
 def vector(activation="relu", coupling_activation="tanh", interval=16, batch_sizes=None):
     options = batch_sizes, activation, coupling_activation, interval, True
     return lambda *case: torch.ops.irevrnn.scan(*case, *options)[:3]
+
+
+def run(kernel, case, *options):
+    """Outputs and gradients; the operators have the kernels of the threads."""
+    with by_gpu_threads():
+        return cases.run(kernel, case, *options)
+
+
+@pytest.fixture
+def library_with_threads():
+    with by_gpu_threads():
+        yield
 
 
 def assert_near(got, wanted, tolerance):
@@ -56,7 +70,7 @@ def assert_same_bits(got, wanted, but=()):
 @every_strategy
 @pytest.mark.parametrize("shape", [(1, 1, 1), (33, 3, 11), (16, 2, 8), (70, 1, 17)], ids=str)
 def test_equals_the_reference(shape, couplings, interval):
-    """One thread, partial blocks, a whole block; R unrolled and not; segments cut short."""
+    """One thread, partial blocks, a full block; R unrolled and not; segments cut short."""
     case = make_inputs(*shape, couplings, torch.float64)
     for options in [("relu", "tanh"), ("leaky_relu", "sigmoid")]:
         wanted = run(reference.scan, case, *options)
@@ -107,7 +121,8 @@ def test_the_vector_kernel_has_the_same_bits(couplings, interval):
     """All but the gradients of the weights, which are summed over lanes in another order."""
     case = make_inputs(50, 3, 43, couplings, torch.float32)
     for options in OPTIONS:
-        got, wanted = (run(kernel(*options, interval), case) for kernel in (threads, vector))
+        got = run(threads(*options, interval), case)
+        wanted = cases.run(vector(*options, interval), case)  # by the library
         assert_same_bits(got, wanted, but=OF_A_WEIGHT)
         assert_near(got, wanted, 2e-4)
 
@@ -122,10 +137,10 @@ def test_store_and_recompute_have_the_same_bits(dtype, couplings):
         assert_same_bits(stored, recomputed)
 
 
-def test_control_one_bit_in_a_held_state_is_seen():
+def test_control_one_bit_in_a_saved_state_is_seen():
     case = make_inputs(40, 2, 9, 3, torch.float32)
     options = (None, "relu", "tanh", 16, False)
-    with torch.no_grad():
+    with torch.no_grad(), by_gpu_threads():
         out, _, _, saved = torch.ops.irevrnn.scan(*case, *options)
         upstream = (torch.ones_like(out), None, None)
         good, bad = (
@@ -201,7 +216,7 @@ def test_packed_halves(half, interval):
 @of_a_half
 @pytest.mark.parametrize("interval", [0, 16, NOTHING_SAVED])
 @pytest.mark.parametrize("packed", [False, True])
-def test_opcheck_of_halves(half, interval, packed):
+def test_opcheck_of_halves(half, interval, packed, library_with_threads):
     case, sizes = make_half(half), None
     if packed:
         sizes = torch.full((40,), 3)
@@ -221,7 +236,7 @@ def test_opcheck_of_halves(half, interval, packed):
 
 
 @of_a_half
-def test_second_derivative_of_halves(half):
+def test_second_derivative_of_halves(half, library_with_threads):
     case = make_half(half, steps=6, couplings=2)
 
     def second(kernel):

@@ -72,12 +72,12 @@ void scan(const Case& c) {
 
   Floats out(c.numbers()), h_n(c.lanes()), c_n(c.lanes());
   Floats saved(keep_all ? 2 * c.couplings * c.numbers() : borders * c.lanes());
-  run<VectorTiles<tile_vectors>, f, keep_all>(
+  run<VectorTiles<tile_vectors>>(
       Forward<float>{sizes, z.data(), out.data(), h_n.data(), c_n.data(), saved.data()});
 
   Floats grad_z(c.numbers()), grad_h_0(c.lanes()), grad_c_0(c.lanes());
   Floats grad_u(c.hidden), grad_a(a.size()), grad_b(b.size());
-  run<VectorTiles<tile_vectors>, f, keep_all>(
+  run<VectorTiles<tile_vectors>>(
       Backward<float>{sizes, grad_out.data(), grad_h_n.data(), grad_c_n.data(), out.data(), saved.data(),
                       grad_z.data(), grad_h_0.data(), grad_c_0.data(), grad_u.data(), grad_a.data(), grad_b.data()});
   print("out", out);
@@ -121,7 +121,7 @@ void fixed_scan(const Case& c) {
   Floats out(c.numbers()), values(2 * c.couplings * c.numbers());
   FixedForward<float> forward{
       {sizes, z.data(), {h.data(), cells.data(), stack.data()}, out.data(), values.data()}, true};
-  run<Tiles, f>(forward);
+  run<Tiles>(forward);
   require(forward.bad_step < 0, "a number left the range");
   print("out", out);
   print("values", values);
@@ -136,9 +136,9 @@ void fixed_scan(const Case& c) {
       {sizes, z.data(), {h.data(), cells.data(), stack.data()}, out_again.data(), values_again.data()},
       all.words.data(), static_cast<int64_t>(all.words.size()), static_cast<int64_t>(all.counts.size()),
       all.starts.data(), all.counts.data()};
-  run<Tiles, f>(inverse);
+  run<Tiles>(inverse);
   require(h == zeros && cells == zeros && stack == at_first, "not the states that it began with");
-  require(out == out_again && values == values_again, "not the outputs and values of the way there");
+  require(out == out_again && values == values_again, "not the outputs and values of the forward pass");
   for (int64_t left : all.counts) require(left == 0, "words are left");
 }
 

@@ -1,5 +1,4 @@
-// What one core can do with its vectors: the yardstick of the scan (experiments/bench/rates.py), which computes
-// nothing that anyone needs.
+// The work whose rates rates.py measures: arithmetic in vectors, whose results nobody needs.
 #include <torch/library.h>
 
 #include "packs.h"
@@ -19,7 +18,7 @@ IREVRNN_INLINE void store_pack(float* to, const Pack<N>& x) {
   each<N>([&](auto i) { store_vector(to + i.value * vector_lanes, x.part[i.value]); });
 }
 
-// Calls fn(first number) for each whole pack of N vectors.
+// Calls fn(first number) for each pack of N vectors.
 template <int N, class Fn>
 void each_pack(Tensor& x, const Fn& fn) {
   TORCH_CHECK_VALUE(x.scalar_type() == at::kFloat && x.is_contiguous(),
@@ -52,12 +51,12 @@ void repeat_multiply_add(Tensor x, int64_t passes) {
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(irevrnn, m) {
+TORCH_LIBRARY(irevrnn_rates, m) {
   m.def("repeat_tanh(Tensor(a!) x, int passes) -> ()");
   m.def("repeat_multiply_add(Tensor(a!) x, int passes) -> ()");
 }
 
-TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
+TORCH_LIBRARY_IMPL(irevrnn_rates, CPU, m) {
   m.impl("repeat_tanh", &repeat_tanh);
   m.impl("repeat_multiply_add", &repeat_multiply_add);
 }

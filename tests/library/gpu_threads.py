@@ -1,0 +1,39 @@
+"""Runs the operators by the functions of a GPU's threads, on the CPU.
+
+The library has these functions for float32 and float64 with R at run time. ``threads/`` compiles
+every kernel that a GPU gets, those for half precision included.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch.library import Library
+
+from irevrnn.jit.build import build_extension
+
+SOURCES = sorted((Path(__file__).parent / "threads").glob("*.cpp"))
+OPERATORS = ("scan", "scan_backward", "fixed_scan", "fixed_unscan")
+
+
+@cache
+def load() -> None:
+    torch.ops.load_library(build_extension("irevrnn_threads", SOURCES))
+
+
+@contextmanager
+def by_gpu_threads() -> Iterator[None]:
+    """Replace the operators' kernels of the CPU; formulas of gradients and the like remain."""
+    load()
+    library = Library("irevrnn", "IMPL")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that kernels are overridden
+            for name in OPERATORS:
+                library.impl(name, getattr(torch.ops.irevrnn_threads, name).default, "CPU")
+        yield
+    finally:
+        library._destroy()

@@ -1,0 +1,18 @@
+// The definitions of threads.h, for one type of sequence each.
+#pragma once
+
+#include "scan_slices.h"
+#include "threads.h"
+
+namespace irevrnn {
+
+template <class T, class IO>
+void run_threads(const Forward<T, IO>& s) { scan_in_slices<AllInstances>(s); }
+template <class T, class IO>
+void run_threads(const Backward<T, IO>& s) { scan_in_slices<AllInstances>(s); }
+template <class T>
+void run_threads(const LaneForward<T>& s) { fixed_scan_in_slices<AllInstances>(s); }
+template <class T>
+void run_threads(const FixedInverse<T>& s) { fixed_scan_in_slices<AllInstances>(s); }
+
+}  // namespace irevrnn

@@ -1,0 +1,58 @@
+// The scans by the functions that a GPU's threads run, on the CPU: every kernel that is compiled for a GPU, sequences of
+// 16 bits included, of which the library has few. The operators have the signatures of irevrnn's.
+#include <torch/library.h>
+
+#include "fixed_lane_ops.h"
+#include "scan_op.h"
+#include "threads.h"
+
+namespace irevrnn {
+namespace {
+
+struct Launch {
+  static constexpr bool halves = true;
+  template <class Problem>
+  void operator()(const Problem& s) const { run_threads(s); }
+};
+const auto run_fixed = [](const auto& s) { run_threads(s); };
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> scan(
+    const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
+    const std::optional<Tensor>& batch_sizes, c10::string_view activation, c10::string_view coupling_activation,
+    int64_t interval, bool) {
+  return scan_op(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation, interval, Launch{});
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
+    const std::optional<Tensor>& grad_out, const std::optional<Tensor>& grad_h_n,
+    const std::optional<Tensor>& grad_c_n, const Tensor& out, const Tensor& saved, const Tensor& h_0,
+    const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b, const std::optional<Tensor>& batch_sizes,
+    c10::string_view activation, c10::string_view coupling_activation, int64_t interval, bool) {
+  return scan_backward_op(grad_out, grad_h_n, grad_c_n, out, saved, h_0, c_0, u, a, b, batch_sizes, activation,
+                          coupling_activation, interval, Launch{});
+}
+
+FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0, const Tensor& u,
+                        const Tensor& a, const Tensor& b, c10::string_view activation,
+                        c10::string_view coupling_activation, bool record, bool save, bool) {
+  return scan_lanes(FixedTensors(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, save), record, run_fixed);
+}
+
+FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& s_n,
+                                 const Tensor& words, const Tensor& starts, const Tensor& counts, const Tensor& u,
+                                 const Tensor& a, const Tensor& b, c10::string_view activation,
+                                 c10::string_view coupling_activation, bool) {
+  const FixedTensors x(z, h_n, c_n, s_n, u, a, b, activation, coupling_activation, true);
+  return unscan_lanes(x, FixedWords(z, words, starts, counts), run_fixed);
+}
+
+}  // namespace
+
+TORCH_LIBRARY(irevrnn_threads, m) {
+  m.def("scan", &scan);
+  m.def("scan_backward", &scan_backward);
+  m.def("fixed_scan", &fixed_scan);
+  m.def("fixed_unscan", &fixed_unscan);
+}
+
+}  // namespace irevrnn
