@@ -8,7 +8,7 @@ from experiments.process import threads
 from irevrnn import projection
 from irevrnn.allocator import empty_cache
 from irevrnn.ops import load_operators
-from irevrnn.projection import Projection, _pieces, _worthwhile
+from irevrnn.projection import Projection, _parts, _worthwhile
 
 
 def onednn() -> bool:
@@ -29,7 +29,7 @@ def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(params=[7, 2048])
 def always(request: pytest.FixtureRequest, product: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products of every size go there, in pieces of so many rows."""
+    """Products of every size go there, where they are copied in parts of this number of rows."""
     monkeypatch.setattr(projection, "_WORTHWHILE", 0)
     monkeypatch.setattr(projection, "_LARGE", 0)
     monkeypatch.setattr(projection, "_ROWS", request.param)
@@ -94,7 +94,7 @@ def test_second_derivatives() -> None:
 
 @pytest.mark.usefixtures("product")
 def test_rows_do_not_depend_on_how_many_there_are() -> None:
-    """What the strategies of the stack hang on: a chunk's drive has the bits of the whole's."""
+    """A chunk's projection has the bits of the whole sequence's: strategies rely on it."""
     ours, _ = pair(100, 128, True)
     x = torch.randn(784, 32, 100)
     whole = ours(x)
@@ -131,29 +131,29 @@ def test_onednn_multiplies_where_mkl_leaves_vectors_unused(
     assert projection._onednn_is_faster.__wrapped__() is expected
 
 
-def test_pieces_have_the_same_rows_but_for_one() -> None:
-    """A piece of a row or two would go another way through the libraries, and be rounded so."""
-    x = torch.randn(3, 1367, 5)  # 4,101 rows, 5 more than two pieces have
+def test_parts_have_the_same_rows_but_for_one() -> None:
+    """A part of a row or two would be multiplied differently, and round differently."""
+    x = torch.randn(4101, 5)  # 5 rows more than two parts have
     with threads(1):
-        pieces = _pieces(x)
-    assert [len(piece) for piece in pieces] == [1367, 1367, 1367]
-    assert torch.equal(torch.cat(pieces), x.flatten(0, 1))
+        parts = _parts(x)
+    assert [len(part) for part in parts] == [1367, 1367, 1367]
+    assert torch.equal(torch.cat(parts), x)
     with threads(2):
-        assert [len(piece) for piece in _pieces(x)] == [2051, 2050]
-    assert [len(piece) for piece in _pieces(x[:, :0])] == [0]
+        assert [len(part) for part in _parts(x)] == [2051, 2050]
+    assert [len(part) for part in _parts(x[:0])] == [0]
 
 
 @pytest.mark.usefixtures("product")
-def test_where_freed_memory_is_kept_nothing_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caching_allocator_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = pair(64, 64, True)
     x, grad = torch.randn(2**15, 64, requires_grad=True), torch.randn(2**15, 64)
     ours(x).backward(grad)
-    by_pieces = [x.grad, *(p.grad for p in ours.parameters())]
+    wanted = [x.grad, *(p.grad for p in ours.parameters())]
     monkeypatch.setattr(projection, "uses_caching_allocator", lambda: True)
-    monkeypatch.setattr(projection, "_pieces", None)
+    monkeypatch.setattr(projection, "allocate", None)
     x.grad = ours.weight.grad = ours.bias.grad = None
     ours(x).backward(grad)
-    for mine, other in zip([x.grad, *(p.grad for p in ours.parameters())], by_pieces, strict=True):
+    for mine, other in zip([x.grad, *(p.grad for p in ours.parameters())], wanted, strict=True):
         assert (mine - other).abs().max() <= 1e-5 * other.abs().max()
 
 
