@@ -59,7 +59,7 @@ def transformed() -> bool:
 def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
     """Run ``irevrnn::scan``, under a transform of ``torch.func`` as an ``autograd.Function``.
 
-    Transforms do not take the operator's own autograd formula, in ``csrc/scan_autograd.cpp``.
+    Transforms do not take the operator's own autograd formula, in ``csrc/scan_autograd.h``.
 
     Raises:
         NotImplementedError: forward-mode differentiation.
@@ -152,7 +152,7 @@ def _scan_backward_fake(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Save what ``scan_autograd.cpp`` does; the reasons are there."""
+    """Save what ``scan_autograd.h`` does; the reasons are there."""
     z, h_0, c_0, u, a, b, batch_sizes, *ctx.options = inputs
     out, _, _, saved = output
     ctx.save_for_backward(z if _is_half(z) else out, saved, h_0, c_0, u, a, b, batch_sizes)

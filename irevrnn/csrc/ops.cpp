@@ -1,7 +1,9 @@
-// The operators' schemas, and their kernels on the CPU.
+// The operators' schemas, their kernels on the CPU, and the gradient of irevrnn::scan on any device. In one file,
+// since most of its compilation goes into PyTorch's headers.
 #include <torch/library.h>
 
 #include "fixed_lane_ops.h"
+#include "scan_autograd.h"
 #include "scan_op.h"
 
 namespace irevrnn {
@@ -124,5 +126,7 @@ TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
   m.impl("fixed_scan", &fixed_scan);
   m.impl("fixed_unscan", &fixed_unscan);
 }
+
+TORCH_LIBRARY_IMPL(irevrnn, Autograd, m) { m.impl("scan", &differentiable_scan); }
 
 }  // namespace irevrnn

@@ -1,7 +1,8 @@
 // The gradient of irevrnn::scan, on any device: saves what irevrnn::scan_backward takes, and calls it. In C++ for speed:
 // in Python this took as long as a hundred steps of 64 units.
+#pragma once
+
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <functional>
@@ -102,7 +103,5 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> differentiable_scan(
 }
 
 }  // namespace
-
-TORCH_LIBRARY_IMPL(irevrnn, Autograd, m) { m.impl("scan", &differentiable_scan); }
 
 }  // namespace irevrnn
