@@ -19,19 +19,17 @@ def main() -> None:
     parser.add_argument(
         "--cuda",
         action="store_true",
-        help="build the CUDA operators too, with nvcc, against a CUDA build of PyTorch. Needs no "
-        "GPU: IREVRNN_CUDA_ARCHS='8.0;9.0' names the compute capabilities to build for (default: "
-        "those of the GPUs here, or else 8.0 and 9.0); newer GPUs are served by just-in-time "
-        "compilation from the newest",
+        help="build the CUDA operators too, with nvcc, against a CUDA build of PyTorch, for the "
+        "compute capabilities in IREVRNN_CUDA_ARCHS='8.0;9.0' (default: those of the GPUs here, or "
+        "else 8.0 and 9.0) and newer ones",
     )
-    builds = {"C++": build_operators}
-    if parser.parse_args().cuda:
-        builds["CUDA"] = cuda.build_ahead
-    for kernels, build in builds.items():
-        try:
-            print(build())
-        except (BuildError, OSError) as error:
-            sys.exit(f"{parser.prog}: the {kernels} kernels could not be built: {error}")
+    with_cuda = parser.parse_args().cuda
+    try:
+        print(build_operators())
+        if with_cuda:
+            print(cuda.build())
+    except (BuildError, OSError) as error:
+        sys.exit(f"{parser.prog}: not everything could be built: {error}")
 
 
 if __name__ == "__main__":

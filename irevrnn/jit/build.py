@@ -10,51 +10,51 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, wraps
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from irevrnn.jit.cache import cached, digest
-from irevrnn.jit.commands import BuildError, say
-from irevrnn.jit.compiler import find_compiler
-from irevrnn.jit.library import make_library, torch_build, torch_options, with_headers
+from irevrnn.jit.commands import BuildError, jobs, run, say
+from irevrnn.jit.compiler import Compiler, find_compiler
 
 SOURCES = Path(__file__).parents[1] / "csrc"
+_TORCH = Path(torch.__file__).parent
+#: What tells this build of PyTorch from another, whose headers may differ.
+TORCH = f"{torch.__version__} {torch.version.git_version}"
+#: Options that find PyTorch's headers, and its libraries, also when one of ours is loaded.
+TORCH_INCLUDES = [f"-isystem{_TORCH}/include", f"-isystem{_TORCH}/include/torch/csrc/api/include"]
+TORCH_LIBRARIES = [f"-L{_TORCH}/lib", f"-Wl,-rpath,{_TORCH}/lib", "-ltorch", "-ltorch_cpu", "-lc10"]
 Result = TypeVar("Result")
-_locks: dict[int, threading.RLock] = {}
 
 
 def once_per_process(function: Callable[[], Result]) -> Callable[[], Result]:
     """Run a function at its first call alone, whichever thread that comes from."""
-    results: list[Result] = []
+    once = cache(function)
+    locks: dict[int, threading.RLock] = {}
 
     @wraps(function)
     def call() -> Result:
-        if not results:
-            # By process: a forked child would wait for a thread that only its parent has.
-            with _locks.setdefault(os.getpid(), threading.RLock()):
-                if not results:
-                    results.append(function())
-        return results[0]
+        # By process: a forked child would wait for a thread that only its parent has.
+        with locks.setdefault(os.getpid(), threading.RLock()):
+            return once()
 
     return call
 
 
+def build_operators() -> Path:
+    """Return the library of the C++ operators, building it if the cache lacks it."""
+    return build_extension("irevrnn_ops", sorted(SOURCES.glob("*.cpp")))
+
+
 @once_per_process
-def load() -> bool:
-    """Register the operators, building them first where the cache has none.
-
-    Returns:
-        False, after one warning, where they cannot be built.
-    """
-    return _load(build_operators)
-
-
-def _load(build: Callable[[], Path]) -> bool:
+def load(build: Callable[[], Path] = build_operators) -> bool:
+    """Register the operators, building them if need be; warn and return False if that fails."""
     try:
         load_library(build)
     except (BuildError, OSError) as error:
@@ -78,42 +78,71 @@ def load_library(build: Callable[[], Path]) -> None:
         torch.ops.load_library(build())
 
 
-def build_operators() -> Path:
-    """Return the library of the C++ operators, building it if the cache lacks it."""
-    return build_extension("irevrnn_ops", sorted(SOURCES.glob("*.cpp")))
-
-
 def build_extension(name: str, sources: Sequence[Path]) -> Path:
     """Return a library of C++ files, building it with the kernels' compiler and flags if need be.
 
-    Headers are looked for in :data:`SOURCES`, too. The caller loads the library, with
-    ``torch.ops.load_library`` for one.
-
-    Args:
-        name: of the library, without its suffix.
-        sources: the files to compile.
+    Headers are looked for in :data:`SOURCES`, too. The caller loads the library.
 
     Raises:
         BuildError: it cannot be built.
         OSError: it cannot be kept anywhere.
     """
     compiler = find_compiler()
+    files = files_of(sources, SOURCES, *(source.parent for source in sources))
+    key = digest(TORCH, compiler.identity, *compiler.flags, *compiler.link_flags, *files)
+    words = [*compiler.command, *compiler.flags, f"-I{SOURCES}", *TORCH_INCLUDES]
+    return cached_library(
+        key,
+        f"{name}.so",
+        compiler,
+        dict.fromkeys(sources, words),
+        TORCH_LIBRARIES,
+        contents="the C++ kernels" if name == "irevrnn_ops" else name,
+        failure=f"{compiler} failed; CXX names another compiler, MAX_JOBS=1 takes less memory",
+    )
+
+
+def cached_library(
+    key: str,
+    name: str,
+    linker: Compiler,
+    compilations: Mapping[Path, Sequence[str]],
+    libraries: Sequence[str],
+    *,
+    contents: str,
+    failure: str,
+) -> Path:
+    """Return a library from the cache, or else compile it, link it and see that it loads.
+
+    ``compilations`` has the words that compile each source. In messages, the library is called
+    ``contents``; that of a compiler that fails begins with ``failure``.
+    """
 
     def make(folder: Path) -> Path:
-        includes, libraries = torch_options("torch", "torch_cpu", "c10")
-        words = [*compiler.command, *compiler.flags, f"-I{SOURCES}", *includes]
-        return make_library(
-            folder / f"{name}.so",
-            contents="the C++ kernels" if name == "irevrnn_ops" else name,
-            failure=f"{compiler} failed; CXX names another compiler, MAX_JOBS=1 takes less memory",
-            compilations=dict.fromkeys(sources, words),
-            linking=[*compiler.command, "-shared"],
-            options=[*compiler.link_flags, *libraries],
-        )
+        started = time.monotonic()
+        say(f"building {contents}, once, with MAX_JOBS={jobs()} ...")
+        commands = {
+            f"{file.parent.name}/{file.name}": [*words, "-c", str(file.absolute()), "-o", f"{i}.o"]
+            for i, (file, words) in enumerate(compilations.items())
+        }
+        dict(run(commands, folder, failure))
+        objects = [words[-1] for words in commands.values()]
+        link = [*linker.command, "-shared", *objects, "-o", name, *linker.link_flags, *libraries]
+        dict(run({name: link}, folder, failure))
+        try:  # before it gets into the cache, where a broken one would stay
+            torch.ops.load_library(folder / name)
+        except OSError as error:
+            raise BuildError(f"{failure}. {name} does not load ({error})") from error
+        say(f"built {contents} in {time.monotonic() - started:.0f} s")
+        return folder / name
 
-    flags = (compiler.identity, *compiler.flags, *compiler.link_flags)
-    key = digest(torch_build(), *flags, *with_headers(sources, SOURCES))
-    return cached(key, f"{name}.so", make)
+    return cached(key, name, make)
+
+
+def files_of(sources: Sequence[Path], *folders: Path) -> list[Path]:
+    """Return sources, and the headers in some folders."""
+    found = {path for folder in folders for path in (*folder.glob("*.h"), *folder.glob("*.cuh"))}
+    return [*sources, *sorted(found)]
 
 
 def warn(message: str) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from irevrnn.jit.commands import PATIENCE, say
 
@@ -19,35 +18,42 @@ _SPACE = 50_000_000
 
 
 def cached(key: str, name: str, build: Callable[[Path], Path]) -> Path:
-    """Return the file ``name`` under ``key``, building it first if the cache lacks it.
+    """Return the file ``name`` in the folder ``key``, named after all that the file is made from.
 
-    Args:
-        key: of a folder, named after all that the file is made from.
-        name: of the file.
-        build: makes the file in the private folder that it is given, and returns its path.
-
-    Raises:
-        OSError: no folder can be written or locked.
+    If the cache lacks it, ``build`` makes it in the private folder that it is given, and returns
+    its path. An OSError says that no folder can be written or locked.
     """
     path, there = locate(key, name)
-    if not there:
-        with _one_process(path.parent):
-            if not is_intact(path):  # else it was built while this process waited
-                for leftover in path.parent.glob("build-*"):  # of a process that was killed
-                    shutil.rmtree(leftover, ignore_errors=True)
-                with tempfile.TemporaryDirectory(
-                    prefix="build-", dir=path.parent, ignore_cleanup_errors=True
-                ) as work:
-                    put(build(Path(work)), path)
+    if there:
+        return path
+    with _locked(path.parent):
+        if not is_intact(path):  # else it was built while this process waited
+            for leftover in path.parent.glob("build-*"):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            with tempfile.TemporaryDirectory(
+                prefix="build-", dir=path.parent, ignore_cleanup_errors=True
+            ) as work:
+                put(build(Path(work)), path)
     return path
 
 
-def locate(key: str, name: str) -> tuple[Path, bool]:
-    """Return where a file is, or can be put, and whether it is there.
+def _locked(folder: Path) -> AcquireReturnProxy:
+    lock = FileLock(folder / "lock")  # it ends with its holder
+    try:
+        try:
+            return lock.acquire(timeout=0)
+        except Timeout:
+            say("waiting for another process that builds the kernels ...")
+            return lock.acquire(timeout=PATIENCE)
+    except OSError as error:  # such as NFS without its lock daemon, or more than PATIENCE
+        raise OSError(
+            f"{lock.lock_file} cannot be locked ({error}). End the process that holds it, or name "
+            "another folder, on a local disk, in IREVRNN_CACHE"
+        ) from error
 
-    Raises:
-        OSError: no folder can be written, or none has space for a build.
-    """
+
+def locate(key: str, name: str) -> tuple[Path, bool]:
+    """Return where a file is, or can be put, and whether it is there."""
     problems: list[str] = []
     for root in (_cache_root, _temporary_root):
         try:
@@ -57,14 +63,13 @@ def locate(key: str, name: str) -> tuple[Path, bool]:
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path.parent).close()
             if shutil.disk_usage(path.parent).free < _SPACE:  # or the compiler would find out
-                text = f"{os.strerror(errno.ENOSPC)}, a build takes 50 MB"
-                raise OSError(errno.ENOSPC, text, path.parent)
+                raise OSError(f"No space left on device for a build of 50 MB: {path.parent}")
         except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
             problems.append(str(error))
-            continue
-        if problems:
-            say(f"no cache in the usual place ({problems[0]}): set IREVRNN_CACHE to keep one")
-        return path, False
+        else:
+            if problems:
+                say(f"no cache in the usual place ({problems[0]}): set IREVRNN_CACHE to keep one")
+            return path, False
     raise OSError(f"no folder can be written ({'; '.join(problems)}). Name one in IREVRNN_CACHE")
 
 
@@ -102,6 +107,10 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
+def _digest_of(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).hexdigest().encode()
+
+
 def digest(*parts: str | Path) -> str:
     """Return a digest of texts, and of files' names and contents."""
     known = hashlib.sha256()
@@ -113,13 +122,8 @@ def digest(*parts: str | Path) -> str:
     return known.hexdigest()[:16]
 
 
-def _digest_of(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).hexdigest().encode()
-
-
 def _cache_root() -> Path:
-    named = os.environ.get("IREVRNN_CACHE")
-    if named:
+    if named := os.environ.get("IREVRNN_CACHE"):
         return Path(named).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irevrnn"
 
@@ -132,25 +136,3 @@ def _temporary_root() -> Path:
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise PermissionError(f"others can write {root}")
     return root
-
-
-@contextmanager
-def _one_process(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / "lock")  # it ends with its holder
-    try:
-        try:
-            held = lock.acquire(timeout=0)
-        except Timeout:
-            say("waiting for another process that builds the kernels ...")
-            held = lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        raise TimeoutError(
-            f"another process has locked {lock.lock_file} for {PATIENCE} s. End it, or name "
-            "another folder in IREVRNN_CACHE"
-        ) from None
-    except OSError as error:  # such as NFS without its lock daemon
-        raise OSError(
-            f"{lock.lock_file} cannot be locked ({error}). Name a local folder in IREVRNN_CACHE"
-        ) from error
-    with held:
-        yield

@@ -20,7 +20,6 @@ from pathlib import Path
 
 #: Seconds after which a build is stopped, and a process gives up waiting for another's.
 PATIENCE = 1800
-_LINES_SHOWN = 15
 _ORDER = "order.json"
 
 
@@ -36,23 +35,13 @@ def say(message: str) -> None:
 def run(
     commands: Mapping[str, Sequence[str]], folder: str | os.PathLike[str], failure: str
 ) -> Iterator[tuple[str, str]]:
-    """Run commands in a folder, as many at a time as :func:`jobs` says, and report progress.
+    """Run named commands in a folder, :func:`jobs` at a time; yield name and output of each.
 
     All that they start is one process group. It is killed when this iterator ends, whichever way
-    (Ctrl-C, a failure), and when this process dies (``kill -9``).
-
-    Args:
-        commands: name and words of each.
-        folder: the working directory.
-        failure: how the message begins when a command fails.
-
-    Yields:
-        Name and output of each command when it has ended.
-
-    Raises:
-        BuildError: a command failed, or they took more than ``PATIENCE`` seconds.
+    (Ctrl-C, a failure), and when this process dies (``kill -9``). A BuildError, which begins with
+    ``failure``, says that a command failed, or that they took more than ``PATIENCE`` seconds.
     """
-    order = {"commands": dict(commands), "jobs": jobs(), "parent": os.getpid(), "limit": PATIENCE}
+    order = [dict(commands), jobs(), os.getpid(), PATIENCE]
     Path(folder, _ORDER).write_text(json.dumps(order))
     # A library that is preloaded into Python, such as a sanitizer, is not for the compilers.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
@@ -89,17 +78,14 @@ def jobs() -> int:
 
 def last_lines(output: str) -> str:
     """Return as much of a compiler's output as a message shows."""
-    return "\n".join(output.splitlines()[-_LINES_SHOWN:])
+    return "\n".join(output.splitlines()[-15:])
 
 
-def _supervise() -> None:
-    order = json.loads(Path(_ORDER).read_text())
-    watch = threading.Thread(target=_watch, args=(order["parent"], order["limit"]), daemon=True)
-    watch.start()
-    with ThreadPoolExecutor(order["jobs"]) as pool:
-        running = {pool.submit(_run, words): name for name, words in order["commands"].items()}
-        for done in as_completed(running):
-            print(json.dumps([running[done], *done.result()]), flush=True)
+def _supervise(commands: dict[str, list[str]], jobs: int, parent: int, limit: float) -> None:
+    threading.Thread(target=_watch, args=(parent, limit), daemon=True).start()
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in as_completed(pool.submit(_run, *command) for command in commands.items()):
+            print(done.result(), flush=True)
 
 
 def _watch(parent: int, limit: float) -> None:
@@ -110,13 +96,13 @@ def _watch(parent: int, limit: float) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _run(words: list[str]) -> tuple[int, str]:
+def _run(name: str, words: list[str]) -> str:
     done = subprocess.run(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace",
     )  # fmt: skip
-    return done.returncode, done.stdout
+    return json.dumps([name, done.returncode, done.stdout])
 
 
 if __name__ == "__main__":
-    _supervise()
+    _supervise(*json.loads(Path(_ORDER).read_text()))

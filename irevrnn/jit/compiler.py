@@ -10,21 +10,19 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
 from irevrnn.jit.commands import BuildError
 
+Answer: TypeAlias = subprocess.CompletedProcess[str]
 #: Seconds after which a compiler that was asked for its version or macros counts as hanging.
 PATIENCE = 60
 # C++20 is what PyTorch's headers ask for. Contraction is off because a coupling must round alike
 # wherever it is computed, or it cannot be undone.
 FLAGS = (
-    "-std=c++20",
-    "-O3",
-    "-fPIC",
-    "-ffp-contract=off",
-    "-fno-math-errno",
+    *["-std=c++20", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno"],
     f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
 )
 
@@ -43,16 +41,10 @@ class Compiler:
 
 
 def find_compiler(variables: tuple[str, ...] = ("CXX",), *, native: bool = True) -> Compiler:
-    """Return the compiler that an environment variable names, or else the first one found.
+    """Return the compiler that the first of the variables that is set names, or the first found.
 
     Flags in IREVRNN_CXXFLAGS are added to its own, for compiling and linking: for sanitizers, say.
-
-    Args:
-        variables: names of the variables that may name it; the first that is set counts.
-        native: whether the code may use all that this machine's processor can do, and OpenMP.
-
-    Raises:
-        BuildError: there is none, or it is too old.
+    If ``native``, the code may use all that this machine's processor can do, and OpenMP.
     """
     if sys.platform == "win32":
         raise BuildError("they are not built on Windows. Use WSL, the Linux inside Windows")
@@ -65,7 +57,13 @@ def find_compiler(variables: tuple[str, ...] = ("CXX",), *, native: bool = True)
             f"{shlex.join(command)} does not take {' '.join(flags)}. Name a newer compiler in CXX "
             "(g++ 11 or clang++ 14 will do)"
         )
-    for flag in _optional_flags() if native else ():
+    optional = []  # they make the kernels faster, where the compiler takes them
+    if native:
+        arm = platform.machine() in ("aarch64", "arm64")
+        optional.append("-mcpu=native" if arm else "-march=native")
+        if torch.backends.openmp.is_available():  # at::parallel_for runs on it
+            optional.append("-fopenmp")
+    for flag in optional:
         answer = _macros(command, (*flags, flag))
         if answer is not None:
             flags, macros = (*flags, flag), answer
@@ -79,47 +77,30 @@ def find_compiler(variables: tuple[str, ...] = ("CXX",), *, native: bool = True)
 
 
 def _command(variables: tuple[str, ...]) -> tuple[str, ...]:
-    for variable in variables:
-        named = os.environ.get(variable)
-        if named:
-            command = tuple(shlex.split(named))
-            if shutil.which(command[0]):
-                return command
-            raise BuildError(f"{variable} names {named!r}, which is not there. Correct or unset it")
-    for name in ("g++", "c++", "clang++"):
-        if shutil.which(name):
-            return (name,)
+    for variable in filter(os.environ.get, variables):
+        command = tuple(shlex.split(os.environ[variable]))
+        if shutil.which(command[0]):
+            return command
+        raise BuildError(
+            f"{variable} names {os.environ[variable]!r}, which is not there. Correct or unset it"
+        )
+    for name in filter(shutil.which, ("g++", "c++", "clang++")):
+        return (name,)
     raise BuildError(
         "there is no C++ compiler. 'apt install g++' or 'conda install gxx' brings one "
         "('xcode-select --install' on a Mac)"
     )
 
 
-def _optional_flags() -> tuple[str, ...]:
-    """Return flags that make the kernels faster, where the compiler takes them."""
-    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-    # at::parallel_for runs on OpenMP where PyTorch itself does.
-    return (native, "-fopenmp") if torch.backends.openmp.is_available() else (native,)
-
-
 def _macros(command: tuple[str, ...], flags: tuple[str, ...]) -> str | None:
-    """Return the macros predefined under ``flags``, or None if the compiler refuses one.
-
-    They tell the compiler's version and what ``native`` means on this processor.
-    """
+    """Return the macros predefined under ``flags``, or None if the compiler refuses one."""
     source = "#include <omp.h>\n" if "-fopenmp" in flags else ""
     result = ask((*command, *flags, "-dM", "-E", "-x", "c++", "-"), source)
     return result.stdout if result.returncode == 0 else None
 
 
-def ask(
-    command: Sequence[str], source: str = "", *, variable: str = "CXX"
-) -> subprocess.CompletedProcess[str]:
-    """Ask a compiler for something that it knows at once.
-
-    Raises:
-        BuildError: it hangs; the message says that ``variable`` names another.
-    """
+def ask(command: Sequence[str], source: str = "", variable: str = "CXX") -> Answer:
+    """Ask a compiler, which ``variable`` may name, for something that it knows at once."""
     try:
         return subprocess.run(
             command, input=source, capture_output=True, text=True, errors="replace",

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from irevrnn.jit import compiler, nvcc
+from irevrnn.jit import compiler
 from irevrnn.jit import cuda as build
 from irevrnn.jit.cache import put
 from irevrnn.jit.commands import BuildError
@@ -59,8 +59,8 @@ def machine(toolkit, tmp_path, monkeypatch):
     for variable in ("IREVRNN_CUDA_ARCHS", "CUDA_PATH", "CUDAHOSTCXX"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("IREVRNN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(nvcc.torch.version, "cuda", "13.0")
-    monkeypatch.setattr(nvcc, "gpus", lambda: (86,))
+    monkeypatch.setattr(build.torch.version, "cuda", "13.0")
+    monkeypatch.setattr(build, "gpus", lambda: (86,))
     return root
 
 
@@ -92,10 +92,10 @@ def test_named_toolkits_come_before_the_path(toolkit, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(roots["home"]))
     monkeypatch.setenv("CUDA_PATH", str(roots["path_variable"]))
     monkeypatch.setenv("PATH", f"{roots['on_path'] / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(nvcc, "_USUAL", str(roots["usual"]))
+    monkeypatch.setattr(build, "_USUAL", str(roots["usual"]))
     expected = list(roots.values())
     for root, lost in zip(expected, ("CUDA_HOME", "CUDA_PATH", "PATH", None), strict=True):
-        assert nvcc.find_toolkit().nvcc == str(root / "bin" / "nvcc")
+        assert build.find_toolkit().nvcc == str(root / "bin" / "nvcc")
         if lost == "PATH":
             monkeypatch.setenv("PATH", "/usr/bin:/bin")
         elif lost:
@@ -108,29 +108,29 @@ def test_the_toolkit_behind_a_wrapper_is_found(toolkit, tmp_path, monkeypatch):
     wrapper.parent.mkdir()
     script(wrapper, f'#!/bin/sh\nexec {root}/bin/nvcc "$@"\n')
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    found = nvcc.find_toolkit()
-    assert found.includes == (str(root / "include"),)
-    assert found.libraries == (str(root / "lib"),)  # and not the folder that is absent
+    found = build.find_toolkit()
+    assert found.includes == (f"-isystem{root}/include",)
+    assert found.libraries == (f"-L{root}/lib",)  # and not the folder that is absent
     assert found.version == "13.0" and found.archs == (75, 80, 86, 90, 100)
 
 
 def test_a_missing_nvcc_is_told_how_to_get(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    with pytest.raises(BuildError, match="CUDA_HOME names .* no bin/nvcc. Correct or unset it"):
-        nvcc.find_toolkit()
+    with pytest.raises(BuildError, match="nvcc is missing: .*/bin. .*or correct CUDA_HOME"):
+        build.find_toolkit()
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(nvcc, "_USUAL", str(tmp_path))
-    with pytest.raises(BuildError, match="nvcc is missing: .*PATH.*conda install cuda-nvcc"):
-        nvcc.find_toolkit()
+    monkeypatch.setattr(build, "_USUAL", str(tmp_path))
+    with pytest.raises(BuildError, match="nvcc is missing: .*:.*/bin. .*conda install cuda-nvcc"):
+        build.find_toolkit()
 
 
 @pytest.mark.parametrize(
     "body, message",
     [
         ("echo no compiler", "does not answer as nvcc does"),
-        ("echo broken >&2; exit 1", r"--version failed \(broken\)"),
+        ("echo broken >&2; exit 1", "does not answer as nvcc does.*CUDA_HOME.*\nbroken"),
         ("exec sleep 60", "did not answer within 0.5 s. Name another compiler in CUDA_HOME"),
     ],
 )
@@ -138,26 +138,26 @@ def test_a_wrong_nvcc_is_named(machine, monkeypatch, body, message):
     monkeypatch.setattr(compiler, "PATIENCE", 0.5)
     script(machine / "bin" / "nvcc", f"#!/bin/sh\n{body}\n")
     with pytest.raises(BuildError, match=message):
-        nvcc.find_toolkit()
+        build.find_toolkit()
 
 
 @pytest.mark.parametrize(
     "pytorch, message",
     [
-        ("12.8", r"nvcc 13.0 \(.*\) and PyTorch, built for CUDA 12.8, differ in their major"),
-        (None, "this PyTorch is a build without CUDA"),
+        ("12.8", r"built for 12.8, which does not go with nvcc 13.0 \(.*\)"),
+        (None, "this PyTorch is built for no CUDA"),
     ],
 )
 def test_pytorch_of_another_cuda_is_told_apart(machine, folders, monkeypatch, pytorch, message):
-    monkeypatch.setattr(nvcc.torch.version, "cuda", pytorch)
+    monkeypatch.setattr(build.torch.version, "cuda", pytorch)
     with pytest.raises(BuildError, match=message):
         build.build(folders, (80,))
 
 
 @needs_compiler
 def test_pytorch_of_another_minor_version_will_do(machine, monkeypatch):
-    monkeypatch.setattr(nvcc.torch.version, "cuda", "13.1")
-    nvcc.check_pytorch(nvcc.find_toolkit())
+    monkeypatch.setattr(build.torch.version, "cuda", "13.1")
+    build.check_pytorch(build.find_toolkit())
 
 
 @needs_compiler
@@ -165,16 +165,16 @@ def test_a_host_compiler_that_is_too_new_is_named(toolkit, monkeypatch):
     error = "host_config.h:143:2: error: #error -- unsupported GNU version! gcc versions later than"
     root = toolkit(trial=f"echo '{error} 15 are not supported!' >&2; exit 1")
     monkeypatch.setenv("CUDA_HOME", str(root))
-    with pytest.raises(BuildError, match=r"does not take .*\+\+.*later than 15.*CUDAHOSTCXX"):
-        nvcc.find_host_compiler(nvcc.find_toolkit())
+    with pytest.raises(BuildError, match=r"does not take .*\+\+.*CUDAHOSTCXX.*\n.*later than 15"):
+        build.find_host_compiler(build.find_toolkit())
 
 
 @needs_compiler
 def test_the_host_compiler_is_handed_over_without_its_launcher(machine, monkeypatch):
     monkeypatch.setenv("CUDAHOSTCXX", "/usr/bin/env g++")  # any command of several words
-    monkeypatch.setattr(nvcc, "_LAUNCHERS", ("env",))
+    monkeypatch.setattr(build, "_LAUNCHERS", ("env",))
     monkeypatch.setenv("IREVRNN_CXXFLAGS", "-Wa,-W")
-    words = nvcc.options(nvcc.find_host_compiler(nvcc.find_toolkit()))
+    words = build.options(build.find_host_compiler(build.find_toolkit()))
     assert words[:2] == ["-ccbin", "g++"]
     assert {"-fmad=false", "-Xcompiler=-ffp-contract=off", r"-Xcompiler=-Wa\,-W"} <= set(words)
     assert not any("fast" in word or "native" in word for word in words)
@@ -186,22 +186,23 @@ def test_the_host_compiler_is_handed_over_without_its_launcher(machine, monkeypa
 def test_named_architectures(monkeypatch):
     for text, expected in (("9.0;8.0", (80, 90)), ("8.0, 10.0", (80, 100)), ("", ())):
         monkeypatch.setenv("IREVRNN_CUDA_ARCHS", text)
-        assert nvcc.named_archs() == expected
+        assert build.named_archs() == expected
     monkeypatch.setenv("IREVRNN_CUDA_ARCHS", "8.0;sm_90")
     with pytest.raises(BuildError, match="such as '8.0;9.0'; got 'sm_90'"):
-        nvcc.named_archs()
+        build.named_archs()
 
 
 def test_an_unknown_architecture_is_told_with_those_that_are_known(machine, folders):
-    with pytest.raises(BuildError, match=r"does not know .* 7.0; it knows 7.5, 8.0, 8.6, 9.0, 10"):
+    with pytest.raises(BuildError, match="knows .* 7.5, 8.0, 8.6, 9.0, 10.0, and not all of 7.0, "):
         build.build(folders, (70, 80))
 
 
-def test_what_serves_a_gpu():
-    known = (75, 80, 86, 90)
-    assert nvcc.archs_for((86, 89, 90, 120), known) == (86, 90)
-    with pytest.raises(BuildError, match="knows compute capability 7.5, .* a GPU here has 7.0"):
-        nvcc.archs_for((70, 80), known)
+def test_what_serves_a_gpu(machine, folders, monkeypatch):
+    toolkit = build.find_toolkit()
+    assert build.archs_for((86, 89, 90, 120), toolkit) == (86, 90, 100)
+    monkeypatch.setattr(build, "gpus", lambda: (70, 80))
+    with pytest.raises(BuildError, match="knows .* 7.5, .* not all of 7.0, 8.0.*VISIBLE_DEVICES"):
+        build.build(folders, ())
 
 
 @pytest.mark.parametrize(
@@ -217,13 +218,13 @@ def test_what_serves_a_gpu():
     ],
 )
 def test_what_a_library_runs_on(built, gpus, runs):
-    assert nvcc.runs(built, gpus) is runs
+    assert build.runs(built, gpus) is runs
 
 
 def test_machine_code_for_each_and_ptx_for_the_newest():
-    text = " ".join(nvcc.arch_options((80, 90)))
+    text = " ".join(build.arch_options((80, 90)))
     assert text.count("code=sm_") == 2 and "arch=compute_80,code=sm_80" in text
-    assert text.endswith("-gencode arch=compute_90,code=compute_90")
+    assert text.endswith("-gencode=arch=compute_90,code=compute_90")
 
 
 # --- the library --------------------------------------------------------------------------------
@@ -258,60 +259,59 @@ def test_what_is_built_from_anything_else_is_another_library(machine, folders, t
 
 @needs_compiler
 def test_one_built_ahead_is_found_where_there_is_no_nvcc(machine, folders, monkeypatch):
-    monkeypatch.setattr(nvcc, "gpus", lambda: ())  # a login node
+    monkeypatch.setattr(build, "gpus", lambda: ())  # a login node
     library = build.build(folders, (80, 90))
     monkeypatch.setenv("CUDA_HOME", "/nonexistent")  # and a node with a GPU
     loaded = []
     monkeypatch.setattr(build.torch.ops, "load_library", loaded.append)
     for gpu in (86, 90, 120):
-        monkeypatch.setattr(nvcc, "gpus", lambda gpu=gpu: (gpu,))
-        assert build._load(folders) == ""
+        monkeypatch.setattr(build, "gpus", lambda gpu=gpu: (gpu,))
+        assert build.load.__wrapped__(folders) == ""
     assert loaded == [library] * 3
 
-    monkeypatch.setattr(nvcc, "gpus", lambda: (75,))  # which it does not run on
-    assert "CUDA_HOME names '/nonexistent'" in build._load(folders)
+    monkeypatch.setattr(build, "gpus", lambda: (75,))  # which it does not run on
+    assert "nvcc is missing: it is not in /nonexistent/bin" in build.load.__wrapped__(folders)
     assert len(loaded) == 3
 
 
 @needs_compiler
 def test_a_gpu_that_none_in_the_cache_serves_gets_its_own(machine, folders, monkeypatch):
     build.build(folders, (90,))
-    assert build._load(folders) == ""
+    assert build.load.__wrapped__(folders) == ""
     assert {build._archs_of(library) for library in build.built(folders)} == {(86,), (90,)}
 
 
 @pytest.mark.parametrize(
     "named, message",
-    [("9.0", r"names 9.0, and a GPU here has none of these \(8.6\)"), ("sm_86", "got 'sm_86'")],
+    [("9.0", "names 9.0; the GPUs here are 8.6"), ("sm_86", "got 'sm_86'")],
 )
 def test_named_architectures_that_do_not_serve_the_gpu_are_said(
     machine, folders, monkeypatch, named, message
 ):
     monkeypatch.setenv("IREVRNN_CUDA_ARCHS", named)
-    assert re.search(message, build._load(folders))
+    assert re.search(message, build.load.__wrapped__(folders))
     assert compilations(machine) == []
 
 
 def test_no_gpu_builds_nothing(machine, folders, monkeypatch):
-    monkeypatch.setattr(nvcc, "gpus", lambda: ())
-    assert build._load(folders) == "PyTorch finds no GPU"
+    monkeypatch.setattr(build, "gpus", lambda: ())
+    assert build.load.__wrapped__(folders) == "PyTorch finds no GPU"
     assert compilations(machine) == []
 
 
 @needs_compiler
 def test_ahead_of_time_without_a_gpu(machine, folders, monkeypatch):
-    monkeypatch.setattr(build, "FOLDERS", folders)
-    assert build._archs_of(build.build_ahead()) == (86,)
-    monkeypatch.setattr(nvcc, "gpus", lambda: ())
-    assert build._archs_of(build.build_ahead()) == nvcc.DEFAULT_ARCHS
+    assert build._archs_of(build.build(folders)) == (86,)
+    monkeypatch.setattr(build, "gpus", lambda: ())
+    assert build._archs_of(build.build(folders)) == build.DEFAULT_ARCHS
     monkeypatch.setenv("IREVRNN_CUDA_ARCHS", "7.5")
-    assert build._archs_of(build.build_ahead()) == (75,)
+    assert build._archs_of(build.build(folders)) == (75,)
 
 
 @needs_compiler
 def test_a_failed_build_says_why_and_leaves_nothing(machine, folders, tmp_path):
     (folders[0] / "one.cu").write_text("int broken() { return undeclared_name; }\n")
-    problem = build._load(folders)
+    problem = build.load.__wrapped__(folders)
     assert "undeclared_name" in problem and "nvcc 13.0" in problem and "CUDAHOSTCXX" in problem
     assert not list((tmp_path / "cache").glob("cuda-*/*/build-*")) and not build.built(folders)
 
@@ -323,7 +323,7 @@ def test_a_damaged_library_is_built_again(machine, folders):
     library.unlink()  # rather than overwritten: this process has it loaded
     library.write_bytes(whole[: len(whole) * 9 // 10])
     assert build.built(folders) == []
-    assert build._load(folders) == ""
+    assert build.load.__wrapped__(folders) == ""
     assert ctypes.CDLL(str(library)).ask() == 42
 
 
@@ -332,6 +332,6 @@ def test_a_library_that_does_not_load_is_passed_over_and_built_again(machine, fo
     library = build.build(folders, ())
     (library.parent / "foreign").write_text("of another machine")
     put(library.parent / "foreign", library)
-    assert build._load(folders) == ""
+    assert build.load.__wrapped__(folders) == ""
     assert ctypes.CDLL(str(library)).ask() == 42
     assert "passing over a library that does not load" in capfd.readouterr().err

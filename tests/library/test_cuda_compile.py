@@ -18,8 +18,7 @@ from experiments.bench import cuda_resources as resources
 from experiments.bench.cuda_resources import ARCHS, kernels_of
 from irevrnn.jit import cuda as build
 from irevrnn.jit.commands import BuildError
-from irevrnn.jit.library import with_headers
-from irevrnn.jit.nvcc import check_pytorch, find_host_compiler, find_toolkit
+from irevrnn.jit.cuda import check_pytorch, find_host_compiler, find_toolkit
 
 FULL = 80
 REPORT = Path(__file__).parents[2] / "paper" / "results" / "cuda_kernels.json"
@@ -76,9 +75,10 @@ def test_every_kernel_compiles_without_warnings(kernels, arch):
 @needs_nvcc
 @pytest.mark.slow
 def test_float32_spills_nothing_up_to_four_couplings(kernels):
-    checked = [kernel for kernel in kernels if kernel.in_float32 and kernel.unrolled]
-    assert {kernel.couplings for kernel in checked} >= {1, 2, 3, 4}
-    assert [kernel for kernel in checked if kernel.spilled or kernel.stack] == []
+    for name in resources.PASSES:
+        row = resources.summary(name, kernels)
+        assert row["registers"].keys() >= {"1", "2", "3", "4"}
+        assert row["spilled"] == row["stack"] == 0, name
 
 
 @needs_nvcc
@@ -130,23 +130,6 @@ def test_a_warning_is_an_error(folders):
         kernels_of([(FULL, file)], folders)
 
 
-def test_names_are_short():
-    symbol = "_ZN7irevrnn6kernelINS_4WorkILNS_10ActivationE1ELi3EfEEEEvT_"
-    assert resources.demangled([symbol]) == ["kernel<Work<(Activation)1, 3, float> >"]
-    assert resources.demangled(["no_cpp"]) == ["no_cpp"]
-
-
-def test_a_report_depends_on_the_headers_that_a_file_includes(folders):
-    own, shared = folders
-    texts = {"one.cu": '#include "a.cuh"\n#include <cuda.h>', "a.cuh": '  # include "b.h"\n'}
-    for name, text in texts.items():
-        (own / name).write_text(text)
-    for name in ("b.h", "c.h"):
-        (shared / name).write_text('#include "a.cuh"\n')  # a circle, which guards would break
-    expected = [own / "one.cu", own / "a.cuh", shared / "b.h"]
-    assert with_headers([own / "one.cu"], *folders) == expected
-
-
 ENTRY = """ptxas info    : Compiling entry function '_Z3onePf' for 'sm_90'
 ptxas info    : Function properties for _Z3onePf
     16 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads
@@ -159,6 +142,14 @@ def test_reads_the_report():
     assert kernel == resources.Kernel("one.cu", "one", 90, 32, 12, 16, 512)
 
 
+def test_names_are_short():
+    symbol = "_ZN7irevrnn6kernelINS_4WorkILNS_10ActivationE1ELi3EfEEEEvT_"
+    (kernel,) = resources.read_report("one.cu", ENTRY.replace("_Z3onePf", symbol))
+    assert kernel.name == "kernel<Work<(Activation)1, 3, float> >"
+    (kernel,) = resources.read_report("one.cu", ENTRY.replace("_Z3onePf", "no_cpp"))
+    assert kernel.name == "no_cpp"
+
+
 def test_a_report_in_other_words_is_an_error():
     with pytest.raises(BuildError, match="not understood"):
         resources.read_report("one.cu", ENTRY.replace("Used 32 registers", "32 registers"))
@@ -169,20 +160,22 @@ def kernel(name, arch=80, registers=32, spilled=0, file="scan.cu"):
 
 
 @pytest.mark.parametrize(
-    "name, work, couplings, in_float32",
+    "name",
     [
-        ("kernel<ForwardWork<(Activation)1, 3, false, float, float> >", "Forward", 3, True),
-        ("kernel<ForwardWork<(Activation)1, 3, false, float, float16> >", "Forward", 3, False),
-        ("kernel<ForwardWork<(Activation)1, 3, false, float, bfloat16> >", "Forward", 3, False),
-        ("kernel<InverseWork<-1, ChosenActivation, double> >", "Inverse", -1, False),
-        ("kernel<SumWork<float> >", "Sum", None, True),
-        ("plain", "plain", None, False),
+        "kernel<ForwardWork<(Activation)1, 3, false, float, float16> >",
+        "kernel<ForwardWork<(Activation)1, 3, false, float, bfloat16> >",
+        "kernel<ForwardWork<(Activation)1, 3, false, double, double> >",
+        "kernel<ForwardWork<(Activation)1, -1, false, float, float> >",
+        "kernel<ForwardWork<(Activation)1, 3, true, float, float> >",
+        "kernel<FixedForwardWork<3, ChosenActivation, float> >",
+        "kernel<SumWork<float> >",
+        "plain",
     ],
 )
-def test_reads_what_a_kernel_is_for(name, work, couplings, in_float32):
-    found = kernel(name)
-    assert (found.work, found.couplings, found.in_float32) == (work, couplings, in_float32)
-    assert found.unrolled is (couplings == 3)
+def test_the_summary_counts_the_float32_kernels_of_a_pass_that_are_compiled_for_an_r(name):
+    mine = kernel("kernel<ForwardWork<(Activation)1, 3, false, float, float> >")
+    row = resources.summary("forward recompute", [mine, kernel(name, registers=99, spilled=8)])
+    assert row["kernels"] == 1 and row["registers"] == {"3": 32} and row["spilled"] == 0
 
 
 def test_the_summary_names_the_most_that_any_takes():
@@ -196,8 +189,7 @@ def test_the_summary_names_the_most_that_any_takes():
         kernel(kernels[1].name.replace(")1", ")2"), registers=40, spilled=8),
         kernel(kernels[0].name, registers=70),  # for any R
     ]
-    rows = {row["pass"]: row for row in resources.summary(kernels)}
-    assert rows.keys() == resources.PASSES.keys()
+    rows = {name: resources.summary(name, kernels) for name in resources.PASSES}
     row = rows["forward recompute"]
     assert row["registers"] == {"1": 50, "2": 32} and row["spilled"] == 8 and row["kernels"] == 3
     assert row["bytes"] == {"1": 8.25, "2": 8.25}

@@ -15,7 +15,6 @@ import pytest
 
 from irevrnn.jit import build
 from irevrnn.jit.compiler import BuildError, find_compiler
-from irevrnn.jit.library import torch_options
 
 PROGRAM = Path(__file__).parent / "processors" / "vector_bits.cpp"
 #: What the levels of x86-64 have, as Linux names it.
@@ -53,7 +52,7 @@ def compile_for(folder, *options, command=None, sources=build.SOURCES):
     subprocess.run(
         [
             *(command or compiler.command), *compiler.flags, *options,
-            *(f"-I{path}" for path in includes), *torch_options()[0], PROGRAM, "-o", program,
+            *(f"-I{path}" for path in includes), *build.TORCH_INCLUDES, PROGRAM, "-o", program,
         ],
         check=True,
     )  # fmt: skip
