@@ -10,8 +10,8 @@ from irevrnn.activations import ACTIVATIONS
 from irevrnn.backend import choose_backend
 from irevrnn.strategies.fixed_point import to_fixed
 from irevrnn.strategies.fixed_scan import States
+from irevrnn.strategies.reversible import _hash, _odd_numbers
 from irevrnn.strategies.rules import INVERTIBLE
-from irevrnn.strategies.traces import _hash, _odd_numbers
 from tests.library.test_cuda_fixed_threads import make_case
 from tests.library.test_fixed_point import back, forward, is_undone
 

@@ -8,6 +8,7 @@ import torch
 from irevrnn.strategies import fixed_point
 from irevrnn.strategies.fixed_point import BitStack, round_weight, to_fixed, to_value
 from irevrnn.strategies.fixed_scan import Buffer, States, Weights
+from irevrnn.strategies.rules import INVERTIBLE
 
 pytestmark = pytest.mark.usefixtures("kernels")
 KERNELS = {
@@ -15,7 +16,7 @@ KERNELS = {
     "scalar float32": (torch.float32, False),
     "scalar float64": (torch.float64, False),
 }
-ACTIVATIONS = fixed_point.INVERTIBLE
+ACTIVATIONS = INVERTIBLE
 SHAPES = [(1, 1, 1, 1), (17, 2, 7, 0), (33, 3, 33, 3), (16, 1, 64, 2), (50, 5, 29, 1)]
 kernels_of_all_kinds = pytest.mark.parametrize("kernel", KERNELS)
 
