@@ -19,9 +19,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from experiments.bench.traffic import backward_bytes, forward_bytes
+from experiments.bench.recurrences import Shape
+from experiments.bench.roofline import backward_bytes, forward_bytes
 from experiments.files import write_text
 from experiments.provenance import provenance
 from irevrnn.jit import nvcc
@@ -236,7 +235,7 @@ def summary(kernels: Iterable[Kernel]) -> list[dict[str, Any]]:
                 "spilled": max(kernel.spilled for kernel in members),
                 "stack": max(kernel.stack for kernel in members),
                 "bytes": {
-                    str(r): round(count_bytes(_LONG, 1, 1, r, torch.float32, memory) / _LONG, 2)
+                    str(r): round(count_bytes(Shape(_LONG, 1, 1, r), memory) / _LONG, 2)
                     for r in couplings
                 },
             }

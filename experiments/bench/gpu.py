@@ -1,7 +1,7 @@
 """The scan and the layer on a GPU, against cuDNN and against the memory's bandwidth.
 
 The cell computes little and moves much. So the yardstick of a kernel is the bytes that it has to
-move (:mod:`experiments.bench.traffic`) over the bandwidth of copying a tensor on the same card.
+move (:mod:`experiments.bench.roofline`) over the bandwidth of copying a tensor on the same card.
 The peers are ``nn.LSTM`` and ``nn.GRU`` (cuDNN), and ``scan`` with ``memory="store"``, which saves
 every intermediate of every step.
 """
@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
-from experiments.bench.measure import Clock, Timing, interleaved_times
+from experiments.bench.measure import Clock, interleaved_times, quartiles
 from experiments.bench.recurrences import METHODS, Shape, make_problem
-from experiments.bench.traffic import backward_bytes, forward_bytes
+from experiments.bench.roofline import backward_bytes, forward_bytes
 
 SHAPES = (Shape(784, 128, 512, 1), Shape(784, 128, 512, 3), Shape(784, 32, 128, 3))
 PEERS = ("scan", "scan_store", "layer", "lstm", "gru")
@@ -58,7 +59,7 @@ def measure(
     source = torch.zeros(copied, device=device)
     target = torch.empty_like(source)
     times = interleaved_times({"copy": lambda: target.copy_(source)}, repetitions, clock=clock)
-    bandwidth = 2 * source.nbytes / times["copy"].quartiles[1]
+    bandwidth = 2 * source.nbytes / float(np.median(times["copy"]))
     return {
         "copy_bytes_per_second": bandwidth,
         "copied_bytes": source.nbytes,
@@ -72,28 +73,27 @@ def _measure(
     problem = make_problem(shape, device=device)
     z, grad_out = problem.z, torch.randn(problem.z.shape).to(device)
     built = {name: METHODS[name].build(problem) for name in PEERS}
-    steps: dict[str, Callable[[], object]] = {}
+    steps: dict[tuple[str, str], Callable[[], object]] = {}
     for name, method in built.items():
-        steps[f"{name} forward"] = partial(method.forward, z)
-        steps[f"{name} both"] = partial(method.step, z, grad_out)
+        steps[name, "forward"] = partial(method.forward, z)
+        steps[name, "both"] = partial(method.step, z, grad_out)
     times = interleaved_times(steps, repetitions, clock=clock)
-    methods = {
-        name: {
-            "saved_bytes": method.count_saved(z),
-            "forward": _entry(name, "forward", shape, times[f"{name} forward"], bandwidth),
-            "both": _entry(name, "both", shape, times[f"{name} both"], bandwidth),
-        }
-        for name, method in built.items()
+    methods: dict[str, dict[str, Any]] = {
+        name: {"saved_bytes": method.count_saved(z)} for name, method in built.items()
     }
+    for (name, part), seconds in times.items():
+        methods[name][part] = _entry(name, part, shape, seconds, bandwidth)
     return {**shape._asdict(), "methods": methods}
 
 
-def _entry(name: str, part: str, shape: Shape, timing: Timing, bandwidth: float) -> dict[str, Any]:
-    entry = timing.in_milliseconds()
+def _entry(
+    name: str, part: str, shape: Shape, seconds: np.ndarray, bandwidth: float
+) -> dict[str, Any]:
+    entry = quartiles(seconds)
     if name not in SCANS:
         return entry
-    moved = forward_bytes(*shape, torch.float32, SCANS[name])
+    moved = forward_bytes(shape, SCANS[name])
     if part == "both":
-        moved += backward_bytes(*shape, torch.float32, SCANS[name])
-    share = moved / bandwidth / timing.quartiles[1]
+        moved += backward_bytes(shape, SCANS[name])
+    share = moved / bandwidth / float(np.median(seconds))
     return {**entry, "moved_bytes": moved, "share_of_bandwidth": share}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from experiments.bench.measure import interleaved_times, ratios, saved_bytes
+from experiments.bench.measure import interleaved_times, saved_bytes, summary
 from irevrnn import reference
 from irevrnn.functional import scan
 from irevrnn.rnn import IRevRNN
@@ -107,21 +107,16 @@ def compare(
 ) -> dict[str, Any]:
     """Time forward plus backward of each method, interleaved, and count what it saves.
 
-    ``pairs`` names for each ratio of times the two methods. Returns ``methods`` with quartiles in
-    milliseconds, ``saved_bytes`` and ``repetitions``, ``ratios`` and ``ratio_quartiles``.
+    Returns a :func:`~experiments.bench.measure.summary` with ``saved_bytes`` and ``repetitions`` of
+    each method.
     """
     saved = {name: method.count_saved(x) for name, method in methods.items()}
     steps = {name: partial(method.timed_step, x, grad_out) for name, method in methods.items()}
     times = interleaved_times(steps, repetitions)
-    entries = {
-        name: {
-            **timing.in_milliseconds(),
-            "saved_bytes": saved[name],
-            "repetitions": len(timing.seconds),
-        }
-        for name, timing in times.items()
-    }
-    return {"methods": entries, **ratios(times, pairs)}
+    report = summary(times, pairs)
+    for name, entry in report["methods"].items():
+        entry |= {"saved_bytes": saved[name], "repetitions": len(times[name])}
+    return report
 
 
 class Method(NamedTuple):

@@ -3,7 +3,7 @@
 How near it comes to what the machine can do (:mod:`experiments.bench.roofline`), the speedup of a
 second thread, the time of a step at several lengths, and the cost of packed sequences. Every
 measurement belongs into a process of its own with the caching allocator, so that none pays for new
-pages: :func:`run` sees to that.
+pages: :func:`experiments.bench.suite.run` sees to that.
 """
 
 from __future__ import annotations
@@ -11,73 +11,23 @@ from __future__ import annotations
 import math
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.bench.measure import in_fresh_process, interleaved_times, ratios, wall_clock
-from experiments.bench.rates import COPIED, rates_of, yardsticks
+from experiments.bench.measure import interleaved_times, quartiles, ratio, summary, wall_clock
 from experiments.bench.recurrences import METHODS, Recurrence, Shape, make_problem
-from experiments.bench.roofline import floor
+from experiments.bench.roofline import floor, rates_of, yardsticks
 from irevrnn.functional import scan
 
 #: B, H and R where the time of a step is compared at several lengths.
 FLAT = (4, 64, 3)
 #: Numbers of z (T * B * H) that a timing spans at least: shorter sequences are repeated.
 SPAN = 8_000_000
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The shapes to measure.
-
-    Attributes:
-        floor: shapes where the distance from the floor is measured, beside those with peers: one
-            sequence, a very long and narrow one, and many short and narrow ones.
-        two_threads: shapes where two threads are compared with one.
-        flat: T at which the time of a step is compared.
-        packed: shapes of packed sequences, T that of the longest.
-        copied: numbers in the tensor whose copy gives the bytes a second.
-    """
-
-    floor: Sequence[Shape] = (
-        Shape(784, 1, 128, 3),
-        Shape(100_000, 1, 64, 3),
-        Shape(50, 512, 32, 3),
-    )
-    two_threads: Sequence[Shape] = (Shape(784, 128, 128, 3),)
-    flat: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000)
-    packed: Sequence[Shape] = (Shape(784, 128, 128, 3),)
-    copied: int = COPIED
-
-
-#: The plan of ``make bench``.
-PLAN = Plan()
-
-
-def run(shapes: Iterable[Shape], plan: Plan, repetitions: int) -> dict[str, Any]:
-    """Measure what a plan asks for, and the floor of each of the shapes with peers.
-
-    Returns ``floor``, ``two_threads`` and ``packed``, a list of entries each, and ``flatness``,
-    which is None where the plan has no lengths. ``two_threads`` is empty on a machine of one core.
-    """
-    print("measuring the scan alone ...", file=sys.stderr)
-    one_thread = partial(in_fresh_process, threads=1, caching_allocator=True)
-    floors = [*(shape for shape in shapes if shape.couplings), *plan.floor]
-    pairs = plan.two_threads if len(cores()) > 1 else ()
-    flat = tuple(plan.flat)
-    return {
-        "floor": [one_thread(measure_floor, x, repetitions, plan.copied) for x in floors],
-        "two_threads": [one_thread(measure_threads, shape, repetitions) for shape in pairs],
-        "flatness": one_thread(measure_flatness, flat, repetitions) if flat else None,
-        "packed": [one_thread(measure_packed, shape, repetitions) for shape in plan.packed],
-    }
 
 
 def _step(shape: Shape) -> Callable[[], object]:
@@ -98,25 +48,18 @@ def _repeated(method: Callable[[], object], times: int) -> Callable[[], object]:
 def measure_floor(shape: Shape, repetitions: int, copied: int) -> dict[str, Any]:
     """Compare the scan with its floor, in a process of one thread.
 
-    The rates that the floor takes are the highest of those measured in the same rounds. Returns the
-    shape, the times of the scan, ``rates`` (a second), ``tanh_ms``, ``multiply_adds_ms``,
-    ``bytes_ms``, ``floor_ms`` and ``over_floor``, the scan's median over it.
+    The rates are the highest of those measured in the same rounds. Returns the shape, the times of
+    the scan, ``rates`` (a second), the entries of :func:`~experiments.bench.roofline.floor`, and
+    ``over_floor``, the scan's median over it.
     """
     calls = math.ceil(SPAN / (shape.steps * shape.batch * shape.hidden))
-    sticks = yardsticks(copied)
-    methods = {name: stick.run for name, stick in sticks.items()}
+    methods, amounts = yardsticks(copied)
     times = interleaved_times({"scan": _repeated(_step(shape), calls), **methods}, repetitions)
-    rates = rates_of(sticks, times)
+    rates, of_scan = rates_of(amounts, times), quartiles(times["scan"] / calls)
     least = floor(shape, rates)
-    of_scan = times["scan"].per_call(calls).in_milliseconds()
-    return {
-        **shape._asdict(),
-        **of_scan,
-        "rates": rates._asdict(),
-        **least._asdict(),
-        "floor_ms": least.floor_ms,
-        "over_floor": of_scan["median_ms"] / least.floor_ms,
-    }
+    over = of_scan["median_ms"] / least["floor_ms"]
+    rest = {"rates": rates._asdict(), **least, "over_floor": over}
+    return {**shape._asdict(), **of_scan, **rest}
 
 
 def cores() -> list[int]:
@@ -147,15 +90,15 @@ def measure_threads(shape: Shape, repetitions: int) -> dict[str, Any]:
 
     methods = {"one": one, "two": two, "two_busy": two_busy}
     times = interleaved_times(methods, repetitions, clock=clock)
-    low, speedup, high = times["one"].ratio_to(times["two"])
-    busy_low, busy, busy_high = times["two_busy"].ratio_to(times["one"])
+    speedup, speedup_quartiles = ratio(times["one"], times["two"])
+    busy, busy_quartiles = ratio(times["two_busy"], times["one"])
     return {
         **shape._asdict(),
-        "methods": {name: timing.in_milliseconds() for name, timing in times.items()},
+        "methods": summary(times, {})["methods"],
         "speedup": speedup,
-        "speedup_quartiles": [low, high],
+        "speedup_quartiles": speedup_quartiles,
         "busy": busy,
-        "busy_quartiles": [busy_low, busy_high],
+        "busy_quartiles": busy_quartiles,
     }
 
 
@@ -184,11 +127,11 @@ def measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]
         {str(x): _repeated(_step(Shape(x, *FLAT)), count) for x, count in calls.items()},
         repetitions,
     )
-    rows = []
-    for steps, count in calls.items():
-        numbers = count * steps * FLAT[0] * FLAT[1]
-        low, median, high = (1e9 * x / numbers for x in times[str(steps)].quartiles)
-        rows.append({"steps": steps, "median_ns": median, "low_ns": low, "high_ns": high})
+    numbers = FLAT[0] * FLAT[1]
+    rows = [
+        {"steps": x, **quartiles(times[str(x)] / (count * x * numbers), "ns", 1e9)}
+        for x, count in calls.items()
+    ]
     medians = [row["median_ns"] for row in rows]
     return {
         **dict(zip(Shape._fields[1:], FLAT, strict=True)),
@@ -213,13 +156,9 @@ def measure_packed(shape: Shape, repetitions: int) -> dict[str, Any]:
         "same_steps": _step(shape._replace(steps=round(valid / shape.batch))),
         "padded": _step(shape),
     }
-    times = interleaved_times(methods, repetitions)
-    return {
-        **shape._asdict(),
-        "valid_steps": valid,
-        "methods": {name: timing.in_milliseconds() for name, timing in times.items()},
-        **ratios(times, {name: ("packed", name) for name in ("same_steps", "padded")}),
-    }
+    pairs = {name: ("packed", name) for name in ("same_steps", "padded")}
+    report = summary(interleaved_times(methods, repetitions), pairs)
+    return {**shape._asdict(), "valid_steps": valid, **report}
 
 
 def _packed_step(shape: Shape, sizes: Tensor) -> Callable[[], object]:

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.bench.recurrences import METHODS, Shape
-from experiments.bench.roofline import Rates
-from experiments.bench.stacks import NETWORKS, StackShape
+from experiments.bench.recurrences import METHODS
+from experiments.bench.stacks import NETWORKS
 from experiments.bench.suite import allocator
 
-#: The symbols of sizes, in the order of the fields of a shape.
-SYMBOLS = {Shape: ("T", "B", "H", "R"), StackShape: ("T", "B", "in", "H", "L")}
 Entry = Mapping[str, Any]
+#: The symbols of sizes, by the fields of a shape.
+SYMBOLS = {
+    "steps": "T", "batch": "B", "features": "in", "hidden": "H", "couplings": "R", "layers": "L",
+}  # fmt: skip
+LABELS = {name: method.label for name, method in (METHODS | NETWORKS).items()} | {
+    "one": "one thread",
+    "two": "two threads",
+    "two_busy": "two threads, another process busy on one of two cores",
+    "packed": "packed",
+    "same_steps": "as many steps, of equal length",
+    "padded": "padded to the longest",
+}
 
 
 def tables(report: Entry) -> str:
@@ -25,11 +34,14 @@ def tables(report: Entry) -> str:
         f"{report['environment']['cpu']}, kernels: {report['backend']}"
     ]
     for pair in zip(report["shapes"], report["shapes_keeping_memory"], strict=True):
-        parts += [_recurrences(*both) for both in zip(pair, (False, True), strict=True)]
+        for entry, caching in zip(pair, (False, True), strict=True):
+            parts.append(_methods(f"{_sizes(entry)} ({allocator(caching)})", entry, "x scan"))
     if "floor" in report:
         parts += _scan_alone(report)
     for key, caching in (("stacks", True), ("stacks_as_it_comes", False)):
-        parts += [_stack(entry, caching) for entry in report[key]]
+        for entry in report[key]:
+            title = f"A training step of a stack, {_sizes(entry)}, norm='layer', last output alone"
+            parts.append(_methods(f"{title} ({allocator(caching)})", entry, "x recompute"))
     if report["lengths"]:
         parts.append(_lengths(report["lengths"]))
     if report["gpu"] is None:
@@ -49,9 +61,8 @@ def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], *note
     return "\n".join([title, *lines, *notes])
 
 
-def _sizes(entry: Entry, kind: type[Shape] | type[StackShape] = Shape) -> str:
-    pairs = zip(SYMBOLS[kind], kind._fields, strict=True)
-    return ", ".join(f"{symbol} = {entry[field]}" for symbol, field in pairs if field in entry)
+def _sizes(entry: Entry) -> str:
+    return ", ".join(f"{symbol} = {entry[x]}" for x, symbol in SYMBOLS.items() if x in entry)
 
 
 def _quartiles(entry: Entry, unit: str = "ms") -> tuple[str, str]:
@@ -66,45 +77,29 @@ def _ratio(entry: Entry, name: str) -> tuple[str, str]:
     return f"{entry['ratios'].get(name, 1):.2f}", f"{low:.2f}-{high:.2f}"
 
 
-def _methods(title: str, entry: Entry, labels: Mapping[str, str], ratio: str, *notes: str) -> str:
-    """Write time, ratio and, if they were counted, saved bytes of each method."""
-    head = ["", "median ms", "quartiles", ratio, "quartiles"]
-    rows = [
-        [labels[name], *_quartiles(method), *_ratio(entry, name)]
-        for name, method in entry["methods"].items()
-    ]
-    if all("saved_bytes" in method for method in entry["methods"].values()):
+def _methods(title: str, entry: Entry, ratio: str, *notes: str) -> str:
+    """Write the time of each method and, where they are known, its ratio and its saved bytes."""
+    head, ratios = ["", "median ms", "quartiles"], entry.get("ratios", {})
+    rows = [[LABELS[name], *_quartiles(method)] for name, method in entry["methods"].items()]
+    saved = [x["saved_bytes"] for x in entry["methods"].values() if "saved_bytes" in x]
+    if ratios:
+        head += [ratio, "quartiles"]
+        rows = [[*row, *_ratio(entry, x)] for row, x in zip(rows, entry["methods"], strict=True)]
+    if saved:
         head += ["saved MB", "x (T, B, H)"]
         sequence = 4 * entry["steps"] * entry["batch"] * entry["hidden"]
-        for row, method in zip(rows, entry["methods"].values(), strict=True):
-            saved = method["saved_bytes"]
-            row += [f"{saved / 1e6:.2f}", f"{saved / sequence:.3f}"]
+        for row, x in zip(rows, saved, strict=True):
+            row += [f"{x / 1e6:.2f}", f"{x / sequence:.3f}"]
+    for one, other in (name.split("_to_") for name in ratios if "_to_" in name):
+        found = "{} ({})".format(*_ratio(entry, f"{one}_to_{other}"))
+        notes += (f"{LABELS[one]} over {LABELS[other]}: {found}",)
     return _table(title, head, rows, *notes)
-
-
-def _recurrences(entry: Entry, caching: bool) -> str:
-    notes = [
-        "{} over one IRevRNN layer: {} ({})".format(METHODS[name].label, *_ratio(entry, key))
-        for name, key in (("lstm", "lstm_to_layer"), ("gru", "gru_to_layer"))
-        if key in entry["ratios"]
-    ]
-    labels = {name: method.label for name, method in METHODS.items()}
-    title = f"{_sizes(entry)} ({allocator(caching)})"
-    return _methods(title, entry, labels, "x scan", *notes)
-
-
-def _stack(entry: Entry, caching: bool) -> str:
-    sizes = _sizes(entry, StackShape)
-    title = f"A training step of a stack, {sizes}, norm='layer', last output alone"
-    note = "nn.LSTM over reversible: {} ({})".format(*_ratio(entry, "lstm_to_reversible"))
-    labels = {name: network.label for name, network in NETWORKS.items()}
-    return _methods(f"{title} ({allocator(caching)})", entry, labels, "x recompute", note)
 
 
 def _lengths(entries: Sequence[Entry]) -> str:
     rows = [
         (
-            NETWORKS[entry["method"]].label,
+            LABELS[entry["method"]],
             f"{entry['steps']:,}",
             f"{1e6 * entry['seconds'] / entry['steps']:.2f}",
             f"{entry['saved_bytes'] / 1e6:.2f}",
@@ -112,27 +107,31 @@ def _lengths(entries: Sequence[Entry]) -> str:
         )
         for entry in entries
     ]
-    sizes = _sizes(entries[0], StackShape).partition(", ")[2]  # every row has its own T
+    sizes = _sizes(entries[0]).partition(", ")[2]  # every row has its own T
     head = ("", "T", "us a step", "saved MB", "peak MB")
     return _table(f"Long sequences, {sizes}", head, rows)
 
 
 def _scan_alone(report: Entry) -> list[str]:
     parts = [_floor(report["floor"])] if report["floor"] else []
-    parts += [_threads(entry) for entry in report["two_threads"]]
+    for entry in report["two_threads"]:
+        note = (
+            f"two threads: {entry['speedup']:.2f} times as fast as one; "
+            f"beside the busy process, {entry['busy']:.2f} times the time of one alone"
+        )
+        parts.append(_methods(f"Threads, {_sizes(entry)}", entry, "", note))
     if not report["two_threads"]:
         parts.append("One core, or none that can be chosen: two threads are not measured.")
-    if report["flatness"]:
-        parts.append(_flatness(report["flatness"]))
-    labels = {
-        "packed": "packed",
-        "same_steps": "as many steps, of equal length",
-        "padded": "padded to the longest",
-    }
-    return parts + [
-        _methods(f"Sequences of 1 to T steps, {_sizes(entry)}", entry, labels, "packed over it")
-        for entry in report["packed"]
-    ]
+    if flat := report["flatness"]:
+        rows = [(f"{row['steps']:,}", *_quartiles(row, "ns")) for row in flat["lengths"]]
+        spread = f"highest over lowest {flat['highest_to_lowest']:.2f}"
+        title = f"Long and short sequences, {_sizes(flat)}: {spread}"
+        parts.append(_table(title, ("T", "ns a step and unit", "quartiles"), rows))
+    for entry in report["packed"]:
+        parts.append(
+            _methods(f"Sequences of 1 to T steps, {_sizes(entry)}", entry, "packed over it")
+        )
+    return parts
 
 
 def _floor(entries: Sequence[Entry]) -> str:
@@ -141,37 +140,14 @@ def _floor(entries: Sequence[Entry]) -> str:
         (_sizes(entry), *_quartiles(entry), *(f"{entry[part]:.2f}" for part in parts))
         for entry in entries
     ]
-    tanh, multiply_adds, moved = (entries[0]["rates"][name] / 1e9 for name in Rates._fields)
+    rates = {name: rate / 1e9 for name, rate in entries[0]["rates"].items()}
     title = (
         "The scan over its floor, the larger of (tanh + multiply-adds) and bytes, ms, one thread\n"
-        f"(highest rates measured, at the first shape: {tanh:.2f} tanh, {multiply_adds:.1f} "
-        f"multiply-adds and {moved:.1f} bytes a nanosecond)"
+        f"(highest rates measured, at the first shape: {rates['tanh']:.2f} tanh, "
+        f"{rates['multiply_adds']:.1f} multiply-adds and {rates['bytes']:.1f} bytes a nanosecond)"
     )
     head = ("", "scan ms", "quartiles", "floor ms", "tanh", "multiply-adds", "bytes", "x floor")
     return _table(title, head, rows)
-
-
-def _threads(entry: Entry) -> str:
-    labels = {
-        "one": ("one thread", ""),
-        "two": ("two threads", f"{entry['speedup']:.2f} times as fast as one"),
-        "two_busy": (
-            "two threads, another process busy on one of two cores",
-            f"{entry['busy']:.2f} times the time of one alone",
-        ),
-    }
-    rows = [
-        (labels[name][0], *_quartiles(times), labels[name][1])
-        for name, times in entry["methods"].items()
-    ]
-    return _table(f"Threads, {_sizes(entry)}", ("", "median ms", "quartiles", ""), rows)
-
-
-def _flatness(entry: Entry) -> str:
-    rows = [(f"{row['steps']:,}", *_quartiles(row, "ns")) for row in entry["lengths"]]
-    spread = f"highest over lowest {entry['highest_to_lowest']:.2f}"
-    title = f"Long and short sequences, {_sizes(entry)}: {spread}"
-    return _table(title, ("T", "ns a step and unit", "quartiles"), rows)
 
 
 def gpu_tables(card: str, report: Entry) -> list[str]:
@@ -188,7 +164,7 @@ def gpu_tables(card: str, report: Entry) -> list[str]:
 def _gpu_rows(methods: Mapping[str, Entry]) -> Iterable[Sequence[str]]:
     scan = methods["scan"]["both"]["median_ms"]
     for name, method in methods.items():
-        cells = [METHODS[name].label]
+        cells = [LABELS[name]]
         for part in (method["forward"], method["both"]):
             share = f"{part['share_of_bandwidth']:.0%}" if "share_of_bandwidth" in part else ""
             cells += [f"{part['median_ms']:.2f}", share]
