@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
+
+import tyro
 
 from experiments.bench import suite
 from experiments.bench.tables import tables
 from experiments.files import write_text
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
-    return int(text)
+def main(output: Path = Path("build/bench.json"), threads: int = 1, repetitions: int = 9) -> None:
+    """Time irevrnn and its peers, count the bytes that they save, print tables and write JSON.
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print the tables and write the JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.bench",
-        description="Time forward plus backward of irevrnn and of what people use today, "
-        "interleaved in one process, and count the bytes saved in between. Print tables and write "
-        "JSON.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    plan = suite.Plan
-    parser.add_argument("--threads", type=_count, default=plan.threads, help="of most measurements")
-    parser.add_argument(
-        "--repetitions", type=_count, default=plan.repetitions, help="interleaved rounds"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("build/bench.json"), help="where the JSON goes"
-    )
-    options = parser.parse_args(arguments)
-    report = suite.run(plan(threads=options.threads, repetitions=options.repetitions))
+    Args:
+        output: where the JSON goes.
+        threads: for PyTorch and the kernels.
+        repetitions: interleaved rounds; a very slow method runs fewer.
+    """
+    report = suite.run(suite.Plan(threads=threads, repetitions=repetitions))
     print(tables(report))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(options.output, json.dumps(report, indent=2) + "\n")
-    print(f"\nwritten to {options.output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, json.dumps(report, indent=2) + "\n")
+    print(f"\nwritten to {output}")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m experiments.bench")

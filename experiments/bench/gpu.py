@@ -60,40 +60,28 @@ def measure(
     target = torch.empty_like(source)
     times = interleaved_times({"copy": lambda: target.copy_(source)}, repetitions, clock=clock)
     bandwidth = 2 * source.nbytes / float(np.median(times["copy"]))
+    entries = []
+    for shape in shapes:
+        problem = make_problem(shape, device=device)
+        z, grad_out = problem.z, torch.randn(problem.z.shape).to(device)
+        built = {name: METHODS[name].build(problem) for name in PEERS}
+        steps: dict[tuple[str, str], Callable[[], object]] = {}
+        for name, method in built.items():
+            steps[name, "forward"] = partial(method.forward, z)
+            steps[name, "both"] = partial(method.step, z, grad_out)
+        methods: dict[str, dict[str, Any]] = {
+            name: {"saved_bytes": method.count_saved(z)} for name, method in built.items()
+        }
+        for (name, part), seconds in interleaved_times(steps, repetitions, clock=clock).items():
+            entry: dict[str, Any] = methods[name].setdefault(part, quartiles(seconds))
+            if name in SCANS:
+                moved = forward_bytes(shape, SCANS[name])
+                moved += backward_bytes(shape, SCANS[name]) if part == "both" else 0
+                share = moved / bandwidth / float(np.median(seconds))
+                entry |= {"moved_bytes": moved, "share_of_bandwidth": share}
+        entries.append({**shape._asdict(), "methods": methods})
     return {
         "copy_bytes_per_second": bandwidth,
         "copied_bytes": source.nbytes,
-        "shapes": [_measure(shape, device, repetitions, clock, bandwidth) for shape in shapes],
+        "shapes": entries,
     }
-
-
-def _measure(
-    shape: Shape, device: str, repetitions: int, clock: Clock, bandwidth: float
-) -> dict[str, Any]:
-    problem = make_problem(shape, device=device)
-    z, grad_out = problem.z, torch.randn(problem.z.shape).to(device)
-    built = {name: METHODS[name].build(problem) for name in PEERS}
-    steps: dict[tuple[str, str], Callable[[], object]] = {}
-    for name, method in built.items():
-        steps[name, "forward"] = partial(method.forward, z)
-        steps[name, "both"] = partial(method.step, z, grad_out)
-    times = interleaved_times(steps, repetitions, clock=clock)
-    methods: dict[str, dict[str, Any]] = {
-        name: {"saved_bytes": method.count_saved(z)} for name, method in built.items()
-    }
-    for (name, part), seconds in times.items():
-        methods[name][part] = _entry(name, part, shape, seconds, bandwidth)
-    return {**shape._asdict(), "methods": methods}
-
-
-def _entry(
-    name: str, part: str, shape: Shape, seconds: np.ndarray, bandwidth: float
-) -> dict[str, Any]:
-    entry = quartiles(seconds)
-    if name not in SCANS:
-        return entry
-    moved = forward_bytes(shape, SCANS[name])
-    if part == "both":
-        moved += backward_bytes(shape, SCANS[name])
-    share = moved / bandwidth / float(np.median(seconds))
-    return {**entry, "moved_bytes": moved, "share_of_bandwidth": share}

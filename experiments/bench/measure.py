@@ -41,14 +41,6 @@ def environment() -> dict[str, Any]:
     return {**provenance(), "cores": os.cpu_count()}
 
 
-class _Saved:
-    """The object that autograd keeps in place of a tensor; it can be referenced weakly."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        # Detached: a result that its own node saves would otherwise keep that node alive for ever.
-        self.tensor = tensor.detach()
-
-
 def saved_bytes(
     forward: Callable[[], Any], exclude: Iterable[Tensor] = (), *, exclude_output: bool = False
 ) -> int:
@@ -63,18 +55,19 @@ def saved_bytes(
     without the graph too. With ``exclude_output``, nor do those of the tensors that ``forward``
     returns, in tuples, lists or dicts.
     """
-    alive: weakref.WeakSet[_Saved] = weakref.WeakSet()
+    saved: list[weakref.ref[Tensor]] = []
 
-    def pack(tensor: Tensor) -> _Saved:
-        saved = _Saved(tensor)
-        alive.add(saved)
-        return saved
+    def pack(tensor: Tensor) -> Tensor:
+        # Detached: a result that its own node saves would otherwise keep that node alive for ever.
+        kept = tensor.detach()
+        saved.append(weakref.ref(kept))
+        return kept
 
-    with saved_tensors_hooks(pack, lambda saved: saved.tensor):
+    with saved_tensors_hooks(pack, lambda kept: kept):
         output = forward()
     returned = [x for x in tree_leaves(output) if exclude_output and isinstance(x, Tensor)]
     left_out = _storages([*exclude, *returned])
-    storages = _storages(saved.tensor for saved in alive)
+    storages = _storages(x for kept in saved if (x := kept()) is not None)
     return sum(size for key, size in storages.items() if key not in left_out)
 
 
@@ -116,15 +109,12 @@ def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int
     There, ``prepare(*args)``, importable from a module, builds the inputs, warms up, and returns
     the computation.
     """
-    return in_fresh_process(_peak_memory, prepare, *args)
+    return in_fresh_process(growth_of_peak, prepare, *args)
 
 
-def _peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
-    return growth_of_peak(prepare(*args))
-
-
-def growth_of_peak(compute: Callable[[], object]) -> int:
-    """Return the bytes by which a computation raises the peak of this process, a new one."""
+def growth_of_peak(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
+    """Do the same as :func:`peak_memory` in this process, a new one."""
+    compute = prepare(*args)
     gc.collect()
     empty_cache()  # memory of earlier work that is used again would not show as growth
     with suppress(OSError):  # set Linux's high-water mark to what is resident now
@@ -152,27 +142,26 @@ def quartiles(seconds: np.ndarray, unit: str = "ms", per_second: float = 1e3) ->
     return {f"median_{unit}": median, f"low_{unit}": low, f"high_{unit}": high}
 
 
-def ratio(mine: np.ndarray, other: np.ndarray) -> tuple[float, list[float]]:
-    """Return the ratio of the medians, and the outer quartiles of the ratios in each round."""
-    rounds = min(len(mine), len(other))  # a slow method has fewer
-    ends = np.quantile(mine[:rounds] / other[:rounds], [0.25, 0.75])
-    return float(np.median(mine) / np.median(other)), ends.tolist()
-
-
 def summary(
     times: Mapping[str, np.ndarray], pairs: Mapping[str, tuple[str, str]]
 ) -> dict[str, dict[str, Any]]:
     """Summarise the times of methods for a report.
 
     Returns ``methods`` with the quartiles of each; for the two names of each pair, ``ratios`` of
-    the medians and ``ratio_quartiles``.
+    the medians and ``ratio_quartiles``, the outer ones of the ratios in each round.
     """
-    found = {name: ratio(times[one], times[other]) for name, (one, other) in pairs.items()}
-    return {
+    report: dict[str, dict[str, Any]] = {
         "methods": {name: quartiles(seconds) for name, seconds in times.items()},
-        "ratios": {name: middle for name, (middle, _) in found.items()},
-        "ratio_quartiles": {name: ends for name, (_, ends) in found.items()},
+        "ratios": {},
+        "ratio_quartiles": {},
     }
+    for name, (one, other) in pairs.items():
+        mine, its = times[one], times[other]
+        rounds = min(len(mine), len(its))  # a slow method has fewer
+        ends = np.quantile(mine[:rounds] / its[:rounds], [0.25, 0.75])
+        report["ratios"][name] = float(np.median(mine) / np.median(its))
+        report["ratio_quartiles"][name] = ends.tolist()
+    return report
 
 
 def wall_clock(method: Callable[[], object]) -> float:

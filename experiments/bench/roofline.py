@@ -60,23 +60,20 @@ class Work(NamedTuple):
 
 def forward_work(shape: Shape) -> Work:
     """Count the work of the forward pass of a float32 scan under ``memory="recompute"``."""
-    units, couplings = _units(shape)
-    moved = forward_bytes(shape, "recompute")
-    return Work(2 * couplings * units, (2 * couplings + 2) * units, moved)
+    return _work(shape, 2 * shape.couplings + 2, forward_bytes(shape, "recompute"))
 
 
 def backward_work(shape: Shape) -> Work:
     """Count the work of the backward pass: the replay and the gradient."""
-    units, couplings = _units(shape)
-    moved = backward_bytes(shape, "recompute", sums_apart=False)
-    return Work(2 * couplings * units, (2 * couplings + 1 + 8 * couplings + 3) * units, moved)
+    multiply_adds = 2 * shape.couplings + 1 + 8 * shape.couplings + 3
+    return _work(shape, multiply_adds, backward_bytes(shape, "recompute", sums_apart=False))
 
 
-def _units(shape: Shape) -> tuple[int, int]:
-    """Return T * B * H, and R, without which the counts do not hold."""
+def _work(shape: Shape, multiply_adds: int, moved: int) -> Work:
     if shape.couplings < 1:
         raise ValueError(f"couplings must be at least 1; got {shape.couplings}")
-    return shape.steps * shape.batch * shape.hidden, shape.couplings
+    units = shape.steps * shape.batch * shape.hidden
+    return Work(2 * shape.couplings * units, multiply_adds * units, moved)
 
 
 def floor(shape: Shape, rates: Work) -> dict[str, float]:

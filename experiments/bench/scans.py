@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.bench.measure import interleaved_times, quartiles, ratio, summary, wall_clock
-from experiments.bench.recurrences import METHODS, Recurrence, Shape, make_problem
+from experiments.bench.measure import interleaved_times, quartiles, summary, wall_clock
+from experiments.bench.recurrences import Recurrence, Shape, make_problem
 from experiments.bench.roofline import floor, rates_of, yardsticks
 from irevrnn.functional import scan
 
@@ -30,19 +30,23 @@ FLAT = (4, 64, 3)
 SPAN = 8_000_000
 
 
-def _step(shape: Shape) -> Callable[[], object]:
-    """Return forward plus backward of the scan under ``recompute``."""
+def _steps(shape: Shape, calls: int = 1, sizes: Tensor | None = None) -> Callable[[], object]:
+    """Return a function that runs the scan forward and backward ``calls`` times.
+
+    With ``sizes``, the sequences are packed: those are the sequences at each step.
+    """
     problem = make_problem(shape)
-    grad_out = torch.randn(problem.z.shape)
-    return partial(METHODS["scan"].build(problem).step, problem.z, grad_out)
+    z, weights = problem.z, problem[1:]
+    if sizes is not None:
+        z = z.detach().flatten(0, 1)[: int(sizes.sum())].clone().requires_grad_()
+    recurrence = Recurrence(lambda z: scan(z, *weights, batch_sizes=sizes), weights)
+    grad_out = torch.randn(z.shape)
 
+    def run() -> None:
+        for _ in range(calls):
+            recurrence.step(z, grad_out)
 
-def _repeated(method: Callable[[], object], times: int) -> Callable[[], object]:
-    def repeat() -> None:
-        for _ in range(times):
-            method()
-
-    return repeat
+    return run
 
 
 def measure_floor(shape: Shape, repetitions: int, copied: int) -> dict[str, Any]:
@@ -54,7 +58,7 @@ def measure_floor(shape: Shape, repetitions: int, copied: int) -> dict[str, Any]
     """
     calls = math.ceil(SPAN / (shape.steps * shape.batch * shape.hidden))
     methods, amounts = yardsticks(copied)
-    times = interleaved_times({"scan": _repeated(_step(shape), calls), **methods}, repetitions)
+    times = interleaved_times({"scan": _steps(shape, calls), **methods}, repetitions)
     rates, of_scan = rates_of(amounts, times), quartiles(times["scan"] / calls)
     least = floor(shape, rates)
     over = of_scan["median_ms"] / least["floor_ms"]
@@ -71,12 +75,11 @@ def measure_threads(shape: Shape, repetitions: int) -> dict[str, Any]:
     """Compare two threads with one, also while another process keeps one of two cores busy.
 
     Confines this process to two cores, for good. Returns the shape, times of ``one`` and ``two``
-    threads and of ``two_busy``, beside a busy process, the ``speedup`` of two over one, and
-    ``busy``, the time of two threads beside the busy process over that of one thread alone, both
-    with quartiles.
+    threads and of ``two_busy``, and two ratios with quartiles: ``speedup``, of one thread to two,
+    and ``busy``, of two beside the busy process to one alone.
     """
     os.sched_setaffinity(0, cores()[:2])  # threads and processes that start later inherit it
-    step = _step(shape)
+    step = _steps(shape)
 
     def on(count: int) -> None:
         torch.set_num_threads(count)
@@ -90,16 +93,9 @@ def measure_threads(shape: Shape, repetitions: int) -> dict[str, Any]:
 
     methods = {"one": one, "two": two, "two_busy": two_busy}
     times = interleaved_times(methods, repetitions, clock=clock)
-    speedup, speedup_quartiles = ratio(times["one"], times["two"])
-    busy, busy_quartiles = ratio(times["two_busy"], times["one"])
-    return {
-        **shape._asdict(),
-        "methods": summary(times, {})["methods"],
-        "speedup": speedup,
-        "speedup_quartiles": speedup_quartiles,
-        "busy": busy,
-        "busy_quartiles": busy_quartiles,
-    }
+    report = summary(times, {"speedup": ("one", "two"), "busy": ("two_busy", "one")})
+    ends = {f"{name}_quartiles": x for name, x in report["ratio_quartiles"].items()}
+    return {**shape._asdict(), "methods": report["methods"], **report["ratios"], **ends}
 
 
 @contextmanager
@@ -123,15 +119,11 @@ def measure_flatness(lengths: Sequence[int], repetitions: int) -> dict[str, Any]
     nanoseconds per step and unit, and ``highest_to_lowest``, the ratio of the medians.
     """
     calls = {steps: math.ceil(max(lengths) / steps) for steps in lengths}
-    times = interleaved_times(
-        {str(x): _repeated(_step(Shape(x, *FLAT)), count) for x, count in calls.items()},
-        repetitions,
-    )
-    numbers = FLAT[0] * FLAT[1]
-    rows = [
-        {"steps": x, **quartiles(times[str(x)] / (count * x * numbers), "ns", 1e9)}
-        for x, count in calls.items()
-    ]
+    steps = {x: _steps(Shape(x, *FLAT), count) for x, count in calls.items()}
+    rows = []
+    for x, seconds in interleaved_times(steps, repetitions).items():
+        numbers = calls[x] * x * FLAT[0] * FLAT[1]
+        rows.append({"steps": x, **quartiles(seconds / numbers, "ns", 1e9)})
     medians = [row["median_ns"] for row in rows]
     return {
         **dict(zip(Shape._fields[1:], FLAT, strict=True)),
@@ -152,18 +144,10 @@ def measure_packed(shape: Shape, repetitions: int) -> dict[str, Any]:
     sizes = (lengths > torch.arange(int(lengths.max()))[:, None]).sum(1)
     valid = int(lengths.sum())
     methods = {
-        "packed": _packed_step(shape, sizes),
-        "same_steps": _step(shape._replace(steps=round(valid / shape.batch))),
-        "padded": _step(shape),
+        "packed": _steps(shape, sizes=sizes),
+        "same_steps": _steps(shape._replace(steps=round(valid / shape.batch))),
+        "padded": _steps(shape),
     }
     pairs = {name: ("packed", name) for name in ("same_steps", "padded")}
     report = summary(interleaved_times(methods, repetitions), pairs)
     return {**shape._asdict(), "valid_steps": valid, **report}
-
-
-def _packed_step(shape: Shape, sizes: Tensor) -> Callable[[], object]:
-    problem = make_problem(shape)
-    weights = problem[1:]
-    z = problem.z.detach().flatten(0, 1)[: int(sizes.sum())].clone().requires_grad_()
-    packed = Recurrence(lambda z: scan(z, *weights, batch_sizes=sizes), weights)
-    return partial(packed.step, z, torch.randn(z.shape))

@@ -77,13 +77,17 @@ class Plan:
     packed: Sequence[Shape] = (Shape(784, 128, 128, 3),)
     copied: int = COPIED
 
+    def __post_init__(self) -> None:
+        for name in ("threads", "repetitions"):
+            if (given := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 1; got {given}")
+
 
 def run(plan: Plan) -> dict[str, Any]:
     """Measure what a plan asks for, and return the report, ready for JSON.
 
-    Times are in milliseconds, saved memory in bytes. ``floor``, ``two_threads``, ``flatness`` and
-    ``packed`` are measured with the vectorised kernels alone; ``two_threads`` is empty on a machine
-    of one core, and ``flatness`` None without lengths.
+    Only a report of the vectorised kernels has ``floor``, ``two_threads`` (empty on a machine of
+    one core), ``flatness`` (None without lengths) and ``packed``.
     """
     chosen = that_can_run(name for name in METHODS if name in {*OURS, *plan.names})
     strongest = [name for name in chosen if name in {*OURS, *STRONGEST}]
@@ -107,7 +111,7 @@ def run(plan: Plan) -> dict[str, Any]:
             measure = partial(_measure, caching, measure_stacks)
             report[key] = [measure(stack, networks, times) for stack in plan.stacks]
         report["lengths"] = [
-            measure_length(name, StackShape(steps, 1, 1, 64, 2))
+            _measure(True, measure_length, name, StackShape(steps, 1, 1, 64, 2))
             for steps in plan.lengths
             for name in FOR_LENGTHS
         ]
@@ -126,13 +130,8 @@ def run(plan: Plan) -> dict[str, Any]:
 def _measure(
     caching: bool, measure: Callable[..., dict[str, Any]], *args: Any, threads: int | None = None
 ) -> dict[str, Any]:
-    print(f"{measure.__name__}: {args[0]}, {allocator(caching)} ...", file=sys.stderr)
+    print(f"{measure.__name__}{args}, caching allocator: {caching} ...", file=sys.stderr)
     return in_fresh_process(measure, *args, threads=threads, caching_allocator=caching)
-
-
-def allocator(caching: bool) -> str:
-    """Name the allocator of a process, for tables and messages."""
-    return f"{'caching' if caching else 'default'} allocator"
 
 
 def that_can_run(names: Iterable[str]) -> list[str]:
