@@ -100,9 +100,9 @@ def test_prepared_steps_run(shape):
 
 @pytest.fixture
 def quick_processes(monkeypatch):
-    """Fork the processes of measurements from one that has imported PyTorch already."""
+    """Fork the processes of measurements from one that has imported all modules."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch"])
+    context.set_forkserver_preload(["torch", "experiments.bench.suite"])
     monkeypatch.setattr(measure.multiprocessing, "get_context", lambda method: context)
 
 
