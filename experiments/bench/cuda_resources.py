@@ -19,9 +19,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from experiments.bench.traffic import backward_bytes, forward_bytes
+from experiments.bench.recurrences import Shape
+from experiments.bench.roofline import backward_bytes, forward_bytes
 from experiments.files import write_text
 from experiments.provenance import provenance
 from irevrnn.jit import cuda
@@ -120,7 +119,7 @@ def summary(name: str, kernels: Iterable[Kernel]) -> dict[str, Any]:
     members = [(re.fullmatch(f"kernel<{pattern}> >", kernel.name), kernel) for kernel in kernels]
     taken = [(int(found[1]), kernel) for found, kernel in members if found]
     couplings = sorted({r for r, _ in taken})
-    moved = {r: count_bytes(_LONG, 1, 1, r, torch.float32, memory) / _LONG for r in couplings}
+    moved = {r: count_bytes(Shape(_LONG, 1, 1, r), memory) / _LONG for r in couplings}
     return {
         "pass": name,
         "kernels": len({kernel.name for _, kernel in taken}),

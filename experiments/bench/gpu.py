@@ -1,7 +1,7 @@
 """The scan and the layer on a GPU, against cuDNN and against the memory's bandwidth.
 
 The cell computes little and moves much. So the yardstick of a kernel is the bytes that it has to
-move (:mod:`experiments.bench.traffic`) over the bandwidth of copying a tensor on the same card.
+move (:mod:`experiments.bench.roofline`) over the bandwidth of copying a tensor on the same card.
 The peers are ``nn.LSTM`` and ``nn.GRU`` (cuDNN), and ``scan`` with ``memory="store"``, which saves
 every intermediate of every step.
 """
@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
-from experiments.bench.measure import Clock, Timing, interleaved_times
+from experiments.bench.measure import Clock, interleaved_times, quartiles
 from experiments.bench.recurrences import METHODS, Shape, make_problem
-from experiments.bench.traffic import backward_bytes, forward_bytes
+from experiments.bench.roofline import backward_bytes, forward_bytes
 
 SHAPES = (Shape(784, 128, 512, 1), Shape(784, 128, 512, 3), Shape(784, 32, 128, 3))
 PEERS = ("scan", "scan_store", "layer", "lstm", "gru")
@@ -58,42 +59,29 @@ def measure(
     source = torch.zeros(copied, device=device)
     target = torch.empty_like(source)
     times = interleaved_times({"copy": lambda: target.copy_(source)}, repetitions, clock=clock)
-    bandwidth = 2 * source.nbytes / times["copy"].quartiles[1]
+    bandwidth = 2 * source.nbytes / float(np.median(times["copy"]))
+    entries = []
+    for shape in shapes:
+        problem = make_problem(shape, device=device)
+        z, grad_out = problem.z, torch.randn(problem.z.shape).to(device)
+        built = {name: METHODS[name].build(problem) for name in PEERS}
+        steps: dict[tuple[str, str], Callable[[], object]] = {}
+        for name, method in built.items():
+            steps[name, "forward"] = partial(method.forward, z)
+            steps[name, "both"] = partial(method.step, z, grad_out)
+        methods: dict[str, dict[str, Any]] = {
+            name: {"saved_bytes": method.count_saved(z)} for name, method in built.items()
+        }
+        for (name, part), seconds in interleaved_times(steps, repetitions, clock=clock).items():
+            entry: dict[str, Any] = methods[name].setdefault(part, quartiles(seconds))
+            if name in SCANS:
+                moved = forward_bytes(shape, SCANS[name])
+                moved += backward_bytes(shape, SCANS[name]) if part == "both" else 0
+                share = moved / bandwidth / float(np.median(seconds))
+                entry |= {"moved_bytes": moved, "share_of_bandwidth": share}
+        entries.append({**shape._asdict(), "methods": methods})
     return {
         "copy_bytes_per_second": bandwidth,
         "copied_bytes": source.nbytes,
-        "shapes": [_measure(shape, device, repetitions, clock, bandwidth) for shape in shapes],
+        "shapes": entries,
     }
-
-
-def _measure(
-    shape: Shape, device: str, repetitions: int, clock: Clock, bandwidth: float
-) -> dict[str, Any]:
-    problem = make_problem(shape, device=device)
-    z, grad_out = problem.z, torch.randn(problem.z.shape).to(device)
-    built = {name: METHODS[name].build(problem) for name in PEERS}
-    steps: dict[str, Callable[[], object]] = {}
-    for name, method in built.items():
-        steps[f"{name} forward"] = partial(method.forward, z)
-        steps[f"{name} both"] = partial(method.step, z, grad_out)
-    times = interleaved_times(steps, repetitions, clock=clock)
-    methods = {
-        name: {
-            "saved_bytes": method.count_saved(z),
-            "forward": _entry(name, "forward", shape, times[f"{name} forward"], bandwidth),
-            "both": _entry(name, "both", shape, times[f"{name} both"], bandwidth),
-        }
-        for name, method in built.items()
-    }
-    return {**shape._asdict(), "methods": methods}
-
-
-def _entry(name: str, part: str, shape: Shape, timing: Timing, bandwidth: float) -> dict[str, Any]:
-    entry = timing.in_milliseconds()
-    if name not in SCANS:
-        return entry
-    moved = forward_bytes(*shape, torch.float32, SCANS[name])
-    if part == "both":
-        moved += backward_bytes(*shape, torch.float32, SCANS[name])
-    share = moved / bandwidth / timing.quartiles[1]
-    return {**entry, "moved_bytes": moved, "share_of_bandwidth": share}

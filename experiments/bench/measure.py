@@ -11,10 +11,9 @@ import resource
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +31,7 @@ SLOW_SECONDS = 5.0
 SLOW_REPETITIONS = 5
 
 Result = TypeVar("Result")
+Key = TypeVar("Key", bound=Hashable)
 #: Runs a method to its end and returns the seconds it took.
 Clock = Callable[[Callable[[], object]], float]
 
@@ -39,14 +39,6 @@ Clock = Callable[[Callable[[], object]], float]
 def environment() -> dict[str, Any]:
     """Describe what a measurement depends on: code, versions, processor and its number of cores."""
     return {**provenance(), "cores": os.cpu_count()}
-
-
-class _Saved:
-    """The object that autograd keeps in place of a tensor; it can be referenced weakly."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        # Detached: a result that its own node saves would otherwise keep that node alive for ever.
-        self.tensor = tensor.detach()
 
 
 def saved_bytes(
@@ -63,18 +55,19 @@ def saved_bytes(
     without the graph too. With ``exclude_output``, nor do those of the tensors that ``forward``
     returns, in tuples, lists or dicts.
     """
-    alive: weakref.WeakSet[_Saved] = weakref.WeakSet()
+    saved: list[weakref.ref[Tensor]] = []
 
-    def pack(tensor: Tensor) -> _Saved:
-        saved = _Saved(tensor)
-        alive.add(saved)
-        return saved
+    def pack(tensor: Tensor) -> Tensor:
+        # Detached: a result that its own node saves would otherwise keep that node alive for ever.
+        kept = tensor.detach()
+        saved.append(weakref.ref(kept))
+        return kept
 
-    with saved_tensors_hooks(pack, lambda saved: saved.tensor):
+    with saved_tensors_hooks(pack, lambda kept: kept):
         output = forward()
     returned = [x for x in tree_leaves(output) if exclude_output and isinstance(x, Tensor)]
     left_out = _storages([*exclude, *returned])
-    storages = _storages(saved.tensor for saved in alive)
+    storages = _storages(x for kept in saved if (x := kept()) is not None)
     return sum(size for key, size in storages.items() if key not in left_out)
 
 
@@ -92,9 +85,8 @@ def in_fresh_process(
 ) -> Result:
     """Call a function in a new process, whose allocator earlier work has not touched.
 
-    The function is importable from a module; its arguments and its result can be pickled. The
-    process has ``threads`` threads, or as many as this one, and the caching allocator if asked for
-    it. An exception is raised here.
+    The function is importable from a module. The process has ``threads`` threads, or as many as
+    this one, and the caching allocator if asked for it. An exception is raised here.
     """
     with ProcessPoolExecutor(
         max_workers=1,
@@ -117,15 +109,12 @@ def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int
     There, ``prepare(*args)``, importable from a module, builds the inputs, warms up, and returns
     the computation.
     """
-    return in_fresh_process(_peak_memory, prepare, *args)
+    return in_fresh_process(growth_of_peak, prepare, *args)
 
 
-def _peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
-    return growth_of_peak(prepare(*args))
-
-
-def growth_of_peak(compute: Callable[[], object]) -> int:
-    """Return the bytes by which a computation raises the peak of this process, a new one."""
+def growth_of_peak(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
+    """Do the same as :func:`peak_memory` in this process, a new one."""
+    compute = prepare(*args)
     gc.collect()
     empty_cache()  # memory of earlier work that is used again would not show as growth
     with suppress(OSError):  # set Linux's high-water mark to what is resident now
@@ -147,50 +136,32 @@ def _peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Wall-clock seconds of each repetition, in the order of the rounds."""
-
-    seconds: tuple[float, ...]
-
-    @property
-    def quartiles(self) -> tuple[float, float, float]:
-        """Lower quartile, median and upper quartile, in seconds."""
-        return _quartiles(self.seconds)
-
-    def per_call(self, calls: int) -> Timing:
-        """Return the time of one call, where each repetition makes several."""
-        return Timing(tuple(seconds / calls for seconds in self.seconds))
-
-    def in_milliseconds(self) -> dict[str, float]:
-        """Return the quartiles as ``low_ms``, ``median_ms`` and ``high_ms``, for reports."""
-        low, median, high = (1e3 * seconds for seconds in self.quartiles)
-        return {"median_ms": median, "low_ms": low, "high_ms": high}
-
-    def ratio_to(self, other: Timing) -> tuple[float, float, float]:
-        """Return the ratio of the medians, between the quartiles of the ratios in each round."""
-        pairs = zip(self.seconds, other.seconds, strict=False)  # a slow method has fewer rounds
-        low, _, high = _quartiles([mine / its for mine, its in pairs])
-        return low, self.quartiles[1] / other.quartiles[1], high
+def quartiles(seconds: np.ndarray, unit: str = "ms", per_second: float = 1e3) -> dict[str, float]:
+    """Return quartiles for reports: ``median_ms``, ``low_ms`` and ``high_ms``, or another unit."""
+    low, median, high = np.quantile(per_second * seconds, [0.25, 0.5, 0.75]).tolist()
+    return {f"median_{unit}": median, f"low_{unit}": low, f"high_{unit}": high}
 
 
-def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-    return low, median, high
-
-
-def ratios(
-    times: Mapping[str, Timing], pairs: Mapping[str, tuple[str, str]]
+def summary(
+    times: Mapping[str, np.ndarray], pairs: Mapping[str, tuple[str, str]]
 ) -> dict[str, dict[str, Any]]:
-    """Divide timings: for each name, those of the two names in its pair.
+    """Summarise the times of methods for a report.
 
-    Returns ``ratios`` of the medians and ``ratio_quartiles``, as reports have them.
+    Returns ``methods`` with the quartiles of each; for the two names of each pair, ``ratios`` of
+    the medians and ``ratio_quartiles``, the outer ones of the ratios in each round.
     """
-    found = {name: times[one].ratio_to(times[other]) for name, (one, other) in pairs.items()}
-    return {
-        "ratios": {name: ratio for name, (_, ratio, _) in found.items()},
-        "ratio_quartiles": {name: [low, high] for name, (low, _, high) in found.items()},
+    report: dict[str, dict[str, Any]] = {
+        "methods": {name: quartiles(seconds) for name, seconds in times.items()},
+        "ratios": {},
+        "ratio_quartiles": {},
     }
+    for name, (one, other) in pairs.items():
+        mine, its = times[one], times[other]
+        rounds = min(len(mine), len(its))  # a slow method has fewer
+        ends = np.quantile(mine[:rounds] / its[:rounds], [0.25, 0.75])
+        report["ratios"][name] = float(np.median(mine) / np.median(its))
+        report["ratio_quartiles"][name] = ends.tolist()
+    return report
 
 
 def wall_clock(method: Callable[[], object]) -> float:
@@ -201,12 +172,14 @@ def wall_clock(method: Callable[[], object]) -> float:
 
 
 def interleaved_times(
-    methods: Mapping[str, Callable[[], object]],
-    repetitions: int = 9,
+    methods: Mapping[Key, Callable[[], object]],
+    repetitions: int,
     warmup: int = 2,
     clock: Clock = wall_clock,
-) -> dict[str, Timing]:
+) -> dict[Key, np.ndarray]:
     """Time methods against each other: every round runs each of them once, in random order.
+
+    Returns the seconds of each method in the order of the rounds.
 
     Whatever slows the machine down for a while then slows all of them. A method that takes longer
     than :data:`SLOW_SECONDS` takes part in the first :data:`SLOW_REPETITIONS` rounds alone. Before
@@ -217,7 +190,7 @@ def interleaved_times(
     for name, method in methods.items():
         last = [clock(method) for _ in range(warmup)][-1]
         rounds[name] = repetitions if last < SLOW_SECONDS else min(repetitions, SLOW_REPETITIONS)
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    seconds: dict[Key, list[float]] = {name: [] for name in methods}
     order = random.Random(0)
     for index in range(repetitions):
         names = [name for name in methods if index < rounds[name]]
@@ -228,4 +201,4 @@ def interleaved_times(
                 seconds[name].append(clock(methods[name]))
         finally:
             gc.enable()
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+    return {name: np.array(values) for name, values in seconds.items()}

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from experiments.bench.measure import interleaved_times, ratios, saved_bytes
+from experiments.bench.measure import interleaved_times, saved_bytes, summary
 from irevrnn import reference
 from irevrnn.functional import scan
 from irevrnn.rnn import IRevRNN
@@ -50,14 +51,9 @@ def make_problem(shape: Shape, seed: int = 0, device: str = "cpu") -> Problem:
     generator = torch.Generator().manual_seed(seed)
     draw = partial(torch.randn, generator=generator)
     steps, batch, hidden, couplings = shape
-    tensors = (
-        draw(steps, batch, hidden),
-        draw(batch, hidden),
-        draw(batch, hidden),
-        torch.rand(hidden, generator=generator),
-        0.1 * draw(couplings, hidden),
-        0.1 * draw(couplings, hidden),
-    )
+    z, h_0, c_0 = draw(steps, batch, hidden), draw(batch, hidden), draw(batch, hidden)
+    u = torch.rand(hidden, generator=generator)
+    tensors = (z, h_0, c_0, u, *(0.1 * draw(couplings, hidden) for _ in range(2)))
     return Problem(*(x.to(device).requires_grad_() for x in tensors))
 
 
@@ -73,15 +69,12 @@ class Recurrence:
     weights: tuple[Tensor, ...]
 
     def step(self, x: Tensor, grad_out: Tensor) -> None:
-        """Run forward and backward, and leave the gradients in ``grad`` of ``x`` and the weights.
-
-        ``grad_out`` is the upstream gradient of the first output.
-        """
+        """Run forward and, with the upstream gradient of the first output, backward."""
         self._drop_gradients(x)  # or autograd would add to them, which no peer should pay for
         self.forward(x)[0].backward(grad_out)
 
     def timed_step(self, x: Tensor, grad_out: Tensor) -> None:
-        """Run forward and backward, and free the gradients.
+        """Run a step, and free the gradients.
 
         Freeing a large one takes some milliseconds, which the next method would pay for.
         """
@@ -107,21 +100,16 @@ def compare(
 ) -> dict[str, Any]:
     """Time forward plus backward of each method, interleaved, and count what it saves.
 
-    ``pairs`` names for each ratio of times the two methods. Returns ``methods`` with quartiles in
-    milliseconds, ``saved_bytes`` and ``repetitions``, ``ratios`` and ``ratio_quartiles``.
+    Returns a :func:`~experiments.bench.measure.summary` with ``saved_bytes`` and ``repetitions`` of
+    each method.
     """
     saved = {name: method.count_saved(x) for name, method in methods.items()}
     steps = {name: partial(method.timed_step, x, grad_out) for name, method in methods.items()}
     times = interleaved_times(steps, repetitions)
-    entries = {
-        name: {
-            **timing.in_milliseconds(),
-            "saved_bytes": saved[name],
-            "repetitions": len(timing.seconds),
-        }
-        for name, timing in times.items()
-    }
-    return {"methods": entries, **ratios(times, pairs)}
+    report = summary(times, pairs)
+    for name, entry in report["methods"].items():
+        entry |= {"saved_bytes": saved[name], "repetitions": len(times[name])}
+    return report
 
 
 class Method(NamedTuple):
@@ -137,26 +125,14 @@ def _function(run: Callable[..., tuple[Tensor, ...]], problem: Problem) -> Recur
 
 
 def _layer(memory: str, activation: str, problem: Problem) -> Recurrence:
-    couplings, hidden = problem.a.shape
-    return _module(
-        IRevRNN(
-            hidden, hidden, num_couplings=couplings, activation=activation,
-            batch_first=False, memory=memory, device=problem.z.device,
-        )
-    )  # fmt: skip
+    layer = partial(IRevRNN, num_couplings=len(problem.a), activation=activation, memory=memory)
+    return _peer(partial(layer, batch_first=False), problem)
 
 
-def _peer(kind: type[nn.LSTM] | type[nn.GRU], problem: Problem) -> Recurrence:
+def _peer(kind: Callable[..., nn.Module], problem: Problem) -> Recurrence:
     hidden = len(problem.u)
-    return _module(kind(hidden, hidden, device=problem.z.device))
-
-
-def _module(module: nn.Module) -> Recurrence:
-    def forward(x: Tensor) -> tuple[Tensor, ...]:
-        out, state = module(x)
-        return out, *(state if isinstance(state, tuple) else (state,))
-
-    return Recurrence(forward, tuple(module.parameters()))
+    module = kind(hidden, hidden, device=problem.z.device)
+    return Recurrence(lambda x: tuple(tree_leaves(module(x))), tuple(module.parameters()))
 
 
 def _compiled_chunks(problem: Problem) -> Recurrence:
@@ -214,10 +190,7 @@ OURS = ("scan", "layer")
 
 
 def measure_recurrences(shape: Shape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
-    """Compare :data:`METHODS` at a shape: each with ``scan``, and each peer module with the layer.
-
-    Returns the shape and the entries of :func:`compare`.
-    """
+    """Compare methods at a shape: each with ``scan``, and each peer module with the layer."""
     problem = make_problem(shape)
     pairs = {name: (name, "scan") for name in names if name != "scan"}
     pairs |= {f"{name}_to_layer": (name, "layer") for name in ("lstm", "gru") if name in names}

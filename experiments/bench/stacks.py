@@ -15,12 +15,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from experiments.bench.measure import growth_of_peak, in_fresh_process, wall_clock
+from experiments.bench.measure import growth_of_peak, wall_clock
 from experiments.bench.recurrences import Method, Recurrence, compare
 from irevrnn.rnn import IRevRNN
 
 #: Range of the recurrent weights: memories of some hundred steps and more.
 RECURRENT_WEIGHTS = (0.99, 1.0)
+STRATEGIES = ("recompute", "store", "checkpoint", "reversible")
 #: A measurement of the time repeats short steps for at least this time.
 SECONDS = 0.5
 
@@ -63,10 +64,7 @@ def _peer(kind: type[nn.LSTM] | type[nn.GRU], shape: StackShape) -> Recurrence:
 
 #: Everything that is compared, by its name in result files; ours come first.
 NETWORKS: dict[str, Method] = {
-    "recompute": Method("recompute", partial(_ours, "recompute")),
-    "store": Method("store", partial(_ours, "store")),
-    "checkpoint": Method("checkpoint", partial(_ours, "checkpoint")),
-    "reversible": Method("reversible", partial(_ours, "reversible")),
+    **{name: Method(name, partial(_ours, name)) for name in STRATEGIES},
     "store_fixed": Method("store, fixed point", partial(_ours, "store_fixed")),
     "lstm": Method("nn.LSTM", partial(_peer, nn.LSTM)),
     "gru": Method("nn.GRU", partial(_peer, nn.GRU)),
@@ -93,36 +91,30 @@ def _prepare() -> None:
 
 
 def measure_stacks(shape: StackShape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
-    """Compare a training step of networks, ``recompute`` among them, in a new process.
+    """Compare a training step of networks in a new process: ratios to ``recompute``.
 
-    Returns the shape and the entries of :func:`experiments.bench.recurrences.compare`: ratios to
-    ``recompute``, and ``lstm_to_reversible``.
+    ``names`` have ``recompute``, ``reversible`` and ``lstm`` among them.
     """
     _prepare()
     pairs = {name: (name, "recompute") for name in names}
-    if {"lstm", "reversible"} <= pairs.keys():
-        pairs["lstm_to_reversible"] = ("lstm", "reversible")
+    pairs["lstm_to_reversible"] = ("lstm", "reversible")
     networks = {name: NETWORKS[name].build(shape) for name in names}
     return {**shape._asdict(), **compare(networks, *make_input(shape), repetitions, pairs)}
 
 
 def measure_length(name: str, shape: StackShape) -> dict[str, Any]:
-    """Measure a training step of a network in a process of its own.
+    """Measure a training step of a network, in a new process.
 
     Returns ``method``, the shape, ``peak_bytes`` that a step adds to the resident memory,
     ``saved_bytes`` between forward and backward, and ``seconds`` of the fastest repetition.
     """
-    found = in_fresh_process(_measure_length, name, shape, caching_allocator=True)
-    return {"method": name, **shape._asdict(), **found}
-
-
-def _measure_length(name: str, shape: StackShape) -> dict[str, Any]:
     _prepare()
     network = NETWORKS[name].build(shape)
     x, grad_out = make_input(shape)
     network.step(x[:64], grad_out)  # loads the kernels
     step = partial(network.step, x, grad_out)
-    peak, saved, times = growth_of_peak(step), network.count_saved(x), [wall_clock(step)]
+    peak, saved, times = growth_of_peak(lambda: step), network.count_saved(x), [wall_clock(step)]
     while sum(times) < SECONDS:
         times.append(wall_clock(step))
-    return {"peak_bytes": peak, "saved_bytes": saved, "seconds": min(times)}
+    found = {"peak_bytes": peak, "saved_bytes": saved, "seconds": min(times)}
+    return {"method": name, **shape._asdict(), **found}

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ import torch
 from experiments.bench import gpu, scans
 from experiments.bench.measure import environment, in_fresh_process
 from experiments.bench.recurrences import METHODS, OURS, Shape, measure_recurrences
+from experiments.bench.roofline import COPIED
 from experiments.bench.stacks import NETWORKS, StackShape, measure_length, measure_stacks
 from experiments.process import threads as use_threads
 from irevrnn.backend import choose_backend
@@ -32,86 +35,103 @@ SHAPES = (
     Shape(4096, 16, 128, 3),
     Shape(20, 128, 512, 3),
 )
+#: One sequence, a very long and narrow one, and many short and narrow ones.
+EXTREMES = (Shape(784, 1, 128, 3), Shape(100_000, 1, 64, 3), Shape(50, 512, 32, 3))
 #: The peers that are nearest to ours, and the one that everyone knows.
 STRONGEST = ("lstm", "compiled_chunks", "indrnn")
-REPETITIONS = 9
-STACKS = (StackShape(784, 32, 128, 128, 2),)
-#: Steps of a sequence of one number that goes through two layers of 64 units.
-LENGTHS = (10_000, 1_000_000)
-#: The strategies that need a few GB at most at those lengths.
+#: The strategies that need a few GB at most at the default lengths.
 FOR_LENGTHS = ("recompute", "checkpoint", "reversible")
+#: The networks that are measured with the default allocator, too.
+WITH_DEFAULT_ALLOCATOR = ("recompute", "reversible", "lstm")
 
 
-def run(
-    shapes: Iterable[Shape] = SHAPES,
-    *,
-    more: Iterable[Shape] = (),
-    names: Sequence[str] = tuple(METHODS),
-    threads: int = 1,
-    repetitions: int = REPETITIONS,
-    stacks: Iterable[StackShape] = STACKS,
-    lengths: Iterable[int] = LENGTHS,
-    alone: scans.Plan | None = scans.PLAN,
-) -> dict[str, Any]:
-    """Measure the methods at every shape, and return the report, ready for JSON.
+@dataclass(frozen=True)
+class Plan:
+    """What to measure; the defaults are those of ``make bench``.
 
-    At the shapes of ``more``, which come last, only the :data:`STRONGEST` of the peers are
-    measured. ``names`` are keys of :data:`experiments.bench.recurrences.METHODS`; ours are always
-    measured. ``stacks`` are trained under each strategy, ``lengths`` are T of the very long
-    sequences, and ``alone`` is the plan for the vectorised scan alone, with the floor of every
-    shape; None for nothing. Times are in milliseconds, saved memory in bytes.
+    Attributes:
+        shapes: the shapes where all methods are measured.
+        more: shapes where, of the peers, only the :data:`STRONGEST` are measured.
+        names: keys of :data:`experiments.bench.recurrences.METHODS`; ours are always measured.
+        threads: of PyTorch and the kernels, but for the scan alone.
+        repetitions: interleaved rounds; a very slow method runs fewer.
+        stacks: stacks that are trained under each strategy.
+        lengths: T of a sequence of one number that goes through two layers of 64 units.
+        floor: shapes where the scan alone is compared with its floor; R is at least 1.
+        two_threads: shapes where two threads are compared with one.
+        flat: T at which the time of a step is compared.
+        packed: shapes of packed sequences, T that of the longest.
+        copied: numbers in the tensor whose copy gives the bytes a second.
     """
-    shapes, more, stacks = tuple(shapes), tuple(more), tuple(stacks)
-    chosen = that_can_run(name for name in METHODS if name in {*OURS, *names})
+
+    shapes: Sequence[Shape] = SHAPES
+    more: Sequence[Shape] = ()
+    names: Sequence[str] = tuple(METHODS)
+    threads: int = 1
+    repetitions: int = 9
+    stacks: Sequence[StackShape] = (StackShape(784, 32, 128, 128, 2),)
+    lengths: Sequence[int] = (10_000, 1_000_000)
+    floor: Sequence[Shape] = SHAPES + EXTREMES
+    two_threads: Sequence[Shape] = (Shape(784, 128, 128, 3),)
+    flat: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000)
+    packed: Sequence[Shape] = (Shape(784, 128, 128, 3),)
+    copied: int = COPIED
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "repetitions"):
+            if (given := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 1; got {given}")
+
+
+def run(plan: Plan) -> dict[str, Any]:
+    """Measure what a plan asks for, and return the report, ready for JSON.
+
+    Only a report of the vectorised kernels has ``floor``, ``two_threads`` (empty on a machine of
+    one core), ``flatness`` (None without lengths) and ``packed``.
+    """
+    chosen = that_can_run(name for name in METHODS if name in {*OURS, *plan.names})
     strongest = [name for name in chosen if name in {*OURS, *STRONGEST}]
-    with use_threads(threads):
+    methods = [(shape, chosen) for shape in plan.shapes]
+    methods += [(shape, strongest) for shape in plan.more]
+    times = plan.repetitions
+    with use_threads(plan.threads):
         report: dict[str, Any] = {
             "environment": environment(),
             "backend": choose_backend("cpu", torch.float32),
-            "threads": threads,
-            "repetitions": repetitions,
-            "shapes": [],
-            "shapes_keeping_memory": [],
-            "stacks": [],
-            "stacks_as_it_comes": [],
+            "threads": plan.threads,
+            "repetitions": times,
         }
-        for index, shape in enumerate(shapes + more):
-            methods = chosen if index < len(shapes) else strongest
-            for key, caching in (("shapes", False), ("shapes_keeping_memory", True)):
-                entry = _measure(measure_recurrences, shape, methods, repetitions, caching)
-                report[key].append(entry)
-        for stack in stacks:
-            for key, networks, caching in (
-                ("stacks", tuple(NETWORKS), True),
-                ("stacks_as_it_comes", ("recompute", "reversible", "lstm"), False),
-            ):
-                entry = _measure(measure_stacks, stack, networks, repetitions, caching)
-                report[key].append(entry)
+        for key, caching in (("shapes", False), ("shapes_keeping_memory", True)):
+            measure = partial(_measure, caching, measure_recurrences)
+            report[key] = [measure(shape, names, times) for shape, names in methods]
+        for key, networks, caching in (
+            ("stacks", tuple(NETWORKS), True),
+            ("stacks_as_it_comes", WITH_DEFAULT_ALLOCATOR, False),
+        ):
+            measure = partial(_measure, caching, measure_stacks)
+            report[key] = [measure(stack, networks, times) for stack in plan.stacks]
         report["lengths"] = [
-            measure_length(name, StackShape(steps, 1, 1, 64, 2))
-            for steps in lengths
+            _measure(True, measure_length, name, StackShape(steps, 1, 1, 64, 2))
+            for steps in plan.lengths
             for name in FOR_LENGTHS
         ]
-    if alone is not None and report["backend"] == "vector":
-        report |= scans.run(shapes + more, alone, repetitions)
-    report["gpu"] = gpu.run(repetitions)
-    return report
+    if report["backend"] == "vector":
+        alone = partial(_measure, True, threads=1)
+        pairs = plan.two_threads if len(scans.cores()) > 1 else ()
+        report |= {
+            "floor": [alone(scans.measure_floor, x, times, plan.copied) for x in plan.floor],
+            "two_threads": [alone(scans.measure_threads, shape, times) for shape in pairs],
+            "flatness": alone(scans.measure_flatness, plan.flat, times) if plan.flat else None,
+            "packed": [alone(scans.measure_packed, shape, times) for shape in plan.packed],
+        }
+    return report | {"gpu": gpu.run(times)}
 
 
 def _measure(
-    measure: Callable[..., dict[str, Any]],
-    shape: Shape | StackShape,
-    names: Sequence[str],
-    repetitions: int,
-    caching: bool,
+    caching: bool, measure: Callable[..., dict[str, Any]], *args: Any, threads: int | None = None
 ) -> dict[str, Any]:
-    print(f"measuring {shape} with the {allocator(caching)} ...", file=sys.stderr)
-    return in_fresh_process(measure, shape, names, repetitions, caching_allocator=caching)
-
-
-def allocator(caching: bool) -> str:
-    """Name the allocator of a process, for tables and messages."""
-    return f"{'caching' if caching else 'default'} allocator"
+    print(f"{measure.__name__}{args}, caching allocator: {caching} ...", file=sys.stderr)
+    return in_fresh_process(measure, *args, threads=threads, caching_allocator=caching)
 
 
 def that_can_run(names: Iterable[str]) -> list[str]:

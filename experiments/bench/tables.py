@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from experiments.bench.recurrences import METHODS, Shape
-from experiments.bench.roofline import Rates
-from experiments.bench.stacks import NETWORKS, StackShape
-from experiments.bench.suite import allocator
+from experiments.bench.recurrences import METHODS
+from experiments.bench.stacks import NETWORKS
 
-#: The symbols of sizes, in the order of the fields of a shape.
-SYMBOLS = {Shape: ("T", "B", "H", "R"), StackShape: ("T", "B", "in", "H", "L")}
 Entry = Mapping[str, Any]
+#: The symbols of sizes, by the fields of a shape.
+SYMBOLS = {
+    "steps": "T", "batch": "B", "features": "in", "hidden": "H", "couplings": "R", "layers": "L",
+}  # fmt: skip
+LABELS = {name: method.label for name, method in (METHODS | NETWORKS).items()} | {
+    "one": "one thread",
+    "two": "two threads",
+    "two_busy": "two threads, another process busy on one of two cores",
+    "packed": "packed",
+    "same_steps": "as many steps, of equal length",
+    "padded": "padded to the longest",
+}
+QUARTILES = "{median_ms:.2f}|{low_ms:.2f}-{high_ms:.2f}"
 
 
 def tables(report: Entry) -> str:
@@ -25,13 +34,29 @@ def tables(report: Entry) -> str:
         f"{report['environment']['cpu']}, kernels: {report['backend']}"
     ]
     for pair in zip(report["shapes"], report["shapes_keeping_memory"], strict=True):
-        parts += [_recurrences(*both) for both in zip(pair, (False, True), strict=True)]
+        for entry, kind in zip(pair, ("default", "caching"), strict=True):
+            parts.append(_methods(f"{_sizes(entry)} ({kind} allocator)", entry, "x scan"))
     if "floor" in report:
         parts += _scan_alone(report)
-    for key, caching in (("stacks", True), ("stacks_as_it_comes", False)):
-        parts += [_stack(entry, caching) for entry in report[key]]
-    if report["lengths"]:
-        parts.append(_lengths(report["lengths"]))
+    for key, kind in (("stacks", "caching"), ("stacks_as_it_comes", "default")):
+        for entry in report[key]:
+            title = f"A training step of a stack, {_sizes(entry)}, norm='layer', last output alone"
+            parts.append(_methods(f"{title} ({kind} allocator)", entry, "x recompute"))
+    if lengths := report["lengths"]:
+        rows = [
+            {
+                "label": LABELS[entry["method"]],
+                "steps": entry["steps"],
+                "us": 1e6 * entry["seconds"] / entry["steps"],
+                "saved": entry["saved_bytes"] / 1e6,
+                "peak": entry["peak_bytes"] / 1e6,
+            }
+            for entry in lengths
+        ]
+        head = "|T|us a step|saved MB|peak MB"
+        row = "{label}|{steps:,}|{us:.2f}|{saved:.2f}|{peak:.1f}"
+        sizes = _sizes(lengths[0]).partition(", ")[2]  # every row has its own T
+        parts.append(_table(f"Long sequences, {sizes}", head, row, rows))
     if report["gpu"] is None:
         parts.append("No GPU: nothing is measured there.")
     else:
@@ -39,8 +64,9 @@ def tables(report: Entry) -> str:
     return "\n\n".join(parts)
 
 
-def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> str:
-    cells = [head, *rows]
+def _table(title: str, head: str, row: str, entries: Iterable[Entry], *notes: str) -> str:
+    """Align a row for each entry; ``|`` parts the cells of the head and of a row's format."""
+    cells = [head.split("|"), *(row.format(**entry).split("|") for entry in entries)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for first, *rest in cells:
@@ -49,129 +75,63 @@ def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], *note
     return "\n".join([title, *lines, *notes])
 
 
-def _sizes(entry: Entry, kind: type[Shape] | type[StackShape] = Shape) -> str:
-    pairs = zip(SYMBOLS[kind], kind._fields, strict=True)
-    return ", ".join(f"{symbol} = {entry[field]}" for symbol, field in pairs if field in entry)
+def _sizes(entry: Entry) -> str:
+    return ", ".join(f"{symbol} = {entry[x]}" for x, symbol in SYMBOLS.items() if x in entry)
 
 
-def _quartiles(entry: Entry, unit: str = "ms") -> tuple[str, str]:
-    """Format the median, and the quartiles."""
-    low, median, high = (f"{entry[f'{end}_{unit}']:.2f}" for end in ("low", "median", "high"))
-    return median, f"{low}-{high}"
-
-
-def _ratio(entry: Entry, name: str) -> tuple[str, str]:
-    """Format a ratio of medians, and its quartiles; 1 where a method is compared with itself."""
-    low, high = entry["ratio_quartiles"].get(name, (1, 1))
-    return f"{entry['ratios'].get(name, 1):.2f}", f"{low:.2f}-{high:.2f}"
-
-
-def _methods(title: str, entry: Entry, labels: Mapping[str, str], ratio: str, *notes: str) -> str:
-    """Write time, ratio and, if they were counted, saved bytes of each method."""
-    head = ["", "median ms", "quartiles", ratio, "quartiles"]
-    rows = [
-        [labels[name], *_quartiles(method), *_ratio(entry, name)]
-        for name, method in entry["methods"].items()
-    ]
+def _methods(title: str, entry: Entry, ratio: str = "", *notes: str) -> str:
+    """Write the time of each method and, where they are known, its ratio and its saved bytes."""
+    head, row = "|median ms|quartiles", "{label}|" + QUARTILES
+    ratios, quartiles = entry.get("ratios", {}), entry.get("ratio_quartiles", {})
+    if ratios:
+        head, row = f"{head}|{ratio}|quartiles", row + "|{ratio:.2f}|{ends[0]:.2f}-{ends[1]:.2f}"
     if all("saved_bytes" in method for method in entry["methods"].values()):
-        head += ["saved MB", "x (T, B, H)"]
-        sequence = 4 * entry["steps"] * entry["batch"] * entry["hidden"]
-        for row, method in zip(rows, entry["methods"].values(), strict=True):
-            saved = method["saved_bytes"]
-            row += [f"{saved / 1e6:.2f}", f"{saved / sequence:.3f}"]
-    return _table(title, head, rows, *notes)
-
-
-def _recurrences(entry: Entry, caching: bool) -> str:
-    notes = [
-        "{} over one IRevRNN layer: {} ({})".format(METHODS[name].label, *_ratio(entry, key))
-        for name, key in (("lstm", "lstm_to_layer"), ("gru", "gru_to_layer"))
-        if key in entry["ratios"]
-    ]
-    labels = {name: method.label for name, method in METHODS.items()}
-    title = f"{_sizes(entry)} ({allocator(caching)})"
-    return _methods(title, entry, labels, "x scan", *notes)
-
-
-def _stack(entry: Entry, caching: bool) -> str:
-    sizes = _sizes(entry, StackShape)
-    title = f"A training step of a stack, {sizes}, norm='layer', last output alone"
-    note = "nn.LSTM over reversible: {} ({})".format(*_ratio(entry, "lstm_to_reversible"))
-    labels = {name: network.label for name, network in NETWORKS.items()}
-    return _methods(f"{title} ({allocator(caching)})", entry, labels, "x recompute", note)
-
-
-def _lengths(entries: Sequence[Entry]) -> str:
-    rows = [
-        (
-            NETWORKS[entry["method"]].label,
-            f"{entry['steps']:,}",
-            f"{1e6 * entry['seconds'] / entry['steps']:.2f}",
-            f"{entry['saved_bytes'] / 1e6:.2f}",
-            f"{entry['peak_bytes'] / 1e6:.1f}",
-        )
-        for entry in entries
-    ]
-    sizes = _sizes(entries[0], StackShape).partition(", ")[2]  # every row has its own T
-    head = ("", "T", "us a step", "saved MB", "peak MB")
-    return _table(f"Long sequences, {sizes}", head, rows)
+        head, row = f"{head}|saved MB|x (T, B, H)", row + "|{saved_mb:.2f}|{sequences:.3f}"
+    sequence = 4 * entry["steps"] * entry["batch"] * entry["hidden"]
+    rows = []
+    for name, method in entry["methods"].items():
+        saved = method.get("saved_bytes", 0)
+        more = {"label": LABELS[name], "saved_mb": saved / 1e6, "sequences": saved / sequence}
+        ends = quartiles.get(name, (1, 1))  # a method compared with itself
+        rows.append({**method, **more, "ratio": ratios.get(name, 1), "ends": ends})
+    for name in (name for name in ratios if "_to_" in name):
+        one, other = name.split("_to_")
+        found = "{:.2f} ({:.2f}-{:.2f})".format(ratios[name], *quartiles[name])
+        notes += (f"{LABELS[one]} over {LABELS[other]}: {found}",)
+    return _table(title, head, row, rows, *notes)
 
 
 def _scan_alone(report: Entry) -> list[str]:
-    parts = [_floor(report["floor"])] if report["floor"] else []
-    parts += [_threads(entry) for entry in report["two_threads"]]
+    parts = []
+    if report["floor"]:
+        rates = {name: rate / 1e9 for name, rate in report["floor"][0]["rates"].items()}
+        title = (
+            "The scan over its floor, the larger of (tanh + multiply-adds) and bytes, ms, one "
+            "thread\n(highest rates measured, at the first shape: {tanh:.2f} tanh, "
+            "{multiply_adds:.1f} multiply-adds and {bytes:.1f} bytes a nanosecond)"
+        ).format(**rates)
+        head = "|scan ms|quartiles|floor ms|tanh|multiply-adds|bytes|x floor"
+        names = ("floor_ms", "tanh_ms", "multiply_adds_ms", "bytes_ms", "over_floor")
+        row = "|".join(["{sizes}", QUARTILES, *(f"{{{name}:.2f}}" for name in names)])
+        rows = ({**entry, "sizes": _sizes(entry)} for entry in report["floor"])
+        parts.append(_table(title, head, row, rows))
+    for entry in report["two_threads"]:
+        note = (
+            f"two threads: {entry['speedup']:.2f} times as fast as one; "
+            f"beside the busy process, {entry['busy']:.2f} times the time of one alone"
+        )
+        parts.append(_methods(f"Threads, {_sizes(entry)}", entry, "", note))
     if not report["two_threads"]:
         parts.append("One core, or none that can be chosen: two threads are not measured.")
-    if report["flatness"]:
-        parts.append(_flatness(report["flatness"]))
-    labels = {
-        "packed": "packed",
-        "same_steps": "as many steps, of equal length",
-        "padded": "padded to the longest",
-    }
-    return parts + [
-        _methods(f"Sequences of 1 to T steps, {_sizes(entry)}", entry, labels, "packed over it")
-        for entry in report["packed"]
-    ]
-
-
-def _floor(entries: Sequence[Entry]) -> str:
-    parts = ("floor_ms", "tanh_ms", "multiply_adds_ms", "bytes_ms", "over_floor")
-    rows = [
-        (_sizes(entry), *_quartiles(entry), *(f"{entry[part]:.2f}" for part in parts))
-        for entry in entries
-    ]
-    tanh, multiply_adds, moved = (entries[0]["rates"][name] / 1e9 for name in Rates._fields)
-    title = (
-        "The scan over its floor, the larger of (tanh + multiply-adds) and bytes, ms, one thread\n"
-        f"(highest rates measured, at the first shape: {tanh:.2f} tanh, {multiply_adds:.1f} "
-        f"multiply-adds and {moved:.1f} bytes a nanosecond)"
-    )
-    head = ("", "scan ms", "quartiles", "floor ms", "tanh", "multiply-adds", "bytes", "x floor")
-    return _table(title, head, rows)
-
-
-def _threads(entry: Entry) -> str:
-    labels = {
-        "one": ("one thread", ""),
-        "two": ("two threads", f"{entry['speedup']:.2f} times as fast as one"),
-        "two_busy": (
-            "two threads, another process busy on one of two cores",
-            f"{entry['busy']:.2f} times the time of one alone",
-        ),
-    }
-    rows = [
-        (labels[name][0], *_quartiles(times), labels[name][1])
-        for name, times in entry["methods"].items()
-    ]
-    return _table(f"Threads, {_sizes(entry)}", ("", "median ms", "quartiles", ""), rows)
-
-
-def _flatness(entry: Entry) -> str:
-    rows = [(f"{row['steps']:,}", *_quartiles(row, "ns")) for row in entry["lengths"]]
-    spread = f"highest over lowest {entry['highest_to_lowest']:.2f}"
-    title = f"Long and short sequences, {_sizes(entry)}: {spread}"
-    return _table(title, ("T", "ns a step and unit", "quartiles"), rows)
+    if flat := report["flatness"]:
+        title = f"Long and short sequences, {_sizes(flat)}: highest over lowest "
+        title += f"{flat['highest_to_lowest']:.2f}"
+        row = "{steps:,}|{median_ns:.2f}|{low_ns:.2f}-{high_ns:.2f}"
+        parts.append(_table(title, "T|ns a step and unit|quartiles", row, flat["lengths"]))
+    for entry in report["packed"]:
+        title = f"Sequences of 1 to T steps, {_sizes(entry)}"
+        parts.append(_methods(title, entry, "packed over it"))
+    return parts
 
 
 def gpu_tables(card: str, report: Entry) -> list[str]:
@@ -181,16 +141,17 @@ def gpu_tables(card: str, report: Entry) -> list[str]:
         f"over what\ncopying a tensor of {report['copied_bytes'] / 1e9:.2f} GB reaches, "
         f"{report['copy_bytes_per_second'] / 1e9:.0f} GB/s read and written."
     )
-    head = ("", "forward ms", "of bandwidth", "both ms", "of bandwidth", "x scan", "saved MB")
-    return [title, *(_table(_sizes(x), head, _gpu_rows(x["methods"])) for x in report["shapes"])]
+    head = "|forward ms|of bandwidth|both ms|of bandwidth|x scan|saved MB"
+    row = "{label}|{forward:.2f}|{of_forward}|{both:.2f}|{of_both}|{ratio:.2f}|{saved_mb:.2f}"
+    return [title, *(_table(_sizes(x), head, row, _gpu_rows(x)) for x in report["shapes"])]
 
 
-def _gpu_rows(methods: Mapping[str, Entry]) -> Iterable[Sequence[str]]:
-    scan = methods["scan"]["both"]["median_ms"]
-    for name, method in methods.items():
-        cells = [METHODS[name].label]
-        for part in (method["forward"], method["both"]):
-            share = f"{part['share_of_bandwidth']:.0%}" if "share_of_bandwidth" in part else ""
-            cells += [f"{part['median_ms']:.2f}", share]
-        saved = f"{method['saved_bytes'] / 1e6:.2f}"
-        yield (*cells, f"{method['both']['median_ms'] / scan:.2f}", saved)
+def _gpu_rows(entry: Entry) -> Iterable[Entry]:
+    scan = entry["methods"]["scan"]["both"]["median_ms"]
+    for name, method in entry["methods"].items():
+        row = {"label": LABELS[name], "saved_mb": method["saved_bytes"] / 1e6}
+        for part in ("forward", "both"):
+            share = method[part].get("share_of_bandwidth")
+            row[part] = method[part]["median_ms"]
+            row[f"of_{part}"] = "" if share is None else f"{share:.0%}"
+        yield {**row, "ratio": row["both"] / scan}

@@ -2,19 +2,27 @@
 
 import json
 import math
+import multiprocessing
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+import tyro
 
-from experiments.bench import stacks, suite
+from experiments.bench import measure, stacks, suite
 from experiments.bench.__main__ import main
-from experiments.bench.recurrences import METHODS, OURS, Shape, make_problem, prepare_step
+from experiments.bench.recurrences import METHODS, Shape, make_problem, prepare_step
+from experiments.bench.stacks import StackShape
 from irevrnn import reference
 from irevrnn.jit.compiler import BuildError
 from irevrnn.strategies.rules import SEGMENT
 
 SHAPE = Shape(20, 3, 8, 2)  # 20 steps: a whole chunk of 16 and a part of one
 SAME_CELL = ("scan", "scan_store", "autograd", "checkpoint", "checkpoint_reentrant")
+NOTHING = suite.Plan(
+    shapes=[], stacks=[], lengths=[], floor=[], two_threads=[], flat=[], packed=[], repetitions=1
+)
 METHOD_KEYS = {"median_ms", "low_ms", "high_ms", "saved_bytes", "repetitions"}
 
 
@@ -90,16 +98,26 @@ def test_prepared_steps_run(shape):
         prepare_step(name, shape)()
 
 
-@pytest.mark.usefixtures("kernels")
-def test_the_command_writes_the_whole_report(tmp_path, capsys):
+@pytest.fixture
+def quick_processes(monkeypatch):
+    """Fork the processes of measurements from one that has imported all modules."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "experiments.bench.suite"])
+    monkeypatch.setattr(measure.multiprocessing, "get_context", lambda method: context)
+
+
+@pytest.mark.usefixtures("kernels", "quick_processes")
+def test_the_command_writes_the_whole_report(tmp_path, capsys, monkeypatch):
     output = tmp_path / "new" / "bench.json"
     peers = [name for name in METHODS if name != "compiled_chunks"]
-    main(
-        ["--shapes", "40,2,8,3", "33,1,4,0", "--repetitions", "3", "--output", str(output),
-         "--stacks", "50,2,3,8,2", "--lengths", "300", "--floor", "30,1,8,1",
-         "--two-threads", "40,2,16,3", "--flat", "20", "40", "--packed", "30,4,8,2",
-         "--peers", *(name for name in peers if name not in OURS)]
+    plan = partial(
+        suite.Plan, shapes=[Shape(33, 2, 8, 0)], more=[Shape(40, 2, 8, 3)], names=peers,
+        stacks=[StackShape(50, 2, 3, 8, 2)], lengths=[300], floor=[Shape(1000, 4, 64, 1)],
+        two_threads=[Shape(40, 2, 16, 3)], flat=[20, 40], packed=[Shape(30, 4, 8, 2)],
+        copied=1 << 16,
     )  # fmt: skip
+    monkeypatch.setattr(suite, "Plan", plan)
+    tyro.cli(main, args=["--repetitions", "3", "--output", str(output)])
     report = json.loads(output.read_text())
     assert report.keys() == {
         "environment", "backend", "threads", "repetitions", "shapes", "shapes_keeping_memory",
@@ -108,21 +126,25 @@ def test_the_command_writes_the_whole_report(tmp_path, capsys):
     }  # fmt: skip
     assert (report["threads"], report["repetitions"]) == (1, 3)
     assert report["environment"]["threads"] == 1
-    entries = report["shapes"] + report["shapes_keeping_memory"]
-    shapes = [[entry[key] for key in Shape._fields] for entry in entries]
-    assert shapes == 2 * [[40, 2, 8, 3], [33, 1, 4, 0]]
-    for entry in entries:
-        assert list(entry["methods"]) == peers
-        for method in entry["methods"].values():
-            assert method.keys() == METHOD_KEYS
-            assert 0 < method["low_ms"] <= method["median_ms"] <= method["high_ms"]
-            assert method["repetitions"] == 3
-        expected = {*peers, "lstm_to_layer", "gru_to_layer"} - {"scan"}
-        assert entry["ratios"].keys() == entry["ratio_quartiles"].keys() == expected
-        median = {name: method["median_ms"] for name, method in entry["methods"].items()}
-        assert entry["ratios"]["lstm"] == pytest.approx(median["lstm"] / median["scan"])
-        assert entry["ratios"]["lstm_to_layer"] == pytest.approx(median["lstm"] / median["layer"])
-    assert entries[0]["methods"]["scan"]["saved_bytes"] == (math.ceil(40 / SEGMENT) - 1) * 2 * 8 * 4
+    strongest = ["scan", "layer", "lstm", "indrnn"]
+    for key in ("shapes", "shapes_keeping_memory"):
+        shapes = [[entry[field] for field in Shape._fields] for entry in report[key]]
+        assert shapes == [[33, 2, 8, 0], [40, 2, 8, 3]]
+        for entry, names in zip(report[key], (peers, strongest), strict=True):
+            assert list(entry["methods"]) == names
+            for method in entry["methods"].values():
+                assert method.keys() == METHOD_KEYS
+                assert 0 < method["low_ms"] <= method["median_ms"] <= method["high_ms"]
+                assert method["repetitions"] == 3
+            expected = {*names, "lstm_to_layer"} - {"scan"}
+            expected |= {"gru_to_layer"} & {f"{name}_to_layer" for name in names}
+            assert entry["ratios"].keys() == entry["ratio_quartiles"].keys() == expected
+            median = {name: method["median_ms"] for name, method in entry["methods"].items()}
+            ratios = entry["ratios"]
+            assert ratios["lstm"] == pytest.approx(median["lstm"] / median["scan"])
+            assert ratios["lstm_to_layer"] == pytest.approx(median["lstm"] / median["layer"])
+    saved = report["shapes"][1]["methods"]["scan"]["saved_bytes"]
+    assert saved == (math.ceil(40 / SEGMENT) - 1) * 2 * 8 * 4
 
     (stack,) = report["stacks"]
     assert stack["methods"].keys() == stacks.NETWORKS.keys()
@@ -133,8 +155,7 @@ def test_the_command_writes_the_whole_report(tmp_path, capsys):
     assert stack["ratios"]["lstm_to_reversible"] == pytest.approx(
         stack["methods"]["lstm"]["median_ms"] / stack["methods"]["reversible"]["median_ms"]
     )
-    floors = [[entry[key] for key in Shape._fields] for entry in report["floor"]]
-    assert floors == [[40, 2, 8, 3], [30, 1, 8, 1]]  # without couplings there is none
+    assert [[entry[x] for x in Shape._fields] for entry in report["floor"]] == [[1000, 4, 64, 1]]
     assert [entry["hidden"] for entry in report["two_threads"]] in ([16], [])
     assert [row["steps"] for row in report["flatness"]["lengths"]] == [20, 40]
     assert [entry["steps"] for entry in report["packed"]] == [30]
@@ -146,7 +167,7 @@ def test_the_command_writes_the_whole_report(tmp_path, capsys):
     assert "T = 50, B = 2, in = 3, H = 8, L = 2" in printed
     assert "T = 40, B = 2, H = 8, R = 3" in printed
     assert "nn.LSTM over reversible: " in printed
-    assert f"{report['floor'][1]['over_floor']:.2f}" in printed
+    assert f"{report['floor'][0]['over_floor']:.2f}" in printed
     assert f"highest over lowest {report['flatness']['highest_to_lowest']:.2f}" in printed
     assert f"{report['packed'][0]['ratios']['same_steps']:.2f}" in printed
     if report["two_threads"]:
@@ -158,30 +179,20 @@ def test_the_command_writes_the_whole_report(tmp_path, capsys):
     assert str(output) in printed
 
 
-def test_ours_are_measured_whatever_the_peers():
-    report = suite.run([SHAPE], names=["gru"], repetitions=1, stacks=[], lengths=[], alone=None)
-    assert list(report["shapes"][0]["methods"]) == ["scan", "layer", "gru"]
-
-
-def test_the_strongest_peers_alone_are_measured_at_more_shapes():
-    more = [Shape(5, 2, 3, 1)]
-    report = suite.run(
-        [SHAPE], more=more, names=["lstm", "gru"], repetitions=1, stacks=[], lengths=[], alone=None
-    )
-    for key in ("shapes", "shapes_keeping_memory"):
-        first, second = report[key]
-        assert list(first["methods"]) == ["scan", "layer", "lstm", "gru"]
-        assert list(second["methods"]) == ["scan", "layer", "lstm"]
-        assert (second["steps"], second["batch"], second["hidden"]) == more[0][:3]
-
-
-def test_threads_are_set_for_the_measurement_alone():
+def test_ours_are_measured_whatever_the_peers_and_threads_are_set_for_that_alone():
     before = torch.get_num_threads()
-    report = suite.run(
-        [SHAPE], names=[], threads=before + 1, repetitions=1, stacks=[], lengths=[], alone=None
-    )
+    report = suite.run(replace(NOTHING, shapes=[SHAPE], names=["gru"], threads=before + 1))
+    assert list(report["shapes"][0]["methods"]) == ["scan", "layer", "gru"]
     assert report["threads"] == report["environment"]["threads"] == before + 1
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.usefixtures("kernels")
+def test_one_core_has_no_second_thread(monkeypatch):
+    monkeypatch.setattr(suite.scans, "cores", lambda: [0])
+    report = suite.run(replace(NOTHING, two_threads=[SHAPE]))
+    nothing = {"floor": [], "two_threads": [], "flatness": None, "packed": []}
+    assert nothing.items() <= report.items()
 
 
 def test_without_a_compiler_the_compiled_peer_is_left_out(monkeypatch, capsys):
@@ -193,30 +204,16 @@ def test_without_a_compiler_the_compiled_peer_is_left_out(monkeypatch, capsys):
     assert "there is no C++ compiler" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["--shapes", "784,32,128"], "'784,32,128' is not T,B,H,R"),
-        (["--shapes", "0,1,1,1"], "at least 1"),
-        (["--shapes", "a,b,c,d"], "is not T,B,H,R"),
-        (["--stacks", "784,32,128"], "'784,32,128' is not T,B,IN,H,L"),
-        (["--stacks", "1,1,0,1,1"], "at least 1"),
-        (["--lengths", "0"], "at least 1"),
-        (["--repetitions", "0"], "at least 1"),
-        (["--threads", "-1"], "at least 1"),
-        (["--peers", "elman"], "invalid choice"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, complaint, capsys):
-    with pytest.raises(SystemExit):
-        main(arguments)
-    assert complaint in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["threads", "repetitions"])
+def test_a_count_below_one_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+        tyro.cli(main, args=[f"--{name}", "0"])
 
 
 def test_help_explains_itself(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        tyro.cli(main, args=["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for text in ("--shapes", "784,32,128,3", "--repetitions", "compiled_chunks", "bench.json"):
+    for text in ("--output", "bench.json", "--threads", "--repetitions", "9"):
         assert text in shown

@@ -7,8 +7,8 @@ import torch
 
 from experiments.bench import gpu
 from experiments.bench.recurrences import METHODS, Shape
+from experiments.bench.roofline import backward_bytes, forward_bytes
 from experiments.bench.tables import gpu_tables
-from experiments.bench.traffic import backward_bytes, forward_bytes
 from irevrnn.strategies.rules import SEGMENT
 
 SHAPE = Shape(40, 2, 8, 3)
@@ -31,8 +31,8 @@ def test_shares_are_bytes_over_time_and_bandwidth(report):
     assert [entry[field] for field in Shape._fields] == list(SHAPE)
     assert list(entry["methods"]) == ["scan", "scan_store", "layer", "lstm", "gru"]
     for name, memory in (("scan", "recompute"), ("scan_store", "store")):
-        forward = forward_bytes(*SHAPE, torch.float32, memory)
-        backward = backward_bytes(*SHAPE, torch.float32, memory)
+        forward = forward_bytes(SHAPE, memory)
+        backward = backward_bytes(SHAPE, memory)
         for part, moved in (("forward", forward), ("both", forward + backward)):
             found = entry["methods"][name][part]
             assert found["median_ms"] == 500 and found["moved_bytes"] == moved

@@ -1,16 +1,17 @@
 """The floor counts the work of the recurrence, and the rates are those of real work."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments.bench import roofline, traffic
-from experiments.bench.measure import Timing, interleaved_times
-from experiments.bench.rates import rates_of, yardsticks
+from experiments.bench import roofline
+from experiments.bench.measure import interleaved_times
 from experiments.bench.recurrences import Shape, make_problem
-from experiments.bench.roofline import Floor, Rates, Work
+from experiments.bench.roofline import Work, operators, rates_of, yardsticks
 from irevrnn import reference
 from irevrnn.strategies.rules import SEGMENT
+from tests.cases import make_inputs
 
 SHAPES = [Shape(1, 1, 1, 1), Shape(5, 3, 7, 1), Shape(4, 2, 3, 4)]
 of_a_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -55,7 +56,7 @@ def test_forward_counts_what_the_reference_does(shape):
     count, _ = counted(reference.scan, *make_problem(shape))
     work = roofline.forward_work(shape)
     assert (work.tanh, work.multiply_adds) == (count.tanh, count.multiply_adds)
-    assert work.bytes == traffic.forward_bytes(*shape, torch.float32, "recompute")
+    assert work.bytes == roofline.forward_bytes(shape, "recompute")
 
 
 @of_a_shape
@@ -83,21 +84,29 @@ def test_more_of_anything_is_more_work(field):
     large = small._replace(**{field: 2 * getattr(small, field)})
     for work in (roofline.forward_work, roofline.backward_work):
         assert all(more > less for more, less in zip(work(large), work(small), strict=True))
-    rates = Rates(1e9, 1e10, 1e10)
-    assert roofline.floor(large, rates).floor_ms > roofline.floor(small, rates).floor_ms
+    rates = Work(1e9, 1e10, 1e10)
+    assert roofline.floor(large, rates)["floor_ms"] > roofline.floor(small, rates)["floor_ms"]
 
 
 def test_a_slower_rate_never_lowers_the_floor():
-    shape, fast = Shape(40, 3, 8, 2), Rates(1e9, 1e10, 1e10)
-    for field in Rates._fields:
+    shape, fast = Shape(40, 3, 8, 2), Work(1e9, 1e10, 1e10)
+    for field in Work._fields:
         slow = fast._replace(**{field: getattr(fast, field) / 1000})
-        assert roofline.floor(shape, slow).floor_ms > roofline.floor(shape, fast).floor_ms
+        least = roofline.floor(shape, fast)["floor_ms"]
+        assert roofline.floor(shape, slow)["floor_ms"] > least
 
 
-def test_the_floor_is_the_larger_of_arithmetic_and_bytes():
-    assert Floor(2.0, 1.0, 2.5).floor_ms == 3.0
-    assert Floor(2.0, 1.0, 3.5).floor_ms == 3.5
-    assert Work(1, 2, 3) + Work(10, 20, 30) == Work(11, 22, 33)
+@pytest.mark.parametrize("bandwidth", [1e6, 1e12])
+def test_the_floor_is_the_larger_of_arithmetic_and_bytes(bandwidth):
+    shape, rates = Shape(40, 3, 8, 2), Work(1e9, 1e10, bandwidth)
+    forward, backward = roofline.forward_work(shape), roofline.backward_work(shape)
+    found = roofline.floor(shape, rates)
+    for field in Work._fields:
+        amount = getattr(forward, field) + getattr(backward, field)
+        assert found[f"{field}_ms"] == pytest.approx(1e3 * amount / getattr(rates, field))
+    arithmetic = found["tanh_ms"] + found["multiply_adds_ms"]
+    assert found["floor_ms"] == max(arithmetic, found["bytes_ms"])
+    assert (found["floor_ms"] == arithmetic) == (bandwidth > 1e9)
 
 
 def test_without_couplings_there_is_no_count():
@@ -109,17 +118,16 @@ def test_without_couplings_there_is_no_count():
 
 
 def test_rates_are_amounts_over_the_shortest_times(kernels):
-    sticks = yardsticks(copied=1000)
-    assert sticks.keys() == set(Rates._fields)
-    assert sticks["bytes"].amount == 8000
-    times = {name: Timing((9.0, 2.0, 3.0)) for name in sticks}
-    assert rates_of(sticks, times) == tuple(sticks[name].amount / 2 for name in Rates._fields)
+    methods, amounts = yardsticks(copied=1000)
+    assert methods.keys() == set(Work._fields)
+    assert amounts.bytes == 8000
+    times = {name: np.array([9.0, 2.0, 3.0]) for name in methods}
+    assert rates_of(amounts, times) == tuple(amount / 2 for amount in amounts)
 
 
 def test_measured_rates_are_possible_and_in_order(kernels):
-    sticks = yardsticks(copied=1 << 20)
-    times = interleaved_times({name: stick.run for name, stick in sticks.items()}, 3)
-    rates = rates_of(sticks, times)
+    methods, amounts = yardsticks(copied=1 << 20)
+    rates = rates_of(amounts, interleaved_times(methods, 3))
     assert 1e7 < rates.tanh < rates.multiply_adds < 1e12
     assert 1e8 < rates.bytes < 1e13
 
@@ -127,19 +135,49 @@ def test_measured_rates_are_possible_and_in_order(kernels):
 def test_a_yardstick_does_what_it_is_called(kernels):
     x = torch.linspace(-5, 5, 3072)
     once, twice = x.clone(), x.clone()
-    torch.ops.irevrnn.repeat_tanh(once, 1)
-    torch.ops.irevrnn.repeat_tanh(twice, 2)
+    operators().repeat_tanh(once, 1)
+    operators().repeat_tanh(twice, 2)
     torch.testing.assert_close(once, x.tanh(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(twice, x.tanh().tanh(), rtol=1e-6, atol=1e-7)
     twice = x.clone()
-    torch.ops.irevrnn.repeat_multiply_add(twice, 2)
+    operators().repeat_multiply_add(twice, 2)
     torch.testing.assert_close(twice, x / 4 + 1.5)
 
 
 @pytest.mark.parametrize("name", ["repeat_tanh", "repeat_multiply_add"])
 def test_a_yardstick_refuses_what_does_not_fit(kernels, name):
-    operator = getattr(torch.ops.irevrnn, name)
+    operator = getattr(operators(), name)
     with pytest.raises(ValueError, match="x must be contiguous, float32"):
         operator(torch.zeros(3072, dtype=torch.float64), 1)
     with pytest.raises(ValueError, match="x must have a multiple of"):
         operator(torch.zeros(3073), 1)
+
+
+# --- bytes --------------------------------------------------------------------------------------
+
+
+def size(*tensors):
+    return sum(x.numel() * x.element_size() for x in tensors)
+
+
+@pytest.mark.parametrize(("memory", "interval"), [("store", 0), ("recompute", SEGMENT)])
+@pytest.mark.parametrize("shape", [(1, 2, 3, 1), (50, 3, 7, 0), (64, 2, 5, 3)], ids=str)
+def test_bytes_are_those_of_the_operators_tensors(kernels, shape, memory, interval):
+    z, *rest = (x.detach() for x in make_inputs(*shape, torch.float32))
+    options = (None, "relu", "tanh", interval, False)
+    out, h_n, c_n, saved = torch.ops.irevrnn.scan(z, *rest, *options)
+    forward = size(z, *rest, out, h_n, c_n, saved)
+    assert roofline.forward_bytes(Shape(*shape), memory) == forward
+    assert roofline.forward_bytes(Shape(*shape), None) == forward - size(saved)
+    assert roofline.saved_by_kernel(Shape(*shape), memory) == size(saved)
+
+    upstream, read = (torch.ones_like(out), h_n, c_n), (out, saved, *rest)
+    gradients = torch.ops.irevrnn.scan_backward(*upstream, *read, *options)
+    partial_sums = 2 * shape[1] * size(*rest[2:])  # one set for each sequence, written and read
+    backward = size(*upstream, *read, *gradients) + partial_sums
+    assert roofline.backward_bytes(Shape(*shape), memory) == backward
+
+
+def test_another_strategy_is_refused():
+    with pytest.raises(ValueError, match="memory must be one of store, recompute"):
+        roofline.saved_by_kernel(Shape(1, 1, 1, 1), "checkpoint")

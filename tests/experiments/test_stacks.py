@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from experiments.bench import stacks
+from experiments.bench.measure import in_fresh_process
 from experiments.bench.stacks import NETWORKS, StackShape, make_input
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -39,6 +40,6 @@ def test_peers_give_every_weight_a_gradient(name):
 
 
 def test_a_length_is_measured_in_a_process_of_its_own():
-    row = stacks.measure_length("checkpoint", SHAPE)
+    row = in_fresh_process(stacks.measure_length, "checkpoint", SHAPE)
     assert row["saved_bytes"] == 2 * 2 * 2 * 8 * 4  # 1 chunk, 2 states, 2 layers
     assert row["seconds"] > 0 and row["peak_bytes"] >= 0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from experiments.bench.rates import operators
+from experiments.bench.roofline import operators
 from irevrnn import scan
 
 #: Every 1,009th float from 2^-25 to 16.
