@@ -80,12 +80,10 @@ class Description:
     bones: Sequence[tuple[int, int]] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise DataError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
-        outside = [b for b in self.bones if not all(0 <= j < len(self.joint_names) for j in b)]
-        if outside:
-            last = len(self.joint_names) - 1
-            raise DataError(f"bones must connect joints 0 to {last}; got {outside}")
+        _check(self.kind in KINDS, f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
+        last = len(self.joint_names) - 1
+        outside = [bone for bone in self.bones if not 0 <= min(bone) <= max(bone) <= last]
+        _check(not outside, f"bones must connect joints 0 to {last}; got {outside}")
 
     @property
     def root(self) -> int:
@@ -98,8 +96,7 @@ class Description:
 class Recordings:
     """Recordings of different lengths; ``recordings[i]`` returns the frames of one.
 
-    The arrays are those of the files described above; integers are int64. ``columns`` holds further
-    ones by name, such as ``camera``.
+    The arrays are those of the files described above; ``columns`` holds the further ones by name.
 
     Raises:
         DataError: if the arrays do not fit together.
@@ -115,33 +112,29 @@ class Recordings:
     rejected: Sequence[Rejected] = ()
 
     def __post_init__(self) -> None:
-        about, frames, ends, count = self.about, self.frames, self.offsets, len(self.labels)
-        joints = len(about.joint_names)
-        dimensions, last = (4, (joints, 3)) if about.kind == "skeleton" else (2, (joints,))
-        if frames.ndim != dimensions or frames.shape[-len(last) :] != last:
-            raise DataError(
-                f"frames of a {about.kind} must have {dimensions} dimensions, the last of them "
-                f"{last}; got shape {frames.shape}"
-            )
-        if frames.dtype != np.float32:
-            raise DataError(f"frames must be float32; got {frames.dtype}")
+        shape, ends, count = self.frames.shape, self.offsets, len(self.labels)
+        last = (len(self.about.joint_names), 3)[: 2 if self.about.kind == "skeleton" else 1]
+        dimensions = 2 * len(last)
+        _check(
+            len(shape) == dimensions and shape[-len(last) :] == last,
+            f"frames must have {dimensions} dimensions, the last of them {last}; got shape {shape}",
+        )
+        _check(self.frames.dtype == np.float32, f"frames must be float32; got {self.frames.dtype}")
         arrays = {"labels": self.labels, "subjects": self.subjects, "names": self.names}
         for name, array in {**arrays, **self.columns}.items():
-            if array.shape != (count,) or (name != "names" and array.dtype != np.int64):
-                raise DataError(
-                    f"{name} must be int64 of shape ({count},); got {array.dtype} {array.shape}"
-                )
-        if ends.shape != (count + 1,) or ends[0] != 0 or ends[-1] != len(frames):
-            raise DataError(
-                f"offsets must be {count + 1} numbers from 0 to the {len(frames)} frames; "
-                f"got {len(ends)} from {ends[:1]} to {ends[-1:]}"
+            _check(
+                array.shape == (count,) and (name == "names" or array.dtype == np.int64),
+                f"{name} must be int64 of shape ({count},); got {array.dtype} {array.shape}",
             )
-        if (np.diff(ends) < 1).any():
-            raise DataError("offsets must increase: a recording has at least one frame")
-        classes = len(about.class_names)
-        if count and not 0 <= self.labels.min() <= self.labels.max() < classes:
-            found = f"{self.labels.min()} to {self.labels.max()}"
-            raise DataError(f"labels must be from 0 to {classes - 1}; got {found}")
+        _check(
+            ends.shape == (count + 1,) and (ends[0], ends[-1]) == (0, len(self.frames)),
+            f"offsets must be {count + 1} numbers from 0 to the {len(self.frames)} frames; "
+            f"got {len(ends)} from {ends[:1]} to {ends[-1:]}",
+        )
+        _check((np.diff(ends) > 0).all(), "offsets must increase by at least one frame")
+        classes = len(self.about.class_names)
+        wrong = self.labels[(self.labels < 0) | (self.labels >= classes)]
+        _check(not len(wrong), f"labels must be from 0 to {classes - 1}; got {wrong[:1]}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -156,14 +149,15 @@ class Recordings:
         return np.diff(self.offsets)
 
 
+def _check(holds: bool | np.bool_, message: str) -> None:
+    if not holds:
+        raise DataError(message)
+
+
 def join(
-    about: Description,
-    frames: Sequence[np.ndarray],
-    labels: ArrayLike,
-    subjects: ArrayLike,
-    names: Sequence[str],
-    columns: Mapping[str, ArrayLike],
-) -> Recordings:
+    about: Description, frames: Sequence[np.ndarray], labels: ArrayLike, subjects: ArrayLike,
+    names: Sequence[str], columns: Mapping[str, ArrayLike],
+) -> Recordings:  # fmt: skip
     """Concatenate recordings that are in memory, each an array (length, ...) of frames."""
     return Recordings(
         about,
@@ -227,28 +221,23 @@ class Writer:
         """Append a recording; its entries are those of :class:`Recordings`.
 
         Raises:
-            ValueError: if the recording does not fit; nothing of it is written.
+            DataError: if the recording does not fit; nothing of it is written.
         """
-        if frames.shape[1:] != self.frame_shape or not len(frames):
-            raise ValueError(
-                f"frames must be at least 1 frame of shape {self.frame_shape}; got {frames.shape}"
-            )
-        if not np.isfinite(frames).all():
-            raise ValueError("frames must be finite; got NaN or infinity")
-        if not 0 <= label < len(self.about.class_names):
-            raise ValueError(f"label must be below {len(self.about.class_names)}; got {label}")
-        if name in self._names:
-            raise ValueError(f"name must be unique; got {name} twice")
+        fits = frames.shape[1:] == self.frame_shape and np.isfinite(frames).all()
+        _check(fits, f"frames must be finite, of shape {self.frame_shape}; got {frames.shape}")
+        single = {column: [value] for column, value in columns.items()}
+        frames = join(self.about, [frames], [label], [subject], [name], single).frames
+        _check(name not in self._names, f"name must be unique; got {name} twice")
         row = {"labels": label, "subjects": subject, "names": name, **columns}
-        if self._rows and row.keys() != self._rows[0].keys():
-            raise ValueError(f"columns must be {list(self._rows[0])}; got {list(row)}")
-        self._file.write(np.ascontiguousarray(frames, "<f4").tobytes())
+        known = list(self._rows[0] if self._rows else row)
+        _check(list(row) == known, f"columns must be {known}; got {list(row)}")
+        self._file.write(frames.astype("<f4").tobytes())
         self.lengths.append(len(frames))
         self._rows.append(row)
         self._names.add(name)
 
     def reject(self, file: str, reason: str, line: int | None = None) -> None:
-        """Record what was left out."""
+        """Record a file, or a part of it, that is left out."""
         self.rejected.append(Rejected(file, reason, line))
 
     def index(self) -> dict[str, Any]:
