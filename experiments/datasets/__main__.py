@@ -25,37 +25,31 @@ STOPPED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     options = _parser().parse_args(argv)
+    problem = "stopped; run the same command to continue from here"
     try:
         if options.name in CONVERTED:
             return _convert(options.name, options.raw, options.out, options.workers)
         print(FETCHED[options.name].prepare(options.root))
         return 0
     except DataError as error:
-        print(f"experiments.datasets: {error}", file=sys.stderr)
-        return 1
+        status, problem = 1, str(error)
     except KeyboardInterrupt:
-        print(
-            "experiments.datasets: stopped; run the same command to continue from here",
-            file=sys.stderr,
-        )
-        return STOPPED
+        status = STOPPED
+    print(f"experiments.datasets: {problem}", file=sys.stderr)
+    return status
 
 
 def _convert(name: str, raw: Path, out: Path, workers: int | None) -> int:
     module = CONVERTED[name]
     recordings = module.convert(name, raw, out, workers)
-    print(
-        f"{recordings.about.data_set}: {len(recordings):,} recordings, "
-        f"{len(recordings.frames):,} frames in {out}"
-    )
+    sizes = f"{len(recordings):,} recordings, {len(recordings.frames):,} frames"
+    print(f"{recordings.about.data_set}: {sizes} in {out}")
     if hasattr(module, "summary"):
         print(module.summary(recordings))
-    if not recordings.rejected:
-        return 0
-    print(
-        f"rejected: {len(recordings.rejected):,}", *recordings.rejected, sep="\n", file=sys.stderr
-    )
-    return REJECTED
+    rejected = recordings.rejected
+    if rejected:
+        print(f"rejected: {len(rejected):,}", *rejected, sep="\n", file=sys.stderr)
+    return REJECTED if rejected else 0
 
 
 def _parser() -> argparse.ArgumentParser:
