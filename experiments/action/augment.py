@@ -32,14 +32,11 @@ class Augmentation:
         """Change frames, (n, bodies, joints, 3) or (n, channels), whose channels are 3-vectors."""
         if generator.random() < self.mirror:
             frames = mirrored(frames, about)
-        vectors = frames.reshape(len(frames), -1, 3)
-        return (vectors @ self._draw(generator)).reshape(frames.shape)
-
-    def _draw(self, generator: np.random.Generator) -> np.ndarray:
         shear = generator.uniform(-self.shear, self.shear, (3, 3)) * (1 - np.eye(3))
         scale = 1 + generator.uniform(-self.scale, self.scale)
         angles = np.radians(generator.uniform(-self.rotation, self.rotation, 3))
-        return (scale * rotation_matrix(angles) @ (np.eye(3) + shear)).astype(np.float32)
+        change = (scale * rotation_matrix(angles) @ (np.eye(3) + shear)).astype(np.float32)
+        return (frames.reshape(len(frames), -1, 3) @ change).reshape(frames.shape)
 
 
 def rotation_matrix(vector: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def train_forests(config: ActionConfig, trees: int = 300) -> dict[str, Any]:
         "test_accuracy": statistics.fmean(accuracies),
         "test_accuracies": accuracies,
         "accuracy_of_subjects": {
-            str(subject): statistics.fmean(of_subjects[subject]) for subject in sorted(of_subjects)
+            str(subject): statistics.fmean(right) for subject, right in sorted(of_subjects.items())
         },
     }
 

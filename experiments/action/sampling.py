@@ -22,14 +22,7 @@ SAMPLINGS = ("whole", "segments", "window")
 
 @dataclass(frozen=True)
 class Sampling:
-    """A choice of frames.
-
-    Attributes:
-        kind: one of ``SAMPLINGS``.
-        frames: n; unused by ``whole``.
-        clips: clips of a recording at test, for ``segments``.
-        hop: steps from a window to the next, for ``window``.
-    """
+    """A choice of frames: n ``frames``, and ``clips`` of ``segments`` or a ``hop`` of windows."""
 
     kind: str
     frames: int

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.datasets.ntu.reference_reader import Skeletons, line_of_body
+from experiments.datasets.ntu.reference_reader import BODY_LINES, Skeletons
 from experiments.datasets.recordings import SkeletonError
 
 ACTORS = 2
@@ -50,11 +50,9 @@ class _Track:
         return float(np.linalg.norm(first.places[-1, 0] - second.places[0, 0]))
 
     def joined_with(self, other: _Track) -> _Track:
-        first, second = sorted((self, other), key=lambda track: track.frames[0])
-        return _Track(
-            np.concatenate([first.frames, second.frames]),
-            np.concatenate([first.places, second.places]),
-        )
+        both = sorted((self, other), key=lambda track: track.frames[0])
+        frames, places = [t.frames for t in both], [t.places for t in both]
+        return _Track(np.concatenate(frames), np.concatenate(places))
 
 
 def main_actors(skeletons: Skeletons) -> np.ndarray:
@@ -64,10 +62,7 @@ def main_actors(skeletons: Skeletons) -> np.ndarray:
         SkeletonError: if two bodies of a frame have the same tracking id.
     """
     actors = _actors(_by_motion(_tracks(skeletons)))
-    times = actors[0].frames
-    for actor in actors[1:]:
-        if not np.array_equal(actor.frames, times):
-            times = np.union1d(times, actor.frames)
+    times = np.union1d(actors[0].frames, actors[-1].frames)
     out = np.zeros((len(times), ACTORS, *actors[0].places.shape[1:]), np.float32)
     for index, actor in enumerate(actors):
         _fill(out[:, index], times, actor, hold=index == 0)
@@ -83,9 +78,9 @@ def _tracks(skeletons: Skeletons) -> list[_Track]:
         [again] = np.nonzero(frames[1:] == frames[:-1])
         if len(again):
             at = int(own[again[0] + 1])
-            frame = int(skeletons.frame[at])
-            problem = f"the tracking id {body} is there twice in frame {frame + 1}"
-            raise SkeletonError(problem, line_of_body(frame, at))
+            frame = int(skeletons.frame[at]) + 1
+            line = 1 + frame + BODY_LINES * at + 1
+            raise SkeletonError(f"the tracking id {body} is there twice in frame {frame}", line)
         tracks.append(_Track(frames, places[own]))
     return tracks
 
@@ -119,9 +114,6 @@ def _actors(tracks: list[_Track]) -> list[_Track]:
 
 def _fill(out: np.ndarray, times: np.ndarray, actor: _Track, hold: bool) -> None:
     """Write an actor's places at ``times`` to ``out``, (length, 25, 3)."""
-    if len(actor.frames) == len(times):
-        out[:] = actor.places
-        return
     last = len(actor.frames) - 1
     after = np.searchsorted(actor.frames, times).clip(0, last)
     before = (np.searchsorted(actor.frames, times, side="right") - 1).clip(0, last)
