@@ -12,14 +12,7 @@ from experiments.datasets.recordings import Description
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes that keep the action; 0 turns each of them off.
-
-    Attributes:
-        rotation: the largest angle about each axis, in degrees.
-        scale: the largest relative change of size.
-        shear: the largest share of an axis that is added to another.
-        mirror: the probability of a mirror image.
-    """
+    """Random changes that keep the action, by the options of the task; 0 turns each of them off."""
 
     rotation: float
     scale: float

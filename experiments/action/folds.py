@@ -45,9 +45,6 @@ def make_folds(
     """Split the recordings of a data set by one of its ``PROTOCOLS``.
 
     ``val_subjects`` of the training subjects are set aside for validation.
-
-    Raises:
-        ConfigError: if the data set has no such protocol, or not enough subjects.
     """
     if protocol not in PROTOCOLS[data_set]:
         raise ConfigError(

@@ -28,12 +28,9 @@ def describe(sequence: np.ndarray) -> np.ndarray:
     mean = sequence.mean(0)
     spectrum = np.abs(np.fft.rfft(sequence - mean, axis=0))[1 : FREQUENCIES + 1] / len(sequence)
     missing = np.zeros((FREQUENCIES - len(spectrum), sequence.shape[1]))
-    return np.concatenate(
-        [
-            mean, sequence.std(0), sequence.min(0), sequence.max(0),
-            *np.quantile(sequence, [0.25, 0.75], axis=0), *spectrum, *missing,
-        ]
-    )  # fmt: skip
+    extremes = sequence.min(0), sequence.max(0)
+    quartiles = np.quantile(sequence, [0.25, 0.75], axis=0)
+    return np.concatenate([mean, sequence.std(0), *extremes, *quartiles, *spectrum, *missing])
 
 
 def train_forests(config: ActionConfig, trees: int = 300) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Position and orientation of a body, its mirror image, bones and motion as channels.
 
-Skeletons come in the coordinates of the camera: x to one side, y up, z away from it. An absent body
-is all 0, and stays so.
+Skeletons come in the camera's coordinates: x to one side, y up, z away from it.
 """
 
 from __future__ import annotations

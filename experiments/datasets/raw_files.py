@@ -18,9 +18,6 @@ def raw_files(raw: Path, pattern: re.Pattern[str], reject: Reject) -> Iterator[P
 
     Further files of the same name, what is no regular file, folders that cannot be read and links
     to folders are rejected.
-
-    Raises:
-        DataError: if ``raw`` is no folder.
     """
     if not raw.is_dir():
         raise DataError(f"raw must be the folder of the authors' files; {raw} is no folder")

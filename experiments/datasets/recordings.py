@@ -62,8 +62,7 @@ class Description:
 
     Attributes:
         data_set: the name used in results.
-        kind: ``"skeleton"`` or ``"signal"``.
-        class_names: a name for each label.
+        kind: one of ``KINDS``.
         frame_rate: frames per second.
         source: where the recordings come from, without local folders.
         joint_names: a name for each joint, in lower case with underscores, sides last
@@ -97,9 +96,6 @@ class Recordings:
     """Recordings of different lengths; ``recordings[i]`` returns the frames of one.
 
     The arrays are those of the files described above; ``columns`` holds the further ones by name.
-
-    Raises:
-        DataError: if the arrays do not fit together.
     """
 
     about: Description
@@ -174,11 +170,7 @@ def join(
 
 
 def open_recordings(folder: Path) -> Recordings:
-    """Open a converted data set with its frames memory-mapped, read-only.
-
-    Raises:
-        DataError: if ``folder`` is no converted data set, is damaged, or has another version.
-    """
+    """Open a converted data set with its frames memory-mapped, read-only."""
     meta_file = folder / "meta.json"
     if not meta_file.is_file():
         state = "its conversion has not finished" if folder.is_dir() else "it does not exist"
@@ -218,11 +210,7 @@ class Writer:
         self._header_size = self._write_header()
 
     def add(self, frames: np.ndarray, label: int, subject: int, name: str, **columns: int) -> None:
-        """Append a recording; its entries are those of :class:`Recordings`.
-
-        Raises:
-            DataError: if the recording does not fit; nothing of it is written.
-        """
+        """Append a recording, or raise a DataError if it does not fit."""
         fits = frames.shape[1:] == self.frame_shape and np.isfinite(frames).all()
         _check(fits, f"frames must be finite, of shape {self.frame_shape}; got {frames.shape}")
         single = {column: [value] for column, value in columns.items()}
@@ -272,9 +260,6 @@ def writing(folder: Path, about: Description, bodies: int | None = None) -> Iter
 
     An earlier conversion in the folder is replaced when the block ends. A process that fails or is
     killed leaves the folder as it was, or without meta.json. Frames of skeletons have ``bodies``.
-
-    Raises:
-        DataError: if no recording was added.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "frames.npy") as temporary:

@@ -40,11 +40,7 @@ _FILE = Path("data") / "watch_dataset.npy"
 
 
 def load_watch() -> Recordings:
-    """Load the recordings, with the column ``side`` (0: the watch is on the left arm, 1: right).
-
-    Raises:
-        DataError: if seglearn is not installed or its file is damaged.
-    """
+    """Load the recordings, with the column ``side`` (0: the watch is on the left arm, 1: right)."""
     file = _package_folder() / _FILE
     try:
         # The file is a pickle, trusted as the package's code is. The package is not imported, as

@@ -53,18 +53,12 @@ class ActionConfig(TrainConfig):
 
     # the data
     data_set: str = option("watch", "the data set", choices=tuple(PROTOCOLS))
-    protocol: str | None = option(
-        None, "loso, 5fold, xsub, xview or xset (the data set's own, if not given)"
-    )
+    protocol: str | None = option(None, "loso, 5fold, xsub, xview or xset (else the data set's)")
     fold: int | None = option(None, "this fold alone, from 0 (all of them, if not given)", least=0)
-    val_subjects: int = option(
-        1, "subjects of the training folds set aside for validation", least=0
-    )
+    val_subjects: int = option(1, "training subjects set aside for validation", least=0)
 
     # what is shown of a recording
-    sampling: str = option(
-        "whole", "all frames, one of each of n segments, or windows of n steps", choices=SAMPLINGS
-    )
+    sampling: str = option("whole", "frames: all, of segments, or of windows", choices=SAMPLINGS)
     frames: int = option(20, "n: segments, or steps of a window", least=1)
     clips: int = option(1, "segments: samples of a recording that are averaged at test", least=1)
     hop: int = option(100, "window: steps from one to the next", least=1)
@@ -154,16 +148,12 @@ class ActionConfig(TrainConfig):
             val_batches=(lambda: map(move, in_order(val, *how))) if len(val) else None,
             test_batches=lambda: map(move, in_order(test, *how)),
             facts={
-                "source": about.source,
-                "protocol": self.protocol,
-                "fold": parts.fold.name,
-                "folds": len(self.folds(parts.train.recordings)),
-                "train_size": len(train),
-                "val_size": len(val),
-                **facts,
+                "source": about.source, "protocol": self.protocol, "fold": parts.fold.name,
+                "folds": len(self.folds(parts.train.recordings)), "train_size": len(train),
+                "val_size": len(val), **facts,
             },
             **more,
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -177,11 +167,7 @@ class Parts:
 
 
 def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
-    """Make the sequences of one fold.
-
-    Raises:
-        ConfigError: if the recordings do not fit the configuration.
-    """
+    """Make the sequences of one fold."""
     folds = config.folds(recordings)
     if config.fold is None or config.fold >= len(folds):
         raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {config.fold}")
@@ -192,14 +178,12 @@ def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
             f"got {config.frames}"
         )
     fold = folds[config.fold]
+    sampling = Sampling(config.sampling, config.frames, config.clips, config.hop)
+    view = View(recordings.about, config.centre, config.turn, config.bones, config.motion)
+    augmentation = Augmentation(config.rotation, config.scale, config.shear, config.mirror)
+    chosen = fold.train[: config.train_subset]
     train = SequenceDataset(
-        recordings,
-        fold.train[: config.train_subset],
-        Sampling(config.sampling, config.frames, config.clips, config.hop),
-        View(recordings.about, config.centre, config.turn, config.bones, config.motion),
-        Augmentation(config.rotation, config.scale, config.shear, config.mirror),
-        config.time,
-        config.seed,
+        recordings, chosen, sampling, view, augmentation, config.time, config.seed
     )
     train.measure()
     rest = [part[: config.eval_subset] for part in (fold.val, fold.test)]

@@ -140,7 +140,7 @@ JOINT = "0.1 0.2 3 1 1 1 1 0 0 0 0 2"
 DAMAGE = {
     "empty": (b"", 1, "expected the number of frames; got the end of the file"),
     "blank": (b"\n\n", 1, "expected the number of frames"),
-    "no frames": (b"0\n", 1, "0 frames"),
+    "no frames": (b"0\n", 1, "at least 1; got 0"),
     "no bodies": (b"3\n0\n0\n0\n", None, "no body in any of the 3 frames"),
     "not a number of frames": (with_line(1, "2.0"), 1, "number of frames, a whole number"),
     "more frames than there are": (with_line(1, "3"), 58, "number of bodies in frame 3 of 3"),
@@ -158,11 +158,11 @@ DAMAGE = {
     "NaN": (with_line(9, JOINT.replace("0.1", "NaN")), 9, "x of joint 5 of 25, finite"),
     "infinity": (with_line(9, JOINT.replace("0.2", "-inf")), 9, "y of joint 5 of 25, finite"),
     "a lost point": (with_line(9, JOINT.replace("3", "3785547")), 9, "at most 1000"),
-    "a word": (with_line(9, JOINT.replace("0.1", "x")), 9, "joint 5 of 25, 12 numbers; got"),
+    "a word": (with_line(9, JOINT.replace("0.1", "x")), 9, "12 numbers; got"),
     "two points": (
         with_line(9, JOINT.replace("0.1", "0.1.5")),
         9,
-        "joint 5 of 25, 12 numbers; got",
+        "12 numbers; got",
     ),
     "Python's own numbers": (with_line(9, JOINT.replace("0.1", "0_1")), 9, "0_1"),
     "a null byte": (with_line(9, JOINT.replace("0.1", "0\0001")), 9, "joint 5"),

@@ -65,10 +65,6 @@ def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Reco
 
     Recordings on the authors' list of missing skeletons are left out. ``workers`` processes read
     the files, by default one per core. The columns are ``setup``, ``camera`` and ``repetition``.
-
-    Raises:
-        DataError: if there is nothing to convert, the output cannot be written, or a process was
-            killed. Finished work is kept for the next run.
     """
     found, rejected = _find(raw)
     sources = [source for source in found if source.sample not in missing()]

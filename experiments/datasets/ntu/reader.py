@@ -4,9 +4,6 @@
 faster than a loop over their lines. It is built on first use, as the kernels are. A file that it
 declines goes to the reference reader, which reads it or says what is wrong; so does every file
 where there is no compiler. The result is the same.
-
-Why C++: the text parsers of NumPy and pandas are only two and four times as fast as that loop, and
-do not sort out frames and bodies.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from irevrnn.jit.build import build_extension
 from irevrnn.jit.compiler import BuildError
 
 #: The least size of a body: one character for each field, and one after it.
-_BYTES_OF_BODY = 2 * (1 + len(BODY_FIELDS)) + len("25\n") + 2 * JOINTS * len(JOINT_FIELDS)
+_BYTES_OF_BODY = 2 * (1 + BODY_FIELDS) + len("25\n") + 2 * JOINTS * JOINT_FIELDS
 #: Bytes around the text that the parser may read.
 _BEFORE, _BEHIND = 64, 128
 #: The largest published file has some 10 MB.
@@ -40,12 +37,7 @@ _LARGEST = 1 << 30
 
 
 def read_skeleton(path: str | os.PathLike[str]) -> Skeletons:
-    """Read a ``.skeleton`` file.
-
-    Raises:
-        SkeletonError: if the file is damaged; the message names the line.
-        OSError: if the file cannot be read.
-    """
+    """Read a ``.skeleton`` file, or raise an OSError, or a SkeletonError that names the line."""
     buffer, size = _load(path)
     parsed = _parse_fast(buffer, size)
     return parse(buffer[_BEFORE : _BEFORE + size].tobytes()) if parsed is None else parsed
@@ -74,8 +66,8 @@ def _parse_fast(buffer: np.ndarray, size: int) -> Skeletons | None:
     bodies: tuple[np.ndarray, ...] = (
         np.empty(capacity, np.int64),
         np.empty(capacity, np.uint64),
-        np.empty((capacity, len(BODY_FIELDS)), np.float32),
-        np.empty((capacity, JOINTS, len(JOINT_FIELDS)), np.float32),
+        np.empty((capacity, BODY_FIELDS), np.float32),
+        np.empty((capacity, JOINTS, JOINT_FIELDS), np.float32),
     )
     pointers = [array.ctypes.data for array in bodies]
     start = buffer.ctypes.data + _BEFORE

@@ -4,14 +4,14 @@ A file is text, one item per line, words separated by blanks (lines may end in b
 
     number of frames
     for each frame: number of bodies
-        for each body: tracking id and 9 further fields
+        for each body: tracking id, clipped edges, hand left confidence and state, hand right
+                confidence and state, restricted, lean x and y, tracking state
             number of joints, which is 25
             for each joint: x y z depthX depthY colorX colorY orientW orientX orientY orientZ state
 
 x, y and z are metres in the camera's frame, finite and at most 1000 (the sensor sees about 8: a
 larger number has lost its decimal point); state is 0 (not tracked), 1 (inferred) or 2 (tracked).
-The other fields are not used and may be NaN or infinite, as some published files have such pixels
-for joints outside the image.
+The other fields are not used and may be NaN or infinite, as pixels outside the image are.
 
 A file cut short at any byte is noticed: a body ends in a state of one digit, and a frame without
 bodies in a 0, so that no cut leaves a shorter number there. Only the end of the last line may be
@@ -30,14 +30,8 @@ import numpy as np
 from experiments.datasets.recordings import SkeletonError
 
 JOINTS = 25
-JOINT_FIELDS = (
-    "x", "y", "z", "depth_x", "depth_y", "color_x", "color_y",
-    "orientation_w", "orientation_x", "orientation_y", "orientation_z", "state",
-)  # fmt: skip
-BODY_FIELDS = (
-    "clipped_edges", "hand_left_confidence", "hand_left_state", "hand_right_confidence",
-    "hand_right_state", "restricted", "lean_x", "lean_y", "tracking_state",
-)  # fmt: skip
+#: Numbers in the line of a joint, and in that of a body after its tracking id.
+JOINT_FIELDS, BODY_FIELDS = 12, 9
 #: The fields of a body, the number of joints, the joints.
 BODY_LINES = 2 + JOINTS
 #: The largest coordinate, in metres.
@@ -52,8 +46,8 @@ class Skeletons:
         frames: the number of frames, including those without a body; at least 1.
         frame: (M,) int64, the frame of each body, from 0.
         body: (M,) uint64, the tracking id, which is the same in all frames of a body.
-        fields: (M, 9) float32, see ``BODY_FIELDS``.
-        joints: (M, 25, 12) float32, see ``JOINT_FIELDS``.
+        fields: (M, 9) float32.
+        joints: (M, 25, 12) float32.
     """
 
     frames: int
@@ -64,11 +58,7 @@ class Skeletons:
 
 
 def parse(data: bytes) -> Skeletons:
-    """Read the content of a file, line by line.
-
-    Raises:
-        SkeletonError: if it does not have the format; the first wrong line is named.
-    """
+    """Read the content of a file, or raise a SkeletonError that names the first wrong line."""
     lines = _Lines(data)
     frames = lines.whole("the number of frames")
     if frames == 0:
@@ -136,7 +126,7 @@ class _Lines:
 def _body(lines: _Lines) -> tuple[int, list[float]]:
     """Return the tracking id and the further fields of the next body."""
     expected = "the tracking id of a body and its 9 further fields"
-    words = lines.words(1 + len(BODY_FIELDS), expected)
+    words = lines.words(1 + BODY_FIELDS, expected)
     found = lines.to_whole(words[:1], "a tracking id"), lines.to_floats(words[1:], expected)
     joints = lines.whole("the number of joints")
     if joints != JOINTS:
@@ -146,7 +136,7 @@ def _body(lines: _Lines) -> tuple[int, list[float]]:
 
 def _joint(lines: _Lines, joint: int) -> list[float]:
     expected = f"joint {joint + 1} of {JOINTS}"
-    numbers = lines.to_floats(lines.words(len(JOINT_FIELDS), expected), expected)
+    numbers = lines.to_floats(lines.words(JOINT_FIELDS, expected), expected)
     for name, number in zip("xyz", numbers, strict=False):
         if not abs(number) <= FARTHEST:
             limit = f"finite and at most {FARTHEST:g} m"

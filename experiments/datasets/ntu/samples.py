@@ -39,11 +39,7 @@ class Sample(NamedTuple):
 
 
 def parse_name(name: str) -> Sample:
-    """Parse a name such as S001C002P003R002A013.
-
-    Raises:
-        ValueError: if it is no name of NTU RGB+D; the message says why.
-    """
+    """Parse a name such as S001C002P003R002A013, or raise a ValueError that says what is wrong."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise ValueError("the name is not SsssCcccPpppRrrrAaaa, with three digits each")
@@ -99,11 +95,7 @@ SPLITS = {
 
 
 def split(recordings: Recordings, protocol: str) -> np.ndarray:
-    """Return which recordings a protocol trains on, (N,) bool; it tests the others.
-
-    Raises:
-        DataError: if the data set is another one, or has no such protocol.
-    """
+    """Return which recordings a protocol trains on, (N,) bool; it tests the others."""
     about = recordings.about
     protocols = SPLITS.get(len(about.class_names), {})
     if not about.data_set.startswith("NTU RGB+D") or protocol not in protocols:
@@ -138,11 +130,7 @@ def _and(sizes: tuple[int, int]) -> str:
 
 
 def describe(samples: Sequence[Sample]) -> Description:
-    """Describe NTU RGB+D 60, if all samples belong to that, or 120.
-
-    Raises:
-        DataError: if there are as many samples as published, but a protocol splits them otherwise.
-    """
+    """Describe NTU RGB+D 60, if all samples belong to that, or 120; check the sizes of splits."""
     actions = 60 if all(map(is_in_60, samples)) else 120
     for name, protocol in SPLITS[actions].items():
         sizes = sizes_of(samples, protocol)
