@@ -1,7 +1,5 @@
 """Augmentation in space: one linear map for all frames of a recording, and its mirror image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -7,8 +7,6 @@ xview   two cameras train, the third is tested (NTU RGB+D 60)
 xset    even camera set-ups train, odd ones are tested (NTU RGB+D 120)
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

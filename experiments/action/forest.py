@@ -3,8 +3,6 @@
 It gets the sequences that the network gets at test, centred and turned alike, in the same folds.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from collections import defaultdict

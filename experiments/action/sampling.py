@@ -11,8 +11,6 @@ A position may lie between two frames. ``time`` stretches time in training: up t
 recording is cut off at the ends, and the rest plays faster or slower by up to that share.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

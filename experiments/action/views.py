@@ -3,8 +3,6 @@
 Skeletons come in the camera's coordinates: x to one side, y up, z away from it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +21,10 @@ class View:
     Attributes:
         centre: ``"start"`` moves the root of the first body's first frame to the origin,
             ``"frames"`` that of each frame (which loses paths), ``"none"`` nothing.
-        turn: whether to turn skeletons about the vertical so that the first body's shoulders lie
-            along x in the first frame, and signals of a left arm into those of a right one.
-        bones: whether to add the vectors from parent to child joint.
-        motion: whether to add the differences from the previous frame, for all channels.
+        turn: turn skeletons about the vertical so that the first body's shoulders lie along x in
+            the first frame, and signals of a left arm into those of a right one.
+        bones: add the vectors from parent to child joint.
+        motion: add the differences from the previous frame, for all channels.
     """
 
     about: Description

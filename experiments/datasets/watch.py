@@ -5,8 +5,6 @@ from 950 to 2,600 steps at 50 Hz, with the acceleration (in g, including gravity
 velocity (in radians per second) along the three axes of the watch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.metadata
 import importlib.util

@@ -174,13 +174,20 @@ def _outcomes(parts: _Parts, workers: int) -> Iterator[Outcome]:
     # PyTorch's workers leave Ctrl-C to the parent, end with it, and are missed if they are killed.
     try:
         yield from DataLoader(
-            parts, None, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=16
-        )
+            parts, None, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=16,
+            worker_init_fn=partial(_end_without, os.getpid()),
+        )  # fmt: skip
     except RuntimeError as error:
         raise DataError(
             "a process that read files was killed, perhaps because memory ran out. Finished work "
             "is kept: run the same command again to continue, or with fewer workers"
         ) from error
+
+
+def _end_without(parent: int, worker: int) -> None:
+    """End a worker whose parent was killed before PyTorch began to watch it."""
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _assemble(

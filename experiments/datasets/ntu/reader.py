@@ -6,8 +6,6 @@ declines goes to the reference reader, which reads it or says what is wrong; so 
 where there is no compiler. The result is the same.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import warnings

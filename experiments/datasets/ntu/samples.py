@@ -5,8 +5,6 @@ skeletons. For NTU RGB+D 120, sizes of 50,922 (cross-subject, tested) and 54,471
 trained) are quoted too: they come from an earlier list, without three of today's 535 recordings.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
