@@ -1,7 +1,7 @@
 """Recordings as the sequences that a classifier trains on: one Dataset for all data sets.
 
-Random draws for a sequence depend only on the seed, the epoch and the number of the sequence. They
-are the same for any number of DataLoader workers, and a resumed run continues to the same bits.
+Random draws depend only on the seed, the epoch and the number of the sequence, so that they are the
+same for any number of DataLoader workers and in a resumed run.
 """
 
 from __future__ import annotations
@@ -79,10 +79,7 @@ class SequenceDataset(Sequences):
         return self.recordings.labels[self.sources]
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        """Return a sequence and its label.
-
-        The sequence is (n, features) float32 in training, (clips, n, features) otherwise.
-        """
+        """Return a sequence, ([clips,] n, features) with clips if not in training, and its label."""
         index = int(self.sources[key.sequence])
         length = len(self.recordings[index])
         if key.epoch is None:

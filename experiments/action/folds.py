@@ -40,10 +40,7 @@ class Fold:
 def make_folds(
     recordings: Recordings, data_set: str, protocol: str, val_subjects: int
 ) -> list[Fold]:
-    """Split the recordings of a data set by one of its ``PROTOCOLS``.
-
-    ``val_subjects`` of the training subjects are set aside for validation.
-    """
+    """Split recordings by one of ``PROTOCOLS``, with ``val_subjects`` of those who train as val."""
     if protocol not in PROTOCOLS[data_set]:
         raise ConfigError(
             f"protocol must be one of {', '.join(PROTOCOLS[data_set])} for {data_set}; "

@@ -19,10 +19,7 @@ FREQUENCIES = 7
 
 
 def describe(sequence: np.ndarray) -> np.ndarray:
-    """Return mean, deviation, extremes, quartiles and lowest frequencies of a sequence (n, F).
-
-    The result is (13 F,); frequencies that a short sequence does not have are 0.
-    """
+    """Return mean, deviation, extremes, quartiles and lowest frequencies, (n, F) to (13 F,)."""
     mean = sequence.mean(0)
     spectrum = np.abs(np.fft.rfft(sequence - mean, axis=0))[1 : FREQUENCIES + 1] / len(sequence)
     missing = np.zeros((FREQUENCIES - len(spectrum), sequence.shape[1]))

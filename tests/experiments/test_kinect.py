@@ -353,6 +353,7 @@ def test_mutated_samples_are_read_or_named(changes):
     np.testing.assert_allclose(frames["a01_s02_e01"][:, 0], skeletons(3, 1), rtol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(SAMPLE)))
 def test_a_truncated_sample_is_never_read_wrong(size):
     files = {
@@ -367,6 +368,7 @@ def test_a_truncated_sample_is_never_read_wrong(size):
         assert len(problems) == 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(session_text(skeletons()))))
 def test_a_truncated_session_is_never_read_wrong(size):
     session = session_text(skeletons()).encode()[:size]

@@ -394,12 +394,12 @@ def test_a_killed_conversion_goes_on_where_it_was(tmp_path, out, reads, number, 
         [sys.executable, script, "ntu", raw, out, "--workers", str(workers)],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(list(out.glob(".parts/*.npz"))) < 15:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)  # also waits for workers, who have the pipe too
+    _, errors = process.communicate(timeout=240)  # also waits for workers, who have the pipe too
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert errors.splitlines()[-1].endswith("run the same command to continue from here")

@@ -36,7 +36,7 @@ from experiments.datasets.recordings import (
     SkeletonError,
     open_recordings,
     writing,
-)  # fmt: skip
+)
 from experiments.files import replacing, write_text
 
 #: Increased when a file would be read to another result than before.
