@@ -79,7 +79,7 @@ class SequenceDataset(Sequences):
         return self.recordings.labels[self.sources]
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        """Return a sequence, ([clips,] n, features) with clips if not in training, and its label."""
+        """Return a sequence, (n, features) or at test (clips, n, features), and its label."""
         index = int(self.sources[key.sequence])
         length = len(self.recordings[index])
         if key.epoch is None:
