@@ -1,7 +1,5 @@
 """Augmentation in space: one linear map for all frames of a recording, and its mirror image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +10,7 @@ from experiments.datasets.recordings import Description
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes that keep the action; 0 turns each of them off.
-
-    Attributes:
-        rotation: the largest angle about each axis, in degrees.
-        scale: the largest relative change of size.
-        shear: the largest share of an axis that is added to another.
-        mirror: the probability of a mirror image.
-    """
+    """Random changes that keep the action, by the options of the task; 0 turns each of them off."""
 
     rotation: float
     scale: float
@@ -32,14 +23,11 @@ class Augmentation:
         """Change frames, (n, bodies, joints, 3) or (n, channels), whose channels are 3-vectors."""
         if generator.random() < self.mirror:
             frames = mirrored(frames, about)
-        vectors = frames.reshape(len(frames), -1, 3)
-        return (vectors @ self._draw(generator)).reshape(frames.shape)
-
-    def _draw(self, generator: np.random.Generator) -> np.ndarray:
         shear = generator.uniform(-self.shear, self.shear, (3, 3)) * (1 - np.eye(3))
         scale = 1 + generator.uniform(-self.scale, self.scale)
         angles = np.radians(generator.uniform(-self.rotation, self.rotation, 3))
-        return (scale * rotation_matrix(angles) @ (np.eye(3) + shear)).astype(np.float32)
+        change = (scale * rotation_matrix(angles) @ (np.eye(3) + shear)).astype(np.float32)
+        return (frames.reshape(len(frames), -1, 3) @ change).reshape(frames.shape)
 
 
 def rotation_matrix(vector: np.ndarray) -> np.ndarray:

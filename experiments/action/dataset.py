@@ -1,7 +1,7 @@
 """Recordings as the sequences that a classifier trains on: one Dataset for all data sets.
 
-Random draws for a sequence depend only on the seed, the epoch and the number of the sequence. They
-are the same for any number of DataLoader workers, and a resumed run continues to the same bits.
+Random draws depend only on the seed, the epoch and the number of the sequence, so that they are the
+same for any number of DataLoader workers and in a resumed run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,6 @@ class Key(NamedTuple):
     epoch: int | None = None
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """Mean and deviation of each feature, (F,) float32, of the training data."""
-
-    mean: np.ndarray
-    deviation: np.ndarray
-
-
 class Sequences(Dataset[tuple[Tensor, Any]]):
     """Sequences with their labels, indexed by a :class:`Key`; ``seed`` is that of all draws."""
 
@@ -54,14 +46,11 @@ class SequenceDataset(Sequences):
     """Sequences made of some recordings.
 
     Attributes:
-        recordings: the recordings of the whole data set.
+        recordings: the whole data set.
         chosen: indices of the recordings to use.
-        sampling: the choice of their frames.
-        view: the channels to make of these.
-        augmentation: random changes in training.
         time: the stretching of time in training, see :mod:`experiments.action.sampling`.
-        seed: the seed of all random draws.
-        scaling: subtracted from the features and divided by; None before :meth:`measure`.
+        mean: subtracted from the features, (F,) float32 after :meth:`measure`.
+        deviation: divides them, (F,) float32 after :meth:`measure`.
         sources: (len,) int64, the recording that each sequence is part of.
     """
 
@@ -72,7 +61,8 @@ class SequenceDataset(Sequences):
     augmentation: Augmentation
     time: float
     seed: int
-    scaling: Scaling | None = None
+    mean: np.ndarray | float = 0.0
+    deviation: np.ndarray | float = 1.0
 
     def __post_init__(self) -> None:
         lengths = self.recordings.lengths[self.chosen].tolist()
@@ -89,21 +79,17 @@ class SequenceDataset(Sequences):
         return self.recordings.labels[self.sources]
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        """Return a sequence and its label.
-
-        The sequence is (n, features) float32 in training, (clips, n, features) otherwise.
-        """
+        """Return a sequence, (n, features) or at test (clips, n, features), and its label."""
         index = int(self.sources[key.sequence])
-        frames = self.recordings[index]
-        label = int(self.recordings.labels[index])
+        length = len(self.recordings[index])
         if key.epoch is None:
-            positions = self.sampling.clips_of(len(frames), int(self._places[key.sequence]))
-            return torch.from_numpy(
-                np.stack([self._show(index, clip) for clip in positions])
-            ), label
-        generator = np.random.default_rng((self.seed, key.epoch, key.sequence))
-        clip = self.sampling.draw(len(frames), self.time, generator)
-        return torch.from_numpy(self._show(index, clip, generator)), label
+            clips = self.sampling.clips_of(length, int(self._places[key.sequence]))
+            shown = np.stack([self._show(index, clip) for clip in clips])
+        else:
+            generator = np.random.default_rng((self.seed, key.epoch, key.sequence))
+            clip = self.sampling.draw(length, self.time, generator)
+            shown = self._show(index, clip, generator)
+        return torch.from_numpy(shown), int(self.recordings.labels[index])
 
     def _show(
         self, index: int, positions: np.ndarray, generator: np.random.Generator | None = None
@@ -113,19 +99,16 @@ class SequenceDataset(Sequences):
         frames = self.view.place(take(recording, positions), starting_pose(recording), left)
         if generator is not None:
             frames = self.augmentation(frames, self.view.about, generator)
-        rows = self.view.channels(frames)
-        if self.scaling is not None:
-            rows = (rows - self.scaling.mean) / self.scaling.deviation
+        rows = (self.view.channels(frames) - self.mean) / self.deviation
         return rows.astype(np.float32, copy=False)
 
-    def measure(self) -> Scaling:
-        """Set ``scaling`` to mean and deviation of the features, and return it."""
+    def measure(self) -> None:
+        """Set mean and deviation of the features; call it once."""
         picked = np.linspace(0, len(self) - 1, min(len(self), MEASURED)).round().astype(int)
         rows = torch.cat([self[Key(i)][0].flatten(0, 1) for i in picked.tolist()]).double()
         deviation = rows.std(dim=0, correction=0).clamp_min(1e-6)
         deviation[deviation <= 1e-6] = 1.0  # a constant feature
-        self.scaling = Scaling(rows.mean(dim=0).float().numpy(), deviation.float().numpy())
-        return self.scaling
+        self.mean, self.deviation = rows.mean(dim=0).float().numpy(), deviation.float().numpy()
 
 
 def shuffled(
@@ -133,8 +116,7 @@ def shuffled(
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch in random order, without the first ``skip``.
 
-    An incomplete last batch is dropped, as its sequences would weigh more than others; the shuffle
-    of the next epoch shows them.
+    An incomplete last batch is dropped, as its sequences would weigh more than others.
     """
     order = np.random.default_rng((data.seed, epoch)).permutation(len(data)).tolist()
     batches = [
@@ -165,8 +147,7 @@ def _load(data: Sequences, batches: list[list[Key]], workers: int) -> Iterator[B
 def collate(items: list[tuple[Tensor, Any]]) -> Batch:
     """Make a batch; sequences of different lengths become a pair (padded sequences, lengths).
 
-    The last frame is repeated as padding. A classifier does not read it, so that in evaluation mode
-    a sequence is classified as it would be alone.
+    The last frame is repeated as padding, which a classifier does not read.
     """
     sequences = [sequence for sequence, _ in items]
     labels = torch.stack([torch.as_tensor(label) for _, label in items])

@@ -7,8 +7,6 @@ xview   two cameras train, the third is tested (NTU RGB+D 60)
 xset    even camera set-ups train, odd ones are tested (NTU RGB+D 120)
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,49 +40,36 @@ class Fold:
 def make_folds(
     recordings: Recordings, data_set: str, protocol: str, val_subjects: int
 ) -> list[Fold]:
-    """Split the recordings of a data set by one of its ``PROTOCOLS``.
-
-    ``val_subjects`` of the training subjects are set aside for validation.
-
-    Raises:
-        ConfigError: if the data set has no such protocol, or not enough subjects.
-    """
+    """Split recordings by one of ``PROTOCOLS``, with ``val_subjects`` of those who train as val."""
     if protocol not in PROTOCOLS[data_set]:
         raise ConfigError(
             f"protocol must be one of {', '.join(PROTOCOLS[data_set])} for {data_set}; "
             f"got {protocol!r}"
         )
+    subjects = recordings.subjects
+    people = np.unique(subjects)
+    groups = {
+        "xsub": [people[people % 2 == 0]],  # MSR Action3D: odd subjects train
+        "5fold": [people[k::5] for k in range(5)],
+        "loso": [people[[k]] for k in range(len(people))],
+    }
     if data_set in ("ntu60", "ntu120"):
-        tests = [(protocol, ~split(recordings, protocol))]
+        tests = {protocol: ~split(recordings, protocol)}
     else:
-        tests = [
-            (f"subjects {', '.join(map(str, group))}", np.isin(recordings.subjects, group))
-            for group in _tested_subjects(np.unique(recordings.subjects), protocol)
-        ]
-    return [
-        _make_fold(name, is_test, recordings.subjects, val_subjects, number)
-        for number, (name, is_test) in enumerate(tests)
-    ]
-
-
-def _tested_subjects(people: np.ndarray, protocol: str) -> list[np.ndarray]:
-    if protocol == "xsub":
-        return [people[people % 2 == 0]]  # MSR Action3D: odd subjects train
-    if protocol == "5fold":
-        return [people[k::5] for k in range(5)]
-    return [people[[k]] for k in range(len(people))]
-
-
-def _make_fold(
-    name: str, is_test: np.ndarray, subjects: np.ndarray, val_subjects: int, number: int
-) -> Fold:
-    people = np.unique(subjects[~is_test])
-    if len(people) <= val_subjects:
-        raise ConfigError(
-            f"val_subjects must be below the {len(people)} subjects that train in the fold "
-            f"{name}; got {val_subjects}"
-        )
-    # RandomState's streams never change.
-    drawn = np.random.RandomState(SPLIT_SEED + number).permutation(people)[:val_subjects]
-    is_val = ~is_test & np.isin(subjects, drawn)
-    return Fold(name, *map(np.flatnonzero, (~is_test & ~is_val, is_val, is_test)))
+        tests = {
+            f"subjects {', '.join(map(str, group))}": np.isin(subjects, group)
+            for group in groups[protocol]
+        }
+    folds = []
+    for number, (name, is_test) in enumerate(tests.items()):
+        people = np.unique(subjects[~is_test])
+        if len(people) <= val_subjects:
+            raise ConfigError(
+                f"val_subjects must be below the {len(people)} subjects that train in the fold "
+                f"{name}; got {val_subjects}"
+            )
+        # RandomState's streams never change.
+        drawn = np.random.RandomState(SPLIT_SEED + number).permutation(people)[:val_subjects]
+        is_val = ~is_test & np.isin(subjects, drawn)
+        folds.append(Fold(name, *map(np.flatnonzero, (~is_test & ~is_val, is_val, is_test))))
+    return folds

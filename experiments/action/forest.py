@@ -3,8 +3,6 @@
 It gets the sequences that the network gets at test, centred and turned alike, in the same folds.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from collections import defaultdict
@@ -21,19 +19,13 @@ FREQUENCIES = 7
 
 
 def describe(sequence: np.ndarray) -> np.ndarray:
-    """Return mean, deviation, extremes, quartiles and lowest frequencies of a sequence (n, F).
-
-    The result is (13 F,); frequencies that a short sequence does not have are 0.
-    """
+    """Return mean, deviation, extremes, quartiles and lowest frequencies, (n, F) to (13 F,)."""
     mean = sequence.mean(0)
     spectrum = np.abs(np.fft.rfft(sequence - mean, axis=0))[1 : FREQUENCIES + 1] / len(sequence)
     missing = np.zeros((FREQUENCIES - len(spectrum), sequence.shape[1]))
-    return np.concatenate(
-        [
-            mean, sequence.std(0), sequence.min(0), sequence.max(0),
-            *np.quantile(sequence, [0.25, 0.75], axis=0), *spectrum, *missing,
-        ]
-    )  # fmt: skip
+    extremes = sequence.min(0), sequence.max(0)
+    quartiles = np.quantile(sequence, [0.25, 0.75], axis=0)
+    return np.concatenate([mean, sequence.std(0), *extremes, *quartiles, *spectrum, *missing])
 
 
 def train_forests(config: ActionConfig, trees: int = 300) -> dict[str, Any]:
@@ -54,7 +46,7 @@ def train_forests(config: ActionConfig, trees: int = 300) -> dict[str, Any]:
         "test_accuracy": statistics.fmean(accuracies),
         "test_accuracies": accuracies,
         "accuracy_of_subjects": {
-            str(subject): statistics.fmean(of_subjects[subject]) for subject in sorted(of_subjects)
+            str(subject): statistics.fmean(right) for subject, right in sorted(of_subjects.items())
         },
     }
 

@@ -11,8 +11,6 @@ A position may lie between two frames. ``time`` stretches time in training: up t
 recording is cut off at the ends, and the rest plays faster or slower by up to that share.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,14 +20,7 @@ SAMPLINGS = ("whole", "segments", "window")
 
 @dataclass(frozen=True)
 class Sampling:
-    """A choice of frames.
-
-    Attributes:
-        kind: one of ``SAMPLINGS``.
-        frames: n; unused by ``whole``.
-        clips: clips of a recording at test, for ``segments``.
-        hop: steps from a window to the next, for ``window``.
-    """
+    """A choice of frames: n ``frames``, and ``clips`` of ``segments`` or a ``hop`` of windows."""
 
     kind: str
     frames: int

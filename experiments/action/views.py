@@ -1,10 +1,7 @@
 """Position and orientation of a body, its mirror image, bones and motion as channels.
 
-Skeletons come in the coordinates of the camera: x to one side, y up, z away from it. An absent body
-is all 0, and stays so.
+Skeletons come in the camera's coordinates: x to one side, y up, z away from it.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -22,13 +19,12 @@ class View:
     """The channels to make of the frames of a recording.
 
     Attributes:
-        about: the meaning of the numbers.
         centre: ``"start"`` moves the root of the first body's first frame to the origin,
             ``"frames"`` that of each frame (which loses paths), ``"none"`` nothing.
-        turn: whether to turn skeletons about the vertical so that the first body's shoulders lie
-            along x in the first frame, and signals of a left arm into those of a right one.
-        bones: whether to add the vectors from parent to child joint.
-        motion: whether to add the differences from the previous frame, for all channels.
+        turn: turn skeletons about the vertical so that the first body's shoulders lie along x in
+            the first frame, and signals of a left arm into those of a right one.
+        bones: add the vectors from parent to child joint.
+        motion: add the differences from the previous frame, for all channels.
     """
 
     about: Description
@@ -38,12 +34,10 @@ class View:
     motion: bool
 
     def place(self, frames: np.ndarray, start: np.ndarray, left: bool = False) -> np.ndarray:
-        """Centre and turn frames.
+        """Centre and turn frames, (n, bodies, joints, 3) or (n, channels).
 
-        Args:
-            frames: (n, bodies, joints, 3) or (n, channels), some frames of a recording.
-            start: (joints, 3), the pose of the first body when the recording begins.
-            left: whether signals are of the left arm.
+        ``start`` is the :func:`starting_pose` of the recording; ``left`` says whether signals are
+        of the left arm.
         """
         if self.about.kind == "signal":
             return mirrored(frames, self.about) if self.turn and left else frames
@@ -72,10 +66,9 @@ class View:
         if self.bones:
             parent, child = np.array(self.about.bones).T
             parts.append((frames[:, :, child] - frames[:, :, parent]).reshape(len(frames), -1))
-        row = np.concatenate(parts, axis=1)
-        if not self.motion:
-            return row
-        return np.concatenate([row, np.diff(row, axis=0, prepend=row[:1])], axis=1)
+        if self.motion:
+            parts += [np.diff(part, axis=0, prepend=part[:1]) for part in parts]
+        return np.concatenate(parts, axis=1)
 
 
 def starting_pose(frames: np.ndarray) -> np.ndarray:
@@ -94,11 +87,8 @@ def mirrored(frames: np.ndarray, about: Description) -> np.ndarray:
     if about.kind == "skeleton":
         swapped = [about.joint_names.index(_other_side(name)) for name in about.joint_names]
         return frames[:, :, swapped] * np.array([-1, 1, 1], frames.dtype)
-    signs = [
-        -1 if name.startswith("rotation") != name.endswith("_x") else 1
-        for name in about.joint_names
-    ]
-    return frames * np.array(signs, frames.dtype)
+    same = [name.startswith("rotation") == name.endswith("_x") for name in about.joint_names]
+    return frames * np.where(same, 1, -1).astype(frames.dtype)
 
 
 def _other_side(name: str) -> str:

@@ -7,8 +7,6 @@ converts the authors' files in ``raw`` into the format of :mod:`experiments.data
 ``summary(recordings) -> str``. ``python -m experiments.datasets NAME`` calls them.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -24,8 +22,7 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     It is ``root`` if given, else IREVRNN_DATA, else ``data/`` of the repository, else (outside a
     repository) ``~/.cache/irevrnn``.
     """
-    chosen = root or os.environ.get("IREVRNN_DATA")
-    if chosen:
+    if chosen := root or os.environ.get("IREVRNN_DATA"):
         return Path(chosen).expanduser()
     repository = Path(__file__).resolve().parents[2]
     if (repository / "pyproject.toml").is_file():

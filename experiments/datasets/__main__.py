@@ -6,8 +6,6 @@ RAW and converted into the folder OUT; files that cannot be read are listed, one
 Exit status: 0 on success, 1 if nothing was made, 3 if some files were rejected, 130 after Ctrl-C.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
@@ -25,37 +23,31 @@ STOPPED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     options = _parser().parse_args(argv)
+    problem = "stopped; run the same command to continue from here"
     try:
         if options.name in CONVERTED:
             return _convert(options.name, options.raw, options.out, options.workers)
         print(FETCHED[options.name].prepare(options.root))
         return 0
     except DataError as error:
-        print(f"experiments.datasets: {error}", file=sys.stderr)
-        return 1
+        status, problem = 1, str(error)
     except KeyboardInterrupt:
-        print(
-            "experiments.datasets: stopped; run the same command to continue from here",
-            file=sys.stderr,
-        )
-        return STOPPED
+        status = STOPPED
+    print(f"experiments.datasets: {problem}", file=sys.stderr)
+    return status
 
 
 def _convert(name: str, raw: Path, out: Path, workers: int | None) -> int:
     module = CONVERTED[name]
     recordings = module.convert(name, raw, out, workers)
-    print(
-        f"{recordings.about.data_set}: {len(recordings):,} recordings, "
-        f"{len(recordings.frames):,} frames in {out}"
-    )
+    sizes = f"{len(recordings):,} recordings, {len(recordings.frames):,} frames"
+    print(f"{recordings.about.data_set}: {sizes} in {out}")
     if hasattr(module, "summary"):
         print(module.summary(recordings))
-    if not recordings.rejected:
-        return 0
-    print(
-        f"rejected: {len(recordings.rejected):,}", *recordings.rejected, sep="\n", file=sys.stderr
-    )
-    return REJECTED
+    rejected = recordings.rejected
+    if rejected:
+        print(f"rejected: {len(rejected):,}", *rejected, sep="\n", file=sys.stderr)
+    return REJECTED if rejected else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,25 +55,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.datasets", description=__doc__, formatter_class=plain
     )
-    commands = parser.add_subparsers(
-        title="data sets", metavar="NAME", dest="name", required=True
-    )  # fmt: skip
+    commands = parser.add_subparsers(title="data sets", metavar="NAME", dest="name", required=True)
     for name, module in sorted({**FETCHED, **CONVERTED}.items()):
         task = "convert RAW into OUT" if name in CONVERTED else "fetch and verify"
         command = commands.add_parser(
             name, help=task, description=module.__doc__, formatter_class=plain
         )
         if name in FETCHED:
-            command.add_argument(
-                "--root", type=Path, help="folder that holds one folder per data set "
-                "(default: IREVRNN_DATA, or data/ of the repository)",
-            )  # fmt: skip
+            root = "folder of the data sets (default: IREVRNN_DATA, or data/ of the repository)"
+            command.add_argument("--root", type=Path, help=root)
             continue
         command.add_argument("raw", type=Path, metavar="RAW", help="folder of the authors' files")
         command.add_argument("out", type=Path, metavar="OUT", help="folder to write")
-        command.add_argument(
-            "--workers", type=_count, help="processes that read (default: one per core)"
-        )
+        processes = "processes that read (default: one per core)"
+        command.add_argument("--workers", type=_count, help=processes)
     return parser
 
 

@@ -15,8 +15,6 @@ A line that cannot be read spoils the samples that it belongs to and no others. 
 file must end in a newline, or the file counts as truncated there.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -87,13 +85,7 @@ MSR = Description(
 
 
 def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Recordings:
-    """Convert UTKinect-Action3D (``name="utkinect"``) or MSR Action3D (``"msr"``).
-
-    The authors' files may be at any depth in ``raw``. ``workers`` is unused: reading takes seconds.
-
-    Raises:
-        DataError: if there is no file to read, or no sample in the files.
-    """
+    """Convert ``"utkinect"`` or ``"msr"``; ``workers`` is unused, as reading takes seconds."""
     about, read = {"utkinect": (UTKINECT, _read_utkinect), "msr": (MSR, _read_msr)}[name]
     with writing(out, about, bodies=1) as writer:
         read(raw, writer)
@@ -101,30 +93,27 @@ def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Reco
 
 
 class _Row(NamedTuple):
-    """A line of numbers, or why it is none."""
+    """A line of numbers, or of NaN with the problem of the line."""
 
     line: int
     numbers: list[float]
-    problem: str | None
+    problem: str | None = None
 
 
 def _read_rows(data: bytes, columns: int, with_frame_numbers: bool = False) -> list[_Row]:
     """Read the lines of a file; blank lines have no row."""
     rows = []
-    # A last line that is cut in the middle of a number would still be a line of numbers.
-    truncated = not data.endswith((b"\n", b"\r"))
-    texts = data.splitlines()
     highest = -np.inf
-    for line, text in enumerate(texts, 1):
+    for line, text in enumerate(data.splitlines(keepends=True), 1):
+        if not text.strip():
+            continue
         try:
-            if truncated and line == len(texts) and text.strip():
-                raise SkeletonError("the file ends in the middle of a line")
             numbers = _numbers(text, columns)
-            if with_frame_numbers and numbers:
+            if with_frame_numbers:
                 if numbers[0] != round(numbers[0]) or numbers[0] < highest:
                     raise SkeletonError(f"frame number {numbers[0]:g} after {highest:g}")
                 highest = numbers[0]
-            rows += [_Row(line, numbers, None)] if numbers else []
+            rows.append(_Row(line, numbers))
         except SkeletonError as error:
             rows.append(_Row(line, [np.nan] * columns, error.reason))
     return rows
@@ -132,12 +121,13 @@ def _read_rows(data: bytes, columns: int, with_frame_numbers: bool = False) -> l
 
 def _numbers(text: bytes, columns: int) -> list[float]:
     words = text.split()
-    if len(words) not in (0, columns):
+    # A line that is cut in the middle of a number would still be a line of numbers.
+    if not text.endswith((b"\n", b"\r")):
+        raise SkeletonError("the file ends in the middle of a line")
+    if len(words) != columns:
         raise SkeletonError(f"{len(words)} numbers, expected {columns}")
     try:
-        if b"_" in text:  # float() reads 1_000 as a number
-            raise ValueError
-        numbers = [float(word) for word in words]
+        numbers = [float(word.replace(b"_", b"?")) for word in words]  # float() reads 1_000
     except ValueError:
         raise SkeletonError("a word that is no number") from None
     if not np.isfinite(numbers).all():
@@ -177,7 +167,7 @@ _SESSION = re.compile(r"s\d\d_e\d\d")
 
 
 class _Action(NamedTuple):
-    """A line of actionLabel.txt: an action with its first and last frame."""
+    """A line of actionLabel.txt."""
 
     session: str
     name: str
@@ -210,35 +200,27 @@ def _read_labels(data: bytes, writer: Writer) -> Iterator[_Action]:
     seen = set()
     for line, text in enumerate(data.decode("ascii", "replace").splitlines(), 1):
         words = text.split()
-        try:
-            if len(words) == 1 and not words[0].endswith(":"):
-                session = words[0] if _SESSION.fullmatch(words[0]) else None
-                if session is None:
-                    raise SkeletonError(f"{words[0]!r} is no session like s01_e01")
-            elif words:
-                action = _read_label(words, session, line)
-                if action[:2] in seen:
-                    raise SkeletonError(f"a second {action.name} of {action.session}")
-                seen.add(action[:2])
-                yield action
-        except SkeletonError as error:
-            writer.reject(_LABEL_FILE, error.reason, line)
-
-
-def _read_label(words: list[str], session: str | None, line: int) -> _Action:
-    name, frames = words[0].removesuffix(":"), words[1:]
-    if session is None:
-        raise SkeletonError("an action of no session")
-    if name not in UTKINECT.class_names:
-        raise SkeletonError(f"{name!r} is none of the ten actions")
-    if len(frames) != 2 or not all(word.isdecimal() for word in frames):
-        raise SkeletonError(f"{session} {name}: {' '.join(frames)!r} is no first and last frame")
-    first, last = map(int, frames)
-    if first > last:
-        raise SkeletonError(
-            f"{session} {name}: the first frame {first} comes after the last, {last}"
-        )
-    return _Action(session, name, first, last, line)
+        if not words:
+            continue
+        name, frames = words[0].removesuffix(":"), words[1:]
+        numbers = [int(word) for word in frames if word.isdecimal()]
+        problem = None
+        if words == [name]:
+            session = name if _SESSION.fullmatch(name) else None
+            problem = None if session else f"{name!r} is no session like s01_e01"
+        elif session is None:
+            problem = "an action of no session"
+        elif name not in UTKINECT.class_names:
+            problem = f"{name!r} is none of the ten actions"
+        elif not len(frames) == len(numbers) == 2 or numbers[0] > numbers[1]:
+            problem = f"{session} {name}: {' '.join(frames)!r} is no first and last frame"
+        elif (session, name) in seen:
+            problem = f"a second {name} of {session}"
+        else:
+            seen.add((session, name))
+            yield _Action(session, name, numbers[0], numbers[1], line)
+        if problem:
+            writer.reject(_LABEL_FILE, problem, line)
 
 
 def _add_actions(file: str, data: bytes, actions: list[_Action], writer: Writer) -> None:
@@ -250,10 +232,9 @@ def _add_actions(file: str, data: bytes, actions: list[_Action], writer: Writer)
         except SkeletonError as error:
             writer.reject(file, f"{action.name}: {error.reason}", error.line)
             continue
-        writer.add(
-            joints, UTKINECT.class_names.index(action.name), int(action.session[1:3]),
-            f"{action.session}_{action.name}", repetition=int(action.session[5:7]),
-        )  # fmt: skip
+        label, session = UTKINECT.class_names.index(action.name), action.session
+        subject, repetition = int(session[1:3]), int(session[5:7])
+        writer.add(joints, label, subject, f"{session}_{action.name}", repetition=repetition)
 
 
 def _find(action: _Action, frames: np.ndarray) -> slice:
@@ -263,17 +244,12 @@ def _find(action: _Action, frames: np.ndarray) -> slice:
     """
     good = np.flatnonzero(~np.isnan(frames))
     sound = frames[good]
-    # The authors' intervals all begin and end inside the session.
-    if not len(sound) or action.first < sound[0] or action.last > sound[-1]:
-        reach = f"{sound[0]:g} to {sound[-1]:g}" if len(sound) else "none"
-        asked = f"frames {action.first} to {action.last} are asked for"
-        raise SkeletonError(f"{asked}, the file has {reach}")
     first, after = np.searchsorted(sound, [action.first, action.last + 1])
-    if first == after:
-        raise SkeletonError(f"no frame between {action.first} and {action.last}")
-    return slice(
-        good[first - 1] + 1 if first else 0, good[after] if after < len(good) else len(frames)
-    )
+    # The authors' intervals all begin and end inside the session.
+    if first == after or action.first < sound[0] or action.last > sound[-1]:
+        raise SkeletonError(f"the file does not have the frames {action.first} to {action.last}")
+    begin = good[first - 1] + 1 if first else 0
+    return slice(begin, good[after] if after < len(good) else len(frames))
 
 
 # --- MSR Action3D -------------------------------------------------------------------------------
@@ -288,15 +264,14 @@ def _read_msr(raw: Path, writer: Writer) -> None:
             match = _SAMPLE_FILE.fullmatch(file)
             if match is None:
                 raise SkeletonError("the name is not aAA_sSS_eEE_skeleton3D.txt")
-            name, action, subject, repetition = match[1], *map(int, match.groups()[1:])
+            action, subject, repetition = map(int, match.groups()[1:])
             if not 1 <= action <= len(MSR.class_names):
                 raise SkeletonError(f"action {action} is none of 1 to {len(MSR.class_names)}")
             joints = _skeletons(_read_rows(data, 4), slice(3))
+            joints = joints[joints.any(axis=(1, 2, 3))]
+            if not len(joints):
+                raise SkeletonError("no frame has a skeleton: all joints are at 0")
         except SkeletonError as error:
             writer.reject(file, error.reason, error.line)
-            continue
-        joints = joints[joints.any(axis=(1, 2, 3))]
-        if len(joints):
-            writer.add(joints, action - 1, subject, name, repetition=repetition)
         else:
-            writer.reject(file, "no frame has a skeleton: all joints are at 0")
+            writer.add(joints, action - 1, subject, match[1], repetition=repetition)

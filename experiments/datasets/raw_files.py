@@ -1,7 +1,5 @@
 """The authors' files in the folder RAW of a conversion."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,42 +12,35 @@ Reject = Callable[[str, str], None]
 
 
 def raw_files(raw: Path, pattern: re.Pattern[str], reject: Reject) -> Iterator[Path]:
-    """Yield the files under ``raw`` whose names match ``pattern``, ordered by name.
+    """Yield the files at any depth in ``raw`` whose names match ``pattern``, ordered by name.
 
-    Each name is yielded once. Further files of the same name, what is no regular file, folders that
-    cannot be read and links to folders are rejected.
-
-    Raises:
-        DataError: if ``raw`` is no folder.
+    Further files of the same name, what is no regular file, folders that cannot be read and links
+    to folders are rejected.
     """
     if not raw.is_dir():
         raise DataError(f"raw must be the folder of the authors' files; {raw} is no folder")
-    found: dict[str, Path] = {}
-    for path in sorted(_walk(raw, pattern, reject), key=lambda path: (path.name, path)):
-        if path.name in found:
-            here, there = (_place(one.parent, raw) for one in (path, found[path.name]))
-            reason = f"in {here}: there is another file of this name, in {there}, which is taken"
-            reject(printable(path.name), reason)
-        elif not path.is_file():
-            reject(printable(path.name), "it is no regular file")
-        else:
-            found[path.name] = path
-    yield from found.values()
 
+    def place(folder: Path) -> str:
+        return printable(f"{folder.relative_to(raw)}{os.sep}")
 
-def _walk(raw: Path, pattern: re.Pattern[str], reject: Reject) -> Iterator[Path]:
     def cannot_list(error: OSError) -> None:
-        reject(_place(Path(error.filename), raw), f"the folder cannot be read: {error.strerror}")
+        reject(place(Path(error.filename)), f"the folder cannot be read: {error.strerror}")
 
+    paths = []
     for folder, folders, files in os.walk(raw, onerror=cannot_list):
         for name in folders:
             if os.path.islink(os.path.join(folder, name)):  # may lead in a circle
                 reject(printable(name), "a link to a folder, which is not followed")
-        yield from (Path(folder, file) for file in files if pattern.fullmatch(file))
-
-
-def _place(folder: Path, raw: Path) -> str:
-    return printable(f"{folder.relative_to(raw)}{os.sep}")
+        paths += [Path(folder, file) for file in files if pattern.fullmatch(file)]
+    taken = Path()
+    for path in sorted(paths, key=lambda path: (path.name, path)):
+        if path.name == taken.name:
+            there = f"there is another file of this name, in {place(taken.parent)}, which is taken"
+            reject(printable(path.name), f"in {place(path.parent)}: {there}")
+        elif not path.is_file():
+            reject(printable(path.name), "it is no regular file")
+        else:
+            yield (taken := path)
 
 
 def printable(name: str) -> str:

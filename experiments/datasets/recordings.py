@@ -62,8 +62,7 @@ class Description:
 
     Attributes:
         data_set: the name used in results.
-        kind: ``"skeleton"`` or ``"signal"``.
-        class_names: a name for each label.
+        kind: one of ``KINDS``.
         frame_rate: frames per second.
         source: where the recordings come from, without local folders.
         joint_names: a name for each joint, in lower case with underscores, sides last
@@ -80,12 +79,10 @@ class Description:
     bones: Sequence[tuple[int, int]] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise DataError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
-        outside = [b for b in self.bones if not all(0 <= j < len(self.joint_names) for j in b)]
-        if outside:
-            last = len(self.joint_names) - 1
-            raise DataError(f"bones must connect joints 0 to {last}; got {outside}")
+        _check(self.kind in KINDS, f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
+        last = len(self.joint_names) - 1
+        outside = [bone for bone in self.bones if not 0 <= min(bone) <= max(bone) <= last]
+        _check(not outside, f"bones must connect joints 0 to {last}; got {outside}")
 
     @property
     def root(self) -> int:
@@ -98,11 +95,7 @@ class Description:
 class Recordings:
     """Recordings of different lengths; ``recordings[i]`` returns the frames of one.
 
-    The arrays are those of the files described above; integers are int64. ``columns`` holds further
-    ones by name, such as ``camera``.
-
-    Raises:
-        DataError: if the arrays do not fit together.
+    The arrays are those of the files described above; ``columns`` holds the further ones by name.
     """
 
     about: Description
@@ -115,33 +108,29 @@ class Recordings:
     rejected: Sequence[Rejected] = ()
 
     def __post_init__(self) -> None:
-        about, frames, ends, count = self.about, self.frames, self.offsets, len(self.labels)
-        joints = len(about.joint_names)
-        dimensions, last = (4, (joints, 3)) if about.kind == "skeleton" else (2, (joints,))
-        if frames.ndim != dimensions or frames.shape[-len(last) :] != last:
-            raise DataError(
-                f"frames of a {about.kind} must have {dimensions} dimensions, the last of them "
-                f"{last}; got shape {frames.shape}"
-            )
-        if frames.dtype != np.float32:
-            raise DataError(f"frames must be float32; got {frames.dtype}")
+        shape, ends, count = self.frames.shape, self.offsets, len(self.labels)
+        last = (len(self.about.joint_names), 3)[: 2 if self.about.kind == "skeleton" else 1]
+        dimensions = 2 * len(last)
+        _check(
+            len(shape) == dimensions and shape[-len(last) :] == last,
+            f"frames must have {dimensions} dimensions, the last of them {last}; got shape {shape}",
+        )
+        _check(self.frames.dtype == np.float32, f"frames must be float32; got {self.frames.dtype}")
         arrays = {"labels": self.labels, "subjects": self.subjects, "names": self.names}
         for name, array in {**arrays, **self.columns}.items():
-            if array.shape != (count,) or (name != "names" and array.dtype != np.int64):
-                raise DataError(
-                    f"{name} must be int64 of shape ({count},); got {array.dtype} {array.shape}"
-                )
-        if ends.shape != (count + 1,) or ends[0] != 0 or ends[-1] != len(frames):
-            raise DataError(
-                f"offsets must be {count + 1} numbers from 0 to the {len(frames)} frames; "
-                f"got {len(ends)} from {ends[:1]} to {ends[-1:]}"
+            _check(
+                array.shape == (count,) and (name == "names" or array.dtype == np.int64),
+                f"{name} must be int64 of shape ({count},); got {array.dtype} {array.shape}",
             )
-        if (np.diff(ends) < 1).any():
-            raise DataError("offsets must increase: a recording has at least one frame")
-        classes = len(about.class_names)
-        if count and not 0 <= self.labels.min() <= self.labels.max() < classes:
-            found = f"{self.labels.min()} to {self.labels.max()}"
-            raise DataError(f"labels must be from 0 to {classes - 1}; got {found}")
+        _check(
+            ends.shape == (count + 1,) and (ends[0], ends[-1]) == (0, len(self.frames)),
+            f"offsets must be {count + 1} numbers from 0 to the {len(self.frames)} frames; "
+            f"got {len(ends)} from {ends[:1]} to {ends[-1:]}",
+        )
+        _check((np.diff(ends) > 0).all(), "offsets must increase by at least one frame")
+        classes = len(self.about.class_names)
+        wrong = self.labels[(self.labels < 0) | (self.labels >= classes)]
+        _check(not len(wrong), f"labels must be from 0 to {classes - 1}; got {wrong[:1]}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -156,14 +145,15 @@ class Recordings:
         return np.diff(self.offsets)
 
 
+def _check(holds: bool | np.bool_, message: str) -> None:
+    if not holds:
+        raise DataError(message)
+
+
 def join(
-    about: Description,
-    frames: Sequence[np.ndarray],
-    labels: ArrayLike,
-    subjects: ArrayLike,
-    names: Sequence[str],
-    columns: Mapping[str, ArrayLike],
-) -> Recordings:
+    about: Description, frames: Sequence[np.ndarray], labels: ArrayLike, subjects: ArrayLike,
+    names: Sequence[str], columns: Mapping[str, ArrayLike],
+) -> Recordings:  # fmt: skip
     """Concatenate recordings that are in memory, each an array (length, ...) of frames."""
     return Recordings(
         about,
@@ -180,11 +170,7 @@ def join(
 
 
 def open_recordings(folder: Path) -> Recordings:
-    """Open a converted data set with its frames memory-mapped, read-only.
-
-    Raises:
-        DataError: if ``folder`` is no converted data set, is damaged, or has another version.
-    """
+    """Open a converted data set with its frames memory-mapped, read-only."""
     meta_file = folder / "meta.json"
     if not meta_file.is_file():
         state = "its conversion has not finished" if folder.is_dir() else "it does not exist"
@@ -194,8 +180,7 @@ def open_recordings(folder: Path) -> Recordings:
         )
     try:
         meta = json.loads(meta_file.read_text(encoding="utf-8"))
-        if meta.pop("version") != VERSION:
-            raise DataError(f"version must be {VERSION}; convert it again")
+        _check(meta.pop("version") == VERSION, f"version must be {VERSION}; convert it again")
         rejected = tuple(Rejected(**one) for one in meta.pop("rejected"))
         meta["bones"] = tuple((parent, child) for parent, child in meta["bones"])
         meta |= {name: tuple(meta[name]) for name in ("class_names", "joint_names")}
@@ -224,31 +209,22 @@ class Writer:
         self._header_size = self._write_header()
 
     def add(self, frames: np.ndarray, label: int, subject: int, name: str, **columns: int) -> None:
-        """Append a recording; its entries are those of :class:`Recordings`.
-
-        Raises:
-            ValueError: if the recording does not fit; nothing of it is written.
-        """
-        if frames.shape[1:] != self.frame_shape or not len(frames):
-            raise ValueError(
-                f"frames must be at least 1 frame of shape {self.frame_shape}; got {frames.shape}"
-            )
-        if not np.isfinite(frames).all():
-            raise ValueError("frames must be finite; got NaN or infinity")
-        if not 0 <= label < len(self.about.class_names):
-            raise ValueError(f"label must be below {len(self.about.class_names)}; got {label}")
-        if name in self._names:
-            raise ValueError(f"name must be unique; got {name} twice")
+        """Append a recording, or raise a DataError if it does not fit."""
+        fits = frames.shape[1:] == self.frame_shape and np.isfinite(frames).all()
+        _check(fits, f"frames must be finite, of shape {self.frame_shape}; got {frames.shape}")
+        single = {column: [value] for column, value in columns.items()}
+        frames = join(self.about, [frames], [label], [subject], [name], single).frames
+        _check(name not in self._names, f"name must be unique; got {name} twice")
         row = {"labels": label, "subjects": subject, "names": name, **columns}
-        if self._rows and row.keys() != self._rows[0].keys():
-            raise ValueError(f"columns must be {list(self._rows[0])}; got {list(row)}")
-        self._file.write(np.ascontiguousarray(frames, "<f4").tobytes())
+        known = list(self._rows[0] if self._rows else row)
+        _check(list(row) == known, f"columns must be {known}; got {list(row)}")
+        self._file.write(frames.astype("<f4").tobytes())
         self.lengths.append(len(frames))
         self._rows.append(row)
         self._names.add(name)
 
     def reject(self, file: str, reason: str, line: int | None = None) -> None:
-        """Record what was left out."""
+        """Record a file, or a part of it, that is left out."""
         self.rejected.append(Rejected(file, reason, line))
 
     def index(self) -> dict[str, Any]:
@@ -261,9 +237,8 @@ class Writer:
 
     def finish(self) -> None:
         """Write the header again, now that the number of frames is known."""
-        if not self.lengths:
-            problem = f"{self.about.data_set}: there is no recording"
-            raise DataError("; rejected: ".join([problem, *map(str, self.rejected[:5])]))
+        problem = f"{self.about.data_set}: there is no recording"
+        _check(bool(self.lengths), "; rejected: ".join([problem, *map(str, self.rejected[:5])]))
         self._file.seek(0)
         if self._write_header() != self._header_size:
             raise RuntimeError("the header of frames.npy has changed its size")
@@ -283,9 +258,6 @@ def writing(folder: Path, about: Description, bodies: int | None = None) -> Iter
 
     An earlier conversion in the folder is replaced when the block ends. A process that fails or is
     killed leaves the folder as it was, or without meta.json. Frames of skeletons have ``bodies``.
-
-    Raises:
-        DataError: if no recording was added.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "frames.npy") as temporary:

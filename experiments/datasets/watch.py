@@ -5,8 +5,6 @@ from 950 to 2,600 steps at 50 Hz, with the acceleration (in g, including gravity
 velocity (in radians per second) along the three axes of the watch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -40,11 +38,7 @@ _FILE = Path("data") / "watch_dataset.npy"
 
 
 def load_watch() -> Recordings:
-    """Load the recordings, with the column ``side`` (0: the watch is on the left arm, 1: right).
-
-    Raises:
-        DataError: if seglearn is not installed or its file is damaged.
-    """
+    """Load the recordings, with the column ``side`` (0: the watch is on the left arm, 1: right)."""
     file = _package_folder() / _FILE
     try:
         # The file is a pickle, trusted as the package's code is. The package is not imported, as
@@ -52,15 +46,10 @@ def load_watch() -> Recordings:
         data = np.load(file, allow_pickle=True).item()
         frames = [np.asarray(one, np.float32) for one in data["X"]]
         labels, subjects, sides = (np.asarray(data[key]) for key in ("y", "subject", "side"))
+        if len(frames) != RECORDINGS or not all(np.isfinite(one).all() for one in frames):
+            raise ValueError(f"must hold {RECORDINGS} finite recordings; it holds {len(frames)}")
     except (OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise DataError(
-            f"seglearn's {_FILE} cannot be read: {error}; reinstall seglearn"
-        ) from error
-    if len(frames) != RECORDINGS or not all(np.isfinite(one).all() for one in frames):
-        raise DataError(
-            f"seglearn's {_FILE} must hold {RECORDINGS} recordings of finite numbers; "
-            f"it holds {len(frames)}: reinstall seglearn"
-        )
+        raise DataError(f"seglearn's {_FILE} is damaged: {error}; reinstall seglearn") from error
     version = importlib.metadata.version("seglearn")
     about = dataclasses.replace(ABOUT, source=f"{ABOUT.source} {version}")
     names = [f"watch{index:03d}" for index in range(RECORDINGS)]
@@ -70,10 +59,8 @@ def load_watch() -> Recordings:
 def prepare(root: str | os.PathLike[str] | None = None) -> str:
     """Check that the recordings are there; ``root`` is unused, as they come with the package."""
     recordings = load_watch()
-    return (
-        f"{recordings.about.data_set}: {len(recordings)} recordings by "
-        f"{len(np.unique(recordings.subjects))} subjects, {recordings.about.source}"
-    )
+    by = f"{len(recordings)} recordings by {len(np.unique(recordings.subjects))} subjects"
+    return f"{recordings.about.data_set}: {by}, {recordings.about.source}"
 
 
 def _package_folder() -> Path:

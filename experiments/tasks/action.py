@@ -23,24 +23,22 @@ from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.objectives import Evaluation
 from experiments.train.task import Task
 
+_SMALL: dict[str, Any] = {
+    "motion": True, "hidden_size": 64, "num_layers": 2, "recurrent_lr_scale": 1.0,
+    "coupling_lr_scale": 1.0, "label_smoothing": 0.1, "keep": "last", "val_subjects": 0,
+}  # fmt: skip
 _SHORT_ACTIONS: dict[str, Any] = {
-    "centre": "frames", "bones": True, "motion": True,
-    "rotation": 25.0, "scale": 0.2, "shear": 0.15, "mirror": 0.5, "time": 0.3,
-    "hidden_size": 64, "num_layers": 2, "dropout": 0.2,
-    "epochs": 120, "batch_size": 32, "lr": 6e-3, "recurrent_lr_scale": 1.0,
-    "coupling_lr_scale": 1.0, "weight_decay": 0.1,
-    "label_smoothing": 0.1, "average": 0.98, "keep": "last", "val_subjects": 0,
+    **_SMALL, "centre": "frames", "bones": True,
+    "rotation": 25.0, "scale": 0.2, "shear": 0.15, "mirror": 0.5, "time": 0.3, "dropout": 0.2,
+    "epochs": 120, "batch_size": 32, "lr": 6e-3, "weight_decay": 0.1, "average": 0.98,
 }  # fmt: skip
 #: Defaults of each data set. Those of the watch and of UTKinect were chosen on validation subjects;
 #: those of NTU RGB+D follow IndRNN's protocol.
 PRESETS: dict[str, dict[str, Any]] = {
     "watch": {
-        "sampling": "window", "frames": 200, "hop": 100, "motion": True,
-        "rotation": 15.0, "scale": 0.1, "time": 0.2,
-        "hidden_size": 64, "num_layers": 2, "num_couplings": 1, "dropout": 0.1,
-        "epochs": 40, "batch_size": 64, "lr": 8e-3, "recurrent_lr_scale": 1.0,
-        "coupling_lr_scale": 1.0,
-        "label_smoothing": 0.1, "average": 0.97, "keep": "last", "val_subjects": 0,
+        **_SMALL, "sampling": "window", "frames": 200, "hop": 100,
+        "rotation": 15.0, "scale": 0.1, "time": 0.2, "num_couplings": 1, "dropout": 0.1,
+        "epochs": 40, "batch_size": 64, "lr": 8e-3, "average": 0.97,
     },
     "utkinect": _SHORT_ACTIONS,
     "msr": _SHORT_ACTIONS,
@@ -55,18 +53,12 @@ class ActionConfig(TrainConfig):
 
     # the data
     data_set: str = option("watch", "the data set", choices=tuple(PROTOCOLS))
-    protocol: str | None = option(
-        None, "loso, 5fold, xsub, xview or xset (the data set's own, if not given)"
-    )
+    protocol: str | None = option(None, "loso, 5fold, xsub, xview or xset (else the data set's)")
     fold: int | None = option(None, "this fold alone, from 0 (all of them, if not given)", least=0)
-    val_subjects: int = option(
-        1, "subjects of the training folds set aside for validation", least=0
-    )
+    val_subjects: int = option(1, "training subjects set aside for validation", least=0)
 
     # what is shown of a recording
-    sampling: str = option(
-        "whole", "all frames, one of each of n segments, or windows of n steps", choices=SAMPLINGS
-    )
+    sampling: str = option("whole", "frames: all, of segments, or of windows", choices=SAMPLINGS)
     frames: int = option(20, "n: segments, or steps of a window", least=1)
     clips: int = option(1, "segments: samples of a recording that are averaged at test", least=1)
     hop: int = option(100, "window: steps from one to the next", least=1)
@@ -88,8 +80,7 @@ class ActionConfig(TrainConfig):
     @classmethod
     def of(cls, **given: Any) -> ActionConfig:
         """Build a configuration with the presets of its data set as defaults."""
-        data_set = given.get("data_set", "watch")
-        return cls(**{**PRESETS.get(data_set, {}), **given})
+        return cls(**{**PRESETS.get(given.get("data_set", "watch"), {}), **given})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,11 +92,7 @@ class ActionConfig(TrainConfig):
             raise ConfigError(f"time must be below 1; got {self.time}")
 
     def load(self) -> Recordings:
-        """Load the recordings of the data set.
-
-        Raises:
-            DataError: if they are missing or damaged.
-        """
+        """Load the recordings of the data set, or raise a DataError."""
         if self.data_set == "watch":
             return load_watch()
         return open_recordings(data_root(self.data) / self.data_set)
@@ -121,11 +108,8 @@ class ActionConfig(TrainConfig):
         folds = [dataclasses.replace(self, fold=k) for k in range(len(self.folds(self.load())))]
         if len(folds) == 1:
             return folds[0].runs()
-        return [
-            (f"fold{fold.fold}/{name}".rstrip("/"), run)
-            for fold in folds
-            for name, run in fold.runs()
-        ]
+        named = [(fold.fold, name, run) for fold in folds for name, run in fold.runs()]
+        return [(f"fold{fold}/{name}".rstrip("/"), run) for fold, name, run in named]
 
     def task(self, device: torch.device) -> Task:
         """Return one fold of the protocol, with batches on ``device``."""
@@ -139,7 +123,7 @@ class ActionConfig(TrainConfig):
         return self.task_of(
             parts, (parts.train, parts.val, parts.test), device, facts,
             data_set=recordings.about.data_set,
-            test_details=lambda evaluation: _details(evaluation, recordings, parts.test.sources),
+            test_details=lambda test: _details_of_recordings(test, parts.test),
         )  # fmt: skip
 
     def task_of(
@@ -153,7 +137,6 @@ class ActionConfig(TrainConfig):
                 f"batch_size must be at most the {len(train)} training sequences; "
                 f"got {self.batch_size}"
             )
-
         move = partial(move_data_to_device, device=device)
         how = self.batch_size, self.workers
         about = parts.train.recordings.about
@@ -165,16 +148,12 @@ class ActionConfig(TrainConfig):
             val_batches=(lambda: map(move, in_order(val, *how))) if len(val) else None,
             test_batches=lambda: map(move, in_order(test, *how)),
             facts={
-                "source": about.source,
-                "protocol": self.protocol,
-                "fold": parts.fold.name,
-                "folds": len(self.folds(parts.train.recordings)),
-                "train_size": len(train),
-                "val_size": len(val),
-                **facts,
+                "source": about.source, "protocol": self.protocol, "fold": parts.fold.name,
+                "folds": len(self.folds(parts.train.recordings)), "train_size": len(train),
+                "val_size": len(val), **facts,
             },
             **more,
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -188,11 +167,7 @@ class Parts:
 
 
 def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
-    """Make the sequences of one fold.
-
-    Raises:
-        ConfigError: if the recordings do not fit the configuration.
-    """
+    """Make the sequences of one fold."""
     folds = config.folds(recordings)
     if config.fold is None or config.fold >= len(folds):
         raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {config.fold}")
@@ -203,37 +178,40 @@ def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
             f"got {config.frames}"
         )
     fold = folds[config.fold]
+    sampling = Sampling(config.sampling, config.frames, config.clips, config.hop)
+    view = View(recordings.about, config.centre, config.turn, config.bones, config.motion)
+    augmentation = Augmentation(config.rotation, config.scale, config.shear, config.mirror)
+    chosen = fold.train[: config.train_subset]
     train = SequenceDataset(
-        recordings=recordings,
-        chosen=fold.train[: config.train_subset],
-        sampling=Sampling(config.sampling, config.frames, config.clips, config.hop),
-        view=View(recordings.about, config.centre, config.turn, config.bones, config.motion),
-        augmentation=Augmentation(config.rotation, config.scale, config.shear, config.mirror),
-        time=config.time,
-        seed=config.seed,
+        recordings, chosen, sampling, view, augmentation, config.time, config.seed
     )
     train.measure()
-    val, test = (
-        dataclasses.replace(train, chosen=part[: config.eval_subset])
-        for part in (fold.val, fold.test)
-    )
-    return Parts(fold, train, val, test)
+    rest = [part[: config.eval_subset] for part in (fold.val, fold.test)]
+    return Parts(fold, train, *(dataclasses.replace(train, chosen=part) for part in rest))
 
 
-def _details(evaluation: Evaluation, recordings: Recordings, sources: np.ndarray) -> dict[str, Any]:
-    """Return the tested sequences with their classes, and the accuracy on recordings.
+def details(evaluation: Evaluation, subjects: np.ndarray) -> dict[str, Any]:
+    """Return the subject, the class and the prediction of each answer of a test."""
+    return {
+        "test_subjects": subjects.tolist(),
+        "test_labels": evaluation.labels.tolist(),
+        "test_predictions": evaluation.predictions.tolist(),
+    }
+
+
+def _details_of_recordings(evaluation: Evaluation, test: SequenceDataset) -> dict[str, Any]:
+    """Return the details of sequences, and the accuracy on the recordings that they are part of.
 
     A recording of several sequences is classified by the mean of their probabilities.
     """
-    tested, of = np.unique(sources, return_inverse=True)
+    recordings = test.recordings
+    tested, of = np.unique(test.sources, return_inverse=True)
     sums = torch.zeros(len(tested), evaluation.outputs.shape[1], dtype=torch.float64)
     sums.index_add_(0, torch.from_numpy(of), evaluation.outputs.exp().cpu().double())
-    guesses = sums.argmax(1).numpy()
+    right = sums.argmax(1).numpy() == recordings.labels[tested]
     return {
-        "test_names": recordings.names[sources].tolist(),
-        "test_subjects": recordings.subjects[sources].tolist(),
-        "test_labels": evaluation.labels.tolist(),
-        "test_predictions": evaluation.predictions.tolist(),
+        "test_names": recordings.names[test.sources].tolist(),
+        **details(evaluation, recordings.subjects[test.sources]),
         "test_recordings": len(tested),
-        "test_accuracy_of_recordings": float((guesses == recordings.labels[tested]).mean()),
+        "test_accuracy_of_recordings": float(right.mean()),
     }

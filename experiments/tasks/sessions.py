@@ -6,8 +6,7 @@ from beginning to end, and names each exercise after the last step of its window
 through all of it.
 
 In training, each session and epoch has an order and windows of its own. A test has one session of
-each person: the first window of each recording, in an order that is always the same. Both arms are
-needed, as the recordings of some people are too short for seven of them to make 10,000 steps.
+each person: the first window of each recording, in an order that is always the same.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ from torch import Tensor
 
 from experiments.action.dataset import Key, SequenceDataset, Sequences
 from experiments.action.folds import SPLIT_SEED
-from experiments.tasks.action import PRESETS, ActionConfig, make_parts
+from experiments.tasks.action import PRESETS, ActionConfig, details, make_parts
 from experiments.train.config import ConfigError, option
-from experiments.train.objectives import Evaluation
 from experiments.train.task import Task
 
 #: Defaults that differ from the presets of the watch.
@@ -49,10 +47,9 @@ class SessionsConfig(ActionConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value in _FIXED.items():
-            if getattr(self, name) != value:
-                raise ConfigError(
-                    f"{name} must be {value!r} for sessions; got {getattr(self, name)!r}"
-                )
+            given = getattr(self, name)
+            if given != value:
+                raise ConfigError(f"{name} must be {value!r} for sessions; got {given!r}")
 
     def task(self, device: torch.device) -> Task:
         """Return the sessions of one fold, with batches on ``device``."""
@@ -70,18 +67,14 @@ class SessionsConfig(ActionConfig):
             parts, (train, Sessions(parts.val), test), device, facts,
             data_set="sessions of the seglearn watch",
             read_at=tuple(self.frames * (1 + index) for index in range(exercises)),
-            test_details=lambda evaluation: _details(evaluation, test.subjects, exercises),
+            test_details=lambda test_of: details(test_of, np.repeat(test.subjects, exercises)),
         )  # fmt: skip
 
 
 class Sessions(Sequences):
-    """Recordings with all of a person's as one sequence.
+    """Windows of recordings, with ``repetitions`` of all of a person's as one sequence.
 
     An item is a session, (steps, features) float32, and its exercises, (exercises,) int64.
-
-    Args:
-        data: windows of these recordings; a test shows the first of each.
-        repetitions: sessions of each person.
 
     Attributes:
         subjects: (P,) int64, the people.
@@ -109,11 +102,3 @@ class Sessions(Sequences):
         windows = [self.data[Key(int(index), variant)] for index in order]
         steps = torch.cat([window.flatten(0, -2) for window, _ in windows])
         return steps, torch.tensor([label for _, label in windows])
-
-
-def _details(evaluation: Evaluation, subjects: np.ndarray, exercises: int) -> dict[str, Any]:
-    return {
-        "test_subjects": np.repeat(subjects, exercises).tolist(),
-        "test_labels": evaluation.labels.tolist(),
-        "test_predictions": evaluation.predictions.tolist(),
-    }

@@ -14,11 +14,11 @@ from experiments.datasets.ntu.samples import (
     SUBJECTS_60,
     SUBJECTS_120,
     Sample,
-    check_sizes,
-    description,
+    describe,
     is_in_60,
     missing,
     samples_of,
+    sizes_of,
     split,
     summary,
 )
@@ -126,6 +126,10 @@ def test_half_of_the_subjects_train():
     assert len(set(SUBJECTS_120)) == 53
 
 
+def description(actions):
+    return describe([Sample(1, 1, 1, 1, actions)])
+
+
 def test_every_action_has_a_name():
     assert len(CLASS_NAMES) == len(set(CLASS_NAMES)) == 120
     assert len(description(60).class_names) == 60
@@ -143,9 +147,8 @@ def test_splits_have_the_published_sizes(official):
     kept = [sample for sample in samples if sample not in missing()]
     for name, protocol in SPLITS[actions].items():
         for some, expected in ((samples, WHOLE[actions, name]), (kept, protocol.sizes)):
-            train = sum(map(protocol.trains, some))
-            assert (train, len(some) - train) == expected
-    check_sizes(kept, actions)
+            assert sizes_of(some, protocol) == expected
+    assert describe(kept) == description(actions)
 
 
 def test_other_names_in_the_same_number_are_noticed(official):
@@ -154,8 +157,8 @@ def test_other_names_in_the_same_number_are_noticed(official):
     i = next(i for i, sample in enumerate(kept) if sample.subject == 1)
     kept[i] = kept[i]._replace(subject=3)
     with pytest.raises(DataError, match="xsub of NTU RGB.D .* official names"):
-        check_sizes(kept, actions)
-    check_sizes(kept[:-1], actions)  # not the whole: nothing to compare with
+        describe(kept)
+    describe(kept[:-1])  # not the whole: nothing to compare with
 
 
 def recordings_of(samples, actions):

@@ -37,10 +37,10 @@ def test_a_session_has_every_exercise_of_both_arms_at_its_place(parts):
     sessions = Sessions(parts.test)
     steps, labels = sessions[Key(0)]
     assert sorted(labels.tolist()) == sorted([*range(7)] * 2)
-    scaling, recordings = parts.test.scaling, parts.test.recordings
+    data, recordings = parts.test, parts.test.recordings
     found = []
     for window, label in zip(steps.view(14, 20, -1), labels, strict=True):
-        measured = window.numpy() * scaling.deviation + scaling.mean
+        measured = window.numpy() * data.deviation + data.mean
         for index in np.flatnonzero(recordings.subjects == sessions.subjects[0]):
             # A left arm is turned into a right one: the signals differ by signs.
             if np.allclose(np.abs(measured), np.abs(recordings[index][:20]), atol=1e-3):

@@ -4,10 +4,9 @@ Kinect gives each body that it follows a tracking id; a body that it loses and f
 new one, and furniture may be taken for a body. So:
 
 - The bodies of one id are a track. Where there are others, a track is noise if it has fewer than 12
-  frames, or if its mean pose is wider than 0.8 of its height: people at work are upright, and false
-  bodies are mostly not. A criterion that would leave no track is skipped. (Both limits follow the
-  preprocessing published with the networks of Zhang et al., 2020, who count wide frames where the
-  mean pose is taken here.)
+  frames, or if its mean pose is wider than 0.8 of its height: people are mostly upright. A
+  criterion that would leave no track is skipped. (Both limits follow the preprocessing published
+  with the networks of Zhang et al., 2020, who count wide frames where the mean pose is taken here.)
 - The motion of a track is the squared distance of its joints from their mean positions, in square
   metres, averaged over the joints and summed over the frames. The track with most motion is the
   first actor. In the order of their motion, each further track continues an actor whom it does not
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.datasets.ntu.reference_reader import Skeletons, line_of_body
+from experiments.datasets.ntu.reference_reader import BODY_LINES, Skeletons
 from experiments.datasets.recordings import SkeletonError
 
 ACTORS = 2
@@ -44,30 +43,29 @@ class _Track:
     def overlaps(self, other: _Track) -> bool:
         return self.frames[0] <= other.frames[-1] and other.frames[0] <= self.frames[-1]
 
+    def is_wide(self) -> bool:
+        width, height, _ = np.ptp(self.places.mean(axis=0), axis=0)
+        return bool(width > WIDEST_POSE * height)
+
+    def motion(self) -> float:
+        away = (self.places - self.places.mean(axis=0)).ravel()
+        return float(away @ away)
+
     def jump_to(self, other: _Track) -> float:
         """Return the metres between the nearest ends of two tracks that do not overlap."""
         first, second = sorted((self, other), key=lambda track: track.frames[0])
         return float(np.linalg.norm(first.places[-1, 0] - second.places[0, 0]))
 
     def joined_with(self, other: _Track) -> _Track:
-        first, second = sorted((self, other), key=lambda track: track.frames[0])
-        return _Track(
-            np.concatenate([first.frames, second.frames]),
-            np.concatenate([first.places, second.places]),
-        )
+        both = sorted((self, other), key=lambda track: track.frames[0])
+        frames, places = [t.frames for t in both], [t.places for t in both]
+        return _Track(np.concatenate(frames), np.concatenate(places))
 
 
 def main_actors(skeletons: Skeletons) -> np.ndarray:
-    """Return the one or two actors, (length, 2, 25, 3) float32, in metres.
-
-    Raises:
-        SkeletonError: if two bodies of a frame have the same tracking id.
-    """
+    """Return the one or two actors, (length, 2, 25, 3) float32, in metres."""
     actors = _actors(_by_motion(_tracks(skeletons)))
-    times = actors[0].frames
-    for actor in actors[1:]:
-        if not np.array_equal(actor.frames, times):
-            times = np.union1d(times, actor.frames)
+    times = np.union1d(actors[0].frames, actors[-1].frames)
     out = np.zeros((len(times), ACTORS, *actors[0].places.shape[1:]), np.float32)
     for index, actor in enumerate(actors):
         _fill(out[:, index], times, actor, hold=index == 0)
@@ -83,9 +81,9 @@ def _tracks(skeletons: Skeletons) -> list[_Track]:
         [again] = np.nonzero(frames[1:] == frames[:-1])
         if len(again):
             at = int(own[again[0] + 1])
-            frame = int(skeletons.frame[at])
-            problem = f"the tracking id {body} is there twice in frame {frame + 1}"
-            raise SkeletonError(problem, line_of_body(frame, at))
+            frame = int(skeletons.frame[at]) + 1
+            line = 1 + frame + BODY_LINES * at + 1
+            raise SkeletonError(f"the tracking id {body} is there twice in frame {frame}", line)
         tracks.append(_Track(frames, places[own]))
     return tracks
 
@@ -95,22 +93,16 @@ def _by_motion(tracks: list[_Track]) -> list[_Track]:
     if len(tracks) == 1:
         return tracks
     tracks = [t for t in tracks if len(t.frames) >= SHORTEST_TRACK] or tracks
-    means = [track.places.mean(axis=0) for track in tracks]
-    extents = [mean.max(axis=0) - mean.min(axis=0) for mean in means]
-    wide = [width > WIDEST_POSE * height for width, height, _ in extents]
-    away = [(track.places - mean).ravel() for track, mean in zip(tracks, means, strict=True)]
-    kept = [i for i in range(len(tracks)) if not wide[i]] or list(range(len(tracks)))
-    return [tracks[i] for i in sorted(kept, key=lambda i: -(away[i] @ away[i]))]
+    tracks = [t for t in tracks if not t.is_wide()] or tracks
+    return sorted(tracks, key=lambda track: -track.motion())
 
 
 def _actors(tracks: list[_Track]) -> list[_Track]:
     actors = [tracks[0]]
     for track in tracks[1:]:
-        jumps = {
-            i: actor.jump_to(track) for i, actor in enumerate(actors) if not actor.overlaps(track)
-        }
-        nearest = min(jumps, key=jumps.__getitem__, default=None)
-        if nearest is not None and jumps[nearest] <= FARTHEST_JUMP:
+        jumps = [(a.jump_to(track), i) for i, a in enumerate(actors) if not a.overlaps(track)]
+        jump, nearest = min(jumps, default=(np.inf, 0))
+        if jump <= FARTHEST_JUMP:
             actors[nearest] = actors[nearest].joined_with(track)
         elif len(actors) < ACTORS:
             actors.append(track)
@@ -119,9 +111,6 @@ def _actors(tracks: list[_Track]) -> list[_Track]:
 
 def _fill(out: np.ndarray, times: np.ndarray, actor: _Track, hold: bool) -> None:
     """Write an actor's places at ``times`` to ``out``, (length, 25, 3)."""
-    if len(actor.frames) == len(times):
-        out[:] = actor.places
-        return
     last = len(actor.frames) - 1
     after = np.searchsorted(actor.frames, times).clip(0, last)
     before = (np.searchsorted(actor.frames, times, side="right") - 1).clip(0, last)

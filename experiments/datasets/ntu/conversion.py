@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
@@ -63,14 +63,8 @@ Result = Callable[[], np.ndarray] | Rejected
 def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Recordings:
     """Convert NTU RGB+D 60, if all files belong to that, or 120.
 
-    Recordings on the authors' list of missing skeletons are left out.
-
-    The .skeleton files may be at any depth in ``raw``. ``workers`` processes read them, by default
-    one per core. The columns are ``setup``, ``camera`` and ``repetition``.
-
-    Raises:
-        DataError: if there is nothing to convert, the output cannot be written, or a process was
-            killed. Finished work is kept for the next run.
+    Recordings on the authors' list of missing skeletons are left out. ``workers`` processes read
+    the files, by default one per core. The columns are ``setup``, ``camera`` and ``repetition``.
     """
     found, rejected = _find(raw)
     sources = [source for source in found if source.sample not in missing()]
@@ -90,16 +84,13 @@ def convert(name: str, raw: Path, out: Path, workers: int | None = None) -> Reco
 
 def _find(raw: Path) -> tuple[list[Source], list[Rejected]]:
     """List the files to convert, in the order of their names, and those that are none."""
-    found, rejected = [], []
-
-    def reject(name: str, reason: str) -> None:
-        rejected.append(Rejected(name, reason))
-
-    for path in raw_files(raw, _FILES, reject):
+    found: list[Source] = []
+    rejected: list[Rejected] = []
+    for path in raw_files(raw, _FILES, lambda *why: rejected.append(Rejected(*why))):
         try:
             sample, status = parse_name(path.name.removesuffix(SUFFIX)), path.stat()
         except (ValueError, OSError) as error:
-            reject(printable(path.name), str(error))
+            rejected.append(Rejected(printable(path.name), str(error)))
         else:
             key = f"{sample}-{status.st_size}-{status.st_mtime_ns}-{VERSION}"
             found.append(Source(path, sample, key))
@@ -109,21 +100,17 @@ def _find(raw: Path) -> tuple[list[Source], list[Rejected]]:
 def _finished(out: Path) -> dict[str, Result]:
     """Return the results of earlier conversions by the keys of their files."""
     results: dict[str, Result] = {}
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
         known = json.loads((out / _SOURCES).read_text(encoding="utf-8"))
         recordings = open_recordings(out)
         if [key.partition("-")[0] for key in known["recordings"]] == recordings.names.tolist():
             for index, key in enumerate(known["recordings"]):
                 results[key] = partial(recordings.__getitem__, index)
             results |= {key: Rejected(*values) for key, values in known["rejected"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
-        pass  # there is none, or it is damaged: its files are read again
     for path in (out / _PARTS).glob("*.npz"):
-        try:
+        with suppress(Exception):  # what is damaged is read again
             np.load(path, allow_pickle=False).close()
-        except Exception:  # whatever is wrong with it: its file is read again
-            continue
-        results[path.stem] = partial(_load_part, path)
+            results[path.stem] = partial(_load_part, path)
     return results
 
 
@@ -151,15 +138,13 @@ def _read_all(
     return unreadable
 
 
+#: An OSError if the file cannot be read, which may be possible the next time; a DataError if the
+#: part cannot be written.
 Outcome = Result | OSError | DataError
 
 
 class _Parts(Dataset[Outcome]):
-    """The parts of some files, each read and written when it is asked for.
-
-    An item is the result; an OSError if the file cannot be read, which may be possible the next
-    time; or a DataError if the part cannot be written.
-    """
+    """The parts of some files, each read and written when it is asked for."""
 
     def __init__(self, sources: Sequence[Source], folder: Path) -> None:
         self.sources = sources
@@ -173,14 +158,11 @@ class _Parts(Dataset[Outcome]):
         path = self.folder / f"{source.key}.npz"
         try:
             frames = main_actors(read_skeleton(source.path))
-        except SkeletonError as error:
-            return Rejected(source.path.name, error.reason, error.line)
-        except OSError as error:
-            return error
-        try:
             with _writable(path), replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, frames=frames)
-        except DataError as error:
+        except SkeletonError as error:
+            return Rejected(source.path.name, error.reason, error.line)
+        except (OSError, DataError) as error:
             return error
         return partial(_load_part, path)
 
@@ -190,11 +172,11 @@ def _outcomes(parts: _Parts, workers: int) -> Iterator[Outcome]:
         yield from map(parts.__getitem__, range(len(parts)))
         return
     # PyTorch's workers leave Ctrl-C to the parent, end with it, and are missed if they are killed.
-    loader = DataLoader(
-        parts, None, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=16
-    )
     try:
-        yield from loader
+        yield from DataLoader(
+            parts, None, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=16,
+            worker_init_fn=partial(_end_without, os.getpid()),
+        )  # fmt: skip
     except RuntimeError as error:
         raise DataError(
             "a process that read files was killed, perhaps because memory ran out. Finished work "
@@ -202,17 +184,24 @@ def _outcomes(parts: _Parts, workers: int) -> Iterator[Outcome]:
         ) from error
 
 
+def _end_without(parent: int, worker: int) -> None:
+    """End a worker whose parent was killed before PyTorch began to watch it."""
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def _assemble(
-    out: Path,
-    about: Description,
-    sources: Sequence[Source],
-    results: dict[str, Result],
+    out: Path, about: Description, sources: Sequence[Source], results: dict[str, Result],
     rejected: list[Rejected],
-) -> None:
+) -> None:  # fmt: skip
     """Write the output, unless it is there already."""
-    read = [(source, results[source.key]) for source in sources if source.key in results]
-    kept = [(source, result) for source, result in read if not isinstance(result, Rejected)]
-    spoiled = {source.key: result for source, result in read if isinstance(result, Rejected)}
+    kept, spoiled = [], {}
+    for source in sources:
+        result = results.get(source.key)
+        if isinstance(result, Rejected):
+            spoiled[source.key] = result
+        elif result is not None:
+            kept.append((source, result))
     rejected = sorted([*rejected, *spoiled.values()], key=str)
     if not kept:
         raise DataError("\n".join(["no file is a recording:", *map(str, rejected)]))
@@ -228,10 +217,8 @@ def _assemble(
             writer.rejected += rejected
             for source, frames in tqdm(kept, unit="file", desc="writing", disable=None):
                 setup, camera, subject, repetition, action = source.sample
-                writer.add(
-                    frames(), action - 1, subject, str(source.sample),
-                    setup=setup, camera=camera, repetition=repetition,
-                )  # fmt: skip
+                columns = {"setup": setup, "camera": camera, "repetition": repetition}
+                writer.add(frames(), action - 1, subject, str(source.sample), **columns)
         write_text(known, text)
     shutil.rmtree(out / _PARTS)
 

@@ -4,12 +4,7 @@
 faster than a loop over their lines. It is built on first use, as the kernels are. A file that it
 declines goes to the reference reader, which reads it or says what is wrong; so does every file
 where there is no compiler. The result is the same.
-
-Why C++: the text parsers of NumPy and pandas are only two and four times as fast as that loop, and
-do not sort out frames and bodies.
 """
-
-from __future__ import annotations
 
 import ctypes
 import os
@@ -32,7 +27,7 @@ from irevrnn.jit.build import build_extension
 from irevrnn.jit.compiler import BuildError
 
 #: The least size of a body: one character for each field, and one after it.
-_BYTES_OF_BODY = 2 * (1 + len(BODY_FIELDS)) + len("25\n") + 2 * JOINTS * len(JOINT_FIELDS)
+_BYTES_OF_BODY = 2 * (1 + BODY_FIELDS) + len("25\n") + 2 * JOINTS * JOINT_FIELDS
 #: Bytes around the text that the parser may read.
 _BEFORE, _BEHIND = 64, 128
 #: The largest published file has some 10 MB.
@@ -40,12 +35,7 @@ _LARGEST = 1 << 30
 
 
 def read_skeleton(path: str | os.PathLike[str]) -> Skeletons:
-    """Read a ``.skeleton`` file.
-
-    Raises:
-        SkeletonError: if the file is damaged; the message names the line.
-        OSError: if the file cannot be read.
-    """
+    """Read a ``.skeleton`` file, or raise an OSError, or a SkeletonError that names the line."""
     buffer, size = _load(path)
     parsed = _parse_fast(buffer, size)
     return parse(buffer[_BEFORE : _BEFORE + size].tobytes()) if parsed is None else parsed
@@ -53,18 +43,12 @@ def read_skeleton(path: str | os.PathLike[str]) -> Skeletons:
 
 def _load(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     """Return the content of a file with space around it, and its size."""
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > _LARGEST:
             raise SkeletonError(f"the file has {size} bytes; expected at most {_LARGEST}")
-        buffer = np.empty(_BEFORE + size + _BEHIND, np.uint8)
-        length = 0
-        while length < size and (
-            got := file.readinto(buffer.data[_BEFORE + length : _BEFORE + size])
-        ):
-            length += got
-    buffer[:_BEFORE] = buffer[_BEFORE + length :] = 0
-    return buffer, length
+        buffer = np.zeros(_BEFORE + size + _BEHIND, np.uint8)
+        return buffer, file.readinto(buffer.data[_BEFORE : _BEFORE + size])
 
 
 def _parse_fast(buffer: np.ndarray, size: int) -> Skeletons | None:
@@ -76,19 +60,17 @@ def _parse_fast(buffer: np.ndarray, size: int) -> Skeletons | None:
         buffer[_BEFORE + size] = ord("\n")
         size += 1
     capacity = size // _BYTES_OF_BODY + 1
-    arrays: tuple[np.ndarray, ...] = (
-        np.empty(1, np.int64),
+    frames = ctypes.c_int64()
+    bodies: tuple[np.ndarray, ...] = (
         np.empty(capacity, np.int64),
         np.empty(capacity, np.uint64),
-        np.empty((capacity, len(BODY_FIELDS)), np.float32),
-        np.empty((capacity, JOINTS, len(JOINT_FIELDS)), np.float32),
+        np.empty((capacity, BODY_FIELDS), np.float32),
+        np.empty((capacity, JOINTS, JOINT_FIELDS), np.float32),
     )
-    pointers = [array.ctypes.data for array in arrays]
-    count = parser(buffer.ctypes.data + _BEFORE, size, capacity, *pointers)
-    if count <= 0:
-        return None
-    frames, *bodies = arrays
-    return Skeletons(int(frames[0]), *(array[:count] for array in bodies))
+    pointers = [array.ctypes.data for array in bodies]
+    start = buffer.ctypes.data + _BEFORE
+    count = parser(start, size, capacity, ctypes.byref(frames), *pointers)
+    return Skeletons(frames.value, *(a[:count] for a in bodies)) if count > 0 else None
 
 
 @cache
@@ -98,15 +80,11 @@ def _parser() -> Any:
         source = Path(__file__).with_name("skeleton_parser.cpp")
         library = ctypes.CDLL(str(build_extension(source.stem, [source])))
     except (BuildError, OSError) as error:
-        warnings.warn(
-            "irevrnn reads NTU RGB+D line by line, slowly, because its C++ parser could not be "
-            f"built: {error}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        problem = "its C++ parser could not be built"
+        message = f"irevrnn reads NTU RGB+D line by line, slowly, because {problem}: {error}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
         return None
     function = library.irevrnn_parse_skeleton
-    function.restype = ctypes.c_int64
-    pointer = ctypes.c_void_p
-    function.argtypes = [pointer, ctypes.c_int64, ctypes.c_int64, *[pointer] * 5]
+    size, pointer = ctypes.c_int64, ctypes.c_void_p
+    function.restype, function.argtypes = size, [pointer, size, size, *[pointer] * 5]
     return function

@@ -5,8 +5,6 @@ skeletons. For NTU RGB+D 120, sizes of 50,922 (cross-subject, tested) and 54,471
 trained) are quoted too: they come from an earlier list, without three of today's 535 recordings.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -39,11 +37,7 @@ class Sample(NamedTuple):
 
 
 def parse_name(name: str) -> Sample:
-    """Parse a name such as S001C002P003R002A013.
-
-    Raises:
-        ValueError: if it is no name of NTU RGB+D; the message says why.
-    """
+    """Parse a name such as S001C002P003R002A013, or raise a ValueError that says what is wrong."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise ValueError("the name is not SsssCcccPpppRrrrAaaa, with three digits each")
@@ -99,21 +93,13 @@ SPLITS = {
 
 
 def split(recordings: Recordings, protocol: str) -> np.ndarray:
-    """Return which recordings a protocol trains on, (N,) bool; it tests the others.
-
-    Raises:
-        DataError: if the data set is another one, or has no such protocol.
-    """
+    """Return which recordings a protocol trains on, (N,) bool; it tests the others."""
     about = recordings.about
-    actions = len(about.class_names)
-    if not about.data_set.startswith("NTU RGB+D") or actions not in SPLITS:
-        raise DataError(f"recordings must be NTU RGB+D 60 or 120; got {about.data_set}")
-    if protocol not in SPLITS[actions]:
-        raise DataError(
-            f"protocol must be one of {', '.join(SPLITS[actions])} for {about.data_set}; "
-            f"got {protocol!r}"
-        )
-    return np.array([*map(SPLITS[actions][protocol].trains, samples_of(recordings))], bool)
+    protocols = SPLITS.get(len(about.class_names), {})
+    if not about.data_set.startswith("NTU RGB+D") or protocol not in protocols:
+        known = ", ".join(protocols) or "those of NTU RGB+D"
+        raise DataError(f"protocol must be one of {known} for {about.data_set}; got {protocol!r}")
+    return np.array([*map(protocols[protocol].trains, samples_of(recordings))], bool)
 
 
 def samples_of(recordings: Recordings) -> list[Sample]:
@@ -121,14 +107,19 @@ def samples_of(recordings: Recordings) -> list[Sample]:
     return [parse_name(name) for name in recordings.names.tolist()]
 
 
+def sizes_of(samples: Sequence[Sample], protocol: OfficialSplit) -> tuple[int, int]:
+    """Return the numbers of samples that a protocol trains on and tests."""
+    train = sum(map(protocol.trains, samples))
+    return train, len(samples) - train
+
+
 def summary(recordings: Recordings) -> str:
     """Return a line for each protocol: its sizes, and the published ones if they differ."""
     lines = []
     for name, protocol in SPLITS[len(recordings.about.class_names)].items():
-        train = int(split(recordings, name).sum())
-        sizes = train, len(recordings) - train
+        train, test = sizes = sizes_of(samples_of(recordings), protocol)
         note = "as published" if sizes == protocol.sizes else f"published: {_and(protocol.sizes)}"
-        lines.append(f"{name}: {sizes[0]:,} train, {sizes[1]:,} test ({note})")
+        lines.append(f"{name}: {train:,} train, {test:,} test ({note})")
     return "\n".join(lines)
 
 
@@ -136,31 +127,16 @@ def _and(sizes: tuple[int, int]) -> str:
     return f"{sizes[0]:,} and {sizes[1]:,}"
 
 
-def check_sizes(samples: Sequence[Sample], actions: int) -> None:
-    """Check that the complete data set splits as published."""
+def describe(samples: Sequence[Sample]) -> Description:
+    """Describe NTU RGB+D 60, if all samples belong to that, or 120; check the sizes of splits."""
+    actions = 60 if all(map(is_in_60, samples)) else 120
     for name, protocol in SPLITS[actions].items():
-        train = sum(map(protocol.trains, samples))
-        sizes = train, len(samples) - train
-        if sum(sizes) == sum(protocol.sizes) and sizes != protocol.sizes:
+        sizes = sizes_of(samples, protocol)
+        if len(samples) == sum(protocol.sizes) and sizes != protocol.sizes:
             raise DataError(
-                f"{name} of NTU RGB+D {actions} must split {sum(sizes):,} recordings into "
+                f"{name} of NTU RGB+D {actions} must split {len(samples):,} recordings into "
                 f"{_and(protocol.sizes)}; got {_and(sizes)}. Are these the official names?"
             )
-
-
-def describe(samples: Sequence[Sample]) -> Description:
-    """Describe NTU RGB+D 60, if all samples belong to that, or 120.
-
-    Raises:
-        DataError: if there are as many samples as published, but a protocol splits them otherwise.
-    """
-    actions = 60 if all(map(is_in_60, samples)) else 120
-    check_sizes(samples, actions)
-    return description(actions)
-
-
-def description(actions: int) -> Description:
-    """Describe NTU RGB+D 60 or 120."""
     return Description(
         data_set=f"NTU RGB+D {actions}",
         kind="skeleton",
