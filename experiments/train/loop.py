@@ -122,9 +122,8 @@ def _fit(run: Run, stop: threading.Event, bar: tqdm, say: Callable[[str], None])
 def finish_epoch(run: Run) -> None:
     """Validate, log, and keep the weights if they are the best so far."""
     config, progress, task = run.config, run.progress, run.task
-    figure = task.objective.figure
+    figure, validation = task.objective.figure, None
     train_loss, train_figure = run.means()
-    validation = None
     if config.calibrate:
         batches = map(run.share, task.train_batches(progress.epoch, 0))
         calibrate(run.evaluated, islice(batches, config.calibrate))
