@@ -12,13 +12,14 @@ from experiments.provenance import UncommittedChangesError
 from experiments.train.config import ConfigError, TrainConfig
 from irevrnn import ReversalError
 
+_EXPECTED = (
+    KeyboardInterrupt, ConfigError, DataError, UncommittedChangesError, ArithmeticError,
+    ReversalError,
+)  # fmt: skip
+
 
 def parse_task(
-    tasks: Mapping[str, type[TrainConfig]],
-    argv: Sequence[str] | None,
-    *,
-    program: str,
-    description: str | None,
+    tasks: Mapping[str, type[TrainConfig]], argv: Sequence[str] | None, program: str, about: str
 ) -> TrainConfig:
     """Parse the name of a task and the options of a run on it.
 
@@ -27,7 +28,7 @@ def parse_task(
     """
     commands = {name: _command(kind) for name, kind in tasks.items()}
     kind, given = tyro.extras.subcommand_cli_from_dict(
-        commands, prog=program, description=description, args=argv
+        commands, prog=program, description=about, args=argv
     )
     try:
         return kind.of(**given)
@@ -45,14 +46,9 @@ def report_errors(program: str, action: Callable[[], Any]) -> int:
     """Run ``action``; print an expected error in one line, and return the exit status."""
     try:
         action()
-    except KeyboardInterrupt as error:
+    except _EXPECTED as error:
         print(f"{program}: {error}", file=sys.stderr)
-        return 130
-    except (
-        ConfigError, DataError, UncommittedChangesError, ArithmeticError, ReversalError
-    ) as error:  # fmt: skip
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 

@@ -49,11 +49,7 @@ class SyntheticConfig(TrainConfig):
 
     @abstractmethod
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Generate sequences.
-
-        Returns:
-            (count, steps, features) float32, and their targets.
-        """
+        """Return sequences, (count, steps, features) float32, and their targets."""
 
     def task_of(self, device: torch.device, **kind: Any) -> Task:
         """Return generated sequences as batches on ``device``."""
@@ -91,10 +87,9 @@ class AddingConfig(SyntheticConfig):
             )
 
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw numbers from [0, 1), and one mark in each half of the sequence.
+        """Draw numbers from [0, 1), and one mark in each half of the sequence: (count, T, 2).
 
-        Returns:
-            (count, T, 2) float32, and the sums of the marked numbers, (count,) float32.
+        The targets are the sums of the marked numbers, (count,) float32.
         """
         numbers = generator.random((count, self.length), dtype=np.float32)
         half, rows = self.length // 2, np.arange(count)
@@ -124,9 +119,8 @@ class CopyConfig(SyntheticConfig):
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw ten symbols, T - 1 blanks, a signal, and ten blanks in which to repeat them.
 
-        Returns:
-            (count, T + 20, 10) float32, one-hot: eight symbols, the blank and the signal; and the
-            symbols, (count, 10) int64.
+        Steps are one-hot, (count, T + 20, 10): eight symbols, the blank and the signal. Targets are
+        the symbols, (count, 10) int64.
         """
         symbols = generator.integers(KINDS, size=(count, REMEMBERED))
         shown = np.full((count, self.length + 2 * REMEMBERED), KINDS)

@@ -29,13 +29,10 @@ class ConfigError(ValueError):
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
-    """Declare a field of a configuration.
+    """Declare a field of a configuration, with its text for ``--help``.
 
-    Args:
-        default: the default value.
-        help: the text for ``--help``.
-        limits: ``choices``, the allowed values; ``least``, the lowest allowed value;
-            ``operational=True`` if results do not depend on the field.
+    ``limits`` are ``choices``, the allowed values; ``least``, the lowest allowed value; and
+    ``operational=True`` if results do not depend on the field.
     """
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
@@ -130,7 +127,13 @@ class TrainConfig(ABC):
     def __post_init__(self) -> None:
         """Raise a ConfigError for a field out of its limits, or fields that do not fit."""
         for field in dataclasses.fields(self):
-            _check_limits(field, getattr(self, field.name))
+            value, choices = getattr(self, field.name), field.metadata.get("choices")
+            least = field.metadata.get("least")
+            if choices is not None and value not in choices:
+                allowed = ", ".join(map(str, choices))
+                raise ConfigError(f"{field.name} must be one of {allowed}; got {value!r}")
+            if least is not None and value is not None and not value >= least:
+                raise ConfigError(f"{field.name} must be at least {least}; got {value!r}")
         if self.average >= 1:
             raise ConfigError(f"average must be below 1; got {self.average}")
         if self.model == "irevrnn":
@@ -190,16 +193,6 @@ class TrainConfig(ABC):
                     f"{name} is {value!r}, but the run in {self.out} has {known[name]!r}: "
                     "resume it with the options it was started with, or choose another out"
                 )
-
-
-def _check_limits(field: dataclasses.Field[Any], value: Any) -> None:
-    choices, least = field.metadata.get("choices"), field.metadata.get("least")
-    if choices is not None and value not in choices:
-        raise ConfigError(
-            f"{field.name} must be one of {', '.join(map(str, choices))}; got {value!r}"
-        )
-    if least is not None and value is not None and not value >= least:
-        raise ConfigError(f"{field.name} must be at least {least}; got {value!r}")
 
 
 def _named(check: Callable[..., Any], *values: Any) -> None:

@@ -34,11 +34,7 @@ def launched() -> bool:
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Launch Lightning Fabric on the device, and in the precision, of ``config``.
-
-    Raises:
-        ConfigError: there is no such device, or too few for all workers.
-    """
+    """Launch Lightning Fabric on the device of ``config``; ConfigError if there is none such."""
     device = config.device
     if device == "auto":  # Fabric's "auto" would take an Apple GPU: the kernels have no Metal
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,7 +46,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
     placement: dict[str, Any] = {"devices": [int(number)] if number and kind == "cuda" else 1}
     if launched():
         placement = _place_workers(device)
-    fabric = Fabric(accelerator=kind, precision=config.precision, **placement)
+    placement["precision"] = config.precision
+    fabric = Fabric(accelerator=kind, **placement)
     fabric.launch()
     return fabric
 
@@ -96,11 +93,7 @@ def leaving_in_order() -> Iterator[None]:
 
 
 def share_of(batch: Tensor, rank: int, workers: int) -> Tensor:
-    """Return a worker's share of a batch (its first dimension).
-
-    Raises:
-        ValueError: the batch cannot be divided equally, so that a mean of means would be wrong.
-    """
+    """Return a worker's share of a batch; of unequal shares a mean of means would be wrong."""
     if len(batch) % workers:
         raise ValueError(f"a batch of {len(batch)} cannot be shared equally by {workers} workers")
     return batch[rank::workers]

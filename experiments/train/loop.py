@@ -128,9 +128,8 @@ def finish_epoch(run: Run) -> None:
         batches = map(run.share, task.train_batches(progress.epoch, 0))
         calibrate(run.evaluated, islice(batches, config.calibrate))
     if task.val_batches is not None:
-        validation = run.fabric.broadcast(
-            evaluate(run.evaluated, task.val_batches(), task.objective)
-        )
+        judged = evaluate(run.evaluated, task.val_batches(), task.objective)
+        validation = run.fabric.broadcast(judged)
         run.check_finite("validation loss", validation.loss)
     row = {
         "epoch": progress.epoch + 1,
@@ -153,12 +152,9 @@ def finish_epoch(run: Run) -> None:
 
 
 def _is_better(run: Run, row: dict[str, Any], best: dict[str, Any]) -> bool:
-    objective = run.task.objective
-
-    def rank(one: dict[str, Any]) -> tuple[float, float]:
-        return objective.sign * one[f"val_{objective.figure}"], -one["val_loss"]
-
-    return rank(row) > rank(best)
+    sign, figure = run.task.objective.sign, f"val_{run.task.objective.figure}"
+    new, old = ((sign * one[figure], -one["val_loss"]) for one in (row, best))
+    return new > old
 
 
 def _finish(run: Run, say: Callable[[str], None]) -> dict[str, Any]:
@@ -219,11 +215,9 @@ def _describe_test(run: Run, test: Evaluation) -> dict[str, Any]:
 
 def _headline(run: Run) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in run.task.facts.items())
-    return (
-        f"{run.task.data_set} ({facts}); {run.config.model} with "
-        f"{count_parameters(run.network):,} parameters, seed {run.config.seed}, "
-        f"on {run.fabric.device}"
-    )
+    network = f"{run.config.model} with {count_parameters(run.network):,} parameters"
+    where = f"seed {run.config.seed}, on {run.fabric.device}"
+    return f"{run.task.data_set} ({facts}); {network}, {where}"
 
 
 def _progress_bar(run: Run, shown: bool) -> tqdm:
