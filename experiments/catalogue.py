@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -161,13 +162,11 @@ def nearest_hidden_size(config: TrainConfig, task: Task, parameters: int) -> int
     def count(size: int) -> int:
         return count_parameters(make_model(dataclasses.replace(config, hidden_size=size), task))
 
-    low, high = 1, 2
-    while count(high) < parameters:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) < parameters else (low, middle)
-    return min((low, high), key=lambda size: abs(count(size) - parameters))
+    bound = 2
+    while count(bound) < parameters:
+        bound *= 2
+    enough = max(2, bisect_left(range(bound), parameters, lo=bound // 2, key=count))
+    return min((enough - 1, enough), key=lambda size: abs(count(size) - parameters))
 
 
 def run(

@@ -53,17 +53,8 @@ def report_errors(program: str, action: Callable[[], Any]) -> int:
 
 
 def _command(kind: type[TrainConfig]) -> Callable[..., tuple[type[TrainConfig], dict[str, Any]]]:
-    def parse(given: Annotated[_options(kind), tyro.conf.arg(name="")]) -> Any:  # type: ignore[valid-type]
-        return kind, given
-
-    parse.__doc__ = (kind.__doc__ or "").partition("\n")[0]
-    return parse
-
-
-def _options(kind: type[TrainConfig]) -> Any:
-    """Return a type with the fields of ``kind``, all of them optional, for tyro."""
-    hints, defaults = get_type_hints(kind), kind.of()
-    options = {}
+    """Return a function of a dictionary of fields of ``kind``, all of them optional, for tyro."""
+    hints, defaults, options = get_type_hints(kind), kind.of(), {}
     for field in dataclasses.fields(kind):
         choices = field.metadata.get("choices")
         about = tyro.conf.arg(
@@ -72,4 +63,10 @@ def _options(kind: type[TrainConfig]) -> Any:
             metavar="{" + ",".join(map(str, choices)) + "}" if choices else None,
         )
         options[field.name] = Annotated[hints[field.name], about]
-    return TypedDict("Options", options, total=False)  # type: ignore[operator]
+    fields: Any = TypedDict("Options", options, total=False)  # type: ignore[operator]
+
+    def parse(given: Annotated[fields, tyro.conf.arg(name="")]) -> Any:
+        return kind, given
+
+    parse.__doc__ = kind.__doc__
+    return parse

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import tempfile
 import warnings
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.files import replacing, write_text
+from experiments.files import replacing
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.run import Progress, Run
@@ -51,11 +50,11 @@ def write_log(run: Run) -> None:
     """Write log.csv, the history of the run."""
     if not run.is_first:
         return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(run.progress.history[0]))
-    writer.writeheader()
-    writer.writerows(run.progress.history)
-    write_text(run.config.out / "log.csv", text.getvalue())
+    history, file = run.progress.history, run.config.out / "log.csv"
+    with replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.DictWriter(text, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
 
 
 def load(run: Run) -> None:
@@ -105,12 +104,6 @@ def make_folder(out: Path) -> None:
         raise ConfigError(
             f"out must be a folder that can be written to; got {out} ({error.strerror})"
         ) from error
-
-
-def clear(out: Path) -> None:
-    """Delete the files of an earlier run."""
-    for name in FILES:
-        (out / name).unlink(missing_ok=True)
 
 
 def results_of(config: TrainConfig) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from experiments.train.task import Task
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.layer import LONGEST_MEMORY, SHORTEST_PERIOD, check_memory, check_periods
 from irevrnn.strategies.auto import parse_bytes
-from irevrnn.strategies.rules import IN_FIXED_POINT, INVERTIBLE, OF_THE_STACK, STRATEGIES
+from irevrnn.strategies.rules import OF_THE_STACK, STRATEGIES, check_budget, obstacle, require
 
 
 class ConfigError(ValueError):
@@ -139,24 +139,13 @@ class TrainConfig(ABC):
         if self.model == "irevrnn":
             _named(check_memory, self.longest_memory)
             _named(check_periods, self.shortest_period, self.longest_period, self.num_couplings)
-        self._check_memory()
-
-    def _check_memory(self) -> None:
         if self.memory in OF_THE_STACK and self.norm == "batch":
             raise ConfigError(
                 f"norm must be layer or none to train with memory {self.memory!r}, which never has "
                 "all steps at once; got 'batch'"
             )
-        if self.memory in IN_FIXED_POINT and self.activation not in INVERTIBLE:
-            raise ConfigError(
-                f"activation must be one of {', '.join(INVERTIBLE)} with memory {self.memory!r}, "
-                f"which inverts it; got {self.activation!r}"
-            )
-        if (self.memory == "auto") != (self.memory_budget is not None):
-            raise ConfigError(
-                "memory_budget must be given with memory 'auto', such as 256MB, and with no other; "
-                f"got {self.memory_budget!r} with {self.memory!r}"
-            )
+        _named(require, obstacle(self.memory, activation=self.activation))
+        _named(check_budget, self.memory, self.memory_budget)
         if self.memory_budget is not None:
             _named(parse_bytes, self.memory_budget)
 

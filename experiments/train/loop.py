@@ -92,7 +92,8 @@ def _open_folder(run: Run, say: Callable[[str], None]) -> None:
     elif run.is_first:
         if exists:
             say(f"replacing the run in {out} (to continue it: --resume)")
-        checkpoints.clear(out)
+        for name in checkpoints.FILES:
+            (out / name).unlink(missing_ok=True)
 
 
 def _fit(run: Run, stop: threading.Event, bar: tqdm, say: Callable[[str], None]) -> bool:

@@ -23,11 +23,8 @@ _OF_OUR_NETWORK = (
 def make_model(config: TrainConfig, task: Task) -> nn.Module:
     """Build the network of ``config`` for the sequences of ``task``."""
     sizes = (task.input_size, task.num_classes, config.hidden_size, config.num_layers)
-    shared: dict[str, Any] = {
-        "dropout": config.dropout,
-        "read": config.read,
-        "read_at": task.read_at,
-    }
+    shared: dict[str, Any] = {"dropout": config.dropout, "read": config.read}
+    shared["read_at"] = task.read_at
     if config.model != "irevrnn":
         return PeerClassifier(config.model, *sizes, **shared)
     norm = None if config.norm == "none" else config.norm

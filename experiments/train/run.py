@@ -145,13 +145,11 @@ def _check_task(config: TrainConfig, task: Task) -> None:
             "keep must be 'last', with test, if there is no validation data to choose by; "
             f"got keep {config.keep!r}, test {config.test}"
         )
-    if task.read_at is None:
-        return
-    if config.read != "last":
+    if task.read_at is not None and config.read != "last":
         raise ConfigError(
             f"read must be last where several answers are read from a sequence; got {config.read!r}"
         )
-    if config.model == "irevrnn" and config.norm == "batch":
+    if task.read_at is not None and config.model == "irevrnn" and config.norm == "batch":
         raise ConfigError(
             "norm must be layer or none where several answers are read from a sequence, of which "
             "the network sees one piece after another; got 'batch'"
