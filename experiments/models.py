@@ -74,10 +74,6 @@ class SequenceClassifier(nn.Module):
             output = mean_over_time(output, lengths)
         return self.readout(self.dropout(self.norm(output)))
 
-    def clip_recurrent_weights_(self, bound: float = 1.0) -> None:
-        """Keep the recurrent weights in [-bound, bound]; call it after each optimizer step."""
-        self.rnn.clip_recurrent_weights_(bound)
-
 
 def check_reading(read: str, read_at: tuple[int, ...] | None) -> None:
     """Raise a ValueError unless a classifier can read its output at these steps."""

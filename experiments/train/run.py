@@ -91,7 +91,7 @@ class Run:
         self.optimizer.step()
         self.schedule.step()
         if isinstance(self.network, SequenceClassifier):
-            self.network.clip_recurrent_weights_()
+            self.network.rnn.clip_recurrent_weights_()
         if self.average is not None:
             self.average.update_parameters(self.network)
         figure = self.task.objective.total(output, y)

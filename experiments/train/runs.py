@@ -91,11 +91,8 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         subjects, ``accuracy_of_subjects``. ``git_commits`` are those that the runs were made with.
     """
     first = results[0]
-    shared = {
-        key: value
-        for key, value in first["data"].items()
-        if all(one["data"].get(key) == value for one in results)
-    }
+    data = [one["data"] for one in results]
+    shared = {k: v for k, v in data[0].items() if all(one.get(k) == v for one in data)}
     summary = {
         "data_set": first["data_set"],
         "data": shared,
