@@ -63,7 +63,7 @@ def _command(kind: type[TrainConfig]) -> Callable[..., tuple[type[TrainConfig], 
             metavar="{" + ",".join(map(str, choices)) + "}" if choices else None,
         )
         options[field.name] = Annotated[hints[field.name], about]
-    fields: Any = TypedDict("Options", options, total=False)  # type: ignore[operator]
+    fields: Any = TypedDict("Options", options, total=False)  # type: ignore[misc, operator]
 
     def parse(given: Annotated[fields, tyro.conf.arg(name="")]) -> Any:
         return kind, given

@@ -23,13 +23,13 @@ _OF_OUR_NETWORK = (
 def make_model(config: TrainConfig, task: Task) -> nn.Module:
     """Build the network of ``config`` for the sequences of ``task``."""
     sizes = (task.input_size, task.num_classes, config.hidden_size, config.num_layers)
-    shared: dict[str, Any] = {"dropout": config.dropout, "read": config.read}
-    shared["read_at"] = task.read_at
+    options: dict[str, Any] = {"dropout": config.dropout, "read": config.read}
+    options["read_at"] = task.read_at
     if config.model != "irevrnn":
-        return PeerClassifier(config.model, *sizes, **shared)
-    norm = None if config.norm == "none" else config.norm
-    own: dict[str, Any] = {name: getattr(config, name) for name in _OF_OUR_NETWORK}
-    return SequenceClassifier(*sizes, norm=norm, **own, **shared)
+        return PeerClassifier(config.model, *sizes, **options)
+    options |= {name: getattr(config, name) for name in _OF_OUR_NETWORK}
+    options["norm"] = None if config.norm == "none" else config.norm
+    return SequenceClassifier(*sizes, **options)
 
 
 def count_parameters(model: nn.Module) -> int:
