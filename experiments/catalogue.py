@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +38,17 @@ CHECKPOINT_EVERY = 100
 
 @dataclass(frozen=True)
 class Experiment:
-    """One line of a table or figure.
+    """One line of a table or figure."""
 
-    Attributes:
-        task: key of ``TASKS``.
-        group: the panel of the figure, or the part of the table.
-        label: name of the experiment there.
-        fields: fields of the configuration that differ from the task's defaults.
-        seeds: number of runs (of each fold), from seed 0 on.
-        like: another experiment, whose number of parameters ``hidden_size`` is chosen to match.
-    """
-
-    task: str
-    group: str
-    label: str
-    fields: Mapping[str, Any]
-    seeds: int = 1
-    like: str | None = None
+    task: str  # key of TASKS
+    group: str  # the panel of the figure, or the part of the table
+    label: str  # name of the experiment there
+    fields: Mapping[str, Any]  # of the configuration, where they differ from the task's defaults
+    seeds: int = 1  # number of runs (of each fold), from seed 0 on
+    like: str | None = None  # an experiment whose number of parameters hidden_size has to match
 
 
+_mnist = partial(Experiment, "mnist")
 # Fields that the experiments of a group share.
 _BEST = {
     "hidden_size": 64, "num_layers": 5, "num_couplings": 1, "activation": "tanh",
@@ -90,41 +84,36 @@ _LSTM = {
 #: Every experiment, by the name of its result file. A peer trains at least as long as the network
 #: that it is compared with, as ``wall_seconds`` and the ``seconds`` of the history show.
 EXPERIMENTS: dict[str, Experiment] = {
-    "smnist": Experiment("mnist", "MNIST", "sequential", _BEST, 3),
-    "pmnist": Experiment("mnist", "MNIST", "permuted",
-                         _BEST | {"permuted": True, "epochs": 16, "label_smoothing": 0.1}, 3),
-    "smnist-indrnn": Experiment("mnist", "MNIST", "sequential, R = 0 (IndRNN)",
-                                _BEST | _INDRNN | {"longest_period": None}),
-    "smnist-lstm": Experiment("mnist", "MNIST", "sequential, LSTM",
-                              _PEER | {"downsample": 1, "lr": 2e-3}, like="smnist"),
-    "couplings-0": Experiment("mnist", "Couplings", "R = 0 (IndRNN), tanh",
-                              _QUICK | {"num_couplings": 0}, 3),
-    "couplings-0-relu": Experiment("mnist", "Couplings", "R = 0 (IndRNN), relu",
-                                   _QUICK | _INDRNN, 3),
-    "couplings-1-still": Experiment("mnist", "Couplings", "R = 1, from near 0", _QUICK, 3),
-    "couplings-1": Experiment("mnist", "Couplings", "R = 1, oscillating", _TURNING, 3),
-    "couplings-3": Experiment("mnist", "Couplings", "R = 3, oscillating",
-                              _TURNING | {"num_couplings": 3}, 3),
-    "residual": Experiment("mnist", "Stack and peers", "residual, R = 1",
-                           _TURNING | {"residual": True}, 3),
-    "lstm": Experiment("mnist", "Stack and peers", "LSTM", _PEER, 3, "couplings-1"),
-    "gru": Experiment("mnist", "Stack and peers", "GRU",
-                      _PEER | {"model": "gru", "epochs": 6}, 1, "couplings-1"),
-    "tanh": Experiment("mnist", "Activations", "tanh, float", _LAYER),
-    "relu": Experiment("mnist", "Activations", "relu, float", _LAYER | {"activation": "relu"}),
-    "identity": Experiment("mnist", "Activations", "identity, float",
-                           _LAYER | {"activation": "identity"}),
-    "leaky_relu": Experiment("mnist", "Activations", "leaky_relu, float", _LEAKY),
-    "leaky_relu-store_fixed": Experiment("mnist", "Activations", "leaky_relu, store_fixed",
-                                         _LEAKY | {"memory": "store_fixed"}),
-    "leaky_relu-reversible": Experiment("mnist", "Activations", "leaky_relu, reversible",
-                                        _LEAKY | {"memory": "reversible"}),
+    "smnist": _mnist("MNIST", "sequential", _BEST, 3),
+    "pmnist": _mnist("MNIST", "permuted",
+        _BEST | {"permuted": True, "epochs": 16, "label_smoothing": 0.1}, 3),
+    "smnist-indrnn": _mnist("MNIST", "sequential, R = 0 (IndRNN)",
+        _BEST | _INDRNN | {"longest_period": None}),
+    "smnist-lstm": _mnist("MNIST", "sequential, LSTM", _PEER | {"downsample": 1, "lr": 2e-3},
+        like="smnist"),
+    "couplings-0": _mnist("Couplings", "R = 0 (IndRNN), tanh", _QUICK | {"num_couplings": 0}, 3),
+    "couplings-0-relu": _mnist("Couplings", "R = 0 (IndRNN), relu", _QUICK | _INDRNN, 3),
+    "couplings-1-still": _mnist("Couplings", "R = 1, from near 0", _QUICK, 3),
+    "couplings-1": _mnist("Couplings", "R = 1, oscillating", _TURNING, 3),
+    "couplings-3": _mnist("Couplings", "R = 3, oscillating", _TURNING | {"num_couplings": 3}, 3),
+    "residual": _mnist("Stack and peers", "residual, R = 1", _TURNING | {"residual": True}, 3),
+    "lstm": _mnist("Stack and peers", "LSTM", _PEER, 3, "couplings-1"),
+    "gru": _mnist("Stack and peers", "GRU", _PEER | {"model": "gru", "epochs": 6}, 1,
+        "couplings-1"),
+    "tanh": _mnist("Activations", "tanh, float", _LAYER),
+    "relu": _mnist("Activations", "relu, float", _LAYER | {"activation": "relu"}),
+    "identity": _mnist("Activations", "identity, float", _LAYER | {"activation": "identity"}),
+    "leaky_relu": _mnist("Activations", "leaky_relu, float", _LEAKY),
+    "leaky_relu-store_fixed": _mnist("Activations", "leaky_relu, store_fixed",
+        _LEAKY | {"memory": "store_fixed"}),
+    "leaky_relu-reversible": _mnist("Activations", "leaky_relu, reversible",
+        _LEAKY | {"memory": "reversible"}),
     "adding-irevrnn": Experiment("adding", "Adding", "IRevRNN", _LONG | {"epochs": 12}),
     "adding-lstm": Experiment("adding", "Adding", "LSTM", _LSTM, like="adding-irevrnn"),
     "copy-irevrnn": Experiment("copy", "Copying", "IRevRNN", _COPY),
     "copy-lstm": Experiment("copy", "Copying", "LSTM", _LSTM, like="copy-irevrnn"),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
-                                      {"activation": "leaky_relu", "memory": "reversible"}),
+        {"activation": "leaky_relu", "memory": "reversible"}),
 }  # fmt: skip
 
 #: Fields that the smaller profiles change, for each task.
@@ -148,15 +137,9 @@ SMALLER: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainConfig:
-    """Return the configuration of an experiment.
+    """Return the configuration of an experiment; ConfigError if there is no such experiment.
 
-    Args:
-        name: key of :data:`EXPERIMENTS`.
-        profile: ``smoke``, ``quick`` (both smaller) or ``paper``.
-        operational: fields that no result depends on, such as ``threads``.
-
-    Raises:
-        ConfigError: there is no such experiment.
+    ``operational`` are fields that no result depends on, such as ``threads``.
     """
     if name not in EXPERIMENTS:
         raise ConfigError(f"there is no experiment {name!r}: choose from {', '.join(EXPERIMENTS)}")
@@ -179,13 +162,11 @@ def nearest_hidden_size(config: TrainConfig, task: Task, parameters: int) -> int
     def count(size: int) -> int:
         return count_parameters(make_model(dataclasses.replace(config, hidden_size=size), task))
 
-    low, high = 1, 2
-    while count(high) < parameters:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) < parameters else (low, middle)
-    return min((low, high), key=lambda size: abs(count(size) - parameters))
+    bound = 2
+    while count(bound) < parameters:
+        bound *= 2
+    enough = max(2, bisect_left(range(bound), parameters, lo=bound // 2, key=count))
+    return min((enough - 1, enough), key=lambda size: abs(count(size) - parameters))
 
 
 def run(
@@ -193,22 +174,14 @@ def run(
 ) -> dict[str, Any] | None:
     """Do the missing runs of an experiment, and write its result.
 
-    Args:
-        name: key of :data:`EXPERIMENTS`.
-        profile: the size of the experiment, and the place of its runs and result.
-        progress: whether to show a progress bar and a line per epoch.
-        operational: fields of the configuration that no result depends on.
+    ``operational`` are fields that no result depends on. Errors are those of
+    :func:`experiments.train.loop.train`, and UncommittedChangesError if a result for ``paper/``
+    would be made from uncommitted code.
 
     Returns:
         The content of ``results/experiments/<name>.json`` of the profile: the summary of all seeds
-        and folds (:func:`experiments.train.runs.summarise`), with the ``history`` and
-        the commits of each run, and ``task``, ``group`` and ``label``. None if
-        ``max_minutes`` ran out; the next call continues.
-
-    Raises:
-        As :func:`experiments.train.loop.train`. ConfigError also if the runs in ``build`` are of
-        another configuration; UncommittedChangesError if a result for ``paper/`` would be made from
-        uncommitted code.
+        and folds (:func:`experiments.train.runs.summarise`), with history and commits of each run.
+        None if ``max_minutes`` ran out; the next call continues.
     """
     require_clean(figures.folder(profile))
     config = config_of(
@@ -224,14 +197,8 @@ def run(
     for short, full in zip(summary["runs"], results, strict=True):
         short |= {key: full[key] for key in ("git_commit", "history")}
         short["git_commits"] = commits_of(full)
-    summary |= {
-        "experiment": name,
-        "task": experiment.task,
-        "group": experiment.group,
-        "label": experiment.label,
-        "figure": figure_of(results[0]),
-        "profile": profile,
-    }
+    summary |= {"experiment": name, "task": experiment.task, "group": experiment.group}
+    summary |= {"label": experiment.label, "figure": figure_of(results[0]), "profile": profile}
     write_text(result_file(name, profile), json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary
 
@@ -245,20 +212,15 @@ def result_file(name: str, profile: str = "paper") -> Path:
 
 def read_results(profile: str = "paper") -> dict[str, dict[str, Any]]:
     """Return the existing results, by name, in the order of :data:`EXPERIMENTS`."""
-    files = {name: result_file(name, profile) for name in EXPERIMENTS}
     return {
         name: json.loads(file.read_text(encoding="utf-8"))
-        for name, file in files.items()
-        if file.is_file()
+        for name in EXPERIMENTS
+        if (file := result_file(name, profile)).is_file()
     }
 
 
 def seconds_per_step(config: TrainConfig, steps: int = 3) -> tuple[float, int]:
-    """Time some training steps of the first run.
-
-    Returns:
-        Seconds of the fastest step, and the number of steps of all runs together.
-    """
+    """Return the seconds of the fastest of some training steps, and the steps of all runs."""
     use_caching_allocator()
     runs = config.runs()
     with threads(config.threads):

@@ -12,13 +12,14 @@ from experiments.provenance import UncommittedChangesError
 from experiments.train.config import ConfigError, TrainConfig
 from irevrnn import ReversalError
 
+_EXPECTED = (
+    KeyboardInterrupt, ConfigError, DataError, UncommittedChangesError, ArithmeticError,
+    ReversalError,
+)  # fmt: skip
+
 
 def parse_task(
-    tasks: Mapping[str, type[TrainConfig]],
-    argv: Sequence[str] | None,
-    *,
-    program: str,
-    description: str | None,
+    tasks: Mapping[str, type[TrainConfig]], argv: Sequence[str] | None, program: str, about: str
 ) -> TrainConfig:
     """Parse the name of a task and the options of a run on it.
 
@@ -27,7 +28,7 @@ def parse_task(
     """
     commands = {name: _command(kind) for name, kind in tasks.items()}
     kind, given = tyro.extras.subcommand_cli_from_dict(
-        commands, prog=program, description=description, args=argv
+        commands, prog=program, description=about, args=argv
     )
     try:
         return kind.of(**given)
@@ -45,29 +46,15 @@ def report_errors(program: str, action: Callable[[], Any]) -> int:
     """Run ``action``; print an expected error in one line, and return the exit status."""
     try:
         action()
-    except KeyboardInterrupt as error:
+    except _EXPECTED as error:
         print(f"{program}: {error}", file=sys.stderr)
-        return 130
-    except (
-        ConfigError, DataError, UncommittedChangesError, ArithmeticError, ReversalError
-    ) as error:  # fmt: skip
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
 def _command(kind: type[TrainConfig]) -> Callable[..., tuple[type[TrainConfig], dict[str, Any]]]:
-    def parse(given: Annotated[_options(kind), tyro.conf.arg(name="")]) -> Any:  # type: ignore[valid-type]
-        return kind, given
-
-    parse.__doc__ = (kind.__doc__ or "").partition("\n")[0]
-    return parse
-
-
-def _options(kind: type[TrainConfig]) -> Any:
-    """Return a type with the fields of ``kind``, all of them optional, for tyro."""
-    hints, defaults = get_type_hints(kind), kind.of()
-    options = {}
+    """Return a function of a dictionary of fields of ``kind``, all of them optional, for tyro."""
+    hints, defaults, options = get_type_hints(kind), kind.of(), {}
     for field in dataclasses.fields(kind):
         choices = field.metadata.get("choices")
         about = tyro.conf.arg(
@@ -76,4 +63,10 @@ def _options(kind: type[TrainConfig]) -> Any:
             metavar="{" + ",".join(map(str, choices)) + "}" if choices else None,
         )
         options[field.name] = Annotated[hints[field.name], about]
-    return TypedDict("Options", options, total=False)  # type: ignore[operator]
+    fields: Any = TypedDict("Options", options, total=False)  # type: ignore[misc, operator]
+
+    def parse(given: Annotated[fields, tyro.conf.arg(name="")]) -> Any:
+        return kind, given
+
+    parse.__doc__ = kind.__doc__
+    return parse

@@ -21,20 +21,14 @@ class SequenceClassifier(nn.Module):
     """A stack of IRevRNN layers with a readout.
 
     Args:
-        input_size: features of a step.
-        num_classes: number of classes.
-        hidden_size: units of each layer.
-        num_layers: layers in the stack.
-        norm: normalisation of the input projections: "batch", "layer" or None.
         dropout: probability of dropping a unit after a layer, the last one included.
-        residual: whether to add the input of a layer to its output.
         read: "last" to read the last layer's output after the last step; "mean", its mean over
             time.
         read_at: numbers of steps after which to read it, instead of after the last one. The stack
             runs from one to the next with the states handed on, so that gradients flow through the
             sequence and only the outputs that are read exist; dropout between layers is drawn anew
             for each of these pieces.
-        options: passed on to :class:`IRevRNN` (``num_couplings``, ``activation``, ``memory``, ...).
+        options: passed on to :class:`IRevRNN` (``residual``, ``num_couplings``, ``memory``, ...).
 
     Shape:
         - input: (batch, seq, input_size)
@@ -51,7 +45,6 @@ class SequenceClassifier(nn.Module):
         *,
         norm: str | None = "batch",
         dropout: float = 0.0,
-        residual: bool = False,
         read: str = "last",
         read_at: tuple[int, ...] | None = None,
         **options: Any,
@@ -61,7 +54,7 @@ class SequenceClassifier(nn.Module):
         self.read, self.read_at = read, read_at
         self.rnn = IRevRNN(
             input_size, hidden_size, num_layers,
-            norm=norm, dropout=dropout, residual=residual, **options,
+            norm=norm, dropout=dropout, **options,
         )  # fmt: skip
         if read == "last":
             layer = cast(IRevRNNLayer, self.rnn.layers[-1])
@@ -80,10 +73,6 @@ class SequenceClassifier(nn.Module):
         if self.read == "mean":
             output = mean_over_time(output, lengths)
         return self.readout(self.dropout(self.norm(output)))
-
-    def clip_recurrent_weights_(self, bound: float = 1.0) -> None:
-        """Keep the recurrent weights in [-bound, bound]; call it after each optimizer step."""
-        self.rnn.clip_recurrent_weights_(bound)
 
 
 def check_reading(read: str, read_at: tuple[int, ...] | None) -> None:

@@ -54,13 +54,9 @@ def stop_signals() -> Iterator[threading.Event]:
 
 @contextmanager
 def profiled(file: Path | None) -> Iterator[Callable[[], None]]:
-    """Profile steps 6 to 15 of a loop by :mod:`torch.profiler`.
+    """Profile steps 6 to 15 of a loop by :mod:`torch.profiler`; yield what to call after each.
 
-    Args:
-        file: the trace, for chrome://tracing; None for no profile.
-
-    Yields:
-        A function to call after each step.
+    The trace in ``file`` is for chrome://tracing; without a file there is no profile.
     """
     if file is None:
         yield lambda: None

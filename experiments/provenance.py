@@ -29,9 +29,13 @@ class UncommittedChangesError(RuntimeError):
 
 def provenance() -> dict[str, Any]:
     """Describe code and machine, ready for JSON."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
     return {
         "git_commit": git_commit(REPOSITORY),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions,
         "cpu": _cpu(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
@@ -57,15 +61,9 @@ def uncommitted(repository: Path) -> tuple[str, ...]:
 
 
 def require_clean(folder: Path | None = None) -> None:
-    """Refuse to make results for ``paper/`` from uncommitted code.
+    """Raise an UncommittedChangesError for results in ``folder`` made from uncommitted code.
 
-    Outside a checkout nothing is refused; results record no commit there.
-
-    Args:
-        folder: where the results go. Only ``paper/``, the default, asks for committed code.
-
-    Raises:
-        UncommittedChangesError: names the files, and the way out.
+    Only ``paper/``, the default, asks for committed code; outside a checkout nothing is refused.
     """
     if folder is not None and folder.resolve() != REPOSITORY / "paper":
         return
@@ -88,14 +86,6 @@ def _git(repository: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
 
 
 def _cpu() -> str:

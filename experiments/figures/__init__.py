@@ -1,4 +1,4 @@
-# ruff: noqa: F401
+# ruff: noqa: F401, I001
 """The figures: a function for each, which takes plain numbers and returns a Matplotlib figure.
 
 These functions compute nothing, so a figure can be drawn again from the result files. A notebook
@@ -7,31 +7,14 @@ calls :func:`style` once, hands its figures to :func:`save` and its numbers to
 """
 
 from experiments.figures.costs import (
-    crossover,
-    entropy,
-    lengths,
-    over_floor,
-    peak_memory,
-    saved_bytes,
-    speed,
+    crossover, entropy, lengths, over_floor, peak_memory, saved_bytes, speed,
 )  # fmt: skip
 from experiments.figures.data import mistakes, sequences, signals, skeletons
 from experiments.figures.derivation import (
-    accuracy,
-    division,
-    drift,
-    finite_differences,
-    forgotten,
-    lost_increments,
-    saturation,
+    accuracy, division, drift, finite_differences, forgotten, lost_increments, saturation,
 )  # fmt: skip
 from experiments.figures.output import folder, repository, save, write_result
 from experiments.figures.theme import style
 from experiments.figures.training import (
-    comparison,
-    confusion,
-    learning_curve,
-    race,
-    same_training,
-    subjects,
+    comparison, confusion, learning_curve, race, same_training, subjects,
 )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.figures.theme import COLOURS, COLUMN, MARKERS, PAGE, frame, guide, legend_above
+from experiments.figures import theme
 
 
 def saved_bytes(
@@ -26,21 +26,16 @@ def saved_bytes(
     Both mappings are by method, the same in both; NaN where not measured. ``bound`` is the formula
     for ``recompute`` at each T.
     """
-    figure, (long, wide) = plt.subplots(2, 1, figsize=(COLUMN, 4.8))
-    for (label, values), others in zip(by_steps.items(), by_couplings.values(), strict=True):
-        long.plot(steps, _megabytes(values), fillstyle="none", label=label)
-        wide.plot(couplings, _megabytes(others), fillstyle="none")
+    figure, (long, wide) = plt.subplots(2, 1, figsize=(theme.COLUMN, 4.8))
+    theme.curves(long, steps, by_steps, unit=1e6, fillstyle="none")
+    theme.curves(wide, couplings, by_couplings, unit=1e6, fillstyle="none")
     formula = r"$(\lceil T/K \rceil - 1)\,B\,H\,s$"
-    guide(long, steps, _megabytes(bound), label=formula, linewidth=3, alpha=0.5)
-    frame(long, "steps, $T$", "saved, MB", log="xy")
-    frame(wide, "couplings, $R$", "saved, MB", log="y")
+    theme.guide(long, steps, np.divide(bound, 1e6), label=formula, linewidth=3, alpha=0.5)
+    theme.frame(long, "steps, $T$", "saved, MB", log="xy")
+    theme.frame(wide, "couplings, $R$", "saved, MB", log="y")
     wide.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_above(figure, long)
+    theme.legend_above(figure, long)
     return figure
-
-
-def _megabytes(values: Sequence[float]) -> list[float]:
-    return [value / 1e6 for value in values]
 
 
 def peak_memory(
@@ -50,14 +45,13 @@ def peak_memory(
 
     ``sequence`` is the size of one tensor (T, B, H) at each T.
     """
-    figure, axes = plt.subplots(figsize=(COLUMN, 3.4))
-    for label, values in by_method.items():
-        axes.plot(steps, _megabytes(values), fillstyle="none", label=label)
-    guide(axes, steps, _megabytes(sequence), label="one $(T, B, H)$")
-    frame(axes, "steps, $T$", "growth of the peak, MB", log="xy")
+    figure, axes = plt.subplots(figsize=(theme.COLUMN, 3.4))
+    theme.curves(axes, steps, by_method, unit=1e6, fillstyle="none")
+    theme.guide(axes, steps, np.divide(sequence, 1e6), label="one $(T, B, H)$")
+    theme.frame(axes, "steps, $T$", "growth of the peak, MB", log="xy")
     axes.set_xticks(steps, [f"{x}" for x in steps])
     axes.minorticks_off()
-    legend_above(figure, axes)
+    theme.legend_above(figure, axes)
     return figure
 
 
@@ -71,11 +65,10 @@ def entropy(
     ``forgetting`` is 1 - abs(u); ``bits`` and ``bounds``, the entropy, are by activation.
     """
     figure, axes = plt.subplots()
-    for label, counted in bits.items():
-        axes.plot(forgetting, counted, linestyle="", fillstyle="none", label=label)
+    theme.curves(axes, forgetting, bits, linestyle="", fillstyle="none")
     for index, bound in enumerate(bounds.values()):
-        guide(axes, forgetting, bound, label="" if index else "entropy", zorder=0)
-    frame(axes, "forgetting, $1 - |u|$", "bits per unit and step", log="xy")
+        theme.guide(axes, forgetting, bound, label="" if index else "entropy", zorder=0)
+    theme.frame(axes, "forgetting, $1 - |u|$", "bits per unit and step", log="xy")
     axes.legend()
     return figure
 
@@ -86,20 +79,20 @@ def lengths(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Fig
     Rows have ``method``, ``steps``, ``saved_bytes``, ``peak_bytes`` and ``seconds``; ``labels``
     names the methods, in the order of drawing.
     """
-    figure, panels = plt.subplots(3, 1, figsize=(COLUMN, 6.2), sharex=True)
+    figure, panels = plt.subplots(3, 1, figsize=(theme.COLUMN, 6.2), sharex=True)
     for name, label in labels.items():
         mine = [row for row in rows if row["method"] == name]
-        steps = [row["steps"] for row in mine]
-        per_step = [1e6 * row["seconds"] / row["steps"] for row in mine]
-        saved, peak = ([row[key] / 1e6 for row in mine] for key in ("saved_bytes", "peak_bytes"))
-        for axes, values in zip(panels, (saved, peak, per_step), strict=True):
-            axes.plot(steps, values, fillstyle="none", label=label)
-    for axes, label in zip(
-        panels, ("saved, MB", "growth of the peak, MB", "time per step, µs"), strict=True
-    ):
-        frame(axes, ylabel=label, log="xy")
+        steps, saved, peak, seconds = (
+            np.array([row[key] for row in mine])
+            for key in ("steps", "saved_bytes", "peak_bytes", "seconds")
+        )
+        for axes, values in zip(panels, (saved, peak, 1e12 * seconds / steps), strict=True):
+            theme.curves(axes, steps, {label: values}, unit=1e6, fillstyle="none")
+    quantities = ("saved, MB", "growth of the peak, MB", "time per step, µs")
+    for axes, quantity in zip(panels, quantities, strict=True):
+        theme.frame(axes, ylabel=quantity, log="xy")
     panels[-1].set_xlabel("steps, $T$")
-    legend_above(figure, panels[0], ncols=3)
+    theme.legend_above(figure, panels[0], ncols=3)
     return figure
 
 
@@ -113,15 +106,14 @@ def crossover(
     ``lines`` holds the bits by each strategy's formula, that of checkpoints first, ``measured``
     pairs of T and bits.
     """
-    figure, axes = plt.subplots(figsize=(COLUMN, 3.8))
-    shades = [COLOURS[1], *plt.get_cmap("viridis")(np.linspace(0, 0.85, len(lines) - 1))]
+    figure, axes = plt.subplots(figsize=(theme.COLUMN, 3.8))
+    shades = [theme.COLOURS[1], *plt.get_cmap("viridis")(np.linspace(0, 0.85, len(lines) - 1))]
     for (label, values), colour in zip(lines.items(), shades, strict=True):
         axes.plot(steps, values, marker="", color=colour, label=label)
-    for (label, (at, values)), marker in zip(measured.items(), MARKERS, strict=False):
-        look: dict[str, Any] = {"color": "black", "linestyle": "", "fillstyle": "none"}
-        axes.plot(at, values, marker=marker, label=label, **look)
-    frame(axes, "steps, $T$", "bits saved per unit and step", log="xy")
-    legend_above(figure, axes)
+    for (label, points), marker in zip(measured.items(), theme.MARKERS, strict=False):
+        axes.plot(*points, marker, color="black", fillstyle="none", label=label)
+    theme.frame(axes, "steps, $T$", "bits saved per unit and step", log="xy")
+    theme.legend_above(figure, axes)
     return figure
 
 
@@ -131,24 +123,18 @@ def speed(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     Each method has its lower quartile, median and upper quartile in ms. The others of a panel are
     compared with its first method.
     """
-    rows = math.ceil(len(panels) / 2)
-    bars = max(len(methods) for methods in panels.values())
-    figure, places = plt.subplots(
-        rows, min(2, len(panels)), figsize=(PAGE, 0.6 + 0.19 * bars * rows), squeeze=False
-    )
-    for axes in places.flat[len(panels) :]:
-        axes.set_visible(False)
-    for axes, (title, methods) in zip(places.flat, panels.items(), strict=False):
+    heights = [0.19 * max(map(len, panels.values()))] * math.ceil(len(panels) / 2)
+    figure, places = theme.panels_of(len(panels), min(2, len(panels)), heights, 0.6)
+    for axes, (title, methods) in zip(places, panels.items(), strict=True):
         low, median, high = np.array(list(methods.values())).T
-        spread = [median - low, high - median]
-        look = {"color": [COLOURS[1]] + [COLOURS[5]] * (len(methods) - 1), "ecolor": "black"}
-        axes.barh(range(len(methods)), median, xerr=spread, height=0.7, capsize=2, **look)
+        colours = [theme.COLOURS[1]] + [theme.COLOURS[5]] * (len(methods) - 1)
+        axes.barh(range(len(methods)), median, xerr=[median - low, high - median], height=0.7,
+                  capsize=2, color=colours, ecolor="black")  # fmt: skip
         for place, (time, end) in enumerate(zip(median, high, strict=True)):
             ratio = f" ({_significant(time / median[0])} x)" if place else ""
             text = f"{_significant(time)} ms{ratio}"
             axes.text(end + 0.02 * high.max(), place, text, va="center", size=6)
-        axes.set_yticks(range(len(methods)), list(methods))
-        axes.invert_yaxis()
+        theme.bar_rows(axes, methods)
         axes.set(xlabel="forward plus backward, ms", title=title)
         axes.set_xlim(right=1.55 * high.max())
     return figure
@@ -165,22 +151,21 @@ def over_floor(shapes: Mapping[str, Sequence[float]]) -> Figure:
     Each shape has, over the floor: the time of tanh, of multiply-adds, of moving bytes, and the
     measured time.
     """
-    figure, axes = plt.subplots(figsize=(COLUMN, 0.9 + 0.24 * len(shapes)))
+    figure, axes = plt.subplots(figsize=(theme.COLUMN, 0.9 + 0.24 * len(shapes)))
     places = range(len(shapes))
     tanh, multiply_adds, moved, measured = np.array(list(shapes.values())).T
     arithmetic = tanh + multiply_adds
     for left, width, label, colour in (
-        (0 * tanh, tanh, "tanh", COLOURS[0]),
-        (tanh, multiply_adds, "multiply-adds", COLOURS[4]),
+        (0 * tanh, tanh, "tanh", theme.COLOURS[0]),
+        (tanh, multiply_adds, "multiply-adds", theme.COLOURS[4]),
         (arithmetic, measured - arithmetic, "the rest, measured", "#dddddd"),
     ):
         axes.barh(places, width, left=left, height=0.7, color=colour, label=label)
-    axes.plot(moved, places, linestyle="", marker="D", color="black", label="bytes, meanwhile")
+    axes.plot(moved, places, "D", color="black", label="bytes, meanwhile")
     axes.axvline(1, linestyle="-", color="black", linewidth=0.8, marker="")
     for place, value in enumerate(measured):
         axes.text(value + 0.02 * measured.max(), place, f"{value:.2f}", va="center", size=6)
-    axes.set_yticks(places, list(shapes))
-    axes.invert_yaxis()
+    theme.bar_rows(axes, shapes)
     axes.set(xlabel="time over the floor", xlim=(0, 1.15 * max(1, measured.max())))
-    legend_above(figure, axes)
+    theme.legend_above(figure, axes)
     return figure

@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures.theme import COLOURS, PAGE
+from experiments.figures import theme
 
 
 def sequences(
     images: np.ndarray, sequences: np.ndarray, labels: Sequence[int], title: str
 ) -> Figure:
     """Show digits (N, side, side) as images, and as the sequences (N, T) that the network reads."""
-    size = (PAGE, 0.95 * len(images))
+    size = (theme.PAGE, 0.95 * len(images))
     figure, rows = plt.subplots(
         len(images), 2, figsize=size, sharex="col", squeeze=False, width_ratios=(1, 6)
     )
@@ -34,13 +34,8 @@ def mistakes(
     images: np.ndarray, labels: Sequence[int], predicted: Sequence[int], title: str
 ) -> Figure:
     """Show misclassified digits (N, side, side) with their true and predicted classes."""
-    columns = 8
-    rows = math.ceil(len(images) / columns)
-    size = (PAGE, 1.05 * rows + 0.2)
-    hidden = {"visible": False}
-    figure, places = plt.subplots(rows, columns, figsize=size, squeeze=False, subplot_kw=hidden)
-    for axes, image, label, guess in zip(places.flat, images, labels, predicted, strict=False):
-        axes.set_visible(True)
+    figure, places = theme.panels_of(len(images), 8, [1.05] * math.ceil(len(images) / 8), 0.2)
+    for axes, image, label, guess in zip(places, images, labels, predicted, strict=True):
         _show(axes, image, f"{label} taken for {guess}")
     figure.suptitle(title)
     return figure
@@ -59,10 +54,9 @@ def signals(
 
     Each is (T, 6): acceleration along x, y and z in g, then rates of rotation in rad/s.
     """
-    size = (PAGE, 0.85 * len(recordings) + 0.6)
-    figure, rows = plt.subplots(
-        len(recordings), 2, figsize=size, sharex=True, sharey="col", squeeze=False
-    )
+    shape = (len(recordings), 2)
+    size = (theme.PAGE, 0.85 * len(recordings) + 0.6)
+    figure, rows = plt.subplots(*shape, figsize=size, sharex=True, sharey="col", squeeze=False)
     for panels, frames, label in zip(rows, recordings, labels, strict=True):
         seconds = np.arange(len(frames)) / frame_rate
         for axes, values in zip(panels, (frames[:, :3], frames[:, 3:]), strict=True):
@@ -70,10 +64,9 @@ def signals(
                 axes.plot(seconds, column, marker="", linewidth=0.8, label=name)
             axes.set_xlim(0, seconds[-1])
         panels[0].set_title(label, loc="left", size=7, weight="normal")
-    rows[len(rows) // 2, 0].set_ylabel("acceleration, g")
-    rows[len(rows) // 2, 1].set_ylabel("rotation, rad/s")
-    for axes in rows[-1]:
-        axes.set_xlabel("time, s")
+    for column, quantity in enumerate(("acceleration, g", "rotation, rad/s")):
+        rows[len(rows) // 2, column].set_ylabel(quantity)
+        rows[-1, column].set_xlabel("time, s")
     figure.legend(*rows[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     figure.suptitle(title)
     return figure
@@ -91,7 +84,7 @@ def skeletons(
     joints.
     """
     columns = len(movements[0])
-    figure = plt.figure(figsize=(PAGE, 1.35 * len(movements) + 0.3))
+    figure = plt.figure(figsize=(theme.PAGE, 1.35 * len(movements) + 0.3))
     for row, (frames, label) in enumerate(zip(movements, labels, strict=True)):
         middle = frames.reshape(-1, 3).mean(0)
         reach = 0.55 * np.ptp(frames.reshape(-1, 3), axis=0).max()
@@ -100,8 +93,10 @@ def skeletons(
             axes = figure.add_subplot(len(movements), columns, place, projection="3d")
             x, height, depth = (joints - middle).T
             for pair in map(list, bones):
-                axes.plot(x[pair], depth[pair], height[pair], "-", marker="", color=COLOURS[0])
-            axes.scatter(x, depth, height, s=2, color=COLOURS[1], depthshade=False)
+                axes.plot(
+                    x[pair], depth[pair], height[pair], "-", marker="", color=theme.COLOURS[0]
+                )
+            axes.scatter(x, depth, height, s=2, color=theme.COLOURS[1], depthshade=False)
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
             axes.set_box_aspect((1, 1, 1), zoom=1.5)
             axes.view_init(elev=12, azim=-70)

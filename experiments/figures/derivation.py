@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from experiments.figures.theme import COLOURS, COLUMN, MARKERS, frame, guide, legend_above
+from experiments.figures import theme
 
 
 def drift(
@@ -23,14 +23,13 @@ def drift(
     ``predictions`` the part of some of them that the decay alone explains.
     """
     figure, axes = plt.subplots()
-    for label, values in errors.items():
-        axes.plot(steps, values, label=label)
+    theme.curves(axes, steps, errors)
     for index, values in enumerate(predictions):
         label = "" if index else r"rounding error $\times\; u^{-n}$"
-        guide(axes, steps, values, label=label, linewidth=0.7)
-    frame(axes, "steps undone, $n$", "largest error of h, c", log="xy")
+        theme.guide(axes, steps, values, label=label, linewidth=0.7)
+    theme.frame(axes, "steps undone, $n$", "largest error of h, c", log="xy")
     axes.set_ylim(top=1e4)
-    legend_above(figure, axes)
+    theme.legend_above(figure, axes)
     return figure
 
 
@@ -38,9 +37,9 @@ def forgotten(u: Sequence[float], counted: Sequence[float], bound: Sequence[floa
     """Plot the bits that one step of decay forgets: ``counted`` ones, and the bound -log2(u)."""
     figure, axes = plt.subplots()
     distance = [1 - value for value in u]
-    guide(axes, distance, bound, label=r"$-\log_2 u$")
+    theme.guide(axes, distance, bound, label=r"$-\log_2 u$")
     axes.plot(distance, counted, linestyle="", label="counted")
-    frame(axes, "$1 - u$", "bits forgotten per step", log="xy")
+    theme.frame(axes, "$1 - u$", "bits forgotten per step", log="xy")
     axes.legend()
     return figure
 
@@ -51,9 +50,8 @@ def finite_differences(deltas: Sequence[float], errors: Mapping[str, Sequence[fl
     ``errors`` holds for each tensor the relative error of the derivative along a random direction.
     """
     figure, axes = plt.subplots()
-    for name, values in errors.items():
-        axes.plot(deltas, values, label=f"${name}$")
-    frame(axes, r"step of the difference, $\delta$", "relative error", log="xy")
+    theme.curves(axes, deltas, {f"${name}$": values for name, values in errors.items()})
+    theme.frame(axes, r"step of the difference, $\delta$", "relative error", log="xy")
     axes.legend(ncols=2)
     return figure
 
@@ -71,7 +69,7 @@ def division(u: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figur
             axes.text(place, 0.93 - 0.08 * row, "NaN", ha="center", color=line.get_color(), size=7,
                       transform=axes.get_xaxis_transform())  # fmt: skip
     axes.set_xticks(places, [_power_of_ten(x) for x in u])
-    frame(axes, "recurrent weight, $u$", "largest relative error of du", log="y")
+    theme.frame(axes, "recurrent weight, $u$", "largest relative error of du", log="y")
     axes.set_ylim(top=1e4)
     axes.legend()
     return figure
@@ -93,24 +91,22 @@ def accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     lengths = sorted({row["steps"] for row in rows})
     figure, panels = plt.subplots(
-        1, len(lengths), figsize=(COLUMN * len(lengths), 2.6), sharex=True, squeeze=False
+        1, len(lengths), figsize=(theme.COLUMN * len(lengths), 2.6), sharex=True, squeeze=False
     )
     for axes, steps in zip(panels[0], lengths, strict=True):
         chosen = [row for row in rows if row["steps"] == steps]
         for offset, (key, label) in enumerate((("ours", "kernel"), ("eager", "eager PyTorch"))):
             heights = [place + 0.3 * (offset - 0.5) for place in range(len(chosen))]
             low, high = ([row[f"{key}_{end}"] for row in chosen] for end in ("median", "max"))
-            look: dict[str, Any] = {
-                "color": COLOURS[offset], "linestyle": "", "marker": MARKERS[offset]
-            }  # fmt: skip
-            axes.hlines(heights, low, high, color=COLOURS[offset], linewidth=0.8)
-            axes.plot(low, heights, label=f"{label}, median unit", **look)
-            axes.plot(high, heights, label=f"{label}, worst unit", fillstyle="none", **look)
-        axes.set_yticks(range(len(chosen)), [f"${row['tensor']}$" for row in chosen])
-        axes.invert_yaxis()
+            marker, colour = theme.MARKERS[offset], theme.COLOURS[offset]
+            axes.hlines(heights, low, high, color=colour, linewidth=0.8)
+            axes.plot(low, heights, marker, color=colour, label=f"{label}, median unit")
+            axes.plot(high, heights, marker, color=colour, label=f"{label}, worst unit",
+                      fillstyle="none")  # fmt: skip
+        theme.bar_rows(axes, [f"${row['tensor']}$" for row in chosen])
         axes.set(xscale="log", xlabel="relative error of the gradient", title=f"T = {steps}")
         axes.grid(True, axis="x")
-    legend_above(figure, panels[0, 0])
+    theme.legend_above(figure, panels[0, 0])
     return figure
 
 
@@ -121,13 +117,13 @@ def saturation(
 
     All are medians over the units: abs(c_T), its ``bound``, and the slope f'(c_T).
     """
-    figure, (growth, learning) = plt.subplots(2, 1, figsize=(COLUMN, 3.2), sharex=True)
-    guide(growth, steps, bound, label=r"$|c_0| + T\,\sum_i |a_i|$")
+    figure, (growth, learning) = plt.subplots(2, 1, figsize=(theme.COLUMN, 3.2), sharex=True)
+    theme.guide(growth, steps, bound, label=r"$|c_0| + T\,\sum_i |a_i|$")
     growth.plot(steps, abs_c, label="$|c_T|$")
-    frame(growth, ylabel="cell state", log="y")
+    theme.frame(growth, ylabel="cell state", log="y")
     growth.legend()
     learning.plot(steps, slope)
-    frame(learning, "steps, $T$", "slope $f'(c_T)$", log="x")
+    theme.frame(learning, "steps, $T$", "slope $f'(c_T)$", log="x")
     return figure
 
 
@@ -135,5 +131,5 @@ def lost_increments(steps: Sequence[int], errors: Sequence[float]) -> Figure:
     """Plot the relative error of c_T in float32, median over the units, against T."""
     figure, axes = plt.subplots()
     axes.plot(steps, errors)
-    frame(axes, "steps, $T$", "relative error of $c_T$", log="xy")
+    theme.frame(axes, "steps, $T$", "relative error of $c_T$", log="xy")
     return figure

@@ -15,7 +15,6 @@ from experiments.files import replacing, write_text
 from experiments.provenance import require_clean
 
 PROFILES = ("smoke", "quick", "paper")
-_STAMP_POINTS = 6
 #: SHA-256 of every SVG file that this process drew.
 _drawn: dict[Path, str] = {}
 
@@ -56,10 +55,11 @@ def save(figure: Figure, name: str, profile: str) -> None:
 
 def _stamp(figure: Figure, text: str) -> None:
     """Write ``text`` along the lower edge, on a strip of its own that the axes make room for."""
-    strip = 1.6 * _STAMP_POINTS / 72 / figure.get_figheight()
+    points = 6
+    strip = 1.6 * points / 72 / figure.get_figheight()
     figure.set_layout_engine("constrained", rect=(0, strip, 1, 1 - strip))
-    look: dict[str, Any] = {"ha": "right", "va": "bottom", "size": _STAMP_POINTS, "color": GREY}
-    figure.text(0.995, 0.2 * strip, text, gid="stamp", **look)
+    figure.text(0.995, 0.2 * strip, text, gid="stamp", ha="right", va="bottom", size=points,
+                color=GREY)  # fmt: skip
 
 
 def write_result(name: str, data: Mapping[str, Any], profile: str) -> None:

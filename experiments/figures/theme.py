@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -49,6 +51,19 @@ def style() -> None:
     )
 
 
+def panels_of(
+    count: int, columns: int, heights: Sequence[float], margin: float
+) -> tuple[Figure, list[Axes]]:
+    """Make ``count`` panels in rows of these heights, in inches; places left over stay empty."""
+    size = (PAGE, sum(heights) + margin)
+    figure, places = plt.subplots(
+        len(heights), columns, figsize=size, squeeze=False, height_ratios=heights
+    )
+    for axes in places.flat[count:]:
+        axes.set_visible(False)
+    return figure, list(places.flat[:count])
+
+
 def frame(axes: Axes, xlabel: str = "", ylabel: str = "", log: str = "") -> None:
     """Label the axes of a line plot and draw its grid.
 
@@ -63,9 +78,24 @@ def frame(axes: Axes, xlabel: str = "", ylabel: str = "", log: str = "") -> None
     axes.grid(True)
 
 
+def curves(
+    axes: Axes, x: Any, by_label: Mapping[str, Sequence[float]], unit: float = 1.0, **look: Any
+) -> None:
+    """Plot a line for each label, its values divided by ``unit``."""
+    for label, values in by_label.items():
+        axes.plot(x, np.divide(values, unit), label=label, **look)
+
+
 def guide(axes: Axes, *points: Any, label: str, **look: Any) -> None:
     """Draw a bound or a prediction: a grey line without markers."""
     axes.plot(*points, "-", **{"color": GREY, "marker": "", "label": label, **look})
+
+
+def bar_rows(axes: Axes, names: Iterable[str]) -> None:
+    """Name the rows of a plot from top to bottom."""
+    names = list(names)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
 
 
 def legend_above(figure: Figure, axes: Axes, ncols: int = 2) -> None:

@@ -21,11 +21,8 @@ class MnistConfig(TrainConfig):
     """Train on MNIST, one pixel a step."""
 
     permuted: bool = option(False, f"show the pixels in a fixed order, seed {PERMUTATION_SEED}")
-    downsample: int = option(
-        1,
-        "average squares of this side, for shorter sequences",
-        choices=(1, 2, 4, 7, 14),
-    )
+    downsample: int = option(1, "average squares of this side, for shorter sequences",
+                             choices=(1, 2, 4, 7, 14))  # fmt: skip
 
     def task(self, device: torch.device) -> Task:
         """Load the digits as sequences of single pixels on ``device``."""
@@ -36,6 +33,11 @@ class MnistConfig(TrainConfig):
         def prepare(split: Split, limit: int | None) -> Split:
             images = _downsample(split.images[:limit], self.downsample)[:, order]
             return Split(images.to(device), split.labels[:limit].to(device))
+
+        def in_order(split: Split) -> Iterator[Batch]:
+            batches = (part.split(self.batch_size) for part in split)
+            for images, labels in zip(*batches, strict=True):
+                yield _as_sequences(images), labels
 
         train, val = prepare(data.train, self.train_subset), prepare(data.val, self.eval_subset)
         if len(train.labels) < self.batch_size:
@@ -49,10 +51,8 @@ class MnistConfig(TrainConfig):
             num_classes=10,
             steps_per_epoch=len(train.labels) // self.batch_size,
             train_batches=lambda epoch, skip: _shuffled(train, self, epoch, skip),
-            val_batches=lambda: _in_order(val, self.batch_size),
-            test_batches=lambda: _in_order(
-                prepare(data.read_test(), self.eval_subset), self.batch_size
-            ),
+            val_batches=lambda: in_order(val),
+            test_batches=lambda: in_order(prepare(data.read_test(), self.eval_subset)),
             facts={
                 "source": data.source,
                 "sequence_length": pixels,
@@ -85,12 +85,6 @@ def _shuffled(split: Split, config: TrainConfig, epoch: int, skip: int) -> Itera
     for start in range(skip * config.batch_size, end, config.batch_size):
         index = order[start : start + config.batch_size]
         yield _as_sequences(split.images[index]), split.labels[index]
-
-
-def _in_order(split: Split, batch_size: int) -> Iterator[Batch]:
-    batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
-    for images, labels in batches:
-        yield _as_sequences(images), labels
 
 
 def _as_sequences(images: Tensor) -> Tensor:

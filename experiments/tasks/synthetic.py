@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from experiments.train.config import ConfigError, TrainConfig, option, with_default
-from experiments.train.objectives import Classification, Regression
+from experiments.train.objectives import Regression
 from experiments.train.task import Batch, Task
 
 #: Symbols to remember in the copying task, and the number of different ones.
@@ -49,35 +49,30 @@ class SyntheticConfig(TrainConfig):
 
     @abstractmethod
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Generate sequences.
+        """Return sequences, (count, steps, features) float32, and their targets."""
 
-        Returns:
-            (count, steps, features) float32, and their targets.
-        """
+    def task_of(self, device: torch.device, **kind: Any) -> Task:
+        """Return generated sequences as batches on ``device``."""
 
-    def train_batches(self, device: torch.device, epoch: int, skip: int) -> Iterator[Batch]:
-        """Generate the batches of an epoch, without the first ``skip``."""
-        for index in range(skip, self.batches):
-            yield self._batch(device, self.batch_size, (_TRAIN, self.seed, epoch, index))
+        def batch(count: int, *seed: int) -> Batch:
+            x, y = self.draw(count, np.random.default_rng(seed))
+            return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
 
-    def held_out_batches(self, device: torch.device, part: int) -> Iterator[Batch]:
-        """Generate the sequences for validation or test, which depend on ``part`` alone."""
-        for start in range(0, self.held_out, self.batch_size):
-            count = min(self.batch_size, self.held_out - start)
-            yield self._batch(device, count, (part, start))
+        def train(epoch: int, skip: int) -> Iterator[Batch]:
+            for index in range(skip, self.batches):
+                yield batch(self.batch_size, _TRAIN, self.seed, epoch, index)
 
-    def _batch(self, device: torch.device, count: int, seed: tuple[int, ...]) -> Batch:
-        x, y = self.draw(count, np.random.default_rng(seed))
-        return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+        def held_out(part: int) -> Iterator[Batch]:
+            for start in range(0, self.held_out, self.batch_size):
+                yield batch(min(self.batch_size, self.held_out - start), part, start)
 
-    def _parts(self, device: torch.device) -> dict[str, Any]:
-        """Return the fields of the task that do not depend on its kind."""
-        return {
-            "steps_per_epoch": self.batches,
-            "train_batches": lambda epoch, skip: self.train_batches(device, epoch, skip),
-            "val_batches": lambda: self.held_out_batches(device, _VAL),
-            "test_batches": lambda: self.held_out_batches(device, _TEST),
-        }
+        return Task(
+            steps_per_epoch=self.batches,
+            train_batches=train,
+            val_batches=lambda: held_out(_VAL),
+            test_batches=lambda: held_out(_TEST),
+            **kind,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +87,9 @@ class AddingConfig(SyntheticConfig):
             )
 
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw numbers from [0, 1), and one mark in each half of the sequence.
+        """Draw numbers from [0, 1), and one mark in each half of the sequence: (count, T, 2).
 
-        Returns:
-            (count, T, 2) float32, and the sums of the marked numbers, (count,) float32.
+        The targets are the sums of the marked numbers, (count,) float32.
         """
         numbers = generator.random((count, self.length), dtype=np.float32)
         half, rows = self.length // 2, np.arange(count)
@@ -107,14 +101,14 @@ class AddingConfig(SyntheticConfig):
 
     def task(self, device: torch.device) -> Task:
         """Return generated sequences as batches on ``device``."""
-        return Task(
+        return self.task_of(
+            device,
             data_set="adding",
             input_size=2,
             num_classes=1,
             objective=Regression(),
             # The error of always answering 1: the variance of the sum of two uniform numbers.
             facts={"sequence_length": self.length, "chance": 1 / 6},
-            **self._parts(device),
         )
 
 
@@ -125,9 +119,8 @@ class CopyConfig(SyntheticConfig):
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw ten symbols, T - 1 blanks, a signal, and ten blanks in which to repeat them.
 
-        Returns:
-            (count, T + 20, 10) float32, one-hot: eight symbols, the blank and the signal; and the
-            symbols, (count, 10) int64.
+        Steps are one-hot, (count, T + 20, 10): eight symbols, the blank and the signal. Targets are
+        the symbols, (count, 10) int64.
         """
         symbols = generator.integers(KINDS, size=(count, REMEMBERED))
         shown = np.full((count, self.length + 2 * REMEMBERED), KINDS)
@@ -138,12 +131,11 @@ class CopyConfig(SyntheticConfig):
     def task(self, device: torch.device) -> Task:
         """Return generated sequences on ``device``, of which the last ten steps are read."""
         steps = self.length + 2 * REMEMBERED
-        return Task(
+        return self.task_of(
+            device,
             data_set="copy",
             input_size=KINDS + 2,
             num_classes=KINDS,
-            objective=Classification(),
             read_at=tuple(range(steps - REMEMBERED + 1, steps + 1)),
             facts={"sequence_length": steps, "chance": 1 / KINDS},
-            **self._parts(device),
         )

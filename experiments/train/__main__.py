@@ -17,7 +17,7 @@ PROGRAM = "python -m experiments.train"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
-    config = parse_task(TASKS, argv, program=PROGRAM, description=__doc__)
+    config = parse_task(TASKS, argv, PROGRAM, str(__doc__))
     return report_errors(PROGRAM, lambda: train_all(config))
 
 

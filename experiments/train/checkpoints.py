@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import tempfile
 import warnings
@@ -14,28 +13,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.files import replacing, write_text
+from experiments.files import replacing
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.run import Progress, Run
 
 #: Everything that a run leaves in its folder.
 FILES = ("last.pt", "best.pt", "log.csv", "results.json", "test.npz")
-
-
-# last.pt is written after best.pt: a run that is killed between the two repeats some steps and
-# writes the same best.pt again.
+#: Errors in reading the content of a damaged file.
+_OF_DAMAGE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def save(run: Run) -> None:
-    """Write last.pt, the whole state of the run."""
+    """Write last.pt, the whole state of the run.
+
+    It is written after best.pt: a run that is killed between the two repeats some steps and writes
+    the same best.pt again.
+    """
     if run.progress.batch:
         run.means()  # weights that have become NaN must not replace good ones
     state = _stateful(run) | {
         "place": _place(run),
         "git_commits": run.commits,
         "progress": asdict(run.progress) | {"seconds": run.seconds()},
-        "rng": distributed.gathered(_rng(run), run.workers),
+        "rng": distributed.gathered(_rng_state(run), run.workers),
     }
     _write(run, "last.pt", state)
 
@@ -49,11 +50,11 @@ def write_log(run: Run) -> None:
     """Write log.csv, the history of the run."""
     if not run.is_first:
         return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(run.progress.history[0]))
-    writer.writeheader()
-    writer.writerows(run.progress.history)
-    write_text(run.config.out / "log.csv", text.getvalue())
+    history, file = run.progress.history, run.config.out / "log.csv"
+    with replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.DictWriter(text, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
 
 
 def load(run: Run) -> None:
@@ -72,13 +73,16 @@ def load(run: Run) -> None:
         run.progress = Progress(**state["progress"])
         run.progress.totals = run.progress.totals.to(run.fabric.device)
         if len(state["rng"]) == run.workers:  # otherwise each worker keeps its seed
-            _set_rng(run, state["rng"][run.fabric.global_rank])
+            rng = state["rng"][run.fabric.global_rank]
+            torch.set_rng_state(rng["cpu"])
+            if run.fabric.device.type == "cuda" and "cuda" in rng:
+                torch.cuda.set_rng_state(rng["cuda"], run.fabric.device)
         # A run begun before commits were recorded has an unknown one, None.
         before = state.get("git_commits", [None])
         run.commits = [*before, *(one for one in run.commits if one != before[-1])]
     except ConfigError:
         raise
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except _OF_DAMAGE as error:
         raise _damaged(run.config.out / "last.pt", error) from error
 
 
@@ -87,7 +91,7 @@ def load_best(run: Run) -> None:
     state = _read(run, "best.pt")
     try:
         run.evaluated.load_state_dict(state["model"])
-    except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+    except _OF_DAMAGE as error:
         raise _damaged(run.config.out / "best.pt", error) from error
 
 
@@ -102,12 +106,6 @@ def make_folder(out: Path) -> None:
         ) from error
 
 
-def clear(out: Path) -> None:
-    """Delete the files of an earlier run."""
-    for name in FILES:
-        (out / name).unlink(missing_ok=True)
-
-
 def results_of(config: TrainConfig) -> dict[str, Any] | None:
     """Return the results of a finished run that is to be resumed; None if there are none."""
     file = config.out / "results.json"
@@ -116,7 +114,7 @@ def results_of(config: TrainConfig) -> dict[str, Any] | None:
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
         written, _ = dict(results["config"]), results["finished"]
-    except (LookupError, TypeError, ValueError) as error:
+    except _OF_DAMAGE as error:
         raise _damaged(file, error) from error
     config.check_same(written)
     return results
@@ -165,14 +163,8 @@ def _place(run: Run) -> str:
     return each if run.workers == 1 else f"{run.workers} workers with {each} each"
 
 
-def _rng(run: Run) -> dict[str, Tensor]:
+def _rng_state(run: Run) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
     if run.fabric.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(run.fabric.device)
     return states
-
-
-def _set_rng(run: Run, states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if run.fabric.device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], run.fabric.device)

@@ -21,7 +21,7 @@ from experiments.train.task import Task
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.layer import LONGEST_MEMORY, SHORTEST_PERIOD, check_memory, check_periods
 from irevrnn.strategies.auto import parse_bytes
-from irevrnn.strategies.rules import IN_FIXED_POINT, INVERTIBLE, OF_THE_STACK, STRATEGIES
+from irevrnn.strategies.rules import OF_THE_STACK, STRATEGIES, check_budget, obstacle, require
 
 
 class ConfigError(ValueError):
@@ -29,13 +29,10 @@ class ConfigError(ValueError):
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
-    """Declare a field of a configuration.
+    """Declare a field of a configuration, with its text for ``--help``.
 
-    Args:
-        default: the default value.
-        help: the text for ``--help``.
-        limits: ``choices``, the allowed values; ``least``, the lowest allowed value;
-            ``operational=True`` if results do not depend on the field.
+    ``limits`` are ``choices``, the allowed values; ``least``, the lowest allowed value; and
+    ``operational=True`` if results do not depend on the field.
     """
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
@@ -130,30 +127,25 @@ class TrainConfig(ABC):
     def __post_init__(self) -> None:
         """Raise a ConfigError for a field out of its limits, or fields that do not fit."""
         for field in dataclasses.fields(self):
-            _check_limits(field, getattr(self, field.name))
+            value, choices = getattr(self, field.name), field.metadata.get("choices")
+            least = field.metadata.get("least")
+            if choices is not None and value not in choices:
+                allowed = ", ".join(map(str, choices))
+                raise ConfigError(f"{field.name} must be one of {allowed}; got {value!r}")
+            if least is not None and value is not None and not value >= least:
+                raise ConfigError(f"{field.name} must be at least {least}; got {value!r}")
         if self.average >= 1:
             raise ConfigError(f"average must be below 1; got {self.average}")
         if self.model == "irevrnn":
             _named(check_memory, self.longest_memory)
             _named(check_periods, self.shortest_period, self.longest_period, self.num_couplings)
-        self._check_memory()
-
-    def _check_memory(self) -> None:
         if self.memory in OF_THE_STACK and self.norm == "batch":
             raise ConfigError(
                 f"norm must be layer or none to train with memory {self.memory!r}, which never has "
                 "all steps at once; got 'batch'"
             )
-        if self.memory in IN_FIXED_POINT and self.activation not in INVERTIBLE:
-            raise ConfigError(
-                f"activation must be one of {', '.join(INVERTIBLE)} with memory {self.memory!r}, "
-                f"which inverts it; got {self.activation!r}"
-            )
-        if (self.memory == "auto") != (self.memory_budget is not None):
-            raise ConfigError(
-                "memory_budget must be given with memory 'auto', such as 256MB, and with no other; "
-                f"got {self.memory_budget!r} with {self.memory!r}"
-            )
+        _named(require, obstacle(self.memory, activation=self.activation))
+        _named(check_budget, self.memory, self.memory_budget)
         if self.memory_budget is not None:
             _named(parse_bytes, self.memory_budget)
 
@@ -190,16 +182,6 @@ class TrainConfig(ABC):
                     f"{name} is {value!r}, but the run in {self.out} has {known[name]!r}: "
                     "resume it with the options it was started with, or choose another out"
                 )
-
-
-def _check_limits(field: dataclasses.Field[Any], value: Any) -> None:
-    choices, least = field.metadata.get("choices"), field.metadata.get("least")
-    if choices is not None and value not in choices:
-        raise ConfigError(
-            f"{field.name} must be one of {', '.join(map(str, choices))}; got {value!r}"
-        )
-    if least is not None and value is not None and not value >= least:
-        raise ConfigError(f"{field.name} must be at least {least}; got {value!r}")
 
 
 def _named(check: Callable[..., Any], *values: Any) -> None:

@@ -34,30 +34,8 @@ def launched() -> bool:
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Launch Lightning Fabric on the device, and in the precision, of ``config``.
-
-    Raises:
-        ConfigError: there is no such device, or too few for all workers.
-    """
-    kind, number = _parse_device(config.device)
-    placement: dict[str, Any] = {"accelerator": kind, "precision": config.precision}
-    if launched():
-        _check_workers(config, kind, number)
-        here = _count("LOCAL_WORLD_SIZE")
-        placement |= {
-            "devices": here,
-            "num_nodes": _count("WORLD_SIZE") // here,
-            "strategy": DDPStrategy(timeout=PATIENCE),
-        }
-    else:
-        placement |= {"devices": [int(number)] if number and kind == "cuda" else 1}
-    fabric = Fabric(**placement)
-    fabric.launch()
-    return fabric
-
-
-def _parse_device(device: str) -> tuple[str, str]:
-    """Return the kind, cpu or cuda, and the number of a device, which may be empty."""
+    """Launch Lightning Fabric on the device of ``config``; ConfigError if there is none such."""
+    device = config.device
     if device == "auto":  # Fabric's "auto" would take an Apple GPU: the kernels have no Metal
         device = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = device.partition(":")
@@ -65,21 +43,30 @@ def _parse_device(device: str) -> tuple[str, str]:
         raise ConfigError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is {device!r}, but PyTorch sees no GPU here; use cpu or auto")
-    return kind, number
+    placement: dict[str, Any] = {"devices": [int(number)] if number and kind == "cuda" else 1}
+    if launched():
+        placement = _place_workers(device)
+    placement["precision"] = config.precision
+    fabric = Fabric(accelerator=kind, **placement)
+    fabric.launch()
+    return fabric
 
 
-def _check_workers(config: TrainConfig, kind: str, number: str) -> None:
-    if number:
+def _place_workers(device: str) -> dict[str, Any]:
+    """Return the arguments of Fabric for the workers of torchrun."""
+    if ":" in device:
         raise ConfigError(
             "device must be auto, cpu or cuda with several workers, each of which takes its own; "
-            f"got {config.device!r}"
+            f"got {device!r}"
         )
     here = _count("LOCAL_WORLD_SIZE")
-    if kind == "cuda" and here > torch.cuda.device_count():
+    if device == "cuda" and here > torch.cuda.device_count():
         raise ConfigError(
             f"device is cuda for {here} workers on this machine, which has "
             f"{torch.cuda.device_count()} GPUs: lower --nproc-per-node"
         )
+    nodes, strategy = _count("WORLD_SIZE") // here, DDPStrategy(timeout=PATIENCE)
+    return {"devices": here, "num_nodes": nodes, "strategy": strategy}
 
 
 def _count(name: str) -> int:
@@ -106,11 +93,7 @@ def leaving_in_order() -> Iterator[None]:
 
 
 def share_of(batch: Tensor, rank: int, workers: int) -> Tensor:
-    """Return a worker's share of a batch (its first dimension).
-
-    Raises:
-        ValueError: the batch cannot be divided equally, so that a mean of means would be wrong.
-    """
+    """Return a worker's share of a batch; of unequal shares a mean of means would be wrong."""
     if len(batch) % workers:
         raise ValueError(f"a batch of {len(batch)} cannot be shared equally by {workers} workers")
     return batch[rank::workers]
@@ -146,18 +129,16 @@ class SharedBatchNorm(nn.BatchNorm1d):
         mean = _SumOverWorkers.apply(x.mean(0)) / workers
         centred = x - mean
         variance = _SumOverWorkers.apply(centred.square().mean(0)) / workers
-        self._track(mean.detach(), variance.detach(), len(x) * workers)
-        output = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
-        return output.to(input.dtype)
-
-    def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         # As in nn.BatchNorm1d, momentum None stands for the plain mean over all batches.
         share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance * (count / (count - 1)), share)
+        count = len(x) * workers
+        self.running_mean.lerp_(mean.detach(), share)
+        self.running_var.lerp_(variance.detach() * (count / (count - 1)), share)
+        output = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
+        return output.to(input.dtype)
 
 
 def share_statistics(network: nn.Module) -> None:

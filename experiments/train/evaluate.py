@@ -29,13 +29,12 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], objective: Objective) -
 
 def _answers(model: nn.Module, x: Sequences, objective: Objective) -> Tensor:
     """Return one output for each sequence, or each of its answers: the average over its clips."""
-    sequences, lengths = x if isinstance(x, tuple) else (x, None)
+    sequences, *lengths = x if isinstance(x, tuple) else (x,)
     clips = 1
     if sequences.dim() == 4:
         clips, sequences = sequences.shape[1], sequences.flatten(0, 1)
-    if lengths is None:
-        return objective.average(model(sequences), clips)
-    return objective.average(model(sequences, lengths.repeat_interleave(clips)), clips)
+    lengths = [steps.repeat_interleave(clips) for steps in lengths]
+    return objective.average(model(sequences, *lengths), clips)
 
 
 @torch.no_grad()
@@ -66,10 +65,8 @@ def mistakes(test: Evaluation, classes: int) -> dict[str, Any]:
     pairs = test.labels * classes + test.predictions
     matrix = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
     wrong = (test.predictions != test.labels).nonzero().flatten()[:MISTAKES_SHOWN].tolist()
-    return {
-        "confusion_matrix": matrix.tolist(),
-        "mistakes": [
-            {"index": i, "label": int(test.labels[i]), "predicted": int(test.predictions[i])}
-            for i in wrong
-        ],
-    }
+    shown = [
+        {"index": i, "label": int(test.labels[i]), "predicted": int(test.predictions[i])}
+        for i in wrong
+    ]
+    return {"confusion_matrix": matrix.tolist(), "mistakes": shown}

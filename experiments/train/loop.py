@@ -92,7 +92,8 @@ def _open_folder(run: Run, say: Callable[[str], None]) -> None:
     elif run.is_first:
         if exists:
             say(f"replacing the run in {out} (to continue it: --resume)")
-        checkpoints.clear(out)
+        for name in checkpoints.FILES:
+            (out / name).unlink(missing_ok=True)
 
 
 def _fit(run: Run, stop: threading.Event, bar: tqdm, say: Callable[[str], None]) -> bool:
@@ -122,16 +123,14 @@ def _fit(run: Run, stop: threading.Event, bar: tqdm, say: Callable[[str], None])
 def finish_epoch(run: Run) -> None:
     """Validate, log, and keep the weights if they are the best so far."""
     config, progress, task = run.config, run.progress, run.task
-    figure = task.objective.figure
+    figure, validation = task.objective.figure, None
     train_loss, train_figure = run.means()
-    validation = None
     if config.calibrate:
         batches = map(run.share, task.train_batches(progress.epoch, 0))
         calibrate(run.evaluated, islice(batches, config.calibrate))
     if task.val_batches is not None:
-        validation = run.fabric.broadcast(
-            evaluate(run.evaluated, task.val_batches(), task.objective)
-        )
+        judged = evaluate(run.evaluated, task.val_batches(), task.objective)
+        validation = run.fabric.broadcast(judged)
         run.check_finite("validation loss", validation.loss)
     row = {
         "epoch": progress.epoch + 1,
@@ -154,12 +153,9 @@ def finish_epoch(run: Run) -> None:
 
 
 def _is_better(run: Run, row: dict[str, Any], best: dict[str, Any]) -> bool:
-    objective = run.task.objective
-
-    def rank(one: dict[str, Any]) -> tuple[float, float]:
-        return objective.sign * one[f"val_{objective.figure}"], -one["val_loss"]
-
-    return rank(row) > rank(best)
+    sign, figure = run.task.objective.sign, f"val_{run.task.objective.figure}"
+    new, old = ((sign * one[figure], -one["val_loss"]) for one in (row, best))
+    return new > old
 
 
 def _finish(run: Run, say: Callable[[str], None]) -> dict[str, Any]:
@@ -220,11 +216,9 @@ def _describe_test(run: Run, test: Evaluation) -> dict[str, Any]:
 
 def _headline(run: Run) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in run.task.facts.items())
-    return (
-        f"{run.task.data_set} ({facts}); {run.config.model} with "
-        f"{count_parameters(run.network):,} parameters, seed {run.config.seed}, "
-        f"on {run.fabric.device}"
-    )
+    network = f"{run.config.model} with {count_parameters(run.network):,} parameters"
+    where = f"seed {run.config.seed}, on {run.fabric.device}"
+    return f"{run.task.data_set} ({facts}); {network}, {where}"
 
 
 def _progress_bar(run: Run, shown: bool) -> tqdm:

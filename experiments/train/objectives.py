@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,8 +29,11 @@ class Evaluation:
     labels: Tensor
 
 
-class Objective(Protocol):
-    """The interface of :class:`Classification` and :class:`Regression`.
+class Classification:
+    """Name a class; compared by the share of right answers.
+
+    Outputs of a network are logits, (batch, classes) or (batch, answers, classes); targets are
+    int64, without the last dimension. The average over clips is that of their probabilities.
 
     Attributes:
         figure: name of the figure in the results (``test_<figure>``).
@@ -38,47 +41,27 @@ class Objective(Protocol):
         outputs: name of an :class:`Evaluation`'s outputs in files.
     """
 
-    figure: str
-    sign: int
-    outputs: str
-
-    def loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-        """Return the loss of a batch, a scalar."""
-
-    def total(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the figure, summed over the sequences of a batch, a scalar."""
-
-    def average(self, output: Tensor, clips: int) -> Tensor:
-        """Return one answer to each question of a batch, in float64, from all its clips."""
-
-    def judge(self, outputs: Tensor, labels: Tensor) -> Evaluation:
-        """Evaluate the results of :meth:`average`."""
-
-
-class Classification:
-    """Name a class; compared by the share of right answers.
-
-    Outputs of a network are logits, (batch, classes) or (batch, answers, classes); targets are
-    int64, without the last dimension. The average over clips is that of their probabilities.
-    """
-
     figure, sign, outputs = "accuracy", 1, "log_probabilities"
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        """Return the loss of a batch, a scalar."""
         return F.cross_entropy(
             output.flatten(0, -2), target.flatten(), label_smoothing=label_smoothing
         )
 
     def total(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the figure, summed over the sequences of a batch, a scalar."""
         answers = target[0].numel()
         return (output.detach().argmax(-1) == target).sum().double() / answers
 
     def average(self, output: Tensor, clips: int) -> Tensor:
+        """Return one answer to each question, in float64, from all its clips."""
         scores = output.double().log_softmax(-1)
         scores = scores.view(-1, clips, *output.shape[1:]).logsumexp(1) - math.log(clips)
         return scores.flatten(0, -2)
 
     def judge(self, outputs: Tensor, labels: Tensor) -> Evaluation:
+        """Evaluate the results of :meth:`average`."""
         labels = labels.flatten()
         predictions = outputs.argmax(1)
         accuracy = (predictions == labels).double().mean().item()
@@ -89,7 +72,8 @@ class Classification:
 class Regression:
     """Predict a number; compared by the mean squared error, which is also the loss.
 
-    Outputs of a network are (batch, 1), targets (batch,) float32. There are no labels to smooth.
+    Outputs of a network are (batch, 1), targets (batch,) float32; methods as in
+    :class:`Classification`. There are no labels to smooth.
     """
 
     figure, sign, outputs = "squared_error", -1, "predictions"
@@ -106,3 +90,6 @@ class Regression:
     def judge(self, outputs: Tensor, labels: Tensor) -> Evaluation:
         error = (outputs - labels).square().mean().item()
         return Evaluation(error, error, outputs.cpu(), outputs.cpu(), labels.cpu())
+
+
+Objective: TypeAlias = Classification | Regression

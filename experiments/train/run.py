@@ -5,45 +5,33 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+from lightning_utilities import apply_to_collection
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments.models import SequenceClassifier
 from experiments.provenance import provenance
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
-from experiments.train.distributed import make_fabric
-from experiments.train.model import (
-    forward,
-    make_average,
-    make_model,
-    make_optimizer,
-    make_schedule,
-)
+from experiments.train.model import forward, make_model, make_optimizer, make_schedule
 from experiments.train.task import Batch, Sequences, Task
 
 
 @dataclass
 class Progress:
-    """How far a run has come, apart from its weights.
+    """How far a run has come, apart from its weights."""
 
-    Attributes:
-        epoch, batch: finished epochs, and finished batches of the next one.
-        totals: loss summed over those batches, and figure (of the task's objective) summed over
-            their sequences, (2,) float64.
-        seconds: time spent, over all sessions of the run.
-        best: the row of ``history`` whose weights are to be tested.
-        history: a row per epoch, as in log.csv.
-    """
-
+    #: Loss summed over the batches of this epoch, and figure over their sequences, (2,) float64.
     totals: Tensor
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
-    best: dict[str, Any] | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
+    epoch: int = 0  # finished ones
+    batch: int = 0  # finished ones of the epoch
+    seconds: float = 0.0  # over all sessions of the run
+    best: dict[str, Any] | None = None  # the row of ``history`` whose weights are to be tested
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row per epoch, as in log.csv
 
 
 class Run:
@@ -51,7 +39,7 @@ class Run:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.fabric = make_fabric(config)
+        self.fabric = distributed.make_fabric(config)
         self.workers = self.fabric.world_size
         self.is_first = self.fabric.is_global_zero  # it alone prints and writes
         torch.manual_seed(config.seed)
@@ -64,7 +52,10 @@ class Run:
         self.total_steps = config.epochs * self.task.steps_per_epoch
         self.schedule = make_schedule(config, optimizer, self.total_steps)
         self.model, self.optimizer = self.fabric.setup(self.network, optimizer)
-        self.average = make_average(self.network, config.average) if config.average else None
+        self.average: AveragedModel | None = None
+        if config.average:  # of the weights, and of the statistics of batch norm
+            decay = get_ema_multi_avg_fn(config.average)
+            self.average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
         self.progress = Progress(self.zero_totals())
         self.provenance = provenance()
         self.commits: list[str | None] = [self.provenance["git_commit"]]  # of each session
@@ -100,7 +91,7 @@ class Run:
         self.optimizer.step()
         self.schedule.step()
         if isinstance(self.network, SequenceClassifier):
-            self.network.clip_recurrent_weights_()
+            self.network.rnn.clip_recurrent_weights_()
         if self.average is not None:
             self.average.update_parameters(self.network)
         figure = self.task.objective.total(output, y)
@@ -137,12 +128,8 @@ class Run:
 
     def share(self, batch: Batch) -> Batch:
         """Return this worker's share of a batch."""
-
-        def own(part: Tensor) -> Tensor:
-            return distributed.share_of(part, self.fabric.global_rank, self.workers)
-
-        x, y = batch
-        return (own(x[0]), own(x[1])) if isinstance(x, tuple) else own(x), own(y)
+        share = partial(distributed.share_of, rank=self.fabric.global_rank, workers=self.workers)
+        return apply_to_collection(batch, Tensor, share)
 
     def on_any_worker(self, wish: bool) -> bool:
         """Return whether ``wish`` is true on at least one worker: all then do the same."""
@@ -158,13 +145,11 @@ def _check_task(config: TrainConfig, task: Task) -> None:
             "keep must be 'last', with test, if there is no validation data to choose by; "
             f"got keep {config.keep!r}, test {config.test}"
         )
-    if task.read_at is None:
-        return
-    if config.read != "last":
+    if task.read_at is not None and config.read != "last":
         raise ConfigError(
             f"read must be last where several answers are read from a sequence; got {config.read!r}"
         )
-    if config.model == "irevrnn" and config.norm == "batch":
+    if task.read_at is not None and config.model == "irevrnn" and config.norm == "batch":
         raise ConfigError(
             "norm must be layer or none where several answers are read from a sequence, of which "
             "the network sees one piece after another; got 'batch'"

@@ -34,18 +34,12 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
     Each of several runs has a folder of its own below ``out``. With ``resume``, finished runs are
     not repeated, and one that was stopped continues.
 
-    Args:
-        config: the runs.
-        progress: whether to show a progress bar and a line per epoch.
+    Arguments and errors are those of :func:`experiments.train.loop.train`.
 
     Returns:
-        The content of ``results.json`` in ``out``: of the one run, see
-        :func:`experiments.train.loop.train`, or of all of them, see :func:`summarise` (with
-        several seeds also ``test_accuracy_together``, of their ensemble). If ``max_minutes`` ran
-        out, ``finished`` is False.
-
-    Raises:
-        As :func:`experiments.train.loop.train`.
+        The content of ``results.json`` in ``out``: of the one run, or of all of them, see
+        :func:`summarise` (with several seeds also ``test_accuracy_together``, of their ensemble).
+        If ``max_minutes`` ran out, ``finished`` is False.
     """
     runs = config.runs()
     if len(runs) == 1:
@@ -87,11 +81,7 @@ def figure_of(result: dict[str, Any]) -> str:
 
 
 def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Summarise the results of several runs.
-
-    Args:
-        config: the configuration that they share.
-        results: the result of :func:`experiments.train.loop.train` for each.
+    """Summarise the results of several runs, which share ``config``.
 
     Returns:
         Configuration, provenance and ``runs``; for each accuracy, or error, its ``mean`` over all
@@ -101,11 +91,8 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         subjects, ``accuracy_of_subjects``. ``git_commits`` are those that the runs were made with.
     """
     first = results[0]
-    shared = {
-        key: value
-        for key, value in first["data"].items()
-        if all(one["data"].get(key) == value for one in results)
-    }
+    data = [one["data"] for one in results]
+    shared = {k: v for k, v in data[0].items() if all(one.get(k) == v for one in data)}
     summary = {
         "data_set": first["data_set"],
         "data": shared,
@@ -120,14 +107,25 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         "num_runs": len(results),
         "num_seeds": len({one["seed"] for one in results}),
         "finished": True,
-        "runs": [_describe(one) for one in results],
+        "runs": [
+            {key: one["data"].get(key) for key in ("fold", "train_size", "test_size")}
+            | {key: one[key] for key in _OF_A_RUN if one.get(key) is not None}
+            for one in results
+        ],
     }
     summary |= {name: _spread(results, name) for name in _FIGURES if first.get(name) is not None}
     if "confusion_matrix" in first:
         matrices = [np.array(one["confusion_matrix"]) for one in results]
         summary["confusion_matrix"] = np.sum(matrices, axis=0).tolist()
     if "test_subjects" in first:
-        summary["accuracy_of_subjects"] = _accuracy_of_subjects(results)
+        right = defaultdict(list)
+        for one in results:
+            names = ("test_subjects", "test_labels", "test_predictions")
+            for subject, label, predicted in zip(*(one[name] for name in names), strict=True):
+                right[subject].append(label == predicted)
+        summary["accuracy_of_subjects"] = {
+            str(subject): statistics.fmean(right[subject]) for subject in sorted(right)
+        }
     return summary
 
 
@@ -141,12 +139,8 @@ def accuracy_together(
 ) -> dict[str, float | int]:
     """Evaluate the ensemble of the networks of all seeds, by the mean of their probabilities.
 
-    Args:
-        results: the results of each run.
-        files: the ``test.npz`` of each run.
-
-    Returns:
-        Number of ``networks``; ``mean``, ``lowest`` and ``highest`` accuracy over the folds.
+    ``files`` are the ``test.npz`` of the runs. Returns the number of ``networks``; ``mean``,
+    ``lowest`` and ``highest`` accuracy over the folds.
     """
     folds = defaultdict(list)
     for one, file in zip(results, files, strict=True):
@@ -164,11 +158,6 @@ def accuracy_together(
     }
 
 
-def _describe(result: dict[str, Any]) -> dict[str, Any]:
-    about = {key: result["data"].get(key) for key in ("fold", "train_size", "test_size")}
-    return about | {key: result[key] for key in _OF_A_RUN if result.get(key) is not None}
-
-
 def _spread(results: Sequence[dict[str, Any]], name: str) -> dict[str, float | None]:
     values = [one[name] for one in results]
     by_seed = defaultdict(list)
@@ -182,13 +171,3 @@ def _spread(results: Sequence[dict[str, Any]], name: str) -> dict[str, float | N
         "deviation": statistics.stdev(values) if len(values) > 1 else None,
         "deviation_of_seeds": statistics.stdev(means) if len(means) > 1 else None,
     }
-
-
-def _accuracy_of_subjects(results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the share of right answers for each subject."""
-    right = defaultdict(list)
-    for one in results:
-        tested = zip(one["test_subjects"], one["test_labels"], one["test_predictions"], strict=True)
-        for subject, label, predicted in tested:
-            right[subject].append(label == predicted)
-    return {str(subject): statistics.fmean(right[subject]) for subject in sorted(right)}

@@ -20,20 +20,16 @@ Batch: TypeAlias = tuple[Sequences, Tensor]
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, ready to train on.
+    """A data set, ready to train on; ``num_classes`` is 1 in a regression.
 
     Attributes:
         data_set: name of the data set in the results.
-        input_size: features of a step.
-        num_classes: number of classes; 1 in a regression.
-        steps_per_epoch: batches of an epoch.
         train_batches: function of an epoch and a number of batches to skip that returns the rest.
             Their order depends on seed and epoch alone, so that a resumed run finds its place.
         val_batches: function that returns the validation data, in order; None without such data.
         test_batches: function that reads and returns the test data, in order; called once.
         facts: facts about the data, for the results.
         test_details: function that returns further results of a test.
-        objective: the loss and the metric.
         read_at: numbers of steps after which an answer is read, for (batch, answers, ...); None
             for one answer after the last step.
     """
