@@ -57,7 +57,7 @@ reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, 
 
 # One process per core, each of which takes entire files.
 test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest: "-n 0" runs them in one process)
-	$(PY) -m pytest -q -n auto --dist loadfile $(ARGS)
+	$(PY) -m pytest -q -n auto --dist worksteal $(ARGS)
 
 fuzz: $(STAMP) compiler ## Compare thousands of random problems with the reference (CASES per test)
 	IREVRNN_FUZZ=$(or $(CASES),1000) $(PY) -m pytest -q tests/library/test_fuzz.py $(ARGS)

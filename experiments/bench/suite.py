@@ -47,7 +47,7 @@ WITH_DEFAULT_ALLOCATOR = ("recompute", "reversible", "lstm")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure; the defaults are those of ``make bench``.
+    """The measurements to make; the defaults are those of ``make bench``.
 
     Attributes:
         shapes: the shapes where all methods are measured.

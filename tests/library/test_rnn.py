@@ -307,7 +307,7 @@ def test_classifier_learns_to_remember_the_first_step(kernels, residual):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        model.clip_recurrent_weights_()
+        model.rnn.clip_recurrent_weights_()
     assert loss < 0.3
 
 
