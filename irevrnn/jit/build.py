@@ -95,16 +95,11 @@ def build_extension(name: str, sources: Sequence[Path]) -> Path:
         key,
         f"{name}.so",
         compiler,
-        {source: [*words, *_level(source)] for source in sources},
+        dict.fromkeys(sources, words),
         TORCH_LIBRARIES,
         contents="the C++ kernels" if name == "irevrnn_ops" else name,
         failure=f"{compiler} failed; CXX names another compiler, MAX_JOBS=1 takes less memory",
     )
-
-
-def _level(source: Path) -> list[str]:
-    """Return options that lower -O3, which takes longer and pays for vectors alone."""
-    return [] if "vector" in source.stem else ["-O2"]
 
 
 def cached_library(
