@@ -114,10 +114,10 @@ def cached_library(
 ) -> Path:
     """Return a library from the cache, or else compile it, link it and see that it loads.
 
-    One command for each source needs no ninja. ``torch.utils.cpp_extension.load`` was tried: it takes
-    no folder with a ``$`` or ``:`` in its name and no compiler of two words (``ccache g++``), shows
-    nothing until the end, waits without end for the lock of a killed process, and what it started
-    goes on when Python is killed.
+    One command for each source needs no ninja. ``torch.utils.cpp_extension.load`` was tried: it
+    takes no folder with a ``$`` or ``:`` in its name and no compiler of two words (``ccache g++``),
+    shows nothing until the end, waits without end for the lock of a killed process, and what it
+    started goes on when Python is killed.
 
     ``compilations`` has the words that compile each source. In messages, the library is called
     ``contents``; that of a compiler that fails begins with ``failure``.
