@@ -20,8 +20,6 @@ from irevrnn.jit import cuda as build
 from irevrnn.jit.commands import BuildError
 from irevrnn.jit.cuda import check_pytorch, find_host_compiler, find_toolkit
 
-pytestmark = pytest.mark.xdist_group("nvcc")
-
 FULL = 80
 REPORT = Path(__file__).parents[2] / "paper" / "results" / "cuda_kernels.json"
 FILES = sorted(build.FOLDERS[0].glob("*.cu"))

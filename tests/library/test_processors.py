@@ -26,7 +26,7 @@ ABILITIES = {
 #: A constant of the hyperbolic tangent, as it is written in activations.h.
 LN_2_HALVED = "0.346573591f"
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processors")]
+pytestmark = pytest.mark.slow
 
 
 @functools.cache
