@@ -66,7 +66,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class SequenceBatch:
-    """An input in the form that a stack takes, and the way back to the form it came in.
+    """Put an input into the form that a stack takes, and outputs into the form it came in.
 
     Attributes:
         x: (T, B, in), not always contiguous; or (N, in) packed.

@@ -32,5 +32,5 @@ if __name__ == "__main__":
     mnist.load_mnist = lambda root: fake_mnist()
     if "HARM" in os.environ:
         harm(*os.environ["HARM"].split())
-        distributed.PATIENCE = timedelta(seconds=10)
+        distributed.PATIENCE = timedelta(seconds=3)
     sys.exit(main(sys.argv[1:]))

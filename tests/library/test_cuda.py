@@ -161,7 +161,7 @@ def test_no_synchronisation():
 
 
 def rounded(size):
-    """What the caching allocator takes for so many bytes."""
+    """Return the bytes that the caching allocator takes for an allocation of this size."""
     return -(-size // 512) * 512
 
 

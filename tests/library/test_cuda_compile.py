@@ -58,7 +58,7 @@ def kernels():
 
 def stands_for_others(file):
     """The other number types go through the same templates."""
-    return not file.stem.endswith(("double", "float16"))
+    return not file.stem.endswith(("double", "float16", "bfloat16"))
 
 
 @needs_nvcc

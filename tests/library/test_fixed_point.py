@@ -52,7 +52,7 @@ def back(z, result, weights, vectorize, words=None):
 
 
 def is_undone(states, result, undone):
-    """Whether the way back met every state of the way forward and emptied every buffer."""
+    """Return whether the inverse met every state of the forward pass and emptied every buffer."""
     back_out, h, c, s, left, values = undone
     pairs = [(result[0], back_out), (result[6], values), *zip(states, (h, c, s), strict=True)]
     return all(torch.equal(x, y) for x, y in pairs) and not left.any()

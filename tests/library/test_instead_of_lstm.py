@@ -1,4 +1,4 @@
-"""What users of ``nn.LSTM`` do, one check each; the README shows the same table."""
+"""What users of ``nn.LSTM`` do, one check each; docs/lstm.md shows the same table."""
 
 import copy
 import inspect
@@ -18,7 +18,7 @@ from irevrnn.strategies.rules import OF_THE_STACK
 
 pytestmark = pytest.mark.usefixtures("kernels")
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "lstm.md").read_text()
 
 
 def pair(**options):
@@ -182,15 +182,15 @@ def test_what_users_do(name):
 
 
 def table():
-    """Rows of the README's table: what one does, and the tests that are linked."""
-    section = README.split("### Instead of `nn.LSTM`")[1].split("\n##")[0]
+    """Rows of the page's table: what one does, and the tests that are linked."""
+    section = PAGE.split("## What works, and the tests that check it")[1]
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", section, re.M)
     return {what: links for what, _, links in rows[1:]}  # below the headings
 
 
-def test_the_readme_shows_the_same_table():
+def test_the_page_shows_the_same_table():
     rows = table()
-    linked = [re.findall(r"\]\((tests/\w+/\w+\.py)\)", links) for links in rows.values()]
+    linked = [re.findall(r"\]\(\.\./(tests/\w+/\w+\.py)\)", links) for links in rows.values()]
     assert all(linked) and all((ROOT / path).is_file() for paths in linked for path in paths)
     named = {what.lower().replace("-", " ").replace(" ", "_") for what in rows}
     assert set(CHECKS) <= named  # and rows that have more tests than one

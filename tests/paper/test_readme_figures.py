@@ -1,4 +1,4 @@
-"""The numbers in the README's tables are those of the committed results."""
+"""The numbers in the tables of docs/results.md are those of the committed results."""
 
 import json
 from pathlib import Path
@@ -33,8 +33,8 @@ STACK_ROWS = {
 
 
 def read_table():
-    """Every row of the README's tables: {first cell: the others}."""
-    lines = (ROOT / "README.md").read_text().splitlines()
+    """Every row of the page's tables: {first cell: the others}."""
+    lines = (ROOT / "docs" / "results.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
     return {first: others for first, *others in rows}
 

@@ -1,5 +1,5 @@
 // Prints what the vectorised kernels compute, as the hash of the bits of each tensor, and fails where the fixed-point
-// scan does not find its way back. Takes nothing of PyTorch, so that it can be built for any processor.
+// scan is not undone. Takes nothing of PyTorch, so that it can be built for any processor.
 #include <array>
 #include <cmath>
 #include <cstdio>
