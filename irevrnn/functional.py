@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from irevrnn import reference
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
 from irevrnn.ops import HALF, NOTHING_SAVED, run_scan, transformed
-from irevrnn.sequences import check_batch_sizes
+from irevrnn.sequences import check_batch_sizes, check_resets
 from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT, check_strategy
 
 
@@ -28,6 +29,7 @@ def scan(
     coupling_activation: str = "tanh",
     memory: str = "recompute",
     batch_sizes: Tensor | None = None,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the reversible, independently recurrent cell over a sequence (equation ``eq:cell``).
 
@@ -56,18 +58,23 @@ def scan(
         batch_sizes: for sequences of different length, packed as in PyTorch's ``PackedSequence``:
             (T,) int64 on the CPU, the number of sequences that have each step, at most B and never
             rising. z is then (N, H) with N their sum, the longest sequence first.
+        resets: where sequences begin anew, bool, (T, B), or (N,) packed like z: where it is true,
+            h and c of the sequence are 0 before the step, ``h_0`` and ``c_0`` at the first. Results
+            and gradients are those of the pieces run one by one from states of 0; no gradient
+            passes a reset, not even one of inf or NaN.
 
     Returns:
         ``out`` with h of every step, of the shape of z; ``h_n`` (B, H) and ``c_n`` (B, H), the
         states after the last step of each sequence.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor.
+        TypeError: an argument is not a floating-point tensor, or ``resets`` not a bool one.
         ValueError: a shape, dtype, device, activation or strategy does not fit.
         NotImplementedError: forward-mode differentiation, through the compiled kernels.
     """
     _check_tensors(z, h_0, c_0, u, a, b)
     _check_shapes(z, h_0, c_0, u, a, b, batch_sizes)
+    check_resets(resets, tuple(z.shape[:-1]), z.device)
     get_activation(activation)
     get_activation(coupling_activation, "coupling_activation")
     if check_strategy(memory) not in OF_A_LAYER:
@@ -76,10 +83,10 @@ def scan(
         )
     rest, options = (h_0, c_0, u, a, b), (activation, coupling_activation)
     if z.dtype not in HALF:
-        return _run(z, batch_sizes, rest, options, memory)
+        return _run(z, batch_sizes, resets, rest, options, memory)
     wide = tuple(x.float() for x in rest)
     sequence = z if _has_kernel(z) else z.float()
-    out, h_n, c_n = _run(sequence, batch_sizes, wide, options, memory)
+    out, h_n, c_n = _run(sequence, batch_sizes, resets, wide, options, memory)
     return out.to(z.dtype), h_n.to(h_0.dtype), c_n.to(c_0.dtype)
 
 
@@ -91,6 +98,7 @@ def _has_kernel(z: Tensor) -> bool:
 def _run(
     z: Tensor,
     batch_sizes: Tensor | None,
+    resets: Tensor | None,
     rest: tuple[Tensor, ...],
     options: tuple[str, str],
     memory: str,
@@ -100,9 +108,10 @@ def _run(
         # torch.func cannot look into a checkpoint; what a transform saves is its own affair.
         plain = memory == "store" or transformed()
         run = _run_reference if plain else _recompute_reference
-        return run(z, batch_sizes, *rest, *options)
+        return run(z, batch_sizes, resets, *rest, *options)
     interval = _interval(memory, z, *rest)
-    out, h_n, c_n, _ = run_scan(z, *rest, batch_sizes, *options, interval, backend == "vector")
+    vectorize = backend == "vector"
+    out, h_n, c_n, _ = run_scan(z, *rest, batch_sizes, *options, interval, vectorize, resets)
     return out, h_n, c_n
 
 
@@ -118,31 +127,32 @@ def _interval(memory: str, *tensors: Tensor) -> int:
 
 
 def _run_reference(
-    z: Tensor, batch_sizes: Tensor | None, *rest: Any
+    z: Tensor, batch_sizes: Tensor | None, resets: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    keywords: Any = {"resets": resets}
     if batch_sizes is None:
-        return reference.scan(z, *rest)
-    return reference.scan_packed(z, batch_sizes, *rest)
+        return reference.scan(z, *rest, **keywords)
+    return reference.scan_packed(z, batch_sizes, *rest, **keywords)
 
 
 def _recompute_reference(
-    z: Tensor, batch_sizes: Tensor | None, h: Tensor, c: Tensor, *rest: Any
+    z: Tensor, batch_sizes: Tensor | None, resets: Tensor | None, h: Tensor, c: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the reference with ``recompute``: one checkpoint for each segment."""
     outputs = []
-    for segment, sizes in _segments(z, batch_sizes):
-        out, h, c = checkpoint(_run_reference, segment, sizes, h, c, *rest, use_reentrant=False)
+    for part in _segments(z, batch_sizes, resets):
+        out, h, c = checkpoint(_run_reference, *part, h, c, *rest, use_reentrant=False)
         outputs.append(out)
     return torch.cat(outputs), h, c
 
 
-def _segments(z: Tensor, batch_sizes: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-    if batch_sizes is None:
-        yield from ((segment, None) for segment in z.split(SEGMENT))
-    else:
-        parts = batch_sizes.split(SEGMENT)
-        rows = z.split([int(part.sum()) for part in parts])
-        yield from zip(rows, parts, strict=True)
+def _segments(
+    z: Tensor, batch_sizes: Tensor | None, resets: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+    sizes: Any = repeat(None) if batch_sizes is None else batch_sizes.split(SEGMENT)
+    rows: Any = SEGMENT if batch_sizes is None else [int(part.sum()) for part in sizes]
+    anew: Any = repeat(None) if resets is None else resets.split(rows)
+    yield from zip(z.split(rows), sizes, anew, strict=False)
 
 
 def _check_tensors(z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor) -> None:

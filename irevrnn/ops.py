@@ -136,6 +136,7 @@ def _scan_fake(
     z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
     batch_sizes: Tensor | None,
     activation: str, coupling_activation: str, interval: int, vectorize: bool,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     out = z.new_empty(z.shape)
     saved = h_0.new_empty(saved_shape(z, h_0, batch_sizes, a.shape[0], interval))
@@ -147,28 +148,31 @@ def _scan_backward_fake(
     out: Tensor, saved: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
     batch_sizes: Tensor | None,
     activation: str, coupling_activation: str, interval: int, vectorize: bool,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     return tuple(x.new_empty(x.shape) for x in (out, h_0, c_0, u, a, b))
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Save what ``scan_autograd.h`` does; the reasons are there."""
-    z, h_0, c_0, u, a, b, batch_sizes, *ctx.options = inputs
+    z, *rest, activation, coupling_activation, interval, vectorize, resets = inputs
+    ctx.options = activation, coupling_activation, interval, vectorize
     out, _, _, saved = output
-    ctx.save_for_backward(z if _is_half(z) else out, saved, h_0, c_0, u, a, b, batch_sizes)
+    ctx.save_for_backward(z if _is_half(z) else out, saved, *rest, resets)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, *gradients_of_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
     grad_out, grad_h_n, grad_c_n, _ = gradients_of_outputs
-    gradients = _run_scan_backward(grad_out, grad_h_n, grad_c_n, *ctx.saved_tensors, *ctx.options)
-    return *gradients, None, None, None, None, None
+    *saved, resets = ctx.saved_tensors
+    gradients = _run_scan_backward(grad_out, grad_h_n, grad_c_n, *saved, *ctx.options, resets)
+    return *gradients, *(None,) * 6
 
 
 def _keep_for_second_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, activation, coupling_activation, _, _ = inputs
+    *tensors, activation, coupling_activation, _, _, resets = inputs
     ctx.options = activation, coupling_activation
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*tensors, resets)
 
 
 def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -176,7 +180,7 @@ def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
 
     Nothing flows back into ``saved``: it follows from the other inputs, as the reference has it.
     """
-    *upstream, out, _, h_0, c_0, u, a, b, batch_sizes = ctx.saved_tensors
+    *upstream, out, _, h_0, c_0, u, a, b, batch_sizes, resets = ctx.saved_tensors
     shapes = (out, h_0, c_0)
     arriving = [
         torch.zeros_like(x) if g is None else g for g, x in zip(upstream, shapes, strict=True)
@@ -187,23 +191,24 @@ def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         activation=activation,
         coupling_activation=coupling_activation,
         batch_sizes=batch_sizes,
+        resets=resets,
     )
     pull_back: Any
     _, pull_back, *_ = torch.func.vjp(backward, *arriving, out, h_0, c_0, u, a, b)
     *of_arriving, of_out, of_h_0, of_c_0, of_u, of_a, of_b = pull_back(gradients)
     of_upstream = [None if g is None else x for g, x in zip(upstream, of_arriving, strict=True)]
-    no_options = (None,) * 5
+    no_options = (None,) * 6
     return *of_upstream, of_out, None, of_h_0, of_c_0, of_u, of_a, of_b, *no_options
 
 
 def _backward_from_z(
     grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor, z: Tensor, *rest: Tensor,
-    activation: str, coupling_activation: str, batch_sizes: Tensor | None,
+    activation: str, coupling_activation: str, batch_sizes: Tensor | None, resets: Tensor | None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The reference's gradient where z has half the precision of the states."""
 
     def run(z: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        options: Any = (*rest, activation, coupling_activation)
+        options: Any = (*rest, activation, coupling_activation, resets)
         if batch_sizes is None:
             out, h_n, c_n = reference.scan(z.float(), *options)
         else:
@@ -258,11 +263,11 @@ def _run_folded(
     """Run an operator once for all members of an ensemble: the rule of ``torch.func.vmap``.
 
     Units are independent of one another within a layer, so E scans over H units are one scan over
-    E * H units.
+    E * H units. Members with resets of their own are run one by one.
 
     Args:
         operator: takes and returns tensors whose last dimension is that of the units, beside
-            ``batch_sizes`` and options.
+            ``batch_sizes``, options and, last, ``resets``.
         members: E.
         in_dims: for each argument, the dimension of the ensemble, or None if all members share it.
         arguments: of the operator.
@@ -270,15 +275,28 @@ def _run_folded(
     Returns:
         The results with a dimension for the ensemble, and the index of that dimension in each.
     """
+    if isinstance(arguments[-1], bool):  # the dispatcher has left out resets of None
+        arguments, in_dims = (*arguments, None), (*in_dims, None)
+    if in_dims[-1] is not None:
+        runs = [
+            operator(*(_member(x, i, dim) for x, dim in zip(arguments, in_dims, strict=True)))
+            for i in range(members)
+        ]
+        results = tuple(torch.stack(ys) for ys in zip(*runs, strict=True))
+        return results, (0,) * len(results)
     folded = [_fold(x, members, dim) for x, dim in zip(arguments, in_dims, strict=True)]
     results = tuple(y.unflatten(-1, (members, -1)) for y in operator(*folded))
     return results, tuple(y.dim() - 2 for y in results)
 
 
+def _member(x: Any, index: int, dim: int | None) -> Any:
+    return x if dim is None else x.select(dim, index)
+
+
 def _fold(x: Any, members: int, dim: int | None) -> Any:
     """Reshape (..., E, ..., H), or (..., H) if all members share it, to (..., E * H)."""
     if not (isinstance(x, Tensor) and x.is_floating_point()):
-        return x  # batch_sizes and options, which all members share
+        return x  # batch_sizes, resets and options, which all members share
     if dim is None:
         return x.unsqueeze(-2).expand(*x.shape[:-1], members, x.shape[-1]).flatten(-2)
     return x.movedim(dim, -2).flatten(-2)

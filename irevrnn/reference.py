@@ -6,6 +6,8 @@ Short enough to be read beside the paper, which names these functions in its equ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -80,6 +82,7 @@ def scan(
     b: Tensor,
     activation: str = "relu",
     coupling_activation: str = "tanh",
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the cell over a sequence; autograd through it is textbook BPTT.
 
@@ -90,12 +93,15 @@ def scan(
         a, b: (R, H).
         activation: the name of ``g``.
         coupling_activation: the name of ``f``.
+        resets: (T, B) bool, where a sequence's h and c are set to 0 before the step.
 
     Returns:
         ``out`` (T, B, H) with h of every step, ``h_n`` (B, H) and ``c_n`` (B, H).
     """
     h, c, outputs = h_0, c_0, []
-    for z_t in z.unbind(0):  # one split: indexing z[t] would make autograd add up T full gradients
+    steps = z.unbind(0)  # one split: indexing z[t] would make autograd add up T full gradients
+    for z_t, anew in zip(steps, _starts(resets, steps), strict=True):
+        h, c = _cleared(h, anew), _cleared(c, anew)
         h, c = step(z_t, h, c, u, a, b, activation, coupling_activation)
         outputs.append(h)
     return torch.stack(outputs), h, c
@@ -111,6 +117,7 @@ def scan_packed(
     b: Tensor,
     activation: str = "relu",
     coupling_activation: str = "tanh",
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the cell over sequences of different length, packed as in PyTorch's ``PackedSequence``.
 
@@ -118,14 +125,17 @@ def scan_packed(
         z: (N, H), the steps of all sequences: first those of step 1, the longest sequence first.
         batch_sizes: (T,), the number of sequences that have each step; it never rises.
         h_0, c_0, u, a, b, activation, coupling_activation: as for :func:`scan`.
+        resets: (N,), as for :func:`scan`.
 
     Returns:
         ``out`` (N, H), and ``h_n``, ``c_n`` (B, H) after the last step of each sequence.
     """
     h, c, outputs = h_0, c_0, []
-    for z_t in z.split(batch_sizes.tolist()):
+    steps = z.split(batch_sizes.tolist())
+    for z_t, anew in zip(steps, _starts(resets, steps), strict=True):
         running = len(z_t)
-        h_t, c_t = step(z_t, h[:running], c[:running], u, a, b, activation, coupling_activation)
+        h_t, c_t = _cleared(h[:running], anew), _cleared(c[:running], anew)
+        h_t, c_t = step(z_t, h_t, c_t, u, a, b, activation, coupling_activation)
         outputs.append(h_t)
         h, c = torch.cat([h_t, h[running:]]), torch.cat([c_t, c[running:]])
     return torch.cat(outputs), h, c
@@ -144,6 +154,7 @@ def scan_backward(
     activation: str = "relu",
     coupling_activation: str = "tanh",
     batch_sizes: Tensor | None = None,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradient of :func:`scan`, written out by hand (equation ``eq:gradient``).
 
@@ -157,6 +168,7 @@ def scan_backward(
         out: (T, B, H), what :func:`scan` returned.
         h_0, c_0, u, a, b, activation, coupling_activation: as given to :func:`scan`.
         batch_sizes: (T,) if ``out`` and ``grad_out`` are packed, as for :func:`scan_packed`.
+        resets: as given to :func:`scan` or :func:`scan_packed`.
 
     Returns:
         Gradients of ``z`` (T, B, H), ``h_0``, ``c_0`` (B, H), ``u`` (H,), ``a`` and ``b`` (R, H).
@@ -168,12 +180,16 @@ def scan_backward(
         x.unbind(0) if batch_sizes is None else x.split(batch_sizes.tolist())
         for x in (out, grad_out)
     )
-    before = [h[: len(h_t)] for h, h_t in zip([h_0, *steps], steps, strict=False)]  # h_{t-1}
+    starts = _starts(resets, steps)
+    before = [  # h_{t-1}
+        _cleared(h[: len(h_t)], anew)
+        for h, h_t, anew in zip([h_0, *steps[:-1]], steps, starts, strict=True)
+    ]
 
     values: list[list[tuple[Tensor, Tensor]]] = []  # f(p_{i-1}) and f(c_i), by step and coupling
     c = c_0
-    for h in before:
-        p, c, pairs = u * h, c[: len(h)], []
+    for h, anew in zip(before, starts, strict=True):
+        p, c, pairs = u * h, _cleared(c[: len(h)], anew), []
         for a_i, b_i in zip(a, b, strict=True):
             f_p = f(p)
             c = c + a_i * f_p
@@ -197,11 +213,23 @@ def scan_backward(
             grad_a[i] = grad_a[i] + (d_c * f_p).sum(0)
             d = d + d_c * a[i] * f_slope(f_p)
         grad_u = grad_u + (d * before[t]).sum(0)
-        carry = d * u
+        carry, d_c = _cleared(d * u, starts[t]), _cleared(d_c, starts[t])
     grad_h_0, grad_c_0 = _joined(carry, grad_h_n, len(h_0)), _joined(d_c, grad_c_n, len(h_0))
     of_u, of_a, of_b = torch.stack([grad_u, *grad_a, *grad_b]).split([1, len(a), len(b)])
     join = torch.stack if batch_sizes is None else torch.cat
     return join(grad_z[::-1]), grad_h_0, grad_c_0, of_u[0], of_a, of_b
+
+
+def _starts(resets: Tensor | None, steps: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Split resets into those of each step."""
+    if resets is None:
+        return [None] * len(steps)
+    return resets.unbind(0) if resets.dim() == 2 else resets.split([len(x) for x in steps])
+
+
+def _cleared(x: Tensor, anew: Tensor | None) -> Tensor:
+    """Set rows of x (B, H) to 0 where a sequence begins anew (B,), whatever they were."""
+    return x if anew is None else x.masked_fill(anew.unsqueeze(-1), 0)
 
 
 def _joined(running: Tensor, at_the_end: Tensor, count: int) -> Tensor:

@@ -280,6 +280,27 @@ def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int | None = None) 
         )
 
 
+def check_resets(resets: Tensor | None, shape: tuple[int, ...], device: torch.device) -> None:
+    """Raise an error unless ``resets`` say of each step of each sequence whether it begins anew.
+
+    Args:
+        resets: bool; None, where none does, is no error.
+        shape: that of z without its units: (T, B), or (N,) packed.
+        device: that of z.
+    """
+    if resets is None:
+        return
+    if not isinstance(resets, Tensor):
+        raise TypeError(f"resets must be a torch.Tensor; got {type(resets).__name__}")
+    if resets.dtype != torch.bool:
+        raise TypeError(f"resets must be of dtype torch.bool; got {resets.dtype}")
+    if tuple(resets.shape) != shape:
+        symbols = "(T, B)" if len(shape) == 2 else "(N,), packed like z,"
+        raise ValueError(f"resets must be {symbols} = {shape}; got shape {tuple(resets.shape)}")
+    if resets.device != device:
+        raise ValueError(f"resets must be on the device of z, {device}; got {resets.device}")
+
+
 def _checked_lengths(lengths: Tensor | Iterable[int], input: Tensor, batch_first: bool) -> Tensor:
     """Return ``lengths`` as (B,) int64 on the CPU."""
     if isinstance(lengths, str) or not isinstance(lengths, Tensor | Iterable):

@@ -65,6 +65,16 @@ Tensor given(const std::optional<Tensor>& x, const Tensor& like, at::IntArrayRef
   return x->contiguous();
 }
 
+// resets, (T, B) or packed (N,), for a sequence z or out.
+inline Tensor given_resets(const std::optional<Tensor>& resets, const Tensor& like) {
+  if (!resets || !resets->defined()) return Tensor();
+  check_shape(*resets, like.sizes().slice(0, like.dim() - 1), "resets");
+  TORCH_CHECK_TYPE(resets->scalar_type() == at::kBool, "resets must be bool; got ", resets->scalar_type());
+  TORCH_CHECK_VALUE(resets->device() == like.device(), "resets must be on the device of z, ", like.device(),
+                    "; got ", resets->device());
+  return resets->contiguous();
+}
+
 // Steps, batch and hidden units of a sequence, and where its rows begin if it is packed.
 struct Layout {
   int64_t steps, batch, hidden;
@@ -96,9 +106,9 @@ struct Layout {
       TORCH_CHECK_VALUE(size[t] > 0 && size[t] <= (t == 0 ? batch : size[t - 1]),
                         "batch_sizes must fall from at most B = ", batch, " to at least 1; step ", t,
                         " has ", size[t]);
-      row_starts[t + 1] = row_starts[t] + size[t] * hidden;
+      row_starts[t + 1] = row_starts[t] + size[t];
     }
-    TORCH_CHECK_VALUE(row_starts[steps] == z.numel(), "batch_sizes must sum to the ", z.size(0),
+    TORCH_CHECK_VALUE(row_starts[steps] == z.size(0), "batch_sizes must sum to the ", z.size(0),
                       " rows of z");
   }
 
@@ -123,10 +133,18 @@ struct Weights {
   }
 };
 
-// The layout must stay alive as long as the problem.
+// The elements of a tensor that has been checked; null where it is missing.
+template <class T>
+const T* read(const Tensor& x) {
+  return x.defined() ? static_cast<const T*>(x.const_data_ptr()) : nullptr;
+}
+template <class T>
+T* write(const Tensor& x) { return static_cast<T*>(x.mutable_data_ptr()); }
+
+// The layout and resets must stay alive as long as the problem.
 template <class T, class Problem>
 void fill_sizes(Problem& s, const Layout& layout, const Weights& weights, c10::string_view activation,
-                c10::string_view coupling_activation, int64_t interval) {
+                c10::string_view coupling_activation, int64_t interval, const Tensor& resets) {
   s.steps = layout.steps;
   s.batch = layout.batch;
   s.hidden = layout.hidden;
@@ -135,18 +153,11 @@ void fill_sizes(Problem& s, const Layout& layout, const Weights& weights, c10::s
   s.interval = interval;
   s.activation = parse_activation(activation);
   s.coupling_activation = parse_activation(coupling_activation);
+  s.resets = read<uint8_t>(resets);
   s.u = weights.u.const_data_ptr<T>();
   s.a = weights.a.const_data_ptr<T>();
   s.b = weights.b.const_data_ptr<T>();
 }
-
-// The elements of a tensor that has been checked; null where it is missing.
-template <class T>
-const T* read(const Tensor& x) {
-  return x.defined() ? static_cast<const T*>(x.const_data_ptr()) : nullptr;
-}
-template <class T>
-T* write(const Tensor& x) { return static_cast<T*>(x.mutable_data_ptr()); }
 
 // The six results of a backward pass, and where a kernel writes them.
 struct Gradients {

@@ -25,8 +25,9 @@ struct LaunchOnCpu {
 std::tuple<Tensor, Tensor, Tensor, Tensor> scan(
     const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
     const std::optional<Tensor>& batch_sizes, c10::string_view activation,
-    c10::string_view coupling_activation, int64_t interval, bool vectorize) {
-  return scan_op(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation, interval,
+    c10::string_view coupling_activation, int64_t interval, bool vectorize,
+    const std::optional<Tensor>& resets) {
+  return scan_op(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation, interval, resets,
                  LaunchOnCpu{vectorize});
 }
 
@@ -35,9 +36,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
     const std::optional<Tensor>& grad_c_n, const Tensor& out, const Tensor& saved, const Tensor& h_0,
     const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
     const std::optional<Tensor>& batch_sizes, c10::string_view activation,
-    c10::string_view coupling_activation, int64_t interval, bool vectorize) {
+    c10::string_view coupling_activation, int64_t interval, bool vectorize,
+    const std::optional<Tensor>& resets) {
   return scan_backward_op(grad_out, grad_h_n, grad_c_n, out, saved, h_0, c_0, u, a, b, batch_sizes,
-                          activation, coupling_activation, interval, LaunchOnCpu{vectorize});
+                          activation, coupling_activation, interval, resets, LaunchOnCpu{vectorize});
 }
 
 // The words of all stacks one after the other, and the number of words of each.
@@ -96,12 +98,12 @@ TORCH_LIBRARY(irevrnn, m) {
   m.def("empty_cache() -> ()", []() { CachingAllocator::of_process().release(); });
   m.def(
       "scan(Tensor z, Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, Tensor? batch_sizes, "
-      "str activation, str coupling_activation, int interval, bool vectorize) "
+      "str activation, str coupling_activation, int interval, bool vectorize, Tensor? resets=None) "
       "-> (Tensor out, Tensor h_n, Tensor c_n, Tensor saved)");
   m.def(
       "scan_backward(Tensor? grad_out, Tensor? grad_h_n, Tensor? grad_c_n, Tensor out, Tensor saved, "
       "Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, Tensor? batch_sizes, "
-      "str activation, str coupling_activation, int interval, bool vectorize) "
+      "str activation, str coupling_activation, int interval, bool vectorize, Tensor? resets=None) "
       "-> (Tensor grad_z, Tensor grad_h_0, Tensor grad_c_0, Tensor grad_u, Tensor grad_a, "
       "Tensor grad_b)");
   // fixed_scan and fixed_unscan have no fake tensors: how many words a pass leaves depends on its data, and the

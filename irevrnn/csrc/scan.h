@@ -26,13 +26,19 @@ struct Sizes {
   const T *h_0, *c_0;    // (B, H)
   const T *u, *a, *b;    // (H,), (R, H), (R, H)
 
-  // Where each row begins and, at the end, where the last one ends; null unless packed.
+  // Sequences in the rows before each row and, at the end, in all of them; null unless packed.
   const int64_t* row_starts = nullptr;
+  // (T, B), packed like the rest: not 0 where a sequence's h and c are set to 0 before the step; or null.
+  const uint8_t* resets = nullptr;
 
   IREVRNN_INLINE int64_t lanes() const { return batch * hidden; }
-  IREVRNN_INLINE int64_t row(int64_t t) const { return row_starts ? row_starts[t] : t * lanes(); }
+  IREVRNN_INLINE int64_t row(int64_t t) const { return row_starts ? row_starts[t] * hidden : t * lanes(); }
   IREVRNN_INLINE int64_t lanes_at(int64_t t) const {
-    return row_starts ? row_starts[t + 1] - row_starts[t] : lanes();
+    return row_starts ? (row_starts[t + 1] - row_starts[t]) * hidden : lanes();
+  }
+  // Those of all sequences at step t.
+  IREVRNN_INLINE const uint8_t* resets_at(int64_t t) const {
+    return resets + (row_starts ? row_starts[t] : t * batch);
   }
   // Steps of a lane: those of its sequence.
   IREVRNN_INLINE int64_t length(int64_t lane) const {

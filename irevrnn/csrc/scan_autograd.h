@@ -19,10 +19,11 @@ using Name = c10::string_view;
 
 using Scan = std::tuple<Tensor, Tensor, Tensor, Tensor>(
     const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Maybe&,
-    Name, Name, int64_t, bool);
+    Name, Name, int64_t, bool, const Maybe&);
 using ScanBackward = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>(
     const Maybe&, const Maybe&, const Maybe&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-    const Tensor&, const Tensor&, const Tensor&, const Maybe&, Name, Name, int64_t, bool);
+    const Tensor&, const Tensor&, const Tensor&, const Maybe&, Name, Name, int64_t, bool,
+    const Maybe&);
 
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find(const char* name) {
@@ -47,6 +48,7 @@ struct Options {
   Name activation, coupling_activation;
   int64_t interval;
   bool vectorize;
+  Maybe resets;
 };
 
 struct ScanFunction : torch::autograd::Function<ScanFunction> {
@@ -55,11 +57,12 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
     auto [out, h_n, c_n, saved] =
         scan_operator().call(z, h_0, c_0, u, a, b, options.batch_sizes, options.activation,
-                             options.coupling_activation, options.interval, options.vectorize);
+                             options.coupling_activation, options.interval, options.vectorize, options.resets);
     // z is not saved: its gradient is that of the pre-activation, whose slope follows from out. But where out is
     // rounded, z takes as little memory, and the states follow from it to the last bit.
     const bool rounds = state_dtype(z) != z.scalar_type();
-    ctx->save_for_backward({rounds ? z : out, saved, h_0, c_0, u, a, b, options.batch_sizes.value_or(Tensor())});
+    ctx->save_for_backward({rounds ? z : out, saved, h_0, c_0, u, a, b, options.batch_sizes.value_or(Tensor()),
+                            options.resets.value_or(Tensor())});
     ctx->saved_data["activation"] = std::string(options.activation);
     ctx->saved_data["coupling_activation"] = std::string(options.coupling_activation);
     ctx->saved_data["interval"] = options.interval;
@@ -76,7 +79,7 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
         maybe(arriving[0]), maybe(arriving[1]), maybe(arriving[2]), saved[0], saved[1], saved[2], saved[3],
         saved[4], saved[5], saved[6], maybe(saved[7]), ctx->saved_data["activation"].toStringRef(),
         ctx->saved_data["coupling_activation"].toStringRef(), ctx->saved_data["interval"].toInt(),
-        ctx->saved_data["vectorize"].toBool());
+        ctx->saved_data["vectorize"].toBool(), maybe(saved[8]));
     return {z, h_0, c_0, u, a, b, Tensor()};
   }
 };
@@ -91,13 +94,13 @@ bool differentiated(std::initializer_list<std::reference_wrapper<const Tensor>> 
 std::tuple<Tensor, Tensor, Tensor, Tensor> differentiable_scan(
     const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& u, const Tensor& a,
     const Tensor& b, const Maybe& batch_sizes, Name activation, Name coupling_activation,
-    int64_t interval, bool vectorize) {
+    int64_t interval, bool vectorize, const Maybe& resets) {
   if (!differentiated({z, h_0, c_0, u, a, b})) {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
     return scan_operator().call(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation,
-                                interval, vectorize);
+                                interval, vectorize, resets);
   }
-  const Options options{batch_sizes, activation, coupling_activation, interval, vectorize};
+  const Options options{batch_sizes, activation, coupling_activation, interval, vectorize, resets};
   const variable_list results = ScanFunction::apply(z, h_0, c_0, u, a, b, options);
   return {results[0], results[1], results[2], results[3]};
 }

@@ -163,12 +163,18 @@ void run(const Forward<T>& s) {
       const int64_t next = std::min(s.steps, begin + s.block());
       for_each_tile<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
         const TileWeights<decltype(tile)> w{rows.at(at.lane % s.hidden), s.couplings};
-        with_coupling<Tiles>(s, tile, [&](const auto& f) {
-          if (s.interval == 0) {
-            forward_tile<true>(s, f, writer, tile, w, at.lane, begin, at.end, at.ahead);
-          } else {
-            forward_tile<false>(s, f, writer, tile, w, at.lane, begin, at.end, at.ahead);
-          }
+        const Cuts<T> cuts(s, at.lane, tile.count, begin, at.end);
+        cuts.each([&](int64_t first, int64_t past_last) {
+          cuts.clear(first, s.h_n + at.lane);
+          cuts.clear(first, s.c_n + at.lane);
+          const bool save_c = first == begin && begin > 0 && s.saved_rows > 0;
+          with_coupling<Tiles>(s, tile, [&](const auto& f) {
+            if (s.interval == 0) {
+              forward_tile<true>(s, f, writer, tile, w, at.lane, first, past_last, at.ahead, save_c);
+            } else {
+              forward_tile<false>(s, f, writer, tile, w, at.lane, first, past_last, at.ahead, save_c);
+            }
+          });
         });
       });
     }

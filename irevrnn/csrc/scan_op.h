@@ -27,13 +27,15 @@ template <class Launch>
 std::tuple<Tensor, Tensor, Tensor, Tensor> scan_op(
     const Tensor& z_, const Tensor& h_0_, const Tensor& c_0_, const Tensor& u, const Tensor& a,
     const Tensor& b, const std::optional<Tensor>& batch_sizes, c10::string_view activation,
-    c10::string_view coupling_activation, int64_t interval, const Launch& launch) {
+    c10::string_view coupling_activation, int64_t interval, const std::optional<Tensor>& resets_,
+    const Launch& launch) {
   const Layout layout = Layout::of(z_, h_0_, batch_sizes);
   const Weights weights(z_, u, a, b);
   const std::array<int64_t, 2> state{layout.batch, layout.hidden};
   check_state(z_, h_0_, state, "h_0");
   check_state(z_, c_0_, state, "c_0");
   const Tensor z = z_.contiguous(), h_0 = h_0_.contiguous(), c_0 = c_0_.contiguous();
+  const Tensor resets = given_resets(resets_, z);
   Tensor out = allocate(z.sizes(), z.options());
   Tensor h_n = allocate(state, state_options(z)), c_n = allocate(state, state_options(z));
   Tensor saved = allocate(saved_shape(z, layout, a.size(0), interval), state_options(z));
@@ -42,7 +44,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> scan_op(
     using IO = decltype(zero);
     using T = state_type<IO>;
     Forward<T, IO> s;
-    fill_sizes<T>(s, layout, weights, activation, coupling_activation, interval);
+    fill_sizes<T>(s, layout, weights, activation, coupling_activation, interval, resets);
     s.saved_rows = saved.size(0);
     s.h_0 = read<T>(h_0);
     s.c_0 = read<T>(c_0);
@@ -63,7 +65,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward_op(
     const std::optional<Tensor>& grad_c_n_, const Tensor& out_, const Tensor& saved_,
     const Tensor& h_0_, const Tensor& c_0_, const Tensor& u, const Tensor& a, const Tensor& b,
     const std::optional<Tensor>& batch_sizes, c10::string_view activation,
-    c10::string_view coupling_activation, int64_t interval, const Launch& launch) {
+    c10::string_view coupling_activation, int64_t interval, const std::optional<Tensor>& resets_,
+    const Launch& launch) {
   const Layout layout = Layout::of(out_, h_0_, batch_sizes);
   const Weights weights(out_, u, a, b);
   const std::array<int64_t, 2> state{layout.batch, layout.hidden};
@@ -73,7 +76,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward_op(
   TORCH_CHECK_VALUE(interval != nothing_saved, "interval: the forward pass saved nothing for this one; ",
                     "export a model with memory='store' to train what was exported");
   const Tensor out = out_.contiguous(), saved = saved_.contiguous();
-  const Tensor h_0 = h_0_.contiguous(), c_0 = c_0_.contiguous();
+  const Tensor h_0 = h_0_.contiguous(), c_0 = c_0_.contiguous(), resets = given_resets(resets_, out);
   const Tensor grad_out = given(grad_out_, out, out.sizes(), "grad_out", check_like);
   const Tensor grad_h_n = given(grad_h_n_, out, state, "grad_h_n", check_state);
   const Tensor grad_c_n = given(grad_c_n_, out, state, "grad_c_n", check_state);
@@ -82,7 +85,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward_op(
     using IO = decltype(zero);
     using T = state_type<IO>;
     Backward<T, IO> s;
-    fill_sizes<T>(s, layout, weights, activation, coupling_activation, interval);
+    fill_sizes<T>(s, layout, weights, activation, coupling_activation, interval, resets);
     s.saved_rows = saved.size(0);
     s.h_0 = read<T>(h_0);
     s.c_0 = read<T>(c_0);

@@ -12,6 +12,7 @@
 #include "cell.h"
 #include "grid.h"
 #include "lane.h"
+#include "resets.h"
 
 namespace irevrnn {
 
@@ -33,6 +34,17 @@ IREVRNN_INLINE void for_each_step(int64_t first, int64_t count, const Fn& fn) {
       if (done + i.value < count) fn(i, first + step * (done + i.value));
     });
   }
+}
+
+// The same for steps [begin, end) of a lane, from either end, with fn(i, t, whether it is reset before step t).
+template <int depth, int64_t step, class T, class Fn>
+IREVRNN_INLINE void for_each_step_of(const Sizes<T>& s, int64_t lane, int64_t begin, int64_t end, const Fn& fn) {
+  static_assert(reset_window % depth == 0);
+  for_each_window<step>(s, lane, begin, end, [&](int64_t first, int64_t past_last, uint64_t resets) {
+    for_each_step<depth, step>(step > 0 ? first : past_last - 1, past_last - first, [&](auto i, int64_t t) {
+      fn(i, t, resets >> (t - first) & 1);
+    });
+  });
 }
 
 // Numbers of coming steps, on their way.
@@ -72,7 +84,8 @@ struct ForwardWork {
     constexpr int depth = depth_of<T, R>;
     Ring<IO, depth> z;
     z.template fill<1>(begin, last - begin, load);
-    for_each_step<depth, 1>(begin, last - begin, [&](auto i, int64_t t) {
+    for_each_step_of<depth, 1>(s, lane, begin, last, [&](auto i, int64_t t, bool reset) {
+      if (reset) h = c = T(0);
       if (t == border) {
         T* states = s.saved + saved_states<IO> * (t / s.interval - 1) * s.lanes() + lane;
         states[0] = c;
@@ -213,13 +226,15 @@ struct BackwardWork {
   }
 
   template <class Values>
-  IREVRNN_INLINE void step_back(Lane& x, int64_t t, IO grad, T h, T h_before, const Values& values) const {
+  IREVRNN_INLINE void step_back(Lane& x, int64_t t, bool reset, IO grad, T h, T h_before,
+                                const Values& values) const {
     T d = s.grad_out ? x.carry + widen(grad) : x.carry;
     d = d * output_slope(s.activation, h);
     narrow(d, s.grad_z[s.row(t) + x.lane]);
     couple_backward(CompiledActivation<f>{}, d, x.d_c, couplings(), x.w, StepOf<Values>{values}, x.sums);
-    x.sums.add_u(d, h_before);
-    x.carry = d * x.w.u();
+    x.sums.add_u(d, reset ? T(0) : h_before);
+    x.carry = reset ? T(0) : d * x.w.u();
+    if (reset) x.d_c = T(0);
   }
 
   // All values are saved (store).
@@ -240,12 +255,12 @@ struct BackwardWork {
     all.template fill<-1>(x.last - 1, count, load_values);
     T h = output_of(x, x.last - 1);
     int64_t segment = (x.last - 1) / s.block() * s.block();
-    for_each_step<depth, -1>(x.last - 1, count, [&](auto i, int64_t t) {
+    for_each_step_of<depth, -1>(s, x.lane, begin, x.last, [&](auto i, int64_t t, bool reset) {
       const int64_t left = t - begin + 1;
       const IO grad = grads.template take<-1, i.value>(t, left, load_grad_of);
       const T before = befores.template take<-1, i.value>(t, left, load_before);
       const Values values = all.template take<-1, i.value>(t, left, load_values);
-      step_back(x, t, grad, h, before, values);
+      step_back(x, t, reset, grad, h, before, values);
       h = before;
       if (t == segment) {
         x.sums.end_segment();
@@ -278,12 +293,14 @@ struct BackwardWork {
       next_h = output_of(x, x.last - 1);
     }
     while (segment_end > begin) {
+      const uint64_t resets = lane_resets(s, x.lane, segment, segment_end);
       grads.template fill<-1>(segment_end - 1, segment_end - segment, load_grad_of);
       for_each_step<depth, 1>(segment, segment_end - segment, [&](auto i, int64_t t) {
         const Source source = sources.template take<1, i.value>(t, segment_end - t, load_source);
         if constexpr (!rounds<IO>) h = source;
         const Index row = static_cast<Index>(t - segment) * rows;
-        values[row] = h;
+        values[row] = h;  // of the step before, even where it is reset: its slope follows from it
+        if (resets >> (t - segment) & 1) h = c = T(0);
         T p = x.w.u() * h;
         couple(CompiledActivation<f>{}, p, c, couplings(), x.w, [&](int j, T f_p, T f_c) {
           values[row + 1 + 2 * j] = f_p;
@@ -303,7 +320,8 @@ struct BackwardWork {
         const IO grad = grads.template take<-1, i.value>(t, t - segment + 1, load_grad_of);
         const Index row = static_cast<Index>(t - segment) * rows;
         const T before = values[row];
-        step_back(x, t, grad, next_h, before, Scratch{&values[row + 1], values.stride});
+        const bool reset = resets >> (t - segment) & 1;
+        step_back(x, t, reset, grad, next_h, before, Scratch{&values[row + 1], values.stride});
         next_h = before;
       });
       x.sums.end_segment();

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cell.h"
+#include "resets.h"
 #include "scan.h"
 
 namespace irevrnn {
@@ -96,14 +97,14 @@ struct Writer {
   }
 };
 
-// Steps begin to end of the lanes from `lane` on. h_n and c_n carry the states from block to block.
+// Steps begin to end of the lanes from `lane` on. h_n and c_n carry the states on. c is saved first if it is asked for.
 template <bool keep_all, class F, class Tile, class T>
 void forward_tile(const Forward<T>& s, F f, Writer writer, Tile tile, TileWeights<Tile> w, int64_t lane,
-                  int64_t begin, int64_t end, int64_t ahead) {
+                  int64_t begin, int64_t end, int64_t ahead, bool save_c) {
   using V = typename Tile::V;
   V h = tile.load(s.h_n + lane);
   V c = tile.load(s.c_n + lane);
-  if (!keep_all && begin > 0 && s.saved_rows > 0) {
+  if (!keep_all && save_c) {
     tile.store(s.saved + (begin / s.interval - 1) * s.lanes() + lane, c);
   }
   for (int64_t t = begin; t < end; ++t) {
@@ -126,38 +127,40 @@ void forward_tile(const Forward<T>& s, F f, Writer writer, Tile tile, TileWeight
   tile.store(s.c_n + lane, c);
 }
 
-// Outputs of the step before t.
-template <class Tile, class T>
-IREVRNN_INLINE typename Tile::V output_before(const Backward<T>& s, Tile tile, int64_t lane, int64_t t) {
-  return tile.load(t == 0 ? s.h_0 + lane : s.out + s.row(t - 1) + lane);
+// Where the outputs of the step before t are: in `before` for the first step of some.
+template <class T>
+IREVRNN_INLINE const T* output_before(const Backward<T>& s, int64_t lane, int64_t t, int64_t first, const T* before) {
+  return t == first ? before : s.out + s.row(t - 1) + lane;
 }
 
-// f(p) and f(c) of steps begin to end once more, from the outputs and the c saved before step begin.
+// f(p) and f(c) of steps begin to end once more, from the outputs and the c before step begin, which becomes that after
+// the last.
 template <class F, class Tile, class T>
 void recompute_tile(const Backward<T>& s, F f, Writer writer, Tile tile, TileWeights<Tile> w, int64_t lane,
-                 int64_t begin, int64_t end, int64_t ahead, T* values) {
+                 int64_t begin, int64_t end, int64_t ahead, const T* before, T* c_, T* values) {
   using V = typename Tile::V;
-  V c = tile.load((begin == 0 ? s.c_0 : s.saved + (begin / s.interval - 1) * s.lanes()) + lane);
+  V c = Tile::load_whole(c_);
   for (int64_t t = begin; t < end; ++t) {
     const int64_t at = s.row(t) + lane;
     // For the backward pass of this tile, and for the tile after it.
     if (s.grad_out) prefetch<Tile::width>(s.grad_out + at);
     prefetch<Tile::width>(s.out + at + ahead);
     writer.expect<Tile>(s.grad_z + at);
-    V p = w.u() * output_before(s, tile, lane, t);
+    V p = w.u() * tile.load(output_before(s, lane, t, begin, before));
     couple(f, p, c, s.couplings, w, [&](int, const V& f_p, const V& f_c) {
       Tile::store_whole(values, f_p);
       Tile::store_whole(values + Tile::width, f_c);
       values += 2 * Tile::width;
     });
   }
+  Tile::store_whole(c_, c);
 }
 
 // Backpropagation through steps end - 1 down to begin. values(t) are f(p) and f(c) of a step. grad_h_0 and grad_c_0
-// carry the gradients of the states from block to block.
+// carry the gradients of the states on.
 template <class F, class Tile, class Sums, class Values, class T>
 IREVRNN_INLINE void backpropagate(const Backward<T>& s, F f, Writer writer, Tile tile, TileWeights<Tile> w, Sums sums, int64_t lane,
-                            int64_t begin, int64_t end, const Values& values) {
+                            int64_t begin, int64_t end, const T* before, const Values& values) {
   using V = typename Tile::V;
   V carry = tile.load(s.grad_h_0 + lane);
   V d_c = tile.load(s.grad_c_0 + lane);
@@ -167,12 +170,35 @@ IREVRNN_INLINE void backpropagate(const Backward<T>& s, F f, Writer writer, Tile
     d = d * output_slope(s.activation, tile.load(s.out + at));
     writer.write(tile, s.grad_z + at, d);
     couple_backward(f, d, d_c, s.couplings, w, values(t), sums);
-    sums.add_u(d, output_before(s, tile, lane, t));
+    sums.add_u(d, tile.load(output_before(s, lane, t, begin, before)));
     carry = d * w.u();
   }
   tile.store(s.grad_h_0 + lane, carry);
   tile.store(s.grad_c_0 + lane, d_c);
 }
+
+// A backward pass through one block, cut where sequences are reset.
+template <class Tile, class T>
+struct BlockBackward {
+  const Backward<T>& s;
+  Tile tile;
+  int64_t lane, begin;
+  const Cuts<T>& cuts;
+
+  // The outputs before step t, in a copy where some of them are reset.
+  const T* before(int64_t t, T* copy) const {
+    const T* outputs = (t == 0 ? s.h_0 : s.out + s.row(t - 1)) + lane;
+    if (!cuts.at(t)) return outputs;
+    Tile::store_whole(copy, tile.load(outputs));
+    cuts.clear(t, copy);
+    return copy;
+  }
+  // c before the block.
+  void load_c(T* c) const {
+    const T* from = begin == 0 ? s.c_0 : s.saved + (begin / s.interval - 1) * s.lanes();
+    Tile::store_whole(c, tile.load(from + lane));
+  }
+};
 
 // The gradients of a tile in a block: of the lanes' states, of z, and of the weights, which are added to `sums`
 // (1 + 2R, width).
@@ -181,19 +207,34 @@ void backward_tile(const Backward<T>& s, F f, Writer writer, Tile tile, UnitRows
                    int64_t begin, int64_t end, int64_t ahead, T* scratch) {
   constexpr int width = Tile::width;
   const int64_t rows = 2 * s.couplings;
+  const Cuts<T> cuts(s, lane, tile.count, begin, end);
+  const BlockBackward<Tile, T> block{s, tile, lane, begin, cuts};
+  T copy[width];
   if constexpr (!keep_all) {
-    recompute_tile(s, f, writer, tile, TileWeights<Tile>{weights, s.couplings}, lane, begin, end, ahead, scratch);
+    T c[width];
+    block.load_c(c);
+    cuts.each([&](int64_t first, int64_t past_last) {
+      cuts.clear(first, c);
+      recompute_tile(s, f, writer, tile, TileWeights<Tile>{weights, s.couplings}, lane, first, past_last, ahead,
+                     block.before(first, copy), c, scratch + (first - begin) * rows * width);
+    });
   }
-  tile.each_narrow([&](auto narrow, int first) {
-    using Narrow = decltype(narrow);
-    backpropagate(s, f, writer, narrow, TileWeights<Narrow>{weights.at(first), s.couplings},
-               TileSums<Narrow, width>{sums + first, s.couplings}, lane + first, begin, end, [&](int64_t t) {
-                 if constexpr (keep_all) {
-                   return SavedValues<Narrow>{narrow, s.saved + s.row(t) * rows + lane + first, s.lanes_at(t)};
-                 } else {
-                   return ReplayedValues<Narrow, width>{scratch + (t - begin) * rows * width + first};
-                 }
-               });
+  cuts.each_reversed([&](int64_t first, int64_t past_last) {
+    const T* before = block.before(first, copy);
+    tile.each_narrow([&](auto narrow, int i) {
+      using Narrow = decltype(narrow);
+      backpropagate(s, f, writer, narrow, TileWeights<Narrow>{weights.at(i), s.couplings},
+                    TileSums<Narrow, width>{sums + i, s.couplings}, lane + i, first, past_last, before + i,
+                    [&](int64_t t) {
+                      if constexpr (keep_all) {
+                        return SavedValues<Narrow>{narrow, s.saved + s.row(t) * rows + lane + i, s.lanes_at(t)};
+                      } else {
+                        return ReplayedValues<Narrow, width>{scratch + (t - begin) * rows * width + i};
+                      }
+                    });
+    });
+    cuts.clear(first, s.grad_h_0 + lane);
+    cuts.clear(first, s.grad_c_0 + lane);
   });
 }
 

@@ -46,9 +46,10 @@ struct LaunchOnCuda {
 std::tuple<Tensor, Tensor, Tensor, Tensor> scan(
     const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
     const std::optional<Tensor>& batch_sizes, c10::string_view activation,
-    c10::string_view coupling_activation, int64_t interval, bool /* vectorize: for the CPU */) {
+    c10::string_view coupling_activation, int64_t interval, bool /* vectorize: for the CPU */,
+    const std::optional<Tensor>& resets) {
   const c10::cuda::CUDAGuard guard(z.device());
-  return scan_op(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation, interval,
+  return scan_op(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation, interval, resets,
                  LaunchOnCuda{z.options()});
 }
 
@@ -57,10 +58,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
     const std::optional<Tensor>& grad_c_n, const Tensor& out, const Tensor& saved, const Tensor& h_0,
     const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
     const std::optional<Tensor>& batch_sizes, c10::string_view activation,
-    c10::string_view coupling_activation, int64_t interval, bool /* vectorize */) {
+    c10::string_view coupling_activation, int64_t interval, bool /* vectorize */,
+    const std::optional<Tensor>& resets) {
   const c10::cuda::CUDAGuard guard(out.device());
   return scan_backward_op(grad_out, grad_h_n, grad_c_n, out, saved, h_0, c_0, u, a, b, batch_sizes,
-                          activation, coupling_activation, interval, LaunchOnCuda{out.options()});
+                          activation, coupling_activation, interval, resets, LaunchOnCuda{out.options()});
 }
 
 }  // namespace

@@ -24,6 +24,12 @@ def load() -> None:
     torch.ops.load_library(build_extension("irevrnn_threads", SOURCES))
 
 
+def _with_defaults(operator):
+    """Give an operator ``None`` for the last arguments, which the dispatcher leaves out."""
+    count = len(operator.default._schema.arguments)
+    return lambda *given: operator(*given, *(None,) * (count - len(given)))
+
+
 @contextmanager
 def by_gpu_threads() -> Iterator[None]:
     """Replace the operators' kernels of the CPU; formulas of gradients and the like remain."""
@@ -33,7 +39,7 @@ def by_gpu_threads() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says that kernels are overridden
             for name in OPERATORS:
-                library.impl(name, getattr(torch.ops.irevrnn_threads, name).default, "CPU")
+                library.impl(name, _with_defaults(getattr(torch.ops.irevrnn_threads, name)), "CPU")
         yield
     finally:
         library._destroy()

@@ -4,6 +4,7 @@ Blocks have 16 threads here, so most shapes leave the last one partial.
 """
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from irevrnn.ops import HALF, NOTHING_SAVED, saved_shape
 from tests import cases
 from tests.cases import Inputs, make_inputs
 from tests.library.gpu_threads import by_gpu_threads
+from tests.library.test_packed import make_packed
 
 pytestmark = pytest.mark.usefixtures("kernels")
 NAMES = ("out", "h_n", "c_n", "z", "h_0", "c_0", "u", "a", "b")
@@ -26,9 +28,11 @@ of_a_half = pytest.mark.parametrize("half", HALF, ids=["bfloat16", "float16"])
 every_strategy = pytest.mark.parametrize("interval", [0, 16, 5, 64])
 
 
-def threads(activation="relu", coupling_activation="tanh", interval=16, batch_sizes=None):
+def threads(
+    activation="relu", coupling_activation="tanh", interval=16, batch_sizes=None, resets=None
+):
     """The scan by threads, as a function of its inputs."""
-    options = batch_sizes, activation, coupling_activation, interval, False
+    options = batch_sizes, activation, coupling_activation, interval, False, resets
     return lambda *case: torch.ops.irevrnn.scan(*case, *options)[:3]
 
 
@@ -112,6 +116,43 @@ def test_packed_sequences(couplings, interval):
     assert_near(run(threads(interval=interval, batch_sizes=sizes), case), wanted, 1e-12)
 
 
+# --- resets --------------------------------------------------------------------------------------
+
+
+def random_resets(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) < 0.1
+
+
+@pytest.mark.parametrize("couplings", range(6))
+@every_strategy
+def test_resets_equal_the_reference(couplings, interval):
+    case, resets = make_inputs(150, 3, 11, couplings, torch.float64), random_resets(150, 3)
+    resets[[0, 64, 128], 1] = True
+    for options in [("relu", "tanh"), ("leaky_relu", "sigmoid")]:
+        wanted = run(partial(reference.scan, resets=resets), case, *options)
+        assert_near(run(threads(*options, interval, resets=resets), case), wanted, 1e-11)
+
+
+@pytest.mark.parametrize("couplings", [0, 1, 4, 5])
+@every_strategy
+def test_resets_of_packed_sequences(couplings, interval):
+    case, sizes = make_packed("around a segment", 5, couplings)
+    resets = random_resets(len(case.z))
+    kernel = threads(interval=interval, batch_sizes=sizes, resets=resets)
+    wanted = run(lambda z, *x: reference.scan_packed(z, sizes, *x, resets=resets), case)
+    assert_near(run(kernel, case), wanted, 1e-11)
+
+
+@pytest.mark.parametrize("couplings", range(6))
+@every_strategy
+def test_resets_give_the_bits_of_the_vectors(couplings, interval):
+    case, resets = make_inputs(150, 3, 43, couplings, torch.float32), random_resets(150, 3)
+    got = run(threads("tanh", "tanh", interval, resets=resets), case)
+    options = (None, "tanh", "tanh", interval, True, resets)
+    wanted = cases.run(lambda *x: torch.ops.irevrnn.scan(*x, *options)[:3], case)
+    assert_same_bits(got, wanted, but=OF_A_WEIGHT)
+
+
 # --- to the last bit -----------------------------------------------------------------------------
 
 
@@ -192,6 +233,15 @@ def test_halves_have_the_bits_of_their_conversion(half, couplings, interval):
         got, wanted = run(kernel, case), run(widened(kernel, half), case)
         assert [x.dtype for x in got] == [x.dtype for x in wanted]
         assert_same_bits(got, wanted)
+
+
+@of_a_half
+@pytest.mark.parametrize("couplings", [0, 3, 5])
+@every_strategy
+def test_halves_with_resets(half, couplings, interval):
+    case, resets = make_half(half, 150, couplings=couplings), random_resets(150, 3)
+    kernel = threads("tanh", interval=interval, resets=resets)
+    assert_same_bits(run(kernel, case), run(widened(kernel, half), case))
 
 
 @of_a_half

@@ -25,6 +25,23 @@ def test_opcheck(kernels, dtype, vectorize, interval, couplings):
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("interval", [0, 16])
+def test_opcheck_with_resets(kernels, interval, packed, vectorize):
+    case, resets, sizes = make_inputs(40, 2, 9, 3, torch.float32), torch.rand(40, 2) < 0.2, None
+    if packed:
+        case = case._replace(z=case.z.detach().flatten(0, 1).requires_grad_())
+        resets, sizes = resets.flatten(), torch.full((40,), 2)
+    options = (sizes, "relu", "tanh", interval, vectorize, resets)
+    opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
+    with torch.no_grad():
+        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
+    saved = (out, saved, *(x.detach() for x in case[1:]))
+    for gradients in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
+        opcheck(torch.ops.irevrnn.scan_backward.default, (*gradients, *saved, *options))
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
 def test_opcheck_without_a_backward_pass(kernels, vectorize):
     case = [x.detach() for x in make_inputs(40, 2, 9, 3, torch.float32)]
     opcheck(torch.ops.irevrnn.scan.default, (*case, None, "relu", "tanh", NOTHING_SAVED, vectorize))

@@ -19,17 +19,18 @@ const auto run_fixed = [](const auto& s) { run_threads(s); };
 std::tuple<Tensor, Tensor, Tensor, Tensor> scan(
     const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
     const std::optional<Tensor>& batch_sizes, c10::string_view activation, c10::string_view coupling_activation,
-    int64_t interval, bool) {
-  return scan_op(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation, interval, Launch{});
+    int64_t interval, bool, const std::optional<Tensor>& resets) {
+  return scan_op(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation, interval, resets, Launch{});
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
     const std::optional<Tensor>& grad_out, const std::optional<Tensor>& grad_h_n,
     const std::optional<Tensor>& grad_c_n, const Tensor& out, const Tensor& saved, const Tensor& h_0,
     const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b, const std::optional<Tensor>& batch_sizes,
-    c10::string_view activation, c10::string_view coupling_activation, int64_t interval, bool) {
+    c10::string_view activation, c10::string_view coupling_activation, int64_t interval, bool,
+    const std::optional<Tensor>& resets) {
   return scan_backward_op(grad_out, grad_h_n, grad_c_n, out, saved, h_0, c_0, u, a, b, batch_sizes, activation,
-                          coupling_activation, interval, Launch{});
+                          coupling_activation, interval, resets, Launch{});
 }
 
 FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0, const Tensor& u,

@@ -1,0 +1,423 @@
+"""Resets: the scan of the pieces, run one by one from states of 0."""
+
+import itertools
+from functools import partial
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import grad, vjp, vmap
+
+from irevrnn import reference, scan
+from irevrnn.activations import ACTIVATIONS
+from tests.cases import Inputs, make_inputs, run, upstream
+from tests.library.test_packed import make_packed
+
+pytestmark = pytest.mark.usefixtures("kernels")
+KINDS = ("never", "at first", "at every step", "at random", "one sequence", "around segments")
+STATES = slice(6)  # out, h_n, c_n and the gradients of z, h_0 and c_0
+every_kind = pytest.mark.parametrize("kind", KINDS)
+both = pytest.mark.parametrize("memory", ["store", "recompute"])
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+backends = pytest.mark.parametrize("backend", ["auto", "cpp"])
+
+
+def make_resets(kind, steps, batch):
+    """(T, B), with no two sequences alike where there may be a difference."""
+    if kind == "at every step":
+        return torch.ones(steps, batch, dtype=torch.bool)
+    resets = torch.zeros(steps, batch, dtype=torch.bool)
+    if kind == "at first":
+        resets[0] = True
+    elif kind == "at random":
+        resets = torch.rand(steps, batch, generator=torch.Generator().manual_seed(0)) < 0.15
+    elif kind == "one sequence":
+        resets[steps // 3, batch // 2] = resets[-1, batch // 2] = True
+    elif kind == "around segments":
+        for i, t in itertools.product(range(batch), (0, 14, 15, 16, 17, 31, 32, 47, 48, 63, 64)):
+            if t < steps and (t + i) % 3:
+                resets[t, i] = True
+    return resets
+
+
+def in_pieces(function, resets, batch_sizes=None):
+    """The same, with a call of ``function`` for each piece of each sequence."""
+    steps, batch = len(resets), resets.shape[-1]
+    starts, lengths = torch.arange(steps) * batch, [steps] * batch
+    if batch_sizes is not None:
+        starts = batch_sizes.cumsum(0) - batch_sizes
+        lengths = (batch_sizes[:, None] > torch.arange(int(batch_sizes[0]))).sum(0).tolist()
+
+    def of_sequence(index, length, rows, h, c, weights):
+        where = starts[:length] + index
+        anew = resets.flatten()[where] if batch_sizes is not None else resets[:, index]
+        borders = [0, *(t for t in anew.nonzero().flatten().tolist() if t > 0), length]
+        pieces = rows[where].unsqueeze(1).split([y - x for x, y in itertools.pairwise(borders)])
+        outputs = []
+        for first, piece in zip(borders, pieces, strict=False):
+            if anew[first]:
+                h, c = torch.zeros_like(h), torch.zeros_like(c)
+            out, h, c = function(piece, h, c, *weights)
+            outputs.append(out.squeeze(1))
+        return where, torch.cat(outputs), h, c
+
+    def run_pieces(z, h_0, c_0, *weights):
+        rows = z.flatten(0, -2)
+        parts = [
+            of_sequence(i, length, rows, h_0[i : i + 1], c_0[i : i + 1], weights)
+            for i, length in enumerate(lengths)
+        ]
+        where, outputs, h_n, c_n = (torch.cat(x) for x in zip(*parts, strict=True))
+        return outputs[where.argsort()].view(z.shape), h_n, c_n
+
+    return run_pieces
+
+
+def assert_near(got, wanted, tolerance):
+    for x, y in zip(got, wanted, strict=True):
+        assert x.shape == y.shape
+        bound = tolerance * max(1.0, y.abs().max().item() if y.numel() else 0.0)
+        torch.testing.assert_close(x.double(), y.double(), rtol=0, atol=bound)
+
+
+def assert_same_bits(got, wanted):
+    for x, y in zip(got, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
+
+
+# --- against pieces and the reference ------------------------------------------------------------
+
+
+@every_kind
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_reference_runs_the_pieces(kind, activation):
+    case = make_inputs(50, 3, 5, 2, torch.float64)
+    resets = make_resets(kind, 50, 3)
+    got = run(reference.scan, case, activation, resets=resets)
+    wanted = run(in_pieces(lambda *x: reference.scan(*x, activation), resets), case)
+    assert_same_bits(got[STATES], wanted[STATES])
+    assert_near(got, wanted, 1e-12)
+    outputs = got[:3]
+    written = reference.scan_backward(
+        *upstream(outputs), outputs[0], *case[1:], activation, resets=resets
+    )
+    assert_near(written, got[3:], 1e-12)
+
+
+@both
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("coupling_activation", ACTIVATIONS)
+def test_float64_equals_the_reference(activation, coupling_activation, memory):
+    case, options = make_inputs(40, 3, 7, 2, torch.float64), (activation, coupling_activation)
+    for kind in KINDS:
+        resets = make_resets(kind, 40, 3)
+        wanted = run(reference.scan, case, *options, resets=resets)
+        assert_near(run(scan, case, *options, memory, resets=resets), wanted, 1e-12)
+
+
+@backends
+@every_kind
+def test_float32_stays_near_the_reference(monkeypatch, backend, kind):
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    case, resets = make_inputs(70, 3, 43, 3, torch.float32), make_resets(kind, 70, 3)
+    exact = Inputs(*(x.detach().double().requires_grad_() for x in case))
+    for activation in ACTIVATIONS:
+        wanted = run(reference.scan, exact, activation, resets=resets)
+        assert_near(run(scan, case, activation, resets=resets), wanted, 3e-5)
+
+
+@both
+@backends
+@dtypes
+@every_kind
+@pytest.mark.parametrize("size", [(1, 1), (40, 1), (5, 3), (3, 17), (2, 64), (3, 129)], ids=str)
+def test_equals_the_pieces_to_the_last_bit(monkeypatch, backend, dtype, kind, size, memory):
+    """Sequences of a tile's middle, of several tiles, and of several to a tile."""
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    case, resets = make_inputs(50, *size, 2, dtype), make_resets(kind, 50, size[0])
+    got = run(scan, case, memory=memory, resets=resets)
+    wanted = run(in_pieces(partial(scan, memory=memory), resets), case)
+    assert_same_bits(got[STATES], wanted[STATES])
+    assert_near(got, wanted, 1e-12 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@dtypes
+def test_every_activation_equals_the_pieces(activation, dtype):
+    case, resets = make_inputs(40, 3, 9, 2, dtype), make_resets("at random", 40, 3)
+    got = run(scan, case, activation, activation, resets=resets)
+    wanted = run(in_pieces(lambda *x: scan(*x, activation, activation), resets), case)
+    assert_same_bits(got[STATES], wanted[STATES])
+
+
+def test_control_a_reset_that_is_dropped_is_seen():
+    case, resets = make_inputs(50, 3, 9, 2, torch.float32), make_resets("at random", 50, 3)
+    fewer = resets.clone()
+    fewer[tuple(resets.nonzero()[5].tolist())] = False
+    got, wanted = (run(scan, case, resets=x) for x in (fewer, resets))
+    assert not torch.equal(got[0], wanted[0]) and not torch.equal(got[3], wanted[3])
+
+
+@dtypes
+@both
+def test_never_gives_the_bits_of_none(dtype, memory):
+    case = make_inputs(50, 3, 43, 3, dtype)
+    never = run(scan, case, memory=memory, resets=make_resets("never", 50, 3))
+    assert_same_bits(never, run(scan, case, memory=memory))
+
+
+@backends
+@dtypes
+@every_kind
+def test_recompute_equals_store_to_the_last_bit(monkeypatch, backend, dtype, kind):
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    case, resets = make_inputs(70, 3, 43, 3, dtype), make_resets(kind, 70, 3)
+    stored, again = (run(scan, case, memory=m, resets=resets) for m in ("store", "recompute"))
+    assert_same_bits(again, stored)
+
+
+@every_kind
+@pytest.mark.parametrize("interval", [0, 16, 40, 64])
+def test_both_kernels_of_the_cpu_have_the_same_bits(kind, interval):
+    case, resets = make_inputs(150, 3, 43, 3, torch.float32), make_resets(kind, 150, 3)
+    vector, threads = (
+        run(lambda *x: torch.ops.irevrnn.scan(*x, *options)[:3], case)  # noqa: B023
+        for options in ((None, "tanh", "tanh", interval, way, resets) for way in (True, False))
+    )
+    assert_same_bits(vector[STATES], threads[STATES])
+    assert_near(vector, threads, 2e-4)
+
+
+@both
+def test_a_sequence_that_is_written_past_the_caches(monkeypatch, memory):
+    case, resets = make_inputs(300, 32, 128, 1, torch.float32), make_resets("at random", 300, 32)
+    vector = run(scan, case, memory=memory, resets=resets)
+    monkeypatch.setenv("IREVRNN_BACKEND", "cpp")
+    threads = run(scan, case, memory=memory, resets=resets)
+    assert_same_bits(vector[STATES], threads[STATES])
+
+
+@both
+def test_any_number_of_threads_gives_the_same_bits(memory):
+    case, resets = make_inputs(60, 7, 100, 3, torch.float32), make_resets("at random", 60, 7)
+    before, runs = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            runs.append(run(scan, case, memory=memory, resets=resets))
+    finally:
+        torch.set_num_threads(before)
+    for other in runs[1:]:
+        assert_same_bits(other, runs[0])
+
+
+@both
+def test_without_kernels_the_reference_runs(monkeypatch, memory):
+    case, resets = make_inputs(50, 3, 9, 2, torch.float64), make_resets("around segments", 50, 3)
+    wanted = run(scan, case, resets=resets)
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+    assert_near(run(scan, case, memory=memory, resets=resets), wanted, 1e-12)
+
+
+def test_half_precision_on_the_cpu():
+    case, resets = make_inputs(40, 3, 9, 2, torch.float32), make_resets("at random", 40, 3)
+    case = Inputs(*(x.detach().bfloat16() for x in case))
+    got = scan(*case, resets=resets)
+    wanted = scan(*(x.float() for x in case), resets=resets)
+    assert all(torch.equal(x, y.bfloat16()) for x, y in zip(got, wanted, strict=True))
+
+
+def test_resets_that_are_not_contiguous():
+    case, resets = make_inputs(40, 3, 9, 2, torch.float32), make_resets("at random", 40, 3)
+    turned = resets.T.contiguous().T
+    assert not turned.is_contiguous()
+    assert_same_bits(run(scan, case, resets=turned), run(scan, case, resets=resets))
+
+
+@both
+@pytest.mark.parametrize("shape", [(1, 0, 4, 2), (3, 2, 0, 2)], ids=str)
+def test_empty_batch_or_width(shape, memory):
+    case, resets = make_inputs(*shape, torch.float32), torch.ones(shape[:2], dtype=torch.bool)
+    results = run(scan, case, memory=memory, resets=resets)
+    assert [x.shape for x in results[3:]] == [x.shape for x in case]
+
+
+# --- packed sequences ----------------------------------------------------------------------------
+
+
+def make_packed_resets(kind, sizes):
+    dense = make_resets(kind, len(sizes), int(sizes[0]))
+    return torch.cat([row[:size] for row, size in zip(dense, sizes.tolist(), strict=True)])
+
+
+@both
+@every_kind
+@dtypes
+@pytest.mark.parametrize("hidden", [1, 9, 64])
+@pytest.mark.parametrize("lengths", ["around a segment", "long and short"])
+def test_packed_sequences(lengths, hidden, dtype, kind, memory):
+    case, sizes = make_packed(lengths, hidden, 2, dtype)
+    resets = make_packed_resets(kind, sizes)
+    got = run(scan, case, memory=memory, batch_sizes=sizes, resets=resets)
+    wanted = run(in_pieces(partial(scan, memory=memory), resets, sizes), case)
+    assert_same_bits(got[STATES], wanted[STATES])
+    assert_near(got, wanted, 1e-12 if dtype == torch.float64 else 1e-4)
+
+
+@every_kind
+def test_the_reference_runs_the_pieces_of_packed_sequences(kind):
+    case, sizes = make_packed("around a segment", 5, 2)
+    resets = make_packed_resets(kind, sizes)
+    got = run(lambda z, *r: reference.scan_packed(z, sizes, *r, resets=resets), case)
+    wanted = run(in_pieces(reference.scan, resets, sizes), case)
+    assert_same_bits(got[STATES], wanted[STATES])
+    assert_near(got, wanted, 1e-12)
+
+
+@both
+def test_packed_sequences_without_kernels(monkeypatch, memory):
+    case, sizes = make_packed("around a segment", 5, 2)
+    resets = make_packed_resets("at random", sizes)
+    wanted = run(scan, case, batch_sizes=sizes, resets=resets)
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+    got = run(scan, case, memory=memory, batch_sizes=sizes, resets=resets)
+    assert_near(got, wanted, 1e-12)
+
+
+# --- what was before a reset does not matter -----------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpp", "python"])
+@both
+@dtypes
+def test_initial_states_that_are_no_numbers(monkeypatch, backend, memory, dtype):
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    case, resets = make_inputs(20, 3, 5, 2, dtype), make_resets("at first", 20, 3)
+    zero = case._replace(h_0=torch.zeros(3, 5, dtype=dtype), c_0=torch.zeros(3, 5, dtype=dtype))
+    wanted = run(scan, Inputs(*(x.detach().requires_grad_() for x in zero)), memory=memory)
+    with torch.no_grad():
+        case.h_0[:] = torch.tensor([float("nan"), float("inf"), -float("inf"), 1.0, 2.0])
+        case.c_0[:] = torch.tensor([1.0, float("nan"), float("inf"), 2.0, -float("inf")])
+    got = run(scan, case, memory=memory, resets=resets)
+    for index in (0, 1, 2, 3, 6, 7, 8):
+        torch.testing.assert_close(got[index], wanted[index], rtol=0, atol=0)
+    assert not got[4].any() and not got[5].any()
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpp", "python"])
+@pytest.mark.parametrize(("value", "couplings"), [("nan", 0), ("inf", 0), ("inf", 2)])
+@both
+def test_no_gradient_passes_a_reset(monkeypatch, backend, value, couplings, memory):
+    """Outputs are no numbers from step 3 until the reset at step 20."""
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    case, resets = make_inputs(40, 2, 5, couplings, torch.float32), make_resets("never", 40, 2)
+    with torch.no_grad():
+        case.z[3], case.u[:], resets[20] = float(value), 1.0, True
+    out, h_n, c_n = scan(*case, "identity", memory=memory, resets=resets)
+    assert not out[3:20].isfinite().any() and out[20:].isfinite().all()
+    loss = out[20:].square().sum() + h_n.sum() + c_n.sum()
+    gradients = torch.autograd.grad(loss, case[:3], allow_unused=True, materialize_grads=True)
+    assert gradients[0][20:].isfinite().all() and gradients[0][20:].any()
+    assert not any(x.any() for x in (gradients[0][:20], *gradients[1:]))
+
+
+# --- derivatives and transforms ------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "identity"])
+def test_gradients_of_every_order(activation, memory):
+    case, resets = make_inputs(18, 2, 3, 2, torch.float64), make_resets("at random", 18, 2)
+    function = lambda *x: scan(*x, activation, "sigmoid", memory, resets=resets)  # noqa: E731
+    assert gradcheck(function, tuple(case))
+    assert gradgradcheck(function, tuple(case))
+
+
+def test_second_derivative_of_packed_sequences():
+    _, *rest = make_inputs(1, 4, 3, 2, torch.float64)
+    z = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    sizes = torch.tensor([3, 2, 1, 1])  # the fourth sequence has no step
+    resets = torch.tensor([True, False, False, False, True, True, False])
+    assert gradgradcheck(lambda *x: scan(*x, "tanh", batch_sizes=sizes, resets=resets), (z, *rest))
+
+
+def test_the_two_forms_of_the_autograd_formula():
+    case, resets = make_inputs(40, 3, 9, 3, torch.float64), make_resets("at random", 40, 3)
+    wanted = run(scan, case, resets=resets)
+    function = lambda *x: scan(*x, resets=resets)  # noqa: E731
+    outputs, pull_back = vjp(function, *(x.detach() for x in case))
+    assert_same_bits((*outputs, *pull_back(upstream(outputs))), wanted)
+
+
+@pytest.mark.parametrize("backend", ["auto", "python"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_vmap(monkeypatch, backend, shared):
+    """Over members with the same resets, and with resets of their own."""
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    _, *rest = (x.detach() for x in make_inputs(1, 3, 5, 2, torch.float64))
+    z = torch.randn(4, 20, 3, 5, dtype=torch.float64)
+    resets = torch.rand(4, 20, 3) < 0.2
+
+    def loss(u, z, resets):
+        h_0, c_0, _, a, b = rest
+        out, h_n, c_n = scan(z, h_0, c_0, u, a, b, "tanh", resets=resets)
+        return out.square().sum() + (h_n * c_n).sum()
+
+    in_dims = (None, 0, None if shared else 0)
+    given = resets[0] if shared else resets
+    each = [(z[i], given if shared else given[i]) for i in range(4)]
+    for function in (loss, grad(loss)):
+        got = vmap(function, in_dims=in_dims)(rest[2], z, given)
+        wanted = torch.stack([function(rest[2], *x) for x in each])
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_vmap_in_a_compiled_function(given):
+    """There the rule is called without the last argument where it is None."""
+    case = [x.detach() for x in make_inputs(9, 2, 4, 1, torch.float64)]
+    z, resets = torch.stack([case[0], 2 * case[0]]), make_resets("at random", 9, 2)
+    run_one = lambda z: scan(z, *case[1:], resets=resets if given else None)[0]  # noqa: E731
+    compiled = torch.compile(vmap(run_one), backend="aot_eager")
+    assert torch.equal(compiled(z), torch.stack([run_one(x) for x in z]))
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda x: x.tolist(), TypeError, "resets must be a torch.Tensor; got list"),
+        (lambda x: x.float(), TypeError, "resets must be of dtype torch.bool; got torch.float32"),
+        (lambda x: x.byte(), TypeError, "resets must be of dtype torch.bool; got torch.uint8"),
+        (lambda x: x[:-1], ValueError, r"resets must be \(T, B\) = \(4, 2\); got shape \(3, 2\)"),
+        (lambda x: x.T, ValueError, r"resets must be \(T, B\) = \(4, 2\); got shape \(2, 4\)"),
+        (lambda x: x[..., None], ValueError, r"resets must be \(T, B\) = \(4, 2\); got shape"),
+        (lambda x: x.to("meta"), ValueError, "resets must be on the device of z, cpu; got meta"),
+    ],
+)
+def test_scan_refuses(change, error, message):
+    resets = change(torch.zeros(4, 2, dtype=torch.bool))
+    with pytest.raises(error, match=message):
+        scan(*make_inputs(4, 2, 3, 1, torch.float32), resets=resets)
+
+
+def test_scan_refuses_resets_that_are_not_packed():
+    case, sizes = make_packed("same")
+    with pytest.raises(ValueError, match=r"resets must be \(N,\), packed like z, = \(99,\); got"):
+        scan(*case, batch_sizes=sizes, resets=torch.zeros(33, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("operator", ["scan", "scan_backward"])
+def test_the_operators_refuse(operator):
+    case = [x.detach() for x in make_inputs(4, 2, 3, 1, torch.float32)]
+    options = (None, "relu", "tanh", 0, True)
+    out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
+    inputs = case if operator == "scan" else (out, h_n, c_n, out, saved, *case[1:])
+    for resets, error, message in (
+        (torch.zeros(4, 3, dtype=torch.bool), ValueError, r"resets must have shape \[4, 2\]"),
+        (torch.zeros(4, 2), TypeError, "resets must be bool; got Float"),
+    ):
+        with pytest.raises(error, match=message):
+            getattr(torch.ops.irevrnn, operator)(*inputs, *options, resets)
