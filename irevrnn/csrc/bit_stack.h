@@ -139,6 +139,34 @@ IREVRNN_INLINE int64_t pop_number(Stack& words) {
   return x;
 }
 
+// A state that a reset sets to 0, with all of its bits.
+constexpr int words_of_reset = 8;  // h and c
+
+template <class Stack>
+IREVRNN_INLINE void push_state(Stack& words, int64_t x) {
+  for (int i = 0; i < 4; ++i) words.push(true, x >> 16 * i);
+}
+
+template <class Stack>
+IREVRNN_INLINE int64_t pop_state(Stack& words) {
+  uint64_t x = 0;
+  for (int i = 0; i < 4; ++i) x = x << 16 | static_cast<uint64_t>(words.pop(true));
+  return static_cast<int64_t>(x);
+}
+
+template <class Stack>
+IREVRNN_INLINE void forget_reset(int64_t& h, int64_t& c, Stack& words) {
+  push_state(words, h);
+  push_state(words, c);
+  h = c = 0;
+}
+
+template <class Stack>
+IREVRNN_INLINE void recall_reset(int64_t& h, int64_t& c, Stack& words) {
+  c = pop_state(words);
+  h = pop_state(words);
+}
+
 template <class Stack>
 IREVRNN_INLINE int64_t forget_negative(int64_t y, Stack& words) {
   if (y <= 0) push_number(words, minus(0, y));

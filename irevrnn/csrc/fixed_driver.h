@@ -11,8 +11,8 @@
 namespace irevrnn {
 
 template <class Tile>
-Words& room_for(WordStack& stack, Activation g, int64_t steps) {
-  return stack.with_room(steps * Tile::width * most_words(g));
+Words& room_for(WordStack& stack, Activation g, int64_t steps, int64_t resets) {
+  return stack.with_room((steps * most_words(g) + resets * words_of_reset) * Tile::width);
 }
 
 template <class Tiles, class T>
@@ -28,9 +28,13 @@ void run(FixedForward<T>& s) {
       Tiles::each(chunk.first, chunk.past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-        Words& top = room_for<Tile>(stack, s.activation, end - begin);
-        with_coupling<Tiles>(s, tile, [&](const auto& f) {
-          fixed_forward_tile(s, f, tile, w, top, lane, begin, end, bad_steps[chunk.index]);
+        const Cuts<T> cuts(s, lane, tile.count, begin, end);
+        Words& top = room_for<Tile>(stack, s.activation, end - begin, cuts.count());
+        cuts.each([&](int64_t first, int64_t past_last) {
+          forget_resets(s, cuts, first, top);
+          with_coupling<Tiles>(s, tile, [&](const auto& f) {
+            fixed_forward_tile(s, f, tile, w, top, lane, first, past_last, bad_steps[chunk.index]);
+          });
         });
       });
       if (!s.record) stack.clear();
@@ -55,9 +59,13 @@ void run(FixedInverse<T>& s) {
       Tiles::each_reversed(chunk.first, chunk.past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-        Words& top = room_for<Tile>(stack, s.activation, end - begin);
-        with_coupling<Tiles>(s, tile, [&](const auto& f) {
-          fixed_inverse_tile(s, f, tile, w, top, lane, begin, end);
+        const Cuts<T> cuts(s, lane, tile.count, begin, end);
+        Words& top = room_for<Tile>(stack, s.activation, end - begin, cuts.count());
+        cuts.each_reversed([&](int64_t first, int64_t past_last) {
+          with_coupling<Tiles>(s, tile, [&](const auto& f) {
+            fixed_inverse_tile(s, f, tile, w, top, lane, first, past_last);
+          });
+          recall_resets(s, cuts, first, top);
         });
       });
     }

@@ -20,7 +20,7 @@ template <class Kernels>
 FixedResults scan_lanes(const FixedTensors& x, bool record, const Kernels& run) {
   const auto options = x.z.options();
   const int64_t lanes = x.layout.batch * x.layout.hidden;
-  const int64_t rows = record ? x.layout.steps * most_words(x.activation) : 0;
+  const int64_t rows = record ? x.layout.steps * most_words(x.activation) + x.most_reset_words() : 0;
   const Tensor columns = at::empty({rows, lanes}, options.dtype(at::kShort));
   Tensor counts = at::empty({lanes}, options.dtype(at::kLong));
   Tensor bad_step = at::full({}, -1, options.dtype(at::kLong));

@@ -1,6 +1,10 @@
 // The checks of the fixed-point operators' inputs, and their results, on any device.
 #pragma once
 
+#include <ATen/ops/max.h>
+#include <ATen/ops/sum.h>
+
+#include "bit_stack.h"
 #include "fixed_scan.h"
 #include "op_inputs.h"
 
@@ -29,12 +33,14 @@ struct FixedTensors {
   Layout layout;
   Weights weights;
   LongStates states;
-  Tensor z, out, values;
+  Tensor z, resets, out, values;
   Activation activation, coupling_activation;
 
   FixedTensors(const Tensor& z_, const Tensor& h, const Tensor& c, const Tensor& s, const Tensor& u,
-               const Tensor& a, const Tensor& b, c10::string_view g, c10::string_view f, bool save)
+               const Tensor& a, const Tensor& b, c10::string_view g, c10::string_view f, bool save,
+               const std::optional<Tensor>& resets_)
       : layout(z_), weights(z_, u, a, b), states(z_, h, c, s), z(z_.contiguous()),
+        resets(given_resets(resets_, z_)),
         out(allocate(z.sizes(), z.options())),
         values(save ? allocate({z.size(0), 2 * a.size(0), z.size(1), z.size(2)}, z.options())
                     : allocate({0}, z.options())),
@@ -44,6 +50,12 @@ struct FixedTensors {
     const Activation g = parse_activation(name);
     TORCH_CHECK_VALUE(invertible(g), "activation must be invertible in fixed point; got ", name);
     return g;
+  }
+
+  // Words that the resets of a lane push at most; waits for the device if there are any.
+  int64_t most_reset_words() const {
+    if (!resets.defined() || resets.numel() == 0) return 0;
+    return words_of_reset * resets.sum(0).max().item<int64_t>();
   }
 
   template <class T>
@@ -58,6 +70,7 @@ struct FixedTensors {
     s.u = weights.u.const_data_ptr<T>();
     s.a = weights.a.const_data_ptr<T>();
     s.b = weights.b.const_data_ptr<T>();
+    s.resets = read<uint8_t>(resets);
     s.z = z.const_data_ptr<T>();
     s.states = states.data();
     s.out = out.mutable_data_ptr<T>();

@@ -32,7 +32,8 @@ struct FixedForward : FixedPass<T> {
 // One bit stack for each lane.
 template <class T>
 struct LaneForward : FixedPass<T> {
-  uint16_t* words;    // (T * most_words, B, H), each lane's in its column; or null: they are not kept
+  // (T * most_words, B, H), or more rows with resets, each lane's in its column; or null: they are not kept.
+  uint16_t* words;
   int64_t* counts;    // (B, H): their number, or -1 where the lane left the range
   int64_t* bad_step;  // the first step out of range, -1 on entry
 };

@@ -12,6 +12,7 @@
 #include "fixed_scan.h"
 #include "grid.h"
 #include "lane.h"
+#include "resets.h"
 
 #if !defined(__CUDACC__)
 #include <atomic>
@@ -167,21 +168,25 @@ struct FixedForwardWork {
     WordColumn words{s.words ? s.words + lane : nullptr, row, begin > 0 ? count : 0};
     int64_t h = s.states.h[lane], c = s.states.c[lane], state = s.states.s[lane];
     Ahead<T> inputs(s.z + begin * row + lane, row, end - begin);
-    int64_t bad = out_of_range(h) || out_of_range(c) ? begin : -1;
-    for (int64_t t = begin; t < end && bad < 0; ++t) {
-      const T z = inputs.take();
-      int64_t p = forget(h, state, decay, words);
-      T largest{};
-      couple_fixed<T>(f, p, c, R == any ? s.couplings : R, w, largest, lane_values(s, t, lane));
-      largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
-      const int64_t y = plus(fixed_of(z), p);
-      if (!all_below(largest, unit * range) || out_of_range(y)) {
-        bad = t;
-      } else {
-        h = forget_output(s.activation, y, state, decay, words);
-        s.out[t * row + lane] = values_of<T>(h);
+    const bool begins_anew = lane_resets(s, lane, begin, begin + 1);
+    int64_t bad = (out_of_range(h) || out_of_range(c)) && !begins_anew ? begin : -1;
+    for_each_window<1>(s, lane, begin, end, [&](int64_t first, int64_t past_last, uint64_t resets) {
+      for (int64_t t = first; t < past_last && bad < 0; ++t) {
+        if (resets >> (t - first) & 1) forget_reset(h, c, words);
+        const T z = inputs.take();
+        int64_t p = forget(h, state, decay, words);
+        T largest{};
+        couple_fixed<T>(f, p, c, R == any ? s.couplings : R, w, largest, lane_values(s, t, lane));
+        largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
+        const int64_t y = plus(fixed_of(z), p);
+        if (!all_below(largest, unit * range) || out_of_range(y)) {
+          bad = t;
+        } else {
+          h = forget_output(s.activation, y, state, decay, words);
+          s.out[t * row + lane] = values_of<T>(h);
+        }
       }
-    }
+    });
     if (bad >= 0) note_step(s.bad_step, bad);
     count = bad >= 0 ? -1 : words.count;
     s.states.h[lane] = h;
@@ -209,13 +214,16 @@ struct FixedInverseWork {
     WordReader words(s.words + (sound ? start : 0), sound ? count : -1);
     int64_t h = s.states.h[lane], c = s.states.c[lane], state = s.states.s[lane];
     Ahead<T> inputs(s.z + (end - 1) * row + lane, -row, end - begin);
-    for (int64_t t = end - 1; t >= begin; --t) {
-      s.out[t * row + lane] = values_of<T>(h);
-      const T z = inputs.take();
-      int64_t p = minus(recall_output(s.activation, h, state, decay, words), fixed_of(z));
-      uncouple_fixed<T>(f, p, c, R == any ? s.couplings : R, w, lane_values(s, t, lane));
-      h = recall(p, state, decay, words);
-    }
+    for_each_window<-1>(s, lane, begin, end, [&](int64_t first, int64_t past_last, uint64_t resets) {
+      for (int64_t t = past_last - 1; t >= first; --t) {
+        s.out[t * row + lane] = values_of<T>(h);
+        const T z = inputs.take();
+        int64_t p = minus(recall_output(s.activation, h, state, decay, words), fixed_of(z));
+        uncouple_fixed<T>(f, p, c, R == any ? s.couplings : R, w, lane_values(s, t, lane));
+        h = recall(p, state, decay, words);
+        if (resets >> (t - first) & 1) recall_reset(h, c, words);
+      }
+    });
     s.counts[lane] = words.left();
     s.states.h[lane] = h;
     s.states.c[lane] = c;

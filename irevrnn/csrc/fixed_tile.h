@@ -68,6 +68,21 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, Tile
   tile.store_long(s.states.s + lane, state);
 }
 
+// The resets before a step, in the lanes' order, and undone.
+template <class T>
+void forget_resets(const FixedPass<T>& s, const Cuts<T>& cuts, int64_t t, Words& top) {
+  cuts.each_reset(t, [&](int64_t first, int64_t past_last) {
+    for (int64_t i = first; i < past_last; ++i) forget_reset(s.states.h[i], s.states.c[i], top);
+  });
+}
+
+template <class T>
+void recall_resets(const FixedPass<T>& s, const Cuts<T>& cuts, int64_t t, Words& top) {
+  cuts.template each_reset<-1>(t, [&](int64_t first, int64_t past_last) {
+    for (int64_t i = past_last - 1; i >= first; --i) recall_reset(s.states.h[i], s.states.c[i], top);
+  });
+}
+
 // Steps end - 1 down to begin undone.
 template <class F, class Tile, class T>
 IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, F f, Tile tile, TileWeights<Tile> w, Words& top,

@@ -63,8 +63,9 @@ bool in_vectors(const Tensor& z, bool vectorize) {
 
 FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0,
                         const Tensor& u, const Tensor& a, const Tensor& b, c10::string_view activation,
-                        c10::string_view coupling_activation, bool record, bool save, bool vectorize) {
-  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, save);
+                        c10::string_view coupling_activation, bool record, bool save, bool vectorize,
+                        const std::optional<Tensor>& resets) {
+  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, save, resets);
   if (!in_vectors(z, vectorize)) return scan_lanes(x, record, [](const auto& s) { fixed_scan_threads(s); });
   FixedForward<float> s;
   x.fill(s);
@@ -78,8 +79,8 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
                                  const Tensor& words, const Tensor& starts, const Tensor& counts,
                                  const Tensor& u, const Tensor& a, const Tensor& b,
                                  c10::string_view activation, c10::string_view coupling_activation,
-                                 bool vectorize) {
-  const FixedTensors x(z, h_n, c_n, s_n, u, a, b, activation, coupling_activation, true);
+                                 bool vectorize, const std::optional<Tensor>& resets) {
+  const FixedTensors x(z, h_n, c_n, s_n, u, a, b, activation, coupling_activation, true, resets);
   const FixedWords buffer(z, words, starts, counts);
   if (!in_vectors(z, vectorize)) return unscan_lanes(x, buffer, [](const auto& s) { fixed_scan_threads(s); });
   FixedInverse<float> s;
@@ -111,14 +112,14 @@ TORCH_LIBRARY(irevrnn, m) {
   // on the CPU.
   m.def(
       "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor s_0, Tensor u, Tensor a, Tensor b, "
-      "str activation, str coupling_activation, bool record, bool save, bool vectorize) "
-      "-> (Tensor out, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, Tensor counts, "
-      "Tensor values, Tensor bad_step)");
+      "str activation, str coupling_activation, bool record, bool save, bool vectorize, "
+      "Tensor? resets=None) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, "
+      "Tensor counts, Tensor values, Tensor bad_step)");
   m.def(
       "fixed_unscan(Tensor z, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, Tensor starts, "
       "Tensor counts, Tensor u, Tensor a, Tensor b, str activation, str coupling_activation, "
-      "bool vectorize) -> (Tensor out, Tensor h_0, Tensor c_0, Tensor s_0, Tensor counts_left, "
-      "Tensor values)");
+      "bool vectorize, Tensor? resets=None) -> (Tensor out, Tensor h_0, Tensor c_0, Tensor s_0, "
+      "Tensor counts_left, Tensor values)");
 }
 
 TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {

@@ -163,6 +163,28 @@ class BitStack:
             y[index] = -x
         return y.view_as(h)
 
+    def forget_reset(self, h: Tensor, c: Tensor, anew: Tensor) -> tuple[Tensor, Tensor]:
+        """Set h and c to 0 where sequences begin anew, (B,): push the 64 bits of each."""
+        for index in self._units(anew):
+            for x in (h, c):
+                number = int(x.flatten()[index])
+                self.words[index] += [number >> shift & 0xFFFF for shift in range(0, 64, 16)]
+        return h.masked_fill(anew.unsqueeze(-1), 0), c.masked_fill(anew.unsqueeze(-1), 0)
+
+    def recall_reset(self, h: Tensor, c: Tensor, anew: Tensor) -> tuple[Tensor, Tensor]:
+        """Invert :meth:`forget_reset`."""
+        h, c = h.clone(), c.clone()
+        for index in self._units(anew):
+            for x in (c, h):
+                number = 0
+                for _ in range(4):
+                    number = number << 16 | self.words[index].pop()
+                x.view(-1)[index] = number - (number >> 63 << 64)
+        return h, c
+
+    def _units(self, anew: Tensor) -> list[int]:
+        return anew.unsqueeze(-1).expand_as(self.s).flatten().nonzero().flatten().tolist()
+
     def forget_output(self, activation: str, y: Tensor) -> Tensor:
         """Apply g."""
         if activation == "identity":
@@ -183,9 +205,15 @@ def _increments(f: Callable[[Tensor], Tensor], weights: Tensor, x: Tensor) -> Te
 def step(
     z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
     activation: str = "leaky_relu", coupling_activation: str = "tanh",
+    anew: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return (h, c) after a step in fixed point; ``stack`` takes what is forgotten."""
+    """Return (h, c) after a step in fixed point; ``stack`` takes what is forgotten.
+
+    Where sequences begin anew, (B,) bool, h and c are set to 0 before.
+    """
     f = get_activation(coupling_activation).function
+    if anew is not None:
+        h, c = stack.forget_reset(h, c, anew)
     p = stack.forget(h)
     p = torch.where(u < 0, -p, p)
     for a_i, b_i in zip(a, b, strict=True):
@@ -197,6 +225,7 @@ def step(
 def unstep(
     z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
     activation: str = "leaky_relu", coupling_activation: str = "tanh",
+    anew: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Invert :func:`step`: return (h, c) before it."""
     f = get_activation(coupling_activation).function
@@ -204,4 +233,5 @@ def unstep(
     for a_i, b_i in zip(a.flip(0), b.flip(0), strict=True):
         p = p - _increments(f, b_i, c)
         c = c - _increments(f, a_i, p)
-    return stack.recall(torch.where(u < 0, -p, p)), c
+    h = stack.recall(torch.where(u < 0, -p, p))
+    return (h, c) if anew is None else stack.recall_reset(h, c, anew)

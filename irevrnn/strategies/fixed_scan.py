@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from irevrnn.backend import choose_backend
 from irevrnn.ops import HALF
+from irevrnn.sequences import check_resets
 from irevrnn.strategies.fixed_point import empty_state, to_fixed, to_value
 
 #: The interval of ``scan_backward`` for which all values of f are saved.
@@ -104,14 +105,16 @@ def _vectorize(z: Tensor) -> bool:
 
 
 def forward(
-    z: Tensor, states: States, weights: Weights, *, record: bool = False, save: bool = False
-) -> tuple[Pass, Tensor, Tensor]:
+    z: Tensor, states: States, weights: Weights, *, record: bool = False, save: bool = False,
+    resets: Tensor | None = None,
+) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
     """Run the recurrence in fixed point.
 
     On a GPU the host waits once, to read whether a value left the range and how many words there
     are, so this cannot be captured in a CUDA graph. With ``record``, room for all words that the
     steps may push is allocated until then: 2, 4 or 10 bytes for each number of z (identity,
-    leaky_relu, relu).
+    leaky_relu, relu), and 16 for each unit and reset; for every sequence as for the one with the
+    most resets, whose number is waited for, too.
 
     Args:
         z: (T, B, H).
@@ -119,6 +122,8 @@ def forward(
         weights: of the layer.
         record: whether to return what is forgotten.
         save: whether to return the values of f, which the gradient needs.
+        resets: (T, B) bool, where h and c of a sequence are set to 0 before the step; ``record``
+            keeps what they were.
 
     Returns:
         The pass (``values`` empty without ``save``), and the words and counts that were pushed,
@@ -126,26 +131,36 @@ def forward(
 
     Raises:
         RangeError: a value left the range.
+        TypeError, ValueError: ``resets`` do not fit z.
     """
+    check_resets(resets, tuple(z.shape[:-1]), z.device)
     vectorize = _vectorize(z)
     out, h, c, s, words, counts, values, bad_step = torch.ops.irevrnn.fixed_scan(
-        z, *states, *weights._arguments(), record, save, vectorize
+        z, *states, *weights._arguments(), record, save, vectorize, resets
     )
     if (step := bad_step.item()) >= 0:
         raise RangeError(int(step))
     return Pass(out, values, states, States(h, c, s)), words, counts
 
 
-def inverse(z: Tensor, states: States, buffer: Buffer, weights: Weights) -> tuple[Pass, Buffer]:
+def inverse(
+    z: Tensor, states: States, buffer: Buffer, weights: Weights, resets: Tensor | None = None
+) -> tuple[Pass, Buffer]:
     """Run the inverse recurrence from the states after the last step. Waits for no device.
+
+    Args:
+        z, weights, resets: as given to :func:`forward`.
+        states: after the last step.
+        buffer: the words that were pushed.
 
     Returns:
         The pass, and what is left of ``buffer``; a negative count says that more words were asked
         for than there were.
     """
+    check_resets(resets, tuple(z.shape[:-1]), z.device)
     vectorize = _vectorize(z)
     out, h, c, s, counts, values = torch.ops.irevrnn.fixed_unscan(
-        z, *states, *buffer, *weights._arguments(), vectorize
+        z, *states, *buffer, *weights._arguments(), vectorize, resets
     )
     return Pass(out, values, States(h, c, s), states), buffer._replace(counts=counts)
 
@@ -158,16 +173,20 @@ class WithGradient(torch.autograd.Function):
         nonlinearities: names of g and f.
         z, h_0, c_0, u, a, b: the tensors to differentiate with respect to. ``h_0`` and ``c_0``
             only carry their gradients: the pass has its own states.
+        resets: as given to :func:`forward`.
 
     Returns:
         ``out`` (T, B, H), ``h_n`` and ``c_n`` (B, H).
     """
 
     @staticmethod
-    def forward(ctx: Any, result: Pass, nonlinearities: tuple[str, str], *inputs: Tensor) -> Any:
-        z, _, _, u, a, b = inputs
+    def forward(
+        ctx: Any, result: Pass, nonlinearities: tuple[str, str],
+        z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
+        resets: Tensor | None = None,
+    ) -> Any:  # fmt: skip
         before = result.before.values(z.dtype)
-        ctx.save_for_backward(result.out, result.values, *before, u, a, b)
+        ctx.save_for_backward(result.out, result.values, *before, u, a, b, resets)
         ctx.set_materialize_grads(False)
         ctx.nonlinearities = nonlinearities
         return (result.out, *result.after.values(z.dtype))
@@ -175,8 +194,9 @@ class WithGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        saved = ctx.saved_tensors
+        *saved, resets = ctx.saved_tensors
+        vectorize = _vectorize(saved[0])
         results = torch.ops.irevrnn.scan_backward(
-            *gradients, *saved, None, *ctx.nonlinearities, _ALL_SAVED, _vectorize(saved[0])
+            *gradients, *saved, None, *ctx.nonlinearities, _ALL_SAVED, vectorize, resets
         )
-        return None, None, *results
+        return None, None, *results, None

@@ -80,12 +80,13 @@ def run(function, leaves, wanted_outputs, seed):
     coupling_activation=names,
     layout=st.sampled_from(["contiguous", "transposed", "sliced", "stepped"]),
     packed=st.booleans(),
+    often=st.sampled_from([None, 0.03, 0.3, 1.0]),
     seed=st.integers(0, 2**31),
     outputs=st.sampled_from([(1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1)]),
 )
 def test_scan_on_every_backend(
     backend, data, steps, batch, hidden, couplings, dtype, activation, coupling_activation, layout,
-    packed, seed, outputs,
+    packed, often, seed, outputs,
 ):  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
 
@@ -107,13 +108,14 @@ def test_scan_on_every_backend(
         z, draw(batch, hidden), draw(batch, hidden), u,
         scale * draw(couplings, hidden), scale * draw(couplings, hidden),
     ]  # fmt: skip
+    resets = None if often is None else torch.rand(z.shape[:-1], generator=generator) < often
     case = [x.to(dtype) for x in case]  # both start from the same numbers
     options = (activation, coupling_activation)
 
     def oracle(z, *rest):
         if batch_sizes is None:
-            return reference.scan(z, *rest, *options)
-        return reference.scan_packed(z, batch_sizes, *rest, *options)
+            return reference.scan(z, *rest, *options, resets)
+        return reference.scan_packed(z, batch_sizes, *rest, *options, resets)
 
     wanted = run(oracle, [x.double().requires_grad_() for x in case], outputs, seed)
     for name in ("auto", "cpp", "python"):
@@ -123,7 +125,7 @@ def test_scan_on_every_backend(
 
             def ours(z, *rest, memory=memory):
                 z = strided(z, layout)
-                return scan(z, *rest, *options, memory=memory, batch_sizes=batch_sizes)
+                return scan(z, *rest, *options, memory, batch_sizes, resets)
 
             results.append(run(ours, [x.clone().requires_grad_() for x in case], outputs, seed))
         near(results[0], wanted, TOLERANCE[dtype])
@@ -217,11 +219,12 @@ def test_layer_under_every_strategy(
     coupling_activation=st.sampled_from(["tanh", "sigmoid", "identity"]),
     lowest=st.sampled_from([0.0, 0.5, 0.99]),
     size=st.sampled_from([1e-4, 1.0, 100.0]),
+    often=st.sampled_from([None, 0.03, 0.3, 1.0]),
     seed=st.integers(0, 2**31),
 )
 def test_fixed_point_goes_back(
     backend, steps, batch, hidden, couplings, dtype, vectorized, activation, coupling_activation,
-    lowest, size, seed,
+    lowest, size, often, seed,
 ):  # fmt: skip
     backend("auto" if vectorized else "cpp")
     generator = torch.Generator().manual_seed(seed)
@@ -234,15 +237,16 @@ def test_fixed_point_goes_back(
     u = round_weight(u.to(dtype))
     a, b = (0.1 * draw(couplings, hidden) / size for _ in range(2))
     weights = fixed_scan.Weights(u, a, b, activation, coupling_activation)
+    resets = None if often is None else torch.rand(steps, batch, generator=generator) < often
     z, start = draw(steps, batch, hidden), fixed_scan.States.of(*draw(2, batch, hidden), u)
     try:
-        there, words, counts = fixed_scan.forward(z, start, weights, record=True)
+        there, words, counts = fixed_scan.forward(z, start, weights, record=True, resets=resets)
     except fixed_scan.RangeError:
         assert coupling_activation == "identity"  # nothing bounds what such couplings add up
         reject()
-    kept, _, _ = fixed_scan.forward(z, start, weights, save=True)
+    kept, _, _ = fixed_scan.forward(z, start, weights, save=True, resets=resets)
     buffer = fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts)
-    back, left = fixed_scan.inverse(z, there.after, buffer, weights)
+    back, left = fixed_scan.inverse(z, there.after, buffer, weights, resets)
     assert not left.counts.any()
     assert all(map(torch.equal, back.before, start))
     assert torch.equal(back.out, there.out) and torch.equal(back.values, kept.values)

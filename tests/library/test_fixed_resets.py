@@ -1,0 +1,245 @@
+"""Resets in fixed point: what they forget is kept, and the inverse takes it back."""
+
+import math
+
+import pytest
+import torch
+
+from irevrnn import reference
+from irevrnn.strategies import fixed_point, fixed_scan
+from irevrnn.strategies.fixed_point import BitStack, empty_state, to_fixed, to_value
+from irevrnn.strategies.fixed_scan import Buffer, States
+from irevrnn.strategies.rules import INVERTIBLE
+from tests.cases import upstream
+from tests.library.gpu_threads import by_gpu_threads
+from tests.library.test_cuda_fixed_threads import words_of_lanes
+from tests.library.test_fixed_point import KERNELS, is_undone, make_case
+from tests.library.test_resets import KINDS, make_resets
+
+pytestmark = pytest.mark.usefixtures("kernels")
+kernels_of_all_kinds = pytest.mark.parametrize("kernel", KERNELS)
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_g = pytest.mark.parametrize("activation", INVERTIBLE)
+SIZES = [(1, 1), (70, 1), (5, 3), (3, 17), (2, 64), (3, 43)]
+sizes = pytest.mark.parametrize("size", SIZES, ids=str)
+
+
+def forward(z, states, weights, vectorize, resets):
+    """(out, h_n, c_n, s_n, words, counts, values, bad_step)."""
+    return torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, True, vectorize, resets)
+
+
+def back(z, result, weights, vectorize, resets):
+    """(out, h_0, c_0, s_0, counts_left, values)."""
+    _, h, c, s, words, counts, *_ = result
+    buffer = words, counts.cumsum(0) - counts, counts
+    return torch.ops.irevrnn.fixed_unscan(z, h, c, s, *buffer, *weights, vectorize, resets)
+
+
+def oracle(z, states, weights, resets):
+    """Outputs, final states and the words of each lane; all of them undone again."""
+    stack, (h, c, _), out = BitStack(weights.u, z.shape[1]), states, []
+    for z_t, anew in zip(z, resets, strict=True):
+        h, c = fixed_point.step(z_t, h, c, *weights[:3], stack, *weights[3:], anew)
+        out.append(to_value(h, z.dtype))
+    finals, words = States(h, c, stack.s), [list(x) for x in stack.words]
+    for z_t, anew in zip(z.flip(0), resets.flip(0), strict=True):
+        h, c = fixed_point.unstep(z_t, h, c, *weights[:3], stack, *weights[3:], anew)
+    assert all(torch.equal(x, y) for x, y in zip(states, (h, c, stack.s), strict=True))
+    assert not any(stack.words)
+    return torch.stack(out), finals, words
+
+
+@kernels_of_all_kinds
+@every_kind
+@every_g
+def test_kernels_equal_the_oracle(kernel, activation, kind):
+    dtype, vectorize = KERNELS[kernel]
+    f = "tanh" if dtype == torch.float64 else "leaky_relu"  # of one rounding everywhere
+    z, states, weights = make_case(35, 3, 11, 2, dtype, activation, f)
+    resets = make_resets(kind, 35, 3)
+    out, h, c, s, words, counts, _, bad_step = forward(z, states, weights, vectorize, resets)
+    wanted, finals, stacks = oracle(z, states, weights, resets)
+    assert bad_step == -1 and torch.equal(out, wanted)
+    assert all(torch.equal(x, y) for x, y in zip((h, c, s), finals, strict=True))
+    assert counts.sum() == sum(map(len, stacks))
+    if not vectorize:  # each lane has a stack of its own
+        assert words_of_lanes(words, counts) == stacks
+
+
+@kernels_of_all_kinds
+@every_kind
+@every_g
+@sizes
+def test_every_step_is_undone(kernel, activation, kind, size):
+    dtype, vectorize = KERNELS[kernel]
+    z, states, weights = make_case(70, *size, 2, dtype, activation)
+    resets = make_resets(kind, 70, size[0])
+    result = forward(z, states, weights, vectorize, resets)
+    assert result[7] == -1
+    assert is_undone(states, result, back(z, result, weights, vectorize, resets))
+
+
+@kernels_of_all_kinds
+@every_g
+def test_a_thousand_steps_with_a_reset_at_each_are_undone(kernel, activation):
+    dtype, vectorize = KERNELS[kernel]
+    z, states, weights = make_case(1000, 2, 33, 3, dtype, activation)
+    resets = make_resets("at every step", 1000, 2)
+    result = forward(z, states, weights, vectorize, resets)
+    assert len(result[4]) >= 1000 * 2 * 33 * 8
+    assert is_undone(states, result, back(z, result, weights, vectorize, resets))
+
+
+@kernels_of_all_kinds
+@every_g
+def test_control_an_inverse_with_other_resets_fails(kernel, activation):
+    dtype, vectorize = KERNELS[kernel]
+    z, states, weights = make_case(70, 3, 17, 2, dtype, activation)
+    resets = make_resets("at random", 70, 3)
+    result = forward(z, states, weights, vectorize, resets)
+    fewer, moved = resets.clone(), resets.clone()
+    t, i = resets.nonzero()[7].tolist()
+    fewer[t, i] = moved[t, i] = False
+    moved[t - 1, i] = True
+    for other in (None, fewer, moved):
+        assert not is_undone(states, result, back(z, result, weights, vectorize, other))
+
+
+@kernels_of_all_kinds
+@sizes
+def test_equals_the_pieces_to_the_last_bit(kernel, size):
+    """From states of 0; the bit stack goes on."""
+    dtype, vectorize = KERNELS[kernel]
+    z, states, weights = make_case(50, *size, 2, dtype)
+    resets = torch.zeros(50, size[0], dtype=torch.bool)
+    resets[[0, 1, 16, 30]] = True
+    out, *finals, _, _, values, _ = forward(z, states, weights, vectorize, resets)
+    parts, s = [], states.s
+    for piece in z.split([1, 15, 14, 20]):
+        zeros = States(torch.zeros_like(s), torch.zeros_like(s), s)
+        part = forward(piece, zeros, weights, vectorize, None)
+        parts.append(part)
+        s = part[3]
+    assert torch.equal(out, torch.cat([part[0] for part in parts]))
+    assert torch.equal(values, torch.cat([part[6] for part in parts]))
+    assert all(torch.equal(x, y) for x, y in zip(finals, parts[-1][1:4], strict=True))
+
+
+@every_kind
+@every_g
+def test_vector_and_scalar_kernels_give_the_same_bits(activation, kind):
+    z, states, weights = make_case(70, 3, 43, 3, torch.float32, activation)
+    resets = make_resets(kind, 70, 3)
+    vector, scalar = (forward(z, states, weights, way, resets) for way in (True, False))
+    out, h, c, s, _, _, values, _ = map(torch.equal, vector, scalar)
+    assert out and h and c and s and values
+    assert vector[5].sum() == scalar[5].sum()
+
+
+@pytest.mark.parametrize("couplings", range(6))
+@every_kind
+@every_g
+def test_the_threads_of_a_gpu(activation, kind, couplings):
+    z, states, weights = make_case(40, 3, 11, couplings, torch.float32, activation)
+    resets = make_resets(kind, 40, 3)
+    wanted = forward(z, states, weights, False, resets)
+    with by_gpu_threads():
+        got = forward(z, states, weights, False, resets)
+        undone = back(z, got, weights, False, resets)
+    assert all(map(torch.equal, got, wanted))
+    assert is_undone(states, got, undone)
+
+
+@kernels_of_all_kinds
+def test_a_reset_forgets_a_state_out_of_range(kernel):
+    dtype, vectorize = KERNELS[kernel]
+    z, states, weights = make_case(20, 2, 7, 2, dtype)
+    states.h[1], states.c[1] = to_fixed(torch.tensor(math.nan)), to_fixed(torch.tensor(2.0**22))
+    for resets, bad_step in ((None, 0), (torch.eye(20, 2, dtype=torch.bool), 0)):
+        assert forward(z, states, weights, vectorize, resets)[7] == bad_step
+    resets = make_resets("at first", 20, 2)
+    result = forward(z, states, weights, vectorize, resets)
+    assert result[7] == -1
+    assert is_undone(states, result, back(z, result, weights, vectorize, resets))
+
+
+@kernels_of_all_kinds
+def test_the_first_step_out_of_range_is_reported(kernel):
+    dtype, vectorize = KERNELS[kernel]
+    z, states, weights = make_case(40, 2, 33, 2, dtype)
+    z[5, 1, 3] = z[12, 0, 31] = math.inf
+    for kind in KINDS:
+        assert forward(z, states, weights, vectorize, make_resets(kind, 40, 2))[7] == 5
+
+
+@kernels_of_all_kinds
+def test_chunk_by_chunk(kernel, monkeypatch):
+    """By the functions that the strategies call."""
+    dtype, vectorize = KERNELS[kernel]
+    monkeypatch.setenv("IREVRNN_BACKEND", "auto" if vectorize else "cpp")
+    z, start, weights = make_case(48, 3, 17, 2, dtype)
+    weights, resets = fixed_scan.Weights(*weights), make_resets("at random", 48, 3)
+    whole, _, _ = fixed_scan.forward(z, start, weights, save=True, resets=resets)
+    states, passes = start, []
+    for part, anew in zip(z.split(16), resets.split(16), strict=True):
+        done, words, counts = fixed_scan.forward(part, states, weights, record=True, resets=anew)
+        passes.append((part, anew, done, Buffer(words, counts.cumsum(0) - counts, counts)))
+        states = done.after
+    assert all(map(torch.equal, states, whole.after))
+    for part, anew, done, buffer in reversed(passes):
+        undone, left = fixed_scan.inverse(part, states, buffer, weights, anew)
+        assert torch.equal(undone.out, done.out) and not left.counts.any()
+        states = undone.before
+    assert all(map(torch.equal, states, start))
+
+
+@kernels_of_all_kinds
+@every_kind
+@every_g
+def test_the_gradient_is_that_of_the_float_recurrence(kernel, monkeypatch, activation, kind):
+    dtype, vectorize = KERNELS[kernel]
+    monkeypatch.setenv("IREVRNN_BACKEND", "auto" if vectorize else "cpp")
+    z, states, weights = make_case(40, 3, 11, 2, dtype, activation)
+    resets = make_resets(kind, 40, 3)
+    result, _, _ = fixed_scan.forward(z, states, weights, save=True, resets=resets)
+    h_0, c_0 = states.values(torch.float64)
+    case = [x.double().requires_grad_() for x in (z, h_0, c_0, *weights[:3])]
+    wanted = reference.scan(*case, activation, "tanh", resets)
+    wanted = torch.autograd.grad(wanted, case, upstream(wanted), materialize_grads=True)
+    leaves = [x.detach().to(dtype).requires_grad_() for x in case]
+    got = fixed_scan.WithGradient.apply(result, (activation, "tanh"), *leaves, resets)
+    got = torch.autograd.grad(got, leaves, upstream(got))
+    for x, y in zip(got, wanted, strict=True):
+        assert (x.double() - y).norm() <= 2e-2 * (y.norm() + 1e-3)
+    assert not got[1][resets[0]].any() and not got[2][resets[0]].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda x: x[:-1], ValueError, r"resets must be \(T, B\) = \(4, 2\); got shape \(3, 2\)"),
+        (lambda x: x.byte(), TypeError, "resets must be of dtype torch.bool; got torch.uint8"),
+        (lambda x: x.to("meta"), ValueError, "resets must be on the device of z, cpu"),
+    ],
+)
+def test_other_resets_are_refused(change, error, message):
+    z, states, weights = make_case(4, 2, 3, 1, torch.float32)
+    resets = change(torch.zeros(4, 2, dtype=torch.bool))
+    weights = fixed_scan.Weights(*weights)
+    result, words, counts = fixed_scan.forward(z, states, weights, record=True)
+    with pytest.raises(error, match=message):
+        fixed_scan.forward(z, states, weights, resets=resets)
+    with pytest.raises(error, match=message):
+        fixed_scan.inverse(z, result.after, Buffer(words, counts - counts, counts), weights, resets)
+
+
+def test_room_is_for_the_resets_there_are():
+    """On a GPU columns of words are allocated before it is known how many there are."""
+    u = torch.full((3,), 0.5, dtype=torch.float64)
+    state = empty_state(u, 2)
+    resets = torch.tensor([[False, True], [False, True], [True, False]])
+    z, none = torch.zeros(3, 2, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.float64)
+    case = z, States(state, state, state), (u, none, none, "identity", "tanh")
+    counts = forward(*case, False, resets)[5]
+    assert counts.view(2, 3).tolist() == [[8] * 3, [16] * 3]
