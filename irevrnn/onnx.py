@@ -64,7 +64,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 def _scan(
     z: Any, h_0: Any, c_0: Any, u: Any, a: Any, b: Any, batch_sizes: Any = None,
     activation: str = "relu", coupling_activation: str = "tanh", interval: int = 0,
-    vectorize: bool = False,
+    vectorize: bool = False, resets: Any = None,
 ) -> tuple[Any, ...]:  # fmt: skip
     """Write ``irevrnn::scan`` in ONNX, without what it saves for a backward pass."""
     import onnx_ir as ir
@@ -74,16 +74,22 @@ def _scan(
         raise ValueError("packed sequences have no ONNX form: export the model with padded input")
     # onnxscript's own Scan would have a single output, so the node goes straight into the graph.
     recorder: Any = evaluator.default()
-    step = _step(z, h_0, u, a, b, activation, coupling_activation)
-    attributes = {"body": step, "num_scan_inputs": 1}
-    node = ir.node("Scan", [h_0, c_0, z], attributes, num_outputs=3)
+    step = _step(z, h_0, u, a, b, activation, coupling_activation, resets)
+    sequences = [z] if resets is None else [z, resets]
+    attributes = {"body": step, "num_scan_inputs": len(sequences)}
+    node = ir.node("Scan", [h_0, c_0, *sequences], attributes, num_outputs=3)
     recorder.nodes.append(node)
     h_n, c_n, out = node.outputs
     return out, h_n, c_n
 
 
-def _step(z: Any, h_0: Any, u: Any, a: Any, b: Any, activation: str, coupling: str) -> Any:
-    """Return one step of the cell as the body of a ``Scan``: (h, c, z_t) to (h_t, c_t, h_t)."""
+def _step(
+    z: Any, h_0: Any, u: Any, a: Any, b: Any, activation: str, coupling: str, resets: Any
+) -> Any:
+    """Return one step of the cell as the body of a ``Scan``: (h, c, z_t) to (h_t, c_t, h_t).
+
+    With resets, their row of the step is the last input.
+    """
     import onnx_ir as ir
 
     nodes: list[ir.Node] = []
@@ -91,7 +97,7 @@ def _step(z: Any, h_0: Any, u: Any, a: Any, b: Any, activation: str, coupling: s
     def named(name: str) -> str:
         return f"{z.name}_step_{name}"  # a body must not use the names of the graph around it
 
-    def apply(operator: str, *inputs: ir.Value, **attributes: float) -> ir.Value:
+    def apply(operator: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         output = ir.Value(name=named(str(len(nodes))))
         nodes.append(ir.node(operator, inputs, attributes, outputs=[output]))
         return output
@@ -106,11 +112,19 @@ def _step(z: Any, h_0: Any, u: Any, a: Any, b: Any, activation: str, coupling: s
     def row(x: ir.Value, i: int) -> ir.Value:
         return apply("Gather", x, apply("Constant", value_int=i))
 
-    h, c_before, z_t = state("h"), state("c"), state("z_t")
-    p, c = apply("Mul", u, h), c_before
+    inputs = [state("h"), state("c"), state("z_t")]
+    h, c, z_t = inputs
+    if resets is not None:
+        rows = ir.Shape(h_0.shape[:1])
+        anew = ir.Value(name=named("reset"), shape=rows, type=ir.TensorType(resets.dtype))
+        inputs.append(anew)
+        of_sequence = apply("Unsqueeze", anew, apply("Constant", value_ints=[1]))
+        zero = apply("CastLike", apply("Constant", value_float=0.0), z_t)
+        h, c = (apply("Where", of_sequence, zero, x) for x in (h, c))
+    p = apply("Mul", u, h)
     for i in range(a.shape[0]):
         c = apply("Add", c, apply("Mul", row(a, i), nonlinearity(coupling, p)))
         p = apply("Add", p, apply("Mul", row(b, i), nonlinearity(coupling, c)))
     h_t = nonlinearity(activation, apply("Add", z_t, p))
     outputs = [apply("Identity", x) for x in (h_t, c, h_t)]
-    return ir.Graph([h, c_before, z_t], outputs, nodes=nodes, name=named("body"))
+    return ir.Graph(inputs, outputs, nodes=nodes, name=named("body"))

@@ -58,6 +58,19 @@ def test_scan(memory, dtype):
 
 
 @of_a_layer
+@pytest.mark.parametrize("dynamic", [True, None])
+def test_scan_with_resets(memory, dynamic):
+    """One graph for any length, and none of it depends on where the resets are."""
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(scan, fullgraph=True, backend=counter, dynamic=dynamic)
+    for steps in LENGTHS:
+        case, resets = make_inputs(steps, 2, 9, 3, torch.float32), torch.rand(steps, 2) < 0.1
+        got = run(compiled, case, memory=memory, resets=resets)
+        assert equal(got, run(scan, case, memory=memory, resets=resets))
+    assert counter.frame_count <= 2
+
+
+@of_a_layer
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_layer(memory, options):
     model = IRevRNN(5, 8, 2, memory=memory, **options)

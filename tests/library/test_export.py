@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.export import Dim, export
 
-from irevrnn import IRevRNN
+from irevrnn import IRevRNN, scan
 from irevrnn import onnx as irevrnn_onnx
 
 ANY = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
@@ -160,6 +160,58 @@ def test_onnx_options(tmp_path, options):
         verbose=False,
     )  # fmt: skip
     assert_onnx_is(model, tmp_path / "model.onnx")
+
+
+class Scan(nn.Module):
+    """The recurrence alone, with resets."""
+
+    def __init__(self, activation="relu"):
+        super().__init__()
+        self.activation = activation
+        self.u = nn.Parameter(torch.linspace(-0.9, 0.9, 8))
+        self.a, self.b = (nn.Parameter(torch.full((2, 8), x)) for x in (0.3, -0.2))
+
+    def forward(self, z, h_0, c_0, resets):
+        weights = (self.u, self.a, self.b)
+        return scan(z, h_0, c_0, *weights, self.activation, memory="store", resets=resets)
+
+
+def inputs_with_resets(batch, steps):
+    states = torch.randn(batch, 8), torch.full((batch, 8), float("nan"))  # the first reset drops it
+    resets = torch.rand(steps, batch) < 0.2
+    resets[0] = True
+    return torch.randn(steps, batch, 8), *states, resets
+
+
+WITH_RESETS = (ANY, {0: Dim.DYNAMIC}, {0: Dim.DYNAMIC}, ANY)
+
+
+def test_export_with_resets():
+    model = Scan()
+    program = export(model, inputs_with_resets(3, 20), dynamic_shapes=WITH_RESETS).module()
+    for batch, steps in SHAPES:
+        inputs = inputs_with_resets(batch, steps)
+        got, wanted = program(*inputs), model(*inputs)
+        assert all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
+
+
+@needs_onnx
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_onnx_with_resets(tmp_path, activation):
+    import onnxruntime
+
+    model, path = Scan(activation).eval(), tmp_path / "model.onnx"
+    irevrnn_onnx.export(
+        model, inputs_with_resets(3, 20), path, dynamic_shapes=WITH_RESETS, verbose=False
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    for batch, steps in SHAPES:
+        inputs = inputs_with_resets(batch, steps)
+        given = dict(zip(names, (x.numpy() for x in inputs), strict=True))
+        got = [torch.from_numpy(y) for y in session.run(None, given)]
+        with torch.no_grad():
+            torch.testing.assert_close(got, [*model(*inputs)], rtol=1e-5, atol=1e-5)
 
 
 @needs_onnx
