@@ -1,5 +1,5 @@
-// Where sequences begin anew: their h and c are 0 before such a step. Steps are looked up a window at a time, outside the
-// loop over steps: without resets that costs nothing, and with them no step waits for memory.
+// Where sequences begin anew: their h and c are 0 before such a step. Steps are looked up a window at a time, outside
+// the loop over steps: without resets that costs nothing, and with them no step waits for memory.
 #pragma once
 
 #if !defined(__CUDACC__)
@@ -11,6 +11,7 @@
 namespace irevrnn {
 
 constexpr int64_t reset_window = 64;  // steps
+static_assert(longest_interval <= reset_window);
 
 // Steps [first, past_last), a window at most, before which a lane is reset: bit t - first for step t.
 template <class T>
@@ -36,8 +37,8 @@ IREVRNN_INLINE void for_each_window(const Sizes<T>& s, int64_t lane, int64_t beg
 }
 
 #if !defined(__CUDACC__)
-// Steps [begin, end), a window at most, of neighbouring lanes, cut where sequences among them are reset. The states of lanes
-// and their gradients are in memory between two cuts, where those that are reset become 0.
+// Steps [begin, end), a window at most, of neighbouring lanes, cut where sequences among them are reset. Between two
+// cuts the states of the lanes and their gradients are in memory, where those that are reset become 0.
 template <class T>
 class Cuts {
  public:
