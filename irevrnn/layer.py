@@ -85,36 +85,53 @@ class IRevRNNLayer(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
-        self.projection.reset_parameters()
         if isinstance(self.norm, nn.LayerNorm | nn.BatchNorm1d):
             self.norm.reset_parameters()
         self.reset_recurrence()
 
     @torch.no_grad()
     def reset_recurrence(self, shortest: float = SHORTEST_MEMORY) -> None:
-        """Draw couplings, and u = exp(-1/tau), tau log-uniform from ``shortest`` on.
+        """Draw u = exp(-1/tau), tau log-uniform from ``shortest`` on, couplings and projection.
 
-        A norm's weight starts at sqrt(1 - u^2), which makes all states equally large, whatever
-        their memory (as in the LRU of Orvieto et al., 2023): otherwise the next layer would see
-        little but the units with the longest memory.
+        A unit adds up 1 / (1 - u) steps of its input projection. Where that starts 1 - u times as
+        large, by the rows of the projection or the norm's weight, h is a weighted mean of what
+        arrives: of order 1 whatever its memory, the mean and the pace of the input, and the depth.
 
         Args:
             shortest: the shortest time constant tau, in steps; the longest is ``longest_memory``.
         """
         u = self.recurrent_weight
-        u.copy_(torch.exp(-1 / _log_uniform_(u, shortest, self.spec.longest_memory)))
+        tau = _log_uniform_(torch.empty_like(u), shortest, self.spec.longest_memory)
+        u.copy_(torch.exp(-1 / tau))
+        scale = -torch.expm1(-1 / tau)  # 1 - u, also where u is rounded to 1
+        self.projection.reset_parameters()
         if isinstance(self.norm, nn.LayerNorm | nn.BatchNorm1d):
-            self.norm.weight.copy_((1 - u * u).sqrt())
-        self.coupling_a.normal_(0, COUPLING_DEVIATION)
-        self.coupling_b.normal_(0, COUPLING_DEVIATION)
+            # Half: nn.Linear makes projections of about that size, of an input of variance 1.
+            self.norm.weight.copy_(scale / 2)
+        else:
+            self.projection.weight.mul_(scale.unsqueeze(1))
+            if self.projection.bias is not None:
+                self.projection.bias.mul_(scale)
+        self._reset_couplings()
+
+    def _reset_couplings(self) -> None:
+        """Draw couplings that turn the state (h, c): a and b have opposite signs on the whole.
+
+        With equal signs h and c would drive each other, and grow as exp(sqrt(a b) t).
+        """
+        a, b = self.coupling_a, self.coupling_b
+        a.normal_(0, COUPLING_DEVIATION)
+        b.normal_(0, COUPLING_DEVIATION)
         if self.spec.longest_period is not None:
             self._oscillate(self.spec.shortest_period, self.spec.longest_period)
+        else:
+            b.mul_(torch.where((a.sum(0) > 0) == (b.sum(0) > 0), -1, 1))
 
     def _oscillate(self, shortest: float, longest: float) -> None:
         """Make each unit an oscillator through its first coupling (equation ``eq:period``)."""
-        periods = _log_uniform_(self.coupling_a[0], shortest, longest)
-        self.coupling_a[0] = 2 * torch.sin(math.pi / periods)
-        self.coupling_b[0] = -self.coupling_a[0]
+        a, b = self.coupling_a.abs_(), self.coupling_b.abs_().neg_()
+        a[0] = 2 * torch.sin(math.pi / _log_uniform_(a[0], shortest, longest))
+        b[0] = -a[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised input projection z (..., H) of the input (..., in).

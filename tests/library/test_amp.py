@@ -123,7 +123,7 @@ def test_accuracy_of_autocast(kernels, memory, norm, dtype):
     """Two layers of 64 over 784 steps, as in docs/transforms.md."""
     model, x = make_model(memory, norm), torch.rand(8, 784, 1)
     wanted = outcome(copy.deepcopy(model).double(), x.double())
-    scale = 2.0**-10 if norm is None else 1.0  # outputs in the hundreds: float16 would overflow
+    scale = 2.0**10  # a mean over 400,000 numbers has gradients that float16 would round to 0
     of_output, of_gradients = errors(outcome(model, x, dtype, scale), wanted)
     print(f"{memory} {norm} {dtype}: output {of_output:.1e}, gradients {of_gradients:.1e}")
     assert of_output < BOUNDS[dtype][0]
