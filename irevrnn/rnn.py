@@ -35,7 +35,7 @@ from irevrnn.strategies.rules import (
     require,
 )
 from irevrnn.strategies.saved_bytes import Plan, Workload
-from irevrnn.strategies.stack import Stack
+from irevrnn.strategies.stack import Stack, warn_of_large_states
 
 _log = logging.getLogger("irevrnn")
 
@@ -251,6 +251,7 @@ class IRevRNN(nn.Module):
             results = run_chunkwise(*arguments, chunk)
         else:
             results = run_layerwise(*arguments)
+        warn_of_large_states(self, stack, *results[1:])
         return batch.restore(*results, return_sequence)
 
     @torch.compiler.disable(

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 
+from irevrnn.jit.build import warn
 from irevrnn.layer import IRevRNNLayer
+from irevrnn.ops import traced, transformed
 from irevrnn.sequences import Packing
 
 Module = TypeVar("Module", bound=nn.Module)
+
+#: Size of a state from which a network is unlikely to train; a fresh one stays of order 1.
+LARGE_STATE = 1e4
+_warned: WeakSet[nn.Module] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,41 @@ def add_input(
     if not stack.adds(index):
         return out, last
     return out + x, last + x[-1] if packing is None else last
+
+
+def warn_of_large_states(module: nn.Module, stack: Stack, h_n: Tensor, c_n: Tensor) -> None:
+    """Issue a UserWarning, once per module, if a final state exceeds :data:`LARGE_STATE`.
+
+    States on a GPU are not looked at, since that would wait for it, nor are those that have no
+    values, while PyTorch records operators or transforms functions.
+
+    Args:
+        module: that computed the states.
+        stack: its layers.
+        h_n, c_n: (layers * directions, B, H).
+    """
+    if not _have_values(h_n) or module in _warned:
+        return
+    if _largest(h_n, c_n) > LARGE_STATE:
+        _warned.add(module)
+        sizes = [_largest(h, c) for h, c in zip(h_n, c_n, strict=True)]
+        index = next(i for i, size in enumerate(sizes) if size > LARGE_STATE)
+        warn(
+            f"states of layer {index // stack.directions} have grown to {sizes[index]:.1e}, and "
+            "training may diverge: set norm='layer', call clip_recurrent_weights_() after each "
+            "step of the optimizer, or use a smaller learning rate",
+            UserWarning,
+        )
+
+
+def _have_values(states: Tensor) -> bool:
+    if traced() or transformed() or torch._C._len_torch_dispatch_stack():
+        return False
+    return type(states) is Tensor and states.is_cpu and states.numel() > 0
+
+
+def _largest(*states: Tensor) -> float:
+    return max(abs(x.item()) for state in states for x in state.detach().aminmax())
 
 
 def with_parameters(module: Module, tensors: Mapping[str, Tensor]) -> Module:
