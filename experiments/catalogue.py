@@ -62,6 +62,11 @@ _QUICK = _SMALL | {"activation": "tanh", "num_layers": 3, "lr": 8e-3, "calibrate
 _TURNING = _QUICK | {"longest_period": 600}
 _LAYER = _TURNING | {"norm": "layer", "calibrate": 0}
 _LEAKY = _LAYER | {"activation": "leaky_relu"}
+# Gated blocks: the recurrence is linear, and reversed.
+_BLOCK = {
+    "block": True, "memory": "reversible", "downsample": 2, "batch_size": 100, "epochs": 4,
+    "lr": 8e-3, "weight_decay": 0.03, "longest_period": 600,
+}  # fmt: skip
 # One wide layer makes the most of few parameters. Its steps are shorter, so it gets more of them.
 _PEER = _SMALL | {"num_layers": 1, "lr": 5e-3, "epochs": 12, "model": "lstm"}
 _LONG = {
@@ -100,6 +105,19 @@ EXPERIMENTS: dict[str, Experiment] = {
     "lstm": _mnist("Stack and peers", "LSTM", _PEER, 3, "couplings-1"),
     "gru": _mnist("Stack and peers", "GRU", _PEER | {"model": "gru", "epochs": 6}, 1,
         "couplings-1"),
+    "block": _mnist("Blocks", "reversible", _BLOCK, 3),
+    "block-conserving": _mnist("Blocks", "reversible, u = 1",
+        _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
+    **{
+        f"block-memory-{steps}": _mnist("Bits", f"memories up to {steps} steps",
+            _BLOCK | {"longest_memory": steps}, 3)
+        for steps in (3, 10, 50)
+    },
+    **{
+        f"block-penalty-{weight}": _mnist("Bits", f"penalty of {weight} a bit",
+            _BLOCK | {"bits_penalty": weight}, 3)
+        for weight in (1, 10)
+    },
     "tanh": _mnist("Activations", "tanh, float", _LAYER),
     "relu": _mnist("Activations", "relu, float", _LAYER | {"activation": "relu"}),
     "identity": _mnist("Activations", "identity, float", _LAYER | {"activation": "identity"}),

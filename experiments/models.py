@@ -1,4 +1,4 @@
-"""Sequence classifiers built on :class:`irevrnn.IRevRNN`."""
+"""Sequence classifiers: a stack of gated blocks, and the plain and residual stack of layers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from irevrnn.layer import SHORTEST_MEMORY, IRevRNNLayer
-from irevrnn.rnn import IRevRNN
+from irevrnn import IRevBlock, IRevRNN, IRevStack
+from irevrnn.modules.initial_values import SHORTEST_MEMORY
+from irevrnn.modules.layer import IRevRNNLayer
 
 #: Shortest time constant of the last layer, as a share of the longest, where only its last output
 #: is read: units with short memory would know nothing of the sequence there.
@@ -58,7 +59,7 @@ class SequenceClassifier(nn.Module):
         )  # fmt: skip
         if read == "last":
             layer = cast(IRevRNNLayer, self.rnn.layers[-1])
-            layer.reset_recurrence(max(SHORTEST_MEMORY, READOUT_SHARE * layer.spec.longest_memory))
+            layer.reset_recurrence(max(SHORTEST_MEMORY, READOUT_SHARE * layer.longest_memory))
         self.norm = nn.BatchNorm1d(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, num_classes)
@@ -73,6 +74,72 @@ class SequenceClassifier(nn.Module):
         if self.read == "mean":
             output = mean_over_time(output, lengths)
         return self.readout(self.dropout(self.norm(output)))
+
+
+class BlockClassifier(nn.Module):
+    """An embedding and gated blocks in one reversible stack, with a readout.
+
+    Args:
+        width: features between the blocks.
+        hidden_size: units of each block's recurrence.
+        num_layers: blocks.
+        norm: of every block but the first: of a single feature's embedding it would leave nothing
+            but the sign.
+        read, read_at: as for :class:`SequenceClassifier`.
+        memory, memory_budget: of :class:`IRevStack`.
+        options: passed on to :class:`IRevBlock` (``forgets``, ``dropout``, ...).
+
+    Shape: as for :class:`SequenceClassifier`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        num_classes: int,
+        hidden_size: int = 64,
+        num_layers: int = 4,
+        *,
+        width: int = 64,
+        norm: str | None = "layer",
+        read: str = "mean",
+        read_at: tuple[int, ...] | None = None,
+        memory: str = "reversible",
+        memory_budget: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        check_reading(read, read_at)
+        self.read, self.read_at = read, read_at
+        blocks = [
+            IRevBlock(width, hidden_size, norm=norm if index else None, **options)
+            for index in range(num_layers)
+        ]
+        self.rnn = IRevStack([nn.Linear(input_size, width), *blocks], memory, memory_budget)
+        self.readout = nn.Linear(width, num_classes)
+
+    def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Classify each sequence."""
+        if self.read_at is not None:
+            return self.readout(_outputs_at(self.rnn, input, self.read_at))
+        output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
+        return self.readout(mean_over_time(output, lengths) if self.read == "mean" else output)
+
+
+#: The networks of this project, whose recurrence forgets.
+Ours = SequenceClassifier | BlockClassifier
+
+
+def forgotten_bits(network: Ours) -> Tensor:
+    """Return the mean of -log2 abs(u) over all units: bits that a unit forgets in a step.
+
+    Where g is the identity, it is what reversal has to store.
+    """
+    named = network.named_parameters()
+    weights: list[Tensor] = [u for name, u in named if name.endswith("recurrent_weight")]
+    if not weights:  # u = 1
+        return network.readout.weight.new_zeros(())
+    # A unit forgets at most 16 bits in fixed point, where u is at least 2^-16.
+    return -torch.cat(weights).abs().clamp(min=2**-16).log2().mean()
 
 
 def check_reading(read: str, read_at: tuple[int, ...] | None) -> None:
@@ -97,7 +164,7 @@ def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
     return (output * (steps < lengths).unsqueeze(2)).sum(1) / lengths
 
 
-def _outputs_at(rnn: IRevRNN, input: Tensor, read_at: tuple[int, ...]) -> Tensor:
+def _outputs_at(rnn: IRevRNN | IRevStack, input: Tensor, read_at: tuple[int, ...]) -> Tensor:
     """Return the last layer's output at the ends of these pieces, (batch, answers, hidden)."""
     outputs, hidden = [], None
     for start, end in zip((0, *read_at), read_at, strict=False):

@@ -1,9 +1,24 @@
 """Reversible, independently recurrent networks: exact gradients, memory that hardly grows."""
 
-from irevrnn.cell import IRevRNNCell
 from irevrnn.functional import scan
-from irevrnn.rnn import IRevRNN
+from irevrnn.modules.block import Block
+from irevrnn.modules.cell import IRevRNNCell
+from irevrnn.modules.dropout import Dropout
+from irevrnn.modules.gated_block import IRevBlock
+from irevrnn.modules.rnn import IRevRNN
+from irevrnn.modules.stack import IRevStack
+from irevrnn.modules.stepwise import check_stepwise
 from irevrnn.strategies.reversible import ReversalError
 
-__all__ = ["IRevRNN", "IRevRNNCell", "ReversalError", "scan"]
+__all__ = [
+    "Block",
+    "Dropout",
+    "IRevBlock",
+    "IRevRNN",
+    "IRevRNNCell",
+    "IRevStack",
+    "ReversalError",
+    "check_stepwise",
+    "scan",
+]
 __version__ = "0.2.0"

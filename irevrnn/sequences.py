@@ -7,15 +7,26 @@ module that maps row by row needs to know nothing of lengths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-States = tuple[Tensor, Tensor]
+from irevrnn.input_checks import (
+    check_batch_sizes,
+    check_resets,
+    check_states,
+    check_tensor,
+    check_values,
+    checked_lengths,
+)
+
+#: (h, c): of one block, (B, H) each; or of a stack, (L, B, H) each, or a tuple of L tensors (B, H)
+#: each where blocks have different sizes.
+States = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,7 @@ class SequenceBatch:
         lengths: Tensor | Sequence[int] | None,
         batch_first: bool,
         like: Tensor,
+        features: int | None = None,
     ) -> SequenceBatch:
         """Check an input and bring it into the form of a stack.
 
@@ -101,7 +113,8 @@ class SequenceBatch:
             input: a tensor of two or three dimensions, or a ``PackedSequence``.
             lengths: (B,), for padded sequences.
             batch_first: whether the batch dimension of a tensor comes first.
-            like: (hidden, in), a weight that the input is multiplied by.
+            like: a parameter; the input must have its dtype and device.
+            features: the features that the input must have, if that is known.
 
         Raises:
             TypeError: ``input`` is neither, or ``lengths`` are no integers.
@@ -110,14 +123,14 @@ class SequenceBatch:
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths go with padded input; a PackedSequence has its own")
-            check_values(input.data, like)
+            check_values(input.data, like, features)
             check_batch_sizes(input.batch_sizes, len(input.data))
             packing = Packing.of(input.batch_sizes, input.data.device)
             steps, size = len(input.batch_sizes), int(input.batch_sizes[0])
             return cls(input.data, packing, steps, size, True, batch_first, input)
-        _check_tensor(input, batch_first, like)
+        check_tensor(input, batch_first, like, features)
         if lengths is not None:
-            counts = _checked_lengths(lengths, input, batch_first)
+            counts = checked_lengths(lengths, input, batch_first)
             packed = pack_padded_sequence(input, counts, batch_first, enforce_sorted=False)
             steps = input.shape[1 if batch_first else 0]
             packing = Packing.of(packed.batch_sizes, input.device)
@@ -132,34 +145,79 @@ class SequenceBatch:
         """(T,), if packed."""
         return None if self.packing is None else self.packing.batch_sizes
 
+    def arrange_resets(self, resets: Tensor | None) -> Tensor | None:
+        """Check a mask of resets and bring it into the form of x.
+
+        Args:
+            resets: bool, (B, T) or (T, B) as the input has it, (T,) without a batch; (N,) in the
+                order of the rows of a ``PackedSequence``.
+
+        Returns:
+            (T, B) or (N,).
+
+        Raises:
+            TypeError: it is not a tensor of bool.
+            ValueError: a shape or device does not fit.
+        """
+        if resets is None:
+            return None
+        packed_input = self.packed is not None and not self.padded
+        shape: tuple[int, ...] = (self.steps, self.size)
+        shape = (len(self.x),) if packed_input else shape[::-1] if self.batch_first else shape
+        check_resets(resets, shape if self.batched else (self.steps,), self.x.device)
+        if packed_input:
+            return resets
+        resets = resets.view(self.steps, -1) if not self.batched else resets
+        resets = resets.t() if self.batch_first and self.batched else resets
+        if self.packing is None:
+            return resets.contiguous()
+        order = self.packed.sorted_indices  # type: ignore[union-attr]
+        sizes = self.packing.batch_sizes
+        steps = torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(resets.device)
+        return (resets if order is None else resets[:, order])[steps, self.packing.sequences]
+
     def initial_states(
-        self, hidden: States | None, layers: int, like: Tensor, symbols: str = "num_layers"
-    ) -> States:
+        self, hidden: States | None, sizes: Sequence[int], like: Tensor, symbols: str
+    ) -> list[States]:
         """Check the initial states and bring them into the order of the rows.
 
         Args:
-            hidden: ``(h_0, c_0)``, each (layers, B, H), or (layers, H) without a batch; zeros if
-                not given.
-            layers: the number of layers, times the number of directions.
-            like: (H,), a weight of the dtype and on the device of the states.
-            symbols: what ``layers`` is called in an error.
+            hidden: ``(h_0, c_0)``, each (L, B, H), or (L, H) without a batch; a sequence of L
+                tensors each, (B, H) or (H,), where the blocks have different sizes. Zeros if not
+                given.
+            sizes: H of each of the L blocks.
+            like: a weight of the dtype and on the device of the states.
+            symbols: the name of L in an error.
 
         Returns:
-            ``h_0`` and ``c_0``, each (layers, B, H).
+            (h_0, c_0) of every block, (B, H) each.
 
         Raises:
             TypeError: ``hidden`` is not a pair of floating-point tensors.
             ValueError: a shape or device does not fit.
         """
-        shape = (layers, self.size, len(like))
+        if len(set(sizes)) == 1:
+            shape = (len(sizes), self.size, sizes[0])
+            if hidden is None:
+                zeros = like.new_zeros(shape).unbind()
+                return list(zip(zeros, zeros, strict=True))
+            wanted = shape if self.batched else (len(sizes), sizes[0])
+            names = f"({symbols}, {'batch, ' if self.batched else ''}hidden_size)"
+            check_states(hidden, wanted, names, like.device, ("h_0", "c_0"))
+            h_0, c_0 = (self._sorted(state.to(like.dtype).reshape(shape)) for state in hidden)
+            return list(zip(h_0.unbind(), c_0.unbind(), strict=True))
         if hidden is None:
-            zeros = like.new_zeros(shape)
-            return zeros, zeros
-        wanted = shape if self.batched else (layers, len(like))
-        names = f"({symbols}, {'batch, ' if self.batched else ''}hidden_size)"
-        check_states(hidden, wanted, names, like.device, ("h_0", "c_0"))
-        h_0, c_0 = (self._sorted(state.to(like.dtype).reshape(shape)) for state in hidden)
-        return h_0, c_0
+            hidden = ([None] * len(sizes), [None] * len(sizes))
+        if [len(states) for states in hidden] != [len(sizes)] * 2:
+            raise ValueError(
+                f"hidden must be a pair (h_0, c_0), each of {len(sizes)} tensors, as the blocks "
+                f"have different sizes; got {[len(states) for states in hidden]}"
+            )
+        batches = [
+            self.initial_states(None if h is None else (h[None], c[None]), [size], like, "1")[0]
+            for h, c, size in zip(*hidden, sizes, strict=True)
+        ]
+        return batches
 
     def _sorted(self, states: Tensor) -> Tensor:
         """Bring (L, B, H) into the order of the rows."""
@@ -167,21 +225,32 @@ class SequenceBatch:
         return states if order is None else states.index_select(1, order)
 
     def restore(
-        self, output: Tensor, h_n: Tensor, c_n: Tensor, return_sequence: bool
+        self, output: Tensor, finals: list[States], return_sequence: bool
     ) -> tuple[Tensor | PackedSequence, States]:
         """Bring results into the form of the input."""
+        hidden = self._restored_states(finals)
         order = None if self.packed is None else self.packed.unsorted_indices
-        if order is not None:
-            h_n, c_n = h_n.index_select(1, order), c_n.index_select(1, order)
         if not return_sequence:
             output = output if order is None else output.index_select(0, order)
         elif self.packed is not None:
-            return self._repacked(output), (h_n, c_n)
+            return self._repacked(output), hidden
         elif self.batch_first and self.batched:
             output = output.transpose(0, 1)
-        if not self.batched:
-            output, h_n, c_n = (y.squeeze(-2) for y in (output, h_n, c_n))
-        return output, (h_n, c_n)
+        return (output if self.batched else output.squeeze(-2)), hidden
+
+    def _restored_states(self, finals: list[States]) -> States:
+        """Return (h_n, c_n) in the form of :meth:`initial_states`."""
+        order = None if self.packed is None else self.packed.unsorted_indices
+        pair = []
+        for states in zip(*finals, strict=True):
+            same = all(state.shape == states[0].shape for state in states)
+            stacked = [torch.stack(states)] if same else [state[None] for state in states]
+            if order is not None:
+                stacked = [each.index_select(1, order) for each in stacked]
+            if not self.batched:
+                stacked = [each.squeeze(-2) for each in stacked]
+            pair.append(stacked[0] if same else tuple(each[0] for each in stacked))
+        return pair[0], pair[1]
 
     def _repacked(self, data: Tensor) -> Tensor | PackedSequence:
         assert self.packed is not None
@@ -189,138 +258,3 @@ class SequenceBatch:
         if not self.padded:
             return packed
         return pad_packed_sequence(packed, self.batch_first, total_length=self.steps)[0]
-
-
-def check_states(
-    hidden: States,
-    shape: tuple[int, ...],
-    symbols: str,
-    device: torch.device,
-    names: tuple[str, str],
-) -> None:
-    """Raise an error unless ``hidden`` is a pair of floating-point tensors of ``shape``."""
-    pair = f"({', '.join(names)})"
-    if not (isinstance(hidden, tuple | list) and len(hidden) == 2):
-        given = type(hidden).__name__
-        count = f" of {len(hidden)}" if isinstance(hidden, tuple | list) else ""
-        raise TypeError(f"hidden must be a pair {pair}; got {given}{count}")
-    for name, state in zip(names, hidden, strict=True):
-        if not isinstance(state, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor; got {type(state).__name__}")
-        if not state.is_floating_point():
-            raise TypeError(f"{name} must be of a floating-point dtype; got {state.dtype}")
-        if tuple(state.shape) != shape:
-            raise ValueError(
-                f"{name} must have shape {shape} = {symbols}; got {tuple(state.shape)}"
-            )
-        if state.device != device:
-            raise ValueError(
-                f"{name} must be on the device of the parameters, {device}; got {state.device}"
-            )
-
-
-def check_values(x: Tensor, weight: Tensor) -> None:
-    """Raise a ValueError unless ``weight`` (hidden, in) can multiply the last dimension of x."""
-    if x.dim() == 0 or x.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"input must have input_size = {weight.shape[1]} features in its last dimension; "
-            f"got shape {tuple(x.shape)}"
-        )
-    if x.device != weight.device:
-        raise ValueError(
-            f"input must be on the device of the parameters, {weight.device}; got {x.device}"
-        )
-    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise ValueError(
-            f"input must have the dtype of the parameters, {weight.dtype}; got {x.dtype}"
-        )
-
-
-def _check_tensor(input: Tensor, batch_first: bool, weight: Tensor) -> None:
-    if not isinstance(input, Tensor):
-        raise TypeError(
-            f"input must be a torch.Tensor or PackedSequence; got {type(input).__name__}"
-        )
-    shape = tuple(input.shape)
-    if input.dim() not in (2, 3):
-        layout = "(batch, seq, feature)" if batch_first else "(seq, batch, feature)"
-        raise ValueError(f"input must be {layout} or (seq, feature); got shape {shape}")
-    check_values(input, weight)
-    if input.shape[1 if batch_first and input.dim() == 3 else 0] == 0:
-        raise ValueError(f"input must have at least one step; got shape {shape}")
-
-
-def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int | None = None) -> None:
-    """Raise an error unless ``batch_sizes`` (T,) describe packed sequences.
-
-    Args:
-        batch_sizes: the number of sequences that have each step.
-        rows: N, what they sum to.
-        batch: B, if it is known.
-    """
-    if not isinstance(batch_sizes, Tensor):
-        raise TypeError(f"batch_sizes must be a torch.Tensor; got {type(batch_sizes).__name__}")
-    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
-        raise ValueError(
-            "batch_sizes must be (T,), int64 and on the CPU; got shape "
-            f"{tuple(batch_sizes.shape)}, {batch_sizes.dtype} on {batch_sizes.device}"
-        )
-    if torch.compiler.is_compiling():
-        return  # the kernel checks the values
-    try:
-        sizes = batch_sizes.tolist()
-    except RuntimeError as error:
-        raise ValueError("batch_sizes must be the same for all members of a vmap") from error
-    most = batch if batch is not None else max(sizes, default=0)
-    falls = all(0 < size <= before for before, size in pairwise([most, *sizes]))
-    if not sizes or not falls or sum(sizes) != rows:
-        raise ValueError(
-            f"batch_sizes must fall from at most B = {most} to at least 1 and sum to the {rows} "
-            f"rows; got {sizes if len(sizes) < 20 else f'{len(sizes)} sizes'}"
-        )
-
-
-def check_resets(resets: Tensor | None, shape: tuple[int, ...], device: torch.device) -> None:
-    """Raise an error unless ``resets`` say of each step of each sequence whether it begins anew.
-
-    Args:
-        resets: bool; None, where none does, is no error.
-        shape: that of z without its units: (T, B), or (N,) packed.
-        device: that of z.
-    """
-    if resets is None:
-        return
-    if not isinstance(resets, Tensor):
-        raise TypeError(f"resets must be a torch.Tensor; got {type(resets).__name__}")
-    if resets.dtype != torch.bool:
-        raise TypeError(f"resets must be of dtype torch.bool; got {resets.dtype}")
-    if tuple(resets.shape) != shape:
-        symbols = "(T, B)" if len(shape) == 2 else "(N,), packed like z,"
-        raise ValueError(f"resets must be {symbols} = {shape}; got shape {tuple(resets.shape)}")
-    if resets.device != device:
-        raise ValueError(f"resets must be on the device of z, {device}; got {resets.device}")
-
-
-def _checked_lengths(lengths: Tensor | Iterable[int], input: Tensor, batch_first: bool) -> Tensor:
-    """Return ``lengths`` as (B,) int64 on the CPU."""
-    if isinstance(lengths, str) or not isinstance(lengths, Tensor | Iterable):
-        raise TypeError(f"lengths must be integers, (batch,); got {type(lengths).__name__}")
-    try:
-        counts = torch.as_tensor(
-            lengths if hasattr(lengths, "__len__") else list(lengths), device="cpu"
-        )
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise TypeError(f"lengths must be integers, (batch,): {error}") from None
-    if input.dim() != 3:
-        raise ValueError(f"lengths go with a batch of padded sequences; got {tuple(input.shape)}")
-    batch, steps = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
-    if counts.shape != (batch,):
-        raise ValueError(
-            f"lengths must be ({batch},), one for each sequence; got {tuple(counts.shape)}"
-        )
-    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
-        raise TypeError(f"lengths must be integers; got {counts.dtype}")
-    counts = counts.to(torch.int64)
-    if not bool(((counts >= 1) & (counts <= steps)).all()):
-        raise ValueError(f"lengths must lie between 1 and the {steps} steps; got {counts.tolist()}")
-    return counts

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from experiments.bench.measure import interleaved_times, saved_bytes, summary
 from irevrnn import reference
 from irevrnn.functional import scan
-from irevrnn.rnn import IRevRNN
+from irevrnn.modules.rnn import IRevRNN
 
 #: Steps that torch.compile unrolls at once. Longer chunks take minutes to compile.
 COMPILED_STEPS = 16

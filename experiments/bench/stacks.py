@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from experiments.bench.measure import growth_of_peak, wall_clock
 from experiments.bench.recurrences import Method, Recurrence, compare
-from irevrnn.rnn import IRevRNN
+from irevrnn.modules.rnn import IRevRNN
 
 #: Range of the recurrent weights: memories of some hundred steps and more.
 RECURRENT_WEIGHTS = (0.99, 1.0)

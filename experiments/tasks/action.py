@@ -80,7 +80,8 @@ class ActionConfig(TrainConfig):
     @classmethod
     def of(cls, **given: Any) -> ActionConfig:
         """Build a configuration with the presets of its data set as defaults."""
-        return cls(**{**PRESETS.get(given.get("data_set", "watch"), {}), **given})
+        presets = PRESETS.get(given.get("data_set", "watch"), {})
+        return cls(**{**presets, **cls.block_defaults(given), **given})
 
     def __post_init__(self) -> None:
         super().__post_init__()

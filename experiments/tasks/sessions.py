@@ -42,7 +42,7 @@ class SessionsConfig(ActionConfig):
     @classmethod
     def of(cls, **given: Any) -> SessionsConfig:
         """Build a configuration with the presets of sessions as defaults."""
-        return cls(**{**PRESETS["watch"], **_PRESET, **given})
+        return cls(**{**PRESETS["watch"], **_PRESET, **cls.block_defaults(given), **given})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,9 +19,21 @@ from experiments.models import READS
 from experiments.peers import RECURRENCES
 from experiments.train.task import Task
 from irevrnn.activations import ACTIVATIONS
-from irevrnn.layer import LONGEST_MEMORY, SHORTEST_PERIOD, check_memory, check_periods
+from irevrnn.modules.initial_values import (
+    LONGEST_MEMORY,
+    LONGEST_PERIOD,
+    SHORTEST_PERIOD,
+    check_memory,
+    check_periods,
+)
 from irevrnn.strategies.auto import parse_bytes
 from irevrnn.strategies.rules import OF_THE_STACK, STRATEGIES, check_budget, obstacle, require
+
+#: Defaults with gated blocks: all that is nonlinear is outside of the recurrence.
+BLOCK_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 64, "num_layers": 4, "num_couplings": 1, "activation": "identity",
+    "norm": "layer", "longest_period": LONGEST_PERIOD, "read": "mean",
+}  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -56,6 +68,10 @@ class TrainConfig(ABC):
     activation: str = option("relu", "output nonlinearity (irevrnn)", choices=ACTIVATIONS)
     norm: str = option("batch", "normalisation of the input projection (irevrnn)",
                        choices=("batch", "layer", "none"))
+    block: bool = option(False, "gated blocks (IRevBlock) in place of plain layers (irevrnn); "
+                         "other defaults go with it: see BLOCK_DEFAULTS")
+    width: int = option(64, "features between gated blocks (irevrnn --block)", least=1)
+    forgets: bool = option(True, "units forget; without, u = 1 (irevrnn --block)")
     dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0)
     longest_period: float | None = option(
         None, "longest period, in steps, with which units oscillate at the start; None starts the "
@@ -64,6 +80,9 @@ class TrainConfig(ABC):
         SHORTEST_PERIOD, "shortest of these periods, in steps, above 2 (irevrnn)")
     longest_memory: float = option(
         LONGEST_MEMORY, "longest time constant, in steps, at the start (irevrnn)")
+    bits_penalty: float = option(
+        0.0, "weight of the bits that a unit forgets in a step, added to the loss (irevrnn)",
+        least=0)
     residual: bool = option(False, "add a layer's input to its output (irevrnn)")
     read: str = option("last", "classify the last layer's output after the last step, or its mean "
                        "over time", choices=READS)
@@ -134,6 +153,8 @@ class TrainConfig(ABC):
                 raise ConfigError(f"{field.name} must be one of {allowed}; got {value!r}")
             if least is not None and value is not None and not value >= least:
                 raise ConfigError(f"{field.name} must be at least {least}; got {value!r}")
+        if not self.forgets and not self.block:
+            raise ConfigError("forgets=False needs block=True; got block=False")
         if self.average >= 1:
             raise ConfigError(f"average must be below 1; got {self.average}")
         if self.model == "irevrnn":
@@ -144,7 +165,7 @@ class TrainConfig(ABC):
                 f"norm must be layer or none to train with memory {self.memory!r}, which never has "
                 "all steps at once; got 'batch'"
             )
-        _named(require, obstacle(self.memory, activation=self.activation))
+        _named(require, obstacle(self.memory, activations=[self.activation]))
         _named(check_budget, self.memory, self.memory_budget)
         if self.memory_budget is not None:
             _named(parse_bytes, self.memory_budget)
@@ -156,7 +177,12 @@ class TrainConfig(ABC):
     @classmethod
     def of(cls, **given: Any) -> TrainConfig:
         """Return the configuration with ``given`` fields; a task may choose the other defaults."""
-        return cls(**given)
+        return cls(**cls.block_defaults(given) | given)
+
+    @staticmethod
+    def block_defaults(given: dict[str, Any]) -> dict[str, Any]:
+        """Return the defaults that go with gated blocks, if these are asked for."""
+        return BLOCK_DEFAULTS if given.get("block") else {}
 
     def runs(self) -> list[tuple[str, TrainConfig]]:
         """Return the single runs, each with its folder below ``out`` ("" for one alone)."""

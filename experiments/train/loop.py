@@ -24,9 +24,11 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
 from experiments.files import replacing, write_text
+from experiments.models import Ours, forgotten_bits
 from experiments.process import profiled, stop_signals, threads
 from experiments.train import checkpoints, distributed
 from experiments.train.config import TrainConfig
@@ -185,6 +187,7 @@ def _describe(run: Run) -> dict[str, Any]:
         "config": run.config.identity(),
         "seed": run.config.seed,
         "num_parameters": count_parameters(run.network),
+        "forgotten_bits": _forgotten_bits(run.network),
         "device": str(run.fabric.device),
         "workers": run.workers,
         **run.provenance,
@@ -194,6 +197,10 @@ def _describe(run: Run) -> dict[str, Any]:
         "best_epoch": best.get("epoch"),
         val_figure: best.get(val_figure),
     }
+
+
+def _forgotten_bits(network: nn.Module) -> float | None:
+    return forgotten_bits(network).item() if isinstance(network, Ours) else None
 
 
 def _describe_test(run: Run, test: Evaluation) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
-from experiments.models import SequenceClassifier
+from experiments.models import BlockClassifier, SequenceClassifier
 from experiments.peers import PeerClassifier
 from experiments.train.config import TrainConfig
 from experiments.train.task import Sequences, Task
@@ -16,7 +16,7 @@ from experiments.train.task import Sequences, Task
 #: Fields of the configuration that the other networks do not have.
 _OF_OUR_NETWORK = (
     "num_couplings", "activation", "longest_period", "shortest_period", "longest_memory",
-    "residual", "memory", "memory_budget",
+    "memory", "memory_budget",
 )  # fmt: skip
 
 
@@ -29,7 +29,9 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
         return PeerClassifier(config.model, *sizes, **options)
     options |= {name: getattr(config, name) for name in _OF_OUR_NETWORK}
     options["norm"] = None if config.norm == "none" else config.norm
-    return SequenceClassifier(*sizes, **options)
+    if config.block:
+        return BlockClassifier(*sizes, width=config.width, forgets=config.forgets, **options)
+    return SequenceClassifier(*sizes, residual=config.residual, **options)
 
 
 def count_parameters(model: nn.Module) -> int:

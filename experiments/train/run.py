@@ -13,7 +13,7 @@ from lightning_utilities import apply_to_collection
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from experiments.models import SequenceClassifier
+from experiments.models import Ours, forgotten_bits
 from experiments.provenance import provenance
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
@@ -83,14 +83,14 @@ class Run:
         output = forward(self.model, x)
         loss = self.task.objective.loss(output, y, self.config.label_smoothing)
         self.optimizer.zero_grad()
-        self.fabric.backward(loss)
+        self.fabric.backward(loss + self._penalty())
         # Infinite gradients are no error: the loss scaling of 16-mixed provokes them now and then.
         self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
         )
         self.optimizer.step()
         self.schedule.step()
-        if isinstance(self.network, SequenceClassifier):
+        if isinstance(self.network, Ours):
             self.network.rnn.clip_recurrent_weights_()
         if self.average is not None:
             self.average.update_parameters(self.network)
@@ -98,6 +98,11 @@ class Run:
         totals = torch.stack([loss.detach().double() / self.workers, figure])
         self.progress.totals += distributed.sum_(totals, self.workers)
         self.progress.batch += 1
+
+    def _penalty(self) -> Tensor | float:
+        if not self.config.bits_penalty or not isinstance(self.network, Ours):
+            return 0.0
+        return self.config.bits_penalty * forgotten_bits(self.network)
 
     def means(self) -> tuple[float, float]:
         """Return the mean loss and figure (such as accuracy) of the epoch so far.

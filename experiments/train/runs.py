@@ -23,7 +23,7 @@ from experiments.train.loop import format_figure, train
 #: Entries of each run in the summary.
 _FIGURES = (
     "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_squared_error",
-    "test_squared_error",
+    "test_squared_error", "forgotten_bits",
 )  # fmt: skip
 _OF_A_RUN = ("seed", "best_epoch", *_FIGURES, "wall_seconds")
 

@@ -150,12 +150,12 @@ def files_of(sources: Sequence[Path], *folders: Path) -> list[Path]:
     return [*sources, *sorted(found)]
 
 
-def warn(message: str) -> None:
-    """Issue a RuntimeWarning that points at the nearest caller outside irevrnn and PyTorch."""
+def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """Issue a warning that points at the nearest caller outside irevrnn and PyTorch."""
     inside = ("irevrnn", "torch", "contextlib", "functools")
     frame = sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
         frame = frame.f_back
     registry = frame.f_globals.setdefault("__warningregistry__", {})
     file, line = frame.f_code.co_filename, frame.f_lineno
-    warnings.warn_explicit(message, RuntimeWarning, file, line, registry=registry)
+    warnings.warn_explicit(message, category, file, line, registry=registry)

@@ -59,14 +59,14 @@ def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
     """Return why a strategy cannot train a stack; None if it can."""
     reason = obstacle(
         memory,
-        activation=stack.activation,
+        activations=[block.activation for block in stack.blocks],
         bidirectional=stack.directions == 2,
         packed=load.packed,
-        layers=stack.layers,
+        modules=stack.modules,
     )
     if reason or memory not in IN_FIXED_POINT:
         return reason
-    if any(not layer.recurrent_weight.abs().max() <= 1 for layer in stack.layers):
+    if any(not block.recurrent_weight.abs().max() <= 1 for block in stack.blocks):
         return "a recurrent weight lies outside [-1, 1]"
     return None
 
@@ -110,8 +110,7 @@ def options(stack: Stack, load: Workload) -> Iterator[Plan]:
 
 def table(stack: Stack, load: Workload) -> str:
     """Return a table of all strategies for people to read."""
-    spec = stack.layers[0].spec
-    numbers = load.steps * load.batch * spec.hidden_size * len(stack.layers)
+    numbers = load.steps * load.batch * sum(block.hidden_size for block in stack.blocks)
     rows = [("memory", "saved", "bits per unit and step", "peak of a step", "chunk")]
     notes = []
     for memory in ("store", *CANDIDATES):

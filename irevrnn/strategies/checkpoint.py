@@ -2,73 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from irevrnn.functional import scan
+from irevrnn.modules.recurrence import Recurrence
 from irevrnn.ops import HALF
-from irevrnn.strategies.rules import RECURRENCE
+from irevrnn.strategies.chunks import Part
 
-Parameters = dict[str, Tensor]
 States = tuple[Tensor, Tensor]
 
 
 class Checkpoint:
-    """Save h and c of every layer where chunks begin (equation ``eq:checkpoint``).
+    """Save h and c of every block where chunks begin (equation ``eq:checkpoint``).
 
     Args:
-        activation, coupling_activation: names of g and f.
+        name: not used: nothing can go wrong.
     """
 
-    def __init__(self, activation: str, coupling_activation: str) -> None:
-        self.nonlinearities = (activation, coupling_activation)
-
-    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
-        if h_0.dtype in HALF:  # rounded between chunks, results would depend on their length
-            h_0, c_0 = h_0.float(), c_0.float()
-        self.states = list(zip(h_0.unbind(), c_0.unbind(), strict=True))
+    def __init__(self, name: Callable[[int], str]) -> None:
         self.borders: list[Tensor] = []
-        self.record = record
 
-    def begin_chunk(self, offset: int, batch_sizes: Tensor | None) -> None:
-        self.batch_sizes = batch_sizes
+    def begin(self, states: list[States], recurrences: list[Recurrence], record: bool) -> None:
+        # Rounded between chunks, results in half precision would depend on the chunks' length.
+        self.states = [(_wide(h), _wide(c)) for h, c in states]
+        self.recurrences, self.record = recurrences, record
+
+    def begin_chunk(self, part: Part) -> None:
+        self.part = part
         if self.record:
-            self.borders.append(torch.stack([torch.stack(pair) for pair in self.states]))
+            self.borders.append(torch.cat([s.flatten() for pair in self.states for s in pair]))
 
-    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
-        out, h, c = self._scan(z, self.states[index], p, self.batch_sizes)
-        self.states[index] = h, c
-        return out, h
+    def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
+        out, *state = self._scan(z, self.states[number], number, self.part)
+        self.states[number] = state[0], state[1]
+        return out, state[0]
 
-    def finals(self, dtype: torch.dtype) -> States:
-        h, c = (torch.stack(states).to(dtype) for states in zip(*self.states, strict=True))
-        return h, c
+    def finals(self, dtype: torch.dtype) -> list[States]:
+        return [(h.to(dtype), c.to(dtype)) for h, c in self.states]
 
     def saved(self) -> list[Tensor]:
         return [torch.stack(self.borders)]
 
-    def begin_backward(self, saved: Sequence[Tensor], parameters: list[Parameters]) -> None:
+    def begin_backward(
+        self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
+    ) -> None:
         (self.all_borders,) = saved
+        self.recurrences = recurrences
 
     def leaves(self, chunk: int) -> list[States]:
+        sizes = [recurrence.hidden_size for recurrence in self.recurrences for _ in "hc"]
         border = self.all_borders[chunk]
-        return [
-            (h.detach().requires_grad_(), c.detach().requires_grad_()) for h, c in border.unbind()
+        batch = len(border) // sum(sizes)
+        states = [
+            state.view(batch, size).detach().requires_grad_()
+            for state, size in zip(border.split([batch * n for n in sizes]), sizes, strict=True)
         ]
+        return list(zip(states[::2], states[1::2], strict=True))
 
     def rebuild(
-        self, chunk: int, index: int, z: Tensor, state: States, p: Parameters,
-        batch_sizes: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        return self._scan(z, state, p, batch_sizes)
+        self, chunk: int, part: Part, number: int, z: Tensor, state: States
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self._scan(z, state, number, part)
 
     def _scan(
-        self, z: Tensor, state: States, p: Parameters, batch_sizes: Tensor | None
+        self, z: Tensor, state: States, number: int, part: Part
     ) -> tuple[Tensor, Tensor, Tensor]:
-        u, a, b = (p[name] for name in RECURRENCE)
-        return scan(z, *state, u, a, b, *self.nonlinearities, batch_sizes=batch_sizes)
+        return self.recurrences[number].scan(
+            z, state, batch_sizes=part.batch_sizes, resets=part.resets
+        )
 
     def finish(self) -> None:
         """Do nothing: nothing was consumed."""
+
+
+def _wide(state: Tensor) -> Tensor:
+    return state.float() if state.dtype in HALF else state

@@ -33,16 +33,21 @@ class Part:
     """A chunk of steps.
 
     Attributes:
-        begin: its first step.
+        begin, end: its first step, and the one after its last.
+        batch: B, the sequences of the whole batch.
         rows: the rows of x that belong to it.
         packing: of these rows, if they are packed.
+        resets: of these rows, (T, B) or (N,), or None.
         ended: the sequences that end in it; all of them if they have one length.
         ends_some: whether a sequence ends in it.
     """
 
     begin: int
+    end: int
+    batch: int
     rows: slice
     packing: Packing | None
+    resets: Tensor | None
     ended: Tensor | slice
     ends_some: bool
 
@@ -51,14 +56,20 @@ class Part:
         return None if self.packing is None else self.packing.batch_sizes
 
 
-def parts(length: int, x: Tensor, batch_sizes: Tensor | None) -> Iterator[Part]:
+def parts(
+    length: int, x: Tensor, batch_sizes: Tensor | None, resets: Tensor | None
+) -> Iterator[Part]:
     """Cut x into chunks of ``length`` steps, the last of which may be shorter."""
-    total = x.shape[0] if batch_sizes is None else len(batch_sizes)
     packing = None if batch_sizes is None else Packing.of(batch_sizes, x.device)
+    total = x.shape[0] if batch_sizes is None else len(batch_sizes)
+    batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
     for begin in range(0, total, length):
-        steps = slice(begin, min(total, begin + length))
-        if packing is None:
-            yield Part(begin, steps, None, slice(None), steps.stop == total)
-        else:
-            rows, part = packing.part(steps)
-            yield Part(begin, rows, part, part.ended, len(part.ended) > 0)
+        steps = rows = slice(begin, min(total, begin + length))
+        inner: Packing | None = None
+        ended: Tensor | slice = slice(None)
+        ends_some = steps.stop == total
+        if packing is not None:
+            rows, inner = packing.part(steps)
+            ended, ends_some = inner.ended, len(inner.ended) > 0
+        bounds = None if resets is None else resets[rows]
+        yield Part(begin, steps.stop, batch, rows, inner, bounds, ended, ends_some)

@@ -1,9 +1,9 @@
 """Backpropagation through the whole stack, chunk by chunk, from the last chunk to the first.
 
-In the forward pass a chunk of steps goes through all layers before the next chunk, and nothing of
+In the forward pass a chunk of steps goes through all blocks before the next chunk, and nothing of
 it is saved but what the strategy needs to restore its initial states. The backward pass takes the
 chunks in reverse order: it rebuilds a chunk with its graph, backpropagates through it and drops it.
-So neither z nor any layer's output exists for more than a chunk of steps at a time.
+So neither z nor any block's output exists for more than a chunk of steps at a time.
 
 What a strategy saves, and how it rebuilds a chunk, is in :mod:`irevrnn.strategies.checkpoint` and
 :mod:`irevrnn.strategies.reversible`.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,9 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.allocator import allocate, allocate_like
+from irevrnn.modules.recurrence import Recurrence
+from irevrnn.modules.steps import Masks, Steps
 from irevrnn.sequences import Packing
 from irevrnn.strategies.checkpoint import Checkpoint
+from irevrnn.strategies.chunk_graph import ChunkGraph
 from irevrnn.strategies.chunks import Part, parts
+from irevrnn.strategies.randomness import Randomness
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.rules import (
     check_recurrence,
@@ -32,47 +36,47 @@ from irevrnn.strategies.rules import (
     obstacle,
     require,
 )
-from irevrnn.strategies.stack import Stack, add_input, drop, with_parameters
+from irevrnn.strategies.stack import Stack, project, run_modules, with_parameters
 
-Parameters = dict[str, Tensor]
 States = tuple[Tensor, Tensor]
 
 
 class Strategy(Protocol):
     """A strategy: it saves something of the forward pass and rebuilds a chunk from that."""
 
-    def begin(self, h_0: Tensor, c_0: Tensor, parameters: list[Parameters], record: bool) -> None:
+    def begin(self, states: list[States], recurrences: list[Recurrence], record: bool) -> None:
         """Begin the forward pass; without ``record`` no backward pass will follow."""
 
-    def begin_chunk(self, offset: int, batch_sizes: Tensor | None) -> None:
-        """Begin a chunk whose first step is ``offset``, packed if ``batch_sizes`` are given."""
+    def begin_chunk(self, part: Part) -> None:
+        """Begin a chunk."""
 
-    def forward(self, index: int, z: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
-        """Run the recurrence of layer ``index`` over the chunk; return ``out`` and ``h_n``."""
+    def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the recurrence of block ``number`` over the chunk; return ``out`` and ``h_n``."""
 
-    def finals(self, dtype: torch.dtype) -> States:
-        """Return ``h_n`` and ``c_n`` of all layers, (L, B, H)."""
+    def finals(self, dtype: torch.dtype) -> list[States]:
+        """Return h_n and c_n of every block, (B, H)."""
 
     def saved(self) -> list[Tensor]:
         """Return all that is saved for the backward pass."""
 
-    def begin_backward(self, saved: Sequence[Tensor], parameters: list[Parameters]) -> None:
+    def begin_backward(
+        self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
+    ) -> None:
         """Begin the backward pass from what :meth:`saved` returned."""
 
     def leaves(self, chunk: int) -> list[States]:
-        """Return (h, c) of every layer where the chunk begins, as leaves of its graph."""
+        """Return (h, c) of every block where the chunk begins, as leaves of its graph."""
 
     def rebuild(
-        self, chunk: int, index: int, z: Tensor, state: States, p: Parameters,
-        batch_sizes: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Return ``out``, ``h_n`` and ``c_n`` of layer ``index`` over the chunk, with gradients."""
+        self, chunk: int, part: Part, number: int, z: Tensor, state: States
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``out``, ``h_n`` and ``c_n`` of a block over the chunk, with gradients."""
 
     def finish(self) -> None:
         """End the backward pass; raise an error if a state was not reconstructed exactly."""
 
 
-STRATEGIES: dict[str, Callable[[str, str], Strategy]] = {
+STRATEGIES: dict[str, Callable[[Callable[[int], str]], Strategy]] = {
     "checkpoint": Checkpoint,
     "reversible": Reversible,
     "store_fixed": StoreFixed,
@@ -83,27 +87,27 @@ def run_chunkwise(
     stack: Stack,
     memory: str,
     x: Tensor,
-    h_0: Tensor,
-    c_0: Tensor,
-    masks: Tensor | None,
+    states: list[States],
     packing: Packing | None,
+    resets: Tensor | None,
     return_sequence: bool,
     chunk: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, list[States]]:
     """Run a stack over a sequence, chunk by chunk.
 
     Args:
-        stack: the layers, of one direction.
+        stack: the modules, of one direction.
         memory: ``checkpoint``, ``reversible`` or ``store_fixed``.
         x: (T, B, in), which need not be contiguous; or (N, in) packed, not in fixed point.
-        h_0, c_0: (L, B, H).
-        masks: dropout masks between layers, (L - 1, B, H), or None.
+        states: h_0 and c_0 of every block, (B, H) each.
         packing: of x, if it is packed.
+        resets: (T, B) or (N,), or None.
         return_sequence: whether to return the output of all steps.
         chunk: steps in a chunk.
 
     Returns:
-        The output, (T, B, H) or (N, H), or (B, H) of the last step; ``h_n`` and ``c_n``, (L, B, H).
+        The output, (T, B, out) or (N, out), or (B, out) of the last step; h_n and c_n of every
+        block.
 
     Raises:
         NotImplementedError: a transform of ``torch.func``, or forward-mode differentiation.
@@ -111,16 +115,18 @@ def run_chunkwise(
         ValueError: batch normalisation in training, or a recurrent weight outside [-1, 1].
         ReversalError: (in the backward pass) a state was not reconstructed exactly.
     """
-    require(
-        obstacle(memory, activation=stack.activation, device=x.device.type, layers=stack.layers)
-    )
-    check_recurrence(memory, stack.layers)
-    flat = [p for layer in stack.layers for _, p in _named_parameters(layer)]
-    check_reverse_mode(memory, x, h_0, c_0, *flat)
-    record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
+    activations = [block.activation for block in stack.blocks]
+    device = x.device.type
+    require(obstacle(memory, activations=activations, device=device, modules=stack.modules))
+    check_recurrence(memory, [(stack.name(place), stack.modules[place]) for place in stack.places])
+    flat = [p for module in stack.modules for _, p in _named_parameters(module)]
+    flat_states = [state for pair in states for state in pair]
+    check_reverse_mode(memory, x, *flat_states, *flat)
+    record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *flat_states, *flat))
     settings = Settings(stack, memory, chunk, return_sequence, record)
     batch_sizes = None if packing is None else packing.batch_sizes
-    return _Chunkwise.apply(settings, x, h_0, c_0, masks, batch_sizes, *flat)
+    output, *finals = _Chunkwise.apply(settings, x, batch_sizes, resets, *flat_states, *flat)
+    return output, list(zip(finals[::2], finals[1::2], strict=True))
 
 
 @dataclass(frozen=True)
@@ -132,53 +138,80 @@ class Settings:
     chunk: int
     return_sequence: bool
     record: bool
+    randomness: Randomness = field(default_factory=Randomness)
 
     def new_strategy(self) -> Strategy:
         """Return the strategy, which has recorded nothing."""
-        return STRATEGIES[self.memory](self.stack.activation, self.stack.coupling_activation)
+        return STRATEGIES[self.memory](self.block_name)
+
+    def block_name(self, number: int) -> str:
+        """Return what an error calls a block."""
+        return self.stack.name(self.stack.places[number])
+
+    def run(
+        self, modules: Sequence[nn.Module], x: Tensor, part: Part, recur: Any, masks: Masks
+    ) -> Tensor:
+        """Take a chunk through all modules."""
+        last_only = not self.return_sequence
+        steps = Steps(masks, part.begin, part.end, part.batch, part.packing)
+        return run_modules(self.stack, modules, x, recur, steps, part.packing, last_only)
 
 
 class _Chunkwise(torch.autograd.Function):
-    """The stack as one node of the graph: output, h_n and c_n from x, states, masks, parameters."""
+    """The stack as one node of the graph: output and final states of x, states and parameters."""
 
     @staticmethod
     def forward(
-        ctx: Any, settings: Settings, x: Tensor, h_0: Tensor, c_0: Tensor, masks: Tensor | None,
-        batch_sizes: Tensor | None, *flat: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        strategy, parameters = settings.new_strategy(), _by_layer(settings.stack, flat)
-        strategy.begin(h_0, c_0, parameters, settings.record)
-        autocast = _autocast_of(x.device.type)
+        ctx: Any, settings: Settings, x: Tensor, batch_sizes: Tensor | None, resets: Tensor | None,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        stack, strategy = settings.stack, settings.new_strategy()
+        count = 2 * len(stack.blocks)
+        states = list(zip(tensors[:count:2], tensors[1:count:2], strict=True))
+        strategy.begin(states, [Recurrence.of(block) for block in stack.blocks], settings.record)
+        autocast, masks = _autocast_of(x.device.type), Masks()
         with autocast():
-            output = _run_forward(settings, strategy, x, masks, batch_sizes, parameters)
+            output = _run_forward(settings, strategy, x, batch_sizes, resets, masks)
         if settings.record:
-            ctx.settings, ctx.memory = settings, settings.memory
-            ctx.autocast, ctx.num_parameters = autocast, len(flat)
+            ctx.settings, ctx.memory, ctx.autocast = settings, settings.memory, autocast
+            ctx.num_parameters = len(tensors) - count
+            ctx.places, ctx.seeds = list(masks.tied), masks.seeds
             ctx.set_materialize_grads(False)
-            ctx.save_for_backward(x, masks, batch_sizes, *flat, *strategy.saved())
-        return (output, *strategy.finals(h_0.dtype))
+            tied = masks.tied.values()
+            ctx.save_for_backward(
+                x, batch_sizes, resets, *tensors[count:], *tied, *strategy.saved()
+            )
+        finals = strategy.finals(tensors[0].dtype)
+        return (output, *(state for pair in finals for state in pair))
 
     @staticmethod
     @first_order_only
-    def backward(ctx: Any, grad_output: Any, grad_h: Any, grad_c: Any) -> Any:
+    def backward(ctx: Any, grad_output: Any, *grad_finals: Any) -> Any:
         settings: Settings = ctx.settings
         stack = settings.stack
-        require(obstacle(settings.memory, activation=stack.activation, layers=stack.layers))
-        x, masks, batch_sizes, *rest = ctx.saved_tensors
+        require(obstacle(settings.memory, modules=stack.modules))
+        x, batch_sizes, resets, *rest = ctx.saved_tensors
         flat = [p.detach().requires_grad_() for p in rest[: ctx.num_parameters]]
-        parameters = _by_layer(stack, flat)
-        layers = [with_parameters(*pair) for pair in zip(stack.layers, parameters, strict=True)]
-        strategy = settings.new_strategy()
-        strategy.begin_backward(rest[ctx.num_parameters :], parameters)
+        end = ctx.num_parameters + len(ctx.places)
+        tied, saved = rest[ctx.num_parameters : end], rest[end:]
+        masks = Masks(dict(zip(ctx.places, tied, strict=True)), ctx.seeds)
+        named = _by_module(stack, flat)
+        modules = [with_parameters(*pair) for pair in zip(stack.modules, named, strict=True)]
+        blocks = [modules[place] for place in stack.places]
+        strategy, chunks = (
+            settings.new_strategy(),
+            list(parts(settings.chunk, x, batch_sizes, resets)),
+        )
+        recurrences = [Recurrence.of(block) for block in blocks]
+        strategy.begin_backward(saved, recurrences, len(chunks))
         grad_x = allocate_like(x) if ctx.needs_input_grad[1] else None
         sums = [torch.zeros_like(p) for p in flat]
-        carried = _final_gradients(x, batch_sizes, parameters, grad_h, grad_c)
-        for chunk, part in reversed(list(enumerate(parts(settings.chunk, x, batch_sizes)))):
-            x_part = x[part.rows].detach().contiguous().requires_grad_(grad_x is not None)
-            with torch.enable_grad(), ctx.autocast():
-                graph = _rebuild(
-                    settings, strategy, layers, chunk, x_part, masks, part.packing, parameters
-                )
+        carried = _final_gradients(chunks[0].batch, recurrences, grad_finals)
+        for chunk, part in reversed(list(enumerate(chunks))):
+            x_part = x[part.rows].detach().contiguous()
+            x_part.requires_grad_(grad_x is not None)
+            with torch.enable_grad(), ctx.autocast(), settings.randomness.replayed(chunk):
+                graph = _rebuild(settings, strategy, modules, chunk, x_part, part, masks)
             of_top = _part_of_output(settings, grad_output, part)
             carried, gradients, grad_x_part = graph.backpropagate(carried, of_top, flat, x_part)
             for total, gradient in zip(sums, gradients, strict=True):
@@ -186,35 +219,32 @@ class _Chunkwise(torch.autograd.Function):
             if grad_x is not None and grad_x_part is not None:
                 grad_x[part.rows] = grad_x_part
         strategy.finish()
-        count = len(layers)
-        grad_h_0, grad_c_0 = torch.stack(carried[:count]), torch.stack(carried[count:])
-        return None, grad_x, grad_h_0, grad_c_0, None, None, *sums
+        return None, grad_x, None, None, *carried, *sums
 
 
 def _run_forward(
     settings: Settings,
     strategy: Strategy,
     x: Tensor,
-    masks: Tensor | None,
     batch_sizes: Tensor | None,
-    parameters: list[Parameters],
+    resets: Tensor | None,
+    masks: Masks,
 ) -> Tensor:
     """Run all chunks and return the output, of all steps or of the last."""
     stack = settings.stack
-    batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
     output: Tensor | None = None
-    for part in parts(settings.chunk, x, batch_sizes):
-        strategy.begin_chunk(part.begin, part.batch_sizes)
-        y = last = x[part.rows].contiguous()
-        for index, layer in enumerate(stack.layers):
-            y = drop(y, index, masks, part.packing)
-            out, last = strategy.forward(index, layer(y), parameters[index])
-            y, last = add_input(stack, index, y, out, last, part.packing)
-        new, rows = _pick(settings, y, last, part)
+
+    def recur(number: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        return strategy.forward(number, project(stack, number, block, x))
+
+    for part in parts(settings.chunk, x, batch_sizes, resets):
+        strategy.begin_chunk(part)
+        with settings.randomness.recorded(settings.record, x):
+            new = settings.run(stack.modules, x[part.rows].contiguous(), part, recur, masks)
         if output is None:
-            length = x.shape[0] if settings.return_sequence else batch
+            length = x.shape[0] if settings.return_sequence else part.batch
             output = allocate(new, [length, *new.shape[1:]])
-        output[rows] = new
+        output[part.rows if settings.return_sequence else part.ended] = new
     assert output is not None  # there is at least one step
     return output
 
@@ -222,95 +252,37 @@ def _run_forward(
 def _rebuild(
     settings: Settings,
     strategy: Strategy,
-    layers: Sequence[nn.Module],
+    modules: Sequence[nn.Module],
     chunk: int,
     x: Tensor,
-    masks: Tensor | None,
-    packing: Packing | None,
-    parameters: list[Parameters],
-) -> _ChunkGraph:
+    part: Part,
+    masks: Masks,
+) -> ChunkGraph:
     """Run a chunk once more, with gradients, from states that the strategy restores."""
     leaves = strategy.leaves(chunk)
     finals: list[States] = []
-    batch_sizes = None if packing is None else packing.batch_sizes
-    last = x
-    for index, layer in enumerate(layers):
-        x = drop(x, index, masks, packing)
-        z, p = layer(x), parameters[index]
-        out, h_n, c_n = strategy.rebuild(chunk, index, z, leaves[index], p, batch_sizes)
+
+    def recur(number: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = project(settings.stack, number, block, x)
+        out, h_n, c_n = strategy.rebuild(chunk, part, number, z, leaves[number])
         finals.append((h_n, c_n))
-        x, last = add_input(settings.stack, index, x, out, h_n, packing)
-    if not settings.return_sequence:
-        x = last if packing is None else x[packing.last_rows]
-    before, after = ([h for h, _ in states] + [c for _, c in states] for states in (leaves, finals))
-    return _ChunkGraph(before, after, x)
+        return out, h_n
 
-
-@dataclass(frozen=True)
-class _ChunkGraph:
-    """A chunk with its graph.
-
-    Attributes:
-        before: h of every layer where the chunk begins, then c of every layer; leaves.
-        after: the same where the chunk ends.
-        top: what the output contains of the top layer: all steps of the chunk, or a last one.
-    """
-
-    before: list[Tensor]
-    after: list[Tensor]
-    top: Tensor
-
-    def backpropagate(
-        self,
-        carried: Sequence[Tensor],
-        grad_top: Tensor | None,
-        flat: list[Tensor],
-        x: Tensor,
-    ) -> tuple[list[Tensor], Sequence[Tensor], Tensor | None]:
-        """Backpropagate through the chunk, which frees its graph.
-
-        Args:
-            carried: gradients of ``after``.
-            grad_top: gradient of ``top``, or None.
-            flat: the parameters.
-            x: the chunk's input.
-
-        Returns:
-            Gradients of ``before``, of the parameters, and of ``x`` if it requires one.
-        """
-        pairs = zip([*self.after, self.top], [*carried, grad_top], strict=True)
-        outputs, upstream = zip(*((y, g) for y, g in pairs if g is not None), strict=True)
-        gradients = torch.autograd.grad(
-            outputs,
-            [*self.before, *flat, *([x] if x.requires_grad else [])],
-            upstream,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        states, end = len(self.before), len(self.before) + len(flat)
-        grad_x = gradients[end] if x.requires_grad else None
-        return list(gradients[:states]), gradients[states:end], grad_x
+    top = settings.run(modules, x, part, recur, masks)
+    before, after = ([state for pair in states for state in pair] for states in (leaves, finals))
+    return ChunkGraph(before, after, top)
 
 
 def _final_gradients(
-    x: Tensor,
-    batch_sizes: Tensor | None,
-    parameters: list[Parameters],
-    grad_h: Tensor | None,
-    grad_c: Tensor | None,
+    batch: int, recurrences: list[Recurrence], given: Sequence[Tensor | None]
 ) -> list[Tensor]:
-    """Return the gradients of h_n of every layer, then of c_n of every layer."""
-    u = parameters[0]["recurrent_weight"]
-    batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
-    zeros = u.detach().new_zeros(len(parameters), batch, len(u))
-    return [each for g in (grad_h, grad_c) for each in (zeros if g is None else g).unbind()]
-
-
-def _pick(settings: Settings, y: Tensor, last: Tensor, part: Part) -> tuple[Tensor, Tensor | slice]:
-    """Return what the output gets of a chunk, and at which rows."""
-    if settings.return_sequence:
-        return y, part.rows
-    return (last if part.packing is None else y[part.packing.last_rows]), part.ended
+    """Return the gradients of the final h and c of every block, in the order of the states."""
+    sizes = [recurrence.hidden_size for recurrence in recurrences for _ in "hc"]
+    like = recurrences[0].u.detach()
+    return [
+        like.new_zeros(batch, size) if g is None else g
+        for g, size in zip(given, sizes, strict=True)
+    ]
 
 
 def _part_of_output(settings: Settings, gradient: Tensor | None, part: Part) -> Tensor | None:
@@ -322,13 +294,13 @@ def _part_of_output(settings: Settings, gradient: Tensor | None, part: Part) -> 
     return gradient[part.ended] if part.ends_some else None
 
 
-def _named_parameters(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return layer.named_parameters(remove_duplicate=False)  # a shared one under each of its names
+def _named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return module.named_parameters(remove_duplicate=False)  # a shared one under each of its names
 
 
-def _by_layer(stack: Stack, flat: Sequence[Tensor]) -> list[Parameters]:
+def _by_module(stack: Stack, flat: Sequence[Tensor]) -> list[dict[str, Tensor]]:
     tensors = iter(flat)
-    return [{name: next(tensors) for name, _ in _named_parameters(layer)} for layer in stack.layers]
+    return [{name: next(tensors) for name, _ in _named_parameters(m)} for m in stack.modules]
 
 
 def _autocast_of(device: str) -> Callable[[], AbstractContextManager[Any]]:

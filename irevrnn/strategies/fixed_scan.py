@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from irevrnn.backend import choose_backend
+from irevrnn.input_checks import check_resets
 from irevrnn.ops import HALF
-from irevrnn.sequences import check_resets
 from irevrnn.strategies.fixed_point import empty_state, to_fixed, to_value
 
 #: The interval of ``scan_backward`` for which all values of f are saved.

@@ -1,98 +1,97 @@
-"""The strategies ``store`` and ``recompute``: all steps of a layer, then the next layer."""
+"""The strategies ``store`` and ``recompute``: all steps of a block, then the next block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from irevrnn.functional import scan
-from irevrnn.layer import IRevRNNLayer
+from irevrnn.modules.recurrence import Recurrence
+from irevrnn.modules.steps import Masks, Steps
 from irevrnn.sequences import Packing
-from irevrnn.strategies.stack import Stack, add_input, drop
+from irevrnn.strategies.stack import Stack, project, run_modules
 
-Reverse = Callable[[Tensor], Tensor]
+States = tuple[Tensor, Tensor]
 
 
 def run_layerwise(
     stack: Stack,
     memory: str,
     x: Tensor,
-    h_0: Tensor,
-    c_0: Tensor,
-    masks: Tensor | None,
+    states: list[States],
     packing: Packing | None,
+    resets: Tensor | None,
     return_sequence: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    masks: Masks | None = None,
+) -> tuple[Tensor, list[States]]:
     """Run a stack over a sequence.
 
     Args:
-        stack: the layers; its ``reverse_layers`` read each sequence from its end.
+        stack: the modules; its ``reverse`` blocks read each sequence from its end.
         memory: ``store`` or ``recompute``.
         x: (T, B, in), or (N, in) packed.
-        h_0, c_0: (L * D, B, H) for D directions, the directions of a layer next to one another.
-        masks: dropout masks between layers, (L - 1, B, D * H), or None.
+        states: h_0 and c_0 of every block, (B, H) each; the directions of a layer together.
         packing: of x, if it is packed.
+        resets: (T, B) or (N,), or None.
         return_sequence: whether to return the output of all steps.
+        masks: of dropout; drawn if not given.
 
     Returns:
-        The output, (T, B, D * H) or (N, D * H), or (B, D * H) of the last step; ``h_n`` and
-        ``c_n``, (L * D, B, H).
+        The output, (T, B, out) or (N, out), or (B, out) of the last step; h_n and c_n of every
+        block.
     """
-    reverse = _reverse(stack, packing)
-    finals: list[tuple[Tensor, Tensor]] = []
+    finals: list[States] = []
+    batch_sizes = None if packing is None else packing.batch_sizes
+
+    def run(number: int, block: Any, x: Tensor, state: States, back: bool) -> tuple[Tensor, States]:
+        z = project(stack, number, block, x)
+        turn = _reversal(packing) if back else _identity
+        bounds = _turned(resets, turn, packing) if back and resets is not None else resets
+        recurrence = Recurrence.of(block)
+        out, h_n, c_n = recurrence.scan(turn(z), state, memory, batch_sizes, bounds)
+        finals.append((h_n, c_n))
+        return turn(out), (h_n, c_n)
+
+    def recur(number: int, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        first = number * stack.directions
+        out, (h_n, _) = run(number, block, x, states[first], False)
+        if not stack.reverse:
+            return out, h_n
+        other, _ = run(number, stack.reverse[number], x, states[first + 1], True)
+        last = torch.cat([h_n, other[-1].expand_as(h_n)], -1)  # not used if packed
+        return torch.cat([out, other], -1), last
+
     # The input is the cheapest tensor to copy: later ones are written in the order of time.
-    x = last = x.contiguous()
-    for index, layer in enumerate(stack.layers):
-        x = drop(x, index, masks, packing)
-        first = index * stack.directions
-        run = partial(_run_layer, stack, memory, packing)
-        out, last, c_n = run(layer, x, h_0[first], c_0[first], None)
-        finals.append((last, c_n))
-        if stack.reverse_layers:
-            other_layer, second = stack.reverse_layers[index], first + 1
-            other, h_n, c_n = run(other_layer, x, h_0[second], c_0[second], reverse)
-            finals.append((h_n, c_n))
-            last = torch.cat([last, other[-1].expand_as(last)], -1)  # not used if packed
-            out = torch.cat([out, other], -1)
-        x, last = add_input(stack, index, x, out, last, packing)
-    h_n, c_n = (torch.stack(each) for each in zip(*finals, strict=True))
-    if return_sequence:
-        return x, h_n, c_n
-    return (last if packing is None else x[packing.last_rows]), h_n, c_n
+    x = x.contiguous()
+    steps = None
+    if not torch.compiler.is_compiling():
+        length = x.shape[0] if packing is None else len(packing.batch_sizes)
+        batch = x.shape[1] if packing is None else int(packing.batch_sizes[0])
+        steps = Steps(masks or Masks(), 0, length, batch, packing)
+    output = run_modules(stack, stack.modules, x, recur, steps, packing, not return_sequence)
+    return output, finals
 
 
-def _run_layer(
-    stack: Stack,
-    memory: str,
-    packing: Packing | None,
-    layer: IRevRNNLayer,
-    x: Tensor,
-    h_0: Tensor,
-    c_0: Tensor,
-    reverse: Reverse | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run a layer in one direction; return its output, ``h_n`` and ``c_n``."""
-    z = layer(x)
-    out, h_n, c_n = scan(
-        z if reverse is None else reverse(z),
-        h_0,
-        c_0,
-        layer.recurrent_weight,
-        layer.coupling_a,
-        layer.coupling_b,
-        stack.activation,
-        stack.coupling_activation,
-        memory,
-        None if packing is None else packing.batch_sizes,
-    )
-    return (out if reverse is None else reverse(out)), h_n, c_n
+def _identity(x: Tensor) -> Tensor:
+    return x
 
 
-def _reverse(stack: Stack, packing: Packing | None) -> Reverse:
+def _reversal(packing: Packing | None) -> Any:
     """Return the function that reverses every sequence in time."""
-    if packing is None or not stack.reverse_layers:
+    if packing is None:
         return partial(torch.flip, dims=(0,))
     return partial(torch.index_select, dim=0, index=packing.reversal())
+
+
+def _turned(resets: Tensor, turn: Any, packing: Packing | None) -> Tensor:
+    """Return the resets of sequences read from their end: before the step that came before."""
+    back, turned = torch.zeros_like(resets), turn(resets)
+    if packing is None:
+        back[1:] = turned[:-1]
+        return back
+    sizes = packing.batch_sizes
+    rows = torch.arange(int(sizes[0]), len(back))
+    back[rows] = turned[rows - torch.repeat_interleave(sizes[:-1], sizes[1:])]
+    return back

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.ops import has_tangent, transformed
@@ -22,7 +23,7 @@ OF_THE_STACK = ("checkpoint", "reversible", "store_fixed")
 IN_FIXED_POINT = ("reversible", "store_fixed")
 #: Output nonlinearities with an inverse in fixed point.
 INVERTIBLE = tuple(name for name, g in ACTIVATIONS.items() if g.forgotten_bits is not None)
-#: The parameters of a layer that make up its recurrence: u, a and b.
+#: The parameters of a block that make up its recurrence: u, a and b.
 RECURRENCE = ("recurrent_weight", "coupling_a", "coupling_b")
 
 _FIRST_ORDER = "memory='store' and memory='recompute' can"
@@ -46,21 +47,21 @@ def check_budget(memory: str, memory_budget: int | str | None) -> None:
 def obstacle(
     memory: str,
     *,
-    activation: str = "identity",
+    activations: Iterable[str] = (),
     bidirectional: bool = False,
     packed: bool = False,
     device: str = "cpu",
-    layers: Iterable[nn.Module] = (),
+    modules: Iterable[nn.Module] = (),
 ) -> str | None:
     """Return why a strategy cannot serve, and which one can; None if it can.
 
     Args:
         memory: the strategy.
-        activation: the output nonlinearity.
+        activations: the output nonlinearities of the recurrences.
         bidirectional: whether the stack reads sequences from both ends.
         packed: whether sequences have lengths of their own.
         device: the type of the device.
-        layers: the modules of the stack, in the mode in which they will run.
+        modules: those of the stack, in the mode in which they will run.
     """
     if memory not in OF_THE_STACK:
         return None
@@ -69,7 +70,7 @@ def obstacle(
             f"bidirectional=True does not go with memory={memory!r}, which takes all layers "
             "through a chunk of steps at once; use memory='recompute' or 'store'"
         )
-    if has_batch_statistics(layers):
+    if has_batch_statistics(modules):
         return (
             f"memory={memory!r} cannot train with norm='batch', whose statistics run over all "
             "steps; use norm='layer', or memory='recompute'. A model in evaluation mode must stay "
@@ -87,11 +88,12 @@ def obstacle(
             f"memory={memory!r} looks at values, and there are none on the meta device; use "
             "memory='recompute', 'store' or 'checkpoint'"
         )
-    if activation not in INVERTIBLE:
-        return (
-            f"activation={activation!r} cannot be inverted: memory={memory!r} takes "
-            f"{', '.join(INVERTIBLE)}; memory='checkpoint' and 'recompute' take every activation"
-        )
+    for activation in activations:
+        if activation not in INVERTIBLE:
+            return (
+                f"activation={activation!r} cannot be inverted: memory={memory!r} takes "
+                f"{', '.join(INVERTIBLE)}; memory='checkpoint' and 'recompute' take every one"
+            )
     return None
 
 
@@ -101,10 +103,10 @@ def require(reason: str | None) -> None:
         raise ValueError(reason)
 
 
-def has_batch_statistics(layers: Iterable[nn.Module]) -> bool:
+def has_batch_statistics(modules: Iterable[nn.Module]) -> bool:
     """Return whether a module normalises by statistics over the batch it is given."""
-    modules = (module for layer in layers for module in layer.modules())
-    return any(isinstance(module, nn.BatchNorm1d) and module.training for module in modules)
+    inner = (each for module in modules for each in module.modules())
+    return any(isinstance(module, _BatchNorm) and module.training for module in inner)
 
 
 def not_a_graph(memory: str, packed: bool) -> str | None:
@@ -116,32 +118,36 @@ def not_a_graph(memory: str, packed: bool) -> str | None:
     return None
 
 
-def check_recurrence(memory: str, layers: Iterable[nn.Module]) -> None:
+def check_recurrence(memory: str, blocks: Iterable[tuple[str, nn.Module]]) -> None:
     """Raise a ValueError if u, a or b is computed by a hook, as by pruning.
 
-    Chunks need these parameters before their layer runs.
+    Chunks need these before their block runs.
+
+    Args:
+        memory: the strategy.
+        blocks: with what an error calls each of them.
     """
-    for index, layer in enumerate(layers):
-        plain = dict(layer.named_parameters(recurse=False, remove_duplicate=False))
+    for label, block in blocks:
+        plain = {*block._parameters, *block._buffers}
         for name in RECURRENCE:
             if name not in plain:
                 raise ValueError(
-                    f"memory={memory!r} needs {name} of layer {index} as a parameter of its own, "
+                    f"memory={memory!r} needs {name} of {label} as a parameter of its own, "
                     "but it is pruned or parametrized; use memory='recompute', or make it "
                     "permanent (torch.nn.utils.prune.remove)"
                 )
 
 
-def check_weight(largest: float, layer: int | None = None) -> None:
+def check_weight(largest: float, block: str = "") -> None:
     """Raise a ValueError unless the largest absolute recurrent weight is at most 1, and a number.
 
     Args:
         largest: max(abs(u)), or NaN.
-        layer: the index of the layer, for the error.
+        block: what an error calls the block.
     """
     if not largest <= 1:
         raise ValueError(
-            f"{'' if layer is None else f'layer {layer}: '}recurrent weights must lie in [-1, 1] "
+            f"{block}{': ' * bool(block)}recurrent weights must lie in [-1, 1] "
             f"to be inverted, but the largest has absolute value {largest:.9g}; call "
             "clip_recurrent_weights_() after each optimizer step"
         )

@@ -1,14 +1,18 @@
-"""The stack of layers that every strategy runs, and what lies between two layers."""
+"""The stack of blocks that every strategy runs, and how a pass goes through it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from irevrnn.layer import IRevRNNLayer
+from irevrnn.modules.block import is_recurrent
+from irevrnn.modules.steps import Steps, seen_by_modules
 from irevrnn.sequences import Packing
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -16,84 +20,143 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers, and how they are stacked.
+    """Modules, stacked on one another.
 
     Attributes:
-        layers: from the bottom up.
-        reverse_layers: those of the other direction, if there is one.
-        activation, coupling_activation: names of g and f.
-        residual: whether a layer's input is added to its output where their shapes agree.
-        drops: whether dropout is active between layers.
+        modules: from the bottom up: blocks, and functions of a step.
+        reverse: for each of them the block that reads sequences from their end, if there are any.
+        label: what an error calls one of them: "layer" or "block".
+        costs: what :mod:`irevrnn.strategies.saved_bytes` found out.
     """
 
-    layers: Sequence[IRevRNNLayer]
-    reverse_layers: Sequence[IRevRNNLayer]
-    activation: str
-    coupling_activation: str
-    residual: bool
-    drops: bool
+    modules: Sequence[nn.Module]
+    reverse: Sequence[nn.Module] = ()
+    label: str = "block"
+    costs: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def directions(self) -> int:
         """The number of directions that sequences are read in."""
-        return 2 if self.reverse_layers else 1
+        return 2 if self.reverse else 1
 
     @property
-    def all_layers(self) -> list[IRevRNNLayer]:
-        """The layers of all directions."""
-        return [*self.layers, *self.reverse_layers]
+    def blocks(self) -> list[Any]:
+        """The modules with a recurrence."""
+        return [module for module in self.modules if is_recurrent(module)]
 
-    def adds(self, index: int) -> bool:
-        """Return whether layer ``index`` adds its input to its output."""
-        spec = self.layers[index].spec
-        return self.residual and spec.input_size == self.directions * spec.hidden_size
+    @property
+    def all_blocks(self) -> list[Any]:
+        """The blocks of all directions, in the order of the states: those of a layer together."""
+        if not self.reverse:
+            return self.blocks
+        return [block for pair in zip(self.modules, self.reverse, strict=True) for block in pair]
+
+    @property
+    def places(self) -> list[int]:
+        """The indices of the blocks among the modules."""
+        return [index for index, module in enumerate(self.modules) if is_recurrent(module)]
+
+    def name(self, index: int) -> str:
+        """Return what an error calls module ``index``."""
+        if self.label == "layer":
+            return f"layer {index}"  # all are of one class
+        return f"{self.label} {index} ({type(self.modules[index]).__name__})"
 
 
-def drop(x: Tensor, index: int, masks: Tensor | None, packing: Packing | None) -> Tensor:
-    """Apply dropout to the input of layer ``index``.
+#: Run the recurrence of a block, given its number among the blocks, the module and its input x;
+#: return h of every row, and h after the last step of every sequence.
+Recur = Callable[[int, nn.Module, Tensor], tuple[Tensor, Tensor]]
+
+
+def run_modules(
+    stack: Stack,
+    modules: Sequence[nn.Module],
+    x: Tensor,
+    recur: Recur,
+    steps: Steps | None,
+    packing: Packing | None,
+    last_only: bool,
+) -> Tensor:
+    """Take some steps through all modules of a stack.
 
     Args:
+        stack: the stack.
+        modules: its modules, or copies of them.
         x: (T, B, in), or (N, in) packed.
-        index: of the layer; the input of the lowest one is left as it is.
-        masks: (L - 1, B, in), one for each border between layers, or None.
+        recur: the recurrence of the blocks.
+        steps: which steps these are, for masks; None if there is nothing to drop.
         packing: of x, if it is packed.
-    """
-    if index == 0 or masks is None:
-        return x
-    mask = masks[index - 1]
-    return x * (mask if packing is None else mask[packing.sequences])
-
-
-def add_input(
-    stack: Stack, index: int, x: Tensor, out: Tensor, last: Tensor, packing: Packing | None
-) -> tuple[Tensor, Tensor]:
-    """Add the input of layer ``index`` to its output, if the stack is residual.
-
-    Args:
-        stack: the layers.
-        index: of the layer.
-        x, out: its input and output, (T, B, features) or (N, features) packed.
-        last: its output at the last step, (B, H). A tensor of its own: the gradient of a slice of
-            ``out`` would be as large as ``out``. Not used if packed.
-        packing: of x, if it is packed.
+        last_only: whether to return the output of each sequence's last step only.
 
     Returns:
-        ``out`` and ``last`` with the input added.
+        (T, B, out) or (N, out); with ``last_only`` (E, out), for the E sequences that end here.
     """
-    if not stack.adds(index):
-        return out, last
-    return out + x, last + x[-1] if packing is None else last
+    number, top = 0, len(stack.blocks) - 1
+    seen: Callable[[], Any] = nullcontext if steps is None else partial(seen_by_modules, steps)
+    for index, module in enumerate(modules):
+        if not is_recurrent(module):
+            rows = x.shape[:-1]
+            with seen():
+                x = module(x)
+            _check_result(stack, index, "output", x, rows)
+            continue
+        with seen():
+            h, h_n = recur(number, module, x)
+        if last_only and number == top and packing is None:
+            # h_n is a tensor of its own: the gradient of a slice of h would be as large as h.
+            x, h = x[-1:], h_n.unsqueeze(0)
+            if steps is not None:
+                seen = partial(seen_by_modules, steps.last())
+        with seen():
+            x, rows = module.output(x, h), h.shape[:-1]  # type: ignore[operator]
+        _check_result(stack, index, "output", x, rows)
+        number += 1
+    if not last_only:
+        return x
+    return x[-1] if packing is None else x[packing.last_rows]
+
+
+def project(stack: Stack, number: int, block: Any, x: Tensor) -> Tensor:
+    """Return the input projection of a block, checked, in the dtype of the states.
+
+    Under autocast the states stay in full precision: the recurrence sums over many steps.
+    """
+    z, u, index = block.project(x), block.recurrent_weight, stack.places[number]
+    _check_result(stack, index, "project", z, (*x.shape[:-1], len(u)))
+    if z.dtype != u.dtype:
+        if not torch.is_autocast_enabled(z.device.type):
+            raise ValueError(
+                f"{stack.name(index)}: project must return the dtype of the recurrence, {u.dtype}; "
+                f"got {z.dtype}"
+            )
+        z = z.to(u.dtype)
+    return z
+
+
+def _check_result(stack: Stack, index: int, method: str, y: Any, shape: Sequence[int]) -> None:
+    """Raise an error unless ``y`` has ``shape``, or (*shape, features) as an output."""
+    if not isinstance(y, Tensor):
+        raise TypeError(
+            f"{stack.name(index)}: {method} must return a torch.Tensor; got {type(y).__name__}"
+        )
+    wanted = len(shape) + (method == "output")
+    if y.dim() != wanted or y.shape[: len(shape)] != tuple(shape):
+        features = ", features" if method == "output" else ""
+        raise ValueError(
+            f"{stack.name(index)}: {method} must treat each step by itself and return shape "
+            f"({', '.join(map(str, shape))}{features}); got {tuple(y.shape)}"
+        )
 
 
 def with_parameters(module: Module, tensors: Mapping[str, Tensor]) -> Module:
-    """Return a copy of a module that computes with other parameters and shares all else.
+    """Return a copy of a module that computes with other tensors and shares all else.
 
     The module itself stays as it is: other threads may run it, and an exception leaves nothing to
     be undone, unlike with ``torch.func.functional_call``.
 
     Args:
         module: to copy, with its submodules.
-        tensors: the parameters of the copy, by the names of ``module.named_parameters``.
+        tensors: parameters and buffers of the copy, by their names in ``module``.
     """
     copies = {original: _shallow_copy(original) for original in module.modules()}
     for original, replica in copies.items():
@@ -102,7 +165,8 @@ def with_parameters(module: Module, tensors: Mapping[str, Tensor]) -> Module:
     for full_name, tensor in tensors.items():
         path, _, name = full_name.rpartition(".")
         owner = copies[module.get_submodule(path)]
-        owner._parameters[name] = tensor  # type: ignore[assignment]
+        tensors_of_owner: Any = owner._buffers if name in owner._buffers else owner._parameters
+        tensors_of_owner[name] = tensor
     return copies[module]  # type: ignore[return-value]
 
 

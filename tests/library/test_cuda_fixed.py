@@ -102,7 +102,7 @@ def outcome(memory, **keywords):
 @every_g
 @dtypes
 def test_reversible_gives_the_gradient_of_store_fixed(monkeypatch, dtype, activation):
-    monkeypatch.setattr("irevrnn.rnn.chunk_length", lambda *_: 96)
+    monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 96)
     options = {"activation": activation, "dtype": dtype}
     runs = [outcome(memory, **options) for memory in ("reversible", "store_fixed", "reversible")]
     for other in runs[1:]:

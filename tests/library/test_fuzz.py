@@ -159,7 +159,7 @@ def test_layer_under_every_strategy(
     monkeypatch, data, steps, batch, features, hidden, layers, couplings, dtype, norm, activation,
     residual, batch_first, bidirectional, return_sequence, with_lengths, chunk, seed,
 ):  # fmt: skip
-    monkeypatch.setattr("irevrnn.rnn.chunk_length", lambda *_: chunk)
+    monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: chunk)
     options = {
         "num_couplings": couplings, "activation": activation, "norm": norm, "residual": residual,
         "batch_first": batch_first, "bidirectional": bidirectional,

@@ -1,6 +1,5 @@
 """A million steps: memory that does not grow with them but for the forgotten bits."""
 
-import math
 from functools import partial
 
 import pytest
@@ -9,8 +8,8 @@ import torch
 from experiments.bench.measure import peak_memory, saved_bytes
 from irevrnn import IRevRNN
 from irevrnn.allocator import use_caching_allocator
-from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.fixed_point import round_weight
+from irevrnn.strategies.reversible import HASHES
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kernels")]
 MILLION = 1_000_000
@@ -71,8 +70,7 @@ def test_what_is_held_grows_by_the_forgotten_bits_alone():
             exclude=(x, *model.parameters()),
             exclude_output=True,
         )
-        hashes = math.ceil(steps / chunk_length("reversible", steps, 1, 64)) * 2 * 8
-        fixed[steps] = saved - hashes - forgotten_bits(model, x) / 8
+        fixed[steps] = saved - HASHES * 2 * 8 - forgotten_bits(model, x) / 8
     # Beside its bits, a unit has h, c and the state of its bit stack, and a partly filled word.
     units = 2 * 64
     assert all(2 * 8 * units <= rest <= 5 * 8 * units for rest in fixed.values()), fixed

@@ -7,8 +7,8 @@ from torch import nn
 from experiments.process import threads
 from irevrnn import projection
 from irevrnn.allocator import empty_cache
+from irevrnn.modules.projection import Projection, _parts, _worthwhile
 from irevrnn.ops import load_operators
-from irevrnn.projection import Projection, _parts, _worthwhile
 
 
 def onednn() -> bool:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.functional import scan
-from irevrnn.layer import IRevRNNLayer, LayerSpec, describe_arguments
-from irevrnn.sequences import States, check_states
+from irevrnn.input_checks import check_resets, check_states
+from irevrnn.modules.arguments import describe_arguments
+from irevrnn.modules.layer import IRevRNNLayer
+from irevrnn.sequences import States
 
 
 class IRevRNNCell(nn.Module):
@@ -28,6 +30,8 @@ class IRevRNNCell(nn.Module):
         - **input**: (batch, input_size), or (input_size,).
         - **hidden**: ``(h, c)``, each (batch, hidden_size), or (hidden_size,) without a batch.
           Zeros if not given.
+        - **resets**: bool, (batch,) or () without a batch: where it is true, the states are set to
+          zero before the step, and no gradient passes.
 
     Outputs:
         - **(h, c)** after the step, in the shape of ``hidden``.
@@ -50,22 +54,18 @@ class IRevRNNCell(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        spec = LayerSpec(
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_couplings=num_couplings,
-            activation=activation,
-            coupling_activation=coupling_activation,
-            bias=bias,
-            norm=norm,
-        )
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_couplings = num_couplings
         self.activation, self.coupling_activation = activation, coupling_activation
         self.bias, self.norm = bias, norm
-        self.layer = IRevRNNLayer(spec, device, dtype)
+        self.layer = IRevRNNLayer(
+            input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
+            device=device, dtype=dtype,
+        )  # fmt: skip
 
-    def forward(self, input: Tensor, hidden: States | None = None) -> States:
+    def forward(
+        self, input: Tensor, hidden: States | None = None, resets: Tensor | None = None
+    ) -> States:
         """Run one step; see the class for shapes."""
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             raise ValueError(
@@ -75,9 +75,12 @@ class IRevRNNCell(nn.Module):
         batched, layer = input.dim() == 2, self.layer
         z = layer(input if batched else input.unsqueeze(0)).unsqueeze(0)
         h_0, c_0 = _states(z, hidden, batched)
+        if resets is not None:
+            check_resets(resets, tuple(z.shape[1:2]) if batched else (), z.device)
+            resets = resets.view(1, -1)
         _, h, c = scan(
             z, h_0, c_0, layer.recurrent_weight, layer.coupling_a, layer.coupling_b,
-            self.activation, self.coupling_activation,
+            self.activation, self.coupling_activation, resets=resets,
         )  # fmt: skip
         return (h, c) if batched else (h[0], c[0])
 

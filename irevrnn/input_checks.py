@@ -1,0 +1,150 @@
+"""Checks of what a user hands in: tensors, states, lengths and resets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_states(
+    hidden: Any,
+    shape: tuple[int, ...],
+    symbols: str,
+    device: torch.device,
+    names: tuple[str, str],
+) -> None:
+    """Raise an error unless ``hidden`` is a pair of floating-point tensors of ``shape``."""
+    pair = f"({', '.join(names)})"
+    if not (isinstance(hidden, tuple | list) and len(hidden) == 2):
+        given = type(hidden).__name__
+        count = f" of {len(hidden)}" if isinstance(hidden, tuple | list) else ""
+        raise TypeError(f"hidden must be a pair {pair}; got {given}{count}")
+    for name, state in zip(names, hidden, strict=True):
+        if not isinstance(state, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor; got {type(state).__name__}")
+        if not state.is_floating_point():
+            raise TypeError(f"{name} must be of a floating-point dtype; got {state.dtype}")
+        if tuple(state.shape) != shape:
+            raise ValueError(
+                f"{name} must have shape {shape} = {symbols}; got {tuple(state.shape)}"
+            )
+        if state.device != device:
+            raise ValueError(
+                f"{name} must be on the device of the parameters, {device}; got {state.device}"
+            )
+
+
+def check_values(x: Tensor, weight: Tensor, features: int | None) -> None:
+    """Raise a ValueError unless x has the features that are wanted, on the device of ``weight``."""
+    if x.dim() == 0 or (features is not None and x.shape[-1] != features):
+        raise ValueError(
+            f"input must have input_size = {features} features in its last dimension; "
+            f"got shape {tuple(x.shape)}"
+        )
+    if x.device != weight.device:
+        raise ValueError(
+            f"input must be on the device of the parameters, {weight.device}; got {x.device}"
+        )
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(
+            f"input must have the dtype of the parameters, {weight.dtype}; got {x.dtype}"
+        )
+
+
+def check_tensor(input: Tensor, batch_first: bool, weight: Tensor, features: int | None) -> None:
+    """Raise an error unless ``input`` is a tensor that a stack takes; see :func:`check_values`."""
+    if not isinstance(input, Tensor):
+        raise TypeError(
+            f"input must be a torch.Tensor or PackedSequence; got {type(input).__name__}"
+        )
+    shape = tuple(input.shape)
+    if input.dim() not in (2, 3):
+        layout = "(batch, seq, feature)" if batch_first else "(seq, batch, feature)"
+        raise ValueError(f"input must be {layout} or (seq, feature); got shape {shape}")
+    check_values(input, weight, features)
+    if input.shape[1 if batch_first and input.dim() == 3 else 0] == 0:
+        raise ValueError(f"input must have at least one step; got shape {shape}")
+
+
+def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int | None = None) -> None:
+    """Raise an error unless ``batch_sizes`` (T,) describe packed sequences.
+
+    Args:
+        batch_sizes: the number of sequences that have each step.
+        rows: N, what they sum to.
+        batch: B, if it is known.
+    """
+    if not isinstance(batch_sizes, Tensor):
+        raise TypeError(f"batch_sizes must be a torch.Tensor; got {type(batch_sizes).__name__}")
+    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
+        raise ValueError(
+            "batch_sizes must be (T,), int64 and on the CPU; got shape "
+            f"{tuple(batch_sizes.shape)}, {batch_sizes.dtype} on {batch_sizes.device}"
+        )
+    if torch.compiler.is_compiling():
+        return  # the kernel checks the values
+    try:
+        sizes = batch_sizes.tolist()
+    except RuntimeError as error:
+        raise ValueError("batch_sizes must be the same for all members of a vmap") from error
+    most = batch if batch is not None else max(sizes, default=0)
+    falls = all(0 < size <= before for before, size in pairwise([most, *sizes]))
+    if not sizes or not falls or sum(sizes) != rows:
+        raise ValueError(
+            f"batch_sizes must fall from at most B = {most} to at least 1 and sum to the {rows} "
+            f"rows; got {sizes if len(sizes) < 20 else f'{len(sizes)} sizes'}"
+        )
+
+
+def check_resets(resets: Tensor | None, shape: tuple[int, ...], device: torch.device) -> None:
+    """Raise an error unless ``resets`` say of each step of each sequence whether it begins anew.
+
+    Args:
+        resets: bool; None, where none does, is no error.
+        shape: that of the input without its features.
+        device: that of the input.
+    """
+    if resets is None:
+        return
+    if not isinstance(resets, Tensor):
+        raise TypeError(f"resets must be a torch.Tensor; got {type(resets).__name__}")
+    if resets.dtype != torch.bool:
+        raise TypeError(f"resets must be of dtype torch.bool; got {resets.dtype}")
+    if tuple(resets.shape) != shape:
+        raise ValueError(
+            f"resets must have shape {shape}, one for each step of each sequence; got shape "
+            f"{tuple(resets.shape)}"
+        )
+    if resets.device != device:
+        raise ValueError(
+            f"resets must be on the device of the input, {device}; got {resets.device}"
+        )
+
+
+def checked_lengths(lengths: Tensor | Iterable[int], input: Tensor, batch_first: bool) -> Tensor:
+    """Return ``lengths`` as (B,) int64 on the CPU."""
+    if isinstance(lengths, str) or not isinstance(lengths, Tensor | Iterable):
+        raise TypeError(f"lengths must be integers, (batch,); got {type(lengths).__name__}")
+    try:
+        counts = torch.as_tensor(
+            lengths if hasattr(lengths, "__len__") else list(lengths), device="cpu"
+        )
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(f"lengths must be integers, (batch,): {error}") from None
+    if input.dim() != 3:
+        raise ValueError(f"lengths go with a batch of padded sequences; got {tuple(input.shape)}")
+    batch, steps = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
+    if counts.shape != (batch,):
+        raise ValueError(
+            f"lengths must be ({batch},), one for each sequence; got {tuple(counts.shape)}"
+        )
+    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
+        raise TypeError(f"lengths must be integers; got {counts.dtype}")
+    counts = counts.to(torch.int64)
+    if not bool(((counts >= 1) & (counts <= steps)).all()):
+        raise ValueError(f"lengths must lie between 1 and the {steps} steps; got {counts.tolist()}")
+    return counts

@@ -1,0 +1,181 @@
+"""The base of :class:`irevrnn.IRevRNN` and :class:`irevrnn.IRevStack`: how a stack is run."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from irevrnn.sequences import SequenceBatch, States
+from irevrnn.strategies import auto
+from irevrnn.strategies.chunks import chunk_length
+from irevrnn.strategies.chunkwise import run_chunkwise
+from irevrnn.strategies.large_states import warn_of_large_states
+from irevrnn.strategies.layerwise import run_layerwise
+from irevrnn.strategies.rules import (
+    OF_THE_STACK,
+    check_budget,
+    check_strategy,
+    not_a_graph,
+    obstacle,
+    require,
+)
+from irevrnn.strategies.saved_bytes import Plan, Workload
+from irevrnn.strategies.stack import Stack
+
+_log = logging.getLogger("irevrnn")
+
+
+class BaseStack(nn.Module):
+    """A stack of blocks and the strategy it is trained with.
+
+    Attributes:
+        memory, memory_budget, batch_first: see :class:`irevrnn.IRevStack`.
+        picked: the plan that ``memory="auto"`` picked last.
+    """
+
+    def __init__(self, memory: str, memory_budget: int | str | None, batch_first: bool) -> None:
+        super().__init__()
+        check_budget(memory, memory_budget)
+        self.memory = memory
+        self.memory_budget = None if memory_budget is None else auto.parse_bytes(memory_budget)
+        self.batch_first = batch_first
+        self.picked: Plan | None = None
+        self._costs: dict[Any, Any] = {}
+
+    @abstractmethod
+    def _stack(self) -> Stack:
+        """Return the modules as they are to run."""
+
+    def _states_symbol(self) -> str:
+        """Return what an error calls the number of states."""
+        return "num_blocks"
+
+    def _input_features(self) -> int | None:
+        """Return the features that an input must have, if that is known."""
+        return None
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
+        stack = self._stack()
+        for module in (*stack.modules, *stack.reverse):
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()  # type: ignore[operator]
+
+    @torch.no_grad()
+    def clip_recurrent_weights_(self, bound: float = 1.0) -> Any:
+        """Clamp every recurrent weight to [-bound, bound], in place, after an optimizer step.
+
+        IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
+        more than ``gamma``-fold over T steps. ``optimizer.register_step_post_hook(lambda *_:
+        model.clip_recurrent_weights_())`` does it without a change to the training loop.
+
+        Args:
+            bound: largest absolute value, at least 0.
+
+        Returns:
+            The module itself.
+        """
+        if not bound >= 0:
+            raise ValueError(f"bound must be at least 0; got {bound}")
+        for block in self._stack().all_blocks:
+            if isinstance(block.recurrent_weight, nn.Parameter):
+                block.recurrent_weight.clamp_(-bound, bound)
+        return self
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hidden: States | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        return_sequence: bool = True,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, States]:
+        """Run the stack over a sequence; see the class for shapes."""
+        if torch.compiler.is_compiling():
+            packed = lengths is not None or isinstance(input, PackedSequence)
+            if reason := not_a_graph(self.memory, packed):
+                if torch.compiler.is_exporting():
+                    raise ValueError(f"this forward pass cannot be exported: {reason}")
+                options = {"lengths": lengths, "return_sequence": return_sequence, "resets": resets}
+                return self._uncompiled(input, hidden, **options)
+        stack, batch = self._stack(), self._batch(input, lengths)
+        bounds = batch.arrange_resets(resets)
+        sizes = [block.hidden_size for block in stack.all_blocks]
+        weight = stack.blocks[0].recurrent_weight
+        states = batch.initial_states(hidden, sizes, weight, self._states_symbol())
+        count = int(bounds.sum()) if bounds is not None and self.memory == "auto" else 0
+        load = Workload.of(batch, hidden is None, return_sequence, count)
+        memory, chunk = self._choose(stack, load)
+        arguments = (stack, memory, batch.x, states, batch.packing, bounds)
+        if memory in OF_THE_STACK:
+            output, finals = run_chunkwise(*arguments, return_sequence, chunk)
+        else:
+            output, finals = run_layerwise(*arguments, return_sequence)
+        warn_of_large_states(self, stack, finals)
+        return batch.restore(output, finals, return_sequence)
+
+    @torch.compiler.disable(
+        reason="memory='store' and 'recompute' can be compiled, with sequences of one length"
+    )
+    def _uncompiled(self, *inputs: Any, **options: Any) -> Any:
+        return self.forward(*inputs, **options)
+
+    def memory_report(
+        self,
+        input: Tensor | PackedSequence,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        return_sequence: bool = True,
+    ) -> None:
+        """Print the bytes that each strategy would save, and its peak, to train on ``input``.
+
+        Nothing is run: the figures follow from the sizes and the recurrent weights
+        (:mod:`irevrnn.strategies.saved_bytes`). ``saved`` is an upper bound for sequences of
+        different length and for ``reversible``; ``peak of a step`` is an estimate.
+
+        Args:
+            input, lengths, return_sequence: as for :meth:`forward`.
+        """
+        batch = self._batch(input, lengths)
+        print(f"{type(self).__name__}({self.extra_repr()})")
+        print(f"input of {batch.steps} steps and batch {batch.size}, {return_sequence=}\n")
+        print(auto.table(self._stack(), Workload.of(batch, True, return_sequence)))
+
+    def _batch(
+        self, input: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None
+    ) -> SequenceBatch:
+        like = self._stack().blocks[0].recurrent_weight
+        return SequenceBatch.of(input, lengths, self.batch_first, like, self._input_features())
+
+    def _choose(self, stack: Stack, load: Workload) -> tuple[str, int]:
+        """Return the strategy to run and its chunk length, which ``auto`` picks."""
+        memory = check_strategy(self.memory)
+        if memory == "auto":
+            check_budget(memory, self.memory_budget)
+            return self._pick(stack, load)
+        require(
+            obstacle(
+                memory,
+                activations=[block.activation for block in stack.blocks],
+                bidirectional=stack.directions == 2,
+                packed=load.packed,
+            )
+        )
+        if memory in OF_THE_STACK:
+            hidden = max(block.hidden_size for block in stack.blocks)
+            return memory, chunk_length(memory, load.steps, load.batch, hidden)
+        return memory, 0
+
+    def _pick(self, stack: Stack, load: Workload) -> tuple[str, int]:
+        before = self.picked and self.picked.memory
+        self.picked = auto.choose(stack, load, auto.parse_bytes(cast(int, self.memory_budget)))
+        if self.picked.memory != before:
+            _log.info("memory='auto' picked %s", auto.describe(self.picked, load))
+        return self.picked.memory, self.picked.chunk

@@ -1,0 +1,160 @@
+"""The interface of what a stack consists of: :class:`Block`, and modules without a recurrence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irevrnn.activations import get_activation
+from irevrnn.modules.arguments import check_count
+from irevrnn.modules.initial_values import (
+    LONGEST_MEMORY,
+    LONGEST_PERIOD,
+    SHORTEST_MEMORY,
+    SHORTEST_PERIOD,
+    check_memory,
+    check_periods,
+    draw_couplings_,
+    draw_memories_,
+    draw_oscillators_,
+)
+from irevrnn.modules.recurrence import Recurrence
+
+
+class Block(nn.Module):
+    r"""The base of blocks around a reversible recurrence, to be stacked by ``IRevStack``.
+
+    A block computes, where ``...`` are steps and sequences in any layout::
+
+        z = block.project(x)       # (..., in) to (..., hidden_size), each step by itself
+        h = the recurrence over z  # run by the stack, as its strategy has it
+        y = block.output(x, h)     # (..., in) and (..., hidden_size) to (..., out), likewise
+
+    A subclass defines ``project`` and ``output``. They may hold any modules that treat each step by
+    itself (:func:`irevrnn.check_stepwise` finds out), and are computed again in the backward pass:
+    they must be functions of their arguments and parameters alone. Random numbers come out the same
+    again; :class:`irevrnn.Dropout` draws the same mask under every strategy, too. The recurrence is
+    that of :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
+
+    Args:
+        hidden_size: H, units of the recurrence.
+        num_couplings: R, additive couplings between output and cell state.
+        activation: output nonlinearity g of the recurrence. ``identity`` and ``leaky_relu`` can be
+            inverted, so that ``memory="reversible"`` takes them.
+        coupling_activation: coupling nonlinearity f.
+        forgets: whether units forget. If not, u = 1: ``recurrent_weight`` is a buffer of ones, not
+            a parameter, and with ``activation="identity"`` reversal stores nothing.
+        shortest_period, longest_period: units start as oscillators with periods log-uniform between
+            these numbers of steps. With ``longest_period=None`` all couplings start near 0.
+        longest_memory: time constants tau in u = exp(-1 / tau) start log-uniform from 1 to this
+            number of steps, or from P / 4 pi for an oscillator of period P, so that it turns at
+            least once before it is forgotten.
+        device, dtype: of the parameters.
+
+    Attributes:
+        recurrent_weight: u, (H,).
+        coupling_a, coupling_b: a and b, (R, H).
+
+    Example::
+
+        >>> class Plain(irevrnn.Block):
+        ...     def __init__(self, width, hidden_size):
+        ...         super().__init__(hidden_size)
+        ...         self.inner = nn.Linear(width, hidden_size)
+        ...         self.outer = nn.Linear(hidden_size, width)
+        ...     def project(self, x):
+        ...         return self.inner(x)
+        ...     def output(self, x, h):
+        ...         return x + self.outer(torch.tanh(h))
+    """
+
+    recurrent_weight: Tensor
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_couplings: int = 1,
+        activation: str = "identity",
+        coupling_activation: str = "identity",
+        forgets: bool = True,
+        shortest_period: float = SHORTEST_PERIOD,
+        longest_period: float | None = LONGEST_PERIOD,
+        longest_memory: float = LONGEST_MEMORY,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_count("hidden_size", hidden_size, 1)
+        check_count("num_couplings", num_couplings, 0)
+        get_activation(activation)
+        get_activation(coupling_activation, "coupling_activation")
+        check_periods(shortest_period, longest_period, num_couplings)
+        check_memory(longest_memory)
+        self.hidden_size, self.num_couplings = hidden_size, num_couplings
+        self.activation, self.coupling_activation = activation, coupling_activation
+        self.forgets = forgets
+        self.shortest_period, self.longest_period = shortest_period, longest_period
+        self.longest_memory = longest_memory
+        factory = {"device": device, "dtype": dtype}
+        if forgets:
+            self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))
+        else:
+            self.register_buffer("recurrent_weight", torch.ones(hidden_size, **factory))
+        self.coupling_a = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
+        self.coupling_b = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
+        Block.reset_recurrence(self)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the input projection z, (..., H), of the block's input (..., in)."""
+        raise NotImplementedError(f"{type(self).__name__} must define project(x)")
+
+    def output(self, x: Tensor, h: Tensor) -> Tensor:
+        """Return the block's output (..., out) from its input (..., in) and h (..., H)."""
+        raise NotImplementedError(f"{type(self).__name__} must define output(x, h)")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Run the block by itself, from states of zero: (T, B, in) to (T, B, out).
+
+        A stack calls :meth:`project` and :meth:`output` instead.
+        """
+        z = self.project(input)
+        zeros = z.new_zeros(z.shape[1:])
+        h, _, _ = Recurrence.of(self).scan(z, (zeros, zeros))
+        return self.output(input, h)
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        for module in self.children():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()  # type: ignore[operator]
+        self.reset_recurrence()
+
+    @torch.no_grad()
+    def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
+        """Draw the parameters of the recurrence anew.
+
+        Args:
+            shortest_memory: the shortest time constant, in steps.
+
+        Returns:
+            The time constants tau of the units, (H,), in steps.
+        """
+        u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
+        draw_couplings_(a, b)
+        memories = (shortest_memory, self.longest_memory)
+        if self.longest_period is not None:
+            periods = (self.shortest_period, self.longest_period)
+            return draw_oscillators_(u, a, b, periods, memories, self.forgets)
+        if self.forgets:
+            return draw_memories_(u, *memories)
+        return torch.full_like(u, self.longest_memory)
+
+
+def is_recurrent(module: nn.Module) -> bool:
+    """Return whether a module of a stack has a recurrence: is a :class:`Block`, or looks like one.
+
+    All others are functions of a step.
+    """
+    return hasattr(module, "recurrent_weight")

@@ -1,0 +1,132 @@
+"""The gated block: :class:`IRevBlock`, with all that is nonlinear outside of its recurrence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from irevrnn.modules.arguments import check_count, check_norm
+from irevrnn.modules.block import Block
+from irevrnn.modules.dropout import Dropout
+from irevrnn.modules.initial_values import (
+    LONGEST_MEMORY,
+    LONGEST_PERIOD,
+    SHORTEST_MEMORY,
+    SHORTEST_PERIOD,
+)
+from irevrnn.modules.layer import make_norm, normalize
+from irevrnn.modules.projection import Projection
+
+
+class IRevBlock(Block):
+    r"""A gated block around a reversible recurrence, to be stacked by :class:`irevrnn.IRevStack`.
+
+    .. math::
+        z_t &= \gamma \odot (W_{in} \, \mathrm{norm}(x_t) + \beta_{in}) \\
+        y_t &= x_t + \mathrm{dropout}(\mathrm{GLU}(W_{out} \, \mathrm{GELU}(h_t) + \beta_{out}))
+
+    with h the recurrence over z. It is the block of S4, S5 and LRU (Gu et al., 2022; Smith et al.,
+    2023; Orvieto et al., 2023). By default the recurrence itself is linear: every unit is a damped
+    oscillator, which ``memory="reversible"`` can run back at the cost of -log2 u bits a step.
+
+    Args:
+        width: features of input and output.
+        hidden_size, num_couplings, activation, coupling_activation, forgets, shortest_period,
+            longest_period, longest_memory: of the recurrence, as for :class:`irevrnn.Block`.
+        norm: of the input: ``"layer"``, ``"batch"`` (statistics over all steps and the batch; not
+            with ``checkpoint`` and ``reversible`` in training) or ``None``. The first block on top
+            of an embedding of few features goes better without: a norm takes their size away.
+        dropout: probability of dropping a feature before the input is added.
+        tied_dropout: whether all steps of a sequence share one mask.
+        gate: whether the output projection has a gate (GLU; Dauphin et al., 2017).
+        residual: whether the input is added to the output.
+        bias: whether the projections have biases.
+        device, dtype: of the parameters.
+
+    Shape:
+        - input, output: (T, B, width), when called by itself; the states start at zero.
+
+    Attributes:
+        norm: the norm.
+        input_projection: ``nn.Linear(width, hidden_size)``.
+        scale: gamma, (H,). It starts at sqrt(1 - u^2), which makes all states equally large (as in
+            the LRU); where u = 1, at the value for a memory of ``longest_memory`` steps.
+        output_projection: ``nn.Linear(hidden_size, 2 * width)``, or ``width`` without the gate.
+
+    Example::
+
+        >>> blocks = [nn.Linear(1, 32), *(IRevBlock(32, 64) for _ in range(4))]
+        >>> model = IRevStack(blocks, memory="reversible")
+        >>> output, (h_n, c_n) = model(torch.randn(8, 1000, 1))
+        >>> output.shape, h_n.shape
+        (torch.Size([8, 1000, 32]), torch.Size([4, 8, 64]))
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden_size: int,
+        num_couplings: int = 1,
+        activation: str = "identity",
+        coupling_activation: str = "identity",
+        norm: str | None = "layer",
+        dropout: float = 0.0,
+        forgets: bool = True,
+        shortest_period: float = SHORTEST_PERIOD,
+        longest_period: float | None = LONGEST_PERIOD,
+        longest_memory: float = LONGEST_MEMORY,
+        tied_dropout: bool = True,
+        gate: bool = True,
+        residual: bool = True,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_count("width", width, 1)
+        check_norm(norm)
+        super().__init__(
+            hidden_size, num_couplings, activation, coupling_activation, forgets,
+            shortest_period, longest_period, longest_memory, device, dtype,
+        )  # fmt: skip
+        factory = {"device": device, "dtype": dtype}
+        self.width, self.gate, self.residual, self.bias = width, gate, residual, bias
+        self.norm = make_norm(norm, width, **factory)
+        self.input_projection = Projection(width, hidden_size, bias, **factory)
+        self.scale = nn.Parameter(torch.empty(hidden_size, **factory))
+        columns = (2 if gate else 1) * width
+        self.output_projection = Projection(hidden_size, columns, bias, **factory)
+        self.dropout = Dropout(dropout, tied_dropout)
+        self.reset_recurrence()
+
+    @torch.no_grad()
+    def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
+        """Draw the parameters of the recurrence anew, and the scale that depends on them."""
+        tau = super().reset_recurrence(shortest_memory)
+        self.scale.copy_((-torch.expm1(-2 / tau)).sqrt())
+        if self.bias:  # added up over a memory, a constant would be all that the unit knows
+            self.input_projection.bias.zero_()
+        return tau
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the input projection z (..., H) of the input (..., width)."""
+        z = self.input_projection(normalize(self.norm, x))
+        return z.to(self.scale.dtype) * self.scale
+
+    def output(self, x: Tensor, h: Tensor) -> Tensor:
+        """Return the block's output (..., width) from its input and h (..., H)."""
+        y = self.output_projection(F.gelu(h))
+        y = self.dropout(F.glu(y) if self.gate else y)
+        return x + y if self.residual else y
+
+    def extra_repr(self) -> str:
+        """Return the sizes, and the choices that differ from their defaults."""
+        shown = [f"{self.width}, {self.hidden_size}"]
+        defaults = {"num_couplings": 1, "activation": "identity", "coupling_activation": "identity"}
+        defaults |= {"forgets": True, "gate": True, "residual": True}
+        for name, default in defaults.items():
+            if (value := getattr(self, name)) != default:
+                shown.append(f"{name}={value!r}")
+        return ", ".join(shown)

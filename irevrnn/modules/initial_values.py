@@ -1,0 +1,129 @@
+"""Draw the initial values of a recurrence: its memories, and the periods it oscillates with."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from irevrnn.modules.arguments import check_number
+
+#: Shortest time constant, in steps, of freshly drawn recurrent weights.
+SHORTEST_MEMORY = 1.0
+#: Longest time constant, in steps, unless another is asked for.
+LONGEST_MEMORY = 1000.0
+#: Shortest period, in steps, of units that start as oscillators, unless another is asked for.
+SHORTEST_PERIOD = 6.0
+#: Longest of these periods, in steps, in a block, unless another is asked for.
+LONGEST_PERIOD = 1000.0
+#: Standard deviation of freshly drawn coupling weights.
+COUPLING_DEVIATION = 1e-3
+
+
+def log_uniform_(x: Tensor, lowest: float, highest: float) -> Tensor:
+    """Fill x with log-uniform numbers from ``lowest`` to ``highest``."""
+    return x.uniform_(math.log(lowest), math.log(highest)).exp_()
+
+
+def draw_memories_(u: Tensor, shortest: float, longest: float) -> Tensor:
+    """Fill u with exp(-1 / tau) and return tau, log-uniform from ``shortest`` to ``longest``."""
+    tau = log_uniform_(torch.empty_like(u), shortest, longest)
+    u.copy_(torch.exp(-1 / tau))
+    return tau
+
+
+def draw_couplings_(a: Tensor, b: Tensor) -> None:
+    """Fill coupling weights with small numbers that turn the state (h, c).
+
+    Each is normal, but a and b of a unit have opposite signs on the whole: with equal signs h and c
+    would drive each other, and grow as exp(sqrt(a b) t).
+    """
+    a.normal_(0, COUPLING_DEVIATION)
+    b.normal_(0, COUPLING_DEVIATION)
+    b.mul_(torch.where((a.sum(0) > 0) == (b.sum(0) > 0), -1, 1))
+
+
+def draw_periods_(a: Tensor, b: Tensor, shortest: float, longest: float) -> None:
+    """Make each unit an oscillator through its first coupling (equation ``eq:period``).
+
+    The period is log-uniform from ``shortest`` to ``longest`` steps where nothing is forgotten; the
+    weights know nothing of u. The other couplings turn the same way.
+    """
+    a.abs_()
+    b.abs_().neg_()
+    a[0] = 2 * torch.sin(math.pi / log_uniform_(a[0], shortest, longest))
+    b[0] = -a[0]
+
+
+def draw_oscillators_(
+    u: Tensor, a: Tensor, b: Tensor,
+    periods: tuple[float, float], memories: tuple[float, float], forgets: bool,
+) -> Tensor:  # fmt: skip
+    """Draw periods and memories together, so that each unit oscillates (``eq:oscillator``).
+
+    The period P is log-uniform. A unit that oscillates remembers for 2 tau steps; tau is
+    log-uniform among the values for which it turns at least once before it has fallen to exp(-2 pi)
+    (P < 4 pi tau). The coupling is the one that gives the period P at this u.
+
+    Args:
+        u: recurrent weights, (H,), to fill; left as they are without ``forgets``.
+        a, b: weights of the couplings, (R, H), whose first is filled.
+        periods: the shortest and the longest, in steps.
+        memories: the shortest and the longest time constant tau, in steps.
+        forgets: whether u is drawn.
+
+    Returns:
+        tau, (H,); the longest, where nothing is forgotten.
+    """
+    a.abs_()
+    b.abs_().neg_()
+    period = log_uniform_(torch.empty_like(u, dtype=torch.float64), *periods)
+    shortest, longest = memories
+    tau, root = torch.full_like(period, longest), torch.ones_like(period)  # root of u
+    if forgets:
+        lowest = (period / (4 * math.pi)).clamp(min(shortest, longest), longest)
+        lowest = lowest.clamp(min=shortest).log()
+        share = torch.empty_like(period).uniform_()
+        tau = torch.exp(lowest + share * (math.log(longest) - lowest))
+        root = torch.exp(-0.5 / tau)
+        u.copy_(root * root)
+    a[0] = coupling_of_period(period, root)
+    b[0] = -a[0]
+    return tau
+
+
+def coupling_of_period(period: Tensor, root: Tensor) -> Tensor:
+    """Return a = -b for which a linear unit of one coupling has a period (``eq:oscillator``).
+
+    Its eigenvalues are sqrt(u) exp(+-2 pi i / P), so that sqrt(u) 2 cos(2 pi / P) = 1 + u - u a^2.
+
+    Args:
+        period: P, in steps.
+        root: sqrt(u).
+    """
+    square = (1 - root) ** 2 + 4 * root * torch.sin(math.pi / period) ** 2
+    return square.sqrt() / root
+
+
+def check_periods(shortest: float, longest: float | None, num_couplings: int) -> None:
+    """Raise an error unless units can start with periods from ``shortest`` to ``longest``."""
+    check_number("shortest_period", shortest)
+    if not 2 < shortest < math.inf:
+        raise ValueError(f"shortest_period must be above 2 steps; got {shortest}")
+    if longest is None:
+        return
+    check_number("longest_period", longest)
+    if not shortest <= longest < math.inf:
+        raise ValueError(
+            f"longest_period must be at least shortest_period, {shortest:g} steps; got {longest}"
+        )
+    if num_couplings == 0:
+        raise ValueError("longest_period needs num_couplings of at least 1; got 0")
+
+
+def check_memory(longest: float) -> None:
+    """Raise an error unless units can start with a time constant of ``longest`` steps."""
+    check_number("longest_memory", longest)
+    if not SHORTEST_MEMORY <= longest < math.inf:
+        raise ValueError(f"longest_memory must be at least {SHORTEST_MEMORY:g} step; got {longest}")

@@ -1,0 +1,122 @@
+"""The plain block: one layer of :class:`irevrnn.IRevRNN`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irevrnn.modules.arguments import check_count, check_norm
+from irevrnn.modules.block import Block
+from irevrnn.modules.dropout import Dropout
+from irevrnn.modules.initial_values import (
+    LONGEST_MEMORY,
+    SHORTEST_MEMORY,
+    SHORTEST_PERIOD,
+    draw_couplings_,
+    draw_memories_,
+    draw_periods_,
+)
+from irevrnn.modules.projection import Projection
+
+
+class IRevRNNLayer(Block):
+    """One layer of :class:`irevrnn.IRevRNN`: projection, normalisation and recurrence.
+
+    Args:
+        input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
+            longest_period, shortest_period, longest_memory: as for :class:`irevrnn.IRevRNN`.
+        residual: whether the input is added to the output.
+        dropout: probability of dropping a feature of the output.
+        device, dtype: of the parameters.
+
+    Attributes:
+        projection: ``nn.Linear(input_size, hidden_size)``, the only place where units mix.
+        norm: ``nn.LayerNorm``, ``nn.BatchNorm1d`` or ``nn.Identity``, applied to the projection.
+        recurrent_weight: u, (H,).
+        coupling_a, coupling_b: (R, H).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_couplings: int = 3,
+        activation: str = "relu",
+        coupling_activation: str = "tanh",
+        bias: bool = True,
+        norm: str | None = None,
+        longest_period: float | None = None,
+        shortest_period: float = SHORTEST_PERIOD,
+        longest_memory: float = LONGEST_MEMORY,
+        residual: bool = False,
+        dropout: float = 0.0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_count("input_size", input_size, 1)
+        check_norm(norm)
+        super().__init__(
+            hidden_size, num_couplings, activation, coupling_activation, True,
+            shortest_period, longest_period, longest_memory, device, dtype,
+        )  # fmt: skip
+        self.input_size, self.bias = input_size, bias
+        self.residual = residual
+        factory = {"device": device, "dtype": dtype}
+        self.projection = Projection(input_size, hidden_size, bias, **factory)
+        self.norm = make_norm(norm, hidden_size, **factory)
+        self.dropout = Dropout(dropout)
+        self.reset_recurrence()
+
+    @torch.no_grad()
+    def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
+        """Draw memories, periods independently of them, and a projection that goes with them.
+
+        A unit adds up 1 / (1 - u) steps of its input projection. Where that starts 1 - u times as
+        large, by the rows of the projection or the norm's weight, h is a weighted mean of what
+        arrives: of order 1 whatever its memory, the mean and the pace of the input, and the depth.
+        """
+        a, b = self.coupling_a, self.coupling_b
+        tau = draw_memories_(self.recurrent_weight, shortest_memory, self.longest_memory)
+        scale = -torch.expm1(-1 / tau)  # 1 - u, also where u is rounded to 1
+        self.projection.reset_parameters()
+        if isinstance(self.norm, nn.LayerNorm | nn.BatchNorm1d):
+            # Half: nn.Linear makes projections of about that size, of an input of variance 1.
+            self.norm.weight.copy_(scale / 2)
+        else:
+            self.projection.weight.mul_(scale.unsqueeze(1))
+            if self.projection.bias is not None:
+                self.projection.bias.mul_(scale)
+        draw_couplings_(a, b)
+        if self.longest_period is not None:
+            draw_periods_(a, b, self.shortest_period, self.longest_period)
+        return tau
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised input projection z (..., H) of the input (..., in)."""
+        # Under autocast, what sums over steps stays in full precision: the norm and the state.
+        z = self.projection(x).to(self.recurrent_weight.dtype)
+        return normalize(self.norm, z)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the normalised input projection z (..., H) of the input (..., in)."""
+        return self(x)  # as a call, so that hooks run
+
+    def output(self, x: Tensor, h: Tensor) -> Tensor:
+        """Return h, with the input added if the layer is residual; from both directions if any."""
+        return self.dropout(h + x if self.residual else h)
+
+
+def make_norm(norm: str | None, features: int, **factory: Any) -> nn.Module:
+    """Return the module of a norm's name."""
+    if norm is None:
+        return nn.Identity()
+    return (nn.LayerNorm if norm == "layer" else nn.BatchNorm1d)(features, **factory)
+
+
+def normalize(norm: nn.Module, x: Tensor) -> Tensor:
+    """Normalise (..., features); batch statistics run over all but the last dimension."""
+    if isinstance(norm, nn.BatchNorm1d):
+        return norm(x.flatten(0, -2)).view_as(x)
+    return norm(x)

@@ -1,0 +1,166 @@
+"""The layer: :class:`IRevRNN`, used like ``nn.LSTM``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from irevrnn.modules.arguments import check_count, check_probability, describe_arguments
+from irevrnn.modules.base_stack import BaseStack
+from irevrnn.modules.initial_values import LONGEST_MEMORY, SHORTEST_PERIOD
+from irevrnn.modules.layer import IRevRNNLayer
+from irevrnn.strategies.rules import obstacle, require
+from irevrnn.strategies.stack import Stack
+
+
+class IRevRNN(BaseStack):
+    r"""A stack of reversible, independently recurrent layers, used like ``nn.LSTM``.
+
+    Layer by layer, with :math:`z_t = \mathrm{norm}(W x_t + \beta)`, the cell of
+    :func:`irevrnn.scan` computes :math:`h_t` and :math:`c_t` for all steps.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: H, units of each layer.
+        num_layers: layers stacked on one another.
+        num_couplings: R, additive couplings between output and cell state; 0 is IndRNN.
+        activation: output nonlinearity g: ``relu``, ``tanh``, ``sigmoid``, ``leaky_relu`` (slope
+            1/4) or ``identity``.
+        coupling_activation: coupling nonlinearity f, from the same list.
+        bias: whether the projection has a bias.
+        batch_first: input and output are (batch, seq, feature) instead of (seq, batch, feature).
+        dropout: probability of dropping a unit between layers, with one mask for all steps of a
+            sequence (variational dropout; Gal and Ghahramani, 2016).
+        bidirectional: a second stack reads each sequence from its end; as in ``nn.LSTM``, each
+            layer reads the outputs of both directions below it, and the output has 2 * hidden_size
+            features, those of the forward direction first. For ``store`` and ``recompute``.
+        norm: normalisation of the input projection: ``None``, ``"layer"``, or ``"batch"``
+            (statistics over all steps and the batch).
+        residual: add a layer's input to its output where the two have the same size.
+        memory: what is saved for the backward pass: ``store``, ``recompute``, ``checkpoint``,
+            ``reversible`` or ``auto``; see :mod:`irevrnn.strategies`.
+        device, dtype: of the parameters.
+        memory_budget: for ``memory="auto"``: bytes, or text such as ``"256MB"``, that a forward and
+            backward pass may need beyond input, output, parameters and their gradients. The fastest
+            strategy that is expected to keep within it runs. The attribute ``picked`` names it, and
+            the logger ``irevrnn`` reports it at level INFO when it changes.
+        longest_period: if given, the first coupling starts with weights a = -b that make each unit
+            an oscillator, with a period drawn log-uniformly from ``shortest_period`` to this number
+            of steps (for small states, and a coupling nonlinearity of slope 1 at 0, as tanh's).
+            ``None`` starts all couplings near 0. It needs ``num_couplings`` of at least 1; ``relu``
+            and ``leaky_relu`` as activation damp what is negative, and so most of the oscillation.
+        shortest_period: the shortest of these periods, above 2 steps. With periods near 2, single
+            steps can be told apart for as long as units remember.
+        longest_memory: units start with recurrent weights u = exp(-1 / tau) and time constants tau
+            drawn log-uniformly from 1 to this number of steps; one that oscillates remembers for
+            2 tau.
+
+    Inputs:
+        - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size),
+          or (seq, input_size) without a batch; or a ``PackedSequence``, sorted by length or not.
+        - **hidden**: ``(h_0, c_0)``, each (num_layers, batch, hidden_size), or without the batch
+          dimension for unbatched input. If bidirectional, (2 * num_layers, ...), the directions of
+          a layer next to one another. Zeros if not given.
+        - **lengths** (keyword): (batch,) integers, the lengths of padded sequences. Steps
+          beyond the end of a sequence are neither read nor computed; their output is 0.
+        - **return_sequence** (keyword): whether ``output`` holds all steps or the last one alone.
+
+    Outputs:
+        - **output**: h of the last layer, (batch, seq, hidden_size) with ``batch_first``, else
+          (seq, batch, hidden_size), or packed like the input; (batch, hidden_size), the last step
+          of each sequence, if ``return_sequence=False``. With ``residual``, the input of the last
+          layer is added. If bidirectional, twice as many features.
+        - **(h_n, c_n)**: final states of all layers, in the shape of ``hidden``.
+
+    A sequence may be fed in pieces, each with the final states of the one before. The result is
+    that of the complete sequence, up to the rounding of matrix products; with ``reversible``, whose
+    bit stacks are empty at the beginning of a piece, up to a noise below 2^-19 for each step.
+
+    The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
+    ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``
+    (H, in), ``layers.l.projection.bias`` (H,), and the entries of ``layers.l.norm``; those of the
+    other direction are under ``reverse_layers``.
+
+    Raises:
+        ValueError: an argument is out of range, the input does not fit, or the strategy cannot
+            serve it.
+        TypeError: the input is neither a tensor nor a ``PackedSequence``.
+
+    Example::
+
+        >>> model = IRevRNN(input_size=10, hidden_size=64, num_layers=2)
+        >>> output, (h_n, c_n) = model(torch.randn(8, 100, 10))
+        >>> output.shape, h_n.shape
+        (torch.Size([8, 100, 64]), torch.Size([2, 8, 64]))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        num_couplings: int = 3,
+        activation: str = "relu",
+        coupling_activation: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        norm: str | None = None,
+        residual: bool = False,
+        memory: str = "recompute",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        memory_budget: int | str | None = None,
+        longest_period: float | None = None,
+        shortest_period: float = SHORTEST_PERIOD,
+        longest_memory: float = LONGEST_MEMORY,
+    ) -> None:
+        super().__init__(memory, memory_budget, batch_first)
+        check_count("num_layers", num_layers, 1)
+        check_probability("dropout", dropout)
+        require(obstacle(memory, activations=[activation], bidirectional=bidirectional))
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.num_couplings = num_couplings
+        self.activation = activation
+        self.coupling_activation = coupling_activation
+        self.bias = bias
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.norm = norm
+        self.residual = residual
+        self.longest_period = longest_period
+        self.shortest_period = shortest_period
+        self.longest_memory = longest_memory
+
+        def layer(index: int) -> IRevRNNLayer:
+            width = (2 if bidirectional else 1) * hidden_size
+            features = width if index else input_size
+            return IRevRNNLayer(
+                features, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
+                longest_period, shortest_period, longest_memory,
+                residual and features == width, dropout if index < num_layers - 1 else 0.0,
+                device, dtype,
+            )  # fmt: skip
+
+        self.layers = nn.ModuleList(layer(index) for index in range(num_layers))
+        self.reverse_layers: nn.ModuleList | tuple[()] = ()
+        if bidirectional:
+            self.reverse_layers = nn.ModuleList(layer(index) for index in range(num_layers))
+
+    def _stack(self) -> Stack:
+        return Stack(list(self.layers), list(self.reverse_layers), "layer", self._costs)
+
+    def _states_symbol(self) -> str:
+        return "num_layers * 2" if self.bidirectional else "num_layers"
+
+    def _input_features(self) -> int:
+        return self.input_size
+
+    def extra_repr(self) -> str:
+        """Return the arguments that differ from their defaults."""
+        return describe_arguments(self, IRevRNN.__init__)

@@ -1,0 +1,150 @@
+"""The stack of blocks: :class:`IRevStack`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+from irevrnn.modules.base_stack import BaseStack
+from irevrnn.modules.block import is_recurrent
+from irevrnn.strategies.rules import obstacle, require
+from irevrnn.strategies.stack import Stack
+
+#: What a recurrent block must have, beside ``recurrent_weight``.
+_INTERFACE = (
+    "project", "output", "hidden_size", "coupling_a", "coupling_b", "activation",
+    "coupling_activation",
+)  # fmt: skip
+
+
+class IRevStack(BaseStack):
+    r"""A stack of blocks around reversible recurrences, trained with one strategy.
+
+    Each step goes through all blocks, from the first to the last. With ``checkpoint`` and
+    ``reversible`` nothing of a block is saved but what its recurrence needs: all that stands
+    between two recurrences is computed again from the input.
+
+    Args:
+        blocks: from the bottom up, each one of
+
+            - a recurrent block: an :class:`irevrnn.IRevBlock`, a :class:`irevrnn.Block` of your
+              own, or any module with their ``project``, ``output`` and parameters;
+            - any other module that maps (..., in) to (..., out) and treats each step by itself,
+              such as an ``nn.Linear`` that embeds the input (:func:`irevrnn.check_stepwise` finds
+              out whether a module does).
+
+            At least one is recurrent. Blocks may be shared.
+        memory: what is saved for the backward pass: ``store``, ``recompute``, ``checkpoint``,
+            ``reversible`` or ``auto``; see :mod:`irevrnn.strategies`.
+        memory_budget: for ``memory="auto"``, as for :class:`irevrnn.IRevRNN`.
+        batch_first: input and output are (batch, seq, feature) instead of (seq, batch, feature).
+
+    Inputs:
+        - **input**: (batch, seq, in) with ``batch_first``, else (seq, batch, in), or (seq, in)
+          without a batch; or a ``PackedSequence``.
+        - **hidden**: ``(h_0, c_0)``, each (num_blocks, batch, hidden_size) for the recurrent
+          blocks, or without the batch dimension for unbatched input. Where the blocks have
+          different hidden sizes, each is a tuple of tensors (batch, hidden_size). Zeros if not
+          given.
+        - **lengths** (keyword): (batch,) integers, the lengths of padded sequences.
+        - **resets** (keyword): bool, (batch, seq) with ``batch_first``, else (seq, batch); for a
+          ``PackedSequence``, in the order of its ``data``. Where it is true, the states of the
+          sequence are set to zero before the step, and no gradient passes.
+        - **return_sequence** (keyword): whether ``output`` holds all steps or the last one alone.
+
+    Outputs:
+        - **output**: of the last block, (batch, seq, out) with ``batch_first``, else (seq, batch,
+          out), or packed like the input; (batch, out) if ``return_sequence=False``.
+        - **(h_n, c_n)**: final states of the recurrent blocks, in the form of ``hidden``.
+
+    Raises:
+        ValueError: there is no recurrent block, widths do not fit, the input does not fit, a block
+            returns another shape or dtype than it should, or the strategy cannot serve.
+        TypeError: a block is not a module.
+        irevrnn.ReversalError: (in the backward pass of ``reversible``) a block computed something
+            else than in the forward pass.
+
+    Example::
+
+        >>> model = IRevStack([nn.Linear(10, 32), IRevBlock(32, 64), IRevBlock(32, 64)])
+        >>> output, (h_n, c_n) = model(torch.randn(8, 100, 10))
+        >>> output.shape, h_n.shape
+        (torch.Size([8, 100, 32]), torch.Size([2, 8, 64]))
+    """
+
+    def __init__(
+        self,
+        blocks: Iterable[nn.Module],
+        memory: str = "recompute",
+        memory_budget: int | str | None = None,
+        batch_first: bool = True,
+    ) -> None:
+        super().__init__(memory, memory_budget, batch_first)
+        blocks = list(blocks)
+        _check_blocks(blocks)
+        self.blocks = nn.ModuleList(blocks)
+        recurrent = [block for block in blocks if is_recurrent(block)]
+        activations: list[Any] = [block.activation for block in recurrent]
+        require(obstacle(memory, activations=activations))
+
+    def _stack(self) -> Stack:
+        return Stack(list(self.blocks), costs=self._costs)
+
+    def _input_features(self) -> int | None:
+        return _widths(self.blocks[0])[0]
+
+    def extra_repr(self) -> str:
+        """Return the arguments beside the blocks."""
+        budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
+        return f"memory={self.memory!r}{budget}, batch_first={self.batch_first}"
+
+
+def _check_blocks(blocks: list[nn.Module]) -> None:
+    """Raise an error unless a stack can consist of these blocks."""
+    names = [f"block {index} ({type(block).__name__})" for index, block in enumerate(blocks)]
+    for name, block in zip(names, blocks, strict=True):
+        if not isinstance(block, nn.Module):
+            raise TypeError(f"{name}: blocks must be of torch.nn.Module")
+        if not is_recurrent(block):
+            continue
+        if missing := [each for each in _INTERFACE if not hasattr(block, each)]:
+            raise TypeError(f"{name} has a recurrent_weight, but not {', '.join(missing)}")
+    if not any(map(is_recurrent, blocks)):
+        raise ValueError(
+            f"blocks must hold at least one with a recurrence; got {names or 'an empty list'}"
+        )
+    for (below, name), (above, name_above) in pairwise(zip(blocks, names, strict=True)):
+        width, wanted = _widths(below)[1], _widths(above)[0]
+        if width is not None and wanted is not None and width != wanted:
+            raise ValueError(
+                f"blocks do not fit: {name} returns {width} features, {name_above} takes {wanted}"
+            )
+    _check_same(blocks, names)
+
+
+def _check_same(blocks: list[nn.Module], names: list[str]) -> None:
+    """Raise a ValueError unless all parameters are on one device and of one dtype."""
+    first = next(p for block in blocks for p in block.parameters())
+    for name, block in zip(names, blocks, strict=True):
+        for parameter in block.parameters():
+            if parameter.device != first.device:
+                raise ValueError(
+                    f"blocks must be on one device; got {first.device}, and {parameter.device} in "
+                    f"{name}"
+                )
+            if parameter.is_floating_point() and parameter.dtype != first.dtype:
+                raise ValueError(
+                    f"blocks must have one dtype; got {first.dtype}, and {parameter.dtype} in "
+                    f"{name}"
+                )
+
+
+def _widths(block: Any) -> tuple[int | None, int | None]:
+    """Return the features that a block takes and returns, as far as they are known."""
+    if isinstance(block, nn.Linear):
+        return block.in_features, block.out_features
+    width = getattr(block, "width", None)
+    return getattr(block, "input_size", width), getattr(block, "output_size", width)

@@ -1,0 +1,120 @@
+"""Tell a module inside a stack which steps it sees, for masks that are functions of the step."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from irevrnn.ops import transformed
+from irevrnn.sequences import Packing
+
+#: Steps whose masks are drawn together.
+_TOGETHER = 16
+_local = threading.local()
+
+
+class Masks:
+    """The masks of one pass through a stack, drawn when a chunk is first computed.
+
+    Attributes:
+        tied: masks that all steps share, by their place in the pass.
+        seeds: of masks that differ from step to step, likewise.
+    """
+
+    def __init__(self, tied: dict[int, Tensor] | None = None, seeds: dict[int, int] | None = None):
+        self.tied = {} if tied is None else tied
+        self.seeds = {} if seeds is None else seeds
+
+
+@dataclass
+class Steps:
+    """The steps of the sequence that a stack's modules see at present.
+
+    Attributes:
+        masks: of this pass.
+        begin, end: the first step, and the one after the last.
+        batch: B.
+        packing: of the rows, if they are packed.
+        place: the number of masks met so far: every module has masks of its own.
+        first: whether masks are drawn in this chunk. When it is computed again they are drawn again
+            and thrown away, so that other modules get the same numbers from the generator.
+    """
+
+    masks: Masks
+    begin: int
+    end: int
+    batch: int
+    packing: Packing | None = None
+    place: int = field(default=0, init=False)
+    first: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = self.begin == 0
+
+    def last(self) -> Steps:
+        """Return the last of these steps, from the next mask on."""
+        steps = Steps(self.masks, self.end - 1, self.end, self.batch)
+        steps.place, steps.first = self.place, self.first
+        return steps
+
+    def mask(self, x: Tensor, p: float, tied: bool) -> Tensor:
+        """Return what x is multiplied by: 0, or 1 / (1 - p).
+
+        Args:
+            x: (T, B, features), or (N, features) packed.
+            p: probability of 0.
+            tied: whether all steps of a sequence have the same mask.
+        """
+        place, self.place = self.place, self.place + 1
+        packing, shape = self.packing, (self.batch, x.shape[-1])
+        if tied:
+            if self.first:
+                self.masks.tied.setdefault(place, _draw(x, shape, p))
+            mask = self.masks.tied[place]
+            return mask if packing is None else mask[packing.sequences]
+        if transformed():  # vmap says itself whether its members share their random numbers
+            return _draw(x, x.shape, p)
+        seed = int(torch.randint(2**62, ())) if self.first else 0
+        seed = self.masks.seeds.setdefault(place, seed)
+        mask = self._of_steps(x, shape, p, seed)
+        if packing is None:
+            return mask
+        sizes = packing.batch_sizes
+        return mask[torch.repeat_interleave(torch.arange(len(sizes)), sizes), packing.sequences]
+
+    def _of_steps(self, x: Tensor, shape: tuple[int, int], p: float, seed: int) -> Tensor:
+        """Return (T, B, features), a function of the steps and the seed."""
+        first, last = self.begin // _TOGETHER, (self.end - 1) // _TOGETHER
+        generator, parts = torch.Generator(x.device), []
+        for part in range(first, last + 1):
+            generator.manual_seed(hash((seed, part)) & (2**62 - 1))
+            part_mask = x.new_empty(_TOGETHER, *shape)
+            parts.append(part_mask.bernoulli_(1 - p, generator=generator).div_(1 - p))
+        start = first * _TOGETHER
+        return torch.cat(parts)[self.begin - start : self.end - start]
+
+
+def _draw(x: Tensor, shape: Sequence[int], p: float) -> Tensor:
+    return F.dropout(torch.ones(tuple(shape), dtype=x.dtype, device=x.device), p)
+
+
+def current_steps() -> Steps | None:
+    """Return the steps that the calling thread's stack works on; None outside of a stack."""
+    return getattr(_local, "steps", None)
+
+
+@contextmanager
+def seen_by_modules(steps: Steps) -> Iterator[None]:
+    """Make ``steps`` the current ones of this thread."""
+    before = current_steps()
+    _local.steps = steps
+    try:
+        yield
+    finally:
+        _local.steps = before

@@ -1,0 +1,73 @@
+"""Find out whether a module treats each step by itself: :func:`check_stepwise`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from irevrnn.modules.block import is_recurrent
+from irevrnn.modules.dropout import Dropout
+
+
+@torch.no_grad()
+def check_stepwise(module: nn.Module, input: Tensor, tolerance: float = 1e-4) -> None:
+    """Raise a ValueError unless a module treats each step by itself and keeps no state.
+
+    A stack with ``memory="checkpoint"`` or ``"reversible"`` computes what stands between two
+    recurrences again, some steps at a time. Call this once, in a test, for a module of your own
+    that goes into an :class:`irevrnn.IRevStack`. The module runs on all steps, on pieces of them,
+    and on all steps again, in its present mode (train or eval) but without dropout; a recurrent
+    block runs its ``project`` and its ``output``.
+
+    Args:
+        module: a block, or any module that maps (..., in) to (..., out).
+        input: (T, B, in) with T at least 3.
+        tolerance: largest difference, relative to the largest output. Pieces may round differently;
+            a difference within the tolerance still matters to ``reversible``, which then raises a
+            :class:`irevrnn.ReversalError`.
+
+    Raises:
+        ValueError: the results differ, or have the wrong shape. It says in which method.
+    """
+    if input.dim() != 3 or len(input) < 3:
+        raise ValueError(f"input must be (T, B, in), T at least 3; got shape {tuple(input.shape)}")
+    name, module = type(module).__name__, copy.deepcopy(module)
+    for each in module.modules():
+        if isinstance(each, Dropout | _DropoutNd):
+            each.p = 0.0
+    if not is_recurrent(module):
+        _compare(f"{name}.forward", module, (input,), tolerance)
+        return
+    block: Any = module
+    z = _compare(f"{name}.project", block.project, (input,), tolerance)
+    _compare(f"{name}.output", block.output, (input, torch.tanh(z)), tolerance)
+
+
+def _compare(
+    name: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ...], tolerance: float
+) -> Tensor:
+    """Compare a function of all steps with the same function of pieces."""
+    whole, steps = function(*inputs), len(inputs[0])
+    if whole.dim() != 3 or whole.shape[:2] != inputs[0].shape[:2]:
+        raise ValueError(
+            f"{name} must map (T, B, in) to (T, B, out); got {tuple(inputs[0].shape)} to "
+            f"{tuple(whole.shape)}"
+        )
+    bound = tolerance * whole.abs().max().clamp(min=1e-30)
+    for length in {1, steps // 2, steps - 1, steps}:
+        pieces = zip(*(x.split(length) for x in inputs), strict=True)
+        parts = torch.cat([function(*piece) for piece in pieces])
+        wrong = ((parts - whole).abs().amax((1, 2)) > bound).nonzero()
+        if parts.isnan().any() != whole.isnan().any() or len(wrong):
+            first = int(wrong[0]) if len(wrong) else 0
+            reason = "keeps a state" if length == steps else "mixes steps, or keeps a state"
+            raise ValueError(
+                f"{name} does not treat each step by itself: in pieces of {length} of {steps} "
+                f"steps it gives something else from step {first} on; it {reason}"
+            )
+    return whole

@@ -1,0 +1,51 @@
+"""Warn once when states have grown so large that training may diverge."""
+
+from __future__ import annotations
+
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from irevrnn.jit.build import warn
+from irevrnn.ops import traced, transformed
+from irevrnn.strategies.stack import Stack
+
+#: Size of a state from which a network is unlikely to train; a fresh one stays of order 1.
+LARGE_STATE = 1e4
+_warned: WeakSet[nn.Module] = WeakSet()
+
+
+def warn_of_large_states(
+    module: nn.Module, stack: Stack, finals: list[tuple[Tensor, Tensor]]
+) -> None:
+    """Issue a UserWarning, once per module, if a final state exceeds :data:`LARGE_STATE`.
+
+    States on a GPU are not looked at, since that would wait for it, nor are those that have no
+    values, while PyTorch records operators or transforms functions.
+
+    Args:
+        module: that computed the states.
+        stack: its modules.
+        finals: h_n and c_n of every block, (B, H); the directions of a layer together.
+    """
+    if not _have_values(finals[0][0]) or module in _warned:
+        return
+    for number, pair in enumerate(finals):
+        size = max(abs(x.item()) for state in pair for x in state.detach().aminmax())
+        if size > LARGE_STATE:
+            _warned.add(module)
+            warn(
+                f"states of {stack.name(stack.places[number // stack.directions])} have grown to "
+                f"{size:.1e}, and training may diverge: set norm='layer', call "
+                "clip_recurrent_weights_() after each step of the optimizer, or use a smaller "
+                "learning rate",
+                UserWarning,
+            )
+            return
+
+
+def _have_values(states: Tensor) -> bool:
+    if traced() or transformed() or torch._C._len_torch_dispatch_stack():
+        return False
+    return type(states) is Tensor and states.is_cpu and states.numel() > 0

@@ -1,0 +1,256 @@
+"""A fresh IRevRNN: what is drawn, and that it is tame, whatever the arguments."""
+
+import copy
+import math
+import random
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.models import SequenceClassifier
+from experiments.process import threads
+from irevrnn import IRevRNN
+from irevrnn.modules.initial_values import COUPLING_DEVIATION
+from irevrnn.strategies.rules import OF_THE_STACK, obstacle
+
+FEATURES, HIDDEN, BATCH = 10, 64, 3
+#: Arguments, and the values that a network can be built with. A coupling nonlinearity other than
+#: these is not of slope 1 at 0, which ``longest_period`` asks for.
+VALUES = {
+    "num_layers": (1, 2, 3, 6),
+    "num_couplings": (0, 1, 2, 3),
+    "activation": ("relu", "tanh", "sigmoid", "leaky_relu", "identity"),
+    "coupling_activation": ("tanh", "identity"),
+    "bias": (True, True, False),
+    "bidirectional": (False, False, True),
+    "norm": (None, "layer", "batch"),
+    "residual": (False, True),
+    "memory": ("store", "recompute", "checkpoint", "reversible"),
+    "longest_period": (None, 1000),
+    "longest_memory": (1000, 1000, 1e4, 1e5),
+}
+LENGTHS = (100, 1000, 1000, 1000, 20_000)
+#: How much larger gradients may be than the memory accounts for.
+MOST = 20
+
+
+def draw_cases(count):
+    """Draw networks and lengths in which every value of every argument appears equally often."""
+    generator = random.Random(0)
+
+    def spread(values):
+        return generator.sample((values * count)[:count], count)
+
+    columns = {name: spread(values) for name, values in VALUES.items()}
+    cases = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for case in cases:
+        of_the_stack = case["memory"] in OF_THE_STACK
+        if of_the_stack and (case["bidirectional"] or case["norm"] == "batch"):
+            case["memory"] = "recompute"
+        elif obstacle(case["memory"], activations=[case["activation"]]):
+            case["memory"] = "checkpoint"
+        if not case["num_couplings"]:
+            case["longest_period"] = None
+    return list(zip(cases, spread(LENGTHS), strict=True))
+
+
+CASES = draw_cases(40)
+
+
+def describe(value):
+    if isinstance(value, dict):
+        return "-".join(str(x) for x in value.values())
+    return str(value)
+
+
+@pytest.fixture(autouse=True)
+def _one_core():
+    torch.manual_seed(0)
+    with threads(1):
+        yield
+
+
+def gradient_norm(model, output):
+    """The norm over all parameters for the loss of a linear readout of the last step."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.rand(10, output.shape[-1], generator=generator).sub(0.5).mul(2 / HIDDEN**0.5)
+    labels = torch.randint(10, [BATCH], generator=generator)
+    loss = nn.functional.cross_entropy(output[:, -1] @ weight.T, labels)
+    gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    return torch.stack([g.double().norm() for g in gradients if g is not None]).norm().item()
+
+
+@cache
+def norm_of_lstm(num_layers, bidirectional, steps=1000):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.LSTM(FEATURES, HIDDEN, num_layers, bidirectional=bidirectional, batch_first=True)
+        return gradient_norm(model, model(torch.randn(BATCH, steps, FEATURES))[0])
+
+
+def memory_of(model, steps):
+    """The root mean square over units of what h gains from its bias: the sum of u^k over steps."""
+    layers = [*model.layers, *model.reverse_layers]
+    u = torch.cat([layer.recurrent_weight.detach().double() for layer in layers])
+    return ((1 - u**steps) / (1 - u)).square().mean().sqrt().item()
+
+
+def test_cases_cover_every_value():
+    for name, values in VALUES.items():
+        assert {case[name] for case, _ in CASES} == set(values)
+    assert {steps for _, steps in CASES} == set(LENGTHS)
+
+
+def test_the_gradient_of_an_lstm_does_not_depend_on_the_length():
+    lengths = [norm_of_lstm(2, False, steps) for steps in (100, 1000, 5000)]
+    assert max(lengths) < 1.5 * min(lengths)
+
+
+@pytest.mark.parametrize(("case", "steps"), CASES, ids=describe)
+def test_a_fresh_network_is_tame(kernels, case, steps):
+    """Outputs stay of order 1, and gradients within bounds that nn.LSTM's gradient gives.
+
+    The loss is that of a readout. With ``output.square().mean()``, the gradient grows as the square
+    of the output, whose size the test looks at anyway.
+
+    A unit that remembers for tau steps has a gradient of tau times the output's with respect to its
+    bias, whatever its other parameters are, where an LSTM starts with memories of two steps. So the
+    upper bound follows the memory: it leaves room for parameters and layers, not for growth with
+    the length or the depth.
+    """
+    model = IRevRNN(FEATURES, HIDDEN, **case)
+    output, (_, c_n) = model(torch.randn(BATCH, steps, FEATURES))
+    assert output.abs().max() < 10
+    assert c_n.abs().max() < 1e4
+    share = gradient_norm(model, output) / norm_of_lstm(case["num_layers"], case["bidirectional"])
+    assert 1 / 100 < share < MOST * memory_of(model, steps)
+
+
+@pytest.mark.parametrize("norm", [None, "layer"])
+def test_states_are_means_over_the_memory(kernels, norm):
+    """A constant input ends in states of one size, whatever the memory; noise in smaller ones."""
+    model = IRevRNN(4, 300, norm=norm, activation="identity", num_couplings=0)
+    memory = -1 / model.layers[0].recurrent_weight.detach().log()
+    short, long = memory < 3, (memory > 100) & (memory < 400)
+    constant, noise = torch.randn(8, 1, 4).expand(8, 4000, 4), torch.randn(8, 4000, 4)
+    size, of_noise = (model(x)[0][:, 3000:].square().mean((0, 1)).sqrt() for x in (constant, noise))
+    assert 0.7 < size[short].mean() / size[long].mean() < 1.4
+    assert of_noise.max() < 2
+
+
+@pytest.mark.parametrize("norm", [None, "layer", "batch"])
+def test_weights_follow_the_recurrent_weights_that_are_drawn_again(norm):
+    layer = IRevRNN(16, 1000, norm=norm).layers[0]
+    for shortest in (1.0, 50.0):
+        layer.reset_recurrence(shortest)
+        scale = 1 - layer.recurrent_weight
+        weight, bias = layer.projection.weight, layer.projection.bias
+        if norm is None:
+            weight, bias = weight / scale[:, None], bias / scale
+        else:
+            torch.testing.assert_close(layer.norm.weight, scale / 2, rtol=1e-3, atol=0)
+        for x in (weight, bias):  # as in nn.Linear: uniform, up to 1 / sqrt(input_size)
+            assert 0.249 < x.abs().max() < 0.251
+            assert x.std().item() == pytest.approx(0.25 / 3**0.5, rel=0.1)
+
+
+def test_weights_are_not_rounded_to_zero_with_recurrent_weights_near_one():
+    layer = IRevRNN(3, 100, dtype=torch.bfloat16, longest_memory=1e4).layers[0]
+    assert (layer.recurrent_weight == 1).any()
+    assert (layer.projection.weight.abs().sum(1) > 0).all()
+
+
+def test_couplings_are_normal_and_of_opposite_signs():
+    layer = IRevRNN(1, 5000, num_couplings=2).layers[0]
+    a, b = layer.coupling_a.detach(), layer.coupling_b.detach()
+    for x in (*a, *b):
+        assert x.std().item() == pytest.approx(COUPLING_DEVIATION, rel=0.1)
+        assert x.mean().abs() < 0.1 * COUPLING_DEVIATION
+    assert (a.sum(0) * b.sum(0) <= 0).all()
+
+
+def test_recurrent_weights_start_in_range():
+    tau = -1 / IRevRNN(3, 5000).layers[0].recurrent_weight.detach().double().log()
+    assert 0.99 < tau.min() < 1.1
+    assert 900 < tau.max() < 1001
+    assert 25 < tau.median() < 40  # log-uniform on [1, 1000]: the middle is at 31.6
+
+
+@pytest.mark.parametrize("period", [6, 2.5])
+def test_units_start_as_oscillators_of_the_period_asked_for(kernels, period):
+    torch.manual_seed(0)
+    model = IRevRNN(
+        1, 50, num_couplings=1, activation="tanh", longest_period=period, shortest_period=period,
+        dtype=torch.float64,
+    )  # fmt: skip
+    model.layers[0].recurrent_weight.data.fill_(1)
+    impulse = torch.zeros(1, 61, 1, dtype=torch.float64)
+    impulse[:, 0] = 1e-3
+    model.layers[0].projection.bias.data.zero_()
+    output = model(impulse)[0][0].detach() / model.layers[0].projection.weight.detach().T / 1e-3
+    for step in range(61):
+        turns = step / period
+        if turns % 0.5 == 0:  # there and back, or half way
+            sign = 1 if turns % 1 == 0 else -1
+            assert (sign * output[step] - 1).abs().max() < 0.01
+
+
+def test_periods_lie_between_the_shortest_and_the_longest():
+    torch.manual_seed(0)
+    model = IRevRNN(1, 1000, num_couplings=2, longest_period=600)
+    layer = model.layers[0]
+    assert torch.equal(layer.coupling_a[0], -layer.coupling_b[0])
+    periods = math.pi / torch.asin(layer.coupling_a[0] / 2)
+    assert 6 <= periods.min() < 7 and 500 < periods.max() <= 600.1
+    assert layer.coupling_a[1].abs().max() < 0.01  # the others start near 0
+    before = layer.coupling_a.clone()
+    model.reset_parameters()
+    assert not torch.equal(layer.coupling_a, before) and "longest_period=600" in repr(model)
+
+
+def test_memories_are_drawn_up_to_the_longest():
+    torch.manual_seed(0)
+    model = IRevRNN(1, 1000, longest_memory=1e5)
+    memory = -1 / model.layers[0].recurrent_weight.detach().double().log()
+    assert 1 <= memory.min() < 2 and 8e4 < memory.max() <= 1.01e5  # float32 near 1 is that coarse
+    assert 200 < memory.median() < 500 and "longest_memory=100000.0" in repr(model)
+
+
+@pytest.mark.parametrize(("longest", "shortest"), [(2000, 100), (10, 1)])
+def test_where_the_last_step_alone_is_read_its_layer_remembers_for_long(longest, shortest):
+    torch.manual_seed(0)
+    model = SequenceClassifier(1, 2, 1000, 2, longest_memory=longest)
+    first, last = (-1 / layer.recurrent_weight.detach().log() for layer in model.rnn.layers)
+    assert first.min() < 1.1
+    assert 0.999 * shortest <= last.min() < 1.1 * shortest and last.max() > 0.95 * longest
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"longest_memory": 0.5}, ValueError, "longest_memory must be at least 1 step; got 0.5"),
+        ({"longest_memory": "long"}, TypeError, "longest_memory must be a number; got str"),
+        ({"longest_period": 5}, ValueError, "at least shortest_period, 6 steps; got 5"),
+        ({"longest_period": 5, "shortest_period": 2}, ValueError, "above 2 steps; got 2"),
+        ({"shortest_period": None}, TypeError, "shortest_period must be a number; got NoneType"),
+        ({"longest_period": math.inf}, ValueError, "longest_period"),
+        ({"longest_period": "long"}, TypeError, "longest_period must be a number; got str"),
+        ({"longest_period": 9, "num_couplings": 0}, ValueError, "num_couplings of at least 1"),
+    ],
+)
+def test_a_start_that_cannot_be(options, error, message):
+    with pytest.raises(error, match=message):
+        IRevRNN(1, 2, **options)
+
+
+def test_reset_parameters_draws_everything_afresh(kernels):
+    model = IRevRNN(3, 8, 2, norm="batch")
+    model(torch.randn(4, 10, 3))
+    before = copy.deepcopy(model.state_dict())
+    model.reset_parameters()
+    after = model.state_dict()
+    unchanged = {name for name in before if torch.equal(before[name], after[name])}
+    assert unchanged == {f"layers.{i}.norm.bias" for i in (0, 1)}
+    assert after["layers.0.norm.running_mean"].eq(0).all()

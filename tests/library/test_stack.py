@@ -1,0 +1,646 @@
+"""Stacks of blocks: every strategy, one's own blocks, dropout, and what is refused."""
+
+import copy
+import signal
+import threading
+import timeit
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from experiments.bench.measure import saved_bytes
+from irevrnn import (
+    Block,
+    Dropout,
+    IRevBlock,
+    IRevRNN,
+    IRevRNNCell,
+    IRevStack,
+    ReversalError,
+    check_stepwise,
+)
+
+pytestmark = pytest.mark.usefixtures("kernels")
+CHUNKED = ["checkpoint", "reversible", "store_fixed"]
+every_strategy = pytest.mark.parametrize("memory", ["store", "recompute", *CHUNKED])
+T, B, WIDTH, H = 1003, 3, 6, 9
+
+
+class Convolution(Block):
+    """A block of a user: a convolution over the features of a step, and experts."""
+
+    def __init__(self, width, hidden_size, p=0.1, **options):
+        super().__init__(hidden_size, **options)
+        self.norm = nn.LayerNorm(width)
+        self.mix = nn.Conv1d(1, 2, 3, padding=1)
+        self.inner = nn.Linear(2 * width, hidden_size)
+        self.choice = nn.Linear(width, 2)
+        self.experts = nn.ModuleList(nn.Linear(hidden_size, width) for _ in range(2))
+        self.drop = Dropout(p, tied=False)
+
+    def project(self, x):
+        rows = self.norm(x).flatten(0, -2).unsqueeze(1)
+        return 0.1 * self.inner(F.silu(self.mix(rows)).flatten(1)).unflatten(0, x.shape[:-1])
+
+    def output(self, x, h):
+        weights = self.choice(x).softmax(-1)
+        experts = torch.stack([expert(torch.tanh(h)) for expert in self.experts], -1)
+        return x + self.drop((experts * weights.unsqueeze(-2)).sum(-1))
+
+
+def gated(**options):
+    return IRevBlock(WIDTH, H, dropout=0.1, **options)
+
+
+def own(**options):
+    return Convolution(WIDTH, H, **options)
+
+
+KINDS = {
+    "gated": lambda: [nn.Linear(4, WIDTH), gated(norm=None), *(gated() for _ in range(3))],
+    "own": lambda: [nn.Linear(4, WIDTH), *(own() for _ in range(4))],
+    "mixed": lambda: [
+        nn.Linear(4, WIDTH), gated(tied_dropout=False), own(forgets=False), nn.GELU(),
+        gated(forgets=False, num_couplings=2), Dropout(0.1), gated(activation="leaky_relu"),
+        nn.Linear(WIDTH, 3),
+    ],
+}  # fmt: skip
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def make_stack(kind, memory="recompute", dtype=torch.float32):
+    torch.manual_seed(0)
+    return IRevStack(KINDS[kind](), memory).to(dtype)
+
+
+def make_input(steps=T, dtype=torch.float32, features=4):
+    drawn = torch.Generator().manual_seed(1)
+    return torch.randn(B, steps, features, generator=drawn, dtype=dtype)
+
+
+def outcome(model, x, memory, between=lambda: None, **options):
+    """The output, the final states and every gradient; dropout is drawn from the same seed."""
+    model = copy.deepcopy(model)
+    model.memory = memory
+    x = x.clone().requires_grad_()
+    torch.manual_seed(3)
+    output, (h_n, c_n) = model(x, **options)
+    between()
+    weights = torch.linspace(-1, 1, output.numel(), dtype=x.dtype).view_as(output)
+    ((output * weights).sum() + h_n.square().mean() + c_n.mean()).backward()
+    return [output, h_n, c_n, x.grad, *(p.grad for p in model.parameters())]
+
+
+def same(got, wanted):
+    return all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+
+
+# --- strategies -----------------------------------------------------------------------------------
+
+
+@every_kind
+@pytest.mark.parametrize("options", [{}, {"return_sequence": False}], ids=str)
+def test_reversible_and_store_fixed_give_the_same_bits(kind, options):
+    model, x = make_stack(kind), make_input()
+    wanted = outcome(model, x, "store_fixed", **options)
+    disturbed = partial(torch.manual_seed, 99)
+    assert same(outcome(model, x, "reversible", disturbed, **options), wanted)
+    control = make_input()
+    control[0, 0, 0] = torch.nextafter(control[0, 0, 0], torch.tensor(9.0))
+    assert not same(outcome(model, control, "reversible", **options), wanted)
+
+
+@every_kind
+@pytest.mark.parametrize("options", [{}, {"return_sequence": False}], ids=str)
+def test_checkpoint_equals_recompute_but_for_the_order_of_sums(kind, options):
+    model, x = make_stack(kind, dtype=torch.float64), make_input(dtype=torch.float64)
+    store = outcome(model, x, "store", **options)
+    recompute = outcome(model, x, "recompute", **options)
+    checkpoint = outcome(model, x, "checkpoint", partial(torch.manual_seed, 99), **options)
+    assert same(recompute, store)
+    for got, wanted in zip(checkpoint, recompute, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9 * wanted.abs().max().item())
+
+
+@every_kind
+def test_fixed_point_is_near_floating_point(kind):
+    model, x = make_stack(kind), make_input(200)
+    for got, wanted in zip(
+        outcome(model, x, "reversible"), outcome(model, x, "recompute"), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-2, atol=1e-2 * wanted.abs().max().item())
+
+
+@every_kind
+def test_gradcheck(kind):
+    model, x = make_stack(kind, dtype=torch.float64), make_input(7, torch.float64)
+    names = [name for name, _ in model.named_parameters()]
+
+    def run(x, *parameters):
+        torch.manual_seed(5)
+        named = dict(zip(names, parameters, strict=True))
+        output, (h_n, c_n) = torch.func.functional_call(model, named, (x,))
+        return output, h_n, c_n
+
+    inputs = [t.detach().requires_grad_() for t in (x, *model.parameters())]
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+
+
+@every_strategy
+@every_kind
+def test_pieces_give_what_the_whole_gives(memory, kind):
+    model, x = make_stack(kind, memory).eval(), make_input(300)
+    whole, (h_n, c_n) = model(x)
+    parts, hidden = [], None
+    for part in x.split(113, dim=1):
+        output, hidden = model(part, hidden)
+        parts.append(output)
+    near = {"rtol": 1e-3, "atol": 1e-3}
+    torch.testing.assert_close(torch.cat(parts, 1), whole, **near)
+    torch.testing.assert_close(hidden, (h_n, c_n), **near)
+    last, _ = model(x, return_sequence=False)
+    torch.testing.assert_close(last, whole[:, -1], rtol=1e-4, atol=1e-4)
+
+
+@every_kind
+@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+@pytest.mark.parametrize("enforce_sorted", [True, False])
+def test_lengths(kind, memory, enforce_sorted):
+    """Sequences of different length give what each gives by itself."""
+    model, x = make_stack(kind, memory, torch.float64).eval(), make_input(80, torch.float64)
+    lengths = torch.tensor([80, 33, 7] if enforce_sorted else [33, 80, 7])
+    output, (h_n, _) = model(x, lengths=lengths)
+    last, _ = model(x, lengths=lengths, return_sequence=False)
+    for row, length in enumerate(lengths):
+        alone, (h, _) = model(x[row, :length])
+        torch.testing.assert_close(output[row, :length], alone)
+        torch.testing.assert_close(last[row], alone[-1])
+        torch.testing.assert_close(h_n[:, row], h)
+        assert not output[row, length:].any()
+
+
+def test_blocks_of_different_sizes_have_states_of_their_own():
+    torch.manual_seed(0)
+    model = IRevStack([IRevBlock(4, 3), IRevBlock(4, 8)], "checkpoint")
+    x = make_input(50)
+    whole, (h_n, c_n) = model(x)
+    assert [tuple(h.shape) for h in h_n] == [(B, 3), (B, 8)]
+    first, hidden = model(x[:, :20])
+    second, (h_last, _) = model(x[:, 20:], hidden)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+    torch.testing.assert_close(h_last, h_n)
+    unbatched, (h_one, _) = model(x[0])
+    torch.testing.assert_close(unbatched, whole[0])
+    assert [tuple(h.shape) for h in h_one] == [(3,), (8,)]
+
+
+def test_shared_blocks_and_parameters_get_all_their_gradients():
+    torch.manual_seed(0)
+    block, other = IRevBlock(4, 8), IRevBlock(4, 8)
+    other.coupling_a = block.coupling_a
+    model, x = IRevStack([block, other, block]).double(), make_input(150, torch.float64)
+    wanted = outcome(model, x, "recompute")
+    for got, want in zip(outcome(model, x, "checkpoint"), wanted, strict=True):
+        torch.testing.assert_close(got, want)
+    assert same(outcome(model, x, "reversible"), outcome(model, x, "store_fixed"))
+
+
+# --- dropout --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_dropout_is_the_same_under_every_strategy(tied):
+    """Identity blocks show the mask itself."""
+    model = IRevStack([Dropout(0.5, tied), IRevBlock(4, 2), Dropout(0.3, tied)])
+    with torch.no_grad():
+        model.blocks[1].output_projection.weight.zero_()
+        model.blocks[1].output_projection.bias.zero_()
+    x = torch.ones(B, 400, 4)
+    masks = {}
+    for memory in ("store", "recompute", *CHUNKED):
+        model.memory = memory
+        torch.manual_seed(0)
+        masks[memory] = model(x)[0]
+    assert all(torch.equal(mask, masks["store"]) for mask in masks.values())
+    mask = masks["store"]
+    assert torch.equal(mask, mask[:, :1].expand_as(mask)) == tied
+    kept = (mask != 0).double().mean().item()
+    assert tied or abs(kept - 0.35) < 0.02
+    assert torch.unique(mask).tolist() == [0.0, pytest.approx(1 / 0.35)]
+    torch.manual_seed(1)
+    assert not torch.equal(model(x)[0], mask)
+
+
+@every_strategy
+@pytest.mark.parametrize("tied", [True, False])
+def test_dropout_of_packed_sequences(memory, tied):
+    if memory in ("reversible", "store_fixed"):
+        pytest.skip("one length only")
+    model = IRevStack([Dropout(0.5, tied), IRevBlock(4, 2)], memory)
+    with torch.no_grad():
+        model.blocks[1].output_projection.weight.zero_()
+        model.blocks[1].output_projection.bias.zero_()
+    x = torch.ones(B, 90, 4)
+    torch.manual_seed(0)
+    dense = model(x)[0]
+    torch.manual_seed(0)
+    output = model(x, lengths=[90, 50, 20])[0]
+    for row, length in enumerate([90, 50, 20]):
+        assert torch.equal(output[row, :length], dense[row, :length])
+
+
+@pytest.mark.parametrize("memory", CHUNKED)
+def test_random_numbers_of_other_modules_are_replayed(memory):
+    blocks = [nn.Linear(4, WIDTH), nn.Dropout(0.2), gated(), nn.Dropout(0.2), gated()]
+    model, x = IRevStack(blocks), make_input(300)
+    if memory == "checkpoint":  # a chunk as long as the sequence draws as recompute does
+        model, x = model.double(), make_input(40, torch.float64)
+        wanted = outcome(model, x, "recompute")
+        for got, want in zip(outcome(model, x, memory), wanted, strict=True):
+            torch.testing.assert_close(got, want)
+    before = torch.get_rng_state()
+    model.memory = memory
+    loss = model(x)[0].square().mean()
+    drawn = torch.get_rng_state()
+    torch.manual_seed(8)
+    state = torch.get_rng_state()
+    loss.backward()
+    assert torch.equal(torch.get_rng_state(), state), "the backward pass leaves the generator alone"
+    assert not torch.equal(drawn, before)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def saved_by(model, steps):
+    x = torch.randn(1, steps, 4)
+    return saved_bytes(
+        partial(model, x, return_sequence=False),
+        exclude=(x, *model.parameters(), *model.buffers()),
+        exclude_output=True,
+    )
+
+
+def test_what_never_forgets_saves_the_same_bytes_at_every_length():
+    torch.manual_seed(0)
+    blocks = [nn.Linear(4, 8), *(IRevBlock(8, 16, forgets=False) for _ in range(2))]
+    model = IRevStack(blocks, "reversible")
+    assert saved_by(model, 1_000) == saved_by(model, 1_000_000)
+    forgets = IRevStack([nn.Linear(4, 8), IRevBlock(8, 16), IRevBlock(8, 16)], "reversible")
+    assert saved_by(forgets, 1_000) < saved_by(forgets, 20_000)
+
+
+def test_nothing_of_a_block_is_saved_between_two_recurrences():
+    torch.manual_seed(0)
+    model = IRevStack([nn.Linear(4, 32), *(IRevBlock(32, 16) for _ in range(4))])
+    bytes_of = {}
+    for memory in ("recompute", "checkpoint", "reversible"):
+        model.memory = memory
+        bytes_of[memory] = saved_by(model, 20_000)
+    assert bytes_of["checkpoint"] < bytes_of["recompute"] / 100
+    assert bytes_of["reversible"] < bytes_of["recompute"] / 20
+
+
+# --- the module that runs is left as it is --------------------------------------------------------
+
+
+def test_threads_that_train_and_infer_on_one_model():
+    torch.manual_seed(0)
+    model = IRevStack([nn.Linear(4, WIDTH), gated(), gated()], "checkpoint")
+    quiet = IRevStack(list(model.blocks), "reversible").eval()
+    x = make_input(200)
+    with torch.no_grad():
+        wanted = quiet(x)[0]
+    wrong = []
+
+    def infer():
+        with torch.no_grad():
+            wrong.extend(0 for _ in range(10) if not torch.equal(quiet(x)[0], wanted))
+
+    def train():
+        for _ in range(10):
+            gradients = torch.autograd.grad(quiet(x)[0].square().mean(), list(quiet.parameters()))
+            wrong.extend(1 for g in gradients if not g.isfinite().all())
+
+    before = dict(model.named_parameters())
+    threads = [threading.Thread(target=job) for job in (infer, train, train, infer)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert all(parameter is before[name] for name, parameter in model.named_parameters())
+
+
+@pytest.mark.parametrize("what", ["input", "weight", "gate", "scale", "coupling", "buffer"])
+def test_tampering_between_forward_and_backward_is_found(what):
+    torch.manual_seed(0)
+    model, x = make_stack("gated", "reversible"), make_input(300)
+    model.blocks[2].register_buffer("offset", torch.zeros(()))
+    project = model.blocks[2].project
+    model.blocks[2].project = lambda x: project(x) + model.blocks[2].offset
+    output, _ = model(x)
+    with torch.no_grad():
+        changed = {
+            "input": x, "weight": model.blocks[1].input_projection.weight,
+            "gate": model.blocks[2].output_projection.bias, "scale": model.blocks[3].scale,
+            "coupling": model.blocks[2].coupling_a, "buffer": model.blocks[2].offset,
+        }[what]  # fmt: skip
+        changed.data.add_(1e-3)  # which the counter of versions does not see
+    with pytest.raises(ReversalError, match=r"block \d \(IRevBlock\), chunk 0"):
+        output.square().mean().backward()
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+class Wrong(Block):
+    """A block whose methods give something else than they should."""
+
+    def __init__(self, project=None, output=None):
+        super().__init__(5)
+        self.inner = nn.Linear(4, 5)
+        self.wrong_project, self.wrong_output = project, output
+
+    def project(self, x):
+        z = self.inner(x)
+        return self.wrong_project(z) if self.wrong_project else z
+
+    def output(self, x, h):
+        return self.wrong_output(h) if self.wrong_output else h
+
+
+@every_strategy
+@pytest.mark.parametrize(("block", "error", "message"), [
+    (Wrong(project=lambda z: z[..., :3]), ValueError, r"project must treat .* 5\); got \(20, 3, 3"),
+    (Wrong(project=lambda z: z.double()), ValueError, "project must return the dtype .*float64"),
+    (Wrong(project=lambda z: None), TypeError, "project must return a torch.Tensor; got NoneType"),
+    (Wrong(output=lambda h: h[1:]), ValueError, r"output must treat .* \(20, 3, features\); got"),
+    (Wrong(output=lambda h: h.sum(-1)), ValueError, r"output must treat each step by itself"),
+    (Wrong(output=lambda h: (h, h)), TypeError, "output must return a torch.Tensor; got tuple"),
+])  # fmt: skip
+def test_a_block_that_returns_something_else(memory, block, error, message):
+    model = IRevStack([nn.Identity(), block], memory)
+    with pytest.raises(error, match=rf"block 1 \(Wrong\): {message}"):
+        model(make_input(20))
+
+
+def test_a_module_that_returns_something_else():
+    model = IRevStack([nn.Flatten(0, 1), IRevBlock(4, 3)])
+    with pytest.raises(ValueError, match=r"block 0 \(Flatten\): output must treat each step"):
+        model(make_input(20))
+
+
+@pytest.mark.parametrize(("blocks", "error", "message"), [
+    ([], ValueError, "blocks must hold at least one with a recurrence; got an empty list"),
+    ([nn.Linear(3, 4)], ValueError, r"at least one with a recurrence; got .*block 0 \(Linear\)"),
+    ([IRevBlock(4, 3), IRevBlock(5, 3)], ValueError,
+     r"do not fit: block 0 \(IRevBlock\) returns 4 features, block 1 \(IRevBlock\) takes 5"),
+    ([nn.Linear(2, 3), IRevBlock(4, 3)], ValueError, r"block 0 \(Linear\) returns 3 features"),
+    ([IRevBlock(4, 3), IRevBlock(4, 3).double()], ValueError, "one dtype; got .*64 in block 1"),
+    ([IRevBlock(4, 3), IRevBlock(4, 3, device="meta")], ValueError, "one device; .* in block 1"),
+    ([IRevBlock(4, 3), 7], TypeError, r"block 1 \(int\): blocks must be of torch.nn.Module"),
+])  # fmt: skip
+def test_blocks_that_make_no_stack(blocks, error, message):
+    with pytest.raises(error, match=message):
+        IRevStack(blocks)
+
+
+def test_a_module_with_half_of_the_interface():
+    half = nn.Linear(3, 4)
+    half.recurrent_weight = nn.Parameter(torch.ones(4))
+    with pytest.raises(TypeError, match=r"block 0 \(Linear\) has a recurrent_weight, but not proj"):
+        IRevStack([half])
+
+
+@pytest.mark.parametrize("memory", CHUNKED)
+def test_batch_norm_in_training_is_refused(memory):
+    model = IRevStack([IRevBlock(4, 3, norm="batch")], memory)
+    with pytest.raises(ValueError, match="cannot train with norm='batch'"):
+        model(make_input(20))
+    model.eval()(make_input(20))[0].sum().backward()
+
+
+@pytest.mark.parametrize("memory", ["reversible", "store_fixed"])
+def test_an_activation_that_cannot_be_inverted(memory):
+    with pytest.raises(ValueError, match="activation='tanh' cannot be inverted"):
+        IRevStack([IRevBlock(4, 3), IRevBlock(4, 3, activation="tanh")], memory)
+
+
+def test_the_input_must_have_the_features_of_the_first_block():
+    with pytest.raises(ValueError, match="4 features"):
+        IRevStack([IRevBlock(4, 3)])(torch.randn(2, 10, 5))
+
+
+# --- check_stepwise -------------------------------------------------------------------------------
+
+
+class Mixing(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+class Counting(nn.Module):
+    """A module with a state of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+@pytest.mark.parametrize("module", [
+    gated(), gated(tied_dropout=False), own(), nn.Linear(WIDTH, 2), nn.LayerNorm(WIDTH), nn.GELU(),
+    nn.Sequential(nn.Linear(WIDTH, 2), nn.Dropout(0.5)), gated(norm="batch").eval(),
+], ids=lambda module: type(module).__name__)  # fmt: skip
+def test_modules_that_treat_each_step_by_itself(module):
+    check_stepwise(module, torch.randn(20, B, WIDTH))
+
+
+@pytest.mark.parametrize(("module", "message"), [
+    (Mixing(), "Mixing.forward does not treat each step by itself: .* mixes steps"),
+    (Counting(), "Counting.forward does not treat each step by itself: .* keeps a state"),
+    (gated(norm="batch"), "IRevBlock.project does not treat each step by itself"),
+    (nn.Flatten(1), r"Flatten.forward must map \(T, B, in\) to \(T, B, out\)"),
+    (Wrong(output=lambda h: h.cumsum(0)), "Wrong.output does not treat"),
+], ids=lambda case: type(case).__name__)  # fmt: skip
+def test_modules_that_do_not(module, message):
+    x = torch.randn(20, B, 4 if isinstance(module, Wrong) else WIDTH)
+    state = copy.deepcopy(module.state_dict())
+    with pytest.raises(ValueError, match=message):
+        check_stepwise(module, x)
+    assert all(torch.equal(state[name], value) for name, value in module.state_dict().items())
+
+
+def test_check_stepwise_wants_steps():
+    with pytest.raises(ValueError, match=r"input must be \(T, B, in\), T at least 3; got shape"):
+        check_stepwise(gated(), torch.randn(2, B, WIDTH))
+
+
+# --- resets ---------------------------------------------------------------------------------------
+
+
+def random_resets(steps, share=0.02):
+    drawn = torch.Generator().manual_seed(4)
+    resets = torch.rand(B, steps, generator=drawn) < share
+    resets[0, 0] = resets[1, steps // 2] = True
+    return resets
+
+
+def pieces_of(resets):
+    """Return, for a sequence's resets, where its pieces begin and end."""
+    starts = sorted({0, *resets.nonzero().flatten().tolist()})
+    return list(zip(starts, [*starts[1:], len(resets)], strict=True))
+
+
+@every_strategy
+@every_kind
+def test_resets_equal_the_pieces_one_by_one(memory, kind):
+    model, x = make_stack(kind, memory, torch.float64).eval(), make_input(150, torch.float64)
+    if memory in ("reversible", "store_fixed"):
+        model, x = model.float(), x.float()
+    resets = random_resets(150)
+    hidden = tuple(torch.randn(4, B, H, dtype=x.dtype) for _ in "hc")
+    output, (h_n, c_n) = model(x, hidden, resets=resets)
+    exact = memory not in ("reversible", "store_fixed")
+    near = {"rtol": 1e-9, "atol": 1e-9} if exact else {"rtol": 1e-3, "atol": 1e-3}
+    for row in range(B):
+        state = None if resets[row, 0] else tuple(each[:, row] for each in hidden)
+        for start, end in pieces_of(resets[row]):
+            piece, (h, c) = model(x[row, start:end], state)
+            torch.testing.assert_close(output[row, start:end], piece, **near)
+            state = None
+        torch.testing.assert_close((h_n[:, row], c_n[:, row]), (h, c), **near)
+
+
+@every_kind
+def test_resets_and_reversal(kind):
+    model, x, resets = make_stack(kind), make_input(), random_resets(T)
+    wanted = outcome(model, x, "store_fixed", resets=resets)
+    assert same(outcome(model, x, "reversible", resets=resets), wanted)
+    assert not same(outcome(model, x, "reversible"), wanted)
+    model, x = model.double(), x.double()
+    wanted = outcome(model, x, "recompute", resets=resets)
+    for got, want in zip(outcome(model, x, "checkpoint", resets=resets), wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9 * want.abs().max().item())
+
+
+@every_strategy
+def test_no_gradient_passes_a_reset(memory):
+    model, x = make_stack("gated", memory).eval(), make_input(100).requires_grad_()
+    resets = torch.zeros(B, 100, dtype=torch.bool)
+    resets[:, 60] = True
+    model(x, resets=resets)[0][:, 60:].square().sum().backward()
+    assert not x.grad[:, :60].any() and x.grad[:, 60:].any()
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+def test_resets_of_padded_and_packed_sequences(memory):
+    model, x = make_stack("gated", memory, torch.float64).eval(), make_input(80, torch.float64)
+    lengths, resets = torch.tensor([33, 80, 7]), random_resets(80, 0.1)
+    output, (h_n, _) = model(x, lengths=lengths, resets=resets)
+    packed = nn.utils.rnn.pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+    marks = nn.utils.rnn.pack_padded_sequence(resets[..., None], lengths, True, False).data[:, 0]
+    of_packed, _ = model(packed, resets=marks)
+    unpacked, _ = nn.utils.rnn.pad_packed_sequence(of_packed, True)
+    for row, length in enumerate(lengths):
+        alone, (h, _) = model(x[row, :length], resets=resets[row, :length])
+        torch.testing.assert_close(output[row, :length], alone)
+        torch.testing.assert_close(unpacked[row, :length], alone)
+        torch.testing.assert_close(h_n[:, row], h)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_resets_read_from_both_ends(padded):
+    """Each direction gives what it gives on the pieces."""
+    torch.manual_seed(0)
+    model = IRevRNN(4, 5, bidirectional=True, dtype=torch.float64)
+    x, resets = make_input(60, torch.float64), random_resets(60, 0.1)
+    lengths = [60, 40, 21] if padded else [60] * B
+    output, _ = model(x, resets=resets, lengths=lengths if padded else None)
+    for row, length in enumerate(lengths):
+        for start, end in pieces_of(resets[row, :length]):
+            piece, _ = model(x[row, start:end])
+            torch.testing.assert_close(output[row, start:end], piece)
+
+
+def test_a_cell_with_resets():
+    torch.manual_seed(0)
+    cell = IRevRNNCell(4, 5)
+    x, hidden = torch.randn(3, 4), (torch.randn(3, 5), torch.randn(3, 5))
+    h, c = cell(x, hidden, torch.tensor([True, False, True]))
+    fresh, kept = cell(x), cell(x, hidden)
+    for got, new, old in zip((h, c), fresh, kept, strict=True):
+        assert torch.equal(got[::2], new[::2]) and torch.equal(got[1], old[1])
+    one = cell(x[0], (hidden[0][0], hidden[1][0]), torch.tensor(True))
+    torch.testing.assert_close(one[0], fresh[0][0])
+    with pytest.raises(ValueError, match=r"resets must have shape \(3,\)"):
+        cell(x, hidden, torch.tensor([True]))
+
+
+@pytest.mark.parametrize(("change", "error", "message"), [
+    (lambda r: r.float(), TypeError, "resets must be of dtype torch.bool; got torch.float32"),
+    (lambda r: r.tolist(), TypeError, "resets must be a torch.Tensor; got list"),
+    (lambda r: r[:, 1:], ValueError, r"resets must have shape \(3, 20\), .* got shape \(3, 19\)"),
+    (lambda r: r.t(), ValueError, r"resets must have shape \(3, 20\)"),
+    (lambda r: r.to("meta"), ValueError, "resets must be on the device of the input, cpu; got"),
+])  # fmt: skip
+def test_resets_that_do_not_fit(change, error, message):
+    model = make_stack("gated")
+    with pytest.raises(error, match=message):
+        model(make_input(20), resets=change(random_resets(20)))
+
+
+# --- interrupts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["checkpoint", "reversible"])
+def test_interrupts_at_random_instants_leave_the_model_whole(memory):
+    """A thousand each, as from the stop button of a notebook."""
+    torch.manual_seed(0)
+    model = IRevStack([nn.Linear(4, 8), IRevBlock(8, 8, dropout=0.1), IRevBlock(8, 8)], memory)
+    model.to(torch.float32)
+    known = dict(model.named_parameters())
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4)
+    x = torch.randn(2, 70, 4)
+
+    def step():
+        optimizer.zero_grad()
+        model(x)[0].square().mean().backward()
+        optimizer.step()
+        model.clip_recurrent_weights_()
+
+    usual = min(timeit.repeat(step, number=1, repeat=5))
+    drawn = torch.Generator().manual_seed(1)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    try:
+        while interrupted < 1000:
+            delay = max(0.02, torch.rand((), generator=drawn).item()) * usual
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            try:
+                step()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+                assert all(known[name] is p for name, p in model.named_parameters())
+                assert all(isinstance(p, nn.Parameter) for p in known.values())
+                if interrupted % 100 == 0:
+                    weights = {name: p.detach().clone() for name, p in known.items()}
+                    step()
+                    unchanged = [n for n, p in known.items() if torch.equal(p, weights[n])]
+                    assert unchanged == []
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
