@@ -13,8 +13,8 @@ from irevrnn.strategies.rules import SEGMENT
 
 #: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T.
 CHUNK_NUMBERS = 2**18
-#: In shorter chunks of ``checkpoint`` the calls of operators take most of the time.
-SHORTEST_CHECKPOINT = 64
+#: In shorter chunks the calls of operators take most of the time.
+SHORTEST = 64
 
 
 def chunk_length(memory: str, steps: int, batch: int, hidden: int) -> int:
@@ -24,8 +24,8 @@ def chunk_length(memory: str, steps: int, batch: int, hidden: int) -> int:
     segments, whose number does not depend on T.
     """
     if memory == "checkpoint":
-        return max(SHORTEST_CHECKPOINT, math.isqrt(steps - 1) + 1)
-    return max(1, CHUNK_NUMBERS // max(1, batch * hidden) // SEGMENT) * SEGMENT
+        return max(SHORTEST, math.isqrt(steps - 1) + 1)
+    return max(SHORTEST, CHUNK_NUMBERS // max(1, batch * hidden) // SEGMENT * SEGMENT)
 
 
 @dataclass(frozen=True)
