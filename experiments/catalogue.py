@@ -67,6 +67,8 @@ _BLOCK = {
     "block": True, "memory": "reversible", "downsample": 2, "batch_size": 100, "epochs": 4,
     "lr": 8e-3, "weight_decay": 0.03, "longest_period": 600,
 }  # fmt: skip
+# Many small ones, for the curve of accuracy against the bits that may be forgotten.
+_BITS = _BLOCK | {"width": 32, "hidden_size": 32, "num_layers": 3, "epochs": 2}
 # One wide layer makes the most of few parameters. Its steps are shorter, so it gets more of them.
 _PEER = _SMALL | {"num_layers": 1, "lr": 5e-3, "epochs": 12, "model": "lstm"}
 _LONG = {
@@ -108,14 +110,16 @@ EXPERIMENTS: dict[str, Experiment] = {
     "block": _mnist("Blocks", "reversible", _BLOCK, 3),
     "block-conserving": _mnist("Blocks", "reversible, u = 1",
         _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
+    "bits-0": _mnist("Bits", "u = 1", _BITS | {"forgets": False, "longest_memory": 200}, 3),
+    "bits-memory-1000": _mnist("Bits", "memories up to 1,000", _BITS, 3),
     **{
-        f"block-memory-{steps}": _mnist("Bits", f"memories up to {steps} steps",
-            _BLOCK | {"longest_memory": steps}, 3)
-        for steps in (3, 10, 50)
+        f"bits-memory-{steps}": _mnist("Bits", f"memories up to {steps}",
+            _BITS | {"longest_memory": steps}, 3)
+        for steps in (50, 10, 3)
     },
     **{
-        f"block-penalty-{weight}": _mnist("Bits", f"penalty of {weight} a bit",
-            _BLOCK | {"bits_penalty": weight}, 3)
+        f"bits-penalty-{weight}": _mnist("Bits", f"penalty of {weight} a bit",
+            _BITS | {"bits_penalty": weight}, 3)
         for weight in (1, 10)
     },
     "tanh": _mnist("Activations", "tanh, float", _LAYER),

@@ -16,5 +16,5 @@ from experiments.figures.derivation import (
 from experiments.figures.output import folder, repository, save, write_result
 from experiments.figures.theme import style
 from experiments.figures.training import (
-    comparison, confusion, learning_curve, race, same_training, subjects,
+    bits, comparison, confusion, learning_curve, race, same_training, subjects,
 )  # fmt: skip

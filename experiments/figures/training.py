@@ -127,6 +127,26 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     return figure
 
 
+def bits(settings: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Plot test accuracy against the bits that a unit forgets in a step.
+
+    By setting, ``settings`` holds bits and accuracy of each run.
+    """
+    figure, axes = plt.subplots(figsize=(theme.COLUMN, 2.8))
+    for place, (label, runs) in enumerate(settings.items()):
+        forgotten, accuracies = zip(*runs, strict=True)
+        style = {"color": theme.COLOURS[place % len(theme.COLOURS)], "linestyle": "none"}
+        axes.plot(forgotten, accuracies, theme.MARKERS[place % len(theme.MARKERS)], label=label,
+                  fillstyle="none", **style)  # fmt: skip
+    theme.frame(axes, "bits forgotten per unit and step", "test accuracy")
+    axes.set_xscale("symlog", linthresh=0.01)
+    axes.set_xlim(left=-0.002)
+    axes.set_xticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    theme.legend_above(figure, axes, ncols=2)
+    return figure
+
+
 def race(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
     chance: Mapping[str, float],

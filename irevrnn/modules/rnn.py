@@ -65,6 +65,10 @@ class IRevRNN(BaseStack):
           a layer next to one another. Zeros if not given.
         - **lengths** (keyword): (batch,) integers, the lengths of padded sequences. Steps
           beyond the end of a sequence are neither read nor computed; their output is 0.
+        - **resets** (keyword): bool, (batch, seq) with ``batch_first``, else (seq, batch); (seq,)
+          without a batch; for a ``PackedSequence``, in the order of its ``data``. Where it is true,
+          the states of the sequence are set to zero before the step, in each direction between the
+          same two steps, and no gradient passes.
         - **return_sequence** (keyword): whether ``output`` holds all steps or the last one alone.
 
     Outputs:

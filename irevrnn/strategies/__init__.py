@@ -1,18 +1,19 @@
 """The strategies of ``memory``: how to save less between the forward and the backward pass.
 
-Every strategy trades memory against recomputation. The first two work layer by layer
+Every strategy trades memory against recomputation. The first two work block by block
 (:mod:`~irevrnn.strategies.layerwise`):
 
 - ``store`` saves every intermediate value, as textbook BPTT does.
-- ``recompute`` saves the output, which the next layer saves anyway, and c once every
+- ``recompute`` saves h, which what follows saves anyway, and c once every
   :data:`~irevrnn.strategies.rules.SEGMENT` steps (equation ``eq:saved`` of the paper). The backward
   pass replays each segment once, by the same instructions as the forward pass, so its gradient
   equals that of ``store`` to the last bit.
 
 The others take the whole stack through one chunk of steps after the other
-(:mod:`~irevrnn.strategies.chunkwise`) and save neither z nor any layer's output:
+(:mod:`~irevrnn.strategies.chunkwise`). They save neither z nor any block's output: what stands
+between two recurrences is computed again from the chunk's input.
 
-- ``checkpoint`` saves h and c of every layer where chunks of about sqrt(T) steps begin, and runs
+- ``checkpoint`` saves h and c of every block where chunks of about sqrt(T) steps begin, and runs
   each chunk once more. Its outputs equal those of ``recompute`` to the last bit. Gradients of
   parameters are summed within each chunk, then over the chunks, last chunk first: they differ by
   the rounding of this order of summation alone.
@@ -20,9 +21,11 @@ The others take the whole stack through one chunk of steps after the other
   each unit and step (equation ``eq:decay``). States are 64-bit fixed-point numbers and recurrent
   weights are rounded to multiples of 2^-16 within [-1, 1], so its outputs differ from those of the
   other strategies by these roundings. Its gradient is that of BPTT at exactly the states that the
-  forward pass visited, straight through every rounding. Hashes of the states where chunks begin
-  are compared in the backward pass: a mismatch raises :class:`irevrnn.ReversalError`, and no
-  gradient is returned. The activation must be ``identity``, ``leaky_relu``, which forgets two bits
+  forward pass visited, straight through every rounding. Hashes of the states where chunks begin,
+  at most 64 of each block, are compared in the backward pass: a mismatch raises
+  :class:`irevrnn.ReversalError`, and no gradient is returned. Where u = 1 nothing is forgotten, and
+  what is saved does not grow with the length at all. A reset of the states stores them, 128 bits
+  for each unit. The activation must be ``identity``, ``leaky_relu``, which forgets two bits
   more in each negative step, or ``relu``, which forgets all that it cuts off: some 48 bits in each
   step where it is 0.
 - ``store_fixed`` is a control: the arithmetic of ``reversible`` with every value stored, 2R + 1
