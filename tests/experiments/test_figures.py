@@ -159,6 +159,15 @@ def test_each_subject_has_a_bar_for_each_method(repository):
     assert [bar.get_height() for bar in figure.axes[0].patches] == [0.5, 1.0, 0.4, 0.2]
 
 
+def test_every_run_has_its_place_among_the_bits(repository):
+    figure = figures.bits({"u = 1": [(0.0, 0.95), (0.0, 0.96)], "ordinary": [(0.2, 0.98)]})
+    [axes] = figure.axes
+    shown = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+    assert shown == {"u = 1": [[0.0, 0.95], [0.0, 0.96]], "ordinary": [[0.2, 0.98]]}
+    low, _ = axes.get_xlim()
+    assert low < 0, "0 bits lie on the axis"
+
+
 def test_every_run_of_a_comparison_is_shown_with_the_mean(repository):
     groups = {"one": {"a": [0.5, 0.7], "b": [0.9]}, "two": {"c": [0.1]}, "three": {"d": [0.2]}}
     figure = figures.comparison(groups)

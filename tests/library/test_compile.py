@@ -4,10 +4,11 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils.rnn import pack_sequence
 
-from irevrnn import IRevRNN, scan
+from irevrnn import IRevBlock, IRevRNN, IRevStack, scan
 from tests.cases import make_inputs, run
 
 LENGTHS = (40, 333, 48, 47, 64, 100, 117, 500)
@@ -184,3 +185,20 @@ def test_packed_scan():
         compiled(z, *rest, batch_sizes=sizes), scan(z, *rest, batch_sizes=sizes), strict=True
     ):
         assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_a_stack_of_blocks(kernels, memory):
+    torch.manual_seed(0)
+    blocks = [nn.Linear(3, 6), IRevBlock(6, 8, norm=None, dropout=0.2), IRevBlock(6, 8)]
+    model = IRevStack(blocks, memory)
+    compiled, x = torch.compile(model, fullgraph=True, backend="aot_eager"), torch.randn(2, 40, 3)
+    results = []
+    for forward in (model, compiled):
+        model.zero_grad()
+        torch.manual_seed(1)
+        output, _ = forward(x)
+        output.square().mean().backward()
+        results.append([output, *(p.grad for p in model.parameters())])
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted)

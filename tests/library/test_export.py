@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.export import Dim, export
 
-from irevrnn import IRevRNN, scan
+from irevrnn import IRevBlock, IRevRNN, IRevStack, scan
 from irevrnn import onnx as irevrnn_onnx
 
 ANY = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
@@ -260,3 +260,13 @@ def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"pip install 'irevrnn\[onnx\]'"):
         irevrnn_onnx.export(model.eval(), (x,), tmp_path / "model.onnx")
+
+
+def test_a_stack_of_blocks(kernels):
+    torch.manual_seed(0)
+    model = IRevStack([nn.Linear(3, 6), IRevBlock(6, 8, norm=None), IRevBlock(6, 8)]).eval()
+    any_size = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    with torch.no_grad():
+        program = export(model, (torch.randn(4, 20, 3),), dynamic_shapes=(any_size,))
+    x = torch.randn(2, 77, 3)
+    torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)

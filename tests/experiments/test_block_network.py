@@ -1,0 +1,81 @@
+"""The network of gated blocks: its configuration, its readings, and the bits it forgets."""
+
+import pytest
+import torch
+
+from experiments.models import BlockClassifier, forgotten_bits
+from experiments.tasks import mnist
+from experiments.tasks.mnist import MnistConfig
+from experiments.tasks.sessions import SessionsConfig
+from experiments.train.__main__ import main
+from experiments.train.config import BLOCK_DEFAULTS, ConfigError
+from experiments.train.loop import train
+from experiments.train.model import make_model
+from tests.experiments.fake_mnist import fake_mnist
+
+SMALL = {
+    "block": True, "memory": "reversible", "width": 8, "hidden_size": 12, "num_layers": 2,
+    "downsample": 7, "batch_size": 32, "epochs": 2, "lr": 0.02, "device": "cpu", "threads": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
+
+
+def test_other_defaults_go_with_blocks():
+    config = MnistConfig.of(block=True, hidden_size=7)
+    defaults = BLOCK_DEFAULTS | {"hidden_size": 7}
+    assert {name: getattr(config, name) for name in defaults} == defaults
+    assert MnistConfig.of().norm == "batch" and MnistConfig.of().hidden_size == 128
+    assert SessionsConfig.of(block=True).activation == "identity"
+
+
+def test_u_of_one_goes_with_blocks():
+    with pytest.raises(ConfigError, match="forgets=False needs block=True; got block=False"):
+        MnistConfig.of(forgets=False)
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+@pytest.mark.parametrize("read", ["mean", "last"])
+def test_the_network_that_is_built(digits, forgets, read):
+    config = MnistConfig.of(**SMALL, forgets=forgets, read=read, longest_memory=20, dropout=0.1)
+    model = make_model(config, config.task(torch.device("cpu")))
+    assert isinstance(model, BlockClassifier) and model.rnn.memory == "reversible"
+    first, *others = list(model.rnn.blocks)[1:]
+    assert isinstance(first.norm, torch.nn.Identity)
+    assert all(isinstance(block.norm, torch.nn.LayerNorm) for block in others)
+    assert model(torch.rand(3, 16, 1)).shape == (3, 10)
+    assert (forgotten_bits(model) == 0) == (not forgets)
+
+
+def test_answers_in_the_middle_of_a_sequence():
+    torch.manual_seed(0)
+    model = BlockClassifier(3, 4, 8, 2, width=6, read="last", read_at=(5, 11)).eval()
+    x = torch.randn(2, 11, 3)
+    whole, _ = model.rnn(x)
+    wanted = model.readout(whole[:, [4, 10]])
+    torch.testing.assert_close(model(x), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_learns_and_tells_its_bits(digits, tmp_path):
+    config = MnistConfig.of(**SMALL | {"epochs": 4}, longest_period=20, out=tmp_path)
+    results = train(config, progress=False)
+    assert results["history"][-1]["train_loss"] < 0.7 * results["history"][0]["train_loss"]
+    assert results["forgotten_bits"] > 0.01
+    dear = train(
+        MnistConfig.of(
+            **SMALL | {"epochs": 4}, bits_penalty=10.0, recurrent_lr_scale=1.0, longest_period=20,
+            out=tmp_path / "dear",
+        ),
+        progress=False,
+    )  # fmt: skip
+    assert dear["forgotten_bits"] < 0.5 * results["forgotten_bits"]
+
+
+def test_the_command_line(digits, tmp_path, capsys):
+    words = ["--block", "--memory=reversible", "--no-forgets", "--downsample=7", "--epochs=1"]
+    sizes = ["--width=8", "--hidden-size=8", "--num-layers=1", "--batch-size=32", "--threads=1"]
+    assert main(["mnist", *words, *sizes, f"--out={tmp_path}"]) == 0
+    assert "test_accuracy" in capsys.readouterr().out
