@@ -41,7 +41,7 @@ NOTEBOOKS = {
 #: "not yet run" of them, or nothing.
 BROUGHT = ("utkinect", "msr", "ntu60", "ntu120", "experiments")
 _FIGURES_OF = {
-    "derivation": ("drift", "saturation", "forgotten", "division", "accuracy"),
+    "derivation": ("drift", "saturation", "oscillators", "forgotten", "division", "accuracy"),
     "mnist": ("learning_curve", "confusion", "mistakes"),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),

@@ -11,7 +11,8 @@ from experiments.figures.costs import (
 )  # fmt: skip
 from experiments.figures.data import mistakes, sequences, signals, skeletons
 from experiments.figures.derivation import (
-    accuracy, division, drift, finite_differences, forgotten, lost_increments, saturation,
+    accuracy, division, drift, finite_differences, forgotten, lost_increments, oscillators,
+    saturation,
 )  # fmt: skip
 from experiments.figures.output import folder, repository, save, write_result
 from experiments.figures.theme import style

@@ -133,3 +133,27 @@ def lost_increments(steps: Sequence[int], errors: Sequence[float]) -> Figure:
     axes.plot(steps, errors)
     theme.frame(axes, "steps, $T$", "relative error of $c_T$", log="xy")
     return figure
+
+
+def oscillators(
+    drawn: Mapping[str, Sequence[Sequence[float]]], tau: Sequence[float], border: Sequence[float]
+) -> Figure:
+    """Plot where drawn units oscillate, in the plane of time constant and period.
+
+    ``drawn`` holds for each way to draw them tau, the period and whether the unit is overdamped,
+    of each unit; ``border`` the longest period that turns at each ``tau``.
+    """
+    figure, panels = plt.subplots(1, len(drawn), sharey=True)
+    looks = {"oscillates": theme.MARKERS[0], "overdamped": theme.MARKERS[-1]}
+    for axes, (title, units) in zip(panels, drawn.items(), strict=True):
+        theme.guide(axes, tau, border, label=r"border for $a = 2\,\sin(\pi/P)$")
+        for is_overdamped, (label, marker) in enumerate(looks.items()):
+            points = [(x, y) for x, y, kind in zip(*units, strict=True) if kind == is_overdamped]
+            look = {"color": theme.COLOURS[is_overdamped], "markersize": 2.2, "markeredgewidth": 0}
+            axes.plot([x for x, _ in points], [y for _, y in points], marker, label=label, **look)
+        theme.frame(axes, r"time constant, $\tau$ (steps)", log="xy")
+        axes.set_title(title)
+    panels[0].set_ylabel("period, $P$ (steps)")
+    panels[0].set_ylim(5, 1200)
+    theme.legend_above(figure, panels[0])
+    return figure

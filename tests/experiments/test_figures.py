@@ -201,3 +201,11 @@ def test_the_floor_is_where_the_parts_end(repository):
     ends = [patch.get_x() + patch.get_width() for patch in axes.patches]
     np.testing.assert_allclose(ends, [0.8, 0.7, 1, 1, 1.7, 3])  # tanh, multiply-adds, the rest
     assert [text.get_text() for text in axes.texts] == ["1.70", "3.00"]
+
+
+def test_units_that_do_not_turn_are_told_apart(repository):
+    units = [[1.0, 10.0, 100.0], [500.0, 20.0, 30.0], [True, False, False]]
+    figure = figures.oscillators({"apart": units, "none": [[], [], []]}, [1, 100], [9, 1200])
+    shown = {line.get_label(): [*line.get_xdata()] for line in figure.axes[0].get_lines()}
+    assert (shown["oscillates"], shown["overdamped"]) == ([10, 100], [1])
+    assert [len(line.get_xdata()) for line in figure.axes[1].get_lines()] == [2, 0, 0]

@@ -105,6 +105,7 @@ RESULTS = {
         "saturation": {
             "steps": [1, 1000], "abs_c": [0.7, 9.4], "bound": [0.7, 12.0], "slope": [0.6, 2e-8],
         },
+        "oscillators": {"drawn_apart": {"overdamped": 0.25}},
     },
     "mnist": {
         "profile": "paper",
