@@ -110,8 +110,8 @@ class BaseStack(nn.Module):
         sizes = [block.hidden_size for block in stack.all_blocks]
         weight = stack.blocks[0].recurrent_weight
         states = batch.initial_states(hidden, sizes, weight, self._states_symbol())
-        count = int(bounds.sum()) if bounds is not None and self.memory == "auto" else 0
-        load = Workload.of(batch, hidden is None, return_sequence, count)
+        counted = bounds if self.memory == "auto" else None  # which waits for a GPU
+        load = Workload.of(batch, hidden is None, return_sequence, counted)
         memory, chunk = self._choose(stack, load)
         arguments = (stack, memory, batch.x, states, batch.packing, bounds)
         if memory in OF_THE_STACK:
@@ -133,6 +133,7 @@ class BaseStack(nn.Module):
         *,
         lengths: Tensor | Sequence[int] | None = None,
         return_sequence: bool = True,
+        resets: Tensor | None = None,
     ) -> None:
         """Print the bytes that each strategy would save, and its peak, to train on ``input``.
 
@@ -141,12 +142,13 @@ class BaseStack(nn.Module):
         different length and for ``reversible``; ``peak of a step`` is an estimate.
 
         Args:
-            input, lengths, return_sequence: as for :meth:`forward`.
+            input, lengths, return_sequence, resets: as for :meth:`forward`.
         """
         batch = self._batch(input, lengths)
+        load = Workload.of(batch, True, return_sequence, batch.arrange_resets(resets))
         print(f"{type(self).__name__}({self.extra_repr()})")
         print(f"input of {batch.steps} steps and batch {batch.size}, {return_sequence=}\n")
-        print(auto.table(self._stack(), Workload.of(batch, True, return_sequence)))
+        print(auto.table(self._stack(), load))
 
     def _batch(
         self, input: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None

@@ -20,6 +20,10 @@ from irevrnn.modules.initial_values import (
 from irevrnn.modules.layer import make_norm, normalize
 from irevrnn.modules.projection import Projection
 
+#: Size of the states of fresh oscillators with nonlinear couplings. Where these saturate, the
+#: oscillator is chaotic, and gradients grow exponentially with the length.
+NONLINEAR_SCALE = 0.1
+
 
 class IRevBlock(Block):
     r"""A gated block around a reversible recurrence, to be stacked by :class:`irevrnn.IRevStack`.
@@ -52,8 +56,11 @@ class IRevBlock(Block):
     Attributes:
         norm: the norm.
         input_projection: ``nn.Linear(width, hidden_size)``.
-        scale: gamma, (H,). It starts at sqrt(1 - u^2), which makes all states equally large (as in
-            the LRU); where u = 1, at the value for a memory of ``longest_memory`` steps.
+        scale: gamma, (H,). For oscillators it starts at sqrt(1 - u^2), which makes all states
+            equally large (as in the LRU); at a tenth of that if their couplings are not linear.
+            Units that do not turn (``longest_period=None``) add up the mean of what they read, and
+            it starts at (1 - u^2) / 2, about 1 - u. Where u = 1, these are the values for a memory
+            of ``longest_memory`` steps: let it be about the length of the sequences.
         output_projection: ``nn.Linear(hidden_size, 2 * width)``, or ``width`` without the gate.
 
     Example::
@@ -105,7 +112,13 @@ class IRevBlock(Block):
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
         """Draw the parameters of the recurrence anew, and the scale that depends on them."""
         tau = super().reset_recurrence(shortest_memory)
-        self.scale.copy_((-torch.expm1(-2 / tau)).sqrt())
+        forgotten = -torch.expm1(-2 / tau)  # 1 - u^2, also where u is rounded to 1
+        if self.longest_period is None:
+            self.scale.copy_(forgotten / 2)
+        else:
+            self.scale.copy_(forgotten.sqrt())
+            if self.coupling_activation != "identity":
+                self.scale.mul_(NONLINEAR_SCALE)
         if self.bias:  # added up over a memory, a constant would be all that the unit knows
             self.input_projection.bias.zero_()
         return tau

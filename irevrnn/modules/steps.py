@@ -31,6 +31,10 @@ class Masks:
         self.tied = {} if tied is None else tied
         self.seeds = {} if seeds is None else seeds
 
+    def draw_seed(self) -> int:
+        """Draw a seed from the generator of the process."""
+        return int(torch.randint(2**62, ()))
+
 
 @dataclass
 class Steps:
@@ -80,7 +84,7 @@ class Steps:
             return mask if packing is None else mask[packing.sequences]
         if transformed():  # vmap says itself whether its members share their random numbers
             return _draw(x, x.shape, p)
-        seed = int(torch.randint(2**62, ())) if self.first else 0
+        seed = self.masks.draw_seed() if self.first else 0
         seed = self.masks.seeds.setdefault(place, seed)
         mask = self._of_steps(x, shape, p, seed)
         if packing is None:
@@ -91,13 +95,13 @@ class Steps:
     def _of_steps(self, x: Tensor, shape: tuple[int, int], p: float, seed: int) -> Tensor:
         """Return (T, B, features), a function of the steps and the seed."""
         first, last = self.begin // _TOGETHER, (self.end - 1) // _TOGETHER
-        generator, parts = torch.Generator(x.device), []
-        for part in range(first, last + 1):
-            generator.manual_seed(hash((seed, part)) & (2**62 - 1))
-            part_mask = x.new_empty(_TOGETHER, *shape)
-            parts.append(part_mask.bernoulli_(1 - p, generator=generator).div_(1 - p))
+        generator = torch.Generator(x.device)
+        parts = x.new_empty(last + 1 - first, _TOGETHER, *shape)
+        for index, part in enumerate(parts, first):
+            generator.manual_seed(hash((seed, index)) & (2**62 - 1))
+            part.bernoulli_(1 - p, generator=generator)
         start = first * _TOGETHER
-        return torch.cat(parts)[self.begin - start : self.end - start]
+        return parts.div_(1 - p).flatten(0, 1)[self.begin - start : self.end - start]
 
 
 def _draw(x: Tensor, shape: Sequence[int], p: float) -> Tensor:

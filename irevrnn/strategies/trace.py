@@ -1,0 +1,239 @@
+"""Run a stack on fake tensors, which have no memory, to see what its graph takes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from irevrnn.modules.steps import Masks
+from irevrnn.strategies.layerwise import run_layerwise
+from irevrnn.strategies.stack import Stack, with_parameters
+
+
+class Shape(NamedTuple):
+    """The shape of an input, and what is wanted of it.
+
+    Attributes:
+        steps, batch, features: T, B and the features of the input.
+        copied: whether the input has another order of dimensions, so that it is copied.
+        return_sequence: whether the output of all steps is returned.
+        own_states: whether the stack makes the initial states, and their bytes count.
+    """
+
+    steps: int
+    batch: int
+    features: int
+    copied: bool
+    return_sequence: bool
+    own_states: bool
+
+
+class Trace(NamedTuple):
+    """The bytes of a graph.
+
+    Attributes:
+        saved: between the forward and the backward pass.
+        masks: of dropout that all steps share, which are among them.
+        alive: after each operation that allocates, in either pass: by PyTorch and by the kernels.
+    """
+
+    saved: int
+    masks: int
+    alive: list[tuple[int, int]]
+
+    def peak(self) -> int:
+        """Return the bytes at the largest moment.
+
+        On the CPU the kernels keep what they once had (:mod:`irevrnn.allocator`), so that the
+        largest moment of each adds up.
+        """
+        return sum(self._largest())
+
+    def _largest(self) -> tuple[int, int]:
+        of_torch, of_kernels = zip(*self.alive, strict=True)
+        return max(of_torch), max(of_kernels)
+
+    def longer(self, other: Trace, times: int) -> Trace:
+        """Return the trace of a sequence of more steps, given that of one that is a bit longer.
+
+        Args:
+            other: of a sequence that is longer by some steps.
+            times: how often to add as many.
+        """
+
+        def further(one: int, two: int) -> int:
+            return one + times * (two - one)
+
+        mine, its = self.alive, other.alive
+        if len(mine) != len(its):  # a module takes more operations for more steps
+            mine, its = [self._largest()], [other._largest()]
+        alive = [
+            (further(one[0], two[0]), further(one[1], two[1]))
+            for one, two in zip(mine, its, strict=True)
+        ]
+        return Trace(further(self.saved, other.saved), self.masks, alive)
+
+
+def trace(stack: Stack, memory: str, shape: Shape) -> Trace:
+    """Run a stack forward and backward, layer by layer.
+
+    Input, output, parameters and their gradients do not count.
+
+    Args:
+        stack: the modules.
+        memory: ``store`` or ``recompute``.
+        shape: of the input.
+
+    Raises:
+        ValueError: a module looks at values.
+    """
+    try:
+        return _trace(stack, memory, shape)
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise ValueError(
+            "memory='auto' and memory_report run the modules without values to find out what they "
+            f"save, but one looks at values ({error.func}); choose another strategy"
+        ) from error
+
+
+def _trace(stack: Stack, memory: str, shape: Shape) -> Trace:
+    like, masks = stack.blocks[0].recurrent_weight, _UndrawnMasks()
+    saved: list[weakref.ref[Tensor]] = []
+
+    def pack(x: Tensor) -> Tensor:
+        saved.append(weakref.ref(kept := x.detach()))
+        return kept
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.enable_grad():
+        fake, tensors = _with_fakes(stack, mode)
+        x = _input(like, shape)
+        zeros = [like.new_zeros(shape.batch, block.hidden_size) for block in stack.all_blocks]
+        with _Alive() as alive:
+            with saved_tensors_hooks(pack, lambda kept: kept):
+                output, finals = run_layerwise(
+                    fake, memory, x, [(zero, zero) for zero in zeros], None, None,
+                    shape.return_sequence, masks,
+                )  # fmt: skip
+            states = [state for pair in finals for state in pair]
+            returned = [output]
+            if len({state.shape for state in states}) > 1:  # otherwise they are stacked
+                returned += states
+            known = {_key(t) for t in (x, *returned, *tensors)}
+            known |= set() if shape.own_states else {_key(zero) for zero in zeros}
+            kept = {_key(t): t for ref in saved if (t := ref()) is not None}
+            total = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in known)
+            kept.clear()
+            alive.leave_out(returned)
+            alive.leave_out(_backpropagate([output, *states], tensors, alive))
+    return Trace(total, sum(mask.nbytes for mask in masks.tied.values()), alive.bytes())
+
+
+class _UndrawnMasks(Masks):
+    """Masks that draw no numbers: a fake tensor has no value to be a seed."""
+
+    def draw_seed(self) -> int:
+        return 0
+
+
+def _input(like: Tensor, shape: Shape) -> Tensor:
+    steps, batch, features, copied, *_ = shape
+    if not copied:
+        return like.new_empty(steps, batch, features)
+    return like.new_empty(batch, steps, features).transpose(0, 1)
+
+
+def _backpropagate(outputs: list[Tensor], tensors: list[Tensor], alive: _Alive) -> list[Tensor]:
+    """Backpropagate from outputs, and return the gradients of tensors."""
+    outputs = [y for y in outputs if y.requires_grad]
+    inputs = [p for p in tensors if p.requires_grad]
+    if not outputs or not inputs:
+        return []
+    upstream = [torch.empty_like(y) for y in outputs]
+    alive.leave_out(upstream)
+    gradients = torch.autograd.grad(outputs, inputs, upstream, allow_unused=True)
+    return [g for g in gradients if g is not None]
+
+
+@dataclass
+class _Life:
+    """The life of a storage: its bytes, whose they are, and from when on until when."""
+
+    bytes: int
+    of_kernels: bool
+    begin: int
+    end: int | None = None
+
+
+class _Alive(TorchDispatchMode):
+    """Follow the storages that are allocated; time is counted in operations that allocate some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = 0
+        self.lives: list[_Life] = []
+        self.living: dict[int, _Life] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {_key(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        results = {_key(x): x for x in tree_leaves(result) if isinstance(x, Tensor)}
+        new = results.keys() - given - self.living.keys()
+        for key in new:
+            x = results[key]
+            storage, of_kernels = x.untyped_storage(), func.namespace == "irevrnn" and x.is_cpu
+            self.living[key] = _Life(storage.nbytes(), of_kernels, self.time)
+            self.lives.append(self.living[key])
+            weakref.finalize(storage, self._end, key)
+        self.time += bool(new)
+        return result
+
+    def _end(self, key: int) -> None:
+        self.living.pop(key).end = self.time
+
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that are alive as if they had no bytes."""
+        for x in tensors:
+            if _key(x) in self.living:
+                self.living[_key(x)].bytes = 0
+
+    def bytes(self) -> list[tuple[int, int]]:
+        """Return the bytes after each operation, of PyTorch and of the kernels."""
+        changes = [[0] * (self.time + 1) for _ in range(2)]
+        for life in self.lives:
+            of = changes[life.of_kernels]
+            of[life.begin] += life.bytes
+            of[self.time if life.end is None else life.end] -= life.bytes
+        return list(zip(*map(accumulate, changes), strict=True))[:-1]
+
+
+def _key(x: Tensor) -> int:
+    return x.untyped_storage()._cdata
+
+
+def _with_fakes(stack: Stack, mode: FakeTensorMode) -> tuple[Stack, list[Tensor]]:
+    """Return copies of the modules whose parameters and buffers are fake, and these tensors."""
+    fakes: dict[Tensor, Tensor] = {}
+
+    def copied(module: nn.Module) -> nn.Module:
+        named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]
+        for _, x in named:
+            fakes.setdefault(x, mode.from_tensor(x))
+        return with_parameters(module, {name: fakes[x] for name, x in named})
+
+    modules = [copied(module) for module in stack.modules]
+    reverse = [copied(module) for module in stack.reverse]
+    return replace(stack, modules=modules, reverse=reverse), list(fakes.values())

@@ -1,0 +1,76 @@
+"""A fresh stack of blocks is tame, whatever the arguments."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from irevrnn import IRevBlock, IRevStack
+from tests.library.test_initial_values import (
+    BATCH,
+    FEATURES,
+    HIDDEN,
+    MOST,
+    _one_core,  # noqa: F401
+    gradient_norm,
+    norm_of_lstm,
+)
+
+WIDTH = 32
+VALUES = {
+    "norm": (None, "layer"),
+    "forgets": (True, False),
+    "num_couplings": (0, 1, 2, 3),
+    "coupling_activation": ("identity", "tanh"),
+}
+COMBINATIONS = [dict(zip(VALUES, row, strict=True)) for row in itertools.product(*VALUES.values())]
+DEPTHS = (1, 2, 3, 4, 5, 6)
+LENGTHS = (100, 1000, 20_000)
+
+
+def draw_cases():
+    """Every combination, with depths and lengths that appear about equally often."""
+    generator = random.Random(1)
+    count = len(COMBINATIONS)
+    depths, lengths = (
+        generator.sample((values * count)[:count], count) for values in (DEPTHS, LENGTHS)
+    )
+    return list(zip(COMBINATIONS, depths, lengths, strict=True))
+
+
+def make_stack(depth, steps, options):
+    """Units that never forget are drawn for the length of the sequence."""
+    options = options | {"longest_memory": 1000 if options["forgets"] else max(1000, steps)}
+    if not options["num_couplings"]:
+        options["longest_period"] = None
+    blocks = [IRevBlock(WIDTH, HIDDEN, **options) for _ in range(depth)]
+    return IRevStack([nn.Linear(FEATURES, WIDTH), *blocks])
+
+
+def memory_of(model, steps):
+    """The root mean square over units of the sum of u^k over steps."""
+    u = torch.cat([block.recurrent_weight.detach().double() for block in model.blocks[1:]])
+    remembered = (1 - u**steps) / (1 - u).clamp(min=1e-12)
+    return torch.where(u == 1, steps, remembered).square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize(("options", "depth", "steps"), draw_cases(), ids=str)
+def test_a_fresh_stack_is_tame(kernels, options, depth, steps):
+    """Outputs are of order 1; gradients follow the memory, as those of IRevRNN do."""
+    model = make_stack(depth, steps, options)
+    output, _ = model(torch.randn(BATCH, steps, FEATURES))
+    assert output.abs().max() < 10
+    share = gradient_norm(model, output) / norm_of_lstm(depth, False)
+    assert 1 / 100 < share < MOST * memory_of(model, steps)
+
+
+@pytest.mark.parametrize("norm", [None, "layer"])
+@pytest.mark.parametrize("forgets", [True, False])
+def test_gradients_up_to_a_hundred_steps_are_as_large_as_those_of_lstm(kernels, norm, forgets):
+    """Within a factor of 100, at every depth, for the default couplings."""
+    for depth in DEPTHS:
+        model = make_stack(depth, 100, {"norm": norm, "forgets": forgets, "num_couplings": 1})
+        share = gradient_norm(model, model(torch.randn(BATCH, 100, FEATURES))[0])
+        assert 1 / 100 < share / norm_of_lstm(depth, False) < 100
