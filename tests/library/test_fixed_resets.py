@@ -221,7 +221,7 @@ def test_the_gradient_is_that_of_the_float_recurrence(kernel, monkeypatch, activ
         (
             lambda x: x[:-1],
             ValueError,
-            r"resets must have shape \(4, 2\), one .* got \(3, 2\)",
+            r"resets must have shape \(4, 2\), one .* got shape \(3, 2\)",
         ),
         (lambda x: x.byte(), TypeError, "resets must be of dtype torch.bool; got torch.uint8"),
         (lambda x: x.to("meta"), ValueError, "resets must be on the device of the input, cpu"),

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from experiments.process import threads
-from irevrnn import projection
 from irevrnn.allocator import empty_cache
+from irevrnn.modules import projection
 from irevrnn.modules.projection import Projection, _parts, _worthwhile
 from irevrnn.ops import load_operators
 
