@@ -32,6 +32,14 @@ STACK_ROWS = {
 }
 
 
+#: Rows of the table of networks, and their experiments.
+NETWORK_ROWS = {
+    "gated blocks, `reversible`": "block",
+    "gated blocks that forget nothing (u = 1), `reversible`": "block-conserving",
+    "plain layers, tanh": "couplings-1",
+}
+
+
 def read_table():
     """Every row of the page's tables: {first cell: the others}."""
     lines = (ROOT / "docs" / "results.md").read_text().splitlines()
@@ -54,6 +62,19 @@ def test_speed_and_memory():
             f"{shape['ratios'][method]:.1f}",
             f"{keeping['ratios'][method]:.1f}",
             f"{shape['methods'][method]['saved_bytes'] / unit:.2f}",
+        ]
+
+
+def test_networks():
+    for row, name in NETWORK_ROWS.items():
+        result = json.loads((RESULTS / "experiments" / f"{name}.json").read_text())
+        accuracy = {key: 100 * value for key, value in result["test_accuracy"].items() if value}
+        bits = result.get("forgotten_bits")
+        assert TABLE[row] == [
+            f"{accuracy['mean']:.2f} %",
+            f"{accuracy['lowest']:.2f} to {accuracy['highest']:.2f}",
+            f"{bits['mean']:.2f}" if bits else "cannot be reversed",
+            f"{result['num_parameters']:,}",
         ]
 
 
