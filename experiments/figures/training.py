@@ -135,9 +135,9 @@ def bits(settings: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     figure, axes = plt.subplots(figsize=(theme.COLUMN, 2.8))
     for place, (label, runs) in enumerate(settings.items()):
         forgotten, accuracies = zip(*runs, strict=True)
-        style = {"color": theme.COLOURS[place % len(theme.COLOURS)], "linestyle": "none"}
+        colour = theme.COLOURS[place % len(theme.COLOURS)]
         axes.plot(forgotten, accuracies, theme.MARKERS[place % len(theme.MARKERS)], label=label,
-                  fillstyle="none", **style)  # fmt: skip
+                  fillstyle="none", linestyle="none", color=colour)  # fmt: skip
     theme.frame(axes, "bits forgotten per unit and step", "test accuracy")
     axes.set_xscale("symlog", linthresh=0.01)
     axes.set_xlim(left=-0.002)
