@@ -104,7 +104,7 @@ STACKS = {
 @pytest.mark.parametrize("kind", STACKS)
 def test_saved_bytes_of_blocks_are_exact(strategy, kind):
     model = IRevStack(STACKS[kind](), strategy)
-    for case in cases(model, 4, LOADS):
+    for case in cases(model, 4, LOADS[:3]):
         plan = plan_of(model, load_of(model, *case), strategy)
         assert plan.saved == measured(model, *case)
 
