@@ -4,8 +4,8 @@ The saved bytes are those that a graph keeps between the forward and the backwar
 input, the parameters and what is returned. They are exact in full precision but for
 ``reversible``, where they are an upper bound: the bits depend on the weights, which are looked at,
 and on where g forgets, which is taken as everywhere. The peak is that of all tensors that are alive
-at once. It is an estimate without the gradients of input, output and parameters, which every
-strategy has, and without what libraries and allocators take for themselves, a few MB.
+at once. It is an estimate without the gradients of input and output, which every strategy has, and
+without the few MB that oneDNN and MKL take for themselves.
 
 What a graph saves, and what is alive beside it, is found by running the stack forward and backward
 on fake tensors, which have no memory (:mod:`irevrnn.strategies.trace`): so it is right for blocks
@@ -119,8 +119,8 @@ def plan(stack: Stack, load: Workload, memory: str, chunk: int | None = None) ->
     graph = _graph_of_chunk(stack, load, memory, chunk)
     buffers = _BUFFERS[memory](stack, load, math.ceil(load.steps / chunk))
     saved = sum(buffers) + graph.masks + resets
-    # A chunk has gradients of the parameters of its own. Before, at the end of the forward pass,
-    # the parts of each buffer are joined.
+    # A chunk has gradients of parameters of its own, which are added up. Before, at the end of the
+    # forward pass, the parts of each buffer are joined.
     peak = saved + max(graph.peak() + _parameter_bytes(stack), max(buffers))
     return Plan(memory, chunk, saved, peak)
 
