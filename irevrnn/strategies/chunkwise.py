@@ -237,6 +237,7 @@ def _run_forward(
     def recur(number: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         return strategy.forward(number, project(stack, number, block, x))
 
+    versions = _buffer_versions(stack)
     for part in parts(settings.chunk, x, batch_sizes, resets):
         strategy.begin_chunk(part)
         with settings.randomness.recorded(settings.record, x):
@@ -245,8 +246,30 @@ def _run_forward(
             length = x.shape[0] if settings.return_sequence else part.batch
             output = allocate(new, [length, *new.shape[1:]])
         output[part.rows if settings.return_sequence else part.ended] = new
+    if settings.record:
+        _check_buffers(settings, versions)
     assert output is not None  # there is at least one step
     return output
+
+
+def _buffer_versions(stack: Stack) -> dict[tuple[int, str], int]:
+    """Return how often each buffer of each module was written to."""
+    return {
+        (index, name): buffer._version
+        for index, module in enumerate(stack.modules)
+        for name, buffer in module.named_buffers()
+    }
+
+
+def _check_buffers(settings: Settings, before: dict[tuple[int, str], int]) -> None:
+    """Raise a ValueError if a module has written to a buffer: computed again, it differs."""
+    for (index, name), version in _buffer_versions(settings.stack).items():
+        if version != before.get((index, name)):
+            raise ValueError(
+                f"{settings.stack.name(index)} changes its buffer {name!r} while it runs, but "
+                f"memory={settings.memory!r} runs modules again and again, and needs the same "
+                "results each time; use memory='recompute', or keep no state in the module"
+            )
 
 
 def _rebuild(

@@ -388,6 +388,32 @@ def test_a_block_that_returns_something_else(memory, block, error, message):
         model(make_input(20))
 
 
+class Running(Block):
+    """A block with a running mean."""
+
+    def __init__(self):
+        super().__init__(4)
+        self.register_buffer("mean", torch.zeros(4))
+
+    def project(self, x):
+        if self.training:
+            self.mean.lerp_(x.detach().flatten(0, -2).mean(0), 0.1)
+        return x - self.mean
+
+    def output(self, x, h):
+        return x + h
+
+
+@pytest.mark.parametrize("memory", CHUNKED)
+def test_a_block_that_keeps_a_state_in_a_buffer(memory):
+    model = IRevStack([IRevBlock(4, 3), Running()], memory)
+    with pytest.raises(ValueError, match=r"block 1 \(Running\) changes its buffer 'mean' while"):
+        model(make_input(20))
+    model.eval()(make_input(20))[0].sum().backward()
+    model.train().memory = "recompute"
+    model(make_input(20))[0].sum().backward()
+
+
 def test_a_module_that_returns_something_else():
     model = IRevStack([nn.Flatten(0, 1), IRevBlock(4, 3)])
     with pytest.raises(ValueError, match=r"block 0 \(Flatten\): output must treat each step"):
@@ -519,6 +545,33 @@ def test_resets_equal_the_pieces_one_by_one(memory, kind):
         torch.testing.assert_close((h_n[:, row], c_n[:, row]), (h, c), **near)
 
 
+class Elementwise(Block):
+    """A block without sums, which come out the same for any number of steps."""
+
+    def project(self, x):
+        return 0.1 * x
+
+    def output(self, x, h):
+        return torch.tanh(x + h)
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+def test_resets_equal_the_pieces_bit_for_bit(memory):
+    torch.manual_seed(0)
+    model = IRevStack([Elementwise(4), Elementwise(4, num_couplings=2)], memory)
+    x, resets = make_input(150).requires_grad_(), random_resets(150)
+    output, _ = model(x, resets=resets)
+    upstream = torch.randn_like(output)
+    output.backward(upstream)
+    for row in range(B):
+        for start, end in pieces_of(resets[row]):
+            piece = x.detach()[row, start:end].requires_grad_()
+            alone, _ = model(piece)
+            alone.backward(upstream[row, start:end])
+            assert torch.equal(output[row, start:end], alone)
+            assert torch.equal(x.grad[row, start:end], piece.grad)
+
+
 @every_kind
 def test_resets_and_reversal(kind):
     model, x, resets = make_stack(kind), make_input(), random_resets(T)
@@ -620,20 +673,30 @@ def test_interrupts_at_random_instants_leave_the_model_whole(memory):
     usual = min(timeit.repeat(step, number=1, repeat=5))
     drawn = torch.Generator().manual_seed(1)
 
+    armed = False
+
     def interrupt(*_):
-        raise KeyboardInterrupt
+        # A signal that another thread has taken can arrive after the timer was stopped.
+        nonlocal armed
+        if armed:
+            armed = False
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
     interrupted = 0
     try:
         while interrupted < 1000:
             delay = max(0.02, torch.rand((), generator=drawn).item()) * usual
-            signal.setitimer(signal.ITIMER_REAL, delay)
             try:
+                armed = True
+                signal.setitimer(signal.ITIMER_REAL, delay)
                 step()
+                armed = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 interrupted += 1
+                # torch.no_grad, in the optimizer's step, can be cut short between its two lines.
+                torch.set_grad_enabled(True)
                 assert all(known[name] is p for name, p in model.named_parameters())
                 assert all(isinstance(p, nn.Parameter) for p in known.values())
                 if interrupted % 100 == 0:
