@@ -45,7 +45,7 @@ _FIGURES_OF = {
     "mnist": ("learning_curve", "confusion", "mistakes"),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),
-    "experiments": ("comparison", "race"),
+    "experiments": ("comparison", "race", "bits"),
 }
 #: The result that each figure, ``figures/<name>.svg``, is drawn with.
 FIGURES = {figure: result for result, figures in _FIGURES_OF.items() for figure in figures}

@@ -105,7 +105,7 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
 def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Compare test accuracies of runs: a panel for each group, a row for each of its members."""
     sizes = [len(members) for members in groups.values()]
-    heights = [0.22 * (max(sizes[row : row + 2]) + 1.5) for row in range(0, len(sizes), 2)]
+    heights = [0.2 * (max(sizes[row : row + 2]) + 1.5) for row in range(0, len(sizes), 2)]
     figure, places = theme.panels_of(len(groups), 2, heights, 0.5)
     for axes, (title, members) in zip(places, groups.items(), strict=True):
         for place, values in enumerate(members.values()):
