@@ -132,13 +132,13 @@ Ours = SequenceClassifier | BlockClassifier
 def forgotten_bits(network: Ours) -> Tensor:
     """Return the mean of -log2 abs(u) over all units: bits that a unit forgets in a step.
 
-    Where g is the identity, it is what reversal has to store.
+    Where g is the identity, reversal cannot store less.
     """
     named = network.named_parameters()
     weights: list[Tensor] = [u for name, u in named if name.endswith("recurrent_weight")]
     if not weights:  # u = 1
         return network.readout.weight.new_zeros(())
-    # A unit forgets at most 16 bits in fixed point, where u is at least 2^-16.
+    # No more than 16, or a weight of 0 would be all that counts.
     return -torch.cat(weights).abs().clamp(min=2**-16).log2().mean()
 
 

@@ -36,7 +36,7 @@ class Activation(NamedTuple):
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(torch.relu, lambda y: (~(y <= 0)).to(y.dtype), ("Relu", {}), 48.0),
+    "relu": Activation(torch.relu, lambda y: (~(y <= 0)).to(y.dtype), ("Relu", {}), 30.0),
     "tanh": Activation(torch.tanh, lambda y: 1 - y * y, ("Tanh", {})),
     "sigmoid": Activation(torch.sigmoid, lambda y: y * (1 - y), ("Sigmoid", {})),
     "leaky_relu": Activation(

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from irevrnn import reference
@@ -74,6 +74,15 @@ def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
 def traced() -> bool:
     """Return whether PyTorch is recording operators, to compile or export them."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def eager_float32(*tensors: Tensor) -> bool:
+    """Return whether plain float32 tensors on the CPU are computed with, outside any transform."""
+    if traced() or transformed() or has_tangent(*tensors):
+        return False
+    return all(
+        type(t) in (Tensor, nn.Parameter) and t.dtype == torch.float32 and t.is_cpu for t in tensors
+    )
 
 
 def has_tangent(*arguments: Any) -> bool:

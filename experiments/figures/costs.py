@@ -58,16 +58,20 @@ def peak_memory(
 def entropy(
     forgetting: Sequence[float],
     bits: Mapping[str, Sequence[float]],
-    bounds: Mapping[str, Sequence[float]],
+    stored: Mapping[str, Sequence[float]],
+    least: Mapping[str, Sequence[float]],
 ) -> Figure:
-    """Plot the bits on the bit stacks per unit and step, and the entropy that is forgotten.
+    """Plot the bits on the bit stacks per unit and step, and what two formulas say.
 
-    ``forgetting`` is 1 - abs(u); ``bits`` and ``bounds``, the entropy, are by activation.
+    ``forgetting`` is 1 - abs(u). By activation, there are the ``bits`` that were counted, those
+    ``stored`` by ``eq:stored``, and the ``least``, the entropy.
     """
     figure, axes = plt.subplots()
     theme.curves(axes, forgetting, bits, linestyle="", fillstyle="none")
-    for index, bound in enumerate(bounds.values()):
-        theme.guide(axes, forgetting, bound, label="" if index else "entropy", zorder=0)
+    for index, kind in enumerate(bits):
+        labels = ("", "") if index else ("formula", "entropy, the least")
+        theme.guide(axes, forgetting, stored[kind], label=labels[0], zorder=0)
+        theme.bound(axes, forgetting, least[kind], label=labels[1], zorder=0)
     theme.frame(axes, "forgetting, $1 - |u|$", "bits per unit and step", log="xy")
     axes.legend()
     return figure

@@ -91,6 +91,11 @@ def guide(axes: Axes, *points: Any, label: str, **look: Any) -> None:
     axes.plot(*points, "-", **{"color": GREY, "marker": "", "label": label, **look})
 
 
+def bound(axes: Axes, *points: Any, label: str, **look: Any) -> None:
+    """Draw a bound beside a guide: dashed."""
+    axes.plot(*points, "--", **{"color": GREY, "marker": "", "label": label, **look})
+
+
 def bar_rows(axes: Axes, names: Iterable[str]) -> None:
     """Name the rows of a plot from top to bottom."""
     names = list(names)

@@ -10,36 +10,54 @@
 
 namespace irevrnn {
 
+// m, shift and sign of each unit's decay (decay.h), continued periodically like unit_rows.
+template <class T>
+std::vector<int32_t> decay_rows(const Sizes<T>& s, int width) {
+  const int64_t stride = s.hidden + width;
+  std::vector<int32_t> rows(3 * stride);
+  for (int64_t i = 0; i < stride; ++i) {
+    const Decay d = decay_of(s.u[i % s.hidden]);
+    rows[i] = d.m;
+    rows[stride + i] = d.shift;
+    rows[2 * stride + i] = d.sign;
+  }
+  return rows;
+}
+
 template <class Tile>
-Words& room_for(WordStack& stack, Activation g, int64_t steps, int64_t resets) {
+Bits& room_for(WordStack& stack, Activation g, int64_t steps, int64_t resets) {
   return stack.with_room((steps * most_words(g) + resets * words_of_reset) * Tile::width);
 }
 
 template <class Tiles, class T>
 void run(FixedForward<T>& s) {
-  const Array<T> weights = unit_rows<T>(s, Tiles::width, units);
+  const Array<T> weights = unit_rows<T>(s, Tiles::width, s.unit.count);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
+  const std::vector<int32_t> of_units = decay_rows(s, Tiles::width);
+  const DecayRows decays{of_units.data(), s.hidden + Tiles::width};
   std::vector<int64_t> bad_steps(max_chunks, -1);
   s.words.resize(count_chunks(s.lanes(), Tiles::width));
   for_each_chunk(s.lanes(), Tiles::width, [&](const Chunk& chunk) {
     WordStack stack;
+    stack.tail() = Tail::of(s.tails[chunk.index]);
     for (int64_t begin = 0; begin < s.steps && bad_steps[chunk.index] < 0; begin += s.block()) {
       const int64_t end = std::min(s.steps, begin + s.block());
       Tiles::each(chunk.first, chunk.past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
         const Cuts<T> cuts(s, lane, tile.count, begin, end);
-        Words& top = room_for<Tile>(stack, s.activation, end - begin, cuts.count());
+        Bits& bits = room_for<Tile>(stack, s.activation, end - begin, cuts.count());
         cuts.each([&](int64_t first, int64_t past_last) {
-          forget_resets(s, cuts, first, top);
+          forget_resets(s, cuts, first, bits);
           with_coupling<Tiles>(s, tile, [&](const auto& f) {
-            fixed_forward_tile(s, f, tile, w, top, lane, first, past_last, bad_steps[chunk.index]);
+            fixed_forward_tile(s, f, tile, w, decays, bits, lane, first, past_last, bad_steps[chunk.index]);
           });
         });
       });
       if (!s.record) stack.clear();
     }
     s.words[chunk.index] = stack.all();
+    s.tails[chunk.index] = stack.tail().number();
   });
   for (int64_t step : bad_steps) s.bad_step = earlier(s.bad_step, step);
 }
@@ -48,28 +66,32 @@ template <class Tiles, class T>
 void run(FixedInverse<T>& s) {
   TORCH_CHECK_VALUE(s.streams == count_chunks(s.lanes(), Tiles::width), "counts must have ",
                     count_chunks(s.lanes(), Tiles::width), " entries; got ", s.streams);
-  const Array<T> weights = unit_rows<T>(s, Tiles::width, units);
+  const Array<T> weights = unit_rows<T>(s, Tiles::width, s.unit.count);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
+  const std::vector<int32_t> of_units = decay_rows(s, Tiles::width);
+  const DecayRows decays{of_units.data(), s.hidden + Tiles::width};
   for_each_chunk(s.lanes(), Tiles::width, [&](const Chunk& chunk) {
     const int64_t start = s.starts[chunk.index], count = s.counts[chunk.index];
     const bool sound = start >= 0 && count >= 0 && start + count <= s.words_size;
     WordStack stack(s.words + (sound ? start : 0), sound ? count : 0);
+    stack.tail() = Tail::of(s.tails[chunk.index]);
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
       const int64_t end = std::min(s.steps, begin + s.block());
       Tiles::each_reversed(chunk.first, chunk.past_last, [&](auto tile, int64_t lane) {
         using Tile = decltype(tile);
         const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
         const Cuts<T> cuts(s, lane, tile.count, begin, end);
-        Words& top = room_for<Tile>(stack, s.activation, end - begin, cuts.count());
+        Bits& bits = room_for<Tile>(stack, s.activation, end - begin, cuts.count());
         cuts.each_reversed([&](int64_t first, int64_t past_last) {
           with_coupling<Tiles>(s, tile, [&](const auto& f) {
-            fixed_inverse_tile(s, f, tile, w, top, lane, first, past_last);
+            fixed_inverse_tile(s, f, tile, w, decays, bits, lane, first, past_last);
           });
-          recall_resets(s, cuts, first, top);
+          recall_resets(s, cuts, first, bits);
         });
       });
     }
     s.counts[chunk.index] = stack.ran_dry() ? -1 : stack.size();
+    s.tails[chunk.index] = stack.tail().number();
   });
 }
 

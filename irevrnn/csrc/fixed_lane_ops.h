@@ -21,13 +21,13 @@ FixedResults scan_lanes(const FixedTensors& x, bool record, const Kernels& run) 
   const auto options = x.z.options();
   const int64_t lanes = x.layout.batch * x.layout.hidden;
   const int64_t rows = record ? x.layout.steps * most_words(x.activation) + x.most_reset_words() : 0;
-  const Tensor columns = at::empty({rows, lanes}, options.dtype(at::kShort));
+  const Tensor columns = at::empty({rows, lanes}, options.dtype(at::kInt));
   Tensor counts = at::empty({lanes}, options.dtype(at::kLong));
   Tensor bad_step = at::full({}, -1, options.dtype(at::kLong));
   for_sequence<false>(x.z, [&](auto zero) {
     LaneForward<decltype(zero)> s;
     x.fill(s);
-    s.words = record ? reinterpret_cast<uint16_t*>(columns.mutable_data_ptr<int16_t>()) : nullptr;
+    s.words = record ? reinterpret_cast<uint32_t*>(columns.mutable_data_ptr<int32_t>()) : nullptr;
     s.counts = counts.mutable_data_ptr<int64_t>();
     s.bad_step = bad_step.mutable_data_ptr<int64_t>();
     run(s);
@@ -35,12 +35,12 @@ FixedResults scan_lanes(const FixedTensors& x, bool record, const Kernels& run) 
   const Tensor sizes = at::stack({counts.sum(), bad_step}).cpu();
   const int64_t* size = sizes.const_data_ptr<int64_t>();
   const bool kept = record && size[1] < 0;
-  Tensor words = at::empty({kept ? size[0] : 0}, options.dtype(at::kShort));
+  Tensor words = at::empty({kept ? size[0] : 0}, options.dtype(at::kInt));
   if (!kept) return results_of(x, words, at::empty({0}, counts.options()), sizes.select(0, 1));
   const Tensor starts = counts.cumsum(0).sub_(counts);
-  run(LaneWords{lanes, reinterpret_cast<const uint16_t*>(columns.const_data_ptr<int16_t>()),
+  run(LaneWords{lanes, reinterpret_cast<const uint32_t*>(columns.const_data_ptr<int32_t>()),
                 starts.const_data_ptr<int64_t>(), counts.const_data_ptr<int64_t>(),
-                reinterpret_cast<uint16_t*>(words.mutable_data_ptr<int16_t>())});
+                reinterpret_cast<uint32_t*>(words.mutable_data_ptr<int32_t>())});
   return results_of(x, words, counts, sizes.select(0, 1));
 }
 

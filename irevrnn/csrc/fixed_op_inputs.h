@@ -2,7 +2,10 @@
 #pragma once
 
 #include <ATen/ops/max.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/sum.h>
+
+#include <cmath>
 
 #include "bit_stack.h"
 #include "fixed_scan.h"
@@ -10,41 +13,51 @@
 
 namespace irevrnn {
 
-// Copies of states that a kernel brings from one end of the sequence to the other.
-struct LongStates {
-  Tensor h, c, s;
+// A copy of states that a kernel brings from one end of the sequence to the other.
+inline Tensor moving_states(const Tensor& z, const Tensor& x, at::IntArrayRef sizes, at::ScalarType dtype,
+                            const char* name) {
+  check_shape(x, sizes, name);
+  TORCH_CHECK_VALUE(x.scalar_type() == dtype && x.device() == z.device(), name, " must be ", dtype,
+                    " on the device of z; got ", x.scalar_type(), " on ", x.device());
+  return x.clone(at::MemoryFormat::Contiguous);
+}
 
-  LongStates(const Tensor& z, const Tensor& h, const Tensor& c, const Tensor& s)
-      : h(copy(z, h, "h")), c(copy(z, c, "c")), s(copy(z, s, "s")) {}
+// The tails of all bit stacks (bit_stack.h), one for each; none are given where the stacks are empty.
+inline Tensor moving_tails(const Tensor& z, const Tensor& tails, int64_t streams) {
+  if (tails.size(0) == 0) return at::ones({streams}, z.options().dtype(at::kLong));
+  return moving_states(z, tails, streams, at::kLong, "tails");
+}
 
-  static Tensor copy(const Tensor& z, const Tensor& x, const char* name) {
-    check_shape(x, z.sizes().slice(1), name);
-    TORCH_CHECK_VALUE(x.scalar_type() == at::kLong && x.device() == z.device(), name,
-                      " must be int64 on the device of z; got ", x.scalar_type(), " on ", x.device());
-    return x.clone(at::MemoryFormat::Contiguous);
-  }
-  States<int64_t> data() const {
-    return {h.mutable_data_ptr<int64_t>(), c.mutable_data_ptr<int64_t>(), s.mutable_data_ptr<int64_t>()};
-  }
+// The states at one end of a pass, the unit of their numbers, and the steps of the sequence before them.
+struct FixedStates {
+  Tensor h, c, tails;
+  int64_t fraction_bits, steps;
 };
 
 // One pass: its inputs, checked and made contiguous, the states it moves, and room for its results.
 struct FixedTensors {
   Layout layout;
   Weights weights;
-  LongStates states;
+  FixedStates states;
   Tensor z, resets, out, values;
   Activation activation, coupling_activation;
+  int64_t first_step;
 
-  FixedTensors(const Tensor& z_, const Tensor& h, const Tensor& c, const Tensor& s, const Tensor& u,
-               const Tensor& a, const Tensor& b, c10::string_view g, c10::string_view f, bool save,
+  // streams: the number of bit stacks; inverse: whether the states are those after the pass.
+  FixedTensors(const Tensor& z_, const FixedStates& states_, int64_t streams, bool inverse, const Tensor& u, const Tensor& a,
+               const Tensor& b, c10::string_view g, c10::string_view f, bool save,
                const std::optional<Tensor>& resets_)
-      : layout(z_), weights(z_, u, a, b), states(z_, h, c, s), z(z_.contiguous()),
+      : layout(z_), weights(z_, u, a, b), states(states_), z(z_.contiguous()),
         resets(given_resets(resets_, z_)),
         out(allocate(z.sizes(), z.options())),
         values(save ? allocate({z.size(0), 2 * a.size(0), z.size(1), z.size(2)}, z.options())
                     : allocate({0}, z.options())),
-        activation(parse_invertible(g)), coupling_activation(parse_activation(f)) {}
+        activation(parse_invertible(g)), coupling_activation(parse_activation(f)),
+        first_step(states_.steps - (inverse ? z.size(0) : 0)) {
+    states.h = moving_states(z, states_.h, z.sizes().slice(1), at::kInt, "h");
+    states.c = moving_states(z, states_.c, z.sizes().slice(1), at::kInt, "c");
+    states.tails = moving_tails(z, states_.tails, streams);
+  }
 
   static Activation parse_invertible(c10::string_view name) {
     const Activation g = parse_activation(name);
@@ -72,7 +85,12 @@ struct FixedTensors {
     s.b = weights.b.const_data_ptr<T>();
     s.resets = read<uint8_t>(resets);
     s.z = z.const_data_ptr<T>();
-    s.states = states.data();
+    s.unit = {std::ldexp(1.0f, -static_cast<int>(states.fraction_bits)),
+              std::ldexp(1.0f, static_cast<int>(states.fraction_bits))};
+    s.first_step = first_step;
+    s.h = states.h.mutable_data_ptr<int32_t>();
+    s.c = states.c.mutable_data_ptr<int32_t>();
+    s.tails = states.tails.mutable_data_ptr<int64_t>();
     s.out = out.mutable_data_ptr<T>();
     s.values = values.numel() > 0 ? values.mutable_data_ptr<T>() : nullptr;
   }
@@ -85,7 +103,7 @@ struct FixedWords {
   FixedWords(const Tensor& z, const Tensor& words, const Tensor& starts, const Tensor& counts)
       : words(words.contiguous()), starts(starts.contiguous()),
         counts(counts.clone(at::MemoryFormat::Contiguous)) {
-    TORCH_CHECK_VALUE(words.scalar_type() == at::kShort && words.dim() == 1, "words must be (N,) int16");
+    TORCH_CHECK_VALUE(words.scalar_type() == at::kInt && words.dim() == 1, "words must be (N,) int32");
     TORCH_CHECK_VALUE(starts.scalar_type() == at::kLong && counts.scalar_type() == at::kLong &&
                           starts.dim() == 1 && counts.sizes() == starts.sizes(),
                       "starts and counts must be int64 of one shape");
@@ -96,7 +114,7 @@ struct FixedWords {
 
   template <class T>
   void fill(FixedInverse<T>& s) const {
-    s.words = reinterpret_cast<const uint16_t*>(words.const_data_ptr<int16_t>());
+    s.words = reinterpret_cast<const uint32_t*>(words.const_data_ptr<int32_t>());
     s.words_size = words.size(0);
     s.streams = counts.size(0);
     s.starts = starts.const_data_ptr<int64_t>();
@@ -104,18 +122,18 @@ struct FixedWords {
   }
 };
 
-// out, h_n, c_n, s_n, words, counts, values, bad_step.
+// out, h_n, c_n, tails, words, counts, values, bad_step.
 using FixedResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-// out, h_0, c_0, s_0, counts_left, values.
+// out, h_0, c_0, tails, counts_left, values.
 using FixedInverseResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 inline FixedResults results_of(const FixedTensors& x, const Tensor& words, const Tensor& counts,
                                const Tensor& bad_step) {
-  return {x.out, x.states.h, x.states.c, x.states.s, words, counts, x.values, bad_step};
+  return {x.out, x.states.h, x.states.c, x.states.tails, words, counts, x.values, bad_step};
 }
 
 inline FixedInverseResults results_of(const FixedTensors& x, const FixedWords& buffer) {
-  return {x.out, x.states.h, x.states.c, x.states.s, buffer.counts, x.values};
+  return {x.out, x.states.h, x.states.c, x.states.tails, buffer.counts, x.values};
 }
 
 }  // namespace irevrnn

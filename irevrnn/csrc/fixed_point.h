@@ -1,70 +1,54 @@
-// Fixed-point numbers: 64-bit integers in units of 2^-36. irevrnn/strategies/fixed_point.py has the same constants
-// and says how they were chosen.
+// Fixed-point numbers: 32-bit integers, whose unit is a power of two that each pass is given.
+// irevrnn/strategies/fixed_point.py has the same constants and says how they were chosen.
 #pragma once
 
 #include "activations.h"
 #if !defined(__CUDACC__)
-#include "longs.h"
+#include "int_vectors.h"
 #endif
 
 namespace irevrnn {
 
-constexpr int fraction_bits = 36;
-constexpr int decay_bits = 16;  // Q: recurrent weights are n / 2^16
-constexpr int64_t decay_one = int64_t{1} << decay_bits;
 constexpr int slope_bits = 2;                // leaky_relu's slope is 2^-2
-constexpr int64_t range = int64_t{1} << 57;  // |x| < 2^21 in value
-constexpr float unit = 1.0f / (int64_t{1} << fraction_bits);
-constexpr float units = int64_t{1} << fraction_bits;
+constexpr int32_t range = int32_t{1} << 29;  // |x| is smaller, in units
 
 static_assert(negative_slope * (1 << slope_bits) == 1.0f);
 
-// One lane.
-IREVRNN_INLINE double to_double(int64_t x) { return static_cast<double>(x); }
-IREVRNN_INLINE int64_t to_long(double x) { return static_cast<int64_t>(x); }
-IREVRNN_INLINE int64_t all_lanes(int64_t, int64_t x) { return x; }
-IREVRNN_INLINE bool less(int64_t x, int64_t y) { return x < y; }
-IREVRNN_INLINE int64_t choose(bool which, int64_t x, int64_t y) { return which ? x : y; }
-
-template <class L>
-struct DoublesOf;
-template <>
-struct DoublesOf<int64_t> {
-  using type = double;
-};
-#if !defined(__CUDACC__)
-template <>
-struct DoublesOf<Longs> {
-  using type = DoublesOfLongs;
-};
-#endif
-template <class L>
-using Doubles = typename DoublesOf<L>::type;
-
-// Sums and products may leave the range, and wrap around before the check of the values on the way has its
-// say: so they are taken as unsigned, where that is defined.
-IREVRNN_INLINE int64_t plus(int64_t x, int64_t y) {
-  return static_cast<int64_t>(static_cast<uint64_t>(x) + static_cast<uint64_t>(y));
+// One lane. Sums may leave the range, and wrap around before the check of the values on the way has its say: so they
+// are taken as unsigned, where that is defined.
+IREVRNN_INLINE int32_t plus(int32_t x, int32_t y) {
+  return static_cast<int32_t>(static_cast<uint32_t>(x) + static_cast<uint32_t>(y));
 }
-IREVRNN_INLINE int64_t minus(int64_t x, int64_t y) {
-  return static_cast<int64_t>(static_cast<uint64_t>(x) - static_cast<uint64_t>(y));
+IREVRNN_INLINE int32_t minus(int32_t x, int32_t y) {
+  return static_cast<int32_t>(static_cast<uint32_t>(x) - static_cast<uint32_t>(y));
 }
-IREVRNN_INLINE int64_t times(int64_t x, int64_t n) {
-  return static_cast<int64_t>(static_cast<uint64_t>(x) * static_cast<uint64_t>(n));
-}
-
-template <class T>
-IREVRNN_INLINE T values_of(int64_t x) { return static_cast<T>(x) * static_cast<T>(unit); }
+IREVRNN_INLINE int32_t choose(bool which, int32_t x, int32_t y) { return which ? x : y; }
 
 // A number that is out of range stays so when it is cut off here, and adding it to one in range does not
 // wrap around.
-constexpr float cut_off = 4.0f * range;
+constexpr float cut_off = 2.0f * range;
 
 // The nearest whole number, ties to even: one instruction, on the GPU as on the CPU.
-IREVRNN_INLINE int64_t nearest(float x) { return ::llrintf(saturate(x, cut_off)); }
-IREVRNN_INLINE int64_t nearest(double x) { return ::llrint(saturate(x, cut_off)); }
+IREVRNN_INLINE int32_t nearest(float x) { return static_cast<int32_t>(::lrintf(saturate(x, cut_off))); }
+IREVRNN_INLINE int32_t nearest(double x) { return static_cast<int32_t>(::lrint(saturate(x, cut_off))); }
 
 template <class V>
-IREVRNN_INLINE auto fixed_of(const V& x) { return nearest(x * broadcast<V>(units)); }
+IREVRNN_INLINE V whole_values(int32_t x) { return static_cast<V>(x); }
+template <class T>
+IREVRNN_INLINE T scaled(T x, float by) { return x * static_cast<T>(by); }
+
+// The unit of a pass, 2^-fraction_bits, and how many of them make 1.
+struct Unit {
+  float size, count;
+
+  template <class V, class L>
+  IREVRNN_INLINE V values_of(const L& x) const { return scaled(whole_values<V>(x), size); }
+  template <class V>
+  IREVRNN_INLINE auto fixed_of(const V& x) const { return nearest(scaled(x, count)); }
+  // Of values, whose absolute ones have to be below it.
+  IREVRNN_INLINE float limit() const { return size * range; }
+};
+
+IREVRNN_INLINE bool out_of_range(int32_t x) { return x >= range || x <= -range; }
 
 }  // namespace irevrnn

@@ -3,29 +3,27 @@
 
 #include <vector>
 
+#include "fixed_point.h"
 #include "scan.h"
 
 namespace irevrnn {
 
-// Fixed-point states, (B, H) each: output, cell state, and the state of the bit stack.
-template <class Long>
-struct States {
-  Long *h, *c, *s;
-};
-
-// Sizes<T>::u holds the rounded weights, multiples of 2^-16; interval is 0.
+// Sizes<T>::interval is 0.
 template <class T>
 struct FixedPass : Sizes<T> {
-  const T* z;               // (T, B, H)
-  States<int64_t> states;   // at one end of the pass on entry, at the other on return
-  T *out, *values;          // (T, B, H), (T, 2R, B, H): f(p) and f(c), or null
+  Unit unit;
+  int64_t first_step;   // of the pass in the whole sequence
+  const T* z;           // (T, B, H)
+  int32_t *h, *c;       // (B, H): states at one end of the pass on entry, at the other on return
+  int64_t* tails;       // (streams): of the bit stacks (Tail in bit_stack.h), likewise
+  T *out, *values;      // (T, B, H), (T, 2R, B, H): f(p) and f(c), or null
 };
 
 // One bit stack for each chunk of lanes.
 template <class T>
 struct FixedForward : FixedPass<T> {
   bool record;                               // keep the words, for the inverse
-  std::vector<std::vector<uint16_t>> words;  // one stack a chunk
+  std::vector<std::vector<uint32_t>> words;  // one stack a chunk
   int64_t bad_step = -1;                     // the first step out of range
 };
 
@@ -33,7 +31,7 @@ struct FixedForward : FixedPass<T> {
 template <class T>
 struct LaneForward : FixedPass<T> {
   // (T * most_words, B, H), or more rows with resets, each lane's in its column; or null: they are not kept.
-  uint16_t* words;
+  uint32_t* words;
   int64_t* counts;    // (B, H): their number, or -1 where the lane left the range
   int64_t* bad_step;  // the first step out of range, -1 on entry
 };
@@ -41,20 +39,22 @@ struct LaneForward : FixedPass<T> {
 // Where the words of LaneForward go, without the room that was not needed.
 struct LaneWords {
   int64_t lanes;
-  const uint16_t* columns;
+  const uint32_t* columns;
   const int64_t *starts, *counts;  // (B, H)
-  uint16_t* words;
+  uint32_t* words;
 };
 
 // Every lane or every chunk of lanes has a stack, as it had in the forward pass.
 template <class T>
 struct FixedInverse : FixedPass<T> {
-  const uint16_t* words;
+  const uint32_t* words;
   int64_t words_size, streams;
   const int64_t* starts;   // (streams): where each stack's words begin
   int64_t* counts;         // (streams): words left on each stack, updated
 };
 
+// Bit stacks of that many lanes in the vectorised kernel.
+int64_t vector_streams(int64_t lanes);
 void fixed_scan_vector(FixedForward<float>& s);
 void fixed_scan_vector(FixedInverse<float>& s);
 

@@ -1,7 +1,7 @@
 // The fixed-point recurrence of one lane, the work of a thread on a device or on the CPU (grid.h): forward, inverse,
 // and the moving of its words.
 //
-// Each lane has a bit stack of its own: its state s stays in a register, and nothing is exchanged between
+// Each lane has a bit stack of its own: its last bits stay in registers, and nothing is exchanged between
 // threads. The number of words of a pass is known when it is over, so that forward writes them to a column
 // of a (T * most_words, B, H) array: neighbouring lanes, which push about as often, write side by side.
 // GatherWork then moves each column to its place in the words that are kept, lane after lane. In the inverse
@@ -20,53 +20,56 @@
 
 namespace irevrnn {
 
-// The weights of a unit, those of the couplings in units of 2^-36.
+// The weights of a unit, those of the couplings in units.
 template <class T, int R>
 struct FixedWeights {
   UnitWeights<T, R> w;
-  IREVRNN_INLINE T a(int i) const { return w.a(i) * broadcast<T>(units); }
-  IREVRNN_INLINE T b(int i) const { return w.b(i) * broadcast<T>(units); }
+  T count;  // of units in 1
+  IREVRNN_INLINE T a(int i) const { return w.a(i) * count; }
+  IREVRNN_INLINE T b(int i) const { return w.b(i) * count; }
 };
 
-template <class T>
-IREVRNN_INLINE Decay<int64_t> lane_decay(T u) {
-  const double n = absolute(static_cast<double>(u)) * decay_one;
-  return {to_long(n), 1.0 / n, u < 0 ? -1 : 0};
-}
-
-// The words that a lane pushes, one below the other in its column.
+// The stack of a lane, whose words go below one another in its column.
 struct WordColumn {
-  uint16_t* first;  // or null: they are counted, and not kept
+  uint32_t* first;  // or null: they are counted, and not kept
   int64_t row, count;
+  Tail tail;
 
-  IREVRNN_INLINE void push(bool which, int64_t word) {
-    if (!which) return;
-    if (first) first[count * row] = static_cast<uint16_t>(word);
+  IREVRNN_INLINE void push(uint32_t value, int n) {
+    uint32_t word;
+    if (!tail.push(value, n, word)) return;
+    if (first) first[count * row] = word;
     ++count;
   }
 };
 
-// A lane's words from the last on; zeros when there are none left, which a buffer that was tampered with
-// may ask for. left is negative from then on.
+// A lane's stack, whose words are read from the last on; zeros when there are none left, which a buffer that was
+// tampered with may ask for. left is negative from then on.
 class WordReader {
  public:
-  IREVRNN_INLINE WordReader(const uint16_t* words, int64_t left) : words_(words), left_(left) { fetch(); }
-
-  IREVRNN_INLINE int64_t pop(bool which) {
-    if (!which) return 0;
-    const int64_t word = top_;
-    left_ = left_ > 0 ? left_ - 1 : -1;
+  IREVRNN_INLINE WordReader(const uint32_t* words, int64_t left, const Tail& tail)
+      : words_(words), left_(left), tail_(tail) {
     fetch();
-    return word;
+  }
+
+  IREVRNN_INLINE uint32_t pop(int n) {
+    if (tail_.needs_word(n)) {
+      tail_.refill(top_);
+      left_ = left_ > 0 ? left_ - 1 : -1;
+      fetch();
+    }
+    return tail_.pop(n);
   }
   IREVRNN_INLINE int64_t left() const { return left_; }
+  IREVRNN_INLINE const Tail& tail() const { return tail_; }
 
  private:
   IREVRNN_INLINE void fetch() { top_ = left_ > 0 ? words_[left_ - 1] : 0; }
 
-  const uint16_t* words_;
+  const uint32_t* words_;
   int64_t left_;
-  uint16_t top_;
+  Tail tail_;
+  uint32_t top_;
 };
 
 // The numbers of one lane step by step, two of them on their way from memory while one is worked on.
@@ -116,24 +119,6 @@ IREVRNN_INLINE LaneValues<T> lane_values(const FixedPass<T>& s, int64_t t, int64
   return {s.values ? s.values + t * 2 * s.couplings * s.lanes() + lane : nullptr, s.lanes()};
 }
 
-IREVRNN_INLINE bool out_of_range(int64_t x) { return x >= range || x <= -range; }
-
-template <class Stack>
-IREVRNN_INLINE int64_t forget_output(Activation g, int64_t y, int64_t& s, const Decay<int64_t>& d,
-                                     Stack& words) {
-  if (g == Activation::leaky_relu) return forget_leak(y, s, d, words);
-  if (g == Activation::relu) return forget_negative(y, words);
-  return y;
-}
-
-template <class Stack>
-IREVRNN_INLINE int64_t recall_output(Activation g, int64_t h, int64_t& s, const Decay<int64_t>& d,
-                                     Stack& words) {
-  if (g == Activation::leaky_relu) return recall_leak(h, s, d, words);
-  if (g == Activation::relu) return recall_negative(h, words);
-  return h;
-}
-
 // The smaller of two steps, where -1 is none: the largest there is without a sign. The order in which
 // threads come here makes no difference.
 IREVRNN_INLINE void note_step(int64_t* earliest, int64_t t) {
@@ -163,35 +148,35 @@ struct FixedForwardWork {
     int64_t& count = s.counts[lane];
     if (begin > 0 && count < 0) return;
     const int64_t row = s.lanes();
-    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden)};
-    const Decay<int64_t> decay = lane_decay(w.w.u());
-    WordColumn words{s.words ? s.words + lane : nullptr, row, begin > 0 ? count : 0};
-    int64_t h = s.states.h[lane], c = s.states.c[lane], state = s.states.s[lane];
+    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), s.unit.count};
+    const Decay decay = decay_of(w.w.u());
+    WordColumn bits{s.words ? s.words + lane : nullptr, row, begin > 0 ? count : 0, Tail::of(s.tails[lane])};
+    int32_t h = s.h[lane], c = s.c[lane];
     Ahead<T> inputs(s.z + begin * row + lane, row, end - begin);
     const bool begins_anew = lane_resets(s, lane, begin, begin + 1);
     int64_t bad = (out_of_range(h) || out_of_range(c)) && !begins_anew ? begin : -1;
     for_each_window<1>(s, lane, begin, end, [&](int64_t first, int64_t past_last, uint64_t resets) {
       for (int64_t t = first; t < past_last && bad < 0; ++t) {
-        if (resets >> (t - first) & 1) forget_reset(h, c, words);
+        if (resets >> (t - first) & 1) forget_reset(h, c, bits);
         const T z = inputs.take();
-        int64_t p = forget(h, state, decay, words);
+        int32_t p = forget(h, decay, offset_of(s.first_step + t), bits);
         T largest{};
-        couple_fixed<T>(f, p, c, R == any ? s.couplings : R, w, largest, lane_values(s, t, lane));
+        couple_fixed<T>(f, s.unit, p, c, R == any ? s.couplings : R, w, largest, lane_values(s, t, lane));
         largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
-        const int64_t y = plus(fixed_of(z), p);
-        if (!all_below(largest, unit * range) || out_of_range(y)) {
+        const int32_t y = plus(s.unit.fixed_of(z), p);
+        if (!all_below(largest, s.unit.limit()) || out_of_range(y)) {
           bad = t;
         } else {
-          h = forget_output(s.activation, y, state, decay, words);
-          s.out[t * row + lane] = values_of<T>(h);
+          h = forget_output(s.activation, y, bits);
+          s.out[t * row + lane] = s.unit.template values_of<T>(h);
         }
       }
     });
     if (bad >= 0) note_step(s.bad_step, bad);
-    count = bad >= 0 ? -1 : words.count;
-    s.states.h[lane] = h;
-    s.states.c[lane] = c;
-    s.states.s[lane] = state;
+    count = bad >= 0 ? -1 : bits.count;
+    s.h[lane] = h;
+    s.c[lane] = c;
+    s.tails[lane] = bits.tail.number();
   }
 };
 
@@ -207,27 +192,27 @@ struct FixedInverseWork {
     const int64_t lane = thread.number();
     if (lane >= s.lanes()) return;
     const int64_t row = s.lanes();
-    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden)};
-    const Decay<int64_t> decay = lane_decay(w.w.u());
+    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), s.unit.count};
+    const Decay decay = decay_of(w.w.u());
     const int64_t start = s.starts[lane], count = s.counts[lane];
     const bool sound = start >= 0 && count >= 0 && start <= s.words_size && count <= s.words_size - start;
-    WordReader words(s.words + (sound ? start : 0), sound ? count : -1);
-    int64_t h = s.states.h[lane], c = s.states.c[lane], state = s.states.s[lane];
+    WordReader bits(s.words + (sound ? start : 0), sound ? count : -1, Tail::of(s.tails[lane]));
+    int32_t h = s.h[lane], c = s.c[lane];
     Ahead<T> inputs(s.z + (end - 1) * row + lane, -row, end - begin);
     for_each_window<-1>(s, lane, begin, end, [&](int64_t first, int64_t past_last, uint64_t resets) {
       for (int64_t t = past_last - 1; t >= first; --t) {
-        s.out[t * row + lane] = values_of<T>(h);
+        s.out[t * row + lane] = s.unit.template values_of<T>(h);
         const T z = inputs.take();
-        int64_t p = minus(recall_output(s.activation, h, state, decay, words), fixed_of(z));
-        uncouple_fixed<T>(f, p, c, R == any ? s.couplings : R, w, lane_values(s, t, lane));
-        h = recall(p, state, decay, words);
-        if (resets >> (t - first) & 1) recall_reset(h, c, words);
+        int32_t p = minus(recall_output(s.activation, h, bits), s.unit.fixed_of(z));
+        uncouple_fixed<T>(f, s.unit, p, c, R == any ? s.couplings : R, w, lane_values(s, t, lane));
+        h = recall(p, decay, offset_of(s.first_step + t), bits);
+        if (resets >> (t - first) & 1) recall_reset(h, c, bits);
       }
     });
-    s.counts[lane] = words.left();
-    s.states.h[lane] = h;
-    s.states.c[lane] = c;
-    s.states.s[lane] = state;
+    s.counts[lane] = bits.left();
+    s.h[lane] = h;
+    s.c[lane] = c;
+    s.tails[lane] = bits.tail().number();
   }
 };
 
@@ -237,7 +222,7 @@ struct GatherWork {
   IREVRNN_INLINE void operator()(const Thread& thread) const {
     const int64_t lane = thread.number();
     if (lane >= s.lanes) return;
-    uint16_t* to = s.words + s.starts[lane];
+    uint32_t* to = s.words + s.starts[lane];
     for (int64_t i = 0; i < s.counts[lane]; ++i) to[i] = s.columns[i * s.lanes + lane];
   }
 };

@@ -1,6 +1,6 @@
 // The fixed-point recurrence over a tile of vectors; compare fixed_thread.h. A tile here also has L, the
-// fixed-point numbers of its lanes, load_long, store_long and the operations that act on each lane's bit
-// stack in a fixed order.
+// fixed-point numbers of its lanes, load_ints_of, store_ints_of and the operations that act on the bit stack, for all
+// lanes in a fixed order.
 #pragma once
 
 #include <algorithm>
@@ -34,79 +34,87 @@ IREVRNN_INLINE ValuesOfStep<T, Tile> values_of_step(T* values, const Sizes<T>& s
 // Of two steps that may be missing (-1).
 inline int64_t earlier(int64_t s, int64_t t) { return s < 0 || (t >= 0 && t < s) ? t : s; }
 
+// The decays of all units, in rows like UnitRows.
+struct DecayRows {
+  const int32_t* data;
+  int64_t stride;
+
+  template <class Tile>
+  IREVRNN_INLINE typename Tile::DecayL of(const Tile& tile, int64_t unit) const {
+    return tile.decay(data + unit, data + stride + unit, data + 2 * stride + unit);
+  }
+};
+
 template <class F, class Tile, class T>
-IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, TileWeights<Tile> w, Words& top,
-                                        int64_t lane, int64_t begin, int64_t end, int64_t& bad_step) {
+IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, TileWeights<Tile> w,
+                                        const DecayRows& decays, Bits& stack, int64_t lane, int64_t begin,
+                                        int64_t end, int64_t& bad_step) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const int64_t row = s.lanes();
-  const typename Tile::DecayL decay = tile.decay(w.u());
-  Words words = top;  // a copy, as it may stay in a register
-  L h = tile.load_long(s.states.h + lane);
-  L c = tile.load_long(s.states.c + lane);
-  L state = tile.load_state(s.states.s + lane, decay);
+  const typename Tile::DecayL decay = decays.of(tile, lane % s.hidden);
+  const Unit unit = s.unit;
+  Bits bits = stack;  // a copy, as it may stay in registers
+  L h = tile.load_ints_of(s.h + lane);
+  L c = tile.load_ints_of(s.c + lane);
   int64_t bad = tile.out_of_range(h) || tile.out_of_range(c) ? begin : -1;
   for (int64_t t = begin; t < end && bad < 0; ++t) {
-    L p = tile.forget(h, state, decay, words);
+    L p = tile.forget(h, decay, offset_of(s.first_step + t), bits);
     V largest{};
-    couple_fixed<V>(f, p, c, s.couplings, w, largest,
-                    values_of_step(s.values, s, tile, t, lane));
+    couple_fixed<V>(f, unit, p, c, s.couplings, w, largest, values_of_step(s.values, s, tile, t, lane));
     const V z = tile.load(s.z + t * row + lane);
     largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
-    const L y = plus(fixed_of(z), p);
-    if (__builtin_expect(!all_below(largest, unit * range) || tile.out_of_range(y), 0)) {
+    const L y = plus(unit.fixed_of(z), p);
+    if (__builtin_expect(!all_below(largest, unit.limit()) || tile.out_of_range(y), 0)) {
       bad = t;
       break;
     }
-    h = tile.forget_output(s.activation, y, state, decay, words);
-    tile.store(s.out + t * row + lane, values_of<V>(h));
+    h = tile.forget_output(s.activation, y, bits);
+    tile.store(s.out + t * row + lane, unit.values_of<V>(h));
   }
   bad_step = earlier(bad_step, bad);
-  top = words;
-  tile.store_long(s.states.h + lane, h);
-  tile.store_long(s.states.c + lane, c);
-  tile.store_long(s.states.s + lane, state);
+  stack = bits;
+  tile.store_ints_of(s.h + lane, h);
+  tile.store_ints_of(s.c + lane, c);
 }
 
 // The resets before a step, in the lanes' order, and undone.
 template <class T>
-void forget_resets(const FixedPass<T>& s, const Cuts<T>& cuts, int64_t t, Words& top) {
+void forget_resets(const FixedPass<T>& s, const Cuts<T>& cuts, int64_t t, Bits& bits) {
   cuts.each_reset(t, [&](int64_t first, int64_t past_last) {
-    for (int64_t i = first; i < past_last; ++i) forget_reset(s.states.h[i], s.states.c[i], top);
+    for (int64_t i = first; i < past_last; ++i) forget_reset(s.h[i], s.c[i], bits);
   });
 }
 
 template <class T>
-void recall_resets(const FixedPass<T>& s, const Cuts<T>& cuts, int64_t t, Words& top) {
+void recall_resets(const FixedPass<T>& s, const Cuts<T>& cuts, int64_t t, Bits& bits) {
   cuts.template each_reset<-1>(t, [&](int64_t first, int64_t past_last) {
-    for (int64_t i = past_last - 1; i >= first; --i) recall_reset(s.states.h[i], s.states.c[i], top);
+    for (int64_t i = past_last - 1; i >= first; --i) recall_reset(s.h[i], s.c[i], bits);
   });
 }
 
 // Steps end - 1 down to begin undone.
 template <class F, class Tile, class T>
-IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, F f, Tile tile, TileWeights<Tile> w, Words& top,
-                                        int64_t lane, int64_t begin, int64_t end) {
+IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, F f, Tile tile, TileWeights<Tile> w,
+                                        const DecayRows& decays, Bits& stack, int64_t lane, int64_t begin,
+                                        int64_t end) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const int64_t row = s.lanes();
-  const typename Tile::DecayL decay = tile.decay(w.u());
-  Words words = top;
-  L h = tile.load_long(s.states.h + lane);
-  L c = tile.load_long(s.states.c + lane);
-  L state = tile.load_state(s.states.s + lane, decay);
+  const typename Tile::DecayL decay = decays.of(tile, lane % s.hidden);
+  const Unit unit = s.unit;
+  Bits bits = stack;
+  L h = tile.load_ints_of(s.h + lane);
+  L c = tile.load_ints_of(s.c + lane);
   for (int64_t t = end - 1; t >= begin; --t) {
-    tile.store(s.out + t * row + lane, values_of<V>(h));
-    L p = minus(tile.recall_output(s.activation, h, state, decay, words),
-                fixed_of(tile.load(s.z + t * row + lane)));
-    uncouple_fixed<V>(f, p, c, s.couplings, w,
-                      values_of_step(s.values, s, tile, t, lane));
-    h = tile.recall(p, state, decay, words);
+    tile.store(s.out + t * row + lane, unit.values_of<V>(h));
+    L p = minus(tile.recall_output(s.activation, h, bits), unit.fixed_of(tile.load(s.z + t * row + lane)));
+    uncouple_fixed<V>(f, unit, p, c, s.couplings, w, values_of_step(s.values, s, tile, t, lane));
+    h = tile.recall(p, decay, offset_of(s.first_step + t), bits);
   }
-  top = words;
-  tile.store_long(s.states.h + lane, h);
-  tile.store_long(s.states.c + lane, c);
-  tile.store_long(s.states.s + lane, state);
+  stack = bits;
+  tile.store_ints_of(s.h + lane, h);
+  tile.store_ints_of(s.c + lane, c);
 }
 
 }  // namespace irevrnn

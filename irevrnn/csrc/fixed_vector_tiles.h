@@ -2,113 +2,240 @@
 #pragma once
 
 #include "fixed_tile.h"
-#include "long_packs.h"
+#include "int_packs.h"
 #include "vector_tiles.h"
 
 namespace irevrnn {
 
+// The decays of a tile (decay.h).
 template <int N>
 struct DecayPack {
-  Decay<Longs> part[N];
+  IntPack<N> m, shift, sign;
+  Doubles inverse[N];
+  int longest_shift;  // of all lanes
+  bool forgets;       // whether any lane does
 };
+
+#if defined(__BMI2__)
+IREVRNN_INLINE uint32_t gather_bits(uint32_t from, uint32_t chosen) { return _pext_u32(from, chosen); }
+IREVRNN_INLINE uint32_t scatter_bits(uint32_t from, uint32_t chosen) { return _pdep_u32(from, chosen); }
+#else
+// The chosen bits side by side ...
+IREVRNN_INLINE uint32_t gather_bits(uint32_t from, uint32_t chosen) {
+  uint32_t gathered = 0;
+  for (int i = 0; chosen != 0; chosen &= chosen - 1) gathered |= (from >> __builtin_ctz(chosen) & 1) << i++;
+  return gathered;
+}
+// ... and back in their places.
+IREVRNN_INLINE uint32_t scatter_bits(uint32_t from, uint32_t chosen) {
+  uint32_t scattered = 0;
+  for (; chosen != 0; chosen &= chosen - 1, from >>= 1) scattered |= (from & 1) << __builtin_ctz(chosen);
+  return scattered;
+}
+#endif
 
 template <int N, bool cut>
 struct FixedVectorTile : VectorTile<N, cut> {
   using V = Pack<N>;
-  using L = LongPack<N>;
+  using L = IntPack<N>;
   using DecayL = DecayPack<N>;
   using VectorTile<N, cut>::width;
   using VectorTile<N, cut>::count;
+  static constexpr int words = (width + word_bits - 1) / word_bits;  // with a bit for each lane
 
-  IREVRNN_INLINE LanesOfLongs exists(int part) const {
-    Half index;
-    for (int i = 0; i < half_lanes; ++i) index[i] = part * vector_lanes + i;
-    const Half past_last = all_lanes(index, cut ? count : width);
-    return {less(index, past_last), less(index + half_lanes, past_last)};
-  }
-
-  // 0 in the lanes that do not exist, which then leak nothing. An f that is not 0 at 0 moves them.
-  template <class Index>
-  IREVRNN_INLINE Longs existing(const L& x, Index i) const {
-    return cut ? choose(exists(i.value), x.part[i.value], Longs{}) : x.part[i.value];
-  }
-
-  IREVRNN_INLINE DecayL decay(const V& u) const {
-    const L signed_n = nearest(make_pack<N>([&](auto i) { return u.part[i.value] * decay_one; }));
-    DecayL decays;
-    irevrnn::each<N>([&](auto i) {
-      const Longs x = signed_n.part[i.value];
-      Decay<Longs>& d = decays.part[i.value];
-      d.negative = x >> 63;
-      d.n = minus(x ^ d.negative, d.negative);
-      // A lane that does not exist forgets nothing, or its words would lie on the stack.
-      if constexpr (cut) d.n = choose(exists(i.value), d.n, all_lanes(x, decay_one));
-      d.inverse = 1.0 / to_double(d.n);
+  // A bit for each lane of the tile, as which(part) has them.
+  struct LaneBits {
+    uint32_t word[words] = {};
+  };
+  template <class Which>
+  IREVRNN_INLINE static LaneBits lane_bits(const Which& which) {
+    LaneBits bits;
+    each<N>([&](auto i) {
+      constexpr int first = i.value * vector_lanes;
+      bits.word[first / word_bits] |= static_cast<uint32_t>(bits_of(which(i))) << first % word_bits;
     });
-    return decays;
+    return bits;
+  }
+  template <class Index>
+  IREVRNN_INLINE static Lanes lanes_of_part(const LaneBits& bits, Index i) {
+    constexpr int first = i.value * vector_lanes;
+    constexpr uint32_t all = vector_lanes == word_bits ? ~0u : (1u << vector_lanes) - 1;
+    return lanes_of(bits.word[first / word_bits] >> first % word_bits & all);
   }
 
-  IREVRNN_INLINE L load_long(const int64_t* from) const {
+  // One bit of each chosen lane goes to the stack ...
+  IREVRNN_INLINE static void push(Bits& bits, const LaneBits& from, const LaneBits& chosen) {
+    each<words>([&](auto i) {
+      bits.push(gather_bits(from.word[i.value], chosen.word[i.value]), __builtin_popcount(chosen.word[i.value]));
+    });
+  }
+  // ... and back, in the reverse order.
+  IREVRNN_INLINE static LaneBits pop(Bits& bits, const LaneBits& chosen) {
+    LaneBits to;
+    each<words>([&](auto i) {
+      constexpr int word = words - 1 - i.value;
+      to.word[word] = scatter_bits(bits.pop(__builtin_popcount(chosen.word[word])), chosen.word[word]);
+    });
+    return to;
+  }
+
+  IREVRNN_INLINE LaneBits existing() const {
+    LaneBits bits;
+    for (int i = 0; i < count; ++i) bits.word[i / word_bits] |= 1u << i % word_bits;
+    return bits;
+  }
+
+  IREVRNN_INLINE DecayL decay(const int32_t* m, const int32_t* shift, const int32_t* sign) const {
+    DecayL d;
+    Lanes moved{};
+    Ints longest{};
+    each<N>([&](auto i) {
+      constexpr int first = i.value * vector_lanes;
+      d.m.part[i.value] = load_ints(m + first);
+      d.shift.part[i.value] = load_ints(shift + first);
+      d.sign.part[i.value] = load_ints(sign + first);
+      if constexpr (cut) {  // lanes that do not exist forget nothing, or their bits would lie on the stack
+        const Lanes exist = lanes_of_part(existing(), i);
+        d.m.part[i.value] = choose(exist, d.m.part[i.value], Ints{});
+        d.shift.part[i.value] = choose(exist, d.shift.part[i.value], Ints{});
+      }
+      d.inverse[i.value] = inverse_of(d.m.part[i.value]);
+      moved = moved | less(Ints{}, d.m.part[i.value]) | less(Ints{}, d.shift.part[i.value]);
+      longest = choose(less(longest, d.shift.part[i.value]), d.shift.part[i.value], longest);
+    });
+    d.forgets = bits_of(moved) != 0;
+    d.longest_shift = 0;
+    for (int i = 0; i < vector_lanes; ++i) d.longest_shift = std::max<int>(d.longest_shift, longest[i]);
+    return d;
+  }
+
+  IREVRNN_INLINE L load_ints_of(const int32_t* from) const {
+    if constexpr (!cut) return make_ints<N>([&](auto i) { return load_ints(from + i.value * vector_lanes); });
     L x{};
+    memcpy(&x, from, count * sizeof(int32_t));
+    return x;
+  }
+  IREVRNN_INLINE void store_ints_of(int32_t* to, const L& x) const {
     if constexpr (cut) {
-      memcpy(&x, from, count * sizeof(int64_t));
+      memcpy(to, &x, count * sizeof(int32_t));
     } else {
-      each<N>([&](auto i) { x.part[i.value] = load_longs(from + i.value * vector_lanes); });
+      each<N>([&](auto i) { store_ints(to + i.value * vector_lanes, x.part[i.value]); });
+    }
+  }
+
+  IREVRNN_INLINE static L with_sign(const L& x, const L& sign) {
+    return make_ints<N>([&](auto i) {
+      return irevrnn::minus(x.part[i.value] ^ sign.part[i.value], sign.part[i.value]);
+    });
+  }
+
+  // The lowest bits of the lanes, as many of each as `shift` says, or as many of those in `chosen` as `most` says.
+  template <class Choose>
+  IREVRNN_INLINE static L push_low_bits(L x, int most, Bits& bits, const Choose& chosen) {
+    for (int bit = 0; bit < most; ++bit) {
+      const LaneBits low = lane_bits([&](auto i) { return less(x.part[i.value] << 31, Ints{}); });
+      const LaneBits which = chosen(bit);
+      push(bits, low, which);
+      x = make_ints<N>([&](auto i) {
+        return choose(lanes_of_part(which, i), x.part[i.value] >> 1, x.part[i.value]);
+      });
     }
     return x;
   }
-  // The states of the bit stacks; lanes that do not exist have an empty one, which no step moves.
-  IREVRNN_INLINE L load_state(const int64_t* from, const DecayL& d) const {
-    L s = load_long(from);
-    if constexpr (cut) {
-      each<N>([&](auto i) {
-        s.part[i.value] = choose(exists(i.value), s.part[i.value], empty_state(d.part[i.value]));
+  template <class Choose>
+  IREVRNN_INLINE static L pop_low_bits(L x, int most, Bits& bits, const Choose& chosen) {
+    for (int bit = most - 1; bit >= 0; --bit) {
+      const LaneBits which = chosen(bit), low = pop(bits, which);
+      x = make_ints<N>([&](auto i) {
+        const Ints bit = choose(lanes_of_part(low, i), all_lanes(1), Ints{});
+        return choose(lanes_of_part(which, i), irevrnn::plus(x.part[i.value], x.part[i.value]) | bit, x.part[i.value]);
       });
     }
-    return s;
+    return x;
   }
-  IREVRNN_INLINE void store_long(int64_t* to, const L& x) const {
-    if constexpr (cut) {
-      memcpy(to, &x, count * sizeof(int64_t));
-    } else {
-      each<N>([&](auto i) { store_longs(to + i.value * vector_lanes, x.part[i.value]); });
-    }
+  IREVRNN_INLINE static auto of_shift(const DecayL& d) {
+    return [&d](int bit) {
+      return lane_bits([&](auto i) { return less(all_lanes(bit), d.shift.part[i.value]); });
+    };
   }
 
-  IREVRNN_INLINE L forget(const L& h, L& s, const DecayL& d, Words& words) const {
+  IREVRNN_INLINE static L forget(const L& h, const DecayL& d, uint32_t r, Bits& bits) {
+    if (!d.forgets) return with_sign(h, d.sign);
+    const L x = d.longest_shift > 0 ? push_low_bits(h, d.longest_shift, bits, of_shift(d)) : h;
     L p;
+    Lanes previous[N], either[N];
     each<N>([&](auto i) {
-      p.part[i.value] = irevrnn::forget(h.part[i.value], s.part[i.value], d.part[i.value], words);
+      const Ints m = d.m.part[i.value];
+      const Product product = multiply(x.part[i.value], m, r);
+      p.part[i.value] = irevrnn::minus(x.part[i.value], product.high);
+      previous[i.value] = less_unsigned(product.low, m);
+      either[i.value] = previous[i.value] | less_unsigned(irevrnn::plus(product.low, m), m);
     });
-    return p;
+    push(bits, lane_bits([&](auto i) { return previous[i.value]; }),
+         lane_bits([&](auto i) { return either[i.value]; }));
+    return with_sign(p, d.sign);
   }
-  IREVRNN_INLINE L recall(const L& p, L& s, const DecayL& d, Words& words) const {
-    L h;
-    each_reversed<N>([&](auto i) {
-      h.part[i.value] = irevrnn::recall(p.part[i.value], s.part[i.value], d.part[i.value], words);
+
+  IREVRNN_INLINE static L recall(const L& decayed, const DecayL& d, uint32_t r, Bits& bits) {
+    const L p = with_sign(decayed, d.sign);
+    if (!d.forgets) return p;
+    L x;
+    Lanes previous[N];
+    each<N>([&](auto i) {
+      const Ints m = d.m.part[i.value], wanted = p.part[i.value];
+      const Ints there = floor_of_product(wanted, r * 0x1p-32, d.inverse[i.value]);
+      const Product product = multiply(there, m, r);
+      const Ints come_to = irevrnn::minus(there, product.high);
+      const Lanes with_next = same(come_to, wanted) & less_unsigned(irevrnn::plus(product.low, m), m);
+      const Lanes too_low = less(come_to, wanted) | with_next, too_high = less(wanted, come_to);
+      const Ints step = irevrnn::minus(choose(too_low, all_lanes(1), Ints{}), choose(too_high, all_lanes(1), Ints{}));
+      x.part[i.value] = irevrnn::plus(there, step);
+      const Ints low = irevrnn::minus(irevrnn::plus(product.low, choose(too_low, m, Ints{})), choose(too_high, m, Ints{}));
+      previous[i.value] = less_unsigned(low, m);
     });
-    return h;
+    const LaneBits two = lane_bits([&](auto i) { return previous[i.value]; });
+    const LaneBits larger_one = pop(bits, two);
+    x = make_ints<N>([&](auto i) {
+      const Lanes smaller_one = lanes_of(bits_of(lanes_of_part(two, i)) & ~bits_of(lanes_of_part(larger_one, i)));
+      return irevrnn::minus(x.part[i.value], choose(smaller_one, all_lanes(1), Ints{}));
+    });
+    return d.longest_shift > 0 ? pop_low_bits(x, d.longest_shift, bits, of_shift(d)) : x;
   }
-  IREVRNN_INLINE L forget_output(Activation g, const L& y, L& s, const DecayL& d, Words& words) const {
+
+  // Where x is negative; not in lanes that do not exist, which an f that is not 0 at 0 moves.
+  IREVRNN_INLINE LaneBits negative(const L& x) const {
+    LaneBits bits = lane_bits([&](auto i) { return less(x.part[i.value], Ints{}); });
+    if constexpr (cut) each<words>([&](auto i) { bits.word[i.value] &= existing().word[i.value]; });
+    return bits;
+  }
+
+  IREVRNN_INLINE L forget_output(Activation g, const L& y, Bits& bits) const {
     if (g == Activation::identity) return y;
-    L h;
-    each<N>([&](auto i) {
-      h.part[i.value] = g == Activation::leaky_relu
-                            ? forget_leak(existing(y, i), s.part[i.value], d.part[i.value], words)
-                            : forget_negative(y.part[i.value], exists(i.value), words);
-    });
-    return h;
+    if (g == Activation::leaky_relu) {
+      const LaneBits leaks = negative(y);
+      return push_low_bits(y, slope_bits, bits, [&](int) { return leaks; });
+    }
+    int32_t h[width];
+    memcpy(h, &y, sizeof h);
+    for (int i = 0; i < count; ++i) h[i] = forget_negative(h[i], bits);
+    L result;
+    memcpy(&result, h, sizeof h);
+    return result;
   }
-  IREVRNN_INLINE L recall_output(Activation g, const L& h, L& s, const DecayL& d, Words& words) const {
+  IREVRNN_INLINE L recall_output(Activation g, const L& h, Bits& bits) const {
     if (g == Activation::identity) return h;
-    L y;
-    each_reversed<N>([&](auto i) {
-      y.part[i.value] = g == Activation::leaky_relu
-                            ? recall_leak(existing(h, i), s.part[i.value], d.part[i.value], words)
-                            : recall_negative(h.part[i.value], exists(i.value), words);
-    });
-    return y;
+    if (g == Activation::leaky_relu) {
+      const LaneBits leaks = negative(h);
+      return pop_low_bits(h, slope_bits, bits, [&](int) { return leaks; });
+    }
+    int32_t y[width];
+    memcpy(y, &h, sizeof y);
+    for (int i = count - 1; i >= 0; --i) y[i] = recall_negative(y[i], bits);
+    L result;
+    memcpy(&result, y, sizeof y);
+    return result;
   }
+
   IREVRNN_INLINE static bool out_of_range(const L& x) {
     Lanes outside{};
     each<N>([&](auto i) { outside = outside | beyond(x.part[i.value], range); });

@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "fixed_lane_ops.h"
+#include "gate_op.h"
 #include "scan_autograd.h"
 #include "scan_op.h"
 
@@ -43,12 +44,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
 }
 
 // The words of all stacks one after the other, and the number of words of each.
-std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint16_t>>& stacks) {
+std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint32_t>>& stacks) {
   int64_t total = 0;
   for (const auto& stack : stacks) total += stack.size();
-  Tensor words = at::empty({total}, at::kShort);
+  Tensor words = at::empty({total}, at::kInt);
   Tensor counts = at::empty({static_cast<int64_t>(stacks.size())}, at::kLong);
-  auto* to = reinterpret_cast<uint16_t*>(words.mutable_data_ptr<int16_t>());
+  auto* to = reinterpret_cast<uint32_t*>(words.mutable_data_ptr<int32_t>());
   int64_t* count = counts.mutable_data_ptr<int64_t>();
   for (const auto& stack : stacks) {
     to = std::copy(stack.begin(), stack.end(), to);
@@ -61,11 +62,17 @@ bool in_vectors(const Tensor& z, bool vectorize) {
   return vectorize && z.scalar_type() == at::kFloat && z.size(1) * z.size(2) > 0;
 }
 
-FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0,
-                        const Tensor& u, const Tensor& a, const Tensor& b, c10::string_view activation,
-                        c10::string_view coupling_activation, bool record, bool save, bool vectorize,
-                        const std::optional<Tensor>& resets) {
-  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, save, resets);
+int64_t streams_of(const Tensor& z, bool vectorize) {
+  const int64_t lanes = z.size(1) * z.size(2);
+  return in_vectors(z, vectorize) ? vector_streams(lanes) : lanes;
+}
+
+FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& tails,
+                        int64_t fraction_bits, int64_t steps, const Tensor& u, const Tensor& a, const Tensor& b,
+                        c10::string_view activation, c10::string_view coupling_activation, bool record,
+                        bool save, bool vectorize, const std::optional<Tensor>& resets) {
+  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, streams_of(z, vectorize), false, u, a, b, activation,
+                       coupling_activation, save, resets);
   if (!in_vectors(z, vectorize)) return scan_lanes(x, record, [](const auto& s) { fixed_scan_threads(s); });
   FixedForward<float> s;
   x.fill(s);
@@ -75,12 +82,13 @@ FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, c
   return results_of(x, words, counts, at::full({}, s.bad_step, at::kLong));
 }
 
-FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& s_n,
-                                 const Tensor& words, const Tensor& starts, const Tensor& counts,
-                                 const Tensor& u, const Tensor& a, const Tensor& b,
+FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& tails,
+                                 int64_t fraction_bits, int64_t steps, const Tensor& words, const Tensor& starts,
+                                 const Tensor& counts, const Tensor& u, const Tensor& a, const Tensor& b,
                                  c10::string_view activation, c10::string_view coupling_activation,
                                  bool vectorize, const std::optional<Tensor>& resets) {
-  const FixedTensors x(z, h_n, c_n, s_n, u, a, b, activation, coupling_activation, true, resets);
+  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, streams_of(z, vectorize), true, u, a, b, activation,
+                       coupling_activation, true, resets);
   const FixedWords buffer(z, words, starts, counts);
   if (!in_vectors(z, vectorize)) return unscan_lanes(x, buffer, [](const auto& s) { fixed_scan_threads(s); });
   FixedInverse<float> s;
@@ -107,25 +115,29 @@ TORCH_LIBRARY(irevrnn, m) {
       "str activation, str coupling_activation, int interval, bool vectorize, Tensor? resets=None) "
       "-> (Tensor grad_z, Tensor grad_h_0, Tensor grad_c_0, Tensor grad_u, Tensor grad_a, "
       "Tensor grad_b)");
+  m.def("gate(Tensor v, Tensor? x) -> Tensor");
+  m.def("gate_backward(Tensor grad_y, Tensor v) -> Tensor");
   // fixed_scan and fixed_unscan have no fake tensors: how many words a pass leaves depends on its data, and the
   // strategies that use them run chunk by chunk, which torch.compile(fullgraph=True) is not promised for. bad_step is
   // on the CPU.
   m.def(
-      "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor s_0, Tensor u, Tensor a, Tensor b, "
-      "str activation, str coupling_activation, bool record, bool save, bool vectorize, "
-      "Tensor? resets=None) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, "
+      "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor tails, int fraction_bits, int steps, Tensor u, Tensor a, "
+      "Tensor b, str activation, str coupling_activation, bool record, bool save, bool vectorize, "
+      "Tensor? resets=None) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor tails, Tensor words, "
       "Tensor counts, Tensor values, Tensor bad_step)");
   m.def(
-      "fixed_unscan(Tensor z, Tensor h_n, Tensor c_n, Tensor s_n, Tensor words, Tensor starts, "
-      "Tensor counts, Tensor u, Tensor a, Tensor b, str activation, str coupling_activation, "
-      "bool vectorize, Tensor? resets=None) -> (Tensor out, Tensor h_0, Tensor c_0, Tensor s_0, "
-      "Tensor counts_left, Tensor values)");
+      "fixed_unscan(Tensor z, Tensor h_n, Tensor c_n, Tensor tails, int fraction_bits, int steps, Tensor words, "
+      "Tensor starts, Tensor counts, Tensor u, Tensor a, Tensor b, str activation, "
+      "str coupling_activation, bool vectorize, Tensor? resets=None) -> (Tensor out, Tensor h_0, "
+      "Tensor c_0, Tensor tails, Tensor counts_left, Tensor values)");
 }
 
 TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
   m.impl("allocate", &allocate_like);
   m.impl("scan", &scan);
   m.impl("scan_backward", &scan_backward);
+  m.impl("gate", &gate_op);
+  m.impl("gate_backward", &gate_backward_op);
   m.impl("fixed_scan", &fixed_scan);
   m.impl("fixed_unscan", &fixed_unscan);
 }

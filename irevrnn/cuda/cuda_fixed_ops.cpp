@@ -15,22 +15,24 @@ const auto run = [](const auto& s) {
   C10_CUDA_CHECK(fixed_scan_on_device(s, c10::cuda::getCurrentCUDAStream()));
 };
 
-FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0,
-                        const Tensor& u, const Tensor& a, const Tensor& b, c10::string_view activation,
-                        c10::string_view coupling_activation, bool record, bool save, bool,
-                        const std::optional<Tensor>& resets) {
+FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& tails,
+                        int64_t fraction_bits, int64_t steps, const Tensor& u, const Tensor& a, const Tensor& b,
+                        c10::string_view activation, c10::string_view coupling_activation, bool record,
+                        bool save, bool, const std::optional<Tensor>& resets) {
   const c10::cuda::OptionalCUDAGuard guard(z.device());
-  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, save, resets);
+  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, z.size(1) * z.size(2), false, u, a, b, activation,
+                       coupling_activation, save, resets);
   return scan_lanes(x, record, run);
 }
 
-FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& s_n,
-                                 const Tensor& words, const Tensor& starts, const Tensor& counts,
-                                 const Tensor& u, const Tensor& a, const Tensor& b,
+FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& tails,
+                                 int64_t fraction_bits, int64_t steps, const Tensor& words, const Tensor& starts,
+                                 const Tensor& counts, const Tensor& u, const Tensor& a, const Tensor& b,
                                  c10::string_view activation, c10::string_view coupling_activation, bool,
                                  const std::optional<Tensor>& resets) {
   const c10::cuda::OptionalCUDAGuard guard(z.device());
-  const FixedTensors x(z, h_n, c_n, s_n, u, a, b, activation, coupling_activation, true, resets);
+  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, z.size(1) * z.size(2), true, u, a, b, activation,
+                       coupling_activation, true, resets);
   return unscan_lanes(x, FixedWords(z, words, starts, counts), run);
 }
 

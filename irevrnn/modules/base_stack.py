@@ -139,7 +139,7 @@ class BaseStack(nn.Module):
 
         Nothing is run: the figures follow from the sizes and the recurrent weights
         (:mod:`irevrnn.strategies.saved_bytes`). ``saved`` is an upper bound for sequences of
-        different length and for ``reversible``; ``peak of a step`` is an estimate.
+        different length, and an average for ``reversible``; ``peak of a step`` is an estimate.
 
         Args:
             input, lengths, return_sequence, resets: as for :meth:`forward`.

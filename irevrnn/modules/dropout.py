@@ -34,9 +34,14 @@ class Dropout(nn.Module):
         check_probability("p", p)
         self.p, self.tied = float(p), tied
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is dropped."""
+        return self.training and self.p > 0
+
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with features dropped, in training."""
-        if not self.training or self.p == 0:
+        if not self.active:
             return input
         steps = None if torch.compiler.is_compiling() else current_steps()
         if steps is not None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from irevrnn.modules.arguments import check_count, check_norm
 from irevrnn.modules.block import Block
 from irevrnn.modules.dropout import Dropout
+from irevrnn.modules.gate import gate
 from irevrnn.modules.initial_values import (
     LONGEST_MEMORY,
     LONGEST_PERIOD,
@@ -125,13 +126,19 @@ class IRevBlock(Block):
 
     def project(self, x: Tensor) -> Tensor:
         """Return the input projection z (..., H) of the input (..., width)."""
-        z = self.input_projection(normalize(self.norm, x))
+        x = normalize(self.norm, x)
+        if isinstance(self.input_projection, Projection):
+            return self.input_projection(x, self.scale)
+        z = self.input_projection(x)  # put there by the user
         return z.to(self.scale.dtype) * self.scale
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the block's output (..., width) from its input and h (..., H)."""
         y = self.output_projection(F.gelu(h))
-        y = self.dropout(F.glu(y) if self.gate else y)
+        dropped = not isinstance(self.dropout, Dropout) or self.dropout.active
+        if self.gate and self.residual and not dropped:
+            return gate(y, x)
+        y = self.dropout(gate(y) if self.gate else y)
         return x + y if self.residual else y
 
     def extra_repr(self) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn.allocator import allocate, uses_caching_allocator
-from irevrnn.ops import has_tangent, traced, transformed
+from irevrnn.ops import eager_float32
 
 #: Multiplications below which calling oneDNN costs more than it saves.
 _WORTHWHILE = 2**23
@@ -36,21 +36,25 @@ _ROWS = 2048
 class Projection(nn.Linear):
     """``nn.Linear`` with the same parameters, results (but for rounding) and gradients."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        if not _worthwhile(input, self.weight, self.bias):
-            return F.linear(input, self.weight, self.bias)
-        return _Linear.apply(input, self.weight, self.bias)
+    def forward(self, input: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return the projection of (..., in), each of its features times ``scale``, (out,).
+
+        The rows of the weight are scaled, as they are fewer than those of the input.
+        """
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if scale is not None:
+            weight = weight * scale.unsqueeze(1)
+            bias = None if bias is None else bias * scale
+        if not _worthwhile(input, weight, bias):
+            return F.linear(input, weight, bias)
+        return _Linear.apply(input, weight, bias)
 
 
 def _worthwhile(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Return whether :class:`_Linear` is faster than PyTorch's own product."""
-    if traced() or transformed() or x.dim() < 2 or torch.is_autocast_enabled("cpu"):
-        return False
     tensors = (x, weight) if bias is None else (x, weight, bias)
-    for t in tensors:
-        if type(t) not in (Tensor, nn.Parameter) or t.dtype != torch.float32 or not t.is_cpu:
-            return False
-    if has_tangent(*tensors):
+    if x.dim() < 2 or torch.is_autocast_enabled("cpu") or not eager_float32(*tensors):
         return False
     if _onednn_is_faster() and x.numel() * len(weight) >= _WORTHWHILE:
         return True

@@ -17,17 +17,16 @@ between two recurrences is computed again from the chunk's input.
   each chunk once more. Its outputs equal those of ``recompute`` to the last bit. Gradients of
   parameters are summed within each chunk, then over the chunks, last chunk first: they differ by
   the rounding of this order of summation alone.
-- ``reversible`` saves the final h and c and the bits that were forgotten, about -log2(abs(u)) for
-  each unit and step (equation ``eq:decay``). States are 64-bit fixed-point numbers and recurrent
-  weights are rounded to multiples of 2^-16 within [-1, 1], so its outputs differ from those of the
-  other strategies by these roundings. Its gradient is that of BPTT at exactly the states that the
-  forward pass visited, straight through every rounding. Hashes of the states where chunks begin,
-  at most 64 of each block, are compared in the backward pass: a mismatch raises
-  :class:`irevrnn.ReversalError`, and no gradient is returned. Where u = 1 nothing is forgotten, and
-  what is saved does not grow with the length at all. A reset of the states stores them, 128 bits
-  for each unit. The activation must be ``identity``, ``leaky_relu``, which forgets two bits
-  more in each negative step, or ``relu``, which forgets all that it cuts off: some 48 bits in each
-  step where it is 0.
+- ``reversible`` saves the final h and c and the bits that were forgotten, 2 (1 - abs(u)) for each
+  unit and step where abs(u) is above 1/2 (equation ``eq:decay``). States are 32-bit fixed-point
+  numbers, so its outputs differ from those of the other strategies by their rounding. Its gradient
+  is that of BPTT at exactly the states that the forward pass visited, straight through every
+  rounding. Hashes of the states where chunks begin, at most 64 of each block, are compared in the
+  backward pass: a mismatch raises :class:`irevrnn.ReversalError`, and no gradient is returned.
+  Where u = 1 nothing is forgotten, and what is saved does not grow with the length at all. A reset
+  of the states stores them, 64 bits for each unit. The activation must be ``identity``,
+  ``leaky_relu``, which forgets two bits more in each negative step, or ``relu``, which forgets all
+  that it cuts off: 30 bits in each step where it is 0.
 - ``store_fixed`` is a control: the arithmetic of ``reversible`` with every value stored, 2R + 1
   numbers for each unit and step. Its gradient equals that of ``reversible`` to the last bit.
 

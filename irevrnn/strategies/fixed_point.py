@@ -1,211 +1,202 @@
 """The cell in fixed point, each step of which has an exact inverse: the reference of the kernels.
 
-Numbers are 64-bit integers in units of 2^-36. Additions are exact, so couplings can be undone. The
-multiplication by a rational whose remainder is carried is that of Maclaurin et al. (2015), which
-MacKay et al. (2018) use for reversible RNNs: what the decay and leaky_relu would lose goes to a bit
-stack, one for each unit. Here the stack is an asymmetric numeral system (Duda, 2013), a state s
-that takes a digit d in by ``s * base + d`` and gives one back by division, renormalised without
-flags since every base divides its lower bound. ``csrc/bit_stack.h`` does the same in C++ and CUDA.
+Numbers are 32-bit integers in units of 2^-fraction_bits. Additions are exact, so couplings can be
+undone. What the decay and the output nonlinearity g forget goes to a stack of bits. The idea is
+that of Maclaurin et al. (2015), which MacKay et al. (2018) use for reversible RNNs: they carry the
+remainder of a multiplication by a rational. Here the decay rounds, up or down by an offset that
+changes from step to step, and one bit is stored where two neighbours come to the same number.
+``csrc/decay.h`` does the same in C++ and CUDA.
 
-Why these constants. A decayed h carries digits that came off the stack in its low 16 bits, which is
-noise of at most 2^16 units: 2^-20, the size of a float's last bit at 8. The state stays below 2^52
-while 16 bits are appended, so that its division is exact in double precision. Values reach to
-2^21: a unit that never forgets may add up a million steps.
+Why these constants. With 18 bits behind the point, the unit is the last bit of a float at 32, and
+numbers reach to 2,048. Before a chunk in which a value leaves the range, the unit becomes coarser
+(:func:`coarser`), and the bits that the states lose by that are stored. A weight u is
+2^-k (1 - m / 2^32), which float32 holds exactly down to 2^-8: so memories of any length can be told
+apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from irevrnn.activations import NEGATIVE_SLOPE, get_activation
-from irevrnn.strategies.rules import check_weight
 
-FRACTION_BITS = 36
-DECAY_BITS = 16
-STATE_BITS = 4
+#: Bits behind the point at first, and how many fewer the next coarser unit has.
+FRACTION_BITS = 18
+COARSER_BITS = 6
+#: The fewest: values reach to 2^23, so a unit that never forgets may add up a million steps.
+FEWEST_FRACTION_BITS = 6
+#: Numbers are smaller, in units.
+RANGE_BITS = 29
 SLOPE_BITS = 2
-#: Largest representable value.
-RANGE = 2.0 ** (57 - FRACTION_BITS)
+#: Bits of the loss of a decay's factor, 1 - m / 2^32, and the largest shift.
+LOSS_BITS = 32
+LONGEST_SHIFT = 29
 
 assert NEGATIVE_SLOPE == 2.0**-SLOPE_BITS
 
 
-def to_fixed(x: Tensor) -> Tensor:
-    """Round values to fixed point, int64; ties go to even."""
-    return (x * 2.0**FRACTION_BITS).round().to(torch.int64)
+def largest_value(fraction_bits: int) -> float:
+    """Return the value that numbers stay below."""
+    return 2.0 ** (RANGE_BITS - fraction_bits)
 
 
-def to_value(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the values of fixed-point numbers."""
-    return x.to(dtype) * 2.0**-FRACTION_BITS
+def coarser(fraction_bits: int) -> int | None:
+    """Return the bits of the next coarser unit, None if there is none."""
+    fewer = fraction_bits - COARSER_BITS
+    return fewer if fewer >= FEWEST_FRACTION_BITS else None
 
 
-def round_weight(u: Tensor) -> Tensor:
-    """Round recurrent weights to +-n / 2^16 with n from 1 to 2^16; the gradient passes unchanged.
+def to_fixed(x: Tensor, fraction_bits: int = FRACTION_BITS) -> Tensor:
+    """Round values to fixed point, int32; ties go to even.
 
-    Args:
-        u: recurrent weights, (H,), in [-1, 1].
-
-    Raises:
-        ValueError: a weight is outside [-1, 1], or NaN.
+    What is out of range, or NaN, becomes a number that is out of range, too.
     """
-    check_weight(largest_weight(u).item())
-    return rounded_weight(u)
+    limit = 2.0 ** (RANGE_BITS + 1)
+    units = (x * 2.0**fraction_bits).round().clamp(-limit, limit)
+    return units.nan_to_num(nan=limit).to(torch.int32)
 
 
-def largest_weight(u: Tensor) -> Tensor:
-    """Return the largest absolute recurrent weight, or NaN, as a tensor of no dimensions."""
-    return u.detach().abs().max() if u.numel() else u.new_zeros(())
+def to_value(x: Tensor, dtype: torch.dtype, fraction_bits: int = FRACTION_BITS) -> Tensor:
+    """Return the values of fixed-point numbers."""
+    return x.to(dtype) * 2.0**-fraction_bits
 
 
-def rounded_weight(u: Tensor) -> Tensor:
-    """Round weights as :func:`round_weight` does, without the check, which waits for the device."""
-    with torch.no_grad():
-        n = (u.abs() * 2.0**DECAY_BITS).round().clamp(min=1) * 2.0**-DECAY_BITS
-        rounded = torch.where(u < 0, -n, n)
-    return _Replace.apply(u, rounded)
+def largest_of(x: Tensor) -> Tensor:
+    """Return the largest absolute number, or NaN, as a tensor of no dimensions."""
+    return x.detach().abs().max() if x.numel() else x.new_zeros(())
 
 
-class _Replace(torch.autograd.Function):
-    """The second value with the gradient of the first (straight-through)."""
+def decay_of(u: Tensor) -> tuple[Tensor, Tensor]:
+    """Return m and k, int64, of |u| = 2^-k (1 - m / 2^32) with 0 <= m < 2^31."""
+    fraction, exponent = torch.frexp(u.detach().double().abs())
+    whole = fraction == 0.5
+    shift = torch.where(whole, 1 - exponent, -exponent).long()
+    fraction = torch.where(whole, torch.ones_like(fraction), fraction)
+    tiny = (u == 0) | (shift > LONGEST_SHIFT)
+    fraction.masked_fill_(tiny, 1.0)
+    shift.masked_fill_(tiny, LONGEST_SHIFT)
+    loss = ((1 - fraction) * 2.0**LOSS_BITS).round().clamp(max=2.0 ** (LOSS_BITS - 1) - 1)
+    return loss.long(), shift
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
-        return value.clone()  # an input returned as it is would become a view of itself
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+def stored_bits(u: Tensor) -> Tensor:
+    """Return the bits that a step of each unit's decay stores on average: k + 2 m / 2^32.
+
+    In a share m / 2^32 of all steps two neighbours come to one number, and both are marked.
+    """
+    loss, shift = decay_of(u)
+    return shift + loss.double() * 2.0 ** (1 - LOSS_BITS)
 
 
-def empty_state(u: Tensor, batch: int) -> Tensor:
-    """Return the states of empty bit stacks, (B, H), for rounded weights u (H,)."""
-    n = (u.detach().abs() * 2.0**DECAY_BITS).round().to(torch.int64)
-    return (n << STATE_BITS).expand(batch, -1).contiguous()
+def offset_of(step: int) -> int:
+    """Return the offset of a step's rounding: multiples of the golden ratio, spread evenly."""
+    return (2**31 + step * 0x9E3779B1) % 2**32
 
 
 class BitStack:
-    """The bit stacks of a layer: states s, and a list of words for each unit.
+    """The bit stacks of a layer: for each unit a list of what was pushed, as (value, bits).
 
     Args:
-        u: rounded recurrent weights, (H,).
+        u: recurrent weights, (H,).
         batch: B.
+
+    Attributes:
+        steps: the number of steps that were taken and not undone.
     """
 
     def __init__(self, u: Tensor, batch: int) -> None:
-        self.n = (u.detach().abs() * 2.0**DECAY_BITS).round().to(torch.int64).expand(batch, -1)
-        self.s = empty_state(u, batch)
-        self.words: list[list[int]] = [[] for _ in range(self.s.numel())]
+        self.steps = 0
+        self.m, self.shift = (x.expand(batch, -1) for x in decay_of(u))
+        self.stacks: list[list[tuple[int, int]]] = [[] for _ in range(self.m.numel())]
 
-    def _push_where(self, full: Tensor) -> None:
-        for index in full.flatten().nonzero().flatten().tolist():
-            self.words[index].append(int(self.s.flatten()[index]) & 0xFFFF)
-        self.s = torch.where(full, self.s >> 16, self.s)
+    def count(self) -> int:
+        """Return the bits on all stacks."""
+        return sum(bits for stack in self.stacks for _, bits in stack)
 
-    def _pop_where(self, moved: Tensor) -> None:
-        words = torch.zeros_like(self.s).flatten()
-        for index in moved.flatten().nonzero().flatten().tolist():
-            words[index] = self.words[index].pop()
-        self.s = torch.where(moved, (self.s << 16) | words.view_as(self.s), self.s)
+    def _push(self, where: Tensor, values: Tensor, bits: Tensor | int) -> None:
+        bits = torch.as_tensor(bits).expand(where.shape)
+        for index in where.flatten().nonzero().flatten().tolist():
+            pushed = int(values.flatten()[index]), int(bits.flatten()[index])
+            self.stacks[index].append(pushed)
+
+    def _pop(self, where: Tensor) -> Tensor:
+        values = torch.zeros(where.numel(), dtype=torch.int64)
+        for index in where.flatten().nonzero().flatten().tolist():
+            values[index], _ = self.stacks[index].pop()
+        return values.view(where.shape)
+
+    def _decayed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what is left of x, and where x + 1 and x - 1 come to the same."""
+        product = x * self.m + offset_of(self.steps)
+        low = product & (2**LOSS_BITS - 1)
+        return x - (product >> LOSS_BITS), low + self.m >= 2**LOSS_BITS, low < self.m
 
     def forget(self, h: Tensor) -> Tensor:
-        """Multiply h by n / 2^16: push its low 16 bits, pop a digit in base n (``eq:decay``)."""
-        joined = (self.s << DECAY_BITS) | (h & (2**DECAY_BITS - 1))
-        self.s = joined // self.n
-        digit = joined - self.s * self.n
-        self._push_where(self.s >= self.n << (STATE_BITS + 16))
-        return (h >> DECAY_BITS) * self.n + digit
+        """Multiply h by abs(u), rounded (``eq:decay``)."""
+        h = h.long()
+        self._push(self.shift > 0, h & ((1 << self.shift) - 1), self.shift)
+        p, with_next, with_previous = self._decayed(h >> self.shift)
+        self._push(with_next | with_previous, with_previous, 1)
+        self.steps += 1
+        return p.int()
 
     def recall(self, p: Tensor) -> Tensor:
         """Invert :meth:`forget`."""
-        self._pop_where(self.s < 1 << (STATE_BITS + DECAY_BITS))  # the digit may lie in the word
-        high = torch.div(p, self.n, rounding_mode="floor")
-        joined = self.s * self.n + (p - high * self.n)
-        self.s = joined >> DECAY_BITS
-        return (high << DECAY_BITS) | (joined & (2**DECAY_BITS - 1))
-
-    def forget_leak(self, y: Tensor) -> Tensor:
-        """Apply leaky_relu: where y is negative, push its low bits."""
-        negative = y < 0
-        self.s = torch.where(negative, (self.s << SLOPE_BITS) | (y & (2**SLOPE_BITS - 1)), self.s)
-        self._push_where(negative & (self.s >= self.n << (STATE_BITS + 16)))
-        return torch.where(negative, y >> SLOPE_BITS, y)
-
-    def recall_leak(self, h: Tensor) -> Tensor:
-        """Invert :meth:`forget_leak`."""
-        negative = h < 0
-        self._pop_where(negative & (self.s < self.n << (STATE_BITS + SLOPE_BITS)))
-        y = torch.where(negative, (h << SLOPE_BITS) | (self.s & (2**SLOPE_BITS - 1)), h)
-        self.s = torch.where(negative, self.s >> SLOPE_BITS, self.s)
-        return y
-
-    def forget_negative(self, y: Tensor) -> Tensor:
-        """Apply relu: where y is not positive, push -y in groups of 15 bits, all but one marked."""
-        for index in (y <= 0).flatten().nonzero().flatten().tolist():
-            x, words = -int(y.flatten()[index]), self.words[index]
-            words.append(x & 0x7FFF)
-            while x := x >> 15:
-                words.append((x & 0x7FFF) | 0x8000)
-        return y.clamp(min=0)
-
-    def recall_negative(self, h: Tensor) -> Tensor:
-        """Invert :meth:`forget_negative`."""
-        y = h.clone().flatten()
-        for index in (y == 0).nonzero().flatten().tolist():
-            x, word = 0, 0x8000
-            while word & 0x8000:
-                word = self.words[index].pop()
-                x = (x << 15) | (word & 0x7FFF)
-            y[index] = -x
-        return y.view_as(h)
-
-    def forget_reset(self, h: Tensor, c: Tensor, anew: Tensor) -> tuple[Tensor, Tensor]:
-        """Set h and c to 0 where sequences begin anew, (B,): push the 64 bits of each."""
-        for index in self._units(anew):
-            for x in (h, c):
-                number = int(x.flatten()[index])
-                self.words[index] += [number >> shift & 0xFFFF for shift in range(0, 64, 16)]
-        return h.masked_fill(anew.unsqueeze(-1), 0), c.masked_fill(anew.unsqueeze(-1), 0)
-
-    def recall_reset(self, h: Tensor, c: Tensor, anew: Tensor) -> tuple[Tensor, Tensor]:
-        """Invert :meth:`forget_reset`."""
-        h, c = h.clone(), c.clone()
-        for index in self._units(anew):
-            for x in (c, h):
-                number = 0
-                for _ in range(4):
-                    number = number << 16 | self.words[index].pop()
-                x.view(-1)[index] = number - (number >> 63 << 64)
-        return h, c
-
-    def _units(self, anew: Tensor) -> list[int]:
-        return anew.unsqueeze(-1).expand_as(self.s).flatten().nonzero().flatten().tolist()
+        self.steps -= 1
+        p = p.long()
+        kept = 1 - self.m.double() * 2.0**-LOSS_BITS
+        x = ((p.double() + offset_of(self.steps) * 2.0**-LOSS_BITS) / kept).floor().long()
+        value, with_next, _ = self._decayed(x)
+        x = x - (value > p).long() + ((value < p) | ((value == p) & with_next)).long()
+        _, _, with_previous = self._decayed(x)  # x is the larger of two, if there are two
+        x = x - (with_previous & (self._pop(with_previous) == 0)).long()
+        return ((x << self.shift) | self._pop(self.shift > 0)).int()
 
     def forget_output(self, activation: str, y: Tensor) -> Tensor:
-        """Apply g."""
-        if activation == "identity":
-            return y
-        return self.forget_leak(y) if activation == "leaky_relu" else self.forget_negative(y)
+        """Apply g: leaky_relu stores the bits that it shifts out, relu what it discards."""
+        if activation == "leaky_relu":
+            self._push(y < 0, y & (2**SLOPE_BITS - 1), SLOPE_BITS)
+            return torch.where(y < 0, y >> SLOPE_BITS, y)
+        if activation == "relu":
+            self._push(y <= 0, -y, RANGE_BITS + 1)
+            return y.clamp(min=0)
+        return y
 
     def recall_output(self, activation: str, h: Tensor) -> Tensor:
         """Invert g."""
-        if activation == "identity":
-            return h
-        return self.recall_leak(h) if activation == "leaky_relu" else self.recall_negative(h)
+        if activation == "leaky_relu":
+            return torch.where(h < 0, (h << SLOPE_BITS) | self._pop(h < 0).int(), h)
+        if activation == "relu":
+            return torch.where(h <= 0, -self._pop(h <= 0).int(), h)
+        return h
+
+    def forget_reset(self, h: Tensor, c: Tensor, anew: Tensor) -> tuple[Tensor, Tensor]:
+        """Set h and c to 0 where sequences begin anew, (B,): push the 32 bits of each."""
+        where = anew.unsqueeze(-1).expand_as(h)
+        for x in (h, c):
+            self._push(where, x.long() & (2**32 - 1), 32)
+        return h.masked_fill(where, 0), c.masked_fill(where, 0)
+
+    def recall_reset(self, h: Tensor, c: Tensor, anew: Tensor) -> tuple[Tensor, Tensor]:
+        """Invert :meth:`forget_reset`."""
+        where = anew.unsqueeze(-1).expand_as(h)
+        c, h = (torch.where(where, self._pop(where).int(), x) for x in (c, h))
+        return h, c
 
 
-def _increments(f: Callable[[Tensor], Tensor], weights: Tensor, x: Tensor) -> Tensor:
-    return to_fixed(weights * f(to_value(x, weights.dtype)))
+def _increments(
+    f: Callable[[Tensor], Tensor], weights: Tensor, x: Tensor, fraction_bits: int
+) -> Tensor:
+    return to_fixed(weights * f(to_value(x, weights.dtype, fraction_bits)), fraction_bits)
 
 
 def step(
     z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
     activation: str = "leaky_relu", coupling_activation: str = "tanh",
-    anew: Tensor | None = None,
+    anew: Tensor | None = None, fraction_bits: int = FRACTION_BITS,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return (h, c) after a step in fixed point; ``stack`` takes what is forgotten.
 
@@ -217,21 +208,21 @@ def step(
     p = stack.forget(h)
     p = torch.where(u < 0, -p, p)
     for a_i, b_i in zip(a, b, strict=True):
-        c = c + _increments(f, a_i, p)
-        p = p + _increments(f, b_i, c)
-    return stack.forget_output(activation, to_fixed(z) + p), c
+        c = c + _increments(f, a_i, p, fraction_bits)
+        p = p + _increments(f, b_i, c, fraction_bits)
+    return stack.forget_output(activation, to_fixed(z, fraction_bits) + p), c
 
 
 def unstep(
     z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
     activation: str = "leaky_relu", coupling_activation: str = "tanh",
-    anew: Tensor | None = None,
+    anew: Tensor | None = None, fraction_bits: int = FRACTION_BITS,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Invert :func:`step`: return (h, c) before it."""
     f = get_activation(coupling_activation).function
-    p = stack.recall_output(activation, h) - to_fixed(z)
+    p = stack.recall_output(activation, h) - to_fixed(z, fraction_bits)
     for a_i, b_i in zip(a.flip(0), b.flip(0), strict=True):
-        p = p - _increments(f, b_i, c)
-        c = c - _increments(f, a_i, p)
+        p = p - _increments(f, b_i, c, fraction_bits)
+        c = c - _increments(f, a_i, p, fraction_bits)
     h = stack.recall(torch.where(u < 0, -p, p))
     return (h, c) if anew is None else stack.recall_reset(h, c, anew)

@@ -15,36 +15,66 @@ from torch.autograd.function import once_differentiable
 from irevrnn.backend import choose_backend
 from irevrnn.input_checks import check_resets
 from irevrnn.ops import HALF
-from irevrnn.strategies.fixed_point import empty_state, to_fixed, to_value
+from irevrnn.strategies.fixed_point import FRACTION_BITS, to_fixed, to_value
 
 #: The interval of ``scan_backward`` for which all values of f are saved.
 _ALL_SAVED = 0
 
 
 class States(NamedTuple):
-    """Fixed-point states of a layer, int64, (B, H) each: output, cell state, bit-stack state."""
+    """Fixed-point states of a block.
+
+    Attributes:
+        h, c: output and cell state, int32, (B, H).
+        tails: the last bits of each bit stack, fewer than a word, int64, one entry for each stack;
+            without entries where all stacks are empty. In the vectorised kernel the lanes of a
+            layer share at most 16 stacks; on a GPU, and in the scalar kernel, each has its own.
+        fraction_bits: units of h and c are 2^-fraction_bits.
+        steps: the steps of the sequence before these states.
+    """
 
     h: Tensor
     c: Tensor
-    s: Tensor
+    tails: Tensor
+    fraction_bits: int
+    steps: int = 0
 
     @classmethod
-    def of(cls, h_0: Tensor, c_0: Tensor, u: Tensor) -> States:
-        """Round float states and begin empty bit stacks, for rounded weights ``u``."""
-        return cls(to_fixed(h_0), to_fixed(c_0), empty_state(u, h_0.shape[0]))
+    def of(cls, h_0: Tensor, c_0: Tensor, fraction_bits: int = FRACTION_BITS) -> States:
+        """Round float states and begin empty bit stacks."""
+        h, c = to_fixed(h_0, fraction_bits), to_fixed(c_0, fraction_bits)
+        return cls(h, c, h.new_empty(0, dtype=torch.int64), fraction_bits)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All that is a tensor."""
+        return self.h, self.c, self.tails
 
     def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return outputs and cell states as floats."""
-        return to_value(self.h, dtype), to_value(self.c, dtype)
+        h, c = (to_value(x, dtype, self.fraction_bits) for x in (self.h, self.c))
+        return h, c
+
+    def in_unit(self, fraction_bits: int) -> tuple[States, Tensor]:
+        """Return the states in a coarser unit, and the bits that they lose, (2, B, H) int8."""
+        shift = self.fraction_bits - fraction_bits
+        lost = torch.stack((self.h, self.c)) & ((1 << shift) - 1)
+        coarser = self._replace(h=self.h >> shift, c=self.c >> shift, fraction_bits=fraction_bits)
+        return coarser, lost.to(torch.int8)
+
+    def with_bits(self, lost: Tensor, fraction_bits: int) -> States:
+        """Invert :meth:`in_unit`."""
+        shift = fraction_bits - self.fraction_bits
+        h, c = ((x << shift) | low for x, low in zip((self.h, self.c), lost.int(), strict=True))
+        return self._replace(h=h, c=c, fraction_bits=fraction_bits)
 
 
 class Buffer(NamedTuple):
     """The words of a layer's bit stacks, and where each stack begins and ends.
 
     Attributes:
-        words: int16, one stack after the other.
-        starts, counts: int64, one entry for each stack. In the vectorised kernel the lanes of a
-            layer share at most 16 stacks; on a GPU, and in the scalar kernel, each has its own.
+        words: int32, one stack after the other.
+        starts, counts: int64, one entry for each stack.
     """
 
     words: Tensor
@@ -80,7 +110,7 @@ class RangeError(OverflowError):
 
 
 class Weights(NamedTuple):
-    """Rounded recurrent weights (H,), coupling weights (R, H), and the names of g and f."""
+    """Recurrent weights (H,), coupling weights (R, H), and the names of g and f."""
 
     u: Tensor
     a: Tensor
@@ -112,9 +142,9 @@ def forward(
 
     On a GPU the host waits once, to read whether a value left the range and how many words there
     are, so this cannot be captured in a CUDA graph. With ``record``, room for all words that the
-    steps may push is allocated until then: 2, 4 or 10 bytes for each number of z (identity,
-    leaky_relu, relu), and 16 for each unit and reset; for every sequence as for the one with the
-    most resets, whose number is waited for, too.
+    steps may push is allocated until then: 4 bytes for each number of z, 8 with relu, and 8 for
+    each unit and reset; for every sequence as for the one with the most resets, whose number is
+    waited for, too.
 
     Args:
         z: (T, B, H).
@@ -135,12 +165,13 @@ def forward(
     """
     check_resets(resets, tuple(z.shape[:-1]), z.device)
     vectorize = _vectorize(z)
-    out, h, c, s, words, counts, values, bad_step = torch.ops.irevrnn.fixed_scan(
+    out, h, c, tails, words, counts, values, bad_step = torch.ops.irevrnn.fixed_scan(
         z, *states, *weights._arguments(), record, save, vectorize, resets
     )
     if (step := bad_step.item()) >= 0:
         raise RangeError(int(step))
-    return Pass(out, values, states, States(h, c, s)), words, counts
+    after = States(h, c, tails, states.fraction_bits, states.steps + len(z))
+    return Pass(out, values, states, after), words, counts
 
 
 def inverse(
@@ -159,10 +190,11 @@ def inverse(
     """
     check_resets(resets, tuple(z.shape[:-1]), z.device)
     vectorize = _vectorize(z)
-    out, h, c, s, counts, values = torch.ops.irevrnn.fixed_unscan(
+    out, h, c, tails, counts, values = torch.ops.irevrnn.fixed_unscan(
         z, *states, *buffer, *weights._arguments(), vectorize, resets
     )
-    return Pass(out, values, States(h, c, s), states), buffer._replace(counts=counts)
+    before = States(h, c, tails, states.fraction_bits, states.steps - len(z))
+    return Pass(out, values, before, states), buffer._replace(counts=counts)
 
 
 class WithGradient(torch.autograd.Function):

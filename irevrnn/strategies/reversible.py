@@ -5,7 +5,6 @@ Beside it ``store_fixed``, its control: the same arithmetic with every state sav
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -15,8 +14,8 @@ from torch import Tensor
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.chunks import Part
-from irevrnn.strategies.fixed_point import RANGE, largest_weight, rounded_weight
-from irevrnn.strategies.rules import check_weight
+from irevrnn.strategies.fixed_point import coarser
+from irevrnn.strategies.units import Units, overflow
 
 FloatStates = tuple[Tensor, Tensor]
 #: Hashes that are saved of a block's states.
@@ -39,33 +38,37 @@ class _FixedPoint(ABC):
 
     def begin(self, states: list[FloatStates], recurrences: list[Recurrence], record: bool) -> None:
         self.record = record
-        self.weights = self._all_weights(recurrences)
+        self.weights = [fixed_scan.Weights(*recurrence) for recurrence in recurrences]
+        self.chunk = -1
+        self.units = Units.of(states, recurrences, self.name)
         self.states = [
-            fixed_scan.States.of(h, c, w.u) for (h, c), w in zip(states, self.weights, strict=True)
+            fixed_scan.States.of(h, c, bits)
+            for (h, c), bits in zip(states, self.units.at_first, strict=True)
         ]
-
-    def _all_weights(self, recurrences: list[Recurrence]) -> list[fixed_scan.Weights]:
-        """Round the recurrent weights of all blocks, which a single transfer checks."""
-        largest = torch.stack([largest_weight(r.u) for r in recurrences]).tolist()
-        for number, value in enumerate(largest):
-            check_weight(value, self.name(number))
-        return [fixed_scan.Weights(*r._replace(u=rounded_weight(r.u))) for r in recurrences]
 
     def begin_chunk(self, part: Part) -> None:
         self.part = part
+        self.chunk += 1
 
     def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
-        try:
-            result = self._run(number, z)
-        except fixed_scan.RangeError as error:
-            raise OverflowError(
-                f"{self.name(number)}, step {self.part.begin + error.step}: a value is NaN or left "
-                f"the range of the fixed-point numbers, abs(x) < {RANGE:.0f}; scale the input down,"
-                " use norm='layer', or bound the recurrent weights below 1 "
-                "(clip_recurrent_weights_)"
-            ) from None
+        while True:
+            try:
+                result = self._run(number, z)
+                break
+            except fixed_scan.RangeError as error:
+                self._take_coarser_unit(number, self.part.begin + error.step)
         self.states[number] = result.after
         return result.out, result.out[-1]
+
+    def _take_coarser_unit(self, number: int, step: int) -> None:
+        """Convert the states before this chunk; raise an OverflowError if they are coarsest."""
+        states = self.states[number]
+        bits = coarser(states.fraction_bits)
+        if bits is None:
+            raise overflow(f"{self.name(number)}, step {step}") from None
+        self.states[number], lost = states.in_unit(bits)
+        self.units.changes.append((self.chunk, number))
+        self.units.lost.append(lost)
 
     @abstractmethod
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
@@ -74,12 +77,24 @@ class _FixedPoint(ABC):
     def finals(self, dtype: torch.dtype) -> list[FloatStates]:
         return [states.values(dtype) for states in self.states]
 
+    def saved(self) -> list[Tensor]:
+        return [*self.units.saved(self.states[0].steps), *self._saved()]
+
+    @abstractmethod
+    def _saved(self) -> list[Tensor]:
+        """Return what the strategy saves beside the units."""
+
     def begin_backward(
         self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
     ) -> None:
         self.dtype = recurrences[0].u.dtype
-        with torch.enable_grad():  # the gradient of u passes through its rounding
-            self.weights = self._all_weights(recurrences)
+        self.weights = [fixed_scan.Weights(*recurrence) for recurrence in recurrences]
+        self.units, rest = Units.restored(saved, len(recurrences))
+        self._begin_inverse(rest, chunks)
+
+    @abstractmethod
+    def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
+        """Begin the backward pass from what :meth:`_saved` returned."""
 
     def leaves(self, chunk: int) -> list[FloatStates]:
         zeros = [torch.zeros_like(states.h, dtype=self.dtype) for states in self.states]
@@ -112,17 +127,15 @@ class Reversible(_FixedPoint):
         super().begin(states, recurrences, record)
         self.words = [_Words() for _ in states]
         self.hashes: list[Tensor] = []
-        self.odd = [_odd_numbers(state) for state in self.states]
-        self.chunk, self.stride = 0, 1
+        self.stride = 1
 
     def begin_chunk(self, part: Part) -> None:
         super().begin_chunk(part)
         if self.record and self.chunk % self.stride == 0:
-            self.hashes.append(torch.stack(list(map(_hash, self.states, self.odd))))
+            self.hashes.append(torch.stack(list(map(_hash, self.states))))
             if len(self.hashes) > HASHES:
                 del self.hashes[1::2]
                 self.stride *= 2
-        self.chunk += 1
 
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         result, words, counts = fixed_scan.forward(
@@ -133,23 +146,26 @@ class Reversible(_FixedPoint):
             self.words[number].add(words, counts)
         return result
 
-    def saved(self) -> list[Tensor]:
+    def _saved(self) -> list[Tensor]:
         buffers: list[Tensor] = []
         while self.words:  # free the parts of one block before those of the next are joined
             buffers += self.words.pop(0).join()
         hashes = torch.stack(self.hashes)
         padding = (0, 0, 0, HASHES - len(hashes))  # so that nothing grows with the length
-        finals = [state for states in self.states for state in states]
+        finals = [state for states in self.states for state in states.tensors]
         return [torch.nn.functional.pad(hashes, padding), *finals, *buffers]
 
-    def begin_backward(
-        self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
-    ) -> None:
-        super().begin_backward(saved, recurrences, chunks)
-        count = 3 * len(recurrences)
+    def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
+        count = 3 * len(self.weights)
         self.hashes, finals, buffers = list(saved[0]), saved[1 : 1 + count], saved[1 + count :]
-        self.states = [fixed_scan.States(*finals[i : i + 3]) for i in range(0, count, 3)]
-        self.odd = [_odd_numbers(state) for state in self.states]
+        self.states = [
+            fixed_scan.States(
+                h, c, tails, self.units.fraction_bits(number, chunks), self.units.steps
+            )
+            for number, (h, c, tails) in enumerate(
+                zip(finals[::3], finals[1::3], finals[2::3], strict=True)
+            )
+        ]
         self.stride = 1
         while chunks > HASHES * self.stride:
             self.stride *= 2
@@ -164,11 +180,12 @@ class Reversible(_FixedPoint):
         result, self.buffers[number] = fixed_scan.inverse(
             z, self.states[number], self.buffers[number], self.weights[number], part.resets
         )
-        self.states[number] = result.before
+        before = self.units.before(chunk, number, result.before)
+        self.states[number] = before
         same = (self.buffers[number].counts >= 0).all()
         if chunk % self.stride == 0:
             expected = self.hashes[chunk // self.stride][number]
-            same &= _hash(result.before, self.odd[number]) == expected
+            same &= _hash(before) == expected
         self.passes.append((chunk, number))
         self.matches.append(same)
         return result
@@ -199,7 +216,7 @@ class StoreFixed(_FixedPoint):
     """Save every state of the recurrence in fixed point, where :class:`Reversible` inverts it."""
 
     #: Tensors of one block's pass over one chunk.
-    PER_PASS = 8
+    PER_PASS = 6
 
     def begin(self, states: list[FloatStates], recurrences: list[Recurrence], record: bool) -> None:
         super().begin(states, recurrences, record)
@@ -211,24 +228,22 @@ class StoreFixed(_FixedPoint):
             resets=self.part.resets,
         )  # fmt: skip
         if self.record:
-            self.passes += [*result[:2], *result.before, *result.after]
+            self.passes += [*result[:2], *result.before[:2], *result.after[:2]]
         return result
 
-    def saved(self) -> list[Tensor]:
+    def _saved(self) -> list[Tensor]:
         return self.passes
 
-    def begin_backward(
-        self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
-    ) -> None:
-        super().begin_backward(saved, recurrences, chunks)
-        self.passes, self.blocks = list(saved), len(recurrences)
+    def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
+        self.passes, self.blocks = list(saved), len(self.weights)
         self.states = [self._pass(0, number).before for number in range(self.blocks)]
 
     def _pass(self, chunk: int, number: int) -> fixed_scan.Pass:
         first = (chunk * self.blocks + number) * self.PER_PASS
-        out, values, *states = self.passes[first : first + self.PER_PASS]
-        before, after = fixed_scan.States(*states[:3]), fixed_scan.States(*states[3:])
-        return fixed_scan.Pass(out, values, before, after)
+        out, values, h_0, c_0, h_n, c_n = self.passes[first : first + self.PER_PASS]
+        bits, tails = self.units.fraction_bits(number, chunk), h_0.new_empty(0, dtype=torch.int64)
+        before = fixed_scan.States(h_0, c_0, tails, bits)
+        return fixed_scan.Pass(out, values, before, fixed_scan.States(h_n, c_n, tails, bits))
 
     def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
         return self._pass(chunk, number)
@@ -237,19 +252,19 @@ class StoreFixed(_FixedPoint):
         """Do nothing: nothing was consumed."""
 
 
-def _odd_numbers(states: fixed_scan.States) -> Tensor:
-    """Return an odd number for each number of the states, (3, B, H)."""
-    shape = (3, *states.h.shape)
-    indices = torch.arange(math.prod(shape), device=states.h.device)
-    return (indices * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9).view(shape)
+def _odd_numbers(count: int, device: torch.device) -> Tensor:
+    """Return an odd number for each of ``count`` numbers."""
+    return torch.arange(count, device=device) * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9
 
 
-def _hash(states: fixed_scan.States, odd: Tensor) -> Tensor:
+def _hash(states: fixed_scan.States) -> Tensor:
     """Return a 64-bit hash: a sum weighted by odd numbers, which any one changed bit changes.
 
-    Sums of integers wrap around alike on every device, in whichever order they are taken.
+    Sums of integers wrap around alike on every device, in whichever order they are taken. Empty bit
+    stacks count for nothing, as there are none yet before the first chunk.
     """
-    return (torch.stack(states) * odd).sum()
+    numbers = torch.cat([states.h.flatten().long(), states.c.flatten().long(), states.tails - 1])
+    return (numbers * _odd_numbers(len(numbers), numbers.device)).sum()
 
 
 class _Words:

@@ -2,8 +2,8 @@
 
 The saved bytes are those that a graph keeps between the forward and the backward pass, beyond the
 input, the parameters and what is returned. They are exact in full precision but for
-``reversible``, where they are an upper bound: the bits depend on the weights, which are looked at,
-and on where g forgets, which is taken as everywhere. The peak is that of all tensors that are alive
+``reversible``, where the bits are an average of what the weights forget, and g is taken to forget
+everywhere. The peak is that of all tensors that are alive
 at once. It is an estimate without the gradients of input and output, which every strategy has, and
 without the few MB that oneDNN and MKL take for themselves.
 
@@ -25,7 +25,7 @@ from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
 from irevrnn.sequences import SequenceBatch
 from irevrnn.strategies.chunks import chunk_length
-from irevrnn.strategies.fixed_point import round_weight
+from irevrnn.strategies.fixed_point import stored_bits
 from irevrnn.strategies.reversible import HASHES
 from irevrnn.strategies.rules import IN_FIXED_POINT, OF_A_LAYER, SEGMENT
 from irevrnn.strategies.stack import Stack
@@ -34,7 +34,7 @@ from irevrnn.strategies.trace import Shape, Trace, trace
 #: In the vectorised kernel the lanes of a layer share at most this number of bit stacks.
 STACKS = 16
 #: Bits of the two states of a unit.
-STATE_BITS = 2 * 64
+STATE_BITS = 2 * 32
 
 
 @dataclass(frozen=True)
@@ -184,31 +184,36 @@ def _checkpoint(stack: Stack, load: Workload, chunks: int) -> list[int]:
 
 def _reversible(stack: Stack, load: Workload, chunks: int) -> list[int]:
     """Return the bytes of final states, hashes and forgotten bits of each block (``eq:decay``)."""
-    return [_reversible_block(block, load) for block in stack.blocks]
+    return [_units(stack), *(_reversible_block(block, load) for block in stack.blocks)]
+
+
+def _units(stack: Stack) -> int:
+    """Return the bytes that tell the units of all blocks, if these stay what they are at first."""
+    return 8 * (2 + len(stack.blocks))
 
 
 def _reversible_block(block: Any, load: Workload) -> int:
     negative = get_activation(block.activation).forgotten_bits or 0.0
-    forgotten = -round_weight(block.recurrent_weight.detach()).abs().double().log2()
+    forgotten = stored_bits(block.recurrent_weight)
     bits = load.steps * load.batch * (forgotten + negative).sum().item()
     bits += (load.resets or 0) * STATE_BITS * block.hidden_size
     units = load.batch * block.hidden_size
-    states = 3 * 8 * units + 8 * _bit_stacks(block.recurrent_weight, units) + 8 * HASHES
+    states = 2 * 4 * units + 2 * 8 * _bit_stacks(block.recurrent_weight, units) + 8 * HASHES
     return math.ceil(bits / 8) + states
 
 
 def _bit_stacks(weight: Tensor, units: int) -> int:
-    """Return the number of bit stacks of a block, each of which has a 64-bit count."""
+    """Return the number of bit stacks of a block, each of which has a 64-bit count and tail."""
     return STACKS if choose_backend(weight.device.type, weight.dtype) == "vector" else units
 
 
 def _store_fixed(stack: Stack, load: Workload, chunks: int) -> list[int]:
     """Return the bytes of outputs, values of f and the states of every pass."""
-    total = 0
+    total = _units(stack)
     for block in stack.blocks:
         units, size = load.batch * block.hidden_size, block.recurrent_weight.element_size()
         total += load.steps * (1 + 2 * len(block.coupling_a)) * units * size
-        total += 3 * (chunks + 1) * 8 * units
+        total += 2 * (chunks + 1) * 4 * units
     return [total]
 
 

@@ -54,5 +54,5 @@ def test_onnx_takes_a_new_activation():
         return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
 
     inputs = value("z", 5, 2, 3), value("h_0", 2, 3), value("u", 3), value("a", 1, 3)
-    body = onnx._step(*inputs, value("b", 1, 3), "softsign", "softsign")
+    body = onnx._step(*inputs, value("b", 1, 3), "softsign", "softsign", None)
     assert sum(node.op_type == "Softsign" for node in body) == 3

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from irevrnn import IRevRNN
+from irevrnn.strategies.rules import IN_FIXED_POINT
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -21,8 +22,11 @@ def test_version_0_1_loads_and_gives_the_same_bits(name):
     assert list(model.state_dict()) == list(case["state_dict"])
     model.load_state_dict(case["state_dict"])
     output, (h_n, c_n) = model(FILE["x"], case["hidden"])
+    # Version 0.2 rounds fixed-point numbers otherwise.
+    near = 2e-4 if case["options"].get("memory") in IN_FIXED_POINT else 0
     for got, wanted in ((output, "output"), (h_n, "h_n"), (c_n, "c_n")):
-        assert torch.equal(got, case[wanted]), wanted
+        apart = (got - case[wanted]).abs().max()
+        assert apart <= near * case[wanted].abs().max(), wanted
 
 
 def test_control_another_last_bit_is_seen():

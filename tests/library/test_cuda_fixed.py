@@ -10,7 +10,7 @@ from irevrnn.activations import ACTIVATIONS
 from irevrnn.backend import choose_backend
 from irevrnn.strategies.fixed_point import to_fixed
 from irevrnn.strategies.fixed_scan import States
-from irevrnn.strategies.reversible import _hash, _odd_numbers
+from irevrnn.strategies.reversible import _hash
 from irevrnn.strategies.rules import INVERTIBLE
 from tests.library.test_cuda_fixed_threads import make_case
 from tests.library.test_fixed_point import back, forward, is_undone
@@ -31,7 +31,8 @@ def _cuda_kernels():
 
 
 def to_gpu(z, states, weights):
-    return z.cuda(), States(*(x.cuda() for x in states)), weights._replace(
+    there = States(*(x.cuda() for x in states.tensors), states.fraction_bits)
+    return z.cuda(), there, weights._replace(
         u=weights.u.cuda(), a=weights.a.cuda(), b=weights.b.cuda()
     )  # fmt: skip
 
@@ -69,7 +70,7 @@ def test_control_a_flipped_bit_is_noticed(activation):
     assert not is_undone(case[1], result, back(case[0], result, case[2], False, words))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3e6])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3e3])
 def test_the_first_step_out_of_range_is_reported(value):
     z, states, weights = to_gpu(*make_case(40, (2, 200), 2, torch.float32))
     z[23, 0, 2], z[17, 1, 199] = value, value
@@ -79,9 +80,10 @@ def test_the_first_step_out_of_range_is_reported(value):
 
 
 def test_hashes_are_those_of_the_cpu():
-    states = States(*torch.randint(-(2**62), 2**62, (3, 5, 33)))
-    there = States(*(x.cuda() for x in states))
-    assert _hash(states, _odd_numbers(states)) == _hash(there, _odd_numbers(there)).cpu()
+    h, c = torch.randint(-(2**31), 2**31, (2, 5, 33)).int()
+    states = States(h, c, torch.randint(1, 2**32, (16,)), 18)
+    there = States(*(x.cuda() for x in states.tensors), 18)
+    assert _hash(states) == _hash(there).cpu()
 
 
 def make_model(memory, **keywords):
@@ -111,7 +113,8 @@ def test_reversible_gives_the_gradient_of_store_fixed(monkeypatch, dtype, activa
 
 def test_a_tampered_word_returns_no_gradient():
     def flip(tensor):
-        return tensor ^ (1 << 5) if tensor.dtype == torch.int16 else tensor
+        flips = tensor.dtype == torch.int32 and tensor.dim() == 1
+        return tensor ^ (1 << 5) if flips else tensor
 
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, flip):
         output, _ = make_model("reversible")(torch.randn(4, 300, 8, device="cuda"))
@@ -119,7 +122,7 @@ def test_a_tampered_word_returns_no_gradient():
         output.sum().backward()
 
 
-@pytest.mark.parametrize(("activation", "words"), [("identity", 1), ("leaky_relu", 2), ("relu", 5)])
+@pytest.mark.parametrize(("activation", "words"), [("identity", 1), ("leaky_relu", 1), ("relu", 2)])
 def test_memory_is_an_equation(activation, words):
     """The largest moment of a forward pass, within what the allocator rounds up."""
     steps, batch, hidden = 64, 64, 512
@@ -130,8 +133,8 @@ def test_memory_is_an_equation(activation, words):
     before = torch.cuda.memory_allocated()
     result = torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, False, False)
     peak = torch.cuda.max_memory_allocated() - before
-    saved = 4 * z.numel() + 3 * 8 * lanes + 8 * lanes + 2 * len(result[4])  # out, states, counts
-    room = 2 * words * z.numel() + 2 * 8 * lanes  # columns; starts, and sums on their way to them
+    saved = 4 * z.numel() + 16 * lanes + 8 * lanes + 4 * len(result[4])  # out, states, counts
+    room = 4 * words * z.numel() + 2 * 8 * lanes  # columns; starts, and sums on their way to them
     assert saved <= torch.cuda.memory_allocated() - before <= saved + 2**22
     assert saved <= peak <= saved + room + 2**23
 

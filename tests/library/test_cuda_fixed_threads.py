@@ -11,12 +11,12 @@ import torch
 
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies import fixed_point
-from irevrnn.strategies.fixed_point import BitStack, round_weight, to_value
+from irevrnn.strategies.fixed_point import FRACTION_BITS, BitStack, to_value
 from irevrnn.strategies.fixed_scan import States, Weights
 from irevrnn.strategies.rules import INVERTIBLE
 from tests.library import test_fixed_point
 from tests.library.gpu_threads import by_gpu_threads
-from tests.library.test_fixed_point import is_undone
+from tests.library.test_fixed_point import bits_of, is_undone
 
 pytestmark = pytest.mark.usefixtures("kernels")
 #: f with one rounding, wherever it is computed: the oracle gives the same bits.
@@ -32,13 +32,15 @@ def run(*case):
         return test_fixed_point.forward(*case)
 
 
-def back(*result):
+def back(*result, **options):
     with by_gpu_threads():
-        return test_fixed_point.back(*result)
+        return test_fixed_point.back(*result, **options)
 
 
-def make_case(steps, size, couplings, dtype, activation="leaky_relu", f="tanh"):
-    """z, states other than zero, and weights at 0, 2^-16, both signs of 1, and from 0.5 to 1."""
+def make_case(
+    steps, size, couplings, dtype, activation="leaky_relu", f="tanh", fraction_bits=FRACTION_BITS
+):  # fmt: skip
+    """z, states other than zero, and weights at 0, 1e-6, both signs of 1, and from 0.5 to 1."""
     generator = torch.Generator().manual_seed(100 * steps + couplings)
 
     def draw(*shape):
@@ -46,27 +48,40 @@ def make_case(steps, size, couplings, dtype, activation="leaky_relu", f="tanh"):
 
     batch, hidden = size
     u = 0.5 + 0.5 * torch.rand(hidden, generator=generator)
-    awkward = torch.tensor([0.0, 1.0, -1.0, 2.0**-16, -(2.0**-16), -0.75])[:hidden]
+    awkward = torch.tensor([0.0, 1.0, -1.0, 1e-6, -1e-6, -0.75])[:hidden]
     u[hidden - len(awkward) :] = awkward
-    u = round_weight(u.to(dtype))
+    u = u.to(dtype)
     # Nothing bounds a state that is coupled through another f than tanh, so couple it little.
     a, b = (0.3 / (2 + couplings) * draw(couplings, hidden) for _ in range(2))
-    states = States.of(draw(*size), draw(*size), u)
+    states = States.of(draw(*size), draw(*size), fraction_bits)
     return draw(steps, *size), states, Weights(u, a, b, activation, f)
 
 
 def oracle(z, states, weights):
-    """Outputs, final states and the words of each lane."""
-    stack, (h, c, _), out = BitStack(weights.u, z.shape[1]), states, []
+    """Outputs, final states, and the words and the tail of each lane."""
+    stack, (h, c), out = BitStack(weights.u, z.shape[1]), states[:2], []
     for z_t in z:
         h, c = fixed_point.step(z_t, h, c, *weights[:3], stack, *weights[3:])
         out.append(to_value(h, z.dtype))
-    return torch.stack(out), States(h, c, stack.s), stack.words
+    return torch.stack(out), h, c, [in_words(pushed) for pushed in stack.stacks]
 
 
-def words_of_lanes(words, counts):
-    """The words of each lane as numbers without a sign."""
-    return [[word & 0xFFFF for word in part.tolist()] for part in words.split(counts.tolist())]
+def in_words(pushed):
+    """What was pushed on a stack as its words and its tail: see Tail in ``csrc/bit_stack.h``."""
+    words, tail = [], 1
+    for value, bits in pushed:
+        tail = tail << bits | value
+        if tail >> 32:
+            words.append(tail & 0xFFFFFFFF)
+            tail >>= 32
+    return words, tail
+
+
+def words_of_lanes(words, counts, tails):
+    """The words of each lane, as numbers without a sign, and its tail."""
+    parts = words.split(counts.tolist())
+    stacks = [[word & 0xFFFFFFFF for word in part.tolist()] for part in parts]
+    return list(zip(stacks, tails.tolist(), strict=True))
 
 
 @every_g
@@ -77,12 +92,12 @@ def test_a_grid_equals_the_oracle(couplings, size, dtype, activation):
     """States, outputs and the very words of every lane."""
     f = SAME_EVERYWHERE[couplings % 3]
     case = make_case(40, size, couplings, dtype, activation, f)
-    out, h, c, s, words, counts, _, bad_step = run(*case, False)
+    out, h, c, tails, words, counts, _, bad_step = run(*case, False)
     assert bad_step == -1
-    wanted, finals, stacks = oracle(*case)
+    wanted, *finals, stacks = oracle(*case)
     assert torch.equal(out, wanted)
-    assert all(torch.equal(x, y) for x, y in zip((h, c, s), finals, strict=True))
-    assert words_of_lanes(words, counts) == stacks
+    assert all(torch.equal(x, y) for x, y in zip((h, c), finals, strict=True))
+    assert words_of_lanes(words, counts, tails) == stacks
 
 
 @every_g
@@ -102,20 +117,22 @@ def test_a_grid_is_undone(steps, couplings, size, dtype, activation):
 def test_a_grid_gives_the_bits_of_the_vectors(size, couplings, f):
     case = make_case(33, size, couplings, torch.float32, f=f)
     lanes, vectors = run(*case, False), test_fixed_point.forward(*case, True)
-    for index in (0, 1, 2, 3, 6):  # out, h_n, c_n, s_n, values
+    for index in (0, 1, 2, 6):  # out, h_n, c_n, values
         assert torch.equal(lanes[index], vectors[index])
+    assert bits_of(lanes) == bits_of(vectors)
 
 
 @every_g
 @dtypes
 def test_twenty_thousand_steps_are_undone(dtype, activation):
-    case = make_case(20_000, (1, 17), 2, dtype, activation)
+    case = make_case(20_000, (1, 17), 2, dtype, activation, fraction_bits=10)
     result = run(*case, False)
-    assert is_undone(case[1], result, back(case[0], result, case[2], False))
+    undone = back(case[0], result, case[2], False, fraction_bits=10)
+    assert result[7] == -1 and is_undone(case[1], result, undone)
 
 
 @dtypes
-@pytest.mark.parametrize("value", [math.nan, math.inf, -3e6])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -3e3])
 @pytest.mark.parametrize("steps", [(37, 5), (5, 37), (0, 0), (16, 15)])
 def test_the_first_step_out_of_range_of_any_lane_is_reported(steps, value, dtype):
     z, states, weights = make_case(40, (2, 33), 2, dtype)

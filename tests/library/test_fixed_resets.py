@@ -7,13 +7,13 @@ import torch
 
 from irevrnn import reference
 from irevrnn.strategies import fixed_point, fixed_scan
-from irevrnn.strategies.fixed_point import BitStack, empty_state, to_fixed, to_value
+from irevrnn.strategies.fixed_point import FRACTION_BITS, BitStack, to_fixed, to_value
 from irevrnn.strategies.fixed_scan import Buffer, States
 from irevrnn.strategies.rules import INVERTIBLE
 from tests.cases import upstream
 from tests.library.gpu_threads import by_gpu_threads
-from tests.library.test_cuda_fixed_threads import words_of_lanes
-from tests.library.test_fixed_point import KERNELS, is_undone, make_case
+from tests.library.test_cuda_fixed_threads import in_words, words_of_lanes
+from tests.library.test_fixed_point import KERNELS, bits_of, is_undone, make_case
 from tests.library.test_resets import KINDS, make_resets
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -25,29 +25,32 @@ sizes = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 def forward(z, states, weights, vectorize, resets):
-    """(out, h_n, c_n, s_n, words, counts, values, bad_step)."""
+    """(out, h_n, c_n, tails, words, counts, values, bad_step)."""
     return torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, True, vectorize, resets)
 
 
 def back(z, result, weights, vectorize, resets):
-    """(out, h_0, c_0, s_0, counts_left, values)."""
-    _, h, c, s, words, counts, *_ = result
-    buffer = words, counts.cumsum(0) - counts, counts
-    return torch.ops.irevrnn.fixed_unscan(z, h, c, s, *buffer, *weights, vectorize, resets)
+    """(out, h_0, c_0, tails, counts_left, values)."""
+    _, h, c, tails, words, counts, *_ = result
+    states, buffer = (
+        States(h, c, tails, FRACTION_BITS, len(z)),
+        (words, counts.cumsum(0) - counts, counts),
+    )
+    return torch.ops.irevrnn.fixed_unscan(z, *states, *buffer, *weights, vectorize, resets)
 
 
 def oracle(z, states, weights, resets):
-    """Outputs, final states and the words of each lane; all of them undone again."""
-    stack, (h, c, _), out = BitStack(weights.u, z.shape[1]), states, []
+    """Outputs, final states and the stack of each lane; all of them undone again."""
+    stack, (h, c), out = BitStack(weights.u, z.shape[1]), states[:2], []
     for z_t, anew in zip(z, resets, strict=True):
         h, c = fixed_point.step(z_t, h, c, *weights[:3], stack, *weights[3:], anew)
         out.append(to_value(h, z.dtype))
-    finals, words = States(h, c, stack.s), [list(x) for x in stack.words]
+    finals, pushed = (h, c), [list(x) for x in stack.stacks]
     for z_t, anew in zip(z.flip(0), resets.flip(0), strict=True):
         h, c = fixed_point.unstep(z_t, h, c, *weights[:3], stack, *weights[3:], anew)
-    assert all(torch.equal(x, y) for x, y in zip(states, (h, c, stack.s), strict=True))
-    assert not any(stack.words)
-    return torch.stack(out), finals, words
+    assert torch.equal(h, states.h) and torch.equal(c, states.c)
+    assert not any(stack.stacks)
+    return torch.stack(out), finals, pushed
 
 
 @kernels_of_all_kinds
@@ -58,13 +61,15 @@ def test_kernels_equal_the_oracle(kernel, activation, kind):
     f = "tanh" if dtype == torch.float64 else "leaky_relu"  # of one rounding everywhere
     z, states, weights = make_case(35, 3, 11, 2, dtype, activation, f)
     resets = make_resets(kind, 35, 3)
-    out, h, c, s, words, counts, _, bad_step = forward(z, states, weights, vectorize, resets)
+    result = out, h, c, tails, words, counts, _, bad_step = forward(
+        z, states, weights, vectorize, resets
+    )
     wanted, finals, stacks = oracle(z, states, weights, resets)
     assert bad_step == -1 and torch.equal(out, wanted)
-    assert all(torch.equal(x, y) for x, y in zip((h, c, s), finals, strict=True))
-    assert counts.sum() == sum(map(len, stacks))
+    assert all(torch.equal(x, y) for x, y in zip((h, c), finals, strict=True))
+    assert bits_of(result) == sum(bits for stack in stacks for _, bits in stack)
     if not vectorize:  # each lane has a stack of its own
-        assert words_of_lanes(words, counts) == stacks
+        assert words_of_lanes(words, counts, tails) == list(map(in_words, stacks))
 
 
 @kernels_of_all_kinds
@@ -87,7 +92,7 @@ def test_a_thousand_steps_with_a_reset_at_each_are_undone(kernel, activation):
     z, states, weights = make_case(1000, 2, 33, 3, dtype, activation)
     resets = make_resets("at every step", 1000, 2)
     result = forward(z, states, weights, vectorize, resets)
-    assert len(result[4]) >= 1000 * 2 * 33 * 8
+    assert len(result[4]) >= 1000 * 2 * 33 * 2
     assert is_undone(states, result, back(z, result, weights, vectorize, resets))
 
 
@@ -109,21 +114,19 @@ def test_control_an_inverse_with_other_resets_fails(kernel, activation):
 @kernels_of_all_kinds
 @sizes
 def test_equals_the_pieces_to_the_last_bit(kernel, size):
-    """From states of 0; the bit stack goes on."""
+    """From states of 0, at the same step: rounding depends on it."""
     dtype, vectorize = KERNELS[kernel]
     z, states, weights = make_case(50, *size, 2, dtype)
     resets = torch.zeros(50, size[0], dtype=torch.bool)
     resets[[0, 1, 16, 30]] = True
-    out, *finals, _, _, values, _ = forward(z, states, weights, vectorize, resets)
-    parts, s = [], states.s
-    for piece in z.split([1, 15, 14, 20]):
-        zeros = States(torch.zeros_like(s), torch.zeros_like(s), s)
-        part = forward(piece, zeros, weights, vectorize, None)
-        parts.append(part)
-        s = part[3]
+    out, *finals, _, _, _, values, _ = forward(z, states, weights, vectorize, resets)
+    parts, zero = [], torch.zeros_like(states.h)
+    for piece, begin in zip(z.split([1, 15, 14, 20]), (0, 1, 16, 30), strict=True):
+        zeros = States(zero, zero, states.tails, FRACTION_BITS, begin)
+        parts.append(forward(piece, zeros, weights, vectorize, None))
     assert torch.equal(out, torch.cat([part[0] for part in parts]))
     assert torch.equal(values, torch.cat([part[6] for part in parts]))
-    assert all(torch.equal(x, y) for x, y in zip(finals, parts[-1][1:4], strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(finals, parts[-1][1:3], strict=True))
 
 
 @every_kind
@@ -132,9 +135,9 @@ def test_vector_and_scalar_kernels_give_the_same_bits(activation, kind):
     z, states, weights = make_case(70, 3, 43, 3, torch.float32, activation)
     resets = make_resets(kind, 70, 3)
     vector, scalar = (forward(z, states, weights, way, resets) for way in (True, False))
-    out, h, c, s, _, _, values, _ = map(torch.equal, vector, scalar)
-    assert out and h and c and s and values
-    assert vector[5].sum() == scalar[5].sum()
+    out, h, c, _, _, _, values, _ = map(torch.equal, vector, scalar)
+    assert out and h and c and values
+    assert bits_of(vector) == bits_of(scalar)
 
 
 @pytest.mark.parametrize("couplings", range(6))
@@ -155,7 +158,7 @@ def test_the_threads_of_a_gpu(activation, kind, couplings):
 def test_a_reset_forgets_a_state_out_of_range(kernel):
     dtype, vectorize = KERNELS[kernel]
     z, states, weights = make_case(20, 2, 7, 2, dtype)
-    states.h[1], states.c[1] = to_fixed(torch.tensor(math.nan)), to_fixed(torch.tensor(2.0**22))
+    states.h[1], states.c[1] = to_fixed(torch.tensor(math.nan)), to_fixed(torch.tensor(2.0**14))
     for resets, bad_step in ((None, 0), (torch.eye(20, 2, dtype=torch.bool), 0)):
         assert forward(z, states, weights, vectorize, resets)[7] == bad_step
     resets = make_resets("at first", 20, 2)
@@ -186,12 +189,12 @@ def test_chunk_by_chunk(kernel, monkeypatch):
         done, words, counts = fixed_scan.forward(part, states, weights, record=True, resets=anew)
         passes.append((part, anew, done, Buffer(words, counts.cumsum(0) - counts, counts)))
         states = done.after
-    assert all(map(torch.equal, states, whole.after))
+    assert all(map(torch.equal, states[:2], whole.after[:2]))
     for part, anew, done, buffer in reversed(passes):
         undone, left = fixed_scan.inverse(part, states, buffer, weights, anew)
         assert torch.equal(undone.out, done.out) and not left.counts.any()
         states = undone.before
-    assert all(map(torch.equal, states, start))
+    assert all(map(torch.equal, states[:2], start[:2])) and (states.tails == 1).all()
 
 
 @kernels_of_all_kinds
@@ -240,10 +243,10 @@ def test_other_resets_are_refused(change, error, message):
 
 def test_room_is_for_the_resets_there_are():
     """On a GPU columns of words are allocated before it is known how many there are."""
-    u = torch.full((3,), 0.5, dtype=torch.float64)
-    state = empty_state(u, 2)
+    u = torch.ones(3, dtype=torch.float64)
+    state = torch.zeros(2, 3, dtype=torch.int32)
     resets = torch.tensor([[False, True], [False, True], [True, False]])
     z, none = torch.zeros(3, 2, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.float64)
-    case = z, States(state, state, state), (u, none, none, "identity", "tanh")
-    counts = forward(*case, False, resets)[5]
-    assert counts.view(2, 3).tolist() == [[8] * 3, [16] * 3]
+    states = States(state, state, torch.empty(0, dtype=torch.int64), FRACTION_BITS)
+    counts = forward(z, states, (u, none, none, "identity", "tanh"), False, resets)[5]
+    assert counts.view(2, 3).tolist() == [[2] * 3, [4] * 3]

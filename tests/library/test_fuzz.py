@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from irevrnn import IRevRNN, reference, scan
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies import fixed_scan
-from irevrnn.strategies.fixed_point import round_weight
 from irevrnn.strategies.rules import IN_FIXED_POINT, INVERTIBLE, OF_THE_STACK
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -234,11 +233,11 @@ def test_fixed_point_goes_back(
 
     u = lowest + (1 - lowest) * torch.rand(hidden, generator=generator)
     u *= (torch.rand(hidden, generator=generator) < 0.5) * 2 - 1
-    u = round_weight(u.to(dtype))
+    u = u.to(dtype)
     a, b = (0.1 * draw(couplings, hidden) / size for _ in range(2))
     weights = fixed_scan.Weights(u, a, b, activation, coupling_activation)
     resets = None if often is None else torch.rand(steps, batch, generator=generator) < often
-    z, start = draw(steps, batch, hidden), fixed_scan.States.of(*draw(2, batch, hidden), u)
+    z, start = draw(steps, batch, hidden), fixed_scan.States.of(*draw(2, batch, hidden))
     try:
         there, words, counts = fixed_scan.forward(z, start, weights, record=True, resets=resets)
     except fixed_scan.RangeError:
@@ -248,5 +247,5 @@ def test_fixed_point_goes_back(
     buffer = fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts)
     back, left = fixed_scan.inverse(z, there.after, buffer, weights, resets)
     assert not left.counts.any()
-    assert all(map(torch.equal, back.before, start))
+    assert all(map(torch.equal, back.before[:2], start[:2])) and (back.before.tails == 1).all()
     assert torch.equal(back.out, there.out) and torch.equal(back.values, kept.values)

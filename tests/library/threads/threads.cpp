@@ -33,20 +33,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
                           coupling_activation, interval, resets, Launch{});
 }
 
-FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& s_0, const Tensor& u,
-                        const Tensor& a, const Tensor& b, c10::string_view activation,
-                        c10::string_view coupling_activation, bool record, bool save, bool,
-                        const std::optional<Tensor>& resets) {
-  const FixedTensors x(z, h_0, c_0, s_0, u, a, b, activation, coupling_activation, save, resets);
+FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& tails,
+                        int64_t fraction_bits, int64_t steps, const Tensor& u, const Tensor& a, const Tensor& b,
+                        c10::string_view activation, c10::string_view coupling_activation, bool record,
+                        bool save, bool, const std::optional<Tensor>& resets) {
+  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, z.size(1) * z.size(2), false, u, a, b, activation,
+                       coupling_activation, save, resets);
   return scan_lanes(x, record, run_fixed);
 }
 
-FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& s_n,
-                                 const Tensor& words, const Tensor& starts, const Tensor& counts, const Tensor& u,
-                                 const Tensor& a, const Tensor& b, c10::string_view activation,
-                                 c10::string_view coupling_activation, bool,
+FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& tails,
+                                 int64_t fraction_bits, int64_t steps, const Tensor& words, const Tensor& starts,
+                                 const Tensor& counts, const Tensor& u, const Tensor& a, const Tensor& b,
+                                 c10::string_view activation, c10::string_view coupling_activation, bool,
                                  const std::optional<Tensor>& resets) {
-  const FixedTensors x(z, h_n, c_n, s_n, u, a, b, activation, coupling_activation, true, resets);
+  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, z.size(1) * z.size(2), true, u, a, b, activation,
+                       coupling_activation, true, resets);
   return unscan_lanes(x, FixedWords(z, words, starts, counts), run_fixed);
 }
 
