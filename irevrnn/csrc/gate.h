@@ -1,5 +1,5 @@
 // The gated linear unit (Dauphin et al., 2017) with the residual connection around it: y = a * sigmoid(g) + x, where
-// the rows of v are [a, g].
+// the rows of v, with a bias added, are [a, g].
 #pragma once
 
 #include <cstdint>
@@ -8,14 +8,15 @@ namespace irevrnn {
 
 struct Gate {
   int64_t width;
-  const float *v, *x;  // (N, 2 * width), (N, width); x may be null
-  float* y;            // (N, width)
+  const float *v, *bias, *x;  // (N, 2 * width), (2 * width), (N, width); bias and x may be null
+  float* y;                   // (N, width)
 };
 
+// grad_bias is the sum of grad_v over the rows of one call, to be added to.
 struct GateBackward {
   int64_t width;
-  const float *v, *grad_y;
-  float* grad_v;
+  const float *v, *bias, *grad_y;
+  float *grad_v, *grad_bias;
 };
 
 // Rows begin to end.

@@ -2,8 +2,8 @@
 // since most of its compilation goes into PyTorch's headers.
 #include <torch/library.h>
 
+#include "block_ops.h"
 #include "fixed_lane_ops.h"
-#include "gate_op.h"
 #include "scan_autograd.h"
 #include "scan_op.h"
 
@@ -115,8 +115,10 @@ TORCH_LIBRARY(irevrnn, m) {
       "str activation, str coupling_activation, int interval, bool vectorize, Tensor? resets=None) "
       "-> (Tensor grad_z, Tensor grad_h_0, Tensor grad_c_0, Tensor grad_u, Tensor grad_a, "
       "Tensor grad_b)");
-  m.def("gate(Tensor v, Tensor? x) -> Tensor");
-  m.def("gate_backward(Tensor grad_y, Tensor v) -> Tensor");
+  m.def(
+      "block_input(Tensor x, Tensor? norm_weight, Tensor? norm_bias, float eps, bool norm, Tensor weight, "
+      "Tensor? bias, Tensor scale) -> Tensor");
+  m.def("block_output(Tensor h, Tensor weight, Tensor? bias, Tensor? x) -> Tensor");
   // fixed_scan and fixed_unscan have no fake tensors: how many words a pass leaves depends on its data, and the
   // strategies that use them run chunk by chunk, which torch.compile(fullgraph=True) is not promised for. bad_step is
   // on the CPU.
@@ -136,12 +138,16 @@ TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
   m.impl("allocate", &allocate_like);
   m.impl("scan", &scan);
   m.impl("scan_backward", &scan_backward);
-  m.impl("gate", &gate_op);
-  m.impl("gate_backward", &gate_backward_op);
+  m.impl("block_input", &block_input);
+  m.impl("block_output", &block_output);
   m.impl("fixed_scan", &fixed_scan);
   m.impl("fixed_unscan", &fixed_unscan);
 }
 
-TORCH_LIBRARY_IMPL(irevrnn, Autograd, m) { m.impl("scan", &differentiable_scan); }
+TORCH_LIBRARY_IMPL(irevrnn, Autograd, m) {
+  m.impl("scan", &differentiable_scan);
+  m.impl("block_input", &block_input);
+  m.impl("block_output", &block_output);
+}
 
 }  // namespace irevrnn

@@ -11,14 +11,14 @@ from torch.nn import functional as F
 from irevrnn.modules.arguments import check_count, check_norm
 from irevrnn.modules.block import Block
 from irevrnn.modules.dropout import Dropout
-from irevrnn.modules.gate import gate
+from irevrnn.modules.fused_block import block_input, block_output
 from irevrnn.modules.initial_values import (
     LONGEST_MEMORY,
     LONGEST_PERIOD,
     SHORTEST_MEMORY,
     SHORTEST_PERIOD,
 )
-from irevrnn.modules.layer import make_norm, normalize
+from irevrnn.modules.layer import make_norm
 from irevrnn.modules.projection import Projection
 
 #: Size of the states of fresh oscillators with nonlinear couplings. Where these saturate, the
@@ -126,19 +126,16 @@ class IRevBlock(Block):
 
     def project(self, x: Tensor) -> Tensor:
         """Return the input projection z (..., H) of the input (..., width)."""
-        x = normalize(self.norm, x)
-        if isinstance(self.input_projection, Projection):
-            return self.input_projection(x, self.scale)
-        z = self.input_projection(x)  # put there by the user
-        return z.to(self.scale.dtype) * self.scale
+        return block_input(self.norm, self.input_projection, self.scale, x)
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the block's output (..., width) from its input and h (..., H)."""
-        y = self.output_projection(F.gelu(h))
-        dropped = not isinstance(self.dropout, Dropout) or self.dropout.active
-        if self.gate and self.residual and not dropped:
-            return gate(y, x)
-        y = self.dropout(gate(y) if self.gate else y)
+        if not self.gate:
+            y = self.dropout(self.output_projection(F.gelu(h)))
+            return x + y if self.residual else y
+        if isinstance(self.dropout, Dropout) and not self.dropout.active:
+            return block_output(self.output_projection, h, x if self.residual else None)
+        y = self.dropout(block_output(self.output_projection, h, None))
         return x + y if self.residual else y
 
     def extra_repr(self) -> str:

@@ -36,19 +36,10 @@ _ROWS = 2048
 class Projection(nn.Linear):
     """``nn.Linear`` with the same parameters, results (but for rounding) and gradients."""
 
-    def forward(self, input: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Return the projection of (..., in), each of its features times ``scale``, (out,).
-
-        The rows of the weight are scaled, as they are fewer than those of the input.
-        """
-        weight: Tensor = self.weight
-        bias: Tensor | None = self.bias
-        if scale is not None:
-            weight = weight * scale.unsqueeze(1)
-            bias = None if bias is None else bias * scale
-        if not _worthwhile(input, weight, bias):
-            return F.linear(input, weight, bias)
-        return _Linear.apply(input, weight, bias)
+    def forward(self, input: Tensor) -> Tensor:
+        if not _worthwhile(input, self.weight, self.bias):
+            return F.linear(input, self.weight, self.bias)
+        return _Linear.apply(input, self.weight, self.bias)
 
 
 def _worthwhile(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

@@ -1,0 +1,165 @@
+// What a gated block computes before and behind its recurrence, with its gradient, for float32 on the CPU:
+//
+//   irevrnn::block_input   z = scale * (weight norm(x) + bias)
+//   irevrnn::block_output  y = x + GLU(weight GELU(h) + bias)
+//
+// PyTorch does this in ten operators. In chunks of some hundred steps their dispatch takes longer than they do, and over
+// whole sequences each goes through memory once more.
+#pragma once
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
+#include <ATen/ops/glu.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/native_layer_norm.h>
+#include <ATen/ops/native_layer_norm_backward.h>
+#include <ATen/ops/zeros.h>
+
+#include <torch/csrc/autograd/autograd.h>
+
+#include "gate.h"
+#include "scan_autograd.h"
+
+namespace irevrnn {
+namespace {
+
+// (..., features) as (N, features), contiguous.
+Tensor rows_of(const Tensor& x) { return x.reshape({-1, x.size(-1)}).contiguous(); }
+
+const float* read_or_null(const Tensor& x) { return x.defined() ? x.const_data_ptr<float>() : nullptr; }
+
+Tensor gated(const Tensor& v, const Tensor& bias, const Tensor& x) {
+  const int64_t rows = v.size(0), width = v.size(1) / 2;
+  Tensor y = allocate({rows, width}, v.options());
+  const Gate s{width, v.const_data_ptr<float>(), read_or_null(bias), read_or_null(x), y.mutable_data_ptr<float>()};
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, width));
+  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) { gate_vector(s, begin, end); });
+  return y;
+}
+
+// Gradients of v and of the bias. The rows are cut alike for any number of threads, and so summed alike.
+std::pair<Tensor, Tensor> gated_backward(const Tensor& grad_y, const Tensor& v, const Tensor& bias) {
+  const int64_t rows = v.size(0), width = v.size(1) / 2;
+  const int64_t size = std::max<int64_t>(256, (rows + 15) / 16), parts = (rows + size - 1) / size;
+  Tensor grad_v = allocate(v.sizes(), v.options()), sums = at::zeros({parts, 2 * width}, v.options());
+  const GateBackward s{width, v.const_data_ptr<float>(), read_or_null(bias), grad_y.const_data_ptr<float>(),
+                       grad_v.mutable_data_ptr<float>(), sums.mutable_data_ptr<float>()};
+  at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      GateBackward part = s;
+      part.grad_bias += 2 * width * i;
+      gate_vector(part, i * size, std::min(rows, (i + 1) * size));
+    }
+  });
+  return {grad_v, sums.sum(0)};
+}
+
+// The gradients of composite(inputs), where those may be differentiated once more.
+template <class Composite>
+variable_list differentiable_gradients(const variable_list& inputs, const Tensor& grad_y, const Composite& composite) {
+  variable_list wanted, gradients(inputs.size());
+  for (const Tensor& x : inputs) {
+    if (x.defined() && x.requires_grad()) wanted.push_back(x);
+  }
+  const variable_list found = torch::autograd::grad({composite(inputs)}, wanted, {grad_y}, true, true, true);
+  for (size_t i = 0, next = 0; i < inputs.size(); ++i) {
+    if (inputs[i].defined() && inputs[i].requires_grad()) gradients[i] = found[next++];
+  }
+  return gradients;
+}
+
+struct BlockInput : torch::autograd::Function<BlockInput> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x_, const Maybe& norm_weight, const Maybe& norm_bias,
+                        double eps, bool norm, const Tensor& weight, const Maybe& bias, const Tensor& scale) {
+    at::AutoDispatchBelowADInplaceOrView past_this_function;
+    const Tensor x = rows_of(x_);
+    Tensor normed = x, mean, rstd;
+    if (norm) std::tie(normed, mean, rstd) = at::native_layer_norm(x, {x.size(1)}, norm_weight, norm_bias, eps);
+    const Tensor scaled = weight * scale.unsqueeze(1);
+    const Tensor z = bias ? at::addmm(*bias * scale, normed, scaled.t()) : at::mm(normed, scaled.t());
+    ctx->save_for_backward({x_, norm_weight.value_or(Tensor()), norm_bias.value_or(Tensor()), weight,
+                            bias.value_or(Tensor()), scale, normed, mean, rstd, scaled});
+    ctx->saved_data["eps"] = eps;
+    std::vector<int64_t> sizes = x_.sizes().vec();
+    sizes.back() = weight.size(0);
+    return z.view(sizes);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& arriving) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &norm_weight = saved[1], &norm_bias = saved[2], &weight = saved[3];
+    const Tensor &bias = saved[4], &scale = saved[5], &normed = saved[6], &mean = saved[7];
+    const double eps = ctx->saved_data["eps"].toDouble();
+    if (at::GradMode::is_enabled()) {
+      const variable_list inputs(saved.begin(), saved.begin() + 6);
+      const variable_list found = differentiable_gradients(inputs, arriving[0], [&](const variable_list& in) {
+        const Tensor y = mean.defined() ? at::layer_norm(in[0], {in[0].size(-1)}, maybe(in[1]), maybe(in[2]), eps) : in[0];
+        return at::linear(y, in[3], maybe(in[4])) * in[5];
+      });
+      return {found[0], found[1], found[2], Tensor(), Tensor(), found[3], found[4], found[5]};
+    }
+    const Tensor grad_z = rows_of(arriving[0]), grad_scaled = at::mm(grad_z.t(), normed);
+    const Tensor grad_sum = bias.defined() ? grad_z.sum(0) : Tensor();
+    Tensor grad_scale = (grad_scaled * weight).sum(1), grad_x, grad_norm_weight, grad_norm_bias;
+    if (bias.defined()) grad_scale += grad_sum * bias;
+    const auto wants = [](const Tensor& of) { return of.defined() && of.requires_grad(); };
+    if (wants(x) || wants(norm_weight) || wants(norm_bias)) {
+      grad_x = at::mm(grad_z, saved[9]);
+      if (mean.defined()) {
+        std::tie(grad_x, grad_norm_weight, grad_norm_bias) = at::native_layer_norm_backward(
+            grad_x, rows_of(x), {x.size(-1)}, mean, saved[8], maybe(norm_weight), maybe(norm_bias),
+            std::array<bool, 3>{wants(x), norm_weight.defined(), norm_bias.defined()});
+      }
+      grad_x = wants(x) ? grad_x.view(x.sizes()) : Tensor();
+    }
+    return {grad_x, grad_norm_weight, grad_norm_bias, Tensor(), Tensor(), grad_scaled * scale.unsqueeze(1),
+            bias.defined() ? grad_sum * scale : Tensor(), grad_scale};
+  }
+};
+
+struct BlockOutput : torch::autograd::Function<BlockOutput> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& h_, const Tensor& weight, const Maybe& bias,
+                        const Maybe& x) {
+    at::AutoDispatchBelowADInplaceOrView past_this_function;
+    const Tensor h = rows_of(h_), active = at::gelu(h), v = at::mm(active, weight.t());
+    const Tensor y = gated(v, bias.value_or(Tensor()), x ? rows_of(*x).contiguous() : Tensor());
+    ctx->save_for_backward({h_, weight, bias.value_or(Tensor()), active, v});
+    ctx->saved_data["residual"] = x.has_value();
+    std::vector<int64_t> sizes = h_.sizes().vec();
+    sizes.back() = weight.size(0) / 2;
+    return y.view(sizes);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& arriving) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &h = saved[0], &weight = saved[1], &bias = saved[2], grad_y = arriving[0].contiguous();
+    const Tensor grad_x = ctx->saved_data["residual"].toBool() ? grad_y : Tensor();
+    if (at::GradMode::is_enabled()) {
+      const variable_list inputs(saved.begin(), saved.begin() + 3);
+      const variable_list found = differentiable_gradients(inputs, grad_y, [](const variable_list& in) {
+        return at::glu(at::linear(at::gelu(in[0]), in[1], maybe(in[2])), -1);
+      });
+      return {found[0], found[1], found[2], grad_x};
+    }
+    const auto [grad_v, grad_bias] = gated_backward(rows_of(grad_y), saved[4], bias);
+    const Tensor grad_h = at::gelu_backward(at::mm(grad_v, weight), rows_of(h));
+    return {grad_h.view(h.sizes()), at::mm(grad_v.t(), saved[3]), bias.defined() ? grad_bias : Tensor(), grad_x};
+  }
+};
+
+Tensor block_input(const Tensor& x, const Maybe& norm_weight, const Maybe& norm_bias, double eps, bool norm,
+                   const Tensor& weight, const Maybe& bias, const Tensor& scale) {
+  return BlockInput::apply(x, norm_weight, norm_bias, eps, norm, weight, bias, scale);
+}
+
+Tensor block_output(const Tensor& h, const Tensor& weight, const Maybe& bias, const Maybe& x) {
+  return BlockOutput::apply(h, weight, bias, x);
+}
+
+}  // namespace
+}  // namespace irevrnn
