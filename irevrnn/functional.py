@@ -81,13 +81,31 @@ def scan(
         raise ValueError(
             f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
         )
-    rest, options = (h_0, c_0, u, a, b), (activation, coupling_activation)
+    options = activation, coupling_activation
+    return scan_checked(z, (h_0, c_0, u, a, b), options, memory, batch_sizes, resets)
+
+
+def scan_checked(
+    z: Tensor,
+    rest: tuple[Tensor, ...],
+    options: tuple[str, str],
+    memory: str = "recompute",
+    batch_sizes: Tensor | None = None,
+    resets: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run :func:`scan` without its checks, which take longer than a single step.
+
+    Args:
+        rest: h_0, c_0, u, a, b.
+        options: names of g and f.
+        z, memory, batch_sizes, resets: as for :func:`scan`.
+    """
     if z.dtype not in HALF:
         return _run(z, batch_sizes, resets, rest, options, memory)
     wide = tuple(x.float() for x in rest)
     sequence = z if _has_kernel(z) else z.float()
     out, h_n, c_n = _run(sequence, batch_sizes, resets, wide, options, memory)
-    return out.to(z.dtype), h_n.to(h_0.dtype), c_n.to(c_0.dtype)
+    return out.to(z.dtype), h_n.to(rest[0].dtype), c_n.to(rest[1].dtype)
 
 
 def _has_kernel(z: Tensor) -> bool:

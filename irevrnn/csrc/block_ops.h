@@ -10,8 +10,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/glu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
@@ -33,20 +33,43 @@ Tensor rows_of(const Tensor& x) { return x.reshape({-1, x.size(-1)}).contiguous(
 
 const float* read_or_null(const Tensor& x) { return x.defined() ? x.const_data_ptr<float>() : nullptr; }
 
-Tensor gated(const Tensor& v, const Tensor& bias, const Tensor& x) {
-  const int64_t rows = v.size(0), width = v.size(1) / 2;
-  Tensor y = allocate({rows, width}, v.options());
-  const Gate s{width, v.const_data_ptr<float>(), read_or_null(bias), read_or_null(x), y.mutable_data_ptr<float>()};
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, width));
-  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) { gate_vector(s, begin, end); });
-  return y;
+// Calls fn(part) for parts of the rows that go through all steps of an operator while they are in the caches; part(x) are
+// those of x.
+template <class Fn>
+void each_part(int64_t rows, const Fn& fn) {
+  constexpr int64_t most = 2048;
+  for (int64_t first = 0; first < rows; first += most) {
+    const int64_t count = std::min(most, rows - first);
+    fn([first, count](const Tensor& x) { return x.defined() ? x.narrow(0, first, count) : x; });
+  }
 }
 
-// Gradients of v and of the bias. The rows are cut alike for any number of threads, and so summed alike.
-std::pair<Tensor, Tensor> gated_backward(const Tensor& grad_y, const Tensor& v, const Tensor& bias) {
+constexpr int64_t numbers_of_thread = 1 << 15;
+
+void gelu(const Tensor& x, const Tensor& y) {
+  at::parallel_for(0, x.numel(), numbers_of_thread, [&](int64_t begin, int64_t end) {
+    gelu_vector(x.const_data_ptr<float>(), y.mutable_data_ptr<float>(), begin, end);
+  });
+}
+
+// The gradient of x, in the place of that of the result.
+void gelu_gradient(const Tensor& x, const Tensor& grad) {
+  at::parallel_for(0, x.numel(), numbers_of_thread, [&](int64_t begin, int64_t end) {
+    gelu_backward_vector(x.const_data_ptr<float>(), grad.mutable_data_ptr<float>(), begin, end);
+  });
+}
+
+void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y) {
   const int64_t rows = v.size(0), width = v.size(1) / 2;
-  const int64_t size = std::max<int64_t>(256, (rows + 15) / 16), parts = (rows + size - 1) / size;
-  Tensor grad_v = allocate(v.sizes(), v.options()), sums = at::zeros({parts, 2 * width}, v.options());
+  const Gate s{width, v.const_data_ptr<float>(), read_or_null(bias), read_or_null(x), y.mutable_data_ptr<float>()};
+  const int64_t grain = std::max<int64_t>(1, numbers_of_thread / std::max<int64_t>(1, width));
+  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) { gate_vector(s, begin, end); });
+}
+
+// Writes the gradient of v, and adds that of the bias. Both are the same for any number of threads, if the rows are.
+void gate_gradient(const Tensor& grad_y, const Tensor& v, const Tensor& bias, const Tensor& grad_v, Tensor& grad_bias) {
+  const int64_t rows = v.size(0), width = v.size(1) / 2, size = 256, parts = (rows + size - 1) / size;
+  const Tensor sums = at::zeros({parts, 2 * width}, v.options());
   const GateBackward s{width, v.const_data_ptr<float>(), read_or_null(bias), grad_y.const_data_ptr<float>(),
                        grad_v.mutable_data_ptr<float>(), sums.mutable_data_ptr<float>()};
   at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
@@ -56,7 +79,7 @@ std::pair<Tensor, Tensor> gated_backward(const Tensor& grad_y, const Tensor& v, 
       gate_vector(part, i * size, std::min(rows, (i + 1) * size));
     }
   });
-  return {grad_v, sums.sum(0)};
+  grad_bias += sums.sum(0);
 }
 
 // The gradients of composite(inputs), where those may be differentiated once more.
@@ -122,17 +145,33 @@ struct BlockInput : torch::autograd::Function<BlockInput> {
   }
 };
 
+// y; where active = GELU(h) and v = weight active are defined, they are kept.
+Tensor block_output_of(const Tensor& h_, const Tensor& weight, const Tensor& bias, const Tensor& x_,
+                       const Tensor& active, const Tensor& v) {
+  const Tensor h = rows_of(h_), x = x_.defined() ? rows_of(x_) : x_;
+  const Tensor y = allocate({h.size(0), weight.size(0) / 2}, h.options());
+  each_part(h.size(0), [&](const auto& part) {
+    const Tensor of_h = part(h), of_active = active.defined() ? part(active) : at::empty_like(of_h);
+    gelu(of_h, of_active);
+    Tensor of_v = v.defined() ? part(v) : at::empty({of_h.size(0), weight.size(0)}, h.options());
+    at::mm_out(of_v, of_active, weight.t());
+    gate(of_v, bias, part(x), part(y));
+  });
+  std::vector<int64_t> sizes = h_.sizes().vec();
+  sizes.back() = y.size(1);
+  return y.view(sizes);
+}
+
 struct BlockOutput : torch::autograd::Function<BlockOutput> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& h_, const Tensor& weight, const Maybe& bias,
+  static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& weight, const Maybe& bias,
                         const Maybe& x) {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
-    const Tensor h = rows_of(h_), active = at::gelu(h), v = at::mm(active, weight.t());
-    const Tensor y = gated(v, bias.value_or(Tensor()), x ? rows_of(*x).contiguous() : Tensor());
-    ctx->save_for_backward({h_, weight, bias.value_or(Tensor()), active, v});
+    const int64_t rows = h.numel() / std::max<int64_t>(1, h.size(-1));
+    const Tensor active = allocate({rows, h.size(-1)}, h.options()), v = allocate({rows, weight.size(0)}, h.options());
+    const Tensor y = block_output_of(h, weight, bias.value_or(Tensor()), x.value_or(Tensor()), active, v);
+    ctx->save_for_backward({h, weight, bias.value_or(Tensor()), active, v});
     ctx->saved_data["residual"] = x.has_value();
-    std::vector<int64_t> sizes = h_.sizes().vec();
-    sizes.back() = weight.size(0) / 2;
-    return y.view(sizes);
+    return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& arriving) {
@@ -146,9 +185,17 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
       });
       return {found[0], found[1], found[2], grad_x};
     }
-    const auto [grad_v, grad_bias] = gated_backward(rows_of(grad_y), saved[4], bias);
-    const Tensor grad_h = at::gelu_backward(at::mm(grad_v, weight), rows_of(h));
-    return {grad_h.view(h.sizes()), at::mm(grad_v.t(), saved[3]), bias.defined() ? grad_bias : Tensor(), grad_x};
+    const Tensor h_rows = rows_of(h), y_rows = rows_of(grad_y), grad_h = allocate(h_rows.sizes(), h.options());
+    Tensor grad_weight = at::zeros(weight.sizes(), h.options()), grad_bias = at::zeros({weight.size(0)}, h.options());
+    each_part(h_rows.size(0), [&](const auto& part) {
+      const Tensor of_v = part(saved[4]), grad_v = at::empty(of_v.sizes(), h.options());
+      gate_gradient(part(y_rows), of_v, bias, grad_v, grad_bias);
+      grad_weight.addmm_(grad_v.t(), part(saved[3]));
+      Tensor of_h = part(grad_h);
+      at::mm_out(of_h, grad_v, weight);
+      gelu_gradient(part(h_rows), of_h);
+    });
+    return {grad_h.view(h.sizes()), grad_weight, bias.defined() ? grad_bias : Tensor(), grad_x};
   }
 };
 
@@ -158,7 +205,11 @@ Tensor block_input(const Tensor& x, const Maybe& norm_weight, const Maybe& norm_
 }
 
 Tensor block_output(const Tensor& h, const Tensor& weight, const Maybe& bias, const Maybe& x) {
-  return BlockOutput::apply(h, weight, bias, x);
+  const Tensor none, &of_bias = bias ? *bias : none, &of_x = x ? *x : none;
+  const auto varies = [](const Tensor& t) { return t.defined() && differentiated({t}); };
+  if (varies(h) || varies(weight) || varies(of_bias) || varies(of_x)) return BlockOutput::apply(h, weight, bias, x);
+  at::AutoDispatchBelowADInplaceOrView past_this_function;
+  return block_output_of(h, weight, of_bias, of_x, none, none);
 }
 
 }  // namespace

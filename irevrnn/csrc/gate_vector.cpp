@@ -32,12 +32,46 @@ IREVRNN_INLINE void each_number(int64_t width, const Fn& fn) {
   if (i < width) fn(Numbers<true>{width - i}, i);
 }
 
+// The distribution and the density of the normal distribution at x. The first is 1 - density * polynomial(1 / (1 + p |x|))
+// (Abramowitz and Stegun, 1964, 7.1.26), with an error of 7.5e-8.
+struct Normal {
+  Vector distribution, density;
+};
+
+IREVRNN_INLINE Normal normal_at(Vector x) {
+  const Vector one = broadcast<Vector>(1.0f), size = absolute(x);
+  const Reduced<Vector> y = reduce(larger(broadcast<Vector>(-43.5f), broadcast<Vector>(-0.25f) * x * x));
+  const Vector exp = fma(y.power + y.power, half_exp_minus_one(y.r), y.power);  // exp(-x^2 / 2)
+  const Vector k = one / fma(broadcast<Vector>(0.231641888f), size, one);
+  Vector tail = fma(broadcast<Vector>(0.5307027145f), k, broadcast<Vector>(-0.7265760135f));
+  tail = fma(tail, k, broadcast<Vector>(0.7107068705f));
+  tail = fma(tail, k, broadcast<Vector>(-0.142248368f));
+  tail = fma(tail, k, broadcast<Vector>(0.127414796f)) * k * exp;
+  const Vector half = broadcast<Vector>(0.5f);
+  return {half + copy_sign(half - tail, x), broadcast<Vector>(0.3989422804f) * exp};
+}
+
 IREVRNN_INLINE const float* at(const float* from, int64_t i) { return from ? from + i : nullptr; }
 
 // Rows whose sums stay in registers, while the numbers of all of them stay in the first cache.
 constexpr int64_t rows_together = 16;
 
 }  // namespace
+
+void gelu_vector(const float* x, float* y, int64_t begin, int64_t end) {
+  each_number(end - begin, [&](auto numbers, int64_t i) {
+    const Vector value = numbers.load(x + begin + i);
+    numbers.store(y + begin + i, value * normal_at(value).distribution);
+  });
+}
+
+void gelu_backward_vector(const float* x, float* y, int64_t begin, int64_t end) {
+  each_number(end - begin, [&](auto numbers, int64_t i) {
+    const Vector value = numbers.load(x + begin + i);
+    const Normal normal = normal_at(value);
+    numbers.store(y + begin + i, numbers.load(y + begin + i) * fma(value, normal.density, normal.distribution));
+  });
+}
 
 void gate_vector(const Gate& s, int64_t begin, int64_t end) {
   const int64_t width = s.width;

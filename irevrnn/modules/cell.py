@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irevrnn.functional import scan
+from irevrnn.functional import scan_checked
 from irevrnn.input_checks import check_resets, check_states
 from irevrnn.modules.arguments import describe_arguments
 from irevrnn.modules.layer import IRevRNNLayer
@@ -78,10 +78,9 @@ class IRevRNNCell(nn.Module):
         if resets is not None:
             check_resets(resets, tuple(z.shape[1:2]) if batched else (), z.device)
             resets = resets.view(1, -1)
-        _, h, c = scan(
-            z, h_0, c_0, layer.recurrent_weight, layer.coupling_a, layer.coupling_b,
-            self.activation, self.coupling_activation, resets=resets,
-        )  # fmt: skip
+        weights = layer.recurrent_weight, layer.coupling_a, layer.coupling_b
+        options = self.activation, self.coupling_activation
+        _, h, c = scan_checked(z, (h_0, c_0, *weights), options, resets=resets)
         return (h, c) if batched else (h[0], c[0])
 
     def extra_repr(self) -> str:
@@ -97,5 +96,8 @@ def _states(z: Tensor, hidden: States | None, batched: bool) -> States:
     wanted = tuple(shape) if batched else tuple(shape[1:])
     symbols = "(batch, hidden_size)" if batched else "(hidden_size,)"
     check_states(hidden, wanted, symbols, z.device, ("h", "c"))
+    h, c = hidden
+    if batched and h.dtype == c.dtype == z.dtype:
+        return h, c
     h, c = (state.to(z.dtype).reshape(shape) for state in hidden)
     return h, c

@@ -44,13 +44,14 @@ class Projection(nn.Linear):
 
 def _worthwhile(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Return whether :class:`_Linear` is faster than PyTorch's own product."""
-    tensors = (x, weight) if bias is None else (x, weight, bias)
-    if x.dim() < 2 or torch.is_autocast_enabled("cpu") or not eager_float32(*tensors):
+    rows = x.numel() // max(1, x.shape[-1]) if x.dim() > 1 else 0
+    multiplications, large = rows * weight.numel(), _large(rows, max(weight.shape))
+    if not large and multiplications < _WORTHWHILE:  # in a stream, the rest would take longer
         return False
-    if _onednn_is_faster() and x.numel() * len(weight) >= _WORTHWHILE:
-        return True
-    rows = x.numel() // max(1, x.shape[-1])
-    return _large(rows, max(weight.shape))
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if torch.is_autocast_enabled("cpu") or not eager_float32(*tensors):
+        return False
+    return large or _onednn_is_faster()
 
 
 def _large(rows: int, columns: int) -> bool:

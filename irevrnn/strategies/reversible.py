@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -252,6 +253,7 @@ class StoreFixed(_FixedPoint):
         """Do nothing: nothing was consumed."""
 
 
+@lru_cache(maxsize=8)
 def _odd_numbers(count: int, device: torch.device) -> Tensor:
     """Return an odd number for each of ``count`` numbers."""
     return torch.arange(count, device=device) * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9
