@@ -60,13 +60,13 @@ def test_answers_in_the_middle_of_a_sequence():
 
 
 def test_a_run_learns_and_tells_its_bits(digits, tmp_path):
-    config = MnistConfig.of(**SMALL | {"epochs": 4}, longest_period=20, out=tmp_path)
+    config = MnistConfig.of(**SMALL | {"epochs": 6}, longest_period=20, out=tmp_path)
     results = train(config, progress=False)
     assert results["history"][-1]["train_loss"] < 0.7 * results["history"][0]["train_loss"]
     assert results["forgotten_bits"] > 0.01
     dear = train(
         MnistConfig.of(
-            **SMALL | {"epochs": 4}, bits_penalty=10.0, recurrent_lr_scale=1.0, longest_period=20,
+            **SMALL | {"epochs": 6}, bits_penalty=10.0, recurrent_lr_scale=1.0, longest_period=20,
             out=tmp_path / "dear",
         ),
         progress=False,

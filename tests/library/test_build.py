@@ -27,7 +27,8 @@ needs_compiler = pytest.mark.skipif(
 
 LIBRARY = "answer.so"
 BUILD_AND_PRINT = f"""
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 from irevrnn.jit.build import build_extension
 print(build_extension("{LIBRARY[:-3]}", sorted(pathlib.Path(sys.argv[1]).glob("*.cpp"))))
 """
