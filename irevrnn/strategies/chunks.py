@@ -11,8 +11,8 @@ from torch import Tensor
 from irevrnn.sequences import Packing
 from irevrnn.strategies.rules import SEGMENT
 
-#: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T. The
-#: graph of a chunk is most of the strategy's peak: some ten tensors of this size for each block.
+#: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T.
+#: The graph of a chunk is most of the peak: some ten tensors of this size for each block.
 CHUNK_NUMBERS = 2**16
 #: In shorter chunks the calls of operators take most of the time.
 SHORTEST = 64
