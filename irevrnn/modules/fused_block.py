@@ -1,4 +1,4 @@
-"""What a gated block computes around its recurrence, by compiled operators where these apply."""
+"""Compute what stands around the recurrence of a gated block, by compiled operators if possible."""
 
 from __future__ import annotations
 

@@ -119,4 +119,4 @@ def normalize(norm: nn.Module, x: Tensor) -> Tensor:
     """Normalise (..., features); batch statistics run over all but the last dimension."""
     if isinstance(norm, nn.BatchNorm1d):
         return norm(x.flatten(0, -2)).view_as(x)
-    return x if type(norm) is nn.Identity else norm(x)
+    return norm(x)
