@@ -1,4 +1,4 @@
-"""What all tests share: fixtures, and the cores."""
+"""Fixtures that all tests share, and the cores they may use."""
 
 import os
 import shutil

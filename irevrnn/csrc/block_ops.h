@@ -148,6 +148,13 @@ struct BlockInput : torch::autograd::Function<BlockInput> {
 // y; where active = GELU(h) and v = weight active are defined, they are kept.
 Tensor block_output_of(const Tensor& h_, const Tensor& weight, const Tensor& bias, const Tensor& x_,
                        const Tensor& active, const Tensor& v) {
+  TORCH_CHECK_VALUE(h_.scalar_type() == at::kFloat && weight.dim() == 2 && weight.size(0) % 2 == 0,
+                    "h must be float32 and weight (2 * width, hidden); got ", h_.scalar_type(), " and shape ",
+                    weight.sizes());
+  std::vector<int64_t> sizes = h_.sizes().vec();
+  sizes.back() = weight.size(0) / 2;
+  if (x_.defined()) check_like(h_, x_, sizes, "x");
+  if (bias.defined()) check_like(h_, bias, weight.size(0), "bias");
   const Tensor h = rows_of(h_), x = x_.defined() ? rows_of(x_) : x_;
   const Tensor y = allocate({h.size(0), weight.size(0) / 2}, h.options());
   each_part(h.size(0), [&](const auto& part) {
@@ -157,8 +164,6 @@ Tensor block_output_of(const Tensor& h_, const Tensor& weight, const Tensor& bia
     at::mm_out(of_v, of_active, weight.t());
     gate(of_v, bias, part(x), part(y));
   });
-  std::vector<int64_t> sizes = h_.sizes().vec();
-  sizes.back() = y.size(1);
   return y.view(sizes);
 }
 

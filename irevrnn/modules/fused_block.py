@@ -11,7 +11,7 @@ from torch.nn.modules import module as nn_module
 
 from irevrnn.backend import choose_backend
 from irevrnn.modules.layer import normalize
-from irevrnn.modules.projection import Projection
+from irevrnn.modules.projection import Projection, linear, prefers_onednn
 from irevrnn.ops import eager_float32
 
 
@@ -35,7 +35,7 @@ def block_input(norm: nn.Module, projection: nn.Module, scale: Tensor, x: Tensor
     if type(projection) is not Projection or _has_hooks(projection):
         return projection(y).to(scale.dtype) * scale
     bias = None if projection.bias is None else projection.bias * scale
-    return F.linear(y, projection.weight * scale.unsqueeze(1), bias).to(scale.dtype)
+    return linear(y, projection.weight * scale.unsqueeze(1), bias).to(scale.dtype)
 
 
 def block_output(projection: nn.Module, h: Tensor, x: Tensor | None) -> Tensor:
@@ -59,7 +59,8 @@ def _fused(x: Tensor, other: Tensor, *modules: nn.Module) -> bool:
     if any(_has_hooks(module) for module in modules):
         return False
     parameters = [p for module in modules for p in _parameters(module)]
-    if not eager_float32(x, other, *parameters):
+    # The operators multiply by MKL, which has no wide vectors on AMD's processors.
+    if not eager_float32(x, other, *parameters) or prefers_onednn(x, modules[-1].weight):
         return False
     return choose_backend("cpu", torch.float32) == "vector"
 

@@ -37,9 +37,20 @@ class Projection(nn.Linear):
     """``nn.Linear`` with the same parameters, results (but for rounding) and gradients."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not _worthwhile(input, self.weight, self.bias):
-            return F.linear(input, self.weight, self.bias)
-        return _Linear.apply(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return ``F.linear(x, weight, bias)`` by what is fastest here."""
+    if not _worthwhile(x, weight, bias):
+        return F.linear(x, weight, bias)
+    return _Linear.apply(x, weight, bias)
+
+
+def prefers_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Return whether oneDNN multiplies faster than PyTorch's own product."""
+    rows = x.numel() // max(1, x.shape[-1])
+    return rows * weight.numel() >= _WORTHWHILE and _onednn_is_faster()
 
 
 def _worthwhile(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

@@ -1,4 +1,4 @@
-"""What strategies cost by the formulas, against measurement, and what ``auto`` picks."""
+"""The costs of strategies by the formulas, against measurement, and the choice of ``auto``."""
 
 import ctypes
 import itertools

@@ -138,7 +138,7 @@ def test_other_strategies_are_no_full_graph(options):
 
 
 def test_a_model_around_an_uncompiled_layer():
-    """What is before and after it is compiled."""
+    """Modules before and behind it are compiled."""
 
     class Model(torch.nn.Module):
         def __init__(self):

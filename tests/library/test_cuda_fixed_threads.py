@@ -67,7 +67,7 @@ def oracle(z, states, weights):
 
 
 def in_words(pushed):
-    """What was pushed on a stack as its words and its tail: see Tail in ``csrc/bit_stack.h``."""
+    """Return the words and the tail of a stack: see Tail in ``csrc/bit_stack.h``."""
     words, tail = [], 1
     for value, bits in pushed:
         tail = tail << bits | value

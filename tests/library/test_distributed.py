@@ -36,7 +36,7 @@ def gradients(model, x):
 
 
 def work(folder, rank):
-    """What one process computes, for every strategy."""
+    """Results of one process, for every strategy."""
     torch.set_num_threads(1)
     rendezvous = f"file://{folder}/rendezvous"
     dist.init_process_group(

@@ -197,3 +197,21 @@ class Observed(nn.Linear):
     def forward(self, input):
         self.seen.append(1)
         return super().forward(input)
+
+
+@pytest.mark.parametrize("width", [3, 5])
+def test_a_residual_of_another_shape_is_refused(width):
+    with pytest.raises((ValueError, RuntimeError), match="x must have shape"):
+        Output(4, 3)(draw(6, 3), draw(6, width))
+    with pytest.raises((ValueError, RuntimeError), match="x must have shape"):
+        Output(4, 3)(draw(6, 3), draw(width, 4))
+
+
+def test_where_onednn_is_faster_it_multiplies(monkeypatch):
+    block, x = IRevBlock(64, 64), draw(300, 64, 64)
+    expected, calls = block(x), count_fused(monkeypatch)
+    monkeypatch.setattr("irevrnn.modules.projection._onednn_is_faster", lambda: True)
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-4)
+    assert not calls
+    block(x[:2])
+    assert len(calls) == 2

@@ -1,4 +1,4 @@
-"""What users of ``nn.LSTM`` do, one check each; docs/lstm.md shows the same table."""
+"""Uses of ``nn.LSTM``, one check each; docs/lstm.md shows the same table."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""What a scan holds between forward and backward, as an equation (eq:saved of the paper)."""
+"""The bytes that a scan saves for the backward pass, as an equation (eq:saved of the paper)."""
 
 import math
 import weakref

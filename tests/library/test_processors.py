@@ -67,7 +67,7 @@ def output_of(*command):
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory):
-    """What comes of vectors of 128 bits and none of the newer instructions."""
+    """Results with vectors of 128 bits and none of the newer instructions."""
     skip_unless_here("x86-64")
     printed = output_of(compile_for(tmp_path_factory.mktemp("narrow"), "-march=x86-64"))
     assert len(printed.splitlines()) == 200

@@ -201,7 +201,7 @@ def test_no_bias():
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_classifier_learns_to_remember_the_first_step(kernels, residual):
-    """What a recurrence is for: the answer was shown 60 steps ago."""
+    """A task for a recurrence: the answer was shown 60 steps ago."""
     model = SequenceClassifier(1, 2, 16, 2, residual=residual, num_couplings=2)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(120):

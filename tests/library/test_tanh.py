@@ -13,14 +13,14 @@ WHOLE = 128
 
 
 def of_couplings(x):
-    """What the couplings take for f = tanh."""
+    """The function that couplings take for f = tanh."""
     y = torch.cat([x, x.new_zeros(-len(x) % WHOLE)])
     operators().repeat_tanh(y, 1)
     return y[: len(x)]
 
 
 def of_output(x):
-    """What the output takes for g = tanh."""
+    """The function that the output takes for g = tanh."""
     state, none = torch.zeros(1, len(x)), torch.zeros(0, len(x))
     return scan(x[None, None], state, state, state[0], none, none, "tanh")[0].flatten()
 
