@@ -7,9 +7,9 @@ remainder of a multiplication by a rational. Here the decay rounds, up or down b
 changes from step to step, and one bit is stored where two neighbours come to the same number.
 ``csrc/decay.h`` does the same in C++ and CUDA.
 
-Why these constants. With 18 bits behind the point, the unit is the last bit of a float at 32, and
-numbers reach to 2,048. Before a chunk in which a value leaves the range, the unit becomes coarser
-(:func:`coarser`), and the bits that the states lose by that are stored. A weight u is
+Why these constants. With 24 bits behind the point, the unit is the last bit of a float between 1/2
+and 1, and numbers reach to 32. Before a chunk in which a value leaves the range, the unit becomes
+coarser (:func:`coarser`), and the bits that the states lose by that are stored. A weight u is
 2^-k (1 - m / 2^32), which float32 holds exactly down to 2^-8: so memories of any length can be told
 apart.
 """
@@ -24,10 +24,12 @@ from torch import Tensor
 from irevrnn.activations import NEGATIVE_SLOPE, get_activation
 
 #: Bits behind the point at first, and how many fewer the next coarser unit has.
-FRACTION_BITS = 18
+FRACTION_BITS = 24
 COARSER_BITS = 6
 #: The fewest: values reach to 2^23, so a unit that never forgets may add up a million steps.
 FEWEST_FRACTION_BITS = 6
+#: How often a unit may become coarser.
+COARSER_UNITS = (FRACTION_BITS - FEWEST_FRACTION_BITS) // COARSER_BITS
 #: Numbers are smaller, in units.
 RANGE_BITS = 29
 SLOPE_BITS = 2

@@ -15,7 +15,6 @@ from torch import Tensor
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.chunks import Part
-from irevrnn.strategies.fixed_point import coarser
 from irevrnn.strategies.units import Units, overflow
 
 FloatStates = tuple[Tensor, Tensor]
@@ -63,13 +62,10 @@ class _FixedPoint(ABC):
 
     def _take_coarser_unit(self, number: int, step: int) -> None:
         """Convert the states before this chunk; raise an OverflowError if they are coarsest."""
-        states = self.states[number]
-        bits = coarser(states.fraction_bits)
-        if bits is None:
+        states = self.units.coarsen(number, self.chunk, self.states[number])
+        if states is None:
             raise overflow(f"{self.name(number)}, step {step}") from None
-        self.states[number], lost = states.in_unit(bits)
-        self.units.changes.append((self.chunk, number))
-        self.units.lost.append(lost)
+        self.states[number] = states
 
     @abstractmethod
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
@@ -79,7 +75,7 @@ class _FixedPoint(ABC):
         return [states.values(dtype) for states in self.states]
 
     def saved(self) -> list[Tensor]:
-        return [*self.units.saved(self.states[0].steps), *self._saved()]
+        return [*self.units.saved(self.states), *self._saved()]
 
     @abstractmethod
     def _saved(self) -> list[Tensor]:

@@ -25,7 +25,7 @@ from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
 from irevrnn.sequences import SequenceBatch
 from irevrnn.strategies.chunks import chunk_length
-from irevrnn.strategies.fixed_point import stored_bits
+from irevrnn.strategies.fixed_point import COARSER_UNITS, stored_bits
 from irevrnn.strategies.reversible import HASHES
 from irevrnn.strategies.rules import IN_FIXED_POINT, OF_A_LAYER, SEGMENT
 from irevrnn.strategies.stack import Stack
@@ -184,12 +184,13 @@ def _checkpoint(stack: Stack, load: Workload, chunks: int) -> list[int]:
 
 def _reversible(stack: Stack, load: Workload, chunks: int) -> list[int]:
     """Return the bytes of final states, hashes and forgotten bits of each block (``eq:decay``)."""
-    return [_units(stack), *(_reversible_block(block, load) for block in stack.blocks)]
+    return [_units(stack, load), *(_reversible_block(block, load) for block in stack.blocks)]
 
 
-def _units(stack: Stack) -> int:
-    """Return the bytes that tell the units of all blocks, if these stay what they are at first."""
-    return 8 * (2 + len(stack.blocks))
+def _units(stack: Stack, load: Workload) -> int:
+    """Return the bytes that tell the units of all blocks, and the bits that coarser ones lost."""
+    lost = sum(COARSER_UNITS * 2 * load.batch * block.hidden_size for block in stack.blocks)
+    return 8 * (1 + (1 + COARSER_UNITS) * len(stack.blocks)) + lost
 
 
 def _reversible_block(block: Any, load: Workload) -> int:
@@ -209,7 +210,7 @@ def _bit_stacks(weight: Tensor, units: int) -> int:
 
 def _store_fixed(stack: Stack, load: Workload, chunks: int) -> list[int]:
     """Return the bytes of outputs, values of f and the states of every pass."""
-    total = _units(stack)
+    total = _units(stack, load)
     for block in stack.blocks:
         units, size = load.batch * block.hidden_size, block.recurrent_weight.element_size()
         total += load.steps * (1 + 2 * len(block.coupling_a)) * units * size

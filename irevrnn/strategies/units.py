@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.fixed_point import (
     COARSER_BITS,
+    COARSER_UNITS,
     FEWEST_FRACTION_BITS,
     FRACTION_BITS,
     coarser,
@@ -29,14 +30,14 @@ class Units:
 
     Attributes:
         at_first: fraction bits of each block before the first chunk.
-        changes: the chunk and the block before which a unit became the next coarser one.
-        lost: the bits that the states lost by that.
+        changes: for each block, the chunks before which its unit became the next coarser one.
+        lost: for each block, the bits that its states lost by that.
         steps: of the whole sequence, known in the backward pass.
     """
 
     at_first: list[int]
-    changes: list[tuple[int, int]] = field(default_factory=list)
-    lost: list[Tensor] = field(default_factory=list)
+    changes: list[list[int]]
+    lost: list[list[Tensor]]
     steps: int = 0
 
     @classmethod
@@ -56,33 +57,58 @@ class Units:
             if bits is None:
                 raise overflow(f"{name(number)}, initial state")
             at_first.append(bits)
-        return cls(at_first)
+        return cls(at_first, [[] for _ in at_first], [[] for _ in at_first])
 
-    def saved(self, steps: int) -> list[Tensor]:
-        """Return tensors that :meth:`restored` takes, given the steps of the sequence."""
-        changes = [number for change in self.changes for number in change]
-        return [torch.tensor([len(self.lost), steps, *self.at_first, *changes]), *self.lost]
+    def coarsen(self, number: int, chunk: int, states: fixed_scan.States) -> fixed_scan.States | None:
+        """Return the states of a block in the next coarser unit, from a chunk on; None without."""
+        bits = coarser(states.fraction_bits)
+        if bits is None:
+            return None
+        states, lost = states.in_unit(bits)
+        self.changes[number].append(chunk)
+        self.lost[number].append(lost)
+        return states
+
+    def saved(self, states: list[fixed_scan.States]) -> list[Tensor]:
+        """Return tensors that :meth:`restored` takes, given the states after the last step.
+
+        They are as large where no unit became coarser: what is saved depends on no value.
+        """
+        numbers = [states[0].steps, *self.at_first]
+        for chunks in self.changes:
+            numbers += chunks + [-1] * (COARSER_UNITS - len(chunks))
+        lost = [
+            torch.stack(parts + [_no_bits(of)] * (COARSER_UNITS - len(parts)))
+            for parts, of in zip(self.lost, states, strict=True)
+        ]
+        return [torch.tensor(numbers), *lost]
 
     @classmethod
     def restored(cls, saved: Sequence[Tensor], blocks: int) -> tuple[Units, Sequence[Tensor]]:
         """Return the units, and the saved tensors that follow."""
-        count, steps, *numbers = saved[0].tolist()
-        flat = numbers[blocks:]
-        changes = list(zip(flat[::2], flat[1::2], strict=True))
-        lost, rest = list(saved[1 : 1 + count]), saved[1 + count :]
-        return cls(numbers[:blocks], changes, lost, steps), rest
+        steps, *numbers = saved[0].tolist()
+        changes = [
+            [chunk for chunk in numbers[first : first + COARSER_UNITS] if chunk >= 0]
+            for first in range(blocks, len(numbers), COARSER_UNITS)
+        ]
+        lost = [list(parts) for parts in saved[1 : 1 + blocks]]
+        return cls(numbers[:blocks], changes, lost, steps), saved[1 + blocks :]
 
     def fraction_bits(self, number: int, chunk: int) -> int:
         """Return the fraction bits of a block in a chunk."""
-        steps = sum(block == number and before <= chunk for before, block in self.changes)
-        return self.at_first[number] - steps * COARSER_BITS
+        coarsened = sum(before <= chunk for before in self.changes[number])
+        return self.at_first[number] - coarsened * COARSER_BITS
 
     def before(self, chunk: int, number: int, states: fixed_scan.States) -> fixed_scan.States:
         """Return the states of a block before its unit became coarser for this chunk, if it did."""
-        for change, lost in zip(reversed(self.changes), reversed(self.lost), strict=True):
-            if change == (chunk, number):
+        for change, lost in reversed(list(zip(self.changes[number], self.lost[number]))):
+            if change == chunk:
                 states = states.with_bits(lost, states.fraction_bits + COARSER_BITS)
         return states
+
+
+def _no_bits(states: fixed_scan.States) -> Tensor:
+    return torch.zeros((2, *states.h.shape), dtype=torch.int8, device=states.h.device)
 
 
 def overflow(where: str) -> OverflowError:

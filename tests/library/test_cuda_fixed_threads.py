@@ -11,13 +11,15 @@ import torch
 
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies import fixed_point
-from irevrnn.strategies.fixed_point import FRACTION_BITS, BitStack, to_value
+from irevrnn.strategies.fixed_point import BitStack, to_value
 from irevrnn.strategies.fixed_scan import States, Weights
 from irevrnn.strategies.rules import INVERTIBLE
 from tests.library import test_fixed_point
 from tests.library.gpu_threads import by_gpu_threads
 from tests.library.test_fixed_point import bits_of, is_undone
 
+#: Random walks of these lengths leave the range of the finest unit.
+FRACTION_BITS = 18
 pytestmark = pytest.mark.usefixtures("kernels")
 #: f with one rounding, wherever it is computed: the oracle gives the same bits.
 SAME_EVERYWHERE = ("leaky_relu", "relu", "identity")
@@ -61,8 +63,10 @@ def oracle(z, states, weights):
     """Outputs, final states, and the words and the tail of each lane."""
     stack, (h, c), out = BitStack(weights.u, z.shape[1]), states[:2], []
     for z_t in z:
-        h, c = fixed_point.step(z_t, h, c, *weights[:3], stack, *weights[3:])
-        out.append(to_value(h, z.dtype))
+        h, c = fixed_point.step(
+            z_t, h, c, *weights[:3], stack, *weights[3:], fraction_bits=FRACTION_BITS
+        )
+        out.append(to_value(h, z.dtype, FRACTION_BITS))
     return torch.stack(out), h, c, [in_words(pushed) for pushed in stack.stacks]
 
 

@@ -7,7 +7,7 @@ import torch
 
 from irevrnn import reference
 from irevrnn.strategies import fixed_point, fixed_scan
-from irevrnn.strategies.fixed_point import FRACTION_BITS, BitStack, to_fixed, to_value
+from irevrnn.strategies.fixed_point import BitStack, to_fixed, to_value
 from irevrnn.strategies.fixed_scan import Buffer, States
 from irevrnn.strategies.rules import INVERTIBLE
 from tests.cases import upstream
@@ -16,6 +16,8 @@ from tests.library.test_cuda_fixed_threads import in_words, words_of_lanes
 from tests.library.test_fixed_point import KERNELS, bits_of, is_undone, make_case
 from tests.library.test_resets import KINDS, make_resets
 
+#: Random walks of these lengths leave the range of the finest unit.
+FRACTION_BITS = 18
 pytestmark = pytest.mark.usefixtures("kernels")
 kernels_of_all_kinds = pytest.mark.parametrize("kernel", KERNELS)
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -43,11 +45,11 @@ def oracle(z, states, weights, resets):
     """Outputs, final states and the stack of each lane; all of them undone again."""
     stack, (h, c), out = BitStack(weights.u, z.shape[1]), states[:2], []
     for z_t, anew in zip(z, resets, strict=True):
-        h, c = fixed_point.step(z_t, h, c, *weights[:3], stack, *weights[3:], anew)
-        out.append(to_value(h, z.dtype))
+        h, c = fixed_point.step(z_t, h, c, *weights[:3], stack, *weights[3:], anew, FRACTION_BITS)
+        out.append(to_value(h, z.dtype, FRACTION_BITS))
     finals, pushed = (h, c), [list(x) for x in stack.stacks]
     for z_t, anew in zip(z.flip(0), resets.flip(0), strict=True):
-        h, c = fixed_point.unstep(z_t, h, c, *weights[:3], stack, *weights[3:], anew)
+        h, c = fixed_point.unstep(z_t, h, c, *weights[:3], stack, *weights[3:], anew, FRACTION_BITS)
     assert torch.equal(h, states.h) and torch.equal(c, states.c)
     assert not any(stack.stacks)
     return torch.stack(out), finals, pushed

@@ -237,7 +237,7 @@ def test_fixed_point_goes_back(
     a, b = (0.1 * draw(couplings, hidden) / size for _ in range(2))
     weights = fixed_scan.Weights(u, a, b, activation, coupling_activation)
     resets = None if often is None else torch.rand(steps, batch, generator=generator) < often
-    z, start = draw(steps, batch, hidden), fixed_scan.States.of(*draw(2, batch, hidden))
+    z, start = draw(steps, batch, hidden), fixed_scan.States.of(*draw(2, batch, hidden), 18)
     try:
         there, words, counts = fixed_scan.forward(z, start, weights, record=True, resets=resets)
     except fixed_scan.RangeError:
