@@ -67,6 +67,10 @@ _BLOCK = {
     "block": True, "memory": "reversible", "downsample": 2, "batch_size": 100, "epochs": 4,
     "lr": 8e-3, "weight_decay": 0.03, "longest_period": 600,
 }  # fmt: skip
+# All 784 pixels.
+_LONG_BLOCK = _BLOCK | {
+    "downsample": 1, "batch_size": 64, "epochs": 16, "lr": 6e-3, "longest_period": 2000,
+}  # fmt: skip
 # Many small ones, for the curve of accuracy against the bits that may be forgotten.
 _BITS = _BLOCK | {"width": 32, "hidden_size": 32, "num_layers": 3, "epochs": 2}
 # One wide layer makes the most of few parameters. Its steps are shorter, so it gets more of them.
@@ -110,6 +114,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "block": _mnist("Blocks", "reversible", _BLOCK, 3),
     "block-conserving": _mnist("Blocks", "reversible, u = 1",
         _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
+    "smnist-block": _mnist("MNIST", "sequential, reversible blocks", _LONG_BLOCK, 3),
+    "pmnist-block": _mnist("MNIST", "permuted, reversible blocks",
+        _LONG_BLOCK | {"permuted": True}, 3),
     "bits-0": _mnist("Bits", "u = 1", _BITS | {"forgets": False, "longest_memory": 200}, 3),
     "bits-memory-1000": _mnist("Bits", "memories up to 1,000", _BITS, 3),
     **{
