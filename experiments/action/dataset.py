@@ -123,17 +123,18 @@ def shuffled(
         [Key(sequence, epoch) for sequence in order[start : start + batch_size]]
         for start in range(skip * batch_size, len(order) - batch_size + 1, batch_size)
     ]
-    return _load(data, batches, workers)
+    return load(data, batches, workers)
 
 
 def in_order(data: Sequences, batch_size: int, workers: int) -> Iterator[Batch]:
     """Yield all sequences as shown at test, (batch, clips, n, features)."""
     keys = [Key(sequence) for sequence in range(len(data))]
     batches = [keys[start : start + batch_size] for start in range(0, len(data), batch_size)]
-    return _load(data, batches, workers)
+    return load(data, batches, workers)
 
 
-def _load(data: Sequences, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
+def load(data: Sequences, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
+    """Yield these batches, made by so many processes."""
     # Without a generator of its own, the loader would draw from PyTorch's when a run is resumed,
     # and change what dropout draws.
     return iter(

@@ -1,10 +1,11 @@
 """Data sets: one module or package reads each of them.
 
 A data set that can be fetched has ``prepare(root) -> str``, which fetches and verifies it and
-returns a one-line summary. One that users bring has ``convert(name, raw, out, workers)``, which
-converts the authors' files in ``raw`` into the format of :mod:`experiments.datasets.recordings` in
-``out`` and returns the :class:`~experiments.datasets.recordings.Recordings`; it may add
-``summary(recordings) -> str``. ``python -m experiments.datasets NAME`` calls them.
+returns a one-line summary; :mod:`experiments.datasets.archives` describes those that are converted
+then. One that users bring has ``convert(name, raw, out, workers)``, which converts the authors'
+files in ``raw`` into the format of :mod:`experiments.datasets.recordings` in ``out`` and returns
+the :class:`~experiments.datasets.recordings.Recordings`; it may add ``summary(recordings) -> str``.
+``python -m experiments.datasets NAME`` calls them.
 """
 
 import os

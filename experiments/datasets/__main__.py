@@ -1,7 +1,8 @@
 """Fetch or convert a data set: ``python -m experiments.datasets mnist``.
 
-A data set that can be fetched is fetched and verified. One that you bring is read from the folder
-RAW and converted into the folder OUT; files that cannot be read are listed, one per line.
+A data set that can be fetched is fetched and verified; with ``--raw``, where it has that option,
+the files are taken from a folder instead. One that you bring is read from the folder RAW and
+converted into the folder OUT. Files that cannot be read are listed, one per line.
 
 Exit status: 0 on success, 1 if nothing was made, 3 if some files were rejected, 130 after Ctrl-C.
 """
@@ -11,10 +12,23 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from experiments.datasets import DataError, kinect, mnist, ntu, watch
+from experiments.datasets import (
+    DataError,
+    cinc2017,
+    data_root,
+    fsdd,
+    kinect,
+    mitdb,
+    mnist,
+    ntu,
+    watch,
+)
+from experiments.datasets.archives import obtain
+from experiments.datasets.recordings import Recordings
 
 #: The module of each data set, by name.
 FETCHED: dict[str, ModuleType] = {"mnist": mnist, "watch": watch}
+ARCHIVES: dict[str, ModuleType] = {"cinc2017": cinc2017, "fsdd": fsdd, "mitdb": mitdb}
 CONVERTED: dict[str, ModuleType] = {"msr": kinect, "ntu": ntu, "utkinect": kinect}
 REJECTED = 3
 STOPPED = 130
@@ -27,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.name in CONVERTED:
             return _convert(options.name, options.raw, options.out, options.workers)
+        if options.name in ARCHIVES:
+            return _obtain(options.name, options.root, options.raw)
         print(FETCHED[options.name].prepare(options.root))
         return 0
     except DataError as error:
@@ -37,13 +53,24 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
+def _obtain(name: str, root: Path | None, raw: Path | None) -> int:
+    recordings = obtain(name, ARCHIVES[name], root, raw)
+    return _report(recordings, data_root(root) / name)
+
+
 def _convert(name: str, raw: Path, out: Path, workers: int | None) -> int:
     module = CONVERTED[name]
     recordings = module.convert(name, raw, out, workers)
-    sizes = f"{len(recordings):,} recordings, {len(recordings.frames):,} frames"
-    print(f"{recordings.about.data_set}: {sizes} in {out}")
+    status = _report(recordings, out)
     if hasattr(module, "summary"):
         print(module.summary(recordings))
+    return status
+
+
+def _report(recordings: Recordings, out: Path) -> int:
+    """Say what was converted and what was rejected; return the exit status."""
+    sizes = f"{len(recordings):,} recordings, {len(recordings.frames):,} frames"
+    print(f"{recordings.about.data_set}: {sizes} in {out}; {recordings.about.source}")
     rejected = recordings.rejected
     if rejected:
         print(f"rejected: {len(rejected):,}", *rejected, sep="\n", file=sys.stderr)
@@ -56,14 +83,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m experiments.datasets", description=__doc__, formatter_class=plain
     )
     commands = parser.add_subparsers(title="data sets", metavar="NAME", dest="name", required=True)
-    for name, module in sorted({**FETCHED, **CONVERTED}.items()):
+    for name, module in sorted({**FETCHED, **ARCHIVES, **CONVERTED}.items()):
         task = "convert RAW into OUT" if name in CONVERTED else "fetch and verify"
         command = commands.add_parser(
             name, help=task, description=module.__doc__, formatter_class=plain
         )
-        if name in FETCHED:
+        if name not in CONVERTED:
             root = "folder of the data sets (default: IREVRNN_DATA, or data/ of the repository)"
             command.add_argument("--root", type=Path, help=root)
+            if name in ARCHIVES:
+                files = "take the published files, unpacked, from this folder: nothing is fetched"
+                command.add_argument("--raw", type=Path, metavar="FOLDER", help=files)
             continue
         command.add_argument("raw", type=Path, metavar="RAW", help="folder of the authors' files")
         command.add_argument("out", type=Path, metavar="OUT", help="folder to write")

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.datasets import DataError
-from experiments.datasets.raw_files import raw_files
+from experiments.datasets.raw_files import raw_contents
 from experiments.datasets.recordings import (
     Description,
     Recordings,
@@ -150,15 +150,6 @@ def _skeletons(rows: Sequence[_Row], columns: slice) -> np.ndarray:
     return numbers.reshape(-1, 1, JOINTS, 3)
 
 
-def _contents(raw: Path, pattern: re.Pattern[str], writer: Writer) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of the files that match."""
-    for path in raw_files(raw, pattern, writer.reject):
-        try:
-            yield path.name, path.read_bytes()
-        except OSError as error:
-            writer.reject(path.name, f"the file cannot be read: {error.strerror}")
-
-
 # --- UTKinect-Action3D --------------------------------------------------------------------------
 
 _LABEL_FILE = "actionLabel.txt"
@@ -177,7 +168,7 @@ class _Action(NamedTuple):
 
 
 def _read_utkinect(raw: Path, writer: Writer) -> None:
-    files = dict(_contents(raw, _UTKINECT_FILES, writer))
+    files = dict(raw_contents(raw, _UTKINECT_FILES, writer.reject))
     if _LABEL_FILE not in files:
         raise DataError(f"raw must hold {_LABEL_FILE} of UTKinect-Action3D; {raw} does not")
     actions = list(_read_labels(files.pop(_LABEL_FILE), writer))
@@ -259,7 +250,7 @@ _SAMPLE_FILE = re.compile(r"(a(\d\d)_s(\d\d)_e(\d\d))_skeleton3D\.txt")
 
 
 def _read_msr(raw: Path, writer: Writer) -> None:
-    for file, data in _contents(raw, _MSR_FILES, writer):
+    for file, data in raw_contents(raw, _MSR_FILES, writer.reject):
         try:
             match = _SAMPLE_FILE.fullmatch(file)
             if match is None:

@@ -43,6 +43,17 @@ def raw_files(raw: Path, pattern: re.Pattern[str], reject: Reject) -> Iterator[P
             yield (taken := path)
 
 
+def raw_contents(
+    raw: Path, pattern: re.Pattern[str], reject: Reject
+) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the :func:`raw_files`; those that cannot be read are rejected."""
+    for path in raw_files(raw, pattern, reject):
+        try:
+            yield path.name, path.read_bytes()
+        except OSError as error:
+            reject(printable(path.name), f"the file cannot be read: {error.strerror}")
+
+
 def printable(name: str) -> str:
     """Return a file's name, which may hold any bytes, as text that fits on one line."""
     shown = os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -3,6 +3,7 @@
 from experiments.tasks.action import ActionConfig
 from experiments.tasks.mnist import MnistConfig
 from experiments.tasks.sessions import SessionsConfig
+from experiments.tasks.signals import SignalsConfig
 from experiments.tasks.synthetic import AddingConfig, CopyConfig
 from experiments.train.config import TrainConfig
 
@@ -13,4 +14,5 @@ TASKS: dict[str, type[TrainConfig]] = {
     "copy": CopyConfig,
     "mnist": MnistConfig,
     "sessions": SessionsConfig,
+    "signals": SignalsConfig,
 }

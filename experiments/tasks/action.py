@@ -106,11 +106,7 @@ class ActionConfig(TrainConfig):
         """Return a run for each fold and seed."""
         if self.fold is not None:
             return super().runs()
-        folds = [dataclasses.replace(self, fold=k) for k in range(len(self.folds(self.load())))]
-        if len(folds) == 1:
-            return folds[0].runs()
-        named = [(fold.fold, name, run) for fold in folds for name, run in fold.runs()]
-        return [(f"fold{fold}/{name}".rstrip("/"), run) for fold, name, run in named]
+        return runs_of_folds(self, len(self.folds(self.load())))
 
     def task(self, device: torch.device) -> Task:
         """Return one fold of the protocol, with batches on ``device``."""
@@ -155,6 +151,16 @@ class ActionConfig(TrainConfig):
             },
             **more,
         )  # fmt: skip
+
+
+def runs_of_folds(config: TrainConfig, count: int) -> list[tuple[str, TrainConfig]]:
+    """Return a run for each of ``count`` folds and each seed of a configuration with a ``fold``."""
+    fields: list[dict[str, Any]] = [{"fold": fold} for fold in range(count)]
+    folds = [dataclasses.replace(config, **one) for one in fields]
+    if count == 1:
+        return folds[0].runs()
+    named = [(fold, name, run) for fold, one in enumerate(folds) for name, run in one.runs()]
+    return [(f"fold{fold}/{name}".rstrip("/"), run) for fold, name, run in named]
 
 
 @dataclass(frozen=True)

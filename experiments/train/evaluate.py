@@ -62,11 +62,16 @@ def calibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
 
 def mistakes(test: Evaluation, classes: int) -> dict[str, Any]:
     """Return the confusion matrix (rows: true class) and some wrongly classified sequences."""
-    pairs = test.labels * classes + test.predictions
-    matrix = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
     wrong = (test.predictions != test.labels).nonzero().flatten()[:MISTAKES_SHOWN].tolist()
     shown = [
         {"index": i, "label": int(test.labels[i]), "predicted": int(test.predictions[i])}
         for i in wrong
     ]
-    return {"confusion_matrix": matrix.tolist(), "mistakes": shown}
+    matrix = confusion_matrix(test.predictions, test.labels, classes)
+    return {"confusion_matrix": matrix, "mistakes": shown}
+
+
+def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> list[list[int]]:
+    """Return how often each class, a row, was predicted as each other, a column."""
+    pairs = torch.bincount(labels * classes + predictions, minlength=classes**2)
+    return pairs.view(classes, classes).tolist()

@@ -34,7 +34,7 @@ from experiments.train import checkpoints, distributed
 from experiments.train.config import TrainConfig
 from experiments.train.evaluate import calibrate, evaluate, mistakes
 from experiments.train.model import count_parameters
-from experiments.train.objectives import Evaluation
+from experiments.train.objectives import Evaluation, Objective
 from experiments.train.run import Run
 from irevrnn.allocator import use_caching_allocator
 
@@ -116,7 +116,7 @@ def _fit(run: Run, stop: threading.Event, bar: tqdm, say: Callable[[str], None])
                 if halt:
                     return False
             finish_epoch(run)
-            say(_describe_epoch(progress.history[-1], config.epochs, task.objective.figure))
+            say(_describe_epoch(progress.history[-1], config.epochs, task.objective))
             if run.on_any_worker(stop.is_set()):
                 return False
     return True
@@ -138,7 +138,7 @@ def finish_epoch(run: Run) -> None:
         "epoch": progress.epoch + 1,
         "step": (progress.epoch + 1) * task.steps_per_epoch,
         "train_loss": train_loss,
-        f"train_{figure}": train_figure,
+        f"train_{task.objective.training_figure}": train_figure,
         "val_loss": validation and validation.loss,
         f"val_{figure}": validation and validation.figure,
         "lr": run.schedule.get_last_lr()[0],
@@ -243,20 +243,27 @@ def _show_step(run: Run, bar: tqdm) -> None:
     bar.update()
     if run.progress.batch % READ_LOSS_EVERY == 0:
         loss, figure = run.means()
-        name = run.task.objective.figure
+        name = run.task.objective.training_figure
         shown = {"loss": f"{loss:.3f}", name: format_figure(name, figure)}
         bar.set_postfix(shown, refresh=False)
 
 
-def _describe_epoch(row: dict[str, Any], epochs: int, figure: str) -> str:
+def _describe_epoch(row: dict[str, Any], epochs: int, objective: Objective) -> str:
     validation = ""
     if row["val_loss"] is not None:
-        shown = format_figure(figure, row[f"val_{figure}"])
+        shown = _shown(objective.figure, row[f"val_{objective.figure}"])
+        if objective.figure == objective.training_figure:
+            shown = format_figure(objective.figure, row[f"val_{objective.figure}"])
         validation = f"validation {row['val_loss']:.3f}, {shown}; "
+    train = _shown(objective.training_figure, row[f"train_{objective.training_figure}"])
     return (
-        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, {figure.replace('_', ' ')} "
-        f"{format_figure(figure, row[f'train_{figure}'])}; {validation}{row['seconds']:.0f} s"
+        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, {train}; {validation}"
+        f"{row['seconds']:.0f} s"
     )
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{name.replace('_', ' ')} {format_figure(name, value)}"
 
 
 def format_figure(name: str, value: float) -> str:

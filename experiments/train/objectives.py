@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,11 +38,13 @@ class Classification:
 
     Attributes:
         figure: name of the figure in the results (``test_<figure>``).
+        training_figure: name of the mean of :meth:`total` (``train_<training_figure>``).
         sign: 1 if a higher figure is better, -1 if a lower one is.
         outputs: name of an :class:`Evaluation`'s outputs in files.
     """
 
     figure, sign, outputs = "accuracy", 1, "log_probabilities"
+    training_figure = "accuracy"
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
         """Return the loss of a batch, a scalar."""
@@ -50,7 +53,7 @@ class Classification:
         )
 
     def total(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the figure, summed over the sequences of a batch, a scalar."""
+        """Return the training figure, summed over the sequences of a batch, a scalar."""
         answers = target[0].numel()
         return (output.detach().argmax(-1) == target).sum().double() / answers
 
@@ -63,10 +66,35 @@ class Classification:
     def judge(self, outputs: Tensor, labels: Tensor) -> Evaluation:
         """Evaluate the results of :meth:`average`."""
         labels = labels.flatten()
-        predictions = outputs.argmax(1)
-        accuracy = (predictions == labels).double().mean().item()
         loss = F.nll_loss(outputs, labels).item()
-        return Evaluation(loss, accuracy, outputs.cpu(), predictions.cpu(), labels.cpu())
+        outputs, labels = outputs.cpu(), labels.cpu()
+        predictions = outputs.argmax(1)
+        score = self.score(predictions.numpy(), labels.numpy())
+        return Evaluation(loss, score, outputs, predictions, labels)
+
+    def score(self, predictions: np.ndarray, labels: np.ndarray) -> float:
+        """Return the figure of predicted and right classes, (N,) int64 each."""
+        return float((predictions == labels).mean())
+
+
+class MeanF1(Classification):
+    """Name a class; compared by the mean of the F1 scores of the first ``classes`` classes.
+
+    The F1 score of a class is 2 * hits / (times predicted + times right), 0 for a class that is
+    neither. It is that of all sequences together, so that training shows the accuracy instead.
+    """
+
+    figure = "mean_f1"
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def score(self, predictions: np.ndarray, labels: np.ndarray) -> float:
+        def count(of: np.ndarray) -> np.ndarray:
+            return np.bincount(of, minlength=self.classes)[: self.classes]
+
+        hits = count(labels[predictions == labels])
+        return float((2 * hits / np.maximum(count(predictions) + count(labels), 1)).mean())
 
 
 class Regression:
@@ -77,6 +105,7 @@ class Regression:
     """
 
     figure, sign, outputs = "squared_error", -1, "predictions"
+    training_figure = "squared_error"
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
         return F.mse_loss(output.squeeze(-1), target)

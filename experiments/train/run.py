@@ -95,6 +95,8 @@ class Run:
         if self.average is not None:
             self.average.update_parameters(self.network)
         figure = self.task.objective.total(output, y)
+        # Of as many sequences as a full batch has: a task may make smaller ones.
+        figure = figure * (self.config.batch_size / (len(y) * self.workers))
         totals = torch.stack([loss.detach().double() / self.workers, figure])
         self.progress.totals += distributed.sum_(totals, self.workers)
         self.progress.batch += 1

@@ -19,11 +19,12 @@ from experiments.provenance import provenance
 from experiments.train import checkpoints, distributed
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.loop import format_figure, train
+from experiments.train.objectives import Classification, MeanF1, Regression
 
 #: Entries of each run in the summary.
 _FIGURES = (
-    "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_squared_error",
-    "test_squared_error", "forgotten_bits",
+    "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_mean_f1", "test_mean_f1",
+    "val_squared_error", "test_squared_error", "forgotten_bits",
 )  # fmt: skip
 _OF_A_RUN = ("seed", "best_epoch", *_FIGURES, "wall_seconds")
 
@@ -76,8 +77,9 @@ def _train_once(config: TrainConfig, progress: bool) -> dict[str, Any]:
 
 
 def figure_of(result: dict[str, Any]) -> str:
-    """Return the figure of a result: ``"accuracy"`` or ``"squared_error"``."""
-    return "accuracy" if "val_accuracy" in result else "squared_error"
+    """Return the figure of a result: that of its objective."""
+    figures = (objective.figure for objective in (Classification, MeanF1, Regression))
+    return next(figure for figure in figures if f"val_{figure}" in result)
 
 
 def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any]:

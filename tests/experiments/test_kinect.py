@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from experiments.datasets import DataError
 from experiments.datasets.kinect import FARTHEST, MSR, UTKINECT, convert
 
+from .mutations import mutated, mutations
+
 FRAMES = 12
 
 
@@ -272,32 +274,7 @@ def test_nothing_to_read_is_an_error(tmp_path):
 
 # --- mutated files ------------------------------------------------------------------------------
 
-mutations = st.lists(
-    st.tuples(
-        st.sampled_from(["cut", "drop", "insert", "replace"]),
-        st.floats(0, 1),
-        st.binary(min_size=1, max_size=4)
-        | st.sampled_from([b"\n", b"\r\n", b" ", b"nan", b"-", b".", b"e9", b"0", b"\x00"]),
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-def mutated(text, changes):
-    for kind, place, piece in changes:
-        at = round(place * len(text))
-        if kind == "cut":
-            text = text[:at]
-        elif kind == "drop":
-            text = text[:at] + text[at + len(piece) :]
-        elif kind == "insert":
-            text = text[:at] + piece + text[at:]
-        else:
-            text = text[:at] + piece + text[at + len(piece) :]
-    return text
-
-
+changes_of_text = mutations(b"\n", b"\r\n", b" ", b"nan", b"-", b".", b"e9", b"0", b"\x00")
 fuzzed = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -323,7 +300,7 @@ def check_sound(frames):
 
 
 @fuzzed
-@given(mutations, st.booleans())
+@given(changes_of_text, st.booleans())
 def test_mutated_sessions_are_read_or_named(changes, of_labels):
     session, labels = session_text(skeletons()).encode(), LABELS.encode()
     if of_labels:
@@ -341,7 +318,7 @@ def test_mutated_sessions_are_read_or_named(changes, of_labels):
 
 
 @fuzzed
-@given(mutations)
+@given(changes_of_text)
 def test_mutated_samples_are_read_or_named(changes):
     files = {
         "a01_s01_e01_skeleton3D.txt": mutated(SAMPLE, changes),

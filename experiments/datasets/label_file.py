@@ -1,0 +1,51 @@
+"""Files of labels: a line for each recording, of its name, its label and possibly its group."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from experiments.datasets import DataError
+from experiments.datasets.raw_files import Reject
+
+#: A line's number, from 1, and its fields.
+Row = tuple[int, Sequence[str]]
+
+
+class Label(NamedTuple):
+    """The label of a recording, at ``line`` of the file; ``group`` is empty if there is none."""
+
+    line: int
+    label: str
+    group: str = ""
+
+
+def read_rows(data: bytes, file: str) -> Iterator[Row]:
+    """Yield the rows of a CSV file (UTF-8) that are not blank, without spaces around fields."""
+    try:
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                yield reader.line_num, [field.strip() for field in fields]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} is no CSV file in UTF-8: {error}") from error
+
+
+def read_labels(rows: Iterable[Row], file: str, fields: int, reject: Reject) -> dict[str, Label]:
+    """Return the labels of recordings, by name, from rows of that many ``fields``.
+
+    A name that comes twice has no label: nobody knows which of them is right.
+    """
+    labels: dict[str, Label] = {}
+    lines: dict[str, int] = {}
+    for line, row in rows:
+        if len(row) != fields or not all(row):
+            reject(f"{file}:{line}", f"expected {fields} fields; got {','.join(row)!r}")
+        elif row[0] in lines:
+            labels.pop(row[0], None)
+            first = f"after that in line {lines[row[0]]}"
+            reject(f"{file}:{line}", f"a second label of {row[0]}, {first}; none is taken")
+        else:
+            lines[row[0]] = line
+            labels[row[0]] = Label(line, *row[1:])
+    return labels

@@ -1,0 +1,1 @@
+"""Classification of signals: from whole recordings to folds and batches of equal lengths."""

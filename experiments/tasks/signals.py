@@ -1,0 +1,191 @@
+"""Classification of whole signals: ``python -m experiments.train signals``.
+
+ECG recordings (``--data-set cinc2017``), spoken digits (``--data-set fsdd``), or recordings of your
+own (``--folder DIR``; :mod:`experiments.datasets.own_folder` describes such a folder). Sequences
+are whole recordings, thousands of steps long and of different lengths, which gated blocks read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric.utilities import move_data_to_device
+
+from experiments.datasets import data_root, say
+from experiments.datasets.own_folder import load_folder
+from experiments.datasets.recordings import Recordings, open_recordings
+from experiments.signals.bootstrap import interval
+from experiments.signals.dataset import (
+    SignalDataset,
+    batches_of_epoch,
+    bucketed,
+    in_order,
+    longest_first,
+)
+from experiments.signals.folds import SPLITS, make_folds
+from experiments.tasks.action import details, runs_of_folds
+from experiments.train.config import ConfigError, TrainConfig, option
+from experiments.train.objectives import Classification, Evaluation, MeanF1
+from experiments.train.task import Task
+
+#: Defaults of all data sets with gated blocks, the network for such lengths.
+_BLOCKS: dict[str, Any] = {"block": True, "memory": "reversible"}
+_PRESET: dict[str, Any] = {
+    "epochs": 30, "batch_size": 32, "lr": 4e-3, "weight_decay": 0.05, "dropout": 0.1,
+    "read": "mean",
+}  # fmt: skip
+#: Defaults of each data set. The sign of an ECG depends on how the device is held, that of sound on
+#: the microphone.
+PRESETS: dict[str, dict[str, Any]] = {
+    "cinc2017": {**_PRESET, "flip": 0.5, "scale": 0.2},
+    "fsdd": {**_PRESET, "flip": 0.5, "scale": 0.2},
+    "folder": _PRESET,
+}
+#: Classes whose mean F1 score is the figure: the score of the challenge leaves noise out.
+SCORED = {"cinc2017": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalsConfig(TrainConfig):
+    """Train on whole signals: ECG, spoken digits or recordings of your own."""
+
+    # the data
+    data_set: str = option("cinc2017", "the data set", choices=tuple(SPLITS))
+    folder: str | None = option(None, "a folder of your own recordings, as data set")
+    split: str | None = option(None, "folds, official or speaker (else the data set's)")
+    fold: int | None = option(None, "this fold alone, from 0 (all of them, if not given)", least=0)
+    folds: int = option(5, "parts of the split into folds, each of which is tested once", least=2)
+    steps_per_batch: int | None = option(
+        None, "steps in a batch at most, padding included: batches of long sequences are smaller "
+        "then (for a single process)", least=1)  # fmt: skip
+    settings_tried: int = option(
+        1, "settings that were compared on the validation data to choose this one, for the "
+        "results", least=1, operational=True)  # fmt: skip
+
+    # augmentation
+    flip: float = option(0.0, "probability of reversing the sign", least=0)
+    scale: float = option(0.0, "larger or smaller by up to that share", least=0)
+
+    # the run
+    workers: int = option(0, "processes that make batches", least=0, operational=True)
+
+    @classmethod
+    def of(cls, **given: Any) -> SignalsConfig:
+        """Build a configuration with gated blocks and the presets of its data set as defaults."""
+        if given.get("folder") is not None:
+            given = {"data_set": "folder", **given}
+        ours = given.get("model", "irevrnn") == "irevrnn"
+        blocks = _BLOCKS if ours and given.get("block", True) else {}
+        given = {**PRESETS.get(given.get("data_set", "cinc2017"), {}), **blocks, **given}
+        return cls(**{**cls.block_defaults(given), **given})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.folder is None) == (self.data_set == "folder"):
+            raise ConfigError(
+                f"data_set must be 'folder' with a folder, and only then; got {self.data_set!r} "
+                f"with folder {self.folder!r}"
+            )
+        splits = SPLITS[self.data_set]
+        if self.split is None:
+            object.__setattr__(self, "split", splits[0])
+        if self.split not in splits:
+            allowed = ", ".join(splits)
+            raise ConfigError(
+                f"split must be one of {allowed} for {self.data_set}; got {self.split!r}"
+            )
+        for name in ("flip", "scale"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"{name} must be at most 1; got {getattr(self, name)}")
+
+    def load(self) -> Recordings:
+        """Load the recordings, or raise a DataError."""
+        if self.folder is not None:
+            return load_folder(Path(self.folder))
+        return open_recordings(data_root(self.data) / self.data_set)
+
+    def objective(self) -> Classification:
+        """Return how classifiers are compared on the data set."""
+        scored = SCORED.get(self.data_set)
+        return Classification() if scored is None else MeanF1(scored)
+
+    def runs(self) -> list[tuple[str, TrainConfig]]:
+        """Return a run for each fold and seed."""
+        if self.fold is not None:
+            return super().runs()
+        return runs_of_folds(self, len(make_folds(self.load(), str(self.split), self.folds)))
+
+    def task(self, device: torch.device) -> Task:
+        """Return one fold of the split, with batches on ``device``."""
+        recordings = self.load()
+        if self.folder is not None:
+            for one in recordings.rejected:
+                say(f"left out: {one}")
+        folds = make_folds(recordings, str(self.split), self.folds)
+        if self.fold is None or self.fold >= len(folds):
+            raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {self.fold}")
+        fold = folds[self.fold]
+        train = SignalDataset(
+            recordings, fold.train[: self.train_subset], self.flip, self.scale, self.seed
+        )
+        if len(train) < self.batch_size:
+            raise ConfigError(
+                f"batch_size must be at most the {len(train)} training sequences; "
+                f"got {self.batch_size}"
+            )
+        val, test = (
+            replace(train, chosen=longest_first(recordings, part[: self.eval_subset]))
+            for part in (fold.val, fold.test)
+        )
+        steps = self._steps_per_epoch(train)
+        move = partial(move_data_to_device, device=device)
+        how = self.batch_size, self.steps_per_batch, self.workers
+        objective = self.objective()
+        return Task(
+            data_set=recordings.about.data_set,
+            input_size=recordings.frames.shape[1],
+            num_classes=len(recordings.about.class_names),
+            steps_per_epoch=steps,
+            train_batches=lambda epoch, skip: map(
+                move, bucketed(train, *how, epoch, range(skip, steps))
+            ),
+            val_batches=lambda: map(move, in_order(val, *how)),
+            test_batches=lambda: map(move, in_order(test, *how)),
+            facts={
+                "source": recordings.about.source, "split": self.split, "fold": fold.name,
+                "folds": len(folds), "train_size": len(train), "val_size": len(val),
+                "longest": int(recordings.lengths.max()), "recordings": len(recordings),
+                "rejected": len(recordings.rejected), "settings_tried": self.settings_tried,
+            },
+            test_details=lambda evaluation: _details(objective, evaluation, test),
+            objective=objective,
+        )  # fmt: skip
+
+    def _steps_per_epoch(self, train: SignalDataset) -> int:
+        """Return the number of batches that each epoch has at least; it takes no more."""
+        if self.steps_per_batch is None:
+            return len(train) // self.batch_size
+        batches = partial(batches_of_epoch, train, self.batch_size, self.steps_per_batch)
+        return min(len(batches(epoch)) for epoch in range(self.epochs))
+
+
+def _details(
+    objective: Classification, evaluation: Evaluation, test: SignalDataset
+) -> dict[str, Any]:
+    """Return names and predictions of a test, the interval of its figure, and the accuracy."""
+    recordings = test.recordings
+    predictions, labels = evaluation.predictions.numpy(), evaluation.labels.numpy()
+    found = details(evaluation, recordings.subjects[test.chosen])
+    if len(np.unique(recordings.subjects)) == len(recordings):
+        del found["test_subjects"]  # each recording counts as a subject of its own
+    return {
+        "test_names": recordings.names[test.chosen].tolist(),
+        **found,
+        "test_accuracy": float((predictions == labels).mean()),
+        f"test_{objective.figure}_interval": interval(objective, predictions, labels),
+    }

@@ -1,0 +1,170 @@
+"""A folder of one's own recordings: what is read, and what is named because it cannot be."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from experiments.datasets import DataError
+from experiments.datasets.own_folder import load_folder
+from experiments.train.__main__ import main
+
+from .mutations import mutated, mutations
+
+PAGE = Path(__file__).parents[2] / "docs" / "own-recordings.md"
+
+
+def reasons(recordings):
+    return sorted(str(one) for one in recordings.rejected)
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "labels.csv").write_text("name,label\na,up\nb.csv,down\nc,up\n")
+    (tmp_path / "a.csv").write_text("1,2\n3,4\n")
+    (tmp_path / "b.csv").write_text("x,y\r\n-1.5,2e3\r\n\r\n")
+    np.save(tmp_path / "c.npy", np.arange(6, dtype=np.int16).reshape(3, 2))
+    return tmp_path
+
+
+def test_recordings_are_read_with_their_labels(own):
+    recordings = load_folder(own)
+    assert recordings.names.tolist() == ["a.csv", "b.csv", "c.npy"] and not recordings.rejected
+    assert recordings.about.class_names == ("down", "up")
+    assert recordings.labels.tolist() == [1, 0, 1] and recordings.subjects.tolist() == [0, 1, 2]
+    assert recordings[0].tolist() == [[1, 2], [3, 4]] and recordings[1].tolist() == [[-1.5, 2000]]
+    assert recordings[2].tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_groups_are_subjects(own):
+    (own / "labels.csv").write_text("name,label,group\na,up,bo\nb,down,al\nc,up,bo\n")
+    assert load_folder(own).subjects.tolist() == [1, 0, 1]
+
+
+def test_one_channel_may_be_a_plain_array(tmp_path):
+    (tmp_path / "labels.csv").write_text('name,label\n"a, b",up\n')
+    np.save(tmp_path / "a, b.npy", np.arange(3.0))
+    assert load_folder(tmp_path)[0].tolist() == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "the file holds no numbers"), ("x,y\n", "the file holds no numbers"),
+        ("1,2\n3\n", "no lines of numbers"), ("1,2\n3,x\n", "no lines of numbers"),
+        ("1.0x,2\n1,2\n", "no lines of numbers"), ("1,2\n3,\n", "no lines of numbers"),
+        ("1,nan\n", "NaN, infinity or a number too"), ("nan,1\n1,1", "NaN, infinity or a number"),
+        ("1,inf\n", "NaN, infinity or a number too"), ("1,1e300\n", "NaN, infinity or a number"),
+        ("1,2,3\n", "3 channels; most recordings have 2"), ("1;2\n", "no lines of numbers"),
+        ("# 1,2\n1,2", "no lines of numbers"),
+    ],
+)  # fmt: skip
+def test_a_bad_csv_file_is_named_and_the_rest_is_read(own, content, reason):
+    (own / "a.csv").write_text(content)
+    recordings = load_folder(own)
+    assert recordings.names.tolist() == ["b.csv", "c.npy"]
+    [found] = reasons(recordings)
+    assert found.startswith(f"a.csv: {reason}") and "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.array([["a"]]), "no array of real numbers"),
+        (np.array([[1j]]), "no array of real numbers"),
+        (np.array([[None]]), "no array can be read"),
+        (np.ones((2, 2, 2)), "the shape is (2, 2, 2)"), (np.ones((0, 2)), "the shape is (0, 2)"),
+        (np.full((2, 2), np.nan), "NaN, infinity"),
+        (np.ones((2, 3)), "3 channels; most recordings have 2"),
+    ],
+)  # fmt: skip
+def test_a_bad_array_is_named_and_the_rest_is_read(own, array, reason):
+    np.save(own / "c.npy", array)
+    [found] = reasons(load_folder(own))
+    assert found.startswith(f"c.npy: {reason}")
+
+
+def test_a_truncated_array_is_named(own):
+    data = (own / "c.npy").read_bytes()
+    for size in (0, 5, 60, len(data) - 1):
+        (own / "c.npy").write_bytes(data[:size])
+        [found] = reasons(load_folder(own))
+        assert found.startswith("c.npy: no array can be read")
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ("a,up\nb,down\n", "c.npy: no label in labels.csv"),
+        ("a,up\nb,down\nc,\n", "labels.csv:4: expected 2 fields; got 'c,'"),
+        ("a,up\nb,down\nc,up,x\n", "labels.csv:4: expected 2 fields; got 'c,up,x'"),
+        ("a,up\nb,down\nc,up\nc,up\n", "labels.csv:5: a second label of c, after that in line 4"),
+        ("a,up\nb,down\nc,up\nc.npy,up\n", "c.npy: more than one label or file of this name"),
+        ("a,up\nb,down\nd,up\n", "labels.csv:4: there is no file d"),
+    ],
+)
+def test_a_bad_label_is_named_and_the_rest_is_read(own, labels, reason):
+    (own / "labels.csv").write_text("name,label\n" + labels)
+    recordings = load_folder(own)
+    assert recordings.names.tolist() == ["a.csv", "b.csv"]
+    assert any(one.startswith(reason) for one in reasons(recordings))
+
+
+def test_a_name_of_two_files_is_named(own):
+    np.save(own / "a.npy", np.ones((2, 2)))
+    assert load_folder(own).names.tolist() == ["b.csv", "c.npy"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "must hold labels.csv"), (b"", "must begin with the line name,label or name,label"),
+        (b"a,up\n", "must begin with the line"), (b"name,label\n", "holds no recording that can"),
+        (b"name,label\n\xff,up", "labels.csv is no CSV file in UTF-8"),
+        (b'name,label\n"a,up', "labels.csv is no CSV file in UTF-8"),
+    ],
+)  # fmt: skip
+def test_without_labels_there_is_an_error(own, content, message):
+    (own / "labels.csv").unlink()
+    if content is not None:
+        (own / "labels.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_folder(own)
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="must be the folder"):
+        load_folder(tmp_path / "none")
+
+
+CSV = b"x,y\n" + b"".join(b"%d,%d.5\n" % (i, -i) for i in range(9))
+
+
+@settings(max_examples=150, deadline=None)
+@given(mutations(b"\n", b",", b"nan", b"e9", b"-", b"_", b"\x00", b'"', b" "))
+def test_a_mutated_file_is_read_right_or_named(tmp_path_factory, changes):
+    folder = tmp_path_factory.mktemp("own")
+    data = mutated(CSV, changes)
+    (folder / "labels.csv").write_text("name,label\na,up\nb,down\nc,up\n")
+    (folder / "a.csv").write_bytes(data)
+    for name in ("b", "c"):
+        (folder / f"{name}.csv").write_bytes(CSV)
+    recordings = load_folder(folder)
+    assert len(recordings) + len(recordings.rejected) == 3
+    if "a.csv" in recordings.names:
+        lines = [line for line in data.decode().splitlines() if line.strip()]
+        rows = [[*map(float, line.split(","))] for line in lines[-len(recordings[0]) :]]
+        np.testing.assert_array_equal(recordings[0], np.array(rows, np.float32))
+        assert len(lines) - len(rows) in (0, 1)  # the heading
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):
+    text = PAGE.read_text()
+    [code] = re.findall(r"^```python files\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    [command] = re.findall(r"^python -m experiments\.train (.*)$", text, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(PAGE), "exec"), {})
+    assert main(command.split()) == 0
+    assert "test_accuracy" in capsys.readouterr().out

@@ -1,0 +1,330 @@
+"""ECG recordings and spoken digits, from small files in their formats, sound and spoiled."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.datasets import DataError, cinc2017, fsdd, mitdb
+from experiments.datasets.__main__ import main
+from experiments.datasets.recordings import open_recordings
+from experiments.datasets.wfdb_header import read_header
+
+from .fake_signals import (
+    cinc_header,
+    mat_bytes,
+    mitdb_header,
+    pack_212,
+    wav_bytes,
+    write_cinc,
+    write_fsdd,
+    write_mitdb,
+)
+from .mutations import mutated, mutations
+
+SAMPLES = np.arange(-20, 20, dtype=np.int16)
+MODULES = {"cinc2017": cinc2017, "fsdd": fsdd, "mitdb": mitdb}
+WRITERS = {"cinc2017": write_cinc, "fsdd": write_fsdd, "mitdb": write_mitdb}
+
+
+def reasons(recordings):
+    return sorted(str(one) for one in recordings.rejected)
+
+
+def convert(module, raw):
+    return module.convert(raw, raw.parent / "out")
+
+
+def edit(file, old, new):
+    data = file.read_bytes()
+    assert old in data
+    file.write_bytes(data.replace(old, new, 1))
+
+
+# --- what is read -------------------------------------------------------------------------------
+
+
+def test_ecg_recordings_are_whole_and_in_mv(tmp_path):
+    written = write_cinc(tmp_path / "raw", "NAO~")
+    recordings = convert(cinc2017, tmp_path / "raw")
+    assert recordings.labels.tolist() == [0, 1, 2, 3] and not recordings.rejected
+    assert recordings.names.tolist() == [*written] and recordings.about == cinc2017.ABOUT
+    assert recordings.subjects.tolist() == [1, 2, 3, 4]
+    for index, samples in enumerate(written.values()):
+        np.testing.assert_array_equal(recordings[index][:, 0], (samples / 1000).astype(np.float32))
+
+
+def test_the_labels_may_have_a_heading_line(tmp_path):
+    write_cinc(tmp_path / "raw", "AN")
+    file = tmp_path / "raw" / "REFERENCE.csv"
+    file.write_bytes(b"data_source,class\r\n" + file.read_bytes().replace(b"\n", b"\r\n"))
+    recordings = convert(cinc2017, tmp_path / "raw")
+    assert recordings.labels.tolist() == [1, 0] and not recordings.rejected
+
+
+def test_spoken_digits_have_speaker_and_index(tmp_path):
+    written = write_fsdd(tmp_path / "raw", ("lucas", "george"), 2, 2)
+    recordings = convert(fsdd, tmp_path / "raw")
+    assert not recordings.rejected and recordings.about == fsdd.ABOUT
+    for index, name in enumerate(recordings.names.tolist()):
+        digit, speaker, number = name.split("_")
+        assert recordings.labels[index] == int(digit)
+        assert fsdd.SPEAKERS[recordings.subjects[index]] == speaker
+        assert recordings.columns["index"][index] == int(number)
+        np.testing.assert_array_equal(recordings[index][:, 0] * 2**15, written[name])
+
+
+def test_both_leads_are_in_mv(tmp_path):
+    written = write_mitdb(tmp_path / "raw")
+    recordings = convert(mitdb, tmp_path / "raw")
+    assert recordings.names.tolist() == ["100", "202"] and not recordings.rejected
+    assert recordings.subjects.tolist() == [100, 201]  # 201 and 202 are the same man
+    assert recordings.columns["lead_2"].tolist() == [4, 4]
+    for index, samples in enumerate(written.values()):
+        expected = ((samples - 1024) / 200).astype(np.float32)
+        np.testing.assert_array_equal(recordings[index], expected)
+
+
+@given(st.lists(st.tuples(*[st.integers(-2048, 2047)] * 2), min_size=1, max_size=30))
+def test_pairs_of_12_bits_come_back(pairs):
+    samples = np.array(pairs)
+    np.testing.assert_array_equal(mitdb.unpack_212(pack_212(samples)), samples)
+
+
+# --- what is rejected ---------------------------------------------------------------------------
+
+HEADER = "the header is not that of A00001.mat"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason"),
+    [
+        ("A00001.hea", b" 300 ", b" 250 ", f"A00001.mat: {HEADER}"),
+        ("A00001.hea", b"1000/mV", b"200/mV", f"A00001.mat: {HEADER}"),
+        ("A00001.hea", b"16+24", b"16", f"A00001.mat: {HEADER}"),
+        ("A00001.hea", b"A00001 ", b"A00002 ", f"A00001.mat: {HEADER}"),
+        ("A00001.hea", b" 1 300", b" 2 300", "A00001.mat: the header has 1 lines of signals; exp"),
+        ("A00001.hea", b"1000/mV", b"x/mV", "A00001.mat: the header describes no signal in mV by"),
+        ("A00001.hea", b"A00001 1", b"1", "A00001.mat: the header does not begin with name"),
+        ("A00001.mat", b"val", b"vol", "A00001.mat: not a row of "),
+        ("A00001.mat", b"\x1e\0", b"\0\0", "A00001.mat: not a row of "),
+        ("REFERENCE.csv", b"A00001,N\n", b"", "A00001.mat: REFERENCE.csv has no label of it"),
+        ("REFERENCE.csv", b"A00001,N", b"A00001,X", "A00001.mat: its label is 'X'; expected one"),
+        ("REFERENCE.csv", b"A00001,N", b"A00001", "REFERENCE.csv:1: expected 2 fields; got 'A000"),
+        ("REFERENCE.csv", b"A00001,N", b"A00009,N", "REFERENCE.csv:1: there is no A00009.mat"),
+        ("REFERENCE.csv", b"A00002,A", b"A00001,A",
+         "REFERENCE.csv:2: a second label of A00001, after that in line 1; none is taken"),
+    ],
+)  # fmt: skip
+def test_a_bad_ecg_file_is_named_and_the_rest_is_read(tmp_path, file, old, new, reason):
+    raw = tmp_path / "raw"
+    write_cinc(raw, "NAO")
+    edit(raw / file, old, new)
+    recordings = convert(cinc2017, raw)
+    assert "A00001" not in recordings.names and "A00003" in recordings.names
+    assert any(one.startswith(reason) for one in reasons(recordings))
+
+
+@pytest.mark.parametrize("cut", [0, 10, 24, 25, 60])
+def test_a_truncated_ecg_is_named(tmp_path, cut):
+    raw = tmp_path / "raw"
+    write_cinc(raw, "NAO")
+    (raw / "A00002.mat").write_bytes((raw / "A00002.mat").read_bytes()[:cut])
+    (raw / "A00003.hea").unlink()
+    recordings = convert(cinc2017, raw)
+    assert recordings.names.tolist() == ["A00001"]
+    truncated, alone = reasons(recordings)
+    assert truncated.startswith(f"A00002.mat: {cut} bytes; expected ")
+    assert alone == "A00003.mat: there is no A00003.hea"
+
+
+WAV = wav_bytes(SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "no sound can be read: it ends early"),
+        (WAV[:-1], "123 bytes; expected 124, with 40 samples"),
+        (WAV[:50], "50 bytes; expected 124, with 40 samples"),
+        (WAV + b"x", "125 bytes; expected 124"),
+        (b"x" * 200, "no sound can be read"),
+        (wav_bytes(SAMPLES[:0]), "the file holds no samples"),
+        (wav_bytes(SAMPLES, rate=16000), "1 channels of 16 bit at 16000 Hz; expected one of"),
+        (wav_bytes(SAMPLES, channels=2), "2 channels of 16 bit at 8000 Hz"),
+        (wav_bytes(SAMPLES, width=1), "1 channels of 8 bit at 8000 Hz"),
+    ],
+)  # fmt: skip
+def test_a_bad_sound_is_named_and_the_rest_is_read(tmp_path, data, reason):
+    raw = tmp_path / "raw"
+    write_fsdd(raw, ("theo",), 1, 1)
+    (raw / "1_theo_1.wav").write_bytes(data)
+    recordings = convert(fsdd, raw)
+    assert recordings.names.tolist() == ["0_theo_0"]
+    [found] = reasons(recordings)
+    assert found.startswith(f"1_theo_1.wav: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("10_theo_1.wav", "the name is not {digit}_{speaker}_{index}.wav"),
+        ("1_theo.wav", "the name is not"), ("1_bob_1.wav", "the speaker bob is none of george"),
+    ],
+)  # fmt: skip
+def test_sounds_with_other_names_are_rejected(tmp_path, name, reason):
+    raw = tmp_path / "raw"
+    write_fsdd(raw, ("theo",), 1, 1)
+    (raw / name).write_bytes(WAV)
+    [found] = reasons(convert(fsdd, raw))
+    assert found.startswith(f"{name}: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason"),
+    [
+        ("100.hea", b"360", b"250", "100.dat: the header is not that of 100.dat, two leads"),
+        ("100.hea", b" 212 ", b" 16 ", "100.dat: the header is not that of 100.dat"),
+        ("100.hea", b" 50", b" 49", "100.dat: 150 bytes; expected 147"),
+        ("100.hea", b"MLII", b"III", "100.dat: the header has a lead III; expected one of MLII"),
+        ("100.hea", b" 200 ", b" 20 ", "100.dat: the header is not that of 100.dat"),
+        ("100.hea", b" 0 V5", b"1 0 V5", "100.dat: the samples of V5 do not have the checksum"),
+    ],
+)
+def test_a_bad_header_is_named_and_the_rest_is_read(tmp_path, file, old, new, reason):
+    raw = tmp_path / "raw"
+    write_mitdb(raw)
+    edit(raw / file, old, new)
+    recordings = convert(mitdb, raw)
+    assert recordings.names.tolist() == ["202"]
+    [found] = reasons(recordings)
+    assert found.startswith(reason)
+
+
+def test_missing_samples_and_files_of_mitdb_are_named(tmp_path):
+    raw = tmp_path / "raw"
+    write_mitdb(raw, ("100", "101", "102", "103"))
+    samples = np.array([[5, 7], [-2048, 3]])
+    (raw / "101.dat").write_bytes(pack_212(samples))
+    (raw / "101.hea").write_bytes(mitdb_header("101", samples))
+    (raw / "102.hea").unlink()
+    (raw / "103.dat").unlink()
+    recordings = convert(mitdb, raw)
+    assert reasons(recordings) == [
+        "101.dat: samples of MLII are missing",
+        "102.dat: there is no 102.hea",
+        "103.hea: there is no 103.dat",
+    ]
+
+
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
+def test_an_empty_folder_is_an_error(tmp_path, module):
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(DataError, match=r"there is no recording|must hold REFERENCE.csv"):
+        convert(module, tmp_path / "raw")
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"a 1 300 0\nx", b"\xff\xfe\x00", b"a 0 300 0\n"])
+def test_what_is_no_header_is_refused(data):
+    with pytest.raises(DataError):
+        read_header(data)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_command_takes_a_folder_and_says_what_differs(tmp_path, capsys, name):
+    WRITERS[name](tmp_path / "raw")
+    assert main([name, "--raw", str(tmp_path / "raw"), "--root", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    problem = MODULES[name].difference(tmp_path / "raw")
+    assert problem is not None and problem in shown.err and problem in shown.out
+    assert open_recordings(tmp_path / name).about.source.endswith(f"; {problem}")
+
+
+def test_the_command_lists_what_was_rejected(tmp_path, capsys):
+    write_fsdd(tmp_path / "raw", ("theo",), 1, 1)
+    (tmp_path / "raw" / "1_theo_1.wav").write_bytes(b"")
+    assert main(["fsdd", "--raw", str(tmp_path / "raw"), "--root", str(tmp_path)]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert "rejected: 1" in lines and any(line.startswith("1_theo_1.wav: ") for line in lines)
+
+
+# --- mutated files ------------------------------------------------------------------------------
+
+fuzzed = settings(max_examples=120, deadline=None)
+NUMBERS = (b"0", b"1", b"-", b"300", b" ", b"\r\n", b",", b'"', b"\x00", b"\xff")
+
+
+def converted(module, files):
+    """Convert the files: to frames by name and rejections, or None and the error."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        raw.mkdir()
+        for file, content in files.items():
+            (raw / file).write_bytes(content)
+        try:
+            recordings = convert(module, raw)
+        except DataError as error:
+            return None, str(error)
+        frames = {str(n): recordings[i].copy() for i, n in enumerate(recordings.names)}
+        return frames, reasons(recordings)
+
+
+@fuzzed
+@given(mutations(*NUMBERS), st.sampled_from(["A00001.mat", "A00001.hea", "REFERENCE.csv"]))
+def test_mutated_ecg_files_are_read_right_or_named(changes, file):
+    files = {"REFERENCE.csv": b"A00001,N\nA00002,A\n"}
+    for name in ("A00001", "A00002"):
+        files |= {f"{name}.mat": mat_bytes(SAMPLES), f"{name}.hea": cinc_header(name, 40)}
+    files[file] = mutated(files[file], changes)
+    frames, problems = converted(cinc2017, files)
+    if file != "REFERENCE.csv":
+        assert "A00002" in frames and len(frames) + len(problems) == 2
+    if frames is None or "A00001" not in frames:
+        assert problems
+        return
+    assert frames["A00001"].shape[0] == len(files["A00001.mat"][24:]) // 2
+    if file != "A00001.mat":  # a changed sample is a sample
+        np.testing.assert_array_equal(frames["A00001"][:, 0], (SAMPLES / 1000).astype(np.float32))
+
+
+@fuzzed
+@given(mutations(b"RIFF", b"data", b"fmt ", b"\x02\x00", b"\xff\xff\xff\x7f"))
+def test_mutated_sounds_are_read_right_or_named(changes):
+    data = mutated(WAV, changes)
+    frames, problems = converted(fsdd, {"1_theo_1.wav": data, "2_theo_1.wav": WAV})
+    assert len(frames) + len(problems) == 2
+    np.testing.assert_array_equal(frames["2_theo_1"][:, 0] * 2**15, SAMPLES)
+    if "1_theo_1" in frames and len(data) == len(WAV) and data[:44] == WAV[:44]:
+        np.testing.assert_array_equal(
+            frames["1_theo_1"][:, 0] * 2**15, np.frombuffer(data[44:], "<i2")
+        )
+
+
+@fuzzed
+@given(mutations(*NUMBERS), st.booleans())
+def test_mutated_recordings_of_mitdb_are_read_right_or_named(changes, of_header):
+    samples = np.random.default_rng(1).integers(0, 2048, (30, 2))
+    files = {}
+    for name in ("100", "101"):
+        files |= {f"{name}.dat": pack_212(samples), f"{name}.hea": mitdb_header(name, samples)}
+    file = "100.hea" if of_header else "100.dat"
+    files[file] = mutated(files[file], changes)
+    frames, problems = converted(mitdb, files)
+    assert len(frames) + len(problems) == 2
+    expected = ((samples - 1024) / 200).astype(np.float32)
+    np.testing.assert_array_equal(frames["101"], expected)
+    if "100" in frames and not of_header and len(changes) == 1:
+        np.testing.assert_array_equal(frames["100"], expected)  # the checksum notices one change
+
+
+@settings(deadline=None)
+@given(st.integers(0, len(WAV) - 1))
+def test_a_truncated_sound_is_never_read(size):
+    with pytest.raises(DataError):
+        fsdd.read_samples(WAV[:size])
