@@ -180,8 +180,8 @@ def _check_tensors(z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b:
             raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
         if not x.is_floating_point():
             raise TypeError(f"{name} must be of a floating-point dtype; got {x.dtype}")
-        wide_state = z.dtype in HALF and name in ("h_0", "c_0") and x.dtype == torch.float32
-        if x.dtype != z.dtype and not wide_state:
+        wide = name in ("h_0", "c_0") and x.dtype == torch.float32
+        if x.dtype != z.dtype and not (wide and z.dtype in HALF):
             raise ValueError(f"{name} must have the dtype of z, {z.dtype}; got {x.dtype}")
         if x.device != z.device:
             raise ValueError(f"{name} must be on the device of z, {z.device}; got {x.device}")

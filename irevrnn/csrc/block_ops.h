@@ -96,21 +96,32 @@ variable_list differentiable_gradients(const variable_list& inputs, const Tensor
   return gradients;
 }
 
+// z in the shape of x, and what its gradient is computed from.
+struct InputResults {
+  Tensor z, normed, mean, rstd, scaled;
+};
+
+InputResults block_input_of(const Tensor& x_, const Maybe& norm_weight, const Maybe& norm_bias, double eps, bool norm,
+                            const Tensor& weight, const Maybe& bias, const Tensor& scale) {
+  const Tensor x = rows_of(x_);
+  Tensor normed = x, mean, rstd;
+  if (norm) std::tie(normed, mean, rstd) = at::native_layer_norm(x, {x.size(1)}, norm_weight, norm_bias, eps);
+  const Tensor scaled = weight * scale.unsqueeze(1);
+  const Tensor z = bias ? at::addmm(*bias * scale, normed, scaled.t()) : at::mm(normed, scaled.t());
+  std::vector<int64_t> sizes = x_.sizes().vec();
+  sizes.back() = weight.size(0);
+  return {z.view(sizes), normed, mean, rstd, scaled};
+}
+
 struct BlockInput : torch::autograd::Function<BlockInput> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x_, const Maybe& norm_weight, const Maybe& norm_bias,
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Maybe& norm_weight, const Maybe& norm_bias,
                         double eps, bool norm, const Tensor& weight, const Maybe& bias, const Tensor& scale) {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
-    const Tensor x = rows_of(x_);
-    Tensor normed = x, mean, rstd;
-    if (norm) std::tie(normed, mean, rstd) = at::native_layer_norm(x, {x.size(1)}, norm_weight, norm_bias, eps);
-    const Tensor scaled = weight * scale.unsqueeze(1);
-    const Tensor z = bias ? at::addmm(*bias * scale, normed, scaled.t()) : at::mm(normed, scaled.t());
-    ctx->save_for_backward({x_, norm_weight.value_or(Tensor()), norm_bias.value_or(Tensor()), weight,
-                            bias.value_or(Tensor()), scale, normed, mean, rstd, scaled});
+    const InputResults r = block_input_of(x, norm_weight, norm_bias, eps, norm, weight, bias, scale);
+    ctx->save_for_backward({x, norm_weight.value_or(Tensor()), norm_bias.value_or(Tensor()), weight,
+                            bias.value_or(Tensor()), scale, r.normed, r.mean, r.rstd, r.scaled});
     ctx->saved_data["eps"] = eps;
-    std::vector<int64_t> sizes = x_.sizes().vec();
-    sizes.back() = weight.size(0);
-    return z.view(sizes);
+    return r.z;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& arriving) {
@@ -206,15 +217,17 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
 
 Tensor block_input(const Tensor& x, const Maybe& norm_weight, const Maybe& norm_bias, double eps, bool norm,
                    const Tensor& weight, const Maybe& bias, const Tensor& scale) {
-  return BlockInput::apply(x, norm_weight, norm_bias, eps, norm, weight, bias, scale);
+  if (differentiated({x, weight, scale}) || any_differentiated(norm_weight, norm_bias, bias)) {
+    return BlockInput::apply(x, norm_weight, norm_bias, eps, norm, weight, bias, scale);
+  }
+  at::AutoDispatchBelowADInplaceOrView past_this_function;
+  return block_input_of(x, norm_weight, norm_bias, eps, norm, weight, bias, scale).z;
 }
 
 Tensor block_output(const Tensor& h, const Tensor& weight, const Maybe& bias, const Maybe& x) {
-  const Tensor none, &of_bias = bias ? *bias : none, &of_x = x ? *x : none;
-  const auto varies = [](const Tensor& t) { return t.defined() && differentiated({t}); };
-  if (varies(h) || varies(weight) || varies(of_bias) || varies(of_x)) return BlockOutput::apply(h, weight, bias, x);
+  if (differentiated({h, weight}) || any_differentiated(bias, x)) return BlockOutput::apply(h, weight, bias, x);
   at::AutoDispatchBelowADInplaceOrView past_this_function;
-  return block_output_of(h, weight, of_bias, of_x, none, none);
+  return block_output_of(h, weight, bias.value_or(Tensor()), x.value_or(Tensor()), Tensor(), Tensor());
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "block_ops.h"
 #include "fixed_lane_ops.h"
+#include "layer_step.h"
 #include "scan_autograd.h"
 #include "scan_op.h"
 
@@ -119,6 +120,11 @@ TORCH_LIBRARY(irevrnn, m) {
       "block_input(Tensor x, Tensor? norm_weight, Tensor? norm_bias, float eps, bool norm, Tensor weight, "
       "Tensor? bias, Tensor scale) -> Tensor");
   m.def("block_output(Tensor h, Tensor weight, Tensor? bias, Tensor? x) -> Tensor");
+  m.def(
+      "layer_step(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias, float eps, bool norm, "
+      "Tensor h, Tensor c, Tensor u, Tensor a, Tensor b, str activation, str coupling_activation, bool vectorize, "
+      "Tensor? resets=None) -> (Tensor h_n, Tensor c_n)",
+      &layer_step);
   // fixed_scan and fixed_unscan have no fake tensors: how many words a pass leaves depends on its data, and the
   // strategies that use them run chunk by chunk, which torch.compile(fullgraph=True) is not promised for. bad_step is
   // on the CPU.

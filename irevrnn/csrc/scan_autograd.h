@@ -91,6 +91,12 @@ bool differentiated(std::initializer_list<std::reference_wrapper<const Tensor>> 
   });
 }
 
+// One of some that may be missing.
+template <class... Inputs>
+bool any_differentiated(const Inputs&... inputs) {
+  return ((inputs && inputs->defined() && differentiated({*inputs})) || ...);
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> differentiable_scan(
     const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& u, const Tensor& a,
     const Tensor& b, const Maybe& batch_sizes, Name activation, Name coupling_activation,

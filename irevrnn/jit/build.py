@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,14 +35,17 @@ Result = TypeVar("Result")
 
 def once_per_process(function: Callable[[], Result]) -> Callable[[], Result]:
     """Run a function at its first call alone, whichever thread that comes from."""
-    once = cache(function)
+    results: list[Result] = []
     locks: dict[int, threading.RLock] = {}
 
     @wraps(function)
     def call() -> Result:
-        # By process: a forked child would wait for a thread that only its parent has.
-        with locks.setdefault(os.getpid(), threading.RLock()):
-            return once()
+        if not results:
+            # By process: a forked child would wait for a thread that only its parent has.
+            with locks.setdefault(os.getpid(), threading.RLock()):
+                if not results:
+                    results.append(function())
+        return results[0]
 
     return call
 

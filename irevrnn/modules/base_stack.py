@@ -105,10 +105,11 @@ class BaseStack(nn.Module):
                     raise ValueError(f"this forward pass cannot be exported: {reason}")
                 options = {"lengths": lengths, "return_sequence": return_sequence, "resets": resets}
                 return self._uncompiled(input, hidden, **options)
-        stack, batch = self._stack(), self._batch(input, lengths)
+        stack = self._stack()
+        blocks = stack.all_blocks
+        weight, sizes = blocks[0].recurrent_weight, [block.hidden_size for block in blocks]
+        batch = self._batch(input, lengths, weight)
         bounds = batch.arrange_resets(resets)
-        sizes = [block.hidden_size for block in stack.all_blocks]
-        weight = stack.blocks[0].recurrent_weight
         states = batch.initial_states(hidden, sizes, weight, self._states_symbol())
         counted = bounds if self.memory == "auto" else None  # which waits for a GPU
         load = Workload.of(batch, hidden is None, return_sequence, counted)
@@ -144,16 +145,16 @@ class BaseStack(nn.Module):
         Args:
             input, lengths, return_sequence, resets: as for :meth:`forward`.
         """
-        batch = self._batch(input, lengths)
+        stack = self._stack()
+        batch = self._batch(input, lengths, stack.blocks[0].recurrent_weight)
         load = Workload.of(batch, True, return_sequence, batch.arrange_resets(resets))
         print(f"{type(self).__name__}({self.extra_repr()})")
         print(f"input of {batch.steps} steps and batch {batch.size}, {return_sequence=}\n")
-        print(auto.table(self._stack(), load))
+        print(auto.table(stack, load))
 
     def _batch(
-        self, input: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None
+        self, input: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None, like: Tensor
     ) -> SequenceBatch:
-        like = self._stack().blocks[0].recurrent_weight
         return SequenceBatch.of(input, lengths, self.batch_first, like, self._input_features())
 
     def _choose(self, stack: Stack, load: Workload) -> tuple[str, int]:

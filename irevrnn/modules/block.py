@@ -157,4 +157,5 @@ def is_recurrent(module: nn.Module) -> bool:
 
     All others are functions of a step.
     """
-    return hasattr(module, "recurrent_weight")
+    # The first is the faster one, and every step of a stream asks often.
+    return isinstance(module, Block) or hasattr(module, "recurrent_weight")

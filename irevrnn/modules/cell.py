@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from irevrnn.functional import scan_checked
 from irevrnn.input_checks import check_resets, check_states
 from irevrnn.modules.arguments import describe_arguments
+from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.sequences import States
 
@@ -72,6 +73,8 @@ class IRevRNNCell(nn.Module):
                 f"input must be (batch, {self.input_size}) or ({self.input_size},); got shape "
                 f"{tuple(input.shape)}"
             )
+        if (states := self._fused_step(input, hidden, resets)) is not None:
+            return states
         batched, layer = input.dim() == 2, self.layer
         z = layer(input if batched else input.unsqueeze(0)).unsqueeze(0)
         h_0, c_0 = _states(z, hidden, batched)
@@ -82,6 +85,32 @@ class IRevRNNCell(nn.Module):
         options = self.activation, self.coupling_activation
         _, h, c = scan_checked(z, (h_0, c_0, *weights), options, resets=resets)
         return (h, c) if batched else (h[0], c[0])
+
+    def _fused_step(self, input: Tensor, hidden: Any, resets: Tensor | None) -> States | None:
+        """Run one step by the compiled operator; return None where the layer has to be called."""
+        # As attributes, the modules and parameters would take as long as the checks do.
+        layer: Any = self._modules.get("layer")
+        if type(layer) is not IRevRNNLayer or type(hidden) is not tuple or len(hidden) != 2:
+            return None
+        norm: Any = layer._modules.get("norm")
+        projection: Any = layer._modules.get("projection")
+        h, c = hidden
+        normed = norm_arguments(norm, self.hidden_size)
+        if normed is None or not can_fuse((input, h, c), layer, norm, projection):
+            return None
+        shape = (*input.shape[:-1], self.hidden_size)
+        if h.shape != shape or c.shape != shape:
+            return None
+        check_resets(resets, shape[:-1], input.device)
+        own, linear = layer._parameters, projection._parameters
+        try:
+            u, a, b = own["recurrent_weight"], own["coupling_a"], own["coupling_b"]
+            weight, bias = linear["weight"], linear["bias"]
+        except KeyError:  # a user has put something else there
+            return None
+        options = self.activation, self.coupling_activation, True, resets
+        step = torch.ops.irevrnn.layer_step.default
+        return step(input, weight, bias, *normed, h, c, u, a, b, *options)
 
     def extra_repr(self) -> str:
         """Return the arguments that differ from their defaults."""

@@ -49,8 +49,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def prefers_onednn(x: Tensor, weight: Tensor) -> bool:
     """Return whether oneDNN multiplies faster than PyTorch's own product."""
-    rows = x.numel() // max(1, x.shape[-1])
-    return rows * weight.numel() >= _WORTHWHILE and _onednn_is_faster()
+    return x.numel() * weight.size(0) >= _WORTHWHILE and _onednn_is_faster()
 
 
 def _worthwhile(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

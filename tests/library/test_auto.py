@@ -28,7 +28,7 @@ def make_model(memory="recompute", features=5, hidden=7, **keywords):
 
 
 def load_of(model, x, hidden=None, return_sequence=True, resets=None):
-    batch = model._batch(x, None)
+    batch = model._batch(x, None, model._stack().blocks[0].recurrent_weight)
     return Workload.of(batch, hidden is None, return_sequence, batch.arrange_resets(resets))
 
 
