@@ -167,7 +167,6 @@ class BaseStack(nn.Module):
                 memory,
                 activations=[block.activation for block in stack.blocks],
                 bidirectional=stack.directions == 2,
-                packed=load.packed,
             )
         )
         if memory in OF_THE_STACK:
