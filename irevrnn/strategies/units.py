@@ -62,7 +62,7 @@ class Units:
     def coarsen(
         self, number: int, chunk: int, states: fixed_scan.States
     ) -> fixed_scan.States | None:
-        """Return the states of a block in the next coarser unit from a chunk on, if there is one."""
+        """Return a block's states in the next coarser unit, if there is one, from a chunk on."""
         bits = coarser(states.fraction_bits)
         if bits is None:
             return None
