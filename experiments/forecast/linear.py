@@ -11,7 +11,7 @@ from experiments.forecast.data import LEVELS, Levels
 #: Samples that the next one is predicted from.
 ORDER = 32
 #: Scales of the error, in levels, of which the training recordings choose one.
-SCALES = np.geomspace(0.05, 20, 60)
+SCALES = np.geomspace(0.05, 100, 70)
 
 
 def linear_bits(train: Sequence[Levels], test: Levels) -> float:

@@ -91,7 +91,7 @@ def test_the_linear_predictor_knows_a_sine():
     recordings = levels_of(make_recordings())
     noise = Levels("noise", torch.randint(LEVELS, (1200,)))
     assert linear_bits(recordings[1:], recordings[0]) < 5.5
-    assert linear_bits([noise], noise) == pytest.approx(8, abs=0.4)
+    assert linear_bits([noise], noise) == pytest.approx(8, abs=0.6)
 
 
 def test_the_comparison_continues_where_it_stopped(tmp_path):
