@@ -42,15 +42,17 @@ void run(FixedForward<T>& s) {
     stack.tail() = Tail::of(s.tails[chunk.index]);
     for (int64_t begin = 0; begin < s.steps && bad_steps[chunk.index] < 0; begin += s.block()) {
       const int64_t end = std::min(s.steps, begin + s.block());
-      Tiles::each(chunk.first, chunk.past_last, [&](auto tile, int64_t lane) {
-        using Tile = decltype(tile);
-        const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-        const Cuts<T> cuts(s, lane, tile.count, begin, end);
-        Bits& bits = room_for<Tile>(stack, s.activation, end - begin, cuts.count());
-        cuts.each([&](int64_t first, int64_t past_last) {
-          forget_resets(s, cuts, first, bits);
-          with_coupling<Tiles>(s, tile, [&](const auto& f) {
-            fixed_forward_tile(s, f, tile, w, decays, bits, lane, first, past_last, bad_steps[chunk.index]);
+      for_each_end(s, chunk.first, chunk.past_last, begin, end, [&](int64_t from, int64_t to, int64_t last) {
+        Tiles::each(from, to, [&](auto tile, int64_t lane) {
+          using Tile = decltype(tile);
+          const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
+          const Cuts<T> cuts(s, lane, tile.count, begin, last);
+          Bits& bits = room_for<Tile>(stack, s.activation, last - begin, cuts.count());
+          cuts.each([&](int64_t first, int64_t past_last) {
+            forget_resets(s, cuts, first, bits);
+            with_coupling<Tiles>(s, tile, [&](const auto& f) {
+              fixed_forward_tile(s, f, tile, w, decays, bits, lane, first, past_last, bad_steps[chunk.index]);
+            });
           });
         });
       });
@@ -77,16 +79,18 @@ void run(FixedInverse<T>& s) {
     stack.tail() = Tail::of(s.tails[chunk.index]);
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
       const int64_t end = std::min(s.steps, begin + s.block());
-      Tiles::each_reversed(chunk.first, chunk.past_last, [&](auto tile, int64_t lane) {
-        using Tile = decltype(tile);
-        const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
-        const Cuts<T> cuts(s, lane, tile.count, begin, end);
-        Bits& bits = room_for<Tile>(stack, s.activation, end - begin, cuts.count());
-        cuts.each_reversed([&](int64_t first, int64_t past_last) {
-          with_coupling<Tiles>(s, tile, [&](const auto& f) {
-            fixed_inverse_tile(s, f, tile, w, decays, bits, lane, first, past_last);
+      for_each_end_reversed(s, chunk.first, chunk.past_last, begin, end, [&](int64_t from, int64_t to, int64_t last) {
+        Tiles::each_reversed(from, to, [&](auto tile, int64_t lane) {
+          using Tile = decltype(tile);
+          const TileWeights<Tile> w{rows.at(lane % s.hidden), s.couplings};
+          const Cuts<T> cuts(s, lane, tile.count, begin, last);
+          Bits& bits = room_for<Tile>(stack, s.activation, last - begin, cuts.count());
+          cuts.each_reversed([&](int64_t first, int64_t past_last) {
+            with_coupling<Tiles>(s, tile, [&](const auto& f) {
+              fixed_inverse_tile(s, f, tile, w, decays, bits, lane, first, past_last);
+            });
+            recall_resets(s, cuts, first, bits);
           });
-          recall_resets(s, cuts, first, bits);
         });
       });
     }

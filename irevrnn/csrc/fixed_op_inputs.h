@@ -5,11 +5,13 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sum.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "bit_stack.h"
 #include "fixed_scan.h"
-#include "op_inputs.h"
+#include "scan_op.h"
 
 namespace irevrnn {
 
@@ -43,19 +45,20 @@ struct FixedTensors {
   Activation activation, coupling_activation;
   int64_t first_step;
 
-  // streams: the number of bit stacks; inverse: whether the states are those after the pass.
+  // z: (T, B, H), or (N, H) packed with batch_sizes. streams: the number of bit stacks; inverse: whether the states are
+  // those after the pass.
   FixedTensors(const Tensor& z_, const FixedStates& states_, int64_t streams, bool inverse, const Tensor& u, const Tensor& a,
                const Tensor& b, c10::string_view g, c10::string_view f, bool save,
-               const std::optional<Tensor>& resets_)
-      : layout(z_), weights(z_, u, a, b), states(states_), z(z_.contiguous()),
+               const std::optional<Tensor>& resets_, const std::optional<Tensor>& batch_sizes)
+      : layout(Layout::of(z_, states_.h, batch_sizes)), weights(z_, u, a, b), states(states_), z(z_.contiguous()),
         resets(given_resets(resets_, z_)),
         out(allocate(z.sizes(), z.options())),
-        values(save ? allocate({z.size(0), 2 * a.size(0), z.size(1), z.size(2)}, z.options())
-                    : allocate({0}, z.options())),
+        values(save ? allocate(saved_shape(z, layout, a.size(0), 0), z.options()) : allocate({0}, z.options())),
         activation(parse_invertible(g)), coupling_activation(parse_activation(f)),
-        first_step(states_.steps - (inverse ? z.size(0) : 0)) {
-    states.h = moving_states(z, states_.h, z.sizes().slice(1), at::kInt, "h");
-    states.c = moving_states(z, states_.c, z.sizes().slice(1), at::kInt, "c");
+        first_step(states_.steps - (inverse ? layout.steps : 0)) {
+    const std::array<int64_t, 2> sizes{layout.batch, layout.hidden};
+    states.h = moving_states(z, states_.h, sizes, at::kInt, "h");
+    states.c = moving_states(z, states_.c, sizes, at::kInt, "c");
     states.tails = moving_tails(z, states_.tails, streams);
   }
 
@@ -68,6 +71,7 @@ struct FixedTensors {
   // Words that the resets of a lane push at most; waits for the device if there are any.
   int64_t most_reset_words() const {
     if (!resets.defined() || resets.numel() == 0) return 0;
+    if (layout.packed()) return words_of_reset * std::min(layout.steps, resets.sum().item<int64_t>());
     return words_of_reset * resets.sum(0).max().item<int64_t>();
   }
 
@@ -76,6 +80,7 @@ struct FixedTensors {
     s.steps = layout.steps;
     s.batch = layout.batch;
     s.hidden = layout.hidden;
+    s.row_starts = layout.packed() ? layout.row_starts.data() : nullptr;
     s.couplings = static_cast<int>(weights.a.size(0));
     s.interval = 0;
     s.activation = activation;

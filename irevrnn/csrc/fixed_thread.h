@@ -72,12 +72,12 @@ class WordReader {
   uint32_t top_;
 };
 
-// The numbers of one lane step by step, two of them on their way from memory while one is worked on.
-template <class T>
+// z of one lane, steps begin to end or the other way round, two numbers on their way from memory while one is worked on.
+template <class T, int direction>
 class Ahead {
  public:
-  IREVRNN_INLINE Ahead(const T* first, int64_t stride, int64_t count)
-      : from_(first), stride_(stride), count_(count) {
+  IREVRNN_INLINE Ahead(const FixedPass<T>& s, int64_t lane, int64_t begin, int64_t end)
+      : s_(s), lane_(lane), t_(direction > 0 ? begin : end - 1), count_(end - begin) {
     next_ = load();
     after_ = load();
   }
@@ -91,14 +91,14 @@ class Ahead {
  private:
   IREVRNN_INLINE T load() {
     if (count_ <= 0) return T(0);
-    const T x = *from_;
-    from_ += stride_;
+    const T x = s_.z[s_.row(t_) + lane_];
+    t_ += direction;
     --count_;
     return x;
   }
 
-  const T* from_;
-  int64_t stride_, count_;
+  const FixedPass<T>& s_;
+  int64_t lane_, t_, count_;
   T next_, after_;
 };
 
@@ -116,7 +116,7 @@ struct LaneValues {
 
 template <class T>
 IREVRNN_INLINE LaneValues<T> lane_values(const FixedPass<T>& s, int64_t t, int64_t lane) {
-  return {s.values ? s.values + t * 2 * s.couplings * s.lanes() + lane : nullptr, s.lanes()};
+  return {s.values ? s.values + 2 * s.couplings * s.row(t) + lane : nullptr, s.lanes_at(t)};
 }
 
 // The smaller of two steps, where -1 is none: the largest there is without a sign. The order in which
@@ -133,6 +133,12 @@ IREVRNN_INLINE void note_step(int64_t* earliest, int64_t t) {
 #endif
 }
 
+// The end of a lane's steps, if its sequence ends before `end`.
+template <class T>
+IREVRNN_INLINE int64_t end_of(const FixedPass<T>& s, int64_t lane, int64_t end) {
+  return s.row_starts ? smaller(end, s.length(lane)) : end;
+}
+
 // Steps begin to end. Between two calls states and numbers of words are in memory; a negative number says
 // that the lane left the range and stopped.
 template <int R, class F, class T>
@@ -147,15 +153,15 @@ struct FixedForwardWork {
     if (lane >= s.lanes()) return;
     int64_t& count = s.counts[lane];
     if (begin > 0 && count < 0) return;
-    const int64_t row = s.lanes();
+    const int64_t stop = end_of(s, lane, end);
     const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), s.unit.count};
     const Decay decay = decay_of(w.w.u());
-    WordColumn bits{s.words ? s.words + lane : nullptr, row, begin > 0 ? count : 0, Tail::of(s.tails[lane])};
+    WordColumn bits{s.words ? s.words + lane : nullptr, s.lanes(), begin > 0 ? count : 0, Tail::of(s.tails[lane])};
     int32_t h = s.h[lane], c = s.c[lane];
-    Ahead<T> inputs(s.z + begin * row + lane, row, end - begin);
-    const bool begins_anew = lane_resets(s, lane, begin, begin + 1);
+    Ahead<T, 1> inputs(s, lane, begin, stop);
+    const bool begins_anew = begin < stop && lane_resets(s, lane, begin, begin + 1);
     int64_t bad = (out_of_range(h) || out_of_range(c)) && !begins_anew ? begin : -1;
-    for_each_window<1>(s, lane, begin, end, [&](int64_t first, int64_t past_last, uint64_t resets) {
+    for_each_window<1>(s, lane, begin, stop, [&](int64_t first, int64_t past_last, uint64_t resets) {
       for (int64_t t = first; t < past_last && bad < 0; ++t) {
         if (resets >> (t - first) & 1) forget_reset(h, c, bits);
         const T z = inputs.take();
@@ -168,7 +174,7 @@ struct FixedForwardWork {
           bad = t;
         } else {
           h = forget_output(s.activation, y, bits);
-          s.out[t * row + lane] = s.unit.template values_of<T>(h);
+          s.out[s.row(t) + lane] = s.unit.template values_of<T>(h);
         }
       }
     });
@@ -191,17 +197,17 @@ struct FixedInverseWork {
   IREVRNN_INLINE void operator()(const Thread& thread) const {
     const int64_t lane = thread.number();
     if (lane >= s.lanes()) return;
-    const int64_t row = s.lanes();
+    const int64_t stop = end_of(s, lane, end);
     const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), s.unit.count};
     const Decay decay = decay_of(w.w.u());
     const int64_t start = s.starts[lane], count = s.counts[lane];
     const bool sound = start >= 0 && count >= 0 && start <= s.words_size && count <= s.words_size - start;
     WordReader bits(s.words + (sound ? start : 0), sound ? count : -1, Tail::of(s.tails[lane]));
     int32_t h = s.h[lane], c = s.c[lane];
-    Ahead<T> inputs(s.z + (end - 1) * row + lane, -row, end - begin);
-    for_each_window<-1>(s, lane, begin, end, [&](int64_t first, int64_t past_last, uint64_t resets) {
+    Ahead<T, -1> inputs(s, lane, begin, stop);
+    for_each_window<-1>(s, lane, begin, stop, [&](int64_t first, int64_t past_last, uint64_t resets) {
       for (int64_t t = past_last - 1; t >= first; --t) {
-        s.out[t * row + lane] = s.unit.template values_of<T>(h);
+        s.out[s.row(t) + lane] = s.unit.template values_of<T>(h);
         const T z = inputs.take();
         int32_t p = minus(recall_output(s.activation, h, bits), s.unit.fixed_of(z));
         uncouple_fixed<T>(f, s.unit, p, c, R == any ? s.couplings : R, w, lane_values(s, t, lane));

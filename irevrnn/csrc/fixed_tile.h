@@ -28,7 +28,7 @@ struct ValuesOfStep {
 template <class T, class Tile>
 IREVRNN_INLINE ValuesOfStep<T, Tile> values_of_step(T* values, const Sizes<T>& s, Tile tile, int64_t t,
                                                     int64_t lane) {
-  return {values ? values + t * 2 * s.couplings * s.lanes() + lane : nullptr, s.lanes(), tile};
+  return {values ? values + 2 * s.couplings * s.row(t) + lane : nullptr, s.lanes_at(t), tile};
 }
 
 // Of two steps that may be missing (-1).
@@ -51,7 +51,6 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, Tile
                                         int64_t end, int64_t& bad_step) {
   using V = typename Tile::V;
   using L = typename Tile::L;
-  const int64_t row = s.lanes();
   const typename Tile::DecayL decay = decays.of(tile, lane % s.hidden);
   const Unit unit = s.unit;
   Bits bits = stack;  // a copy, as it may stay in registers
@@ -62,7 +61,7 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, Tile
     L p = tile.forget(h, decay, offset_of(s.first_step + t), bits);
     V largest{};
     couple_fixed<V>(f, unit, p, c, s.couplings, w, largest, values_of_step(s.values, s, tile, t, lane));
-    const V z = tile.load(s.z + t * row + lane);
+    const V z = tile.load(s.z + s.row(t) + lane);
     largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
     const L y = plus(unit.fixed_of(z), p);
     if (__builtin_expect(!all_below(largest, unit.limit()) || tile.out_of_range(y), 0)) {
@@ -70,7 +69,7 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, Tile
       break;
     }
     h = tile.forget_output(s.activation, y, bits);
-    tile.store(s.out + t * row + lane, unit.values_of<V>(h));
+    tile.store(s.out + s.row(t) + lane, unit.values_of<V>(h));
   }
   bad_step = earlier(bad_step, bad);
   stack = bits;
@@ -100,15 +99,14 @@ IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, F f, Tile tile, Tile
                                         int64_t end) {
   using V = typename Tile::V;
   using L = typename Tile::L;
-  const int64_t row = s.lanes();
   const typename Tile::DecayL decay = decays.of(tile, lane % s.hidden);
   const Unit unit = s.unit;
   Bits bits = stack;
   L h = tile.load_ints_of(s.h + lane);
   L c = tile.load_ints_of(s.c + lane);
   for (int64_t t = end - 1; t >= begin; --t) {
-    tile.store(s.out + t * row + lane, unit.values_of<V>(h));
-    L p = minus(tile.recall_output(s.activation, h, bits), unit.fixed_of(tile.load(s.z + t * row + lane)));
+    tile.store(s.out + s.row(t) + lane, unit.values_of<V>(h));
+    L p = minus(tile.recall_output(s.activation, h, bits), unit.fixed_of(tile.load(s.z + s.row(t) + lane)));
     uncouple_fixed<V>(f, unit, p, c, s.couplings, w, values_of_step(s.values, s, tile, t, lane));
     h = tile.recall(p, decay, offset_of(s.first_step + t), bits);
   }

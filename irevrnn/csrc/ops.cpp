@@ -59,22 +59,22 @@ std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint32_t>>& 
   return {words, counts};
 }
 
-bool in_vectors(const Tensor& z, bool vectorize) {
-  return vectorize && z.scalar_type() == at::kFloat && z.size(1) * z.size(2) > 0;
+bool in_vectors(const Tensor& z, const Tensor& h, bool vectorize) {
+  return vectorize && z.scalar_type() == at::kFloat && h.numel() > 0;
 }
 
-int64_t streams_of(const Tensor& z, bool vectorize) {
-  const int64_t lanes = z.size(1) * z.size(2);
-  return in_vectors(z, vectorize) ? vector_streams(lanes) : lanes;
-}
+// The bit stacks of states h (B, H).
+int64_t streams_of(const Tensor& h, bool vectors) { return vectors ? vector_streams(h.numel()) : h.numel(); }
 
 FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& tails,
                         int64_t fraction_bits, int64_t steps, const Tensor& u, const Tensor& a, const Tensor& b,
                         c10::string_view activation, c10::string_view coupling_activation, bool record,
-                        bool save, bool vectorize, const std::optional<Tensor>& resets) {
-  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, streams_of(z, vectorize), false, u, a, b, activation,
-                       coupling_activation, save, resets);
-  if (!in_vectors(z, vectorize)) return scan_lanes(x, record, [](const auto& s) { fixed_scan_threads(s); });
+                        bool save, bool vectorize, const std::optional<Tensor>& resets,
+                        const std::optional<Tensor>& batch_sizes) {
+  const bool vectors = in_vectors(z, h_0, vectorize);
+  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, streams_of(h_0, vectors), false, u, a, b, activation,
+                       coupling_activation, save, resets, batch_sizes);
+  if (!vectors) return scan_lanes(x, record, [](const auto& s) { fixed_scan_threads(s); });
   FixedForward<float> s;
   x.fill(s);
   s.record = record;
@@ -87,11 +87,13 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
                                  int64_t fraction_bits, int64_t steps, const Tensor& words, const Tensor& starts,
                                  const Tensor& counts, const Tensor& u, const Tensor& a, const Tensor& b,
                                  c10::string_view activation, c10::string_view coupling_activation,
-                                 bool vectorize, const std::optional<Tensor>& resets) {
-  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, streams_of(z, vectorize), true, u, a, b, activation,
-                       coupling_activation, true, resets);
+                                 bool vectorize, const std::optional<Tensor>& resets,
+                                 const std::optional<Tensor>& batch_sizes) {
+  const bool vectors = in_vectors(z, h_n, vectorize);
+  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, streams_of(h_n, vectors), true, u, a, b, activation,
+                       coupling_activation, true, resets, batch_sizes);
   const FixedWords buffer(z, words, starts, counts);
-  if (!in_vectors(z, vectorize)) return unscan_lanes(x, buffer, [](const auto& s) { fixed_scan_threads(s); });
+  if (!vectors) return unscan_lanes(x, buffer, [](const auto& s) { fixed_scan_threads(s); });
   FixedInverse<float> s;
   x.fill(s);
   buffer.fill(s);
@@ -131,12 +133,12 @@ TORCH_LIBRARY(irevrnn, m) {
   m.def(
       "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor tails, int fraction_bits, int steps, Tensor u, Tensor a, "
       "Tensor b, str activation, str coupling_activation, bool record, bool save, bool vectorize, "
-      "Tensor? resets=None) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor tails, Tensor words, "
+      "Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor tails, Tensor words, "
       "Tensor counts, Tensor values, Tensor bad_step)");
   m.def(
       "fixed_unscan(Tensor z, Tensor h_n, Tensor c_n, Tensor tails, int fraction_bits, int steps, Tensor words, "
       "Tensor starts, Tensor counts, Tensor u, Tensor a, Tensor b, str activation, "
-      "str coupling_activation, bool vectorize, Tensor? resets=None) -> (Tensor out, Tensor h_0, "
+      "str coupling_activation, bool vectorize, Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_0, "
       "Tensor c_0, Tensor tails, Tensor counts_left, Tensor values)");
 }
 

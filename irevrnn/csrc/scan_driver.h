@@ -67,6 +67,18 @@ void for_each_end(const Sizes<T>& s, int64_t first, int64_t past_last, int64_t b
   }
 }
 
+// The same in the reverse order.
+template <class T, class Fn>
+void for_each_end_reversed(const Sizes<T>& s, int64_t first, int64_t past_last, int64_t begin, int64_t end,
+                           const Fn& fn) {
+  for (int64_t t = begin; t < end && first < past_last; ++t) {
+    past_last = std::min(past_last, s.lanes_at(t));
+    const int64_t next = t + 1 < end ? std::max(first, std::min(past_last, s.lanes_at(t + 1))) : first;
+    if (next < past_last) fn(next, past_last, t + 1);
+    past_last = next;
+  }
+}
+
 // A tile of a block: its first lane, the chunk that it belongs to, the step where it ends, and how far from its
 // numbers those lie that come next.
 struct Place {

@@ -6,34 +6,44 @@
 
 #include "fixed_lane_ops.h"
 #include "fixed_launch.h"
+#include "row_starts.h"
 
 namespace irevrnn {
 namespace {
 
 // On the current stream.
-const auto run = [](const auto& s) {
-  C10_CUDA_CHECK(fixed_scan_on_device(s, c10::cuda::getCurrentCUDAStream()));
+struct Launch {
+  at::TensorOptions options;  // of a tensor on the device
+
+  template <class Problem>
+  void operator()(Problem s) const {
+    Tensor starts;
+    if constexpr (!std::is_same_v<Problem, LaneWords>) starts = starts_on_device(s, options);
+    C10_CUDA_CHECK(fixed_scan_on_device(s, c10::cuda::getCurrentCUDAStream()));
+  }
 };
 
 FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& tails,
                         int64_t fraction_bits, int64_t steps, const Tensor& u, const Tensor& a, const Tensor& b,
                         c10::string_view activation, c10::string_view coupling_activation, bool record,
-                        bool save, bool, const std::optional<Tensor>& resets) {
+                        bool save, bool, const std::optional<Tensor>& resets,
+                        const std::optional<Tensor>& batch_sizes) {
   const c10::cuda::OptionalCUDAGuard guard(z.device());
-  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, z.size(1) * z.size(2), false, u, a, b, activation,
-                       coupling_activation, save, resets);
-  return scan_lanes(x, record, run);
+  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, h_0.numel(), false, u, a, b, activation,
+                       coupling_activation, save, resets, batch_sizes);
+  return scan_lanes(x, record, Launch{z.options()});
 }
 
 FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& tails,
                                  int64_t fraction_bits, int64_t steps, const Tensor& words, const Tensor& starts,
                                  const Tensor& counts, const Tensor& u, const Tensor& a, const Tensor& b,
                                  c10::string_view activation, c10::string_view coupling_activation, bool,
-                                 const std::optional<Tensor>& resets) {
+                                 const std::optional<Tensor>& resets,
+                                 const std::optional<Tensor>& batch_sizes) {
   const c10::cuda::OptionalCUDAGuard guard(z.device());
-  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, z.size(1) * z.size(2), true, u, a, b, activation,
-                       coupling_activation, true, resets);
-  return unscan_lanes(x, FixedWords(z, words, starts, counts), run);
+  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, h_n.numel(), true, u, a, b, activation,
+                       coupling_activation, true, resets, batch_sizes);
+  return unscan_lanes(x, FixedWords(z, words, starts, counts), Launch{z.options()});
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include "scan_launch.h"
+#include "row_starts.h"
 #include "scan_op.h"
 
 namespace irevrnn {
@@ -18,28 +18,16 @@ struct LaunchOnCuda {
 
   template <class T, class IO>
   void operator()(Forward<T, IO> s) const {
-    const auto stream = c10::cuda::getCurrentCUDAStream();
-    const Tensor starts = starts_on_device(s, stream);
-    C10_CUDA_CHECK(scan_on_device(s, stream));
+    const Tensor starts = starts_on_device(s, options);
+    C10_CUDA_CHECK(scan_on_device(s, c10::cuda::getCurrentCUDAStream()));
   }
 
   template <class T, class IO>
   void operator()(Backward<T, IO> s) const {
-    const auto stream = c10::cuda::getCurrentCUDAStream();
-    const Tensor starts = starts_on_device(s, stream);
+    const Tensor starts = starts_on_device(s, options);
     const Tensor workspace =
         at::empty({workspace_numbers(s)}, options.dtype(c10::CppTypeToScalarType<T>::value));
-    C10_CUDA_CHECK(scan_on_device(s, write<T>(workspace), stream));
-  }
-
-  // Points the problem to a copy of its row starts, which is returned to be kept alive.
-  template <class T>
-  Tensor starts_on_device(Sizes<T>& s, cudaStream_t stream) const {
-    if (!s.row_starts) return Tensor();
-    const Tensor starts = at::empty({s.steps + 1}, options.dtype(at::kLong));
-    C10_CUDA_CHECK(write_numbers(s.row_starts, s.steps + 1, write<int64_t>(starts), stream));
-    s.row_starts = read<int64_t>(starts);
-    return starts;
+    C10_CUDA_CHECK(scan_on_device(s, write<T>(workspace), c10::cuda::getCurrentCUDAStream()));
   }
 };
 

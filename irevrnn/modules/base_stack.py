@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from irevrnn.modules.recurrence import Recurrence
+from irevrnn.modules.stability import clip_couplings_, is_oscillator
 from irevrnn.sequences import SequenceBatch, States
 from irevrnn.strategies import auto
 from irevrnn.strategies.chunks import chunk_length
@@ -71,6 +73,9 @@ class BaseStack(nn.Module):
     def clip_recurrent_weights_(self, bound: float = 1.0) -> Any:
         """Clamp every recurrent weight to [-bound, bound], in place, after an optimizer step.
 
+        Where the recurrence is linear with one coupling, the couplings are moved to the nearest
+        with which states do not grow (:func:`irevrnn.modules.stability.clip_couplings_`).
+
         IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
         more than ``gamma``-fold over T steps. ``optimizer.register_step_post_hook(lambda *_:
         model.clip_recurrent_weights_())`` does it without a change to the training loop.
@@ -86,6 +91,9 @@ class BaseStack(nn.Module):
         for block in self._stack().all_blocks:
             if isinstance(block.recurrent_weight, nn.Parameter):
                 block.recurrent_weight.clamp_(-bound, bound)
+            recurrence = Recurrence.of(block)
+            if is_oscillator(recurrence):
+                clip_couplings_(recurrence.u, recurrence.a[0], recurrence.b[0])
         return self
 
     def forward(
@@ -168,7 +176,6 @@ class BaseStack(nn.Module):
                 memory,
                 activations=[block.activation for block in stack.blocks],
                 bidirectional=stack.directions == 2,
-                packed=load.packed,
             )
         )
         if memory in OF_THE_STACK:

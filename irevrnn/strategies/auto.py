@@ -61,7 +61,6 @@ def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
         memory,
         activations=[block.activation for block in stack.blocks],
         bidirectional=stack.directions == 2,
-        packed=load.packed,
         modules=stack.modules,
     )
     if reason or memory not in IN_FIXED_POINT:

@@ -98,7 +98,7 @@ def run_chunkwise(
     Args:
         stack: the modules, of one direction.
         memory: ``checkpoint``, ``reversible`` or ``store_fixed``.
-        x: (T, B, in), which need not be contiguous; or (N, in) packed, not in fixed point.
+        x: (T, B, in), which need not be contiguous; or (N, in) packed.
         states: h_0 and c_0 of every block, (B, H) each.
         packing: of x, if it is packed.
         resets: (T, B) or (N,), or None.

@@ -86,8 +86,8 @@ class Pass(NamedTuple):
     """The result of a pass over some steps, with all that their gradient needs.
 
     Attributes:
-        out: (T, B, H), h of every step.
-        values: (T, 2R, B, H), f(p) and f(c) of every coupling.
+        out: (T, B, H), h of every step; (N, H) if packed.
+        values: (T, 2R, B, H), f(p) and f(c) of every coupling; (2R N, H) if packed.
         before, after: the states at both ends.
     """
 
@@ -136,7 +136,7 @@ def _vectorize(z: Tensor) -> bool:
 
 def forward(
     z: Tensor, states: States, weights: Weights, *, record: bool = False, save: bool = False,
-    resets: Tensor | None = None,
+    resets: Tensor | None = None, batch_sizes: Tensor | None = None,
 ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
     """Run the recurrence in fixed point.
 
@@ -147,13 +147,14 @@ def forward(
     waited for, too.
 
     Args:
-        z: (T, B, H).
+        z: (T, B, H); or (N, H), packed.
         states: before the first step.
         weights: of the layer.
         record: whether to return what is forgotten.
         save: whether to return the values of f, which the gradient needs.
-        resets: (T, B) bool, where h and c of a sequence are set to 0 before the step; ``record``
-            keeps what they were.
+        resets: (T, B) or (N,) bool, where h and c of a sequence are set to 0 before the step;
+            ``record`` keeps what they were.
+        batch_sizes: (T,) int64 on the CPU, if z is packed: the sequences that have each step.
 
     Returns:
         The pass (``values`` empty without ``save``), and the words and counts that were pushed,
@@ -166,21 +167,22 @@ def forward(
     check_resets(resets, tuple(z.shape[:-1]), z.device)
     vectorize = _vectorize(z)
     out, h, c, tails, words, counts, values, bad_step = torch.ops.irevrnn.fixed_scan(
-        z, *states, *weights._arguments(), record, save, vectorize, resets
+        z, *states, *weights._arguments(), record, save, vectorize, resets, batch_sizes
     )
     if (step := bad_step.item()) >= 0:
         raise RangeError(int(step))
-    after = States(h, c, tails, states.fraction_bits, states.steps + len(z))
+    after = States(h, c, tails, states.fraction_bits, states.steps + _steps(z, batch_sizes))
     return Pass(out, values, states, after), words, counts
 
 
 def inverse(
-    z: Tensor, states: States, buffer: Buffer, weights: Weights, resets: Tensor | None = None
-) -> tuple[Pass, Buffer]:
+    z: Tensor, states: States, buffer: Buffer, weights: Weights, resets: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+) -> tuple[Pass, Buffer]:  # fmt: skip
     """Run the inverse recurrence from the states after the last step. Waits for no device.
 
     Args:
-        z, weights, resets: as given to :func:`forward`.
+        z, weights, resets, batch_sizes: as given to :func:`forward`.
         states: after the last step.
         buffer: the words that were pushed.
 
@@ -191,10 +193,14 @@ def inverse(
     check_resets(resets, tuple(z.shape[:-1]), z.device)
     vectorize = _vectorize(z)
     out, h, c, tails, counts, values = torch.ops.irevrnn.fixed_unscan(
-        z, *states, *buffer, *weights._arguments(), vectorize, resets
+        z, *states, *buffer, *weights._arguments(), vectorize, resets, batch_sizes
     )
-    before = States(h, c, tails, states.fraction_bits, states.steps - len(z))
+    before = States(h, c, tails, states.fraction_bits, states.steps - _steps(z, batch_sizes))
     return Pass(out, values, before, states), buffer._replace(counts=counts)
+
+
+def _steps(z: Tensor, batch_sizes: Tensor | None) -> int:
+    return len(z if batch_sizes is None else batch_sizes)
 
 
 class WithGradient(torch.autograd.Function):
@@ -205,20 +211,20 @@ class WithGradient(torch.autograd.Function):
         nonlinearities: names of g and f.
         z, h_0, c_0, u, a, b: the tensors to differentiate with respect to. ``h_0`` and ``c_0``
             only carry their gradients: the pass has its own states.
-        resets: as given to :func:`forward`.
+        resets, batch_sizes: as given to :func:`forward`.
 
     Returns:
-        ``out`` (T, B, H), ``h_n`` and ``c_n`` (B, H).
+        ``out``, in the form of z, ``h_n`` and ``c_n`` (B, H).
     """
 
     @staticmethod
     def forward(
         ctx: Any, result: Pass, nonlinearities: tuple[str, str],
         z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
-        resets: Tensor | None = None,
+        resets: Tensor | None = None, batch_sizes: Tensor | None = None,
     ) -> Any:  # fmt: skip
         before = result.before.values(z.dtype)
-        ctx.save_for_backward(result.out, result.values, *before, u, a, b, resets)
+        ctx.save_for_backward(result.out, result.values, *before, u, a, b, resets, batch_sizes)
         ctx.set_materialize_grads(False)
         ctx.nonlinearities = nonlinearities
         return (result.out, *result.after.values(z.dtype))
@@ -226,9 +232,9 @@ class WithGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        *saved, resets = ctx.saved_tensors
+        *saved, resets, batch_sizes = ctx.saved_tensors
         vectorize = _vectorize(saved[0])
         results = torch.ops.irevrnn.scan_backward(
-            *gradients, *saved, None, *ctx.nonlinearities, _ALL_SAVED, vectorize, resets
+            *gradients, *saved, batch_sizes, *ctx.nonlinearities, _ALL_SAVED, vectorize, resets
         )
-        return None, None, *results, None
+        return None, None, *results, None, None

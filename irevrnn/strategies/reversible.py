@@ -103,8 +103,9 @@ class _FixedPoint(ABC):
         with torch.no_grad():
             result = self._reconstruct(chunk, part, number, z)
         return fixed_scan.WithGradient.apply(
-            result, self.weights[number][3:], z, *state, *self.weights[number][:3], part.resets
-        )
+            result, self.weights[number][3:], z, *state, *self.weights[number][:3], part.resets,
+            part.batch_sizes,
+        )  # fmt: skip
 
     @abstractmethod
     def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
@@ -137,7 +138,7 @@ class Reversible(_FixedPoint):
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         result, words, counts = fixed_scan.forward(
             z, self.states[number], self.weights[number], record=self.record,
-            resets=self.part.resets,
+            resets=self.part.resets, batch_sizes=self.part.batch_sizes,
         )  # fmt: skip
         if self.record:
             self.words[number].add(words, counts)
@@ -175,8 +176,9 @@ class Reversible(_FixedPoint):
 
     def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
         result, self.buffers[number] = fixed_scan.inverse(
-            z, self.states[number], self.buffers[number], self.weights[number], part.resets
-        )
+            z, self.states[number], self.buffers[number], self.weights[number], part.resets,
+            part.batch_sizes,
+        )  # fmt: skip
         before = self.units.before(chunk, number, result.before)
         self.states[number] = before
         same = (self.buffers[number].counts >= 0).all()
@@ -222,7 +224,7 @@ class StoreFixed(_FixedPoint):
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         result, _, _ = fixed_scan.forward(
             z, self.states[number], self.weights[number], save=self.record,
-            resets=self.part.resets,
+            resets=self.part.resets, batch_sizes=self.part.batch_sizes,
         )  # fmt: skip
         if self.record:
             self.passes += [*result[:2], *result.before[:2], *result.after[:2]]

@@ -49,7 +49,6 @@ def obstacle(
     *,
     activations: Iterable[str] = (),
     bidirectional: bool = False,
-    packed: bool = False,
     device: str = "cpu",
     modules: Iterable[nn.Module] = (),
 ) -> str | None:
@@ -59,7 +58,6 @@ def obstacle(
         memory: the strategy.
         activations: the output nonlinearities of the recurrences.
         bidirectional: whether the stack reads sequences from both ends.
-        packed: whether sequences have lengths of their own.
         device: the type of the device.
         modules: those of the stack, in the mode in which they will run.
     """
@@ -78,11 +76,6 @@ def obstacle(
         )
     if memory not in IN_FIXED_POINT:
         return None
-    if packed:
-        return (
-            f"packed input and lengths do not go with memory={memory!r}; use memory='recompute', "
-            "'store' or 'checkpoint', or sequences of one length"
-        )
     if device == "meta":
         return (
             f"memory={memory!r} looks at values, and there are none on the meta device; use "

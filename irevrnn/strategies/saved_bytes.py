@@ -46,7 +46,7 @@ class Workload:
         copied: whether the first block works on a copy of the input (another order of dimensions).
         return_sequence: whether the output of all steps is returned.
         own_states: whether the initial states are zeros that the stack makes.
-        packed: whether sequences have lengths of their own, of at most ``steps``.
+        rows: of the input, if sequences have lengths of their own, of at most ``steps``.
         resets: how often a sequence's states are reset; None without a mask.
     """
 
@@ -56,7 +56,7 @@ class Workload:
     copied: bool = False
     return_sequence: bool = True
     own_states: bool = True
-    packed: bool = False
+    rows: int | None = None
     resets: int | None = None
 
     @classmethod
@@ -75,9 +75,14 @@ class Workload:
             copied=not batch.x.is_contiguous(),
             return_sequence=return_sequence,
             own_states=own_states,
-            packed=batch.packing is not None,
+            rows=None if batch.packing is None else len(batch.x),
             resets=None if resets is None else int(resets.sum()),
         )
+
+    @property
+    def real_steps(self) -> int:
+        """The steps of all sequences together."""
+        return self.steps * self.batch if self.rows is None else self.rows
 
     def shape(self, steps: int) -> Shape:
         """Return the shape of some steps."""
@@ -196,7 +201,7 @@ def _units(stack: Stack, load: Workload) -> int:
 def _reversible_block(block: Any, load: Workload) -> int:
     negative = get_activation(block.activation).forgotten_bits or 0.0
     forgotten = stored_bits(block.recurrent_weight)
-    bits = load.steps * load.batch * (forgotten + negative).sum().item()
+    bits = load.real_steps * (forgotten + negative).sum().item()
     bits += (load.resets or 0) * STATE_BITS * block.hidden_size
     units = load.batch * block.hidden_size
     states = 2 * 4 * units + 2 * 8 * _bit_stacks(block.recurrent_weight, units) + 8 * HASHES
@@ -212,9 +217,10 @@ def _store_fixed(stack: Stack, load: Workload, chunks: int) -> list[int]:
     """Return the bytes of outputs, values of f and the states of every pass."""
     total = _units(stack, load)
     for block in stack.blocks:
-        units, size = load.batch * block.hidden_size, block.recurrent_weight.element_size()
-        total += load.steps * (1 + 2 * len(block.coupling_a)) * units * size
-        total += 2 * (chunks + 1) * 4 * units
+        size = block.recurrent_weight.element_size()
+        numbers = load.real_steps * block.hidden_size
+        total += numbers * (1 + 2 * len(block.coupling_a)) * size
+        total += 2 * (chunks + 1) * 4 * load.batch * block.hidden_size
     return [total]
 
 

@@ -59,8 +59,10 @@ class Units:
             at_first.append(bits)
         return cls(at_first, [[] for _ in at_first], [[] for _ in at_first])
 
-    def coarsen(self, number: int, chunk: int, states: fixed_scan.States) -> fixed_scan.States | None:
-        """Return the states of a block in the next coarser unit, from a chunk on; None without."""
+    def coarsen(
+        self, number: int, chunk: int, states: fixed_scan.States
+    ) -> fixed_scan.States | None:
+        """Return a block's states in the next coarser unit, if there is one, from a chunk on."""
         bits = coarser(states.fraction_bits)
         if bits is None:
             return None
@@ -91,7 +93,8 @@ class Units:
             [chunk for chunk in numbers[first : first + COARSER_UNITS] if chunk >= 0]
             for first in range(blocks, len(numbers), COARSER_UNITS)
         ]
-        lost = [list(parts) for parts in saved[1 : 1 + blocks]]
+        padded = zip(saved[1 : 1 + blocks], changes, strict=True)
+        lost = [list(parts[: len(chunks)]) for parts, chunks in padded]
         return cls(numbers[:blocks], changes, lost, steps), saved[1 + blocks :]
 
     def fraction_bits(self, number: int, chunk: int) -> int:
@@ -101,7 +104,8 @@ class Units:
 
     def before(self, chunk: int, number: int, states: fixed_scan.States) -> fixed_scan.States:
         """Return the states of a block before its unit became coarser for this chunk, if it did."""
-        for change, lost in reversed(list(zip(self.changes[number], self.lost[number]))):
+        changes = zip(self.changes[number], self.lost[number], strict=True)
+        for change, lost in reversed(list(changes)):
             if change == chunk:
                 states = states.with_bits(lost, states.fraction_bits + COARSER_BITS)
         return states

@@ -431,8 +431,8 @@ def four_layers(monkeypatch):
     hidden = tuple(torch.randn(4, 2, 7, generator=drawn) for _ in range(2))
     forward, inverse, there, back = fixed_scan.forward, fixed_scan.inverse, [], []
 
-    def watched_forward(z, states, weights, record, resets):
-        result, words, counts = forward(z, states, weights, record=record, save=True, resets=resets)
+    def watched_forward(z, states, weights, **options):
+        result, words, counts = forward(z, states, weights, **{**options, "save": True})
         there.append(result)
         return result, words, counts
 

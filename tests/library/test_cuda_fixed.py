@@ -12,6 +12,7 @@ from irevrnn.strategies.fixed_point import to_fixed
 from irevrnn.strategies.fixed_scan import States
 from irevrnn.strategies.reversible import _hash
 from irevrnn.strategies.rules import INVERTIBLE
+from tests.library import test_fixed_packed
 from tests.library.test_cuda_fixed_threads import make_case
 from tests.library.test_fixed_point import back, forward, is_undone
 
@@ -59,6 +60,22 @@ def test_every_step_is_undone(steps, couplings, size, dtype, activation):
     case = to_gpu(*make_case(steps, size, couplings, dtype, activation))
     result = forward(*case, False)
     assert is_undone(case[1], result, back(case[0], result, case[2], False))
+
+
+@every_g
+@dtypes
+@test_fixed_packed.batches
+@pytest.mark.parametrize("hidden", [1, 64, 129])
+def test_packed_sequences(sizes, hidden, dtype, activation):
+    case = test_fixed_packed.make_packed(sizes, hidden, dtype, activation, 0.1)
+    z, counts, resets, states, weights = case
+    wanted = test_fixed_packed.forward(*case, False)
+    z, there, weights = to_gpu(z, states, weights)
+    case = z, counts, resets.cuda(), there, weights
+    result = test_fixed_packed.forward(*case, False)
+    assert all(torch.equal(x.cpu(), y) for x, y in zip(result, wanted, strict=True))
+    undone = test_fixed_packed.back(*case[:3], result, weights, False)
+    test_fixed_packed.assert_undone(there, result, undone)
 
 
 @every_g

@@ -14,7 +14,7 @@ from irevrnn.strategies import fixed_point
 from irevrnn.strategies.fixed_point import BitStack, to_value
 from irevrnn.strategies.fixed_scan import States, Weights
 from irevrnn.strategies.rules import INVERTIBLE
-from tests.library import test_fixed_point
+from tests.library import test_fixed_packed, test_fixed_point
 from tests.library.gpu_threads import by_gpu_threads
 from tests.library.test_fixed_point import bits_of, is_undone
 
@@ -113,6 +113,22 @@ def test_a_grid_is_undone(steps, couplings, size, dtype, activation):
     case = make_case(steps, size, couplings, dtype, activation)
     result = run(*case, False)
     assert is_undone(case[1], result, back(case[0], result, case[2], False))
+
+
+@every_g
+@dtypes
+@test_fixed_packed.batches
+@pytest.mark.parametrize("hidden", [1, 16, 17])
+@pytest.mark.parametrize("often", [0.0, 0.1])
+def test_a_grid_of_packed_sequences(sizes, hidden, dtype, activation, often):
+    """The bits of the library's kernels, words included, and undone."""
+    case = test_fixed_packed.make_packed(sizes, hidden, dtype, activation, often)
+    wanted = test_fixed_packed.forward(*case, False)
+    with by_gpu_threads():
+        result = test_fixed_packed.forward(*case, False)
+        undone = test_fixed_packed.back(*case[:3], result, case[4], False)
+    assert all(torch.equal(x, y) for x, y in zip(result, wanted, strict=True))
+    test_fixed_packed.assert_undone(case[3], result, undone)
 
 
 @pytest.mark.parametrize("f", ACTIVATIONS)

@@ -96,7 +96,9 @@ def test_kernels_equal_the_oracle(kernel, shape, activation):
     assert bits_of(result) == stack.count()
     assert bad_step == -1
     for z_t in z.flip(0):
-        h, c = fixed_point.unstep(z_t, h, c, *weights[:3], stack, activation, f, None, FRACTION_BITS)
+        h, c = fixed_point.unstep(
+            z_t, h, c, *weights[:3], stack, activation, f, None, FRACTION_BITS
+        )
     assert torch.equal(h, states.h) and torch.equal(c, states.c)
     assert not any(stack.stacks)
 

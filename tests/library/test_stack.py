@@ -22,6 +22,7 @@ from irevrnn import (
     ReversalError,
     check_stepwise,
 )
+from irevrnn.strategies.rules import OF_THE_STACK
 
 pytestmark = pytest.mark.usefixtures("kernels")
 CHUNKED = ["checkpoint", "reversible", "store_fixed"]
@@ -166,7 +167,7 @@ def test_pieces_give_what_the_whole_gives(memory, kind):
 
 
 @every_kind
-@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+@pytest.mark.parametrize("memory", ["store", "recompute", *OF_THE_STACK])
 @pytest.mark.parametrize("enforce_sorted", [True, False])
 def test_lengths(kind, memory, enforce_sorted):
     """Sequences of different length give what each gives by itself."""
@@ -593,7 +594,7 @@ def test_no_gradient_passes_a_reset(memory):
     assert not x.grad[:, :60].any() and x.grad[:, 60:].any()
 
 
-@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+@pytest.mark.parametrize("memory", ["store", "recompute", *OF_THE_STACK])
 def test_resets_of_padded_and_packed_sequences(memory):
     model, x = make_stack("gated", memory, torch.float64).eval(), make_input(80, torch.float64)
     lengths, resets = torch.tensor([33, 80, 7]), random_resets(80, 0.1)

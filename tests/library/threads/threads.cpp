@@ -36,9 +36,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
 FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& tails,
                         int64_t fraction_bits, int64_t steps, const Tensor& u, const Tensor& a, const Tensor& b,
                         c10::string_view activation, c10::string_view coupling_activation, bool record,
-                        bool save, bool, const std::optional<Tensor>& resets) {
-  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, z.size(1) * z.size(2), false, u, a, b, activation,
-                       coupling_activation, save, resets);
+                        bool save, bool, const std::optional<Tensor>& resets,
+                        const std::optional<Tensor>& batch_sizes) {
+  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, h_0.numel(), false, u, a, b, activation,
+                       coupling_activation, save, resets, batch_sizes);
   return scan_lanes(x, record, run_fixed);
 }
 
@@ -46,9 +47,10 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
                                  int64_t fraction_bits, int64_t steps, const Tensor& words, const Tensor& starts,
                                  const Tensor& counts, const Tensor& u, const Tensor& a, const Tensor& b,
                                  c10::string_view activation, c10::string_view coupling_activation, bool,
-                                 const std::optional<Tensor>& resets) {
-  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, z.size(1) * z.size(2), true, u, a, b, activation,
-                       coupling_activation, true, resets);
+                                 const std::optional<Tensor>& resets,
+                                 const std::optional<Tensor>& batch_sizes) {
+  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, h_n.numel(), true, u, a, b, activation,
+                       coupling_activation, true, resets, batch_sizes);
   return unscan_lanes(x, FixedWords(z, words, starts, counts), run_fixed);
 }
 

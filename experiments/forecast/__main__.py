@@ -1,0 +1,119 @@
+"""Predict the next sample of MIT-BIH recordings: ``python -m experiments.forecast``.
+
+Leave-one-recording-out: each method (:data:`experiments.forecast.training.METHODS`) trains on the
+others for the same processor time, and is tested on the one left out. The learning rate of each is
+chosen before, on a validation recording, from the same few in the same time. Results are bits per
+sample. What is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from experiments import figures
+from experiments.bench.measure import peak_memory
+from experiments.command_line import report_errors
+from experiments.datasets import data_root
+from experiments.datasets.recordings import open_recordings
+from experiments.files import write_text
+from experiments.forecast.data import Levels, levels_of
+from experiments.forecast.linear import linear_bits
+from experiments.forecast.memory import one_step
+from experiments.forecast.training import METHODS, Settings, evaluate, train
+from experiments.provenance import provenance, require_clean
+from experiments.train.config import ConfigError
+
+PROGRAM = "python -m experiments.forecast"
+#: The learning rates that every method may choose from.
+RATES = (1e-3, 4e-3, 1e-2)
+#: Share of the time of a run that each of them gets in the search.
+SEARCH_SHARE = 0.3
+
+
+def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Path) -> None:
+    """Search, train and test what is missing in ``file``."""
+    done: dict[str, Any] = {"settings": asdict(settings), "search": {}, "linear": {}, "runs": {}}
+    if file.is_file():
+        done = json.loads(file.read_text(encoding="utf-8"))
+        if done["settings"] != asdict(settings):
+            raise ConfigError(f"{file} has other settings: {done['settings']}; delete it first")
+
+    def keep() -> None:
+        write_text(file, json.dumps(done, indent=1) + "\n")
+
+    for name in METHODS:
+        if name not in done["search"]:
+            done["search"][name] = _search(settings, name, recordings)
+            keep()
+    for fold in folds:
+        others = [one for index, one in enumerate(recordings) if index != fold]
+        left_out = recordings[fold]
+        if left_out.name not in done["linear"]:
+            done["linear"][left_out.name] = linear_bits(others, left_out)
+        for name in METHODS:
+            key = f"{name}/{left_out.name}"
+            if key in done["runs"]:
+                continue
+            best = min(done["search"][name], key=lambda trial: trial["bits"])
+            network, figures_of = train(replace(settings, lr=best["lr"]), METHODS[name], others)
+            bits = evaluate(network, left_out, settings.steps)
+            done["runs"][key] = figures_of | {"bits": bits} | provenance()
+            print(f"{key}: {bits:.3f} bits per sample, {figures_of['updates']} updates", flush=True)
+            keep()
+    if "peak_bytes" not in done:
+        done["peak_bytes"] = {
+            name: peak_memory(one_step, replace(settings, lr=0.0), name) for name in METHODS
+        }
+        keep()
+
+
+def _search(settings: Settings, name: str, recordings: list[Levels]) -> list[dict[str, float]]:
+    """Return each learning rate and its bits on the second recording, trained on the rest.
+
+    The first recording, which the first fold leaves out, takes no part.
+    """
+    trials = []
+    for lr in RATES:
+        short = replace(settings, lr=lr, minutes=SEARCH_SHARE * settings.minutes)
+        network, _ = train(short, METHODS[name], recordings[2:])
+        trials.append({"lr": lr, "bits": evaluate(network, recordings[1], settings.steps)})
+        print(f"search, {name}, lr {lr}: {trials[-1]['bits']:.3f} bits", flush=True)
+    return trials
+
+
+def main(
+    minutes: float = 10.0,
+    folds: int | None = None,
+    steps: int | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    threads: int = 1,
+) -> None:
+    """Run the comparison.
+
+    Args:
+        minutes: processor time of each training run.
+        folds: recordings to leave out, from the first on; all of them if not given.
+        steps: of each recording; all of them if not given.
+        data: folder of the data sets.
+        out: the file to write; paper/results/forecast.json if not given.
+        threads: of PyTorch and the kernels.
+    """
+    torch.set_num_threads(threads)
+    file = out or figures.folder("paper") / "results" / "forecast.json"
+    if out is None:
+        require_clean()
+    recordings = levels_of(open_recordings(data_root(data) / "mitdb"))
+    some = list(range(len(recordings)))[:folds]
+    run(Settings(minutes=minutes, steps=steps), recordings, some, file)
+
+
+if __name__ == "__main__":
+    sys.exit(report_errors(PROGRAM, lambda: tyro.cli(main, prog=PROGRAM)))

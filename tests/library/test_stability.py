@@ -1,0 +1,78 @@
+"""Linear oscillators whose states would grow, and the couplings that are nearest to theirs."""
+
+import pytest
+import torch
+
+from irevrnn import IRevBlock, IRevRNN, IRevStack, reference
+from irevrnn.modules.stability import clip_couplings_
+
+
+def largest_eigenvalue(u, a, b):
+    rows = torch.stack((u * (1 + a * b), b, a * u, torch.ones_like(u)), -1)
+    return torch.linalg.eigvals(rows.view(-1, 2, 2)).abs().amax(-1)
+
+
+def draw(count=2000, size=3.0):
+    generator = torch.Generator().manual_seed(0)
+    u = 2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1
+    u[:3] = torch.tensor([1.0, -1.0, 0.0])
+    a, b = size * torch.randn(2, count, generator=generator, dtype=torch.float64)
+    return u, a, b
+
+
+def test_no_eigenvalue_exceeds_1():
+    u, a, b = draw()
+    assert (largest_eigenvalue(u, a, b) > 1.01).any()  # the control
+    clip_couplings_(u, a, b)
+    # A double eigenvalue at 1 is found to half the digits.
+    assert largest_eigenvalue(u, a, b).max() < 1 + 1e-6
+
+
+def test_couplings_that_are_stable_stay():
+    u, a, b = draw()
+    stable = (-2 * (1 + u) < u * a * b) & (u * a * b < 0)
+    kept_a, kept_b = a[stable].clone(), b[stable].clone()
+    clip_couplings_(u, a, b)
+    assert torch.equal(a[stable], kept_a) and torch.equal(b[stable], kept_b)
+    assert 0.2 < stable.float().mean() < 0.8
+
+
+def test_the_matrix_is_that_of_a_step():
+    u, a, b = draw(50)
+    h, c = torch.randn(2, 50, dtype=torch.float64)
+    _, h_n, c_n = reference.scan(
+        torch.zeros(1, 1, 50, dtype=torch.float64), h[None], c[None], u, a[None], b[None],
+        "identity", "identity",
+    )  # fmt: skip
+    torch.testing.assert_close(h_n[0], u * (1 + a * b) * h + b * c)
+    torch.testing.assert_close(c_n[0], a * u * h + c)
+
+
+@pytest.mark.parametrize("model", [
+    IRevStack([IRevBlock(4, 6)]), IRevStack([IRevBlock(4, 6, forgets=False)]),
+    IRevRNN(4, 6, num_couplings=1, activation="identity", coupling_activation="identity"),
+], ids=["stack", "u = 1", "layer"])  # fmt: skip
+def test_states_do_not_grow_after_clipping(model):
+    [block] = model._stack().blocks
+    with torch.no_grad():
+        block.coupling_a.fill_(0.1)
+        block.coupling_b.fill_(0.1)
+    x = torch.randn(1, 3000, 4)
+    with torch.no_grad():
+        assert not model(x)[1][0].abs().max() < 1e3  # the control
+        model.clip_recurrent_weights_()
+        assert model(x)[1][0].abs().max() < 1e3
+
+
+@pytest.mark.parametrize("options", [
+    {"num_couplings": 2}, {"num_couplings": 0}, {"activation": "leaky_relu"},
+    {"coupling_activation": "tanh"},
+], ids=str)  # fmt: skip
+def test_other_recurrences_keep_their_couplings(options):
+    model = IRevStack([IRevBlock(4, 6, longest_period=None, **options)])
+    [block] = model.blocks
+    with torch.no_grad():
+        block.coupling_a.fill_(0.5)
+        block.coupling_b.fill_(0.5)
+    model.clip_recurrent_weights_()
+    assert block.coupling_a.eq(0.5).all() and block.coupling_b.eq(0.5).all()
