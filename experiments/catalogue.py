@@ -143,9 +143,13 @@ EXPERIMENTS: dict[str, Experiment] = {
     "copy-lstm": Experiment("copy", "Copying", "LSTM", _LSTM, like="copy-irevrnn"),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
         {"activation": "leaky_relu", "memory": "reversible"}),
+    "ecg": Experiment("signals", "Signals", "ECG, whole recordings", {"data_set": "cinc2017"}),
+    "digits": Experiment("signals", "Signals", "spoken digits", {"data_set": "fsdd"}, 3),
+    "digits-speakers": Experiment("signals", "Signals", "spoken digits, unseen speakers",
+        {"data_set": "fsdd", "split": "speaker"}),
 }  # fmt: skip
 
-#: Fields that the smaller profiles change, for each task.
+#: Fields that the smaller profiles change, for each task that has data wherever these run.
 SMALLER: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
         "mnist": {"downsample": 14, "train_subset": 256, "eval_subset": 100, "epochs": 1,
@@ -163,6 +167,15 @@ SMALLER: dict[str, dict[str, dict[str, Any]]] = {
     },
     "paper": {},
 }  # fmt: skip
+
+
+def names_of(profile: str) -> list[str]:
+    """Return the experiments that a profile has."""
+    return [
+        name
+        for name, experiment in EXPERIMENTS.items()
+        if profile == "paper" or experiment.task in SMALLER[profile]
+    ]
 
 
 def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainConfig:

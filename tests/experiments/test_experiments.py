@@ -14,6 +14,7 @@ from experiments.catalogue import (
     SMALLER,
     Experiment,
     config_of,
+    names_of,
     nearest_hidden_size,
     read_results,
     result_file,
@@ -107,7 +108,7 @@ def test_committed_results_are_of_the_table_as_it_is(file):
 
 
 @pytest.mark.slow
-@every_experiment
+@pytest.mark.parametrize("name", names_of("smoke"))
 def test_every_experiment_runs_in_small(name):
     result = run(name, "smoke", progress=False, threads=1)
     assert result == json.loads(Path(f"build/smoke/results/experiments/{name}.json").read_text())
