@@ -43,7 +43,7 @@ _PRESET: dict[str, Any] = {
 #: the microphone.
 PRESETS: dict[str, dict[str, Any]] = {
     "cinc2017": {
-        **_PRESET, "flip": 0.5, "scale": 0.2, "epochs": 24, "longest_period": 1200.0,
+        **_PRESET, "flip": 0.5, "scale": 0.2, "longest_period": 1200.0,
         "longest_memory": 2000.0,
     },
     # Formants lie between 250 and 3,000 Hz, periods of 32 to 2.7 samples.
