@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from irevrnn.strategies.chunkwise import run_chunkwise
 from irevrnn.strategies.large_states import warn_of_large_states
 from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.rules import (
+    BUDGETED,
     OF_THE_STACK,
     check_budget,
     check_strategy,
@@ -31,6 +32,10 @@ from irevrnn.strategies.saved_bytes import Plan, Workload
 from irevrnn.strategies.stack import Stack
 
 _log = logging.getLogger("irevrnn")
+
+
+#: Of ``checkpoint`` without a budget: one at the beginning of every chunk.
+ALL_CHECKPOINTS = 0
 
 
 class BaseStack(nn.Module):
@@ -119,12 +124,12 @@ class BaseStack(nn.Module):
         batch = self._batch(input, lengths, weight)
         bounds = batch.arrange_resets(resets)
         states = batch.initial_states(hidden, sizes, weight, self._states_symbol())
-        counted = bounds if self.memory == "auto" else None  # which waits for a GPU
+        counted = bounds if self.memory in BUDGETED else None  # which waits for a GPU
         load = Workload.of(batch, hidden is None, return_sequence, counted)
-        memory, chunk = self._choose(stack, load)
+        memory, chunk, checkpoints = self._choose(stack, load)
         arguments = (stack, memory, batch.x, states, batch.packing, bounds)
         if memory in OF_THE_STACK:
-            output, finals = run_chunkwise(*arguments, return_sequence, chunk)
+            output, finals = run_chunkwise(*arguments, return_sequence, chunk, checkpoints)
         else:
             output, finals = run_layerwise(*arguments, return_sequence)
         warn_of_large_states(self, stack, finals)
@@ -165,27 +170,29 @@ class BaseStack(nn.Module):
     ) -> SequenceBatch:
         return SequenceBatch.of(input, lengths, self.batch_first, like, self._input_features())
 
-    def _choose(self, stack: Stack, load: Workload) -> tuple[str, int]:
-        """Return the strategy to run and its chunk length, which ``auto`` picks."""
+    def _choose(self, stack: Stack, load: Workload) -> tuple[str, int, int]:
+        """Return the strategy to run, its chunk length, and how many checkpoints it keeps."""
         memory = check_strategy(self.memory)
         if memory == "auto":
             check_budget(memory, self.memory_budget)
-            return self._pick(stack, load)
-        require(
-            obstacle(
-                memory,
-                activations=[block.activation for block in stack.blocks],
-                bidirectional=stack.directions == 2,
+        else:
+            require(
+                obstacle(
+                    memory,
+                    activations=[block.activation for block in stack.blocks],
+                    bidirectional=stack.directions == 2,
+                )
             )
-        )
+        if memory in BUDGETED and self.memory_budget is not None:
+            return self._pick(stack, load, self.memory_budget)
         if memory in OF_THE_STACK:
             hidden = max(block.hidden_size for block in stack.blocks)
-            return memory, chunk_length(memory, load.steps, load.batch, hidden)
-        return memory, 0
+            return memory, chunk_length(memory, load.steps, load.batch, hidden), ALL_CHECKPOINTS
+        return memory, 0, 0
 
-    def _pick(self, stack: Stack, load: Workload) -> tuple[str, int]:
+    def _pick(self, stack: Stack, load: Workload, budget: int) -> tuple[str, int, int]:
         before = self.picked and self.picked.memory
-        self.picked = auto.choose(stack, load, auto.parse_bytes(cast(int, self.memory_budget)))
+        self.picked = auto.choose(stack, load, self.memory, auto.parse_bytes(budget))
         if self.picked.memory != before:
-            _log.info("memory='auto' picked %s", auto.describe(self.picked, load))
-        return self.picked.memory, self.picked.chunk
+            _log.info("memory=%r picked %s", self.memory, auto.describe(self.picked, load))
+        return self.picked.memory, self.picked.chunk, self.picked.checkpoints

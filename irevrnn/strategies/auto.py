@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from itertools import count, islice
 
+from irevrnn.strategies.chunks import SHORTEST
+from irevrnn.strategies.revolve import fewest_checkpoints
 from irevrnn.strategies.rules import IN_FIXED_POINT, SEGMENT, obstacle
 from irevrnn.strategies.saved_bytes import Plan, Workload, plan
 from irevrnn.strategies.stack import Stack
@@ -13,6 +17,9 @@ from irevrnn.strategies.stack import Stack
 CANDIDATES = ("recompute", "checkpoint", "reversible")
 #: In shorter chunks the calls of operators take most of the time.
 SHORTEST_CHUNK = SEGMENT
+
+#: With more rounds, the stack mostly runs forward.
+MOST_ROUNDS = 6
 
 _UNITS = {"B": 1} | {
     f"{prefix}{infix}B": base**power
@@ -49,6 +56,8 @@ def format_bytes(size: int) -> str:
 def describe(plan: Plan, load: Workload) -> str:
     """Describe a plan and its cost in one line."""
     chunks = f", chunks of {plan.chunk} steps" if plan.chunk else ""
+    if plan.checkpoints:
+        chunks += f" and {plan.checkpoints} checkpoints at once"
     return (
         f"{plan.memory!r}{chunks}, for {load.steps} steps and batch {load.batch}: saves about "
         f"{format_bytes(plan.saved)}, with a peak of about {format_bytes(plan.peak)}"
@@ -70,14 +79,20 @@ def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
     return None
 
 
-def choose(stack: Stack, load: Workload, budget: int) -> Plan:
-    """Return the first plan of :data:`CANDIDATES` whose peak is at most ``budget`` bytes.
+def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
+    """Return the first plan whose peak is at most ``budget`` bytes.
+
+    Args:
+        stack: the modules that run.
+        load: the sizes.
+        memory: ``auto`` for any of :data:`CANDIDATES`, or ``checkpoint``.
+        budget: bytes.
 
     Raises:
         ValueError: no plan's peak is.
     """
     plans = []
-    for option in options(stack, load):
+    for option in options(stack, load, memory):
         if option.peak <= budget:
             return option
         plans.append(option)
@@ -85,7 +100,7 @@ def choose(stack: Stack, load: Workload, budget: int) -> Plan:
     impossible = [
         f"; {name!r} is impossible: {reason}"
         for name in CANDIDATES
-        if (reason := why_not(stack, load, name))
+        if memory == "auto" and (reason := why_not(stack, load, name))
     ]
     raise ValueError(
         f"memory_budget is {format_bytes(budget)}, but an input of {load.steps} steps and batch "
@@ -94,36 +109,58 @@ def choose(stack: Stack, load: Workload, budget: int) -> Plan:
     )
 
 
-def options(stack: Stack, load: Workload) -> Iterator[Plan]:
-    """Return all plans that ``auto`` may pick, in order of preference: long chunks are halved."""
-    for memory in CANDIDATES:
-        if why_not(stack, load, memory):
+def options(stack: Stack, load: Workload, memory: str = "auto") -> Iterator[Plan]:
+    """Return all plans that a budget may choose from, in order of preference.
+
+    Long chunks are halved. Last come fewer and fewer checkpoints, for which the stack runs forward
+    once more each time.
+    """
+    for candidate in CANDIDATES if memory == "auto" else (memory,):
+        if why_not(stack, load, candidate):
             continue
-        option = plan(stack, load, memory)
+        option = plan(stack, load, candidate)
         yield option
         while option.chunk > SHORTEST_CHUNK:
             chunk = option.chunk // 2 // SEGMENT * SEGMENT
-            option = plan(stack, load, memory, max(SHORTEST_CHUNK, chunk))
+            option = plan(stack, load, candidate, max(SHORTEST_CHUNK, chunk))
             yield option
+    if not why_not(stack, load, "checkpoint"):
+        yield from fewer_checkpoints(stack, load)
+
+
+def fewer_checkpoints(stack: Stack, load: Workload) -> Iterator[Plan]:
+    """Return plans of ``checkpoint`` with 2, 3, ... rounds (:mod:`irevrnn.strategies.revolve`)."""
+    chunks = math.ceil(load.steps / SHORTEST)
+    for rounds in count(2):
+        checkpoints = fewest_checkpoints(chunks, rounds)
+        if checkpoints >= chunks:
+            return
+        yield plan(stack, load, "checkpoint", SHORTEST, checkpoints)
+        if checkpoints == 1 or rounds == MOST_ROUNDS:
+            return
 
 
 def table(stack: Stack, load: Workload) -> str:
     """Return a table of all strategies for people to read."""
     numbers = load.steps * load.batch * sum(block.hidden_size for block in stack.blocks)
-    rows = [("memory", "saved", "bits per unit and step", "peak of a step", "chunk")]
-    notes = []
+    rows = [("memory", "saved", "bits per unit and step", "peak of a step", "chunk", "checkpoints")]
+    notes, plans = [], []
     for memory in ("store", *CANDIDATES):
         if reason := why_not(stack, load, memory):
             notes.append(f"{memory}: cannot be used, {reason}")
             continue
-        option = plan(stack, load, memory)
+        plans.append(plan(stack, load, memory))
+        if memory == "checkpoint":  # one example of what a budget makes of it
+            plans += islice(fewer_checkpoints(stack, load), 1)
+    for option in plans:
         rows.append(
             (
-                memory,
+                option.memory,
                 format_bytes(option.saved),
                 f"{8 * option.saved / numbers:.3g}",
                 format_bytes(option.peak),
                 f"{option.chunk} steps" if option.chunk else "",
+                f"{option.checkpoints} at once" if option.checkpoints else "",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,4 +1,4 @@
-"""The strategy ``checkpoint``: save the states where chunks begin, and run each chunk once more."""
+"""The strategy ``checkpoint``: save states where chunks begin, and run chunks again from there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.ops import HALF
 from irevrnn.strategies.chunks import Part
+from irevrnn.strategies.revolve import first_places, stride
 
 States = tuple[Tensor, Tensor]
 
@@ -18,21 +19,35 @@ class Checkpoint:
     """Save h and c of every block where chunks begin (equation ``eq:checkpoint``).
 
     Args:
-        name: not used: nothing can go wrong.
+        checkpoints: how many states are kept at once: with fewer than chunks, those between are
+            computed again in the backward pass (:mod:`irevrnn.strategies.revolve`). 0 keeps all.
     """
 
-    def __init__(self, name: Callable[[int], str]) -> None:
+    def __init__(self, checkpoints: int) -> None:
+        self.checkpoints = checkpoints
         self.borders: list[Tensor] = []
+        self.places: set[int] = set()
+        self.chunk = -1
 
-    def begin(self, states: list[States], recurrences: list[Recurrence], record: bool) -> None:
+    def begin(
+        self, states: list[States], recurrences: list[Recurrence], record: bool, chunks: int
+    ) -> None:
         # Rounded between chunks, results in half precision would depend on the chunks' length.
         self.states = [(_wide(h), _wide(c)) for h, c in states]
-        self.recurrences, self.record = recurrences, record
+        self.recurrences = recurrences
+        self.places = set(self._first_places(chunks)) if record else set()
+
+    def _first_places(self, chunks: int) -> list[int]:
+        return first_places(chunks, self.checkpoints or chunks)
 
     def begin_chunk(self, part: Part) -> None:
         self.part = part
-        if self.record:
-            self.borders.append(torch.cat([s.flatten() for pair in self.states for s in pair]))
+        self.chunk += 1
+        if self.chunk in self.places:
+            self.borders.append(self._border())
+
+    def _border(self) -> Tensor:
+        return torch.cat([state.flatten() for pair in self.states for state in pair])
 
     def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
         out, *state = self._scan(z, self.states[number], number, self.part)
@@ -48,17 +63,31 @@ class Checkpoint:
     def begin_backward(
         self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
     ) -> None:
-        (self.all_borders,) = saved
+        (borders,) = saved
         self.recurrences = recurrences
+        self.kept = list(zip(self._first_places(chunks), borders, strict=True))
+
+    def restore(self, chunk: int, run: Callable[[int], None]) -> None:
+        limit = self.checkpoints or chunk + 1
+        while (place := self.kept[-1][0]) < chunk:
+            ahead = place + stride(chunk + 1 - place, limit + 1 - len(self.kept))
+            self.states = self._states(self.kept[-1][1])
+            for index in range(place, ahead):
+                run(index)
+            self.kept.append((ahead, self._border()))
 
     def leaves(self, chunk: int) -> list[States]:
-        sizes = [recurrence.hidden_size for recurrence in self.recurrences for _ in "hc"]
-        border = self.all_borders[chunk]
-        batch = len(border) // sum(sizes)
-        states = [
-            state.view(batch, size).detach().requires_grad_()
-            for state, size in zip(border.split([batch * n for n in sizes]), sizes, strict=True)
+        _, border = self.kept.pop()
+        return [
+            (h.detach().requires_grad_(), c.detach().requires_grad_())
+            for h, c in self._states(border)
         ]
+
+    def _states(self, border: Tensor) -> list[States]:
+        sizes = [recurrence.hidden_size for recurrence in self.recurrences for _ in "hc"]
+        batch = len(border) // sum(sizes)
+        parts = zip(border.split([batch * n for n in sizes]), sizes, strict=True)
+        states = [state.view(batch, size) for state, size in parts]
         return list(zip(states[::2], states[1::2], strict=True))
 
     def rebuild(

@@ -11,6 +11,7 @@ What a strategy saves, and how it rebuilds a chunk, is in :mod:`irevrnn.strategi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -44,7 +45,9 @@ States = tuple[Tensor, Tensor]
 class Strategy(Protocol):
     """A strategy: it saves something of the forward pass and rebuilds a chunk from that."""
 
-    def begin(self, states: list[States], recurrences: list[Recurrence], record: bool) -> None:
+    def begin(
+        self, states: list[States], recurrences: list[Recurrence], record: bool, chunks: int
+    ) -> None:
         """Begin the forward pass; without ``record`` no backward pass will follow."""
 
     def begin_chunk(self, part: Part) -> None:
@@ -64,6 +67,9 @@ class Strategy(Protocol):
     ) -> None:
         """Begin the backward pass from what :meth:`saved` returned."""
 
+    def restore(self, chunk: int, run: Callable[[int], None]) -> None:
+        """Find the states where a chunk begins; ``run(i)`` takes chunk i forward once more."""
+
     def leaves(self, chunk: int) -> list[States]:
         """Return (h, c) of every block where the chunk begins, as leaves of its graph."""
 
@@ -76,13 +82,6 @@ class Strategy(Protocol):
         """End the backward pass; raise an error if a state was not reconstructed exactly."""
 
 
-STRATEGIES: dict[str, Callable[[Callable[[int], str]], Strategy]] = {
-    "checkpoint": Checkpoint,
-    "reversible": Reversible,
-    "store_fixed": StoreFixed,
-}
-
-
 def run_chunkwise(
     stack: Stack,
     memory: str,
@@ -92,6 +91,7 @@ def run_chunkwise(
     resets: Tensor | None,
     return_sequence: bool,
     chunk: int,
+    checkpoints: int = 0,
 ) -> tuple[Tensor, list[States]]:
     """Run a stack over a sequence, chunk by chunk.
 
@@ -104,6 +104,7 @@ def run_chunkwise(
         resets: (T, B) or (N,), or None.
         return_sequence: whether to return the output of all steps.
         chunk: steps in a chunk.
+        checkpoints: that ``checkpoint`` keeps at once; 0 for one at the beginning of every chunk.
 
     Returns:
         The output, (T, B, out) or (N, out), or (B, out) of the last step; h_n and c_n of every
@@ -123,7 +124,7 @@ def run_chunkwise(
     flat_states = [state for pair in states for state in pair]
     check_reverse_mode(memory, x, *flat_states, *flat)
     record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *flat_states, *flat))
-    settings = Settings(stack, memory, chunk, return_sequence, record)
+    settings = Settings(stack, memory, chunk, checkpoints, return_sequence, record)
     batch_sizes = None if packing is None else packing.batch_sizes
     output, *finals = _Chunkwise.apply(settings, x, batch_sizes, resets, *flat_states, *flat)
     return output, list(zip(finals[::2], finals[1::2], strict=True))
@@ -136,13 +137,16 @@ class Settings:
     stack: Stack
     memory: str
     chunk: int
+    checkpoints: int
     return_sequence: bool
     record: bool
     randomness: Randomness = field(default_factory=Randomness)
 
     def new_strategy(self) -> Strategy:
         """Return the strategy, which has recorded nothing."""
-        return STRATEGIES[self.memory](self.block_name)
+        if self.memory == "checkpoint":
+            return Checkpoint(self.checkpoints)
+        return (Reversible if self.memory == "reversible" else StoreFixed)(self.block_name)
 
     def block_name(self, number: int) -> str:
         """Return what an error calls a block."""
@@ -168,7 +172,9 @@ class _Chunkwise(torch.autograd.Function):
         stack, strategy = settings.stack, settings.new_strategy()
         count = 2 * len(stack.blocks)
         states = list(zip(tensors[:count:2], tensors[1:count:2], strict=True))
-        strategy.begin(states, [Recurrence.of(block) for block in stack.blocks], settings.record)
+        recurrences = [Recurrence.of(block) for block in stack.blocks]
+        steps = len(x if batch_sizes is None else batch_sizes)
+        strategy.begin(states, recurrences, settings.record, math.ceil(steps / settings.chunk))
         autocast, masks = _autocast_of(x.device.type), Masks()
         with autocast():
             output = _run_forward(settings, strategy, x, batch_sizes, resets, masks)
@@ -207,7 +213,15 @@ class _Chunkwise(torch.autograd.Function):
         grad_x = allocate_like(x) if ctx.needs_input_grad[1] else None
         sums = [torch.zeros_like(p) for p in flat]
         carried = _final_gradients(chunks[0].batch, recurrences, grad_finals)
+
+        def run(index: int) -> None:
+            part = chunks[index]
+            strategy.begin_chunk(part)
+            with torch.no_grad(), ctx.autocast(), settings.randomness.replayed(index):
+                _run_chunk(settings, strategy, modules, x, part, masks)
+
         for chunk, part in reversed(list(enumerate(chunks))):
+            strategy.restore(chunk, run)
             x_part = x[part.rows].detach().contiguous()
             x_part.requires_grad_(grad_x is not None)
             with torch.enable_grad(), ctx.autocast(), settings.randomness.replayed(chunk):
@@ -233,15 +247,11 @@ def _run_forward(
     """Run all chunks and return the output, of all steps or of the last."""
     stack = settings.stack
     output: Tensor | None = None
-
-    def recur(number: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        return strategy.forward(number, project(stack, number, block, x))
-
     versions = _buffer_versions(stack)
     for part in parts(settings.chunk, x, batch_sizes, resets):
         strategy.begin_chunk(part)
         with settings.randomness.recorded(settings.record, x):
-            new = settings.run(stack.modules, x[part.rows].contiguous(), part, recur, masks)
+            new = _run_chunk(settings, strategy, stack.modules, x, part, masks)
         if output is None:
             length = x.shape[0] if settings.return_sequence else part.batch
             output = allocate(new, [length, *new.shape[1:]])
@@ -250,6 +260,22 @@ def _run_forward(
         _check_buffers(settings, versions)
     assert output is not None  # there is at least one step
     return output
+
+
+def _run_chunk(
+    settings: Settings,
+    strategy: Strategy,
+    modules: Sequence[nn.Module],
+    x: Tensor,
+    part: Part,
+    masks: Masks,
+) -> Tensor:
+    """Take a chunk of x through all modules, without a graph."""
+
+    def recur(number: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        return strategy.forward(number, project(settings.stack, number, block, x))
+
+    return settings.run(modules, x[part.rows].contiguous(), part, recur, masks)
 
 
 def _buffer_versions(stack: Stack) -> dict[tuple[int, str], int]:

@@ -36,7 +36,9 @@ class _FixedPoint(ABC):
     def __init__(self, name: Callable[[int], str]) -> None:
         self.name = name
 
-    def begin(self, states: list[FloatStates], recurrences: list[Recurrence], record: bool) -> None:
+    def begin(
+        self, states: list[FloatStates], recurrences: list[Recurrence], record: bool, chunks: int
+    ) -> None:
         self.record = record
         self.weights = [fixed_scan.Weights(*recurrence) for recurrence in recurrences]
         self.chunk = -1
@@ -93,6 +95,9 @@ class _FixedPoint(ABC):
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
         """Begin the backward pass from what :meth:`_saved` returned."""
 
+    def restore(self, chunk: int, run: Callable[[int], None]) -> None:  # noqa: B027
+        pass  # the chunk after this one left the states where it begins
+
     def leaves(self, chunk: int) -> list[FloatStates]:
         zeros = [torch.zeros_like(states.h, dtype=self.dtype) for states in self.states]
         return [(zero.clone().requires_grad_(), zero.requires_grad_()) for zero in zeros]
@@ -121,8 +126,10 @@ class Reversible(_FixedPoint):
     together, before a gradient is returned.
     """
 
-    def begin(self, states: list[FloatStates], recurrences: list[Recurrence], record: bool) -> None:
-        super().begin(states, recurrences, record)
+    def begin(
+        self, states: list[FloatStates], recurrences: list[Recurrence], record: bool, chunks: int
+    ) -> None:
+        super().begin(states, recurrences, record, chunks)
         self.words = [_Words() for _ in states]
         self.hashes: list[Tensor] = []
         self.stride = 1
@@ -217,8 +224,10 @@ class StoreFixed(_FixedPoint):
     #: Tensors of one block's pass over one chunk.
     PER_PASS = 6
 
-    def begin(self, states: list[FloatStates], recurrences: list[Recurrence], record: bool) -> None:
-        super().begin(states, recurrences, record)
+    def begin(
+        self, states: list[FloatStates], recurrences: list[Recurrence], record: bool, chunks: int
+    ) -> None:
+        super().begin(states, recurrences, record, chunks)
         self.passes: list[Tensor] = []
 
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:

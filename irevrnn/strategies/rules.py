@@ -21,6 +21,8 @@ STRATEGIES = ("store", "recompute", "checkpoint", "reversible", "store_fixed", "
 OF_A_LAYER = ("store", "recompute")
 OF_THE_STACK = ("checkpoint", "reversible", "store_fixed")
 IN_FIXED_POINT = ("reversible", "store_fixed")
+#: What a budget can shape: which strategy, or how many checkpoints are kept.
+BUDGETED = ("auto", "checkpoint")
 #: Output nonlinearities with an inverse in fixed point.
 INVERTIBLE = tuple(name for name, g in ACTIVATIONS.items() if g.forgotten_bits is not None)
 #: The parameters of a block that make up its recurrence: u, a and b.
@@ -37,11 +39,13 @@ def check_strategy(memory: str) -> str:
 
 
 def check_budget(memory: str, memory_budget: int | str | None) -> None:
-    """Raise a ValueError unless a budget is given with ``auto``, and only there."""
+    """Raise a ValueError if a budget is missing, or given where nothing goes by it."""
     if check_strategy(memory) == "auto" and memory_budget is None:
         raise ValueError("memory='auto' needs memory_budget, such as memory_budget='256MB'")
-    if memory != "auto" and memory_budget is not None:
-        raise ValueError(f"memory_budget goes with memory='auto' alone; got memory={memory!r}")
+    if memory not in BUDGETED and memory_budget is not None:
+        raise ValueError(
+            f"memory_budget goes with memory='auto' and 'checkpoint' alone; got memory={memory!r}"
+        )
 
 
 def obstacle(

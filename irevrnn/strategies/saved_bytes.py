@@ -96,17 +96,25 @@ class Plan(NamedTuple):
     Attributes:
         memory: the strategy.
         chunk: steps in a chunk; 0 for the strategies that work layer by layer.
+        checkpoints: that ``checkpoint`` keeps at once, if they are fewer than chunks; else 0.
         saved: bytes between forward and backward.
         peak: bytes at the largest moment of the two.
     """
 
     memory: str
     chunk: int
+    checkpoints: int
     saved: int
     peak: int
 
 
-def plan(stack: Stack, load: Workload, memory: str, chunk: int | None = None) -> Plan:
+def plan(
+    stack: Stack,
+    load: Workload,
+    memory: str,
+    chunk: int | None = None,
+    checkpoints: int = 0,
+) -> Plan:
     """Return the cost of a strategy.
 
     Args:
@@ -114,20 +122,24 @@ def plan(stack: Stack, load: Workload, memory: str, chunk: int | None = None) ->
         load: the sizes.
         memory: a strategy that can serve (:func:`irevrnn.strategies.rules.obstacle`).
         chunk: steps in a chunk; the default of the strategy if not given.
+        checkpoints: that ``checkpoint`` keeps at once; 0 for all.
     """
     resets = _mask_bytes(stack, load)
     if memory in OF_A_LAYER:
         graph = _graph(stack, load.shape(load.steps), memory)
-        return Plan(memory, 0, graph.saved + resets, graph.peak() + resets)
+        return Plan(memory, 0, 0, graph.saved + resets, graph.peak() + resets)
     hidden = max(block.hidden_size for block in stack.blocks)
     chunk = min(chunk or chunk_length(memory, load.steps, load.batch, hidden), load.steps)
     graph = _graph_of_chunk(stack, load, memory, chunk)
-    buffers = _BUFFERS[memory](stack, load, math.ceil(load.steps / chunk))
+    chunks = math.ceil(load.steps / chunk)
+    buffers = _BUFFERS[memory](stack, load, checkpoints or chunks)
     saved = sum(buffers) + graph.masks + resets
     # A chunk has gradients of parameters of its own, which are added up. Before, at the end of the
     # forward pass, the parts of each buffer are joined.
     peak = saved + max(graph.peak() + _parameter_bytes(stack), max(buffers))
-    return Plan(memory, chunk, saved, peak)
+    if checkpoints:  # those that the backward pass keeps for a while, beside the saved ones
+        peak += max(buffers)
+    return Plan(memory, chunk, checkpoints, saved, peak)
 
 
 def _mask_bytes(stack: Stack, load: Workload) -> int:

@@ -1,0 +1,59 @@
+"""Where to keep states on the way through a chain of chunks that is reversed with few of them.
+
+The schedule is that of Griewank and Walther (2000), "revolve": with c checkpoints, n chunks are
+reversed by running each of them forward at most r times more than once, where n is at most
+(c + r)! / (c! r!), and no schedule takes fewer runs in all.
+"""
+
+from __future__ import annotations
+
+from math import comb
+
+
+def rounds_of(chunks: int, checkpoints: int) -> int:
+    """Return how often a chunk is run forward at most, before it is run with its graph."""
+    rounds = 0
+    while comb(checkpoints + rounds, rounds) < chunks:
+        rounds += 1
+    return rounds
+
+
+def fewest_checkpoints(chunks: int, rounds: int) -> int:
+    """Return the smallest number of checkpoints for that many rounds, at least 1.
+
+    Args:
+        chunks: n, at least 1.
+        rounds: at least 1.
+    """
+    least, enough = 1, max(1, chunks)
+    while least < enough:
+        middle = (least + enough) // 2
+        if comb(middle + rounds, rounds) < chunks:
+            least = middle + 1
+        else:
+            enough = middle
+    return least
+
+
+def stride(chunks: int, checkpoints: int) -> int:
+    """Return the chunks to run before the next state is kept.
+
+    Args:
+        chunks: to be reversed, from the last state that is kept on; at least 2.
+        checkpoints: that may be kept of these, the one at their beginning included.
+    """
+    if checkpoints == 1:
+        return chunks - 1
+    rounds = rounds_of(chunks, checkpoints)
+    # What lies beyond the next checkpoint has one checkpoint fewer, what lies before it one round.
+    beyond = comb(checkpoints - 1 + rounds - 1, rounds - 1)
+    return max(1, min(comb(checkpoints + rounds - 1, rounds - 1), chunks - beyond))
+
+
+def first_places(chunks: int, checkpoints: int) -> list[int]:
+    """Return the chunks before which a state is kept in the forward pass, the first included."""
+    places = [0]
+    while len(places) < checkpoints and chunks - places[-1] > 1:
+        ahead = stride(chunks - places[-1], checkpoints + 1 - len(places))
+        places.append(places[-1] + ahead)
+    return places
