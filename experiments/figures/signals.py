@@ -106,7 +106,7 @@ def evidence(
         colours = np.where(loss > 0, theme.COLOURS[1], theme.COLOURS[0])
         below.bar(middles, loss, 0.9 * width, color=colours)
         below.axhline(0, color="black", linewidth=0.6, linestyle="-", marker="")
-        below.set_ylabel("evidence, nats")
+        below.set_ylabel("evidence,\nnats")
         below.grid(True)
         below.set_axisbelow(True)
         for axes in (above, below):
