@@ -36,10 +36,11 @@ NOTEBOOKS = {
     "memory": "notebooks/04_memory.ipynb",
     "benchmark": "notebooks/04_memory.ipynb",
     "experiments": "notebooks/05_experiments.ipynb",
+    "long_signals": "notebooks/06_long_signals.ipynb",
 }
 #: Results that may be missing: of data that people bring, and of long experiments. The paper says
 #: "not yet run" of them, or nothing.
-BROUGHT = ("utkinect", "msr", "ntu60", "ntu120", "experiments")
+BROUGHT = ("utkinect", "msr", "ntu60", "ntu120", "experiments", "long_signals")
 _FIGURES_OF = {
     "derivation": ("drift", "saturation", "oscillators", "forgotten", "division", "accuracy"),
     "mnist": ("learning_curve", "confusion", "mistakes"),
@@ -54,6 +55,7 @@ _LIBRARY = ("irevrnn/*.py", "irevrnn/csrc/*")
 _MODELS = (*_LIBRARY, "experiments/models.py", "experiments/peers.py")
 _TRAINING = (*_MODELS, "experiments/train/*", "experiments/tasks/*")
 _ACTION = (*_TRAINING, "experiments/action/*", "experiments/datasets/recordings.py")
+_SIGNALS = (*_TRAINING, "experiments/signals/*", "experiments/datasets/recordings.py")
 #: The files that each result depends on, beside its notebook: patterns whose ``*`` matches folders,
 #: too. Experiments, results/experiments/<name>.json, are listed by their task.
 DEPENDS = {
@@ -68,6 +70,7 @@ DEPENDS = {
     "benchmark": (*_LIBRARY, "experiments/bench/*"),
     "cuda_kernels": ("irevrnn/cuda/*", "irevrnn/csrc/*.h", "irevrnn/jit/*"),
     "experiments": _MODELS,
+    "long_signals": (*_SIGNALS, "experiments/bench/*"),
     "experiments/mnist": (*_TRAINING, "experiments/catalogue.py", "experiments/datasets/mnist*"),
     "experiments/adding": (*_TRAINING, "experiments/catalogue.py"),
     "experiments/copy": (*_TRAINING, "experiments/catalogue.py"),

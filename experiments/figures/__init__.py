@@ -15,6 +15,9 @@ from experiments.figures.derivation import (
     saturation,
 )  # fmt: skip
 from experiments.figures.output import folder, repository, save, write_result
+from experiments.figures.signals import (
+    durations, evidence, f1_curve, long_signals, mistake, step_memory,
+)  # fmt: skip
 from experiments.figures.theme import style
 from experiments.figures.training import (
     bits, comparison, confusion, learning_curve, race, same_training, subjects,

@@ -1,0 +1,167 @@
+"""Figures of whole signals, and of a network that classifies them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from experiments.figures import theme
+
+
+def long_signals(
+    recordings: Sequence[np.ndarray], labels: Sequence[str], rate: float, unit: str, title: str
+) -> Figure:
+    """Plot the beginning of a recording (T,) of each class, a row for each.
+
+    ``rate`` is that of the samples in Hz, ``unit`` what they are measured in.
+    """
+    size = (theme.PAGE, 1.0 * len(recordings) + 0.5)
+    figure, rows = plt.subplots(len(recordings), 1, figsize=size, sharex=True, squeeze=False)
+    for axes, values, label in zip(rows[:, 0], recordings, labels, strict=True):
+        _trace(axes, values, rate)
+        axes.set_ylabel(unit)
+        axes.set_title(label, loc="left", size=7, weight="normal")
+    rows[0, 0].set_xlim(0, max(map(len, recordings)) / rate)
+    rows[-1, 0].set_xlabel("time, s")
+    figure.suptitle(title)
+    return figure
+
+
+def _trace(axes: Axes, values: np.ndarray, rate: float, colour: str = "black") -> None:
+    """Draw a signal (T,) against its time in seconds."""
+    seconds = np.arange(len(values)) / rate
+    axes.plot(seconds, values, "-", color=colour, marker="", linewidth=0.5)
+    axes.grid(True)
+
+
+def durations(seconds: np.ndarray, rate: float, title: str) -> Figure:
+    """Plot how many recordings there are of each duration."""
+    figure, axes = plt.subplots(figsize=(theme.COLUMN, 2.2))
+    axes.hist(seconds, bins=30, color=theme.COLOURS[0])
+    axes.set_yscale("log")
+    axes.set(xlabel="duration, s", ylabel="recordings", title=title)
+    axes.grid(True, axis="y")
+    axes.set_axisbelow(True)
+    to_steps = partial(np.multiply, rate), partial(np.multiply, 1 / rate)
+    steps = axes.secondary_xaxis("top", functions=to_steps)
+    steps.set_xlabel("steps, $T$")
+    steps.xaxis.set_major_locator(MaxNLocator(4))
+    return figure
+
+
+def f1_curve(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Plot the loss over the epochs, the accuracy in training and the F1 score of validation.
+
+    Rows have ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy`` and ``val_mean_f1``.
+    """
+    figure, (loss, score) = plt.subplots(2, 1, figsize=(theme.COLUMN, 3.2), sharex=True)
+    epochs = [row["epoch"] for row in history]
+    training, validation = ({"color": c, "marker": m, "linestyle": s} for c, m, s in zip(
+        theme.COLOURS, theme.MARKERS, ("-", "--"), strict=False))  # fmt: skip
+    loss.plot(epochs, [row["train_loss"] for row in history], label="training", **training)
+    loss.plot(epochs, [row["val_loss"] for row in history], label="validation", **validation)
+    accuracy, f1 = ([row[key] for row in history] for key in ("train_accuracy", "val_mean_f1"))
+    score.plot(epochs, accuracy, label="accuracy, training", **training)
+    score.plot(epochs, f1, label="mean F1, validation", **validation)
+    theme.frame(loss, ylabel="loss")
+    theme.frame(score, "epoch", "score")
+    loss.set_title(title)
+    score.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    score.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (loss, score):
+        axes.legend()
+    return figure
+
+
+def evidence(
+    recordings: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+    rate: float,
+    unit: str,
+    title: str,
+) -> Figure:
+    """Plot signals, and below each what hiding a part of it takes from the score of its class.
+
+    For each recording, there are a label, the signal (T,), the middles of the parts in seconds and
+    the change of the score when that part is hidden.
+    """
+    size = (theme.PAGE, 1.75 * len(recordings) + 0.4)
+    figure, rows = plt.subplots(
+        2 * len(recordings), 1, figsize=size, squeeze=False,
+        height_ratios=[1, 0.7] * len(recordings),
+    )  # fmt: skip
+    for index, (label, values, middles, loss) in enumerate(recordings):
+        above, below = rows[2 * index : 2 * index + 2, 0]
+        _trace(above, values, rate)
+        above.set_ylabel(unit)
+        above.tick_params(labelbottom=False)
+        above.set_title(label, loc="left", size=7, weight="normal")
+        width = np.diff(middles).min(initial=len(values) / rate)
+        colours = np.where(loss > 0, theme.COLOURS[1], theme.COLOURS[0])
+        below.bar(middles, loss, 0.9 * width, color=colours)
+        below.axhline(0, color="black", linewidth=0.6, linestyle="-", marker="")
+        below.set_ylabel("evidence,\nnats")
+        below.grid(True)
+        below.set_axisbelow(True)
+        for axes in (above, below):
+            axes.set_xlim(0, len(values) / rate)
+            axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    rows[-1, 0].set_xlabel("time, s")
+    figure.align_ylabels()
+    figure.suptitle(title)
+    return figure
+
+
+def mistake(
+    values: np.ndarray,
+    probabilities: Mapping[str, float],
+    true: str,
+    rate: float,
+    unit: str,
+    title: str,
+) -> Figure:
+    """Plot a recording (T,) that was misclassified, and the probability of each class."""
+    figure, (signal, bars) = plt.subplots(
+        1, 2, figsize=(theme.PAGE, 1.9), width_ratios=(3.4, 1)
+    )  # fmt: skip
+    _trace(signal, values, rate)
+    signal.set(xlabel="time, s", ylabel=unit, xlim=(0, len(values) / rate))
+    colours = [theme.COLOURS[2 if name == true else 1] for name in probabilities]
+    bars.barh(range(len(probabilities)), list(probabilities.values()), color=colours, height=0.7)
+    names = [f"{name} (true)" if name == true else name for name in probabilities]
+    theme.bar_rows(bars, names)
+    bars.set(xlabel="probability", xlim=(0, 1))
+    bars.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    bars.grid(True, axis="x")
+    bars.set_axisbelow(True)
+    figure.suptitle(title)
+    return figure
+
+
+def step_memory(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Figure:
+    """Plot what a training step saves, and what it adds to the process, against T.
+
+    Rows have ``method``, ``steps``, ``saved_bytes`` and ``peak_bytes``; ``labels`` names the
+    methods, in the order of drawing.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(theme.PAGE, 2.5), sharey=True)
+    quantities = {"saved_bytes": "saved between the passes", "peak_bytes": "growth of the peak"}
+    for axes, (key, title) in zip(panels, quantities.items(), strict=True):
+        for name, label in labels.items():
+            mine = [row for row in rows if row["method"] == name]
+            steps = [row["steps"] for row in mine]
+            theme.curves(axes, steps, {label: [row[key] for row in mine]}, 1e6, fillstyle="none")
+        theme.frame(axes, "steps, $T$", log="xy")
+        axes.set_title(title)
+        ticks = sorted({row["steps"] for row in rows})
+        axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
+        axes.minorticks_off()
+    panels[0].set_ylabel("MB")
+    theme.legend_above(figure, panels[0], ncols=len(labels))
+    return figure

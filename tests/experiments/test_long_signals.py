@@ -1,0 +1,146 @@
+"""The notebook on whole recordings: made-up signals, a part of the data, memory, figures."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from scipy.signal import find_peaks
+
+from experiments import figures
+from experiments.bench.classifiers import measure_classifier, saved_by
+from experiments.datasets.recordings import Description, join
+from experiments.models import BlockClassifier
+from experiments.signals import synthetic
+from experiments.signals.subset import SubsetConfig, balanced
+
+# --- made-up signals ----------------------------------------------------------------------------
+
+
+def test_pulses_are_the_same_each_time_and_of_all_classes():
+    first, again, other = (synthetic.make_recordings(5, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.frames, again.frames)
+    assert first.labels.tolist() == [0, 1, 2, 3] * 5
+    assert first.frames.shape[1] == 1 and not np.array_equal(first.lengths, other.lengths)
+    assert first.lengths.min() >= 400 and first.lengths.max() <= 1200
+
+
+def test_irregular_beats_are_irregular():
+    recordings = synthetic.make_recordings(20)
+
+    def spread(label):
+        those = (recordings[index][:, 0] for index in np.flatnonzero(recordings.labels == label))
+        intervals = [np.diff(find_peaks(one, height=0.5, distance=10)[0]) for one in those]
+        return np.median([one.std() / one.mean() for one in intervals])
+
+    regular, irregular = spread(synthetic.REGULAR), spread(synthetic.IRREGULAR)
+    assert regular < 0.05 < 0.15 < irregular
+
+
+# --- a part of the data -------------------------------------------------------------------------
+
+
+def some_recordings(counts):
+    """Recordings of these numbers for each class, each with its own number as its only value."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    about = Description("made up", "signal", [*"abcd"][: len(counts)], 1.0, "here", ["x"])
+    frames = [np.full((3 + number % 5, 1), number) for number in range(len(labels))]
+    names = [f"r{number}" for number in range(len(labels))]
+    return join(
+        about, frames, labels, range(len(labels)), names, {"age": 10 + np.arange(sum(counts))}
+    )
+
+
+def test_each_class_has_as_many_recordings_or_all_of_its_own():
+    whole = some_recordings([50, 8, 3])
+    part = balanced(whole, 8)
+    assert np.bincount(part.labels).tolist() == [8, 8, 3]
+    assert balanced(whole, 8).names.tolist() == part.names.tolist()
+    for index, name in enumerate(part.names):
+        number = int(name[1:])
+        np.testing.assert_array_equal(part[index], whole[number])
+        assert part.labels[index] == whole.labels[number]
+        assert part.subjects[index] == number and part.columns["age"][index] == 10 + number
+
+
+def test_results_do_not_call_made_up_signals_an_ecg():
+    made_up, real = (SubsetConfig.of(synthetic=which, per_class=4) for which in (True, False))
+    assert made_up.identity()["data_set"] == "synthetic"
+    assert real.identity()["data_set"] == "cinc2017"
+    assert len(made_up.load()) == 16
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def test_a_step_is_measured_at_every_shape():
+    model = BlockClassifier(1, 3, 8, 2, width=8, memory="recompute")
+    short, long = measure_classifier(model, [(2, 100, 1), (2, 1000, 1)])
+    assert (short["batch"], short["steps"], long["steps"]) == (2, 100, 1000)
+    assert 9 < long["saved_bytes"] / short["saved_bytes"] < 11
+    assert all(row["peak_bytes"] >= 0 and row["seconds"] > 0 for row in (short, long))
+
+
+def test_padding_is_not_saved():
+    model = BlockClassifier(1, 3, 8, 2, width=8, memory="recompute")
+    x, lengths = torch.randn(2, 1000, 1), torch.tensor([1000, 200])
+    share = saved_by(model.rnn, x, lengths) / saved_by(model.rnn, x)
+    assert share == pytest.approx(0.6, abs=0.02)
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def look():
+    matplotlib.use("agg")
+    with matplotlib.rc_context():
+        figures.style()
+        yield
+    plt.close("all")
+
+
+def test_signals_are_drawn_against_seconds():
+    signals = [np.arange(50.0), np.arange(100.0)]
+    rows = figures.long_signals(signals, ["a", "b"], 10.0, "mV", "made up").axes
+    assert [axes.get_title("left") for axes in rows] == ["a", "b"]
+    assert rows[0].get_lines()[0].get_xdata()[-1] == 4.9
+    assert rows[0].get_xlim() == (0, 10) and rows[1].get_ylabel() == "mV"
+
+
+def test_durations_count_every_recording():
+    [axes] = figures.durations(np.array([1.0, 1.0, 5.0]), 10.0, "made up").axes
+    assert sum(bar.get_height() for bar in axes.patches) == 3
+
+
+def test_a_curve_has_loss_and_scores():
+    row = {"train_loss": 1.0, "val_loss": 1.1, "train_accuracy": 0.5, "val_mean_f1": 0.4}
+    loss, score = figures.f1_curve([{"epoch": 1, **row}, {"epoch": 2, **row}], "made up").axes
+    assert [line.get_ydata()[0] for line in loss.get_lines()] == [1.0, 1.1]
+    assert [line.get_ydata()[0] for line in score.get_lines()] == [0.5, 0.4]
+
+
+def test_evidence_lies_below_its_signal():
+    rows = [("a", np.zeros(40), np.array([1.0, 3.0]), np.array([0.5, -0.2]))]
+    above, below = figures.evidence(rows, 10.0, "mV", "made up").axes
+    assert above.get_xlim() == below.get_xlim() == (0, 4)
+    assert [bar.get_height() for bar in below.patches] == [0.5, -0.2]
+    assert below.patches[0].get_facecolor() != below.patches[1].get_facecolor()
+
+
+def test_a_mistake_shows_all_probabilities_and_the_truth():
+    figure = figures.mistake(np.zeros(40), {"a": 0.9, "b": 0.1}, "b", 10.0, "mV", "made up")
+    signal, bars = figure.axes
+    assert [bar.get_width() for bar in bars.patches] == [0.9, 0.1]
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["a", "b (true)"]
+
+
+def test_memory_has_a_line_for_each_method():
+    rows = [
+        {"method": method, "steps": steps, "saved_bytes": 1e6 * steps, "peak_bytes": 2e6 * steps}
+        for method in ("store", "lstm")
+        for steps in (10, 100)
+    ]
+    saved, peak = figures.step_memory(rows, {"store": "store", "lstm": "nn.LSTM"}).axes
+    assert [line.get_label() for line in saved.get_lines()] == ["store", "nn.LSTM"]
+    assert [*peak.get_lines()[0].get_ydata()] == [20, 200]
