@@ -30,7 +30,8 @@ between two recurrences is computed again from the chunk's input.
 - ``store_fixed`` is a control: the arithmetic of ``reversible`` with every value stored, 2R + 1
   numbers for each unit and step. Its gradient equals that of ``reversible`` to the last bit.
 
-``auto`` picks the first of ``recompute``, ``checkpoint`` and ``reversible`` that keeps within
-``memory_budget`` (:mod:`~irevrnn.strategies.auto`). What goes with what is decided in
+``auto`` picks the first of ``recompute``, ``checkpoint``, ``reversible`` and ``checkpoint`` with
+fewer states (:mod:`~irevrnn.strategies.revolve`) that keeps within ``memory_budget``
+(:mod:`~irevrnn.strategies.auto`). What goes with what is decided in
 :mod:`~irevrnn.strategies.rules`.
 """
