@@ -37,16 +37,18 @@ NOTEBOOKS = {
     "benchmark": "notebooks/04_memory.ipynb",
     "experiments": "notebooks/05_experiments.ipynb",
     "long_signals": "notebooks/06_long_signals.ipynb",
+    "frontier": "notebooks/07_frontier.ipynb",
 }
 #: Results that may be missing: of data that people bring, and of long experiments. The paper says
 #: "not yet run" of them, or nothing.
-BROUGHT = ("utkinect", "msr", "ntu60", "ntu120", "experiments", "long_signals")
+BROUGHT = ("utkinect", "msr", "ntu60", "ntu120", "experiments", "long_signals", "frontier")
 _FIGURES_OF = {
     "derivation": ("drift", "saturation", "oscillators", "forgotten", "division", "accuracy"),
     "mnist": ("learning_curve", "confusion", "mistakes"),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),
     "experiments": ("comparison", "race", "bits"),
+    "frontier": ("frontier",),
 }
 #: The result that each figure, ``figures/<name>.svg``, is drawn with.
 FIGURES = {figure: result for result, figures in _FIGURES_OF.items() for figure in figures}
@@ -71,9 +73,11 @@ DEPENDS = {
     "cuda_kernels": ("irevrnn/cuda/*", "irevrnn/csrc/*.h", "irevrnn/jit/*"),
     "experiments": _MODELS,
     "long_signals": (*_SIGNALS, "experiments/bench/*"),
+    "frontier": (*_LIBRARY, "experiments/bench/*"),
     "experiments/mnist": (*_TRAINING, "experiments/catalogue.py", "experiments/datasets/mnist*"),
     "experiments/adding": (*_TRAINING, "experiments/catalogue.py"),
     "experiments/copy": (*_TRAINING, "experiments/catalogue.py"),
+    "experiments/signals": (*_SIGNALS, "experiments/catalogue.py", "experiments/datasets/*"),
     "experiments/sessions": (*_ACTION, "experiments/catalogue.py", "experiments/datasets/watch*"),
 }
 

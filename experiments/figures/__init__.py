@@ -14,8 +14,9 @@ from experiments.figures.derivation import (
     accuracy, division, drift, finite_differences, forgotten, lost_increments, oscillators,
     saturation,
 )  # fmt: skip
+from experiments.figures.tradeoff import frontier
 from experiments.figures.output import folder, repository, save, write_result
-from experiments.figures.signals import (
+from experiments.figures.recordings import (
     durations, evidence, f1_curve, long_signals, mistake, step_memory,
 )  # fmt: skip
 from experiments.figures.theme import style

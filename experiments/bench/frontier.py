@@ -1,0 +1,134 @@
+"""Measure the time of a training step against its peak memory, for notebook 07.
+
+Four gated blocks and their rivals, each at several lengths of a chunk and, for checkpoints, with
+fewer and fewer of them kept. Every measurement has a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+from experiments.bench.measure import growth_of_peak, in_fresh_process, wall_clock
+from irevrnn import IRevBlock, IRevStack
+from irevrnn.modules import base_stack
+from irevrnn.strategies.revolve import fewest_checkpoints
+
+WIDTH, HIDDEN, BLOCKS = 64, 64, 4
+ROUNDS = (1, 2, 3)
+#: What units remember, for reversal, which alone depends on it: options of the blocks.
+MEMORIES: dict[str, dict[str, Any]] = {
+    "u = 1": {"forgets": False, "longest_memory": 200.0},
+    "up to 1,000 steps": {"longest_memory": 1000.0},
+    "up to 10 steps": {"longest_memory": 10.0, "longest_period": 20.0},
+}
+#: Methods that would add more than this to the process are left out.
+MOST_BYTES = 4e9
+#: Bytes that methods add for each step and sequence, to tell that before; none of the others grows.
+BYTES_PER_STEP = {"lstm": 13_000, "store": 10_000, "recompute": 7_500}
+
+
+class Case(NamedTuple):
+    """One measurement.
+
+    Attributes:
+        method: a strategy, ``lstm`` or ``torch_checkpoint``.
+        steps, batch: T and B.
+        chunk: steps in a chunk, 0 where there are none.
+        rounds: how often chunks run forward before they run with their graph, for ``checkpoint``.
+        memories: a key of :data:`MEMORIES`.
+    """
+
+    method: str
+    steps: int
+    batch: int
+    chunk: int = 0
+    rounds: int = 0
+    memories: str = "up to 1,000 steps"
+
+
+def cases(steps: int, batch: int, chunks: tuple[int, ...]) -> Iterator[Case]:
+    """Return the measurements at a size, for chunks of these lengths."""
+    for method, growth in BYTES_PER_STEP.items():
+        if growth * steps * batch <= MOST_BYTES:
+            yield Case(method, steps, batch)
+    for chunk in chunks:
+        yield Case("torch_checkpoint", steps, batch, chunk)
+        for rounds in ROUNDS:
+            number = -(-steps // chunk)
+            if rounds == 1 or fewest_checkpoints(number, rounds) < number:
+                yield Case("checkpoint", steps, batch, chunk, rounds)
+        for memories in MEMORIES:
+            yield Case("reversible", steps, batch, chunk, 0, memories)
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Measure a step in this process, a new one: the seconds, and the growth of the peak."""
+    torch.manual_seed(0)
+    torch.set_flush_denormal(True)
+    run, parameters = _build(case)
+    x = torch.randn(case.batch, case.steps, 1, generator=torch.Generator().manual_seed(0))
+
+    def step(x: Tensor = x) -> None:
+        run(x).square().sum().backward()
+        for parameter in parameters:
+            parameter.grad = None
+
+    step(x[:, : 2 * max(case.chunk, 64)])  # loads the kernels
+    peak = growth_of_peak(lambda: step)
+    return case._asdict() | {"peak_bytes": peak, "seconds": wall_clock(step)}
+
+
+def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
+    """Return a function of (B, T, 1) to the last output (B, width), and its parameters."""
+    if case.method == "lstm":
+        lstm = nn.LSTM(1, HIDDEN, BLOCKS, batch_first=True)
+        return lambda x: lstm(x)[0][:, -1], list(lstm.parameters())
+    memory = "store" if case.method == "torch_checkpoint" else case.method
+    blocks = [
+        IRevBlock(WIDTH, HIDDEN, norm="layer" if index else None, **MEMORIES[case.memories])
+        for index in range(BLOCKS)
+    ]
+    stack = IRevStack([nn.Linear(1, WIDTH), *blocks], memory)
+    parameters = list(stack.parameters())
+    if case.method == "torch_checkpoint":
+        return lambda x: _in_chunks(stack, x, case.chunk), parameters
+    if case.chunk:  # in place of what the strategy would choose
+        number = -(-case.steps // case.chunk)
+        base_stack.chunk_length = lambda *_: case.chunk  # type: ignore[assignment]
+        few = case.rounds > 1
+        base_stack.ALL_CHECKPOINTS = fewest_checkpoints(number, case.rounds) if few else 0
+    return lambda x: stack(x, return_sequence=False)[0], parameters
+
+
+def _in_chunks(stack: IRevStack, x: Tensor, chunk: int) -> Tensor:
+    """Run a stack by ``torch.utils.checkpoint``, chunk by chunk."""
+
+    def run(part: Tensor, *state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output, (h, c) = stack(part, state or None, return_sequence=False)
+        return output, h, c
+
+    output, *state = run(x[:, :1].detach())  # states that require a gradient, as those that follow
+    for part in x[:, 1:].split(chunk, 1):
+        output, *state = torch_checkpoint(run, part, *state, use_reentrant=False)
+    return output
+
+
+def rows_of(steps: int, batch: int, chunks: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Measure all cases at a size, and print a line for each."""
+    rows = []
+    for case in cases(steps, batch, chunks):
+        row = in_fresh_process(measure, case, caching_allocator=True)
+        rows.append(row)
+        chunk = f", chunks of {case.chunk}" if case.chunk else ""
+        rounds = f", {case.rounds} rounds" if case.rounds else ""
+        memories = f", memories: {case.memories}" if case.method == "reversible" else ""
+        print(
+            f"T = {steps:,}, B = {batch}, {case.method}{chunk}{rounds}{memories}: "
+            f"{row['peak_bytes'] / 1e6:.1f} MB, {1e6 * row['seconds'] / steps:.1f} us a step"
+        )
+    return rows

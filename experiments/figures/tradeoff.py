@@ -1,0 +1,69 @@
+"""The figure of time against peak memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from experiments.figures import theme
+
+#: Label, colour and marker of each kind of measurement, by method, rounds and memories.
+_BLUE, _ORANGE, _GREEN, _PINK = theme.COLOURS[:4]
+_LOOKS: dict[tuple[str, int, str], tuple[str, str, str]] = {
+    ("reversible", 0, "u = 1"): ("reversible, u = 1", _BLUE, "o"),
+    ("reversible", 0, "up to 1,000 steps"): ("reversible, memories to 1,000", _BLUE, "s"),
+    ("reversible", 0, "up to 10 steps"): ("reversible, memories to 10", _BLUE, "^"),
+    ("checkpoint", 1, ""): ("checkpoint", _ORANGE, "o"),
+    ("checkpoint", 2, ""): ("checkpoint, 2 rounds", _ORANGE, "s"),
+    ("checkpoint", 3, ""): ("checkpoint, 3 rounds", _ORANGE, "^"),
+    ("recompute", 0, ""): ("recompute", _GREEN, "P"),
+    ("store", 0, ""): ("store", _GREEN, "X"),
+    ("torch_checkpoint", 0, ""): ("torch.utils.checkpoint", _PINK, "D"),
+    ("lstm", 0, ""): ("nn.LSTM", theme.COLOURS[6], "v"),
+}
+
+
+def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Plot the peak memory of a training step against its time, a panel for each T and B.
+
+    ``rows`` are those of :mod:`experiments.bench.frontier`. A line joins the same method with
+    chunks of different length.
+    """
+    sizes = sorted({(row["batch"], row["steps"]) for row in rows})
+    columns = min(3, len(sizes))
+    height = 2.3 * -(-len(sizes) // columns) + 0.8
+    figure, places = plt.subplots(
+        -(-len(sizes) // columns), columns, figsize=(theme.PAGE, height), squeeze=False
+    )
+    for (batch, steps), axes in zip(sizes, places.flat, strict=False):
+        here = [row for row in rows if (row["batch"], row["steps"]) == (batch, steps)]
+        for key, (label, colour, marker) in _LOOKS.items():
+            points = [_point(row) for row in here if _key(row) == key]
+            axes.plot(
+                *zip(*points, strict=True) if points else ([], []), label=label, color=colour,
+                marker=marker, fillstyle="none", linestyle=":", linewidth=0.8,
+            )  # fmt: skip
+        theme.frame(axes, "time, µs a step", "growth of the peak, MB", log="xy")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(NullLocator())
+        axes.set_title(f"$T$ = {steps:,}, $B$ = {batch}")
+    for axes in places.flat[len(sizes) :]:
+        axes.set_visible(False)
+    handles, labels = places.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return figure
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, int, str]:
+    reversible = row["method"] == "reversible"
+    return row["method"], row["rounds"], row["memories"] if reversible else ""
+
+
+def _point(row: Mapping[str, Any]) -> tuple[float, float]:
+    return 1e6 * row["seconds"] / row["steps"], max(row["peak_bytes"], 1e4) / 1e6
