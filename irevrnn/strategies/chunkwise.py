@@ -25,6 +25,7 @@ from irevrnn.allocator import allocate, allocate_like
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.modules.steps import Masks, Steps
 from irevrnn.sequences import Packing
+from irevrnn.strategies.buffers import buffer_versions, check_buffers
 from irevrnn.strategies.checkpoint import Checkpoint
 from irevrnn.strategies.chunk_graph import ChunkGraph
 from irevrnn.strategies.chunks import Part, parts
@@ -247,7 +248,7 @@ def _run_forward(
     """Run all chunks and return the output, of all steps or of the last."""
     stack = settings.stack
     output: Tensor | None = None
-    versions = _buffer_versions(stack)
+    versions = buffer_versions(stack)
     for part in parts(settings.chunk, x, batch_sizes, resets):
         strategy.begin_chunk(part)
         with settings.randomness.recorded(settings.record, x):
@@ -257,7 +258,7 @@ def _run_forward(
             output = allocate(new, [length, *new.shape[1:]])
         output[part.rows if settings.return_sequence else part.ended] = new
     if settings.record:
-        _check_buffers(settings, versions)
+        check_buffers(stack, settings.memory, versions)
     assert output is not None  # there is at least one step
     return output
 
@@ -276,26 +277,6 @@ def _run_chunk(
         return strategy.forward(number, project(settings.stack, number, block, x))
 
     return settings.run(modules, x[part.rows].contiguous(), part, recur, masks)
-
-
-def _buffer_versions(stack: Stack) -> dict[tuple[int, str], int]:
-    """Return how often each buffer of each module was written to."""
-    return {
-        (index, name): buffer._version
-        for index, module in enumerate(stack.modules)
-        for name, buffer in module.named_buffers()
-    }
-
-
-def _check_buffers(settings: Settings, before: dict[tuple[int, str], int]) -> None:
-    """Raise a ValueError if a module has written to a buffer: computed again, it differs."""
-    for (index, name), version in _buffer_versions(settings.stack).items():
-        if version != before.get((index, name)):
-            raise ValueError(
-                f"{settings.stack.name(index)} changes its buffer {name!r} while it runs, but "
-                f"memory={settings.memory!r} runs modules again and again, and needs the same "
-                "results each time; use memory='recompute', or keep no state in the module"
-            )
 
 
 def _rebuild(

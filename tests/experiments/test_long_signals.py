@@ -9,6 +9,7 @@ from scipy.signal import find_peaks
 
 from experiments import figures
 from experiments.bench.classifiers import measure_classifier, saved_by
+from experiments.bench.measure import in_fresh_process
 from experiments.datasets.recordings import Description, join
 from experiments.models import BlockClassifier
 from experiments.signals import synthetic
@@ -75,7 +76,7 @@ def test_results_do_not_call_made_up_signals_an_ecg():
 
 def test_a_step_is_measured_at_every_shape():
     model = BlockClassifier(1, 3, 8, 2, width=8, memory="recompute")
-    short, long = measure_classifier(model, [(2, 100, 1), (2, 1000, 1)])
+    short, long = in_fresh_process(measure_classifier, model, [(2, 100, 1), (2, 1000, 1)])
     assert (short["batch"], short["steps"], long["steps"]) == (2, 100, 1000)
     assert 9 < long["saved_bytes"] / short["saved_bytes"] < 11
     assert all(row["peak_bytes"] >= 0 and row["seconds"] > 0 for row in (short, long))
