@@ -203,6 +203,21 @@ RESULTS["experiments"] = {
         "held": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
     },
 }  # fmt: skip
+RESULTS["frontier"] = {
+    "profile": "paper",
+    "environment": ENVIRONMENT,
+    "rows": [
+        {
+            "method": method, "steps": 10**6, "batch": 1, "chunk": 1024, "rounds": rounds,
+            "memories": memories, "peak_bytes": 12_000_000, "seconds": 8.1,
+        }
+        for method, rounds, memories in (
+            ("reversible", 0, "u = 1"), ("reversible", 0, "up to 1,000 steps"),
+            ("reversible", 0, "up to 10 steps"), ("checkpoint", 1, "up to 1,000 steps"),
+            ("checkpoint", 2, "up to 1,000 steps"),
+        )
+    ],
+}  # fmt: skip
 
 
 def write(folder, results):
