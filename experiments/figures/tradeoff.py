@@ -49,7 +49,9 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
             )  # fmt: skip
         theme.frame(axes, "time, µs a step", "growth of the peak, MB", log="xy")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            low, high = axis.get_view_interval()
+            narrow = high < 6 * low  # so that there are two numbers at least
+            axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if narrow else (1, 2, 5)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_locator(NullLocator())
         axes.set_title(f"$T$ = {steps:,}, $B$ = {batch}")
