@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from experiments.bench.measure import growth_of_peak, in_fresh_process, wall_clock
 from irevrnn import IRevBlock, IRevStack
-from irevrnn.modules import base_stack
 from irevrnn.strategies.revolve import fewest_checkpoints
 
 WIDTH, HIDDEN, BLOCKS = 64, 64, 4
@@ -99,9 +98,8 @@ def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
         return lambda x: _in_chunks(stack, x, case.chunk), parameters
     if case.chunk:  # in place of what the strategy would choose
         number = -(-case.steps // case.chunk)
-        base_stack.chunk_length = lambda *_: case.chunk  # type: ignore[assignment]
-        few = case.rounds > 1
-        base_stack.ALL_CHECKPOINTS = fewest_checkpoints(number, case.rounds) if few else 0
+        kept = fewest_checkpoints(number, case.rounds) if case.rounds > 1 else 0
+        stack._choose = lambda *_: (memory, case.chunk, kept)  # type: ignore[method-assign]
     return lambda x: stack(x, return_sequence=False)[0], parameters
 
 

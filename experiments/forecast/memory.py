@@ -19,7 +19,7 @@ def one_step(settings: Settings, name: str) -> Callable[[], object]:
     torch.set_num_threads(1)
     use_caching_allocator()
     method = METHODS[name]
-    network = settings.network(method)
+    network = settings.network(method.piece)
     x = torch.rand(1, (settings.steps or STEPS + 1) - 1, 2)
     x[..., 1] = (x[..., 1] * (LEVELS - 1)).round()
     piece = next(pieces(x, method.piece))

@@ -60,15 +60,20 @@ class Settings:
     steps: int | None = None  # of a recording, all of them if not given
     seed: int = 0
 
-    def network(self, method: Method) -> IRevStack:
-        """Build the network; whole recordings are reversed, pieces recomputed."""
+    def network(self, piece: int | None) -> IRevStack:
+        """Build the network, for pieces of so many steps."""
         torch.manual_seed(self.seed)
         options: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("shortest_period", "longest_period", "longest_memory")
         }
-        memory = "recompute" if method.piece else "reversible"
-        return make_network(self.width, self.hidden_size, self.num_blocks, memory, **options)
+        sizes = self.width, self.hidden_size, self.num_blocks
+        return make_network(*sizes, memory_for(piece), **options)
+
+
+def memory_for(piece: int | None) -> str:
+    """Return the strategy: whole recordings are reversed, pieces recomputed."""
+    return "recompute" if piece else "reversible"
 
 
 def pieces(x: Tensor, piece: int | None) -> Iterator[Tensor]:
@@ -84,7 +89,7 @@ def train(
     A piece begins with the states that the one before it ended with. The learning rate follows a
     cosine of the time that has passed.
     """
-    network = settings.network(method)
+    network = settings.network(method.piece)
     optimizer = _optimizer(network, settings.lr)
     order = torch.Generator().manual_seed(settings.seed)
     seconds, updates, curve = 0.0, 0, []
@@ -92,8 +97,8 @@ def train(
     while seconds < budget:
         index = int(torch.randint(len(recordings), (), generator=order))
         warm = seconds < method.warm_up * budget
-        network.memory = "recompute" if warm or method.piece else "reversible"
-        piece, state, bits = method.warm_up_piece if warm else method.piece, None, []
+        piece = method.warm_up_piece if warm else method.piece
+        network.memory, state, bits = memory_for(piece), None, []
         for part in pieces(recordings[index].sequence(settings.steps), piece):
             start = time.process_time()
             _set_rate(optimizer, settings.lr, seconds / budget)

@@ -34,10 +34,6 @@ from irevrnn.strategies.stack import Stack
 _log = logging.getLogger("irevrnn")
 
 
-#: Of ``checkpoint`` without a budget: one at the beginning of every chunk.
-ALL_CHECKPOINTS = 0
-
-
 class BaseStack(nn.Module):
     """A stack of blocks and the strategy it is trained with.
 
@@ -171,7 +167,10 @@ class BaseStack(nn.Module):
         return SequenceBatch.of(input, lengths, self.batch_first, like, self._input_features())
 
     def _choose(self, stack: Stack, load: Workload) -> tuple[str, int, int]:
-        """Return the strategy to run, its chunk length, and how many checkpoints it keeps."""
+        """Return the strategy to run, its chunk length, and how many checkpoints it keeps.
+
+        Without a budget, that is one at the beginning of every chunk, for which 0 stands.
+        """
         memory = check_strategy(self.memory)
         if memory == "auto":
             check_budget(memory, self.memory_budget)
@@ -187,7 +186,7 @@ class BaseStack(nn.Module):
             return self._pick(stack, load, self.memory_budget)
         if memory in OF_THE_STACK:
             hidden = max(block.hidden_size for block in stack.blocks)
-            return memory, chunk_length(memory, load.steps, load.batch, hidden), ALL_CHECKPOINTS
+            return memory, chunk_length(memory, load.steps, load.batch, hidden), 0
         return memory, 0, 0
 
     def _pick(self, stack: Stack, load: Workload, budget: int) -> tuple[str, int, int]:

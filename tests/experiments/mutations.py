@@ -1,5 +1,9 @@
 """Changes of bytes, for tests that spoil files at random places."""
 
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
 from hypothesis import strategies as st
 
 
@@ -10,6 +14,17 @@ def mutations(*pieces):
     if pieces:
         piece |= st.sampled_from(pieces)
     return st.lists(st.tuples(kinds, st.floats(0, 1), piece), min_size=1, max_size=3)
+
+
+@contextmanager
+def written(files):
+    """A folder, for a while, with the folder ``raw`` of these files in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        raw.mkdir()
+        for name, content in files.items():
+            (raw / name).write_bytes(content)
+        yield raw
 
 
 def mutated(data, changes):

@@ -1,7 +1,6 @@
 """UTKinect-Action3D and MSR Action3D, from small files in their formats, sound and spoiled."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from experiments.datasets import DataError
 from experiments.datasets.kinect import FARTHEST, MSR, UTKINECT, convert
 
-from .mutations import mutated, mutations
+from .mutations import mutated, mutations, written
 
 FRAMES = 12
 
@@ -280,13 +279,9 @@ fuzzed = settings(max_examples=150, deadline=None, suppress_health_check=list(He
 
 def converted(name, files):
     """Convert the files: to recordings and rejections, or None and the error."""
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "raw"
-        raw.mkdir()
-        for file, content in files.items():
-            (raw / file).write_bytes(content)
+    with written(files) as raw:
         try:
-            recordings = convert(name, raw, Path(folder) / "out")
+            recordings = convert(name, raw, raw.parent / "out")
         except DataError as error:
             return None, str(error)
         frames = {str(n): recordings[i].copy() for i, n in enumerate(recordings.names)}

@@ -1,8 +1,5 @@
 """ECG recordings and spoken digits, from small files in their formats, sound and spoiled."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,7 +20,7 @@ from .fake_signals import (
     write_fsdd,
     write_mitdb,
 )
-from .mutations import mutated, mutations
+from .mutations import mutated, mutations, written
 
 SAMPLES = np.arange(-20, 20, dtype=np.int16)
 MODULES = {"cinc2017": cinc2017, "fsdd": fsdd, "mitdb": mitdb}
@@ -262,11 +259,7 @@ NUMBERS = (b"0", b"1", b"-", b"300", b" ", b"\r\n", b",", b'"', b"\x00", b"\xff"
 
 def converted(module, files):
     """Convert the files: to frames by name and rejections, or None and the error."""
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "raw"
-        raw.mkdir()
-        for file, content in files.items():
-            (raw / file).write_bytes(content)
+    with written(files) as raw:
         try:
             recordings = convert(module, raw)
         except DataError as error:

@@ -72,11 +72,11 @@ def make_stack(memory="checkpoint", **options):
 
 @pytest.fixture
 def schedule(monkeypatch):
-    """Chunks of 16 steps with a number of checkpoints; counts the chunks that are kept."""
+    """Chunks of 16 steps, and how many checkpoints are kept at once; 0 for all."""
 
     def choose(checkpoints):
-        monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 16)
-        monkeypatch.setattr("irevrnn.modules.base_stack.ALL_CHECKPOINTS", checkpoints)
+        chosen = "checkpoint", 16, checkpoints
+        monkeypatch.setattr(IRevStack, "_choose", lambda *_: chosen)
 
     return choose
 
