@@ -27,9 +27,6 @@ PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),\
 # Fails with one line that says what is wrong and the way out.
 fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 
-# The folder of the profile's results and figures.
-FOLDER = $(if $(filter paper,$(PROFILE)),paper,build/$(PROFILE))
-
 # This environment's Jupyter kernel, not one that somebody registered in their home.
 export JUPYTER_PREFER_ENV_PATH := 1
 
@@ -41,19 +38,12 @@ help: ## Print this list
 
 setup: $(STAMP) ## Set up the environment (the other targets do it by themselves)
 
-# One FIGURE runs its notebook alone and builds no paper: other results may be missing.
-reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, or run the notebook of one FIGURE (PROFILE=smoke|quick|paper, default quick)
+# One FIGURE runs what it needs of its notebook and builds no paper: other results may be missing.
+reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, or draw one FIGURE (PROFILE=smoke|quick|paper, default quick)
 	$(if $(filter paper,$(PROFILE)),@$(PY) -m experiments.provenance)
-	@mkdir -p build/$(PROFILE)/notebooks
 	@notebooks="$(if $(FIGURE),$$($(PY) paper/build.py --notebook-of '$(FIGURE)'),$(NOTEBOOKS))" || exit 1; \
-	for notebook in $$notebooks; do \
-		echo "== $$notebook ($(PROFILE))"; \
-		$(PY) -m papermill -k python3 --cwd notebooks -p profile $(PROFILE) \
-			$$notebook build/$(PROFILE)/$$notebook \
-		|| $(call fail,$$notebook failed: the cell is marked in build/$(PROFILE)/$$notebook); \
-	done
-	$(if $(FIGURE),@echo "$(FOLDER)/figures/$(FIGURE).svg; the notebook has made all of its figures and results again",\
-		$(PY) paper/build.py --profile $(PROFILE))
+	$(PY) -m experiments.reproduce --profile $(PROFILE) $(if $(FIGURE),--figure '$(FIGURE)') $$notebooks
+	$(if $(FIGURE),,$(PY) paper/build.py --profile $(PROFILE))
 
 # One process per core, each of which takes entire files: what a file compiles is compiled once.
 test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest: "-n 0" runs them in one process)

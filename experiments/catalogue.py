@@ -149,33 +149,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         {"data_set": "fsdd", "split": "speaker"}),
 }  # fmt: skip
 
-#: Fields that the smaller profiles change, for each task that has data wherever these run.
-SMALLER: dict[str, dict[str, dict[str, Any]]] = {
-    "smoke": {
-        "mnist": {"downsample": 14, "train_subset": 256, "eval_subset": 100, "epochs": 1,
-                  "hidden_size": 8, "num_layers": 1},
-        "adding": {"length": 20, "batches": 5, "held_out": 64, "epochs": 2, "hidden_size": 8},
-        "copy": {"length": 20, "batches": 5, "held_out": 64, "epochs": 2, "hidden_size": 8},
-        "sessions": {"frames": 20, "epochs": 1, "sessions": 1, "hidden_size": 8, "fold": 0},
-    },
-    "quick": {
-        "mnist": {"downsample": 4, "train_subset": 5000, "eval_subset": 1000, "epochs": 2,
-                  "hidden_size": 32, "num_layers": 2},
-        "adding": {"length": 100, "batches": 60, "held_out": 256, "epochs": 5, "hidden_size": 32},
-        "copy": {"length": 100, "batches": 60, "held_out": 256, "epochs": 5, "hidden_size": 32},
-        "sessions": {"frames": 90, "epochs": 3, "hidden_size": 16, "fold": 0},
-    },
-    "paper": {},
+#: Fields that the profiles smoke and quick change, for each task whose data are always there.
+SMALLER: dict[str, dict[str, Any]] = {
+    "mnist": {"downsample": 14, "train_subset": 256, "eval_subset": 100, "epochs": 1,
+              "hidden_size": 8, "num_layers": 1},
+    "adding": {"length": 20, "batches": 5, "held_out": 64, "epochs": 2, "hidden_size": 8},
+    "copy": {"length": 20, "batches": 5, "held_out": 64, "epochs": 2, "hidden_size": 8},
+    "sessions": {"frames": 20, "epochs": 1, "sessions": 1, "hidden_size": 8, "fold": 0},
 }  # fmt: skip
-
-
-def names_of(profile: str) -> list[str]:
-    """Return the experiments that a profile has."""
-    return [
-        name
-        for name, experiment in EXPERIMENTS.items()
-        if profile == "paper" or experiment.task in SMALLER[profile]
-    ]
 
 
 def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainConfig:
@@ -186,7 +167,7 @@ def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainCon
     if name not in EXPERIMENTS:
         raise ConfigError(f"there is no experiment {name!r}: choose from {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
-    smaller = SMALLER[profile].get(experiment.task, {})
+    smaller = {} if profile == "paper" else SMALLER.get(experiment.task, {})
     seeds = {"seeds": experiment.seeds if profile == "paper" else 1}
     given = {**experiment.fields, **smaller, **seeds, **operational}
     config = TASKS[experiment.task].of(**given)

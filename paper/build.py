@@ -31,19 +31,21 @@ PROFILES = ("smoke", "quick", "paper")
 #: The notebook that writes each result file, ``results/<name>.json``.
 NOTEBOOKS = {
     "derivation": "notebooks/01_derivation.ipynb",
-    "mnist": "notebooks/02_mnist.ipynb",
-    "watch": "notebooks/03_action_recognition.ipynb",
-    "memory": "notebooks/04_memory.ipynb",
-    "benchmark": "notebooks/04_memory.ipynb",
-    "experiments": "notebooks/05_experiments.ipynb",
-    "long_signals": "notebooks/06_long_signals.ipynb",
-    "frontier": "notebooks/07_frontier.ipynb",
+    "inverse": "notebooks/02_exact_inverse.ipynb",
+    "mnist": "notebooks/03_mnist.ipynb",
+    "watch": "notebooks/04_action_recognition.ipynb",
+    "memory": "notebooks/05_memory.ipynb",
+    "benchmark": "notebooks/06_speed.ipynb",
+    "experiments": "notebooks/07_experiments.ipynb",
+    "long_signals": "notebooks/08_long_signals.ipynb",
+    "frontier": "notebooks/09_frontier.ipynb",
 }
 #: Results that may be missing: of data that people bring, and of long experiments. The paper says
 #: "not yet run" of them, or nothing.
 BROUGHT = ("utkinect", "msr", "ntu60", "ntu120", "experiments", "long_signals", "frontier")
 _FIGURES_OF = {
-    "derivation": ("drift", "saturation", "oscillators", "forgotten", "division", "accuracy"),
+    "derivation": ("drift", "saturation", "forgotten", "division", "accuracy"),
+    "inverse": ("oscillators",),
     "mnist": ("learning_curve", "confusion", "mistakes"),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),
@@ -61,14 +63,15 @@ _SIGNALS = (*_TRAINING, "experiments/signals/*", "experiments/datasets/recording
 #: The files that each result depends on, beside its notebook: patterns whose ``*`` matches folders,
 #: too. Experiments, results/experiments/<name>.json, are listed by their task.
 DEPENDS = {
-    "derivation": _LIBRARY,
+    "derivation": (*_LIBRARY, "experiments/derivation.py"),
+    "inverse": (*_LIBRARY, "experiments/derivation.py", "experiments/bench/bits.py"),
     "mnist": (*_TRAINING, "experiments/datasets/mnist*"),
     "watch": (*_ACTION, "experiments/datasets/watch*"),
     "utkinect": (*_ACTION, "experiments/datasets/kinect*"),
     "msr": (*_ACTION, "experiments/datasets/kinect*"),
     "ntu60": (*_ACTION, "experiments/datasets/ntu*"),
     "ntu120": (*_ACTION, "experiments/datasets/ntu*"),
-    "memory": (*_LIBRARY, "experiments/bench/*"),
+    "memory": (*_LIBRARY, "experiments/bench/*", "experiments/signals/tones.py"),
     "benchmark": (*_LIBRARY, "experiments/bench/*"),
     "cuda_kernels": ("irevrnn/cuda/*", "irevrnn/csrc/*.h", "irevrnn/jit/*"),
     "experiments": _MODELS,
@@ -144,7 +147,9 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     ]
     if foreign:
         raise BuildError("\n".join(["these figures and results are of different runs:", *foreign]))
-    experiments = {path.stem: _digest(path) for path in results.glob("experiments/*.json")}
+    # The other profiles draw what is committed.
+    runs = results if profile == "paper" else REPOSITORY / "paper" / "results"
+    experiments = {path.stem: _digest(path) for path in runs.glob("experiments/*.json")}
     table = results / "experiments.json"
     made_from = _read(table)["made_from"] if table.is_file() else {}
     if changed := sorted({name for name, _ in experiments.items() ^ made_from.items()}):

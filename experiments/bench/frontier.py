@@ -1,19 +1,24 @@
-"""Measure the time of a training step against its peak memory, for notebook 07.
+"""Measure a training step of four gated blocks and of their rivals: its time and its memory.
 
-Four gated blocks and their rivals, each at several lengths of a chunk and, for checkpoints, with
-fewer and fewer of them kept. Every measurement has a process of its own.
+Notebook 05 measures them against the length, notebook 09 at several lengths of a chunk and, for
+checkpoints, with fewer and fewer of them kept. Every measurement has a process of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-from experiments.bench.measure import growth_of_peak, in_fresh_process, wall_clock
+from experiments.bench.measure import (
+    growth_of_peak,
+    in_fresh_process,
+    saved_bytes,
+    wall_clock,
+)
 from irevrnn import IRevBlock, IRevStack
 from irevrnn.strategies.revolve import fewest_checkpoints
 
@@ -25,6 +30,17 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "up to 1,000 steps": {"longest_memory": 1000.0},
     "up to 10 steps": {"longest_memory": 10.0, "longest_period": 20.0},
 }
+#: What is compared against the length: a method, and what its units remember.
+LINES = {
+    "recompute": ("recompute", "up to 1,000 steps"),
+    "checkpoint": ("checkpoint", "up to 1,000 steps"),
+    "reversible": ("reversible", "up to 1,000 steps"),
+    "reversible, u = 1": ("reversible", "u = 1"),
+    "store": ("store", "up to 1,000 steps"),
+    "nn.LSTM": ("lstm", ""),
+}
+#: A measurement of the time repeats short steps for at least this time.
+SECONDS = 0.5
 #: Methods that would add more than this to the process are left out.
 MOST_BYTES = 4e9
 #: Bytes that methods add for each step and sequence, to tell that before; none of the others grows.
@@ -37,7 +53,7 @@ class Case(NamedTuple):
     Attributes:
         method: a strategy, ``lstm`` or ``torch_checkpoint``.
         steps, batch: T and B.
-        chunk: steps in a chunk, 0 where there are none.
+        chunk: steps in a chunk; 0 leaves the choice to the strategy.
         rounds: how often chunks run forward before they run with their graph, for ``checkpoint``.
         memories: a key of :data:`MEMORIES`.
     """
@@ -66,7 +82,11 @@ def cases(steps: int, batch: int, chunks: tuple[int, ...]) -> Iterator[Case]:
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Measure a step in this process, a new one: the seconds, and the growth of the peak."""
+    """Measure a training step in this process, a new one.
+
+    Returns the case, ``peak_bytes`` that a step adds to the resident memory, ``saved_bytes``
+    between the passes, and ``seconds`` of the fastest repetition.
+    """
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
     run, parameters = _build(case)
@@ -78,8 +98,11 @@ def measure(case: Case) -> dict[str, Any]:
             parameter.grad = None
 
     step(x[:, : 2 * max(case.chunk, 64)])  # loads the kernels
-    peak = growth_of_peak(lambda: step)
-    return case._asdict() | {"peak_bytes": peak, "seconds": wall_clock(step)}
+    peak, times = growth_of_peak(lambda: step), [wall_clock(step)]
+    while sum(times) < SECONDS:
+        times.append(wall_clock(step))
+    saved = saved_bytes(lambda: run(x), exclude=[x, *parameters], exclude_output=True)
+    return case._asdict() | {"peak_bytes": peak, "saved_bytes": saved, "seconds": min(times)}
 
 
 def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
@@ -114,6 +137,21 @@ def _in_chunks(stack: IRevStack, x: Tensor, chunk: int) -> Tensor:
     for part in x[:, 1:].split(chunk, 1):
         output, *state = torch_checkpoint(run, part, *state, use_reentrant=False)
     return output
+
+
+def measure_lengths(longest: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Measure lines of :data:`LINES` at T = 100, 1,000, ..., each up to its power of ten.
+
+    Returns the rows, each with its ``line``.
+    """
+    rows = []
+    for line, end in longest.items():
+        method, memories = LINES[line]
+        for power in range(2, end + 1):
+            case = Case(method, 10**power, 1, memories=memories)
+            row = {"line": line, **in_fresh_process(measure, case, caching_allocator=True)}
+            rows.append(row)
+    return rows
 
 
 def rows_of(steps: int, batch: int, chunks: tuple[int, ...]) -> list[dict[str, Any]]:

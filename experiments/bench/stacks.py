@@ -15,15 +15,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from experiments.bench.measure import growth_of_peak, wall_clock
 from experiments.bench.recurrences import Method, Recurrence, compare
 from irevrnn.modules.rnn import IRevRNN
 
 #: Range of the recurrent weights: memories of some hundred steps and more.
 RECURRENT_WEIGHTS = (0.99, 1.0)
 STRATEGIES = ("recompute", "store", "checkpoint", "reversible")
-#: A measurement of the time repeats short steps for at least this time.
-SECONDS = 0.5
 
 
 class StackShape(NamedTuple):
@@ -100,21 +97,3 @@ def measure_stacks(shape: StackShape, names: Sequence[str], repetitions: int) ->
     pairs["lstm_to_reversible"] = ("lstm", "reversible")
     networks = {name: NETWORKS[name].build(shape) for name in names}
     return {**shape._asdict(), **compare(networks, *make_input(shape), repetitions, pairs)}
-
-
-def measure_length(name: str, shape: StackShape) -> dict[str, Any]:
-    """Measure a training step of a network, in a new process.
-
-    Returns ``method``, the shape, ``peak_bytes`` that a step adds to the resident memory,
-    ``saved_bytes`` between forward and backward, and ``seconds`` of the fastest repetition.
-    """
-    _prepare()
-    network = NETWORKS[name].build(shape)
-    x, grad_out = make_input(shape)
-    network.step(x[:64], grad_out)  # loads the kernels
-    step = partial(network.step, x, grad_out)
-    peak, saved, times = growth_of_peak(lambda: step), network.count_saved(x), [wall_clock(step)]
-    while sum(times) < SECONDS:
-        times.append(wall_clock(step))
-    found = {"peak_bytes": peak, "saved_bytes": saved, "seconds": min(times)}
-    return {"method": name, **shape._asdict(), **found}

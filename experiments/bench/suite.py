@@ -13,18 +13,18 @@ sequences, each in a process of its own, the scan alone against what the machine
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 
-from experiments.bench import gpu, scans
+from experiments.bench import frontier, gpu, scans
 from experiments.bench.measure import environment, in_fresh_process
 from experiments.bench.recurrences import METHODS, OURS, Shape, measure_recurrences
 from experiments.bench.roofline import COPIED
-from experiments.bench.stacks import NETWORKS, StackShape, measure_length, measure_stacks
+from experiments.bench.stacks import NETWORKS, StackShape, measure_stacks
 from experiments.process import threads as use_threads
 from irevrnn.backend import choose_backend
 from irevrnn.jit.compiler import BuildError, find_compiler
@@ -39,8 +39,6 @@ SHAPES = (
 EXTREMES = (Shape(784, 1, 128, 3), Shape(100_000, 1, 64, 3), Shape(50, 512, 32, 3))
 #: The peers that are nearest to ours, and the one that everyone knows.
 STRONGEST = ("lstm", "compiled_chunks", "indrnn")
-#: The strategies that need a few GB at most at the default lengths.
-FOR_LENGTHS = ("recompute", "checkpoint", "reversible")
 #: The networks that are measured with the default allocator, too.
 WITH_DEFAULT_ALLOCATOR = ("recompute", "reversible", "lstm")
 
@@ -56,7 +54,8 @@ class Plan:
         threads: of PyTorch and the kernels, but for the scan alone.
         repetitions: interleaved rounds; a very slow method runs fewer.
         stacks: stacks that are trained under each strategy.
-        lengths: T of a sequence of one number that goes through two layers of 64 units.
+        lengths: the powers of ten up to which :func:`experiments.bench.frontier.measure_lengths`
+            measures each of its lines.
         floor: shapes where the scan alone is compared with its floor; R is at least 1.
         two_threads: shapes where two threads are compared with one.
         flat: T at which the time of a step is compared.
@@ -70,7 +69,9 @@ class Plan:
     threads: int = 1
     repetitions: int = 9
     stacks: Sequence[StackShape] = (StackShape(784, 32, 128, 128, 2),)
-    lengths: Sequence[int] = (10_000, 1_000_000)
+    lengths: Mapping[str, int] = field(
+        default_factory=lambda: {"recompute": 5, "checkpoint": 6, "reversible": 6}
+    )
     floor: Sequence[Shape] = SHAPES + EXTREMES
     two_threads: Sequence[Shape] = (Shape(784, 128, 128, 3),)
     flat: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000)
@@ -110,11 +111,7 @@ def run(plan: Plan) -> dict[str, Any]:
         ):
             measure = partial(_measure, caching, measure_stacks)
             report[key] = [measure(stack, networks, times) for stack in plan.stacks]
-        report["lengths"] = [
-            _measure(True, measure_length, name, StackShape(steps, 1, 1, 64, 2))
-            for steps in plan.lengths
-            for name in FOR_LENGTHS
-        ]
+        report["lengths"] = frontier.measure_lengths(plan.lengths)
     if report["backend"] == "vector":
         alone = partial(_measure, True, threads=1)
         pairs = plan.two_threads if len(scans.cores()) > 1 else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from experiments.bench.frontier import BLOCKS, HIDDEN, WIDTH
 from experiments.bench.recurrences import METHODS
 from experiments.bench.stacks import NETWORKS
 
@@ -35,17 +36,17 @@ def tables(report: Entry) -> str:
     ]
     for pair in zip(report["shapes"], report["shapes_keeping_memory"], strict=True):
         for entry, kind in zip(pair, ("default", "caching"), strict=True):
-            parts.append(_methods(f"{_sizes(entry)} ({kind} allocator)", entry, "x scan"))
+            parts.append(_methods(f"{sizes(entry)} ({kind} allocator)", entry, "x scan"))
     if "floor" in report:
         parts += _scan_alone(report)
     for key, kind in (("stacks", "caching"), ("stacks_as_it_comes", "default")):
         for entry in report[key]:
-            title = f"A training step of a stack, {_sizes(entry)}, norm='layer', last output alone"
+            title = f"A training step of a stack, {sizes(entry)}, norm='layer', last output alone"
             parts.append(_methods(f"{title} ({kind} allocator)", entry, "x recompute"))
     if lengths := report["lengths"]:
         rows = [
             {
-                "label": LABELS[entry["method"]],
+                "label": entry["line"],
                 "steps": entry["steps"],
                 "us": 1e6 * entry["seconds"] / entry["steps"],
                 "saved": entry["saved_bytes"] / 1e6,
@@ -55,8 +56,8 @@ def tables(report: Entry) -> str:
         ]
         head = "|T|us a step|saved MB|peak MB"
         row = "{label}|{steps:,}|{us:.2f}|{saved:.2f}|{peak:.1f}"
-        sizes = _sizes(lengths[0]).partition(", ")[2]  # every row has its own T
-        parts.append(_table(f"Long sequences, {sizes}", head, row, rows))
+        title = f"Long sequences: {BLOCKS} gated blocks, width {WIDTH}, H = {HIDDEN}, B = 1"
+        parts.append(_table(title, head, row, rows))
     if report["gpu"] is None:
         parts.append("No GPU: nothing is measured there.")
     else:
@@ -75,7 +76,8 @@ def _table(title: str, head: str, row: str, entries: Iterable[Entry], *notes: st
     return "\n".join([title, *lines, *notes])
 
 
-def _sizes(entry: Entry) -> str:
+def sizes(entry: Entry) -> str:
+    """Return the sizes of an entry, as in "T = 784, B = 32, H = 128, R = 3"."""
     return ", ".join(f"{symbol} = {entry[x]}" for x, symbol in SYMBOLS.items() if x in entry)
 
 
@@ -113,23 +115,23 @@ def _scan_alone(report: Entry) -> list[str]:
         head = "|scan ms|quartiles|floor ms|tanh|multiply-adds|bytes|x floor"
         names = ("floor_ms", "tanh_ms", "multiply_adds_ms", "bytes_ms", "over_floor")
         row = "|".join(["{sizes}", QUARTILES, *(f"{{{name}:.2f}}" for name in names)])
-        rows = ({**entry, "sizes": _sizes(entry)} for entry in report["floor"])
+        rows = ({**entry, "sizes": sizes(entry)} for entry in report["floor"])
         parts.append(_table(title, head, row, rows))
     for entry in report["two_threads"]:
         note = (
             f"two threads: {entry['speedup']:.2f} times as fast as one; "
             f"beside the busy process, {entry['busy']:.2f} times the time of one alone"
         )
-        parts.append(_methods(f"Threads, {_sizes(entry)}", entry, "", note))
+        parts.append(_methods(f"Threads, {sizes(entry)}", entry, "", note))
     if not report["two_threads"]:
         parts.append("One core, or none that can be chosen: two threads are not measured.")
     if flat := report["flatness"]:
-        title = f"Long and short sequences, {_sizes(flat)}: highest over lowest "
+        title = f"Long and short sequences, {sizes(flat)}: highest over lowest "
         title += f"{flat['highest_to_lowest']:.2f}"
         row = "{steps:,}|{median_ns:.2f}|{low_ns:.2f}-{high_ns:.2f}"
         parts.append(_table(title, "T|ns a step and unit|quartiles", row, flat["lengths"]))
     for entry in report["packed"]:
-        title = f"Sequences of 1 to T steps, {_sizes(entry)}"
+        title = f"Sequences of 1 to T steps, {sizes(entry)}"
         parts.append(_methods(title, entry, "packed over it"))
     return parts
 
@@ -143,7 +145,7 @@ def gpu_tables(card: str, report: Entry) -> list[str]:
     )
     head = "|forward ms|of bandwidth|both ms|of bandwidth|x scan|saved MB"
     row = "{label}|{forward:.2f}|{of_forward}|{both:.2f}|{of_both}|{ratio:.2f}|{saved_mb:.2f}"
-    return [title, *(_table(_sizes(x), head, row, _gpu_rows(x)) for x in report["shapes"])]
+    return [title, *(_table(sizes(x), head, row, _gpu_rows(x)) for x in report["shapes"])]
 
 
 def _gpu_rows(entry: Entry) -> Iterable[Entry]:

@@ -77,15 +77,15 @@ def entropy(
     return figure
 
 
-def lengths(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Figure:
-    """Plot saved bytes, peak memory and time per step of stacks against T.
+def lengths(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Plot saved bytes, peak memory and time per step of a stack against T.
 
-    Rows have ``method``, ``steps``, ``saved_bytes``, ``peak_bytes`` and ``seconds``; ``labels``
-    names the methods, in the order of drawing.
+    Rows have ``line``, which is the label, ``steps``, ``saved_bytes``, ``peak_bytes`` and
+    ``seconds``.
     """
     figure, panels = plt.subplots(3, 1, figsize=(theme.COLUMN, 6.2), sharex=True)
-    for name, label in labels.items():
-        mine = [row for row in rows if row["method"] == name]
+    for label in dict.fromkeys(row["line"] for row in rows):
+        mine = [row for row in rows if row["line"] == label]
         steps, saved, peak, seconds = (
             np.array([row[key] for row in mine])
             for key in ("steps", "saved_bytes", "peak_bytes", "seconds")

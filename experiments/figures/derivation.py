@@ -1,4 +1,4 @@
-"""Figures of notebook 01: the derivation, checked by numbers."""
+"""Figures of notebooks 01 and 02: the derivation, checked by numbers."""
 
 from __future__ import annotations
 

@@ -38,13 +38,13 @@ def repository() -> Path:
     raise FileNotFoundError(f"{here} is not inside the irevrnn repository, where results would go")
 
 
-def save(figure: Figure, name: str, profile: str) -> None:
+def save(figure: Figure, name: str, profile: str, note: str = "") -> None:
     """Write ``figures/<name>.svg`` and ``figures/<name>.png`` of a profile.
 
-    A figure of a small profile carries the profile's name on its lower edge.
+    A figure of a small profile carries the profile's name on its lower edge, and ``note``.
     """
     if profile != "paper":
-        _stamp(figure, f"{profile} profile")
+        _stamp(figure, ", ".join(filter(None, (f"{profile} profile", note))))
     target = _subfolder(profile, "figures")
     for kind, metadata in (("svg", {"Date": None}), ("png", {})):
         with replacing(target / f"{name}.{kind}") as temporary:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from experiments.bench import stacks
+from experiments.bench import frontier
 from experiments.bench.measure import in_fresh_process
 from experiments.bench.stacks import NETWORKS, StackShape, make_input
+from irevrnn.strategies.revolve import fewest_checkpoints
 
 pytestmark = pytest.mark.usefixtures("kernels")
 SHAPE = StackShape(50, 2, 3, 8, 2)
@@ -39,7 +40,18 @@ def test_peers_give_every_weight_a_gradient(name):
     assert all(g.isfinite().all() and g.abs().sum() > 0 for g in gradients)
 
 
-def test_a_length_is_measured_in_a_process_of_its_own():
-    row = in_fresh_process(stacks.measure_length, "checkpoint", SHAPE)
-    assert row["saved_bytes"] == 2 * 2 * 2 * 8 * 4  # 1 chunk, 2 states, 2 layers
-    assert row["seconds"] > 0 and row["peak_bytes"] >= 0
+def test_lengths_are_measured_each_in_a_process_of_its_own():
+    rows = frontier.measure_lengths({"checkpoint": 2, "reversible, u = 1": 2})
+    assert [(row["line"], row["steps"]) for row in rows] == [
+        ("checkpoint", 100), ("reversible, u = 1", 100),
+    ]  # fmt: skip
+    assert rows[0]["saved_bytes"] == 2 * frontier.BLOCKS * 2 * frontier.HIDDEN * 4  # 2 chunks
+    assert all(row["seconds"] > 0 and row["peak_bytes"] >= 0 for row in rows)
+
+
+def test_checkpoints_are_kept_as_rounds_say():
+    cases = [frontier.Case("checkpoint", 640, 2, chunk=64, rounds=rounds) for rounds in (1, 2)]
+    one, two = (in_fresh_process(frontier.measure, case)["saved_bytes"] for case in cases)
+    states = frontier.BLOCKS * 2 * 2 * frontier.HIDDEN * 4  # of a chunk, in bytes
+    assert one == 10 * states
+    assert two == fewest_checkpoints(10, 2) * states

@@ -43,6 +43,7 @@ def test_has_a_profile_to_choose(path):
 def test_runs_to_its_end(path, tmp_path, monkeypatch):
     # In a repository of its own, so that a test run replaces no results.
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copytree(ROOT / "paper" / "results", tmp_path / "paper" / "results")
     (tmp_path / "pyproject.toml").touch()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")

@@ -105,6 +105,10 @@ RESULTS = {
         "saturation": {
             "steps": [1, 1000], "abs_c": [0.7, 9.4], "bound": [0.7, 12.0], "slope": [0.6, 2e-8],
         },
+    },
+    "inverse": {
+        "profile": "paper",
+        "environment": ENVIRONMENT,
         "oscillators": {"drawn_apart": {"overdamped": 0.25}},
     },
     "mnist": {
@@ -129,18 +133,21 @@ RESULTS = {
     "memory": {
         "profile": "paper",
         "environment": ENVIRONMENT,
-        "held": [
+        "saved": [
             {"method": name, "steps": steps, "batch": 32, "hidden": 128, "couplings": 3,
              "bytes": 1000 * steps}
             for name in METHODS for steps in (100, 784)
         ],
         "bits": [{"activation": "identity", "forgetting": 0.1, "bits": 0.15, "entropy": 0.152}],
         "lengths": [
-            {"method": name, "steps": steps, "batch": 1, "features": 1, "hidden": 64, "layers": 2,
+            {"line": name, "method": name, "steps": steps, "batch": 1, "memories": "u = 1",
              "saved_bytes": steps, "peak_bytes": 3 * steps, "seconds": 4e-6 * steps}
             for name in STACKS for steps in (100, 1000)
         ],
-        "training": {"store_fixed": [1.4, 1.3], "reversible": [1.4, 1.3], "recompute": [1.4, 1.3]},
+        "training": [
+            {"memory": name, "seed": 0, "losses": [1.4, 1.3], "accuracy": 0.99}
+            for name in ("store_fixed", "reversible", "recompute")
+        ],
         "peak": [
             {"method": name, "steps": 784, "batch": 32, "hidden": 128, "couplings": 3,
              "bytes": 10**8}
@@ -534,7 +541,7 @@ def test_what_results_depend_on_exists():
 
 def test_the_notebook_of_a_figure(capsys):
     paper.main(["--notebook-of", "entropy"])
-    assert capsys.readouterr().out == "notebooks/04_memory.ipynb\n"
+    assert capsys.readouterr().out == "notebooks/05_memory.ipynb\n"
     with pytest.raises(SystemExit, match="FIGURE=entropie is unknown: choose one of accuracy, "):
         paper.main(["--notebook-of", "entropie"])
 

@@ -1,0 +1,88 @@
+"""What notebook 04 trains, by profile, and the mistakes that it shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.datasets import data_root
+from experiments.datasets.recordings import Recordings
+from experiments.tasks.action import ActionConfig, make_parts
+
+#: smoke shows that everything works: short windows, a small network, next to no training.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "smoke": {"epochs": 2, "hidden_size": 8, "num_layers": 1},
+    "quick": {"val_subjects": 1},
+    "paper": {"seeds": 3},
+}
+#: What a profile changes for a single data set.
+SPECIAL: dict[tuple[str, str], dict[str, Any]] = {
+    ("smoke", "watch"): {"frames": 50, "hop": 400},
+    ("quick", "watch"): {"epochs": 12},
+}
+#: Trees of the random forest.
+TREES = {"smoke": 20, "quick": 100, "paper": 300}
+
+
+def make_configs(profile: str, folder: Path) -> dict[str, ActionConfig]:
+    """Return the configuration for each data set that is there; runs go below ``folder``."""
+    skeletons = [
+        name for name in ("utkinect", "msr") if (data_root() / name / "meta.json").is_file()
+    ]
+    return {
+        name: ActionConfig.of(
+            data_set=name,
+            protocol="5fold" if name == "watch" else "loso",
+            out=folder / name,
+            resume=profile == "paper",  # it may take an hour: runs that have ended stay
+            **SETTINGS[profile] | SPECIAL.get((profile, name), {}),
+        )
+        for name in ("watch", *skeletons)
+    }
+
+
+class Mistake(NamedTuple):
+    """A window that was taken for another movement, and one of that movement by someone else.
+
+    Attributes:
+        window, example: the signals as they were measured, (frames, channels).
+        true, guess: labels.
+        subject, other: who moves in them.
+    """
+
+    window: np.ndarray
+    example: np.ndarray
+    true: int
+    guess: int
+    subject: int
+    other: int
+
+
+def find_mistakes(
+    config: ActionConfig, watch: Recordings, runs: Sequence[dict[str, Any]], most: int = 3
+) -> list[Mistake]:
+    """Return some mistakes, no two of the same pair of movements.
+
+    ``runs`` are the results of all folds of ``config``, in order.
+    """
+    found: dict[tuple[int, int], Mistake] = {}
+    subjects, sides = watch.subjects, watch.columns["side"]
+    for fold, run in enumerate(runs):
+        sources = make_parts(dataclasses.replace(config, fold=fold), watch).test.sources
+        pairs = zip(run["test_labels"], run["test_predictions"], strict=True)
+        for sequence, (true, guess) in enumerate(pairs):
+            if true == guess or (true, guess) in found or len(found) == most:
+                continue
+            source = sources[sequence]
+            start = (sequence - int(np.searchsorted(sources, source))) * config.hop
+            others = (watch.labels == guess) & (subjects != subjects[source])
+            example = np.flatnonzero(others & (sides == sides[source]))[0]
+            found[true, guess] = Mistake(
+                watch[source][start : start + config.frames], watch[example][: config.frames],
+                true, guess, int(subjects[source]), int(subjects[example]),
+            )  # fmt: skip
+    return list(found.values())

@@ -1,0 +1,46 @@
+"""Count the bits that the fixed-point kernel puts on its bit stacks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from irevrnn.strategies import fixed_scan
+from irevrnn.strategies.fixed_point import FRACTION_BITS, coarser, stored_bits
+
+
+def bits_per_step(run: fixed_scan.Pass, words: Tensor) -> float:
+    """Return the bits on the stacks per unit and step.
+
+    They are in whole words, and in the tails of the stacks, before each of which stands a 1.
+    """
+    in_tails = sum(tail.bit_length() - 1 for tail in run.after.tails.tolist())
+    return (32 * len(words) + in_tails) / run.out.numel()
+
+
+def count_bits(
+    u: float, activation: str, steps: int, batch: int = 4, hidden: int = 64
+) -> dict[str, float]:
+    """Run units of one recurrent weight over noise, and count what they store.
+
+    Returns ``bits`` per unit and step on the stacks; those ``stored`` by ``eq:stored``, and the
+    ``entropy`` by ``eq:forgotten``, which is the least. The last two have the bits of
+    ``leaky_relu`` with them, two in each step with a negative output.
+    """
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(steps, batch, hidden, generator=generator)
+    weights = torch.full((hidden,), u)
+    couplings = 0.001 * torch.randn(2, 3, hidden, generator=generator)
+    # Values would leave the range of the two finest units.
+    start = fixed_scan.States.of(z[0], z[-1], coarser(coarser(FRACTION_BITS)))
+    run, words, _ = fixed_scan.forward(
+        z, start, fixed_scan.Weights(weights, *couplings, activation, "tanh"), record=True
+    )
+    leaks = 2 * (run.out < 0).double().mean().item() if activation == "leaky_relu" else 0.0
+    return {
+        "bits": bits_per_step(run, words),
+        "stored": stored_bits(weights)[0].item() + leaks,
+        "entropy": -math.log2(weights[0].item()) + leaks,
+    }

@@ -1,0 +1,92 @@
+"""Run notebooks from top to bottom, for ``make reproduce``.
+
+Executed notebooks go to ``build/PROFILE/notebooks``, each also as a page of HTML. Cells may have
+tags ``figure:NAME``: for one figure alone, cells that are tagged with others only are left out, as
+are those tagged ``results``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import nbformat
+import papermill
+import tyro
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from experiments.command_line import refuse
+from experiments.figures.output import PROFILES, folder, repository
+
+PROGRAM = "python -m experiments.reproduce"
+
+
+@dataclass
+class Command:
+    """The options of the command line."""
+
+    notebooks: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NOTEBOOK")]
+    """the notebooks to run, in this order"""
+    profile: str = "quick"
+    """smoke, quick or paper"""
+    figure: str | None = None
+    """run only what this figure needs (in the paper profile, all of the notebook: its result and
+    its figures are of one run)"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do as the command line says; return the exit status."""
+    command = tyro.cli(Command, args=argv, prog=PROGRAM, description=__doc__)
+    if command.profile not in PROFILES:
+        refuse(PROGRAM, f"profile must be one of {', '.join(PROFILES)}; got {command.profile!r}")
+    figure = None if command.profile == "paper" else command.figure
+    seconds = {}
+    for notebook in command.notebooks:
+        print(f"== {notebook} ({command.profile})", flush=True)
+        start = time.monotonic()
+        try:
+            target = run(notebook, command.profile, figure)
+        except PapermillExecutionError as error:
+            print(error, file=sys.stderr)
+            refuse(PROGRAM, f"{notebook} failed: see above")
+        seconds[target.with_suffix(".html")] = time.monotonic() - start
+    for page, taken in seconds.items():
+        print(f"{taken / 60:5.1f} minutes  {page.relative_to(repository())}")
+    if command.figure:
+        drawn = folder(command.profile) / "figures" / f"{command.figure}.svg"
+        print(f"drawn: {drawn.relative_to(repository())}")
+    return 0
+
+
+def run(notebook: Path, profile: str, figure: str | None = None) -> Path:
+    """Execute a notebook, or the cells that a figure needs; return the executed copy.
+
+    Raises:
+        PapermillExecutionError: a cell failed. The copy has all that ran before.
+    """
+    target = repository() / "build" / profile / "notebooks" / notebook.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = nbformat.read(notebook, as_version=4)
+    content.cells = [cell for cell in content.cells if _is_needed(cell, figure)]
+    nbformat.write(content, target)
+    papermill.execute_notebook(
+        target, target, {"profile": profile}, kernel_name="python3", cwd=notebook.parent
+    )
+    page, _ = HTMLExporter().from_filename(str(target))
+    target.with_suffix(".html").write_text(page, encoding="utf-8")
+    return target
+
+
+def _is_needed(cell: NotebookNode, figure: str | None) -> bool:
+    tags = cell.metadata.get("tags", [])
+    drawn = [tag.removeprefix("figure:") for tag in tags if tag.startswith("figure:")]
+    return figure is None or not (("results" in tags) or (drawn and figure not in drawn))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

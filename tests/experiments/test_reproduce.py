@@ -1,0 +1,69 @@
+"""Running notebooks: profiles, one figure alone, pages, and cells that fail."""
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from experiments import reproduce
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """A repository with a notebook of two figures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    path = tmp_path / "notebooks" / "01_a.ipynb"
+    path.parent.mkdir()
+    cells = [
+        ('profile = "quick"', "parameters"), ("print('shared', profile)", None),
+        ("print('one')", "figure:one"), ("print('two')", "figure:two"),
+        ("print('written')", "results"),
+    ]  # fmt: skip
+    content = new_notebook(
+        cells=[
+            new_code_cell(source, metadata={"tags": [tag] if tag else []}) for source, tag in cells
+        ],
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "python", "language": "python"}
+        },
+    )
+    nbformat.write(content, path)
+    return path
+
+
+def printed(target):
+    cells = nbformat.read(target, as_version=4).cells
+    return [output.get("text", "").strip() for cell in cells for output in cell.get("outputs", [])]
+
+
+def test_all_cells_run_with_the_profile_and_become_a_page(notebook, capsys):
+    assert reproduce.main(["--profile", "smoke", str(notebook)]) == 0
+    target = notebook.parents[1] / "build/smoke/notebooks/01_a.ipynb"
+    assert printed(target) == ["shared smoke", "one", "two", "written"]
+    assert "shared smoke" in target.with_suffix(".html").read_text()
+    assert capsys.readouterr().out.splitlines()[-1].endswith("build/smoke/notebooks/01_a.html")
+
+
+def test_one_figure_runs_what_it_needs(notebook, capsys):
+    reproduce.main(["--figure", "two", str(notebook)])
+    target = notebook.parents[1] / "build/quick/notebooks/01_a.ipynb"
+    assert printed(target) == ["shared quick", "two"]
+    assert capsys.readouterr().out.splitlines()[-1] == "drawn: build/quick/figures/two.svg"
+
+
+def test_a_cell_that_fails_is_shown_and_nothing_runs_after_it(notebook, capsys):
+    content = nbformat.read(notebook, as_version=4)
+    content.cells[2].source = "1 / 0"
+    nbformat.write(content, notebook)
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main([str(notebook)])
+    assert stop.value.code != 0
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError" in said and "01_a.ipynb failed" in said
+    assert printed(notebook.parents[1] / "build/quick/notebooks/01_a.ipynb")[-1:] != ["written"]
+
+
+def test_an_unknown_profile_is_refused(notebook, capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main(["--profile", "big", str(notebook)])
+    assert "profile must be one of smoke, quick, paper; got 'big'" in capsys.readouterr().err
