@@ -1,4 +1,4 @@
-"""What the tables are made of: results that are read, and rows of Markdown."""
+"""Rows of Markdown, and the results that they are made of."""
 
 from __future__ import annotations
 
