@@ -31,7 +31,7 @@ fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test fuzz asan cuda sanitize lint lab bench paper data clean compiler profile
+.PHONY: help setup reproduce test fuzz asan cuda sanitize lint lab bench paper tables data clean compiler profile
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -96,6 +96,9 @@ bench: $(STAMP) compiler ## Measure speed and memory against the peers
 
 paper: $(STAMP) ## Compile paper/paper.pdf from the committed results
 	$(PY) paper/build.py
+
+tables: $(STAMP) ## Write the tables of figures in README.md and docs/ from the committed results
+	$(PY) -m experiments.page_tables
 
 data: $(STAMP) ## Fetch MNIST into data/
 	$(PY) -m experiments.datasets mnist

@@ -163,7 +163,8 @@ def test_a_mutated_file_is_read_right_or_named(tmp_path_factory, changes):
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):
     text = PAGE.read_text()
     [code] = re.findall(r"^```python files\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    [command] = re.findall(r"^python -m experiments\.train (.*)$", text, re.MULTILINE)
+    lines = text.replace("\\\n", "")  # a command may go on in the next line
+    [command] = re.findall(r"^python -m experiments\.train (.*)$", lines, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, str(PAGE), "exec"), {})
     assert main(command.split()) == 0

@@ -1,4 +1,4 @@
-"""Uses of ``nn.LSTM``, one check each; docs/lstm.md shows the same table."""
+"""Uses of ``nn.LSTM``, one check each; docs/from-lstm.md shows the same table."""
 
 import copy
 import inspect
@@ -18,7 +18,7 @@ from irevrnn.strategies.rules import OF_THE_STACK
 
 pytestmark = pytest.mark.usefixtures("kernels")
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "lstm.md").read_text()
+PAGE = (ROOT / "docs" / "from-lstm.md").read_text()
 
 
 def pair(**options):
@@ -197,7 +197,7 @@ def test_the_page_shows_the_same_table():
 
 
 def test_every_argument_of_lstm_has_its_row():
-    page = (ROOT / "docs" / "lstm.md").read_text()
+    page = (ROOT / "docs" / "from-lstm.md").read_text()
     theirs = {"input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout",
               "bidirectional", "proj_size", "device", "dtype"}  # fmt: skip
     assert theirs <= set(re.findall(r"^\| `(\w+)` \|", page, re.M))

@@ -1,0 +1,93 @@
+"""Write the tables of the pages: ``python -m experiments.page_tables``, ``make tables``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import tyro
+
+from experiments.files import write_text
+from experiments.page_tables import costs, trained
+from experiments.page_tables.markdown import Table, TableError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAM = "python -m experiments.page_tables"
+_BEGIN = "<!-- table: "
+_MARKED = re.compile(rf"({_BEGIN}(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+#: The tables by name.
+TABLES: dict[str, Callable[[Path], Table]] = {
+    "small-digits": trained.small_digits,
+    "digits": trained.digits,
+    "recordings": trained.recordings,
+    "long-memories": trained.long_memories,
+    "speed": costs.speed,
+    "shapes": costs.shapes,
+    "scan": costs.scan,
+    "stacks": costs.stacks,
+    "frontier": costs.frontier,
+    "plain-layers": costs.plain_layers,
+    "session": costs.session,
+}
+
+
+def update(text: str, results: Path) -> tuple[str, list[str]]:
+    """Make the tables on a page again.
+
+    Returns:
+        The new text of the page, and the names of the tables that are not what they were.
+
+    Raises:
+        TableError: a name is unknown, a mark has no end, or a result is missing or incomplete.
+    """
+    marks = _MARKED.findall(text)
+    if len(marks) < text.count(_BEGIN) or any(_BEGIN in old for _, _, old, _ in marks):
+        raise TableError("a <!-- table: NAME --> has no <!-- end -->")
+    changed = []
+
+    def replace(mark: re.Match[str]) -> str:
+        begin, name, old, end = mark.groups()
+        new = f"\n{_make(name, results)}\n\n"
+        if new != old:
+            changed.append(name)
+        return begin + new + end
+
+    return _MARKED.sub(replace, text), changed
+
+
+def _make(name: str, results: Path) -> Table:
+    if name not in TABLES:
+        raise TableError(f"there is no table {name!r}: choose from {', '.join(TABLES)}")
+    try:
+        return TABLES[name](results)
+    except KeyError as error:
+        raise TableError(f"table {name!r}: its result has no entry {error}") from None
+
+
+def main(check: tyro.conf.FlagCreatePairsOff[bool] = False) -> None:
+    """Write the tables in README.md and docs/ from the results in paper/results.
+
+    Args:
+        check: change nothing; print a line for each stale table, and fail if there is one.
+    """
+    stale = False
+    for page in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))):
+        shown = page.relative_to(REPOSITORY)
+        try:
+            text, changed = update(page.read_text(encoding="utf-8"), REPOSITORY / "paper/results")
+        except TableError as error:
+            sys.exit(f"{PROGRAM}: {shown}: {error}")
+        for name in changed:
+            print(f"{shown}: table {name} {'is stale: run make tables' if check else 'written'}")
+        if changed and not check:
+            write_text(page, text)
+        stale |= bool(changed)
+    if check and stale:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog=PROGRAM)

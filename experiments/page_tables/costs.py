@@ -1,0 +1,161 @@
+"""Tables of what a training step costs: its time, and the memory that it adds or saves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.page_tables.markdown import Entry, Table, count, read
+
+#: Rows of the tables: methods or ratios of the results, and what the first cell says of each.
+RECURRENCES = {
+    "scan": "`scan`",
+    "lstm": "`nn.LSTM`",
+    "gru": "`nn.GRU`",
+    "autograd": "the cell through autograd",
+    "compiled_chunks": "the cell in compiled chunks",
+    "checkpoint_reentrant": "the cell with reentrant checkpoints",
+    "indrnn": "IndRNN in PyTorch (no couplings)",
+}
+SHAPES = {
+    "lstm": "`nn.LSTM` over `scan`",
+    "compiled_chunks": "compiled chunks over `scan`",
+    "indrnn": "IndRNN in PyTorch over `scan`",
+    "lstm_to_layer": "`nn.LSTM` over one `IRevRNN` layer",
+}
+STACKS = {
+    "recompute": '`"recompute"`',
+    "store": '`"store"`',
+    "checkpoint": '`"checkpoint"`',
+    "reversible": '`"reversible"`',
+    "lstm": "`nn.LSTM`",
+    "lstm_to_reversible": '`nn.LSTM` over `"reversible"`',
+}
+#: The same of the frontier, by method, rounds of checkpoints and memories.
+FRONTIER = {
+    ("lstm", 0, "up to 1,000 steps"): "`nn.LSTM`, four layers",
+    ("recompute", 0, "up to 1,000 steps"): '`"recompute"`',
+    ("torch_checkpoint", 0, "up to 1,000 steps"): "`torch.utils.checkpoint` around chunks",
+    ("checkpoint", 1, "up to 1,000 steps"): '`"checkpoint"`',
+    ("checkpoint", 2, "up to 1,000 steps"): '`"checkpoint"`, two rounds',
+    ("reversible", 0, "u = 1"): '`"reversible"`, u = 1',
+    ("reversible", 0, "up to 1,000 steps"): '`"reversible"`, memories of up to 1,000 steps',
+    ("reversible", 0, "up to 10 steps"): '`"reversible"`, memories of up to 10 steps',
+}
+#: Steps in a chunk of the frontier's table; 0 are methods without chunks.
+FRONTIER_CHUNKS = (0, 1024)
+
+
+def speed(results: Path) -> Table:
+    """Compare methods of one recurrence: time over that of the scan, and what is saved."""
+    report = read(results, "benchmark")
+    default, caching = report["shapes"][0], report["shapes_keeping_memory"][0]
+    tensor = 4 * default["steps"] * default["batch"] * default["hidden"]
+    rows = []
+    for method, label in RECURRENCES.items():
+        times = [
+            f"{1 if method == 'scan' else x['ratios'][method]:.1f}" for x in (default, caching)
+        ]
+        rows.append([label, *times, f"{default['methods'][method]['saved_bytes'] / tensor:.2f}"])
+    head = "|time, default allocator|time, caching allocator|saved, in tensors of T x B x H"
+    return Table(head, rows, _measured(report))
+
+
+def shapes(results: Path) -> Table:
+    """Compare times at every shape."""
+    report = read(results, "benchmark")
+    rows = [
+        [label, *(f"{shape['ratios'][method]:.1f}" for shape in report["shapes"])]
+        for method, label in SHAPES.items()
+    ]
+    head = "|".join(["(T, B, H, R)", *map(_shape, report["shapes"])])
+    return Table(head, rows, _measured(report))
+
+
+def scan(results: Path) -> Table:
+    """Tabulate what is known of the scan by itself."""
+    report = read(results, "benchmark")
+    [two], [packed], flat = report["two_threads"], report["packed"], report["flatness"]
+    first, last = (flat["lengths"][end]["steps"] for end in (0, -1))
+    over = [entry["over_floor"] for entry in report["floor"]]
+    least = "time over the least for its arithmetic and its bytes"
+    same_steps = f"{packed['ratios']['same_steps']:.2f}"
+    rows = [
+        [least, _shape(report["floor"][0]), f"{over[0]:.2f}"],
+        [least, f"{len(over)} shapes", f"{min(over):.2f} to {max(over):.2f}"],
+        ["speed of two threads over one", _shape(two), f"{two['speedup']:.1f}"],
+        ["packed sequences over equal ones with as many steps", _shape(packed), same_steps],
+        [
+            f"slowest over fastest time of a step, T from {first:,} to {last:,}",
+            f"B = {flat['batch']}, H = {flat['hidden']}",
+            f"{flat['highest_to_lowest']:.2f}",
+        ],
+    ]
+    return Table("|(T, B, H, R)|ratio", rows, _measured(report))
+
+
+def stacks(results: Path) -> Table:
+    """Compare strategies of two layers: time over that of ``recompute``, and what is saved."""
+    report = read(results, "benchmark")
+    [caching], [default] = report["stacks"], report["stacks_as_it_comes"]
+    rows = []
+    for name, label in STACKS.items():
+        times = [
+            f"{x['ratios'][name]:.2f}" if name in x["ratios"] else "" for x in (caching, default)
+        ]
+        method = caching["methods"].get(name)  # a ratio of two methods has none
+        rows.append([label, *times, _megabytes(method["saved_bytes"], 2) if method else ""])
+    head = "|time, caching allocator|time, default allocator|saved"
+    return Table(head, rows, _measured(report))
+
+
+def frontier(results: Path) -> Table:
+    """Compare strategies of gated blocks at several lengths, B = 1."""
+    report = read(results, "frontier")
+    rows = [x for x in report["rows"] if x["batch"] == 1 and x["chunk"] in FRONTIER_CHUNKS]
+    lengths = sorted({x["steps"] for x in rows if x["chunk"]})
+    found = {(x["method"], x["rounds"], x["memories"], x["steps"]): _cost(x) for x in rows}
+    cells = [
+        [label, *(found.get((*case, steps), "") for steps in lengths)]
+        for case, label in FRONTIER.items()
+    ]
+    return Table("|".join(["T", *(f"{x:,}" for x in lengths)]), cells, _measured(report))
+
+
+def plain_layers(results: Path) -> Table:
+    """Compare strategies of two plain layers at the greatest length."""
+    report = read(results, "memory")
+    steps = max(x["steps"] for x in report["lengths"])
+    found = {x["method"]: _cost(x) for x in report["lengths"] if x["steps"] == steps}
+    rows = [[label, found[name]] for name, label in STACKS.items() if name in found]
+    return Table(f"|T = {steps:,}", rows, _measured(report))
+
+
+def session(results: Path) -> Table:
+    """Compare what strategies save of whole sessions with a smartwatch."""
+    session = read(results, "experiments")["session"]
+    saved = session["held"]
+    rows = [[label, _megabytes(saved[name], 2)] for name, label in STACKS.items() if name in saved]
+    return Table(f"|saved, T = {session['steps']:,}, B = {session['batch']}", rows)
+
+
+def _cost(row: Entry) -> str:
+    time = 1e6 * row["seconds"] / row["steps"]
+    return f"{_megabytes(row['peak_bytes'])}, {time:.1f} µs a step"
+
+
+def _megabytes(size: float, digits: int = 1) -> str:
+    return f"{size / 1e6:,.{digits}f} MB"
+
+
+def _shape(entry: Entry) -> str:
+    return f"({', '.join(str(entry[x]) for x in ('steps', 'batch', 'hidden', 'couplings'))})"
+
+
+def _measured(report: Entry) -> str:
+    """Return where a result was measured, and from which code."""
+    environment = report["environment"]
+    return (
+        f"{environment['cpu']}, {count(environment['threads'], 'thread')}; irevrnn "
+        f"{environment['versions']['irevrnn']} at commit {environment['git_commit'][:10]}, "
+        f"profile `{report['profile']}`."
+    )

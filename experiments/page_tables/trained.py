@@ -1,0 +1,120 @@
+"""Tables of what was trained: test figures of experiments and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from experiments.page_tables.markdown import Entry, Table, count, read
+
+#: Rows of the tables: results, and what the first cell says of each.
+SMALL_DIGITS = {
+    "block": "gated blocks, `reversible`",
+    "block-conserving": "gated blocks that forget nothing (u = 1), `reversible`",
+    "couplings-1": "three plain layers, tanh",
+    "couplings-0-relu": "three plain layers without couplings (IndRNN), relu",
+    "gru": "`nn.GRU`",
+    "lstm": "`nn.LSTM`",
+}
+DIGITS = {
+    "smnist": "five residual plain layers, tanh",
+    "smnist-block": "gated blocks, `reversible`",
+    "mnist": "three plain layers, tanh",
+    "smnist-indrnn": "five residual plain layers without couplings (IndRNN), relu",
+    "smnist-lstm": "`nn.LSTM`",
+    "pmnist": "permuted pixels: five residual plain layers, tanh",
+    "pmnist-block": "permuted pixels: gated blocks, `reversible`",
+}
+RECORDINGS = {
+    "sessions-reversible": "smartwatch, whole sessions, `reversible`",
+    "digits": "spoken digits, `reversible`",
+    "digits-speakers": "spoken digits, unseen speakers, `reversible`",
+    "ecg": "ECG, mean F1",
+    "watch": "smartwatch, windows of four seconds",
+    "utkinect": "UTKinect-Action3D",
+}
+#: Notebooks whose results are no experiments.
+NOTEBOOKS = {"mnist": "02", "watch": "03", "utkinect": "03"}
+TASKS = {"adding": "adding, squared error", "copy": "copying, symbols right"}
+
+
+def small_digits(results: Path) -> Table:
+    """Tabulate digits of 14 by 14 pixels."""
+    return _trained(results, SMALL_DIGITS, "bits forgotten", _bits)
+
+
+def digits(results: Path) -> Table:
+    """Tabulate digits of 28 by 28 pixels."""
+    return _trained(results, DIGITS)
+
+
+def recordings(results: Path) -> Table:
+    """Tabulate recordings of movements, speech and hearts."""
+    return _trained(results, RECORDINGS, "steps, at most|random forest", _length_and_forest)
+
+
+def long_memories(results: Path) -> Table:
+    """Compare with an LSTM of as many parameters on tasks that take a long memory."""
+    rows = []
+    for task, label in TASKS.items():
+        ours, lstm = (read(results, f"experiments/{task}-{one}") for one in ("irevrnn", "lstm"))
+        chance = _score(ours["figure"], ours["data"]["chance"])
+        scores = [cell for one in (ours, lstm) for cell in (_scores(one)[0], _minutes(one))]
+        rows.append([label, f"{ours['data']['sequence_length']:,}", chance, *scores])
+    return Table("|steps|chance|`IRevRNN`|minutes|`nn.LSTM`|minutes", rows)
+
+
+def _trained(
+    results: Path,
+    labels: Mapping[str, str],
+    columns: str = "",
+    cells: Callable[[Entry], list[str]] | None = None,
+) -> Table:
+    """Make a row of each result that is there, with more ``columns`` that ``cells`` fills."""
+    rows, missing = [], []
+    for name, label in labels.items():
+        file = name if name in NOTEBOOKS else f"experiments/{name}"
+        if not (results / f"{file}.json").is_file():
+            missing.append(f"`{name}`")
+            continue
+        result = read(results, file)
+        more = cells(result) if cells else []
+        by = f"notebook {NOTEBOOKS[name]}" if name in NOTEBOOKS else f"`{name}`"
+        size = f"{result['num_parameters']:,}"
+        rows.append([label, *_scores(result), *more, size, _minutes(result), by])
+    head = ["", "test", "lowest to highest", "runs", *([columns] if cells else [])]
+    head += ["parameters", "minutes a run", "experiment"]
+    return Table("|".join(head), rows, f"Not yet run: {', '.join(missing)}." if missing else "")
+
+
+def _scores(result: Entry) -> list[str]:
+    """Return the mean of the test figure, its range, and the number of runs."""
+    figure = result.get("figure", "accuracy")
+    value = result[f"test_{figure}"]
+    if not isinstance(value, Mapping):  # of a notebook with a single run
+        return [_score(figure, value), "", count(1, "seed")]
+    runs = [count(result["num_seeds"], "seed")]
+    if (folds := result["data"].get("folds", 1)) > 1:
+        runs.insert(0, count(folds, "fold"))
+    mean, lowest, highest = (_score(figure, value[x]) for x in ("mean", "lowest", "highest"))
+    span = f"{lowest.removesuffix(' %')} to {highest}" if result["num_runs"] > 1 else ""
+    return [mean, span, ", ".join(runs)]
+
+
+def _score(figure: str, value: float) -> str:
+    return f"{value:.2%}".replace("%", " %") if figure == "accuracy" else f"{value:.3f}"
+
+
+def _minutes(result: Entry) -> str:
+    return f"{result['wall_seconds'] / result.get('num_runs', 1) / 60:.1f}"
+
+
+def _bits(result: Entry) -> list[str]:
+    bits = result.get("forgotten_bits")
+    return [f"{bits['mean']:.2f}" if bits else "cannot be reversed"]
+
+
+def _length_and_forest(result: Entry) -> list[str]:
+    steps = result["data"].get("sequence_length") or result["config"]["frames"]
+    forest = result.get("forest")
+    return [f"{steps:,}", _score("accuracy", forest["test_accuracy"]) if forest else ""]
