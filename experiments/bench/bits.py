@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from irevrnn.strategies import fixed_scan
-from irevrnn.strategies.fixed_point import FRACTION_BITS, coarser, stored_bits
+from irevrnn.strategies.fixed_point import COARSER_BITS, FRACTION_BITS, stored_bits
+
+#: Fraction bits in which values over noise stay in range: two units coarser than the finest.
+UNIT = FRACTION_BITS - 2 * COARSER_BITS
 
 
 def bits_per_step(run: fixed_scan.Pass, words: Tensor) -> float:
@@ -33,10 +36,12 @@ def count_bits(
     z = torch.randn(steps, batch, hidden, generator=generator)
     weights = torch.full((hidden,), u)
     couplings = 0.001 * torch.randn(2, 3, hidden, generator=generator)
-    # Values would leave the range of the two finest units.
-    start = fixed_scan.States.of(z[0], z[-1], coarser(coarser(FRACTION_BITS)))
+    start = fixed_scan.States.of(z[0], z[-1], UNIT)
     run, words, _ = fixed_scan.forward(
-        z, start, fixed_scan.Weights(weights, *couplings, activation, "tanh"), record=True
+        z,
+        start,
+        fixed_scan.Weights(weights, couplings[0], couplings[1], activation, "tanh"),
+        record=True,
     )
     leaks = 2 * (run.out < 0).double().mean().item() if activation == "leaky_relu" else 0.0
     return {

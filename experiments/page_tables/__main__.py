@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from experiments.files import write_text
-from experiments.page_tables import costs, trained
+from experiments.page_tables import costs, headlines, trained
 from experiments.page_tables.markdown import Table, TableError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -20,6 +20,7 @@ _MARKED = re.compile(rf"({_BEGIN}(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 #: The tables by name.
 TABLES: dict[str, Callable[[Path], Table]] = {
+    "headlines": headlines.headlines,
     "small-digits": trained.small_digits,
     "digits": trained.digits,
     "recordings": trained.recordings,
@@ -29,7 +30,6 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "scan": costs.scan,
     "stacks": costs.stacks,
     "frontier": costs.frontier,
-    "plain-layers": costs.plain_layers,
     "session": costs.session,
 }
 

@@ -121,15 +121,6 @@ def frontier(results: Path) -> Table:
     return Table("|".join(["T", *(f"{x:,}" for x in lengths)]), cells, _measured(report))
 
 
-def plain_layers(results: Path) -> Table:
-    """Compare strategies of two plain layers at the greatest length."""
-    report = read(results, "memory")
-    steps = max(x["steps"] for x in report["lengths"])
-    found = {x["method"]: _cost(x) for x in report["lengths"] if x["steps"] == steps}
-    rows = [[label, found[name]] for name, label in STACKS.items() if name in found]
-    return Table(f"|T = {steps:,}", rows, _measured(report))
-
-
 def session(results: Path) -> Table:
     """Compare what strategies save of whole sessions with a smartwatch."""
     session = read(results, "experiments")["session"]

@@ -112,7 +112,8 @@ def test_the_command_writes_the_whole_report(tmp_path, capsys, monkeypatch):
     peers = [name for name in METHODS if name != "compiled_chunks"]
     plan = partial(
         suite.Plan, shapes=[Shape(33, 2, 8, 0)], more=[Shape(40, 2, 8, 3)], names=peers,
-        stacks=[StackShape(50, 2, 3, 8, 2)], lengths={"checkpoint": 2, "nn.LSTM": 2}, floor=[Shape(1000, 4, 64, 1)],
+        stacks=[StackShape(50, 2, 3, 8, 2)], lengths={"checkpoint": 2, "nn.LSTM": 2},
+        floor=[Shape(1000, 4, 64, 1)],
         two_threads=[Shape(40, 2, 16, 3)], flat=[20, 40], packed=[Shape(30, 4, 8, 2)],
         copied=1 << 16,
     )  # fmt: skip

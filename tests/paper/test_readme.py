@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text()
@@ -27,6 +28,14 @@ MODULES = sorted(set(re.findall(r"-m ((?:irevrnn|experiments)(?:\.\w+)*)", TEXT)
 @pytest.mark.parametrize("code", PYTHON_BLOCKS)
 def test_code_runs_as_written(code):
     exec(compile(code, "a page of the documentation", "exec"), {})
+
+
+def test_the_example_of_the_readme_learns(capsys):
+    torch.manual_seed(0)
+    example = next(block for block in PYTHON_BLOCKS if "optimizer.step()" in block.values[0])
+    exec(compile(example.values[0], "README.md", "exec"), {})
+    losses = [float(x) for x in re.findall(r"loss ([\d.]+)", capsys.readouterr().out)]
+    assert len(losses) == 4 and losses[0] > 1 and losses[-1] < 0.1
 
 
 def test_the_readme_is_short():
