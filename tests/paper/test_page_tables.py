@@ -99,7 +99,7 @@ def test_an_experiment_has_its_row_once_it_was_run(repository):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (marked("sped"), "there is no table 'sped': choose from small-digits, "),
+        (marked("sped"), "there is no table 'sped': choose from headlines, "),
         ("<!-- table: speed -->\n", "a <!-- table: NAME --> has no <!-- end -->"),
         ("<!-- table: speed -->\n" + marked("digits"), "has no <!-- end -->"),
     ],
