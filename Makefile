@@ -31,7 +31,7 @@ fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test fuzz asan cuda sanitize lint lab bench paper tables data clean compiler profile
+.PHONY: help setup reproduce test fuzz asan cuda sanitize lint lab bench paper tables docs data clean compiler profile
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -99,6 +99,12 @@ paper: $(STAMP) ## Compile paper/paper.pdf from the committed results
 
 tables: $(STAMP) ## Write the tables of figures in README.md and docs/ from the committed results
 	$(PY) -m experiments.page_tables
+
+# Every page anew: what a page shows depends on notebooks' output and on sources all over the tree.
+docs: $(STAMP) ## Build the site in build/site, with the notebooks' output where make reproduce has run
+	rm -rf build/site
+	$(PY) -m sphinx -E -q -W --keep-going -c docs -d build/doctrees . build/site
+	@echo "build/site/index.html"
 
 data: $(STAMP) ## Fetch MNIST into data/
 	$(PY) -m experiments.datasets mnist

@@ -39,8 +39,9 @@ class IRevBlock(Block):
 
     Args:
         width: features of input and output.
-        hidden_size, num_couplings, activation, coupling_activation, forgets, shortest_period,
-            longest_period, longest_memory: of the recurrence, as for :class:`irevrnn.Block`.
+        hidden_size, num_couplings, activation, coupling_activation, forgets: of the recurrence, as
+            for :class:`irevrnn.Block`.
+        shortest_period, longest_period, longest_memory: of its start, likewise.
         norm: of the input: ``"layer"``, ``"batch"`` (statistics over all steps and the batch; not
             with ``checkpoint`` and ``reversible`` in training) or ``None``. The first block on top
             of an embedding of few features goes better without: a norm takes their size away.

@@ -85,7 +85,7 @@ def decay_of(u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stored_bits(u: Tensor) -> Tensor:
-    """Return the bits that a step of each unit's decay stores on average: k + 2 m / 2^32.
+    """Return the bits that a decay stores on average, k + 2 m / 2^32 for each unit (``eq:stored``).
 
     In a share m / 2^32 of all steps two neighbours come to one number, and both are marked.
     """
