@@ -29,7 +29,6 @@ class Memory:
     Attributes:
         batch, hidden, steps, couplings: where saved tensors are counted.
         names: keys of :data:`experiments.bench.recurrences.METHODS` whose tensors are counted.
-        unrolled: values of R for which chunks are compiled, which takes half a minute each.
         peak: lengths at which each method gets a process of its own.
         peak_names: the methods that do.
         bit_steps: steps over which bits are counted.
@@ -43,7 +42,6 @@ class Memory:
     steps: Sequence[int] = (32, 64, 128, 256, 512, 1024, 2048)
     couplings: Sequence[int] = (1, 2, 3, 4, 6, 8)
     names: Sequence[str] = SAVED
-    unrolled: Sequence[int] = (3,)
     peak: Sequence[int] = (256, 512, 1024, 2048, 4096)
     peak_names: Sequence[str] = PEAKS
     bit_steps: int = 200_000
@@ -59,14 +57,14 @@ class Memory:
 
 MEMORY = {
     "smoke": Memory(
-        batch=8, hidden=32, steps=(32, 64, 128), couplings=(1, 2, 3), unrolled=(),
+        batch=8, hidden=32, steps=(32, 64, 128), couplings=(1, 2, 3),
         names=_TOLD, peak=(1024,), peak_names=("scan", "lstm"),
         bit_steps=2000, longest={"recompute": 3, "checkpoint": 3, "reversible": 3}, training=5,
         seeds=1,
     ),
     "quick": Memory(
         steps=(32, 128, 512, 2048), couplings=(1, 3, 6),
-        names=_TOLD, unrolled=(), peak=(512, 2048),
+        names=_TOLD, peak=(512, 2048),
         peak_names=("scan", "lstm", "autograd"), bit_steps=20_000,
         longest={"recompute": 5, "checkpoint": 6, "reversible": 6, "nn.LSTM": 4}, training=100,
         seeds=1,

@@ -83,7 +83,7 @@ def lengths(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Rows have ``line``, which is the label, ``steps``, ``saved_bytes``, ``peak_bytes`` and
     ``seconds``.
     """
-    figure, panels = plt.subplots(3, 1, figsize=(theme.COLUMN, 6.2), sharex=True)
+    figure, panels = plt.subplots(1, 3, figsize=(theme.PAGE, 2.4), sharex=True)
     for label in dict.fromkeys(row["line"] for row in rows):
         mine = [row for row in rows if row["line"] == label]
         steps, saved, peak, seconds = (
@@ -94,9 +94,8 @@ def lengths(rows: Sequence[Mapping[str, Any]]) -> Figure:
             theme.curves(axes, steps, {label: values}, unit=1e6, fillstyle="none")
     quantities = ("saved, MB", "growth of the peak, MB", "time per step, µs")
     for axes, quantity in zip(panels, quantities, strict=True):
-        theme.frame(axes, ylabel=quantity, log="xy")
-    panels[-1].set_xlabel("steps, $T$")
-    theme.legend_above(figure, panels[0], ncols=3)
+        theme.frame(axes, "steps, $T$", quantity, log="xy")
+    theme.legend_above(figure, panels[0], ncols=6)
     return figure
 
 

@@ -8,9 +8,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from experiments.figures import theme
+
+#: Ticks of an axis of errors, and the error at which a run without any is drawn.
+ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
+LEAST_ERROR = 1e-3
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -74,8 +78,8 @@ def subjects(accuracies: Mapping[str, Mapping[str, float]], title: str) -> Figur
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(True, axis="y")
     axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=len(accuracies))
-    axes.set_title(title)
+    figure.legend(loc="outside upper right", ncols=len(accuracies))
+    axes.set_title(title, loc="left")
     return figure
 
 
@@ -103,24 +107,31 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Compare test accuracies of runs: a panel for each group, a row for each of its members."""
+    """Compare test accuracies of runs: a panel for each group, a row for each of its members.
+
+    All panels have one axis, logarithmic in the error: 98 and 99 % are as far apart as 80 and 90 %.
+    """
     sizes = [len(members) for members in groups.values()]
     heights = [0.2 * (max(sizes[row : row + 2]) + 1.5) for row in range(0, len(sizes), 2)]
     figure, places = theme.panels_of(len(groups), 2, heights, 0.5)
+    runs = [x for rows in groups.values() for values in rows.values() for x in values]
+    errors = [max(1 - x, LEAST_ERROR) for x in runs]
+    ticks = [x for x in ERROR_TICKS if min(errors) / 1.2 < x < 1.2 * max(errors)]
     for axes, (title, members) in zip(places, groups.items(), strict=True):
         for place, values in enumerate(members.values()):
-            axes.plot(values, [place] * len(values), "o", color=theme.COLOURS[0], fillstyle="none",
-                      zorder=3, label="a run")  # fmt: skip
-            axes.plot([np.mean(values)], [place], "|", markersize=11, color=theme.COLOURS[1],
+            missed = np.maximum(1 - np.array(values), LEAST_ERROR)
+            axes.plot(missed, [place] * len(missed), "o", color=theme.COLOURS[0],
+                      fillstyle="none", zorder=3, label="a run")  # fmt: skip
+            axes.plot([missed.mean()], [place], "|", markersize=11, color=theme.COLOURS[1],
                       zorder=3, label="mean of the runs")  # fmt: skip
         theme.bar_rows(axes, members)
         axes.set_ylim(len(members) - 0.4, -0.6)
-        low, high = min(map(min, members.values())), max(map(max, members.values()))
-        margin = max(0.01, 0.1 * (high - low))  # small differences must not look large
-        axes.set_xlim(low - margin, high + margin)
+        axes.set_xscale("log")
+        axes.set_xlim(1.2 * max(errors), min(errors) / 1.2)
+        axes.set_xticks(ticks)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):.4g} %"))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left")
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(True, axis="x")
     figure.supxlabel("test accuracy", size=8)
     figure.legend(handles=places[0].get_lines()[:2], loc="outside upper right", ncols=2)
