@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from experiments import figures
+from experiments import figures, weights
 from experiments.files import write_text
 from experiments.process import threads
 from experiments.provenance import require_clean
@@ -149,6 +149,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         {"data_set": "fsdd", "split": "speaker"}),
 }  # fmt: skip
 
+#: The experiments whose weights are kept, for :mod:`experiments.evaluate`.
+FLAGSHIPS = ("block", "block-conserving", "smnist-block", "pmnist-block", "ecg", "digits")
+
 #: Fields that the profiles smoke and quick change, for each task whose data are always there.
 SMALLER: dict[str, dict[str, Any]] = {
     "mnist": {"downsample": 14, "train_subset": 256, "eval_subset": 100, "epochs": 1,
@@ -223,6 +226,8 @@ def run(
     summary |= {"experiment": name, "task": experiment.task, "group": experiment.group}
     summary |= {"label": experiment.label, "figure": figure_of(results[0]), "profile": profile}
     write_text(result_file(name, profile), json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    if profile == "paper" and name in FLAGSHIPS:
+        weights.save(name, config)
     return summary
 
 
