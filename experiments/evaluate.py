@@ -1,7 +1,7 @@
 """Evaluate trained networks of the paper: ``python -m experiments.evaluate NAME``.
 
-The weights of each run of an experiment are in ``paper/weights/NAME``. The command tests them on the
-test data, and prints the figure of each run and their mean beside those in ``paper/results``.
+The weights of each run of an experiment are in ``paper/weights/NAME``. The command tests them on
+the test data, and prints the figure of each run and their mean beside those in ``paper/results``.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ def save(name: str, config: TrainConfig) -> None:
         state = torch.load(config.out / run / "best.pt", map_location="cpu", weights_only=True)
         path(name, run).parent.mkdir(parents=True, exist_ok=True)
         save_file({key: x.contiguous() for key, x in state["model"].items()}, path(name, run))
+        path(name, run).chmod(0o644)  # others are to read it in a clone
 
 
 def load(name: str, run: str) -> dict[str, Tensor]:
