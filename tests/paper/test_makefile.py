@@ -72,6 +72,7 @@ def test_help_is_the_default_and_names_every_target(make):
         "lab",
         "bench",
         "paper",
+        "wheel",
         "data",
         "clean",
         "help",
