@@ -31,7 +31,7 @@ fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test fuzz asan cuda sanitize lint lab bench paper tables docs data clean compiler profile
+.PHONY: help setup reproduce test fuzz asan cuda sanitize lint lab bench paper tables docs wheel data clean compiler profile
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -106,11 +106,17 @@ docs: $(STAMP) ## Build the site in build/site, with the notebooks' output where
 	$(PY) -m sphinx -E -q -W --keep-going -c docs -d build/doctrees . build/site
 	@echo "build/site/index.html"
 
+wheel: $(STAMP) ## Build dist/irevrnn-*.whl with the CPU kernels compiled ahead for this PyTorch
+	rm -rf build/prebuilt
+	$(PY) -m irevrnn.jit --prebuild build/prebuilt
+	IREVRNN_PREBUILT=build/prebuilt $(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
+	@ls -l dist/irevrnn-*.whl
+
 data: $(STAMP) ## Fetch MNIST into data/
 	$(PY) -m experiments.datasets mnist
 
-clean: ## Remove build/ and all caches (keeps .venv, data/ and committed files)
-	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove build/, dist/ and all caches (keeps .venv, data/ and committed files)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # --- set-up -------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from irevrnn.jit import cuda
-from irevrnn.jit.build import build_operators
+from irevrnn.jit.build import build_operators, prebuild
 from irevrnn.jit.commands import BuildError
 
 
@@ -23,10 +24,20 @@ def main() -> None:
         "compute capabilities in IREVRNN_CUDA_ARCHS='8.0;9.0' (default: those of the GPUs here, or "
         "else 8.0 and 9.0) and newer ones",
     )
-    with_cuda = parser.parse_args().cuda
+    parser.add_argument(
+        "--prebuild",
+        type=Path,
+        metavar="FOLDER",
+        help="instead build the C++ operators for this PyTorch and every processor into a folder, "
+        "for a wheel ('make wheel')",
+    )
+    arguments = parser.parse_args()
     try:
+        if arguments.prebuild:
+            print(*prebuild(arguments.prebuild), sep="\n")
+            return
         print(build_operators())
-        if with_cuda:
+        if arguments.cuda:
             print(cuda.build())
     except (BuildError, OSError) as error:
         sys.exit(f"{parser.prog}: not everything could be built: {error}")

@@ -1,8 +1,9 @@
 """Build the C++ operators on first use and register them with PyTorch.
 
-Nothing happens at import. The first call of :func:`load` looks for the library in a cache, in a
-folder named after all that goes into it (PyTorch, compiler, processor, flags, sources), and builds
-it there if it is missing. ``python -m irevrnn.jit`` builds ahead of time.
+Nothing happens at import. The first call of :func:`load` takes the library that came with the
+package, if one fits (:mod:`irevrnn.jit.prebuilt`). Else it looks in a cache, in a folder named
+after all that goes into the library (PyTorch, compiler, processor, flags, sources), and builds it
+there if it is missing. ``python -m irevrnn.jit`` builds ahead of time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TypeVar
 
 import torch
 
+from irevrnn.jit import prebuilt
 from irevrnn.jit.cache import cached, digest
 from irevrnn.jit.commands import BuildError, jobs, run, say
 from irevrnn.jit.compiler import Compiler, find_compiler
@@ -27,9 +29,10 @@ SOURCES = Path(__file__).parents[1] / "csrc"
 _TORCH = Path(torch.__file__).parent
 #: What tells this build of PyTorch from another, whose headers may differ.
 TORCH = f"{torch.__version__} {torch.version.git_version}"
-#: Options that find PyTorch's headers, and its libraries, also when one of ours is loaded.
+#: Options that find PyTorch's headers and libraries. No path of these goes into ours: PyTorch has
+#: loaded its own by then.
 TORCH_INCLUDES = [f"-isystem{_TORCH}/include", f"-isystem{_TORCH}/include/torch/csrc/api/include"]
-TORCH_LIBRARIES = [f"-L{_TORCH}/lib", f"-Wl,-rpath,{_TORCH}/lib", "-ltorch", "-ltorch_cpu", "-lc10"]
+TORCH_LIBRARIES = [f"-L{_TORCH}/lib", "-ltorch", "-ltorch_cpu", "-lc10"]
 Result = TypeVar("Result")
 
 
@@ -51,8 +54,29 @@ def once_per_process(function: Callable[[], Result]) -> Callable[[], Result]:
 
 
 def build_operators() -> Path:
-    """Return the library of the C++ operators, building it if the cache lacks it."""
-    return build_extension("irevrnn_ops", sorted(SOURCES.glob("*.cpp")))
+    """Return the library of the C++ operators: the package's, the cache's, or else a new one."""
+    sources = sorted(SOURCES.glob("*.cpp"))
+    library, obstacle = prebuilt.find(digest(*files_of(sources, SOURCES)))
+    if library:
+        return library
+    try:
+        return build_extension("irevrnn_ops", sources, reason=obstacle)
+    except BuildError as error:
+        raise BuildError(f"{obstacle}; {error}" if obstacle else str(error)) from error
+
+
+def prebuild(folder: Path) -> list[Path]:
+    """Build the operators for a package: a library for each kind of processor that may load it.
+
+    Those in the folder for other releases of PyTorch stay there. Returns the libraries' paths.
+    """
+    sources = sorted(SOURCES.glob("*.cpp"))
+    made_from = digest(*files_of(sources, SOURCES))
+    libraries = []
+    for instructions, flags in prebuilt.instruction_sets().items():
+        library = build_extension("irevrnn_ops", sources, flags, reason=f"for {instructions}")
+        libraries.append(prebuilt.add(library, folder, instructions, made_from))
+    return libraries
 
 
 @once_per_process
@@ -81,16 +105,20 @@ def load_library(build: Callable[[], Path]) -> None:
         torch.ops.load_library(build())
 
 
-def build_extension(name: str, sources: Sequence[Path]) -> Path:
+def build_extension(
+    name: str, sources: Sequence[Path], processor: tuple[str, ...] = (), reason: str = ""
+) -> Path:
     """Return a library of C++ files, building it with the kernels' compiler and flags if need be.
 
-    Headers are looked for in :data:`SOURCES`, too. The caller loads the library.
+    Headers are looked for in :data:`SOURCES`, too. The caller loads the library. It is for this
+    machine's processor, or else that of the flags in ``processor``. The line that says that it is
+    being built ends with the ``reason``.
 
     Raises:
         BuildError: it cannot be built.
         OSError: it cannot be kept anywhere.
     """
-    compiler = find_compiler()
+    compiler = find_compiler(processor=processor)
     files = files_of(sources, SOURCES, *(source.parent for source in sources))
     key = digest(TORCH, compiler.identity, *compiler.flags, *compiler.link_flags, *files)
     words = [*compiler.command, *compiler.flags, f"-I{SOURCES}", *TORCH_INCLUDES]
@@ -102,6 +130,8 @@ def build_extension(name: str, sources: Sequence[Path]) -> Path:
         TORCH_LIBRARIES,
         contents="the C++ kernels" if name == "irevrnn_ops" else name,
         failure=f"{compiler} failed; CXX names another compiler, MAX_JOBS=1 takes less memory",
+        reason=reason,
+        try_out=not processor,
     )
 
 
@@ -114,6 +144,8 @@ def cached_library(
     *,
     contents: str,
     failure: str,
+    reason: str = "",
+    try_out: bool = True,
 ) -> Path:
     """Return a library from the cache, or else compile it, link it and see that it loads.
 
@@ -123,12 +155,13 @@ def cached_library(
     started goes on when Python is killed.
 
     ``compilations`` has the words that compile each source. In messages, the library is called
-    ``contents``; that of a compiler that fails begins with ``failure``.
+    ``contents``; that of a compiler that fails begins with ``failure``. A library for another
+    processor cannot be tried out.
     """
 
     def make(folder: Path) -> Path:
         started = time.monotonic()
-        say(f"building {contents}, once, with MAX_JOBS={jobs()} ...")
+        say(f"building {contents}, once, with MAX_JOBS={jobs()}{reason and f': {reason}'} ...")
         commands = {
             f"{file.parent.name}/{file.name}": [*words, "-c", str(file.absolute()), "-o", f"{i}.o"]
             for i, (file, words) in enumerate(compilations.items())
@@ -138,7 +171,8 @@ def cached_library(
         link = [*linker.command, "-shared", *objects, "-o", name, *linker.link_flags, *libraries]
         dict(run({name: link}, folder, failure))
         try:  # before it gets into the cache, where a broken one would stay
-            torch.ops.load_library(folder / name)
+            if try_out:
+                torch.ops.load_library(folder / name)
         except OSError as error:
             raise BuildError(f"{failure}. {name} does not load ({error})") from error
         say(f"built {contents} in {time.monotonic() - started:.0f} s")

@@ -40,17 +40,20 @@ class Compiler:
         return shlex.join(self.command)
 
 
-def find_compiler(variables: tuple[str, ...] = ("CXX",), *, native: bool = True) -> Compiler:
+def find_compiler(
+    variables: tuple[str, ...] = ("CXX",), *, native: bool = True, processor: tuple[str, ...] = ()
+) -> Compiler:
     """Return the compiler that the first of the variables that is set names, or the first found.
 
     Flags in IREVRNN_CXXFLAGS are added to its own, for compiling and linking: for sanitizers, say.
-    If ``native``, the code may use all that this machine's processor can do, and OpenMP.
+    If ``native``, the code may use OpenMP, and all that this machine's processor can do, or else
+    what the flags in ``processor`` name.
     """
     if sys.platform == "win32":
         raise BuildError("they are not built on Windows. Use WSL, the Linux inside Windows")
     command = _command(variables)
     own = tuple(shlex.split(os.environ.get("IREVRNN_CXXFLAGS", "")))
-    flags = (*FLAGS, *own)
+    flags = (*FLAGS, *processor, *own)
     macros = _macros(command, flags)
     if macros is None:
         raise BuildError(
@@ -58,11 +61,11 @@ def find_compiler(variables: tuple[str, ...] = ("CXX",), *, native: bool = True)
             "(g++ 11 or clang++ 14 will do)"
         )
     optional = []  # they make the kernels faster, where the compiler takes them
-    if native:
+    if native and not processor:
         arm = platform.machine() in ("aarch64", "arm64")
         optional.append("-mcpu=native" if arm else "-march=native")
-        if torch.backends.openmp.is_available():  # at::parallel_for runs on it
-            optional.append("-fopenmp")
+    if native and torch.backends.openmp.is_available():  # at::parallel_for runs on it
+        optional.append("-fopenmp")
     for flag in optional:
         answer = _macros(command, (*flags, flag))
         if answer is not None:

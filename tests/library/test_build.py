@@ -107,7 +107,7 @@ def test_another_flag_compiler_or_pytorch_makes_another_library(cache, sources, 
     libraries = {build_from(sources)}
     for change in ({"flags": (*found.flags, "-O1")}, {"identity": "another"}):
         changed = Compiler(**{**vars(found), **change})
-        monkeypatch.setattr(build, "find_compiler", lambda changed=changed: changed)
+        monkeypatch.setattr(build, "find_compiler", lambda processor, changed=changed: changed)
         libraries.add(build_from(sources))
     monkeypatch.setattr(build, "TORCH", "0.0")
     libraries.add(build_from(sources))

@@ -74,6 +74,7 @@ def test_help_is_the_default_and_names_every_target(make):
         "paper",
         "tables",
         "docs",
+        "wheel",
         "data",
         "clean",
         "help",
