@@ -1,4 +1,4 @@
-"""What the notebooks of the derivation share: random problems, and the source of a function."""
+"""Random problems, and the source code of functions, for the notebooks of the derivation."""
 
 from __future__ import annotations
 

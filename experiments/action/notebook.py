@@ -1,4 +1,4 @@
-"""What notebook 04 trains, by profile, and the mistakes that it shows."""
+"""The training of notebook 04, by profile, and the mistakes that it shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What notebooks 05 and 06 measure, by profile."""
+"""The measurements of notebooks 05 and 06, by profile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_COMPILER = tuple(name for name in METHODS if name != "compiled_chunks")
 
 @dataclass(frozen=True)
 class Memory:
-    """What notebook 05 measures.
+    """The measurements of notebook 05.
 
     Attributes:
         batch, hidden, steps, couplings: where saved tensors are counted.
@@ -72,7 +72,7 @@ MEMORY = {
     "paper": Memory(),
 }  # fmt: skip
 
-#: What notebook 06 times.
+#: The measurements of notebook 06.
 SPEED = {
     "smoke": suite.Plan(
         shapes=[Shape(64, 8, 32, 3)], repetitions=3, lengths={}, names=_NO_COMPILER,
