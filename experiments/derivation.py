@@ -1,13 +1,8 @@
-"""Random problems, and the source code of functions, for the notebooks of the derivation."""
+"""Random problems for the notebooks of the derivation."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any
-
 import torch
-from IPython.display import Markdown
 from torch import Tensor
 
 
@@ -37,9 +32,3 @@ def draw_problem(
 def relative_error(value: Tensor, truth: Tensor) -> float:
     """Return the largest difference over the largest true value."""
     return ((value - truth).abs().max() / truth.abs().max()).item()
-
-
-def show_source(*functions: Callable[..., Any]) -> Markdown:
-    """Return the source code of functions, as Markdown that a notebook shows in colour."""
-    sources = "\n".join(inspect.getsource(function) for function in functions)
-    return Markdown(f"```python\n{sources}```")
