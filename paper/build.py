@@ -54,7 +54,7 @@ _FIGURES_OF = {
 FIGURES = {figure: result for result, figures in _FIGURES_OF.items() for figure in figures}
 
 _LIBRARY = ("irevrnn/*.py", "irevrnn/csrc/*")
-_MODELS = (*_LIBRARY, "experiments/models.py", "experiments/peers.py")
+_MODELS = (*_LIBRARY, "experiments/models.py", "experiments/peers/*")
 _TRAINING = (*_MODELS, "experiments/train/*", "experiments/tasks/*")
 _ACTION = (*_TRAINING, "experiments/action/*", "experiments/datasets/recordings.py")
 _SIGNALS = (*_TRAINING, "experiments/signals/*", "experiments/datasets/recordings.py")

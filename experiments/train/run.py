@@ -46,6 +46,7 @@ class Run:
         self.task = config.task(self.fabric.device)
         _check_task(config, self.task)
         self.network = make_model(config, self.task)
+        self.clip_weights = getattr(self.network.rnn, "clip_recurrent_weights_", lambda: None)
         if self.workers > 1:
             self._prepare_to_share()
         optimizer = make_optimizer(config, self.network)
@@ -90,8 +91,7 @@ class Run:
         )
         self.optimizer.step()
         self.schedule.step()
-        if isinstance(self.network, Ours):
-            self.network.rnn.clip_recurrent_weights_()
+        self.clip_weights()
         if self.average is not None:
             self.average.update_parameters(self.network)
         figure = self.task.objective.total(output, y)

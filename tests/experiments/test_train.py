@@ -614,11 +614,6 @@ def test_peers_are_not_weakened():
         assert bias[4:8].eq(1).all() and not bias[:4].eq(1).any()
 
 
-def test_an_unknown_peer_is_named():
-    with pytest.raises(ValueError, match="kind must be one of lstm, gru; got 'rnn'"):
-        PeerClassifier("rnn", 1, 10)
-
-
 def test_every_kind_of_weight_has_its_learning_rate(small):
     config = dataclasses.replace(
         small, lr=0.5, recurrent_lr_scale=0.1, coupling_lr_scale=0.2, weight_decay=0.3
