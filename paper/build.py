@@ -170,6 +170,8 @@ def describe_changes(results: Path) -> Iterator[str]:
         name, result = path.relative_to(results).with_suffix("").as_posix(), _read(path)
         kind = f"experiments/{result.get('task')}" if "/" in name else name
         depends = DEPENDS.get(kind, ("irevrnn/*", "experiments/*"))
+        if name.startswith("search/"):
+            depends = (*depends, "experiments/search.py")
         provenance = result.get("environment", result)
         # A run that was resumed, and a result of several runs, may have several commits.
         recorded = provenance.get("git_commits") or [provenance.get("git_commit")]

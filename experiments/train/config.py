@@ -106,6 +106,8 @@ class TrainConfig(ABC):
 
     # the optimization
     epochs: int = option(10, "passes over the training data; the schedule spans them", least=1)
+    epoch_steps: int | None = option(
+        None, "steps of an epoch, on a random part of the data; None takes all of it", least=1)
     batch_size: int = option(64, "sequences per step", least=1)
     lr: float = option(4e-3, "learning rate (the highest of the schedule)", least=0)
     schedule: str = option("onecycle", "schedule of the learning rate",
