@@ -8,12 +8,11 @@ and writes ``paper/results/experiments/NAME.json``. The runs stay in
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,14 +178,19 @@ def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainCon
     wanted = config_of(experiment.like, profile, **operational)
     task = wanted.runs()[0][1].task(torch.device("cpu"))  # of any run: all have the same sizes
     parameters = count_parameters(make_model(wanted, task))
-    return dataclasses.replace(config, hidden_size=nearest_hidden_size(config, task, parameters))
+    return replace(config, hidden_size=nearest_hidden_size(config, task, parameters))
 
 
 def nearest_hidden_size(config: TrainConfig, task: Task, parameters: int) -> int:
     """Return the ``hidden_size`` with which a network comes nearest to a number of parameters."""
+    return nearest_size(lambda size: replace(config, hidden_size=size), task, parameters)
+
+
+def nearest_size(sized: Callable[[int], TrainConfig], task: Task, parameters: int) -> int:
+    """Return the size whose configuration comes nearest to a number of parameters."""
 
     def count(size: int) -> int:
-        return count_parameters(make_model(dataclasses.replace(config, hidden_size=size), task))
+        return count_parameters(make_model(sized(size), task))
 
     bound = 2
     while count(bound) < parameters:

@@ -56,7 +56,7 @@ _FIGURES_OF = {
 FIGURES = {figure: result for result, figures in _FIGURES_OF.items() for figure in figures}
 
 _LIBRARY = ("irevrnn/*.py", "irevrnn/csrc/*")
-_MODELS = (*_LIBRARY, "experiments/models.py", "experiments/peers.py")
+_MODELS = (*_LIBRARY, "experiments/models.py", "experiments/peers/*")
 _TRAINING = (*_MODELS, "experiments/train/*", "experiments/tasks/*")
 _ACTION = (*_TRAINING, "experiments/action/*", "experiments/datasets/recordings.py")
 _SIGNALS = (*_TRAINING, "experiments/signals/*", "experiments/datasets/recordings.py")
@@ -175,6 +175,8 @@ def describe_changes(results: Path) -> Iterator[str]:
         name, result = path.relative_to(results).with_suffix("").as_posix(), _read(path)
         kind = f"experiments/{result.get('task')}" if "/" in name else name
         depends = DEPENDS.get(kind, ("irevrnn/*", "experiments/*"))
+        if name.startswith("search/"):
+            depends = (*depends, "experiments/search.py")
         provenance = result.get("environment", result)
         # A run that was resumed, and a result of several runs, may have several commits.
         recorded = provenance.get("git_commits") or [provenance.get("git_commit")]

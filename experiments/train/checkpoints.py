@@ -35,7 +35,8 @@ def save(run: Run) -> None:
     state = _stateful(run) | {
         "place": _place(run),
         "git_commits": run.commits,
-        "progress": asdict(run.progress) | {"seconds": run.seconds()},
+        "progress": asdict(run.progress)
+        | {"seconds": run.seconds(), "processor_seconds": run.processor_seconds()},
         "rng": distributed.gathered(_rng_state(run), run.workers),
     }
     _write(run, "last.pt", state)
@@ -70,7 +71,7 @@ def load(run: Run) -> None:
             )
         for name, part in _stateful(run).items():
             part.load_state_dict(state[name])
-        run.progress = Progress(**state["progress"])
+        run.progress = Progress(**{"processor_seconds": None, **state["progress"]})
         run.progress.totals = run.progress.totals.to(run.fabric.device)
         if len(state["rng"]) == run.workers:  # otherwise each worker keeps its seed
             rng = state["rng"][run.fabric.global_rank]

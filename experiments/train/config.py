@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from experiments.models import READS
-from experiments.peers import RECURRENCES
+from experiments.peers import PEERS
+from experiments.peers.lru import SHORTEST_MEMORY, check_ring
 from experiments.train.task import Task
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.modules.initial_values import (
@@ -61,25 +62,37 @@ class TrainConfig(ABC):
 
     # fmt: off
     # the network
-    model: str = option("irevrnn", "the network", choices=("irevrnn", *RECURRENCES))
+    model: str = option("irevrnn", "the network", choices=("irevrnn", *PEERS))
     hidden_size: int = option(128, "units per layer", least=1)
     num_layers: int = option(6, "layers", least=1)
     num_couplings: int = option(3, "couplings per unit (irevrnn)", least=0)
     activation: str = option("relu", "output nonlinearity (irevrnn)", choices=ACTIVATIONS)
-    norm: str = option("batch", "normalisation of the input projection (irevrnn)",
+    norm: str = option("batch", "normalisation of the input projection (irevrnn), of a layer's "
+                       "output (indrnn) or of a block's input (lru, mingru)",
                        choices=("batch", "layer", "none"))
     block: bool = option(False, "gated blocks (IRevBlock) in place of plain layers (irevrnn); "
                          "other defaults go with it: see BLOCK_DEFAULTS")
-    width: int = option(64, "features between gated blocks (irevrnn --block)", least=1)
+    width: int = option(64, "features between gated blocks (irevrnn --block, lru, mingru)", least=1)
     forgets: bool = option(True, "units forget; without, u = 1 (irevrnn --block)")
     dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0)
     longest_period: float | None = option(
         None, "longest period, in steps, with which units oscillate at the start; None starts the "
         "couplings near 0 (irevrnn)")
     shortest_period: float = option(
-        SHORTEST_PERIOD, "shortest of these periods, in steps, above 2 (irevrnn)")
+        SHORTEST_PERIOD, "shortest of these periods, in steps, above 2 (irevrnn); phases start up "
+        "to 2 pi over it (lru)")
     longest_memory: float = option(
-        LONGEST_MEMORY, "longest time constant, in steps, at the start (irevrnn)")
+        LONGEST_MEMORY, "longest time constant, in steps, at the start (irevrnn, lru); steps to "
+        "remember over (indrnn)")
+    shortest_memory: float = option(
+        SHORTEST_MEMORY, "shortest time constant, in steps, at the start (lru)")
+    forget_bias: float = option(1.0, "bias of the forget gate at the start (lstm)")
+    chrono: float | None = option(
+        None, "longest dependency, in steps, of chrono initialisation of the gates; None does "
+        "without (lstm, gru, mingru)", least=2)
+    time_step: float = option(0.042, "time step of the oscillators (cornn)", least=0)
+    stiffness: float = option(2.7, "stiffness gamma of the oscillators (cornn)", least=0)
+    damping: float = option(4.7, "damping epsilon of the oscillators (cornn)", least=0)
     bits_penalty: float = option(
         0.0, "weight of the bits that a unit forgets in a step, added to the loss (irevrnn)",
         least=0)
@@ -93,6 +106,8 @@ class TrainConfig(ABC):
 
     # the optimization
     epochs: int = option(10, "passes over the training data; the schedule spans them", least=1)
+    epoch_steps: int | None = option(
+        None, "steps of an epoch, on a random part of the data; None takes all of it", least=1)
     batch_size: int = option(64, "sequences per step", least=1)
     lr: float = option(4e-3, "learning rate (the highest of the schedule)", least=0)
     schedule: str = option("onecycle", "schedule of the learning rate",
@@ -100,7 +115,7 @@ class TrainConfig(ABC):
     weight_decay: float = option(0.0, "weight decay of AdamW, on weight matrices only", least=0)
     recurrent_lr_scale: float = option(
         0.1, "factor on the learning rate of recurrent weights: a long memory is a weight close to "
-        "1, which a step must not jump over (irevrnn)", least=0)
+        "1, which a step must not jump over (irevrnn, indrnn, lru)", least=0)
     coupling_lr_scale: float = option(
         0.1, "factor on the learning rate of couplings (irevrnn)", least=0)
     clip: float = option(1.0, "largest norm of the gradient", least=0)
@@ -160,6 +175,10 @@ class TrainConfig(ABC):
         if self.model == "irevrnn":
             _named(check_memory, self.longest_memory)
             _named(check_periods, self.shortest_period, self.longest_period, self.num_couplings)
+        if self.model == "indrnn":
+            _named(check_memory, self.longest_memory)
+        if self.model == "lru":
+            _named(check_ring, self.shortest_memory, self.longest_memory, self.shortest_period)
         if self.memory in OF_THE_STACK and self.norm == "batch":
             raise ConfigError(
                 f"norm must be layer or none to train with memory {self.memory!r}, which never has "
@@ -182,7 +201,8 @@ class TrainConfig(ABC):
     @staticmethod
     def block_defaults(given: dict[str, Any]) -> dict[str, Any]:
         """Return the defaults that go with gated blocks, if these are asked for."""
-        return BLOCK_DEFAULTS if given.get("block") else {}
+        peer = PEERS.get(given.get("model", "irevrnn"))
+        return BLOCK_DEFAULTS if given.get("block") or (peer and peer.gated) else {}
 
     def runs(self) -> list[tuple[str, TrainConfig]]:
         """Return the single runs, each with its folder below ``out`` ("" for one alone)."""

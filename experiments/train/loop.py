@@ -193,6 +193,7 @@ def _describe(run: Run) -> dict[str, Any]:
         **run.provenance,
         "git_commits": run.commits,  # of all sessions, where git_commit is that of the last
         "wall_seconds": run.seconds(),
+        "processor_seconds": run.processor_seconds(),  # without the pauses of a shared machine
         "history": run.progress.history,
         "best_epoch": best.get("epoch"),
         val_figure: best.get(val_figure),

@@ -9,15 +9,18 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from experiments.models import BlockClassifier, SequenceClassifier
-from experiments.peers import PeerClassifier
+from experiments.peers import PEERS, PeerClassifier
 from experiments.train.config import TrainConfig
 from experiments.train.task import Sequences, Task
 
-#: Fields of the configuration that the other networks do not have.
+#: Fields of the configuration that both networks of this project have.
 _OF_OUR_NETWORK = (
-    "num_couplings", "activation", "longest_period", "shortest_period", "longest_memory",
+    "num_couplings", "activation", "norm", "longest_period", "shortest_period", "longest_memory",
     "memory", "memory_budget",
 )  # fmt: skip
+#: Parameters with the learning rate of recurrent weights, by the end of their names: those of an
+#: LRU are logarithms.
+_RECURRENT = ("recurrent_weight", "nu_log", "theta_log", "gamma_log")
 
 
 def make_model(config: TrainConfig, task: Task) -> nn.Module:
@@ -25,10 +28,13 @@ def make_model(config: TrainConfig, task: Task) -> nn.Module:
     sizes = (task.input_size, task.num_classes, config.hidden_size, config.num_layers)
     options: dict[str, Any] = {"dropout": config.dropout, "read": config.read}
     options["read_at"] = task.read_at
-    if config.model != "irevrnn":
+    peer = PEERS.get(config.model)
+    names = _OF_OUR_NETWORK if peer is None else peer.options
+    options |= {name: getattr(config, name) for name in names}
+    if options.get("norm") == "none":
+        options["norm"] = None
+    if peer is not None:
         return PeerClassifier(config.model, *sizes, **options)
-    options |= {name: getattr(config, name) for name in _OF_OUR_NETWORK}
-    options["norm"] = None if config.norm == "none" else config.norm
     if config.block:
         return BlockClassifier(*sizes, width=config.width, forgets=config.forgets, **options)
     return SequenceClassifier(*sizes, residual=config.residual, **options)
@@ -52,7 +58,7 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     recurrent: dict[str, Any] = {"params": [], "lr": lr * config.recurrent_lr_scale}
     couplings: dict[str, Any] = {"params": [], "lr": lr * config.coupling_lr_scale}
     for name, parameter in model.named_parameters():
-        if name.endswith("recurrent_weight"):
+        if name.endswith(_RECURRENT):
             group = recurrent
         elif name.endswith(("coupling_a", "coupling_b")):
             group = couplings

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ class Progress:
     epoch: int = 0  # finished ones
     batch: int = 0  # finished ones of the epoch
     seconds: float = 0.0  # over all sessions of the run
+    processor_seconds: float | None = 0.0  # likewise; None if a session did not count them
     best: dict[str, Any] | None = None  # the row of ``history`` whose weights are to be tested
     history: list[dict[str, Any]] = field(default_factory=list)  # a row per epoch, as in log.csv
 
@@ -44,8 +47,11 @@ class Run:
         self.is_first = self.fabric.is_global_zero  # it alone prints and writes
         torch.manual_seed(config.seed)
         self.task = config.task(self.fabric.device)
+        if config.epoch_steps is not None:
+            self.task = _shortened(self.task, config.epoch_steps)
         _check_task(config, self.task)
         self.network = make_model(config, self.task)
+        self.clip_weights = getattr(self.network.rnn, "clip_recurrent_weights_", lambda: None)
         if self.workers > 1:
             self._prepare_to_share()
         optimizer = make_optimizer(config, self.network)
@@ -59,7 +65,7 @@ class Run:
         self.progress = Progress(self.zero_totals())
         self.provenance = provenance()
         self.commits: list[str | None] = [self.provenance["git_commit"]]  # of each session
-        self.started = time.monotonic()
+        self.started, self.processor_started = time.monotonic(), time.process_time()
 
     def _prepare_to_share(self) -> None:
         """Check that batches can be shared, and let batch norm use all of a batch."""
@@ -90,8 +96,7 @@ class Run:
         )
         self.optimizer.step()
         self.schedule.step()
-        if isinstance(self.network, Ours):
-            self.network.rnn.clip_recurrent_weights_()
+        self.clip_weights()
         if self.average is not None:
             self.average.update_parameters(self.network)
         figure = self.task.objective.total(output, y)
@@ -133,6 +138,14 @@ class Run:
         """Return the time spent on the run, by this session and those before it."""
         return self.progress.seconds + time.monotonic() - self.started
 
+    def processor_seconds(self) -> float | None:
+        """Return the processor time of all threads of this process, counted in the same way.
+
+        None if a session before this one did not count it.
+        """
+        before = self.progress.processor_seconds
+        return None if before is None else before + time.process_time() - self.processor_started
+
     def share(self, batch: Batch) -> Batch:
         """Return this worker's share of a batch."""
         share = partial(distributed.share_of, rank=self.fabric.global_rank, workers=self.workers)
@@ -144,6 +157,19 @@ class Run:
             return wish
         count = torch.tensor(float(wish), device=self.fabric.device)
         return distributed.sum_(count, self.workers).item() > 0
+
+
+def _shortened(task: Task, steps: int) -> Task:
+    """Return the task with epochs of so many steps: the beginning of each shuffle."""
+    if steps > task.steps_per_epoch:
+        raise ConfigError(
+            f"epoch_steps must be at most the {task.steps_per_epoch} steps of an epoch; got {steps}"
+        )
+
+    def train_batches(epoch: int, skip: int) -> Iterator[Batch]:
+        return islice(task.train_batches(epoch, skip), steps - skip)
+
+    return replace(task, steps_per_epoch=steps, train_batches=train_batches)
 
 
 def _check_task(config: TrainConfig, task: Task) -> None:

@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ _FIGURES = (
     "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_mean_f1", "test_mean_f1",
     "val_squared_error", "test_squared_error", "forgotten_bits",
 )  # fmt: skip
-_OF_A_RUN = ("seed", "best_epoch", *_FIGURES, "wall_seconds")
+_OF_A_RUN = ("seed", "best_epoch", *_FIGURES, "wall_seconds", "processor_seconds")
 
 
 def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _train_once(config: TrainConfig, progress: bool) -> dict[str, Any]:
     return checkpoints.results_of(config) or train(config, progress=progress)
 
 
-def figure_of(result: dict[str, Any]) -> str:
+def figure_of(result: Mapping[str, Any]) -> str:
     """Return the figure of a result: that of its objective."""
     figures = (objective.figure for objective in (Classification, MeanF1, Regression))
     return next(figure for figure in figures if f"val_{figure}" in result)
@@ -106,6 +106,7 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         "git_commits": list(dict.fromkeys(commit for one in results for commit in commits_of(one))),
         "threads": first["threads"],
         "wall_seconds": sum(one["wall_seconds"] for one in results),
+        "processor_seconds": _sum(one.get("processor_seconds") for one in results),
         "num_runs": len(results),
         "num_seeds": len({one["seed"] for one in results}),
         "finished": True,
@@ -158,6 +159,16 @@ def accuracy_together(
         "lowest": min(accuracies),
         "highest": max(accuracies),
     }
+
+
+def _sum(seconds: Iterable[float | None]) -> float | None:
+    """Return the sum, None if one is not known: older results have no processor time."""
+    total = 0.0
+    for one in seconds:
+        if one is None:
+            return None
+        total += one
+    return total
 
 
 def _spread(results: Sequence[dict[str, Any]], name: str) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.models import SequenceClassifier
-from experiments.peers import PeerClassifier
+from experiments.peers import PEERS, PeerClassifier
 from experiments.tasks import mnist
 from experiments.tasks.synthetic import AddingConfig, CopyConfig
 from experiments.train.__main__ import main
@@ -97,10 +97,10 @@ def test_gradients_flow_from_the_last_answer_to_the_first_step():
     assert x.grad[:, 0].abs().min() > 0
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", PEERS)
 def test_peers_answer_at_the_same_steps(kind):
     torch.manual_seed(0)
-    model = PeerClassifier(kind, 3, 4, 8, read_at=(5, 11))
+    model = PeerClassifier(kind, 3, 4, 8, read_at=(5, 11)).eval()
     x = torch.randn(2, 11, 3)
     answers = model(x)
     model.read_at = None

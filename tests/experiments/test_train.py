@@ -26,6 +26,7 @@ from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.loop import train
 from experiments.train.model import make_model, make_optimizer
 from experiments.train.run import Run
+from experiments.train.runs import summarise
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies.rules import STRATEGIES
 from tests.experiments.fake_mnist import fake_mnist
@@ -151,6 +152,7 @@ def bits(folder):
     for row in [*state["progress"]["history"], state["progress"]["best"], *results["history"]]:
         row["seconds"] = None
     state["progress"]["seconds"] = results["wall_seconds"] = None
+    state["progress"]["processor_seconds"] = results["processor_seconds"] = None
     return state, torch.load(folder / "best.pt", weights_only=True)["model"], results
 
 
@@ -239,6 +241,75 @@ def test_a_killed_run_resumes_to_the_same_bits(small, uninterrupted):
     assert before["epoch"] * STEPS + before["batch"] < 3 * STEPS
     train(dataclasses.replace(small, resume=True), progress=False)
     assert_same(bits(small.out), uninterrupted)
+
+
+def test_processor_time_is_summed_over_sessions_without_pauses(small, after_step):
+    after_step(lambda run: time.sleep(0.01))
+    mine = time.process_time()
+    while not (
+        results := train(dataclasses.replace(small, resume=True, max_minutes=0), progress=False)
+    )["finished"]:
+        time.sleep(0.02)
+    mine = time.process_time() - mine
+    assert 0 < results["processor_seconds"] <= mine
+    assert results["wall_seconds"] > 0.01 * 3 * STEPS
+    assert results["processor_seconds"] < results["wall_seconds"]
+    parts = torch.load(small.out / "last.pt", weights_only=True)["progress"]
+    assert 0.2 * mine < parts["processor_seconds"] <= results["processor_seconds"]
+
+
+def test_processor_time_is_unknown_if_a_session_did_not_count_it(small):
+    train(dataclasses.replace(small, max_minutes=0), progress=False)
+    state = torch.load(small.out / "last.pt", weights_only=True)
+    del state["progress"]["processor_seconds"]  # as in checkpoints of before
+    torch.save(state, small.out / "last.pt")
+    results = train(dataclasses.replace(small, resume=True), progress=False)
+    assert results["finished"] and results["processor_seconds"] is None
+    summary = summarise(small.identity(), [results])
+    assert summary["processor_seconds"] is None
+    assert "processor_seconds" not in summary["runs"][0]
+
+
+def test_a_summary_has_the_processor_time_of_all_runs(small):
+    results = train(small, progress=False)
+    older = {key: value for key, value in results.items() if key != "processor_seconds"}
+    both = summarise(small.identity(), [results, results])
+    assert both["processor_seconds"] == 2 * results["processor_seconds"] > 0
+    assert both["runs"][1]["processor_seconds"] == results["processor_seconds"]
+    mixed = summarise(small.identity(), [results, older])
+    assert mixed["processor_seconds"] is None and mixed["wall_seconds"] > 0
+
+
+def test_short_epochs_show_another_part_each(small, after_step):
+    config, shown = dataclasses.replace(small, epoch_steps=5), []
+    after_step(lambda run: shown.append(run.schedule.get_last_lr()[0]))
+    results = train(config, progress=False)
+    assert [row["step"] for row in results["history"]] == [5, 10, 15]
+    rates = shown[:-1]  # the last one is for a step that is not taken
+    assert len(rates) == 14 and min(rates) == rates[-1] < 0.001 * max(rates)  # a whole schedule
+    run = Run(config)
+    parts = [[y.tolist() for _, y in run.task.train_batches(epoch, 0)] for epoch in range(2)]
+    assert [len(part) for part in parts] == [5, 5] and parts[0] != parts[1]
+    whole = [y.tolist() for _, y in small.task(torch.device("cpu")).train_batches(1, 0)]
+    assert whole[:5] == parts[1]
+    assert [y.tolist() for _, y in run.task.train_batches(1, 3)] == parts[1][3:]
+    assert list(run.task.train_batches(1, 5)) == []
+
+
+def test_a_run_of_short_epochs_resumes_to_the_same_bits(small, tmp_path):
+    config = dataclasses.replace(small, epoch_steps=3)
+    train(dataclasses.replace(config, out=tmp_path / "whole"), progress=False)
+    while not train(
+        dataclasses.replace(config, resume=True, max_minutes=0), progress=False
+    )["finished"]:  # fmt: skip
+        pass
+    assert_same(bits(small.out), bits(tmp_path / "whole"))
+
+
+def test_an_epoch_cannot_have_more_steps_than_the_data(small):
+    message = f"epoch_steps must be at most the {STEPS} steps of an epoch; got {STEPS + 1}"
+    with pytest.raises(ConfigError, match=message):
+        train(dataclasses.replace(small, epoch_steps=STEPS + 1), progress=False)
 
 
 def test_resuming_without_a_checkpoint_starts(small):
@@ -612,11 +683,6 @@ def test_peers_are_not_weakened():
     for layer in range(2):
         bias = getattr(lstm, f"bias_ih_l{layer}") + getattr(lstm, f"bias_hh_l{layer}")
         assert bias[4:8].eq(1).all() and not bias[:4].eq(1).any()
-
-
-def test_an_unknown_peer_is_named():
-    with pytest.raises(ValueError, match="kind must be one of lstm, gru; got 'rnn'"):
-        PeerClassifier("rnn", 1, 10)
 
 
 def test_every_kind_of_weight_has_its_learning_rate(small):

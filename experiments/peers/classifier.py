@@ -1,0 +1,172 @@
+"""Classifiers around the recurrences we compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from experiments.models import check_reading, mean_over_time
+from experiments.peers.cornn import CoRNN
+from experiments.peers.gates import start_gates
+from experiments.peers.indrnn import IndRNN
+from experiments.peers.lru import LRU
+from experiments.peers.mingru import MinGRU
+from experiments.peers.stack import GatedBlock, PlainLayer, Stack
+
+
+class PeerClassifier(nn.Module):
+    """A stack of another recurrence, with a readout.
+
+    Args:
+        kind: key of :data:`PEERS`.
+        input_size, num_classes, hidden_size, num_layers, dropout, read, read_at: as for
+            :class:`experiments.models.SequenceClassifier`, and so are the shapes.
+        options: of the kind, see :data:`PEERS`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        input_size: int,
+        num_classes: int,
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        read: str = "last",
+        read_at: tuple[int, ...] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        check_reading(read, read_at)
+        self.read, self.read_at = read, read_at
+        if kind not in PEERS:
+            raise ValueError(f"kind must be one of {', '.join(PEERS)}; got {kind!r}")
+        peer = PEERS[kind]
+        self.rnn = peer.build(input_size, hidden_size, num_layers, dropout, **options)
+        self.dropout = nn.Dropout(0.0 if peer.gated else dropout)  # a block has its own
+        features = self.rnn.features if isinstance(self.rnn, Stack) else hidden_size
+        self.readout = nn.Linear(features, num_classes)
+
+    def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Classify each sequence."""
+        if isinstance(self.rnn, Stack):
+            output = self.rnn(input, lengths)
+        else:
+            output, _ = self.rnn(input)
+        # The recurrence runs forward only, so padding at the end does not reach the steps read.
+        if self.read_at is not None:
+            read = output[:, torch.tensor(self.read_at, device=output.device) - 1]
+        elif self.read == "mean":
+            read = mean_over_time(output, lengths)
+        elif lengths is None:
+            read = output[:, -1]
+        else:
+            read = output[torch.arange(len(output)), lengths - 1]
+        return self.readout(self.dropout(read))
+
+
+# --- the networks -------------------------------------------------------------------------------
+
+
+def _lstm(
+    inputs: int, hidden: int, layers: int, dropout: float,
+    forget_bias: float = 1.0, chrono: float | None = None,
+) -> nn.Module:  # fmt: skip
+    # nn.LSTM warns of dropout in a single layer.
+    rnn = nn.LSTM(inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+    start_gates(rnn, forget_bias, chrono)
+    return rnn
+
+
+def _gru(
+    inputs: int, hidden: int, layers: int, dropout: float, chrono: float | None = None
+) -> nn.Module:
+    rnn = nn.GRU(inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+    start_gates(rnn, chrono=chrono)
+    return rnn
+
+
+def _indrnn(
+    inputs: int, hidden: int, layers: int, dropout: float,
+    norm: str | None = "batch", longest_memory: float = 1000.0,
+) -> nn.Module:  # fmt: skip
+    def recurrence(index: int) -> nn.Module:
+        return IndRNN(hidden if index else inputs, hidden, longest_memory, index == layers - 1)
+
+    return _plain(recurrence, hidden, layers, dropout, norm)
+
+
+def _cornn(inputs: int, hidden: int, layers: int, dropout: float, **constants: float) -> nn.Module:
+    def recurrence(index: int) -> nn.Module:
+        return CoRNN(hidden if index else inputs, hidden, **constants)
+
+    return _plain(recurrence, hidden, layers, dropout)
+
+
+def _lru(
+    inputs: int, hidden: int, layers: int, dropout: float,
+    width: int = 64, norm: str | None = "layer", **ring: float,
+) -> nn.Module:  # fmt: skip
+    return _gated(lambda: LRU(width, hidden, **ring), width, inputs, width, layers, dropout, norm)
+
+
+def _mingru(
+    inputs: int, hidden: int, layers: int, dropout: float,
+    width: int = 64, norm: str | None = "layer", chrono: float | None = None,
+) -> nn.Module:  # fmt: skip
+    recurrence = partial(MinGRU, width, hidden, chrono)
+    return _gated(recurrence, hidden, inputs, width, layers, dropout, norm)
+
+
+def _plain(
+    recurrence: Callable[[int], nn.Module], hidden: int, layers: int, dropout: float,
+    norm: str | None = None,
+) -> Stack:  # fmt: skip
+    plain = [
+        PlainLayer(recurrence(index), hidden, norm, dropout if index < layers - 1 else 0.0)
+        for index in range(layers)
+    ]
+    return Stack(plain, hidden)
+
+
+def _gated(
+    recurrence: Callable[[], nn.Module], features: int,
+    inputs: int, width: int, layers: int, dropout: float, norm: str | None,
+) -> Stack:  # fmt: skip
+    # A norm of a single feature's embedding would leave nothing but the sign.
+    blocks = [
+        GatedBlock(width, recurrence(), features, norm if index else None, dropout)
+        for index in range(layers)
+    ]
+    return Stack(blocks, width, nn.Linear(inputs, width))
+
+
+class Peer(NamedTuple):
+    """A network to compare with.
+
+    Attributes:
+        build: function of input size, units, layers, dropout and options.
+        options: names of the options, each a field of the configuration, too.
+        gated: whether its recurrence stands in gated blocks, whose features ``width`` are.
+    """
+
+    build: Callable[..., nn.Module]
+    options: tuple[str, ...]
+    gated: bool = False
+
+
+#: Every network to compare with, by its name.
+PEERS = {
+    "lstm": Peer(_lstm, ("forget_bias", "chrono")),
+    "gru": Peer(_gru, ("chrono",)),
+    "indrnn": Peer(_indrnn, ("norm", "longest_memory")),
+    "lru": Peer(
+        _lru, ("width", "norm", "shortest_memory", "longest_memory", "shortest_period"), True
+    ),
+    "mingru": Peer(_mingru, ("width", "norm", "chrono"), True),
+    "cornn": Peer(_cornn, ("time_step", "stiffness", "damping")),
+}

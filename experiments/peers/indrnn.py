@@ -1,0 +1,55 @@
+"""IndRNN (Li et al., 2018): independently recurrent units with relu."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from irevrnn import scan
+from irevrnn.modules.initial_values import check_memory
+from irevrnn.modules.projection import Projection
+
+#: By which a state may grow over the longest memory (gamma in the paper); a unit of the last layer
+#: starts with no less than the inverse.
+GROWTH = 2.0
+
+
+class IndRNN(nn.Module):
+    r"""A layer of IndRNN, computed by :func:`irevrnn.scan` without couplings.
+
+    .. math:: h_t = \mathrm{relu}(W x_t + b + u \odot h_{t-1})
+
+    Args:
+        input_size, hidden_size: features of input and output.
+        longest_memory: T, the steps that a unit has to remember over. Recurrent weights start
+            uniform from 0 to 2^(1/T), the largest that is allowed.
+        last: whether it is the last layer, whose weights start from 2^(-1/T) on.
+
+    Shape:
+        - input: (T, B, input_size)
+        - output: (T, B, hidden_size)
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, longest_memory: float = 1000.0, last: bool = False
+    ) -> None:
+        super().__init__()
+        check_memory(longest_memory)
+        self.projection = Projection(input_size, hidden_size)
+        nn.init.zeros_(self.projection.bias)
+        self.largest_weight = GROWTH ** (1 / longest_memory)
+        weights = torch.empty(hidden_size)
+        weights.uniform_(1 / self.largest_weight if last else 0.0, self.largest_weight)
+        self.recurrent_weight = nn.Parameter(weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return h of every step."""
+        u = self.recurrent_weight
+        z = self.projection(x).to(u.dtype)  # states stay in full precision under autocast
+        state, couplings = z.new_zeros(z.shape[1:]), z.new_zeros(0, z.shape[2])
+        return scan(z, state, state, u, couplings, couplings, activation="relu")[0]
+
+    @torch.no_grad()
+    def clip_recurrent_weights_(self) -> None:
+        """Bring the recurrent weights back to [-2^(1/T), 2^(1/T)]."""
+        self.recurrent_weight.clamp_(-self.largest_weight, self.largest_weight)

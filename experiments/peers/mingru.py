@@ -1,0 +1,45 @@
+"""minGRU (Feng et al., 2024): a GRU whose gate and candidate do not depend on the state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from experiments.peers.gates import chrono_biases
+from experiments.peers.linear_scan import linear_scan
+from irevrnn.modules.projection import Projection
+
+
+class MinGRU(nn.Module):
+    r"""A minimal gated recurrent unit, in the form without logarithms.
+
+    .. math::
+        z_t &= \sigma(W_z x_t + b_z), \quad \tilde h_t = W_h x_t + b_h \\
+        h_t &= (1 - z_t) \odot h_{t-1} + z_t \odot \tilde h_t
+
+    Args:
+        features: of the input.
+        hidden_size: units.
+        chrono: longest dependency, in steps, of biases b_z that are the negatives of
+            :func:`experiments.peers.gates.chrono_biases`; None leaves them to ``nn.Linear``.
+
+    Shape:
+        - input: (T, B, features)
+        - output: (T, B, hidden_size)
+    """
+
+    def __init__(self, features: int, hidden_size: int, chrono: float | None = None) -> None:
+        super().__init__()
+        self.projection = Projection(features, 2 * hidden_size)  # of z, and of the candidate
+        if chrono is not None:
+            with torch.no_grad():
+                bias = self.projection.bias[:hidden_size]
+                bias.copy_(-chrono_biases(bias, chrono))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return h of every step."""
+        # States stay in full precision under autocast.
+        both = self.projection(x).to(self.projection.weight.dtype)
+        gate, candidate = both.chunk(2, dim=-1)
+        z = torch.sigmoid(gate)
+        return linear_scan(1 - z, z * candidate)

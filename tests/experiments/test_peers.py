@@ -1,0 +1,395 @@
+"""The networks we compare with: each against its equations, step by step in float64."""
+
+import cmath
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.peers import PEERS, PeerClassifier
+from experiments.peers.cornn import CoRNN
+from experiments.peers.gates import chrono_biases
+from experiments.peers.indrnn import IndRNN
+from experiments.peers.linear_scan import linear_scan
+from experiments.peers.lru import LRU
+from experiments.peers.mingru import MinGRU
+from experiments.peers.stack import GatedBlock
+from experiments.tasks import mnist
+from experiments.tasks.mnist import MnistConfig
+from experiments.tasks.signals import SignalsConfig
+from experiments.train.config import BLOCK_DEFAULTS, ConfigError
+from experiments.train.loop import train
+from experiments.train.model import make_model, make_optimizer
+from experiments.train.run import Run
+from irevrnn import IRevBlock, scan
+from tests.experiments.fake_mnist import fake_mnist
+
+T, B, FEATURES, H = 23, 3, 5, 7
+every_peer = pytest.mark.parametrize("kind", PEERS)
+
+
+@pytest.fixture(autouse=True)
+def digits(monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
+
+
+# --- the equations ------------------------------------------------------------------------------
+
+
+def indrnn_steps(m, x):
+    h = torch.zeros(B, H, dtype=x.dtype)
+    for x_t in x:
+        before = x_t @ m.projection.weight.T + m.projection.bias + m.recurrent_weight * h
+        h = torch.where(before > 0, before, 0.0)
+        yield h
+
+
+def lru_steps(m, x):
+    eigenvalues = torch.exp(-torch.exp(m.nu_log)) * torch.exp(1j * torch.exp(m.theta_log))
+    b = m.input_matrix.weight[0::2] + 1j * m.input_matrix.weight[1::2]
+    c = m.output_matrix.weight[:, 0::2] - 1j * m.output_matrix.weight[:, 1::2]
+    h = torch.zeros(B, H, dtype=torch.complex128)
+    for x_t in x:
+        h = eigenvalues * h + torch.exp(m.gamma_log) * (x_t.to(b.dtype) @ b.T)
+        yield (h @ c.T).real + m.skip * x_t
+
+
+def mingru_steps(m, x):
+    weight, bias = m.projection.weight, m.projection.bias
+    h = torch.zeros(B, H, dtype=x.dtype)
+    for x_t in x:
+        z = 1 / (1 + torch.exp(-(x_t @ weight[:H].T + bias[:H])))
+        h = (1 - z) * h + z * (x_t @ weight[H:].T + bias[H:])
+        yield h
+
+
+def cornn_steps(m, x, dt=0.1, gamma=3.0, epsilon=2.0):
+    of_y, of_z = m.mixing.weight.split(H, dim=1)
+    y = z = torch.zeros(B, H, dtype=x.dtype)
+    for x_t in x:
+        drive = x_t @ m.projection.weight.T + m.projection.bias
+        force = torch.tanh(y @ of_y.T + z @ of_z.T + drive)
+        z = z + dt * (force - gamma * y - epsilon * z)
+        y = y + dt * z
+        yield y
+
+
+EQUATIONS = {
+    "indrnn": (lambda: IndRNN(FEATURES, H), indrnn_steps),
+    "lru": (lambda: LRU(FEATURES, H), lru_steps),
+    "mingru": (lambda: MinGRU(FEATURES, H, chrono=10), mingru_steps),
+    "cornn": (lambda: CoRNN(FEATURES, H, 0.1, 3.0, 2.0), cornn_steps),
+}
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+@pytest.mark.parametrize("steps", [1, 2, T])
+def test_outputs_and_gradients_are_those_of_the_equations(name, steps):
+    make, equations = EQUATIONS[name]
+    module = make().double()
+    for parameter in module.parameters():  # nothing is 0, or the same for all units
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    x = torch.randn(steps, B, FEATURES, dtype=torch.float64, requires_grad=True)
+    upstream, leaves = torch.randn(steps, B, 1, dtype=torch.float64), (x, *module.parameters())
+
+    def results(output):
+        return output, torch.autograd.grad((upstream * output.sin()).sum(), leaves)
+
+    wanted, wanted_grads = results(torch.stack(list(equations(module, x))))
+    found, found_grads = results(module(x))
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(found_grads, wanted_grads)
+    # A state cannot be seen before it has been handed on once.
+    assert steps == 1 or all(grad.abs().max() > 1e-9 for grad in found_grads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_the_linear_scan_has_its_gradient(dtype):
+    decay = 0.9 * torch.randn(6, 2, 3, dtype=dtype)
+    x = torch.randn(6, 2, 3, dtype=dtype)
+    leaves = decay.requires_grad_(), x.requires_grad_()
+    assert torch.autograd.gradcheck(linear_scan, leaves)
+    assert torch.autograd.gradcheck(linear_scan, (decay[0, 0].detach().requires_grad_(), x))
+    with torch.no_grad():
+        h = linear_scan(decay, x)
+        torch.testing.assert_close(h[0], x[0])
+        torch.testing.assert_close(h[1:], decay[1:] * h[:-1] + x[1:])
+
+
+def test_the_block_is_ours_around_another_recurrence():
+    ours = IRevBlock(6, H, dropout=0.3).double()
+
+    class Recurrence(nn.Module):
+        def forward(self, x):
+            z = ours.scale * ours.input_projection(x)
+            zeros = z.new_zeros(B, H)
+            weights = ours.recurrent_weight, ours.coupling_a, ours.coupling_b
+            return scan(z, zeros, zeros, *weights, "identity", "identity")[0]
+
+    block = GatedBlock(6, Recurrence(), H, dropout=0.3).double()
+    block.norm, block.output_projection = ours.norm, ours.output_projection
+    x = torch.randn(T, B, 6, dtype=torch.float64)
+    for training in (True, False):
+        torch.manual_seed(1)
+        wanted = ours.train(training)(x)
+        torch.manual_seed(1)
+        torch.testing.assert_close(block.train(training)(x, None), wanted)
+
+
+# --- the start ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_an_lru_starts_uniformly_on_its_ring():
+    lru = LRU(2, 4000, shortest_memory=2.0, longest_memory=50.0, shortest_period=8.0)
+    weights = lru.recurrent_weights
+    square, phase = weights.abs().square(), weights.angle()
+    assert not lru.gamma_log.isinf().any()
+    lowest, highest = math.exp(-2 / 2), math.exp(-2 / 50)
+    share = (square - lowest) / (highest - lowest)
+    for values in (share, phase / (2 * math.pi / 8)):  # uniform from 0 to 1
+        assert values.min() > -1e-5 and values.max() < 1 + 1e-5
+        ranks = torch.linspace(0, 1, len(values))
+        assert (values.sort().values - ranks).abs().max() < 1.95 / math.sqrt(len(values))
+    torch.testing.assert_close(lru.gamma_log.exp().square(), 1 - square, atol=1e-6, rtol=1e-4)
+    assert lru.input_matrix.weight.std() == pytest.approx(math.sqrt(1 / 4), rel=0.05)
+    assert lru.output_matrix.weight.std() == pytest.approx(math.sqrt(1 / 4000), rel=0.05)
+
+
+def test_gamma_keeps_the_states_of_an_lru_small():
+    lru = LRU(8, 300, shortest_memory=5.0, longest_memory=100.0)
+    states = []
+    lru.output_matrix.register_forward_pre_hook(lambda module, inputs: states.append(inputs[0]))
+    with torch.no_grad():
+        lru(torch.randn(1500, 4, 8))
+    # Normal inputs times B give complex numbers of mean square 1.
+    squares = states[0][500:].unflatten(-1, (-1, 2)).square().sum(-1).mean((0, 1))
+    assert squares.mean() == pytest.approx(1.0, abs=0.15) and squares.max() < 4
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_indrnn_starts_in_range_and_is_kept_there(last):
+    layer = IndRNN(2, 1000, longest_memory=20.0, last=last)
+    weights, largest = layer.recurrent_weight.data, 2 ** (1 / 20)
+    lowest = 1 / largest if last else 0.0
+    assert lowest <= weights.min() < lowest + 0.01 and largest - 0.01 < weights.max() <= largest
+    weights.mul_(-1.5)
+    layer.clip_recurrent_weights_()
+    assert weights.min() == pytest.approx(-largest) and weights.abs().max() <= largest + 1e-7
+
+
+def test_the_last_layer_of_indrnn_has_long_memories(tmp_path):
+    model = PeerClassifier("indrnn", 1, 10, 50, 3, longest_memory=100.0)
+    smallest = [layer.recurrence.recurrent_weight.min() for layer in model.rnn.layers]
+    assert smallest[-1] >= 2 ** (-1 / 100) and max(smallest[:-1]) < 0.5
+
+
+def forget_biases(rnn, layer):
+    return getattr(rnn, f"bias_ih_l{layer}") + getattr(rnn, f"bias_hh_l{layer}")
+
+
+def test_chrono_initialisation_of_lstm_and_gru():
+    size, longest = 3000, 50.0
+    lstm = PeerClassifier("lstm", 1, 10, size, chrono=longest).rnn
+    bias = forget_biases(lstm, 0).detach()
+    forget, steps = bias[size : 2 * size], bias[size : 2 * size].exp()
+    assert torch.equal(bias[:size], -forget)
+    assert steps.min() >= 1 - 1e-6 and steps.max() <= 49 + 1e-3
+    assert steps.mean() == pytest.approx(25.0, rel=0.03)  # uniform, not log-uniform
+    assert not bias[2 * size :].eq(0).any()
+    gru = PeerClassifier("gru", 1, 10, 40, 2, chrono=longest).rnn
+    for layer in range(2):
+        update = forget_biases(gru, layer)[40:80]
+        assert update.min() >= 0 and 2 < update.max() <= math.log(49)
+
+
+def test_gates_that_start_by_chrono_keep_the_state():
+    """A state decays as 1/e in about as many steps as the bias says."""
+    lstm = PeerClassifier("lstm", 1, 10, 200, chrono=100.0).rnn.double()
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        getattr(lstm, name).data.zero_()
+    state = (torch.zeros(1, 1, 200).double(), torch.ones(1, 1, 200).double())
+    with torch.no_grad():
+        lstm.bias_ih_l0[400:600] = lstm.bias_hh_l0[400:600] = 0.0  # nothing new
+        _, (_, c) = lstm(torch.zeros(1, 50, 1).double(), state)
+    memory = -50 / c.log()
+    wanted = forget_biases(lstm, 0)[200:400].exp() + 0.5
+    torch.testing.assert_close(memory.flatten(), wanted, rtol=0.1, atol=0.1)
+
+
+def test_the_forget_bias_is_an_option():
+    for bias in (1.0, 2.5):
+        lstm = PeerClassifier("lstm", 1, 10, 4, 2, forget_bias=bias).rnn
+        assert all(forget_biases(lstm, layer)[4:8].eq(bias).all() for layer in range(2))
+    assert forget_biases(PeerClassifier("lstm", 1, 10, 4).rnn, 0)[4:8].eq(1).all()
+
+
+def test_mingru_starts_with_memories_by_chrono():
+    gate = MinGRU(3, 500, chrono=30.0).projection.bias[:500]
+    assert gate.max() <= 0 and gate.min() >= -math.log(29) - 1e-6 and gate.exp().min() < 0.05
+
+
+@pytest.mark.parametrize("longest", [1.5, math.inf, math.nan])
+def test_no_chrono_initialisation_for_less_than_two_steps(longest):
+    with pytest.raises(ValueError, match="chrono must be at least 2 steps; got"):
+        chrono_biases(torch.empty(3), longest)
+
+
+def test_cornn_turns_with_its_frequency():
+    """Uncoupled, undamped and not driven, an oscillator turns by 2 asin(dt sqrt(gamma) / 2)."""
+    layer = CoRNN(1, 1, time_step=0.1, stiffness=4.0, damping=0.0).double()
+    for parameter in layer.parameters():
+        parameter.data.zero_()
+    layer.projection.weight.data.fill_(1.0)
+    kick = torch.zeros(400, 1, 1).double()
+    kick[0] = 1.0
+    with torch.no_grad():
+        y = layer(kick).flatten()
+    turn = cmath.phase(cmath.exp(2j * math.asin(0.1)))
+    torch.testing.assert_close(y[2:] + y[:-2], 2 * math.cos(turn) * y[1:-1])
+    assert y[300:].abs().max() == pytest.approx(y[:100].abs().max().item(), rel=0.02)
+
+
+# --- the classifier -----------------------------------------------------------------------------
+
+
+@every_peer
+@pytest.mark.parametrize("read", ["last", "mean"])
+def test_padding_changes_no_answer(kind, read):
+    model = PeerClassifier(kind, 3, 4, 8, 2, read=read).eval()
+    lengths = torch.tensor([9, 4, 1])
+    x = torch.randn(3, 9, 3)
+    together = model(x, lengths)
+    alone = [model(x[i : i + 1, :steps]) for i, steps in enumerate(lengths)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("kind", ["indrnn", "lru", "mingru"])
+@pytest.mark.parametrize("norm", ["batch", "layer", None])
+def test_padding_is_not_normalised_with(kind, norm):
+    model = PeerClassifier(kind, 3, 4, 8, 2, norm=norm)
+    lengths, x = torch.tensor([9, 4, 1]), torch.randn(3, 9, 3)
+    beyond = torch.arange(9) >= lengths[:, None]
+    logits = [model(x.masked_fill(beyond[..., None], filling), lengths) for filling in (0.0, 1e3)]
+    torch.testing.assert_close(*logits)
+    kinds = {type(module) for module in model.modules()}
+    norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+    assert kinds & set(norms.values()) == ({norms[norm]} if norm else set())
+
+
+@every_peer
+def test_dropout_is_drawn_in_training_alone(kind):
+    model = PeerClassifier(kind, 3, 4, 8, 2, dropout=0.5)
+    x = torch.randn(2, 9, 3)
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+# --- training -----------------------------------------------------------------------------------
+
+SMALL = {
+    "hidden_size": 12, "num_layers": 2, "downsample": 7, "batch_size": 32, "epochs": 6, "lr": 0.02,
+    "read": "mean", "device": "cpu", "threads": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["indrnn", "lru", "mingru", "cornn"])
+def test_the_loss_falls(kind, tmp_path):
+    # coRNN is as slow as its time step, and sixteen steps are few.
+    config = MnistConfig.of(
+        model=kind, time_step=0.5, damping=1.0, stiffness=1.0, **SMALL, out=tmp_path
+    )
+    results = train(config, progress=False)
+    losses = [row["train_loss"] for row in results["history"]]
+    assert losses[-1] < 0.8 * losses[0] and results["test_accuracy"] > 0.2
+
+
+@every_peer
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_every_precision_trains(kind, precision, tmp_path):
+    config = MnistConfig.of(
+        model=kind, precision=precision, **SMALL | {"epochs": 1, "dropout": 0.1}, out=tmp_path
+    )
+    assert train(config, progress=False)["finished"]
+
+
+def test_recurrent_weights_of_indrnn_are_kept_in_range():
+    fast = {"lr": 1.0, "recurrent_lr_scale": 1.0, "schedule": "constant"}
+    run = Run(MnistConfig.of(model="indrnn", longest_memory=10.0, **SMALL | fast))
+    weights = run.network.rnn.layers[0].recurrence.recurrent_weight
+    for x, y in run.task.train_batches(0, 0):
+        run.step(x, y)
+        assert weights.abs().max() <= 2**0.1 + 1e-6
+
+
+def test_recurrent_weights_are_learnt_slowly():
+    for kind, names in {
+        "indrnn": {"recurrent_weight"}, "lru": {"nu_log", "theta_log", "gamma_log"},
+    }.items():  # fmt: skip
+        config = MnistConfig.of(model=kind, recurrent_lr_scale=0.1, **SMALL | {"lr": 0.5})
+        model = make_model(config, config.task(torch.device("cpu")))
+        slow = {
+            id(parameter)
+            for group in make_optimizer(config, model).param_groups
+            if group["lr"] == pytest.approx(0.05)
+            for parameter in group["params"]
+        }
+        found = {n.rpartition(".")[2] for n, p in model.named_parameters() if id(p) in slow}
+        assert found == names and len(slow) == 2 * len(names)
+
+
+@pytest.mark.parametrize("kind", ["lru", "mingru"])
+def test_defaults_of_gated_blocks_go_with_gated_peers(kind):
+    config = MnistConfig.of(model=kind, hidden_size=9)
+    defaults = BLOCK_DEFAULTS | {"hidden_size": 9}
+    assert {name: getattr(config, name) for name in defaults} == defaults
+    assert SignalsConfig.of(model=kind, data_set="fsdd").read == "mean"
+    model = make_model(config, config.task(torch.device("cpu")))
+    first, *others = [block.norm for block in model.rnn.layers]
+    assert isinstance(first, nn.Identity)
+    assert len(others) == 3 and all(isinstance(norm, nn.LayerNorm) for norm in others)
+
+
+def test_every_option_of_a_peer_is_a_field():
+    known = MnistConfig.__dataclass_fields__
+    for peer in PEERS.values():
+        assert set(peer.options) <= set(known)
+
+
+def test_fields_reach_the_network():
+    config = MnistConfig.of(
+        model="lru", shortest_memory=3.0, longest_memory=4.0, shortest_period=100.0, width=6
+    )
+    model = make_model(config, config.task(torch.device("cpu")))
+    weights = model.rnn.layers[2].recurrence.recurrent_weights
+    assert math.exp(-1 / 3) < weights.abs().min() < weights.abs().max() < math.exp(-1 / 4)
+    assert weights.angle().max() < 2 * math.pi / 100 + 1e-6 and model.rnn.features == 6
+    config = MnistConfig.of(model="cornn", time_step=0.5, stiffness=6.0, damping=7.0)
+    model = make_model(config, config.task(torch.device("cpu")))
+    assert model.rnn.layers[0].recurrence.constants == (0.5, 6.0, 7.0)
+    config = MnistConfig.of(model="lstm", forget_bias=3.0)
+    model = make_model(config, config.task(torch.device("cpu")))
+    assert forget_biases(model.rnn, 0)[128:256].eq(3).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "lru", "shortest_memory": 2000.0}, "shortest_memory must be above 0 and below"),
+        ({"model": "lru", "shortest_period": 0.5}, "shortest_period must be at least 1 step"),
+        ({"model": "indrnn", "longest_memory": 0.5}, "longest_memory must be at least 1 step"),
+        ({"model": "lstm", "chrono": 1.0}, "chrono must be at least 2; got 1.0"),
+        ({"model": "cornn", "time_step": -0.1}, "time_step must be at least 0; got -0.1"),
+    ],
+)
+def test_ranges_that_cannot_be_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        MnistConfig.of(**fields)
+
+
+def test_an_unknown_peer_is_named():
+    with pytest.raises(ValueError, match="kind must be one of lstm, gru, .*; got 'rnn'"):
+        PeerClassifier("rnn", 1, 10)

@@ -1,0 +1,273 @@
+"""The search of settings: the same for every method, resumed, and blind to the test data."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments import search
+from experiments.provenance import UncommittedChangesError
+from experiments.search import (
+    COMMON,
+    METHODS,
+    SEARCHES,
+    Choice,
+    LogUniform,
+    best_of,
+    configure,
+    draw,
+    fit_schedule,
+    main,
+    result_file,
+    run,
+)
+from experiments.tasks import mnist
+from experiments.train.config import ConfigError
+from experiments.train.model import count_parameters, make_model
+from tests.experiments.fake_mnist import fake_mnist
+
+PARAMETERS, MINUTES, LENGTH = 400, 0.004, 4  # digits of 2 by 2 pixels
+SMALL = {"profile": "smoke", "parameters": PARAMETERS}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A repository of its own with made-up digits, whose test part cannot be read."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    digits = fake_mnist(lambda: pytest.fail("the test data was read"))
+    monkeypatch.setattr(mnist, "load_mnist", lambda root: digits)
+
+
+def trials_of(result):
+    return {name: entry["trials"] for name, entry in result["methods"].items()}
+
+
+# --- the space ----------------------------------------------------------------------------------
+
+
+def inside(value, of, length):
+    if isinstance(of, Choice):
+        ranges = [one for one in of.values if isinstance(one, LogUniform)]
+        return value in of.values or any(inside(value, one, length) for one in ranges)
+    scale = length if of.of_length else 1
+    lowest, highest = (max(of.least, scale * end) for end in (of.lowest, of.highest))
+    return lowest - 1e-9 <= value <= highest + 1e-9
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_draws_fill_the_space(name):
+    ranges = {**COMMON, **METHODS[name].ranges}
+    drawn = [draw(name, trial, 200) for trial in range(300)]
+    for key, of in ranges.items():
+        values = [one[key] for one in drawn]
+        assert all(inside(value, of, 200) for value in values), key
+        if isinstance(of, Choice):
+            plain = [value for value in of.values if not isinstance(value, LogUniform)]
+            assert all(values.count(value) > 200 / len(of.values) for value in plain)
+            values = [value for value in values if value not in plain]
+            [of] = [one for one in of.values if isinstance(one, LogUniform)] or [None]
+        if of is not None:
+            scale = 200 if of.of_length else 1
+            assert of.lowest * scale >= of.least
+            logs = np.sort(np.log(np.array(values) / scale / of.lowest))
+            shares = logs / math.log(of.highest / of.lowest)
+            even = (np.arange(len(shares)) + 0.5) / len(shares)
+            assert np.abs(shares - even).max() < 1.95 / math.sqrt(len(shares))
+
+
+def test_common_settings_are_drawn_alike_and_others_apart():
+    for trial in range(5):
+        drawn = [draw(name, trial, 100) for name in METHODS]
+        for key in ("lr", "weight_decay", "read"):
+            assert len({one[key] for one in drawn}) == 1
+        longest = {one["longest_memory"] for one in drawn if "longest_memory" in one}
+        assert len(longest) == 4  # two of ours, IndRNN and LRU
+        assert drawn == [draw(name, trial, 100) for name in METHODS]
+    assert len({draw("lru", trial, 100)["lr"] for trial in range(50)}) == 50
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_networks_have_about_as_many_parameters(name):
+    for trial in range(4):
+        config = configure(SEARCHES["adding"], name, trial, "paper")
+        task = config.task(torch.device("cpu"))
+        count = count_parameters(make_model(config, task))
+        assert count == pytest.approx(SEARCHES["adding"].parameters, rel=0.06)
+        assert config.seed == trial and not config.test and config.keep == "last"
+
+
+def test_answers_along_the_sequence_are_read_where_they_are():
+    settings = [configure(SEARCHES["copy"], "mingru", trial, "smoke") for trial in range(4)]
+    assert {config.read for config in settings} == {"last"}
+
+
+# --- the schedule -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [3.0, 10.0, 77.7, 600.0, 1e4])
+@pytest.mark.parametrize(("step", "validation"), [(0.01, 0.5), (0.3, 2.0), (2.0, 0.9)])
+@pytest.mark.parametrize("all_steps", [1, 7, 550])
+def test_the_schedule_takes_the_time(seconds, step, validation, all_steps):
+    epochs, steps = fit_schedule(seconds, step, validation, all_steps)
+    assert 1 <= steps <= all_steps
+    assert epochs * (steps * step + validation) <= seconds * (1 + 1e-9)
+    # No other schedule has more steps.
+    most = 0
+    for other in range(1, 2 + int(seconds / (step + validation))):
+        most = max(most, other * min(all_steps, int((seconds / other - validation) / step + 1e-9)))
+    assert most - epochs <= epochs * steps <= most  # a part of a step of each epoch is lost
+
+
+def test_a_time_for_no_step_is_refused():
+    with pytest.raises(
+        ConfigError, match="minutes must be enough for a step and a validation, 0.0"
+    ):
+        fit_schedule(0.9, 0.5, 0.5, 10)
+
+
+# --- the search ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_every_method_gets_the_same_trials(capsys):
+    result = run("mnist", tuple(METHODS), 2, MINUTES, **SMALL)
+    assert result == json.loads(Path("build/smoke/results/search/mnist.json").read_text())
+    assert result["minutes"] == MINUTES and result["parameters"] == PARAMETERS
+    assert list(result["methods"]) == list(METHODS)
+    for name, trials in trials_of(result).items():
+        ranges = {**COMMON, **METHODS[name].ranges}
+        assert [trial["seed"] for trial in trials] == [0, 1]
+        for trial in trials:
+            settings = trial["settings"]
+            assert settings.keys() - {"hidden_size", "width"} == ranges.keys() - {"units"}
+            assert all(
+                inside(value, ranges[key], LENGTH)
+                for key, value in settings.items() if key in ranges
+            )  # fmt: skip
+            assert trial["num_parameters"] == pytest.approx(PARAMETERS, rel=0.35)
+            assert trial["epochs"] >= 1 and 1 <= trial["epoch_steps"] <= 256 // 100
+            assert 0 < trial["val_accuracy"] <= 1
+            assert trial["processor_seconds"] > 0 and 0 < trial["seconds_per_step"] < 60 * MINUTES
+            assert "git_commit" in trial and trial["versions"]["torch"] and trial["threads"] == 1
+        accuracies = [trial["val_accuracy"] for trial in trials]
+        assert accuracies[result["methods"][name]["best"]] == max(accuracies)
+    assert capsys.readouterr().out.count("s of the processor") == 2 * len(METHODS)
+
+
+def test_what_is_done_is_not_done_again(monkeypatch):
+    first = run("mnist", ("lru", "gru"), 2, MINUTES, **SMALL)
+    real, done = search.run_trial, []
+
+    def counted(config, minutes):
+        done.append(config.model)
+        return real(config, minutes)
+
+    monkeypatch.setattr(search, "run_trial", counted)
+    assert run("mnist", ("lru", "gru"), 2, MINUTES, **SMALL) == first and not done
+    more = run("mnist", ("gru", "lstm"), 3, MINUTES, **SMALL)
+    assert sorted(done) == ["gru", "lstm", "lstm", "lstm"]
+    assert trials_of(more)["lru"] == trials_of(first)["lru"]
+    assert trials_of(more)["gru"][:2] == trials_of(first)["gru"]
+
+
+def test_a_stopped_trial_starts_again(monkeypatch):
+    monkeypatch.setattr(search, "timed", lambda config: (0.1, 0.0, 2))  # schedules alike
+    straight = run("mnist", ("lru", "gru"), 2, 0.02, **SMALL)
+    Path("build").rename("before")
+    real, begun = search.train, []
+
+    def stopped(config, **options):
+        begun.append(config)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return real(config, **options)
+
+    monkeypatch.setattr(search, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run("mnist", ("lru", "gru"), 2, 0.02, **SMALL)
+    half = json.loads(result_file("mnist", "smoke").read_text())
+    assert [len(trials) for trials in trials_of(half).values()] == [1, 1]
+    whole = run("mnist", ("lru", "gru"), 2, 0.02, **SMALL)
+    assert len(begun) == 5 and begun[2] == begun[3]
+    for name, trials in trials_of(whole).items():
+        for one, other in zip(trials, trials_of(straight)[name], strict=True):
+            for key in ("settings", "val_accuracy", "epochs", "epoch_steps"):
+                assert one[key] == other[key]
+
+
+def test_trials_of_another_space_are_not_mixed(monkeypatch):
+    run("mnist", ("lru",), 1, MINUTES, **SMALL)
+    with pytest.raises(ConfigError, match="minutes is 0.5, but the trials in .*mnist.json had 0.0"):
+        run("mnist", ("lru",), 1, 0.5, **SMALL)
+    ranges = METHODS["lru"].ranges | {"lr": LogUniform(0.1, 0.2)}
+    changed = METHODS | {"lru": dataclasses.replace(METHODS["lru"], ranges=ranges)}
+    monkeypatch.setattr(search, "METHODS", changed)
+    with pytest.raises(ConfigError, match="ranges is .*, but the trials in .* had .*: choose"):
+        run("mnist", ("lru",), 2, MINUTES, **SMALL)
+
+
+def test_a_trial_that_fails_counts(monkeypatch):
+    def fail(config, **options):
+        raise FloatingPointError("the training loss is nan")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "train", fail)
+        result = run("mnist", ("gru",), 1, MINUTES, **SMALL)
+    [trial] = trials_of(result)["gru"]
+    assert trial["error"] == "the training loss is nan" and result["methods"]["gru"]["best"] is None
+    result = run("mnist", ("gru",), 2, MINUTES, **SMALL)
+    assert result["methods"]["gru"]["best"] == 1 and "error" in trials_of(result)["gru"][0]
+
+
+def test_the_best_has_the_highest_accuracy_or_the_lowest_error():
+    assert best_of([{"val_accuracy": 0.2}, {"val_accuracy": 0.7}, {"error": "inf"}]) == 1
+    assert best_of([{"val_squared_error": 0.2}, {"val_squared_error": 0.7}]) == 0
+    assert best_of([{"error": "inf"}]) is None
+
+
+def test_a_result_for_the_paper_needs_committed_code(monkeypatch):
+    asked = []
+
+    def refuse(folder):
+        asked.append(folder)
+        raise UncommittedChangesError("commit first")
+
+    monkeypatch.setattr(search, "require_clean", refuse)
+    with pytest.raises(UncommittedChangesError):
+        run("mnist", ("gru",), 1, MINUTES)
+    assert asked == [Path.cwd() / "paper"]
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def test_the_command_searches(capsys, monkeypatch):
+    monkeypatch.setitem(SEARCHES, "mnist", dataclasses.replace(SEARCHES["mnist"], parameters=400))
+    words = "mnist gru lru --trials 1 --minutes 0.004 --profile smoke"
+    assert main(words.split()) == 0
+    assert "written to" in capsys.readouterr().out
+    result = json.loads(result_file("mnist", "smoke").read_text())
+    assert {name: len(trials) for name, trials in trials_of(result).items()} == {"gru": 1, "lru": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("unknown", "there is no unknown: choose from adding, "),
+        ("mnist gru rnn", "there is no rnn: choose from cornn, "),
+        ("mnist --trials 0", "trials must be above 0; got 0"),
+        ("mnist --minutes -1", "minutes must be above 0; got -1"),
+        ("mnist --profile tiny", "profile must be one of smoke, quick, paper; got tiny"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_a_line(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words.split())
+    shown = capsys.readouterr().err
+    assert end.value.code == 2 and message in shown and len(shown.splitlines()) == 1
