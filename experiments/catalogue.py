@@ -161,6 +161,11 @@ SMALLER: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def smaller(task: str, profile: str) -> dict[str, Any]:
+    """Return the fields that a profile changes."""
+    return {} if profile == "paper" else SMALLER.get(task, {})
+
+
 def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainConfig:
     """Return the configuration of an experiment; ConfigError if there is no such experiment.
 
@@ -169,9 +174,8 @@ def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainCon
     if name not in EXPERIMENTS:
         raise ConfigError(f"there is no experiment {name!r}: choose from {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
-    smaller = {} if profile == "paper" else SMALLER.get(experiment.task, {})
     seeds = {"seeds": experiment.seeds if profile == "paper" else 1}
-    given = {**experiment.fields, **smaller, **seeds, **operational}
+    given = {**experiment.fields, **smaller(experiment.task, profile), **seeds, **operational}
     config = TASKS[experiment.task].of(**given)
     if experiment.like is None:
         return config

@@ -37,8 +37,9 @@ import tyro
 from filelock import FileLock
 
 from experiments import figures
-from experiments.catalogue import SMALLER, nearest_size
+from experiments.catalogue import nearest_size, smaller
 from experiments.command_line import refuse, report_errors
+from experiments.figures.output import PROFILES
 from experiments.files import write_text
 from experiments.process import threads
 from experiments.provenance import provenance, require_clean
@@ -185,8 +186,7 @@ def draw(name: str, trial: int, length: int) -> dict[str, Any]:
 def configure(search: Search, name: str, trial: int, profile: str, **fields: Any) -> TrainConfig:
     """Return the configuration of a trial, but for the length of its schedule."""
     method, kind = METHODS[name], TASKS[search.task]
-    smaller = SMALLER[profile].get(search.task, {})
-    fixed = {**search.fields, **smaller, **method.fields, **fields}
+    fixed = {**search.fields, **smaller(search.task, profile), **method.fields, **fields}
     fixed |= {"seed": trial, "keep": "last", "test": False}
     task = kind.of(**fixed).runs()[0][1].task(torch.device("cpu"))
     settings = draw(name, trial, task.facts["sequence_length"])
@@ -415,8 +415,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for given, known in (((command.search,), set(SEARCHES)), (command.methods, set(METHODS))):
         if unknown := set(given) - known:
             refuse(PROGRAM, f"there is no {min(unknown)}: choose from {', '.join(sorted(known))}")
-    if command.profile not in SMALLER:
-        refuse(PROGRAM, f"profile must be one of {', '.join(SMALLER)}; got {command.profile}")
+    if command.profile not in PROFILES:
+        refuse(PROGRAM, f"profile must be one of {', '.join(PROFILES)}; got {command.profile}")
     for name in ("trials", "minutes", "threads"):
         if not getattr(command, name) > 0:
             refuse(PROGRAM, f"{name} must be above 0; got {getattr(command, name)}")

@@ -101,8 +101,8 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
     apart.set_ylim(bottom=-5e-9)
     theme.frame(axes, ylabel="loss")
     theme.frame(apart, "optimizer step", f"distance from\n{reference}")
-    for panel in (axes, apart):
-        panel.legend()
+    axes.legend()
+    apart.legend(loc="lower right", bbox_to_anchor=(1, 0.08))  # between 0 and what grows
     return figure
 
 
