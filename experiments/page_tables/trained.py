@@ -19,7 +19,6 @@ SMALL_DIGITS = {
 DIGITS = {
     "smnist": "five residual plain layers, tanh",
     "smnist-block": "gated blocks, `reversible`",
-    "mnist": "three plain layers, tanh",
     "smnist-indrnn": "five residual plain layers without couplings (IndRNN), relu",
     "smnist-lstm": "`nn.LSTM`",
     "pmnist": "permuted pixels: five residual plain layers, tanh",
@@ -34,7 +33,7 @@ RECORDINGS = {
     "utkinect": "UTKinect-Action3D",
 }
 #: Notebooks whose results are no experiments.
-NOTEBOOKS = {"mnist": "03", "watch": "04", "utkinect": "04"}
+NOTEBOOKS = {"watch": "04", "utkinect": "04"}
 TASKS = {"adding": "adding, squared error", "copy": "copying, symbols right"}
 
 
