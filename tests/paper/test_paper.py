@@ -4,6 +4,7 @@ import copy
 import hashlib
 import importlib.util
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -11,6 +12,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import torch
+
+from irevrnn.strategies.fixed_point import BitStack, decay_of, offset_of
 
 pytest.importorskip("typst")
 
@@ -379,6 +383,20 @@ def test_an_experiment_that_the_table_does_not_know_is_named(tmp_path, made_from
         paper.build(*with_an_experiment(tmp_path, made_from))
 
 
+def test_a_network_of_blocks_is_told_of(tmp_path):
+    results = copy.deepcopy(RESULTS)
+    results["mnist"]["config"] |= {"block": True, "width": 32}
+    assert paper.build(*write(tmp_path, results)) == ""
+
+
+@pytest.mark.parametrize("name", ["block", "block-conserving", "couplings-1"])
+def test_the_abstract_does_without_an_experiment(tmp_path, name):
+    results = copy.deepcopy(RESULTS)
+    rows = [experiment("mnist", "Blocks", x) for x in ("block", "block-conserving", "couplings-1")]
+    results["experiments"]["rows"] += [row for row in rows if row["name"] != name]
+    assert paper.build(*write(tmp_path, results)) == ""
+
+
 def test_a_method_that_could_not_run_leaves_a_dash(tmp_path):
     results = copy.deepcopy(RESULTS)
     for shape in results["benchmark"]["shapes"]:
@@ -591,3 +609,46 @@ def test_no_measured_number_is_typed():
         text = re.sub(r"(?m)^#set .*|\b[\d.]+(?:pt|em|mm|fr)\b|\bwidth: \d+%", "", text)  # layout
         text = re.sub(r"#let .*|calc\.\w+\(.*?\)", "", text)
         assert re.findall(number, text) == [], path.name
+
+
+def test_no_semicolon_of_the_text_is_swallowed():
+    # Typst takes a semicolon behind an expression for its end; the text needs \; there.
+    call = r"#[\w.-]+(?:\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))+;"
+    for path in (PAPER / "sections").glob("*.typ"):
+        text = re.sub(r"//.*", "", path.read_text())
+        assert re.findall(rf"{call}|[}}\]];\s|#[\w.-]+;", text) == [], path.name
+
+
+def test_the_listing_of_the_decay_does_what_the_library_does():
+    source = (PAPER / "sections/memory.typ").read_text()
+    code = "\n".join(re.findall(r'code\("(.*?)"\)', source, re.S))
+    stack: list[tuple[int, int]] = []
+
+    def pop(bits):
+        value, pushed = stack.pop()
+        assert bits == pushed
+        return value
+
+    names = {
+        "W": 2**32, "floor": math.floor, "pop": pop,
+        "push": lambda value, bits: stack.append((int(value), bits)),
+    }  # fmt: skip
+    exec(code, names)
+    forget, recall = names["forget"], names["recall"]
+    generator = torch.Generator().manual_seed(0)
+    anywhere = torch.randint(1 - 2**29, 2**29, (300,), generator=generator)
+    h = torch.cat([torch.arange(-300, 300), anywhere])
+    for u in (1.0, 0.9999, 0.7, 0.5, 0.3, 0.01):
+        m, k = (int(x) for x in decay_of(torch.tensor(u)))
+        names |= {"m": m, "k": k, "v": 1 / (1 - m / 2**32), "r": offset_of(0)}
+        reference = BitStack(torch.tensor([u]), batch=len(h))
+        p = [forget(x) for x in h.tolist()]
+        assert p == reference.forget(h[:, None]).flatten().tolist()
+        assert sum(bits for _, bits in stack) == reference.count()
+        assert [recall(x) for x in reversed(p)] == h.flip(0).tolist()
+        # Offsets for which the quotient in the floor is a whole number, or just below one.
+        for x in h.tolist():
+            for less in (0, 1):
+                names["r"] = ((x >> k) * (2**32 - m) - less) % 2**32
+                assert recall(forget(x)) == x
+        assert stack == []
