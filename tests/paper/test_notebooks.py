@@ -56,6 +56,9 @@ def test_runs_to_its_end(path, tmp_path, monkeypatch):
         progress_bar=False,
     )
     made = tmp_path / "build" / "smoke"
+    if path.stem.startswith("00"):  # first steps, of which nothing is kept
+        assert not made.exists()
+        return
     results = [json.loads(file.read_text()) for file in (made / "results").glob("*.json")]
     assert results and all(result["profile"] == "smoke" for result in results)
     for result in results:
