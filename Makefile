@@ -45,9 +45,10 @@ reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, 
 	$(PY) -m experiments.reproduce --profile $(PROFILE) $(if $(FIGURE),--figure '$(FIGURE)') $$notebooks
 	$(if $(FIGURE),,$(PY) paper/build.py --profile $(PROFILE))
 
-# One process per core, each of which takes entire files: what a file compiles is compiled once.
+# One process per core, each of which takes entire files: what a file compiles is compiled once. Files
+# come in the order of tests/conftest.py, slow ones first.
 test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest: "-n 0" runs them in one process)
-	$(PY) -m pytest -q -n auto --dist loadfile $(ARGS)
+	$(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: $(STAMP) compiler ## Compare thousands of random problems with the reference (CASES per test)
 	IREVRNN_FUZZ=$(or $(CASES),1000) $(PY) -m pytest -q tests/library/test_fuzz.py $(ARGS)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -16,6 +17,12 @@ def pytest_configure():
         threads = max(1, torch.get_num_threads() // processes)
         torch.set_num_threads(threads)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def pytest_collection_modifyitems(items):
+    """Put files with many slow tests first: at the end, one would keep a single process busy."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])  # stable: a file stays together
 
 
 @pytest.fixture(scope="session")

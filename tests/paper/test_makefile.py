@@ -88,7 +88,7 @@ def test_sets_up_once(make):
     assert "-m venv --clear .venv" in first
     assert "-e .[all]" in first
     _, said, second = make("test", "ARGS=-x")
-    assert second == "-m pytest -q -n auto --dist loadfile -x\n"
+    assert second == "-m pytest -q -n auto --dist loadfile --no-loadscope-reorder -x\n"
     assert said == ""
 
 
