@@ -74,8 +74,13 @@ def run(notebook: Path, profile: str, figure: str | None = None) -> Path:
     content = nbformat.read(notebook, as_version=4)
     content.cells = [cell for cell in content.cells if _is_needed(cell, figure)]
     nbformat.write(content, target)
+    parameters = {"profile": profile}
+    if "interactive" in papermill.inspect_notebook(target):
+        parameters["interactive"] = (
+            False  # messages of widgets can leave papermill waiting for ever
+        )
     papermill.execute_notebook(
-        target, target, {"profile": profile}, kernel_name="python3", cwd=notebook.parent
+        target, target, parameters, kernel_name="python3", cwd=notebook.parent
     )
     page, _ = HTMLExporter().from_filename(str(target))
     target.with_suffix(".html").write_text(page, encoding="utf-8")
