@@ -74,11 +74,9 @@ def run(notebook: Path, profile: str, figure: str | None = None) -> Path:
     content = nbformat.read(notebook, as_version=4)
     content.cells = [cell for cell in content.cells if _is_needed(cell, figure)]
     nbformat.write(content, target)
-    parameters = {"profile": profile}
+    parameters: dict[str, str | bool] = {"profile": profile}
     if "interactive" in papermill.inspect_notebook(target):
-        parameters["interactive"] = (
-            False  # messages of widgets can leave papermill waiting for ever
-        )
+        parameters["interactive"] = False  # papermill may wait for ever for a slider's messages
     papermill.execute_notebook(
         target, target, parameters, kernel_name="python3", cwd=notebook.parent
     )
