@@ -8,12 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import tyro
 
 from experiments import catalogue
-from experiments.command_line import refuse, report_errors
+from experiments.command_line import Names, refuse, report_errors
 
 PROGRAM = "python -m experiments"
 
@@ -22,11 +21,7 @@ PROGRAM = "python -m experiments"
 class Command:
     """The options of the command line."""
 
-    names: Annotated[
-        tuple[str, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint=""),
-    ] = ()
+    names: Names = ()
     """the experiments; with --list or --time, all of them if none is named"""
     list: tyro.conf.FlagCreatePairsOff[bool] = False
     """describe the experiments and their results, and stop"""

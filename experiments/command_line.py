@@ -17,6 +17,13 @@ _EXPECTED = (
     ReversalError,
 )  # fmt: skip
 
+#: Any number of names, as the arguments of a command.
+Names = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint=""),
+]
+
 
 def parse_task(
     tasks: Mapping[str, type[TrainConfig]], argv: Sequence[str] | None, program: str, about: str

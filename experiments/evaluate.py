@@ -11,13 +11,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Annotated
 
 import torch
 import tyro
 
 from experiments import catalogue, weights
-from experiments.command_line import refuse, report_errors
+from experiments.command_line import Names, refuse, report_errors
 from experiments.process import threads
 from experiments.train.evaluate import evaluate
 from experiments.train.loop import format_figure
@@ -30,11 +29,7 @@ PROGRAM = "python -m experiments.evaluate"
 class Command:
     """The options of the command line."""
 
-    names: Annotated[
-        tuple[str, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint=""),
-    ] = ()
+    names: Names = ()
     """the experiments; all that have weights if none is named"""
     threads: int | None = None
     """CPU threads"""

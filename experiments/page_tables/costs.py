@@ -124,7 +124,7 @@ def frontier(results: Path) -> Table:
 def session(results: Path) -> Table:
     """Compare what strategies save of whole sessions with a smartwatch."""
     session = read(results, "experiments")["session"]
-    saved = session["held"]
+    saved = session["saved"]
     rows = [[label, _megabytes(saved[name], 2)] for name, label in STACKS.items() if name in saved]
     return Table(f"|saved, T = {session['steps']:,}, B = {session['batch']}", rows)
 

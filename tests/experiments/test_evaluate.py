@@ -1,7 +1,5 @@
 """Weights of the paper's networks: kept by an experiment, and tested again to the same figure."""
 
-import json
-
 import pytest
 
 from experiments import catalogue, weights
@@ -52,8 +50,3 @@ def test_what_is_missing_or_damaged_is_named(capsys):
     weights.path("tiny", "seed0").unlink()
     assert main(["tiny"]) == 1
     assert "seed0.safetensors is missing: python -m experiments tiny" in capsys.readouterr().err
-
-
-def test_the_result_knows_nothing_of_weights(trained):
-    written = json.loads(catalogue.result_file("tiny").read_text())
-    assert written == trained

@@ -211,7 +211,7 @@ RESULTS["experiments"] = {
     "made_from": {},
     "session": {
         "batch": 8, "steps": 12600,
-        "held": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
+        "saved": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
     },
 }  # fmt: skip
 RESULTS["frontier"] = {

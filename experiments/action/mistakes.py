@@ -1,48 +1,15 @@
-"""The training of notebook 04, by profile, and the mistakes that it shows."""
+"""Windows that were taken for another movement, to be looked at."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.datasets import data_root
 from experiments.datasets.recordings import Recordings
 from experiments.tasks.action import ActionConfig, make_parts
-
-#: smoke shows that everything works: short windows, a small network, next to no training.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "smoke": {"epochs": 2, "hidden_size": 8, "num_layers": 1},
-    "quick": {"val_subjects": 1},
-    "paper": {"seeds": 3},
-}
-#: What a profile changes for a single data set.
-SPECIAL: dict[tuple[str, str], dict[str, Any]] = {
-    ("smoke", "watch"): {"frames": 50, "hop": 400},
-    ("quick", "watch"): {"epochs": 12},
-}
-#: Trees of the random forest.
-TREES = {"smoke": 20, "quick": 100, "paper": 300}
-
-
-def make_configs(profile: str, folder: Path) -> dict[str, ActionConfig]:
-    """Return the configuration for each data set that is there; runs go below ``folder``."""
-    skeletons = [
-        name for name in ("utkinect", "msr") if (data_root() / name / "meta.json").is_file()
-    ]
-    return {
-        name: ActionConfig.of(
-            data_set=name,
-            protocol="5fold" if name == "watch" else "loso",
-            out=folder / name,
-            resume=profile == "paper",  # it may take an hour: runs that have ended stay
-            **SETTINGS[profile] | SPECIAL.get((profile, name), {}),
-        )
-        for name in ("watch", *skeletons)
-    }
 
 
 class Mistake(NamedTuple):
