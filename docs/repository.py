@@ -166,21 +166,20 @@ def copy_files(app: Sphinx, exception: Exception | None) -> None:
 
 
 def take_executed(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Take a notebook with its output from the newest profile that was run, and say which."""
+    """Take a notebook with its output from its newest run, and say of which profile."""
     if not docname.startswith("notebooks/"):
         return
-    build = Path(app.config.repository_build)
-    runs = [path for profile in PROFILES for path in build.glob(f"{profile}/notebooks/*.ipynb")]
-    folder = max(runs, key=lambda path: path.stat().st_mtime).parent if runs else Path()
-    executed = folder / Path(app.env.doc2path(docname)).name
+    name, build = Path(app.env.doc2path(docname)).name, Path(app.config.repository_build)
+    runs = [path for profile in PROFILES for path in build.glob(f"{profile}/notebooks/{name}")]
     note = "Not executed here: `make reproduce` runs it, and then `make docs` shows its output."
-    if executed in runs:
-        source[0] = executed.read_text()
-        note = f"Executed by `make reproduce PROFILE={folder.parent.name}`."
+    if runs:
+        newest = max(runs, key=lambda path: path.stat().st_mtime)
+        source[0] = newest.read_text()
+        note = f"Executed by `make reproduce PROFILE={newest.parts[-3]}`."
     notebook = json.loads(source[0])
     cells = notebook["cells"]
     title = "".join(cells[0]["source"])
-    cells[0]["source"] = re.sub(r"\A# ", f"# {executed.name[:2]}. ", title)  # "see notebook 04"
+    cells[0]["source"] = re.sub(r"\A# ", f"# {name[:2]}. ", title)  # "see notebook 04"
     cells.insert(
         1, {"cell_type": "markdown", "id": "executed", "metadata": {}, "source": f"*{note}*"}
     )

@@ -66,10 +66,12 @@ def main(argv: list[str] | None = None) -> int:
 def run(notebook: Path, profile: str, figure: str | None = None) -> Path:
     """Execute a notebook, or the cells that a figure needs; return the executed copy.
 
+    With a figure, it goes to a folder of that name, and does not replace the whole notebook.
+
     Raises:
         PapermillExecutionError: a cell failed. The copy has all that ran before.
     """
-    target = repository() / "build" / profile / "notebooks" / notebook.name
+    target = repository() / "build" / profile / "notebooks" / (figure or "") / notebook.name
     target.parent.mkdir(parents=True, exist_ok=True)
     content = nbformat.read(notebook, as_version=4)
     content.cells = [cell for cell in content.cells if _is_needed(cell, figure)]
