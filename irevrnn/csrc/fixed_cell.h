@@ -15,9 +15,9 @@ IREVRNN_INLINE auto increment(const V& weight, const V& f) { return nearest(weig
 // The couplings (paper, eq:coupling), like couple in cell.h. largest grows to the magnitude of the largest
 // p and c on the way, p_R apart: where one leaves the range, what follows may wrap around, or come back
 // from a cut-off increment as a number that looks right.
-template <class V, class F, class L, class Weights, class Keep>
+template <class V, class F, class L, class Weights>
 IREVRNN_INLINE void couple_fixed(const F& f, const Unit& unit, L& p, L& c, int couplings, const Weights& w,
-                                 V& largest, const Keep& keep) {
+                                 V& largest) {
   for (int i = 0; i < couplings; ++i) {
     const V p_value = unit.values_of<V>(p);
     const V f_p = f(p_value);
@@ -26,20 +26,17 @@ IREVRNN_INLINE void couple_fixed(const F& f, const Unit& unit, L& p, L& c, int c
     const V f_c = f(c_value);
     p = plus(p, increment(w.b(i), f_c));
     largest = larger(largest, larger(absolute(p_value), absolute(c_value)));
-    keep(i, f_p, f_c);
   }
 }
 
 // Their inverse (paper, eq:inverse).
-template <class V, class F, class L, class Weights, class Keep>
-IREVRNN_INLINE void uncouple_fixed(const F& f, const Unit& unit, L& p, L& c, int couplings, const Weights& w,
-                                   const Keep& keep) {
+template <class V, class F, class L, class Weights>
+IREVRNN_INLINE void uncouple_fixed(const F& f, const Unit& unit, L& p, L& c, int couplings, const Weights& w) {
   for (int i = couplings - 1; i >= 0; --i) {
     const V f_c = f(unit.values_of<V>(c));
     p = minus(p, increment(w.b(i), f_c));
     const V f_p = f(unit.values_of<V>(p));
     c = minus(c, increment(w.a(i), f_p));
-    keep(i, f_p, f_c);
   }
 }
 

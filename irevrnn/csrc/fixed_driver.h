@@ -94,7 +94,7 @@ void run(FixedInverse<T>& s) {
         });
       });
     }
-    s.counts[chunk.index] = stack.ran_dry() ? -1 : stack.size();
+    s.counts[chunk.index] = !sound || stack.ran_dry() ? -1 : stack.size();
     s.tails[chunk.index] = stack.tail().number();
   });
 }

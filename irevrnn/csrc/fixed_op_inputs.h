@@ -41,7 +41,7 @@ struct FixedTensors {
   Layout layout;
   Weights weights;
   FixedStates states;
-  Tensor z, resets, out, values;
+  Tensor z, resets, out, saved;
   Activation activation, coupling_activation;
   int64_t first_step;
 
@@ -53,13 +53,14 @@ struct FixedTensors {
       : layout(Layout::of(z_, states_.h, batch_sizes)), weights(z_, u, a, b), states(states_), z(z_.contiguous()),
         resets(given_resets(resets_, z_)),
         out(allocate(z.sizes(), z.options())),
-        values(save ? allocate(saved_shape(z, layout, a.size(0), 0), z.options()) : allocate({0}, z.options())),
+        saved(save ? allocate(saved_shape(z, layout, a.size(0), fixed_interval), z.options()) : allocate({0}, z.options())),
         activation(parse_invertible(g)), coupling_activation(parse_activation(f)),
         first_step(states_.steps - (inverse ? layout.steps : 0)) {
     const std::array<int64_t, 2> sizes{layout.batch, layout.hidden};
     states.h = moving_states(z, states_.h, sizes, at::kInt, "h");
     states.c = moving_states(z, states_.c, sizes, at::kInt, "c");
     states.tails = moving_tails(z, states_.tails, streams);
+    if (layout.packed()) saved.zero_();  // the rows of sequences that have ended
   }
 
   static Activation parse_invertible(c10::string_view name) {
@@ -82,7 +83,7 @@ struct FixedTensors {
     s.hidden = layout.hidden;
     s.row_starts = layout.packed() ? layout.row_starts.data() : nullptr;
     s.couplings = static_cast<int>(weights.a.size(0));
-    s.interval = 0;
+    s.interval = fixed_interval;
     s.activation = activation;
     s.coupling_activation = coupling_activation;
     s.u = weights.u.const_data_ptr<T>();
@@ -97,7 +98,7 @@ struct FixedTensors {
     s.c = states.c.mutable_data_ptr<int32_t>();
     s.tails = states.tails.mutable_data_ptr<int64_t>();
     s.out = out.mutable_data_ptr<T>();
-    s.values = values.numel() > 0 ? values.mutable_data_ptr<T>() : nullptr;
+    s.saved = saved.numel() > 0 ? saved.mutable_data_ptr<T>() : nullptr;
   }
 };
 
@@ -127,18 +128,21 @@ struct FixedWords {
   }
 };
 
-// out, h_n, c_n, tails, words, counts, values, bad_step.
+// The odd numbers of state_hash: the first, and how much larger the next is.
+constexpr uint64_t hash_first = 0x3F58476D1CE4E5B9, hash_step = 0x1E3779B97F4A7C16;
+
+// out, h_n, c_n, tails, words, counts, saved, bad_step.
 using FixedResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-// out, h_0, c_0, tails, counts_left, values.
+// out, h_0, c_0, tails, counts_left, saved.
 using FixedInverseResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 inline FixedResults results_of(const FixedTensors& x, const Tensor& words, const Tensor& counts,
                                const Tensor& bad_step) {
-  return {x.out, x.states.h, x.states.c, x.states.tails, words, counts, x.values, bad_step};
+  return {x.out, x.states.h, x.states.c, x.states.tails, words, counts, x.saved, bad_step};
 }
 
 inline FixedInverseResults results_of(const FixedTensors& x, const FixedWords& buffer) {
-  return {x.out, x.states.h, x.states.c, x.states.tails, buffer.counts, x.values};
+  return {x.out, x.states.h, x.states.c, x.states.tails, buffer.counts, x.saved};
 }
 
 }  // namespace irevrnn

@@ -8,7 +8,9 @@
 
 namespace irevrnn {
 
-// Sizes<T>::interval is 0.
+// Sizes<T>::interval of every pass in fixed point; SEGMENT in irevrnn/strategies/rules.py.
+constexpr int64_t fixed_interval = 16;
+
 template <class T>
 struct FixedPass : Sizes<T> {
   Unit unit;
@@ -16,7 +18,14 @@ struct FixedPass : Sizes<T> {
   const T* z;           // (T, B, H)
   int32_t *h, *c;       // (B, H): states at one end of the pass on entry, at the other on return
   int64_t* tails;       // (streams): of the bit stacks (Tail in bit_stack.h), likewise
-  T *out, *values;      // (T, B, H), (T, 2R, B, H): f(p) and f(c), or null
+  T* out;               // (T, B, H)
+  T* saved;             // like Forward::saved, for the gradient; or null
+
+  // Where c before step t is saved, if it is; null elsewhere.
+  IREVRNN_INLINE T* border(int64_t t) const {
+    const bool is_saved = saved && t > 0 && t % fixed_interval == 0;
+    return is_saved ? saved + (t / fixed_interval - 1) * this->lanes() : nullptr;
+  }
 };
 
 // One bit stack for each chunk of lanes.

@@ -102,23 +102,6 @@ class Ahead {
   T next_, after_;
 };
 
-// Writes a step's values of f, row by row.
-template <class T>
-struct LaneValues {
-  T* first;  // or null
-  int64_t row;
-  IREVRNN_INLINE void operator()(int i, T f_p, T f_c) const {
-    if (!first) return;
-    first[2 * i * row] = f_p;
-    first[(2 * i + 1) * row] = f_c;
-  }
-};
-
-template <class T>
-IREVRNN_INLINE LaneValues<T> lane_values(const FixedPass<T>& s, int64_t t, int64_t lane) {
-  return {s.values ? s.values + 2 * s.couplings * s.row(t) + lane : nullptr, s.lanes_at(t)};
-}
-
 // The smaller of two steps, where -1 is none: the largest there is without a sign. The order in which
 // threads come here makes no difference.
 IREVRNN_INLINE void note_step(int64_t* earliest, int64_t t) {
@@ -164,10 +147,11 @@ struct FixedForwardWork {
     for_each_window<1>(s, lane, begin, stop, [&](int64_t first, int64_t past_last, uint64_t resets) {
       for (int64_t t = first; t < past_last && bad < 0; ++t) {
         if (resets >> (t - first) & 1) forget_reset(h, c, bits);
+        if (T* border = s.border(t)) border[lane] = s.unit.template values_of<T>(c);
         const T z = inputs.take();
         int32_t p = forget(h, decay, offset_of(s.first_step + t), bits);
         T largest{};
-        couple_fixed<T>(f, s.unit, p, c, R == any ? s.couplings : R, w, largest, lane_values(s, t, lane));
+        couple_fixed<T>(f, s.unit, p, c, R == any ? s.couplings : R, w, largest);
         largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
         const int32_t y = plus(s.unit.fixed_of(z), p);
         if (!all_below(largest, s.unit.limit()) || out_of_range(y)) {
@@ -210,8 +194,9 @@ struct FixedInverseWork {
         s.out[s.row(t) + lane] = s.unit.template values_of<T>(h);
         const T z = inputs.take();
         int32_t p = minus(recall_output(s.activation, h, bits), s.unit.fixed_of(z));
-        uncouple_fixed<T>(f, s.unit, p, c, R == any ? s.couplings : R, w, lane_values(s, t, lane));
+        uncouple_fixed<T>(f, s.unit, p, c, R == any ? s.couplings : R, w);
         h = recall(p, decay, offset_of(s.first_step + t), bits);
+        if (T* border = s.border(t)) border[lane] = s.unit.template values_of<T>(c);
         if (resets >> (t - first) & 1) recall_reset(h, c, bits);
       }
     });

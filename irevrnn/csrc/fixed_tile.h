@@ -11,26 +11,6 @@
 
 namespace irevrnn {
 
-// Writes the values of f of step t where Forward::saved has them if all are saved.
-template <class T, class Tile>
-struct ValuesOfStep {
-  T* first;  // or null
-  int64_t row;
-  Tile tile;
-  template <class V>
-  IREVRNN_INLINE void operator()(int i, const V& f_p, const V& f_c) const {
-    if (!first) return;
-    tile.store(first + 2 * i * row, f_p);
-    tile.store(first + (2 * i + 1) * row, f_c);
-  }
-};
-
-template <class T, class Tile>
-IREVRNN_INLINE ValuesOfStep<T, Tile> values_of_step(T* values, const Sizes<T>& s, Tile tile, int64_t t,
-                                                    int64_t lane) {
-  return {values ? values + 2 * s.couplings * s.row(t) + lane : nullptr, s.lanes_at(t), tile};
-}
-
 // Of two steps that may be missing (-1).
 inline int64_t earlier(int64_t s, int64_t t) { return s < 0 || (t >= 0 && t < s) ? t : s; }
 
@@ -56,11 +36,12 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, Tile
   Bits bits = stack;  // a copy, as it may stay in registers
   L h = tile.load_ints_of(s.h + lane);
   L c = tile.load_ints_of(s.c + lane);
+  if (T* border = s.border(begin)) tile.store(border + lane, unit.values_of<V>(c));
   int64_t bad = tile.out_of_range(h) || tile.out_of_range(c) ? begin : -1;
   for (int64_t t = begin; t < end && bad < 0; ++t) {
     L p = tile.forget(h, decay, offset_of(s.first_step + t), bits);
     V largest{};
-    couple_fixed<V>(f, unit, p, c, s.couplings, w, largest, values_of_step(s.values, s, tile, t, lane));
+    couple_fixed<V>(f, unit, p, c, s.couplings, w, largest);
     const V z = tile.load(s.z + s.row(t) + lane);
     largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
     const L y = plus(unit.fixed_of(z), p);
@@ -107,9 +88,10 @@ IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, F f, Tile tile, Tile
   for (int64_t t = end - 1; t >= begin; --t) {
     tile.store(s.out + s.row(t) + lane, unit.values_of<V>(h));
     L p = minus(tile.recall_output(s.activation, h, bits), unit.fixed_of(tile.load(s.z + s.row(t) + lane)));
-    uncouple_fixed<V>(f, unit, p, c, s.couplings, w, values_of_step(s.values, s, tile, t, lane));
+    uncouple_fixed<V>(f, unit, p, c, s.couplings, w);
     h = tile.recall(p, decay, offset_of(s.first_step + t), bits);
   }
+  if (T* border = s.border(begin)) tile.store(border + lane, unit.values_of<V>(c));
   stack = bits;
   tile.store_ints_of(s.h + lane, h);
   tile.store_ints_of(s.c + lane, c);

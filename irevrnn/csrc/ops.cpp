@@ -101,6 +101,21 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
   return results_of(x, buffer);
 }
 
+// Of the states of a block, so that any one changed bit changes it: a sum weighted by odd numbers, which wraps around
+// alike in whichever order it is taken. Empty bit stacks count for nothing, as there are none yet before the first chunk.
+Tensor state_hash(const Tensor& h, const Tensor& c, const Tensor& tails) {
+  TORCH_CHECK_VALUE(h.scalar_type() == at::kInt && c.scalar_type() == at::kInt && tails.scalar_type() == at::kLong,
+                    "h and c must be int32, and tails int64");
+  uint64_t sum = 0, weight = hash_first;
+  const auto add = [&](const auto* x, int64_t count, int64_t less) {
+    for (int64_t i = 0; i < count; ++i, weight += hash_step) sum += static_cast<uint64_t>(x[i] - less) * weight;
+  };
+  add(h.contiguous().const_data_ptr<int32_t>(), h.numel(), 0);
+  add(c.contiguous().const_data_ptr<int32_t>(), c.numel(), 0);
+  add(tails.contiguous().const_data_ptr<int64_t>(), tails.numel(), 1);
+  return at::full({}, static_cast<int64_t>(sum), at::kLong);
+}
+
 Tensor allocate_like(const Tensor& like, at::IntArrayRef sizes) { return allocate(sizes, like.options()); }
 
 }  // namespace
@@ -134,12 +149,13 @@ TORCH_LIBRARY(irevrnn, m) {
       "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor tails, int fraction_bits, int steps, Tensor u, Tensor a, "
       "Tensor b, str activation, str coupling_activation, bool record, bool save, bool vectorize, "
       "Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor tails, Tensor words, "
-      "Tensor counts, Tensor values, Tensor bad_step)");
+      "Tensor counts, Tensor saved, Tensor bad_step)");
+  m.def("state_hash(Tensor h, Tensor c, Tensor tails) -> Tensor");
   m.def(
       "fixed_unscan(Tensor z, Tensor h_n, Tensor c_n, Tensor tails, int fraction_bits, int steps, Tensor words, "
       "Tensor starts, Tensor counts, Tensor u, Tensor a, Tensor b, str activation, "
       "str coupling_activation, bool vectorize, Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_0, "
-      "Tensor c_0, Tensor tails, Tensor counts_left, Tensor values)");
+      "Tensor c_0, Tensor tails, Tensor counts_left, Tensor saved)");
 }
 
 TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
@@ -150,6 +166,7 @@ TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
   m.impl("block_output", &block_output);
   m.impl("fixed_scan", &fixed_scan);
   m.impl("fixed_unscan", &fixed_unscan);
+  m.impl("state_hash", &state_hash);
 }
 
 TORCH_LIBRARY_IMPL(irevrnn, Autograd, m) {

@@ -1,4 +1,6 @@
 // The fixed-point operators on a CUDA device, on its current stream.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -46,11 +48,22 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
   return unscan_lanes(x, FixedWords(z, words, starts, counts), Launch{z.options()});
 }
 
+// The same number as on the CPU (ops.cpp).
+Tensor state_hash(const Tensor& h, const Tensor& c, const Tensor& tails) {
+  const c10::cuda::OptionalCUDAGuard guard(h.device());
+  const Tensor numbers = at::cat({h.flatten().to(at::kLong), c.flatten().to(at::kLong), tails - 1});
+  const Tensor weights = at::arange(numbers.size(0), numbers.options())
+                             .mul_(static_cast<int64_t>(hash_step))
+                             .add_(static_cast<int64_t>(hash_first));
+  return weights.mul_(numbers).sum();
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(irevrnn, CUDA, m) {
   m.impl("fixed_scan", &fixed_scan);
   m.impl("fixed_unscan", &fixed_unscan);
+  m.impl("state_hash", &state_hash);
 }
 
 }  // namespace irevrnn

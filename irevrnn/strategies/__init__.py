@@ -13,7 +13,7 @@ The others take the whole stack through one chunk of steps after the other
 (:mod:`~irevrnn.strategies.chunkwise`). They save neither z nor any block's output: what stands
 between two recurrences is computed again from the chunk's input.
 
-- ``checkpoint`` saves h and c of every block where chunks of about sqrt(T) steps begin, and runs
+- ``checkpoint`` saves h and c of every block where chunks of steps begin, and runs
   each chunk once more. Its outputs equal those of ``recompute`` to the last bit. Gradients of
   parameters are summed within each chunk, then over the chunks, last chunk first: they differ by
   the rounding of this order of summation alone.

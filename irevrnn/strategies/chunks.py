@@ -11,22 +11,22 @@ from torch import Tensor
 from irevrnn.sequences import Packing
 from irevrnn.strategies.rules import SEGMENT
 
-#: Numbers of one layer's output in a chunk of ``reversible``, whose length does not depend on T.
-#: The graph of a chunk is most of the peak: some ten tensors of this size for each block.
+#: Numbers of one layer's output in a chunk, unless it is of the least length or ``checkpoint`` has
+#: to keep fewer states. The graph of a chunk is most of the peak: some eight tensors of this size
+#: for each block. In shorter chunks the calls of operators take a larger part of the time.
 CHUNK_NUMBERS = 2**16
-#: In shorter chunks the calls of operators take most of the time.
+#: In shorter chunks these calls take most of it, however many sequences there are.
 SHORTEST = 64
 
 
 def chunk_length(memory: str, steps: int, batch: int, hidden: int) -> int:
-    """Return the steps of a chunk.
+    """Return the steps of a chunk (equation ``eq:chunk``).
 
-    About sqrt(T) for ``checkpoint``, which minimises what is saved and rebuilt; else whole
-    segments, whose number does not depend on T.
+    Whole segments, whose number does not depend on T; but sqrt(T) steps at least for
+    ``checkpoint``, so that it keeps no more states than a chunk has.
     """
-    if memory == "checkpoint":
-        return max(SHORTEST, math.isqrt(steps - 1) + 1)
-    return max(SHORTEST, CHUNK_NUMBERS // max(1, batch * hidden) // SEGMENT * SEGMENT)
+    length = max(SHORTEST, CHUNK_NUMBERS // max(1, batch * hidden) // SEGMENT * SEGMENT)
+    return max(length, math.isqrt(steps - 1) + 1) if memory == "checkpoint" else length
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def to_fixed(x: Tensor, fraction_bits: int = FRACTION_BITS) -> Tensor:
 
 def to_value(x: Tensor, dtype: torch.dtype, fraction_bits: int = FRACTION_BITS) -> Tensor:
     """Return the values of fixed-point numbers."""
-    return x.to(dtype) * 2.0**-fraction_bits
+    return x.to(dtype).mul_(2.0**-fraction_bits)
 
 
 def largest_of(x: Tensor) -> Tensor:

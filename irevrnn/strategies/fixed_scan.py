@@ -1,7 +1,8 @@
 """The compiled recurrence in fixed point: forward, its exact inverse, and its gradient.
 
 ``fixed_point.py`` is its reference. The gradient is that of the float recurrence, evaluated at the
-states that were visited, straight through every rounding.
+states that were visited, straight through every rounding: at h of every step, and at c of every
+:data:`SEGMENT` steps, from which those between are computed in floating point.
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ from irevrnn.backend import choose_backend
 from irevrnn.input_checks import check_resets
 from irevrnn.ops import HALF
 from irevrnn.strategies.fixed_point import FRACTION_BITS, to_fixed, to_value
-
-#: The interval of ``scan_backward`` for which all values of f are saved.
-_ALL_SAVED = 0
+from irevrnn.strategies.rules import SEGMENT
 
 
 class States(NamedTuple):
@@ -49,6 +48,10 @@ class States(NamedTuple):
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """All that is a tensor."""
         return self.h, self.c, self.tails
+
+    def hash(self) -> Tensor:
+        """Return a 64-bit hash, int64, which any one changed bit changes, on any device."""
+        return torch.ops.irevrnn.state_hash(*self.tensors)
 
     def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return outputs and cell states as floats."""
@@ -87,12 +90,13 @@ class Pass(NamedTuple):
 
     Attributes:
         out: (T, B, H), h of every step; (N, H) if packed.
-        values: (T, 2R, B, H), f(p) and f(c) of every coupling; (2R N, H) if packed.
+        saved: (ceil(T / SEGMENT) - 1, B, H), c before every step that begins a segment, but for the
+            first.
         before, after: the states at both ends.
     """
 
     out: Tensor
-    values: Tensor
+    saved: Tensor
     before: States
     after: States
 
@@ -122,8 +126,12 @@ class Weights(NamedTuple):
         return self.u, self.a, self.b, self.activation, self.coupling_activation
 
 
-def _vectorize(z: Tensor) -> bool:
-    """Return whether the vectorised kernel runs, not the scalar one; build them if needed."""
+def vectorizes(z: Tensor) -> bool:
+    """Return whether the vectorised kernel runs, not the scalar one; build them if needed.
+
+    Raises:
+        RuntimeError: there are no kernels for the dtype and device of z.
+    """
     # No kernel takes half precision in fixed point, on any device.
     backend = "python" if z.dtype in HALF else choose_backend(z.device.type, z.dtype)
     if backend == "python":
@@ -151,13 +159,13 @@ def forward(
         states: before the first step.
         weights: of the layer.
         record: whether to return what is forgotten.
-        save: whether to return the values of f, which the gradient needs.
+        save: whether to return ``saved``, which the gradient needs.
         resets: (T, B) or (N,) bool, where h and c of a sequence are set to 0 before the step;
             ``record`` keeps what they were.
         batch_sizes: (T,) int64 on the CPU, if z is packed: the sequences that have each step.
 
     Returns:
-        The pass (``values`` empty without ``save``), and the words and counts that were pushed,
+        The pass (``saved`` empty without ``save``), and the words and counts that were pushed,
         empty without ``record``.
 
     Raises:
@@ -165,14 +173,14 @@ def forward(
         TypeError, ValueError: ``resets`` do not fit z.
     """
     check_resets(resets, tuple(z.shape[:-1]), z.device)
-    vectorize = _vectorize(z)
-    out, h, c, tails, words, counts, values, bad_step = torch.ops.irevrnn.fixed_scan(
+    vectorize = vectorizes(z)
+    out, h, c, tails, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
         z, *states, *weights._arguments(), record, save, vectorize, resets, batch_sizes
     )
     if (step := bad_step.item()) >= 0:
         raise RangeError(int(step))
     after = States(h, c, tails, states.fraction_bits, states.steps + _steps(z, batch_sizes))
-    return Pass(out, values, states, after), words, counts
+    return Pass(out, saved, states, after), words, counts
 
 
 def inverse(
@@ -191,12 +199,12 @@ def inverse(
         for than there were.
     """
     check_resets(resets, tuple(z.shape[:-1]), z.device)
-    vectorize = _vectorize(z)
-    out, h, c, tails, counts, values = torch.ops.irevrnn.fixed_unscan(
+    vectorize = vectorizes(z)
+    out, h, c, tails, counts, saved = torch.ops.irevrnn.fixed_unscan(
         z, *states, *buffer, *weights._arguments(), vectorize, resets, batch_sizes
     )
     before = States(h, c, tails, states.fraction_bits, states.steps - _steps(z, batch_sizes))
-    return Pass(out, values, before, states), buffer._replace(counts=counts)
+    return Pass(out, saved, before, states), buffer._replace(counts=counts)
 
 
 def _steps(z: Tensor, batch_sizes: Tensor | None) -> int:
@@ -224,7 +232,7 @@ class WithGradient(torch.autograd.Function):
         resets: Tensor | None = None, batch_sizes: Tensor | None = None,
     ) -> Any:  # fmt: skip
         before = result.before.values(z.dtype)
-        ctx.save_for_backward(result.out, result.values, *before, u, a, b, resets, batch_sizes)
+        ctx.save_for_backward(result.out, result.saved, *before, u, a, b, resets, batch_sizes)
         ctx.set_materialize_grads(False)
         ctx.nonlinearities = nonlinearities
         return (result.out, *result.after.values(z.dtype))
@@ -233,8 +241,9 @@ class WithGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         *saved, resets, batch_sizes = ctx.saved_tensors
-        vectorize = _vectorize(saved[0])
-        results = torch.ops.irevrnn.scan_backward(
-            *gradients, *saved, batch_sizes, *ctx.nonlinearities, _ALL_SAVED, vectorize, resets
-        )
+        with torch._C._AutoDispatchBelowAutograd():  # past the second derivative, which is refused
+            results = torch.ops.irevrnn.scan_backward.default(
+                *gradients, *saved, batch_sizes, *ctx.nonlinearities, SEGMENT,
+                vectorizes(saved[0]), resets,
+            )  # fmt: skip
         return None, None, *results, None, None

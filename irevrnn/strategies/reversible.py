@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -39,6 +38,7 @@ class _FixedPoint(ABC):
     def begin(
         self, states: list[FloatStates], recurrences: list[Recurrence], record: bool, chunks: int
     ) -> None:
+        fixed_scan.vectorizes(states[0][0])  # raises an error if there are no kernels
         self.record = record
         self.weights = [fixed_scan.Weights(*recurrence) for recurrence in recurrences]
         self.chunk = -1
@@ -137,7 +137,7 @@ class Reversible(_FixedPoint):
     def begin_chunk(self, part: Part) -> None:
         super().begin_chunk(part)
         if self.record and self.chunk % self.stride == 0:
-            self.hashes.append(torch.stack(list(map(_hash, self.states))))
+            self.hashes.append(torch.stack([states.hash() for states in self.states]))
             if len(self.hashes) > HASHES:
                 del self.hashes[1::2]
                 self.stride *= 2
@@ -174,8 +174,7 @@ class Reversible(_FixedPoint):
         self.stride = 1
         while chunks > HASHES * self.stride:
             self.stride *= 2
-        self.passes: list[tuple[int, int]] = []  # chunk and block
-        self.matches: list[Tensor] = []
+        self.checked: list[tuple[int, int, Tensor]] = []  # chunk, block, and hash of its states
         self.buffers = [
             fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts)
             for words, counts in zip(buffers[::2], buffers[1::2], strict=True)
@@ -188,19 +187,17 @@ class Reversible(_FixedPoint):
         )  # fmt: skip
         before = self.units.before(chunk, number, result.before)
         self.states[number] = before
-        same = (self.buffers[number].counts >= 0).all()
         if chunk % self.stride == 0:
-            expected = self.hashes[chunk // self.stride][number]
-            same &= _hash(before) == expected
-        self.passes.append((chunk, number))
-        self.matches.append(same)
+            self.checked.append((chunk, number, before.hash()))
         return result
 
     def finish(self) -> None:
-        left = torch.stack([buffer.counts.sum() for buffer in self.buffers])
-        *matches, used_up = torch.stack([*self.matches, (left == 0).all()]).tolist()
-        for (chunk, number), same in zip(self.passes, matches, strict=True):
-            if not same:
+        expected = [self.hashes[chunk // self.stride][number] for chunk, number, _ in self.checked]
+        same = torch.stack([found for *_, found in self.checked]) == torch.stack(expected)
+        left = torch.stack([(buffer.counts != 0).sum() for buffer in self.buffers])
+        *matches, used_up = torch.cat([same, (left == 0).all()[None]]).tolist()
+        for (chunk, number, _), match in zip(self.checked, matches, strict=True):
+            if not match:
                 after = f" to {chunk + self.stride - 1}" if self.stride > 1 else ""
                 raise ReversalError(
                     f"{self.name(number)}, chunk {chunk}{after}: the reconstructed states differ "
@@ -211,10 +208,10 @@ class Reversible(_FixedPoint):
                     "without exact reversal"
                 )
         if not used_up:
-            number, count = next((i, n) for i, n in enumerate(left.tolist()) if n)
+            number = left.tolist().index(max(left.tolist()))
             raise ReversalError(
-                f"{self.name(number)}, chunk 0: {count} words are left in the bit buffer before "
-                "the first step; no gradient is returned"
+                f"{self.name(number)}, chunk 0: the bit buffer does not end empty before the first "
+                "step; no gradient is returned"
             )
 
 
@@ -248,32 +245,16 @@ class StoreFixed(_FixedPoint):
 
     def _pass(self, chunk: int, number: int) -> fixed_scan.Pass:
         first = (chunk * self.blocks + number) * self.PER_PASS
-        out, values, h_0, c_0, h_n, c_n = self.passes[first : first + self.PER_PASS]
+        out, saved, h_0, c_0, h_n, c_n = self.passes[first : first + self.PER_PASS]
         bits, tails = self.units.fraction_bits(number, chunk), h_0.new_empty(0, dtype=torch.int64)
         before = fixed_scan.States(h_0, c_0, tails, bits)
-        return fixed_scan.Pass(out, values, before, fixed_scan.States(h_n, c_n, tails, bits))
+        return fixed_scan.Pass(out, saved, before, fixed_scan.States(h_n, c_n, tails, bits))
 
     def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
         return self._pass(chunk, number)
 
     def finish(self) -> None:
         """Do nothing: nothing was consumed."""
-
-
-@lru_cache(maxsize=8)
-def _odd_numbers(count: int, device: torch.device) -> Tensor:
-    """Return an odd number for each of ``count`` numbers."""
-    return torch.arange(count, device=device) * 0x1E3779B97F4A7C16 + 0x3F58476D1CE4E5B9
-
-
-def _hash(states: fixed_scan.States) -> Tensor:
-    """Return a 64-bit hash: a sum weighted by odd numbers, which any one changed bit changes.
-
-    Sums of integers wrap around alike on every device, in whichever order they are taken. Empty bit
-    stacks count for nothing, as there are none yet before the first chunk.
-    """
-    numbers = torch.cat([states.h.flatten().long(), states.c.flatten().long(), states.tails - 1])
-    return (numbers * _odd_numbers(len(numbers), numbers.device)).sum()
 
 
 class _Words:
@@ -289,6 +270,8 @@ class _Words:
         Parts are joined as soon as their counts, but for those of two parts, take more memory than
         their words: with many stacks and short chunks they would take more than a state.
         """
+        if self.parts and not len(words):
+            return
         self.parts.append((words, counts))
         self.bytes_of_words += words.nbytes
         self.bytes_of_counts += counts.nbytes

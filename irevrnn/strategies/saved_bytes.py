@@ -27,7 +27,7 @@ from irevrnn.sequences import SequenceBatch
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.fixed_point import COARSER_UNITS, stored_bits
 from irevrnn.strategies.reversible import HASHES
-from irevrnn.strategies.rules import IN_FIXED_POINT, OF_A_LAYER, SEGMENT
+from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT
 from irevrnn.strategies.stack import Stack
 from irevrnn.strategies.trace import Shape, Trace, trace
 
@@ -130,7 +130,7 @@ def plan(
         return Plan(memory, 0, 0, graph.saved + resets, graph.peak() + resets)
     hidden = max(block.hidden_size for block in stack.blocks)
     chunk = min(chunk or chunk_length(memory, load.steps, load.batch, hidden), load.steps)
-    graph = _graph_of_chunk(stack, load, memory, chunk)
+    graph = _graph_of_chunk(stack, load, chunk)
     chunks = math.ceil(load.steps / chunk)
     buffers = _BUFFERS[memory](stack, load, checkpoints or chunks)
     saved = sum(buffers) + graph.masks + resets
@@ -183,14 +183,10 @@ def _traced(stack: Stack, shape: Shape, memory: str) -> Trace:
     return stack.costs[key]
 
 
-def _graph_of_chunk(stack: Stack, load: Workload, memory: str, chunk: int) -> Trace:
-    """Return the cost of the graph of a chunk that is computed again.
-
-    In fixed point all values of f come with it, as with ``store``.
-    """
-    inner = "store" if memory in IN_FIXED_POINT else "recompute"
+def _graph_of_chunk(stack: Stack, load: Workload, chunk: int) -> Trace:
+    """Return the cost of the graph of a chunk that is computed again."""
     steps = math.ceil(chunk / SEGMENT) * SEGMENT  # what was traced for one length serves for all
-    return _graph(stack, load.shape(steps)._replace(own_states=True), inner)
+    return _graph(stack, load.shape(steps)._replace(own_states=True), "recompute")
 
 
 def _checkpoint(stack: Stack, load: Workload, chunks: int) -> list[int]:
@@ -226,12 +222,12 @@ def _bit_stacks(weight: Tensor, units: int) -> int:
 
 
 def _store_fixed(stack: Stack, load: Workload, chunks: int) -> list[int]:
-    """Return the bytes of outputs, values of f and the states of every pass."""
+    """Return the bytes of outputs, c of every segment and the states of every pass."""
     total = _units(stack, load)
     for block in stack.blocks:
         size = block.recurrent_weight.element_size()
-        numbers = load.real_steps * block.hidden_size
-        total += numbers * (1 + 2 * len(block.coupling_a)) * size
+        borders = math.ceil(load.steps / SEGMENT) - chunks
+        total += (load.real_steps + borders * load.batch) * block.hidden_size * size
         total += 2 * (chunks + 1) * 4 * load.batch * block.hidden_size
     return [total]
 

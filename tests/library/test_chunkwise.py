@@ -11,11 +11,17 @@ from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN, ReversalError
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
-from irevrnn.strategies import fixed_scan
+from irevrnn.strategies import fixed_point, fixed_scan
 from irevrnn.strategies.chunks import chunk_length
-from irevrnn.strategies.fixed_point import FRACTION_BITS, stored_bits, to_fixed, to_value
+from irevrnn.strategies.fixed_point import (
+    FRACTION_BITS,
+    BitStack,
+    stored_bits,
+    to_fixed,
+    to_value,
+)
 from irevrnn.strategies.reversible import HASHES
-from irevrnn.strategies.rules import INVERTIBLE
+from irevrnn.strategies.rules import INVERTIBLE, SEGMENT
 
 pytestmark = pytest.mark.usefixtures("kernels")
 CHUNKED = ["checkpoint", "reversible", "store_fixed"]
@@ -34,8 +40,9 @@ def _short_chunks(monkeypatch):
 
 
 def test_chunks_are_as_long_as_their_strategy_asks():
-    lengths = {steps: chunk_length("checkpoint", steps, 4, 7) for steps in (10, 784, 1_000_000)}
-    assert lengths == {10: 64, 784: 64, 1_000_000: 1000}
+    lengths = {steps: chunk_length("checkpoint", steps, 32, 128) for steps in (10, 784, 10**6)}
+    assert lengths == {10: 64, 784: 64, 10**6: 1000}
+    assert chunk_length("checkpoint", 784, 1, 64) == chunk_length("reversible", 784, 1, 64) == 1024
     assert chunk_length("reversible", 784, 32, 128) == chunk_length("reversible", 10**6, 32, 128)
 
 
@@ -148,44 +155,42 @@ class StraightThrough(torch.autograd.Function):
         return gradient, None
 
 
-def rounded(smooth):
-    """A value in fixed point, as its float."""
-    return StraightThrough.apply(smooth, to_value(to_coarse(smooth), smooth.dtype, COARSE_BITS))
+def tied(smooth, fixed):
+    """Return the value of fixed-point numbers with the gradient of a float."""
+    return StraightThrough.apply(smooth, to_value(fixed, smooth.dtype, COARSE_BITS))
 
 
 class ExactForward:
-    """``fixed_point.step`` with autograd: exact integers beside floats that carry the gradient."""
+    """A layer whose states are exact integers, beside floats that carry the gradient.
+
+    These are tied to the integers where the gradient is given them: h after every step, and c where
+    a segment begins.
+    """
 
     def __init__(self, layer, activation, f, h, c):
-        from irevrnn.strategies.fixed_point import BitStack
-
-        self.u, self.a, self.b = (
-            layer.recurrent_weight, layer.coupling_a, layer.coupling_b
-        )  # fmt: skip
-        self.activation, self.f = activation, get_activation(f).function
-        self.stack = BitStack(self.u, h.shape[0])
+        self.weights = layer.recurrent_weight, layer.coupling_a, layer.coupling_b
+        self.activation, self.f = activation, f
+        self.stack = BitStack(self.weights[0], h.shape[0])
         self.h_fixed, self.c_fixed = to_coarse(h), to_coarse(c)
-        self.h, self.c = rounded(h), rounded(c)
+        self.h, self.c = tied(h, self.h_fixed), c
 
-    def tie(self, smooth: Tensor, fixed: Tensor) -> Tensor:
-        return StraightThrough.apply(smooth, to_value(fixed, smooth.dtype, COARSE_BITS))
-
-    def step(self, z):
-        p_fixed = self.stack.forget(self.h_fixed)
-        p_fixed = torch.where(self.u < 0, -p_fixed, p_fixed)
-        p = self.tie(self.u * self.h, p_fixed)
-        for a_i, b_i in zip(self.a, self.b, strict=True):
-            increment = a_i * self.f(p)
-            self.c_fixed = self.c_fixed + to_coarse(increment)
-            self.c = self.tie(self.c + increment, self.c_fixed)
-            increment = b_i * self.f(self.c)
-            p_fixed = p_fixed + to_coarse(increment)
-            p = self.tie(p + increment, p_fixed)
-        y_fixed = to_coarse(z) + p_fixed
+    def step(self, z, begins_segment):
+        if begins_segment:
+            self.c = tied(self.c, self.c_fixed)
+        u, a, b = self.weights
+        f = get_activation(self.f).function
+        p = u * self.h
+        for a_i, b_i in zip(a, b, strict=True):
+            self.c = self.c + a_i * f(p)
+            p = p + b_i * f(self.c)
+        weights = (weight.detach() for weight in self.weights)
+        self.h_fixed, self.c_fixed = fixed_point.step(
+            z.detach(), self.h_fixed, self.c_fixed, *weights, self.stack, self.activation, self.f,
+            None, COARSE_BITS,
+        )  # fmt: skip
         slopes = {"identity": 1.0, "leaky_relu": NEGATIVE_SLOPE, "relu": 0.0}
-        slope = torch.where(y_fixed > 0, 1.0, slopes[self.activation]).to(z.dtype)
-        self.h_fixed = self.stack.forget_output(self.activation, y_fixed)
-        self.h = self.tie(slope * (z + p), self.h_fixed)
+        slope = torch.where(self.h_fixed > 0, 1.0, slopes[self.activation]).to(z.dtype)
+        self.h = tied(slope * (z + p), self.h_fixed)
         return self.h
 
 
@@ -197,8 +202,8 @@ def exact_forward(model, x, hidden, return_sequence=True):
         cell = ExactForward(
             layer, model.activation, model.coupling_activation, hidden[0][index], hidden[1][index]
         )
-        out = torch.stack([cell.step(z_t) for z_t in z])
-        finals.append((cell.h, cell.c))
+        out = torch.stack([cell.step(z_t, t % CHUNK % SEGMENT == 0) for t, z_t in enumerate(z)])
+        finals.append((cell.h, tied(cell.c, cell.c_fixed)))
         y = out + y if model.residual and out.shape == y.shape else out
     h_n, c_n = (torch.stack(states) for states in zip(*finals, strict=True))
     return (y.transpose(0, 1) if return_sequence else y[-1]), (h_n, c_n)
@@ -447,8 +452,8 @@ def four_layers(monkeypatch):
 
 
 def flat(states):
-    """The tensors of a pass: h, f(p) and f(c) of every step, integer states at both ends."""
-    return [states.out, states.values, *states.before[:2], *states.after[:2]]
+    """The tensors of a pass: h of every step, c of every segment, integer states at both ends."""
+    return [states.out, states.saved, *states.before[:2], *states.after[:2]]
 
 
 def test_four_layers_of_ten_thousand_steps_are_met_again(four_layers):

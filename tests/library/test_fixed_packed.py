@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from irevrnn.strategies.fixed_scan import States
+from irevrnn.strategies.rules import SEGMENT
 from tests.library.test_fixed_point import ACTIVATIONS, FRACTION_BITS, KERNELS, make_case
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -30,14 +31,14 @@ def make_packed(sizes, hidden, dtype, activation="leaky_relu", often=0.0):
 
 
 def forward(z, counts, resets, states, weights, vectorize):
-    """(out, h_n, c_n, tails, words, counts, values, bad_step)."""
+    """(out, h_n, c_n, tails, words, counts, saved, bad_step)."""
     return torch.ops.irevrnn.fixed_scan(
         z, *states, *weights, True, True, vectorize, resets, counts
     )  # fmt: skip
 
 
 def back(z, counts, resets, result, weights, vectorize):
-    """(out, h_0, c_0, tails, counts_left, values)."""
+    """(out, h_0, c_0, tails, counts_left, saved)."""
     _, h, c, tails, words, held, _, _ = result
     states = States(h, c, tails, FRACTION_BITS, len(counts))
     starts = held.cumsum(0) - held
@@ -91,14 +92,15 @@ def test_control_other_batch_sizes_undo_nothing(kernel):
 
 
 @kernels_of_all_kinds
-def test_the_values_lie_as_the_gradient_reads_them(kernel):
-    """Those of float's ``store``: f(p) and f(c) of each step beside one another."""
+def test_what_is_saved_lies_as_the_gradient_reads_it(kernel):
+    """As float's ``recompute`` has it: c where segments begin."""
     dtype, vectorize = KERNELS[kernel]
     z, counts, _, states, weights = make_packed("falling", 33, dtype)
-    values = forward(z, counts, None, states, weights, vectorize)[6]
+    found = forward(z, counts, None, states, weights, vectorize)[6]
     h_0, c_0 = states.values(dtype)
-    saved = torch.ops.irevrnn.scan(z, h_0, c_0, *weights[:3], counts, *weights[3:], 0, vectorize)[3]
-    torch.testing.assert_close(values, saved, rtol=0, atol=1e-3)
+    arguments = z, h_0, c_0, *weights[:3], counts, *weights[3:], SEGMENT, vectorize
+    saved = torch.ops.irevrnn.scan(*arguments)[3]
+    torch.testing.assert_close(found, saved, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -53,12 +53,12 @@ def make_case(
 
 
 def forward(z, states, weights, vectorize):
-    """(out, h_n, c_n, tails, words, counts, values, bad_step)."""
+    """(out, h_n, c_n, tails, words, counts, saved, bad_step)."""
     return torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, True, vectorize)
 
 
 def back(z, result, weights, vectorize, words=None, fraction_bits=FRACTION_BITS):
-    """(out, h_0, c_0, tails, counts_left, values)."""
+    """(out, h_0, c_0, tails, counts_left, saved)."""
     _, h, c, tails, kept, counts, *_ = result
     buffer = Buffer(kept if words is None else words, counts.cumsum(0) - counts, counts)
     states = States(h, c, tails, fraction_bits, len(z))
@@ -73,8 +73,8 @@ def bits_of(result):
 
 def is_undone(states, result, undone):
     """Return whether the inverse met every state of the forward pass and emptied every buffer."""
-    back_out, h, c, tails, left, values = undone
-    pairs = [(result[0], back_out), (result[6], values), (states.h, h), (states.c, c)]
+    back_out, h, c, tails, left, saved = undone
+    pairs = [(result[0], back_out), (result[6], saved), (states.h, h), (states.c, c)]
     return all(torch.equal(x, y) for x, y in pairs) and not left.any() and bool((tails == 1).all())
 
 
@@ -156,8 +156,8 @@ def test_control_a_flipped_bit_is_noticed(kernel, activation):
 def test_vector_and_scalar_kernels_give_the_same_bits(shape, activation):
     z, states, weights = make_case(*shape, torch.float32, activation)
     vector, scalar = (forward(z, states, weights, vectorize) for vectorize in (True, False))
-    out, h, c, _, _, _, values, _ = map(torch.equal, vector, scalar)
-    assert out and h and c and values
+    out, h, c, _, _, _, saved, _ = map(torch.equal, vector, scalar)
+    assert out and h and c and saved
     assert bits_of(vector) == bits_of(scalar)  # each kernel shares the lanes out its own way
 
 

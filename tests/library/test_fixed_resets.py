@@ -27,12 +27,12 @@ sizes = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 def forward(z, states, weights, vectorize, resets):
-    """(out, h_n, c_n, tails, words, counts, values, bad_step)."""
+    """(out, h_n, c_n, tails, words, counts, saved, bad_step)."""
     return torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, True, vectorize, resets)
 
 
 def back(z, result, weights, vectorize, resets):
-    """(out, h_0, c_0, tails, counts_left, values)."""
+    """(out, h_0, c_0, tails, counts_left, saved)."""
     _, h, c, tails, words, counts, *_ = result
     states, buffer = (
         States(h, c, tails, FRACTION_BITS, len(z)),
@@ -120,14 +120,15 @@ def test_equals_the_pieces_to_the_last_bit(kernel, size):
     dtype, vectorize = KERNELS[kernel]
     z, states, weights = make_case(50, *size, 2, dtype)
     resets = torch.zeros(50, size[0], dtype=torch.bool)
-    resets[[0, 1, 16, 30]] = True
-    out, *finals, _, _, _, values, _ = forward(z, states, weights, vectorize, resets)
+    resets[[0, 1, 16, 32]] = True
+    out, *finals, _, _, _, saved, _ = forward(z, states, weights, vectorize, resets)
     parts, zero = [], torch.zeros_like(states.h)
-    for piece, begin in zip(z.split([1, 15, 14, 20]), (0, 1, 16, 30), strict=True):
+    for piece, begin in zip(z.split([1, 15, 16, 18]), (0, 1, 16, 32), strict=True):
         zeros = States(zero, zero, states.tails, FRACTION_BITS, begin)
         parts.append(forward(piece, zeros, weights, vectorize, None))
     assert torch.equal(out, torch.cat([part[0] for part in parts]))
-    assert torch.equal(values, torch.cat([part[6] for part in parts]))
+    assert not saved[:2].any()  # c after the resets where the first two segments begin
+    assert torch.equal(saved[2:], parts[-1][6])
     assert all(torch.equal(x, y) for x, y in zip(finals, parts[-1][1:3], strict=True))
 
 
@@ -137,8 +138,8 @@ def test_vector_and_scalar_kernels_give_the_same_bits(activation, kind):
     z, states, weights = make_case(70, 3, 43, 3, torch.float32, activation)
     resets = make_resets(kind, 70, 3)
     vector, scalar = (forward(z, states, weights, way, resets) for way in (True, False))
-    out, h, c, _, _, _, values, _ = map(torch.equal, vector, scalar)
-    assert out and h and c and values
+    out, h, c, _, _, _, saved, _ = map(torch.equal, vector, scalar)
+    assert out and h and c and saved
     assert bits_of(vector) == bits_of(scalar)
 
 

@@ -117,16 +117,16 @@ void fixed_scan(const Case& c) {
   std::vector<int64_t> tails(count_chunks(c.lanes(), Tiles::width), 1);
   const std::vector<int64_t> empty = tails;
   const Unit unit{0x1p-18f, 0x1p18f};
-  const Sizes<float> sizes{c.steps, c.batch, c.hidden, c.couplings, 0,        0,       c.activation,
+  const Sizes<float> sizes{c.steps, c.batch, c.hidden, c.couplings, fixed_interval, 0, c.activation,
                            f,       nullptr, nullptr,  u.data(),    a.data(), b.data()};
 
-  Floats out(c.numbers()), values(2 * c.couplings * c.numbers());
+  Floats out(c.numbers()), saved((c.steps - 1) / fixed_interval * c.lanes());
   FixedForward<float> forward{
-      {sizes, unit, 0, z.data(), h.data(), cells.data(), tails.data(), out.data(), values.data()}, true};
+      {sizes, unit, 0, z.data(), h.data(), cells.data(), tails.data(), out.data(), saved.data()}, true};
   run<Tiles>(forward);
   require(forward.bad_step < 0, "a number left the range");
   print("out", out);
-  print("values", values);
+  print("saved", saved);
   print("h", h);
   print("c", cells);
   AllWords all(forward.words);
@@ -134,14 +134,14 @@ void fixed_scan(const Case& c) {
   for (int64_t tail : tails) bits += 63 - __builtin_clzll(tail);
   std::printf(" bits %lld", static_cast<long long>(bits));
 
-  Floats out_again(out.size()), values_again(values.size());
+  Floats out_again(out.size()), saved_again(saved.size());
   FixedInverse<float> inverse{
-      {sizes, unit, 0, z.data(), h.data(), cells.data(), tails.data(), out_again.data(), values_again.data()},
+      {sizes, unit, 0, z.data(), h.data(), cells.data(), tails.data(), out_again.data(), saved_again.data()},
       all.words.data(), static_cast<int64_t>(all.words.size()), static_cast<int64_t>(all.counts.size()),
       all.starts.data(), all.counts.data()};
   run<Tiles>(inverse);
   require(h == zeros && cells == zeros && tails == empty, "not the states that it began with");
-  require(out == out_again && values == values_again, "not the outputs and values of the forward pass");
+  require(out == out_again && saved == saved_again, "not the outputs and cell states of the forward pass");
   for (int64_t left : all.counts) require(left == 0, "words are left");
 }
 
