@@ -62,16 +62,17 @@ _TURNING = _QUICK | {"longest_period": 600}
 _LAYER = _TURNING | {"norm": "layer", "calibrate": 0}
 _LEAKY = _LAYER | {"activation": "leaky_relu"}
 # Gated blocks: the recurrence is linear, and reversed.
-_BLOCK = {
-    "block": True, "memory": "reversible", "downsample": 2, "batch_size": 100, "epochs": 4,
-    "lr": 8e-3, "weight_decay": 0.03, "longest_period": 600,
+_BLOCK_TRAINING = {
+    "downsample": 2, "batch_size": 100, "epochs": 4, "lr": 8e-3, "weight_decay": 0.03,
 }  # fmt: skip
+_BLOCK = _BLOCK_TRAINING | {"block": True, "memory": "reversible", "longest_period": 600}
+_SMALL_BLOCK = _BLOCK | {"width": 32, "hidden_size": 32, "num_layers": 3}
 # All 784 pixels.
 _LONG_BLOCK = _BLOCK | {
     "downsample": 1, "batch_size": 64, "epochs": 16, "lr": 6e-3, "longest_period": 2000,
 }  # fmt: skip
 # Many small ones, for the curve of accuracy against the bits that may be forgotten.
-_BITS = _BLOCK | {"width": 32, "hidden_size": 32, "num_layers": 3, "epochs": 2}
+_BITS = _SMALL_BLOCK | {"epochs": 2}
 # One wide layer makes the most of few parameters. Its steps are shorter, so it gets more of them.
 _PEER = _SMALL | {"num_layers": 1, "lr": 5e-3, "epochs": 12, "model": "lstm"}
 _LONG = {
@@ -113,6 +114,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "block": _mnist("Blocks", "reversible", _BLOCK, 3),
     "block-conserving": _mnist("Blocks", "reversible, u = 1",
         _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
+    "block-small": _mnist("Blocks", "reversible, three small", _SMALL_BLOCK | {"epochs": 4}, 3),
+    # Controls: the same block around recurrences that cannot be reversed, or that others use.
+    "block-tanh": _mnist("Blocks", "g = tanh, not reversible",
+        _BLOCK | {"memory": "recompute", "activation": "tanh"}, 3),
+    "block-lru": _mnist("Blocks", "LRU", _BLOCK_TRAINING | {"model": "lru", "width": 46}, 3, "block"),
     "smnist-block": _mnist("MNIST", "sequential, reversible blocks", _LONG_BLOCK, 3),
     "pmnist-block": _mnist("MNIST", "permuted, reversible blocks",
         _LONG_BLOCK | {"permuted": True}, 3),
