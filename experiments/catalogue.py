@@ -118,7 +118,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     # Controls: the same block around recurrences that cannot be reversed, or that others use.
     "block-tanh": _mnist("Blocks", "g = tanh, not reversible",
         _BLOCK | {"memory": "recompute", "activation": "tanh"}, 3),
-    "block-lru": _mnist("Blocks", "LRU", _BLOCK_TRAINING | {"model": "lru", "width": 46}, 3, "block"),
+    "block-lru": _mnist("Blocks", "LRU",
+        _BLOCK_TRAINING | {"model": "lru", "width": 46}, 3, "block"),
     "smnist-block": _mnist("MNIST", "sequential, reversible blocks", _LONG_BLOCK, 3),
     "pmnist-block": _mnist("MNIST", "permuted, reversible blocks",
         _LONG_BLOCK | {"permuted": True}, 3),
