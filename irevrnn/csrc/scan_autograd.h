@@ -51,9 +51,24 @@ struct Options {
   Maybe resets;
 };
 
+// The context of a function that is being applied, and its first output.
+struct Applied {
+  AutogradContext* context = nullptr;
+  Tensor output;
+
+  // Lets go of what an application that ended in an exception was about to save. That may be its own output, which
+  // holds the context: nothing would ever free the two.
+  void clear() const {
+    if (!output.defined()) return;
+    const auto node = output.grad_fn();  // lives as long as its context is being changed
+    context->save_for_backward({});
+  }
+};
+
 struct ScanFunction : torch::autograd::Function<ScanFunction> {
   static variable_list forward(AutogradContext* ctx, const Tensor& z, const Tensor& h_0, const Tensor& c_0,
-                               const Tensor& u, const Tensor& a, const Tensor& b, const Options& options) {
+                               const Tensor& u, const Tensor& a, const Tensor& b, const Options& options,
+                               Applied& applied) {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
     auto [out, h_n, c_n, saved] =
         scan_operator().call(z, h_0, c_0, u, a, b, options.batch_sizes, options.activation,
@@ -68,6 +83,7 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
     ctx->saved_data["interval"] = options.interval;
     ctx->saved_data["vectorize"] = options.vectorize;
     ctx->set_materialize_grads(false);  // an unused output costs no zero tensor of its size
+    applied = {ctx, out};
     return {out, h_n, c_n, saved};
   }
 
@@ -80,7 +96,7 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
         saved[4], saved[5], saved[6], maybe(saved[7]), ctx->saved_data["activation"].toStringRef(),
         ctx->saved_data["coupling_activation"].toStringRef(), ctx->saved_data["interval"].toInt(),
         ctx->saved_data["vectorize"].toBool(), maybe(saved[8]));
-    return {z, h_0, c_0, u, a, b, Tensor()};
+    return {z, h_0, c_0, u, a, b, Tensor(), Tensor()};
   }
 };
 
@@ -107,8 +123,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> differentiable_scan(
                                 interval, vectorize, resets);
   }
   const Options options{batch_sizes, activation, coupling_activation, interval, vectorize, resets};
-  const variable_list results = ScanFunction::apply(z, h_0, c_0, u, a, b, options);
-  return {results[0], results[1], results[2], results[3]};
+  Applied applied;
+  try {
+    const variable_list results = ScanFunction::apply(z, h_0, c_0, u, a, b, options, applied);
+    return {results[0], results[1], results[2], results[3]};
+  } catch (...) {  // torch.utils.checkpoint ends a recomputation so, in the middle of saving
+    applied.clear();
+    throw;
+  }
 }
 
 }  // namespace
