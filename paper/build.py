@@ -46,7 +46,6 @@ BROUGHT = ("utkinect", "msr", "ntu60", "ntu120", "experiments", "long_signals", 
 _FIGURES_OF = {
     "derivation": ("drift", "saturation", "forgotten", "division", "accuracy"),
     "inverse": ("oscillators",),
-    "mnist": ("learning_curve", "confusion", "mistakes"),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),
     "experiments": ("comparison", "race", "bits"),
