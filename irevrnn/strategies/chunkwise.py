@@ -229,7 +229,7 @@ class _Chunkwise(torch.autograd.Function):
                 graph = _rebuild(settings, strategy, modules, chunk, x_part, part, masks)
             of_top = _part_of_output(settings, grad_output, part)
             carried, gradients, grad_x_part = graph.backpropagate(carried, of_top, flat, x_part)
-            torch._foreach_add_(sums, gradients)
+            torch._foreach_add_(sums, list(gradients))
             if grad_x is not None and grad_x_part is not None:
                 grad_x[part.rows] = grad_x_part
         strategy.finish()
