@@ -129,7 +129,7 @@ def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
 def _in_chunks(stack: IRevStack, x: Tensor, chunk: int) -> Tensor:
     """Run a stack by ``torch.utils.checkpoint``, chunk by chunk.
 
-    The reentrant kind: the other leaves the heap of glibc in pieces, and its peak grows with T.
+    The reentrant kind: the peak of the other grows with T here, though it saves no more.
     """
 
     def run(part: Tensor, *state: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,25 +9,28 @@ from experiments.page_tables.markdown import Table, read
 
 def headlines(results: Path) -> Table:
     """Tabulate the main results, each beside what it is to be compared with."""
-    accuracy = {
-        name: f"{read(results, f'experiments/{name}')['test_accuracy']['mean']:.1%}".replace(
-            "%", " %"
-        )
-        for name in ("block", "block-conserving", "couplings-1", "digits")
+    trained = {
+        name: read(results, f"experiments/{name}")
+        for name in ("block", "block-conserving", "block-small", "couplings-1", "digits")
     }
+    accuracy = {name: f"{100 * run['test_accuracy']['mean']:.1f} %" for name, run in trained.items()}
+    parameters = {name: f"{run['num_parameters']:,}" for name, run in trained.items()}
     peaks = {
-        (row["method"], row["memories"]): f"{row['peak_bytes'] / 1e6:,.0f} MB"
+        (row["method"], row["memories"], row["steps"]): f"{row['peak_bytes'] / 1e6:,.0f} MB"
         for row in read(results, "frontier")["rows"]
-        if (row["steps"], row["batch"]) == (10**6, 1) and row["rounds"] < 2
+        if row["batch"] == 1 and row["rounds"] < 2
     }
-    usual = "up to 1,000 steps"
-    kept, forgetting = peaks["reversible", "u = 1"], peaks["reversible", usual]
-    checkpoint, others = peaks["checkpoint", usual], peaks["torch_checkpoint", usual]
+    usual, million = "up to 1,000 steps", 10**6
+    kept, forgetting = (peaks["reversible", memories, million] for memories in ("u = 1", usual))
+    checkpoint, lstm = peaks["checkpoint", usual, million], peaks["lstm", usual, 10**5]
     ratios = [one["ratios"]["lstm_to_layer"] for one in read(results, "benchmark")["shapes"]]
     rows = [
         [
-            "digits of 14 by 14 pixels, one pixel a step, gated blocks, `reversible`",
-            accuracy["block"], f"plain layers with tanh, not reversible: {accuracy['couplings-1']}",
+            "digits of 14 by 14 pixels, one pixel a step, "
+            f"gated blocks with {parameters['block']} parameters, `reversible`",
+            accuracy["block"],
+            f"with {parameters['block-small']}: {accuracy['block-small']}; plain layers with tanh, "
+            f"{parameters['couplings-1']}, not reversible: {accuracy['couplings-1']}",
         ],
         ["the same where nothing is forgotten", accuracy["block-conserving"],
          "not one bit is saved"],
@@ -36,7 +39,7 @@ def headlines(results: Path) -> Table:
         [
             "memory that a training step of 1,000,000 steps adds, four gated blocks, `reversible`",
             f"{kept} to {forgetting}",
-            f"`checkpoint` {checkpoint}, `torch.utils.checkpoint` {others}",
+            f"`checkpoint` {checkpoint}; `nn.LSTM` {lstm} for a tenth of the steps",
         ],
         [
             "speed of training a layer, on one thread of a CPU",
