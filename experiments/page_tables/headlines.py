@@ -13,7 +13,9 @@ def headlines(results: Path) -> Table:
         name: read(results, f"experiments/{name}")
         for name in ("block", "block-conserving", "block-small", "couplings-1", "digits")
     }
-    accuracy = {name: f"{100 * run['test_accuracy']['mean']:.1f} %" for name, run in trained.items()}
+    accuracy = {
+        name: f"{100 * run['test_accuracy']['mean']:.1f} %" for name, run in trained.items()
+    }
     parameters = {name: f"{run['num_parameters']:,}" for name, run in trained.items()}
     peaks = {
         (row["method"], row["memories"], row["steps"]): f"{row['peak_bytes'] / 1e6:,.0f} MB"

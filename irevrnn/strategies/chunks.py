@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -57,20 +58,35 @@ class Part:
         return None if self.packing is None else self.packing.batch_sizes
 
 
-def parts(
-    length: int, x: Tensor, batch_sizes: Tensor | None, resets: Tensor | None
-) -> Iterator[Part]:
-    """Cut x into chunks of ``length`` steps, the last of which may be shorter."""
-    packing = None if batch_sizes is None else Packing.of(batch_sizes, x.device)
-    total = x.shape[0] if batch_sizes is None else len(batch_sizes)
-    batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
-    for begin in range(0, total, length):
-        steps = rows = slice(begin, min(total, begin + length))
+class Parts(Sequence[Part]):
+    """The chunks of a sequence, each made when it is asked for: nothing here grows with T.
+
+    Args:
+        length: steps of a chunk; the last may be shorter.
+        x: (T, B, in), or (N, in) packed.
+        batch_sizes: (T,), if x is packed.
+        resets: (T, B) or (N,), or None.
+    """
+
+    def __init__(
+        self, length: int, x: Tensor, batch_sizes: Tensor | None, resets: Tensor | None
+    ) -> None:
+        self.packing = None if batch_sizes is None else Packing.of(batch_sizes, x.device)
+        self.batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+        self.steps = len(x if batch_sizes is None else batch_sizes)
+        self.length, self.resets = length, resets
+
+    def __len__(self) -> int:
+        return math.ceil(self.steps / self.length)
+
+    def __getitem__(self, index: Any) -> Any:
+        begin = range(0, self.steps, self.length)[index]
+        steps = rows = slice(begin, min(self.steps, begin + self.length))
         inner: Packing | None = None
         ended: Tensor | slice = slice(None)
-        ends_some = steps.stop == total
-        if packing is not None:
-            rows, inner = packing.part(steps)
+        ends_some = steps.stop == self.steps
+        if self.packing is not None:
+            rows, inner = self.packing.part(steps)
             ended, ends_some = inner.ended, len(inner.ended) > 0
-        bounds = None if resets is None else resets[rows]
-        yield Part(begin, steps.stop, batch, rows, inner, bounds, ended, ends_some)
+        resets = None if self.resets is None else self.resets[rows]
+        return Part(begin, steps.stop, self.batch, rows, inner, resets, ended, ends_some)

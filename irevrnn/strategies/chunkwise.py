@@ -28,7 +28,7 @@ from irevrnn.sequences import Packing
 from irevrnn.strategies.buffers import buffer_versions, check_buffers
 from irevrnn.strategies.checkpoint import Checkpoint
 from irevrnn.strategies.chunk_graph import ChunkGraph
-from irevrnn.strategies.chunks import Part, parts
+from irevrnn.strategies.chunks import Part, Parts
 from irevrnn.strategies.randomness import Randomness
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.rules import (
@@ -205,15 +205,13 @@ class _Chunkwise(torch.autograd.Function):
         named = _by_module(stack, flat)
         modules = [with_parameters(*pair) for pair in zip(stack.modules, named, strict=True)]
         blocks = [modules[place] for place in stack.places]
-        strategy, chunks = (
-            settings.new_strategy(),
-            list(parts(settings.chunk, x, batch_sizes, resets)),
-        )
+        strategy = settings.new_strategy()
+        chunks = Parts(settings.chunk, x, batch_sizes, resets)
         recurrences = [Recurrence.of(block) for block in blocks]
         strategy.begin_backward(saved, recurrences, len(chunks))
         grad_x = allocate_like(x) if ctx.needs_input_grad[1] else None
         sums = [torch.zeros_like(p) for p in flat]
-        carried = _final_gradients(chunks[0].batch, recurrences, grad_finals)
+        carried = _final_gradients(chunks.batch, recurrences, grad_finals)
 
         def run(index: int) -> None:
             part = chunks[index]
@@ -221,7 +219,8 @@ class _Chunkwise(torch.autograd.Function):
             with torch.no_grad(), ctx.autocast(), settings.randomness.replayed(index):
                 _run_chunk(settings, strategy, modules, x, part, masks)
 
-        for chunk, part in reversed(list(enumerate(chunks))):
+        for chunk in reversed(range(len(chunks))):
+            part = chunks[chunk]
             strategy.restore(chunk, run)
             x_part = x[part.rows].detach().contiguous()
             x_part.requires_grad_(grad_x is not None)
@@ -248,7 +247,7 @@ def _run_forward(
     stack = settings.stack
     output: Tensor | None = None
     versions = buffer_versions(stack)
-    for part in parts(settings.chunk, x, batch_sizes, resets):
+    for part in Parts(settings.chunk, x, batch_sizes, resets):
         strategy.begin_chunk(part)
         with settings.randomness.recorded(settings.record, x):
             new = _run_chunk(settings, strategy, stack.modules, x, part, masks)

@@ -4,9 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from experiments.bench.measure import peak_memory, saved_bytes
-from irevrnn import IRevRNN
+from irevrnn import IRevBlock, IRevRNN, IRevStack
 from irevrnn.allocator import use_caching_allocator
 from irevrnn.strategies.fixed_point import stored_bits
 from irevrnn.strategies.reversible import HASHES
@@ -43,6 +44,26 @@ def prepare_million():
 
 def test_a_million_steps_take_64_megabytes():
     assert peak_memory(prepare_million) <= 64e6
+
+
+def prepare_oscillators(steps):
+    torch.set_num_threads(1)
+    use_caching_allocator()
+    blocks = [nn.Linear(1, 32), IRevBlock(32, 64, forgets=False, norm=None)]
+    model = IRevStack(blocks, memory="reversible")
+    x = make_input(steps)
+
+    def step(x=x):
+        model(x, return_sequence=False)[0].sum().backward()
+
+    step(x[:, :3000])
+    return step
+
+
+def test_where_nothing_is_forgotten_four_times_the_steps_add_nothing():
+    peaks = [peak_memory(partial(prepare_oscillators, n * MILLION)) for n in (1, 4)]
+    assert peaks[0] <= 8e6
+    assert peaks[1] <= peaks[0] + 2e6  # of noise
 
 
 def forgotten_bits(model, x):
