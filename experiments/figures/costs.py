@@ -95,6 +95,7 @@ def lengths(rows: Sequence[Mapping[str, Any]]) -> Figure:
     quantities = ("saved, MB", "growth of the peak, MB", "time per step, µs")
     for axes, quantity in zip(panels, quantities, strict=True):
         theme.frame(axes, "steps, $T$", quantity, log="xy")
+    theme.plain_numbers(panels[2].yaxis)
     theme.legend_above(figure, panels[0], ncols=6)
     return figure
 

@@ -9,7 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 #: Widths in inches: a column of a two-column page, and the whole page.
 COLUMN, PAGE = 3.4, 6.8
@@ -76,6 +78,15 @@ def frame(axes: Axes, xlabel: str = "", ylabel: str = "", log: str = "") -> None
         if label:
             axes.set(**{f"{letter}label": label})
     axes.grid(True)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Number a logarithmic axis by 1, 2, 5, 10, ... in place of powers, at two places at least."""
+    low, high = axis.get_view_interval()
+    narrow = high < 6 * low
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if narrow else (1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def curves(

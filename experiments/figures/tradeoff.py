@@ -7,7 +7,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from experiments.figures import theme
 
@@ -48,12 +47,8 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 marker=marker, fillstyle="none", linestyle=":", linewidth=0.8,
             )  # fmt: skip
         theme.frame(axes, "time, µs a step", "growth of the peak, MB", log="xy")
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = axis.get_view_interval()
-            narrow = high < 6 * low  # so that there are two numbers at least
-            axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if narrow else (1, 2, 5)))
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_locator(NullLocator())
+        theme.plain_numbers(axes.xaxis)
+        theme.plain_numbers(axes.yaxis)
         axes.set_title(f"$T$ = {steps:,}, $B$ = {batch}")
     for axes in places.flat[len(sizes) :]:
         axes.set_visible(False)
