@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from experiments import predict
 from experiments.datasets import DataError
 from experiments.datasets.own_folder import load_folder, read_recording
 from experiments.train.__main__ import main
@@ -185,10 +186,16 @@ def test_a_mutated_file_is_read_right_or_named(tmp_path_factory, changes):
 
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):
     text = PAGE.read_text()
-    [code] = re.findall(r"^```python files\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```python \w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    files, prediction = (compile(code, str(PAGE), "exec") for code in blocks)
     lines = text.replace("\\\n", "")  # a command may go on in the next line
-    [command] = re.findall(r"^python -m experiments\.train (.*)$", lines, re.MULTILINE)
+    commands = re.findall(r"^python -m experiments\.(train|predict) (.*)$", lines, re.MULTILINE)
+    (_, training), (_, predicting) = commands
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, str(PAGE), "exec"), {})
-    assert main(command.split()) == 0
+    exec(files, {})
+    assert main(training.split()) == 0
     assert "test_accuracy" in capsys.readouterr().out
+    assert predict.main(predicting.split()) == 0
+    assert "recordings/walk01.npy: fast " in capsys.readouterr().out
+    exec(prediction, {})
+    assert capsys.readouterr().out.startswith("{'fast': 0.")
