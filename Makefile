@@ -36,7 +36,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-setup: $(STAMP) ## Set up the environment (the other targets do it by themselves)
+setup: $(STAMP) ## Install everything into the active environment, or .venv (the other targets do it by themselves)
 
 # One FIGURE runs what it needs of its notebook and builds no paper: other results may be missing.
 reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, or draw one FIGURE (PROFILE=smoke|quick|paper, default quick)
@@ -126,6 +126,7 @@ $(STAMP): pyproject.toml | $(PY)
 	@$(PY) -c '$(NEW_ENOUGH)' || $(call fail,$(PY) is older than Python 3.10: activate a newer environment)
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip --upgrade \
 		|| $(call fail,$(PY) has no pip: put it there with 'uv pip install pip' or 'conda install pip')
+	@echo "irevrnn: installing all packages into $(ENV), with irevrnn as a link to this clone in place of any other"
 	$(PY) -m pip install 'pip>=23' -e '.[all]' \
 		|| $(call fail,pip could not install the packages (its message is above). Without a network \
 		name a mirror or a folder of wheels in PIP_INDEX_URL or PIP_FIND_LINKS and run make again)

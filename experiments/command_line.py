@@ -61,15 +61,23 @@ def report_errors(program: str, action: Callable[[], Any]) -> int:
 
 def _command(kind: type[TrainConfig]) -> Callable[..., tuple[type[TrainConfig], dict[str, Any]]]:
     """Return a function of a dictionary of fields of ``kind``, all of them optional, for tyro."""
-    hints, defaults, options = get_type_hints(kind), kind.of(), {}
+    hints, options = get_type_hints(kind), {}
+    variants = {"": {}, **kind.variants()}
+    defaults = {label: kind.of(**given) for label, given in variants.items()}
     for field in dataclasses.fields(kind):
-        choices = field.metadata.get("choices")
+        name, choices = field.name, field.metadata.get("choices")
+        labels: dict[Any, list[str]] = {getattr(defaults[""], name): []}
+        for label, given in variants.items():
+            if name not in given:
+                labels.setdefault(getattr(defaults[label], name), []).append(label)
+        first, *others = labels.items()
+        shown = [str(first[0]), *(f"{value} with {', '.join(those)}" for value, those in others)]
         about = tyro.conf.arg(
             help=field.metadata["help"],
-            help_behavior_hint=f"(default: {getattr(defaults, field.name)})",
+            help_behavior_hint=f"(default: {'; '.join(shown)})",
             metavar="{" + ",".join(map(str, choices)) + "}" if choices else None,
         )
-        options[field.name] = Annotated[hints[field.name], about]
+        options[name] = Annotated[hints[name], about]
     fields: Any = TypedDict("Options", options, total=False)  # type: ignore[misc, operator]
 
     def parse(given: Annotated[fields, tyro.conf.arg(name="")]) -> Any:

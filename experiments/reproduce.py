@@ -80,8 +80,9 @@ def run(notebook: Path, profile: str, figure: str | None = None) -> Path:
     if "interactive" in papermill.inspect_notebook(target):
         parameters["interactive"] = False  # papermill may wait for ever for a slider's messages
     papermill.execute_notebook(
-        target, target, parameters, kernel_name="python3", cwd=notebook.parent
-    )
+        target, target, parameters, kernel_name="python3", cwd=notebook.parent,
+        extra_arguments=["--log-level=ERROR"],  # it warns of TCP, which stays on this machine
+    )  # fmt: skip
     page, _ = HTMLExporter().from_filename(str(target))
     target.with_suffix(".html").write_text(page, encoding="utf-8")
     return target

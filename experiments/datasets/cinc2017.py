@@ -68,7 +68,7 @@ def convert(raw: Path, out: Path, note: str = "") -> Recordings:
             else:
                 writer.add(frames, label, int(name[1:]), name)
         for name, label_of in labels.items():
-            if name not in there:
+            if name not in there and label_of.label:
                 writer.reject(LABEL_FILE, f"there is no {name}.mat", label_of.line)
     return open_recordings(out)
 
@@ -102,7 +102,7 @@ def _read_label_file(raw: Path, reject: Reject) -> dict[str, Label]:
 
 
 def _label_of(name: str, labels: dict[str, Label]) -> int:
-    if name not in labels:
+    if name not in labels or not labels[name].label:
         raise DataError(f"{LABEL_FILE} has no label of it")
     if (letter := labels[name].label) not in LETTERS:
         raise DataError(f"its label is {letter!r}; expected one of {' '.join(LETTERS)}")

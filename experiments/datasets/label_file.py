@@ -13,7 +13,10 @@ Row = tuple[int, Sequence[str]]
 
 
 class Label(NamedTuple):
-    """The label of a recording, at ``line`` of the file; ``group`` is empty if there is none."""
+    """The label of a recording, at ``line`` of the file.
+
+    ``label`` is empty if the line has been rejected; ``group`` if there is none.
+    """
 
     line: int
     label: str
@@ -34,18 +37,21 @@ def read_rows(data: bytes, file: str) -> Iterator[Row]:
 def read_labels(rows: Iterable[Row], file: str, fields: int, reject: Reject) -> dict[str, Label]:
     """Return the labels of recordings, by name, from rows of that many ``fields``.
 
-    A name that comes twice has no label: nobody knows which of them is right.
+    A name that comes twice has an empty label: nobody knows which of them is right.
     """
     labels: dict[str, Label] = {}
-    lines: dict[str, int] = {}
     for line, row in rows:
-        if len(row) != fields or not all(row):
-            reject(f"{file}:{line}", f"expected {fields} fields; got {','.join(row)!r}")
-        elif row[0] in lines:
-            labels.pop(row[0], None)
-            first = f"after that in line {lines[row[0]]}"
-            reject(f"{file}:{line}", f"a second label of {row[0]}, {first}; none is taken")
-        else:
-            lines[row[0]] = line
-            labels[row[0]] = Label(line, *row[1:])
+        problem = None
+        if len(row) != fields:
+            problem = f"expected {fields} fields; got {','.join(row)!r}"
+        elif "" in row:
+            problem = f"the {('name', 'label', 'group')[row.index('')]} is empty"
+        elif row[0] in labels:
+            first = f"after that in line {labels[row[0]].line}"
+            problem = f"a second label of {row[0]}, {first}; none is taken"
+        if problem:
+            reject(f"{file}, line {line}", problem)
+        if row[0]:
+            first_line = labels[row[0]].line if row[0] in labels else line
+            labels[row[0]] = Label(first_line, "") if problem else Label(line, *row[1:])
     return labels

@@ -5,6 +5,9 @@ recording: its file's name (with or without the ending), its class, and what mus
 between training and test, such as the person. A recording is ``NAME.csv``, a line for each step
 with its numbers, separated by commas, below at most one heading line; or ``NAME.npy``, an array
 (steps, channels) or (steps,) of real numbers.
+
+A heading has names that begin with letters, or counts the columns: 0,1,2. A single ``0`` is a
+heading only if a number of the file has a decimal point: otherwise it is the first step.
 """
 
 import dataclasses
@@ -33,6 +36,8 @@ def load_folder(folder: Path) -> Recordings:
     Classes are in the order of their names. Subjects are the groups; without groups, each recording
     is a subject of its own.
     """
+    if not folder.is_dir():
+        raise DataError(f"--folder must be the folder of your recordings; {folder} is no folder")
     rejected: list[Rejected] = []
 
     def reject(file: str, reason: str) -> None:
@@ -82,12 +87,12 @@ def _labels_of_files(contents: dict[str, bytes], reject: Reject) -> dict[str, La
         if len(names) != 1 or (names == [file[:-4]] and stems[names[0]] > 1):
             count = "no label" if not names else "more than one label or file of this name"
             reject(file, f"{count} in {LABEL_FILE}")
-        else:
+        elif labels[names[0]].label:  # otherwise its line has been rejected
             taken[file] = labels[names[0]]
         named.update(names)
     for name, label in labels.items():
-        if name not in named:
-            reject(f"{LABEL_FILE}:{label.line}", f"there is no file {name}")
+        if name not in named and label.label:
+            reject(f"{LABEL_FILE}, line {label.line}", f"there is no file {name}")
     return taken
 
 
@@ -96,7 +101,7 @@ def _read_all(contents: dict[str, bytes], reject: Reject) -> dict[str, np.ndarra
     frames: dict[str, np.ndarray] = {}
     for file, data in contents.items():
         try:
-            frames[file] = _read_csv(data) if file.endswith(".csv") else _read_npy(data)
+            frames[file] = _read(file, data)
         except DataError as error:
             reject(file, str(error))
     channels = Counter(one.shape[1] for one in frames.values()).most_common(1)
@@ -107,21 +112,75 @@ def _read_all(contents: dict[str, bytes], reject: Reject) -> dict[str, np.ndarra
     return frames
 
 
+def read_recording(file: Path) -> np.ndarray:
+    """Return the frames in a file, (steps, channels) float32; DataError says what is wrong."""
+    if not _FILES.fullmatch(file.name):
+        raise DataError("the name must end in .csv or .npy")
+    try:
+        return _read(file.name, file.read_bytes())
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror}") from error
+
+
+def _read(name: str, data: bytes) -> np.ndarray:
+    return _read_csv(data) if name.endswith(".csv") else _read_npy(data)
+
+
 def _read_csv(data: bytes) -> np.ndarray:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"no text in UTF-8: {error}") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    if lines and all(_WORD.match(field.strip()) for field in lines[0].split(",")):
-        del lines[0]  # a heading
+    # With their numbers in the file, from 1.
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if lines and _is_heading(lines[0][1], text):
+        del lines[0]
     if not lines:
         raise DataError("the file holds no numbers")
     try:
-        numbers = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
+        numbers = np.loadtxt([line for _, line in lines], delimiter=",", comments=None, ndmin=2)
     except ValueError as error:
-        raise DataError(f"no lines of numbers: {str(error).partition(';')[0]}") from error
-    return _checked(numbers)
+        raise DataError(_fault(lines) or f"no lines of numbers: {error}") from error
+    return as_frames(numbers)
+
+
+def _is_heading(line: str, text: str) -> bool:
+    fields = [field.strip() for field in line.split(",")]
+    if fields[0] == "" and len(fields) > 1 and _is_heading(line.partition(",")[2], "."):
+        raise DataError(
+            "the heading begins with an empty field: written with an index? use to_csv(index=False)"
+        )
+    counted = fields == [str(number) for number in range(len(fields))]
+    return all(map(_WORD.match, fields)) or (counted and (len(fields) > 1 or "." in text))
+
+
+def _fault(lines: list[tuple[int, str]]) -> str | None:
+    """Return what is wrong with the first line that is no line of numbers."""
+    for mark in (";", "\t"):
+        if all(mark in line for _, line in lines):
+            return f"separated by {mark!r}: use commas"
+    columns = len(lines[0][1].split(","))
+    for place, (number, line) in enumerate(lines):
+        fields = [field.strip() for field in line.split(",")]
+        wrong = [field for field in fields if not _is_number(field)]
+        if "" in wrong:
+            return f"line {number}: missing value"
+        strange = [field for field in wrong if not _WORD.match(field)]
+        if place == 0 and 0 < len(strange) < len(wrong) == len(fields):
+            return f"line {number}: the names of a heading begin with letters; got {strange[0]!r}"
+        if wrong:
+            return f"line {number}: {wrong[0]!r} is no number"
+        if len(fields) != columns:
+            return f"line {number}: {len(fields)} numbers; the lines above have {columns}"
+    return None
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field.replace("_", "?"))  # float() reads 1_000
+    except ValueError:
+        return False
+    return True
 
 
 def _read_npy(data: bytes) -> np.ndarray:
@@ -129,12 +188,16 @@ def _read_npy(data: bytes) -> np.ndarray:
         numbers = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError, SyntaxError) as error:
         raise DataError(f"no array can be read: {error}") from error
-    if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in "iuf":
+    if not isinstance(numbers, np.ndarray):
         raise DataError("no array of real numbers")
-    return _checked(numbers[:, None] if numbers.ndim == 1 else numbers)
+    return as_frames(numbers)
 
 
-def _checked(numbers: np.ndarray) -> np.ndarray:
+def as_frames(numbers: np.ndarray) -> np.ndarray:
+    """Return an array (steps, channels) or (steps,) as (steps, channels) float32, or DataError."""
+    if numbers.dtype.kind not in "iuf":
+        raise DataError("no array of real numbers")
+    numbers = numbers[:, None] if numbers.ndim == 1 else numbers
     if numbers.ndim != 2 or 0 in numbers.shape:
         raise DataError(f"the shape is {numbers.shape}; expected (steps, channels), both above 0")
     with np.errstate(over="ignore"):

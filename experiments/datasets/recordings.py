@@ -25,7 +25,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments.datasets import DataError
+from experiments.datasets import DataError, data_root
 from experiments.files import replacing, write_text
 
 #: Increased when folders written before can no longer be read.
@@ -43,7 +43,7 @@ class Rejected:
     line: int | None = None
 
     def __str__(self) -> str:
-        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        where = self.file if self.line is None else f"{self.file}, line {self.line}"
         return f"{where}: {self.reason}"
 
 
@@ -169,14 +169,19 @@ def join(
 # --- on disk ------------------------------------------------------------------------------------
 
 
-def open_recordings(folder: Path) -> Recordings:
-    """Open a converted data set with its frames memory-mapped, read-only."""
+def open_recordings(folder: Path, arguments: str | None = None) -> Recordings:
+    """Open a converted data set with its frames memory-mapped, read-only.
+
+    If it is not there, the error names the command that makes it: by its ``arguments``, or as one
+    that is fetched.
+    """
     meta_file = folder / "meta.json"
     if not meta_file.is_file():
         state = "its conversion has not finished" if folder.is_dir() else "it does not exist"
+        root = "" if folder.parent == data_root() else f" --root {folder.parent}"
         raise DataError(
-            f"{folder} holds no converted recordings ({state}); "
-            "create it with python -m experiments.datasets"
+            f"{folder} holds no converted recordings ({state}); create it with "
+            f"python -m experiments.datasets {arguments or folder.name + root}"
         )
     try:
         meta = json.loads(meta_file.read_text(encoding="utf-8"))

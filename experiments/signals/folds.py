@@ -48,12 +48,8 @@ def make_folds(recordings: Recordings, split: str, folds: int) -> list[Fold]:
         tests = [np.flatnonzero(subjects == speaker) for speaker in np.unique(subjects)]
         names = [f"speaker {SPEAKERS[speaker]}" for speaker in np.unique(subjects)]
     else:
-        most = _most_parts(everyone, recordings.labels, groups)
-        if folds > most:
-            raise ConfigError(
-                f"folds must be at most the {most} subjects, or recordings, that the rarest class "
-                f"has; got {folds}"
-            )
+        if folds > _most_parts(everyone, recordings.labels, groups):
+            raise ConfigError(_too_few(recordings, groups, folds))
         tests = _parts(everyone, recordings.labels, groups, folds)
         names = [f"part {number} of {folds}" for number in range(1, folds + 1)]
     made = []
@@ -73,6 +69,19 @@ def _most_parts(chosen: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> i
     """Return the number of parts of which each can have a recording of each class."""
     classes = labels[chosen]
     return min(len(np.unique(groups[chosen][classes == one])) for one in np.unique(classes))
+
+
+def _too_few(recordings: Recordings, groups: np.ndarray, folds: int) -> str:
+    """Say which class has fewer recordings, or groups of them, than folds."""
+    labels, names = recordings.labels, recordings.about.class_names
+    counts = {names[one]: len(np.unique(groups[labels == one])) for one in np.unique(labels)}
+    rarest = min(counts, key=lambda name: counts[name])
+    unit = "recording" if len(np.unique(groups)) == len(recordings) else "group"
+    has = f"{counts[rarest]} {unit}" + "s" * (counts[rarest] > 1)
+    return (
+        f"class {rarest!r} has {has}; {folds} folds need {folds} of each class: record more, or "
+        "lower --folds"
+    )
 
 
 def _parts(

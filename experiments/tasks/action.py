@@ -83,6 +83,12 @@ class ActionConfig(TrainConfig):
         presets = PRESETS.get(given.get("data_set", "watch"), {})
         return cls(**{**presets, **cls.block_defaults(given), **given})
 
+    @classmethod
+    def variants(cls) -> dict[str, dict[str, Any]]:
+        """Return what chooses other defaults than those of the watch."""
+        sets = {f"--data-set {name}": {"data_set": name} for name in PRESETS if name != "watch"}
+        return {**super().variants(), **sets}
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.protocol is None:
@@ -96,7 +102,8 @@ class ActionConfig(TrainConfig):
         """Load the recordings of the data set, or raise a DataError."""
         if self.data_set == "watch":
             return load_watch()
-        return open_recordings(data_root(self.data) / self.data_set)
+        folder = data_root(self.data) / self.data_set
+        return open_recordings(folder, f"{self.data_set.rstrip('0126')} RAW {folder}")
 
     def folds(self, recordings: Recordings) -> list[Fold]:
         """Return all folds of the protocol."""
@@ -140,6 +147,7 @@ class ActionConfig(TrainConfig):
         return Task(
             input_size=train[Key(0)][0].shape[-1],
             num_classes=len(about.class_names),
+            class_names=tuple(about.class_names),
             steps_per_epoch=len(train) // self.batch_size,
             train_batches=lambda epoch, skip: map(move, shuffled(train, *how, epoch, skip)),
             val_batches=(lambda: map(move, in_order(val, *how))) if len(val) else None,

@@ -21,7 +21,7 @@ from torch import Tensor
 from experiments.action.dataset import Key, SequenceDataset, Sequences
 from experiments.action.folds import SPLIT_SEED
 from experiments.tasks.action import PRESETS, ActionConfig, details, make_parts
-from experiments.train.config import ConfigError, option
+from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.task import Task
 
 #: Defaults that differ from the presets of the watch.
@@ -43,6 +43,11 @@ class SessionsConfig(ActionConfig):
     def of(cls, **given: Any) -> SessionsConfig:
         """Build a configuration with the presets of sessions as defaults."""
         return cls(**{**PRESETS["watch"], **_PRESET, **cls.block_defaults(given), **given})
+
+    @classmethod
+    def variants(cls) -> dict[str, dict[str, Any]]:
+        """Return what chooses other defaults: the data set is always the same."""
+        return TrainConfig.variants()
 
     def __post_init__(self) -> None:
         super().__post_init__()

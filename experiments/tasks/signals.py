@@ -109,6 +109,15 @@ class SignalsConfig(TrainConfig):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} must be at most 1; got {getattr(self, name)}")
 
+    @classmethod
+    def variants(cls) -> dict[str, dict[str, Any]]:
+        """Return what chooses other defaults than those of an ECG."""
+        return {
+            "--data-set fsdd": {"data_set": "fsdd"},
+            "--folder": {"folder": "DIR"},
+            "--no-block": {"block": False},
+        }
+
     def load(self) -> Recordings:
         """Load the recordings, or raise a DataError."""
         if self.folder is not None:
@@ -132,6 +141,7 @@ class SignalsConfig(TrainConfig):
         if self.folder is not None:
             for one in recordings.rejected:
                 say(f"left out: {one}")
+            _warn_of_constants(recordings)
         folds = make_folds(recordings, str(self.split), self.folds)
         if self.fold is None or self.fold >= len(folds):
             raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {self.fold}")
@@ -156,6 +166,7 @@ class SignalsConfig(TrainConfig):
             data_set=recordings.about.data_set,
             input_size=recordings.frames.shape[1],
             num_classes=len(recordings.about.class_names),
+            class_names=tuple(recordings.about.class_names),
             steps_per_epoch=steps,
             train_batches=lambda epoch, skip: map(
                 move, bucketed(train, *how, epoch, range(skip, steps))
@@ -178,6 +189,16 @@ class SignalsConfig(TrainConfig):
             return len(train) // self.batch_size
         batches = partial(batches_of_epoch, train, self.batch_size, self.steps_per_batch)
         return min(len(batches(epoch)) for epoch in range(self.epochs))
+
+
+def _warn_of_constants(recordings: Recordings) -> None:
+    """Say in one line which channels are constant, which the network sees as 0."""
+    everyone = range(len(recordings))
+    still = np.stack([np.ptp(recordings[index], axis=0) == 0 for index in everyone]).sum(axis=0)
+    found = [f"channel {place} in {count}" for place, count in enumerate(still, 1) if count]
+    if found:
+        of = f"of {len(recordings)} recordings"
+        say(f"warning: nothing can be learnt from a constant: {', '.join(found)} {of}")
 
 
 def _details(

@@ -43,8 +43,9 @@ def save(run: Run) -> None:
 
 
 def save_best(run: Run, row: dict[str, Any]) -> None:
-    """Write best.pt, the weights to be tested, with their row of the history."""
-    _write(run, "best.pt", {"model": run.evaluated, "row": row})
+    """Write best.pt: the weights to be tested, their row of the history, and sizes and names."""
+    about = {"input_size": run.task.input_size, "class_names": list(run.task.class_names)}
+    _write(run, "best.pt", {"model": run.evaluated, "row": row, **about})
 
 
 def write_log(run: Run) -> None:
@@ -121,6 +122,14 @@ def results_of(config: TrainConfig) -> dict[str, Any] | None:
     return results
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of last.pt or best.pt; ConfigError if it is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many types, for files damaged in different ways
+        raise _damaged(path, error) from error
+
+
 def _write(run: Run, name: str, state: dict[str, Any]) -> None:
     if not run.is_first:
         run.fabric.barrier()  # Fabric.save of the first worker waits for the others
@@ -131,13 +140,7 @@ def _write(run: Run, name: str, state: dict[str, Any]) -> None:
 
 def _read(run: Run, name: str) -> dict[str, Any]:
     """Return what the first worker reads: the folder may be on its machine alone."""
-    path = run.config.out / name
-    state: Any = None
-    if run.is_first:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # of many types, for files damaged in different ways
-            raise _damaged(path, error) from error
+    state: Any = read(run.config.out / name) if run.is_first else None
     return run.fabric.broadcast(state)
 
 

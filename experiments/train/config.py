@@ -70,8 +70,7 @@ class TrainConfig(ABC):
     norm: str = option("batch", "normalisation of the input projection (irevrnn), of a layer's "
                        "output (indrnn) or of a block's input (lru, mingru)",
                        choices=("batch", "layer", "none"))
-    block: bool = option(False, "gated blocks (IRevBlock) in place of plain layers (irevrnn); "
-                         "other defaults go with it: see BLOCK_DEFAULTS")
+    block: bool = option(False, "gated blocks (IRevBlock) in place of plain layers (irevrnn)")
     width: int = option(64, "features between gated blocks (irevrnn --block, lru, mingru)", least=1)
     forgets: bool = option(True, "units forget; without, u = 1 (irevrnn --block)")
     dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0)
@@ -203,6 +202,12 @@ class TrainConfig(ABC):
         """Return the defaults that go with gated blocks, if these are asked for."""
         peer = PEERS.get(given.get("model", "irevrnn"))
         return BLOCK_DEFAULTS if given.get("block") or (peer and peer.gated) else {}
+
+    @classmethod
+    def variants(cls) -> dict[str, dict[str, Any]]:
+        """Return fields that choose other defaults, by how the command line gives them."""
+        gated = [f"--model {name}" for name, peer in PEERS.items() if peer.gated]
+        return {", ".join(["--block", *gated]): {"block": True}}
 
     def runs(self) -> list[tuple[str, TrainConfig]]:
         """Return the single runs, each with its folder below ``out`` ("" for one alone)."""

@@ -184,6 +184,8 @@ def _describe(run: Run) -> dict[str, Any]:
     return {
         "data_set": run.task.data_set,
         "data": dict(run.task.facts),
+        "input_size": run.task.input_size,
+        "class_names": list(run.task.class_names),
         "config": run.config.identity(),
         "seed": run.config.seed,
         "num_parameters": count_parameters(run.network),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,15 @@ _OF_OUR_NETWORK = (
 _RECURRENT = ("recurrent_weight", "nu_log", "theta_log", "gamma_log")
 
 
-def make_model(config: TrainConfig, task: Task) -> nn.Module:
+class Sizes(NamedTuple):
+    """All of a task that its network depends on."""
+
+    input_size: int
+    num_classes: int
+    read_at: tuple[int, ...] | None = None
+
+
+def make_model(config: TrainConfig, task: Task | Sizes) -> nn.Module:
     """Build the network of ``config`` for the sequences of ``task``."""
     sizes = (task.input_size, task.num_classes, config.hidden_size, config.num_layers)
     options: dict[str, Any] = {"dropout": config.dropout, "read": config.read}

@@ -98,6 +98,8 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
     summary = {
         "data_set": first["data_set"],
         "data": shared,
+        "input_size": first.get("input_size"),  # older results have neither
+        "class_names": first.get("class_names"),
         "config": config,
         "num_parameters": first["num_parameters"],
         "device": first["device"],

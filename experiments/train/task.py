@@ -32,6 +32,7 @@ class Task:
         test_details: function that returns further results of a test.
         read_at: numbers of steps after which an answer is read, for (batch, answers, ...); None
             for one answer after the last step.
+        class_names: names of the classes, in the order of the labels, if they have any.
     """
 
     data_set: str
@@ -45,3 +46,4 @@ class Task:
     test_details: Callable[[Evaluation], dict[str, Any]] | None = None
     objective: Objective = field(default_factory=Classification)
     read_at: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] = ()

@@ -515,4 +515,5 @@ def test_data_that_is_not_there_is_named(small, tmp_path, capsys):
     with pytest.raises(DataError, match="holds no converted recordings"):
         train_all(dataclasses.replace(small, data=tmp_path), progress=False)
     assert main(["action", "--data-set", "msr", "--data", str(tmp_path)]) == 1
-    assert "create it with python -m experiments.datasets" in capsys.readouterr().err
+    command = f"create it with python -m experiments.datasets msr RAW {tmp_path / 'msr'}\n"
+    assert command in capsys.readouterr().err

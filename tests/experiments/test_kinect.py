@@ -122,7 +122,7 @@ def test_a_bad_line_spoils_its_action_alone(utkinect, line, old, new, reason):
         session.write_bytes(session.read_bytes().replace(b"\x00  ", b"\x00"))
     recordings = read("utkinect", utkinect)
     assert recordings.names.tolist() == ["s01_e01_sitDown"]
-    assert reasons(recordings) == [f"joints_s01_e01.txt:{line}: walk: {reason}"]
+    assert reasons(recordings) == [f"joints_s01_e01.txt, line {line}: walk: {reason}"]
 
 
 def test_a_bad_line_at_the_border_spoils_both_neighbours(utkinect):
@@ -142,14 +142,17 @@ def test_a_coordinate_without_its_point(utkinect):
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        ("s01_e01\nwalk: NaN NaN\n", "actionLabel.txt:2: s01_e01 walk: 'NaN NaN' is no first"),
-        ("s01_e01\nwalk: 106 100\n", "actionLabel.txt:2: s01_e01 walk: '106 100' is no"),
-        ("s01_e01\nwalk: 100\n", "actionLabel.txt:2: s01_e01 walk: '100' is no first"),
-        ("s01_e01\nfly: 100 106\n", "actionLabel.txt:2: 'fly' is none of the ten actions"),
-        ("s01_e01\nsitDown: 100 104\n", "actionLabel.txt:4: a second sitDown of s01_e01"),
-        ("session\nwalk: 100 106\ns01_e01\n", "actionLabel.txt:1: 'session' is no session"),
-        ("walk: 100 106\ns01_e01\n", "actionLabel.txt:1: an action of no session"),
-        ("s02_e01\nwalk: 100 106\ns01_e01\n", "actionLabel.txt:2: joints_s02_e01.txt is not"),
+        (
+            "s01_e01\nwalk: NaN NaN\n",
+            "actionLabel.txt, line 2: s01_e01 walk: 'NaN NaN' is no",
+        ),
+        ("s01_e01\nwalk: 106 100\n", "actionLabel.txt, line 2: s01_e01 walk: '106 100' is no"),
+        ("s01_e01\nwalk: 100\n", "actionLabel.txt, line 2: s01_e01 walk: '100' is no first"),
+        ("s01_e01\nfly: 100 106\n", "actionLabel.txt, line 2: 'fly' is none of the ten actions"),
+        ("s01_e01\nsitDown: 100 104\n", "actionLabel.txt, line 4: a second sitDown of s01_e01"),
+        ("session\nwalk: 100 106\ns01_e01\n", "actionLabel.txt, line 1: 'session' is no session"),
+        ("walk: 100 106\ns01_e01\n", "actionLabel.txt, line 1: an action of no session"),
+        ("s02_e01\nwalk: 100 106\ns01_e01\n", "actionLabel.txt, line 2: joints_s02_e01.txt is not"),
         ("s01_e01\nwalk: 101 101\n", "walk: the file does not have the frames 101 to 101"),
         ("s01_e01\nwalk: 90 104\n", "walk: the file does not have the frames 90 to 104"),
     ],
@@ -237,13 +240,16 @@ SAMPLE = sample_text(skeletons(3, 1)).encode()
     [
         (b"", ": 0 lines, expected 20 for each frame"),
         (SAMPLE[: SAMPLE.index(b"\n") + 1], ": 1 lines, expected 20 for each frame"),
-        (SAMPLE[:-5], ":60: the file ends in the middle of a line"),
-        (SAMPLE[:-1], ":60: the file ends in the middle of a line"),
-        (SAMPLE.replace(b" ", b" NaN ", 1), ":1: 5 numbers, expected 4"),
-        (SAMPLE.replace(b"1.0\n", b"inf\n", 1), ":1: NaN or infinity"),
+        (SAMPLE[:-5], ", line 60: the file ends in the middle of a line"),
+        (SAMPLE[:-1], ", line 60: the file ends in the middle of a line"),
+        (SAMPLE.replace(b" ", b" NaN ", 1), ", line 1: 5 numbers, expected 4"),
+        (SAMPLE.replace(b"1.0\n", b"inf\n", 1), ", line 1: NaN or infinity"),
         (sample_text(np.zeros((2, 20, 3))).encode(), ": no frame has a skeleton"),
-        (sample_text(np.full((1, 20, 3), 30.0)).encode(), ":1: a coordinate of 30 m, expected"),
-        (bytes(range(256)) * 20, ":1: 1 numbers, expected 4"),
+        (
+            sample_text(np.full((1, 20, 3), 30.0)).encode(),
+            ", line 1: a coordinate of 30 m, expec",
+        ),
+        (bytes(range(256)) * 20, ", line 1: 1 numbers, expected 4"),
     ],
 )
 def test_a_bad_sample_is_named_and_the_rest_is_read(msr, content, reason):

@@ -159,17 +159,20 @@ def test_a_file_that_was_taken_away_leaves_the_output(raw, out, reads):
 # --- a file is no recording ---------------------------------------------------------------------
 
 DAMAGE = {
-    "truncated": (lambda data: data[:-10], ":113: expected joint 25 of 25, 12 fields; got"),
-    "empty": (lambda data: b"", ":1: expected the number of frames; got the end"),
-    "no frames": (lambda data: b"0\n", ":1: expected the number of frames, at least 1; got 0"),
+    "truncated": (lambda data: data[:-10], ", line 113: expected joint 25 of 25, 12 fields; got"),
+    "empty": (lambda data: b"", ", line 1: expected the number of frames; got the end"),
+    "no frames": (
+        lambda data: b"0\n",
+        ", line 1: expected the number of frames, at least 1; got 0",
+    ),
     "no bodies": (lambda data: b"2\n0\n0\n", ": there is no body in any of the 2 frames"),
     "NaN": (
         lambda data: data.replace(b"-0.2", b"NaN", 1),
-        ":5: expected x of joint 1 of 25, finite",
+        ", line 5: expected x of joint 1 of 25, finite",
     ),
     "joints": (
         lambda data: data.replace(b"\n25\n", b"\n24\n", 1),
-        ":4: expected 25 joints; got 24",
+        ", line 4: expected 25 joints; got 24",
     ),
 }
 
@@ -322,7 +325,9 @@ def test_no_file_is_a_recording(raw, out, capsys):
         (raw / f"{name}.skeleton").write_bytes(b"0\n")
     assert run(raw, out) == 1
     errors = capsys.readouterr().err
-    assert all(f"{name}.skeleton:1: expected the number of frames" in errors for name in NAMES)
+    assert all(
+        f"{name}.skeleton, line 1: expected the number of frames" in errors for name in NAMES
+    )
     assert not (out / "meta.json").exists()
 
 

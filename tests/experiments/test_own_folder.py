@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from experiments import predict
 from experiments.datasets import DataError
-from experiments.datasets.own_folder import load_folder
+from experiments.datasets.own_folder import load_folder, read_recording
 from experiments.train.__main__ import main
 
 from .mutations import mutated, mutations
@@ -43,6 +44,18 @@ def test_groups_are_subjects(own):
     assert load_folder(own).subjects.tolist() == [1, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("content", "steps"),
+    [
+        ("0,1\n5,6\n7,8\n", [[5, 6], [7, 8]]), ("0,2\n5,6\n", [[0, 2], [5, 6]]),
+        ("0\n1.5\n2.0\n", [[1.5], [2]]), ("0\n1\n2\n", [[0], [1], [2]]),
+    ],
+)  # fmt: skip
+def test_a_line_that_counts_the_columns_is_a_heading(tmp_path, content, steps):
+    (tmp_path / "a.csv").write_text(content)
+    assert read_recording(tmp_path / "a.csv").tolist() == steps
+
+
 def test_one_channel_may_be_a_plain_array(tmp_path):
     (tmp_path / "labels.csv").write_text('name,label\n"a, b",up\n')
     np.save(tmp_path / "a, b.npy", np.arange(3.0))
@@ -53,12 +66,17 @@ def test_one_channel_may_be_a_plain_array(tmp_path):
     ("content", "reason"),
     [
         ("", "the file holds no numbers"), ("x,y\n", "the file holds no numbers"),
-        ("1,2\n3\n", "no lines of numbers"), ("1,2\n3,x\n", "no lines of numbers"),
-        ("1.0x,2\n1,2\n", "no lines of numbers"), ("1,2\n3,\n", "no lines of numbers"),
+        ("1,2\n\n3\n", "line 3: 1 numbers; the lines above have 2"),
+        ("x,y\n1,2\n3,x\n", "line 3: 'x' is no number"), ("1,2\n1_0,2\n", "line 2: '1_0' is no"),
+        ("1.0x,2\n1,2\n", "line 1: '1.0x' is no number"), ("x,y\n1,2\n3,\n", "line 3: missing val"),
+        ("x1,2nd\n1,2\n", "line 1: the names of a heading begin with letters; got '2nd'"),
+        (",x,y\n0,1,2\n", "the heading begins with an empty field: written with an index? use"),
+        (",0\n0,1\n", "the heading begins with an empty field"), (",0.5\n1,2\n", "line 1: missing"),
+        ("x;y\n1;2\n", "separated by ';': use commas"), ("1\t2\n", "separated by '\\t': use com"),
+        ("1,2\n1,a;b\n", "line 2: 'a;b' is no number"),
         ("1,nan\n", "NaN, infinity or a number too"), ("nan,1\n1,1", "NaN, infinity or a number"),
         ("1,inf\n", "NaN, infinity or a number too"), ("1,1e300\n", "NaN, infinity or a number"),
-        ("1,2,3\n", "3 channels; most recordings have 2"), ("1;2\n", "no lines of numbers"),
-        ("# 1,2\n1,2", "no lines of numbers"),
+        ("1,2,3\n", "3 channels; most recordings have 2"), ("# 1,2\n1,2", "line 1: '# 1' is no"),
     ],
 )  # fmt: skip
 def test_a_bad_csv_file_is_named_and_the_rest_is_read(own, content, reason):
@@ -98,11 +116,15 @@ def test_a_truncated_array_is_named(own):
     ("labels", "reason"),
     [
         ("a,up\nb,down\n", "c.npy: no label in labels.csv"),
-        ("a,up\nb,down\nc,\n", "labels.csv:4: expected 2 fields; got 'c,'"),
-        ("a,up\nb,down\nc,up,x\n", "labels.csv:4: expected 2 fields; got 'c,up,x'"),
-        ("a,up\nb,down\nc,up\nc,up\n", "labels.csv:5: a second label of c, after that in line 4"),
+        ("a,up\nb,down\nc,\n", "labels.csv, line 4: the label is empty"),
+        ("a,up\nb,down\n,up\n", "labels.csv, line 4: the name is empty"),
+        ("a,up\nb,down\nc,up,x\n", "labels.csv, line 4: expected 2 fields; got 'c,up,x'"),
+        (
+            "a,up\nb,down\nc,up\nc,up\n",
+            "labels.csv, line 5: a second label of c, after that in line 4",
+        ),
         ("a,up\nb,down\nc,up\nc.npy,up\n", "c.npy: more than one label or file of this name"),
-        ("a,up\nb,down\nd,up\n", "labels.csv:4: there is no file d"),
+        ("a,up\nb,down\nd,up\n", "labels.csv, line 4: there is no file d"),
     ],
 )
 def test_a_bad_label_is_named_and_the_rest_is_read(own, labels, reason):
@@ -110,6 +132,8 @@ def test_a_bad_label_is_named_and_the_rest_is_read(own, labels, reason):
     recordings = load_folder(own)
     assert recordings.names.tolist() == ["a.csv", "b.csv"]
     assert any(one.startswith(reason) for one in reasons(recordings))
+    if "line 4: the label" in reason or "line 5: a second" in reason:
+        assert len(recordings.rejected) == 1  # one fault, one line
 
 
 def test_a_name_of_two_files_is_named(own):
@@ -135,7 +159,7 @@ def test_without_labels_there_is_an_error(own, content, message):
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="must be the folder"):
+    with pytest.raises(DataError, match="--folder must be the folder of your recordings"):
         load_folder(tmp_path / "none")
 
 
@@ -162,10 +186,16 @@ def test_a_mutated_file_is_read_right_or_named(tmp_path_factory, changes):
 
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):
     text = PAGE.read_text()
-    [code] = re.findall(r"^```python files\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```python \w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    files, prediction = (compile(code, str(PAGE), "exec") for code in blocks)
     lines = text.replace("\\\n", "")  # a command may go on in the next line
-    [command] = re.findall(r"^python -m experiments\.train (.*)$", lines, re.MULTILINE)
+    commands = re.findall(r"^python -m experiments\.(train|predict) (.*)$", lines, re.MULTILINE)
+    (_, training), (_, predicting) = commands
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, str(PAGE), "exec"), {})
-    assert main(command.split()) == 0
+    exec(files, {})
+    assert main(training.split()) == 0
     assert "test_accuracy" in capsys.readouterr().out
+    assert predict.main(predicting.split()) == 0
+    assert "recordings/walk01.npy: fast " in capsys.readouterr().out
+    exec(prediction, {})
+    assert capsys.readouterr().out.startswith("{'fast': 0.")

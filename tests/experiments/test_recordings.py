@@ -42,7 +42,7 @@ def test_what_is_written_comes_back(tmp_path):
     assert read.subjects.tolist() == [7, 8] and read.names.tolist() == ["first", "second"]
     assert {name: column.tolist() for name, column in read.columns.items()} == {"camera": [1, 3]}
     assert read.rejected == (Rejected("bad.txt", "no good", 3),)
-    assert str(read.rejected[0]) == "bad.txt:3: no good"
+    assert str(read.rejected[0]) == "bad.txt, line 3: no good"
 
 
 def test_signals_have_channels(tmp_path):

@@ -110,10 +110,10 @@ HEADER = "the header is not that of A00001.mat"
         ("A00001.mat", b"\x1e\0", b"\0\0", "A00001.mat: not a row of "),
         ("REFERENCE.csv", b"A00001,N\n", b"", "A00001.mat: REFERENCE.csv has no label of it"),
         ("REFERENCE.csv", b"A00001,N", b"A00001,X", "A00001.mat: its label is 'X'; expected one"),
-        ("REFERENCE.csv", b"A00001,N", b"A00001", "REFERENCE.csv:1: expected 2 fields; got 'A000"),
-        ("REFERENCE.csv", b"A00001,N", b"A00009,N", "REFERENCE.csv:1: there is no A00009.mat"),
+        ("REFERENCE.csv", b"A00001,N", b"A00001", "REFERENCE.csv, line 1: expected 2 fields; got"),
+        ("REFERENCE.csv", b"A00001,N", b"A00009,N", "REFERENCE.csv, line 1: there is no A00009"),
         ("REFERENCE.csv", b"A00002,A", b"A00001,A",
-         "REFERENCE.csv:2: a second label of A00001, after that in line 1; none is taken"),
+         "REFERENCE.csv, line 2: a second label of A00001, after that in line 1; none is taken"),
     ],
 )  # fmt: skip
 def test_a_bad_ecg_file_is_named_and_the_rest_is_read(tmp_path, file, old, new, reason):

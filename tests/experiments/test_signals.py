@@ -113,8 +113,9 @@ def test_a_speaker_is_left_out_and_another_validates(root):
     ("labels", "subjects", "folds", "message"),
     [
         ([0] * 20, None, 5, "two classes or more; all are of 'a'"),
-        ([0] * 20 + [1] * 4, None, 5, "folds must be at most the 4 subjects, or recordings"),
-        ([0, 1] * 10, [0, 0, 1, 1, 2] * 4, 5, "folds must be at most the 3 subjects"),
+        ([0] * 20 + [1] * 4, None, 5, "class 'b' has 4 recordings; 5 folds need 5 of each class"),
+        ([0, 0, 1], None, 5, "class 'b' has 1 recording; 5 folds need"),
+        ([0, 1] * 10, [0, 0, 1, 1, 2] * 4, 5, "class 'a' has 3 groups; 5 folds need 5 of each"),
         ([0, 1] * 2, None, 2, "the class 'a' has no recording in the val part"),
     ],
 )
@@ -304,14 +305,21 @@ def test_the_folds_of_an_ecg_are_summarised_by_their_mean_f1(root, tmp_path, mon
 
 def test_a_folder_of_ones_own_is_trained_on(root, tmp_path, capsys):
     (root / "own" / "r0.csv").write_text("1,x\n")
+    steps = np.load(root / "own" / "r1.npy")
+    np.save(root / "own" / "r1.npy", steps * [1, 0])
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     command = ["signals", f"--folder={root / 'own'}", "--folds=3", "--fold=0", *words]
     assert main([*command, f"--out={tmp_path}"]) == 0
     shown = capsys.readouterr()
-    assert "left out: r0.csv: no lines of numbers" in shown.err
+    assert "left out: r0.csv: line 1: 'x' is no number" in shown.err
+    assert "from a constant: channel 2 in 1 of 23 recordings\n" in shown.err
+    used = shown.out.splitlines()[0]
+    assert used.startswith("settings other than") and "data_set folder" in used
+    assert "flip 0.0" in used and "hidden_size 8" in used and "weight_decay" not in used
     assert "own: test_accuracy" in shown.out
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["data"]["rejected"] == 1 and results["data"]["recordings"] == 23
+    assert results["class_names"] == ["calm", "fast"] and results["input_size"] == 2
 
 
 @pytest.mark.parametrize(
@@ -344,7 +352,8 @@ def test_what_the_data_cannot_give_is_named(root, options, message):
 
 def test_data_that_is_not_there_is_named(tmp_path, capsys):
     assert main(["signals", f"--data={tmp_path}", f"--out={tmp_path}"]) == 1
-    assert "create it with python -m experiments.datasets" in capsys.readouterr().err
+    command = f"create it with python -m experiments.datasets cinc2017 --root {tmp_path}\n"
+    assert command in capsys.readouterr().err
 
 
 # --- the forest on heart rates ------------------------------------------------------------------

@@ -544,7 +544,30 @@ def test_help_explains_every_option_with_its_default(capsys, task):
     for field in dataclasses.fields(kind):
         assert f"--{field.name.replace('_', '-')}" in shown
         default = getattr(kind.of(), field.name)
-        assert f"{field.metadata['help']} (default: {default})" in shown
+        begin = f"{field.metadata['help']} (default: {default}"
+        assert begin + ")" in shown or begin + "; " in shown
+
+
+def test_help_shows_the_defaults_of_other_choices(capsys):
+    signals, mnist, action = (shown_help(capsys, task) for task in ("signals", "mnist", "action"))
+    assert "reversing the sign (default: 0.5; 0.0 with --folder)" in signals
+    blocks = "--block, --model lru, --model mingru"
+    assert f"layers (default: 6; 4 with {blocks})" in mnist and "BLOCK_DEFAULTS" not in mnist
+    assert "(default: 40; 120 with --data-set utkinect, --data-set msr; 10 with" in action
+
+
+@pytest.mark.parametrize("module", ["tyro", "experiments.none"])
+def test_a_missing_package_is_a_line_and_a_missing_module_of_ours_a_traceback(tmp_path, module):
+    error = f"raise ModuleNotFoundError('No module named {module}', name={module!r})\n"
+    (tmp_path / "tyro.py").write_text(error)
+    for command in ("experiments", "experiments.train"):
+        done = subprocess.run(
+            [sys.executable, "-m", command], cwd=ROOT, capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        )  # fmt: skip
+        assert done.returncode == 1
+        explained = "need more than the library: run `make setup`" in done.stderr
+        assert explained == (done.stderr.count("\n") == 1) == (module == "tyro")
 
 
 def test_a_new_activation_reaches_configuration_and_help(capsys, monkeypatch):
