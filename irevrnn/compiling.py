@@ -1,7 +1,7 @@
-"""What ``torch.compile`` must not trace, marked for it.
+"""Mark what ``torch.compile`` must not trace.
 
 Only code that is being compiled imports this module: the marks load ``torch._dynamo``, which takes
-a second of processor time. By then it is loaded.
+a second of processor time, and is loaded by then.
 """
 
 from __future__ import annotations
