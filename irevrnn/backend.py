@@ -19,7 +19,6 @@ _TAKES = {
 }
 
 
-@torch.compiler.assume_constant_result
 def choose_backend(device: str, dtype: torch.dtype) -> str:
     """Name the implementation for tensors of this device type and dtype.
 

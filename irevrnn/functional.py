@@ -110,7 +110,15 @@ def scan_checked(
 
 def _has_kernel(z: Tensor) -> bool:
     """Return whether a kernel reads and writes half precision, which would be slow on the CPU."""
-    return z.is_cuda and choose_backend("cuda", z.dtype) == "cuda"
+    return z.is_cuda and _backend(z) == "cuda"
+
+
+def _backend(z: Tensor) -> str:
+    if torch.compiler.is_compiling():
+        from irevrnn import compiling
+
+        return compiling.choose_backend(z.device.type, z.dtype)
+    return choose_backend(z.device.type, z.dtype)
 
 
 def _run(
@@ -121,7 +129,7 @@ def _run(
     options: tuple[str, str],
     memory: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    backend = choose_backend(z.device.type, z.dtype)
+    backend = _backend(z)
     if backend == "python":
         # torch.func cannot look into a checkpoint; what a transform saves is its own affair.
         plain = memory == "store" or transformed()

@@ -14,10 +14,18 @@ def check_states(
     hidden: Any,
     shape: tuple[int, ...],
     symbols: str,
-    device: torch.device,
+    like: Tensor,
     names: tuple[str, str],
 ) -> None:
-    """Raise an error unless ``hidden`` is a pair of floating-point tensors of ``shape``."""
+    """Raise an error unless ``hidden`` is a pair of tensors of ``shape``, fit for ``like``.
+
+    Args:
+        hidden: what was given.
+        shape: that of each state.
+        symbols: what an error calls the shape.
+        like: a parameter, or what is computed from it; states must have its dtype and device.
+        names: of the states.
+    """
     pair = f"({', '.join(names)})"
     if not (isinstance(hidden, tuple | list) and len(hidden) == 2):
         given = type(hidden).__name__
@@ -32,10 +40,20 @@ def check_states(
             raise ValueError(
                 f"{name} must have shape {shape} = {symbols}; got {tuple(state.shape)}"
             )
-        if state.device != device:
-            raise ValueError(
-                f"{name} must be on the device of the parameters, {device}; got {state.device}"
-            )
+        _check_kind(name, state, like)
+
+
+def _check_kind(name: str, x: Tensor, like: Tensor) -> None:
+    """Raise a ValueError unless x has the device of ``like`` and, outside autocast, its dtype."""
+    if x.device != like.device:
+        raise ValueError(
+            f"{name} must be on the device of the parameters, {like.device}; got {x.device}"
+        )
+    if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(
+            f"{name} must have the dtype of the parameters, {like.dtype}; got {x.dtype}: use "
+            f"{name}.to({like.dtype})"
+        )
 
 
 def check_values(x: Tensor, weight: Tensor, features: int | None) -> None:
@@ -45,14 +63,7 @@ def check_values(x: Tensor, weight: Tensor, features: int | None) -> None:
             f"input must have input_size = {features} features in its last dimension; "
             f"got shape {tuple(x.shape)}"
         )
-    if x.device != weight.device:
-        raise ValueError(
-            f"input must be on the device of the parameters, {weight.device}; got {x.device}"
-        )
-    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise ValueError(
-            f"input must have the dtype of the parameters, {weight.dtype}; got {x.dtype}"
-        )
+    _check_kind("input", x, weight)
 
 
 def check_tensor(input: Tensor, batch_first: bool, weight: Tensor, features: int | None) -> None:

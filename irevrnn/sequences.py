@@ -203,7 +203,7 @@ class SequenceBatch:
                 return list(zip(zeros, zeros, strict=True))
             wanted = shape if self.batched else (len(sizes), sizes[0])
             names = f"({symbols}, {'batch, ' if self.batched else ''}hidden_size)"
-            check_states(hidden, wanted, names, like.device, ("h_0", "c_0"))
+            check_states(hidden, wanted, names, like, ("h_0", "c_0"))
             h_0, c_0 = (self._sorted(state.to(like.dtype).reshape(shape)) for state in hidden)
             return list(zip(h_0.unbind(), c_0.unbind(), strict=True))
         if hidden is None:

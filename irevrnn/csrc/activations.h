@@ -13,11 +13,17 @@
 
 namespace irevrnn {
 
-enum class Activation { relu, tanh, sigmoid, leaky_relu, identity };
-// In that order.
-constexpr const char* activation_names[] = {"relu", "tanh", "sigmoid", "leaky_relu", "identity"};
+// All of them: X(name) for each. Each has a Formula<Activation::name> below; one without does not compile.
+#define IREVRNN_ACTIVATIONS(X) X(relu) X(tanh) X(sigmoid) X(leaky_relu) X(identity)
 
-// Whether fixed-point arithmetic can undo it as g (bit_stack.h).
+#define IREVRNN_ENUMERATOR(name) name,
+#define IREVRNN_TEXT(name) #name,
+enum class Activation { IREVRNN_ACTIVATIONS(IREVRNN_ENUMERATOR) };
+constexpr const char* activation_names[] = {IREVRNN_ACTIVATIONS(IREVRNN_TEXT)};
+#undef IREVRNN_ENUMERATOR
+#undef IREVRNN_TEXT
+
+// Whether fixed-point arithmetic undoes it as g: bit_stack.h and fixed_vector_tiles.h know how. No other one passes.
 constexpr bool invertible(Activation g) {
   return g == Activation::identity || g == Activation::leaky_relu || g == Activation::relu;
 }
@@ -100,17 +106,62 @@ IREVRNN_INLINE V sigmoid_value(V x) { return sigmoid_single(x); }
 template <>
 IREVRNN_INLINE double sigmoid_value(double x) { return 1.0 / (1.0 + ::exp(-x)); }
 
-template <Activation kind, class V>
-IREVRNN_INLINE V activate(V x) {
-  const V zero = broadcast<V>(0.0f);
-  if constexpr (kind == Activation::relu) return x <= zero ? zero : x;  // passes a NaN on
-  if constexpr (kind == Activation::tanh) return tanh_value(x);
-  if constexpr (kind == Activation::sigmoid) return sigmoid_value(x);
-  if constexpr (kind == Activation::leaky_relu) {
-    return x <= zero ? x * broadcast<V>(negative_slope) : x;
+// value is the nonlinearity, slope its derivative where its output is y.
+template <Activation kind>
+struct Formula;
+
+template <>
+struct Formula<Activation::relu> {  // as in PyTorch, a NaN passes both ways
+  template <class V>
+  static IREVRNN_INLINE V value(V x) {
+    const V zero = broadcast<V>(0.0f);
+    return x <= zero ? zero : x;
   }
-  return x;
-}
+  template <class V>
+  static IREVRNN_INLINE V slope(V y) {
+    const V zero = broadcast<V>(0.0f);
+    return y <= zero ? zero : broadcast<V>(1.0f);
+  }
+};
+
+template <>
+struct Formula<Activation::tanh> {
+  template <class V>
+  static IREVRNN_INLINE V value(V x) { return tanh_value(x); }
+  template <class V>
+  static IREVRNN_INLINE V slope(V y) { return fma(-y, y, broadcast<V>(1.0f)); }
+};
+
+template <>
+struct Formula<Activation::sigmoid> {
+  template <class V>
+  static IREVRNN_INLINE V value(V x) { return sigmoid_value(x); }
+  template <class V>
+  static IREVRNN_INLINE V slope(V y) { return fma(-y, y, y); }
+};
+
+template <>
+struct Formula<Activation::leaky_relu> {
+  template <class V>
+  static IREVRNN_INLINE V value(V x) {
+    return x <= broadcast<V>(0.0f) ? x * broadcast<V>(negative_slope) : x;
+  }
+  template <class V>
+  static IREVRNN_INLINE V slope(V y) {
+    return y > broadcast<V>(0.0f) ? broadcast<V>(1.0f) : broadcast<V>(negative_slope);
+  }
+};
+
+template <>
+struct Formula<Activation::identity> {
+  template <class V>
+  static IREVRNN_INLINE V value(V x) { return x; }
+  template <class V>
+  static IREVRNN_INLINE V slope(V) { return broadcast<V>(1.0f); }
+};
+
+template <Activation kind, class V>
+IREVRNN_INLINE V activate(V x) { return Formula<kind>::value(x); }
 
 // f, as the couplings apply it, 2R times a step: their weights scale its errors down.
 template <Activation kind, class V>
@@ -123,27 +174,18 @@ IREVRNN_INLINE V activate_coupling(V x) {
 template <Activation kind, class V>
 IREVRNN_INLINE V activate_in_pairs(V x) { return activate_coupling<kind>(x); }
 
-// The derivative of activate<kind> where its output is y.
 template <Activation kind, class V>
-IREVRNN_INLINE V slope_from_output(V y) {
-  const V zero = broadcast<V>(0.0f), one = broadcast<V>(1.0f);
-  if constexpr (kind == Activation::relu) return y <= zero ? zero : one;  // a NaN passes, as in PyTorch
-  if constexpr (kind == Activation::tanh) return fma(-y, y, one);
-  if constexpr (kind == Activation::sigmoid) return fma(-y, y, y);
-  if constexpr (kind == Activation::leaky_relu) return y > zero ? one : broadcast<V>(negative_slope);
-  return one;
-}
+IREVRNN_INLINE V slope_from_output(V y) { return Formula<kind>::slope(y); }
 
 // Calls fn with the kind as a compile-time constant, so that a switch stays out of inner loops.
 template <class Fn>
 IREVRNN_INLINE auto with_activation(Activation kind, Fn&& fn) {
+#define IREVRNN_CASE(name) case Activation::name: return fn(constant<Activation::name>{});
   switch (kind) {
-    case Activation::relu: return fn(constant<Activation::relu>{});
-    case Activation::tanh: return fn(constant<Activation::tanh>{});
-    case Activation::sigmoid: return fn(constant<Activation::sigmoid>{});
-    case Activation::leaky_relu: return fn(constant<Activation::leaky_relu>{});
-    default: return fn(constant<Activation::identity>{});
+    IREVRNN_ACTIVATIONS(IREVRNN_CASE)
+    default: return fn(constant<Activation::identity>{});  // never: parse_activation lets no other kind in
   }
+#undef IREVRNN_CASE
 }
 
 }  // namespace irevrnn

@@ -16,13 +16,15 @@ namespace irevrnn {
 
 using at::Tensor;
 
-inline Activation parse_activation(c10::string_view name) {
+// argument: what an error calls the name.
+inline Activation parse_activation(c10::string_view name, const char* argument = "an activation") {
   std::string known;
   for (size_t i = 0; i < std::size(activation_names); ++i) {
     if (name == activation_names[i]) return static_cast<Activation>(i);
     known += (i > 0 ? ", " : "") + std::string(activation_names[i]);
   }
-  TORCH_CHECK_VALUE(false, "activation must be one of ", known, "; got ", name);
+  TORCH_CHECK_VALUE(false, argument, " must be one of ", known, "; the compiled kernels do not have ", name,
+                    ": add it to irevrnn/csrc/activations.h");
 }
 
 inline void check_shape(const Tensor& x, at::IntArrayRef sizes, const char* name) {
@@ -151,8 +153,8 @@ void fill_sizes(Problem& s, const Layout& layout, const Weights& weights, c10::s
   s.row_starts = layout.packed() ? layout.row_starts.data() : nullptr;
   s.couplings = static_cast<int>(weights.a.size(0));
   s.interval = interval;
-  s.activation = parse_activation(activation);
-  s.coupling_activation = parse_activation(coupling_activation);
+  s.activation = parse_activation(activation, "activation");
+  s.coupling_activation = parse_activation(coupling_activation, "coupling_activation");
   s.resets = read<uint8_t>(resets);
   s.u = weights.u.const_data_ptr<T>();
   s.a = weights.a.const_data_ptr<T>();

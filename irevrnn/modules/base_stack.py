@@ -51,6 +51,12 @@ class BaseStack(nn.Module):
         self.picked: Plan | None = None
         self._costs: dict[Any, Any] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Check a strategy when it is set, too."""
+        if name == "memory":
+            check_strategy(value)
+        super().__setattr__(name, value)
+
     @abstractmethod
     def _stack(self) -> Stack:
         """Return the modules as they are to run."""
@@ -112,8 +118,10 @@ class BaseStack(nn.Module):
             if reason := not_a_graph(self.memory, packed):
                 if torch.compiler.is_exporting():
                     raise ValueError(f"this forward pass cannot be exported: {reason}")
+                from irevrnn.compiling import run_uncompiled
+
                 options = {"lengths": lengths, "return_sequence": return_sequence, "resets": resets}
-                return self._uncompiled(input, hidden, **options)
+                return run_uncompiled(self, input, hidden, **options)
         stack = self._stack()
         blocks = stack.all_blocks
         weight, sizes = blocks[0].recurrent_weight, [block.hidden_size for block in blocks]
@@ -131,12 +139,6 @@ class BaseStack(nn.Module):
         warn_of_large_states(self, stack, finals)
         return batch.restore(output, finals, return_sequence)
 
-    @torch.compiler.disable(
-        reason="memory='store' and 'recompute' can be compiled, with sequences of one length"
-    )
-    def _uncompiled(self, *inputs: Any, **options: Any) -> Any:
-        return self.forward(*inputs, **options)
-
     def memory_report(
         self,
         input: Tensor | PackedSequence,
@@ -149,7 +151,8 @@ class BaseStack(nn.Module):
 
         Nothing is run: the figures follow from the sizes and the recurrent weights
         (:mod:`irevrnn.strategies.saved_bytes`). ``saved`` is an upper bound for sequences of
-        different length, and an average for ``reversible``; ``peak of a step`` is an estimate.
+        different length. For ``reversible`` it is an average, and an upper bound with ``relu`` and
+        ``leaky_relu``, taken to forget in every step. ``peak of a step`` is an estimate.
 
         Args:
             input, lengths, return_sequence, resets: as for :meth:`forward`.
@@ -171,7 +174,7 @@ class BaseStack(nn.Module):
 
         Without a budget, that is one at the beginning of every chunk, for which 0 stands.
         """
-        memory = check_strategy(self.memory)
+        memory = self.memory
         if memory == "auto":
             check_budget(memory, self.memory_budget)
         else:

@@ -20,7 +20,6 @@ from irevrnn.modules.initial_values import (
     draw_memories_,
     draw_oscillators_,
 )
-from irevrnn.modules.recurrence import Recurrence
 
 
 class Block(nn.Module):
@@ -115,14 +114,11 @@ class Block(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define output(x, h)")
 
     def forward(self, input: Tensor) -> Tensor:
-        """Run the block by itself, from states of zero: (T, B, in) to (T, B, out).
-
-        A stack calls :meth:`project` and :meth:`output` instead.
-        """
-        z = self.project(input)
-        zeros = z.new_zeros(z.shape[1:])
-        h, _, _ = Recurrence.of(self).scan(z, (zeros, zeros))
-        return self.output(input, h)
+        """Refuse: a stack runs the recurrence between :meth:`project` and :meth:`output`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} runs in a stack alone, which has the layout, the states and "
+            "what is saved: IRevStack([..., block, ...]) in place of nn.Sequential"
+        )
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""

@@ -124,7 +124,7 @@ def _states(z: Tensor, hidden: States | None, batched: bool) -> States:
         return zeros, zeros
     wanted = tuple(shape) if batched else tuple(shape[1:])
     symbols = "(batch, hidden_size)" if batched else "(hidden_size,)"
-    check_states(hidden, wanted, symbols, z.device, ("h", "c"))
+    check_states(hidden, wanted, symbols, z, ("h", "c"))
     h, c = hidden
     if batched and h.dtype == c.dtype == z.dtype:
         return h, c

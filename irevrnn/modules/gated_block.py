@@ -52,9 +52,6 @@ class IRevBlock(Block):
         bias: whether the projections have biases.
         device, dtype: of the parameters.
 
-    Shape:
-        - input, output: (T, B, width), when called by itself; the states start at zero.
-
     Attributes:
         norm: the norm.
         input_projection: ``nn.Linear(width, hidden_size)``.

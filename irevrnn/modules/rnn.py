@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -126,6 +127,12 @@ class IRevRNN(BaseStack):
         super().__init__(memory, memory_budget, batch_first)
         check_count("num_layers", num_layers, 1)
         check_probability("dropout", dropout)
+        if dropout and num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} has no effect: it is for the output of every layer but the "
+                "last, and num_layers=1",
+                stacklevel=2,
+            )
         require(obstacle(memory, activations=[activation], bidirectional=bidirectional))
         self.input_size = input_size
         self.hidden_size = hidden_size

@@ -10,6 +10,7 @@ from torch import nn
 
 from irevrnn.modules.base_stack import BaseStack
 from irevrnn.modules.block import is_recurrent
+from irevrnn.modules.cell import IRevRNNCell
 from irevrnn.strategies.rules import obstacle, require
 from irevrnn.strategies.stack import Stack
 
@@ -18,6 +19,8 @@ _INTERFACE = (
     "project", "output", "hidden_size", "coupling_a", "coupling_b", "activation",
     "coupling_activation",
 )  # fmt: skip
+#: What returns its states beside its output, and so is no block.
+_WHOLE = (BaseStack, IRevRNNCell, nn.RNNBase, nn.RNNCellBase)
 
 
 class IRevStack(BaseStack):
@@ -63,7 +66,8 @@ class IRevStack(BaseStack):
     Raises:
         ValueError: there is no recurrent block, widths do not fit, the input does not fit, a block
             returns another shape or dtype than it should, or the strategy cannot serve.
-        TypeError: a block is not a module.
+        TypeError: ``blocks`` is no list of modules, or one of them runs sequences by itself, as an
+            ``IRevRNN`` or ``nn.LSTM`` does.
         irevrnn.ReversalError: (in the backward pass of ``reversible``) a block computed something
             else than in the forward pass.
 
@@ -82,6 +86,8 @@ class IRevStack(BaseStack):
         memory_budget: int | str | None = None,
         batch_first: bool = True,
     ) -> None:
+        if not isinstance(blocks, Iterable):
+            raise TypeError(f"blocks must be a list of modules; got {type(blocks).__name__}")
         super().__init__(memory, memory_budget, batch_first)
         blocks = list(blocks)
         _check_blocks(blocks)
@@ -108,6 +114,8 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
     for name, block in zip(names, blocks, strict=True):
         if not isinstance(block, nn.Module):
             raise TypeError(f"{name}: blocks must be of torch.nn.Module")
+        if isinstance(block, _WHOLE):
+            raise TypeError(f"{name} is a whole stack: put its layers here, or take an IRevBlock")
         if not is_recurrent(block):
             continue
         if missing := [each for each in _INTERFACE if not hasattr(block, each)]:

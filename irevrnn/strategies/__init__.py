@@ -19,8 +19,9 @@ between two recurrences is computed again from the chunk's input.
   the rounding of this order of summation alone.
 - ``reversible`` saves the final h and c and the bits that were forgotten, 2 (1 - abs(u)) for each
   unit and step where abs(u) is above 1/2 (equation ``eq:decay``). States are 32-bit fixed-point
-  numbers, so its outputs differ from those of the other strategies by their rounding. Its gradient
-  is that of BPTT at exactly the states that the forward pass visited, straight through every
+  numbers, in the same units for float64 parameters, so its outputs differ from those of the other
+  strategies by their rounding, and ``torch.autograd.gradcheck`` needs one of those. Its gradient is
+  that of BPTT at exactly the states that the forward pass visited, straight through every
   rounding. Hashes of the states where chunks begin, at most 64 of each block, are compared in the
   backward pass: a mismatch raises :class:`irevrnn.ReversalError`, and no gradient is returned.
   Where u = 1 nothing is forgotten, and what is saved does not grow with the length at all. A reset

@@ -70,7 +70,7 @@ def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
         memory,
         activations=[block.activation for block in stack.blocks],
         bidirectional=stack.directions == 2,
-        modules=stack.modules,
+        modules=stack.named,
     )
     if reason or memory not in IN_FIXED_POINT:
         return reason

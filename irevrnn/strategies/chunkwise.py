@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.allocator import allocate, allocate_like
+from irevrnn.modules.block import is_recurrent
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.modules.steps import Masks, Steps
 from irevrnn.sequences import Packing
@@ -119,8 +120,8 @@ def run_chunkwise(
     """
     activations = [block.activation for block in stack.blocks]
     device = x.device.type
-    require(obstacle(memory, activations=activations, device=device, modules=stack.modules))
-    check_recurrence(memory, [(stack.name(place), stack.modules[place]) for place in stack.places])
+    require(obstacle(memory, activations=activations, device=device, modules=stack.named))
+    check_recurrence(memory, [pair for pair in stack.named if is_recurrent(pair[1])])
     flat = [p for module in stack.modules for _, p in _named_parameters(module)]
     flat_states = [state for pair in states for state in pair]
     check_reverse_mode(memory, x, *flat_states, *flat)
@@ -196,7 +197,7 @@ class _Chunkwise(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Any, *grad_finals: Any) -> Any:
         settings: Settings = ctx.settings
         stack = settings.stack
-        require(obstacle(settings.memory, modules=stack.modules))
+        require(obstacle(settings.memory, modules=stack.named))
         x, batch_sizes, resets, *rest = ctx.saved_tensors
         flat = [p.detach().requires_grad_() for p in rest[: ctx.num_parameters]]
         end = ctx.num_parameters + len(ctx.places)

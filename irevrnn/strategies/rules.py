@@ -23,8 +23,11 @@ OF_THE_STACK = ("checkpoint", "reversible", "store_fixed")
 IN_FIXED_POINT = ("reversible", "store_fixed")
 #: What a budget can shape: which strategy, or how many checkpoints are kept.
 BUDGETED = ("auto", "checkpoint")
-#: Output nonlinearities with an inverse in fixed point.
-INVERTIBLE = tuple(name for name, g in ACTIVATIONS.items() if g.forgotten_bits is not None)
+_FORGOTTEN_BITS = sorted(
+    (g.forgotten_bits, name) for name, g in ACTIVATIONS.items() if g.forgotten_bits is not None
+)
+#: Output nonlinearities with an inverse in fixed point, that which forgets least first.
+INVERTIBLE = tuple(name for _, name in _FORGOTTEN_BITS)
 #: The parameters of a block that make up its recurrence: u, a and b.
 RECURRENCE = ("recurrent_weight", "coupling_a", "coupling_b")
 
@@ -54,7 +57,7 @@ def obstacle(
     activations: Iterable[str] = (),
     bidirectional: bool = False,
     device: str = "cpu",
-    modules: Iterable[nn.Module] = (),
+    modules: Iterable[tuple[str, nn.Module]] = (),
 ) -> str | None:
     """Return why a strategy cannot serve, and which one can; None if it can.
 
@@ -63,7 +66,8 @@ def obstacle(
         activations: the output nonlinearities of the recurrences.
         bidirectional: whether the stack reads sequences from both ends.
         device: the type of the device.
-        modules: those of the stack, in the mode in which they will run.
+        modules: those of the stack, in the mode in which they will run, with what an error calls
+            each of them.
     """
     if memory not in OF_THE_STACK:
         return None
@@ -72,12 +76,13 @@ def obstacle(
             f"bidirectional=True does not go with memory={memory!r}, which takes all layers "
             "through a chunk of steps at once; use memory='recompute' or 'store'"
         )
-    if has_batch_statistics(modules):
-        return (
-            f"memory={memory!r} cannot train with norm='batch', whose statistics run over all "
-            "steps; use norm='layer', or memory='recompute'. A model in evaluation mode must stay "
-            "so until its backward pass"
-        )
+    for label, module in modules:
+        if has_batch_statistics(module):
+            return (
+                f"memory={memory!r} cannot train with the batch norm of {label}, whose statistics "
+                "run over all steps; use norm='layer', or memory='recompute'. A model in "
+                "evaluation mode must stay so until its backward pass"
+            )
     if memory not in IN_FIXED_POINT:
         return None
     if device == "meta":
@@ -87,9 +92,11 @@ def obstacle(
         )
     for activation in activations:
         if activation not in INVERTIBLE:
+            prices = ", ".join(f"{name} ({bits:g} bits)" for bits, name in _FORGOTTEN_BITS)
             return (
-                f"activation={activation!r} cannot be inverted: memory={memory!r} takes "
-                f"{', '.join(INVERTIBLE)}; memory='checkpoint' and 'recompute' take every one"
+                f"activation={activation!r} cannot be inverted: memory={memory!r} takes {prices}, "
+                "and stores these bits for each output that is not positive; memory='checkpoint' "
+                "and 'recompute' take every one"
             )
     return None
 
@@ -100,10 +107,9 @@ def require(reason: str | None) -> None:
         raise ValueError(reason)
 
 
-def has_batch_statistics(modules: Iterable[nn.Module]) -> bool:
+def has_batch_statistics(module: nn.Module) -> bool:
     """Return whether a module normalises by statistics over the batch it is given."""
-    inner = (each for module in modules for each in module.modules())
-    return any(isinstance(module, _BatchNorm) and module.training for module in inner)
+    return any(isinstance(each, _BatchNorm) and each.training for each in module.modules())
 
 
 def not_a_graph(memory: str, packed: bool) -> str | None:

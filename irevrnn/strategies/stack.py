@@ -56,6 +56,11 @@ class Stack:
         """The indices of the blocks among the modules."""
         return [index for index, module in enumerate(self.modules) if is_recurrent(module)]
 
+    @property
+    def named(self) -> list[tuple[str, nn.Module]]:
+        """The modules, with what an error calls each of them."""
+        return [(self.name(index), module) for index, module in enumerate(self.modules)]
+
     def name(self, index: int) -> str:
         """Return what an error calls module ``index``."""
         if self.label == "layer":

@@ -12,8 +12,13 @@ SOFTSIGN = Activation(
 
 
 @pytest.fixture
-def softsign(monkeypatch):
-    monkeypatch.setitem(ACTIVATIONS, "softsign", SOFTSIGN)
+def made_up(monkeypatch):
+    """An activation that Python alone has, by a name that nobody will add."""
+    monkeypatch.setitem(ACTIVATIONS, "made_up", SOFTSIGN)
+
+
+@pytest.fixture
+def in_python(monkeypatch):
     monkeypatch.setenv("IREVRNN_BACKEND", "python")
 
 
@@ -27,26 +32,34 @@ def test_slopes_follow_from_outputs(name):
     assert torch.allclose(activation.slope_from_output(y)[~kink], slope[~kink])
 
 
-@pytest.mark.usefixtures("softsign")
+@pytest.mark.usefixtures("made_up", "in_python")
 @pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
 def test_the_layer_takes_a_new_activation(memory):
     torch.manual_seed(0)
-    options = {"activation": "softsign", "coupling_activation": "softsign"}
+    options = {"activation": "made_up", "coupling_activation": "made_up"}
     model = IRevRNN(3, 4, 2, memory=memory, dtype=torch.float64, **options)
     x = torch.randn(2, 7, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: model(x)[0], x.requires_grad_())
     assert model(x)[0].abs().max() < 1
 
 
-@pytest.mark.usefixtures("softsign")
+@pytest.mark.usefixtures("made_up")
 def test_errors_name_a_new_activation():
-    with pytest.raises(ValueError, match="activation must be one of relu, .*, softsign; got 'swi"):
+    with pytest.raises(ValueError, match="activation must be one of relu, .*, made_up; got 'swi"):
         IRevRNN(3, 4, activation="swish")
-    with pytest.raises(ValueError, match="activation='softsign' cannot be inverted: memory='rev"):
-        IRevRNN(3, 4, activation="softsign", memory="reversible")
+    with pytest.raises(ValueError, match="activation='made_up' cannot be inverted: memory='rev"):
+        IRevRNN(3, 4, activation="made_up", memory="reversible")
 
 
-@pytest.mark.usefixtures("softsign")
+@pytest.mark.usefixtures("made_up")
+@pytest.mark.parametrize("argument", ["activation", "coupling_activation"])
+def test_the_kernels_say_what_they_lack(kernels, argument):
+    message = f"^{argument} must be one of relu, .*; the compiled kernels do not have made_up: add"
+    with pytest.raises(ValueError, match=message):
+        IRevRNN(3, 4, **{argument: "made_up"})(torch.randn(2, 7, 3))
+
+
+@pytest.mark.usefixtures("made_up")
 def test_onnx_takes_a_new_activation():
     ir = pytest.importorskip("onnx_ir")
 
@@ -54,5 +67,5 @@ def test_onnx_takes_a_new_activation():
         return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
 
     inputs = value("z", 5, 2, 3), value("h_0", 2, 3), value("u", 3), value("a", 1, 3)
-    body = onnx._step(*inputs, value("b", 1, 3), "softsign", "softsign", None)
+    body = onnx._step(*inputs, value("b", 1, 3), "made_up", "made_up", None)
     assert sum(node.op_type == "Softsign" for node in body) == 3

@@ -105,7 +105,11 @@ def test_layer_refuses_arguments(arguments, error, message):
         (torch.zeros(4), ValueError, r"input must be \(batch, seq, feature\) or \(seq, feature\)"),
         (torch.zeros(1, 5, 3), ValueError, "input must have input_size = 2 features"),
         (torch.zeros(1, 0, 2), ValueError, "input must have at least one step"),
-        (torch.zeros(1, 5, 2).double(), ValueError, "input must have the dtype of the parameters"),
+        (
+            torch.zeros(1, 5, 2).double(),
+            ValueError,
+            r"input must have the dtype of the parameters, .*: use input.to\(torch.float32\)",
+        ),
         (
             torch.zeros(1, 5, 2, device="meta"),
             ValueError,
@@ -124,11 +128,34 @@ def test_layer_refuses_input(input, error, message):
         (torch.zeros(1, 4, 3), TypeError, r"hidden must be a pair \(h_0, c_0\); got Tensor"),
         ((torch.zeros(1, 4, 3), None), TypeError, "c_0 must be a torch.Tensor; got NoneType"),
         ((torch.zeros(4, 3),) * 2, ValueError, r"h_0 must have shape \(1, 4, 3\)"),
+        (
+            (torch.zeros(1, 4, 3), torch.zeros(1, 4, 3).double()),
+            ValueError,
+            r"c_0 must have the dtype of the parameters, torch.float32; got torch.float64: use c_0",
+        ),
     ],
 )
 def test_layer_refuses_hidden(hidden, error, message):
     with pytest.raises(error, match=message):
         IRevRNN(2, 3)(torch.zeros(4, 5, 2), hidden)
+
+
+def test_a_strategy_is_checked_when_it_is_set():
+    model = IRevRNN(2, 3)
+    with pytest.raises(ValueError, match="memory must be one of .*; got 'hope'"):
+        model.memory = "hope"
+    assert model.memory == "recompute"
+
+
+def test_dropout_of_a_single_layer_has_no_effect():
+    with pytest.warns(UserWarning, match="dropout=0.5 has no effect: .* num_layers=1") as caught:
+        IRevRNN(2, 3, dropout=0.5)
+    assert caught[0].filename == __file__
+
+
+def test_reversal_lists_activations_by_their_price():
+    with pytest.raises(ValueError, match=r"takes identity \(0 bits\), .*, relu \(30 bits\), and"):
+        IRevRNN(2, 3, activation="tanh", memory="reversible")
 
 
 def test_clipping_refuses_a_bound_that_is_no_bound():

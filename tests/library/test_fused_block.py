@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from irevrnn import IRevStack
 from irevrnn.modules import fused_block
 from irevrnn.modules.fused_block import block_input, block_output
 from irevrnn.modules.gated_block import IRevBlock
@@ -164,7 +165,7 @@ def test_frozen_parts_get_no_gradient():
     block, x = IRevBlock(8, 6), draw(20, 2, 8)
     block.input_projection.requires_grad_(False)
     block.norm.weight.requires_grad_(False)
-    block(x).sum().backward()
+    IRevStack([block])(x)[0].sum().backward()
     assert block.input_projection.weight.grad is None and block.norm.weight.grad is None
     assert block.scale.grad is not None and block.norm.bias.grad is not None
 
@@ -172,7 +173,7 @@ def test_frozen_parts_get_no_gradient():
 @pytest.mark.parametrize("what", ["hook", "layer", "dropout", "parametrization"])
 def test_what_users_put_into_a_block_is_called(monkeypatch, what):
     block, x, seen = IRevBlock(8, 6), draw(20, 2, 8), []
-    expected, calls = block(x), count_fused(monkeypatch)
+    expected, calls = IRevStack([block])(x)[0], count_fused(monkeypatch)
     if what == "hook":
         block.input_projection.register_forward_hook(lambda *_: seen.append(1))
     elif what == "layer":
@@ -183,7 +184,7 @@ def test_what_users_put_into_a_block_is_called(monkeypatch, what):
     else:
         nn.utils.parametrizations.weight_norm(block.input_projection)
         seen.append(1)
-    torch.testing.assert_close(block(x), expected)
+    torch.testing.assert_close(IRevStack([block])(x)[0], expected)
     assert seen and len(calls) == (2 if what == "dropout" else 1)
 
 
@@ -210,9 +211,9 @@ def test_a_residual_of_another_shape_is_refused(width):
 
 def test_where_onednn_is_faster_it_multiplies(monkeypatch):
     block, x = IRevBlock(64, 64), draw(300, 64, 64)
-    expected, calls = block(x), count_fused(monkeypatch)
+    expected, calls = IRevStack([block])(x)[0], count_fused(monkeypatch)
     monkeypatch.setattr("irevrnn.modules.projection._onednn_is_faster", lambda: True)
-    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(IRevStack([block])(x)[0], expected, rtol=1e-4, atol=1e-4)
     assert not calls
-    block(x[:2])
+    IRevStack([block])(x[:2])
     assert len(calls) == 2

@@ -81,7 +81,9 @@ class Block(MetaPathFinder):
 
 LIBRARY = sys.argv[1]
 sys.meta_path.insert(0, Block())
+before = {*sys.modules}
 import irevrnn
+assert "torch._dynamo" not in {*sys.modules} - before  # a second, for those who compile nothing
 
 z = torch.randn(4, 2, 3, requires_grad=True)
 zeros, couplings = torch.zeros(2, 3), torch.full((1, 3), 0.1)

@@ -430,10 +430,27 @@ def test_a_module_that_returns_something_else():
     ([IRevBlock(4, 3), IRevBlock(4, 3).double()], ValueError, "one dtype; got .*64 in block 1"),
     ([IRevBlock(4, 3), IRevBlock(4, 3, device="meta")], ValueError, "one device; .* in block 1"),
     ([IRevBlock(4, 3), 7], TypeError, r"block 1 \(int\): blocks must be of torch.nn.Module"),
+    (IRevBlock(4, 3), TypeError, "blocks must be a list of modules; got IRevBlock"),
+    ([IRevRNN(3, 4), IRevBlock(4, 3)], TypeError, r"block 0 \(IRevRNN\) is a whole stack: put its"),
+    ([IRevBlock(4, 3), nn.LSTM(4, 4)], TypeError, r"block 1 \(LSTM\) is a whole stack: put its"),
+    ([IRevBlock(4, 3), IRevRNNCell(4, 4)], TypeError, r"block 1 \(IRevRNNCell\) is a whole"),
+    ([IRevStack([IRevBlock(4, 3)])], TypeError, r"block 0 \(IRevStack\) is a whole stack"),
 ])  # fmt: skip
 def test_blocks_that_make_no_stack(blocks, error, message):
     with pytest.raises(error, match=message):
         IRevStack(blocks)
+
+
+def test_a_block_beside_the_list():
+    with pytest.raises(TypeError, match="blocks must be a list of modules; got IRevBlock"):
+        IRevStack(IRevBlock(4, 3), IRevBlock(4, 3))
+
+
+def test_a_block_is_no_module_of_a_sequence():
+    """By itself it would not know which dimension is time."""
+    model = nn.Sequential(nn.Linear(1, 4), IRevBlock(4, 3))
+    with pytest.raises(NotImplementedError, match="IRevBlock runs in a stack alone.*IRevStack"):
+        model(torch.randn(2, 10, 1))
 
 
 def test_a_module_with_half_of_the_interface():
@@ -446,7 +463,7 @@ def test_a_module_with_half_of_the_interface():
 @pytest.mark.parametrize("memory", CHUNKED)
 def test_batch_norm_in_training_is_refused(memory):
     model = IRevStack([IRevBlock(4, 3, norm="batch")], memory)
-    with pytest.raises(ValueError, match="cannot train with norm='batch'"):
+    with pytest.raises(ValueError, match=r"with the batch norm of block 0 \(IRevBlock\)"):
         model(make_input(20))
     model.eval()(make_input(20))[0].sum().backward()
 

@@ -1,0 +1,25 @@
+"""Mark what ``torch.compile`` must not trace.
+
+Only code that is being compiled imports this module: the marks load ``torch._dynamo``, which takes
+a second of processor time, and is loaded by then.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from irevrnn import backend
+
+#: It reads the environment and may build the kernels, when the graph is made.
+choose_backend = torch.compiler.assume_constant_result(backend.choose_backend)
+
+
+@torch.compiler.disable(
+    reason="memory='store' and 'recompute' can be compiled, with sequences of one length"
+)
+def run_uncompiled(module: nn.Module, *inputs: Any, **options: Any) -> Any:
+    """Run the forward pass of a module outside of the graph."""
+    return module.forward(*inputs, **options)
