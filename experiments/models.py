@@ -55,7 +55,7 @@ class SequenceClassifier(nn.Module):
         self.read, self.read_at = read, read_at
         self.rnn = IRevRNN(
             input_size, hidden_size, num_layers,
-            norm=norm, dropout=dropout, **options,
+            norm=norm, dropout=dropout if num_layers > 1 else 0.0, **options,
         )  # fmt: skip
         if read == "last":
             layer = cast(IRevRNNLayer, self.rnn.layers[-1])

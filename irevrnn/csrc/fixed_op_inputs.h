@@ -54,7 +54,7 @@ struct FixedTensors {
         resets(given_resets(resets_, z_)),
         out(allocate(z.sizes(), z.options())),
         saved(save ? allocate(saved_shape(z, layout, a.size(0), fixed_interval), z.options()) : allocate({0}, z.options())),
-        activation(parse_invertible(g)), coupling_activation(parse_activation(f)),
+        activation(parse_invertible(g)), coupling_activation(parse_activation(f, "coupling_activation")),
         first_step(states_.steps - (inverse ? layout.steps : 0)) {
     const std::array<int64_t, 2> sizes{layout.batch, layout.hidden};
     states.h = moving_states(z, states_.h, sizes, at::kInt, "h");
@@ -64,7 +64,7 @@ struct FixedTensors {
   }
 
   static Activation parse_invertible(c10::string_view name) {
-    const Activation g = parse_activation(name);
+    const Activation g = parse_activation(name, "activation");
     TORCH_CHECK_VALUE(invertible(g), "activation must be invertible in fixed point; got ", name);
     return g;
   }

@@ -33,6 +33,8 @@ from irevrnn.strategies.trace import Shape, Trace, trace
 
 #: In the vectorised kernel the lanes of a layer share at most this number of bit stacks.
 STACKS = 16
+#: The share of a chunk's memory that allocators keep beside it (``csrc/caching_allocator.h``).
+KEPT = 1 / 8
 #: Bits of the two states of a unit.
 STATE_BITS = 2 * 32
 
@@ -136,7 +138,8 @@ def plan(
     saved = sum(buffers) + graph.masks + resets
     # A chunk has gradients of parameters of its own, which are added up. Before, at the end of the
     # forward pass, the parts of each buffer are joined.
-    peak = saved + max(graph.peak() + _parameter_bytes(stack), max(buffers))
+    of_graph = math.ceil(graph.peak() * (1 + KEPT))
+    peak = saved + max(of_graph + _parameter_bytes(stack), max(buffers))
     if checkpoints:  # those that the backward pass keeps for a while, beside the saved ones
         peak += max(buffers)
     return Plan(memory, chunk, checkpoints, saved, peak)
