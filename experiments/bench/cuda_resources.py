@@ -33,14 +33,14 @@ ARCHS = (75, 80, 90, 100)
 
 #: For each pass, its float32 kernels that are compiled for an R, and the bytes that it moves, as a
 #: function and the strategy that this takes. The bit buffer is left out: its size depends on the
-#: data. The inverse reads z, and writes h and values.
+#: data. The inverse reads z, and writes h and c of every segment.
 PASSES: dict[str, tuple[str, Callable[..., int], str | None]] = {
     "forward recompute": (r"Forward.*, (\d), false, float, float", forward_bytes, "recompute"),
     "forward store": (r"Forward.*, (\d), true, float, float", forward_bytes, "store"),
     "backward recompute": (r"Backward.*, (\d), false, float, float", backward_bytes, "recompute"),
     "backward store": (r"Backward.*, (\d), true, float, float", backward_bytes, "store"),
     "forward reversible": (r"FixedForward.*<(\d), .*, float", forward_bytes, None),
-    "inverse reversible": (r"FixedInverse.*<(\d), .*, float", forward_bytes, "store"),
+    "inverse reversible": (r"FixedInverse.*<(\d), .*, float", forward_bytes, "recompute"),
 }
 #: Steps of a sequence whose ends no longer count.
 _LONG = 1 << 24
