@@ -14,6 +14,7 @@ from experiments.forecast.linear import linear_bits
 from experiments.forecast.network import make_network
 from experiments.forecast.training import METHODS, Settings, evaluate, train
 from experiments.train.config import ConfigError
+from irevrnn import IRevStack
 
 pytestmark = pytest.mark.usefixtures("kernels")
 TINY = Settings(width=6, hidden_size=8, num_blocks=2, minutes=0.01, longest_memory=100)
@@ -48,10 +49,9 @@ def test_the_output_is_the_bits_of_the_level():
     network = make_network(6, 8, 2, "recompute")
     x = levels_of(make_recordings())[0].sequence()
     bits, _ = network(x)
-    features = network.blocks[0](x.transpose(0, 1))
-    for block in list(network.blocks)[1:-1]:
-        features = block(features)
-    logits = network.blocks[-1].readout(features[:, 0, :-1])
+    *blocks, bits_of = network.blocks
+    features, _ = IRevStack(blocks)(x)
+    logits = bits_of.readout(features[0, :, :-1])
     nats = F.cross_entropy(logits, x[0, :, 1].long(), reduction="none")
     torch.testing.assert_close(bits[0, :, 0], nats / np.log(2))
     assert 6 < bits.mean() < 10  # log2 of 256 levels is 8
