@@ -102,7 +102,7 @@ class ActionConfig(TrainConfig):
         """Load the recordings of the data set, or raise a DataError."""
         if self.data_set == "watch":
             return load_watch()
-        folder = data_root(self.data) / self.data_set
+        folder = data_root(self.data) / self.data_set  # ntu60 and ntu120 have one converter, ntu
         return open_recordings(folder, f"{self.data_set.rstrip('0126')} RAW {folder}")
 
     def folds(self, recordings: Recordings) -> list[Fold]:

@@ -21,15 +21,16 @@ between two recurrences is computed again from the chunk's input.
   unit and step where abs(u) is above 1/2 (equation ``eq:decay``). States are 32-bit fixed-point
   numbers, in the same units for float64 parameters, so its outputs differ from those of the other
   strategies by their rounding, and ``torch.autograd.gradcheck`` needs one of those. Its gradient is
-  that of BPTT at exactly the states that the forward pass visited, straight through every
-  rounding. Hashes of the states where chunks begin, at most 64 of each block, are compared in the
+  that of BPTT at the states that the forward pass visited, straight through every rounding: at
+  exactly these h, and at exactly these c once every :data:`~irevrnn.strategies.rules.SEGMENT`
+  steps, from which those between are computed in floating point. Hashes of the states where chunks begin, at most 64 of each block, are compared in the
   backward pass: a mismatch raises :class:`irevrnn.ReversalError`, and no gradient is returned.
   Where u = 1 nothing is forgotten, and what is saved does not grow with the length at all. A reset
   of the states stores them, 64 bits for each unit. The activation must be ``identity``,
   ``leaky_relu``, which forgets two bits more in each negative step, or ``relu``, which forgets all
   that it cuts off: 30 bits in each step where it is 0.
-- ``store_fixed`` is a control: the arithmetic of ``reversible`` with every value stored, 2R + 1
-  numbers for each unit and step. Its gradient equals that of ``reversible`` to the last bit.
+- ``store_fixed`` is a control: the arithmetic of ``reversible`` with h of every step and c of every
+  segment stored. Its gradient equals that of ``reversible`` to the last bit.
 
 ``auto`` picks the first of ``recompute``, ``checkpoint``, ``reversible`` and ``checkpoint`` with
 fewer states (:mod:`~irevrnn.strategies.revolve`) that keeps within ``memory_budget``

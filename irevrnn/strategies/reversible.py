@@ -271,7 +271,7 @@ class _Words:
         their words: with many stacks and short chunks they would take more than a state.
         """
         if self.parts and not len(words):
-            return
+            return  # where nothing is forgotten, chunks cost nothing
         self.parts.append((words, counts))
         self.bytes_of_words += words.nbytes
         self.bytes_of_counts += counts.nbytes
