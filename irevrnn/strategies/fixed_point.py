@@ -10,8 +10,8 @@ changes from step to step, and one bit is stored where two neighbours come to th
 Why these constants. With 24 bits behind the point, the unit is the last bit of a float between 1/2
 and 1, and numbers reach to 32. Before a chunk in which a value leaves the range, the unit becomes
 coarser (:func:`coarser`), and the bits that the states lose by that are stored. A weight u is
-2^-k (1 - m / 2^32), which float32 holds exactly down to 2^-8: so memories of up to 2^24 steps
-can be told apart.
+2^-k (1 - m / 2^32), which float32 holds exactly down to 2^-8: so memories of up to 2^24 steps can
+be told apart.
 """
 
 from __future__ import annotations
