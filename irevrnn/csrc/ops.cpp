@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "block_ops.h"
+#include "fixed_autograd.h"
 #include "fixed_lane_ops.h"
 #include "layer_step.h"
 #include "scan_autograd.h"
@@ -156,6 +157,11 @@ TORCH_LIBRARY(irevrnn, m) {
       "Tensor starts, Tensor counts, Tensor u, Tensor a, Tensor b, str activation, "
       "str coupling_activation, bool vectorize, Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_0, "
       "Tensor c_0, Tensor tails, Tensor counts_left, Tensor saved)");
+  m.def(
+      "fixed_gradient(Tensor z, Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, Tensor out, Tensor saved, "
+      "Tensor[] states, int[] fraction_bits, str activation, str coupling_activation, int interval, bool vectorize, "
+      "Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_n, Tensor c_n)",
+      &fixed_gradient);
 }
 
 TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {

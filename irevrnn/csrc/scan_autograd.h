@@ -65,6 +65,31 @@ struct Applied {
   }
 };
 
+// Saves what scan_backward takes of a pass; out is z where that has half the precision of the states.
+void save_pass(AutogradContext* ctx, const Tensor& out, const Tensor& saved, const Tensor& h_0, const Tensor& c_0,
+               const Tensor& u, const Tensor& a, const Tensor& b, const Options& options) {
+  ctx->save_for_backward({out, saved, h_0, c_0, u, a, b, options.batch_sizes.value_or(Tensor()),
+                          options.resets.value_or(Tensor())});
+  ctx->saved_data["activation"] = std::string(options.activation);
+  ctx->saved_data["coupling_activation"] = std::string(options.coupling_activation);
+  ctx->saved_data["interval"] = options.interval;
+  ctx->saved_data["vectorize"] = options.vectorize;
+  ctx->set_materialize_grads(false);  // an unused output costs no zero tensor of its size
+}
+
+// The gradients of z, h_0, c_0, u, a and b, from those of out, h_n and c_n, and what save_pass saved.
+variable_list gradients_of_pass(AutogradContext* ctx, const variable_list& arriving) {
+  const variable_list saved = ctx->get_saved_variables();
+  std::optional<at::AutoDispatchBelowADInplaceOrView> not_differentiated;
+  if (!at::GradMode::is_enabled()) not_differentiated.emplace();
+  auto [z, h_0, c_0, u, a, b] = scan_backward_operator().call(
+      maybe(arriving[0]), maybe(arriving[1]), maybe(arriving[2]), saved[0], saved[1], saved[2], saved[3],
+      saved[4], saved[5], saved[6], maybe(saved[7]), ctx->saved_data["activation"].toStringRef(),
+      ctx->saved_data["coupling_activation"].toStringRef(), ctx->saved_data["interval"].toInt(),
+      ctx->saved_data["vectorize"].toBool(), maybe(saved[8]));
+  return {z, h_0, c_0, u, a, b};
+}
+
 struct ScanFunction : torch::autograd::Function<ScanFunction> {
   static variable_list forward(AutogradContext* ctx, const Tensor& z, const Tensor& h_0, const Tensor& c_0,
                                const Tensor& u, const Tensor& a, const Tensor& b, const Options& options,
@@ -76,27 +101,15 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
     // z is not saved: its gradient is that of the pre-activation, whose slope follows from out. But where out is
     // rounded, z takes as little memory, and the states follow from it to the last bit.
     const bool rounds = state_dtype(z) != z.scalar_type();
-    ctx->save_for_backward({rounds ? z : out, saved, h_0, c_0, u, a, b, options.batch_sizes.value_or(Tensor()),
-                            options.resets.value_or(Tensor())});
-    ctx->saved_data["activation"] = std::string(options.activation);
-    ctx->saved_data["coupling_activation"] = std::string(options.coupling_activation);
-    ctx->saved_data["interval"] = options.interval;
-    ctx->saved_data["vectorize"] = options.vectorize;
-    ctx->set_materialize_grads(false);  // an unused output costs no zero tensor of its size
+    save_pass(ctx, rounds ? z : out, saved, h_0, c_0, u, a, b, options);
     applied = {ctx, out};
     return {out, h_n, c_n, saved};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& arriving) {
-    const variable_list saved = ctx->get_saved_variables();
-    std::optional<at::AutoDispatchBelowADInplaceOrView> not_differentiated;
-    if (!at::GradMode::is_enabled()) not_differentiated.emplace();
-    auto [z, h_0, c_0, u, a, b] = scan_backward_operator().call(
-        maybe(arriving[0]), maybe(arriving[1]), maybe(arriving[2]), saved[0], saved[1], saved[2], saved[3],
-        saved[4], saved[5], saved[6], maybe(saved[7]), ctx->saved_data["activation"].toStringRef(),
-        ctx->saved_data["coupling_activation"].toStringRef(), ctx->saved_data["interval"].toInt(),
-        ctx->saved_data["vectorize"].toBool(), maybe(saved[8]));
-    return {z, h_0, c_0, u, a, b, Tensor(), Tensor()};
+    variable_list gradients = gradients_of_pass(ctx, arriving);
+    gradients.resize(8);  // none of options and applied
+    return gradients;
   }
 };
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from irevrnn.backend import choose_backend
 from irevrnn.input_checks import check_resets
@@ -211,39 +210,26 @@ def _steps(z: Tensor, batch_sizes: Tensor | None) -> int:
     return len(z if batch_sizes is None else batch_sizes)
 
 
-class WithGradient(torch.autograd.Function):
-    """A pass as a function of z, the initial states and the weights.
+def with_gradient(
+    result: Pass, weights: Weights, z: Tensor, h_0: Tensor, c_0: Tensor,
+    resets: Tensor | None = None, batch_sizes: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return a pass as a function of z, the initial states and the weights.
 
     Args:
         result: the pass, computed without gradients.
-        nonlinearities: names of g and f.
-        z, h_0, c_0, u, a, b: the tensors to differentiate with respect to. ``h_0`` and ``c_0``
-            only carry their gradients: the pass has its own states.
+        weights: of the layer; u, a and b are differentiated with respect to.
+        z: as given to :func:`forward`, to differentiate with respect to.
+        h_0, c_0: (B, H). They only carry their gradients: the pass has its own states.
         resets, batch_sizes: as given to :func:`forward`.
 
     Returns:
         ``out``, in the form of z, ``h_n`` and ``c_n`` (B, H).
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, result: Pass, nonlinearities: tuple[str, str],
-        z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
-        resets: Tensor | None = None, batch_sizes: Tensor | None = None,
-    ) -> Any:  # fmt: skip
-        before = result.before.values(z.dtype)
-        ctx.save_for_backward(result.out, result.saved, *before, u, a, b, resets, batch_sizes)
-        ctx.set_materialize_grads(False)
-        ctx.nonlinearities = nonlinearities
-        return (result.out, *result.after.values(z.dtype))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        *saved, resets, batch_sizes = ctx.saved_tensors
-        with torch._C._AutoDispatchBelowAutograd():  # past the second derivative, which is refused
-            results = torch.ops.irevrnn.scan_backward.default(
-                *gradients, *saved, batch_sizes, *ctx.nonlinearities, SEGMENT,
-                vectorizes(saved[0]), resets,
-            )  # fmt: skip
-        return None, None, *results, None, None
+    before, after = result.before, result.after
+    results: tuple[Tensor, Tensor, Tensor] = torch.ops.irevrnn.fixed_gradient.default(
+        z, h_0, c_0, *weights[:3], result.out, result.saved, [*before[:2], *after[:2]],
+        [before.fraction_bits, after.fraction_bits], *weights[3:], SEGMENT, vectorizes(z), resets,
+        batch_sizes,
+    )  # fmt: skip
+    return results

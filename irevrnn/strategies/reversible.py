@@ -86,10 +86,12 @@ class _FixedPoint(ABC):
     def begin_backward(
         self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
     ) -> None:
-        self.dtype = recurrences[0].u.dtype
         self.weights = [fixed_scan.Weights(*recurrence) for recurrence in recurrences]
         self.units, rest = Units.restored(saved, len(recurrences))
         self._begin_inverse(rest, chunks)
+        dtype = recurrences[0].u.dtype
+        zeros = [torch.zeros_like(states.h, dtype=dtype) for states in self.states]
+        self.carriers = [(zero.clone().requires_grad_(), zero.requires_grad_()) for zero in zeros]
 
     @abstractmethod
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
@@ -99,18 +101,16 @@ class _FixedPoint(ABC):
         pass  # the chunk after this one left the states where it begins
 
     def leaves(self, chunk: int) -> list[FloatStates]:
-        zeros = [torch.zeros_like(states.h, dtype=self.dtype) for states in self.states]
-        return [(zero.clone().requires_grad_(), zero.requires_grad_()) for zero in zeros]
+        return self.carriers  # of gradients, not of values: the same for every chunk
 
     def rebuild(
         self, chunk: int, part: Part, number: int, z: Tensor, state: FloatStates
     ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             result = self._reconstruct(chunk, part, number, z)
-        return fixed_scan.WithGradient.apply(
-            result, self.weights[number][3:], z, *state, *self.weights[number][:3], part.resets,
-            part.batch_sizes,
-        )  # fmt: skip
+        return fixed_scan.with_gradient(
+            result, self.weights[number], z, *state, part.resets, part.batch_sizes
+        )
 
     @abstractmethod
     def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:

@@ -214,7 +214,8 @@ def test_the_gradient_is_that_of_the_float_recurrence(kernel, monkeypatch, activ
     wanted = reference.scan(*case, activation, "tanh", resets)
     wanted = torch.autograd.grad(wanted, case, upstream(wanted), materialize_grads=True)
     leaves = [x.detach().to(dtype).requires_grad_() for x in case]
-    got = fixed_scan.WithGradient.apply(result, (activation, "tanh"), *leaves, resets)
+    weights = fixed_scan.Weights(*leaves[3:], activation, "tanh")
+    got = fixed_scan.with_gradient(result, weights, *leaves[:3], resets)
     got = torch.autograd.grad(got, leaves, upstream(got))
     for x, y in zip(got, wanted, strict=True):
         assert (x.double() - y).norm() <= 2e-2 * (y.norm() + 1e-3)

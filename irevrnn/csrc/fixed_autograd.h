@@ -1,0 +1,62 @@
+// irevrnn::fixed_gradient: a pass in fixed point, as a function of its inputs, on any device. In C++ for the reason that
+// scan_autograd.h gives.
+#pragma once
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/mul.h>
+
+#include <cmath>
+
+#include "scan_autograd.h"
+
+namespace irevrnn {
+namespace {
+
+// The results of a pass. The states, h and c before it and after it, are fixed-point numbers.
+struct PassResults {
+  Tensor out, saved;
+  at::TensorList states;
+  at::IntArrayRef fraction_bits;  // before and after
+
+  // h and c before the pass (0) or after it (1), as numbers of a dtype.
+  std::pair<Tensor, Tensor> values(size_t end, at::ScalarType dtype) const {
+    const double unit = std::ldexp(1.0, -static_cast<int>(fraction_bits[end]));
+    const auto value = [&](const Tensor& x) { return x.to(dtype).mul_(unit); };
+    return {value(states[2 * end]), value(states[2 * end + 1])};
+  }
+};
+
+struct FixedFunction : torch::autograd::Function<FixedFunction> {
+  static variable_list forward(AutogradContext* ctx, const Tensor& z, const Tensor&, const Tensor&, const Tensor& u,
+                               const Tensor& a, const Tensor& b, const PassResults& pass, const Options& options) {
+    at::AutoDispatchBelowADInplaceOrView past_this_function;
+    const auto [h_0, c_0] = pass.values(0, z.scalar_type());
+    const auto [h_n, c_n] = pass.values(1, z.scalar_type());
+    save_pass(ctx, pass.out, pass.saved, h_0, c_0, u, a, b, options);
+    return {pass.out, h_n, c_n};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& arriving) {
+    variable_list gradients = gradients_of_pass(ctx, arriving);
+    gradients.resize(8);  // none of pass and options
+    return gradients;
+  }
+};
+
+// h_0 and c_0 only carry their gradients: the pass has its own states.
+std::tuple<Tensor, Tensor, Tensor> fixed_gradient(const Tensor& z, const Tensor& h_0, const Tensor& c_0,
+                                                  const Tensor& u, const Tensor& a, const Tensor& b, const Tensor& out,
+                                                  const Tensor& saved, at::TensorList states,
+                                                  at::IntArrayRef fraction_bits, Name activation,
+                                                  Name coupling_activation, int64_t interval, bool vectorize,
+                                                  const Maybe& resets, const Maybe& batch_sizes) {
+  TORCH_CHECK_VALUE(states.size() == 4 && fraction_bits.size() == 2,
+                    "states must be h and c before and after the pass, and fraction_bits one number for either end");
+  const Options options{batch_sizes, activation, coupling_activation, interval, vectorize, resets};
+  const variable_list results =
+      FixedFunction::apply(z, h_0, c_0, u, a, b, PassResults{out, saved, states, fraction_bits}, options);
+  return {results[0], results[1], results[2]};
+}
+
+}  // namespace
+}  // namespace irevrnn
