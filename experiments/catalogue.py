@@ -26,6 +26,7 @@ from experiments.provenance import require_clean
 from experiments.tasks import TASKS
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.model import count_parameters, make_model
+from experiments.train.peak import peak_bytes
 from experiments.train.run import Run
 from experiments.train.runs import commits_of, figure_of, summarise, train_all
 from experiments.train.task import Task
@@ -45,6 +46,7 @@ class Experiment:
     fields: Mapping[str, Any]  # of the configuration, where they differ from the task's defaults
     seeds: int = 1  # number of runs (of each fold), from seed 0 on
     like: str | None = None  # an experiment whose number of parameters hidden_size has to match
+    peak: bool = False  # whether the result has the peak memory of a training step
 
 
 _mnist = partial(Experiment, "mnist")
@@ -85,6 +87,13 @@ _COPY = _LONG | {
     "hidden_size": 128, "num_layers": 1, "activation": "identity", "shortest_period": 2.5,
     "longest_period": 20, "longest_memory": 1e5, "recurrent_lr_scale": 3e-4,
     "coupling_lr_scale": 1e-3, "batches": 50, "epochs": 8,
+}  # fmt: skip
+# A block that forgets nothing and learns on sequences of 10, 30, 90, ... steps, up to a million.
+_MILLION = {
+    "length": 1_000_000, "growth": 3, "epochs": 16, "batches": 100, "batch_size": 2, "held_out": 50,
+    "block": True, "memory": "reversible", "forgets": False, "longest_memory": 10,
+    "num_couplings": 0, "longest_period": None, "width": 32, "hidden_size": 16, "num_layers": 1,
+    "read": "last", "sparsity": 1.0, "lr": 1e-2, "schedule": "cosine", "keep": "last",
 }  # fmt: skip
 # A step takes several times as long, so epochs are shorter, for a curve of as many points.
 _LSTM = {
@@ -144,6 +153,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "leaky_relu-reversible": _mnist("Activations", "leaky_relu, reversible",
         _LEAKY | {"memory": "reversible"}),
     "adding-irevrnn": Experiment("adding", "Adding", "IRevRNN", _LONG | {"epochs": 12}),
+    "adding-million": Experiment("adding", "Adding", "u = 1, a million steps", _MILLION,
+        peak=True),
     "adding-lstm": Experiment("adding", "Adding", "LSTM", _LSTM, like="adding-irevrnn"),
     "copy-irevrnn": Experiment("copy", "Copying", "IRevRNN", _COPY),
     "copy-lstm": Experiment("copy", "Copying", "LSTM", _LSTM, like="copy-irevrnn"),
@@ -240,6 +251,8 @@ def run(
         short["git_commits"] = commits_of(full)
     summary |= {"experiment": name, "task": experiment.task, "group": experiment.group}
     summary |= {"label": experiment.label, "figure": figure_of(results[0]), "profile": profile}
+    if experiment.peak:
+        summary["peak_bytes"] = peak_bytes(config.runs()[0][1])
     write_text(result_file(name, profile), json.dumps(summary, indent=1, allow_nan=False) + "\n")
     if profile == "paper" and name in FLAGSHIPS:
         weights.save(name, config)

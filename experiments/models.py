@@ -14,6 +14,8 @@ from irevrnn.modules.layer import IRevRNNLayer
 #: Shortest time constant of the last layer, as a share of the longest, where only its last output
 #: is read: units with short memory would know nothing of the sequence there.
 READOUT_SHARE = 1 / 20
+#: About how many steps of a sequence tell how much the embedding passes on.
+EMBEDDED_STEPS = 1000
 #: Parts of the last layer's output that can be read: its last step, or the mean of all steps.
 READS = ("last", "mean")
 
@@ -85,6 +87,8 @@ class BlockClassifier(nn.Module):
         num_layers: blocks.
         norm: of every block but the first: of a single feature's embedding it would leave nothing
             but the sign.
+        sparse: whether the embedding ends in a ReLU and blocks have no biases, so that steps
+            which mean nothing can add nothing to a state, however many they are.
         read, read_at: as for :class:`SequenceClassifier`.
         memory, memory_budget: of :class:`IRevStack`.
         options: passed on to :class:`IRevBlock` (``forgets``, ``dropout``, ...).
@@ -101,6 +105,7 @@ class BlockClassifier(nn.Module):
         *,
         width: int = 64,
         norm: str | None = "layer",
+        sparse: bool = False,
         read: str = "mean",
         read_at: tuple[int, ...] | None = None,
         memory: str = "reversible",
@@ -111,10 +116,11 @@ class BlockClassifier(nn.Module):
         check_reading(read, read_at)
         self.read, self.read_at = read, read_at
         blocks = [
-            IRevBlock(width, hidden_size, norm=norm if index else None, **options)
+            IRevBlock(width, hidden_size, norm=norm if index else None, bias=not sparse, **options)
             for index in range(num_layers)
         ]
-        self.rnn = IRevStack([nn.Linear(input_size, width), *blocks], memory, memory_budget)
+        embedding = [nn.Linear(input_size, width), *([nn.ReLU()] if sparse else [])]
+        self.rnn = IRevStack([*embedding, *blocks], memory, memory_budget)
         self.readout = nn.Linear(width, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -123,6 +129,15 @@ class BlockClassifier(nn.Module):
             return self.readout(_outputs_at(self.rnn, input, self.read_at))
         output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
         return self.readout(mean_over_time(output, lengths) if self.read == "mean" else output)
+
+    def embedding_size(self, input: Tensor) -> Tensor:
+        """Return the mean absolute value of what the embedding passes on at some of the steps.
+
+        Of a sparse network. Some are enough: the graph of all would grow with the length.
+        """
+        some = input[:, :: max(1, input.shape[1] // EMBEDDED_STEPS)]
+        modules = self.rnn.blocks
+        return modules[1](modules[0](some)).abs().mean()
 
 
 #: The networks of this project, whose recurrence forgets.

@@ -7,9 +7,10 @@ of their own, the same for every run.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from experiments.train.task import Batch, Task
 
 #: Symbols to remember in the copying task, and the number of different ones.
 REMEMBERED, KINDS = 10, 8
+#: Length of the sequences that a growing length begins with, and most of them in a batch.
+SHORTEST, MOST_SEQUENCES = 10, 64
 #: First number of the seeds of each part.
 _TRAIN, _VAL, _TEST = range(3)
 
@@ -35,6 +38,12 @@ class SyntheticConfig(TrainConfig):
     calibrate: int = with_default("calibrate", 10)
 
     length: int = option(5000, "T, the number of steps to remember over", least=2)
+    growth: float = option(
+        1.0,
+        "factor by which training sequences grow from epoch to epoch, up to --length in the "
+        "last one; batches of shorter ones have more of them",
+        least=1,
+    )
     batches: int = option(100, "batches of an epoch", least=1)
     held_out: int = option(1000, "sequences for validation, and as many for the test", least=1)
 
@@ -47,6 +56,11 @@ class SyntheticConfig(TrainConfig):
                     f"their numbers); got {getattr(self, name)}"
                 )
 
+    def length_at(self, epoch: int) -> int:
+        """Return the length of the training sequences of an epoch."""
+        length = math.ceil(self.length / self.growth ** (self.epochs - 1 - epoch))
+        return min(max(length, SHORTEST), self.length)
+
     @abstractmethod
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return sequences, (count, steps, features) float32, and their targets."""
@@ -54,17 +68,20 @@ class SyntheticConfig(TrainConfig):
     def task_of(self, device: torch.device, **kind: Any) -> Task:
         """Return generated sequences as batches on ``device``."""
 
-        def batch(count: int, *seed: int) -> Batch:
-            x, y = self.draw(count, np.random.default_rng(seed))
+        def batch(config: SyntheticConfig, count: int, *seed: int) -> Batch:
+            x, y = config.draw(count, np.random.default_rng(seed))
             return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
 
         def train(epoch: int, skip: int) -> Iterator[Batch]:
+            shorter = replace(self, length=self.length_at(epoch))
+            times = min(self.length // shorter.length, MOST_SEQUENCES // self.batch_size)
             for index in range(skip, self.batches):
-                yield batch(self.batch_size, _TRAIN, self.seed, epoch, index)
+                count = self.batch_size * max(1, times)
+                yield batch(shorter, count, _TRAIN, self.seed, epoch, index)
 
         def held_out(part: int) -> Iterator[Batch]:
             for start in range(0, self.held_out, self.batch_size):
-                yield batch(min(self.batch_size, self.held_out - start), part, start)
+                yield batch(self, min(self.batch_size, self.held_out - start), part, start)
 
         return Task(
             steps_per_epoch=self.batches,

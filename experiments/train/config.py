@@ -73,6 +73,10 @@ class TrainConfig(ABC):
     block: bool = option(False, "gated blocks (IRevBlock) in place of plain layers (irevrnn)")
     width: int = option(64, "features between gated blocks (irevrnn --block, lru, mingru)", least=1)
     forgets: bool = option(True, "units forget; without, u = 1 (irevrnn --block)")
+    sparsity: float | None = option(
+        None, "weight of an L1 penalty on what the embedding passes on, added to the loss; the "
+        "embedding then ends in a ReLU, and blocks have no biases, so that a step that means "
+        "nothing can add nothing to a state (irevrnn --block)", least=0)
     dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0)
     longest_period: float | None = option(
         None, "longest period, in steps, with which units oscillate at the start; None starts the "
@@ -169,6 +173,8 @@ class TrainConfig(ABC):
                 raise ConfigError(f"{field.name} must be at least {least}; got {value!r}")
         if not self.forgets and not self.block:
             raise ConfigError("forgets=False needs block=True; got block=False")
+        if self.sparsity is not None and not self.block:
+            raise ConfigError(f"sparsity needs block=True; got sparsity={self.sparsity}")
         if self.average >= 1:
             raise ConfigError(f"average must be below 1; got {self.average}")
         if self.model == "irevrnn":

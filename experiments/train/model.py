@@ -44,7 +44,9 @@ def make_model(config: TrainConfig, task: Task | Sizes) -> nn.Module:
     if peer is not None:
         return PeerClassifier(config.model, *sizes, **options)
     if config.block:
-        return BlockClassifier(*sizes, width=config.width, forgets=config.forgets, **options)
+        sparse = config.sparsity is not None
+        options |= {"width": config.width, "forgets": config.forgets, "sparse": sparse}
+        return BlockClassifier(*sizes, **options)
     return SequenceClassifier(*sizes, residual=config.residual, **options)
 
 

@@ -15,7 +15,7 @@ from lightning_utilities import apply_to_collection
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from experiments.models import Ours, forgotten_bits
+from experiments.models import BlockClassifier, Ours, forgotten_bits
 from experiments.provenance import provenance
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
@@ -89,7 +89,7 @@ class Run:
         output = forward(self.model, x)
         loss = self.task.objective.loss(output, y, self.config.label_smoothing)
         self.optimizer.zero_grad()
-        self.fabric.backward(loss + self._penalty())
+        self.fabric.backward(loss + self._penalty(x))
         # Infinite gradients are no error: the loss scaling of 16-mixed provokes them now and then.
         self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
@@ -106,10 +106,14 @@ class Run:
         self.progress.totals += distributed.sum_(totals, self.workers)
         self.progress.batch += 1
 
-    def _penalty(self) -> Tensor | float:
-        if not self.config.bits_penalty or not isinstance(self.network, Ours):
-            return 0.0
-        return self.config.bits_penalty * forgotten_bits(self.network)
+    def _penalty(self, x: Sequences) -> Tensor | float:
+        penalty: Tensor | float = 0.0
+        if self.config.bits_penalty and isinstance(self.network, Ours):
+            penalty = self.config.bits_penalty * forgotten_bits(self.network)
+        if self.config.sparsity and isinstance(self.network, BlockClassifier):
+            inputs = x[0] if isinstance(x, tuple) else x
+            penalty = penalty + self.config.sparsity * self.network.embedding_size(inputs)
+        return penalty
 
     def means(self) -> tuple[float, float]:
         """Return the mean loss and figure (such as accuracy) of the epoch so far.

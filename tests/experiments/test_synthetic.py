@@ -74,6 +74,34 @@ def test_no_two_batches_are_alike_and_each_can_be_made_again(kind):
     assert all(same(held_out, batches("val_batches", seed=5)))
 
 
+def test_sequences_grow_up_to_their_length_and_batches_shrink():
+    config = AddingConfig(length=1000, growth=10, epochs=4, batches=1, batch_size=2, held_out=2)
+    task = config.task(CPU)
+    shapes = [tuple(next(task.train_batches(epoch, 0))[0].shape) for epoch in range(4)]
+    assert shapes == [(64, 10, 2), (64, 10, 2), (20, 100, 2), (2, 1000, 2)]
+    assert next(task.val_batches())[0].shape == (2, 1000, 2)
+
+
+# --- sums over long sequences -------------------------------------------------------------------
+
+
+def test_a_sparse_network_adds_over_sequences_longer_than_any_it_learnt_on(tmp_path):
+    config = AddingConfig.of(
+        length=2000, growth=3, epochs=10, batches=100, batch_size=2, held_out=50, block=True,
+        memory="reversible", forgets=False, longest_memory=10, num_couplings=0, width=32,
+        longest_period=None, hidden_size=16, num_layers=1, read="last", sparsity=1.0, lr=1e-2,
+        keep="last", device="cpu", threads=1, out=tmp_path,
+    )  # fmt: skip
+    assert config.length_at(6) < config.length / 4
+    errors = [row["val_squared_error"] for row in train(config, progress=False)["history"]]
+    assert errors[0] > 1 and errors[6] < 1e-3 and errors[-1] < 1e-3
+
+
+def test_a_sparsity_needs_blocks():
+    with pytest.raises(ConfigError, match="sparsity needs block=True; got sparsity=0.1"):
+        AddingConfig(sparsity=0.1)
+
+
 # --- reading at several steps -------------------------------------------------------------------
 
 
