@@ -11,17 +11,15 @@ from experiments.page_tables.markdown import Entry, Table, count, read
 SMALL_DIGITS = {
     "block": "gated blocks, `reversible`",
     "block-conserving": "gated blocks that forget nothing (u = 1), `reversible`",
+    "block-small": "three small gated blocks, `reversible`",
+    "block-tanh": "gated blocks, g = tanh",
     "couplings-1": "three plain layers, tanh",
     "couplings-0-relu": "three plain layers without couplings (IndRNN), relu",
     "gru": "`nn.GRU`",
     "lstm": "`nn.LSTM`",
 }
 DIGITS = {
-    "smnist": "five residual plain layers, tanh",
     "smnist-block": "gated blocks, `reversible`",
-    "smnist-indrnn": "five residual plain layers without couplings (IndRNN), relu",
-    "smnist-lstm": "`nn.LSTM`",
-    "pmnist": "permuted pixels: five residual plain layers, tanh",
     "pmnist-block": "permuted pixels: gated blocks, `reversible`",
 }
 RECORDINGS = {

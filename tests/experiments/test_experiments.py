@@ -201,5 +201,7 @@ def test_the_command_wants_names(words, message, capsys):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ConfigError, match="there is no experiment 'unknown': choose from smnist"):
+    with pytest.raises(
+        ConfigError, match="there is no experiment 'unknown': choose from couplings-0"
+    ):
         config_of("unknown")

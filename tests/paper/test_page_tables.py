@@ -52,9 +52,9 @@ def test_rows_are_of_experiments_that_exist():
 
 def test_a_figure_that_changed_is_found_then_written(repository, capsys):
     page = repository / "docs" / "page.md"
-    page.write_text(marked("digits", "speed"))
+    page.write_text(marked("small-digits", "speed"))
     page_tables.main()
-    file = repository / "paper" / "results" / "experiments" / "smnist.json"
+    file = repository / "paper" / "results" / "experiments" / "block.json"
     mean = f"| {100 * json.loads(file.read_text())['test_accuracy']['mean']:.2f} % |"
     assert mean in page.read_text()
     page_tables.main(check=True)
@@ -65,7 +65,7 @@ def test_a_figure_that_changed_is_found_then_written(repository, capsys):
     with pytest.raises(SystemExit) as exit:
         page_tables.main(check=True)
     assert exit.value.code == 1
-    assert capsys.readouterr().out == "docs/page.md: table digits is stale: run make tables\n"
+    assert capsys.readouterr().out == "docs/page.md: table small-digits is stale: run make tables\n"
     assert page.read_text() == before
 
     page_tables.main()
