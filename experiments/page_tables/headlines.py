@@ -25,6 +25,8 @@ def headlines(results: Path) -> Table:
     usual, million = "up to 1,000 steps", 10**6
     kept, forgetting = (peaks["reversible", memories, million] for memories in ("u = 1", usual))
     checkpoint, lstm = peaks["checkpoint", usual, million], peaks["lstm", usual, 10**5]
+    adding = read(results, "experiments/adding-million")
+    chance, error = adding["data"]["chance"], adding["test_squared_error"]["mean"]
     speed = read(results, "benchmark")
     default, caching = (
         [one["ratios"]["lstm_to_layer"] for one in speed[shapes]]
@@ -46,6 +48,11 @@ def headlines(results: Path) -> Table:
             "memory that a training step of 1,000,000 steps adds, four gated blocks, `reversible`",
             f"{kept} to {forgetting}",
             f"`checkpoint` {checkpoint}; `nn.LSTM` {lstm} for a tenth of the steps",
+        ],
+        [
+            "adding two of 1,000,000 numbers, backpropagated through every step, u = 1",
+            f"error {error:.0e}",
+            f"chance {chance:.2f}; a training step adds {adding['peak_bytes'] / 1e6:.1f} MB",
         ],
         [
             "speed of training a layer, `recompute`, on one thread of a CPU",

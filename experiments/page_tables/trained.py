@@ -58,6 +58,11 @@ def long_memories(results: Path) -> Table:
         chance = _score(ours["figure"], ours["data"]["chance"])
         scores = [cell for one in (ours, lstm) for cell in (_scores(one)[0], _minutes(one))]
         rows.append([label, f"{ours['data']['sequence_length']:,}", chance, *scores])
+    million = read(results, "experiments/adding-million")
+    steps, chance = (million["data"][key] for key in ("sequence_length", "chance"))
+    label = "adding, u = 1, `reversible`: `adding-million`"
+    score = [_scores(million)[0], _minutes(million)]
+    rows.append([label, f"{steps:,}", _score(million["figure"], chance), *score, "", ""])
     return Table("|steps|chance|`IRevRNN`|minutes|`nn.LSTM`|minutes", rows)
 
 
@@ -99,7 +104,9 @@ def _scores(result: Entry) -> list[str]:
 
 
 def _score(figure: str, value: float) -> str:
-    return f"{value:.2%}".replace("%", " %") if figure == "accuracy" else f"{value:.3f}"
+    if figure == "accuracy":
+        return f"{value:.2%}".replace("%", " %")
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
 def _minutes(result: Entry) -> str:
@@ -107,8 +114,8 @@ def _minutes(result: Entry) -> str:
 
 
 def _bits(result: Entry) -> list[str]:
-    bits = result.get("forgotten_bits")
-    return [f"{bits['mean']:.2f}" if bits else "cannot be reversed"]
+    reversed_ = result["config"]["memory"] == "reversible"
+    return [f"{result['forgotten_bits']['mean']:.2f}" if reversed_ else "cannot be reversed"]
 
 
 def _length_and_forest(result: Entry) -> list[str]:
