@@ -130,7 +130,7 @@ class BlockClassifier(nn.Module):
         output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
         return self.readout(mean_over_time(output, lengths) if self.read == "mean" else output)
 
-    def embedding_size(self, input: Tensor) -> Tensor:
+    def embedding_l1(self, input: Tensor) -> Tensor:
         """Return the mean absolute value of what the embedding passes on at some of the steps.
 
         Of a sparse network. Some are enough: the graph of all would grow with the length.

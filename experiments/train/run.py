@@ -112,7 +112,7 @@ class Run:
             penalty = self.config.bits_penalty * forgotten_bits(self.network)
         if self.config.sparsity and isinstance(self.network, BlockClassifier):
             inputs = x[0] if isinstance(x, tuple) else x
-            penalty = penalty + self.config.sparsity * self.network.embedding_size(inputs)
+            penalty = penalty + self.config.sparsity * self.network.embedding_l1(inputs)
         return penalty
 
     def means(self) -> tuple[float, float]:
