@@ -68,6 +68,17 @@ _SMALL_BLOCK = _BLOCK | {"width": 32, "hidden_size": 32, "num_layers": 3}
 _LONG_BLOCK = _BLOCK | {
     "downsample": 1, "batch_size": 64, "epochs": 16, "lr": 6e-3, "longest_period": 2000,
 }  # fmt: skip
+_ABLATED = _SMALL_BLOCK | {"epochs": 4}
+# One change at a time: what a line is called, and its fields.
+_ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "uncoupled": ("R = 0, as many states",
+        {"num_couplings": 0, "hidden_size": 64, "longest_period": None}),
+    "frozen": ("recurrence as it starts", {"recurrent_lr_scale": 0.0, "coupling_lr_scale": 0.0}),
+    "tanh": ("f = tanh", {"coupling_activation": "tanh"}),
+    "leaky": ("g = leaky_relu", {"activation": "leaky_relu"}),
+    "ungated": ("no gate", {"gate": False}),
+    "unnormed": ("no norm", {"norm": "none"}),
+}  # fmt: skip
 # Many small ones, for the curve of accuracy against the bits that may be forgotten.
 _BITS = _SMALL_BLOCK | {"epochs": 2}
 # One wide layer makes the most of few parameters. Its steps are shorter, so it gets more of them.
@@ -111,12 +122,16 @@ EXPERIMENTS: dict[str, Experiment] = {
     "block": _mnist("Blocks", "reversible", _BLOCK, 3),
     "block-conserving": _mnist("Blocks", "reversible, u = 1",
         _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
-    "block-small": _mnist("Blocks", "reversible, three small", _SMALL_BLOCK | {"epochs": 4}, 3),
+    "block-small": _mnist("Blocks", "reversible, three small", _ABLATED, 3),
     # Controls: the same block around recurrences that cannot be reversed, or that others use.
     "block-tanh": _mnist("Blocks", "g = tanh, not reversible",
         _BLOCK | {"memory": "recompute", "activation": "tanh"}, 3),
     "block-lru": _mnist("Blocks", "LRU",
         _BLOCK_TRAINING | {"model": "lru", "width": 46}, 3, "block"),
+    **{
+        f"block-small-{name}": _mnist("Small blocks", label, _ABLATED | fields, 5)
+        for name, (label, fields) in _ABLATIONS.items()
+    },
     "smnist-block": _mnist("MNIST", "sequential, reversible blocks", _LONG_BLOCK),
     "pmnist-block": _mnist("MNIST", "permuted, reversible blocks",
         _LONG_BLOCK | {"permuted": True}),

@@ -36,6 +36,9 @@ BLOCK_DEFAULTS: dict[str, Any] = {
     "norm": "layer", "longest_period": LONGEST_PERIOD, "read": "mean",
 }  # fmt: skip
 
+#: Fields that gated blocks alone have, and what the others are to leave them at.
+OF_BLOCKS = {"forgets": True, "gate": True, "coupling_activation": "identity", "sparsity": None}
+
 
 class ConfigError(ValueError):
     """A run that cannot be done as configured; the message names the field."""
@@ -73,6 +76,9 @@ class TrainConfig(ABC):
     block: bool = option(False, "gated blocks (IRevBlock) in place of plain layers (irevrnn)")
     width: int = option(64, "features between gated blocks (irevrnn --block, lru, mingru)", least=1)
     forgets: bool = option(True, "units forget; without, u = 1 (irevrnn --block)")
+    gate: bool = option(True, "the output projection has a gate (irevrnn --block)")
+    coupling_activation: str = option("identity", "nonlinearity of the couplings "
+                                      "(irevrnn --block)", choices=ACTIVATIONS)
     sparsity: float | None = option(
         None, "weight of an L1 penalty on what the embedding passes on, added to the loss; the "
         "embedding then ends in a ReLU, and blocks have no biases, so that a step that means "
@@ -171,10 +177,9 @@ class TrainConfig(ABC):
                 raise ConfigError(f"{field.name} must be one of {allowed}; got {value!r}")
             if least is not None and value is not None and not value >= least:
                 raise ConfigError(f"{field.name} must be at least {least}; got {value!r}")
-        if not self.forgets and not self.block:
-            raise ConfigError("forgets=False needs block=True; got block=False")
-        if self.sparsity is not None and not self.block:
-            raise ConfigError(f"sparsity needs block=True; got sparsity={self.sparsity}")
+        for name, usual in OF_BLOCKS.items():
+            if not self.block and (value := getattr(self, name)) != usual:
+                raise ConfigError(f"{name}={value!r} needs block=True; got block=False")
         if self.average >= 1:
             raise ConfigError(f"average must be below 1; got {self.average}")
         if self.model == "irevrnn":

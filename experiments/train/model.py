@@ -18,6 +18,7 @@ _OF_OUR_NETWORK = (
     "num_couplings", "activation", "norm", "longest_period", "shortest_period", "longest_memory",
     "memory", "memory_budget",
 )  # fmt: skip
+_OF_BLOCKS = ("width", "forgets", "gate", "coupling_activation")
 #: Parameters with the learning rate of recurrent weights, by the end of their names: those of an
 #: LRU are logarithms.
 _RECURRENT = ("recurrent_weight", "nu_log", "theta_log", "gamma_log")
@@ -44,9 +45,8 @@ def make_model(config: TrainConfig, task: Task | Sizes) -> nn.Module:
     if peer is not None:
         return PeerClassifier(config.model, *sizes, **options)
     if config.block:
-        sparse = config.sparsity is not None
-        options |= {"width": config.width, "forgets": config.forgets, "sparse": sparse}
-        return BlockClassifier(*sizes, **options)
+        options |= {name: getattr(config, name) for name in _OF_BLOCKS}
+        return BlockClassifier(*sizes, sparse=config.sparsity is not None, **options)
     return SequenceClassifier(*sizes, residual=config.residual, **options)
 
 

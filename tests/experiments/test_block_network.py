@@ -50,6 +50,13 @@ def test_the_network_that_is_built(digits, forgets, read):
     assert (forgotten_bits(model) == 0) == (not forgets)
 
 
+def test_the_parts_of_a_block_that_may_be_left_out_or_changed(digits):
+    config = MnistConfig.of(**SMALL, gate=False, coupling_activation="tanh", num_couplings=2)
+    for block in make_model(config, config.task(torch.device("cpu"))).rnn.blocks[1:]:
+        assert not block.gate and block.output_projection.out_features == block.width
+        assert block.coupling_activation == "tanh" and block.num_couplings == 2
+
+
 def test_answers_in_the_middle_of_a_sequence():
     torch.manual_seed(0)
     model = BlockClassifier(3, 4, 8, 2, width=6, read="last", read_at=(5, 11)).eval()

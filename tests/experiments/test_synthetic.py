@@ -97,9 +97,13 @@ def test_a_sparse_network_adds_over_sequences_longer_than_any_it_learnt_on(tmp_p
     assert errors[0] > 1 and errors[6] < 1e-3 and errors[-1] < 1e-3
 
 
-def test_a_sparsity_needs_blocks():
-    with pytest.raises(ConfigError, match="sparsity needs block=True; got sparsity=0.1"):
-        AddingConfig(sparsity=0.1)
+@pytest.mark.parametrize(
+    "given", [{"sparsity": 0.1}, {"gate": False}, {"coupling_activation": "tanh"}]
+)
+def test_what_blocks_alone_have_needs_blocks(given):
+    ((name, value),) = given.items()
+    with pytest.raises(ConfigError, match=f"{name}={value!r} needs block=True; got block=False"):
+        AddingConfig(**given)
 
 
 # --- reading at several steps -------------------------------------------------------------------
