@@ -132,8 +132,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         f"block-small-{name}": _mnist("Small blocks", label, _ABLATED | fields, 5)
         for name, (label, fields) in _ABLATIONS.items()
     },
-    "smnist-block": _mnist("MNIST", "sequential, reversible blocks", _LONG_BLOCK),
-    "pmnist-block": _mnist("MNIST", "permuted, reversible blocks",
+    "smnist-block": _mnist("784 pixels", "sequential, reversible blocks", _LONG_BLOCK),
+    "pmnist-block": _mnist("784 pixels", "permuted, reversible blocks",
         _LONG_BLOCK | {"permuted": True}),
     "bits-0": _mnist("Bits", "u = 1", _BITS | {"forgets": False, "longest_memory": 200}, 3),
     "bits-memory-1000": _mnist("Bits", "memories up to 1,000", _BITS, 3),
