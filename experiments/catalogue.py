@@ -122,7 +122,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "block": _mnist("Blocks", "reversible", _BLOCK, 3),
     "block-conserving": _mnist("Blocks", "reversible, u = 1",
         _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
-    "block-small": _mnist("Blocks", "reversible, three small", _ABLATED, 3),
+    "block-small": _mnist("Blocks", "reversible, three small", _ABLATED, 5),
     # Controls: the same block around recurrences that cannot be reversed, or that others use.
     "block-tanh": _mnist("Blocks", "g = tanh, not reversible",
         _BLOCK | {"memory": "recompute", "activation": "tanh"}, 3),
