@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from irevrnn.allocator import allocate
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.ops import HALF
 from irevrnn.strategies.chunks import Part
@@ -25,8 +26,7 @@ class Checkpoint:
 
     def __init__(self, checkpoints: int) -> None:
         self.checkpoints = checkpoints
-        self.borders: list[Tensor] = []
-        self.places: set[int] = set()
+        self.places: dict[int, int] = {}
         self.chunk = -1
 
     def begin(
@@ -35,7 +35,11 @@ class Checkpoint:
         # Rounded between chunks, results in half precision would depend on the chunks' length.
         self.states = [(_wide(h), _wide(c)) for h, c in states]
         self.recurrences = recurrences
-        self.places = set(self._first_places(chunks)) if record else set()
+        places = self._first_places(chunks) if record else []
+        self.places = {place: index for index, place in enumerate(places)}
+        # Whole from the start: joined in the end, borders would take their memory twice.
+        border = self._border()
+        self.borders = allocate(border, [len(places), len(border)])
 
     def _first_places(self, chunks: int) -> list[int]:
         return first_places(chunks, self.checkpoints or chunks)
@@ -44,7 +48,7 @@ class Checkpoint:
         self.part = part
         self.chunk += 1
         if self.chunk in self.places:
-            self.borders.append(self._border())
+            self.borders[self.places[self.chunk]] = self._border()
 
     def _border(self) -> Tensor:
         return torch.cat([state.flatten() for pair in self.states for state in pair])
@@ -58,7 +62,7 @@ class Checkpoint:
         return [(h.to(dtype), c.to(dtype)) for h, c in self.states]
 
     def saved(self) -> list[Tensor]:
-        return [torch.stack(self.borders)]
+        return [self.borders]
 
     def begin_backward(
         self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int

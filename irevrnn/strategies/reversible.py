@@ -13,6 +13,7 @@ from torch import Tensor
 
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_scan
+from irevrnn.strategies.bit_stacks import GROUP, BitStacks
 from irevrnn.strategies.chunks import Part
 from irevrnn.strategies.units import Units, overflow
 
@@ -130,7 +131,7 @@ class Reversible(_FixedPoint):
         self, states: list[FloatStates], recurrences: list[Recurrence], record: bool, chunks: int
     ) -> None:
         super().begin(states, recurrences, record, chunks)
-        self.words = [_Words() for _ in states]
+        self.stacks = [BitStacks() for _ in states]
         self.hashes: list[Tensor] = []
         self.stride = 1
 
@@ -148,21 +149,19 @@ class Reversible(_FixedPoint):
             resets=self.part.resets, batch_sizes=self.part.batch_sizes,
         )  # fmt: skip
         if self.record:
-            self.words[number].add(words, counts)
+            self.stacks[number].add(self.chunk, words, counts)
         return result
 
     def _saved(self) -> list[Tensor]:
-        buffers: list[Tensor] = []
-        while self.words:  # free the parts of one block before those of the next are joined
-            buffers += self.words.pop(0).join()
+        words = [tensor for stacks in self.stacks for tensor in stacks.saved()]
         hashes = torch.stack(self.hashes)
         padding = (0, 0, 0, HASHES - len(hashes))  # so that nothing grows with the length
         finals = [state for states in self.states for state in states.tensors]
-        return [torch.nn.functional.pad(hashes, padding), *finals, *buffers]
+        return [torch.nn.functional.pad(hashes, padding), *finals, *words]
 
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
         count = 3 * len(self.weights)
-        self.hashes, finals, buffers = list(saved[0]), saved[1 : 1 + count], saved[1 + count :]
+        self.hashes, finals, words = list(saved[0]), saved[1 : 1 + count], iter(saved[1 + count :])
         self.states = [
             fixed_scan.States(
                 h, c, tails, self.units.fraction_bits(number, chunks), self.units.steps
@@ -175,26 +174,33 @@ class Reversible(_FixedPoint):
         while chunks > HASHES * self.stride:
             self.stride *= 2
         self.checked: list[tuple[int, int, Tensor]] = []  # chunk, block, and hash of its states
-        self.buffers = [
-            fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts)
-            for words, counts in zip(buffers[::2], buffers[1::2], strict=True)
-        ]
+        self.stacks = [BitStacks.restored(words) for _ in self.weights]
+        self.buffers = [stacks.buffer(chunks - 1) for stacks in self.stacks]
+        self.left = [torch.zeros_like(buffer.counts) for buffer in self.buffers]
 
     def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
         result, self.buffers[number] = fixed_scan.inverse(
             z, self.states[number], self.buffers[number], self.weights[number], part.resets,
             part.batch_sizes,
         )  # fmt: skip
+        if chunk % GROUP == 0:
+            self._next_group(chunk, number)
         before = self.units.before(chunk, number, result.before)
         self.states[number] = before
         if chunk % self.stride == 0:
             self.checked.append((chunk, number, before.hash()))
         return result
 
+    def _next_group(self, chunk: int, number: int) -> None:
+        """Count what is left of the words of a group, none if all went well; take those before."""
+        self.left[number] += self.buffers[number].counts.abs()
+        if chunk:
+            self.buffers[number] = self.stacks[number].buffer(chunk - 1)
+
     def finish(self) -> None:
         expected = [self.hashes[chunk // self.stride][number] for chunk, number, _ in self.checked]
         same = torch.stack([found for *_, found in self.checked]) == torch.stack(expected)
-        left = torch.stack([(buffer.counts != 0).sum() for buffer in self.buffers])
+        left = torch.stack([counts.sum() for counts in self.left])
         *matches, used_up = torch.cat([same, (left == 0).all()[None]]).tolist()
         for (chunk, number, _), match in zip(self.checked, matches, strict=True):
             if not match:
@@ -210,8 +216,8 @@ class Reversible(_FixedPoint):
         if not used_up:
             number = left.tolist().index(max(left.tolist()))
             raise ReversalError(
-                f"{self.name(number)}, chunk 0: the bit buffer does not end empty before the first "
-                "step; no gradient is returned"
+                f"{self.name(number)}: the inverse did not take as many bits as were forgotten; no "
+                "gradient is returned"
             )
 
 
@@ -255,40 +261,3 @@ class StoreFixed(_FixedPoint):
 
     def finish(self) -> None:
         """Do nothing: nothing was consumed."""
-
-
-class _Words:
-    """The words of a block's bit stacks, in parts: those of one chunk, or of several, joined."""
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[Tensor, Tensor]] = []
-        self.bytes_of_words = self.bytes_of_counts = 0
-
-    def add(self, words: Tensor, counts: Tensor) -> None:
-        """Add a chunk's words.
-
-        Parts are joined as soon as their counts, but for those of two parts, take more memory than
-        their words: with many stacks and short chunks they would take more than a state.
-        """
-        if self.parts and not len(words):
-            return  # where nothing is forgotten, chunks cost nothing
-        self.parts.append((words, counts))
-        self.bytes_of_words += words.nbytes
-        self.bytes_of_counts += counts.nbytes
-        if len(self.parts) > 2 and self.bytes_of_counts > self.bytes_of_words:
-            self.parts = [self.join()]
-            self.bytes_of_counts = counts.nbytes
-
-    def join(self) -> tuple[Tensor, Tensor]:
-        """Return all words, stack by stack, and the number of words of each stack."""
-        if len(self.parts) == 1:
-            return self.parts[0]
-        counts = torch.stack([count for _, count in self.parts]).sum(0)
-        joined = self.parts[0][0].new_empty(sum(len(words) for words, _ in self.parts))
-        begin = counts.cumsum(0) - counts  # of each stack, then of what a part adds to it
-        for words, count in self.parts:
-            shift = begin - (count.cumsum(0) - count)
-            place = shift.repeat_interleave(count, output_size=len(words))
-            joined[place.add_(torch.arange(len(words), device=words.device))] = words
-            begin += count
-        return joined, counts

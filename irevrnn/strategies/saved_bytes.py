@@ -24,6 +24,7 @@ from torch import Tensor
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
 from irevrnn.sequences import SequenceBatch
+from irevrnn.strategies.bit_stacks import GROUP
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.fixed_point import COARSER_UNITS, stored_bits
 from irevrnn.strategies.reversible import HASHES
@@ -134,14 +135,12 @@ def plan(
     chunk = min(chunk or chunk_length(memory, load.steps, load.batch, hidden), load.steps)
     graph = _graph_of_chunk(stack, load, chunk)
     chunks = math.ceil(load.steps / chunk)
-    buffers = _BUFFERS[memory](stack, load, checkpoints or chunks)
-    saved = sum(buffers) + graph.masks + resets
-    # A chunk has gradients of parameters of its own, which are added up. Before, at the end of the
-    # forward pass, the parts of each buffer are joined.
-    of_graph = math.ceil(graph.peak() * (1 + KEPT))
-    peak = saved + max(of_graph + _parameter_bytes(stack), max(buffers))
+    own = _SAVED[memory](stack, load, checkpoints or chunks)
+    saved = own + graph.masks + resets
+    # A chunk has gradients of parameters of its own, which are added up.
+    peak = saved + math.ceil(graph.peak() * (1 + KEPT)) + _parameter_bytes(stack)
     if checkpoints:  # those that the backward pass keeps for a while, beside the saved ones
-        peak += max(buffers)
+        peak += own
     return Plan(memory, chunk, checkpoints, saved, peak)
 
 
@@ -192,15 +191,16 @@ def _graph_of_chunk(stack: Stack, load: Workload, chunk: int) -> Trace:
     return _graph(stack, load.shape(steps)._replace(own_states=True), "recompute")
 
 
-def _checkpoint(stack: Stack, load: Workload, chunks: int) -> list[int]:
+def _checkpoint(stack: Stack, load: Workload, chunks: int) -> int:
     """Return the bytes of h and c of every block where chunks begin (``eq:checkpoint``)."""
     size = stack.blocks[0].recurrent_weight.element_size()
-    return [chunks * 2 * load.batch * size * sum(block.hidden_size for block in stack.blocks)]
+    return chunks * 2 * load.batch * size * sum(block.hidden_size for block in stack.blocks)
 
 
-def _reversible(stack: Stack, load: Workload, chunks: int) -> list[int]:
-    """Return the bytes of final states, hashes and forgotten bits of each block (``eq:decay``)."""
-    return [_units(stack, load), *(_reversible_block(block, load) for block in stack.blocks)]
+def _reversible(stack: Stack, load: Workload, chunks: int) -> int:
+    """Return the bytes of final states, hashes and forgotten bits (``eq:decay``)."""
+    blocks = sum(_reversible_block(block, load, chunks) for block in stack.blocks)
+    return _units(stack, load) + blocks
 
 
 def _units(stack: Stack, load: Workload) -> int:
@@ -209,22 +209,24 @@ def _units(stack: Stack, load: Workload) -> int:
     return 8 * (1 + (1 + COARSER_UNITS) * len(stack.blocks)) + lost
 
 
-def _reversible_block(block: Any, load: Workload) -> int:
+def _reversible_block(block: Any, load: Workload, chunks: int) -> int:
     negative = get_activation(block.activation).forgotten_bits or 0.0
     forgotten = stored_bits(block.recurrent_weight)
     bits = load.real_steps * (forgotten + negative).sum().item()
     bits += (load.resets or 0) * STATE_BITS * block.hidden_size
     units = load.batch * block.hidden_size
-    states = 2 * 4 * units + 2 * 8 * _bit_stacks(block.recurrent_weight, units) + 8 * HASHES
-    return math.ceil(bits / 8) + states
+    groups = math.ceil(chunks / GROUP) if bits else 1
+    stacks = _bit_stacks(block.recurrent_weight, units)
+    numbers = stacks + groups * (1 + stacks) + HASHES  # tails, counts of each group, and hashes
+    return math.ceil(bits / 8) + 2 * 4 * units + 8 * numbers
 
 
 def _bit_stacks(weight: Tensor, units: int) -> int:
-    """Return the number of bit stacks of a block, each of which has a 64-bit count and tail."""
+    """Return the number of bit stacks of a block, each with its 64-bit tail and counts."""
     return STACKS if choose_backend(weight.device.type, weight.dtype) == "vector" else units
 
 
-def _store_fixed(stack: Stack, load: Workload, chunks: int) -> list[int]:
+def _store_fixed(stack: Stack, load: Workload, chunks: int) -> int:
     """Return the bytes of outputs, c of every segment and the states of every pass."""
     total = _units(stack, load)
     for block in stack.blocks:
@@ -232,11 +234,11 @@ def _store_fixed(stack: Stack, load: Workload, chunks: int) -> list[int]:
         borders = math.ceil(load.steps / SEGMENT) - chunks
         total += (load.real_steps + borders * load.batch) * block.hidden_size * size
         total += 2 * (chunks + 1) * 4 * load.batch * block.hidden_size
-    return [total]
+    return total
 
 
-#: The bytes of the buffers that a strategy saves.
-_BUFFERS: dict[str, Callable[[Stack, Workload, int], list[int]]] = {
+#: The bytes that each of these strategies saves of its own.
+_SAVED: dict[str, Callable[[Stack, Workload, int], int]] = {
     "checkpoint": _checkpoint,
     "reversible": _reversible,
     "store_fixed": _store_fixed,

@@ -326,12 +326,15 @@ def saved_tensors(model, x, change):
     return output, next(count)
 
 
-@pytest.mark.parametrize("which", ["units", "hashes", "h", "c", "tails", "words", "counts"])
+@pytest.mark.parametrize(
+    "which",
+    ["units", "hashes", "h", "c", "tails", "groups", "words", "counts"],
+)
 def test_a_held_tensor_that_was_tampered_with(which):
     model = make_model()
     x, _ = make_input()
-    states, buffer = ["h", "c", "tails"], ["words", "counts"]
-    names = ["units", "lost", "lost", "hashes", *states, *states, *buffer, *buffer]
+    states, stacks = ["h", "c", "tails"], ["groups", "words", "counts"]
+    names = ["units", "lost", "lost", "hashes", *states, *states, *stacks, *stacks]
     wanted = saved_tensors(model, x, lambda _, t: t)[1] - len(names) + names.index(which)
 
     def tamper(index, tensor):

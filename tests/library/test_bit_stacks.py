@@ -1,0 +1,53 @@
+"""Words of bit stacks come back group by group, as they were pushed."""
+
+import pytest
+import torch
+
+from irevrnn.strategies.bit_stacks import GROUP, BitStacks
+
+STACKS = 5
+
+
+def pushed(chunks, most, seed=0):
+    """Words of every chunk by stack, of random number, and the counts of each chunk."""
+    drawn = torch.Generator().manual_seed(seed)
+    counts = torch.randint(most + 1, (chunks, STACKS), generator=drawn)
+    words = torch.randint(2**31, (int(counts.sum()),), generator=drawn, dtype=torch.int32)
+    return list(words.split(counts.sum(1).tolist())), counts
+
+
+def there_and_back(words, counts):
+    stacks = BitStacks()
+    for chunk, parts in enumerate(zip(words, counts, strict=True)):
+        stacks.add(chunk, *parts)
+    return BitStacks.restored(iter(stacks.saved()))
+
+
+@pytest.mark.parametrize("chunks", [1, 2, GROUP, GROUP + 1, 3 * GROUP + 5])
+@pytest.mark.parametrize("most", [0, 1, 7])
+def test_a_group_has_the_words_of_its_chunks_stack_by_stack(chunks, most):
+    words, counts = pushed(chunks, most)
+    stacks = there_and_back(words, counts)
+    for begin in range(0, chunks, GROUP):
+        group = slice(begin, begin + GROUP)
+        parts = [x.split(n.tolist()) for x, n in zip(words[group], counts[group], strict=True)]
+        buffer = stacks.buffer(min(begin + GROUP, chunks) - 1)
+        assert buffer.counts.tolist() == counts[group].sum(0).tolist()
+        for stack in range(STACKS):
+            start, count = int(buffer.starts[stack]), int(buffer.counts[stack])
+            expected = torch.cat([part[stack] for part in parts])
+            assert torch.equal(buffer.words[start : start + count], expected)
+
+
+def test_chunks_without_words_save_nothing():
+    words, counts = pushed(4 * GROUP, 0)
+    short, long = (there_and_back(words[:n], counts[:n]).saved() for n in (1, 4 * GROUP))
+    assert [x.shape for x in short] == [x.shape for x in long]
+
+
+def test_control_a_single_word_of_a_later_group_is_saved():
+    words, counts = pushed(4 * GROUP, 0)
+    counts[-1, 2], words[-1] = 1, torch.tensor([7], dtype=torch.int32)
+    stacks = there_and_back(words, counts)
+    assert stacks.buffer(4 * GROUP - 1).words.tolist() == [7]
+    assert stacks.buffer(3 * GROUP - 1).counts.tolist() == [0] * STACKS
