@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments.figures import theme
 
 #: Label, colour and marker of each kind of measurement, by method, rounds and memories.
-_BLUE, _ORANGE, _GREEN, _PINK = theme.COLOURS[:4]
+_BLUE, _ORANGE, _, _PINK = theme.COLOURS[:4]
 _LOOKS: dict[tuple[str, int, str], tuple[str, str, str]] = {
     ("reversible", 0, "u = 1"): ("reversible, u = 1", _BLUE, "o"),
     ("reversible", 0, "up to 1,000 steps"): ("reversible, memories to 1,000", _BLUE, "s"),
@@ -19,18 +19,17 @@ _LOOKS: dict[tuple[str, int, str], tuple[str, str, str]] = {
     ("checkpoint", 1, ""): ("checkpoint", _ORANGE, "o"),
     ("checkpoint", 2, ""): ("checkpoint, 2 rounds", _ORANGE, "s"),
     ("checkpoint", 3, ""): ("checkpoint, 3 rounds", _ORANGE, "^"),
-    ("recompute", 0, ""): ("recompute", _GREEN, "P"),
-    ("store", 0, ""): ("store", _GREEN, "X"),
     ("torch_checkpoint", 0, ""): ("torch.utils.checkpoint", _PINK, "D"),
-    ("lstm", 0, ""): ("nn.LSTM", theme.COLOURS[6], "v"),
 }
+#: What knows no chunks is so much larger that it is written beside the others.
+_LARGE = {"recompute": "recompute", "store": "store", "lstm": "nn.LSTM"}
 
 
 def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Plot the peak memory of a training step against its time, a panel for each T and B.
 
     ``rows`` are those of :mod:`experiments.bench.frontier`. A line joins the same method with
-    chunks of different length.
+    chunks of different length, which are written at the points of ``checkpoint``.
     """
     sizes = sorted({(row["batch"], row["steps"]) for row in rows})
     columns = min(3, len(sizes))
@@ -46,7 +45,17 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 *zip(*points, strict=True) if points else ([], []), label=label, color=colour,
                 marker=marker, fillstyle="none", linestyle=":", linewidth=0.8,
             )  # fmt: skip
+        for row in here:
+            if _key(row) == ("checkpoint", 1, ""):
+                axes.annotate(
+                    f"$C$ = {row['chunk']}", _point(row), (-4, -4), textcoords="offset points",
+                    ha="right", va="top", size=6,
+                )  # fmt: skip
+        axes.margins(0.25)
         theme.frame(axes, "time, µs a step", "growth of the peak, MB", log="xy")
+        axes.set_xlim(left=0.75 * axes.get_xlim()[0])  # room for text
+        axes.set_ylim(top=2 * axes.get_ylim()[1])
+        axes.text(0.97, 0.97, _large(here), transform=axes.transAxes, ha="right", va="top", size=6)
         theme.plain_numbers(axes.xaxis)
         theme.plain_numbers(axes.yaxis)
         axes.set_title(f"$T$ = {steps:,}, $B$ = {batch}")
@@ -55,6 +64,16 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
     handles, labels = places.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
+
+
+def _large(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for each method that is not drawn."""
+    lines = []
+    for row in rows:
+        if row["method"] in _LARGE:
+            time, peak = _point(row)
+            lines.append(f"{_LARGE[row['method']]}: {peak:,.0f} MB, {time:,.0f} µs")
+    return "\n".join(lines)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, int, str]:
