@@ -175,7 +175,7 @@ def describe_changes(results: Path) -> Iterator[str]:
         kind = f"experiments/{result.get('task')}" if "/" in name else name
         depends = DEPENDS.get(kind, ("irevrnn/*", "experiments/*"))
         if name.startswith("search/"):
-            depends = (*depends, "experiments/search.py")
+            depends = (*depends, "experiments/search/*")
         provenance = result.get("environment", result)
         # A run that was resumed, and a result of several runs, may have several commits.
         recorded = provenance.get("git_commits") or [provenance.get("git_commit")]

@@ -701,6 +701,14 @@ def test_threads_are_put_back(small):
     assert results["threads"] == wanted and torch.get_num_threads() == before
 
 
+def test_training_takes_the_smallest_numbers_for_0(small, after_step):
+    """Gradients of what is forgotten come to that, and take an LSTM ten times as long."""
+    tiny, seen = torch.tensor(1e-40), []
+    after_step(lambda run: seen.append((tiny * 1.0).item()))
+    train(dataclasses.replace(small, epochs=1), progress=False)
+    assert set(seen) == {0.0} and (tiny * 1.0).item() > 0
+
+
 def test_peers_are_not_weakened():
     lstm = PeerClassifier("lstm", 1, 10, hidden_size=4, num_layers=2).rnn
     for layer in range(2):
