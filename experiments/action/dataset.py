@@ -134,7 +134,7 @@ def in_order(data: Sequences, batch_size: int, workers: int) -> Iterator[Batch]:
 
 
 def load(data: Sequences, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
-    """Yield these batches, made by so many processes."""
+    """Yield these batches, made by ``workers`` processes."""
     # Without a generator of its own, the loader would draw from PyTorch's when a run is resumed,
     # and change what dropout draws.
     return iter(

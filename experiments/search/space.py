@@ -43,7 +43,7 @@ class Choice:
 
 Range = LogUniform | Choice
 
-#: Longest memories, periods and dependencies. All methods know as much of the length of sequences.
+#: Longest memories, periods and dependencies: every method is told the length of the sequences.
 _LONGEST = LogUniform(0.25, 4.0, of_length=True, least=6.0)
 _CHRONO = Choice((None, _LONGEST))
 _RECURRENT_RATE = LogUniform(0.03, 1.0)

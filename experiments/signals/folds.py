@@ -23,7 +23,7 @@ SPLITS = {
     "fsdd": ("official", "speaker"),
     "folder": ("folds",),
 }
-#: Validation is one of so many parts.
+#: Parts of the training data, one of which is for validation.
 VALIDATION_PARTS = 8
 
 
