@@ -9,7 +9,10 @@ import tyro
 
 from experiments.bench import suite
 from experiments.bench.tables import tables
+from experiments.command_line import require_positive
 from experiments.files import write_text
+
+PROGRAM = "python -m experiments.bench"
 
 
 def main(output: Path = Path("build/bench.json"), threads: int = 1, repetitions: int = 9) -> None:
@@ -20,6 +23,7 @@ def main(output: Path = Path("build/bench.json"), threads: int = 1, repetitions:
         threads: for PyTorch and the kernels.
         repetitions: interleaved rounds; a very slow method runs fewer.
     """
+    require_positive(PROGRAM, threads=threads, repetitions=repetitions)
     report = suite.run(suite.Plan(threads=threads, repetitions=repetitions))
     print(tables(report))
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -28,4 +32,4 @@ def main(output: Path = Path("build/bench.json"), threads: int = 1, repetitions:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m experiments.bench")
+    tyro.cli(main, prog=PROGRAM)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.command_line import refuse, report_errors
+from experiments.command_line import refuse, report_errors, require_positive
 from experiments.figures.output import PROFILES
 from experiments.search.results import result_file, run, test_best
 from experiments.search.space import METHODS, SEARCHES
@@ -60,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             refuse(PROGRAM, f"there is no {min(unknown)}: choose from {', '.join(sorted(known))}")
     if command.profile not in PROFILES:
         refuse(PROGRAM, f"profile must be one of {', '.join(PROFILES)}; got {command.profile}")
-    for name in ("trials", "minutes", "threads", "test_seeds"):
-        if (given := getattr(command, name)) is not None and not given > 0:
-            refuse(PROGRAM, f"{name} must be above 0; got {given}")
+    numbers = ("trials", "minutes", "threads", "test_seeds")
+    require_positive(PROGRAM, **{name: getattr(command, name) for name in numbers})
 
     def search() -> None:
         name, methods, seeds = command.search, command.methods, command.test_seeds

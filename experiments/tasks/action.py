@@ -71,8 +71,9 @@ class ActionConfig(TrainConfig):
     rotation: float = option(0.0, "degrees, at most, about each axis", least=0)
     scale: float = option(0.0, "larger or smaller by up to that share", least=0)
     shear: float = option(0.0, "what one axis adds to another, at most", least=0)
-    mirror: float = option(0.0, "probability of the mirror image", least=0)
-    time: float = option(0.0, "faster, slower and cut at the ends by up to that share", least=0)
+    mirror: float = option(0.0, "probability of the mirror image", least=0, most=1)
+    time: float = option(0.0, "faster, slower and cut at the ends by up to that share", least=0,
+                         below=1)  # fmt: skip
 
     # the run
     workers: int = option(0, "processes that make batches", least=0, operational=True)
@@ -93,10 +94,6 @@ class ActionConfig(TrainConfig):
         super().__post_init__()
         if self.protocol is None:
             object.__setattr__(self, "protocol", PROTOCOLS[self.data_set][0])
-        if self.mirror > 1:
-            raise ConfigError(f"mirror must be at most 1; got {self.mirror}")
-        if self.time >= 1:
-            raise ConfigError(f"time must be below 1; got {self.time}")
 
     def load(self) -> Recordings:
         """Load the recordings of the data set, or raise a DataError."""

@@ -74,8 +74,8 @@ class SignalsConfig(TrainConfig):
         "results", least=1, operational=True)  # fmt: skip
 
     # augmentation
-    flip: float = option(0.0, "probability of reversing the sign", least=0)
-    scale: float = option(0.0, "larger or smaller by up to that share", least=0)
+    flip: float = option(0.0, "probability of reversing the sign", least=0, most=1)
+    scale: float = option(0.0, "larger or smaller by up to that share", least=0, most=1)
 
     # the run
     workers: int = option(0, "processes that make batches", least=0, operational=True)
@@ -105,9 +105,6 @@ class SignalsConfig(TrainConfig):
             raise ConfigError(
                 f"split must be one of {allowed} for {self.data_set}; got {self.split!r}"
             )
-        for name in ("flip", "scale"):
-            if getattr(self, name) > 1:
-                raise ConfigError(f"{name} must be at most 1; got {getattr(self, name)}")
 
     @classmethod
     def variants(cls) -> dict[str, dict[str, Any]]:
