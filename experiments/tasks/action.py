@@ -133,11 +133,7 @@ class ActionConfig(TrainConfig):
     ) -> Task:  # fmt: skip
         """Return the task of the sequences to train on, to validate and to test."""
         train, val, test = sequences
-        if len(train) < self.batch_size:
-            raise ConfigError(
-                f"batch_size must be at most the {len(train)} training sequences; "
-                f"got {self.batch_size}"
-            )
+        steps = self.full_batches(len(train))
         move = partial(move_data_to_device, device=device)
         how = self.batch_size, self.workers
         about = parts.train.recordings.about
@@ -145,7 +141,7 @@ class ActionConfig(TrainConfig):
             input_size=train[Key(0)][0].shape[-1],
             num_classes=len(about.class_names),
             class_names=tuple(about.class_names),
-            steps_per_epoch=len(train) // self.batch_size,
+            steps_per_epoch=steps,
             train_batches=lambda epoch, skip: map(move, shuffled(train, *how, epoch, skip)),
             val_batches=(lambda: map(move, in_order(val, *how))) if len(val) else None,
             test_batches=lambda: map(move, in_order(test, *how)),

@@ -146,11 +146,6 @@ class SignalsConfig(TrainConfig):
         train = SignalDataset(
             recordings, fold.train[: self.train_subset], self.flip, self.scale, self.seed
         )
-        if len(train) < self.batch_size:
-            raise ConfigError(
-                f"batch_size must be at most the {len(train)} training sequences; "
-                f"got {self.batch_size}"
-            )
         val, test = (
             replace(train, chosen=longest_first(recordings, part[: self.eval_subset]))
             for part in (fold.val, fold.test)
@@ -182,8 +177,9 @@ class SignalsConfig(TrainConfig):
 
     def _steps_per_epoch(self, train: SignalDataset) -> int:
         """Return the number of batches that each epoch has at least; it takes no more."""
+        full = self.full_batches(len(train))
         if self.steps_per_batch is None:
-            return len(train) // self.batch_size
+            return full
         batches = partial(batches_of_epoch, train, self.batch_size, self.steps_per_batch)
         return min(len(batches(epoch)) for epoch in range(self.epochs))
 

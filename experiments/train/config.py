@@ -258,6 +258,15 @@ class TrainConfig(ABC):
         gated = [f"--model {name}" for name, peer in PEERS.items() if peer.gated]
         return {", ".join(["--block", *gated]): {"block": True}}
 
+    def full_batches(self, sequences: int) -> int:
+        """Return how many batches training ``sequences`` fill; ConfigError if not even one."""
+        if sequences < self.batch_size:
+            raise ConfigError(
+                f"batch_size must be at most the {sequences} training sequences; "
+                f"got {self.batch_size}"
+            )
+        return sequences // self.batch_size
+
     def runs(self) -> list[tuple[str, TrainConfig]]:
         """Return the single runs, each with its folder below ``out`` ("" for one alone)."""
         if self.seeds == 1:
