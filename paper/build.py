@@ -56,7 +56,7 @@ FIGURES = {figure: result for result, figures in _FIGURES_OF.items() for figure 
 
 _LIBRARY = ("irevrnn/*.py", "irevrnn/csrc/*")
 _MODELS = (*_LIBRARY, "experiments/models.py", "experiments/peers/*")
-_TRAINING = (*_MODELS, "experiments/train/*", "experiments/tasks/*")
+_TRAINING = (*_MODELS, "experiments/train/*", "experiments/tasks/*", "experiments/sequences.py")
 _ACTION = (*_TRAINING, "experiments/action/*", "experiments/datasets/recordings.py")
 _SIGNALS = (*_TRAINING, "experiments/signals/*", "experiments/datasets/recordings.py")
 #: The files that each result depends on, beside its notebook: patterns whose ``*`` matches folders,

@@ -1,4 +1,4 @@
-"""What is searched: the settings of each method, and the tasks."""
+"""The space of a search: the settings of each method, and the tasks."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.action.dataset import Key, Sequences, load
 from experiments.datasets.recordings import Recordings
+from experiments.sequences import Key, Sequences, load
 from experiments.train.task import Batch
 
 PERCENTILE = 99

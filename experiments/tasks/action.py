@@ -12,13 +12,15 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 
 from experiments.action.augment import Augmentation
-from experiments.action.dataset import Key, SequenceDataset, Sequences, in_order, shuffled
-from experiments.action.folds import PROTOCOLS, Fold, make_folds
+from experiments.action.dataset import SequenceDataset, in_order, shuffled
+from experiments.action.folds import PROTOCOLS, make_folds
 from experiments.action.sampling import SAMPLINGS, Sampling
 from experiments.action.views import CENTRES, View
 from experiments.datasets import data_root
 from experiments.datasets.recordings import Recordings, open_recordings
 from experiments.datasets.watch import load_watch
+from experiments.sequences import Fold, Key, Sequences
+from experiments.tasks.folds import chosen_fold, details, runs_of_folds
 from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.objectives import Evaluation
 from experiments.train.task import Task
@@ -154,16 +156,6 @@ class ActionConfig(TrainConfig):
         )  # fmt: skip
 
 
-def runs_of_folds(config: TrainConfig, count: int) -> list[tuple[str, TrainConfig]]:
-    """Return a run for each of ``count`` folds and each seed of a configuration with a ``fold``."""
-    fields: list[dict[str, Any]] = [{"fold": fold} for fold in range(count)]
-    folds = [dataclasses.replace(config, **one) for one in fields]
-    if count == 1:
-        return folds[0].runs()
-    named = [(fold, name, run) for fold, one in enumerate(folds) for name, run in one.runs()]
-    return [(f"fold{fold}/{name}".rstrip("/"), run) for fold, name, run in named]
-
-
 @dataclass(frozen=True)
 class Parts:
     """The sequences of a fold, all scaled by its training data."""
@@ -176,16 +168,13 @@ class Parts:
 
 def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
     """Make the sequences of one fold."""
-    folds = config.folds(recordings)
-    if config.fold is None or config.fold >= len(folds):
-        raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {config.fold}")
+    fold = chosen_fold(config.folds(recordings), config.fold)
     shortest = int(recordings.lengths.min())
     if config.sampling == "window" and config.frames > shortest:
         raise ConfigError(
             f"frames must be at most the {shortest} steps of the shortest recording; "
             f"got {config.frames}"
         )
-    fold = folds[config.fold]
     sampling = Sampling(config.sampling, config.frames, config.clips, config.hop)
     view = View(recordings.about, config.centre, config.turn, config.bones, config.motion)
     augmentation = Augmentation(config.rotation, config.scale, config.shear, config.mirror)
@@ -196,15 +185,6 @@ def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
     train.measure()
     rest = [part[: config.eval_subset] for part in (fold.val, fold.test)]
     return Parts(fold, train, *(dataclasses.replace(train, chosen=part) for part in rest))
-
-
-def details(evaluation: Evaluation, subjects: np.ndarray) -> dict[str, Any]:
-    """Return the subject, the class and the prediction of each answer of a test."""
-    return {
-        "test_subjects": subjects.tolist(),
-        "test_labels": evaluation.labels.tolist(),
-        "test_predictions": evaluation.predictions.tolist(),
-    }
 
 
 def _details_of_recordings(evaluation: Evaluation, test: SequenceDataset) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from experiments.signals.dataset import (
     longest_first,
 )
 from experiments.signals.folds import SPLITS, make_folds
-from experiments.tasks.action import details, runs_of_folds
+from experiments.tasks.folds import chosen_fold, details, runs_of_folds
 from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.objectives import Classification, Evaluation, MeanF1
 from experiments.train.task import Task
@@ -140,9 +140,7 @@ class SignalsConfig(TrainConfig):
                 say(f"left out: {one}")
             _warn_of_constants(recordings)
         folds = make_folds(recordings, str(self.split), self.folds)
-        if self.fold is None or self.fold >= len(folds):
-            raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {self.fold}")
-        fold = folds[self.fold]
+        fold = chosen_fold(folds, self.fold)
         train = SignalDataset(
             recordings, fold.train[: self.train_subset], self.flip, self.scale, self.seed
         )
