@@ -99,10 +99,11 @@ def test_best(
         best = entry["trials"][entry["best"]]
         config = replace(
             configure(SEARCHES[name], method, best["seed"], profile, threads=cpu_threads),
-            epochs=best["epochs"], epoch_steps=best["epoch_steps"], test=True, resume=True,
+            epochs=best["epochs"], epoch_steps=best["epoch_steps"], seed=FIRST_SEED, seeds=seeds,
+            test=True, resume=True,
         )  # fmt: skip
-        folder, numbers = out / f"{method}-{best['seed']}", range(FIRST_SEED, FIRST_SEED + seeds)
-        runs = [replace(config, seed=seed, out=folder / f"seed{seed}") for seed in numbers]
+        folder = out / f"{method}-{best['seed']}"
+        runs = [replace(one, out=folder / of_seed) for of_seed, one in config.runs()]
         results = [train_all(one, progress=False) for one in runs]
         test = {"trial": entry["best"], **summarise(config.identity(), results)}
         add = partial(dict.update, test=test)
