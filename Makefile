@@ -116,8 +116,10 @@ wheel: $(STAMP) ## Build dist/irevrnn-*.whl with the CPU kernels compiled ahead 
 data: $(STAMP) ## Fetch MNIST into data/
 	$(PY) -m experiments.datasets mnist
 
-clean: ## Remove build/, dist/ and all caches (keeps .venv, data/ and committed files)
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+# Hours of training are in build/paper, the stamps of other environments than .venv in build.
+clean: ## Remove build/ except build/paper (checkpoints of long runs), dist/ and all caches (keeps .venv and data/)
+	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 -not -name paper -not -name 'installed*' -exec rm -rf {} +
+	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # --- set-up -------------------------------------------------------------------------------------

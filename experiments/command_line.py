@@ -38,7 +38,9 @@ def parse_task(
         commands, prog=program, description=about, args=argv
     )
     try:
-        return kind.of(**given)
+        config = kind.of(**given)
+        config.check_given(given)
+        return config
     except ConfigError as error:
         refuse(program, str(error))
 
@@ -47,6 +49,13 @@ def refuse(program: str, message: str) -> NoReturn:
     """Exit with the status of a wrong command line."""
     print(f"{program}: error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def require_positive(program: str, **numbers: float | None) -> None:
+    """Refuse a command line with a number that is not above 0; None is one that was not given."""
+    for name, number in numbers.items():
+        if number is not None and not number > 0:
+            refuse(program, f"{name} must be above 0; got {number}")
 
 
 def report_errors(program: str, action: Callable[[], Any]) -> int:

@@ -16,7 +16,7 @@ import torch
 import tyro
 
 from experiments import catalogue, weights
-from experiments.command_line import Names, refuse, report_errors
+from experiments.command_line import Names, refuse, report_errors, require_positive
 from experiments.process import threads
 from experiments.train.evaluate import evaluate
 from experiments.train.loop import format_figure
@@ -38,6 +38,7 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Do as the command line says; return the exit status."""
     command = tyro.cli(Command, args=argv, prog=PROGRAM, description=__doc__)
+    require_positive(PROGRAM, threads=command.threads)
     known = sorted(path.name for path in weights.folder().glob("*") if path.is_dir())
     if unknown := [name for name in command.names if name not in known]:
         refuse(PROGRAM, f"there are no weights of {unknown[0]!r}: choose from {', '.join(known)}")

@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     command = tyro.cli(Command, args=argv, prog=PROGRAM, description=__doc__)
     if command.profile not in PROFILES:
         refuse(PROGRAM, f"profile must be one of {', '.join(PROFILES)}; got {command.profile!r}")
+    if missing := [one for one in command.notebooks if not one.is_file()]:
+        refuse(PROGRAM, f"there is no notebook {missing[0]}")
     figure = None if command.profile == "paper" else command.figure
     seconds = {}
     for notebook in command.notebooks:

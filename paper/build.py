@@ -56,7 +56,7 @@ FIGURES = {figure: result for result, figures in _FIGURES_OF.items() for figure 
 
 _LIBRARY = ("irevrnn/*.py", "irevrnn/csrc/*")
 _MODELS = (*_LIBRARY, "experiments/models.py", "experiments/peers/*")
-_TRAINING = (*_MODELS, "experiments/train/*", "experiments/tasks/*")
+_TRAINING = (*_MODELS, "experiments/train/*", "experiments/tasks/*", "experiments/sequences.py")
 _ACTION = (*_TRAINING, "experiments/action/*", "experiments/datasets/recordings.py")
 _SIGNALS = (*_TRAINING, "experiments/signals/*", "experiments/datasets/recordings.py")
 #: The files that each result depends on, beside its notebook: patterns whose ``*`` matches folders,
@@ -175,7 +175,7 @@ def describe_changes(results: Path) -> Iterator[str]:
         kind = f"experiments/{result.get('task')}" if "/" in name else name
         depends = DEPENDS.get(kind, ("irevrnn/*", "experiments/*"))
         if name.startswith("search/"):
-            depends = (*depends, "experiments/search.py")
+            depends = (*depends, "experiments/search/*")
         provenance = result.get("environment", result)
         # A run that was resumed, and a result of several runs, may have several commits.
         recorded = provenance.get("git_commits") or [provenance.get("git_commit")]

@@ -8,37 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from experiments.action.augment import Augmentation
 from experiments.action.sampling import Sampling, take
 from experiments.action.views import View, starting_pose
 from experiments.datasets.recordings import Recordings
+from experiments.sequences import Key, Sequences, load
 from experiments.train.task import Batch
 
 #: The largest number of sequences to take mean and deviation of the features from.
 MEASURED = 500
-
-
-class Key(NamedTuple):
-    """An index into a :class:`SequenceDataset`; with an epoch, a random variant for training."""
-
-    sequence: int
-    epoch: int | None = None
-
-
-class Sequences(Dataset[tuple[Tensor, Any]]):
-    """Sequences with their labels, indexed by a :class:`Key`; ``seed`` is that of all draws."""
-
-    seed: int
-
-    def __len__(self) -> int:
-        raise NotImplementedError
 
 
 @dataclass(eq=False)
@@ -131,31 +114,3 @@ def in_order(data: Sequences, batch_size: int, workers: int) -> Iterator[Batch]:
     keys = [Key(sequence) for sequence in range(len(data))]
     batches = [keys[start : start + batch_size] for start in range(0, len(data), batch_size)]
     return load(data, batches, workers)
-
-
-def load(data: Sequences, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
-    """Yield these batches, made by so many processes."""
-    # Without a generator of its own, the loader would draw from PyTorch's when a run is resumed,
-    # and change what dropout draws.
-    return iter(
-        DataLoader(
-            data, batch_sampler=batches, num_workers=workers, collate_fn=collate,
-            generator=torch.Generator(),
-        )
-    )  # fmt: skip
-
-
-def collate(items: list[tuple[Tensor, Any]]) -> Batch:
-    """Make a batch; sequences of different lengths become a pair (padded sequences, lengths).
-
-    The last frame is repeated as padding, which a classifier does not read.
-    """
-    sequences = [sequence for sequence, _ in items]
-    labels = torch.stack([torch.as_tensor(label) for _, label in items])
-    lengths = torch.tensor([sequence.shape[-2] for sequence in sequences])
-    longest = int(lengths.max())
-    if (lengths == longest).all():
-        return torch.stack(sequences), labels
-    steps = torch.arange(longest).minimum(lengths[:, None] - 1)
-    padded = [sequence[..., own, :] for sequence, own in zip(sequences, steps, strict=True)]
-    return (torch.stack(padded), lengths), labels

@@ -7,12 +7,11 @@ xview   two cameras train, the third is tested (NTU RGB+D 60)
 xset    even camera set-ups train, odd ones are tested (NTU RGB+D 120)
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from experiments.datasets.ntu.samples import split
 from experiments.datasets.recordings import Recordings
+from experiments.sequences import SPLIT_SEED, Fold
 from experiments.train.config import ConfigError
 
 #: The protocols of each data set, the default first.
@@ -23,18 +22,6 @@ PROTOCOLS = {
     "ntu60": ("xsub", "xview"),
     "ntu120": ("xsub", "xset"),
 }
-#: Seed of the draw of subjects for validation.
-SPLIT_SEED = 2023
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Indices of recordings, (n,) int64 each; ``train`` and ``val`` share no subject."""
-
-    name: str
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
 
 
 def make_folds(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
-from experiments.action.dataset import Key, SequenceDataset
+from experiments.action.dataset import SequenceDataset
+from experiments.sequences import Key
 from experiments.tasks.action import ActionConfig, make_parts
 
 #: Frequencies above 0 of the spectrum of each channel.

@@ -9,7 +9,10 @@ import tyro
 
 from experiments.bench import suite
 from experiments.bench.tables import tables
+from experiments.command_line import refuse
 from experiments.files import write_text
+
+PROGRAM = "python -m experiments.bench"
 
 
 def main(output: Path = Path("build/bench.json"), threads: int = 1, repetitions: int = 9) -> None:
@@ -20,7 +23,11 @@ def main(output: Path = Path("build/bench.json"), threads: int = 1, repetitions:
         threads: for PyTorch and the kernels.
         repetitions: interleaved rounds; a very slow method runs fewer.
     """
-    report = suite.run(suite.Plan(threads=threads, repetitions=repetitions))
+    try:
+        plan = suite.Plan(threads=threads, repetitions=repetitions)
+    except ValueError as error:
+        refuse(PROGRAM, str(error))
+    report = suite.run(plan)
     print(tables(report))
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, json.dumps(report, indent=2) + "\n")
@@ -28,4 +35,4 @@ def main(output: Path = Path("build/bench.json"), threads: int = 1, repetitions:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m experiments.bench")
+    tyro.cli(main, prog=PROGRAM)

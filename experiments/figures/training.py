@@ -89,7 +89,7 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
     (reference, stored), *_ = losses.items()
     every = max(1, len(stored) // 12)
     for place, (label, values) in enumerate(losses.items()):
-        offset = place * every // len(losses)  # theme.curves may lie on each other
+        offset = place * every // len(losses)  # curves may lie on each other
         [line] = axes.plot(values, label=label, markevery=(offset, every))
         if label == reference:
             continue
@@ -162,7 +162,7 @@ def race(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
     chance: Mapping[str, float],
 ) -> Figure:
-    """Plot learning theme.curves against the time of training: a panel for each quantity.
+    """Plot learning curves against the time of training: a panel for each quantity.
 
     By method, ``panels`` holds minutes, and the quantity on validation data then; ``chance`` is the
     quantity that guessing reaches. Errors have a logarithmic scale, accuracies do not.

@@ -19,7 +19,7 @@ import tyro
 
 from experiments import figures
 from experiments.bench.measure import peak_memory
-from experiments.command_line import report_errors
+from experiments.command_line import report_errors, require_positive
 from experiments.datasets import data_root
 from experiments.datasets.recordings import open_recordings
 from experiments.files import write_text
@@ -102,6 +102,7 @@ def main(
         out: the file to write; paper/results/forecast.json if not given.
         threads: of PyTorch and the kernels.
     """
+    require_positive(PROGRAM, minutes=minutes, folds=folds, steps=steps, threads=threads)
     torch.set_num_threads(threads)
     file = out or figures.folder("paper") / "results" / "forecast.json"
     if out is None:

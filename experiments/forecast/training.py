@@ -61,7 +61,7 @@ class Settings:
     seed: int = 0
 
     def network(self, piece: int | None) -> IRevStack:
-        """Build the network, for pieces of so many steps."""
+        """Build the network, for pieces of ``piece`` steps."""
         torch.manual_seed(self.seed)
         options: dict[str, Any] = {
             name: getattr(self, name)

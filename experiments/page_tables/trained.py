@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from experiments.catalogue import EXPERIMENTS
 from experiments.page_tables.markdown import Entry, Table, count, read
 
 #: Rows of the tables: results, and what the first cell says of each.
@@ -12,9 +13,15 @@ SMALL_DIGITS = {
     "block": "gated blocks, `reversible`",
     "block-conserving": "gated blocks that forget nothing (u = 1), `reversible`",
     "block-small": "three small gated blocks, `reversible`",
+    **{
+        name: f"three small gated blocks, {one.label}, `reversible`"
+        for name, one in EXPERIMENTS.items()
+        if one.group == "Small blocks"
+    },
     "block-tanh": "gated blocks, g = tanh",
+    "block-lru": "gated blocks around an LRU",
     "couplings-1": "three plain layers, tanh",
-    "couplings-0-relu": "three plain layers without couplings (IndRNN), relu",
+    "couplings-0-relu": "three plain layers, R = 0, relu",
     "gru": "`nn.GRU`",
     "lstm": "`nn.LSTM`",
 }
@@ -32,7 +39,12 @@ RECORDINGS = {
 }
 #: Notebooks whose results are no experiments.
 NOTEBOOKS = {"watch": "04", "utkinect": "04"}
-TASKS = {"adding": "adding, squared error", "copy": "copying, symbols right"}
+#: Rows of what takes a long memory: the first cell, our experiment and that of an LSTM, if any.
+LONG_MEMORIES = (
+    ("adding, squared error", "adding-irevrnn", "adding-lstm"),
+    ("copying, symbols right", "copy-irevrnn", "copy-lstm"),
+    ("adding, u = 1, `reversible`: `adding-million`", "adding-million"),
+)
 
 
 def small_digits(results: Path) -> Table:
@@ -52,18 +64,20 @@ def recordings(results: Path) -> Table:
 
 def long_memories(results: Path) -> Table:
     """Compare with an LSTM of as many parameters on tasks that take a long memory."""
-    rows = []
-    for task, label in TASKS.items():
-        ours, lstm = (read(results, f"experiments/{task}-{one}") for one in ("irevrnn", "lstm"))
-        chance = _score(ours["figure"], ours["data"]["chance"])
-        scores = [cell for one in (ours, lstm) for cell in (_scores(one)[0], _minutes(one))]
-        rows.append([label, f"{ours['data']['sequence_length']:,}", chance, *scores])
-    million = read(results, "experiments/adding-million")
-    steps, chance = (million["data"][key] for key in ("sequence_length", "chance"))
-    label = "adding, u = 1, `reversible`: `adding-million`"
-    score = [_scores(million)[0], _minutes(million)]
-    rows.append([label, f"{steps:,}", _score(million["figure"], chance), *score, "", ""])
-    return Table("|steps|chance|`IRevRNN`|minutes|`nn.LSTM`|minutes", rows)
+    rows, missing = [], []
+    for label, *names in LONG_MEMORIES:
+        found = [(name, _result(results, name)) for name in names]
+        missing += [name for name, result in found if result is None]
+        ended = [result for _, result in found if result is not None]
+        if not ended:
+            continue
+        steps, chance = (ended[0]["data"][key] for key in ("sequence_length", "chance"))
+        row = [label, f"{steps:,}", _score(ended[0]["figure"], chance)]
+        for _, result in found:
+            row += [_scores(result)[0], _minutes(result)] if result else ["", ""]
+        rows.append([*row, "", ""][:7])  # one without an LSTM
+    head = "|steps|chance|`IRevRNN`|minutes|`nn.LSTM`|minutes"
+    return Table(head, rows, _not_yet_run(missing))
 
 
 def _trained(
@@ -75,18 +89,26 @@ def _trained(
     """Make a row of each result that is there, with more ``columns`` that ``cells`` fills."""
     rows, missing = [], []
     for name, label in labels.items():
-        file = name if name in NOTEBOOKS else f"experiments/{name}"
-        if not (results / f"{file}.json").is_file():
-            missing.append(f"`{name}`")
+        if (result := _result(results, name)) is None:
+            missing.append(name)
             continue
-        result = read(results, file)
         more = cells(result) if cells else []
         by = f"notebook {NOTEBOOKS[name]}" if name in NOTEBOOKS else f"`{name}`"
         size = f"{result['num_parameters']:,}"
         rows.append([label, *_scores(result), *more, size, _minutes(result), by])
     head = ["", "test", "lowest to highest", "runs", *([columns] if cells else [])]
     head += ["parameters", "minutes a run", "experiment"]
-    return Table("|".join(head), rows, f"Not yet run: {', '.join(missing)}." if missing else "")
+    return Table("|".join(head), rows, _not_yet_run(missing))
+
+
+def _result(results: Path, name: str) -> Entry | None:
+    """Return the result of an experiment or a notebook; None if it was not yet run."""
+    file = name if name in NOTEBOOKS else f"experiments/{name}"
+    return read(results, file) if (results / f"{file}.json").is_file() else None
+
+
+def _not_yet_run(names: Sequence[str]) -> str:
+    return f"Not yet run: {', '.join(f'`{name}`' for name in names)}." if names else ""
 
 
 def _scores(result: Entry) -> list[str]:
@@ -110,12 +132,14 @@ def _score(figure: str, value: float) -> str:
 
 
 def _minutes(result: Entry) -> str:
-    return f"{result['wall_seconds'] / result.get('num_runs', 1) / 60:.1f}"
+    """Return the minutes of a run: of the processor, where they were recorded."""
+    seconds = result.get("processor_seconds") or result["wall_seconds"]
+    return f"{seconds / result.get('num_runs', 1) / 60:.1f}"
 
 
 def _bits(result: Entry) -> list[str]:
     reversed_ = result["config"]["memory"] == "reversible"
-    return [f"{result['forgotten_bits']['mean']:.2f}" if reversed_ else "cannot be reversed"]
+    return [f"{result['forgotten_bits']['mean']:.2f}" if reversed_ else "not reversed here"]
 
 
 def _length_and_forest(result: Entry) -> list[str]:

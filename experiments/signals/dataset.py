@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.action.dataset import Key, Sequences, load
 from experiments.datasets.recordings import Recordings
+from experiments.sequences import Key, Sequences, load
 from experiments.train.task import Batch
 
 PERCENTILE = 99
@@ -98,7 +98,7 @@ def batches_of_epoch(
 
     Sequences are shuffled, sorted by length within pools of ``POOL`` batches, and divided; then the
     batches are shuffled. It depends on seed and epoch alone. Without a ``bound``, the sequences
-    that fill no batch are left out, others in each epoch. With one, a batch has at most so many
+    that fill no batch are left out, others in each epoch. With one, a batch has at most that many
     steps, padding included, or a single sequence; batches of long ones are then smaller.
     """
     generator = np.random.default_rng((data.seed, epoch))

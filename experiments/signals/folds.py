@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.action.folds import SPLIT_SEED, Fold
 from experiments.datasets.fsdd import SPEAKERS, TEST_INDICES
 from experiments.datasets.recordings import Recordings
+from experiments.sequences import SPLIT_SEED, Fold
 from experiments.train.config import ConfigError
 
 #: The splits of each data set, the default first; ``folder`` stands for a folder of one's own.
@@ -23,7 +23,7 @@ SPLITS = {
     "fsdd": ("official", "speaker"),
     "folder": ("folds",),
 }
-#: Validation is one of so many parts.
+#: Parts of the training data, one of which is for validation.
 VALIDATION_PARTS = 8
 
 

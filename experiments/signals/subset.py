@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.action.folds import SPLIT_SEED
 from experiments.datasets.recordings import Recordings, join
+from experiments.sequences import SPLIT_SEED
 from experiments.signals.synthetic import make_recordings
 from experiments.tasks.signals import SignalsConfig
 from experiments.train.config import option

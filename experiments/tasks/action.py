@@ -12,13 +12,15 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 
 from experiments.action.augment import Augmentation
-from experiments.action.dataset import Key, SequenceDataset, Sequences, in_order, shuffled
-from experiments.action.folds import PROTOCOLS, Fold, make_folds
+from experiments.action.dataset import SequenceDataset, in_order, shuffled
+from experiments.action.folds import PROTOCOLS, make_folds
 from experiments.action.sampling import SAMPLINGS, Sampling
 from experiments.action.views import CENTRES, View
 from experiments.datasets import data_root
 from experiments.datasets.recordings import Recordings, open_recordings
 from experiments.datasets.watch import load_watch
+from experiments.sequences import Fold, Key, Sequences
+from experiments.tasks.folds import chosen_fold, details, runs_of_folds
 from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.objectives import Evaluation
 from experiments.train.task import Task
@@ -71,8 +73,9 @@ class ActionConfig(TrainConfig):
     rotation: float = option(0.0, "degrees, at most, about each axis", least=0)
     scale: float = option(0.0, "larger or smaller by up to that share", least=0)
     shear: float = option(0.0, "what one axis adds to another, at most", least=0)
-    mirror: float = option(0.0, "probability of the mirror image", least=0)
-    time: float = option(0.0, "faster, slower and cut at the ends by up to that share", least=0)
+    mirror: float = option(0.0, "probability of the mirror image", least=0, most=1)
+    time: float = option(0.0, "faster, slower and cut at the ends by up to that share", least=0,
+                         below=1)  # fmt: skip
 
     # the run
     workers: int = option(0, "processes that make batches", least=0, operational=True)
@@ -93,10 +96,6 @@ class ActionConfig(TrainConfig):
         super().__post_init__()
         if self.protocol is None:
             object.__setattr__(self, "protocol", PROTOCOLS[self.data_set][0])
-        if self.mirror > 1:
-            raise ConfigError(f"mirror must be at most 1; got {self.mirror}")
-        if self.time >= 1:
-            raise ConfigError(f"time must be below 1; got {self.time}")
 
     def load(self) -> Recordings:
         """Load the recordings of the data set, or raise a DataError."""
@@ -136,11 +135,7 @@ class ActionConfig(TrainConfig):
     ) -> Task:  # fmt: skip
         """Return the task of the sequences to train on, to validate and to test."""
         train, val, test = sequences
-        if len(train) < self.batch_size:
-            raise ConfigError(
-                f"batch_size must be at most the {len(train)} training sequences; "
-                f"got {self.batch_size}"
-            )
+        steps = self.full_batches(len(train))
         move = partial(move_data_to_device, device=device)
         how = self.batch_size, self.workers
         about = parts.train.recordings.about
@@ -148,7 +143,7 @@ class ActionConfig(TrainConfig):
             input_size=train[Key(0)][0].shape[-1],
             num_classes=len(about.class_names),
             class_names=tuple(about.class_names),
-            steps_per_epoch=len(train) // self.batch_size,
+            steps_per_epoch=steps,
             train_batches=lambda epoch, skip: map(move, shuffled(train, *how, epoch, skip)),
             val_batches=(lambda: map(move, in_order(val, *how))) if len(val) else None,
             test_batches=lambda: map(move, in_order(test, *how)),
@@ -159,16 +154,6 @@ class ActionConfig(TrainConfig):
             },
             **more,
         )  # fmt: skip
-
-
-def runs_of_folds(config: TrainConfig, count: int) -> list[tuple[str, TrainConfig]]:
-    """Return a run for each of ``count`` folds and each seed of a configuration with a ``fold``."""
-    fields: list[dict[str, Any]] = [{"fold": fold} for fold in range(count)]
-    folds = [dataclasses.replace(config, **one) for one in fields]
-    if count == 1:
-        return folds[0].runs()
-    named = [(fold, name, run) for fold, one in enumerate(folds) for name, run in one.runs()]
-    return [(f"fold{fold}/{name}".rstrip("/"), run) for fold, name, run in named]
 
 
 @dataclass(frozen=True)
@@ -183,16 +168,13 @@ class Parts:
 
 def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
     """Make the sequences of one fold."""
-    folds = config.folds(recordings)
-    if config.fold is None or config.fold >= len(folds):
-        raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {config.fold}")
+    fold = chosen_fold(config.folds(recordings), config.fold)
     shortest = int(recordings.lengths.min())
     if config.sampling == "window" and config.frames > shortest:
         raise ConfigError(
             f"frames must be at most the {shortest} steps of the shortest recording; "
             f"got {config.frames}"
         )
-    fold = folds[config.fold]
     sampling = Sampling(config.sampling, config.frames, config.clips, config.hop)
     view = View(recordings.about, config.centre, config.turn, config.bones, config.motion)
     augmentation = Augmentation(config.rotation, config.scale, config.shear, config.mirror)
@@ -203,15 +185,6 @@ def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
     train.measure()
     rest = [part[: config.eval_subset] for part in (fold.val, fold.test)]
     return Parts(fold, train, *(dataclasses.replace(train, chosen=part) for part in rest))
-
-
-def details(evaluation: Evaluation, subjects: np.ndarray) -> dict[str, Any]:
-    """Return the subject, the class and the prediction of each answer of a test."""
-    return {
-        "test_subjects": subjects.tolist(),
-        "test_labels": evaluation.labels.tolist(),
-        "test_predictions": evaluation.predictions.tolist(),
-    }
 
 
 def _details_of_recordings(evaluation: Evaluation, test: SequenceDataset) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.datasets.mnist import PERMUTATION_SEED, SPLIT_SEED, Split, load_mnist, pixel_order
-from experiments.train.config import ConfigError, TrainConfig, option
+from experiments.train.config import TrainConfig, option
 from experiments.train.task import Batch, Task
 
 SIDE = 28
@@ -40,16 +40,11 @@ class MnistConfig(TrainConfig):
                 yield _as_sequences(images), labels
 
         train, val = prepare(data.train, self.train_subset), prepare(data.val, self.eval_subset)
-        if len(train.labels) < self.batch_size:
-            raise ConfigError(
-                f"batch_size must be at most the {len(train.labels)} training sequences; "
-                f"got {self.batch_size}"
-            )
         return Task(
             data_set=data.name,
             input_size=1,
             num_classes=10,
-            steps_per_epoch=len(train.labels) // self.batch_size,
+            steps_per_epoch=self.full_batches(len(train.labels)),
             train_batches=lambda epoch, skip: _shuffled(train, self, epoch, skip),
             val_batches=lambda: in_order(val),
             test_batches=lambda: in_order(prepare(data.read_test(), self.eval_subset)),

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.action.dataset import Key, SequenceDataset, Sequences
-from experiments.action.folds import SPLIT_SEED
-from experiments.tasks.action import PRESETS, ActionConfig, details, make_parts
+from experiments.action.dataset import SequenceDataset
+from experiments.sequences import SPLIT_SEED, Key, Sequences
+from experiments.tasks.action import PRESETS, ActionConfig, make_parts
+from experiments.tasks.folds import details
 from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.task import Task
 

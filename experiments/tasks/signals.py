@@ -28,7 +28,7 @@ from experiments.signals.dataset import (
     longest_first,
 )
 from experiments.signals.folds import SPLITS, make_folds
-from experiments.tasks.action import details, runs_of_folds
+from experiments.tasks.folds import chosen_fold, details, runs_of_folds
 from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.objectives import Classification, Evaluation, MeanF1
 from experiments.train.task import Task
@@ -74,8 +74,8 @@ class SignalsConfig(TrainConfig):
         "results", least=1, operational=True)  # fmt: skip
 
     # augmentation
-    flip: float = option(0.0, "probability of reversing the sign", least=0)
-    scale: float = option(0.0, "larger or smaller by up to that share", least=0)
+    flip: float = option(0.0, "probability of reversing the sign", least=0, most=1)
+    scale: float = option(0.0, "larger or smaller by up to that share", least=0, most=1)
 
     # the run
     workers: int = option(0, "processes that make batches", least=0, operational=True)
@@ -105,9 +105,6 @@ class SignalsConfig(TrainConfig):
             raise ConfigError(
                 f"split must be one of {allowed} for {self.data_set}; got {self.split!r}"
             )
-        for name in ("flip", "scale"):
-            if getattr(self, name) > 1:
-                raise ConfigError(f"{name} must be at most 1; got {getattr(self, name)}")
 
     @classmethod
     def variants(cls) -> dict[str, dict[str, Any]]:
@@ -143,17 +140,10 @@ class SignalsConfig(TrainConfig):
                 say(f"left out: {one}")
             _warn_of_constants(recordings)
         folds = make_folds(recordings, str(self.split), self.folds)
-        if self.fold is None or self.fold >= len(folds):
-            raise ConfigError(f"fold must be from 0 to {len(folds) - 1}; got {self.fold}")
-        fold = folds[self.fold]
+        fold = chosen_fold(folds, self.fold)
         train = SignalDataset(
             recordings, fold.train[: self.train_subset], self.flip, self.scale, self.seed
         )
-        if len(train) < self.batch_size:
-            raise ConfigError(
-                f"batch_size must be at most the {len(train)} training sequences; "
-                f"got {self.batch_size}"
-            )
         val, test = (
             replace(train, chosen=longest_first(recordings, part[: self.eval_subset]))
             for part in (fold.val, fold.test)
@@ -185,8 +175,9 @@ class SignalsConfig(TrainConfig):
 
     def _steps_per_epoch(self, train: SignalDataset) -> int:
         """Return the number of batches that each epoch has at least; it takes no more."""
+        full = self.full_batches(len(train))
         if self.steps_per_batch is None:
-            return len(train) // self.batch_size
+            return full
         batches = partial(batches_of_epoch, train, self.batch_size, self.steps_per_batch)
         return min(len(batches(epoch)) for epoch in range(self.epochs))
 

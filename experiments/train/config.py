@@ -7,8 +7,9 @@ help and default) and an entry of ``results.json``.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,15 @@ BLOCK_DEFAULTS: dict[str, Any] = {
     "norm": "layer", "longest_period": LONGEST_PERIOD, "read": "mean",
 }  # fmt: skip
 
-#: Fields that gated blocks alone have, and what the others are to leave them at.
+#: Options of our networks, of gated blocks alone, and what plain layers are to leave these at.
+OF_OURS = (
+    "num_couplings", "activation", "norm", "longest_period", "shortest_period", "longest_memory",
+    "memory", "memory_budget",
+)  # fmt: skip
 OF_BLOCKS = {"forgets": True, "gate": True, "coupling_activation": "identity", "sparsity": None}
+#: Options by which our networks are trained, and one that some others have, too.
+_OF_OUR_TRAINING = ("block", "bits_penalty", "coupling_lr_scale", "recurrent_lr_scale")
+_SLOW = ("indrnn", "lru")
 
 
 class ConfigError(ValueError):
@@ -47,8 +55,9 @@ class ConfigError(ValueError):
 def option(default: Any, help: str, **limits: Any) -> Any:
     """Declare a field of a configuration, with its text for ``--help``.
 
-    ``limits`` are ``choices``, the allowed values; ``least``, the lowest allowed value; and
-    ``operational=True`` if results do not depend on the field.
+    ``limits`` are ``choices``, the allowed values; ``least`` and ``most``, the lowest and the
+    highest of them; ``below``, which is above them; and ``operational=True`` if results do not
+    depend on the field.
     """
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
@@ -83,7 +92,8 @@ class TrainConfig(ABC):
         None, "weight of an L1 penalty on what the embedding passes on, added to the loss; the "
         "embedding then ends in a ReLU, and blocks have no biases, so that a step that means "
         "nothing can add nothing to a state (irevrnn --block)", least=0)
-    dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0)
+    dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0,
+                            below=1)
     longest_period: float | None = option(
         None, "longest period, in steps, with which units oscillate at the start; None starts the "
         "couplings near 0 (irevrnn)")
@@ -129,9 +139,9 @@ class TrainConfig(ABC):
         0.1, "factor on the learning rate of couplings (irevrnn)", least=0)
     clip: float = option(1.0, "largest norm of the gradient", least=0)
     label_smoothing: float = option(
-        0.0, "share of the target that is spread over all classes", least=0)
+        0.0, "share of the target that is spread over all classes", least=0, most=1)
     average: float = option(0.0, "decay of a running average of the weights, which is evaluated in "
-                            "their place; 0 evaluates the weights themselves", least=0)
+                            "their place; 0 evaluates the weights themselves", least=0, below=1)
     calibrate: int = option(0, "training batches from which batch norm takes its statistics before "
                             "each evaluation; 0 keeps the running statistics", least=0)
     keep: str = option("best", "test the weights of the epoch with the best validation accuracy, "
@@ -170,25 +180,34 @@ class TrainConfig(ABC):
     def __post_init__(self) -> None:
         """Raise a ConfigError for a field out of its limits, or fields that do not fit."""
         for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), field.metadata.get("choices")
-            least = field.metadata.get("least")
+            value, limits = getattr(self, field.name), field.metadata
+            choices = limits.get("choices")
             if choices is not None and value not in choices:
                 allowed = ", ".join(map(str, choices))
                 raise ConfigError(f"{field.name} must be one of {allowed}; got {value!r}")
-            if least is not None and value is not None and not value >= least:
-                raise ConfigError(f"{field.name} must be at least {least}; got {value!r}")
+            for limit, words, within in _LIMITS:
+                bound = limits.get(limit)
+                if None not in (bound, value) and not within(value, bound):
+                    raise ConfigError(f"{field.name} must be {words} {bound}; got {value!r}")
+        if self.block and self.model != "irevrnn":
+            raise ConfigError(f"block=True needs model='irevrnn'; got model={self.model!r}")
+        if self.block and self.residual:
+            raise ConfigError(
+                "residual=True needs block=False: a block adds its input as it is; got block=True"
+            )
         for name, usual in OF_BLOCKS.items():
             if not self.block and (value := getattr(self, name)) != usual:
                 raise ConfigError(f"{name}={value!r} needs block=True; got block=False")
-        if self.average >= 1:
-            raise ConfigError(f"average must be below 1; got {self.average}")
         if self.model == "irevrnn":
             _named(check_memory, self.longest_memory)
             _named(check_periods, self.shortest_period, self.longest_period, self.num_couplings)
+            self._check_strategy()
         if self.model == "indrnn":
             _named(check_memory, self.longest_memory)
         if self.model == "lru":
             _named(check_ring, self.shortest_memory, self.longest_memory, self.shortest_period)
+
+    def _check_strategy(self) -> None:
         if self.memory in OF_THE_STACK and self.norm == "batch":
             raise ConfigError(
                 f"norm must be layer or none to train with memory {self.memory!r}, which never has "
@@ -198,6 +217,25 @@ class TrainConfig(ABC):
         _named(check_budget, self.memory, self.memory_budget)
         if self.memory_budget is not None:
             _named(parse_bytes, self.memory_budget)
+
+    def check_given(self, given: Collection[str]) -> None:
+        """Raise a ConfigError if an option in ``given`` says something to another network.
+
+        Defaults of a task may be there for another network than the one that is asked for, so only
+        what somebody has chosen is looked at.
+        """
+        blocks, ours = {"width", *OF_BLOCKS}, {*OF_OURS, *_OF_OUR_TRAINING}
+        if self.model == "irevrnn":
+            own = ours | (blocks if self.block else {"residual"})
+        else:
+            own = {*PEERS[self.model].options}
+            own |= {"recurrent_lr_scale"} if self.model in _SLOW else set()
+        everything = ours.union(blocks, {"residual"}, *(peer.options for peer in PEERS.values()))
+        for name in [name for name in given if name in everything - own]:
+            usual, value = type(self).__dataclass_fields__[name].default, getattr(self, name)
+            if value != usual:
+                network = f"model={self.model!r}, block={self.block}"
+                raise ConfigError(f"{name} must be {usual!r} with {network}; got {value!r}")
 
     @abstractmethod
     def task(self, device: torch.device) -> Task:
@@ -219,6 +257,15 @@ class TrainConfig(ABC):
         """Return fields that choose other defaults, by how the command line gives them."""
         gated = [f"--model {name}" for name, peer in PEERS.items() if peer.gated]
         return {", ".join(["--block", *gated]): {"block": True}}
+
+    def full_batches(self, sequences: int) -> int:
+        """Return how many batches training ``sequences`` fill; ConfigError if not even one."""
+        if sequences < self.batch_size:
+            raise ConfigError(
+                f"batch_size must be at most the {sequences} training sequences; "
+                f"got {self.batch_size}"
+            )
+        return sequences // self.batch_size
 
     def runs(self) -> list[tuple[str, TrainConfig]]:
         """Return the single runs, each with its folder below ``out`` ("" for one alone)."""
@@ -244,6 +291,13 @@ class TrainConfig(ABC):
                     f"{name} is {value!r}, but the run in {self.out} has {known[name]!r}: "
                     "resume it with the options it was started with, or choose another out"
                 )
+
+
+_LIMITS: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
+    ("least", "at least", operator.ge),
+    ("most", "at most", operator.le),
+    ("below", "below", operator.lt),
+)
 
 
 def _named(check: Callable[..., Any], *values: Any) -> None:

@@ -10,14 +10,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 
 from experiments.models import BlockClassifier, SequenceClassifier
 from experiments.peers import PEERS, PeerClassifier
-from experiments.train.config import TrainConfig
+from experiments.train.config import OF_OURS, TrainConfig
 from experiments.train.task import Sequences, Task
 
-#: Fields of the configuration that both networks of this project have.
-_OF_OUR_NETWORK = (
-    "num_couplings", "activation", "norm", "longest_period", "shortest_period", "longest_memory",
-    "memory", "memory_budget",
-)  # fmt: skip
 _OF_BLOCKS = ("width", "forgets", "gate", "coupling_activation")
 #: Parameters with the learning rate of recurrent weights, by the end of their names: those of an
 #: LRU are logarithms.
@@ -38,7 +33,7 @@ def make_model(config: TrainConfig, task: Task | Sizes) -> nn.Module:
     options: dict[str, Any] = {"dropout": config.dropout, "read": config.read}
     options["read_at"] = task.read_at
     peer = PEERS.get(config.model)
-    names = _OF_OUR_NETWORK if peer is None else peer.options
+    names = OF_OURS if peer is None else peer.options
     options |= {name: getattr(config, name) for name in names}
     if options.get("norm") == "none":
         options["norm"] = None

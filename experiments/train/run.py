@@ -164,7 +164,7 @@ class Run:
 
 
 def _shortened(task: Task, steps: int) -> Task:
-    """Return the task with epochs of so many steps: the beginning of each shuffle."""
+    """Return the task with epochs of ``steps`` steps: the beginning of each shuffle."""
     if steps > task.steps_per_epoch:
         raise ConfigError(
             f"epoch_steps must be at most the {task.steps_per_epoch} steps of an epoch; got {steps}"

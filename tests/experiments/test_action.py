@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.action.augment import Augmentation, rotation_matrix
-from experiments.action.dataset import Key, SequenceDataset, collate, in_order, shuffled
+from experiments.action.dataset import SequenceDataset, in_order, shuffled
 from experiments.action.folds import make_folds
 from experiments.action.sampling import Sampling, take
 from experiments.action.views import View, mirrored, starting_pose
@@ -23,6 +23,7 @@ from experiments.datasets.watch import load_watch
 from experiments.models import SequenceClassifier
 from experiments.peers import PeerClassifier
 from experiments.provenance import provenance
+from experiments.sequences import Key, collate
 from experiments.tasks import action as action_task
 from experiments.tasks.action import PRESETS, ActionConfig
 from experiments.train.__main__ import main

@@ -209,7 +209,7 @@ def test_without_a_compiler_the_compiled_peer_is_left_out(monkeypatch, capsys):
 @pytest.mark.parametrize("name", ["threads", "repetitions"])
 def test_a_count_below_one_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
-        tyro.cli(main, args=[f"--{name}", "0"])
+        suite.Plan(**{name: 0})
 
 
 def test_help_explains_itself(capsys):

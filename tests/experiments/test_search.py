@@ -9,29 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import search
 from experiments.provenance import UncommittedChangesError
-from experiments.search import (
-    COMMON,
-    METHODS,
-    SEARCHES,
-    Choice,
-    LogUniform,
-    best_of,
-    configure,
-    draw,
-    fit_schedule,
-    main,
-    result_file,
-    run,
-)
+from experiments.search import results
+from experiments.search import trials as one_trial
+from experiments.search.__main__ import main
+from experiments.search.results import FIRST_SEED, best_of, result_file, run
+from experiments.search.space import COMMON, METHODS, SEARCHES, Choice, LogUniform, draw
+from experiments.search.trials import configure, fit_schedule
 from experiments.tasks import mnist
 from experiments.train.config import ConfigError
 from experiments.train.model import count_parameters, make_model
 from tests.experiments.fake_mnist import fake_mnist
 
 PARAMETERS, MINUTES, LENGTH = 400, 0.004, 4  # digits of 2 by 2 pixels
-SMALL = {"profile": "smoke", "parameters": PARAMETERS}
+SMALL = {"profile": "smoke"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +33,8 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     digits = fake_mnist(lambda: pytest.fail("the test data was read"))
     monkeypatch.setattr(mnist, "load_mnist", lambda root: digits)
+    small = dataclasses.replace(SEARCHES["mnist"], parameters=PARAMETERS)
+    monkeypatch.setitem(SEARCHES, "mnist", small)
 
 
 def trials_of(result):
@@ -152,6 +145,7 @@ def test_every_method_gets_the_same_trials(capsys):
             )  # fmt: skip
             assert trial["num_parameters"] == pytest.approx(PARAMETERS, rel=0.35)
             assert trial["epochs"] >= 1 and 1 <= trial["epoch_steps"] <= 256 // 100
+            assert trial["steps"] == trial["epochs"] * trial["epoch_steps"]
             assert 0 < trial["val_accuracy"] <= 1
             assert trial["processor_seconds"] > 0 and 0 < trial["seconds_per_step"] < 60 * MINUTES
             assert "git_commit" in trial and trial["versions"]["torch"] and trial["threads"] == 1
@@ -162,13 +156,13 @@ def test_every_method_gets_the_same_trials(capsys):
 
 def test_what_is_done_is_not_done_again(monkeypatch):
     first = run("mnist", ("lru", "gru"), 2, MINUTES, **SMALL)
-    real, done = search.run_trial, []
+    real, done = results.run_trial, []
 
     def counted(config, minutes):
         done.append(config.model)
         return real(config, minutes)
 
-    monkeypatch.setattr(search, "run_trial", counted)
+    monkeypatch.setattr(results, "run_trial", counted)
     assert run("mnist", ("lru", "gru"), 2, MINUTES, **SMALL) == first and not done
     more = run("mnist", ("gru", "lstm"), 3, MINUTES, **SMALL)
     assert sorted(done) == ["gru", "lstm", "lstm", "lstm"]
@@ -177,10 +171,10 @@ def test_what_is_done_is_not_done_again(monkeypatch):
 
 
 def test_a_stopped_trial_starts_again(monkeypatch):
-    monkeypatch.setattr(search, "timed", lambda config: (0.1, 0.0, 2))  # schedules alike
+    monkeypatch.setattr(one_trial, "timed", lambda config: (0.1, 0.0, 2))  # schedules alike
     straight = run("mnist", ("lru", "gru"), 2, 0.02, **SMALL)
     Path("build").rename("before")
-    real, begun = search.train, []
+    real, begun = one_trial.train, []
 
     def stopped(config, **options):
         begun.append(config)
@@ -188,7 +182,7 @@ def test_a_stopped_trial_starts_again(monkeypatch):
             raise KeyboardInterrupt
         return real(config, **options)
 
-    monkeypatch.setattr(search, "train", stopped)
+    monkeypatch.setattr(one_trial, "train", stopped)
     with pytest.raises(KeyboardInterrupt):
         run("mnist", ("lru", "gru"), 2, 0.02, **SMALL)
     half = json.loads(result_file("mnist", "smoke").read_text())
@@ -207,7 +201,7 @@ def test_trials_of_another_space_are_not_mixed(monkeypatch):
         run("mnist", ("lru",), 1, 0.5, **SMALL)
     ranges = METHODS["lru"].ranges | {"lr": LogUniform(0.1, 0.2)}
     changed = METHODS | {"lru": dataclasses.replace(METHODS["lru"], ranges=ranges)}
-    monkeypatch.setattr(search, "METHODS", changed)
+    monkeypatch.setattr(results, "METHODS", changed)
     with pytest.raises(ConfigError, match="ranges is .*, but the trials in .* had .*: choose"):
         run("mnist", ("lru",), 2, MINUTES, **SMALL)
 
@@ -217,7 +211,7 @@ def test_a_trial_that_fails_counts(monkeypatch):
         raise FloatingPointError("the training loss is nan")
 
     with monkeypatch.context() as patch:
-        patch.setattr(search, "train", fail)
+        patch.setattr(one_trial, "train", fail)
         result = run("mnist", ("gru",), 1, MINUTES, **SMALL)
     [trial] = trials_of(result)["gru"]
     assert trial["error"] == "the training loss is nan" and result["methods"]["gru"]["best"] is None
@@ -238,17 +232,56 @@ def test_a_result_for_the_paper_needs_committed_code(monkeypatch):
         asked.append(folder)
         raise UncommittedChangesError("commit first")
 
-    monkeypatch.setattr(search, "require_clean", refuse)
+    monkeypatch.setattr(results, "require_clean", refuse)
     with pytest.raises(UncommittedChangesError):
         run("mnist", ("gru",), 1, MINUTES)
     assert asked == [Path.cwd() / "paper"]
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"minutes": 1}'])
+def test_a_file_that_is_no_result_is_named(content):
+    result_file("mnist", "smoke").write_text(content)
+    with pytest.raises(ConfigError, match=r"mnist\.json is no result of a search: "):
+        run("mnist", ("lru",), 1, MINUTES, **SMALL)
+
+
+# --- the tests ----------------------------------------------------------------------------------
+
+
+def test_the_best_setting_is_tested_once_with_new_seeds(monkeypatch, capsys):
+    words = ["mnist", "gru", "irevrnn", "irevrnn-u1", "--profile", "smoke"]
+    run("mnist", words[1:4], 2, MINUTES, **SMALL)
+    reads = []
+    digits = fake_mnist(lambda: reads.append(1))
+    monkeypatch.setattr(mnist, "load_mnist", lambda root: digits)
+    for _ in range(2):  # what was tested is not tested again
+        assert main([*words, "--test-seeds", "2"]) == 0
+        assert len(reads) == 3 * 2
+    assert "irevrnn-u1: test_accuracy" in capsys.readouterr().out
+    for entry in json.loads(result_file("mnist", "smoke").read_text())["methods"].values():
+        test, best = entry["test"], entry["trials"][entry["best"]]
+        assert [one["seed"] for one in test["runs"]] == [FIRST_SEED, FIRST_SEED + 1]
+        settings = {key: test["config"][key] for key in best["settings"]}
+        assert settings == best["settings"] and test["num_parameters"] == best["num_parameters"]
+        assert [test["config"][key] for key in ("epochs", "epoch_steps")] == [
+            best[key] for key in ("epochs", "epoch_steps")
+        ]
+        assert test["trial"] == entry["best"] and 0 <= test["test_accuracy"]["mean"] <= 1
+
+
+def test_without_trials_there_is_nothing_to_test(capsys):
+    words = ["mnist", "gru", "--profile", "smoke", "--test-seeds", "2"]
+    assert main(words) == 1
+    assert "search first" in capsys.readouterr().err
+    run("mnist", ("lru",), 1, MINUTES, **SMALL)
+    assert main(words) == 1
+    assert "has no trial of gru that has ended: search first" in capsys.readouterr().err
+
+
 # --- the command line ---------------------------------------------------------------------------
 
 
-def test_the_command_searches(capsys, monkeypatch):
-    monkeypatch.setitem(SEARCHES, "mnist", dataclasses.replace(SEARCHES["mnist"], parameters=400))
+def test_the_command_searches(capsys):
     words = "mnist gru lru --trials 1 --minutes 0.004 --profile smoke"
     assert main(words.split()) == 0
     assert "written to" in capsys.readouterr().out
@@ -263,6 +296,7 @@ def test_the_command_searches(capsys, monkeypatch):
         ("mnist gru rnn", "there is no rnn: choose from cornn, "),
         ("mnist --trials 0", "trials must be above 0; got 0"),
         ("mnist --minutes -1", "minutes must be above 0; got -1"),
+        ("mnist --test-seeds 0", "test_seeds must be above 0; got 0"),
         ("mnist --profile tiny", "profile must be one of smoke, quick, paper; got tiny"),
     ],
 )

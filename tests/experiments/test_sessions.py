@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.action.dataset import Key
 from experiments.datasets.watch import load_watch
+from experiments.sequences import Key
 from experiments.tasks.action import make_parts
 from experiments.tasks.sessions import Sessions, SessionsConfig
 from experiments.train.__main__ import main

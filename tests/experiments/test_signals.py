@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from experiments.action.dataset import Key
 from experiments.datasets import cinc2017, fsdd
 from experiments.datasets.recordings import Description, join
 from experiments.models import BlockClassifier
+from experiments.sequences import Key
 from experiments.signals import bootstrap, forest
 from experiments.signals.bootstrap import interval
 from experiments.signals.dataset import (

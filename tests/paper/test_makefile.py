@@ -129,6 +129,18 @@ def test_a_failed_installation_is_tried_again(make):
     assert done.returncode == 0 and "-e .[all]" in calls
 
 
+def test_cleaning_keeps_long_runs_and_what_is_installed(make, tmp_path):
+    kept = ("paper/experiments/block/last.pt", "installed-active")
+    for name in (*kept, "quick/notebooks/a.html", "train/last.pt"):
+        (tmp_path / "build" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "build" / name).touch()
+    assert make("clean")[0].returncode == 0
+    files = {path for path in (tmp_path / "build").rglob("*") if path.is_file()}
+    assert files == {tmp_path / "build" / name for name in kept}
+    shutil.rmtree(tmp_path / "build")
+    assert make("clean")[0].returncode == 0
+
+
 def test_an_environment_that_is_gone(make):
     done, said, _ = make("test", VIRTUAL_ENV="/nonexistent")
     assert done.returncode != 0 and "deactivate it" in said

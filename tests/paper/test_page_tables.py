@@ -96,6 +96,25 @@ def test_an_experiment_has_its_row_once_it_was_run(repository):
     assert not re.search(r"Not yet run: .*`ecg`", text)
 
 
+def test_rows_without_a_result_are_named_below_the_table(repository):
+    results = repository / "paper" / "results"
+    for name in ("adding-lstm", "copy-irevrnn", "copy-lstm"):
+        (results / "experiments" / f"{name}.json").unlink(missing_ok=True)
+    text, _ = page_tables.update(marked("long-memories"), results)
+    assert re.search(r"^\| adding, squared error \|.*\| +\| +\|$", text, re.MULTILINE)
+    assert "copying" not in text
+    assert "*Not yet run: `adding-lstm`, `copy-irevrnn`, `copy-lstm`.*" in text
+
+
+def test_minutes_are_of_the_processor_where_it_was_timed(repository):
+    results = repository / "paper" / "results"
+    file = results / "experiments" / "smnist-block.json"
+    edit(file, lambda result: result.update(wall_seconds=600.0, processor_seconds=60.0))
+    assert "| 1.0 | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
+    edit(file, lambda result: result.update(processor_seconds=None))
+    assert "| 10.0 | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

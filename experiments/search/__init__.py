@@ -1,0 +1,11 @@
+"""Search settings for every method alike: ``python -m experiments.search mnist lstm lru``.
+
+Every method gets the same number of random trials, and every trial about the same number of
+parameters and the same processor time. Trials are judged on the validation data, by the weights at
+the end of the schedule; a search never reads the test data. :mod:`.space` has what is searched,
+:mod:`.trials` one trial and :mod:`.results` the result file.
+
+Equal processor time measures the implementation, too: ours is fused C++, ``nn.LSTM`` and ``nn.GRU``
+are kernels of PyTorch, and LRU, minGRU, IndRNN and coRNN are loops or scans in Python, which take
+fewer steps in the same time. So each trial records its steps.
+"""

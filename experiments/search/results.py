@@ -1,0 +1,212 @@
+"""The result of a search: all trials, and the tests of the best settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from experiments import figures
+from experiments.files import write_text
+from experiments.process import threads
+from experiments.provenance import require_clean
+from experiments.search.space import COMMON, METHODS, SEARCHES
+from experiments.search.trials import configure, run_trial
+from experiments.train.config import ConfigError, TrainConfig
+from experiments.train.loop import format_figure
+from experiments.train.objectives import Regression
+from experiments.train.runs import figure_of, summarise, train_all
+
+#: The first seed of the tests, above those of all trials.
+FIRST_SEED = 1000
+
+
+def run(
+    name: str, methods: Sequence[str], trials: int, minutes: float, *,
+    profile: str = "paper", cpu_threads: int = 1,
+) -> dict[str, Any]:  # fmt: skip
+    """Do the missing trials of a search, and write the result after each.
+
+    Args:
+        name: key of :data:`SEARCHES`.
+        methods: keys of :data:`METHODS`.
+        trials: of each method.
+        minutes: processor time of a trial.
+        profile: whose folder the result goes to, and whose smaller tasks are taken.
+        cpu_threads: threads of PyTorch and the kernels.
+
+    Returns:
+        The content of ``results/search/<name>.json`` of the profile. For each of ``methods`` it has
+        ``trials``, and ``best``, the index of the one with the best figure (None without any).
+
+    Raises:
+        ConfigError: earlier trials had another time, size or space, or the time is too short.
+        UncommittedChangesError: a result for ``paper/`` would be made from uncommitted code.
+    """
+    require_clean(figures.folder(profile))
+    search, out = SEARCHES[name], _folder(name, profile)
+    head = _head(name, profile) | {"minutes": minutes, "threads": cpu_threads}
+    read = partial(_read, result_file(name, profile), head, methods)
+    with threads(cpu_threads):
+        for trial, method in product(range(trials), methods):  # a search that is stopped is even
+            if trial < len(read()["methods"][method]["trials"]):
+                continue
+            own: dict[str, Any] = {"threads": cpu_threads, "out": out / method}
+            config = configure(search, method, trial, profile, **own)
+            result = run_trial(config, minutes)
+            one = {"seed": trial, "settings": _settings(method, config)} | result
+            add = partial(_add_trial, one=one)
+            _change(name, profile, read, method, add, [result["git_commit"]])
+            print(f"{method}, trial {trial + 1} of {trials}: {_describe(result)}", flush=True)
+    return read()
+
+
+def test_best(
+    name: str, methods: Sequence[str], seeds: int, *, profile: str = "paper", cpu_threads: int = 1
+) -> dict[str, Any]:
+    """Train the best setting of each method again with new seeds, and test each network once.
+
+    Schedules are those of the trials. ``irevrnn`` and ``irevrnn-u1`` are two methods, like any
+    others: the better one of two would have had twice the trials.
+
+    Args:
+        name, methods, profile, cpu_threads: as for :func:`run`.
+        seeds: networks of each method.
+
+    Returns:
+        The content of the result. For each of ``methods`` it has ``test``, the summary of all
+        seeds (:func:`experiments.train.runs.summarise`) of the ``trial`` with this index.
+
+    Raises:
+        ConfigError: there is no result, or no trial of a method in it has ended.
+        UncommittedChangesError: as for :func:`run`.
+    """
+    require_clean(figures.folder(profile))
+    file, out = result_file(name, profile), _folder(name, profile)
+    if not file.is_file():
+        raise ConfigError(f"there is no {file}: search first, without --test-seeds")
+    read = partial(_read, file, _head(name, profile), methods)
+    for method in methods:
+        entry = read()["methods"][method]
+        if entry["best"] is None:
+            raise ConfigError(f"{file} has no trial of {method} that has ended: search first")
+        best = entry["trials"][entry["best"]]
+        config = replace(
+            configure(SEARCHES[name], method, best["seed"], profile, threads=cpu_threads),
+            epochs=best["epochs"], epoch_steps=best["epoch_steps"], seed=FIRST_SEED, seeds=seeds,
+            test=True, resume=True,
+        )  # fmt: skip
+        folder = out / f"{method}-{best['seed']}"
+        runs = [replace(one, out=folder / of_seed) for of_seed, one in config.runs()]
+        results = [train_all(one, progress=False) for one in runs]
+        test = {"trial": entry["best"], **summarise(config.identity(), results)}
+        add = partial(dict.update, test=test)
+        _change(name, profile, read, method, add, test["git_commits"])
+        figure = f"test_{figure_of(best)}"
+        shown = format_figure(figure, test[figure]["mean"])
+        print(f"{method}: {figure} {shown} on average over {seeds} seeds", flush=True)
+    return read()
+
+
+def _add_trial(entry: dict[str, Any], one: dict[str, Any]) -> None:
+    entry["trials"].append(one)
+    entry["best"] = best_of(entry["trials"])
+
+
+def _change(
+    name: str, profile: str, read: Callable[[], dict[str, Any]], method: str,
+    change: Callable[[dict[str, Any]], None], commits: Sequence[str | None],
+) -> None:  # fmt: skip
+    """Change the entry of a method in the file: other processes may search other methods."""
+    with FileLock(_folder(name, profile) / "lock"):
+        done = read()
+        change(done["methods"][method])
+        done["git_commits"] = list(dict.fromkeys([*done["git_commits"], *commits]))
+        text = json.dumps(done, indent=1, allow_nan=False)
+        write_text(result_file(name, profile), text + "\n")
+
+
+def _folder(name: str, profile: str) -> Path:
+    """Return the folder for the runs of a search, and make it."""
+    folder = figures.repository() / f"build/{profile}/search/{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _head(name: str, profile: str) -> dict[str, Any]:
+    """Return what a result says of its search."""
+    return {"search": name, **asdict(SEARCHES[name]), "profile": profile}
+
+
+def result_file(name: str, profile: str = "paper") -> Path:
+    """Return the file for the result of a search, and make its folder."""
+    folder = figures.folder(profile) / "results" / "search"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.json"
+
+
+def best_of(trials: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the index of the trial with the best figure; None if all of them failed."""
+    ended = [index for index, trial in enumerate(trials) if "error" not in trial]
+    if not ended:
+        return None
+    figure = figure_of(trials[ended[0]])
+    sign = -1 if figure == Regression.figure else 1
+    return max(ended, key=lambda index: sign * trials[index][f"val_{figure}"])
+
+
+def _read(file: Path, head: dict[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a result, with an entry for each method.
+
+    ConfigError if it is no such content, it began with another ``head``, or the spaces of
+    ``methods`` were others.
+    """
+    common = {name: asdict(one) for name, one in COMMON.items()}
+    spaces = {
+        name: {
+            "fields": dict(METHODS[name].fields),
+            "ranges": common | {key: asdict(one) for key, one in METHODS[name].ranges.items()},
+        }
+        for name in methods
+    }
+    head, spaces = json.loads(json.dumps([head, spaces]))  # as they come out of a file
+    done: dict[str, Any] = {**head, "git_commits": [], "methods": {}}
+    if file.is_file():
+        try:
+            done = json.loads(file.read_text(encoding="utf-8"))
+            done["methods"], done["git_commits"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{file} is no result of a search: {error!r}; delete it") from None
+    for name, space in spaces.items():
+        done["methods"].setdefault(name, {**space, "best": None, "trials": []})
+    pairs = [(head, done), *((space, done["methods"][name]) for name, space in spaces.items())]
+    for wanted, found in pairs:
+        if changed := [key for key in wanted if found.get(key) != wanted[key]]:
+            raise ConfigError(
+                f"{changed[0]} is {wanted[changed[0]]}, but the trials in {file} had "
+                f"{found.get(changed[0])}: choose as they did, or delete them"
+            )
+    return done
+
+
+def _settings(method: str, config: TrainConfig) -> dict[str, Any]:
+    """Return the fields that the search has chosen."""
+    names = {**COMMON, **METHODS[method].ranges, "hidden_size": None}
+    if names.pop("units", None):
+        names["width"] = None
+    return {name: getattr(config, name) for name in names}
+
+
+def _describe(result: Mapping[str, Any]) -> str:
+    if "error" in result:
+        return result["error"]
+    figure, seconds = figure_of(result), result["processor_seconds"]
+    shown = format_figure(figure, result[f"val_{figure}"])
+    of = f"{result['steps']:,} steps and {seconds:.0f} s of the processor"
+    return f"{figure.replace('_', ' ')} {shown} in {of}"

@@ -1,0 +1,136 @@
+"""The space of a search: the settings of each method, and the tasks."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """Numbers from ``lowest`` to ``highest``, log-uniform.
+
+    ``of_length`` counts both in lengths of the sequences; no number is below ``least``.
+    """
+
+    lowest: float
+    highest: float
+    of_length: bool = False
+    least: float = 0.0
+
+    def at(self, share: float, length: int) -> float:
+        """Return the number at ``share``, in [0, 1), of the range."""
+        number = self.lowest * (self.highest / self.lowest) ** share
+        return max(self.least, number * length if self.of_length else number)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of ``values``, all equally likely; a range among them is drawn from in turn."""
+
+    values: tuple[Any, ...]
+
+    def at(self, share: float, length: int) -> Any:
+        """Return the value at ``share``, in [0, 1)."""
+        index, rest = divmod(share * len(self.values), 1)
+        value = self.values[int(index)]
+        return value.at(rest, length) if isinstance(value, LogUniform) else value
+
+
+Range = LogUniform | Choice
+
+#: Longest memories, periods and dependencies: every method is told the length of the sequences.
+_LONGEST = LogUniform(0.25, 4.0, of_length=True, least=6.0)
+_CHRONO = Choice((None, _LONGEST))
+_RECURRENT_RATE = LogUniform(0.03, 1.0)
+_SHORTEST_PERIOD = LogUniform(2.1, 60.0)
+#: Units for each feature between gated blocks. ``width`` follows from the number of parameters.
+_UNITS = Choice((0.5, 1.0, 2.0))
+
+#: The settings of every method.
+COMMON: dict[str, Range] = {
+    "lr": LogUniform(2e-4, 2e-2),
+    "weight_decay": LogUniform(1e-3, 0.3),
+    "num_layers": Choice((1, 2, 3, 4)),
+    "read": Choice(("mean", "last")),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A network: its fixed fields, and ranges of its own, which may replace common ones."""
+
+    fields: Mapping[str, Any]
+    ranges: Mapping[str, Range]
+
+
+_OURS = {"model": "irevrnn", "block": True, "memory": "recompute"}
+_OSCILLATORS: dict[str, Range] = {
+    "units": _UNITS, "longest_memory": _LONGEST, "longest_period": _LONGEST,
+    "shortest_period": _SHORTEST_PERIOD, "recurrent_lr_scale": _RECURRENT_RATE,
+}  # fmt: skip
+#: Every method. How memory is saved changes no gradient: ours takes the fastest strategy.
+METHODS: dict[str, Method] = {
+    "irevrnn": Method(_OURS, _OSCILLATORS),
+    "irevrnn-u1": Method(_OURS | {"forgets": False}, _OSCILLATORS),
+    "lstm": Method({"model": "lstm"}, {"chrono": _CHRONO}),
+    "gru": Method({"model": "gru"}, {"chrono": _CHRONO}),
+    "indrnn": Method({"model": "indrnn"}, {
+        "longest_memory": _LONGEST, "norm": Choice(("batch", "layer")),
+        "recurrent_lr_scale": _RECURRENT_RATE,
+    }),
+    "lru": Method({"model": "lru"}, {
+        "units": _UNITS, "longest_memory": _LONGEST, "recurrent_lr_scale": _RECURRENT_RATE,
+        "shortest_memory": LogUniform(0.003, 0.1, of_length=True),
+        "shortest_period": _SHORTEST_PERIOD,
+    }),
+    "mingru": Method({"model": "mingru"}, {"units": _UNITS, "chrono": _CHRONO}),
+    # The authors' settings lie within, and so does stability; they stack no layers.
+    "cornn": Method({"model": "cornn"}, {
+        "num_layers": Choice((1, 2)), "time_step": LogUniform(0.01, 0.1),
+        "stiffness": LogUniform(0.1, 100.0), "damping": LogUniform(1.0, 15.0),
+    }),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Search:
+    """A task with the fields in which it differs from its defaults, and a size of networks."""
+
+    task: str
+    fields: Mapping[str, Any]
+    parameters: int
+
+
+#: Every search, by the name of its result file. Of several folds the first one is searched.
+SEARCHES: dict[str, Search] = {
+    "mnist": Search("mnist", {"downsample": 2, "batch_size": 100}, 30_000),
+    "smnist": Search("mnist", {}, 50_000),
+    "pmnist": Search("mnist", {"permuted": True}, 50_000),
+    "digits": Search("signals", {"data_set": "fsdd"}, 20_000),
+    "ecg": Search("signals", {"data_set": "cinc2017"}, 20_000),
+    "adding": Search("adding", {}, 10_000),
+    "copy": Search("copy", {}, 10_000),
+}
+
+
+def draw(name: str, trial: int, length: int) -> dict[str, Any]:
+    """Return the settings of a trial, by name, for sequences of ``length`` steps.
+
+    Trial i draws the common settings of all methods by the same random numbers, so that no method
+    has more luck with them.
+    """
+    ranges = {**COMMON, **METHODS[name].ranges}
+    seed = trial, zlib.crc32(name.encode())
+    common, own = np.random.default_rng(trial), np.random.default_rng(seed)
+    shares = {key: common.random() for key in COMMON} | {
+        key: own.random() for key in ranges if key not in COMMON
+    }
+    drawn = {key: one.at(shares[key], length) for key, one in ranges.items()}
+    if "longest_period" in drawn:  # of short sequences, it may be the shorter one
+        drawn["shortest_period"] = min(drawn["shortest_period"], drawn["longest_period"])
+    return drawn

@@ -1,0 +1,71 @@
+"""Sequences of recordings, in folds and in batches: what movements and signals share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from experiments.train.task import Batch
+
+#: Seed of the draw of what is set aside for validation.
+SPLIT_SEED = 2023
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Indices of recordings, (n,) int64 each; ``train`` and ``val`` share no subject."""
+
+    name: str
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+class Key(NamedTuple):
+    """An index into :class:`Sequences`; with an epoch, a random variant for training."""
+
+    sequence: int
+    epoch: int | None = None
+
+
+class Sequences(Dataset[tuple[Tensor, Any]]):
+    """Sequences with their labels, indexed by a :class:`Key`; ``seed`` is that of all draws."""
+
+    seed: int
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+def load(data: Sequences, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
+    """Yield these batches, made by ``workers`` processes."""
+    # Without a generator of its own, the loader would draw from PyTorch's when a run is resumed,
+    # and change what dropout draws.
+    return iter(
+        DataLoader(
+            data, batch_sampler=batches, num_workers=workers, collate_fn=collate,
+            generator=torch.Generator(),
+        )
+    )  # fmt: skip
+
+
+def collate(items: list[tuple[Tensor, Any]]) -> Batch:
+    """Make a batch; sequences of different lengths become a pair (padded sequences, lengths).
+
+    The last frame is repeated as padding, which a classifier does not read.
+    """
+    sequences = [sequence for sequence, _ in items]
+    labels = torch.stack([torch.as_tensor(label) for _, label in items])
+    lengths = torch.tensor([sequence.shape[-2] for sequence in sequences])
+    longest = int(lengths.max())
+    if (lengths == longest).all():
+        return torch.stack(sequences), labels
+    steps = torch.arange(longest).minimum(lengths[:, None] - 1)
+    padded = [sequence[..., own, :] for sequence, own in zip(sequences, steps, strict=True)]
+    return (torch.stack(padded), lengths), labels
