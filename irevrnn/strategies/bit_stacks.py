@@ -1,4 +1,4 @@
-"""What the bit stacks of a block hold, from the forward pass to the backward pass.
+"""Keep what the bit stacks of a block hold, from the forward pass to the backward pass.
 
 The inverse of a chunk takes just the words that its forward pass pushed. So the words of a long
 sequence need never be one tensor: they are saved in groups of chunks, each of which is joined when
