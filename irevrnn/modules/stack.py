@@ -135,7 +135,7 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
 
 def _check_same(blocks: list[nn.Module], names: list[str]) -> None:
     """Raise a ValueError unless all parameters are on one device and of one dtype."""
-    first = next(p for block in blocks for p in block.parameters())
+    first = next(p for block in blocks for p in block.parameters() if p.is_floating_point())
     for name, block in zip(names, blocks, strict=True):
         for parameter in block.parameters():
             if parameter.device != first.device:

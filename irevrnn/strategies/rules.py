@@ -80,8 +80,7 @@ def obstacle(
         if has_batch_statistics(module):
             return (
                 f"memory={memory!r} cannot train with the batch norm of {label}, whose statistics "
-                "run over all steps; use norm='layer', or memory='recompute'. A model in "
-                "evaluation mode must stay so until its backward pass"
+                "run over all steps; use norm='layer', or memory='recompute'"
             )
     if memory not in IN_FIXED_POINT:
         return None
@@ -157,7 +156,7 @@ def check_weight(largest: float, block: str = "") -> None:
 
 
 def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
-    """Refuse the transforms of ``torch.func`` and forward-mode differentiation.
+    """Refuse the transforms of ``torch.func``, batched gradients and forward-mode differentiation.
 
     Raises:
         NotImplementedError: one of them is active.
@@ -165,6 +164,11 @@ def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
     if transformed():
         raise NotImplementedError(
             f"memory={memory!r} cannot be transformed by torch.func; {_FIRST_ORDER}"
+        )
+    if any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors):
+        raise NotImplementedError(
+            f"memory={memory!r} takes no batch of gradients (is_grads_batched=True, or jacobian "
+            f"with vectorize=True); {_FIRST_ORDER}"
         )
     if has_tangent(*tensors):
         raise NotImplementedError(f"memory={memory!r} has no forward-mode derivative (jvp)")
@@ -181,6 +185,7 @@ def first_order_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., 
 
     @wraps(backward)
     def wrapper(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+        check_reverse_mode(ctx.memory, *upstream)
         with torch.no_grad():
             gradients = backward(ctx, *upstream)
         if not torch.is_grad_enabled():  # no create_graph=True
