@@ -122,9 +122,7 @@ class Block(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
-        for module in self.children():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()  # type: ignore[operator]
+        reset_inner(self)
         self.reset_recurrence()
 
     @torch.no_grad()
@@ -138,6 +136,8 @@ class Block(nn.Module):
             The time constants tau of the units, (H,), in steps.
         """
         u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
+        if not self.forgets:  # it has no values if the module comes from the meta device
+            u.fill_(1)
         draw_couplings_(a, b)
         memories = (shortest_memory, self.longest_memory)
         if self.longest_period is not None:
@@ -146,6 +146,13 @@ class Block(nn.Module):
         if self.forgets:
             return draw_memories_(u, *memories)
         return torch.full_like(u, self.longest_memory)
+
+
+def reset_inner(module: nn.Module) -> None:
+    """Draw the parameters of all modules inside of one anew, the innermost first."""
+    for each in reversed([*module.modules()][1:]):
+        if hasattr(each, "reset_parameters"):
+            each.reset_parameters()  # type: ignore[operator]
 
 
 def is_recurrent(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""What the bit stacks of a block hold, from the forward pass to the backward pass.
+"""Keep what the bit stacks of a block hold, from the forward pass to the backward pass.
 
 The inverse of a chunk takes just the words that its forward pass pushed. So the words of a long
 sequence need never be one tensor: they are saved in groups of chunks, each of which is joined when
@@ -48,7 +48,7 @@ class BitStacks:
         """Return tensors that :meth:`restored` takes."""
         self._close()
         return [
-            torch.tensor(list(self.groups)),
+            torch.tensor(list(self.groups), device="cpu"),
             *(x for pair in self.groups.values() for x in pair),
         ]
 

@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from irevrnn.allocator import allocate, allocate_like
-from irevrnn.modules.block import is_recurrent
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.modules.steps import Masks, Steps
 from irevrnn.sequences import Packing
@@ -34,10 +34,10 @@ from irevrnn.strategies.randomness import Randomness
 from irevrnn.strategies.replica import Modes, Replica, modes_of, parameters_of
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.rules import (
-    check_recurrence,
     check_reverse_mode,
     first_order_only,
     obstacle,
+    obstacle_of_weights,
     require,
 )
 from irevrnn.strategies.stack import Stack, project, run_modules
@@ -122,11 +122,16 @@ def run_chunkwise(
     activations = [block.activation for block in stack.blocks]
     device = x.device.type
     require(obstacle(memory, activations=activations, device=device, modules=stack.named))
-    check_recurrence(memory, [pair for pair in stack.named if is_recurrent(pair[1])])
+    require(obstacle_of_weights(memory, stack.named_blocks))
     flat = parameters_of(stack)
     flat_states = [state for pair in states for state in pair]
     check_reverse_mode(memory, x, *flat_states, *flat)
     record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *flat_states, *flat))
+    if record and any(map(is_lazy, flat)):
+        raise ValueError(
+            f"memory={memory!r} needs the parameters of lazy modules, such as nn.LazyLinear, "
+            "before it trains; run the model once under torch.no_grad()"
+        )
     modes = modes_of(stack) if record else {}
     settings = Settings(stack, memory, chunk, checkpoints, return_sequence, record, modes)
     batch_sizes = None if packing is None else packing.batch_sizes

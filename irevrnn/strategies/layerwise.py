@@ -92,6 +92,6 @@ def _turned(resets: Tensor, turn: Any, packing: Packing | None) -> Tensor:
         back[1:] = turned[:-1]
         return back
     sizes = packing.batch_sizes
-    rows = torch.arange(int(sizes[0]), len(back))
+    rows = torch.arange(int(sizes[0]), len(back), device="cpu")
     back[rows] = turned[rows - torch.repeat_interleave(sizes[:-1], sizes[1:])]
     return back

@@ -40,7 +40,7 @@ class Replica:
 
     Attributes:
         modules: the copies.
-        leaves: what to differentiate by.
+        leaves: tensors to differentiate by.
         sums: of the gradients, one for each parameter; None where it needs none.
     """
 

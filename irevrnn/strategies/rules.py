@@ -120,8 +120,13 @@ def not_a_graph(memory: str, packed: bool) -> str | None:
     return None
 
 
-def check_recurrence(memory: str, blocks: Iterable[tuple[str, nn.Module]]) -> None:
-    """Raise a ValueError if u, a or b is computed by a hook, as by pruning.
+def computed_weight(block: nn.Module, names: Iterable[str] = RECURRENCE) -> str | None:
+    """Return which of u, a and b is computed by a hook, as by pruning; None if none is."""
+    return next((n for n in names if n not in block._parameters and n not in block._buffers), None)
+
+
+def obstacle_of_weights(memory: str, blocks: Iterable[tuple[str, nn.Module]]) -> str | None:
+    """Return why a strategy cannot serve these blocks, if u, a or b of one is computed by a hook.
 
     Chunks need these before their block runs.
 
@@ -130,14 +135,13 @@ def check_recurrence(memory: str, blocks: Iterable[tuple[str, nn.Module]]) -> No
         blocks: with what an error calls each of them.
     """
     for label, block in blocks:
-        plain = {*block._parameters, *block._buffers}
-        for name in RECURRENCE:
-            if name not in plain:
-                raise ValueError(
-                    f"memory={memory!r} needs {name} of {label} as a parameter of its own, "
-                    "but it is pruned or parametrized; use memory='recompute', or make it "
-                    "permanent (torch.nn.utils.prune.remove)"
-                )
+        if memory in OF_THE_STACK and (name := computed_weight(block)):
+            return (
+                f"memory={memory!r} needs {name} of {label} as a parameter of its own, "
+                "but it is pruned or parametrized; use memory='recompute', or make it "
+                "permanent (torch.nn.utils.prune.remove)"
+            )
+    return None
 
 
 def check_weight(largest: float, block: str = "") -> None:

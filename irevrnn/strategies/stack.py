@@ -59,6 +59,11 @@ class Stack:
         """The modules, with what an error calls each of them."""
         return [(self.name(index), module) for index, module in enumerate(self.modules)]
 
+    @property
+    def named_blocks(self) -> list[tuple[str, nn.Module]]:
+        """The modules with a recurrence, with what an error calls each of them."""
+        return [(self.name(place), self.modules[place]) for place in self.places]
+
     def name(self, index: int) -> str:
         """Return what an error calls module ``index``."""
         if self.label == "layer":

@@ -83,7 +83,7 @@ class Units:
             torch.stack(parts + [_no_bits(of)] * (COARSER_UNITS - len(parts)))
             for parts, of in zip(self.lost, states, strict=True)
         ]
-        return [torch.tensor(numbers), *lost]
+        return [torch.tensor(numbers, device="cpu"), *lost]
 
     @classmethod
     def restored(cls, saved: Sequence[Tensor], blocks: int) -> tuple[Units, Sequence[Tensor]]:

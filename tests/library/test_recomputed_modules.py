@@ -130,3 +130,13 @@ def test_a_batch_of_gradients_is_refused(memory):
     model = IRevRNN(4, 3, activation="identity", memory=memory)
     with pytest.raises(NotImplementedError, match=f"memory='{memory}' takes no batch of gradients"):
         torch.autograd.functional.jacobian(lambda x: model(x)[0].sum(0), draw(3), vectorize=True)
+
+
+@chunkwise
+def test_a_lazy_module_must_be_initialised(memory):
+    model = IRevStack([nn.LazyLinear(4), IRevBlock(4, 3)], memory)
+    with pytest.raises(ValueError, match=r"nn.LazyLinear.*run the model once under torch.no_grad"):
+        model(draw())
+    with torch.no_grad():
+        model(draw())
+    model(draw())[0].sum().backward()
