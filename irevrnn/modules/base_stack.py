@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,9 +59,9 @@ class BaseStack(nn.Module):
             check_strategy(value)
         super().__setattr__(name, value)
 
-    @abstractmethod
     def _stack(self) -> Stack:
         """Return the modules as they are to run."""
+        raise NotImplementedError
 
     def _states_symbol(self) -> str:
         """Return what an error calls the number of states."""

@@ -33,15 +33,17 @@ class Block(nn.Module):
 
     A subclass defines ``project`` and ``output``. They may hold any modules that treat each step by
     itself (:func:`irevrnn.check_stepwise` finds out), and are computed again in the backward pass:
-    they must be functions of their arguments and parameters alone. Random numbers come out the same
-    again; :class:`irevrnn.Dropout` draws the same mask under every strategy, too. The recurrence is
+    they must be functions of their arguments and parameters alone. Random numbers of PyTorch's
+    global generators come out the same again; :class:`irevrnn.Dropout` draws the same mask under
+    every strategy, too. Hooks on the block itself never run, as it is not called. The recurrence is
     that of :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
 
     Args:
         hidden_size: H, units of the recurrence.
         num_couplings: R, additive couplings between output and cell state.
-        activation: output nonlinearity g of the recurrence. ``identity`` and ``leaky_relu`` can be
-            inverted, so that ``memory="reversible"`` takes them.
+        activation: output nonlinearity g of the recurrence. ``identity``, ``leaky_relu`` and
+            ``relu`` can be inverted, so that ``memory="reversible"`` takes them; see
+            :mod:`irevrnn.strategies` for what they cost.
         coupling_activation: coupling nonlinearity f.
         forgets: whether units forget. If not, u = 1: ``recurrent_weight`` is a buffer of ones, not
             a parameter, and with ``activation="identity"`` reversal stores nothing.

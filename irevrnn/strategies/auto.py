@@ -11,7 +11,14 @@ import torch
 
 from irevrnn.strategies.chunks import SHORTEST
 from irevrnn.strategies.revolve import fewest_checkpoints
-from irevrnn.strategies.rules import IN_FIXED_POINT, SEGMENT, obstacle, obstacle_of_weights, require
+from irevrnn.strategies.rules import (
+    IN_FIXED_POINT,
+    SEGMENT,
+    check_initialised,
+    obstacle,
+    obstacle_of_weights,
+    require,
+)
 from irevrnn.strategies.saved_bytes import Plan, Workload, plan
 from irevrnn.strategies.stack import Stack
 
@@ -94,6 +101,7 @@ def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
     Raises:
         ValueError: no plan's peak is, or ``checkpoint`` cannot serve.
     """
+    check_initialised(memory, (p for module in stack.modules for p in module.parameters()))
     if memory != "auto":
         require(why_not(stack, load, memory))
     plans = []

@@ -20,10 +20,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from irevrnn.allocator import allocate, allocate_like
-from irevrnn.modules.recurrence import Recurrence
+from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.modules.steps import Masks, Steps
 from irevrnn.sequences import Packing
 from irevrnn.strategies.buffers import check_versions, versions_of
@@ -34,6 +33,7 @@ from irevrnn.strategies.randomness import Randomness
 from irevrnn.strategies.replica import Modes, Replica, modes_of, parameters_of
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.rules import (
+    check_initialised,
     check_reverse_mode,
     first_order_only,
     obstacle,
@@ -42,14 +42,12 @@ from irevrnn.strategies.rules import (
 )
 from irevrnn.strategies.stack import Stack, project, run_modules
 
-States = tuple[Tensor, Tensor]
-
 
 class Strategy(Protocol):
     """A strategy: it saves something of the forward pass and rebuilds a chunk from that."""
 
     def begin(
-        self, states: list[States], recurrences: list[Recurrence], record: bool, chunks: int
+        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
     ) -> None:
         """Begin the forward pass; without ``record`` no backward pass will follow."""
 
@@ -59,7 +57,7 @@ class Strategy(Protocol):
     def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
         """Run the recurrence of block ``number`` over the chunk; return ``out`` and ``h_n``."""
 
-    def finals(self, dtype: torch.dtype) -> list[States]:
+    def finals(self, dtype: torch.dtype) -> list[State]:
         """Return h_n and c_n of every block, (B, H)."""
 
     def saved(self) -> list[Tensor]:
@@ -73,11 +71,11 @@ class Strategy(Protocol):
     def restore(self, chunk: int, run: Callable[[int], None]) -> None:
         """Find the states where a chunk begins; ``run(i)`` takes chunk i forward once more."""
 
-    def leaves(self, chunk: int) -> list[States]:
+    def leaves(self, chunk: int) -> list[State]:
         """Return (h, c) of every block where the chunk begins, as leaves of its graph."""
 
     def rebuild(
-        self, chunk: int, part: Part, number: int, z: Tensor, state: States
+        self, chunk: int, part: Part, number: int, z: Tensor, state: State
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``out``, ``h_n`` and ``c_n`` of a block over the chunk, with gradients."""
 
@@ -89,13 +87,13 @@ def run_chunkwise(
     stack: Stack,
     memory: str,
     x: Tensor,
-    states: list[States],
+    states: list[State],
     packing: Packing | None,
     resets: Tensor | None,
     return_sequence: bool,
     chunk: int,
     checkpoints: int = 0,
-) -> tuple[Tensor, list[States]]:
+) -> tuple[Tensor, list[State]]:
     """Run a stack over a sequence, chunk by chunk.
 
     Args:
@@ -127,11 +125,8 @@ def run_chunkwise(
     flat_states = [state for pair in states for state in pair]
     check_reverse_mode(memory, x, *flat_states, *flat)
     record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *flat_states, *flat))
-    if record and any(map(is_lazy, flat)):
-        raise ValueError(
-            f"memory={memory!r} needs the parameters of lazy modules, such as nn.LazyLinear, "
-            "before it trains; run the model once under torch.no_grad()"
-        )
+    if record:
+        check_initialised(memory, flat)
     modes = modes_of(stack) if record else {}
     settings = Settings(stack, memory, chunk, checkpoints, return_sequence, record, modes)
     batch_sizes = None if packing is None else packing.batch_sizes
@@ -300,7 +295,7 @@ def _rebuild(
 ) -> ChunkGraph:
     """Run a chunk once more, with gradients, from states that the strategy restores."""
     leaves = strategy.leaves(chunk)
-    finals: list[States] = []
+    finals: list[State] = []
 
     def recur(number: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         z = project(settings.stack, number, block, x)

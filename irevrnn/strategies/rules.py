@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.ops import has_tangent, transformed
@@ -142,6 +143,15 @@ def obstacle_of_weights(memory: str, blocks: Iterable[tuple[str, nn.Module]]) ->
                 "permanent (torch.nn.utils.prune.remove)"
             )
     return None
+
+
+def check_initialised(memory: str, parameters: Iterable[nn.Parameter]) -> None:
+    """Raise a ValueError if a parameter of a lazy module is not initialised."""
+    if any(map(is_lazy, parameters)):
+        raise ValueError(
+            f"memory={memory!r} needs the parameters of lazy modules, such as nn.LazyLinear, from "
+            "the start; run the model once under torch.no_grad() with memory='recompute'"
+        )
 
 
 def check_weight(largest: float, block: str = "") -> None:

@@ -224,11 +224,9 @@ def test_lengths_that_do_not_fit(lengths, error, message):
 @pytest.mark.parametrize("memory", ["recompute", "reversible"])
 def test_another_default_device(memory):
     """What belongs on the CPU stays there. The meta device stands for a GPU."""
-    model, x = make_model(memory, dropout=0.5), torch.randn(5, 60, 3, dtype=torch.float64)
-    twice = memory == "recompute"
-    model = make_model(memory, dropout=0.5, bidirectional=twice)
-    resets = torch.rand(5, 60) < 0.1
+    model = make_model(memory, dropout=0.5, bidirectional=memory == "recompute")
     model.layers[0].dropout.tied = False
+    x, resets = torch.randn(5, 60, 3, dtype=torch.float64), torch.rand(5, 60) < 0.1
 
     def run():
         torch.manual_seed(0)

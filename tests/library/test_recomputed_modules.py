@@ -132,11 +132,14 @@ def test_a_batch_of_gradients_is_refused(memory):
         torch.autograd.functional.jacobian(lambda x: model(x)[0].sum(0), draw(3), vectorize=True)
 
 
-@chunkwise
+@pytest.mark.parametrize("memory", ["checkpoint", "reversible", "auto"])
 def test_a_lazy_module_must_be_initialised(memory):
-    model = IRevStack([nn.LazyLinear(4), IRevBlock(4, 3)], memory)
-    with pytest.raises(ValueError, match=r"nn.LazyLinear.*run the model once under torch.no_grad"):
+    budget = "1GB" if memory == "auto" else None
+    model = IRevStack([nn.LazyLinear(4), IRevBlock(4, 3)], memory, budget)
+    with pytest.raises(ValueError, match=r"nn.LazyLinear, from the start; run the model once"):
         model(draw())
     with torch.no_grad():
+        model.memory = "recompute"
         model(draw())
+    model.memory = memory
     model(draw())[0].sum().backward()
