@@ -27,12 +27,11 @@ CANDIDATES = ("recompute", "checkpoint", "reversible")
 #: With more rounds, the stack mostly runs forward.
 MOST_ROUNDS = 6
 
-_UNITS = {"B": 1} | {
+_UNITS = {"B": 1, "kB": 1000} | {
     f"{prefix}{infix}B": base**power
     for infix, base in (("", 1000), ("i", 1024))
     for power, prefix in enumerate("KMGT", start=1)
 }
-_UNITS["kB"] = 1000  # as the standard, and format_bytes, have it
 
 
 def parse_bytes(size: str | int) -> int:

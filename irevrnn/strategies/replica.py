@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -51,16 +52,16 @@ class Replica:
         wanted = [index for index, need in enumerate(needed) if need]
         for index in wanted:
             copies[index].requires_grad_()
-        tensors = iter(copies)
-        named = [{name: next(tensors) for name, _ in _named(m)} for m in stack.modules]
+        own, tensors = [[*_named(module)] for module in stack.modules], iter(copies)
+        named = [{name: next(tensors) for name, _ in pairs} for pairs in own]
         self.modules = [
             with_parameters(*pair, modes) for pair in zip(stack.modules, named, strict=True)
         ]
-        places = {p: index for index, p in enumerate(parameters_of(stack))}.values()  # each once
-        own = {parameters[i]: i for i in places if needed[i] and parameters[i].is_leaf}
-        self.leaves = [*(copies[index] for index in wanted), *own]
+        each_once = {p: index for index, (_, p) in enumerate(chain(*own))}.values()
+        places = {parameters[i]: i for i in each_once if needed[i] and parameters[i].is_leaf}
+        self.leaves = [*(copies[index] for index in wanted), *places]
         self.sums = [torch.zeros_like(p) if p.requires_grad else None for p in copies]
-        self._wanted, self._own = wanted, own
+        self._wanted, self._own = wanted, places
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
         """Add the gradients of :attr:`leaves` to the sums."""
