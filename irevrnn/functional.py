@@ -213,8 +213,8 @@ def _check_shapes(
     else:
         if z.dim() != 2:
             raise ValueError(f"z must be (N, H) with batch_sizes; got shape {tuple(z.shape)}")
-        batch = h_0.shape[0] if h_0.dim() == 2 else 0
-        check_batch_sizes(batch_sizes, len(z), batch)
+        check_batch_sizes(batch_sizes, len(z), h_0.shape[0] if h_0.dim() == 2 else None)
+        batch = h_0.shape[0] if h_0.dim() == 2 else int(batch_sizes[0])
     hidden = z.shape[-1]
     couplings = a.shape[0] if a.dim() == 2 else 0
     named = {"h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}

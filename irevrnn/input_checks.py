@@ -26,11 +26,7 @@ def check_states(
         like: a parameter, or what is computed from it; states must have its dtype and device.
         names: of the states.
     """
-    pair = f"({', '.join(names)})"
-    if not (isinstance(hidden, tuple | list) and len(hidden) == 2):
-        given = type(hidden).__name__
-        count = f" of {len(hidden)}" if isinstance(hidden, tuple | list) else ""
-        raise TypeError(f"hidden must be a pair {pair}; got {given}{count}")
+    _check_pair(hidden, names)
     for name, state in zip(names, hidden, strict=True):
         if not isinstance(state, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor; got {type(state).__name__}")
@@ -41,6 +37,29 @@ def check_states(
                 f"{name} must have shape {shape} = {symbols}; got {tuple(state.shape)}"
             )
         _check_kind(name, state, like)
+
+
+def check_lists_of_states(hidden: Any, count: int) -> None:
+    """Raise a TypeError unless ``hidden`` is a pair of ``count`` tensors each."""
+    names = ("h_0", "c_0")
+    _check_pair(hidden, names)
+    for name, states in zip(names, hidden, strict=True):
+        listed = isinstance(states, tuple | list)
+        if listed and [isinstance(state, Tensor) for state in states] == [True] * count:
+            continue
+        given = [type(state).__name__ for state in states] if listed else type(states).__name__
+        raise TypeError(
+            f"{name} must be a tuple of {count} tensors (batch, hidden_size), as the blocks have "
+            f"different sizes; got {given}"
+        )
+
+
+def _check_pair(hidden: Any, names: tuple[str, str]) -> None:
+    """Raise a TypeError unless ``hidden`` is a pair."""
+    if not (isinstance(hidden, tuple | list) and len(hidden) == 2):
+        given = type(hidden).__name__
+        count = f" of {len(hidden)}" if isinstance(hidden, tuple | list) else ""
+        raise TypeError(f"hidden must be a pair ({', '.join(names)}); got {given}{count}")
 
 
 def _check_kind(name: str, x: Tensor, like: Tensor) -> None:

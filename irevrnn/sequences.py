@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from irevrnn.input_checks import (
     check_batch_sizes,
+    check_lists_of_states,
     check_resets,
     check_states,
     check_tensor,
@@ -45,19 +47,30 @@ class Packing:
     ended: Tensor
     last_rows: Tensor
 
+    @cached_property
+    def _ends(self) -> Tensor:
+        """(T,), the row behind those of each step; once for all parts."""
+        return self.batch_sizes.cumsum(0)
+
     @classmethod
     def of(cls, batch_sizes: Tensor, device: torch.device) -> Packing:
         """Return the packing that ``batch_sizes`` (T,) describes."""
         starts = batch_sizes.cumsum(0) - batch_sizes
-        rows = torch.arange(int(batch_sizes.sum()))
+        rows = torch.arange(int(batch_sizes.sum()), device="cpu")
         sequences = rows - torch.repeat_interleave(starts, batch_sizes)
-        ended = torch.arange(int(batch_sizes[0]))
+        ended = torch.arange(int(batch_sizes[0]), device="cpu")
         last_rows = torch.zeros_like(ended).scatter_reduce(0, sequences, rows, "amax")
         return cls(batch_sizes, sequences.to(device), ended.to(device), last_rows.to(device))
 
+    @property
+    def steps(self) -> Tensor:
+        """(N,), the step of each row, on the device of the rows."""
+        steps = torch.arange(len(self.batch_sizes), device="cpu")
+        return steps.repeat_interleave(self.batch_sizes).to(self.sequences.device)
+
     def part(self, steps: slice) -> tuple[slice, Packing]:
         """Return the rows of some of the steps, and how these are packed."""
-        begin = int(self.batch_sizes[: steps.start].sum())
+        begin = int(self._ends[steps.start - 1]) if steps.start else 0
         sizes = self.batch_sizes[steps]
         rows = slice(begin, begin + int(sizes.sum()))
         inside = (self.last_rows >= rows.start) & (self.last_rows < rows.stop)
@@ -69,10 +82,9 @@ class Packing:
     def reversal(self) -> Tensor:
         """Return (N,), the row that takes each row's place when every sequence is reversed."""
         starts = self.batch_sizes.cumsum(0) - self.batch_sizes
-        steps = torch.repeat_interleave(torch.arange(len(starts)), self.batch_sizes)
         lengths = torch.bincount(self.sequences)
-        starts, steps = starts.to(lengths.device), steps.to(lengths.device)
-        return starts[lengths[self.sequences] - 1 - steps] + self.sequences
+        starts = starts.to(lengths.device)
+        return starts[lengths[self.sequences] - 1 - self.steps] + self.sequences
 
 
 @dataclass(frozen=True)
@@ -172,9 +184,8 @@ class SequenceBatch:
         if self.packing is None:
             return resets.contiguous()
         order = self.packed.sorted_indices  # type: ignore[union-attr]
-        sizes = self.packing.batch_sizes
-        steps = torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(resets.device)
-        return (resets if order is None else resets[:, order])[steps, self.packing.sequences]
+        resets = resets if order is None else resets[:, order]
+        return resets[self.packing.steps, self.packing.sequences]
 
     def initial_states(
         self, hidden: States | None, sizes: Sequence[int], like: Tensor, symbols: str
@@ -208,11 +219,8 @@ class SequenceBatch:
             return list(zip(h_0.unbind(), c_0.unbind(), strict=True))
         if hidden is None:
             hidden = ([None] * len(sizes), [None] * len(sizes))
-        if [len(states) for states in hidden] != [len(sizes)] * 2:
-            raise ValueError(
-                f"hidden must be a pair (h_0, c_0), each of {len(sizes)} tensors, as the blocks "
-                f"have different sizes; got {[len(states) for states in hidden]}"
-            )
+        else:
+            check_lists_of_states(hidden, len(sizes))
         batches = [
             self.initial_states(None if h is None else (h[None], c[None]), [size], like, "1")[0]
             for h, c, size in zip(*hidden, sizes, strict=True)

@@ -82,14 +82,26 @@ void gate_gradient(const Tensor& grad_y, const Tensor& v, const Tensor& bias, co
   grad_bias += sums.sum(0);
 }
 
-// The gradients of composite(inputs), where those may be differentiated once more.
+// Whether gradients need operators that PyTorch knows: they may be differentiated once more, or are a batch of vectors
+// (is_grads_batched).
+bool needs_composite(const Tensor& grad_y) {
+  using c10::DispatchKey;
+  constexpr c10::DispatchKeySet batched{DispatchKey::Batched, DispatchKey::FuncTorchBatched};
+  return at::GradMode::is_enabled() || grad_y.key_set().has_any(batched);
+}
+
+// The gradients of composite(inputs), by such operators.
 template <class Composite>
-variable_list differentiable_gradients(const variable_list& inputs, const Tensor& grad_y, const Composite& composite) {
+variable_list composite_gradients(variable_list inputs, const Tensor& grad_y, const Composite& composite) {
+  const bool again = at::GradMode::is_enabled();
+  at::AutoGradMode with_graph(true);
   variable_list wanted, gradients(inputs.size());
-  for (const Tensor& x : inputs) {
-    if (x.defined() && x.requires_grad()) wanted.push_back(x);
+  for (Tensor& x : inputs) {
+    if (!x.defined() || !x.requires_grad()) continue;
+    x = x.view_as(x);  // an alias: an input may have been computed from another, through which no gradient goes here
+    wanted.push_back(x);
   }
-  const variable_list found = torch::autograd::grad({composite(inputs)}, wanted, {grad_y}, true, true, true);
+  const variable_list found = torch::autograd::grad({composite(inputs)}, wanted, {grad_y}, true, again, true);
   for (size_t i = 0, next = 0; i < inputs.size(); ++i) {
     if (inputs[i].defined() && inputs[i].requires_grad()) gradients[i] = found[next++];
   }
@@ -129,9 +141,9 @@ struct BlockInput : torch::autograd::Function<BlockInput> {
     const Tensor &x = saved[0], &norm_weight = saved[1], &norm_bias = saved[2], &weight = saved[3];
     const Tensor &bias = saved[4], &scale = saved[5], &normed = saved[6], &mean = saved[7];
     const double eps = ctx->saved_data["eps"].toDouble();
-    if (at::GradMode::is_enabled()) {
+    if (needs_composite(arriving[0])) {
       const variable_list inputs(saved.begin(), saved.begin() + 6);
-      const variable_list found = differentiable_gradients(inputs, arriving[0], [&](const variable_list& in) {
+      const variable_list found = composite_gradients(inputs, arriving[0], [&](const variable_list& in) {
         const Tensor y = mean.defined() ? at::layer_norm(in[0], {in[0].size(-1)}, maybe(in[1]), maybe(in[2]), eps) : in[0];
         return at::linear(y, in[3], maybe(in[4])) * in[5];
       });
@@ -194,9 +206,9 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
     const variable_list saved = ctx->get_saved_variables();
     const Tensor &h = saved[0], &weight = saved[1], &bias = saved[2], grad_y = arriving[0].contiguous();
     const Tensor grad_x = ctx->saved_data["residual"].toBool() ? grad_y : Tensor();
-    if (at::GradMode::is_enabled()) {
+    if (needs_composite(arriving[0])) {
       const variable_list inputs(saved.begin(), saved.begin() + 3);
-      const variable_list found = differentiable_gradients(inputs, grad_y, [](const variable_list& in) {
+      const variable_list found = composite_gradients(inputs, arriving[0], [](const variable_list& in) {
         return at::glu(at::linear(at::gelu(in[0]), in[1], maybe(in[2])), -1);
       });
       return {found[0], found[1], found[2], grad_x};

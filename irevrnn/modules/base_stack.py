@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from irevrnn.modules.block import reset_inner
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.modules.stability import clip_couplings_, is_oscillator
 from irevrnn.sequences import SequenceBatch, States
@@ -22,8 +22,10 @@ from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.rules import (
     BUDGETED,
     OF_THE_STACK,
+    RECURRENCE,
     check_budget,
     check_strategy,
+    computed_weight,
     not_a_graph,
     obstacle,
     require,
@@ -57,9 +59,9 @@ class BaseStack(nn.Module):
             check_strategy(value)
         super().__setattr__(name, value)
 
-    @abstractmethod
     def _stack(self) -> Stack:
         """Return the modules as they are to run."""
+        raise NotImplementedError
 
     def _states_symbol(self) -> str:
         """Return what an error calls the number of states."""
@@ -71,10 +73,7 @@ class BaseStack(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
-        stack = self._stack()
-        for module in (*stack.modules, *stack.reverse):
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()  # type: ignore[operator]
+        reset_inner(self)
 
     @torch.no_grad()
     def clip_recurrent_weights_(self, bound: float = 1.0) -> Any:
@@ -92,14 +91,26 @@ class BaseStack(nn.Module):
 
         Returns:
             The module itself.
+
+        Raises:
+            ValueError: the bound is negative, or a weight is pruned or parametrized.
         """
         if not bound >= 0:
             raise ValueError(f"bound must be at least 0; got {bound}")
-        for block in self._stack().all_blocks:
-            if isinstance(block.recurrent_weight, nn.Parameter):
-                block.recurrent_weight.clamp_(-bound, bound)
+        stack = self._stack()
+        for number, block in enumerate(stack.all_blocks):
             recurrence = Recurrence.of(block)
-            if is_oscillator(recurrence):
+            oscillates = is_oscillator(recurrence)
+            if name := computed_weight(block, RECURRENCE if oscillates else RECURRENCE[:1]):
+                label = stack.name(stack.places[number // stack.directions])
+                raise ValueError(
+                    f"{name} of {label} cannot be clipped in place, since it is pruned or "
+                    "parametrized; clip what it is computed from, or make it permanent "
+                    "(torch.nn.utils.prune.remove)"
+                )
+            if isinstance(recurrence.u, nn.Parameter):
+                recurrence.u.clamp_(-bound, bound)
+            if oscillates:
                 clip_couplings_(recurrence.u, recurrence.a[0], recurrence.b[0])
         return self
 

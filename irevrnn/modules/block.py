@@ -33,15 +33,17 @@ class Block(nn.Module):
 
     A subclass defines ``project`` and ``output``. They may hold any modules that treat each step by
     itself (:func:`irevrnn.check_stepwise` finds out), and are computed again in the backward pass:
-    they must be functions of their arguments and parameters alone. Random numbers come out the same
-    again; :class:`irevrnn.Dropout` draws the same mask under every strategy, too. The recurrence is
+    they must be functions of their arguments and parameters alone. Random numbers of PyTorch's
+    global generators come out the same again; :class:`irevrnn.Dropout` draws the same mask under
+    every strategy, too. Hooks on the block itself never run, as it is not called. The recurrence is
     that of :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
 
     Args:
         hidden_size: H, units of the recurrence.
         num_couplings: R, additive couplings between output and cell state.
-        activation: output nonlinearity g of the recurrence. ``identity`` and ``leaky_relu`` can be
-            inverted, so that ``memory="reversible"`` takes them.
+        activation: output nonlinearity g of the recurrence. ``identity``, ``leaky_relu`` and
+            ``relu`` can be inverted, so that ``memory="reversible"`` takes them; see
+            :mod:`irevrnn.strategies` for what they cost.
         coupling_activation: coupling nonlinearity f.
         forgets: whether units forget. If not, u = 1: ``recurrent_weight`` is a buffer of ones, not
             a parameter, and with ``activation="identity"`` reversal stores nothing.
@@ -122,9 +124,7 @@ class Block(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
-        for module in self.children():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()  # type: ignore[operator]
+        reset_inner(self)
         self.reset_recurrence()
 
     @torch.no_grad()
@@ -138,6 +138,8 @@ class Block(nn.Module):
             The time constants tau of the units, (H,), in steps.
         """
         u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
+        if not self.forgets:  # it has no values if the module comes from the meta device
+            u.fill_(1)
         draw_couplings_(a, b)
         memories = (shortest_memory, self.longest_memory)
         if self.longest_period is not None:
@@ -146,6 +148,13 @@ class Block(nn.Module):
         if self.forgets:
             return draw_memories_(u, *memories)
         return torch.full_like(u, self.longest_memory)
+
+
+def reset_inner(module: nn.Module) -> None:
+    """Draw the parameters of all modules inside of one anew, the innermost first."""
+    for each in reversed([*module.modules()][1:]):
+        if hasattr(each, "reset_parameters"):
+            each.reset_parameters()  # type: ignore[operator]
 
 
 def is_recurrent(module: nn.Module) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from irevrnn.modules.arguments import check_count, check_norm
 from irevrnn.modules.block import Block
@@ -81,7 +82,7 @@ class IRevRNNLayer(Block):
         tau = draw_memories_(self.recurrent_weight, shortest_memory, self.longest_memory)
         scale = -torch.expm1(-1 / tau)  # 1 - u, also where u is rounded to 1
         self.projection.reset_parameters()
-        if isinstance(self.norm, nn.LayerNorm | nn.BatchNorm1d):
+        if isinstance(self.norm, nn.LayerNorm | _BatchNorm):
             # Half: nn.Linear makes projections of about that size, of an input of variance 1.
             self.norm.weight.copy_(scale / 2)
         else:
@@ -117,6 +118,6 @@ def make_norm(norm: str | None, features: int, **factory: Any) -> nn.Module:
 
 def normalize(norm: nn.Module, x: Tensor) -> Tensor:
     """Normalise (..., features); batch statistics run over all but the last dimension."""
-    if isinstance(norm, nn.BatchNorm1d):
+    if isinstance(norm, _BatchNorm):  # nn.SyncBatchNorm, too
         return norm(x.flatten(0, -2)).view_as(x)
     return norm(x)

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from irevrnn.functional import scan
 
+#: h and c of a block, (B, H) each.
+State = tuple[Tensor, Tensor]
+
 
 class Recurrence(NamedTuple):
     """A recurrence: u (H,), a and b (R, H), and the names of g and f."""
@@ -37,7 +40,7 @@ class Recurrence(NamedTuple):
     def scan(
         self,
         z: Tensor,
-        state: tuple[Tensor, Tensor],
+        state: State,
         memory: str = "recompute",
         batch_sizes: Tensor | None = None,
         resets: Tensor | None = None,

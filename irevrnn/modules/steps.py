@@ -33,7 +33,7 @@ class Masks:
 
     def draw_seed(self) -> int:
         """Draw a seed from the generator of the process."""
-        return int(torch.randint(2**62, ()))
+        return int(torch.randint(2**62, (), device="cpu"))
 
 
 @dataclass
@@ -89,8 +89,7 @@ class Steps:
         mask = self._of_steps(x, shape, p, seed)
         if packing is None:
             return mask
-        sizes = packing.batch_sizes
-        return mask[torch.repeat_interleave(torch.arange(len(sizes)), sizes), packing.sequences]
+        return mask[packing.steps, packing.sequences]
 
     def _of_steps(self, x: Tensor, shape: tuple[int, int], p: float, seed: int) -> Tensor:
         """Return (T, B, features), a function of the steps and the seed."""

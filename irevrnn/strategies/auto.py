@@ -7,21 +7,27 @@ import re
 from collections.abc import Iterator
 from itertools import count, islice
 
+import torch
+
 from irevrnn.strategies.chunks import SHORTEST
 from irevrnn.strategies.revolve import fewest_checkpoints
-from irevrnn.strategies.rules import IN_FIXED_POINT, SEGMENT, obstacle
+from irevrnn.strategies.rules import (
+    IN_FIXED_POINT,
+    SEGMENT,
+    check_initialised,
+    obstacle,
+    obstacle_of_weights,
+    require,
+)
 from irevrnn.strategies.saved_bytes import Plan, Workload, plan
 from irevrnn.strategies.stack import Stack
 
 #: What ``auto`` picks from, fastest first.
 CANDIDATES = ("recompute", "checkpoint", "reversible")
-#: In shorter chunks the calls of operators take most of the time.
-SHORTEST_CHUNK = SEGMENT
-
 #: With more rounds, the stack mostly runs forward.
 MOST_ROUNDS = 6
 
-_UNITS = {"B": 1} | {
+_UNITS = {"B": 1, "kB": 1000} | {
     f"{prefix}{infix}B": base**power
     for infix, base in (("", 1000), ("i", 1024))
     for power, prefix in enumerate("KMGT", start=1)
@@ -53,14 +59,14 @@ def format_bytes(size: int) -> str:
     return f"{size} B"
 
 
-def describe(plan: Plan, load: Workload) -> str:
+def describe(option: Plan, load: Workload) -> str:
     """Describe a plan and its cost in one line."""
-    chunks = f", chunks of {plan.chunk} steps" if plan.chunk else ""
-    if plan.checkpoints:
-        chunks += f" and {plan.checkpoints} checkpoints at once"
+    chunks = f", chunks of {option.chunk} steps" if option.chunk else ""
+    if option.checkpoints:
+        chunks += f" and {option.checkpoints} checkpoints at once"
     return (
-        f"{plan.memory!r}{chunks}, for {load.steps} steps and batch {load.batch}: saves about "
-        f"{format_bytes(plan.saved)}, with a peak of about {format_bytes(plan.peak)}"
+        f"{option.memory!r}{chunks}, for {load.steps} steps and batch {load.batch}: saves about "
+        f"{format_bytes(option.saved)}, with a peak of about {format_bytes(option.peak)}"
     )
 
 
@@ -71,7 +77,7 @@ def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
         activations=[block.activation for block in stack.blocks],
         bidirectional=stack.directions == 2,
         modules=stack.named,
-    )
+    ) or obstacle_of_weights(memory, stack.named_blocks)
     if reason or memory not in IN_FIXED_POINT:
         return reason
     if any(not block.recurrent_weight.abs().max() <= 1 for block in stack.blocks):
@@ -82,6 +88,9 @@ def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
 def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
     """Return the first plan whose peak is at most ``budget`` bytes.
 
+    Without gradients no graph is made, and less is needed than any plan says: if no peak is, chunks
+    run one by one.
+
     Args:
         stack: the modules that run.
         load: the sizes.
@@ -89,14 +98,19 @@ def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
         budget: bytes.
 
     Raises:
-        ValueError: no plan's peak is.
+        ValueError: no plan's peak is, or ``checkpoint`` cannot serve.
     """
+    check_initialised(memory, (p for module in stack.modules for p in module.parameters()))
+    if memory != "auto":
+        require(why_not(stack, load, memory))
     plans = []
     for option in options(stack, load, memory):
         if option.peak <= budget:
             return option
         plans.append(option)
     least = min(plans, key=lambda option: option.peak)  # recompute is always possible
+    if not torch.is_grad_enabled():
+        return next((option for option in plans if option.memory == "checkpoint"), least)
     impossible = [
         f"; {name!r} is impossible: {reason}"
         for name in CANDIDATES
@@ -112,17 +126,18 @@ def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
 def options(stack: Stack, load: Workload, memory: str = "auto") -> Iterator[Plan]:
     """Return all plans that a budget may choose from, in order of preference.
 
-    Long chunks are halved. Last come fewer and fewer checkpoints, for which the stack runs forward
-    once more each time.
+    Long chunks are halved, down to a segment: in shorter ones the calls of operators take most of
+    the time. Last come fewer and fewer checkpoints, for which the stack runs forward once more each
+    time.
     """
     for candidate in CANDIDATES if memory == "auto" else (memory,):
         if why_not(stack, load, candidate):
             continue
         option = plan(stack, load, candidate)
         yield option
-        while option.chunk > SHORTEST_CHUNK:
+        while option.chunk > SEGMENT:
             chunk = option.chunk // 2 // SEGMENT * SEGMENT
-            option = plan(stack, load, candidate, max(SHORTEST_CHUNK, chunk))
+            option = plan(stack, load, candidate, max(SEGMENT, chunk))
             yield option
     if not why_not(stack, load, "checkpoint"):
         yield from fewer_checkpoints(stack, load)
@@ -142,7 +157,7 @@ def fewer_checkpoints(stack: Stack, load: Workload) -> Iterator[Plan]:
 
 def table(stack: Stack, load: Workload) -> str:
     """Return a table of all strategies for people to read."""
-    numbers = load.steps * load.batch * sum(block.hidden_size for block in stack.blocks)
+    numbers = load.steps * load.batch * sum(block.hidden_size for block in stack.blocks) or 1
     rows = [("memory", "saved", "bits per unit and step", "peak of a step", "chunk", "checkpoints")]
     notes, plans = [], []
     for memory in ("store", *CANDIDATES):

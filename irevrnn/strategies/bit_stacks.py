@@ -48,7 +48,7 @@ class BitStacks:
         """Return tensors that :meth:`restored` takes."""
         self._close()
         return [
-            torch.tensor(list(self.groups)),
+            torch.tensor(list(self.groups), device="cpu"),
             *(x for pair in self.groups.values() for x in pair),
         ]
 

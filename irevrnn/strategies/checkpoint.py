@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from irevrnn.allocator import allocate
-from irevrnn.modules.recurrence import Recurrence
+from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.ops import HALF
 from irevrnn.strategies.chunks import Part
 from irevrnn.strategies.revolve import first_places, stride
-
-States = tuple[Tensor, Tensor]
 
 
 class Checkpoint:
@@ -30,7 +28,7 @@ class Checkpoint:
         self.chunk = -1
 
     def begin(
-        self, states: list[States], recurrences: list[Recurrence], record: bool, chunks: int
+        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
     ) -> None:
         # Rounded between chunks, results in half precision would depend on the chunks' length.
         self.states = [(_wide(h), _wide(c)) for h, c in states]
@@ -58,7 +56,7 @@ class Checkpoint:
         self.states[number] = state[0], state[1]
         return out, state[0]
 
-    def finals(self, dtype: torch.dtype) -> list[States]:
+    def finals(self, dtype: torch.dtype) -> list[State]:
         return [(h.to(dtype), c.to(dtype)) for h, c in self.states]
 
     def saved(self) -> list[Tensor]:
@@ -80,14 +78,14 @@ class Checkpoint:
                 run(index)
             self.kept.append((ahead, self._border()))
 
-    def leaves(self, chunk: int) -> list[States]:
+    def leaves(self, chunk: int) -> list[State]:
         _, border = self.kept.pop()
         return [
             (h.detach().requires_grad_(), c.detach().requires_grad_())
             for h, c in self._states(border)
         ]
 
-    def _states(self, border: Tensor) -> list[States]:
+    def _states(self, border: Tensor) -> list[State]:
         sizes = [recurrence.hidden_size for recurrence in self.recurrences for _ in "hc"]
         batch = len(border) // sum(sizes)
         parts = zip(border.split([batch * n for n in sizes]), sizes, strict=True)
@@ -95,12 +93,12 @@ class Checkpoint:
         return list(zip(states[::2], states[1::2], strict=True))
 
     def rebuild(
-        self, chunk: int, part: Part, number: int, z: Tensor, state: States
+        self, chunk: int, part: Part, number: int, z: Tensor, state: State
     ) -> tuple[Tensor, Tensor, Tensor]:
         return self._scan(z, state, number, part)
 
     def _scan(
-        self, z: Tensor, state: States, number: int, part: Part
+        self, z: Tensor, state: State, number: int, part: Part
     ) -> tuple[Tensor, Tensor, Tensor]:
         return self.recurrences[number].scan(
             z, state, batch_sizes=part.batch_sizes, resets=part.resets

@@ -27,29 +27,29 @@ class ChunkGraph:
         self,
         carried: Sequence[Tensor],
         grad_top: Tensor | None,
-        flat: list[Tensor],
+        leaves: list[Tensor],
         x: Tensor,
-    ) -> tuple[list[Tensor], Sequence[Tensor], Tensor | None]:
+    ) -> tuple[list[Tensor], Sequence[Tensor | None], Tensor | None]:
         """Backpropagate through the chunk, which frees its graph.
 
         Args:
             carried: gradients of ``after``.
             grad_top: gradient of ``top``, or None.
-            flat: the parameters.
+            leaves: the parameters.
             x: the chunk's input.
 
         Returns:
-            Gradients of ``before``, of the parameters, and of ``x`` if it requires one.
+            Gradients of ``before``, of the parameters, and of ``x``. The latter are None where the
+            chunk does not depend on them.
         """
         pairs = zip([*self.after, self.top], [*carried, grad_top], strict=True)
-        outputs, upstream = zip(*((y, g) for y, g in pairs if g is not None), strict=True)
-        gradients = torch.autograd.grad(
-            outputs,
-            [*self.before, *flat, *([x] if x.requires_grad else [])],
-            upstream,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        states, end = len(self.before), len(self.before) + len(flat)
-        grad_x = gradients[end] if x.requires_grad else None
-        return list(gradients[:states]), gradients[states:end], grad_x
+        used = ((y, g) for y, g in pairs if g is not None and y.requires_grad)
+        outputs, upstream = zip(*used, strict=True)
+        wanted = [*self.before, *leaves, *([x] if x.requires_grad else [])]
+        found = torch.autograd.grad(outputs, wanted, upstream, allow_unused=True)
+        states, end = len(self.before), len(self.before) + len(leaves)
+        of_states = [
+            torch.zeros_like(state) if gradient is None else gradient
+            for state, gradient in zip(self.before, found[:states], strict=True)
+        ]
+        return of_states, found[states:end], found[end] if x.requires_grad else None

@@ -59,7 +59,9 @@ class Part:
 
 
 class Parts(Sequence[Part]):
-    """The chunks of a sequence, each made when it is asked for: nothing here grows with T.
+    """The chunks of a sequence, each made when it is asked for.
+
+    Nothing here grows with T, but where packed rows lie.
 
     Args:
         length: steps of a chunk; the last may be shorter.

@@ -12,7 +12,7 @@ What a strategy saves, and how it rebuilds a chunk, is in :mod:`irevrnn.strategi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,33 +22,32 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.allocator import allocate, allocate_like
-from irevrnn.modules.block import is_recurrent
-from irevrnn.modules.recurrence import Recurrence
+from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.modules.steps import Masks, Steps
 from irevrnn.sequences import Packing
-from irevrnn.strategies.buffers import buffer_versions, check_buffers
+from irevrnn.strategies.buffers import check_versions, versions_of
 from irevrnn.strategies.checkpoint import Checkpoint
 from irevrnn.strategies.chunk_graph import ChunkGraph
 from irevrnn.strategies.chunks import Part, Parts
 from irevrnn.strategies.randomness import Randomness
+from irevrnn.strategies.replica import Modes, Replica, modes_of, parameters_of
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.rules import (
-    check_recurrence,
+    check_initialised,
     check_reverse_mode,
     first_order_only,
     obstacle,
+    obstacle_of_weights,
     require,
 )
-from irevrnn.strategies.stack import Stack, project, run_modules, with_parameters
-
-States = tuple[Tensor, Tensor]
+from irevrnn.strategies.stack import Stack, project, run_modules
 
 
 class Strategy(Protocol):
     """A strategy: it saves something of the forward pass and rebuilds a chunk from that."""
 
     def begin(
-        self, states: list[States], recurrences: list[Recurrence], record: bool, chunks: int
+        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
     ) -> None:
         """Begin the forward pass; without ``record`` no backward pass will follow."""
 
@@ -58,7 +57,7 @@ class Strategy(Protocol):
     def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
         """Run the recurrence of block ``number`` over the chunk; return ``out`` and ``h_n``."""
 
-    def finals(self, dtype: torch.dtype) -> list[States]:
+    def finals(self, dtype: torch.dtype) -> list[State]:
         """Return h_n and c_n of every block, (B, H)."""
 
     def saved(self) -> list[Tensor]:
@@ -72,11 +71,11 @@ class Strategy(Protocol):
     def restore(self, chunk: int, run: Callable[[int], None]) -> None:
         """Find the states where a chunk begins; ``run(i)`` takes chunk i forward once more."""
 
-    def leaves(self, chunk: int) -> list[States]:
+    def leaves(self, chunk: int) -> list[State]:
         """Return (h, c) of every block where the chunk begins, as leaves of its graph."""
 
     def rebuild(
-        self, chunk: int, part: Part, number: int, z: Tensor, state: States
+        self, chunk: int, part: Part, number: int, z: Tensor, state: State
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``out``, ``h_n`` and ``c_n`` of a block over the chunk, with gradients."""
 
@@ -88,13 +87,13 @@ def run_chunkwise(
     stack: Stack,
     memory: str,
     x: Tensor,
-    states: list[States],
+    states: list[State],
     packing: Packing | None,
     resets: Tensor | None,
     return_sequence: bool,
     chunk: int,
     checkpoints: int = 0,
-) -> tuple[Tensor, list[States]]:
+) -> tuple[Tensor, list[State]]:
     """Run a stack over a sequence, chunk by chunk.
 
     Args:
@@ -121,12 +120,15 @@ def run_chunkwise(
     activations = [block.activation for block in stack.blocks]
     device = x.device.type
     require(obstacle(memory, activations=activations, device=device, modules=stack.named))
-    check_recurrence(memory, [pair for pair in stack.named if is_recurrent(pair[1])])
-    flat = [p for module in stack.modules for _, p in _named_parameters(module)]
+    require(obstacle_of_weights(memory, stack.named_blocks))
+    flat = parameters_of(stack)
     flat_states = [state for pair in states for state in pair]
     check_reverse_mode(memory, x, *flat_states, *flat)
     record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *flat_states, *flat))
-    settings = Settings(stack, memory, chunk, checkpoints, return_sequence, record)
+    if record:
+        check_initialised(memory, flat)
+    modes = modes_of(stack) if record else {}
+    settings = Settings(stack, memory, chunk, checkpoints, return_sequence, record, modes)
     batch_sizes = None if packing is None else packing.batch_sizes
     output, *finals = _Chunkwise.apply(settings, x, batch_sizes, resets, *flat_states, *flat)
     return output, list(zip(finals[::2], finals[1::2], strict=True))
@@ -134,7 +136,12 @@ def run_chunkwise(
 
 @dataclass(frozen=True)
 class Settings:
-    """How a stack runs: see :func:`run_chunkwise`; ``record`` says if a backward pass follows."""
+    """How a stack runs: see :func:`run_chunkwise`.
+
+    Attributes:
+        record: whether a backward pass may follow.
+        modes: which modules are in training, for this backward pass.
+    """
 
     stack: Stack
     memory: str
@@ -142,6 +149,7 @@ class Settings:
     checkpoints: int
     return_sequence: bool
     record: bool
+    modes: Modes
     randomness: Randomness = field(default_factory=Randomness)
 
     def new_strategy(self) -> Strategy:
@@ -197,21 +205,19 @@ class _Chunkwise(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Any, *grad_finals: Any) -> Any:
         settings: Settings = ctx.settings
         stack = settings.stack
-        require(obstacle(settings.memory, modules=stack.named))
         x, batch_sizes, resets, *rest = ctx.saved_tensors
-        flat = [p.detach().requires_grad_() for p in rest[: ctx.num_parameters]]
         end = ctx.num_parameters + len(ctx.places)
         tied, saved = rest[ctx.num_parameters : end], rest[end:]
         masks = Masks(dict(zip(ctx.places, tied, strict=True)), ctx.seeds)
-        named = _by_module(stack, flat)
-        modules = [with_parameters(*pair) for pair in zip(stack.modules, named, strict=True)]
+        needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - ctx.num_parameters :]
+        replica = Replica(stack, rest[: ctx.num_parameters], needed, settings.modes)
+        modules = replica.modules
         blocks = [modules[place] for place in stack.places]
         strategy = settings.new_strategy()
         chunks = Parts(settings.chunk, x, batch_sizes, resets)
         recurrences = [Recurrence.of(block) for block in blocks]
         strategy.begin_backward(saved, recurrences, len(chunks))
         grad_x = allocate_like(x) if ctx.needs_input_grad[1] else None
-        sums = [torch.zeros_like(p) for p in flat]
         carried = _final_gradients(chunks.batch, recurrences, grad_finals)
 
         def run(index: int) -> None:
@@ -228,12 +234,12 @@ class _Chunkwise(torch.autograd.Function):
             with torch.enable_grad(), ctx.autocast(), settings.randomness.replayed(chunk):
                 graph = _rebuild(settings, strategy, modules, chunk, x_part, part, masks)
             of_top = _part_of_output(settings, grad_output, part)
-            carried, gradients, grad_x_part = graph.backpropagate(carried, of_top, flat, x_part)
-            torch._foreach_add_(sums, list(gradients))
-            if grad_x is not None and grad_x_part is not None:
-                grad_x[part.rows] = grad_x_part
+            carried, gradients, of_x = graph.backpropagate(carried, of_top, replica.leaves, x_part)
+            replica.add(gradients)
+            if grad_x is not None:
+                grad_x[part.rows] = 0 if of_x is None else of_x
         strategy.finish()
-        return None, grad_x, None, None, *carried, *sums
+        return None, grad_x, None, None, *carried, *replica.sums
 
 
 def _run_forward(
@@ -247,7 +253,7 @@ def _run_forward(
     """Run all chunks and return the output, of all steps or of the last."""
     stack = settings.stack
     output: Tensor | None = None
-    versions = buffer_versions(stack)
+    versions = versions_of(stack, x) if settings.record else {}
     for part in Parts(settings.chunk, x, batch_sizes, resets):
         strategy.begin_chunk(part)
         with settings.randomness.recorded(settings.record, x):
@@ -257,7 +263,7 @@ def _run_forward(
             output = allocate(new, [length, *new.shape[1:]])
         output[part.rows if settings.return_sequence else part.ended] = new
     if settings.record:
-        check_buffers(stack, settings.memory, versions)
+        check_versions(stack, x, settings.memory, versions)
     assert output is not None  # there is at least one step
     return output
 
@@ -289,7 +295,7 @@ def _rebuild(
 ) -> ChunkGraph:
     """Run a chunk once more, with gradients, from states that the strategy restores."""
     leaves = strategy.leaves(chunk)
-    finals: list[States] = []
+    finals: list[State] = []
 
     def recur(number: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         z = project(settings.stack, number, block, x)
@@ -321,15 +327,6 @@ def _part_of_output(settings: Settings, gradient: Tensor | None, part: Part) -> 
     if settings.return_sequence:
         return gradient[part.rows]
     return gradient[part.ended] if part.ends_some else None
-
-
-def _named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return module.named_parameters(remove_duplicate=False)  # a shared one under each of its names
-
-
-def _by_module(stack: Stack, flat: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    tensors = iter(flat)
-    return [{name: next(tensors) for name, _ in _named_parameters(m)} for m in stack.modules]
 
 
 def _autocast_of(device: str) -> Callable[[], AbstractContextManager[Any]]:

@@ -8,24 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irevrnn.modules.recurrence import Recurrence
+from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.modules.steps import Masks, Steps
 from irevrnn.sequences import Packing
 from irevrnn.strategies.stack import Stack, project, run_modules
-
-States = tuple[Tensor, Tensor]
 
 
 def run_layerwise(
     stack: Stack,
     memory: str,
     x: Tensor,
-    states: list[States],
+    states: list[State],
     packing: Packing | None,
     resets: Tensor | None,
     return_sequence: bool,
     masks: Masks | None = None,
-) -> tuple[Tensor, list[States]]:
+) -> tuple[Tensor, list[State]]:
     """Run a stack over a sequence.
 
     Args:
@@ -42,10 +40,10 @@ def run_layerwise(
         The output, (T, B, out) or (N, out), or (B, out) of the last step; h_n and c_n of every
         block.
     """
-    finals: list[States] = []
+    finals: list[State] = []
     batch_sizes = None if packing is None else packing.batch_sizes
 
-    def run(number: int, block: Any, x: Tensor, state: States, back: bool) -> tuple[Tensor, States]:
+    def run(number: int, block: Any, x: Tensor, state: State, back: bool) -> tuple[Tensor, State]:
         z = project(stack, number, block, x)
         turn = _reversal(packing) if back else _identity
         bounds = _turned(resets, turn, packing) if back and resets is not None else resets
@@ -92,6 +90,6 @@ def _turned(resets: Tensor, turn: Any, packing: Packing | None) -> Tensor:
         back[1:] = turned[:-1]
         return back
     sizes = packing.batch_sizes
-    rows = torch.arange(int(sizes[0]), len(back))
+    rows = torch.arange(int(sizes[0]), len(back), device="cpu")
     back[rows] = turned[rows - torch.repeat_interleave(sizes[:-1], sizes[1:])]
     return back

@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from irevrnn.modules.recurrence import Recurrence
+from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.bit_stacks import GROUP, BitStacks
 from irevrnn.strategies.chunks import Part
 from irevrnn.strategies.units import Units, overflow
 
-FloatStates = tuple[Tensor, Tensor]
 #: Hashes that are saved of a block's states.
 HASHES = 64
 
@@ -37,7 +36,7 @@ class _FixedPoint(ABC):
         self.name = name
 
     def begin(
-        self, states: list[FloatStates], recurrences: list[Recurrence], record: bool, chunks: int
+        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
     ) -> None:
         fixed_scan.vectorizes(states[0][0])  # raises an error if there are no kernels
         self.record = record
@@ -74,7 +73,7 @@ class _FixedPoint(ABC):
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         """Run block ``number`` over the chunk and record what the strategy saves."""
 
-    def finals(self, dtype: torch.dtype) -> list[FloatStates]:
+    def finals(self, dtype: torch.dtype) -> list[State]:
         return [states.values(dtype) for states in self.states]
 
     def saved(self) -> list[Tensor]:
@@ -101,11 +100,11 @@ class _FixedPoint(ABC):
     def restore(self, chunk: int, run: Callable[[int], None]) -> None:  # noqa: B027
         pass  # the chunk after this one left the states where it begins
 
-    def leaves(self, chunk: int) -> list[FloatStates]:
+    def leaves(self, chunk: int) -> list[State]:
         return self.carriers  # of gradients, not of values: the same for every chunk
 
     def rebuild(
-        self, chunk: int, part: Part, number: int, z: Tensor, state: FloatStates
+        self, chunk: int, part: Part, number: int, z: Tensor, state: State
     ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             result = self._reconstruct(chunk, part, number, z)
@@ -128,7 +127,7 @@ class Reversible(_FixedPoint):
     """
 
     def begin(
-        self, states: list[FloatStates], recurrences: list[Recurrence], record: bool, chunks: int
+        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
     ) -> None:
         super().begin(states, recurrences, record, chunks)
         self.stacks = [BitStacks() for _ in states]
@@ -228,7 +227,7 @@ class StoreFixed(_FixedPoint):
     PER_PASS = 6
 
     def begin(
-        self, states: list[FloatStates], recurrences: list[Recurrence], record: bool, chunks: int
+        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
     ) -> None:
         super().begin(states, recurrences, record, chunks)
         self.passes: list[Tensor] = []

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.ops import has_tangent, transformed
@@ -80,8 +81,7 @@ def obstacle(
         if has_batch_statistics(module):
             return (
                 f"memory={memory!r} cannot train with the batch norm of {label}, whose statistics "
-                "run over all steps; use norm='layer', or memory='recompute'. A model in "
-                "evaluation mode must stay so until its backward pass"
+                "run over all steps; use norm='layer', or memory='recompute'"
             )
     if memory not in IN_FIXED_POINT:
         return None
@@ -121,8 +121,13 @@ def not_a_graph(memory: str, packed: bool) -> str | None:
     return None
 
 
-def check_recurrence(memory: str, blocks: Iterable[tuple[str, nn.Module]]) -> None:
-    """Raise a ValueError if u, a or b is computed by a hook, as by pruning.
+def computed_weight(block: nn.Module, names: Iterable[str] = RECURRENCE) -> str | None:
+    """Return which of u, a and b is computed by a hook, as by pruning; None if none is."""
+    return next((n for n in names if n not in block._parameters and n not in block._buffers), None)
+
+
+def obstacle_of_weights(memory: str, blocks: Iterable[tuple[str, nn.Module]]) -> str | None:
+    """Return why a strategy cannot serve these blocks, if u, a or b of one is computed by a hook.
 
     Chunks need these before their block runs.
 
@@ -131,14 +136,22 @@ def check_recurrence(memory: str, blocks: Iterable[tuple[str, nn.Module]]) -> No
         blocks: with what an error calls each of them.
     """
     for label, block in blocks:
-        plain = {*block._parameters, *block._buffers}
-        for name in RECURRENCE:
-            if name not in plain:
-                raise ValueError(
-                    f"memory={memory!r} needs {name} of {label} as a parameter of its own, "
-                    "but it is pruned or parametrized; use memory='recompute', or make it "
-                    "permanent (torch.nn.utils.prune.remove)"
-                )
+        if memory in OF_THE_STACK and (name := computed_weight(block)):
+            return (
+                f"memory={memory!r} needs {name} of {label} as a parameter of its own, "
+                "but it is pruned or parametrized; use memory='recompute', or make it "
+                "permanent (torch.nn.utils.prune.remove)"
+            )
+    return None
+
+
+def check_initialised(memory: str, parameters: Iterable[nn.Parameter]) -> None:
+    """Raise a ValueError if a parameter of a lazy module is not initialised."""
+    if any(map(is_lazy, parameters)):
+        raise ValueError(
+            f"memory={memory!r} needs the parameters of lazy modules, such as nn.LazyLinear, from "
+            "the start; run the model once under torch.no_grad() with memory='recompute'"
+        )
 
 
 def check_weight(largest: float, block: str = "") -> None:
@@ -157,7 +170,7 @@ def check_weight(largest: float, block: str = "") -> None:
 
 
 def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
-    """Refuse the transforms of ``torch.func`` and forward-mode differentiation.
+    """Refuse the transforms of ``torch.func``, batched gradients and forward-mode differentiation.
 
     Raises:
         NotImplementedError: one of them is active.
@@ -165,6 +178,11 @@ def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
     if transformed():
         raise NotImplementedError(
             f"memory={memory!r} cannot be transformed by torch.func; {_FIRST_ORDER}"
+        )
+    if any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors):
+        raise NotImplementedError(
+            f"memory={memory!r} takes no batch of gradients (is_grads_batched=True, or jacobian "
+            f"with vectorize=True); {_FIRST_ORDER}"
         )
     if has_tangent(*tensors):
         raise NotImplementedError(f"memory={memory!r} has no forward-mode derivative (jvp)")
@@ -181,6 +199,7 @@ def first_order_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., 
 
     @wraps(backward)
     def wrapper(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+        check_reverse_mode(ctx.memory, *upstream)
         with torch.no_grad():
             gradients = backward(ctx, *upstream)
         if not torch.is_grad_enabled():  # no create_graph=True

@@ -3,9 +3,9 @@
 The saved bytes are those that a graph keeps between the forward and the backward pass, beyond the
 input, the parameters and what is returned. They are exact in full precision but for
 ``reversible``, where the bits are an average of what the weights forget, and g is taken to forget
-everywhere. The peak is that of all tensors that are alive
-at once. It is an estimate without the gradients of input and output, which every strategy has, and
-without the few MB that oneDNN and MKL take for themselves.
+everywhere. The peak is that of all tensors that are alive at once. It is an estimate without the
+gradients of input and output, which every strategy has, and without the few MB that oneDNN and MKL
+take for themselves.
 
 What a graph saves, and what is alive beside it, is found by running the stack forward and backward
 on fake tensors, which have no memory (:mod:`irevrnn.strategies.trace`): so it is right for blocks

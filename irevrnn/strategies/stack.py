@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from irevrnn.modules.block import is_recurrent
 from irevrnn.modules.steps import Steps, seen_by_modules
 from irevrnn.sequences import Packing
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,11 @@ class Stack:
     def named(self) -> list[tuple[str, nn.Module]]:
         """The modules, with what an error calls each of them."""
         return [(self.name(index), module) for index, module in enumerate(self.modules)]
+
+    @property
+    def named_blocks(self) -> list[tuple[str, nn.Module]]:
+        """The modules with a recurrence, with what an error calls each of them."""
+        return [(self.name(place), self.modules[place]) for place in self.places]
 
     def name(self, index: int) -> str:
         """Return what an error calls module ``index``."""
@@ -151,32 +154,3 @@ def _check_result(stack: Stack, index: int, method: str, y: Any, shape: Sequence
             f"{stack.name(index)}: {method} must treat each step by itself and return shape "
             f"({', '.join(map(str, shape))}{features}); got {tuple(y.shape)}"
         )
-
-
-def with_parameters(module: Module, tensors: Mapping[str, Tensor]) -> Module:
-    """Return a copy of a module that computes with other tensors and shares all else.
-
-    The module itself stays as it is: other threads may run it, and an exception leaves nothing to
-    be undone, unlike with ``torch.func.functional_call``.
-
-    Args:
-        module: to copy, with its submodules.
-        tensors: parameters and buffers of the copy, by their names in ``module``.
-    """
-    copies = {original: _shallow_copy(original) for original in module.modules()}
-    for original, replica in copies.items():
-        for name, child in original._modules.items():
-            replica._modules[name] = None if child is None else copies[child]
-    for full_name, tensor in tensors.items():
-        path, _, name = full_name.rpartition(".")
-        owner = copies[module.get_submodule(path)]
-        tensors_of_owner: Any = owner._buffers if name in owner._buffers else owner._parameters
-        tensors_of_owner[name] = tensor
-    return copies[module]  # type: ignore[return-value]
-
-
-def _shallow_copy(module: nn.Module) -> nn.Module:
-    replica = module.__new__(type(module))
-    own = {name: dict(vars(module)[name]) for name in ("_parameters", "_buffers", "_modules")}
-    vars(replica).update(vars(module) | own)
-    return replica

@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from irevrnn.modules.steps import Masks
 from irevrnn.strategies.layerwise import run_layerwise
-from irevrnn.strategies.stack import Stack, with_parameters
+from irevrnn.strategies.replica import with_parameters
+from irevrnn.strategies.stack import Stack
 
 
 class Shape(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irevrnn.modules.recurrence import Recurrence
+from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.fixed_point import (
     COARSER_BITS,
@@ -20,8 +20,6 @@ from irevrnn.strategies.fixed_point import (
     largest_value,
 )
 from irevrnn.strategies.rules import check_weight
-
-FloatStates = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -42,7 +40,7 @@ class Units:
 
     @classmethod
     def of(
-        cls, states: list[FloatStates], recurrences: list[Recurrence], name: Callable[[int], str]
+        cls, states: list[State], recurrences: list[Recurrence], name: Callable[[int], str]
     ) -> Units:
         """Choose units that initial states fit in; check them and the weights in one transfer."""
         largest = [largest_of(x) for r, (h, c) in zip(recurrences, states, strict=True)
@@ -83,7 +81,7 @@ class Units:
             torch.stack(parts + [_no_bits(of)] * (COARSER_UNITS - len(parts)))
             for parts, of in zip(self.lost, states, strict=True)
         ]
-        return [torch.tensor(numbers), *lost]
+        return [torch.tensor(numbers, device="cpu"), *lost]
 
     @classmethod
     def restored(cls, saved: Sequence[Tensor], blocks: int) -> tuple[Units, Sequence[Tensor]]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils._pytree import tree_leaves
 
 from experiments.bench.measure import peak_memory, saved_bytes
@@ -271,6 +272,30 @@ def test_a_budget_that_nothing_fits():
         model(torch.randn(2, 50, 5))  # fmt: skip
 
 
+def test_without_gradients_any_budget_does():
+    model = make_model("auto", memory_budget=1000)
+    x = torch.randn(2, 500, 5)
+    with torch.no_grad():
+        output, _ = model(x)
+    assert model.picked.memory == "checkpoint"
+    model.memory, model.memory_budget = "recompute", None
+    assert torch.equal(output, model(x)[0])
+
+
+def test_a_reason_against_checkpoint_is_given():
+    x = torch.randn(2, 500, 5)
+    model = make_model("checkpoint", norm="batch", memory_budget="1GB")
+    with pytest.raises(ValueError, match="cannot train with the batch norm of layer 0"):
+        model(x)
+    model = make_model("auto", memory_budget=1000)
+    prune.random_unstructured(model.layers[1], "recurrent_weight", 0.5)
+    assert "pruned" in auto.why_not(model._stack(), load_of(model, x), "checkpoint")
+    with pytest.raises(
+        ValueError, match=r"memory='recompute'; 'checkpoint' is impossible: .* prun"
+    ):
+        model(x)
+
+
 def test_auto_keeps_to_what_can_train():
     model = make_model("auto", norm="batch", memory_budget="1GB")
     task = formulas.Workload(1000, 2, 5)
@@ -282,7 +307,7 @@ def test_auto_keeps_to_what_can_train():
 
 
 @pytest.mark.parametrize(("text", "size"), [
-    (1000, 1000), ("256MB", 256_000_000), ("1.5 GiB", 3 * 2**29), ("64 kB", None), ("8KB", 8000),
+    (1000, 1000), ("256MB", 256_000_000), ("1.5 GiB", 3 * 2**29), ("64 kB", 64_000), ("8KB", 8000),
     ("0MB", None), (0, None), (-1, None), ("many", None), ("MB", None), (True, None), (1.5, None),
 ])  # fmt: skip
 def test_bytes_in_words(text, size):
@@ -305,6 +330,11 @@ def test_the_report_is_a_table_for_people(capsys):
     plan = plan_of(model, formulas.Workload(1000, 8, 5, copied=True), "checkpoint")
     assert auto.format_bytes(plan.saved) in printed
     assert "chunk" in printed
+
+
+def test_the_report_of_an_empty_batch(capsys):
+    make_model().memory_report(torch.randn(0, 100, 5))
+    assert "\nrecompute " in capsys.readouterr().out
 
 
 def test_the_report_knows_resets(capsys):

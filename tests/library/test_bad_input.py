@@ -37,6 +37,12 @@ def test_scan_refuses(change, error, message):
         scan(*replaced(**change))
 
 
+def test_scan_refuses_states_without_a_batch_of_packed_sequences():
+    case = replaced(z=lambda z: z[:2, 0], h_0=lambda h: h[0])
+    with pytest.raises(ValueError, match=r"h_0 must be \(B, H\) = \(1, 3\) .*got shape \(3,\)"):
+        scan(*case, batch_sizes=torch.tensor([1, 1]))
+
+
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [

@@ -151,6 +151,31 @@ def test_second_derivatives(part):
         torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-3)
 
 
+def test_a_block_that_reads_its_own_output():
+    """Its input depends on its weights, and gradients must not pass through these twice."""
+    block = IRevBlock(4, 3)
+
+    def derivatives(block, x):
+        output, _ = IRevStack([block, block])(x)
+        of = list(block.parameters())
+        first = torch.autograd.grad(output.square().sum(), of, create_graph=True)
+        return *first, *torch.autograd.grad(sum(g.square().sum() for g in first), of)
+
+    exact = derivatives(copy.deepcopy(block).double(), draw(2, 9, 4).double())
+    for got, wanted in zip(derivatives(block, draw(2, 9, 4)), exact, strict=True):
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_of_gradients():
+    stack, x = IRevStack([IRevBlock(4, 3)]), draw(2, 9, 4).requires_grad_()
+    output, of = stack(x)[0], [x, *stack.parameters()]
+    vectors = draw(5, *output.shape)
+    together = torch.autograd.grad(output, of, vectors, retain_graph=True, is_grads_batched=True)
+    singly = [torch.autograd.grad(output, of, vector, retain_graph=True) for vector in vectors]
+    for got, *wanted in zip(together, *singly, strict=True):
+        torch.testing.assert_close(got, torch.stack(wanted), rtol=1e-5, atol=1e-5)
+
+
 def test_transforms_and_compilation():
     module, h, x = Output(4, 3), draw(6, 3), draw(6, 4)
     expected = module(h, x)

@@ -11,7 +11,7 @@ from torch import nn
 
 from experiments.models import SequenceClassifier
 from experiments.process import threads
-from irevrnn import IRevRNN
+from irevrnn import Block, IRevBlock, IRevRNN, IRevStack
 from irevrnn.modules.initial_values import COUPLING_DEVIATION
 from irevrnn.strategies.rules import OF_THE_STACK, obstacle
 
@@ -254,3 +254,35 @@ def test_reset_parameters_draws_everything_afresh(kernels):
     unchanged = {name for name in before if torch.equal(before[name], after[name])}
     assert unchanged == {f"layers.{i}.norm.bias" for i in (0, 1)}
     assert after["layers.0.norm.running_mean"].eq(0).all()
+
+
+class Nested(Block):
+    """A block whose modules hold others."""
+
+    def __init__(self):
+        super().__init__(6)
+        self.inner = nn.Sequential(nn.Sequential(nn.Linear(4, 6)))
+
+
+def test_reset_parameters_reaches_every_module():
+    torch.manual_seed(0)
+    model = IRevStack([nn.Sequential(nn.Linear(3, 4)), IRevBlock(4, 6), Nested()])
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    model.reset_parameters()
+    unchanged = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
+    assert unchanged == {
+        "blocks.1.norm.weight", "blocks.1.norm.bias", "blocks.1.input_projection.bias"
+    }  # fmt: skip
+    layer, fresh = IRevRNN(3, 500), IRevRNN(3, 500)
+    layer.reset_parameters()  # its projection goes with its memories
+    norms = [model.layers[0].projection.weight.norm() for model in (layer, fresh)]
+    assert 0.7 < norms[0] / norms[1] < 1.4
+
+
+def test_what_never_forgets_may_come_from_the_meta_device():
+    with torch.device("meta"):
+        model = IRevStack([IRevBlock(4, 6, forgets=False)])
+    model.to_empty(device="cpu")
+    model.blocks[0].recurrent_weight.fill_(torch.nan)  # as memory happens to be
+    model.reset_parameters()
+    assert model.blocks[0].recurrent_weight.eq(1).all()

@@ -221,6 +221,24 @@ def test_lengths_that_do_not_fit(lengths, error, message):
         model(torch.randn(5, 60, 3, dtype=torch.float64), lengths=lengths)
 
 
+@pytest.mark.parametrize("memory", ["recompute", "reversible"])
+def test_another_default_device(memory):
+    """What belongs on the CPU stays there. The meta device stands for a GPU."""
+    model = make_model(memory, dropout=0.5, bidirectional=memory == "recompute")
+    model.layers[0].dropout.tied = False
+    x, resets = torch.randn(5, 60, 3, dtype=torch.float64), torch.rand(5, 60) < 0.1
+
+    def run():
+        torch.manual_seed(0)
+        output, _ = model(x, lengths=[60, 3, 7, 60, 9], resets=resets)
+        return output, torch.autograd.grad(output.sum(), model.layers[0].recurrent_weight)[0]
+
+    wanted = run()
+    with torch.device("meta"):
+        got = run()
+    assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+
+
 def test_lengths_where_there_is_nothing_to_pad():
     model = make_model()
     x = torch.randn(60, 3, dtype=torch.float64)

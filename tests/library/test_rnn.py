@@ -224,6 +224,15 @@ def test_classifier_is_six_layers_deep_by_default():
     assert tau.min() > 49
 
 
+@pytest.mark.parametrize("batch", [4, 6])
+def test_synchronised_batch_norm_normalises_features(batch):
+    model = IRevRNN(3, 6, norm="batch")
+    model(torch.randn(5, 9, 3))
+    x = torch.randn(batch, 9, 3)
+    wanted, _ = model.eval()(x)
+    torch.testing.assert_close(nn.SyncBatchNorm.convert_sync_batchnorm(model)(x)[0], wanted)
+
+
 def test_what_is_read_is_the_last_step_or_the_mean():
     torch.manual_seed(0)
     model = SequenceClassifier(3, 10, 8, 2, read="mean").eval()

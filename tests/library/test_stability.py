@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrize, prune
 
 from irevrnn import IRevBlock, IRevRNN, IRevStack, reference
 from irevrnn.modules.stability import clip_couplings_
@@ -62,6 +64,19 @@ def test_states_do_not_grow_after_clipping(model):
         assert not model(x)[1][0].abs().max() < 1e3  # the control
         model.clip_recurrent_weights_()
         assert model(x)[1][0].abs().max() < 1e3
+
+
+def test_weights_that_are_computed_cannot_be_clipped():
+    model = IRevRNN(3, 4, 2)
+    prune.identity(model.layers[1], "coupling_a")
+    model.clip_recurrent_weights_()  # a coupling that need not be moved
+    parametrize.register_parametrization(model.layers[1], "recurrent_weight", nn.Tanh())
+    with pytest.raises(ValueError, match="recurrent_weight of layer 1 cannot be clipped in place"):
+        model.clip_recurrent_weights_()
+    stack = IRevStack([nn.Linear(3, 4), IRevBlock(4, 6)])
+    prune.identity(stack.blocks[1], "coupling_b")
+    with pytest.raises(ValueError, match=r"coupling_b of block 1 \(IRevBlock\) cannot be clipped"):
+        stack.clip_recurrent_weights_()
 
 
 @pytest.mark.parametrize("options", [

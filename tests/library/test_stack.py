@@ -198,6 +198,22 @@ def test_blocks_of_different_sizes_have_states_of_their_own():
     assert [tuple(h.shape) for h in h_one] == [(3,), (8,)]
 
 
+H3, H8 = torch.zeros(B, 3), torch.zeros(B, 8)
+
+
+@pytest.mark.parametrize(("hidden", "message"), [
+    ((None, None), "h_0 must be a tuple of 2 tensors .* different sizes; got NoneType"),
+    (([H3, H8], [1.0, 2.0]), r"c_0 must be a tuple of 2 tensors .*; got \['float', 'float'\]"),
+    (([None, H8], [H3, H8]), r"h_0 must be a tuple .*; got \['NoneType', 'Tensor'\]"),
+    (([H3], [H3, H8]), r"h_0 must be a tuple of 2 .*; got \['Tensor'\]"),
+    (H3, r"hidden must be a pair \(h_0, c_0\); got Tensor"),
+])  # fmt: skip
+def test_states_of_blocks_of_different_sizes_that_do_not_fit(hidden, message):
+    model = IRevStack([IRevBlock(4, 3), IRevBlock(4, 8)])
+    with pytest.raises(TypeError, match=message):
+        model(make_input(5), hidden)
+
+
 def test_shared_blocks_and_parameters_get_all_their_gradients():
     torch.manual_seed(0)
     block, other = IRevBlock(4, 8), IRevBlock(4, 8)

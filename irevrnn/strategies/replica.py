@@ -1,0 +1,120 @@
+"""Copies of a stack's modules, with parameters of their own, and the gradients of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from irevrnn.strategies.stack import Stack
+
+Module = TypeVar("Module", bound=nn.Module)
+#: Whether each module is in training.
+Modes = dict[nn.Module, bool]
+
+
+def parameters_of(stack: Stack) -> list[nn.Parameter]:
+    """Return the parameters of all modules, a shared one as often as it has names."""
+    return [p for module in stack.modules for _, p in _named(module)]
+
+
+def modes_of(stack: Stack) -> Modes:
+    """Return whether each module, and each inside of it, is in training."""
+    return {each: each.training for module in stack.modules for each in module.modules()}
+
+
+class Replica:
+    """A stack as it was in the forward pass, for chunks that are computed again.
+
+    Some modules reach a parameter other than through their copy: what ``torch.compile`` and
+    ``torch.jit.script`` return, and those that keep submodules in a list. So the gradients of the
+    stack's own parameters are wanted beside those of the copies.
+
+    Args:
+        stack: the stack.
+        parameters: those that :func:`parameters_of` returned.
+        needed: whether each of them needs a gradient.
+        modes: of the modules in the forward pass.
+
+    Attributes:
+        modules: the copies.
+        leaves: tensors to differentiate by.
+        sums: of the gradients, one for each parameter; None where it needs none.
+    """
+
+    def __init__(
+        self, stack: Stack, parameters: Sequence[Tensor], needed: Sequence[bool], modes: Modes
+    ) -> None:
+        copies = [p.detach() for p in parameters]
+        wanted = [index for index, need in enumerate(needed) if need]
+        for index in wanted:
+            copies[index].requires_grad_()
+        own, tensors = [[*_named(module)] for module in stack.modules], iter(copies)
+        named = [{name: next(tensors) for name, _ in pairs} for pairs in own]
+        self.modules = [
+            with_parameters(*pair, modes) for pair in zip(stack.modules, named, strict=True)
+        ]
+        each_once = {p: index for index, (_, p) in enumerate(chain(*own))}.values()
+        places = {parameters[i]: i for i in each_once if needed[i] and parameters[i].is_leaf}
+        self.leaves = [*(copies[index] for index in wanted), *places]
+        self.sums = [torch.zeros_like(p) if p.requires_grad else None for p in copies]
+        self._wanted, self._own = wanted, places
+
+    def add(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add the gradients of :attr:`leaves` to the sums."""
+        count = len(self._wanted)
+        self._add(self._wanted, gradients[:count])
+        for p, gradient in zip(self._own, gradients[count:], strict=True):
+            if gradient is not None and p._backward_hooks:
+                raise ValueError(
+                    f"a hook on a parameter of shape {tuple(p.shape)} would run for every chunk, "
+                    "as a compiled or scripted module, or one kept in a list, uses it; use "
+                    "memory='recompute', or take the hook away"
+                )
+        self._add(self._own.values(), gradients[count:])
+
+    def _add(self, places: Iterable[int], gradients: Sequence[Tensor | None]) -> None:
+        found = [(self.sums[i], g) for i, g in zip(places, gradients, strict=True) if g is not None]
+        if found:
+            torch._foreach_add_(*map(list, zip(*found, strict=True)))
+
+
+def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return module.named_parameters(remove_duplicate=False)  # a shared one under each of its names
+
+
+def with_parameters(
+    module: Module, tensors: Mapping[str, Tensor], modes: Mapping[nn.Module, bool] = {}
+) -> Module:
+    """Return a copy of a module that computes with other tensors and shares all else.
+
+    The module itself stays as it is: other threads may run it, and an exception leaves nothing to
+    be undone, unlike with ``torch.func.functional_call``.
+
+    Args:
+        module: to copy, with its submodules.
+        tensors: parameters and buffers of the copy, by their names in ``module``.
+        modes: whether each copy is in training; as the original, if not given.
+    """
+    copies = {original: _shallow_copy(original) for original in module.modules()}
+    for original, replica in copies.items():
+        vars(replica)["training"] = modes.get(original, original.training)
+        for name, child in original._modules.items():
+            replica._modules[name] = None if child is None else copies[child]
+    by_name = dict(module.named_modules(remove_duplicate=False))
+    for full_name, tensor in tensors.items():
+        path, _, name = full_name.rpartition(".")
+        owner = copies[by_name[path]]
+        tensors_of_owner: Any = owner._buffers if name in owner._buffers else owner._parameters
+        tensors_of_owner[name] = tensor
+    return copies[module]  # type: ignore[return-value]
+
+
+def _shallow_copy(module: nn.Module) -> nn.Module:
+    replica = module.__new__(type(module))
+    own = {name: dict(vars(module)[name]) for name in ("_parameters", "_buffers", "_modules")}
+    vars(replica).update(vars(module) | own)
+    return replica
