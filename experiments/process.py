@@ -14,12 +14,12 @@ import torch
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Use ``count`` CPU threads within the block, which take numbers below 1e-38 for 0.
+    """Use ``count`` CPU threads within the block, and flush denormal numbers to zero.
 
-    None keeps their number.
+    None keeps the number of threads.
 
-    The gradients of what is forgotten come to such numbers. Some processors take a hundred times
-    as long for one, and a step of ``nn.LSTM`` that reads its last output ten times as long: no peer
+    The gradients of what is forgotten become denormal. Some processors take a hundred times as long
+    for such a number, and a step of ``nn.LSTM`` that reads its last output ten times as long: no peer
     should be weakened by that. PyTorch sets it for the calling thread, which also runs the backward
     pass of a CPU. Threads that start later inherit it; those of an earlier parallel operation keep
     what they have.

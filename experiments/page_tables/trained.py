@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments.catalogue import EXPERIMENTS
 from experiments.page_tables.markdown import Entry, Table, count, read
+from experiments.train.runs import seconds_of
 
 #: Rows of the tables: results, and what the first cell says of each.
 SMALL_DIGITS = {
@@ -132,9 +133,7 @@ def _score(figure: str, value: float) -> str:
 
 
 def _minutes(result: Entry) -> str:
-    """Return the minutes of a run: of the processor, where they were recorded."""
-    seconds = result.get("processor_seconds") or result["wall_seconds"]
-    return f"{seconds / result.get('num_runs', 1) / 60:.1f}"
+    return f"{seconds_of(result) / result.get('num_runs', 1) / 60:.1f}"
 
 
 def _bits(result: Entry) -> list[str]:

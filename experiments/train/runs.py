@@ -163,6 +163,12 @@ def accuracy_together(
     }
 
 
+def seconds_of(result: Mapping[str, Any]) -> float:
+    """Return the processor seconds of a result, or those by the clock if it recorded no others."""
+    seconds: float = result.get("processor_seconds") or result["wall_seconds"]
+    return seconds
+
+
 def _sum(seconds: Iterable[float | None]) -> float | None:
     """Return the sum, None if one is not known: older results have no processor time."""
     total = 0.0

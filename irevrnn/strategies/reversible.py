@@ -191,7 +191,7 @@ class Reversible(_FixedPoint):
         return result
 
     def _next_group(self, chunk: int, number: int) -> None:
-        """Count what is left of the words of a group, none if all went well; take those before."""
+        """Count the words left of a group, none if all went well; go on with the one before it."""
         self.left[number] += self.buffers[number].counts.abs()
         if chunk:
             self.buffers[number] = self.stacks[number].buffer(chunk - 1)

@@ -1,4 +1,4 @@
-"""Command lines: a number or a file that cannot be is refused in one line."""
+"""Command lines that cannot be are refused in one line."""
 
 import math
 from functools import partial
@@ -8,6 +8,16 @@ import pytest
 from experiments import evaluate, reproduce
 from experiments.bench import __main__ as bench
 from experiments.forecast import __main__ as forecast
+from experiments.search import __main__ as search
+from experiments.train import __main__ as train
+
+
+def refused(command, message, capsys):
+    """Check that a command ends at once, and says why in one line."""
+    with pytest.raises(SystemExit) as end:
+        command()
+    shown = capsys.readouterr().err
+    assert end.value.code == 2 and message in shown and len(shown.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -24,8 +34,41 @@ from experiments.forecast import __main__ as forecast
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_is_refused_in_a_line(command, message, capsys):
-    with pytest.raises(SystemExit) as end:
-        command()
-    shown = capsys.readouterr().err
-    assert end.value.code == 2 and message in shown and len(shown.splitlines()) == 1
+def test_a_number_or_file_that_cannot_be_is_refused(command, message, capsys):
+    refused(command, message, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model lstm --block", "block=True needs model='irevrnn'; got model='lstm'"),
+        ("--block --residual", "residual=True needs block=False"),
+        (
+            "--model lstm --num-couplings 7",
+            "num_couplings must be 3 with model='lstm', block=False; got 7",
+        ),
+        ("--model gru --residual", "residual must be False with model='gru'"),
+        ("--model lru --bits-penalty 3", "bits_penalty must be 0.0 with model='lru'"),
+        ("--model lstm --memory reversible", "memory must be 'recompute' with model='lstm'"),
+        ("--model lstm --recurrent-lr-scale 0.5", "recurrent_lr_scale must be 0.1 with model="),
+        ("--chrono 9", "chrono must be None with model='irevrnn', block=False; got 9.0"),
+        ("--width 9", "width must be 64 with model='irevrnn', block=False; got 9"),
+    ],
+)
+def test_options_of_another_network_are_refused(words, message, capsys):
+    refused(partial(train.main, ["mnist", *words.split()]), message, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("unknown", "there is no unknown: choose from adding, "),
+        ("mnist gru rnn", "there is no rnn: choose from cornn, "),
+        ("mnist --trials 0", "trials must be above 0; got 0"),
+        ("mnist --minutes -1", "minutes must be above 0; got -1"),
+        ("mnist --test-seeds 0", "test_seeds must be above 0; got 0"),
+        ("mnist --profile tiny", "profile must be one of smoke, quick, paper; got tiny"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(words, message, capsys):
+    refused(partial(search.main, words.split()), message, capsys)

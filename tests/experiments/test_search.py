@@ -287,21 +287,3 @@ def test_the_command_searches(capsys):
     assert "written to" in capsys.readouterr().out
     result = json.loads(result_file("mnist", "smoke").read_text())
     assert {name: len(trials) for name, trials in trials_of(result).items()} == {"gru": 1, "lru": 1}
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("unknown", "there is no unknown: choose from adding, "),
-        ("mnist gru rnn", "there is no rnn: choose from cornn, "),
-        ("mnist --trials 0", "trials must be above 0; got 0"),
-        ("mnist --minutes -1", "minutes must be above 0; got -1"),
-        ("mnist --test-seeds 0", "test_seeds must be above 0; got 0"),
-        ("mnist --profile tiny", "profile must be one of smoke, quick, paper; got tiny"),
-    ],
-)
-def test_a_wrong_command_is_refused_in_a_line(words, message, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(words.split())
-    shown = capsys.readouterr().err
-    assert end.value.code == 2 and message in shown and len(shown.splitlines()) == 1

@@ -619,30 +619,6 @@ def test_bad_options_are_named(name, value, capsys):
     assert re.search(f"error: {name} must be .*got {value!r}", shown)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--model lstm --block", "block=True needs model='irevrnn'; got model='lstm'"),
-        ("--block --residual", "residual=True needs block=False"),
-        (
-            "--model lstm --num-couplings 7",
-            "num_couplings must be 3 with model='lstm', block=False; got 7",
-        ),
-        ("--model gru --residual", "residual must be False with model='gru'"),
-        ("--model lru --bits-penalty 3", "bits_penalty must be 0.0 with model='lru'"),
-        ("--model lstm --memory reversible", "memory must be 'recompute' with model='lstm'"),
-        ("--model lstm --recurrent-lr-scale 0.5", "recurrent_lr_scale must be 0.1 with model="),
-        ("--chrono 9", "chrono must be None with model='irevrnn', block=False; got 9.0"),
-        ("--width 9", "width must be 64 with model='irevrnn', block=False; got 9"),
-    ],
-)
-def test_options_of_another_network_are_refused(words, message, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["mnist", *words.split()])
-    shown = capsys.readouterr().err
-    assert end.value.code == 2 and message in shown and len(shown.splitlines()) == 1
-
-
 def test_every_option_of_a_network_is_taken(monkeypatch):
     seen = []
     monkeypatch.setattr("experiments.train.__main__.train_all", seen.append)

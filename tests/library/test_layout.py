@@ -162,7 +162,9 @@ def docstrings(path):
             yield getattr(node, "name", path.name), ast.get_docstring(node) or ""
 
 
-@pytest.mark.parametrize("package", [LIBRARY, EXPERIMENTS], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "package", [LIBRARY, EXPERIMENTS, ROOT / "tests"], ids=lambda path: path.name
+)
 def test_no_docstring_opens_with_what(package):
     found = [
         f"{path.relative_to(ROOT)}: {name}"

@@ -223,7 +223,7 @@ def test_lengths_that_do_not_fit(lengths, error, message):
 
 @pytest.mark.parametrize("memory", ["recompute", "reversible"])
 def test_another_default_device(memory):
-    """What belongs on the CPU stays there. The meta device stands for a GPU."""
+    """Tensors that belong on the CPU stay there. The meta device stands for a GPU."""
     model = make_model(memory, dropout=0.5, bidirectional=memory == "recompute")
     model.layers[0].dropout.tied = False
     x, resets = torch.randn(5, 60, 3, dtype=torch.float64), torch.rand(5, 60) < 0.1
