@@ -19,10 +19,10 @@ def threads(count: int | None) -> Iterator[None]:
     None keeps the number of threads.
 
     The gradients of what is forgotten become denormal. Some processors take a hundred times as long
-    for such a number, and a step of ``nn.LSTM`` that reads its last output ten times as long: no peer
-    should be weakened by that. PyTorch sets it for the calling thread, which also runs the backward
-    pass of a CPU. Threads that start later inherit it; those of an earlier parallel operation keep
-    what they have.
+    for such a number, and a step of ``nn.LSTM`` that reads its last output ten times as long: no
+    peer should be weakened by that. PyTorch sets it for the calling thread, which also runs the
+    backward pass of a CPU. Threads that start later inherit it; those of an earlier parallel
+    operation keep what they have.
     """
     before, flushed = torch.get_num_threads(), _flushes_denormal()
     torch.set_num_threads(count or before)

@@ -146,7 +146,7 @@ def test_every_method_gets_the_same_trials(capsys):
             assert trial["num_parameters"] == pytest.approx(PARAMETERS, rel=0.35)
             assert trial["epochs"] >= 1 and 1 <= trial["epoch_steps"] <= 256 // 100
             assert trial["steps"] == trial["epochs"] * trial["epoch_steps"]
-            assert 0 < trial["val_accuracy"] <= 1
+            assert 0 <= trial["val_accuracy"] <= 1  # a poor setting may get none right
             assert trial["processor_seconds"] > 0 and 0 < trial["seconds_per_step"] < 60 * MINUTES
             assert "git_commit" in trial and trial["versions"]["torch"] and trial["threads"] == 1
         accuracies = [trial["val_accuracy"] for trial in trials]
