@@ -121,7 +121,8 @@ class TrainConfig(ABC):
     memory: str = option("recompute", "what is saved for the backward pass (irevrnn)",
                          choices=STRATEGIES)
     memory_budget: str | None = option(
-        None, "memory that a step may need, such as 256MB, for --memory auto (irevrnn)")
+        None, "memory that a step may need, such as 256MB, for --memory auto, checkpoint and "
+        "reversible (irevrnn)")
 
     # the optimization
     epochs: int = option(10, "passes over the training data; the schedule spans them", least=1)

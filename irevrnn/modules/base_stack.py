@@ -139,7 +139,7 @@ class BaseStack(nn.Module):
         batch = self._batch(input, lengths, weight)
         bounds = batch.arrange_resets(resets)
         states = batch.initial_states(hidden, sizes, weight, self._states_symbol())
-        counted = bounds if self.memory in BUDGETED else None  # which waits for a GPU
+        counted = None if self.memory_budget is None else bounds  # which waits for a GPU
         load = Workload.of(batch, hidden is None, return_sequence, counted)
         memory, chunk, checkpoints = self._choose(stack, load)
         arguments = (stack, memory, batch.x, states, batch.packing, bounds)

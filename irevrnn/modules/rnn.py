@@ -47,7 +47,8 @@ class IRevRNN(BaseStack):
             backward pass may need beyond input, output, parameters and their gradients. The fastest
             strategy that is expected to keep within it runs. The attribute ``picked`` names it, and
             the logger ``irevrnn`` reports it at level INFO when it changes. With
-            ``memory="checkpoint"`` fewer states are kept until a step fits.
+            ``memory="checkpoint"`` and ``"reversible"``, chunks are as long as a budget allows, up
+            to the length that is fastest; ``"checkpoint"`` keeps fewer states where it must.
         longest_period: if given, the first coupling starts with weights a = -b that make each unit
             an oscillator, with a period drawn log-uniformly from ``shortest_period`` to this number
             of steps (for small states, and a coupling nonlinearity of slope 1 at 0, as tanh's).

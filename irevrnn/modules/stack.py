@@ -42,7 +42,8 @@ class IRevStack(BaseStack):
             At least one is recurrent. Blocks may be shared.
         memory: what is saved for the backward pass: ``store``, ``recompute``, ``checkpoint``,
             ``reversible`` or ``auto``; see :mod:`irevrnn.strategies`.
-        memory_budget: for ``memory="auto"`` and ``"checkpoint"``, as for :class:`irevrnn.IRevRNN`.
+        memory_budget: for ``memory="auto"``, ``"checkpoint"`` and ``"reversible"``, as for
+            :class:`irevrnn.IRevRNN`.
         batch_first: input and output are (batch, seq, feature) instead of (seq, batch, feature).
 
     Inputs:

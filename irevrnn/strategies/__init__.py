@@ -33,8 +33,8 @@ between two recurrences is computed again from the chunk's input.
 - ``store_fixed`` is a control: the arithmetic of ``reversible`` with h of every step and c of every
   segment stored. Its gradient equals that of ``reversible`` to the last bit.
 
-``auto`` picks the first of ``recompute``, ``checkpoint``, ``reversible`` and ``checkpoint`` with
-fewer states (:mod:`~irevrnn.strategies.revolve`) that keeps within ``memory_budget``
-(:mod:`~irevrnn.strategies.auto`). What goes with what is decided in
-:mod:`~irevrnn.strategies.rules`.
+``auto`` picks whichever of ``recompute``, ``checkpoint`` and ``reversible``, with chunks of any
+length, and of ``checkpoint`` with fewer states (:mod:`~irevrnn.strategies.revolve`), is expected to
+be fastest within ``memory_budget`` (:mod:`~irevrnn.strategies.auto`). What goes with what is
+decided in :mod:`~irevrnn.strategies.rules`.
 """

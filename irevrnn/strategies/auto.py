@@ -1,18 +1,19 @@
-"""Choose the fastest strategy within a memory budget, and report the cost of each."""
+"""Choose the fastest plan within a memory budget, and report the cost of each strategy."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator
-from itertools import count, islice
 
 import torch
 
-from irevrnn.strategies.chunks import SHORTEST
+from irevrnn.strategies.chunks import MOST_NUMBERS, chunk_length
 from irevrnn.strategies.revolve import fewest_checkpoints
 from irevrnn.strategies.rules import (
     IN_FIXED_POINT,
+    OF_A_LAYER,
+    OF_THE_STACK,
     SEGMENT,
     check_initialised,
     obstacle,
@@ -22,10 +23,17 @@ from irevrnn.strategies.rules import (
 from irevrnn.strategies.saved_bytes import Plan, Workload, plan
 from irevrnn.strategies.stack import Stack
 
-#: What ``auto`` picks from, fastest first.
-CANDIDATES = ("recompute", "checkpoint", "reversible")
+#: What ``auto`` picks from: the time of a training step as a multiple of the first one's, if
+#: chunks are long. Measured with four gated blocks on a CPU (notebook 09); it orders plans only.
+TIMES = {"recompute": 1.0, "checkpoint": 1.35, "reversible": 1.5}
+CANDIDATES = tuple(TIMES)
+#: The same for every further round of ``checkpoint``, a forward pass.
+TIME_OF_ROUND = 0.35
 #: With more rounds, the stack mostly runs forward.
 MOST_ROUNDS = 6
+#: The calls of operators on a chunk take the time of the arithmetic of so many numbers of each
+#: block's output.
+NUMBERS_PER_CALL = 22_000
 
 _UNITS = {"B": 1, "kB": 1000} | {
     f"{prefix}{infix}B": base**power
@@ -94,11 +102,11 @@ def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
     Args:
         stack: the modules that run.
         load: the sizes.
-        memory: ``auto`` for any of :data:`CANDIDATES`, or ``checkpoint``.
+        memory: ``auto`` for any of :data:`CANDIDATES`, or one of those that work in chunks.
         budget: bytes.
 
     Raises:
-        ValueError: no plan's peak is, or ``checkpoint`` cannot serve.
+        ValueError: no plan's peak is, or the strategy cannot serve.
     """
     check_initialised(memory, (p for module in stack.modules for p in module.parameters()))
     if memory != "auto":
@@ -110,7 +118,7 @@ def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
         plans.append(option)
     least = min(plans, key=lambda option: option.peak)  # recompute is always possible
     if not torch.is_grad_enabled():
-        return next((option for option in plans if option.memory == "checkpoint"), least)
+        return next((option for option in plans if option.memory in OF_THE_STACK), least)
     impossible = [
         f"; {name!r} is impossible: {reason}"
         for name in CANDIDATES
@@ -124,35 +132,36 @@ def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
 
 
 def options(stack: Stack, load: Workload, memory: str = "auto") -> Iterator[Plan]:
-    """Return all plans that a budget may choose from, in order of preference.
+    """Return all plans that a budget may choose from, the one expected to be fastest first."""
+    candidates = CANDIDATES if memory == "auto" else (memory,)
+    possible = [each for each in candidates if not why_not(stack, load, each)]
+    found = [each for name in possible for each in _variants(stack, load, name)]
+    for _, name, chunk, checkpoints in sorted(found):
+        yield plan(stack, load, name, chunk, checkpoints)
 
-    Long chunks are halved, down to a segment: in shorter ones the calls of operators take most of
-    the time. Last come fewer and fewer checkpoints, for which the stack runs forward once more each
-    time.
+
+def _variants(stack: Stack, load: Workload, memory: str) -> Iterator[tuple[float, str, int, int]]:
+    """Return the expected time of a strategy, its name, a chunk's length, and its checkpoints.
+
+    Chunks begin with the length that is fastest and are halved, down to a segment; with each,
+    ``checkpoint`` keeps fewer and fewer states, for which the stack runs forward once more each
+    time (:mod:`irevrnn.strategies.revolve`).
     """
-    for candidate in CANDIDATES if memory == "auto" else (memory,):
-        if why_not(stack, load, candidate):
-            continue
-        option = plan(stack, load, candidate)
-        yield option
-        while option.chunk > SEGMENT:
-            chunk = option.chunk // 2 // SEGMENT * SEGMENT
-            option = plan(stack, load, candidate, max(SEGMENT, chunk))
-            yield option
-    if not why_not(stack, load, "checkpoint"):
-        yield from fewer_checkpoints(stack, load)
-
-
-def fewer_checkpoints(stack: Stack, load: Workload) -> Iterator[Plan]:
-    """Return plans of ``checkpoint`` with 2, 3, ... rounds (:mod:`irevrnn.strategies.revolve`)."""
-    chunks = math.ceil(load.steps / SHORTEST)
-    for rounds in count(2):
-        checkpoints = fewest_checkpoints(chunks, rounds)
-        if checkpoints >= chunks:
-            return
-        yield plan(stack, load, "checkpoint", SHORTEST, checkpoints)
-        if checkpoints == 1 or rounds == MOST_ROUNDS:
-            return
+    if memory in OF_A_LAYER:
+        yield TIMES[memory], memory, 0, 0
+        return
+    hidden = max(block.hidden_size for block in stack.blocks)
+    chunk = 2 * chunk_length(memory, load.steps, load.batch, hidden, MOST_NUMBERS)
+    while chunk > SEGMENT:
+        chunk = max(SEGMENT, chunk // 2 // SEGMENT * SEGMENT)
+        calls = 1 + NUMBERS_PER_CALL / (chunk * load.batch * hidden)
+        yield calls * TIMES[memory], memory, chunk, 0
+        chunks = math.ceil(load.steps / chunk)
+        for rounds in range(2, MOST_ROUNDS + 1) if memory == "checkpoint" else ():
+            checkpoints = fewest_checkpoints(chunks, rounds)
+            if checkpoints < chunks:
+                time = TIMES[memory] + (rounds - 1) * TIME_OF_ROUND
+                yield calls * time, memory, chunk, checkpoints
 
 
 def table(stack: Stack, load: Workload) -> str:
@@ -166,7 +175,10 @@ def table(stack: Stack, load: Workload) -> str:
             continue
         plans.append(plan(stack, load, memory))
         if memory == "checkpoint":  # one example of what a budget makes of it
-            plans += islice(fewer_checkpoints(stack, load), 1)
+            chunks = math.ceil(load.steps / plans[-1].chunk)
+            checkpoints = fewest_checkpoints(chunks, 2)
+            if checkpoints < chunks:
+                plans.append(plan(stack, load, memory, plans[-1].chunk, checkpoints))
     for option in plans:
         rows.append(
             (

@@ -16,17 +16,22 @@ from irevrnn.strategies.rules import SEGMENT
 #: to keep fewer states. The graph of a chunk is most of the peak: some eight tensors of this size
 #: for each block. In shorter chunks the calls of operators take a larger part of the time.
 CHUNK_NUMBERS = 2**16
+#: The same for a budget that allows it. In longer chunks a step takes no less time on a CPU, whose
+#: caches they outgrow; in those of :data:`CHUNK_NUMBERS`, up to 1.3 times as long.
+MOST_NUMBERS = 2**18
 #: In shorter chunks these calls take most of it, however many sequences there are.
 SHORTEST = 64
 
 
-def chunk_length(memory: str, steps: int, batch: int, hidden: int) -> int:
-    """Return the steps of a chunk (equation ``eq:chunk``).
+def chunk_length(
+    memory: str, steps: int, batch: int, hidden: int, numbers: int = CHUNK_NUMBERS
+) -> int:
+    """Return the steps of a chunk of about this many numbers (equation ``eq:chunk``).
 
     Whole segments, whose number does not depend on T; but sqrt(T) steps at least for
     ``checkpoint``, so that it keeps no more states than a chunk has.
     """
-    length = max(SHORTEST, CHUNK_NUMBERS // max(1, batch * hidden) // SEGMENT * SEGMENT)
+    length = max(SHORTEST, numbers // max(1, batch * hidden) // SEGMENT * SEGMENT)
     return max(length, math.isqrt(steps - 1) + 1) if memory == "checkpoint" else length
 
 

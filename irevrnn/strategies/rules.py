@@ -22,8 +22,8 @@ STRATEGIES = ("store", "recompute", "checkpoint", "reversible", "store_fixed", "
 OF_A_LAYER = ("store", "recompute")
 OF_THE_STACK = ("checkpoint", "reversible", "store_fixed")
 IN_FIXED_POINT = ("reversible", "store_fixed")
-#: What a budget can shape: which strategy, or how many checkpoints are kept.
-BUDGETED = ("auto", "checkpoint")
+#: What a budget can shape: which strategy, the length of chunks, or how many checkpoints are kept.
+BUDGETED = ("auto", "checkpoint", "reversible")
 _FORGOTTEN_BITS = sorted(
     (g.forgotten_bits, name) for name, g in ACTIVATIONS.items() if g.forgotten_bits is not None
 )
@@ -48,7 +48,8 @@ def check_budget(memory: str, memory_budget: int | str | None) -> None:
         raise ValueError("memory='auto' needs memory_budget, such as memory_budget='256MB'")
     if memory not in BUDGETED and memory_budget is not None:
         raise ValueError(
-            f"memory_budget goes with memory='auto' and 'checkpoint' alone; got memory={memory!r}"
+            f"memory_budget goes with memory='auto', 'checkpoint' and 'reversible' alone; got "
+            f"memory={memory!r}"
         )
 
 

@@ -15,6 +15,7 @@ from experiments.bench.measure import peak_memory, saved_bytes
 from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack
 from irevrnn.strategies import auto
 from irevrnn.strategies import saved_bytes as formulas
+from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.rules import OF_THE_STACK, obstacle
 from irevrnn.strategies.saved_bytes import Workload
 from tests.library.test_stack import Convolution
@@ -230,19 +231,39 @@ def test_auto_takes_the_fastest_strategy_that_fits(caplog):
     with torch.no_grad():
         for layer in model.layers:
             layer.recurrent_weight.uniform_(0.999, 1)
-    picked = []
     plans = list(auto.options(model._stack(), load_of(model, x)))
+    budgets = sorted({plan.peak for plan in plans}, reverse=True)
+    picked = []
     with caplog.at_level(logging.INFO, "irevrnn"):
-        for size in ("1GB", *(plan.peak for plan in plans)):
-            model.memory_budget = auto.parse_bytes(size)
+        for model.memory_budget in budgets:
             model(x)
-            picked.append((model.picked.memory, model.picked.peak <= model.memory_budget))
-    assert [name for name, _ in itertools.groupby(name for name, _ in picked)] == [
-        "recompute", "checkpoint", "reversible"
-    ]  # fmt: skip
-    assert all(fits for _, fits in picked)
-    assert len(caplog.messages) == 3  # one for each change
-    assert "picked 'reversible', chunks of" in caplog.messages[-1]
+            assert model.picked.peak <= model.memory_budget
+            picked.append(model.picked)
+    places = [plans.index(plan) for plan in picked]
+    assert places[0] == 0 and places == sorted(places)  # slower and slower
+    changes = [name for name, _ in itertools.groupby(plan.memory for plan in picked)]
+    assert changes[:3] == ["recompute", "checkpoint", "reversible"]
+    assert len(caplog.messages) == len(changes)
+    assert "picked 'reversible', chunks of" in caplog.messages[2]
+
+
+@pytest.mark.parametrize("memory", ["checkpoint", "reversible"])
+def test_a_budget_sets_the_length_of_chunks(memory):
+    x = torch.randn(2, 6000, 5)
+    options = {"hidden": 64, "num_layers": 2, "activation": "identity", "norm": "layer"}
+    chunks = []
+    for budget in ("1GB", "10MB", "3MB", "1MB"):
+        model = make_model(memory, memory_budget=budget, **options)
+        model(x, return_sequence=False)[0].sum().backward()
+        assert model.picked.memory == memory and model.picked.peak <= model.memory_budget
+        chunks.append(model.picked.chunk)
+    assert chunks[0] == 2048 == 4 * chunk_length(memory, 6000, 2, 64)
+    assert chunks == sorted(chunks, reverse=True) and chunks[1] > chunks[2] > chunks[3] >= 16
+    model.memory_budget = 1000
+    with pytest.raises(ValueError, match=f"needs at least .*memory='{memory}'"):
+        model(x)
+    with torch.no_grad():  # makes no graph
+        model(x)
 
 
 def test_what_auto_runs_is_the_strategy_it_names():

@@ -86,7 +86,7 @@ def test_scan_refuses_an_unknown_backend(monkeypatch):
         ({"norm": "group"}, ValueError, "norm must be None, 'layer' or 'batch'; got 'group'"),
         ({"memory": "hope"}, ValueError, "memory must be one of"),
         ({"memory": "auto"}, ValueError, "memory='auto' needs memory_budget, such as"),
-        ({"memory_budget": "1GB"}, ValueError, "memory_budget goes with memory='auto' and"),
+        ({"memory_budget": "1GB"}, ValueError, "memory_budget goes with memory='auto', 'che"),
         (
             {"memory": "auto", "memory_budget": "much"},
             ValueError,
