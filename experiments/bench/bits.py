@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.fixed_point import COARSER_BITS, FRACTION_BITS, stored_bits
 
@@ -40,7 +41,7 @@ def count_bits(
     run, words, _ = fixed_scan.forward(
         z,
         start,
-        fixed_scan.Weights(weights, couplings[0], couplings[1], activation, "tanh"),
+        Recurrence(weights, couplings[0], couplings[1], activation, "tanh"),
         record=True,
     )
     leaks = 2 * (run.out < 0).double().mean().item() if activation == "leaky_relu" else 0.0

@@ -127,6 +127,22 @@ class Block(nn.Module):
         reset_inner(self)
         self.reset_recurrence()
 
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        """Refuse recurrent weights that forget where ``forgets=False`` promises that none does."""
+        u = state_dict.get(f"{prefix}recurrent_weight")
+        if not self.forgets and isinstance(u, Tensor) and not u.is_meta and not (u == 1).all():
+            error_msgs.append(
+                f"{prefix}recurrent_weight must be 1 everywhere, as the block was made with "
+                f"forgets=False; got values from {u.min():g} to {u.max():g}. Build the block with "
+                "forgets=True to load them"
+            )
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
     @torch.no_grad()
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
         """Draw the parameters of the recurrence anew.

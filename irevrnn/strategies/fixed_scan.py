@@ -7,13 +7,14 @@ states that were visited, straight through every rounding: at h of every step, a
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from irevrnn.backend import choose_backend
 from irevrnn.input_checks import check_resets
+from irevrnn.modules.recurrence import Recurrence
 from irevrnn.ops import HALF
 from irevrnn.strategies.fixed_point import FRACTION_BITS, to_fixed, to_value
 from irevrnn.strategies.rules import SEGMENT
@@ -112,19 +113,6 @@ class RangeError(OverflowError):
         super().__init__(f"value out of range at step {step}")
 
 
-class Weights(NamedTuple):
-    """Recurrent weights (H,), coupling weights (R, H), and the names of g and f."""
-
-    u: Tensor
-    a: Tensor
-    b: Tensor
-    activation: str
-    coupling_activation: str
-
-    def _arguments(self) -> tuple[Any, ...]:
-        return self.u, self.a, self.b, self.activation, self.coupling_activation
-
-
 def vectorizes(z: Tensor) -> bool:
     """Return whether the vectorised kernel runs, not the scalar one; build them if needed.
 
@@ -142,7 +130,7 @@ def vectorizes(z: Tensor) -> bool:
 
 
 def forward(
-    z: Tensor, states: States, weights: Weights, *, record: bool = False, save: bool = False,
+    z: Tensor, states: States, weights: Recurrence, *, record: bool = False, save: bool = False,
     resets: Tensor | None = None, batch_sizes: Tensor | None = None,
 ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
     """Run the recurrence in fixed point.
@@ -174,7 +162,7 @@ def forward(
     check_resets(resets, tuple(z.shape[:-1]), z.device)
     vectorize = vectorizes(z)
     out, h, c, tails, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
-        z, *states, *weights._arguments(), record, save, vectorize, resets, batch_sizes
+        z, *states, *weights, record, save, vectorize, resets, batch_sizes
     )
     if (step := bad_step.item()) >= 0:
         raise RangeError(int(step))
@@ -183,7 +171,7 @@ def forward(
 
 
 def inverse(
-    z: Tensor, states: States, buffer: Buffer, weights: Weights, resets: Tensor | None = None,
+    z: Tensor, states: States, buffer: Buffer, weights: Recurrence, resets: Tensor | None = None,
     batch_sizes: Tensor | None = None,
 ) -> tuple[Pass, Buffer]:  # fmt: skip
     """Run the inverse recurrence from the states after the last step. Waits for no device.
@@ -200,7 +188,7 @@ def inverse(
     check_resets(resets, tuple(z.shape[:-1]), z.device)
     vectorize = vectorizes(z)
     out, h, c, tails, counts, saved = torch.ops.irevrnn.fixed_unscan(
-        z, *states, *buffer, *weights._arguments(), vectorize, resets, batch_sizes
+        z, *states, *buffer, *weights, vectorize, resets, batch_sizes
     )
     before = States(h, c, tails, states.fraction_bits, states.steps - _steps(z, batch_sizes))
     return Pass(out, saved, before, states), buffer._replace(counts=counts)
@@ -211,7 +199,7 @@ def _steps(z: Tensor, batch_sizes: Tensor | None) -> int:
 
 
 def with_gradient(
-    result: Pass, weights: Weights, z: Tensor, h_0: Tensor, c_0: Tensor,
+    result: Pass, weights: Recurrence, z: Tensor, h_0: Tensor, c_0: Tensor,
     resets: Tensor | None = None, batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return a pass as a function of z, the initial states and the weights.

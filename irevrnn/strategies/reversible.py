@@ -40,7 +40,7 @@ class _FixedPoint(ABC):
     ) -> None:
         fixed_scan.vectorizes(states[0][0])  # raises an error if there are no kernels
         self.record = record
-        self.weights = [fixed_scan.Weights(*recurrence) for recurrence in recurrences]
+        self.recurrences = recurrences
         self.chunk = -1
         self.units = Units.of(states, recurrences, self.name)
         self.states = [
@@ -86,7 +86,7 @@ class _FixedPoint(ABC):
     def begin_backward(
         self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
     ) -> None:
-        self.weights = [fixed_scan.Weights(*recurrence) for recurrence in recurrences]
+        self.recurrences = recurrences
         self.units, rest = Units.restored(saved, len(recurrences))
         self._begin_inverse(rest, chunks)
         dtype = recurrences[0].u.dtype
@@ -109,7 +109,7 @@ class _FixedPoint(ABC):
         with torch.no_grad():
             result = self._reconstruct(chunk, part, number, z)
         return fixed_scan.with_gradient(
-            result, self.weights[number], z, *state, part.resets, part.batch_sizes
+            result, self.recurrences[number], z, *state, part.resets, part.batch_sizes
         )
 
     @abstractmethod
@@ -144,7 +144,7 @@ class Reversible(_FixedPoint):
 
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         result, words, counts = fixed_scan.forward(
-            z, self.states[number], self.weights[number], record=self.record,
+            z, self.states[number], self.recurrences[number], record=self.record,
             resets=self.part.resets, batch_sizes=self.part.batch_sizes,
         )  # fmt: skip
         if self.record:
@@ -159,7 +159,7 @@ class Reversible(_FixedPoint):
         return [torch.nn.functional.pad(hashes, padding), *finals, *words]
 
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
-        count = 3 * len(self.weights)
+        count = 3 * len(self.recurrences)
         self.hashes, finals, words = list(saved[0]), saved[1 : 1 + count], iter(saved[1 + count :])
         self.states = [
             fixed_scan.States(
@@ -173,13 +173,13 @@ class Reversible(_FixedPoint):
         while chunks > HASHES * self.stride:
             self.stride *= 2
         self.checked: list[tuple[int, int, Tensor]] = []  # chunk, block, and hash of its states
-        self.stacks = [BitStacks.restored(words) for _ in self.weights]
+        self.stacks = [BitStacks.restored(words) for _ in self.recurrences]
         self.buffers = [stacks.buffer(chunks - 1) for stacks in self.stacks]
         self.left = [torch.zeros_like(buffer.counts) for buffer in self.buffers]
 
     def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
         result, self.buffers[number] = fixed_scan.inverse(
-            z, self.states[number], self.buffers[number], self.weights[number], part.resets,
+            z, self.states[number], self.buffers[number], self.recurrences[number], part.resets,
             part.batch_sizes,
         )  # fmt: skip
         if chunk % GROUP == 0:
@@ -234,7 +234,7 @@ class StoreFixed(_FixedPoint):
 
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         result, _, _ = fixed_scan.forward(
-            z, self.states[number], self.weights[number], save=self.record,
+            z, self.states[number], self.recurrences[number], save=self.record,
             resets=self.part.resets, batch_sizes=self.part.batch_sizes,
         )  # fmt: skip
         if self.record:
@@ -245,7 +245,7 @@ class StoreFixed(_FixedPoint):
         return self.passes
 
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
-        self.passes, self.blocks = list(saved), len(self.weights)
+        self.passes, self.blocks = list(saved), len(self.recurrences)
         self.states = [self._pass(0, number).before for number in range(self.blocks)]
 
     def _pass(self, chunk: int, number: int) -> fixed_scan.Pass:

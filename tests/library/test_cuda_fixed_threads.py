@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from irevrnn.activations import ACTIVATIONS
+from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_point
 from irevrnn.strategies.fixed_point import BitStack, to_value
-from irevrnn.strategies.fixed_scan import States, Weights
+from irevrnn.strategies.fixed_scan import States
 from irevrnn.strategies.rules import INVERTIBLE
 from tests.library import test_fixed_packed, test_fixed_point
 from tests.library.gpu_threads import by_gpu_threads
@@ -56,7 +57,7 @@ def make_case(
     # Nothing bounds a state that is coupled through another f than tanh, so couple it little.
     a, b = (0.3 / (2 + couplings) * draw(couplings, hidden) for _ in range(2))
     states = States.of(draw(*size), draw(*size), fraction_bits)
-    return draw(steps, *size), states, Weights(u, a, b, activation, f)
+    return draw(steps, *size), states, Recurrence(u, a, b, activation, f)
 
 
 def oracle(z, states, weights):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_point
 from irevrnn.strategies.fixed_point import (
     BitStack,
@@ -13,7 +14,7 @@ from irevrnn.strategies.fixed_point import (
     to_fixed,
     to_value,
 )
-from irevrnn.strategies.fixed_scan import Buffer, States, Weights
+from irevrnn.strategies.fixed_scan import Buffer, States
 from irevrnn.strategies.rules import INVERTIBLE
 
 #: Random walks of these lengths leave the range of the finest unit.
@@ -49,7 +50,7 @@ def make_case(
     weights = weights.to(dtype)
     a, b = 0.1 * draw(couplings, hidden), 0.1 * draw(couplings, hidden)
     z, h_0, c_0 = draw(steps, batch, hidden), draw(batch, hidden), draw(batch, hidden)
-    return z, States.of(h_0, c_0, fraction_bits), Weights(weights, a, b, activation, f)
+    return z, States.of(h_0, c_0, fraction_bits), Recurrence(weights, a, b, activation, f)
 
 
 def forward(z, states, weights, vectorize):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from irevrnn import reference
+from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_point, fixed_scan
 from irevrnn.strategies.fixed_point import BitStack, to_fixed, to_value
 from irevrnn.strategies.fixed_scan import Buffer, States
@@ -185,7 +186,7 @@ def test_chunk_by_chunk(kernel, monkeypatch):
     dtype, vectorize = KERNELS[kernel]
     monkeypatch.setenv("IREVRNN_BACKEND", "auto" if vectorize else "cpp")
     z, start, weights = make_case(48, 3, 17, 2, dtype)
-    weights, resets = fixed_scan.Weights(*weights), make_resets("at random", 48, 3)
+    weights, resets = Recurrence(*weights), make_resets("at random", 48, 3)
     whole, _, _ = fixed_scan.forward(z, start, weights, save=True, resets=resets)
     states, passes = start, []
     for part, anew in zip(z.split(16), resets.split(16), strict=True):
@@ -214,7 +215,7 @@ def test_the_gradient_is_that_of_the_float_recurrence(kernel, monkeypatch, activ
     wanted = reference.scan(*case, activation, "tanh", resets)
     wanted = torch.autograd.grad(wanted, case, upstream(wanted), materialize_grads=True)
     leaves = [x.detach().to(dtype).requires_grad_() for x in case]
-    weights = fixed_scan.Weights(*leaves[3:], activation, "tanh")
+    weights = Recurrence(*leaves[3:], activation, "tanh")
     got = fixed_scan.with_gradient(result, weights, *leaves[:3], resets)
     got = torch.autograd.grad(got, leaves, upstream(got))
     for x, y in zip(got, wanted, strict=True):
@@ -237,7 +238,7 @@ def test_the_gradient_is_that_of_the_float_recurrence(kernel, monkeypatch, activ
 def test_other_resets_are_refused(change, error, message):
     z, states, weights = make_case(4, 2, 3, 1, torch.float32)
     resets = change(torch.zeros(4, 2, dtype=torch.bool))
-    weights = fixed_scan.Weights(*weights)
+    weights = Recurrence(*weights)
     result, words, counts = fixed_scan.forward(z, states, weights, record=True)
     with pytest.raises(error, match=message):
         fixed_scan.forward(z, states, weights, resets=resets)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from irevrnn import IRevRNN, reference, scan
 from irevrnn.activations import ACTIVATIONS
+from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.rules import IN_FIXED_POINT, INVERTIBLE, OF_THE_STACK
 
@@ -235,7 +236,7 @@ def test_fixed_point_goes_back(
     u *= (torch.rand(hidden, generator=generator) < 0.5) * 2 - 1
     u = u.to(dtype)
     a, b = (0.1 * draw(couplings, hidden) / size for _ in range(2))
-    weights = fixed_scan.Weights(u, a, b, activation, coupling_activation)
+    weights = Recurrence(u, a, b, activation, coupling_activation)
     resets = None if often is None else torch.rand(steps, batch, generator=generator) < often
     z, start = draw(steps, batch, hidden), fixed_scan.States.of(*draw(2, batch, hidden), 18)
     try:

@@ -310,6 +310,15 @@ def test_what_never_forgets_saves_the_same_bytes_at_every_length():
     assert saved_by(forgets, 1_000) < saved_by(forgets, 20_000)
 
 
+def test_weights_that_forget_are_refused_where_nothing_may_be_forgotten():
+    keeps, forgets = IRevStack([IRevBlock(4, 6, forgets=False)]), IRevStack([IRevBlock(4, 6)])
+    keeps.load_state_dict(keeps.state_dict())
+    forgets.load_state_dict(keeps.state_dict())
+    forgets.load_state_dict(IRevStack([IRevBlock(4, 6)]).state_dict())
+    with pytest.raises(RuntimeError, match=r"blocks.0.recurrent_weight must be 1 everywhere.* got"):
+        keeps.load_state_dict(IRevStack([IRevBlock(4, 6)]).state_dict())
+
+
 def test_nothing_of_a_block_is_saved_between_two_recurrences():
     torch.manual_seed(0)
     model = IRevStack([nn.Linear(4, 32), *(IRevBlock(32, 16) for _ in range(4))])
