@@ -112,12 +112,17 @@ def current_steps() -> Steps | None:
     return getattr(_local, "steps", None)
 
 
+def see(steps: Steps | None) -> None:
+    """Make ``steps`` the current ones of this thread."""
+    _local.steps = steps
+
+
 @contextmanager
 def seen_by_modules(steps: Steps) -> Iterator[None]:
-    """Make ``steps`` the current ones of this thread."""
+    """Make ``steps`` the current ones of this thread; in the end, those before."""
     before = current_steps()
-    _local.steps = steps
+    see(steps)
     try:
         yield
     finally:
-        _local.steps = before
+        see(before)

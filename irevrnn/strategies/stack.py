@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from irevrnn.modules.block import is_recurrent
-from irevrnn.modules.steps import Steps, seen_by_modules
+from irevrnn.modules.steps import Steps, see, seen_by_modules
 from irevrnn.sequences import Packing
 
 
@@ -99,26 +98,21 @@ def run_modules(
     Returns:
         (T, B, out) or (N, out); with ``last_only`` (E, out), for the E sequences that end here.
     """
-    number, top = 0, len(stack.blocks) - 1
-    seen: Callable[[], Any] = nullcontext if steps is None else partial(seen_by_modules, steps)
-    for index, module in enumerate(modules):
-        if not is_recurrent(module):
+    numbers = {place: number for number, place in enumerate(stack.places)}
+    with nullcontext() if steps is None else seen_by_modules(steps):
+        for index, module in enumerate(modules):
             rows = x.shape[:-1]
-            with seen():
+            if index not in numbers:
                 x = module(x)
+            else:
+                h, h_n = recur(numbers[index], module, x)
+                if last_only and index == stack.places[-1] and packing is None:
+                    # h_n is a tensor of its own: the gradient of a slice of h would be as large.
+                    x, h = x[-1:], h_n.unsqueeze(0)
+                    if steps is not None:
+                        see(steps.last())
+                x, rows = module.output(x, h), h.shape[:-1]  # type: ignore[operator]
             _check_result(stack, index, "output", x, rows)
-            continue
-        with seen():
-            h, h_n = recur(number, module, x)
-        if last_only and number == top and packing is None:
-            # h_n is a tensor of its own: the gradient of a slice of h would be as large as h.
-            x, h = x[-1:], h_n.unsqueeze(0)
-            if steps is not None:
-                seen = partial(seen_by_modules, steps.last())
-        with seen():
-            x, rows = module.output(x, h), h.shape[:-1]  # type: ignore[operator]
-        _check_result(stack, index, "output", x, rows)
-        number += 1
     if not last_only:
         return x
     return x[-1] if packing is None else x[packing.last_rows]
