@@ -30,7 +30,7 @@ def count_bits(
     """Run units of one recurrent weight over noise, and count what they store.
 
     Returns ``bits`` per unit and step on the stacks; those ``stored`` by ``eq:stored``, and the
-    ``entropy`` by ``eq:forgotten``, which is the least. The last two have the bits of
+    lower ``bound`` by ``eq:forgotten``. The last two have the bits of
     ``leaky_relu`` with them, two in each step with a negative output.
     """
     generator = torch.Generator().manual_seed(0)
@@ -48,5 +48,5 @@ def count_bits(
     return {
         "bits": bits_per_step(run, words),
         "stored": stored_bits(weights)[0].item() + leaks,
-        "entropy": -math.log2(weights[0].item()) + leaks,
+        "bound": -math.log2(weights[0].item()) + leaks,
     }

@@ -64,12 +64,12 @@ def entropy(
     """Plot the bits on the bit stacks per unit and step, and what two formulas say.
 
     ``forgetting`` is 1 - abs(u). By activation, there are the ``bits`` that were counted, those
-    ``stored`` by ``eq:stored``, and the ``least``, the entropy.
+    ``stored`` by ``eq:stored``, and the ``least``, by the lower bound ``eq:forgotten``.
     """
     figure, axes = plt.subplots()
     theme.curves(axes, forgetting, bits, linestyle="", fillstyle="none")
     for index, kind in enumerate(bits):
-        labels = ("", "") if index else ("formula", "entropy, the least")
+        labels = ("", "") if index else ("stored, by the formula", "lower bound")
         theme.guide(axes, forgetting, stored[kind], label=labels[0], zorder=0)
         theme.bound(axes, forgetting, least[kind], label=labels[1], zorder=0)
     theme.frame(axes, "forgetting, $1 - |u|$", "bits per unit and step", log="xy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from experiments.page_tables.markdown import Table, read
@@ -26,7 +27,9 @@ def headlines(results: Path) -> Table:
     }
     parameters = {name: f"{run['num_parameters']:,}" for name, run in trained.items()}
     peaks = {
-        (row["method"], row["memories"], row["steps"]): f"{row['peak_bytes'] / 1e6:,.0f} MB"
+        (row["method"], row["memories"], row["steps"]): (
+            f"{row['peak_bytes'] / 1e6:,.0f} MB, {1e6 * row['seconds'] / row['steps']:.1f} µs"
+        )
         for row in read(results, "frontier")["rows"]
         if row["batch"] == 1 and row["rounds"] < 2 and row["chunk"] in (0, 1024)
     }
@@ -42,6 +45,8 @@ def headlines(results: Path) -> Table:
         [one["ratios"]["lstm_to_layer"] for one in speed[shapes]]
         for shapes in ("shapes", "shapes_keeping_memory")
     )
+    published = json.loads((results.parent / "published.json").read_text(encoding="utf-8"))
+    s5 = next(row for row in published if row["name"] == "S5")
     rows = [
         [
             "digits of 14 by 14 pixels, one pixel a step, "
@@ -50,26 +55,31 @@ def headlines(results: Path) -> Table:
             f"with {parameters['block-small']}: {accuracy['block-small']}; plain layers with tanh, "
             f"{parameters['couplings-1']}, not reversible: {accuracy['couplings-1']}",
         ],
-        ["the same where nothing is forgotten", accuracy["block-conserving"],
-         "not one bit is saved"],
+        [
+            "the same where nothing is forgotten (u = 1)",
+            accuracy["block-conserving"],
+            f"{parameters['block-conserving']} parameters; not one bit is stored",
+        ],
         [
             f"digits of 28 by 28 pixels, 784 steps, {parameters['smnist-block']} parameters, "
             "`reversible`",
             accuracy["smnist-block"],
-            f"one seed; with the pixels permuted: {accuracy['pmnist-block']}",
+            f"one seed; with the pixels permuted: {accuracy['pmnist-block']} (S5 reports "
+            f"{s5['sequential']} and {s5['permuted']})",
         ],
         ["spoken digits, raw sound, up to 18,262 steps, `reversible`", accuracy["digits"],
-         "official test set, three seeds"],
+         "official test set, three seeds; no other network was trained"],
         [
             "memory that a training step of 1,000,000 steps adds, four gated blocks, `reversible`",
-            f"{kept} with u = 1; {forgetting} with memories of up to 1,000 steps",
+            f"{kept} a step with u = 1; {forgetting} with memories of up to 1,000 steps",
             f"{short} with memories of up to 10; `checkpoint` {checkpoint}; `nn.LSTM` {lstm} for a "
             "tenth of the steps",
         ],
         [
             "adding two of 1,000,000 numbers, backpropagated through every step, u = 1",
             f"mean squared error {error:.0e}",
-            f"chance {chance:.2f}; trained on shorter sequences first; a training step adds "
+            f"chance {chance:.2f}; a network that adds up, trained on shorter sequences first; a "
+            "training step adds "
             f"{adding['peak_bytes'] / 1e6:.1f} MB",
         ],
         [
