@@ -53,11 +53,16 @@ class Bits(nn.Module):
 
 
 def make_network(
-    width: int, hidden_size: int, num_blocks: int, memory: str, **options: Any
+    width: int,
+    hidden_size: int,
+    num_blocks: int,
+    memory: str,
+    memory_budget: str | None = None,
+    **options: Any,
 ) -> IRevStack:
     """Build the stack, (1, T, 2) to (1, T, 1); ``options`` go to the blocks."""
     blocks = [
         BlockBesideLevel(width, hidden_size, norm="layer" if index else None, **options)
         for index in range(num_blocks)
     ]
-    return IRevStack([Embedding(width), *blocks, Bits(width)], memory)
+    return IRevStack([Embedding(width), *blocks, Bits(width)], memory, memory_budget)

@@ -17,6 +17,8 @@ from irevrnn import IRevStack
 
 #: Factor on the learning rate of the recurrence.
 RECURRENT = 0.1
+#: What a backward pass through a whole recording may need: in longer chunks it takes less time.
+BUDGET = "60MB"
 #: Bits and state of a test are computed in pieces of this many steps.
 TEST_PIECE = 50_000
 
@@ -68,7 +70,8 @@ class Settings:
             for name in ("shortest_period", "longest_period", "longest_memory")
         }
         sizes = self.width, self.hidden_size, self.num_blocks
-        return make_network(*sizes, memory_for(piece), **options)
+        budget = None if piece else BUDGET
+        return make_network(*sizes, memory_for(piece), budget, **options)
 
 
 def memory_for(piece: int | None) -> str:
