@@ -1,4 +1,4 @@
-"""Classifiers around the recurrences we compare with."""
+"""Classifiers around the networks we compare with."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from experiments.peers.gates import start_gates
 from experiments.peers.indrnn import IndRNN
 from experiments.peers.lru import LRU
 from experiments.peers.mingru import MinGRU
+from experiments.peers.resnet import ResNet
 from experiments.peers.stack import GatedBlock, PlainLayer, Stack
 
 
 class PeerClassifier(nn.Module):
-    """A stack of another recurrence, with a readout.
+    """A stack of another recurrence, or a convolutional network, with a readout.
 
     Args:
         kind: key of :data:`PEERS`.
@@ -46,6 +47,8 @@ class PeerClassifier(nn.Module):
         if kind not in PEERS:
             raise ValueError(f"kind must be one of {', '.join(PEERS)}; got {kind!r}")
         peer = PEERS[kind]
+        if not peer.keeps_steps and read != "mean":
+            raise ValueError(f"read must be 'mean' with {kind!r}; got {read!r}")
         self.rnn = peer.build(input_size, hidden_size, num_layers, dropout, **options)
         self.dropout = nn.Dropout(0.0 if peer.gated else dropout)  # a block has its own
         features = self.rnn.features if isinstance(self.rnn, Stack) else hidden_size
@@ -55,6 +58,8 @@ class PeerClassifier(nn.Module):
         """Classify each sequence."""
         if isinstance(self.rnn, Stack):
             output = self.rnn(input, lengths)
+        elif isinstance(self.rnn, ResNet):
+            output, lengths = self.rnn(input, lengths)
         else:
             output, _ = self.rnn(input)
         # The recurrence runs forward only, so padding at the end does not reach the steps read.
@@ -122,6 +127,10 @@ def _mingru(
     return _gated(recurrence, hidden, inputs, width, layers, dropout, norm)
 
 
+def _resnet(inputs: int, width: int, blocks: int, dropout: float) -> nn.Module:
+    return ResNet(inputs, width, blocks, dropout)
+
+
 def _plain(
     recurrence: Callable[[int], nn.Module], hidden: int, layers: int, dropout: float,
     norm: str | None = None,
@@ -152,11 +161,13 @@ class Peer(NamedTuple):
         build: function of input size, units, layers, dropout and options.
         options: names of the options, each a field of the configuration, too.
         gated: whether its recurrence stands in gated blocks, whose features ``width`` are.
+        keeps_steps: whether its output has as many steps as its input, and can be read at each.
     """
 
     build: Callable[..., nn.Module]
     options: tuple[str, ...]
     gated: bool = False
+    keeps_steps: bool = True
 
 
 #: Every network to compare with, by its name.
@@ -169,4 +180,5 @@ PEERS = {
     ),
     "mingru": Peer(_mingru, ("width", "norm", "chrono"), True),
     "cornn": Peer(_cornn, ("time_step", "stiffness", "damping")),
+    "resnet": Peer(_resnet, (), keeps_steps=False),
 }

@@ -203,6 +203,8 @@ class TrainConfig(ABC):
             _named(check_memory, self.longest_memory)
             _named(check_periods, self.shortest_period, self.longest_period, self.num_couplings)
             self._check_strategy()
+        if self.model in PEERS and not PEERS[self.model].keeps_steps and self.read != "mean":
+            raise ConfigError(f"read must be 'mean' with model={self.model!r}; got {self.read!r}")
         if self.model == "indrnn":
             _named(check_memory, self.longest_memory)
         if self.model == "lru":
@@ -249,8 +251,10 @@ class TrainConfig(ABC):
 
     @staticmethod
     def block_defaults(given: dict[str, Any]) -> dict[str, Any]:
-        """Return the defaults that go with gated blocks, if these are asked for."""
+        """Return the defaults that go with gated blocks, or with a peer, if that is asked for."""
         peer = PEERS.get(given.get("model", "irevrnn"))
+        if peer and not peer.keeps_steps:
+            return {"read": "mean"}
         return BLOCK_DEFAULTS if given.get("block") or (peer and peer.gated) else {}
 
     @classmethod

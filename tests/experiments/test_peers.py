@@ -2,6 +2,7 @@
 
 import cmath
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -258,6 +259,10 @@ def test_cornn_turns_with_its_frequency():
 @every_peer
 @pytest.mark.parametrize("read", ["last", "mean"])
 def test_padding_changes_no_answer(kind, read):
+    if read == "last" and not PEERS[kind].keeps_steps:
+        with pytest.raises(ValueError, match=f"read must be 'mean' with {kind!r}; got 'last'"):
+            PeerClassifier(kind, 3, 4, 8, 2, read=read)
+        return
     model = PeerClassifier(kind, 3, 4, 8, 2, read=read).eval()
     lengths = torch.tensor([9, 4, 1])
     x = torch.randn(3, 9, 3)
@@ -266,10 +271,13 @@ def test_padding_changes_no_answer(kind, read):
     torch.testing.assert_close(together, torch.cat(alone))
 
 
-@pytest.mark.parametrize("kind", ["indrnn", "lru", "mingru"])
-@pytest.mark.parametrize("norm", ["batch", "layer", None])
+NORMED = [*product(["indrnn", "lru", "mingru"], ["batch", "layer", None]), ("resnet", "batch")]
+
+
+@pytest.mark.parametrize(("kind", "norm"), NORMED)
 def test_padding_is_not_normalised_with(kind, norm):
-    model = PeerClassifier(kind, 3, 4, 8, 2, norm=norm)
+    options = {"norm": norm} if "norm" in PEERS[kind].options else {}
+    model = PeerClassifier(kind, 3, 4, 8, 2, read="mean", **options)
     lengths, x = torch.tensor([9, 4, 1]), torch.randn(3, 9, 3)
     beyond = torch.arange(9) >= lengths[:, None]
     logits = [model(x.masked_fill(beyond[..., None], filling), lengths) for filling in (0.0, 1e3)]
@@ -281,7 +289,7 @@ def test_padding_is_not_normalised_with(kind, norm):
 
 @every_peer
 def test_dropout_is_drawn_in_training_alone(kind):
-    model = PeerClassifier(kind, 3, 4, 8, 2, dropout=0.5)
+    model = PeerClassifier(kind, 3, 4, 8, 2, dropout=0.5, read="mean")
     x = torch.randn(2, 9, 3)
     assert not torch.equal(model(x), model(x))
     model.eval()
@@ -296,7 +304,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["indrnn", "lru", "mingru", "cornn"])
+@pytest.mark.parametrize("kind", ["indrnn", "lru", "mingru", "cornn", "resnet"])
 def test_the_loss_falls(kind, tmp_path):
     # coRNN is as slow as its time step, and sixteen steps are few.
     config = MnistConfig.of(
@@ -351,6 +359,19 @@ def test_defaults_of_gated_blocks_go_with_gated_peers(kind):
     first, *others = [block.norm for block in model.rnn.layers]
     assert isinstance(first, nn.Identity)
     assert len(others) == 3 and all(isinstance(norm, nn.LayerNorm) for norm in others)
+
+
+def test_a_convolutional_network_is_read_by_its_mean():
+    assert MnistConfig.of(model="resnet").read == "mean"
+    with pytest.raises(ConfigError, match="read must be 'mean' with model='resnet'; got 'last'"):
+        MnistConfig.of(model="resnet", read="last")
+
+
+def test_a_convolutional_network_halves_the_steps():
+    rnn = PeerClassifier("resnet", 3, 4, 8, 2, read="mean").rnn
+    output, lengths = rnn(torch.randn(2, 9, 3), torch.tensor([9, 4]))
+    assert output.shape == (2, 3, 8) and lengths.tolist() == [3, 1]
+    assert output[1, 1:].eq(0).all() and output[1, 0].ne(0).any()
 
 
 def test_every_option_of_a_peer_is_a_field():
