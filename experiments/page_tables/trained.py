@@ -33,8 +33,10 @@ DIGITS = {
 RECORDINGS = {
     "sessions-reversible": "smartwatch, whole sessions, `reversible`",
     "digits": "spoken digits, `reversible`",
+    "digits-resnet": "spoken digits, convolutional network",
     "digits-speakers": "spoken digits, unseen speakers, `reversible`",
-    "ecg": "ECG, mean F1",
+    "ecg": "ECG, mean F1, `reversible`",
+    "ecg-resnet": "ECG, mean F1, convolutional network",
     "watch": "smartwatch, windows of four seconds",
     "utkinect": "UTKinect-Action3D",
 }
@@ -133,7 +135,8 @@ def _score(figure: str, value: float) -> str:
 
 
 def _minutes(result: Entry) -> str:
-    return f"{seconds_of(result) / result.get('num_runs', 1) / 60:.1f}"
+    by_clock = "" if result.get("processor_seconds") else " by the clock"
+    return f"{seconds_of(result) / result.get('num_runs', 1) / 60:.1f}{by_clock}"
 
 
 def _bits(result: Entry) -> list[str]:

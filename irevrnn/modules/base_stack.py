@@ -41,7 +41,7 @@ class BaseStack(nn.Module):
 
     Attributes:
         memory, memory_budget, batch_first: see :class:`irevrnn.IRevStack`.
-        picked: the plan that ``memory="auto"`` picked last.
+        picked: the plan that was last chosen for a budget.
     """
 
     def __init__(self, memory: str, memory_budget: int | str | None, batch_first: bool) -> None:
