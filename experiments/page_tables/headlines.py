@@ -16,7 +16,7 @@ def headlines(results: Path) -> Table:
             "block",
             "block-conserving",
             "block-small",
-            "couplings-1",
+            "tanh",
             "smnist-block",
             "pmnist-block",
             "digits",
@@ -53,7 +53,7 @@ def headlines(results: Path) -> Table:
             f"gated blocks with {parameters['block']} parameters, `reversible`",
             accuracy["block"],
             f"with {parameters['block-small']}: {accuracy['block-small']}; plain layers with tanh, "
-            f"{parameters['couplings-1']}, not reversible: {accuracy['couplings-1']}",
+            f"{parameters['tanh']}, not reversible: {accuracy['tanh']}",
         ],
         [
             "the same where nothing is forgotten (u = 1)",

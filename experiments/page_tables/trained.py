@@ -21,8 +21,9 @@ SMALL_DIGITS = {
     },
     "block-tanh": "gated blocks, g = tanh",
     "block-lru": "gated blocks around an LRU",
-    "couplings-1": "three plain layers, tanh",
-    "couplings-0-relu": "three plain layers, R = 0, relu",
+    "tanh": "three plain layers, layer norm, tanh",
+    "couplings-1": "three plain layers, batch norm, tanh",
+    "couplings-0-relu": "three plain layers, R = 0, batch norm, relu",
     "gru": "`nn.GRU`",
     "lstm": "`nn.LSTM`",
 }

@@ -112,7 +112,9 @@ def test_minutes_are_of_the_processor_where_it_was_timed(repository):
     edit(file, lambda result: result.update(wall_seconds=600.0, processor_seconds=60.0))
     assert "| 1.0 | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
     edit(file, lambda result: result.update(processor_seconds=None))
-    assert "| 10.0 by the clock | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
+    assert (
+        "| 10.0 by the clock | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -382,10 +382,10 @@ def test_a_network_of_blocks_is_told_of(tmp_path):
     assert paper.build(*write(tmp_path, results)) == ""
 
 
-@pytest.mark.parametrize("name", ["block", "block-conserving", "couplings-1"])
+@pytest.mark.parametrize("name", ["block", "block-conserving", "tanh"])
 def test_the_abstract_does_without_an_experiment(tmp_path, name):
     results = copy.deepcopy(RESULTS)
-    rows = [experiment("mnist", "Blocks", x) for x in ("block", "block-conserving", "couplings-1")]
+    rows = [experiment("mnist", "Blocks", x) for x in ("block", "block-conserving", "tanh")]
     results["experiments"]["rows"] += [row for row in rows if row["name"] != name]
     assert paper.build(*write(tmp_path, results)) == ""
 
@@ -633,7 +633,7 @@ def test_the_listing_of_the_decay_does_what_the_library_does():
     h = torch.cat([torch.arange(-300, 300), anywhere])
     for u in (1.0, 0.9999, 0.7, 0.5, 0.3, 0.01):
         m, k = (int(x) for x in decay_of(torch.tensor(u)))
-        names |= {"m": m, "k": k, "v": 1 / (1 - m / 2**32), "r": offset_of(0)}
+        names |= {"m": m, "k": k, "v": 1 / (1 - m / 2**32), "o": offset_of(0)}
         reference = BitStack(torch.tensor([u]), batch=len(h))
         p = [forget(x) for x in h.tolist()]
         assert p == reference.forget(h[:, None]).flatten().tolist()
