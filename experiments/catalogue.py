@@ -110,7 +110,8 @@ _LSTM = {
 _RESNET = {"model": "resnet", "num_layers": 7, "hidden_size": 13}
 
 #: Every experiment, by the name of its result file. A peer trains for at least the processor time
-#: of the network that it is compared with, as ``processor_seconds`` show.
+#: of the network that it is compared with, as ``processor_seconds`` show; but for convolutional
+#: networks, which get as many epochs in less time.
 EXPERIMENTS: dict[str, Experiment] = {
     "couplings-0": _mnist("Couplings", "R = 0 (IndRNN), tanh", _QUICK | {"num_couplings": 0}, 3),
     "couplings-0-relu": _mnist("Couplings", "R = 0 (IndRNN), relu", _QUICK | _INDRNN, 3),

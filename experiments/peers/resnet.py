@@ -41,7 +41,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Residual blocks, each of which leaves every second step.
+    """Residual blocks, each of which keeps every second step.
 
     What is padded reaches nothing that belongs to a sequence: norms leave it out, and convolutions
     see zeros there, as beyond the end of a sequence on its own.

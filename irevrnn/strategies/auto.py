@@ -31,9 +31,8 @@ CANDIDATES = tuple(TIMES)
 TIME_OF_ROUND = 0.35
 #: With more rounds, the stack mostly runs forward.
 MOST_ROUNDS = 6
-#: The calls of operators on a chunk take the time of the arithmetic of so many numbers of each
-#: block's output.
-NUMBERS_PER_CALL = 22_000
+#: Calling the operators of a chunk takes as long as computing so many numbers of a block's output.
+CALLS_OF_A_CHUNK = 22_000
 
 _UNITS = {"B": 1, "kB": 1000} | {
     f"{prefix}{infix}B": base**power
@@ -151,10 +150,9 @@ def _variants(stack: Stack, load: Workload, memory: str) -> Iterator[tuple[float
         yield TIMES[memory], memory, 0, 0
         return
     hidden = max(block.hidden_size for block in stack.blocks)
-    chunk = 2 * chunk_length(memory, load.steps, load.batch, hidden, MOST_NUMBERS)
-    while chunk > SEGMENT:
-        chunk = max(SEGMENT, chunk // 2 // SEGMENT * SEGMENT)
-        calls = 1 + NUMBERS_PER_CALL / (chunk * load.batch * hidden)
+    chunk = min(load.steps, chunk_length(memory, load.steps, load.batch, hidden, MOST_NUMBERS))
+    while True:
+        calls = 1 + CALLS_OF_A_CHUNK / (chunk * max(1, load.batch) * hidden)
         yield calls * TIMES[memory], memory, chunk, 0
         chunks = math.ceil(load.steps / chunk)
         for rounds in range(2, MOST_ROUNDS + 1) if memory == "checkpoint" else ():
@@ -162,6 +160,9 @@ def _variants(stack: Stack, load: Workload, memory: str) -> Iterator[tuple[float
             if checkpoints < chunks:
                 time = TIMES[memory] + (rounds - 1) * TIME_OF_ROUND
                 yield calls * time, memory, chunk, checkpoints
+        if chunk <= SEGMENT:
+            return
+        chunk = max(SEGMENT, chunk // 2 // SEGMENT * SEGMENT)
 
 
 def table(stack: Stack, load: Workload) -> str:

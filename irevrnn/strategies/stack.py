@@ -99,6 +99,7 @@ def run_modules(
         (T, B, out) or (N, out); with ``last_only`` (E, out), for the E sequences that end here.
     """
     numbers = {place: number for number, place in enumerate(stack.places)}
+    top = len(numbers) - 1
     with nullcontext() if steps is None else seen_by_modules(steps):
         for index, module in enumerate(modules):
             rows = x.shape[:-1]
@@ -106,7 +107,7 @@ def run_modules(
                 x = module(x)
             else:
                 h, h_n = recur(numbers[index], module, x)
-                if last_only and index == stack.places[-1] and packing is None:
+                if last_only and numbers[index] == top and packing is None:
                     # h_n is a tensor of its own: the gradient of a slice of h would be as large.
                     x, h = x[-1:], h_n.unsqueeze(0)
                     if steps is not None:

@@ -266,6 +266,15 @@ def test_a_budget_sets_the_length_of_chunks(memory):
         model(x)
 
 
+@pytest.mark.parametrize("memory", ["auto", "checkpoint", "reversible"])
+def test_a_budget_goes_with_a_batch_of_none_and_a_single_step(memory):
+    model = make_model(memory, norm="layer", memory_budget="1GB")
+    assert model(torch.zeros(0, 30, 5))[0].shape == (0, 30, 7)
+    assert model(torch.zeros(2, 1, 5))[0].shape == (2, 1, 7)
+    chunks = [plan.chunk for plan in auto.options(model._stack(), formulas.Workload(40, 2, 5))]
+    assert max(chunks) == 40  # no chunk is longer than the sequence
+
+
 def test_what_auto_runs_is_the_strategy_it_names():
     x = torch.randn(2, 300, 5, requires_grad=True)
     model = make_model("auto", norm="layer", memory_budget="1GB")
