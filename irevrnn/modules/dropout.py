@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn.modules.arguments import check_probability
-from irevrnn.modules.steps import current_steps
+from irevrnn.modules.steps import current
 
 
 class Dropout(nn.Module):
@@ -43,7 +43,7 @@ class Dropout(nn.Module):
         """Return the input with features dropped, in training."""
         if not self.active:
             return input
-        steps = None if torch.compiler.is_compiling() else current_steps()
+        steps = None if torch.compiler.is_compiling() else current.steps
         if steps is not None:
             return input * steps.mask(input, self.p, self.tied)
         shape = input.shape[1:] if self.tied and input.dim() > 2 else input.shape

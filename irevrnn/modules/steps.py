@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +15,6 @@ from irevrnn.sequences import Packing
 
 #: Steps whose masks are drawn together.
 _TOGETHER = 16
-_local = threading.local()
 
 
 class Masks:
@@ -107,22 +105,14 @@ def _draw(x: Tensor, shape: Sequence[int], p: float) -> Tensor:
     return F.dropout(torch.ones(tuple(shape), dtype=x.dtype, device=x.device), p)
 
 
-def current_steps() -> Steps | None:
-    """Return the steps that the calling thread's stack works on; None outside of a stack."""
-    return getattr(_local, "steps", None)
+class _Current(threading.local):
+    """What the stack of a thread works on.
+
+    Attributes:
+        steps: those that its modules see; None outside of a stack.
+    """
+
+    steps: Steps | None = None
 
 
-def see(steps: Steps | None) -> None:
-    """Make ``steps`` the current ones of this thread."""
-    _local.steps = steps
-
-
-@contextmanager
-def seen_by_modules(steps: Steps) -> Iterator[None]:
-    """Make ``steps`` the current ones of this thread; in the end, those before."""
-    before = current_steps()
-    see(steps)
-    try:
-        yield
-    finally:
-        see(before)
+current = _Current()

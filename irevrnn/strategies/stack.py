@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.modules.block import is_recurrent
-from irevrnn.modules.steps import Steps, see, seen_by_modules
+from irevrnn.modules.steps import Steps, current
 from irevrnn.sequences import Packing
 
 
@@ -100,7 +99,10 @@ def run_modules(
     """
     numbers = {place: number for number, place in enumerate(stack.places)}
     top = len(numbers) - 1
-    with nullcontext() if steps is None else seen_by_modules(steps):
+    before = current.steps
+    try:
+        if steps is not None:
+            current.steps = steps
         for index, module in enumerate(modules):
             rows = x.shape[:-1]
             if index not in numbers:
@@ -111,9 +113,12 @@ def run_modules(
                     # h_n is a tensor of its own: the gradient of a slice of h would be as large.
                     x, h = x[-1:], h_n.unsqueeze(0)
                     if steps is not None:
-                        see(steps.last())
+                        current.steps = steps.last()
                 x, rows = module.output(x, h), h.shape[:-1]  # type: ignore[operator]
             _check_result(stack, index, "output", x, rows)
+    finally:  # without a call, at which an interrupt could come first
+        if steps is not None:
+            current.steps = before
     if not last_only:
         return x
     return x[-1] if packing is None else x[packing.last_rows]

@@ -2,6 +2,7 @@
 
 import copy
 import signal
+import sys
 import threading
 import timeit
 from functools import partial
@@ -22,6 +23,7 @@ from irevrnn import (
     ReversalError,
     check_stepwise,
 )
+from irevrnn.modules.steps import current
 from irevrnn.strategies.rules import OF_THE_STACK
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -696,6 +698,32 @@ def test_resets_that_do_not_fit(change, error, message):
 # --- interrupts -----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a __del__
+@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint", "reversible"])
+def test_dropout_works_by_itself_after_an_interrupt_at_any_call(memory):
+    """Python looks for signals when a function begins and when one written in C has returned."""
+    model, x = IRevStack([IRevBlock(4, 8, dropout=0.1)], memory), torch.randn(2, 5, 4)
+    dropout, calls, last = Dropout(0.5), 0, 0
+
+    def interrupt(frame, event, _):
+        nonlocal calls
+        calls += event in ("call", "c_return")
+        if calls == last:
+            raise KeyboardInterrupt
+
+    while calls >= last:
+        calls, last = 0, last + 1
+        sys.setprofile(interrupt)
+        try:
+            model(x, return_sequence=False)
+        except KeyboardInterrupt:
+            torch.set_grad_enabled(True)  # torch.no_grad can be cut short between its two lines
+        finally:
+            sys.setprofile(None)
+        dropout(torch.ones(3, 7))
+    assert last > 100
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["checkpoint", "reversible"])
 def test_interrupts_at_random_instants_leave_the_model_whole(memory):
@@ -740,6 +768,7 @@ def test_interrupts_at_random_instants_leave_the_model_whole(memory):
                 interrupted += 1
                 # torch.no_grad, in the optimizer's step, can be cut short between its two lines.
                 torch.set_grad_enabled(True)
+                assert current.steps is None
                 assert all(known[name] is p for name, p in model.named_parameters())
                 assert all(isinstance(p, nn.Parameter) for p in known.values())
                 if interrupted % 100 == 0:
