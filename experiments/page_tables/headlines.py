@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from experiments.page_tables.markdown import Table, read
@@ -38,8 +39,12 @@ def headlines(results: Path) -> Table:
     kept, forgetting, short = (
         peaks["reversible", memories, million] for memories in ("u = 1", usual, "up to 10 steps")
     )
-    checkpoint, lstm = peaks["checkpoint", usual, million], peaks["lstm", usual, 10**5]
+    checkpoint = peaks["checkpoint", usual, million]
+    recompute, lstm = (peaks[method, usual, 10**5] for method in ("recompute", "lstm"))
     adding = read(results, "experiments/adding-million")
+    learnt = next(e for e in adding["runs"][0]["history"] if e["val_squared_error"] < 0.01)
+    length, growth, epochs = (adding["config"][key] for key in ("length", "growth", "epochs"))
+    teach = math.ceil(length / growth ** (epochs - learnt["epoch"]))
     chance, error = adding["data"]["chance"], adding["test_squared_error"]["mean"]
     speed = read(results, "benchmark")
     default, caching = (
@@ -59,7 +64,7 @@ def headlines(results: Path) -> Table:
         [
             "the same where nothing is forgotten (u = 1)",
             accuracy["block-conserving"],
-            f"{parameters['block-conserving']} parameters; not one bit is stored",
+            f"{parameters['block-conserving']} parameters; no bits go on the stacks",
         ],
         [
             f"digits of 28 by 28 pixels, 784 steps, {parameters['smnist-block']} parameters, "
@@ -73,20 +78,20 @@ def headlines(results: Path) -> Table:
         [
             "memory that a training step of 1,000,000 steps adds, four gated blocks, `reversible`",
             f"{kept} a step with u = 1; {forgetting} with memories of up to 1,000 steps",
-            f"{short} with memories of up to 10; `checkpoint` {checkpoint}; `nn.LSTM` {lstm} for a "
-            "tenth of the steps",
+            f"{short} with memories of up to 10; `checkpoint` {checkpoint}; for a tenth "
+            f"of the steps, without chunks, `recompute` {recompute} and `nn.LSTM` {lstm}",
         ],
         [
             "adding two of 1,000,000 numbers, backpropagated through every step, u = 1",
             f"mean squared error {error:.0e}",
-            f"chance {chance:.2f}; a network that adds up, trained on shorter sequences first; a "
-            "training step adds "
+            f"chance {chance:.2f}; a network that adds up, which sequences of {teach} steps "
+            "already teach; one run; a training step adds "
             f"{adding['peak_bytes'] / 1e6:.1f} MB",
         ],
         [
             "speed of both passes of a layer, `recompute`, on one thread of a CPU",
             f"{min(caching):.1f} to {max(caching):.1f} times that of `nn.LSTM` of the same width",
-            "whose units mix in each step; both with a caching allocator, with the default one "
+            "which has many times the weights; both with a caching allocator, with the default one "
             f"{min(default):.1f} to {max(default):.1f}",
         ],
     ]  # fmt: skip
