@@ -47,6 +47,8 @@ def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Pa
             raise ConfigError(f"{file} has other settings: {done['settings']}; delete it first")
 
     def keep() -> None:
+        commits = [*done.get("git_commits", []), provenance()["git_commit"]]
+        done["git_commits"] = list(dict.fromkeys(commits))
         write_text(file, json.dumps(done, indent=1) + "\n")
 
     for name in METHODS:

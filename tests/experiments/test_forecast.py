@@ -104,6 +104,7 @@ def test_the_comparison_continues_where_it_stopped(tmp_path):
     forecast.run(settings, recordings, [0, 1], file)
     second = json.loads(file.read_text())
     assert len(second["runs"]) == 2 * len(METHODS) and len(second["linear"]) == 2
+    assert len(second["git_commits"]) == 1
     assert all(second["runs"][key] == run for key, run in first["runs"].items())
     with pytest.raises(ConfigError, match="has other settings"):
         forecast.run(TINY, recordings, [0], file)
