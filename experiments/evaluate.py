@@ -18,6 +18,7 @@ import tyro
 from experiments import catalogue, weights
 from experiments.command_line import Names, refuse, report_errors, require_positive
 from experiments.process import threads
+from experiments.train.config import ConfigError
 from experiments.train.evaluate import evaluate
 from experiments.train.loop import format_figure
 from experiments.train.model import make_model
@@ -59,6 +60,10 @@ def print_figures(name: str) -> None:
     found = []
     for (run, one), written in zip(config.runs(), result["runs"], strict=True):
         task = one.task(torch.device("cpu"))
+        if task.data_set != result["data_set"]:
+            raise ConfigError(
+                f"{name} was tested on {result['data_set']}, and here is {task.data_set} alone"
+            )
         model = make_model(one, task)
         model.load_state_dict(weights.load(name, run))
         found.append(evaluate(model, task.test_batches(), task.objective).figure)

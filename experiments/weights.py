@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from experiments import figures
+from experiments.files import replacing
 from experiments.train.config import ConfigError, TrainConfig
 
 
@@ -28,8 +29,9 @@ def save(name: str, config: TrainConfig) -> None:
     for run, _ in config.runs():
         state = torch.load(config.out / run / "best.pt", map_location="cpu", weights_only=True)
         path(name, run).parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: x.contiguous() for key, x in state["model"].items()}, path(name, run))
-        path(name, run).chmod(0o644)  # others are to read it in a clone
+        with replacing(path(name, run)) as temporary:
+            save_file({key: x.contiguous() for key, x in state["model"].items()}, temporary)
+            temporary.chmod(0o644)  # others are to read it in a clone
 
 
 def load(name: str, run: str) -> dict[str, Tensor]:

@@ -15,6 +15,9 @@ import io
 import re
 from collections import Counter
 from pathlib import Path
+from tokenize import TokenError
+from unicodedata import normalize
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -26,8 +29,12 @@ from experiments.datasets.recordings import Description, Recordings, Rejected, j
 LABEL_FILE = "labels.csv"
 HEADINGS = (["name", "label"], ["name", "label", "group"])
 #: A field of a heading line. One that begins like a number is a number, maybe a damaged one.
-_WORD = re.compile(r"(?!nan|inf)[^\W\d]|\"", re.IGNORECASE)
-_FILES = re.compile(r".*\.(csv|npy)", re.DOTALL)
+_WORD = re.compile(r"(?!(nan|inf|infinity)$)[^\W\d]|\"", re.IGNORECASE)
+#: Errors of np.load where a file is damaged.
+_OF_DAMAGE = (
+    ValueError, EOFError, OSError, SyntaxError, TokenError, MemoryError, OverflowError, BadZipFile,
+)  # fmt: skip
+_FILES = re.compile(r".*\.(csv|npy)", re.DOTALL | re.IGNORECASE)
 
 
 def load_folder(folder: Path) -> Recordings:
@@ -43,7 +50,12 @@ def load_folder(folder: Path) -> Recordings:
     def reject(file: str, reason: str) -> None:
         rejected.append(Rejected(file, reason))
 
-    contents = dict(raw_contents(folder, _FILES, reject))
+    contents: dict[str, bytes] = {}
+    for file, data in raw_contents(folder, _FILES, reject):
+        if (name := normalize("NFC", file)) in contents:
+            reject(file, "there is another file of this name, written with other accents")
+        else:
+            contents[name] = data
     if LABEL_FILE not in contents:
         raise DataError(f"{folder} must hold {LABEL_FILE}")
     labels = _labels_of_files(contents, reject)
@@ -77,7 +89,10 @@ def _labels_of_files(contents: dict[str, bytes], reject: Reject) -> dict[str, La
     if not rows or rows[0][1] not in HEADINGS:
         wanted = " or ".join(",".join(heading) for heading in HEADINGS)
         raise DataError(f"{LABEL_FILE} must begin with the line {wanted}")
-    labels = read_labels(rows[1:], LABEL_FILE, len(rows[0][1]), reject)
+    labels = {
+        normalize("NFC", name): label
+        for name, label in read_labels(rows[1:], LABEL_FILE, len(rows[0][1]), reject).items()
+    }
     taken: dict[str, Label] = {}
     named: set[str] = set()
     files = [file for file in contents if file != LABEL_FILE]
@@ -92,7 +107,8 @@ def _labels_of_files(contents: dict[str, bytes], reject: Reject) -> dict[str, La
         named.update(names)
     for name, label in labels.items():
         if name not in named and label.label:
-            reject(f"{LABEL_FILE}, line {label.line}", f"there is no file {name}")
+            bare = "" if Path(name).name == name else ": names have no folders"
+            reject(f"{LABEL_FILE}, line {label.line}", f"there is no file {name}{bare}")
     return taken
 
 
@@ -123,7 +139,7 @@ def read_recording(file: Path) -> np.ndarray:
 
 
 def _read(name: str, data: bytes) -> np.ndarray:
-    return _read_csv(data) if name.endswith(".csv") else _read_npy(data)
+    return _read_csv(data) if name.lower().endswith(".csv") else _read_npy(data)
 
 
 def _read_csv(data: bytes) -> np.ndarray:
@@ -186,8 +202,8 @@ def _is_number(field: str) -> bool:
 def _read_npy(data: bytes) -> np.ndarray:
     try:
         numbers = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
-        raise DataError(f"no array can be read: {error}") from error
+    except _OF_DAMAGE as error:
+        raise DataError(f"no array can be read: {error or type(error).__name__}") from error
     if not isinstance(numbers, np.ndarray):
         raise DataError("no array of real numbers")
     return as_frames(numbers)

@@ -14,8 +14,8 @@ Reject = Callable[[str, str], None]
 def raw_files(raw: Path, pattern: re.Pattern[str], reject: Reject) -> Iterator[Path]:
     """Yield the files at any depth in ``raw`` whose names match ``pattern``, ordered by name.
 
-    Further files of the same name, what is no regular file, folders that cannot be read and links
-    to folders are rejected.
+    Of several files of one name, the highest is taken and the rest are rejected, as are those that
+    are no regular file, folders that cannot be read and links to folders.
     """
     if not raw.is_dir():
         raise DataError(f"raw must be the folder of the authors' files; {raw} is no folder")
@@ -33,7 +33,7 @@ def raw_files(raw: Path, pattern: re.Pattern[str], reject: Reject) -> Iterator[P
                 reject(printable(name), "a link to a folder, which is not followed")
         paths += [Path(folder, file) for file in files if pattern.fullmatch(file)]
     taken = Path()
-    for path in sorted(paths, key=lambda path: (path.name, path)):
+    for path in sorted(paths, key=lambda path: (path.name, len(path.parts), path)):
         if path.name == taken.name:
             there = f"there is another file of this name, in {place(taken.parent)}, which is taken"
             reject(printable(path.name), f"in {place(path.parent)}: {there}")

@@ -14,6 +14,7 @@ meta.json is written last: without it, a conversion has not finished.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -138,6 +139,13 @@ class Recordings:
     def __getitem__(self, index: int) -> np.ndarray:
         """Return a view of the frames of one recording, (length, ...)."""
         return self.frames[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def digest(self) -> str:
+        """Return a hash of names, labels, subjects and lengths, to tell whether they changed."""
+        arrays = (self.offsets, self.labels, self.subjects)
+        content = "\0".join(self.names).encode() + b"".join(one.tobytes() for one in arrays)
+        return hashlib.sha256(content).hexdigest()[:16]
 
     @property
     def lengths(self) -> np.ndarray:

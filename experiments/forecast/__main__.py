@@ -28,6 +28,7 @@ from experiments.forecast.linear import linear_bits
 from experiments.forecast.memory import one_step
 from experiments.forecast.training import METHODS, Settings, evaluate, train
 from experiments.provenance import provenance, require_clean
+from experiments.train.checkpoints import make_folder
 from experiments.train.config import ConfigError
 from irevrnn.allocator import use_caching_allocator
 
@@ -41,8 +42,9 @@ SEARCH_SHARE = 0.3
 def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Path) -> None:
     """Search, train and test what is missing in ``file``."""
     done: dict[str, Any] = {"settings": asdict(settings), "search": {}, "linear": {}, "runs": {}}
+    make_folder(file.parent)
     if file.is_file():
-        done = json.loads(file.read_text(encoding="utf-8"))
+        done = _read(file)
         if done["settings"] != asdict(settings):
             raise ConfigError(f"{file} has other settings: {done['settings']}; delete it first")
 
@@ -73,6 +75,15 @@ def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Pa
     if "peak_bytes" not in done:
         done["peak_bytes"] = {name: peak_memory(one_step, settings, name) for name in METHODS}
         keep()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        done: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        _ = done["settings"], done["search"], done["linear"], done["runs"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{file} is no result of a forecast ({error!r}): delete it") from error
+    return done
 
 
 def _search(settings: Settings, name: str, recordings: list[Levels]) -> list[dict[str, float]]:

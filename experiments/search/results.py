@@ -55,14 +55,15 @@ def run(
     read = partial(_read, result_file(name, profile), head, methods)
     with threads(cpu_threads):
         for trial, method in product(range(trials), methods):  # a search that is stopped is even
-            if trial < len(read()["methods"][method]["trials"]):
-                continue
-            own: dict[str, Any] = {"threads": cpu_threads, "out": out / method}
-            config = configure(search, method, trial, profile, **own)
-            result = run_trial(config, minutes)
-            one = {"seed": trial, "settings": _settings(method, config)} | result
-            add = partial(_add_trial, one=one)
-            _change(name, profile, read, method, add, [result["git_commit"]])
+            with FileLock(out / f"{method}.lock"):  # another process may search, too
+                if trial < len(read()["methods"][method]["trials"]):
+                    continue
+                own: dict[str, Any] = {"threads": cpu_threads, "out": out / method}
+                config = configure(search, method, trial, profile, **own)
+                result = run_trial(config, minutes)
+                one = {"seed": trial, "settings": _settings(method, config)} | result
+                add = partial(_add_trial, one=one)
+                _change(name, profile, read, method, add, [result["git_commit"]])
             print(f"{method}, trial {trial + 1} of {trials}: {_describe(result)}", flush=True)
     return read()
 

@@ -121,6 +121,7 @@ class ActionConfig(TrainConfig):
         facts = {
             "val_subjects": np.unique(recordings.subjects[parts.fold.val]).tolist(),
             "recordings": len(recordings),
+            "digest": recordings.digest,
             "rejected": len(recordings.rejected),
         }
         return self.task_of(
@@ -176,6 +177,8 @@ def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
             f"got {config.frames}"
         )
     sampling = Sampling(config.sampling, config.frames, config.clips, config.hop)
+    if config.bones and not recordings.about.bones:
+        raise ConfigError(f"bones must be False for {recordings.about.data_set}, which has none")
     view = View(recordings.about, config.centre, config.turn, config.bones, config.motion)
     augmentation = Augmentation(config.rotation, config.scale, config.shear, config.mirror)
     chosen = fold.train[: config.train_subset]

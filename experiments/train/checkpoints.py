@@ -35,6 +35,7 @@ def save(run: Run) -> None:
     state = _stateful(run) | {
         "place": _place(run),
         "git_commits": run.commits,
+        "data": _data(run),
         "progress": asdict(run.progress)
         | {"seconds": run.seconds(), "processor_seconds": run.processor_seconds()},
         "rng": distributed.gathered(_rng_state(run), run.workers),
@@ -64,6 +65,7 @@ def load(run: Run) -> None:
     state = _read(run, "last.pt")
     try:
         run.config.check_same(state["config"])
+        _check_data(run, state.get("data", {}))  # older files do not have it
         if state["place"] != _place(run):
             warnings.warn(
                 f"the run continues with {_place(run)}, but began with {state['place']}: its "
@@ -89,10 +91,18 @@ def load(run: Run) -> None:
 
 
 def load_best(run: Run) -> None:
-    """Load the weights that are to be tested; ConfigError if they are damaged."""
+    """Load the weights to be tested; ConfigError if they are damaged, or of another run."""
     state = _read(run, "best.pt")
     try:
+        run.config.check_same(state["config"])
+        if state["row"] != run.progress.best:
+            raise ConfigError(
+                f"{run.config.out / 'best.pt'} was written by another run: start again with an out "
+                "of its own"
+            )
         run.evaluated.load_state_dict(state["model"])
+    except ConfigError:
+        raise
     except _OF_DAMAGE as error:
         raise _damaged(run.config.out / "best.pt", error) from error
 
@@ -160,6 +170,25 @@ def _stateful(run: Run) -> dict[str, Any]:
         "schedule": run.schedule,
         "precision": run.fabric.strategy.precision,  # the loss scale of 16-mixed
     }
+
+
+def _data(run: Run) -> dict[str, Any]:
+    """Return what is known of the data, which must be the same when the run is resumed."""
+    task = run.task
+    known = {"data_set": task.data_set, "class_names": task.class_names, **task.facts}
+    known.pop("settings_tried", None)
+    plain: dict[str, Any] = json.loads(json.dumps(known))
+    return plain
+
+
+def _check_data(run: Run, before: dict[str, Any]) -> None:
+    for name, now in _data(run).items():
+        if before.get(name, now) != now:
+            raise ConfigError(
+                f"the data have changed since the run in {run.config.out} began: {name} was "
+                f"{before[name]!r} and is {now!r}; start again without --resume, or choose another "
+                "--out"
+            )
 
 
 def _place(run: Run) -> str:

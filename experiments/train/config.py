@@ -138,7 +138,7 @@ class TrainConfig(ABC):
         "1, which a step must not jump over (irevrnn, indrnn, lru)", least=0)
     coupling_lr_scale: float = option(
         0.1, "factor on the learning rate of couplings (irevrnn)", least=0)
-    clip: float = option(1.0, "largest norm of the gradient", least=0)
+    clip: float = option(1.0, "largest norm of the gradient; 0 leaves it as it is", least=0)
     label_smoothing: float = option(
         0.0, "share of the target that is spread over all classes", least=0, most=1)
     average: float = option(0.0, "decay of a running average of the weights, which is evaluated in "

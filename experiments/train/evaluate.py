@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.train.model import forward
+from experiments.train.model import forward, in_dtype_of
 from experiments.train.objectives import Evaluation, Objective
 from experiments.train.task import Batch, Sequences
 
@@ -34,7 +34,7 @@ def _answers(model: nn.Module, x: Sequences, objective: Objective) -> Tensor:
     if sequences.dim() == 4:
         clips, sequences = sequences.shape[1], sequences.flatten(0, 1)
     lengths = [steps.repeat_interleave(clips) for steps in lengths]
-    return objective.average(model(sequences, *lengths), clips)
+    return objective.average(model(in_dtype_of(model, sequences), *lengths), clips)
 
 
 @torch.no_grad()

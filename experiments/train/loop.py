@@ -24,7 +24,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from torch import nn
 from tqdm import tqdm
 
 from experiments.files import replacing, write_text
@@ -164,6 +163,7 @@ def _finish(run: Run, say: Callable[[str], None]) -> dict[str, Any]:
     """Test the weights that were kept and write the results."""
     config, task = run.config, run.task
     checkpoints.load_best(run)
+    checkpoints.write_log(run)  # it may have been killed before the last
     results = _describe(run) | {"finished": True}
     if config.test:
         test = run.fabric.broadcast(evaluate(run.evaluated, task.test_batches(), task.objective))
@@ -189,7 +189,7 @@ def _describe(run: Run) -> dict[str, Any]:
         "config": run.config.identity(),
         "seed": run.config.seed,
         "num_parameters": count_parameters(run.network),
-        "forgotten_bits": _forgotten_bits(run.network),
+        "forgotten_bits": _forgotten_bits(run),
         "device": str(run.fabric.device),
         "workers": run.workers,
         **run.provenance,
@@ -202,7 +202,8 @@ def _describe(run: Run) -> dict[str, Any]:
     }
 
 
-def _forgotten_bits(network: nn.Module) -> float | None:
+def _forgotten_bits(run: Run) -> float | None:
+    network = run.network if run.average is None else run.average.module
     return forgotten_bits(network).item() if isinstance(network, Ours) else None
 
 

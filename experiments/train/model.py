@@ -52,7 +52,14 @@ def count_parameters(model: nn.Module) -> int:
 
 def forward(model: nn.Module, x: Sequences) -> Tensor:
     """Apply ``model`` to sequences, with their lengths if there are any."""
-    return model(*x) if isinstance(x, tuple) else model(x)
+    sequences, *lengths = x if isinstance(x, tuple) else (x,)
+    output: Tensor = model(in_dtype_of(model, sequences), *lengths)
+    return output
+
+
+def in_dtype_of(model: nn.Module, x: Tensor) -> Tensor:
+    """Return x in the dtype of the parameters: Fabric sees to it for the model it has set up."""
+    return x.to(next(model.parameters()).dtype)
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

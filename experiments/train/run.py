@@ -19,7 +19,13 @@ from experiments.models import BlockClassifier, Ours, forgotten_bits
 from experiments.provenance import provenance
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
-from experiments.train.model import forward, make_model, make_optimizer, make_schedule
+from experiments.train.model import (
+    forward,
+    in_dtype_of,
+    make_model,
+    make_optimizer,
+    make_schedule,
+)
 from experiments.train.task import Batch, Sequences, Task
 
 
@@ -91,9 +97,10 @@ class Run:
         self.optimizer.zero_grad()
         self.fabric.backward(loss + self._penalty(x))
         # Infinite gradients are no error: the loss scaling of 16-mixed provokes them now and then.
-        self.fabric.clip_gradients(
-            self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
-        )
+        if self.config.clip:
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
+            )
         self.optimizer.step()
         self.schedule.step()
         self.clip_weights()
@@ -111,7 +118,7 @@ class Run:
         if self.config.bits_penalty and isinstance(self.network, Ours):
             penalty = self.config.bits_penalty * forgotten_bits(self.network)
         if self.config.sparsity and isinstance(self.network, BlockClassifier):
-            inputs = x[0] if isinstance(x, tuple) else x
+            inputs = in_dtype_of(self.network, x[0] if isinstance(x, tuple) else x)
             penalty = penalty + self.config.sparsity * self.network.embedding_l1(inputs)
         return penalty
 
@@ -181,6 +188,12 @@ def _check_task(config: TrainConfig, task: Task) -> None:
         raise ConfigError(
             "keep must be 'last', with test, if there is no validation data to choose by; "
             f"got keep {config.keep!r}, test {config.test}"
+        )
+    small = config.batch_size == 1 or getattr(config, "steps_per_batch", None) is not None
+    if config.model == "irevrnn" and not config.block and small:
+        raise ConfigError(
+            "plain layers end in a batch norm, which takes two sequences at least: choose block, a "
+            "batch_size above 1, and no steps_per_batch"
         )
     if task.read_at is not None and config.read != "last":
         raise ConfigError(

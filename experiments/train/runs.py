@@ -50,12 +50,16 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
             f"folds and seeds are {len(runs)} runs, which several workers cannot share: start "
             "torchrun for one of them at a time, or run without it"
         )
+    checkpoints.make_folder(config.out)
+    for name in checkpoints.FILES:  # of an earlier run, or summary
+        (config.out / name).unlink(missing_ok=True)
     started = time.monotonic()
     results, files = [], []
     for name, one in runs:
         left = config.max_minutes and max(0, config.max_minutes - (time.monotonic() - started) / 60)
         one = replace(one, out=config.out / name, max_minutes=left)
         results.append(_train_once(one, progress))
+        _check_same_data(results)
         files.append(one.out / "test.npz")
         if not results[-1]["finished"]:
             return {"finished": False}
@@ -70,6 +74,18 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
             f"average over {len(runs)} runs; {config.out / 'results.json'}"
         )
     return summary
+
+
+def _check_same_data(results: Sequence[dict[str, Any]]) -> None:
+    """Raise a ConfigError if the data changed between runs, one of which was resumed later."""
+    first, last = ({**one, **one["data"]} for one in (results[0], results[-1]))
+    for name in ("data_set", "source", "recordings", "digest", "class_names"):
+        before, now = first.get(name), last.get(name)
+        if None not in (before, now) and before != now:
+            raise ConfigError(
+                f"the data have changed since the first of these runs: {name} was {before!r} and "
+                f"is {now!r}; start again without --resume, or choose another --out"
+            )
 
 
 def _train_once(config: TrainConfig, progress: bool) -> dict[str, Any]:

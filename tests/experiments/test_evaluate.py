@@ -1,5 +1,7 @@
 """Weights of the paper's networks: kept by an experiment, and tested again to the same figure."""
 
+import json
+
 import pytest
 
 from experiments import catalogue, weights
@@ -38,6 +40,14 @@ def test_other_weights_give_other_figures(trained, capsys):
         capsys.readouterr().out.splitlines()[0].split("error ")[1].split(", in the paper ")
     )
     assert found != written
+
+
+def test_figures_of_other_data_are_not_compared(capsys):
+    file = catalogue.result_file("tiny")
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps(result | {"data_set": "another"}))
+    assert main(["tiny"]) == 1
+    assert "tiny was tested on another, and here is adding alone" in capsys.readouterr().err
 
 
 def test_what_is_missing_or_damaged_is_named(capsys):

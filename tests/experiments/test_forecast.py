@@ -95,7 +95,7 @@ def test_the_linear_predictor_knows_a_sine():
 
 
 def test_the_comparison_continues_where_it_stopped(tmp_path):
-    recordings, file = levels_of(make_recordings()), tmp_path / "forecast.json"
+    recordings, file = levels_of(make_recordings()), tmp_path / "new" / "forecast.json"
     settings = Settings(**{**vars(TINY), "steps": 300, "minutes": 0.002})
     forecast.run(settings, recordings, [0], file)
     first = json.loads(file.read_text())
@@ -107,4 +107,7 @@ def test_the_comparison_continues_where_it_stopped(tmp_path):
     assert len(second["git_commits"]) == 1
     assert all(second["runs"][key] == run for key, run in first["runs"].items())
     with pytest.raises(ConfigError, match="has other settings"):
+        forecast.run(TINY, recordings, [0], file)
+    file.write_text("[]")
+    with pytest.raises(ConfigError, match="is no result of a forecast"):
         forecast.run(TINY, recordings, [0], file)

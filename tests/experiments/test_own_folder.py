@@ -56,6 +56,42 @@ def test_a_line_that_counts_the_columns_is_a_heading(tmp_path, content, steps):
     assert read_recording(tmp_path / "a.csv").tolist() == steps
 
 
+def test_a_word_of_a_heading_may_begin_like_infinity(tmp_path):
+    (tmp_path / "a.csv").write_text("red,infrared,nano\n5,6,7\n")
+    assert read_recording(tmp_path / "a.csv").tolist() == [[5, 6, 7]]
+
+
+def test_endings_and_accents_may_be_written_in_either_way(tmp_path):
+    (tmp_path / "labels.csv").write_text("name,label\nA.CSV,up\n\u00e9,down\n", encoding="utf-8")
+    for name in ("A.CSV", "e\u0301.csv"):
+        (tmp_path / name).write_text("1,2\n")
+    assert load_folder(tmp_path).names.tolist() == ["A.CSV", "\u00e9.csv"]
+
+
+def test_files_of_the_folder_itself_come_before_those_below(own):
+    (own / "archive").mkdir()
+    (own / "archive" / "labels.csv").write_text("name,label\na,old\n")
+    (own / "archive" / "a.csv").write_text("9,9\n")
+    recordings = load_folder(own)
+    assert recordings.about.class_names == ("down", "up")
+    assert recordings[0].tolist() == [[1, 2], [3, 4]] and len(recordings.rejected) == 2
+
+
+def test_names_have_no_folders(own):
+    (own / "labels.csv").write_text("name,label\na,up\nb,down\nbelow/c.npy,up\n")
+    line = "labels.csv, line 4: there is no file below/c.npy: names have no folders"
+    assert line in reasons(load_folder(own))
+
+
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04 no archive", b"\x93NUMPY\x01\x00\x10\x00{'descr': (((("]
+)
+def test_what_is_no_array_is_named(own, content):
+    (own / "c.npy").write_bytes(content)
+    [reason] = reasons(load_folder(own))
+    assert reason.startswith("c.npy: no array can be read: ")
+
+
 def test_one_channel_may_be_a_plain_array(tmp_path):
     (tmp_path / "labels.csv").write_text('name,label\n"a, b",up\n')
     np.save(tmp_path / "a, b.npy", np.arange(3.0))

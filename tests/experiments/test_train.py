@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from experiments.datasets.mnist import pixel_order
+from experiments.models import forgotten_bits
 from experiments.peers import PeerClassifier
 from experiments.provenance import provenance
 from experiments.tasks import TASKS, mnist
@@ -26,7 +27,7 @@ from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.loop import train
 from experiments.train.model import make_model, make_optimizer
 from experiments.train.run import Run
-from experiments.train.runs import summarise
+from experiments.train.runs import summarise, train_all
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies.rules import STRATEGIES
 from tests.experiments.fake_mnist import fake_mnist
@@ -95,7 +96,8 @@ def test_the_loss_falls(small, model):
         {"schedule": "constant", "weight_decay": 0.1, "label_smoothing": 0.1},
         {"residual": True, "norm": "none", "num_couplings": 0, "memory": "store"},
         {"coupling_lr_scale": 1.0, "norm": "layer", "activation": "tanh"},
-        {"precision": "64-true"},
+        {"precision": "64-true", "average": 0.5, "clip": 0.0},
+        {"precision": "64-true", "block": True, "norm": "layer", "width": 8, "sparsity": 0.1},
         {"precision": "bf16-mixed"},
         {"train_subset": 40, "eval_subset": 10, "epochs": 1},
     ],
@@ -322,6 +324,59 @@ def test_a_run_is_not_resumed_with_other_options(small):
         train(dataclasses.replace(small, lr=0.5, resume=True), progress=False)
 
 
+def test_a_run_is_not_resumed_with_other_data(small, monkeypatch):
+    train(dataclasses.replace(small, max_minutes=0), progress=False)
+    monkeypatch.setattr(mnist, "SPLIT_SEED", 0)
+    message = r"the data have changed since the run in .* began: split_seed was \d+ and is 0"
+    with pytest.raises(ConfigError, match=message):
+        train(dataclasses.replace(small, resume=True), progress=False)
+
+
+def test_runs_on_other_data_are_not_summarised(small, monkeypatch):
+    several = dataclasses.replace(small, seeds=2, epochs=1, resume=True)
+    train_all(several, progress=False)
+    (small.out / "seed1" / "results.json").unlink()
+    (small.out / "seed1" / "last.pt").unlink()
+    other = dataclasses.replace(fake_mnist(lambda: None), name="others")
+    monkeypatch.setattr(mnist, "load_mnist", lambda root: other)
+    with pytest.raises(ConfigError, match="data_set was 'MNIST' and is 'others'"):
+        train_all(several, progress=False)
+
+
+def test_several_runs_leave_nothing_of_an_earlier_one(small):
+    train(dataclasses.replace(small, epochs=1), progress=False)
+    train_all(dataclasses.replace(small, epochs=1, seeds=2), progress=False)
+    assert {path.name for path in small.out.iterdir()} == {"seed0", "seed1", "results.json"}
+
+
+def test_weights_of_another_run_are_not_tested(small):
+    train(small, progress=False)
+    run = Run(small)
+    run.progress.best = {"epoch": 1}
+    with pytest.raises(ConfigError, match=r"best.pt was written by another run"):
+        checkpoints.load_best(run)
+    with pytest.raises(ConfigError, match=r"seed is 1, but the run in .* has 0"):
+        checkpoints.load_best(Run(dataclasses.replace(small, seed=1)))
+
+
+def test_forgotten_bits_are_of_the_weights_that_are_tested(small):
+    config = dataclasses.replace(small, average=0.9)
+    results = train(config, progress=False)
+    network = make_model(config, Run(config).task)
+    assert results["forgotten_bits"] != forgotten_bits(network).item()
+    network.load_state_dict(checkpoints.read(small.out / "best.pt")["model"])
+    assert results["forgotten_bits"] == forgotten_bits(network).item()
+
+
+def test_without_clipping_gradients_are_as_they_are(small):
+    losses = [
+        [row["train_loss"] for row in train(dataclasses.replace(small, clip=clip),
+                                            progress=False)["history"]]
+        for clip in (0.0, 1e9, 1e-3)
+    ]  # fmt: skip
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_results_name_the_commits_of_all_sessions(small, monkeypatch):
     for commit in ("first", "first", "second"):
         monkeypatch.setattr(
@@ -487,6 +542,7 @@ def test_results(small):
 def test_the_best_weights_are_tested(small):
     results = train(small, progress=False)
     run = Run(small)
+    run.progress.best = results["history"][results["best_epoch"] - 1]
     checkpoints.load_best(run)
     run.network.eval()
     with torch.no_grad():
@@ -643,6 +699,7 @@ def test_options_that_do_not_exist_are_refused(capsys):
     ("options", "message"),
     [
         ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
+        ({"batch_size": 1}, "plain layers end in a batch norm, which takes two sequences at least"),
         ({"batch_size": 257}, "batch_size must be at most the 256 training sequences; got 257"),
     ],
 )
