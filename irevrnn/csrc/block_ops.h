@@ -59,6 +59,9 @@ void gelu_gradient(const Tensor& x, const Tensor& grad) {
   });
 }
 
+// One that may be missing.
+Tensor contiguous(const Maybe& x) { return x && x->defined() ? x->contiguous() : Tensor(); }
+
 void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y) {
   const int64_t rows = v.size(0), width = v.size(1) / 2;
   const Gate s{width, v.const_data_ptr<float>(), read_or_null(bias), read_or_null(x), y.mutable_data_ptr<float>()};
@@ -196,7 +199,7 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
     const int64_t rows = h.numel() / std::max<int64_t>(1, h.size(-1));
     const Tensor active = allocate({rows, h.size(-1)}, h.options()), v = allocate({rows, weight.size(0)}, h.options());
-    const Tensor y = block_output_of(h, weight, bias.value_or(Tensor()), x.value_or(Tensor()), active, v);
+    const Tensor y = block_output_of(h, weight, contiguous(bias), x.value_or(Tensor()), active, v);
     ctx->save_for_backward({h, weight, bias.value_or(Tensor()), active, v});
     ctx->saved_data["residual"] = x.has_value();
     return y;
@@ -214,10 +217,11 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
       return {found[0], found[1], found[2], grad_x};
     }
     const Tensor h_rows = rows_of(h), y_rows = rows_of(grad_y), grad_h = allocate(h_rows.sizes(), h.options());
+    const Tensor bias_numbers = contiguous(maybe(bias));
     Tensor grad_weight = at::zeros(weight.sizes(), h.options()), grad_bias = at::zeros({weight.size(0)}, h.options());
     each_part(h_rows.size(0), [&](const auto& part) {
       const Tensor of_v = part(saved[4]), grad_v = at::empty(of_v.sizes(), h.options());
-      gate_gradient(part(y_rows), of_v, bias, grad_v, grad_bias);
+      gate_gradient(part(y_rows), of_v, bias_numbers, grad_v, grad_bias);
       grad_weight.addmm_(grad_v.t(), part(saved[3]));
       Tensor of_h = part(grad_h);
       at::mm_out(of_h, grad_v, weight);
@@ -239,7 +243,7 @@ Tensor block_input(const Tensor& x, const Maybe& norm_weight, const Maybe& norm_
 Tensor block_output(const Tensor& h, const Tensor& weight, const Maybe& bias, const Maybe& x) {
   if (differentiated({h, weight}) || any_differentiated(bias, x)) return BlockOutput::apply(h, weight, bias, x);
   at::AutoDispatchBelowADInplaceOrView past_this_function;
-  return block_output_of(h, weight, bias.value_or(Tensor()), x.value_or(Tensor()), Tensor(), Tensor());
+  return block_output_of(h, weight, contiguous(bias), x.value_or(Tensor()), Tensor(), Tensor());
 }
 
 }  // namespace

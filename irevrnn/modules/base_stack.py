@@ -205,7 +205,8 @@ class BaseStack(nn.Module):
 
     def _pick(self, stack: Stack, load: Workload, budget: int) -> tuple[str, int, int]:
         before = self.picked and self.picked.memory
-        self.picked = auto.choose(stack, load, self.memory, auto.parse_bytes(budget))
-        if self.picked.memory != before:
-            _log.info("memory=%r picked %s", self.memory, auto.describe(self.picked, load))
-        return self.picked.memory, self.picked.chunk, self.picked.checkpoints
+        picked = auto.choose(stack, load, self.memory, auto.parse_bytes(budget))
+        self.picked = picked  # by whichever thread was last
+        if picked.memory != before:
+            _log.info("memory=%r picked %s", self.memory, auto.describe(picked, load))
+        return picked.memory, picked.chunk, picked.checkpoints

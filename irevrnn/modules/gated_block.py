@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from irevrnn.modules.arguments import check_count, check_norm
 from irevrnn.modules.block import Block
 from irevrnn.modules.dropout import Dropout
+from irevrnn.modules.fused import has_hooks
 from irevrnn.modules.fused_block import block_input, block_output
 from irevrnn.modules.initial_values import (
     LONGEST_MEMORY,
@@ -131,7 +132,8 @@ class IRevBlock(Block):
         if not self.gate:
             y = self.dropout(self.output_projection(F.gelu(h)))
             return x + y if self.residual else y
-        if isinstance(self.dropout, Dropout) and not self.dropout.active:
+        idle = type(self.dropout) is Dropout and not self.dropout.active
+        if idle and not has_hooks(self.dropout):
             return block_output(self.output_projection, h, x if self.residual else None)
         y = self.dropout(block_output(self.output_projection, h, None))
         return x + y if self.residual else y

@@ -96,8 +96,9 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        multiply = F.linear if torch.is_grad_enabled() else _multiply
-        rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
+        batched = torch._C._functorch.is_legacy_batchedtensor(grad)  # is_grads_batched=True
+        multiply = F.linear if torch.is_grad_enabled() or batched else _multiply
+        rows, x_rows = (y.reshape(-1, y.shape[-1]) for y in (grad, x))
         return (
             multiply(grad, weight.t(), None) if needed[0] else None,
             # Here oneDNN would copy both transposes, which MKL reads as they are.

@@ -136,7 +136,9 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
 
 def _check_same(blocks: list[nn.Module], names: list[str]) -> None:
     """Raise a ValueError unless all parameters are on one device and of one dtype."""
-    first = next(p for block in blocks for p in block.parameters() if p.is_floating_point())
+    floating = (p for block in blocks for p in block.parameters() if p.is_floating_point())
+    if (first := next(floating, None)) is None:
+        return
     for name, block in zip(names, blocks, strict=True):
         for parameter in block.parameters():
             if parameter.device != first.device:
@@ -155,5 +157,7 @@ def _widths(block: Any) -> tuple[int | None, int | None]:
     """Return the features that a block takes and returns, as far as they are known."""
     if isinstance(block, nn.Linear):
         return block.in_features or None, block.out_features  # 0 in nn.LazyLinear
+    if not is_recurrent(block):
+        return None, None
     width = getattr(block, "width", None)
     return getattr(block, "input_size", width), getattr(block, "output_size", width)

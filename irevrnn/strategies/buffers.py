@@ -1,4 +1,4 @@
-"""Find modules that write to the input or their buffers: run again, they give other results."""
+"""Find modules that change the input or their buffers: run again, they give other results."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from torch import Tensor
 
 from irevrnn.strategies.stack import Stack
 
-#: How often each buffer of each module was written to.
-Versions = dict[tuple[int, str], int]
+#: Each buffer of each module, and how often it was written to.
+Versions = dict[tuple[int, str], tuple[Tensor, int]]
 _INPUT = (-1, "input")
 
 
 def versions_of(stack: Stack, x: Tensor) -> Versions:
-    """Return how often the input and each buffer of each module was written to."""
+    """Return the input and each buffer of each module, and how often they were written to."""
     buffers = {
-        (index, name): _version(buffer)
+        (index, name): (buffer, _version(buffer))
         for index, module in enumerate(stack.modules)
         for name, buffer in module.named_buffers()
     }
-    return {_INPUT: _version(x), **buffers}
+    return {_INPUT: (x, _version(x)), **buffers}
 
 
 def _version(tensor: Tensor) -> int:
@@ -26,9 +26,10 @@ def _version(tensor: Tensor) -> int:
 
 
 def check_versions(stack: Stack, x: Tensor, memory: str, before: Versions) -> None:
-    """Raise a ValueError if a module has written to the input or a buffer since ``before``."""
-    for place, version in versions_of(stack, x).items():
-        if version == before.get(place):
+    """Raise a ValueError if a module has changed the input or a buffer since ``before``."""
+    for place, (tensor, version) in versions_of(stack, x).items():
+        known, earlier = before.get(place, (None, 0))
+        if tensor is known and version == earlier:
             continue
         if place == _INPUT:
             raise ValueError(

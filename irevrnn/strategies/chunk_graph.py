@@ -23,6 +23,24 @@ class ChunkGraph:
     after: list[Tensor]
     top: Tensor
 
+    def foreign(self, known: set[int]) -> Tensor | None:
+        """Return a tensor that the chunk has a gradient for, and whose id is not among those known.
+
+        Any gradient of such a tensor would be lost.
+        """
+        known = known | {id(state) for state in self.before}
+        ahead = [y.grad_fn for y in (*self.after, self.top) if y.grad_fn is not None]
+        met = set(ahead)
+        while ahead:
+            node = ahead.pop()
+            leaf = getattr(node, "variable", None)  # of a node that accumulates gradients
+            if leaf is not None and id(leaf) not in known:
+                return leaf
+            new = {following for following, _ in node.next_functions if following is not None} - met
+            met |= new
+            ahead += new
+        return None
+
     def backpropagate(
         self,
         carried: Sequence[Tensor],

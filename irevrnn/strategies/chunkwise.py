@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -30,10 +31,13 @@ from irevrnn.strategies.checkpoint import Checkpoint
 from irevrnn.strategies.chunk_graph import ChunkGraph
 from irevrnn.strategies.chunks import Part, Parts
 from irevrnn.strategies.randomness import Randomness
-from irevrnn.strategies.replica import Modes, Replica, modes_of, parameters_of
+from irevrnn.strategies.replica import Modes, Replica, buffers_of, modes_of, parameters_of
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.rules import (
+    check_buffers,
     check_initialised,
+    check_known,
+    check_no_cached_weights,
     check_reverse_mode,
     first_order_only,
     obstacle,
@@ -125,8 +129,10 @@ def run_chunkwise(
     flat_states = [state for pair in states for state in pair]
     check_reverse_mode(memory, x, *flat_states, *flat)
     record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *flat_states, *flat))
+    check_no_cached_weights(memory, stack.named)
     if record:
         check_initialised(memory, flat)
+        check_buffers(memory, buffers_of(stack))
     modes = modes_of(stack) if record else {}
     settings = Settings(stack, memory, chunk, checkpoints, return_sequence, record, modes)
     batch_sizes = None if packing is None else packing.batch_sizes
@@ -190,12 +196,13 @@ class _Chunkwise(torch.autograd.Function):
             output = _run_forward(settings, strategy, x, batch_sizes, resets, masks)
         if settings.record:
             ctx.settings, ctx.memory, ctx.autocast = settings, settings.memory, autocast
-            ctx.num_parameters = len(tensors) - count
+            buffers = buffers_of(stack)
+            ctx.num_parameters, ctx.num_buffers = len(tensors) - count, len(buffers)
             ctx.places, ctx.seeds = list(masks.tied), masks.seeds
             ctx.set_materialize_grads(False)
             tied = masks.tied.values()
             ctx.save_for_backward(
-                x, batch_sizes, resets, *tensors[count:], *tied, *strategy.saved()
+                x, batch_sizes, resets, *tensors[count:], *buffers, *tied, *strategy.saved()
             )
         finals = strategy.finals(tensors[0].dtype)
         return (output, *(state for pair in finals for state in pair))
@@ -206,17 +213,17 @@ class _Chunkwise(torch.autograd.Function):
         settings: Settings = ctx.settings
         stack = settings.stack
         x, batch_sizes, resets, *rest = ctx.saved_tensors
-        end = ctx.num_parameters + len(ctx.places)
-        tied, saved = rest[ctx.num_parameters : end], rest[end:]
+        parts, counts = iter(rest), (ctx.num_parameters, ctx.num_buffers, len(ctx.places))
+        parameters, buffers, tied = ([*islice(parts, count)] for count in counts)
         masks = Masks(dict(zip(ctx.places, tied, strict=True)), ctx.seeds)
         needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - ctx.num_parameters :]
-        replica = Replica(stack, rest[: ctx.num_parameters], needed, settings.modes)
+        replica = Replica(stack, parameters, buffers, needed, settings.modes)
         modules = replica.modules
         blocks = [modules[place] for place in stack.places]
         strategy = settings.new_strategy()
         chunks = Parts(settings.chunk, x, batch_sizes, resets)
         recurrences = [Recurrence.of(block) for block in blocks]
-        strategy.begin_backward(saved, recurrences, len(chunks))
+        strategy.begin_backward([*parts], recurrences, len(chunks))
         grad_x = allocate_like(x) if ctx.needs_input_grad[1] else None
         carried = _final_gradients(chunks.batch, recurrences, grad_finals)
 
@@ -233,6 +240,8 @@ class _Chunkwise(torch.autograd.Function):
             x_part.requires_grad_(grad_x is not None)
             with torch.enable_grad(), ctx.autocast(), settings.randomness.replayed(chunk):
                 graph = _rebuild(settings, strategy, modules, chunk, x_part, part, masks)
+            if chunk == len(chunks) - 1:
+                check_known(settings.memory, graph.foreign(replica.known | {id(x_part)}))
             of_top = _part_of_output(settings, grad_output, part)
             carried, gradients, of_x = graph.backpropagate(carried, of_top, replica.leaves, x_part)
             replica.add(gradients)

@@ -21,6 +21,11 @@ def parameters_of(stack: Stack) -> list[nn.Parameter]:
     return [p for module in stack.modules for _, p in _named(module)]
 
 
+def buffers_of(stack: Stack) -> list[Tensor]:
+    """Return the buffers of all modules, a shared one as often as it has names."""
+    return [x for module in stack.modules for _, x in module.named_buffers(remove_duplicate=False)]
+
+
 def modes_of(stack: Stack) -> Modes:
     """Return whether each module, and each inside of it, is in training."""
     return {each: each.training for module in stack.modules for each in module.modules()}
@@ -36,31 +41,42 @@ class Replica:
     Args:
         stack: the stack.
         parameters: those that :func:`parameters_of` returned.
+        buffers: those that :func:`buffers_of` returned.
         needed: whether each of them needs a gradient.
         modes: of the modules in the forward pass.
 
     Attributes:
         modules: the copies.
         leaves: tensors to differentiate by.
-        sums: of the gradients, one for each parameter; None where it needs none.
+        known: the ids of all tensors whose gradient is taken care of, or not wanted.
+        sums: of the gradients, one for each parameter; None where there is none.
     """
 
     def __init__(
-        self, stack: Stack, parameters: Sequence[Tensor], needed: Sequence[bool], modes: Modes
-    ) -> None:
+        self, stack: Stack, parameters: Sequence[Tensor], buffers: Sequence[Tensor],
+        needed: Sequence[bool], modes: Modes,
+    ) -> None:  # fmt: skip
         copies = [p.detach() for p in parameters]
         wanted = [index for index, need in enumerate(needed) if need]
         for index in wanted:
             copies[index].requires_grad_()
         own, tensors = [[*_named(module)] for module in stack.modules], iter(copies)
-        named = [{name: next(tensors) for name, _ in pairs} for pairs in own]
+        others = iter(buffers)
+        named = [
+            {name: next(tensors) for name, _ in pairs}
+            | {name: next(others) for name, _ in module.named_buffers(remove_duplicate=False)}
+            for pairs, module in zip(own, stack.modules, strict=True)
+        ]
         self.modules = [
             with_parameters(*pair, modes) for pair in zip(stack.modules, named, strict=True)
         ]
         each_once = {p: index for index, (_, p) in enumerate(chain(*own))}.values()
-        places = {parameters[i]: i for i in each_once if needed[i] and parameters[i].is_leaf}
+        used = (i for i in each_once if needed[i] and parameters[i].is_leaf)
+        # One that was frozen since is no longer reached by another way, either.
+        places = {parameters[i]: i for i in used if parameters[i].requires_grad}
         self.leaves = [*(copies[index] for index in wanted), *places]
-        self.sums = [torch.zeros_like(p) if p.requires_grad else None for p in copies]
+        self.known = {id(x) for x in (*self.leaves, *(p for _, p in chain(*own)))}
+        self.sums: list[Tensor | None] = [None] * len(copies)
         self._wanted, self._own = wanted, places
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
@@ -77,9 +93,17 @@ class Replica:
         self._add(self._own.values(), gradients[count:])
 
     def _add(self, places: Iterable[int], gradients: Sequence[Tensor | None]) -> None:
-        found = [(self.sums[i], g) for i, g in zip(places, gradients, strict=True) if g is not None]
-        if found:
-            torch._foreach_add_(*map(list, zip(*found, strict=True)))
+        sums, more = [], []
+        for place, gradient in zip(places, gradients, strict=True):
+            if gradient is None:
+                continue
+            if (before := self.sums[place]) is None:
+                self.sums[place] = gradient.clone()  # it may be shared, or expanded
+            else:
+                sums.append(before)
+                more.append(gradient)
+        if sums:
+            torch._foreach_add_(sums, more)
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -114,7 +138,7 @@ def with_parameters(
 
 
 def _shallow_copy(module: nn.Module) -> nn.Module:
-    replica = module.__new__(type(module))
+    replica = object.__new__(type(module))  # that of torch.fx.GraphModule makes a new class
     own = {name: dict(vars(module)[name]) for name in ("_parameters", "_buffers", "_modules")}
     vars(replica).update(vars(module) | own)
     return replica

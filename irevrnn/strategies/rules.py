@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.ops import has_tangent, transformed
@@ -81,7 +82,7 @@ def obstacle(
     for label, module in modules:
         if has_batch_statistics(module):
             return (
-                f"memory={memory!r} cannot train with the batch norm of {label}, whose statistics "
+                f"memory={memory!r} cannot run with the batch norm of {label}, whose statistics "
                 "run over all steps; use norm='layer', or memory='recompute'"
             )
     if memory not in IN_FIXED_POINT:
@@ -110,7 +111,8 @@ def require(reason: str | None) -> None:
 
 def has_batch_statistics(module: nn.Module) -> bool:
     """Return whether a module normalises by statistics over the batch it is given."""
-    return any(isinstance(each, _BatchNorm) and each.training for each in module.modules())
+    norms = (each for each in module.modules() if isinstance(each, _BatchNorm))
+    return any(each.training or each.running_mean is None for each in norms)
 
 
 def not_a_graph(memory: str, packed: bool) -> str | None:
@@ -153,6 +155,41 @@ def check_initialised(memory: str, parameters: Iterable[nn.Parameter]) -> None:
             f"memory={memory!r} needs the parameters of lazy modules, such as nn.LazyLinear, from "
             "the start; run the model once under torch.no_grad() with memory='recompute'"
         )
+
+
+def check_buffers(memory: str, buffers: Iterable[Tensor]) -> None:
+    """Raise a ValueError if a buffer requires a gradient, which parameters alone get."""
+    for x in buffers:
+        if x.requires_grad:
+            raise ValueError(
+                f"memory={memory!r} computes no gradient of a buffer, and one of shape "
+                f"{tuple(x.shape)} requires it; use memory='recompute', or make it a parameter"
+            )
+
+
+def check_known(memory: str, foreign: Tensor | None) -> None:
+    """Raise a ValueError if a chunk has a gradient for a tensor that is no parameter."""
+    if foreign is not None:
+        raise ValueError(
+            f"a module of the stack uses a tensor of shape {tuple(foreign.shape)} that requires a "
+            f"gradient and is none of its parameters: memory={memory!r} would lose this gradient; "
+            "use memory='recompute', or make it a parameter of the module"
+        )
+
+
+def check_no_cached_weights(memory: str, modules: Iterable[tuple[str, nn.Module]]) -> None:
+    """Raise a ValueError within ``parametrize.cached()``, where a module is parametrized.
+
+    Copies of a module would share the weights that were cached, with their graph or without.
+    """
+    if not parametrize._cache_enabled:
+        return
+    for label, module in modules:
+        if any(map(parametrize.is_parametrized, module.modules())):
+            raise ValueError(
+                f"memory={memory!r} does not go with torch.nn.utils.parametrize.cached(), as "
+                f"{label} is parametrized; leave the context, or use memory='recompute'"
+            )
 
 
 def check_weight(largest: float, block: str = "") -> None:

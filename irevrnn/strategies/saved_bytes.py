@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from irevrnn.activations import get_activation
@@ -175,9 +176,12 @@ def _traced(stack: Stack, shape: Shape, memory: str) -> Trace:
     """Trace the stack, unless that was done before."""
     modules = [each for module in (*stack.modules, *stack.reverse) for each in module.modules()]
     weights = [p for each in modules for p in each.parameters(recurse=False)]
+    kind = stack.blocks[0].recurrent_weight.device.type
+    autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
     state = (
-        tuple(each.training for each in modules),
-        tuple((p.requires_grad, p.dtype, p.device) for p in weights),
+        tuple((type(each), each.training) for each in modules),
+        tuple((p.requires_grad, p.dtype, p.device, p.shape) for p in weights),
+        autocast,
     )
     key = (shape, memory, state)
     if key not in stack.costs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -22,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from irevrnn.modules.steps import Masks
 from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.replica import with_parameters
+from irevrnn.strategies.rules import check_no_cached_weights
 from irevrnn.strategies.stack import Stack
 
 
@@ -103,8 +105,10 @@ def trace(stack: Stack, memory: str, shape: Shape) -> Trace:
     Raises:
         ValueError: a module looks at values.
     """
+    check_no_cached_weights("auto", stack.named)
     try:
-        return _trace(stack, memory, shape)
+        with torch.inference_mode(False):
+            return _trace(stack, memory, shape)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise ValueError(
             "memory='auto' and memory_report run the modules without values to find out what they "
@@ -238,7 +242,10 @@ def _with_fakes(stack: Stack, mode: FakeTensorMode) -> tuple[Stack, list[Tensor]
         named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]
         for _, x in named:
             fakes.setdefault(x, mode.from_tensor(x))
-        return with_parameters(module, {name: fakes[x] for name, x in named})
+        copy = with_parameters(module, {name: fakes[x] for name, x in named})
+        for each in copy.modules():  # hooks that see results may look at values, or keep them
+            vars(each).update(_forward_hooks=OrderedDict(), _backward_hooks=OrderedDict())
+        return copy
 
     modules = [copied(module) for module in stack.modules]
     reverse = [copied(module) for module in stack.reverse]

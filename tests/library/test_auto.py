@@ -1,9 +1,10 @@
 """The costs of strategies by the formulas, against measurement, and the choice of ``auto``."""
 
+import copy
 import ctypes
 import itertools
 import logging
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 import torch
@@ -315,7 +316,7 @@ def test_without_gradients_any_budget_does():
 def test_a_reason_against_checkpoint_is_given():
     x = torch.randn(2, 500, 5)
     model = make_model("checkpoint", norm="batch", memory_budget="1GB")
-    with pytest.raises(ValueError, match="cannot train with the batch norm of layer 0"):
+    with pytest.raises(ValueError, match="cannot run with the batch norm of layer 0"):
         model(x)
     model = make_model("auto", memory_budget=1000)
     prune.random_unstructured(model.layers[1], "recurrent_weight", 0.5)
@@ -386,3 +387,28 @@ def test_the_report_says_what_cannot_be_used(capsys):
     )
     with pytest.raises(ValueError, match="input_size = 5"):
         make_model().memory_report(torch.randn(8, 1000, 6))
+
+
+@pytest.mark.parametrize("change", ["inference", "autocast", "width"])
+def test_costs_are_found_anew_for_another_state(change):
+    blocks = [nn.Linear(5, 8), IRevBlock(8, 8), IRevBlock(8, 8)]
+    model, x = IRevStack(blocks, "auto", "1GB"), torch.randn(2, 100, 5)
+    fresh = IRevStack(copy.deepcopy(blocks), "auto", "1GB")
+    with {
+        "inference": torch.inference_mode(), "autocast": torch.autocast("cpu", torch.bfloat16),
+        "width": nullcontext(),
+    }[change]:  # fmt: skip
+        model(x)
+    if change == "width":
+        model.blocks[1], fresh.blocks[1] = (IRevBlock(8, 64) for _ in range(2))
+    model(x)
+    fresh(x)
+    assert model.picked == fresh.picked
+
+
+def test_hooks_see_no_values_that_are_not_there():
+    """The plan is made with fake tensors."""
+    seen, model = [], IRevStack([nn.Linear(5, 8), IRevBlock(8, 8)], "auto", "1GB")
+    model.blocks[0].register_forward_hook(lambda *_: seen.append(_[2].mean().item()))
+    model(torch.randn(2, 100, 5))
+    assert len(seen) == 1

@@ -297,7 +297,7 @@ def test_batch_statistics_are_refused(memory):
     model = make_model(memory, norm="batch")
     x, _ = make_input()
     with pytest.raises(
-        ValueError, match=f"memory='{memory}' cannot train with the batch norm of layer 0"
+        ValueError, match=f"memory='{memory}' cannot run with the batch norm of layer 0"
     ):
         model(x)
     model.eval()(x)[0].sum().backward()

@@ -242,3 +242,12 @@ def test_where_onednn_is_faster_it_multiplies(monkeypatch):
     assert not calls
     IRevStack([block])(x[:2])
     assert len(calls) == 2
+
+
+def test_a_bias_need_not_be_contiguous():
+    module, x = Output(5, 8), draw(7, 8)
+    wanted = derived(module, x)
+    pairs = torch.stack([module.projection.bias.detach()] * 2, 1)
+    module.projection.bias = nn.Parameter(pairs[:, 0])
+    assert module.projection.bias.stride() == (2,)
+    assert all(map(torch.equal, derived(module, x), wanted))

@@ -1,8 +1,11 @@
 """Modules of all kinds, which the strategies of the stack run once more in the backward pass."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack
 
@@ -143,3 +146,185 @@ def test_a_lazy_module_must_be_initialised(memory):
         model(draw())
     model.memory = memory
     model(draw())[0].sum().backward()
+
+
+class Masked(nn.Module):
+    """A module with a buffer that it is multiplied by."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.ones(4))
+
+    def forward(self, x):
+        return x * self.mask
+
+
+def make_masked():
+    torch.manual_seed(0)
+    return IRevStack([nn.Linear(4, 4), Masked(), IRevBlock(4, 3)], batch_first=False)
+
+
+@chunkwise
+def test_buffers_are_those_of_the_forward_pass(memory):
+    def run(memory, between=lambda model: None):
+        model = make_masked()
+        model.memory = memory
+        other = {"blocks.1.mask": torch.full((4,), 3.0)}
+        loss = torch.func.functional_call(model, other, (draw(),))[0].square().mean()
+        between(model)
+        loss.backward()
+        return [p.grad for p in model.parameters()]
+
+    assert_same(run(memory), run("recompute"))
+
+    def replace(model):
+        model.blocks[1].mask = torch.zeros(4)
+
+    assert_same(run(memory, replace), run("recompute"))
+
+
+@chunkwise
+def test_a_buffer_that_was_written_to_is_found(memory):
+    model = make_masked()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gradients(model, draw(), memory, lambda: model.blocks[1].mask.mul_(3))
+
+
+@chunkwise
+def test_a_buffer_that_requires_a_gradient_is_refused(memory):
+    model, mask = make_masked(), torch.ones(4, requires_grad=True)
+    model.memory = memory
+    with pytest.raises(ValueError, match=r"no gradient of a buffer, and one of shape \(4,\)"):
+        torch.func.functional_call(model, {"blocks.1.mask": mask * 2}, (draw(),))
+
+
+class Tracking(Masked):
+    """A module that puts another tensor in the place of its buffer."""
+
+    def forward(self, x):
+        self.mask = 0.9 * self.mask + 0.1 * x.detach().flatten(0, -2).mean(0)
+        return x - self.mask
+
+
+@chunkwise
+def test_a_buffer_that_is_replaced_while_the_module_runs_is_found(memory):
+    model = IRevStack([Tracking(), IRevBlock(4, 3)], memory, batch_first=False)
+    with pytest.raises(ValueError, match=r"block 0 \(Tracking\) changes its buffer 'mask' while"):
+        model(draw())
+
+
+class Tied(nn.Module):
+    """A module that uses the weight of a layer outside of the stack."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layers = [layer]
+
+    def forward(self, x):
+        return x @ self.layers[0].weight
+
+
+@chunkwise
+def test_a_gradient_that_would_be_lost_is_refused(memory):
+    outside, computed = nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
+    source = computed.weight
+    del computed.weight
+    computed.weight = 2 * source
+    for module in (Tied(outside), computed):
+        model = IRevStack([module, IRevBlock(4, 3)], memory, batch_first=False)
+        output, _ = model(draw())
+        with pytest.raises(ValueError, match=r"of shape \(4, 4\) that requires a gradient"):
+            output.sum().backward()
+    outside.requires_grad_(False)
+    model = IRevStack([Tied(outside), IRevBlock(4, 3)], batch_first=False)
+    assert_same(gradients(model, draw(), memory), gradients(model, draw(), "recompute"))
+
+
+@chunkwise
+def test_batch_norm_without_running_statistics_is_refused(memory):
+    model = IRevRNN(4, 3, norm="batch", activation="identity", memory=memory).eval()
+    model.layers[0].norm = nn.BatchNorm1d(3, track_running_stats=False).eval()
+    with pytest.raises(ValueError, match="cannot run with the batch norm of layer 0"):
+        model(draw())
+
+
+@chunkwise
+def test_weights_that_are_cached_are_refused(memory):
+    layer = parametrizations.weight_norm(nn.Linear(4, 4))
+    model = IRevStack([layer, IRevBlock(4, 3)], memory, batch_first=False)
+    with (
+        parametrize.cached(),
+        pytest.raises(ValueError, match=r"not go with .*cached\(\), as block 0 \(Parametrized"),
+    ):
+        model(draw())
+    assert_same(gradients(model, draw(), memory), gradients(model, draw(), "recompute"))
+
+
+@chunkwise
+def test_parameters_may_be_frozen_before_the_backward_pass(memory):
+    model = IRevStack([IRevBlock(4, 3)], batch_first=False)
+    freeze = partial(model.requires_grad_, False)
+    x = draw().requires_grad_()
+    found = []
+    for strategy in ("recompute", memory):
+        model.requires_grad_(True)
+        gradients(model, x, strategy, freeze)
+        found.append(x.grad)
+        x.grad = None
+    assert_same(found[1:], found[:1])
+
+
+@chunkwise
+def test_a_module_of_a_traced_graph(memory):
+    torch.manual_seed(0)
+    traced = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.GELU()))
+    model = IRevStack([traced, IRevBlock(4, 3)], batch_first=False)
+    assert_same(gradients(model, draw(), memory), gradients(model, draw(), "recompute"))
+
+
+@chunkwise
+def test_a_parameter_that_is_not_used_has_no_gradient(memory):
+    model = IRevStack([IRevBlock(4, 3)], batch_first=False)
+    model.blocks[0].unused = nn.Parameter(torch.ones(2))
+    gradients(model, draw(), memory)
+    assert model.blocks[0].unused.grad is None
+
+
+@pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
+def test_a_pruned_block_trains(memory):
+    """Its weights are computed by a hook, which runs though a stack does not call the block."""
+    torch.manual_seed(0)
+    block = IRevBlock(4, 3)
+    prune.l1_unstructured(block, "scale", 1)
+    if memory == "recompute":
+        prune.l1_unstructured(block, "recurrent_weight", 1)
+    model = IRevStack([block], batch_first=False)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(2):
+        gradients(model, draw(), memory)
+        optimizer.step()
+    model(draw())
+    assert torch.equal(block.scale, block.scale_orig * block.scale_mask)
+
+
+def test_dropout_that_is_idle_is_called_if_it_has_a_hook_or_a_class_of_its_own():
+    class Always(Dropout):
+        def forward(self, input):
+            return 0 * input
+
+    block = IRevBlock(4, 3).eval()
+    model, x = IRevStack([block], batch_first=False), draw()
+    usual, _ = model(x)
+    block.dropout.register_forward_hook(lambda *_: torch.zeros(()))
+    assert torch.equal(model(x)[0], x) and not torch.equal(usual, x)
+    block.dropout = Always()
+    assert torch.equal(model(x)[0], x)
+
+
+def test_a_batch_of_gradients_of_a_large_layer():
+    model, x = IRevRNN(4, 128), torch.randn(8, 2048, 4, requires_grad=True)
+    y, _ = model(x)
+    upstream = torch.randn(2, *y.shape)
+    (batched,) = torch.autograd.grad(y, x, upstream, retain_graph=True, is_grads_batched=True)
+    for got, one in zip(batched, upstream, strict=True):
+        torch.testing.assert_close(got, *torch.autograd.grad(y, x, one, retain_graph=True))
