@@ -35,12 +35,14 @@ class Block(nn.Module):
     itself (:func:`irevrnn.check_stepwise` finds out), and are computed again in the backward pass:
     they must be functions of their arguments and parameters alone. Random numbers of PyTorch's
     global generators come out the same again; :class:`irevrnn.Dropout` draws the same mask under
-    every strategy, too. Hooks on the block itself never run, as it is not called. The recurrence is
-    that of :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
+    every strategy, too. Of hooks on the block itself, forward pre-hooks alone run, before
+    ``project``: a stack does not call it. The recurrence is that of :func:`irevrnn.scan`, with the
+    parameters and nonlinearities given here.
 
     Args:
         hidden_size: H, units of the recurrence.
-        num_couplings: R, additive couplings between output and cell state.
+        num_couplings: R, additive couplings between output and cell state. Without any,
+            ``longest_period`` must be None.
         activation: output nonlinearity g of the recurrence. ``identity``, ``leaky_relu`` and
             ``relu`` can be inverted, so that ``memory="reversible"`` takes them; see
             :mod:`irevrnn.strategies` for what they cost.

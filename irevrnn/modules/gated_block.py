@@ -36,7 +36,7 @@ class IRevBlock(Block):
 
     with h the recurrence over z. It is the block of S4, S5 and LRU (Gu et al., 2022; Smith et al.,
     2023; Orvieto et al., 2023). By default the recurrence itself is linear: every unit is a damped
-    oscillator, which ``memory="reversible"`` can run back at the cost of -log2 u bits a step.
+    oscillator, which ``memory="reversible"`` can run back at the cost of 2 (1 - u) bits a step.
 
     Args:
         width: features of input and output.

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
+from irevrnn.backend import choose_backend
+from irevrnn.ops import HALF
 from irevrnn.strategies.chunks import MOST_NUMBERS, chunk_length
 from irevrnn.strategies.revolve import fewest_checkpoints
 from irevrnn.strategies.rules import (
@@ -87,6 +89,9 @@ def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
     ) or obstacle_of_weights(memory, stack.named_blocks)
     if reason or memory not in IN_FIXED_POINT:
         return reason
+    like = stack.blocks[0].recurrent_weight
+    if like.dtype in HALF or choose_backend(like.device.type, like.dtype) == "python":
+        return "it needs the compiled kernels, which are not there"
     if any(not block.recurrent_weight.abs().max() <= 1 for block in stack.blocks):
         return "a recurrent weight lies outside [-1, 1]"
     return None

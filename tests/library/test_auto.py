@@ -412,3 +412,12 @@ def test_hooks_see_no_values_that_are_not_there():
     model.blocks[0].register_forward_hook(lambda *_: seen.append(_[2].mean().item()))
     model(torch.randn(2, 100, 5))
     assert len(seen) == 1
+
+
+def test_auto_does_not_reverse_without_kernels(monkeypatch):
+    model = make_model("auto", memory_budget="1GB")
+    task = formulas.Workload(1000, 2, 5)
+    assert auto.why_not(model._stack(), task, "reversible") is None
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+    assert "compiled kernels" in auto.why_not(model._stack(), task, "reversible")
+    assert auto.why_not(model._stack(), task, "checkpoint") is None
