@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from irevrnn.activations import get_activation
 from irevrnn.ops import load_operators
@@ -38,9 +39,13 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
     """
     if model.training:
         raise ValueError("ONNX is for inference: call model.eval() first")
-    for (i, x), (j, y) in combinations(enumerate(args), 2):
+    inputs, _ = tree_flatten_with_path((args, options.get("kwargs")))
+    for (i, x), (j, y) in combinations(inputs, 2):
         if x is y and isinstance(x, torch.Tensor):  # PyTorch would make one input of the two
-            raise ValueError(f"args {i} and {j} are the same tensor: give each input its own")
+            first, second = (keystr(place[1:]) for place in (i, j))
+            raise ValueError(
+                f"inputs {first} and {second} are the same tensor: give each input its own"
+            )
     with torch.no_grad():
         torch.onnx.export(
             model, args, path, dynamo=True, custom_translation_table=translations(), **options

@@ -28,8 +28,8 @@
 namespace irevrnn {
 namespace {
 
-// (..., features) as (N, features), contiguous.
-Tensor rows_of(const Tensor& x) { return x.reshape({-1, x.size(-1)}).contiguous(); }
+// (..., features) as (N, features), whose numbers lie side by side as they are.
+Tensor rows_of(const Tensor& x) { return x.resolve_neg().reshape({-1, x.size(-1)}).contiguous(); }
 
 const float* read_or_null(const Tensor& x) { return x.defined() ? x.const_data_ptr<float>() : nullptr; }
 
@@ -60,7 +60,7 @@ void gelu_gradient(const Tensor& x, const Tensor& grad) {
 }
 
 // One that may be missing.
-Tensor contiguous(const Maybe& x) { return x && x->defined() ? x->contiguous() : Tensor(); }
+Tensor contiguous(const Maybe& x) { return x && x->defined() ? x->resolve_neg().contiguous() : Tensor(); }
 
 void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y) {
   const int64_t rows = v.size(0), width = v.size(1) / 2;
@@ -104,6 +104,7 @@ variable_list composite_gradients(variable_list inputs, const Tensor& grad_y, co
     x = x.view_as(x);  // an alias: an input may have been computed from another, through which no gradient goes here
     wanted.push_back(x);
   }
+  if (wanted.empty()) return gradients;
   const variable_list found = torch::autograd::grad({composite(inputs)}, wanted, {grad_y}, true, again, true);
   for (size_t i = 0, next = 0; i < inputs.size(); ++i) {
     if (inputs[i].defined() && inputs[i].requires_grad()) gradients[i] = found[next++];
@@ -140,6 +141,7 @@ struct BlockInput : torch::autograd::Function<BlockInput> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& arriving) {
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     const variable_list saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &norm_weight = saved[1], &norm_bias = saved[2], &weight = saved[3];
     const Tensor &bias = saved[4], &scale = saved[5], &normed = saved[6], &mean = saved[7];
@@ -174,9 +176,9 @@ struct BlockInput : torch::autograd::Function<BlockInput> {
 // y; where active = GELU(h) and v = weight active are defined, they are kept.
 Tensor block_output_of(const Tensor& h_, const Tensor& weight, const Tensor& bias, const Tensor& x_,
                        const Tensor& active, const Tensor& v) {
-  TORCH_CHECK_VALUE(h_.scalar_type() == at::kFloat && weight.dim() == 2 && weight.size(0) % 2 == 0,
-                    "h must be float32 and weight (2 * width, hidden); got ", h_.scalar_type(), " and shape ",
-                    weight.sizes());
+  TORCH_CHECK_VALUE(h_.is_cpu() && h_.scalar_type() == at::kFloat && weight.dim() == 2 && weight.size(0) % 2 == 0,
+                    "h must be float32 on the CPU and weight (2 * width, hidden); got ", h_.scalar_type(), " on ",
+                    h_.device(), " and shape ", weight.sizes());
   std::vector<int64_t> sizes = h_.sizes().vec();
   sizes.back() = weight.size(0) / 2;
   if (x_.defined()) check_like(h_, x_, sizes, "x");
@@ -206,6 +208,7 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& arriving) {
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     const variable_list saved = ctx->get_saved_variables();
     const Tensor &h = saved[0], &weight = saved[1], &bias = saved[2], grad_y = arriving[0].contiguous();
     const Tensor grad_x = ctx->saved_data["residual"].toBool() ? grad_y : Tensor();

@@ -15,6 +15,9 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
 
 namespace irevrnn {
 
@@ -33,7 +36,15 @@ class CachingAllocator {
  public:
   // One for the process; it outlives all tensors.
   static CachingAllocator& of_process() {
-    static CachingAllocator* const blocks = new CachingAllocator;
+    static CachingAllocator* const blocks = [] {
+      process_ = new CachingAllocator;
+#if !defined(_WIN32)
+      // A child must not inherit a lock that another thread of its parent held.
+      pthread_atfork([] { process_->mutex_.lock(); }, [] { process_->mutex_.unlock(); },
+                     [] { process_->mutex_.unlock(); });
+#endif
+      return process_;
+    }();
     return *blocks;
   }
 
@@ -134,6 +145,7 @@ class CachingAllocator {
   }
 #endif
 
+  inline static CachingAllocator* process_ = nullptr;
   std::mutex mutex_;
   std::vector<Freed> freed_;  // the one that was freed first comes first
   size_t in_use_ = 0, kept_ = 0, most_in_use_ = 0;

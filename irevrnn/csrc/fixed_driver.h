@@ -74,7 +74,7 @@ void run(FixedInverse<T>& s) {
   const DecayRows decays{of_units.data(), s.hidden + Tiles::width};
   for_each_chunk(s.lanes(), Tiles::width, [&](const Chunk& chunk) {
     const int64_t start = s.starts[chunk.index], count = s.counts[chunk.index];
-    const bool sound = start >= 0 && count >= 0 && start + count <= s.words_size;
+    const bool sound = start >= 0 && count >= 0 && start <= s.words_size && count <= s.words_size - start;
     WordStack stack(s.words + (sound ? start : 0), sound ? count : 0);
     stack.tail() = Tail::of(s.tails[chunk.index]);
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {

@@ -18,7 +18,10 @@ class WordStack {
   // The top, from which `count` words may be pushed or popped before the next call. Where fewer are left, zeros
   // come, which a buffer that was tampered with may ask for.
   Bits& with_room(int64_t count) {
-    ran_dry_ |= buffered() < 0;
+    if (buffered() < 0) {  // the zeros below are as many as one call may take
+      ran_dry_ = true;
+      bits_.top = bottom();
+    }
     count += 1;  // the word on top is written and read, whether it is meant or not
     const bool low = buffered() < count && unread_count_ > 0;
     if (low || margin_ < count || bits_.top + count > memory_.data() + memory_.size()) move(count);

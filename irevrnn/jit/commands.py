@@ -59,7 +59,7 @@ def run(
                 say(f"[{count}/{len(commands)}] {name}")
             yield name, output
     finally:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # macOS, of processes that have ended
             os.killpg(supervisor.pid, signal.SIGKILL)
         supervisor.communicate()
     if count < len(commands):

@@ -52,7 +52,7 @@ def find_compiler(
     if sys.platform == "win32":
         raise BuildError("they are not built on Windows. Use WSL, the Linux inside Windows")
     command = _command(variables)
-    own = tuple(shlex.split(os.environ.get("IREVRNN_CXXFLAGS", "")))
+    own = _words("IREVRNN_CXXFLAGS")
     flags = (*FLAGS, *processor, *own)
     macros = _macros(command, flags)
     if macros is None:
@@ -80,8 +80,9 @@ def find_compiler(
 
 
 def _command(variables: tuple[str, ...]) -> tuple[str, ...]:
-    for variable in filter(os.environ.get, variables):
-        command = tuple(shlex.split(os.environ[variable]))
+    for variable in variables:
+        if not (command := _words(variable)):
+            continue
         if shutil.which(command[0]):
             return command
         raise BuildError(
@@ -93,6 +94,17 @@ def _command(variables: tuple[str, ...]) -> tuple[str, ...]:
         "there is no C++ compiler. 'apt install g++' or 'conda install gxx' brings one "
         "('xcode-select --install' on a Mac)"
     )
+
+
+def _words(variable: str) -> tuple[str, ...]:
+    """Return the words of an environment variable, none if it is not set."""
+    value = os.environ.get(variable, "")
+    try:
+        return tuple(shlex.split(value))
+    except ValueError as error:
+        raise BuildError(
+            f"{variable} is {value!r}, which a shell would not take: {error}"
+        ) from None
 
 
 def _macros(command: tuple[str, ...], flags: tuple[str, ...]) -> str | None:

@@ -420,6 +420,8 @@ def test_a_full_device_is_done_without(tmp_path):
 def test_no_compiler_warns_once_and_the_reference_runs(cache):
     (warning,) = run_scan(CXX="/nonexistent")
     assert "CXX names '/nonexistent'" in warning
+    (warning,) = run_scan(CXX="g++ 'x")
+    assert "CXX is" in warning and "which a shell would not take" in warning
 
 
 @needs_compiler

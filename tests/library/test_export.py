@@ -249,8 +249,11 @@ def test_onnx_of_a_model_around_the_layer(tmp_path):
 
 def test_onnx_takes_a_tensor_for_each_input(tmp_path):
     x = torch.randn(3, 5, 5)
-    with pytest.raises(ValueError, match="args 0 and 1 are the same tensor"):
+    with pytest.raises(ValueError, match=r"inputs \[0\] and \[1\] are the same tensor"):
         irevrnn_onnx.export(nn.Bilinear(5, 5, 2).eval(), (x, x), tmp_path / "model.onnx")
+    model, h = make_model(), torch.zeros(2, 3, 8)
+    with pytest.raises(ValueError, match=r"inputs \[1\]\[0\] and \[1\]\[1\] are the same"):
+        irevrnn_onnx.export(model.eval(), (x, (h, h)), tmp_path / "model.onnx")
 
 
 def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
@@ -258,7 +261,7 @@ def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="model.eval"):
         irevrnn_onnx.export(model.train(), (x,), tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ImportError, match=r"pip install 'irevrnn\[onnx\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[onnx\]' in a clone"):
         irevrnn_onnx.export(model.eval(), (x,), tmp_path / "model.onnx")
 
 

@@ -285,3 +285,32 @@ def test_rounding_goes_to_even_and_stays_out_of_range():
     assert to_fixed(x, FRACTION_BITS).tolist() == [0, 2, -2]
     wild = to_fixed(torch.tensor([math.nan, math.inf, -math.inf, 1e30]))
     assert (wild.abs() >= 2**29).all()
+
+
+@pytest.mark.parametrize("steps", [16, 1024])
+@pytest.mark.parametrize("activation", ["identity", "leaky_relu", "relu"])
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_an_empty_buffer_is_read_as_zeros(vectorize, activation, steps):
+    """However many bits are asked for, nothing beyond is read."""
+    z, states, weights = make_case(steps, 2, 40, 1, torch.float32, activation)
+    streams = len(forward(z, states, weights, vectorize)[5])
+    start = States(states.h, states.c, torch.empty(0, dtype=torch.int64), FRACTION_BITS, steps)
+
+    def undone(words_of_stack):
+        counts = torch.full((streams,), words_of_stack)
+        words = torch.zeros(streams * words_of_stack, dtype=torch.int32)
+        buffer = Buffer(words, counts.cumsum(0) - counts, counts)
+        return torch.ops.irevrnn.fixed_unscan(z, *start, *buffer, *weights, vectorize)
+
+    none, enough = undone(0), undone(200 * steps)
+    assert torch.equal(none[0], enough[0]) and (none[4] < 0).any() and (enough[4] >= 0).all()
+
+
+@pytest.mark.parametrize(("start", "count"), [(2**62, 2**62), (0, 2**62), (-1, 0), (2**62, 0)])
+def test_stacks_beyond_the_buffer_are_refused(start, count):
+    z, states, weights = make_case(40, 1, 16, 1, torch.float32)
+    out, h, c, tails, words, counts, *_ = forward(z, states, weights, True)
+    buffer = Buffer(words, torch.full_like(counts, start), torch.full_like(counts, count))
+    after = States(h, c, tails, FRACTION_BITS, len(z))
+    undone = torch.ops.irevrnn.fixed_unscan(z, *after, *buffer, *weights, True)
+    assert (undone[4] == -1).all()

@@ -251,3 +251,38 @@ def test_a_bias_need_not_be_contiguous():
     module.projection.bias = nn.Parameter(pairs[:, 0])
     assert module.projection.bias.stride() == (2,)
     assert all(map(torch.equal, derived(module, x), wanted))
+
+
+def test_a_backward_pass_under_autocast_is_in_full_precision():
+    for module, x in ((Input(16, 5), draw(7, 16)), (Output(16, 5), draw(7, 5))):
+        wanted = derived(module, x)
+        x = x.requires_grad_()
+        y = module(x)
+        upstream = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            got = torch.autograd.grad(y, [x, *module.parameters()], upstream)
+        assert all(map(torch.equal, got, wanted[1:]))
+
+
+def test_the_residual_alone_may_require_a_gradient():
+    module, x = Output(5, 8).requires_grad_(False), draw(7, 5).requires_grad_()
+    y = module(draw(7, 8), x)
+    (once,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    (twice,) = torch.autograd.grad(once.sum(), x)
+    assert torch.equal(twice, torch.full_like(x, 2))
+
+
+def test_negative_views_are_what_they_stand_for():
+    module, h = Output(5, 8), draw(7, 8)
+    assert torch.equal(module(torch._neg_view(-h)), module(h))
+    leaf = h.clone().requires_grad_()
+    y, upstream = module(leaf), draw(7, 5)
+    (got,) = torch.autograd.grad(y, leaf, torch._neg_view(-upstream), retain_graph=True)
+    assert torch.equal(got, *torch.autograd.grad(y, leaf, upstream))
+
+
+def test_other_devices_are_refused():
+    module = Output(5, 8).to("meta")
+    weight, bias = module.projection.weight, module.projection.bias
+    with pytest.raises(ValueError, match="h must be float32 on the CPU"):
+        torch.ops.irevrnn.block_output(torch.empty(7, 8, device="meta"), weight, bias, None)
