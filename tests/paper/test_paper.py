@@ -207,6 +207,7 @@ RESULTS["experiments"] = {
         experiment("adding", "Adding", "LSTM", "squared_error", 1),
         experiment("copy", "Copying", "LSTM", runs=1),
         experiment("sessions", "Sessions", "reversible", runs=5),
+        experiment("signals", "Signals", "ECG, whole recordings", "mean_f1", 5),
     ],
     "made_from": {},
     "session": {
@@ -214,6 +215,14 @@ RESULTS["experiments"] = {
         "saved": dict.fromkeys(("reversible", "checkpoint", "recompute", "store", "lstm"), 10**6),
     },
 }  # fmt: skip
+RESULTS["long_signals"] = {
+    "profile": "paper",
+    "environment": ENVIRONMENT,
+    "memory": [
+        {"method": method, "batch": 32, "steps": 18000, "peak_bytes": 10**8}
+        for method in ("store", "checkpoint", "reversible", "lstm")
+    ],
+}
 RESULTS["frontier"] = {
     "profile": "paper",
     "environment": ENVIRONMENT,
