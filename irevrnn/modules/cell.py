@@ -39,7 +39,7 @@ class IRevRNNCell(nn.Module):
 
     Raises:
         ValueError: an argument or a shape does not fit.
-        TypeError: ``hidden`` is not a pair of floating-point tensors.
+        TypeError: ``hidden`` is not a pair of floating-point tensors, or ``resets`` are not bool.
     """
 
     def __init__(

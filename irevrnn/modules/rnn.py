@@ -36,19 +36,22 @@ class IRevRNN(BaseStack):
             sequence (variational dropout; Gal and Ghahramani, 2016).
         bidirectional: a second stack reads each sequence from its end; as in ``nn.LSTM``, each
             layer reads the outputs of both directions below it, and the output has 2 * hidden_size
-            features, those of the forward direction first. For ``store`` and ``recompute``.
+            features, those of the forward direction first. Not for ``checkpoint`` and
+            ``reversible``.
         norm: normalisation of the input projection: ``None``, ``"layer"``, or ``"batch"``
-            (statistics over all steps and the batch).
+            (statistics over all steps and the batch; not with ``checkpoint`` and ``reversible`` in
+            training).
         residual: add a layer's input to its output where the two have the same size.
         memory: what is saved for the backward pass: ``store``, ``recompute``, ``checkpoint``,
             ``reversible`` or ``auto``; see :mod:`irevrnn.strategies`.
         device, dtype: of the parameters.
-        memory_budget: for ``memory="auto"``: bytes, or text such as ``"256MB"``, that a forward and
-            backward pass may need beyond input, output, parameters and their gradients. The fastest
-            strategy that is expected to keep within it runs. The attribute ``picked`` names it, and
-            the logger ``irevrnn`` reports it at level INFO when it changes. With
-            ``memory="checkpoint"`` and ``"reversible"``, chunks are as long as a budget allows, up
-            to the length that is fastest; ``"checkpoint"`` keeps fewer states where it must.
+        memory_budget: for ``memory="auto"``: bytes, or text such as ``"256MB"`` (MB are 10^6 bytes,
+            MiB 2^20), that a forward and backward pass may need beyond input, output, parameters
+            and their gradients. The fastest strategy that is expected to keep within it runs. The
+            attribute ``picked`` names it, and the logger ``irevrnn`` reports it at level INFO when
+            it changes. With ``memory="checkpoint"`` and ``"reversible"``, chunks are as long as a
+            budget allows, up to the length that is fastest; ``"checkpoint"`` keeps fewer states
+            where it must.
         longest_period: if given, the first coupling starts with weights a = -b that make each unit
             an oscillator, with a period drawn log-uniformly from ``shortest_period`` to this number
             of steps (for small states, and a coupling nonlinearity of slope 1 at 0, as tanh's).
@@ -77,7 +80,8 @@ class IRevRNN(BaseStack):
     Outputs:
         - **output**: h of the last layer, (batch, seq, hidden_size) with ``batch_first``, else
           (seq, batch, hidden_size), or packed like the input; (batch, hidden_size), the last step
-          of each sequence, if ``return_sequence=False``. With ``residual``, the input of the last
+          of each sequence, if ``return_sequence=False``; without the batch dimension for unbatched
+          input. With ``residual``, the input of the last
           layer is added. If bidirectional, twice as many features.
         - **(h_n, c_n)**: final states of all layers, in the shape of ``hidden``.
 
@@ -94,7 +98,14 @@ class IRevRNN(BaseStack):
     Raises:
         ValueError: an argument is out of range, the input does not fit, or the strategy cannot
             serve it.
-        TypeError: the input is neither a tensor nor a ``PackedSequence``.
+        TypeError: an argument or an input is of another type than it should be.
+        NotImplementedError: ``checkpoint`` and ``reversible`` under ``torch.func``, or with batched
+            or forward-mode gradients.
+        OverflowError: with ``reversible``, a value is NaN or too large for fixed point.
+        RuntimeError: ``reversible`` without the compiled kernels; gradients of gradients with it or
+            ``checkpoint``.
+        irevrnn.ReversalError: (in the backward pass of ``reversible``) the reconstructed states
+            differ from those of the forward pass.
 
     Example::
 

@@ -69,8 +69,13 @@ class IRevStack(BaseStack):
             returns another shape or dtype than it should, or the strategy cannot serve.
         TypeError: ``blocks`` is no list of modules, or one of them runs sequences by itself, as an
             ``IRevRNN`` or ``nn.LSTM`` does.
-        irevrnn.ReversalError: (in the backward pass of ``reversible``) a block computed something
-            else than in the forward pass.
+        NotImplementedError: ``checkpoint`` and ``reversible`` under ``torch.func``, or with batched
+            or forward-mode gradients.
+        OverflowError: with ``reversible``, a value is NaN or too large for fixed point.
+        RuntimeError: ``reversible`` without the compiled kernels; gradients of gradients with it or
+            ``checkpoint``.
+        irevrnn.ReversalError: (in the backward pass of ``reversible``) the reconstructed states
+            differ from those of the forward pass.
 
     Example::
 
