@@ -6,6 +6,7 @@ it before the hours of the paper profile.
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
@@ -55,9 +56,28 @@ def git_commit(repository: Path) -> str | None:
 
 @cache
 def uncommitted(repository: Path) -> tuple[str, ...]:
-    """Return the files of :data:`CODE` that differ from the commit, untracked ones included."""
+    """Return the files of :data:`CODE` that differ from the commit, untracked ones included.
+
+    Outputs of a notebook do not count: JupyterLab saves them by itself.
+    """
     changes = _git(repository, "status", "--porcelain", "--no-renames", "--", *CODE) or ""
-    return tuple(line.split(maxsplit=1)[1] for line in changes.splitlines())
+    files = (line.split(maxsplit=1)[1] for line in changes.splitlines())
+    return tuple(file for file in files if not _differs_in_outputs_alone(repository, file))
+
+
+def _differs_in_outputs_alone(repository: Path, file: str) -> bool:
+    if not file.endswith(".ipynb"):
+        return False
+    try:
+        after = _cells((repository / file).read_text(encoding="utf-8"))
+        return after == _cells(_git(repository, "show", f"HEAD:./{file}") or "")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _cells(notebook: str) -> list[tuple[str, str]]:
+    """Return type and source of each cell."""
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(notebook)["cells"]]
 
 
 def require_clean(folder: Path | None = None) -> None:

@@ -1,5 +1,6 @@
 """The commit that a result records, and the refusal of uncommitted code."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,24 @@ def test_uncommitted_code_is_recorded_and_refused(repository, name):
     git("commit", "-qm", "Second")
     forget()
     provenance.require_clean()
+
+
+def test_outputs_of_a_notebook_are_no_change(repository):
+    folder, git = repository
+    file = folder / "notebooks" / "00.ipynb"
+    file.parent.mkdir()
+    cell = {"cell_type": "code", "source": ["x = 1\n", "x"], "outputs": []}
+    file.write_text(json.dumps({"cells": [cell]}))
+    git("add", ".")
+    git("commit", "-qm", "Second")
+    file.write_text(json.dumps({"cells": [{**cell, "outputs": ["1"]}], "metadata": {}}, indent=1))
+    provenance.require_clean()
+    assert provenance.provenance()["git_commit"] == git("rev-parse", "HEAD")
+    for changed in ({**cell, "source": "x = 2"}, {}):
+        forget()
+        file.write_text(json.dumps({"cells": [changed]}))
+        with pytest.raises(provenance.UncommittedChangesError, match=r"notebooks/00\.ipynb"):
+            provenance.require_clean()
 
 
 def test_the_commit_is_that_at_the_start(repository):
