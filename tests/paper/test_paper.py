@@ -88,7 +88,9 @@ def recognised(data_set, protocol, runs):
         "test_accuracy_of_recordings": accuracy,
         "class_names": ["one", "two"],
         "accuracy_of_subjects": {"1": 0.9, "2": 0.98},
-        "forest": {"trees": 300, "test_accuracy": 0.88},
+        "forest": {
+            "trees": 300, "test_accuracy": 0.88, "accuracy_of_subjects": {"1": 0.92, "2": 0.9},
+        },
     }  # fmt: skip
 
 
