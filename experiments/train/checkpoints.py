@@ -95,7 +95,7 @@ def load_best(run: Run) -> None:
     state = _read(run, "best.pt")
     try:
         run.config.check_same(state["config"])
-        if state["row"] != run.progress.best:
+        if _without_time(state["row"]) != _without_time(run.progress.best):
             raise ConfigError(
                 f"{run.config.out / 'best.pt'} was written by another run: start again with an out "
                 "of its own"
@@ -105,6 +105,11 @@ def load_best(run: Run) -> None:
         raise
     except _OF_DAMAGE as error:
         raise _damaged(run.config.out / "best.pt", error) from error
+
+
+def _without_time(row: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a row of the history but for its time, which differs from worker to worker."""
+    return {name: value for name, value in (row or {}).items() if name != "seconds"}
 
 
 def make_folder(out: Path) -> None:
