@@ -106,7 +106,7 @@ def _draw(x: Tensor, shape: Sequence[int], p: float) -> Tensor:
 
 
 class _Current(threading.local):
-    """What the stack of a thread works on.
+    """The state of the stack that a thread runs.
 
     Attributes:
         steps: those that its modules see; None outside of a stack.

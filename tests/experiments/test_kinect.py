@@ -179,7 +179,7 @@ def test_files_that_do_not_belong(utkinect):
     (utkinect / "again" / "joints_s01_e01.txt").write_text(session_text(skeletons()))
     assert sorted(reasons(read("utkinect", utkinect))) == [
         "joints_1.txt: the name is not joints_sSS_eEE.txt",
-        "joints_s01_e01.txt: in ./: there is another file of this name, in again/, which is taken",
+        "joints_s01_e01.txt: in again/: there is another file of this name, in ./, which is taken",
         "joints_s09_e01.txt: actionLabel.txt has no action of it",
     ]
 
