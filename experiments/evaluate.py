@@ -62,7 +62,7 @@ def print_figures(name: str) -> None:
         task = one.task(torch.device("cpu"))
         if task.data_set != result["data_set"]:
             raise ConfigError(
-                f"{name} was tested on {result['data_set']}, and here is {task.data_set} alone"
+                f"{name} was tested on {result['data_set']}, but the data here are {task.data_set}"
             )
         model = make_model(one, task)
         model.load_state_dict(weights.load(name, run))

@@ -14,8 +14,8 @@ Reject = Callable[[str, str], None]
 def raw_files(raw: Path, pattern: re.Pattern[str], reject: Reject) -> Iterator[Path]:
     """Yield the files at any depth in ``raw`` whose names match ``pattern``, ordered by name.
 
-    Of several files of one name, the highest is taken and the rest are rejected, as are those that
-    are no regular file, folders that cannot be read and links to folders.
+    Of several files of one name, the one in the highest folder is taken. The others are rejected,
+    as are folders that cannot be read, links to folders, and what is no regular file.
     """
     if not raw.is_dir():
         raise DataError(f"raw must be the folder of the authors' files; {raw} is no folder")

@@ -190,7 +190,8 @@ def _check_task(config: TrainConfig, task: Task) -> None:
             f"got keep {config.keep!r}, test {config.test}"
         )
     small = config.batch_size == 1 or getattr(config, "steps_per_batch", None) is not None
-    if config.model == "irevrnn" and not config.block and small:
+    plain = config.model == "irevrnn" and not config.block
+    if plain and small and task.read_at is None:
         raise ConfigError(
             "plain layers end in a batch norm, which takes two sequences at least: choose block, a "
             "batch_size above 1, and no steps_per_batch"

@@ -28,7 +28,7 @@
 namespace irevrnn {
 namespace {
 
-// (..., features) as (N, features), whose numbers lie side by side as they are.
+// (..., features) as (N, features), contiguous, and no negative view.
 Tensor rows_of(const Tensor& x) { return x.resolve_neg().reshape({-1, x.size(-1)}).contiguous(); }
 
 const float* read_or_null(const Tensor& x) { return x.defined() ? x.const_data_ptr<float>() : nullptr; }
@@ -59,7 +59,7 @@ void gelu_gradient(const Tensor& x, const Tensor& grad) {
   });
 }
 
-// One that may be missing.
+// x in the same way; undefined if it is missing.
 Tensor contiguous(const Maybe& x) { return x && x->defined() ? x->resolve_neg().contiguous() : Tensor(); }
 
 void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y) {

@@ -35,9 +35,9 @@ class Block(nn.Module):
     itself (:func:`irevrnn.check_stepwise` finds out), and are computed again in the backward pass:
     they must be functions of their arguments and parameters alone. Random numbers of PyTorch's
     global generators come out the same again; :class:`irevrnn.Dropout` draws the same mask under
-    every strategy, too. Of hooks on the block itself, forward pre-hooks alone run, before
-    ``project``: a stack does not call it. The recurrence is that of :func:`irevrnn.scan`, with the
-    parameters and nonlinearities given here.
+    every strategy, too. A stack does not call the block: of hooks on it, forward pre-hooks alone
+    run, before ``project``, and what they return is not used. The recurrence is that of
+    :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
 
     Args:
         hidden_size: H, units of the recurrence.

@@ -81,8 +81,8 @@ class IRevRNN(BaseStack):
         - **output**: h of the last layer, (batch, seq, hidden_size) with ``batch_first``, else
           (seq, batch, hidden_size), or packed like the input; (batch, hidden_size), the last step
           of each sequence, if ``return_sequence=False``; without the batch dimension for unbatched
-          input. With ``residual``, the input of the last
-          layer is added. If bidirectional, twice as many features.
+          input. With ``residual``, the input of the last layer is added. If bidirectional, twice as
+          many features.
         - **(h_n, c_n)**: final states of all layers, in the shape of ``hidden``.
 
     A sequence may be fed in pieces, each with the final states of the one before. The result is

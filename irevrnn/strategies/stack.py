@@ -131,7 +131,10 @@ def project(stack: Stack, number: int, block: Any, x: Tensor) -> Tensor:
     """
     if stack.label == "block":  # which is not called; a hook may compute its weights, as by pruning
         for key, hook in [*block._forward_pre_hooks.items()]:
-            hook(block, (x,), *[{}] * (key in block._forward_pre_hooks_with_kwargs))
+            if key in block._forward_pre_hooks_with_kwargs:
+                hook(block, (x,), {})
+            else:
+                hook(block, (x,))
     z, u, index = block.project(x), block.recurrent_weight, stack.places[number]
     _check_result(stack, index, "project", z, (*x.shape[:-1], len(u)))
     if z.dtype != u.dtype:

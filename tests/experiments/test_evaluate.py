@@ -47,7 +47,7 @@ def test_figures_of_other_data_are_not_compared(capsys):
     result = json.loads(file.read_text())
     file.write_text(json.dumps(result | {"data_set": "another"}))
     assert main(["tiny"]) == 1
-    assert "tiny was tested on another, and here is adding alone" in capsys.readouterr().err
+    assert "tiny was tested on another, but the data here are adding" in capsys.readouterr().err
 
 
 def test_what_is_missing_or_damaged_is_named(capsys):
