@@ -1,4 +1,5 @@
 // The fixed-point operators on a CUDA device, on its current stream.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <c10/cuda/CUDAException.h>
