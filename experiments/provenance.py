@@ -34,6 +34,7 @@ def provenance() -> dict[str, Any]:
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
+    versions["torch"] = torch.__version__  # with the build, such as +cpu, which a package may lack
     return {
         "git_commit": git_commit(REPOSITORY),
         "versions": versions,
