@@ -98,7 +98,7 @@ def _search(settings: Settings, name: str, recordings: list[Levels]) -> list[dic
 
 
 def main(
-    minutes: float = 10.0,
+    minutes: float = 8.0,
     folds: int | None = None,
     steps: int | None = None,
     data: Path | None = None,

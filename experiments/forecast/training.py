@@ -58,7 +58,7 @@ class Settings:
     longest_period: float = 2000.0
     longest_memory: float = 20_000.0
     lr: float = 4e-3
-    minutes: float = 10.0
+    minutes: float = 8.0
     steps: int | None = None  # of a recording, all of them if not given
     seed: int = 0
 
