@@ -42,7 +42,9 @@ NOTEBOOKS = {
 }
 #: Results that may be missing: of data that people bring, and of long experiments. The paper says
 #: "not yet run" of them, or nothing.
-BROUGHT = ("utkinect", "msr", "ntu60", "ntu120", "experiments", "long_signals", "frontier")
+BROUGHT = (
+    "utkinect", "msr", "ntu60", "ntu120", "experiments", "long_signals", "frontier", "forecast",
+)  # fmt: skip
 _FIGURES_OF = {
     "derivation": ("drift", "saturation", "forgotten", "division", "accuracy"),
     "inverse": ("oscillators",),
@@ -76,6 +78,7 @@ DEPENDS = {
     "experiments": _MODELS,
     "long_signals": (*_SIGNALS, "experiments/bench/*"),
     "frontier": (*_LIBRARY, "experiments/bench/*"),
+    "forecast": (*_LIBRARY, "experiments/forecast/*", "experiments/datasets/mitdb*"),
     "experiments/mnist": (*_TRAINING, "experiments/catalogue.py", "experiments/datasets/mnist*"),
     "experiments/adding": (*_TRAINING, "experiments/catalogue.py"),
     "experiments/copy": (*_TRAINING, "experiments/catalogue.py"),

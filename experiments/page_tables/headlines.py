@@ -17,6 +17,7 @@ def headlines(results: Path) -> Table:
             "block",
             "block-conserving",
             "block-small",
+            "block-lru",
             "tanh",
             "smnist-block",
             "pmnist-block",
@@ -25,7 +26,7 @@ def headlines(results: Path) -> Table:
         )
     }
     accuracy = {
-        name: f"{100 * run['test_accuracy']['mean']:.1f} %" for name, run in trained.items()
+        name: f"{100 * run['test_accuracy']['mean']:.2f} %" for name, run in trained.items()
     }
     parameters = {name: f"{run['num_parameters']:,}" for name, run in trained.items()}
     peaks = {
@@ -61,7 +62,8 @@ def headlines(results: Path) -> Table:
             f"gated blocks with {parameters['block']} parameters, `reversible`",
             accuracy["block"],
             f"with {parameters['block-small']}: {accuracy['block-small']}; plain layers with tanh, "
-            f"{parameters['tanh']}, not reversible: {accuracy['tanh']}",
+            f"{parameters['tanh']}, not reversible: {accuracy['tanh']}; LRUs in the four blocks, "
+            f"not reversed: {accuracy['block-lru']}",
         ],
         [
             "the same where nothing is forgotten (u = 1)",
@@ -78,7 +80,7 @@ def headlines(results: Path) -> Table:
         ["spoken digits, raw sound, up to 18,262 steps, `reversible`", accuracy["digits"],
          f"official test set, three seeds; a convolutional network: {accuracy['digits-resnet']}"],
         [f"ECG of 9 to 61 s at 300 Hz, whole, up to {longest:,} steps, `reversible`",
-         f"mean F1 {ecg['mean']:.2f}", f"five folds, {ecg['lowest']:.2f} to {ecg['highest']:.2f}; "
+         f"mean F1 {ecg['mean']:.3f}", f"five folds, {ecg['lowest']:.3f} to {ecg['highest']:.3f}; "
          "winners of the challenge of 2017: 0.83 on hidden recordings"],
         [
             "memory that a training step of 1,000,000 steps adds, four gated blocks, `reversible`",
@@ -89,9 +91,9 @@ def headlines(results: Path) -> Table:
         [
             "adding two of 1,000,000 numbers, backpropagated through every step, u = 1",
             f"mean squared error {error:.0e}",
-            f"chance {chance:.2f}; a network that adds up, which sequences of {teach} steps "
-            "already teach; one run; a training step adds "
-            f"{adding['peak_bytes'] / 1e6:.1f} MB",
+            f"chance {chance:.2f}; a network that adds up: sequences of {teach} steps already "
+            "bring it below 0.01; one run; a training step adds "
+            f"{adding['peak_bytes'] / 1e6:.1f} MB beside the batch",
         ],
         [
             "speed of both passes of a layer, `recompute`, on one thread of a CPU",

@@ -225,6 +225,13 @@ RESULTS["long_signals"] = {
         for method in ("store", "checkpoint", "reversible", "lstm")
     ],
 }
+FORECASTS = ("truncated-1000", "truncated-10000", "whole", "whole-after-truncated")
+RESULTS["forecast"] = {
+    "settings": {"minutes": 10.0},
+    "linear": {"104": 3.5},
+    "runs": {f"{method}/104": {"bits": 3.1, "updates": 60} for method in FORECASTS},
+    "peak_bytes": dict.fromkeys(FORECASTS, 10**7),
+}
 RESULTS["frontier"] = {
     "profile": "paper",
     "environment": ENVIRONMENT,
