@@ -129,11 +129,11 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.set_xscale("log")
         axes.set_xlim(1.2 * max(errors), min(errors) / 1.2)
         axes.set_xticks(ticks)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):.4g} %"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):.4g}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left")
         axes.grid(True, axis="x")
-    figure.supxlabel("test accuracy", size=8)
+    figure.supxlabel("test accuracy, %", size=8)
     figure.legend(handles=places[0].get_lines()[:2], loc="outside upper right", ncols=2)
     return figure
 
