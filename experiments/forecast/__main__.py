@@ -9,6 +9,7 @@ never tested. Results are bits per sample. What is done already is not done agai
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -66,11 +67,10 @@ def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Pa
             key = f"{name}/{left_out.name}"
             if key in done["runs"]:
                 continue
-            best = min(done["search"][name], key=lambda trial: trial["bits"])
-            network, figures_of = train(replace(settings, lr=best["lr"]), METHODS[name], others)
-            bits = evaluate(network, left_out, settings.steps)
-            done["runs"][key] = figures_of | {"bits": bits} | provenance()
-            print(f"{key}: {bits:.3f} bits per sample, {figures_of['updates']} updates", flush=True)
+            best = min(done["search"][name], key=_bits_or_more)
+            result = _train_and_test(replace(settings, lr=best["lr"]), name, others, left_out)
+            done["runs"][key] = result | provenance()
+            print(f"{key}: {result['bits']} bits per sample", flush=True)
             keep()
     if "peak_bytes" not in done:
         done["peak_bytes"] = {name: peak_memory(one_step, settings, name) for name in METHODS}
@@ -86,15 +86,31 @@ def _read(file: Path) -> dict[str, Any]:
     return done
 
 
-def _search(settings: Settings, name: str, recordings: list[Levels]) -> list[dict[str, float]]:
+def _search(settings: Settings, name: str, recordings: list[Levels]) -> list[dict[str, Any]]:
     """Return each learning rate and its bits on the first recording, trained on the rest."""
     trials = []
     for lr in RATES:
         short = replace(settings, lr=lr, minutes=SEARCH_SHARE * settings.minutes)
-        network, _ = train(short, METHODS[name], recordings[1:])
-        trials.append({"lr": lr, "bits": evaluate(network, recordings[0], settings.steps)})
-        print(f"search, {name}, lr {lr}: {trials[-1]['bits']:.3f} bits", flush=True)
+        result = _train_and_test(short, name, recordings[1:], recordings[0])
+        trials.append({"lr": lr, "bits": result["bits"]})
+        print(f"search, {name}, lr {lr}: {result['bits']} bits", flush=True)
     return trials
+
+
+def _train_and_test(
+    settings: Settings, name: str, others: list[Levels], left_out: Levels
+) -> dict[str, Any]:
+    """Return the figures of a run; its bits are None if it diverged."""
+    try:
+        network, figures_of = train(settings, METHODS[name], others)
+    except OverflowError as error:  # states left the range of the fixed-point numbers
+        return {"bits": None, "diverged": str(error)}
+    bits = evaluate(network, left_out, settings.steps)
+    return figures_of | {"bits": bits if math.isfinite(bits) else None}
+
+
+def _bits_or_more(trial: dict[str, Any]) -> float:
+    return math.inf if trial["bits"] is None else trial["bits"]
 
 
 def main(

@@ -94,6 +94,21 @@ def test_the_linear_predictor_knows_a_sine():
     assert linear_bits([noise], noise) == pytest.approx(8, abs=0.6)
 
 
+def test_a_learning_rate_that_diverges_is_not_chosen(tmp_path, monkeypatch):
+    def train_or_diverge(settings, method, recordings):
+        if settings.lr > 0.001:
+            raise OverflowError("a value left the range")
+        return train(settings, method, recordings)
+
+    monkeypatch.setattr(forecast, "train", train_or_diverge)
+    settings = Settings(**{**vars(TINY), "steps": 300, "minutes": 0.002})
+    forecast.run(settings, levels_of(make_recordings()), [0], tmp_path / "forecast.json")
+    done = json.loads((tmp_path / "forecast.json").read_text())
+    for trials in done["search"].values():
+        assert [trial["bits"] is None for trial in trials] == [False, True, True]
+    assert all(run["bits"] < 9 for run in done["runs"].values())
+
+
 def test_the_comparison_continues_where_it_stopped(tmp_path):
     recordings, file = levels_of(make_recordings()), tmp_path / "new" / "forecast.json"
     settings = Settings(**{**vars(TINY), "steps": 300, "minutes": 0.002})
