@@ -78,8 +78,11 @@ def traced() -> bool:
 
 
 def eager_float32(*tensors: Tensor) -> bool:
-    """Return whether plain float32 tensors on the CPU are computed with, outside any transform."""
-    if traced() or transformed() or has_tangent(*tensors):
+    """Return whether plain float32 tensors on the CPU are computed with, outside any transform.
+
+    A mode that watches operators, as that of ``make_fx`` does, has to see each of them.
+    """
+    if traced() or transformed() or torch._C._len_torch_dispatch_stack() or has_tangent(*tensors):
         return False
     for t in tensors:  # a generator would take twice as long
         if type(t) not in _PLAIN or t.dtype is not _FLOAT32 or not t.is_cpu:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn.allocator import allocate, uses_caching_allocator
-from irevrnn.ops import eager_float32
+from irevrnn.ops import eager_float32, traced
 
 #: Multiplications below which calling oneDNN costs more than it saves.
 _WORTHWHILE = 2**23
@@ -54,6 +54,8 @@ def prefers_onednn(x: Tensor, weight: Tensor) -> bool:
 
 def _worthwhile(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Return whether :class:`_Linear` is faster than PyTorch's own product."""
+    if traced():  # a comparison of sizes would hold for the exported program, too
+        return False
     rows = x.numel() // max(1, x.shape[-1]) if x.dim() > 1 else 0
     multiplications, large = rows * weight.numel(), _large(rows, max(weight.shape))
     if not large and multiplications < _WORTHWHILE:  # in a stream, the rest would take longer

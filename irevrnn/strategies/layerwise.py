@@ -85,10 +85,12 @@ def _reversal(packing: Packing | None) -> Any:
 
 def _turned(resets: Tensor, turn: Any, packing: Packing | None) -> Tensor:
     """Return the resets of sequences read from their end: before the step that came before."""
-    back, turned = torch.zeros_like(resets), turn(resets)
+    turned = turn(resets)
     if packing is None:
-        back[1:] = turned[:-1]
+        back = turned.roll(1, 0)
+        back[:1] = False
         return back
+    back = torch.zeros_like(resets)
     sizes = packing.batch_sizes
     rows = torch.arange(int(sizes[0]), len(back), device="cpu")
     back[rows] = turned[rows - torch.repeat_interleave(sizes[:-1], sizes[1:])]

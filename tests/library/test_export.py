@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch.export import Dim, export
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from irevrnn import IRevBlock, IRevRNN, IRevStack, scan
 from irevrnn import onnx as irevrnn_onnx
@@ -99,6 +100,27 @@ def test_other_strategies_cannot_be_exported(memory):
         export(model, (x,))
     model.memory = "recompute"  # the way out that the page shows
     assert export(model, (x,))
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(2, 20), (64, 2100)])
+def test_an_exported_model_takes_any_size(batch, steps):
+    # From some size on, the layer multiplies in another way where it is not exported.
+    model = IRevRNN(5, 64)
+    with torch.no_grad():
+        example = torch.randn(batch, steps, 5)
+        program = export(model, (example,), dynamic_shapes=(ANY,), strict=False).module()
+        for shape in ((1, 2), (64, 2200)):
+            x = torch.randn(*shape, 5)
+            assert torch.allclose(program(x)[0], model(x)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("memory", ["recompute", "store"])
+def test_what_make_fx_records_of_blocks_depends_on_the_input(memory):
+    torch.manual_seed(0)
+    stack = IRevStack([nn.Linear(5, 16), IRevBlock(16, 64)], memory).requires_grad_(False)
+    recorded = make_fx(lambda x: stack(x)[0])(torch.randn(4, 30, 5))
+    x = torch.randn(4, 30, 5)
+    assert torch.allclose(recorded(x), stack(x)[0], atol=1e-5)
 
 
 def test_lengths_cannot_be_exported():
@@ -193,6 +215,25 @@ def test_export_with_resets():
         inputs = inputs_with_resets(batch, steps)
         got, wanted = program(*inputs), model(*inputs)
         assert all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
+
+
+def test_export_of_both_directions_with_resets():
+    class Reset(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = make_model(bidirectional=True)
+
+        def forward(self, x, resets):
+            return self.inner(x, resets=resets)[0]
+
+    def draw(batch, steps):
+        return torch.randn(batch, steps, 5), torch.rand(batch, steps) < 0.3
+
+    model = Reset()
+    program = export(model, draw(3, 20), dynamic_shapes=(ANY, ANY)).module()
+    for batch, steps in ((3, 1), (3, 2), (1, 3), (2, 30)):
+        inputs = draw(batch, steps)
+        assert torch.equal(program(*inputs), model(*inputs))
 
 
 @needs_onnx
