@@ -24,6 +24,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "small-digits": trained.small_digits,
     "digits": trained.digits,
     "recordings": trained.recordings,
+    "forecast": trained.forecast,
     "long-memories": trained.long_memories,
     "speed": costs.speed,
     "shapes": costs.shapes,

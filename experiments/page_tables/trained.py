@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.catalogue import EXPERIMENTS
+from experiments.forecast.training import METHODS
 from experiments.page_tables.markdown import Entry, Table, count, read
 from experiments.train.runs import seconds_of
 
@@ -64,6 +65,27 @@ def digits(results: Path) -> Table:
 def recordings(results: Path) -> Table:
     """Tabulate recordings of movements, speech and hearts."""
     return _trained(results, RECORDINGS, "steps, at most|random forest", _length_and_forest)
+
+
+def forecast(results: Path) -> Table:
+    """Compare gradients through half an hour with truncated ones."""
+    done = read(results, "forecast")
+    rows = [["linear predictor", *_bits_a_sample([*done["linear"].values()]), "", ""]]
+    for name, method in METHODS.items():
+        runs = [run for key, run in done["runs"].items() if key.startswith(f"{name}/")]
+        ended = [run for run in runs if run["bits"] is not None]
+        bits, updates = ["diverged", ""], ""
+        if ended:
+            bits = _bits_a_sample([run["bits"] for run in ended])
+            updates = f"{round(sum(run['updates'] for run in ended) / len(ended)):,}"
+        rows.append([method.label, *bits, updates, f"{done['peak_bytes'][name] / 1e6:.0f} MB"])
+    return Table("|bits a sample|lowest to highest|updates|peak of an update", rows)
+
+
+def _bits_a_sample(bits: list[float]) -> list[str]:
+    """Return the mean over recordings, and its range."""
+    span = f"{min(bits):.3f} to {max(bits):.3f}" if len(bits) > 1 else ""
+    return [f"{sum(bits) / len(bits):.3f}", span]
 
 
 def long_memories(results: Path) -> Table:
