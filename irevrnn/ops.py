@@ -77,12 +77,14 @@ def traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def eager_float32(*tensors: Tensor) -> bool:
-    """Return whether plain float32 tensors on the CPU are computed with, outside any transform.
+def observed() -> bool:
+    """Return whether PyTorch, or a mode such as that of ``make_fx``, has to see each operator."""
+    return traced() or transformed() or torch._C._len_torch_dispatch_stack() > 0
 
-    A mode that watches operators, as that of ``make_fx`` does, has to see each of them.
-    """
-    if traced() or transformed() or torch._C._len_torch_dispatch_stack() or has_tangent(*tensors):
+
+def eager_float32(*tensors: Tensor) -> bool:
+    """Return whether plain float32 tensors on the CPU are computed with, outside any transform."""
+    if observed() or has_tangent(*tensors):
         return False
     for t in tensors:  # a generator would take twice as long
         if type(t) not in _PLAIN or t.dtype is not _FLOAT32 or not t.is_cpu:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from weakref import WeakSet
 
-import torch
 from torch import Tensor, nn
 
 from irevrnn.jit.build import warn
-from irevrnn.ops import traced, transformed
+from irevrnn.ops import observed
 from irevrnn.strategies.stack import Stack
 
 #: Size of a state from which a network is unlikely to train; a fresh one stays of order 1.
@@ -46,6 +45,6 @@ def warn_of_large_states(
 
 
 def _have_values(states: Tensor) -> bool:
-    if traced() or transformed() or torch._C._len_torch_dispatch_stack():
+    if observed():
         return False
     return type(states) is Tensor and states.is_cpu and states.numel() > 0

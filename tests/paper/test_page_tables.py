@@ -106,6 +106,20 @@ def test_rows_without_a_result_are_named_below_the_table(repository):
     assert "*Not yet run: `adding-lstm`, `copy-irevrnn`, `copy-lstm`.*" in text
 
 
+def test_a_forecast_that_diverged_has_no_figure(repository):
+    results = repository / "paper" / "results"
+
+    def diverge(forecast):
+        for key in forecast["runs"]:
+            if key.startswith("whole/"):
+                forecast["runs"][key] = {"bits": None, "diverged": "a value left the range"}
+
+    edit(results / "forecast.json", diverge)
+    text, _ = page_tables.update(marked("forecast"), results)
+    assert re.search(r"^\| whole recordings \| diverged \| +\| +\| \d+ MB \|$", text, re.MULTILINE)
+    assert text.count("diverged") == 1
+
+
 def test_minutes_are_of_the_processor_where_it_was_timed(repository):
     results = repository / "paper" / "results"
     file = results / "experiments" / "smnist-block.json"
