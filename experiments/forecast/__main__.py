@@ -67,10 +67,10 @@ def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Pa
             key = f"{name}/{left_out.name}"
             if key in done["runs"]:
                 continue
-            best = min(done["search"][name], key=_bits_or_more)
+            best = min(done["search"][name], key=_bits)
             result = _train_and_test(replace(settings, lr=best["lr"]), name, others, left_out)
             done["runs"][key] = result | provenance()
-            print(f"{key}: {result['bits']} bits per sample", flush=True)
+            print(f"{key}: {_bits(result):.3f} bits per sample", flush=True)
             keep()
     if "peak_bytes" not in done:
         done["peak_bytes"] = {name: peak_memory(one_step, settings, name) for name in METHODS}
@@ -93,7 +93,7 @@ def _search(settings: Settings, name: str, recordings: list[Levels]) -> list[dic
         short = replace(settings, lr=lr, minutes=SEARCH_SHARE * settings.minutes)
         result = _train_and_test(short, name, recordings[1:], recordings[0])
         trials.append({"lr": lr, "bits": result["bits"]})
-        print(f"search, {name}, lr {lr}: {result['bits']} bits", flush=True)
+        print(f"search, {name}, lr {lr}: {_bits(result):.3f} bits", flush=True)
     return trials
 
 
@@ -109,7 +109,8 @@ def _train_and_test(
     return figures_of | {"bits": bits if math.isfinite(bits) else None}
 
 
-def _bits_or_more(trial: dict[str, Any]) -> float:
+def _bits(trial: dict[str, Any]) -> float:
+    """Return the bits per sample, infinitely many if training diverged."""
     return math.inf if trial["bits"] is None else trial["bits"]
 
 
