@@ -143,6 +143,7 @@ class SequenceBatch:
         check_tensor(input, batch_first, like, features)
         if lengths is not None:
             counts = checked_lengths(lengths, input, batch_first)
+        if lengths is not None and len(counts):  # a batch without sequences cannot be packed
             packed = pack_padded_sequence(input, counts, batch_first, enforce_sorted=False)
             steps = input.shape[1 if batch_first else 0]
             packing = Packing.of(packed.batch_sizes, input.device)

@@ -132,7 +132,7 @@ class BaseStack(nn.Module):
                 from irevrnn.compiling import run_uncompiled
 
                 options = {"lengths": lengths, "return_sequence": return_sequence, "resets": resets}
-                return run_uncompiled(self, input, hidden, **options)
+                return run_uncompiled(self.forward, input, hidden, **options)
         stack = self._stack()
         blocks = stack.all_blocks
         weight, sizes = blocks[0].recurrent_weight, [block.hidden_size for block in blocks]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.functional import scan_checked
-from irevrnn.input_checks import check_resets, check_states
+from irevrnn.input_checks import check_resets, check_states, check_values
 from irevrnn.modules.arguments import describe_arguments
 from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.layer import IRevRNNLayer
@@ -76,6 +76,7 @@ class IRevRNNCell(nn.Module):
         if (states := self._fused_step(input, hidden, resets)) is not None:
             return states
         batched, layer = input.dim() == 2, self.layer
+        check_values(input, layer.recurrent_weight, None)
         z = layer(input if batched else input.unsqueeze(0)).unsqueeze(0)
         h_0, c_0 = _states(z, hidden, batched)
         if resets is not None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn.modules.arguments import check_probability
-from irevrnn.modules.steps import current
+from irevrnn.modules.steps import current, passes
 
 
 class Dropout(nn.Module):
@@ -43,6 +43,11 @@ class Dropout(nn.Module):
         """Return the input with features dropped, in training."""
         if not self.active:
             return input
+        if torch.compiler.is_compiling() and passes.running:
+            from irevrnn.compiling import run_uncompiled
+
+            dropped: Tensor = run_uncompiled(self.forward, input)  # the stack knows the mask
+            return dropped
         steps = None if torch.compiler.is_compiling() else current.steps
         if steps is not None:
             return input * steps.mask(input, self.p, self.tied)

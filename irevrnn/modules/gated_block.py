@@ -19,7 +19,7 @@ from irevrnn.modules.initial_values import (
     SHORTEST_MEMORY,
     SHORTEST_PERIOD,
 )
-from irevrnn.modules.layer import make_norm
+from irevrnn.modules.norm import make_norm
 from irevrnn.modules.projection import Projection
 
 #: Size of the states of fresh oscillators with nonlinear couplings. Where these saturate, the

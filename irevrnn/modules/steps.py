@@ -116,3 +116,16 @@ class _Current(threading.local):
 
 
 current = _Current()
+
+
+class _Passes:
+    """What a compiler can watch, unlike the state of a thread.
+
+    Attributes:
+        running: passes through a stack in which something may be dropped, of all threads.
+    """
+
+    running = 0
+
+
+passes = _Passes()

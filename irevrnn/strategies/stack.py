@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.modules.block import is_recurrent
-from irevrnn.modules.steps import Steps, current
+from irevrnn.modules.steps import Steps, current, passes
 from irevrnn.sequences import Packing
 
 
@@ -103,6 +103,7 @@ def run_modules(
     try:
         if steps is not None:
             current.steps = steps
+            passes.running += 1
         for index, module in enumerate(modules):
             rows = x.shape[:-1]
             if index not in numbers:
@@ -119,6 +120,7 @@ def run_modules(
     finally:  # without a call, at which an interrupt could come first
         if steps is not None:
             current.steps = before
+            passes.running -= 1
     if not last_only:
         return x
     return x[-1] if packing is None else x[packing.last_rows]

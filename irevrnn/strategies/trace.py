@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from irevrnn.modules.steps import Masks
@@ -107,7 +107,9 @@ def trace(stack: Stack, memory: str, shape: Shape) -> Trace:
     """
     check_no_cached_weights("auto", stack.named)
     try:
-        with torch.inference_mode(False):
+        # Modes that are active watch over values, or count what is really computed.
+        anomalies = torch.autograd.set_detect_anomaly(False)
+        with torch.inference_mode(False), _disable_current_modes(), anomalies:
             return _trace(stack, memory, shape)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise ValueError(

@@ -6,11 +6,13 @@ import itertools
 import logging
 from contextlib import nullcontext, suppress
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.bench.measure import peak_memory, saved_bytes
 from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack
@@ -339,7 +341,8 @@ def test_auto_keeps_to_what_can_train():
 
 @pytest.mark.parametrize(("text", "size"), [
     (1000, 1000), ("256MB", 256_000_000), ("1.5 GiB", 3 * 2**29), ("64 kB", 64_000), ("8KB", 8000),
-    ("0MB", None), (0, None), (-1, None), ("many", None), ("MB", None), (True, None), (1.5, None),
+    (np.int64(1000), 1000), ("0.1B", None), ("0MB", None), (0, None), (-1, None), ("many", None),
+    ("MB", None), (True, None), (1.5, None),
 ])  # fmt: skip
 def test_bytes_in_words(text, size):
     if size is None:
@@ -412,6 +415,19 @@ def test_hooks_see_no_values_that_are_not_there():
     model.blocks[0].register_forward_hook(lambda *_: seen.append(_[2].mean().item()))
     model(torch.randn(2, 100, 5))
     assert len(seen) == 1
+
+
+def test_a_plan_is_no_part_of_what_is_watched():
+    def make():
+        return IRevStack([nn.Linear(5, 8), IRevBlock(8, 8)], "auto", "1GB")
+
+    planned, x, counts = make(), torch.randn(2, 100, 5), []
+    planned(x)
+    for model in (planned, make()):
+        with FlopCounterMode(display=False) as counter, torch.autograd.set_detect_anomaly(True):
+            model(x)[0].sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 def test_auto_does_not_reverse_without_kernels(monkeypatch):

@@ -176,6 +176,15 @@ def test_fixed_point_on_the_meta_device_is_refused(memory):
         model(torch.zeros(2, 90, 3, device="meta"))
 
 
+@pytest.mark.parametrize("make", [IRevRNN, IRevRNNCell])
+def test_integers_are_refused_under_autocast_too(make):
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match="input must have the dtype of the parameters"),
+    ):
+        make(3, 4)(torch.ones(2, 3, dtype=torch.int64))
+
+
 def test_a_strategy_set_as_an_attribute():
     model, x = make_model(), torch.zeros(2, 6, 3)
     model.memory = "auto"

@@ -239,6 +239,14 @@ def test_another_default_device(memory):
     assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
 
 
+@pytest.mark.parametrize("lengths", [[], torch.empty(0, dtype=torch.int64)])
+@pytest.mark.parametrize("memory", ["recompute", "checkpoint", "reversible"])
+def test_a_batch_without_sequences(memory, lengths):
+    model = IRevRNN(3, 4, activation="identity", memory=memory, batch_first=True)
+    output, (h_n, _) = model(torch.randn(0, 60, 3), lengths=lengths)
+    assert output.shape == (0, 60, 4) and h_n.shape == (1, 0, 4)
+
+
 def test_lengths_where_there_is_nothing_to_pad():
     model = make_model()
     x = torch.randn(60, 3, dtype=torch.float64)

@@ -290,6 +290,12 @@ def test_a_parameter_that_is_not_used_has_no_gradient(memory):
     assert model.blocks[0].unused.grad is None
 
 
+def test_a_wrapped_block_is_called_wrapped():
+    model = IRevStack([torch.compile(IRevBlock(4, 3))], "checkpoint", batch_first=False)
+    with pytest.raises(ValueError, match="of block 0 .* OptimizedModule wraps the module"):
+        model(draw())
+
+
 @pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
 def test_a_pruned_block_trains(memory):
     """Its weights are computed by a hook, which runs though a stack does not call the block."""
