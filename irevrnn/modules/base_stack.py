@@ -32,6 +32,7 @@ from irevrnn.strategies.rules import (
 )
 from irevrnn.strategies.saved_bytes import Plan, Workload
 from irevrnn.strategies.stack import Stack
+from irevrnn.strategies.trace import check_real
 
 _log = logging.getLogger("irevrnn")
 
@@ -147,6 +148,8 @@ class BaseStack(nn.Module):
             output, finals = run_chunkwise(*arguments, return_sequence, chunk, checkpoints)
         else:
             output, finals = run_layerwise(*arguments, return_sequence)
+        if self.memory_budget is not None:
+            check_real(output, batch.x)
         warn_of_large_states(self, stack, finals)
         return batch.restore(output, finals, return_sequence)
 

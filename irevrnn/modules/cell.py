@@ -68,6 +68,8 @@ class IRevRNNCell(nn.Module):
         self, input: Tensor, hidden: States | None = None, resets: Tensor | None = None
     ) -> States:
         """Run one step; see the class for shapes."""
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             raise ValueError(
                 f"input must be (batch, {self.input_size}) or ({self.input_size},); got shape "

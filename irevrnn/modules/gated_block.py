@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irevrnn.modules.arguments import check_count, check_norm
+from irevrnn.modules.arguments import check_count, check_norm, describe_arguments
 from irevrnn.modules.block import Block
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.fused import has_hooks
@@ -129,21 +129,13 @@ class IRevBlock(Block):
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the block's output (..., width) from its input and h (..., H)."""
-        if not self.gate:
-            y = self.dropout(self.output_projection(F.gelu(h)))
-            return x + y if self.residual else y
         idle = type(self.dropout) is Dropout and not self.dropout.active
-        if idle and not has_hooks(self.dropout):
+        if self.gate and idle and not has_hooks(self.dropout):
             return block_output(self.output_projection, h, x if self.residual else None)
-        y = self.dropout(block_output(self.output_projection, h, None))
+        gated, projection = self.gate, self.output_projection
+        y = self.dropout(block_output(projection, h, None) if gated else projection(F.gelu(h)))
         return x + y if self.residual else y
 
     def extra_repr(self) -> str:
-        """Return the sizes, and the choices that differ from their defaults."""
-        shown = [f"{self.width}, {self.hidden_size}"]
-        defaults = {"num_couplings": 1, "activation": "identity", "coupling_activation": "identity"}
-        defaults |= {"forgets": True, "gate": True, "residual": True}
-        for name, default in defaults.items():
-            if (value := getattr(self, name)) != default:
-                shown.append(f"{name}={value!r}")
-        return ", ".join(shown)
+        """Return the arguments that differ from their defaults."""
+        return describe_arguments(self, IRevBlock.__init__)

@@ -29,7 +29,6 @@ class IRevRNNLayer(Block):
         input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
             longest_period, shortest_period, longest_memory: as for :class:`irevrnn.IRevRNN`.
         residual: whether the input is added to the output.
-        dropout: probability of dropping a feature of the output.
         device, dtype: of the parameters.
 
     Attributes:
@@ -52,7 +51,6 @@ class IRevRNNLayer(Block):
         shortest_period: float = SHORTEST_PERIOD,
         longest_memory: float = LONGEST_MEMORY,
         residual: bool = False,
-        dropout: float = 0.0,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -67,7 +65,7 @@ class IRevRNNLayer(Block):
         factory = {"device": device, "dtype": dtype}
         self.projection = Projection(input_size, hidden_size, bias, **factory)
         self.norm = make_norm(norm, hidden_size, **factory)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(0.0)
         self.reset_recurrence()
 
     @torch.no_grad()

@@ -89,6 +89,7 @@ def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
         memory,
         activations=[block.activation for block in stack.blocks],
         bidirectional=stack.directions == 2,
+        device=stack.blocks[0].recurrent_weight.device.type,
         modules=stack.named,
     ) or obstacle_of_weights(memory, stack.named_blocks)
     if reason or memory not in IN_FIXED_POINT:

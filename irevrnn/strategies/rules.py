@@ -197,7 +197,7 @@ def check_no_cached_weights(memory: str, modules: Iterable[tuple[str, nn.Module]
             )
 
 
-def check_weight(largest: float, block: str = "") -> None:
+def check_weight(largest: float, block: str) -> None:
     """Raise a ValueError unless the largest absolute recurrent weight is at most 1, and a number.
 
     Args:
@@ -206,9 +206,9 @@ def check_weight(largest: float, block: str = "") -> None:
     """
     if not largest <= 1:
         raise ValueError(
-            f"{block}{': ' * bool(block)}recurrent weights must lie in [-1, 1] "
-            f"to be inverted, but the largest has absolute value {largest:.9g}; call "
-            "clip_recurrent_weights_() after each optimizer step"
+            f"{block}: recurrent weights must lie in [-1, 1] to be inverted, but the largest has "
+            f"absolute value {largest:.9g}; call clip_recurrent_weights_() after each step of the "
+            "optimizer"
         )
 
 

@@ -37,6 +37,8 @@ from irevrnn.strategies.trace import Shape, Trace, trace
 STACKS = 16
 #: The share of a chunk's memory that allocators keep beside it (``csrc/caching_allocator.h``).
 KEPT = 1 / 8
+#: Traces that a stack keeps, two for each batch size and form of the input.
+MOST_COSTS = 64
 #: Bits of the two states of a unit.
 STATE_BITS = 2 * 32
 
@@ -177,14 +179,17 @@ def _traced(stack: Stack, shape: Shape, memory: str) -> Trace:
     modules = [each for module in (*stack.modules, *stack.reverse) for each in module.modules()]
     weights = [p for each in modules for p in each.parameters(recurse=False)]
     kind = stack.blocks[0].recurrent_weight.device.type
-    autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    autocast = casts and torch.get_autocast_dtype(kind)
     state = (
-        tuple((type(each), each.training) for each in modules),
+        tuple((type(each), each.training, getattr(each, "p", None)) for each in modules),
         tuple((p.requires_grad, p.dtype, p.device, p.shape) for p in weights),
         autocast,
     )
     key = (shape, memory, state)
     if key not in stack.costs:
+        if len(stack.costs) >= MOST_COSTS:
+            stack.costs.clear()
         stack.costs[key] = trace(stack, memory, shape)
     return stack.costs[key]
 
@@ -197,7 +202,7 @@ def _graph_of_chunk(stack: Stack, load: Workload, chunk: int) -> Trace:
 
 def _checkpoint(stack: Stack, load: Workload, chunks: int) -> int:
     """Return the bytes of h and c of every block where chunks begin (``eq:checkpoint``)."""
-    size = stack.blocks[0].recurrent_weight.element_size()
+    size = max(4, stack.blocks[0].recurrent_weight.element_size())  # at least in single precision
     return chunks * 2 * load.batch * size * sum(block.hidden_size for block in stack.blocks)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from irevrnn.modules.block import is_recurrent
 from irevrnn.modules.steps import Steps, current, passes
-from irevrnn.sequences import Packing
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,6 @@ def run_modules(
     x: Tensor,
     recur: Recur,
     steps: Steps | None,
-    packing: Packing | None,
     last_only: bool,
 ) -> Tensor:
     """Take some steps through all modules of a stack.
@@ -90,8 +88,7 @@ def run_modules(
         modules: its modules, or copies of them.
         x: (T, B, in), or (N, in) packed.
         recur: the recurrence of the blocks.
-        steps: which steps these are, for masks; None if there is nothing to drop.
-        packing: of x, if it is packed.
+        steps: which steps these are; None while compiling, where nothing is packed.
         last_only: whether to return the output of each sequence's last step only.
 
     Returns:
@@ -99,7 +96,7 @@ def run_modules(
     """
     numbers = {place: number for number, place in enumerate(stack.places)}
     top = len(numbers) - 1
-    before = current.steps
+    before, packing = current.steps, None if steps is None else steps.packing
     try:
         if steps is not None:
             current.steps = steps

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
 )
 from torch.autograd.graph import saved_tensors_hooks
@@ -116,6 +117,16 @@ def trace(stack: Stack, memory: str, shape: Shape) -> Trace:
             "memory='auto' and memory_report run the modules without values to find out what they "
             f"save, but one looks at values ({error.func}); choose another strategy"
         ) from error
+
+
+def check_real(output: Tensor, input: Tensor) -> None:
+    """Raise a RuntimeError if a module has used a tensor without values that it kept of a trace."""
+    if isinstance(output, FakeTensor) and not isinstance(input, FakeTensor):
+        raise RuntimeError(
+            "a budget makes the modules run without values once, to find out what they save, and "
+            "one has kept such a tensor in a cache: clear the cache, and run the model once with "
+            "another strategy first"
+        )
 
 
 def _trace(stack: Stack, memory: str, shape: Shape) -> Trace:

@@ -200,3 +200,22 @@ def test_training_with_a_gradient_scaler(kernels, memory, dtype):
     assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
     assert all(torch.isfinite(p).all() for p in parameters)
     assert (skipped > 0) == (dtype == torch.float16)
+
+
+# --- float32 products in bfloat16 -----------------------------------------------------------------
+
+
+def test_reversal_is_exact_with_products_of_less_precision(kernels):
+    """Where the processor has no such products, these are those of float32."""
+    torch.manual_seed(0)
+    model, x = IRevStack([nn.Linear(1, 64), IRevBlock(64, 64)]), torch.randn(4, 500, 1)
+    before, results = torch.get_float32_matmul_precision(), []
+    torch.set_float32_matmul_precision("medium")
+    try:
+        for model.memory in ("reversible", "store_fixed"):
+            output, _ = model(x)
+            loss = output.square().mean()
+            results.append([output, *torch.autograd.grad(loss, list(model.parameters()))])
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert all(torch.equal(g, w) for g, w in zip(*results, strict=True))
