@@ -152,6 +152,7 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     # The other profiles draw what is committed.
     runs = results if profile == "paper" else REPOSITORY / "paper" / "results"
     experiments = {path.stem: _digest(path) for path in runs.glob("experiments/*.json")}
+    experiments |= {f"search/{path.stem}": _digest(path) for path in runs.glob("search/*.json")}
     table = results / "experiments.json"
     made_from = _read(table)["made_from"] if table.is_file() else {}
     if changed := sorted({name for name, _ in experiments.items() ^ made_from.items()}):
