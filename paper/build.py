@@ -46,7 +46,7 @@ BROUGHT = (
     "utkinect", "msr", "ntu60", "ntu120", "experiments", "long_signals", "frontier", "forecast",
 )  # fmt: skip
 _FIGURES_OF = {
-    "derivation": ("drift", "saturation", "forgotten", "division", "accuracy"),
+    "derivation": ("drift", "saturation", "division", "accuracy"),
     "inverse": ("oscillators",),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),
