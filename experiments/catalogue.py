@@ -132,7 +132,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "block-conserving": _mnist("Blocks", "reversible, u = 1",
         _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
     "block-small": _mnist("Blocks", "reversible, three small", _SMALL_BLOCK, 5),
-    # Controls: without reversal and its arithmetic; and the same block around recurrences that cannot be reversed, or that others use.
+    # Controls: without reversal and its arithmetic; and the same block around recurrences that
+    # cannot be reversed, or that others use.
     "block-float": _mnist("Blocks", "in floating point", _BLOCK | {"memory": "recompute"}, 3),
     "block-tanh": _mnist("Blocks", "g = tanh, not reversible",
         _BLOCK | {"memory": "recompute", "activation": "tanh"}, 3),

@@ -31,8 +31,8 @@ def mnist(results: Path) -> Table:
     head = "|best trial|median|test|lowest to highest|layers|units|rate|read|steps|parameters"
     counts = [len(entry["trials"]) for _, entry in found]
     note = (
-        f"At least {min(counts)} trials of {done['minutes']:g} minutes of processor time each; best and "
-        "median: validation data; test: new seeds with the best setting"
+        f"At least {min(counts)} trials of {done['minutes']:g} minutes of processor time each; "
+        "best and median: validation data; test: new seeds with the best setting"
     )
     return Table(head, rows, note)
 
