@@ -30,9 +30,10 @@ from irevrnn.strategies.rules import (
     obstacle,
     require,
 )
-from irevrnn.strategies.saved_bytes import Plan, Workload
+from irevrnn.strategies.saved_bytes import Plan
 from irevrnn.strategies.stack import Stack
 from irevrnn.strategies.trace import check_real
+from irevrnn.strategies.workload import Workload
 
 _log = logging.getLogger("irevrnn")
 

@@ -25,8 +25,9 @@ from irevrnn.strategies.rules import (
     obstacle_of_weights,
     require,
 )
-from irevrnn.strategies.saved_bytes import Plan, Workload, plan
+from irevrnn.strategies.saved_bytes import Plan, plan
 from irevrnn.strategies.stack import Stack
+from irevrnn.strategies.workload import Workload
 
 #: What ``auto`` picks from: the time of a training step as a multiple of the first one's, if
 #: chunks are long. Measured with four gated blocks on a CPU (notebook 09); it orders plans only.

@@ -26,24 +26,7 @@ from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.replica import with_parameters
 from irevrnn.strategies.rules import check_no_cached_weights
 from irevrnn.strategies.stack import Stack
-
-
-class Shape(NamedTuple):
-    """The shape of an input, and what is wanted of it.
-
-    Attributes:
-        steps, batch, features: T, B and the features of the input.
-        copied: whether the input has another order of dimensions, so that it is copied.
-        return_sequence: whether the output of all steps is returned.
-        own_states: whether the stack makes the initial states, and their bytes count.
-    """
-
-    steps: int
-    batch: int
-    features: int
-    copied: bool
-    return_sequence: bool
-    own_states: bool
+from irevrnn.strategies.workload import Workload
 
 
 class Trace(NamedTuple):
@@ -93,7 +76,7 @@ class Trace(NamedTuple):
         return Trace(further(self.saved, other.saved), self.masks, alive)
 
 
-def trace(stack: Stack, memory: str, shape: Shape) -> Trace:
+def trace(stack: Stack, memory: str, load: Workload) -> Trace:
     """Run a stack forward and backward, layer by layer.
 
     Input, output, their gradients and parameters do not count.
@@ -101,7 +84,7 @@ def trace(stack: Stack, memory: str, shape: Shape) -> Trace:
     Args:
         stack: the modules.
         memory: ``store`` or ``recompute``.
-        shape: of the input.
+        load: the sizes; ``rows`` and ``resets`` make no difference.
 
     Raises:
         ValueError: a module looks at values.
@@ -111,7 +94,7 @@ def trace(stack: Stack, memory: str, shape: Shape) -> Trace:
         # Modes that are active watch over values, or count what is really computed.
         anomalies = torch.autograd.set_detect_anomaly(False)
         with torch.inference_mode(False), _disable_current_modes(), anomalies:
-            return _trace(stack, memory, shape)
+            return _trace(stack, memory, load)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise ValueError(
             "memory='auto' and memory_report run the modules without values to find out what they "
@@ -129,7 +112,7 @@ def check_real(output: Tensor, input: Tensor) -> None:
         )
 
 
-def _trace(stack: Stack, memory: str, shape: Shape) -> Trace:
+def _trace(stack: Stack, memory: str, load: Workload) -> Trace:
     like, masks = stack.blocks[0].recurrent_weight, _UndrawnMasks()
     saved: list[weakref.ref[Tensor]] = []
 
@@ -139,20 +122,20 @@ def _trace(stack: Stack, memory: str, shape: Shape) -> Trace:
 
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.enable_grad():
         fake, tensors = _with_fakes(stack, mode)
-        x = _input(like, shape)
-        zeros = [like.new_zeros(shape.batch, block.hidden_size) for block in stack.all_blocks]
+        x = _input(like, load)
+        zeros = [like.new_zeros(load.batch, block.hidden_size) for block in stack.all_blocks]
         with _Alive() as alive:
             with saved_tensors_hooks(pack, lambda kept: kept):
                 output, finals = run_layerwise(
                     fake, memory, x, [(zero, zero) for zero in zeros], None, None,
-                    shape.return_sequence, masks,
+                    load.return_sequence, masks,
                 )  # fmt: skip
             states = [state for pair in finals for state in pair]
             returned = [output]
             if len({state.shape for state in states}) > 1:  # otherwise they are stacked
                 returned += states
             known = {_key(t) for t in (x, *returned, *tensors)}
-            known |= set() if shape.own_states else {_key(zero) for zero in zeros}
+            known |= set() if load.own_states else {_key(zero) for zero in zeros}
             kept = {_key(t): t for ref in saved if (t := ref()) is not None}
             total = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in known)
             kept.clear()
@@ -168,11 +151,10 @@ class _UndrawnMasks(Masks):
         return 0
 
 
-def _input(like: Tensor, shape: Shape) -> Tensor:
-    steps, batch, features, copied, *_ = shape
-    if not copied:
-        return like.new_empty(steps, batch, features)
-    return like.new_empty(batch, steps, features).transpose(0, 1)
+def _input(like: Tensor, load: Workload) -> Tensor:
+    if not load.copied:
+        return like.new_empty(load.steps, load.batch, load.features)
+    return like.new_empty(load.batch, load.steps, load.features).transpose(0, 1)
 
 
 def _backpropagate(outputs: list[Tensor], tensors: list[Tensor], alive: _Alive) -> None:

@@ -21,7 +21,7 @@ from irevrnn.strategies import auto
 from irevrnn.strategies import saved_bytes as formulas
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.rules import OF_THE_STACK, obstacle
-from irevrnn.strategies.saved_bytes import Workload
+from irevrnn.strategies.workload import Workload
 from tests.library.test_stack import Convolution
 
 pytestmark = pytest.mark.usefixtures("kernels")

@@ -8,7 +8,8 @@ from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN
 from irevrnn.sequences import SequenceBatch
 from irevrnn.strategies.rules import IN_FIXED_POINT, OF_THE_STACK
-from irevrnn.strategies.saved_bytes import Workload, plan
+from irevrnn.strategies.saved_bytes import plan
+from irevrnn.strategies.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("kernels")
 LENGTHS = [17, 60, 1, 33, 60]  # not sorted
