@@ -10,24 +10,12 @@ from experiments.page_tables.trained import scores
 from experiments.search.space import METHODS
 from experiments.train.runs import figure_of
 
-#: What the first cell says of each method.
-LABELS = {
-    "irevrnn": "gated blocks (ours)",
-    "irevrnn-u1": "gated blocks (ours), u = 1",
-    "lstm": "`nn.LSTM`",
-    "gru": "`nn.GRU`",
-    "indrnn": "IndRNN",
-    "lru": "LRU",
-    "mingru": "minGRU",
-    "cornn": "coRNN",
-}
-
 
 def mnist(results: Path) -> Table:
     """Tabulate the search on digits of 14 by 14 pixels."""
     done = read(results, "search/mnist")
     found = [(name, done["methods"][name]) for name in METHODS if name in done["methods"]]
-    rows = [[LABELS[name], *_cells(entry)] for name, entry in found if "test" in entry]
+    rows = [[METHODS[name].label, *_cells(entry)] for name, entry in found if "test" in entry]
     head = "|best trial|median|test|lowest to highest|layers|units|rate|read|steps|parameters"
     counts = [len(entry["trials"]) for _, entry in found]
     note = (
