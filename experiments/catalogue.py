@@ -132,9 +132,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "block-conserving": _mnist("Blocks", "reversible, u = 1",
         _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
     "block-small": _mnist("Blocks", "reversible, three small", _SMALL_BLOCK, 5),
-    # Controls: without reversal and its arithmetic; and the same block around recurrences that
-    # cannot be reversed, or that others use.
-    "block-float": _mnist("Blocks", "in floating point", _BLOCK | {"memory": "recompute"}, 3),
+    # Controls: the same block around recurrences that cannot be reversed, or that others use.
     "block-tanh": _mnist("Blocks", "g = tanh, not reversible",
         _BLOCK | {"memory": "recompute", "activation": "tanh"}, 3),
     # With about as many units as features, as in ``block``; its states are complex.
