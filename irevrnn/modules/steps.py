@@ -125,7 +125,7 @@ current = _Current()
 
 
 class _Passes:
-    """What a compiler can watch, unlike the state of a thread.
+    """The passes that run, which a compiler can watch, unlike the state of a thread.
 
     Attributes:
         running: passes through a stack in which something may be dropped, of all threads.
