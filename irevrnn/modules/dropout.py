@@ -14,11 +14,10 @@ class Dropout(nn.Module):
     """Drop features of each step, for use in a :class:`irevrnn.Block` or between blocks.
 
     Inside a stack the mask is drawn once for each forward pass of the stack, or is a function of a
-    seed and of the step if it is not tied. So it is the same when a chunk of steps is computed
-    again, and the same under every strategy; but not under ``torch.utils.checkpoint`` inside of a
-    block, which is an error. ``nn.Dropout`` is replayed from the generator's state
-    instead: right as well, but only if no other thread draws numbers, and different under each
-    strategy.
+    seed and of the step if it is not tied. So it is the same when the stack computes a chunk of
+    steps again, and the same under every strategy. ``nn.Dropout`` is replayed from the generator's
+    state instead: right as well, but only if no other thread draws numbers, and different under
+    each strategy. Under ``torch.utils.checkpoint`` inside of a block, use that one.
 
     Args:
         p: probability of dropping a feature.
@@ -30,7 +29,7 @@ class Dropout(nn.Module):
           the first dimension of three or more is time.
 
     Raises:
-        RuntimeError: something but the stack computes it again in the backward pass.
+        RuntimeError: something other than the stack computes it again in the backward pass.
     """
 
     _in_stack = False  # when it last ran

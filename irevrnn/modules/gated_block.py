@@ -132,8 +132,11 @@ class IRevBlock(Block):
         idle = type(self.dropout) is Dropout and not self.dropout.active
         if self.gate and idle and not has_hooks(self.dropout):
             return block_output(self.output_projection, h, x if self.residual else None)
-        gated, projection = self.gate, self.output_projection
-        y = self.dropout(block_output(projection, h, None) if gated else projection(F.gelu(h)))
+        if self.gate:
+            y = block_output(self.output_projection, h, None)
+        else:
+            y = self.output_projection(F.gelu(h))
+        y = self.dropout(y)
         return x + y if self.residual else y
 
     def extra_repr(self) -> str:

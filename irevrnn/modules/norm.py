@@ -14,8 +14,8 @@ from irevrnn.ops import HALF
 class LayerNorm(nn.LayerNorm):
     """``nn.LayerNorm`` with the same parameters, results (but for rounding) and gradients.
 
-    In half precision on the CPU, PyTorch adds up the gradients of weight and bias in half precision
-    too, in which a sum over some hundreds of steps stops to grow. Here it is computed in float32.
+    In half precision on the CPU, PyTorch also sums the gradients of weight and bias in half
+    precision, where a sum over some hundreds of steps stops growing. Here it is done in float32.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import SupportsIndex
+from numbers import Integral
 
 import torch
 
@@ -47,22 +46,22 @@ _UNITS = {"B": 1, "kB": 1000} | {
 }
 
 
-def parse_bytes(size: str | SupportsIndex) -> int:
+def parse_bytes(size: str | int) -> int:
     """Return the bytes that ``"256MB"``, ``"1.5 GiB"`` or a number of bytes stands for.
 
     Raises:
         ValueError: it is neither, or less than a byte.
     """
-    count = size if isinstance(size, SupportsIndex) and not isinstance(size, bool) else 0
+    count = int(size) if isinstance(size, Integral) and not isinstance(size, bool) else 0
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", str(size))
     if isinstance(size, str) and match is not None and match[2] in _UNITS:
         count = int(Fraction(match[1]) * _UNITS[match[2]])
-    if operator.index(count) < 1:
+    if count < 1:
         raise ValueError(
             "memory_budget must be a number of bytes, or text such as '256MB' or '1.5GiB' (units: "
             f"{', '.join(_UNITS)}); got {size!r}"
         )
-    return operator.index(count)
+    return count
 
 
 def format_bytes(size: int) -> str:

@@ -110,7 +110,7 @@ def test_chunks_of_a_converted_model_carry_their_state_in_float32(kernels, dtype
 @of_a_half
 @pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
 def test_a_converted_norm_adds_up_its_gradient_in_float32(kernels, memory, dtype):
-    """PyTorch's own, on the CPU, stops to add where the sum is some hundred times as large."""
+    """PyTorch's own, on the CPU, stops growing once it is some hundred times as large as a term."""
     torch.manual_seed(0)
     model = IRevStack([IRevBlock(8, 8), IRevBlock(8, 8)], memory)
     x, upstream = torch.randn(4, 3000, 8), torch.randn(4, 3000, 8) + 1
