@@ -173,17 +173,17 @@ def _indrnn(problem: Problem) -> Recurrence:
 METHODS: dict[str, Method] = {
     "scan": Method("scan, recompute", partial(_function, partial(scan, memory="recompute"))),
     "scan_store": Method("scan, store", partial(_function, partial(scan, memory="store"))),
-    "layer": Method("IRevRNN layer", partial(_layer, "recompute", "relu")),
+    "layer": Method("layer, recompute", partial(_layer, "recompute", "relu")),
     "layer_checkpoint": Method("layer, checkpoint", partial(_layer, "checkpoint", "relu")),
     # relu discards too much for the inverse; leaky_relu is what one would train with.
     "layer_reversible": Method("layer, reversible", partial(_layer, "reversible", "leaky_relu")),
     "lstm": Method("nn.LSTM", partial(_peer, nn.LSTM)),
     "gru": Method("nn.GRU", partial(_peer, nn.GRU)),
-    "autograd": Method("plain autograd", partial(_function, reference.scan)),
-    "compiled_chunks": Method("compiled chunks", _compiled_chunks),
-    "checkpoint": Method("checkpoint", partial(_checkpoint, False)),
-    "checkpoint_reentrant": Method("checkpoint, reentrant", partial(_checkpoint, True)),
-    "indrnn": Method("IndRNN, plain", _indrnn),
+    "autograd": Method("cell, autograd", partial(_function, reference.scan)),
+    "compiled_chunks": Method("cell, compiled chunks", _compiled_chunks),
+    "checkpoint": Method("cell, checkpoints", partial(_checkpoint, False)),
+    "checkpoint_reentrant": Method("cell, reentrant checkpoints", partial(_checkpoint, True)),
+    "indrnn": Method("IndRNN, autograd", _indrnn),
 }
 #: The methods that ratios are taken to, so these are always measured.
 OURS = ("scan", "layer")

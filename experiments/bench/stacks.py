@@ -65,7 +65,7 @@ NETWORKS: dict[str, Method] = {
     "store_fixed": Method("store, fixed point", partial(_ours, "store_fixed")),
     "lstm": Method("nn.LSTM", partial(_peer, nn.LSTM)),
     "gru": Method("nn.GRU", partial(_peer, nn.GRU)),
-    "autograd": Method("plain autograd", _autograd),
+    "autograd": Method("cell, autograd", _autograd),
 }
 
 
