@@ -107,13 +107,17 @@ def crossover(
 ) -> Figure:
     """Plot the bits saved per unit and step, by checkpoints and by reversal, against T.
 
-    ``lines`` holds the bits by each strategy's formula, that of checkpoints first, ``measured``
-    pairs of T and bits.
+    ``lines`` holds the bits by the formulas: those of checkpoints, and those of reversal by the
+    kind of unit, which is written at the end of its line. ``measured`` has pairs of T and bits.
     """
-    figure, axes = plt.subplots(figsize=(theme.COLUMN, 3.8))
-    shades = [theme.COLOURS[1], *plt.get_cmap("viridis")(np.linspace(0, 0.85, len(lines) - 1))]
-    for (label, values), colour in zip(lines.items(), shades, strict=True):
-        axes.plot(steps, values, marker="", color=colour, label=label)
+    figure, axes = plt.subplots(figsize=(theme.COLUMN, 2.9))
+    for place, (label, values) in enumerate(lines.items()):
+        colour = theme.COLOURS[0 if place else 1]
+        name = ("checkpoint, formula", "reversible, formula")[place] if place < 2 else None
+        axes.plot(steps, values, "-", marker="", color=colour, linewidth=0.9, label=name)
+        if place:
+            end = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "size": 6}
+            axes.annotate(label, (steps[-1], values[-1]), annotation_clip=False, **end)
     for (label, points), marker in zip(measured.items(), theme.MARKERS, strict=False):
         axes.plot(*points, marker, color="black", fillstyle="none", label=label)
     theme.frame(axes, "steps, $T$", "bits saved per unit and step", log="xy")

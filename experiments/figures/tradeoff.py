@@ -21,6 +21,8 @@ _LOOKS: dict[tuple[str, int, str], tuple[str, str, str]] = {
     ("checkpoint", 3, ""): ("checkpoint, 3 rounds", _ORANGE, "^"),
     ("torch_checkpoint", 0, ""): ("torch.utils.checkpoint", _PINK, "D"),
 }
+#: The lines of a colour differ, as its markers do.
+_LINES = {"o": "-", "s": "--", "^": ":", "D": "-."}
 #: What knows no chunks is so much larger that it is written beside the others.
 _LARGE = {"recompute": "recompute", "store": "store", "lstm": "nn.LSTM"}
 
@@ -29,7 +31,7 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Plot the peak memory of a training step against its time, a panel for each T and B.
 
     ``rows`` are those of :mod:`experiments.bench.frontier`. A line joins the same method with
-    chunks of different length, which are written at the points of ``checkpoint``.
+    chunks of different length, which are written at the points of reversal with u = 1.
     """
     sizes = sorted({(row["batch"], row["steps"]) for row in rows})
     columns = min(3, len(sizes))
@@ -43,17 +45,17 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
             points = [_point(row) for row in here if _key(row) == key]
             axes.plot(
                 *zip(*points, strict=True) if points else ([], []), label=label, color=colour,
-                marker=marker, fillstyle="none", linestyle=":", linewidth=0.8,
+                marker=marker, fillstyle="none", linestyle=_LINES[marker], linewidth=0.8,
             )  # fmt: skip
         for row in here:
-            if _key(row) == ("checkpoint", 1, ""):
+            if _key(row) == ("reversible", 0, "u = 1"):
                 axes.annotate(
-                    f"$C$ = {row['chunk']}", _point(row), (-4, -4), textcoords="offset points",
+                    f"$C$ = {row['chunk']}", _point(row), (-7, -5), textcoords="offset points",
                     ha="right", va="top", size=6,
                 )  # fmt: skip
         axes.margins(0.25)
         theme.frame(axes, "time, µs a step", "growth of the peak, MB", log="xy")
-        axes.set_xlim(left=0.75 * axes.get_xlim()[0])  # room for text
+        axes.set_xlim(left=0.6 * axes.get_xlim()[0])  # room for text
         axes.set_ylim(top=2 * axes.get_ylim()[1])
         axes.text(0.97, 0.97, _large(here), transform=axes.transAxes, ha="right", va="top", size=6)
         theme.plain_numbers(axes.xaxis)
