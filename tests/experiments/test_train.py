@@ -298,8 +298,9 @@ def test_short_epochs_show_another_part_each(small, after_step):
     assert list(run.task.train_batches(1, 5)) == []
 
 
-def test_a_run_of_short_epochs_resumes_to_the_same_bits(small, tmp_path):
-    config = dataclasses.replace(small, epoch_steps=3)
+@pytest.mark.parametrize("options", [{"epoch_steps": 3}, {"average": 0.9}], ids=str)
+def test_a_run_with_these_options_resumes_to_the_same_bits(small, tmp_path, options):
+    config = dataclasses.replace(small, **options)
     train(dataclasses.replace(config, out=tmp_path / "whole"), progress=False)
     while not train(
         dataclasses.replace(config, resume=True, max_minutes=0), progress=False
