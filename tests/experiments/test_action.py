@@ -27,7 +27,7 @@ from experiments.tasks.action import PRESETS, ActionConfig
 from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
 from experiments.train.loop import train
-from experiments.train.runs import accuracy_together, train_all
+from experiments.train.runs import train_all
 
 from .fake_skeletons import ABOUT, SUBJECTS, write_fake
 
@@ -347,20 +347,8 @@ def test_all_folds_and_seeds_in_one_command(small, root):
              for seed in (0, 1)]  # fmt: skip
     assert spread["deviation_of_seeds"] == pytest.approx(np.std(means, ddof=1))
     assert np.sum(summary["confusion_matrix"]) == 2 * 60
-    together = summary["test_accuracy_together"]
-    assert together["networks"] == 2 and together["mean"] >= spread["lowest"]
     assert set(summary["accuracy_of_subjects"]) == set(map(str, SUBJECTS))
     assert summary["data"]["protocol"] == "loso" and "fold" not in summary["data"]
-
-
-def test_networks_vote_by_the_mean_of_their_probabilities(tmp_path):
-    # Of three sequences, each network alone gets two right; together they get all.
-    shares = ([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [[0.4, 0.6], [0.4, 0.6], [0.1, 0.9]])
-    files = [tmp_path / f"{seed}.npz" for seed in range(2)]
-    for file, share in zip(files, shares, strict=True):
-        np.savez(file, log_probabilities=np.log(share), labels=[0, 1, 1])
-    together = accuracy_together([{"data": {"fold": "one"}}] * 2, files)
-    assert together == {"networks": 2, "mean": 1.0, "lowest": 1.0, "highest": 1.0}
 
 
 def test_the_commits_of_all_runs_are_recorded(small, monkeypatch):
