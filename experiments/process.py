@@ -1,12 +1,11 @@
-"""The process of a run: its threads, its signals, and a profile of it."""
+"""The process of a run: its threads and its signals."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,23 +64,3 @@ def stop_signals() -> Iterator[threading.Event]:
         yield stop
     finally:
         restore()
-
-
-@contextmanager
-def profiled(file: Path | None) -> Iterator[Callable[[], None]]:
-    """Profile steps 6 to 15 of a loop by :mod:`torch.profiler`; yield what to call after each.
-
-    The trace in ``file`` is for chrome://tracing; without a file there is no profile.
-    """
-    if file is None:
-        yield lambda: None
-        return
-
-    def write(profiler: torch.profiler.profile) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(file))
-        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=15))
-
-    steps = torch.profiler.schedule(wait=4, warmup=1, active=10, repeat=1)
-    with torch.profiler.profile(schedule=steps, on_trace_ready=write) as profiler:
-        yield profiler.step

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from experiments import figures
 from experiments.files import replacing
+from experiments.train import checkpoints
 from experiments.train.config import ConfigError, TrainConfig
 
 
@@ -27,7 +27,7 @@ def path(name: str, run: str) -> Path:
 def save(name: str, config: TrainConfig) -> None:
     """Write the weights that each run of an experiment has tested, from the runs' folders."""
     for run, _ in config.runs():
-        state = torch.load(config.out / run / "best.pt", map_location="cpu", weights_only=True)
+        state = checkpoints.read(config.out / run / "best.pt")
         path(name, run).parent.mkdir(parents=True, exist_ok=True)
         with replacing(path(name, run)) as temporary:
             save_file({key: x.contiguous() for key, x in state["model"].items()}, temporary)

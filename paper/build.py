@@ -2,8 +2,8 @@
 
 The text in ``paper.typ`` and ``sections/`` reads its numbers from result files and its figures from
 SVG files. Where one is missing, or a figure was drawn by another run than its result, the build
-fails and names the command that makes it. For each committed result, it prints in one line which
-files that the result depends on have changed since the commit it was made from.
+fails and names the command that makes it. It warns of committed results that were not made from
+committed code.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ import argparse
 import hashlib
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatch
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,36 +52,6 @@ _FIGURES_OF = {
 }
 #: The result that each figure, ``figures/<name>.svg``, is drawn with.
 FIGURES = {figure: result for result, figures in _FIGURES_OF.items() for figure in figures}
-
-_LIBRARY = ("irevrnn/*.py", "irevrnn/csrc/*")
-_MODELS = (*_LIBRARY, "experiments/models.py", "experiments/peers/*")
-_TRAINING = (*_MODELS, "experiments/train/*", "experiments/tasks/*", "experiments/sequences.py")
-_ACTION = (*_TRAINING, "experiments/action/*", "experiments/datasets/recordings.py")
-_SIGNALS = (*_TRAINING, "experiments/signals/*", "experiments/datasets/recordings.py")
-#: The files that each result depends on, beside its notebook: patterns whose ``*`` matches folders,
-#: too. Experiments, results/experiments/<name>.json, are listed by their task.
-DEPENDS = {
-    "derivation": (*_LIBRARY, "experiments/derivation.py"),
-    "inverse": (*_LIBRARY, "experiments/derivation.py", "experiments/bench/bits.py"),
-    "mnist": (*_TRAINING, "experiments/datasets/mnist*"),
-    "watch": (*_ACTION, "experiments/datasets/watch*"),
-    "utkinect": (*_ACTION, "experiments/datasets/kinect*"),
-    "msr": (*_ACTION, "experiments/datasets/kinect*"),
-    "ntu60": (*_ACTION, "experiments/datasets/ntu*"),
-    "ntu120": (*_ACTION, "experiments/datasets/ntu*"),
-    "memory": (*_LIBRARY, "experiments/bench/*", "experiments/signals/tones.py"),
-    "benchmark": (*_LIBRARY, "experiments/bench/*"),
-    "cuda_kernels": ("irevrnn/cuda/*", "irevrnn/csrc/*.h", "irevrnn/jit/*"),
-    "experiments": _MODELS,
-    "long_signals": (*_SIGNALS, "experiments/bench/*"),
-    "frontier": (*_LIBRARY, "experiments/bench/*"),
-    "forecast": (*_LIBRARY, "experiments/forecast/*", "experiments/datasets/mitdb*"),
-    "experiments/mnist": (*_TRAINING, "experiments/catalogue.py", "experiments/datasets/mnist*"),
-    "experiments/adding": (*_TRAINING, "experiments/catalogue.py"),
-    "experiments/copy": (*_TRAINING, "experiments/catalogue.py"),
-    "experiments/signals": (*_SIGNALS, "experiments/catalogue.py", "experiments/datasets/*"),
-    "experiments/sessions": (*_ACTION, "experiments/catalogue.py", "experiments/datasets/watch*"),
-}
 
 
 class BuildError(Exception):
@@ -169,56 +136,19 @@ def notebook_of(figure: str) -> str:
     return NOTEBOOKS[FIGURES[figure]]
 
 
-# --- what has changed since ---------------------------------------------------------------------
+def made_from_uncommitted(results: Path) -> list[str]:
+    """Return the results that record no commit, or uncommitted changes."""
+    return [
+        path.relative_to(results).as_posix()
+        for path in sorted(results.rglob("*.json"))
+        if any(commit is None or commit.endswith("-dirty") for commit in _commits(_read(path)))
+    ]
 
 
-def describe_changes(results: Path) -> Iterator[str]:
-    """Yield a line for each result: which files that it depends on changed since its commit."""
-    for path in sorted(results.rglob("*.json")):
-        name, result = path.relative_to(results).with_suffix("").as_posix(), _read(path)
-        kind = f"experiments/{result.get('task')}" if "/" in name else name
-        depends = DEPENDS.get(kind, ("irevrnn/*", "experiments/*"))
-        if name.startswith("search/"):
-            depends = (*depends, "experiments/search/*")
-        provenance = result.get("environment", result)
-        # A run that was resumed, and a result of several runs, may have several commits.
-        recorded = provenance.get("git_commits") or [provenance.get("git_commit")]
-        yield f"{name}: {_describe(recorded, (*depends, NOTEBOOKS.get(name, '')))}"
-
-
-def _describe(recorded: Sequence[str | None], depends: Sequence[str]) -> str:
-    commits = list(dict.fromkeys(one.removesuffix("-dirty") for one in recorded if one))
-    if None in recorded:
-        return "warning: no commit is recorded"
-    made = f"made at {', '.join(commit[:10] for commit in commits)}"
-    if any(one not in commits for one in recorded):
-        made = f"warning: {made} with uncommitted changes"
-    changes = [_changed_since(commit) for commit in commits]
-    if None in changes:
-        return f"{made}, which git does not find here"
-    found: dict[str, list[str]] = {}
-    for file in dict.fromkeys(file for files in changes for file in files or ()):
-        if pattern := next((one for one in depends if fnmatch(file, one)), None):
-            found.setdefault(pattern, []).append(file)
-    listed = (
-        ", ".join(files) if len(files) < 4 else f"{pattern} ({len(files)} files)"
-        for pattern, files in found.items()
-    )
-    return f"{made}; changed since: {', '.join(listed) or 'nothing'}"
-
-
-@cache
-def _changed_since(commit: str) -> tuple[str, ...] | None:
-    """Return the files that are new or changed, not only moved, or None if git cannot tell."""
-    command = ["git", "diff", "--name-status", "--find-renames", "--diff-filter=d", commit, "--"]
-    try:
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode:  # no checkout, or a shallow clone
-        return None
-    changes = [line.split("\t") for line in done.stdout.splitlines()]
-    return tuple(names[-1] for status, *names in changes if status != "R100")
+def _commits(result: dict[str, Any]) -> list[str | None]:
+    """Return the commits of a result: a run that was resumed, or a summary, may have several."""
+    provenance = result.get("environment", result)
+    return provenance.get("git_commits") or [provenance.get("git_commit")]
 
 
 # --- Typst --------------------------------------------------------------------------------------
@@ -295,8 +225,8 @@ def _build_profile(profile: str) -> None:
     output = folder / "paper.pdf"
     if warnings := build(folder / "results", folder / "figures", output, profile):
         print(warnings, file=sys.stderr)
-    if profile == "paper":  # the others were made just now
-        print(*describe_changes(folder / "results"), sep="\n")
+    if profile == "paper" and (names := made_from_uncommitted(folder / "results")):
+        print(f"warning: not made from committed code: {', '.join(names)}", file=sys.stderr)
     print(_shown(output))
 
 

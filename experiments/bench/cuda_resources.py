@@ -1,8 +1,10 @@
 """Report what each CUDA kernel takes of a GPU, as the compiler says.
 
-``python -m experiments.bench.cuda_resources --output FILE`` compiles every kernel for some
-architectures and writes registers, spilled bytes, stack frame and shared memory of each. It needs
-nvcc and a C++ compiler, but neither a GPU nor a CUDA build of PyTorch.
+``python -m experiments.bench.cuda_resources --output build/cuda_kernels.json`` compiles every
+kernel for some architectures and writes a summary, of which ``paper/results/`` has a copy. Beside
+it, in ``build/cuda_kernels.jsonl``, it lists registers, spilled bytes, stack frame and shared
+memory of each kernel. It needs nvcc and a C++ compiler, but neither a GPU nor a CUDA build of
+PyTorch.
 """
 
 from __future__ import annotations
@@ -13,14 +15,12 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from experiments.bench.recurrences import Shape
-from experiments.bench.roofline import backward_bytes, forward_bytes
 from experiments.files import write_text
 from experiments.provenance import provenance
 from irevrnn.jit import cuda
@@ -31,19 +31,15 @@ from irevrnn.jit.commands import BuildError, last_lines, run, say
 #: Turing, Ampere, Hopper, Blackwell: the kernels are compiled for those that the toolkit knows.
 ARCHS = (75, 80, 90, 100)
 
-#: For each pass, its float32 kernels that are compiled for an R, and the bytes that it moves, as a
-#: function and the strategy that this takes. The bit buffer is left out: its size depends on the
-#: data. The inverse reads z, and writes h and c of every segment.
-PASSES: dict[str, tuple[str, Callable[..., int], str | None]] = {
-    "forward recompute": (r"Forward.*, (\d), false, float, float", forward_bytes, "recompute"),
-    "forward store": (r"Forward.*, (\d), true, float, float", forward_bytes, "store"),
-    "backward recompute": (r"Backward.*, (\d), false, float, float", backward_bytes, "recompute"),
-    "backward store": (r"Backward.*, (\d), true, float, float", backward_bytes, "store"),
-    "forward reversible": (r"FixedForward.*<(\d), .*, float", forward_bytes, None),
-    "inverse reversible": (r"FixedInverse.*<(\d), .*, float", forward_bytes, "recompute"),
+#: For each pass, its float32 kernels that are compiled for an R.
+PASSES = {
+    "forward recompute": r"Forward.*, (\d), false, float, float",
+    "forward store": r"Forward.*, (\d), true, float, float",
+    "backward recompute": r"Backward.*, (\d), false, float, float",
+    "backward store": r"Backward.*, (\d), true, float, float",
+    "forward reversible": r"FixedForward.*<(\d), .*, float",
+    "inverse reversible": r"FixedInverse.*<(\d), .*, float",
 }
-#: Steps of a sequence whose ends no longer count.
-_LONG = 1 << 24
 # Warnings are errors, the assembler's too, which also reports what each kernel takes.
 _STRICT = ("-Werror", "all-warnings", "-Xptxas", "-v,-Werror")
 _ENTRY = re.compile(
@@ -111,34 +107,22 @@ def read_report(file: str, report: str) -> list[Kernel]:
 
 
 def summary(name: str, kernels: Iterable[Kernel]) -> dict[str, Any]:
-    """Return the most that any f and architecture takes in a pass, and the bytes moved.
-
-    ``registers`` and ``bytes``, for each unit and step, are listed by R.
-    """
-    pattern, count_bytes, memory = PASSES[name]
-    members = [(re.fullmatch(f"kernel<{pattern}> >", kernel.name), kernel) for kernel in kernels]
-    taken = [(int(found[1]), kernel) for found, kernel in members if found]
+    """Return the most that any f and architecture takes in a pass, ``registers`` by R."""
+    pattern = re.compile(f"kernel<{PASSES[name]}> >")
+    members = [(pattern.fullmatch(kernel.name), kernel) for kernel in kernels]
+    taken = [(found[1], kernel) for found, kernel in members if found]
     couplings = sorted({r for r, _ in taken})
-    moved = {r: count_bytes(Shape(_LONG, 1, 1, r), memory) / _LONG for r in couplings}
     return {
         "pass": name,
         "kernels": len({kernel.name for _, kernel in taken}),
-        "registers": {str(r): max(k.registers for of, k in taken if of == r) for r in couplings},
+        "registers": {r: max(k.registers for of, k in taken if of == r) for r in couplings},
         "spilled": max(kernel.spilled for _, kernel in taken),
         "stack": max(kernel.stack for _, kernel in taken),
-        "bytes": {str(r): round(count, 2) for r, count in moved.items()},
     }
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """Return a report as JSON with one kernel a line."""
-    kernels = ",\n".join(f"  {json.dumps(kernel)}" for kernel in found["kernels"])
-    head = json.dumps({**found, "kernels": []}, indent=1)
-    return head.replace('"kernels": []', f'"kernels": [\n{kernels}\n ]') + "\n"
-
-
 def main() -> None:
-    """Compile every kernel for every architecture and write the report, one kernel a line."""
+    """Compile every kernel for every architecture; write the summary, and the list of kernels."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.bench.cuda_resources",
         description="Compile every CUDA kernel and report what each takes of a GPU.",
@@ -150,9 +134,11 @@ def main() -> None:
         archs = [arch for arch in ARCHS if arch in toolkit.archs]
         say(f"compiling every CUDA kernel for compute capability {cuda.spoken(archs)} ...")
         kernels = kernels_of(product(archs, sorted(cuda.FOLDERS[0].glob("*.cu"))), cuda.FOLDERS)
-        head = {"environment": provenance(), "nvcc": toolkit.version, "archs": archs}
-        head["summary"] = [summary(name, kernels) for name in PASSES]
-        write_text(output, as_text({**head, "kernels": [asdict(kernel) for kernel in kernels]}))
+        found = {"environment": provenance(), "nvcc": toolkit.version, "archs": archs}
+        found["summary"] = [summary(name, kernels) for name in PASSES]
+        write_text(output, json.dumps(found, indent=1) + "\n")
+        lines = [f"{json.dumps(asdict(kernel))}\n" for kernel in kernels]
+        write_text(output.with_suffix(".jsonl"), "".join(lines))
     except (BuildError, OSError) as error:
         sys.exit(f"irevrnn: no report: {error}")
 

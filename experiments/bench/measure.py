@@ -86,7 +86,7 @@ def in_fresh_process(
     """Call a function in a new process, whose allocator earlier work has not touched.
 
     The function is importable from a module. The process has ``threads`` threads, or as many as
-    this one, and the caching allocator if asked for it. An exception is raised here.
+    this one, and the caching allocator if asked to. An exception is raised here.
     """
     with ProcessPoolExecutor(
         max_workers=1,

@@ -1,4 +1,4 @@
-// The work whose rates rates.py measures: arithmetic in vectors, whose results nobody needs.
+// The work whose rates roofline.py measures: arithmetic in vectors, whose results nobody needs.
 #include <torch/library.h>
 
 #include "packs.h"

@@ -58,8 +58,8 @@ def make_problem(shape: Shape, seed: int = 0, device: str = "cpu") -> Problem:
 
 
 @dataclass(frozen=True)
-class Recurrence:
-    """A recurrence, or a stack of them, with its weights, initial states among them.
+class Timed:
+    """A recurrence to time, or a stack of them, with its weights, initial states among them.
 
     ``forward`` takes the sequence (T, B, features) to a tuple of all tensors that its caller would
     get, final states included.
@@ -92,7 +92,7 @@ class Recurrence:
 
 
 def compare(
-    methods: Mapping[str, Recurrence],
+    methods: Mapping[str, Timed],
     x: Tensor,
     grad_out: Tensor,
     repetitions: int,
@@ -116,32 +116,32 @@ class Method(NamedTuple):
     """A recurrence that can be built for a problem or shape, and its name in tables and figures."""
 
     label: str
-    build: Callable[[Any], Recurrence]
+    build: Callable[[Any], Timed]
 
 
-def _function(run: Callable[..., tuple[Tensor, ...]], problem: Problem) -> Recurrence:
+def _function(run: Callable[..., tuple[Tensor, ...]], problem: Problem) -> Timed:
     weights = problem[1:]
-    return Recurrence(lambda z: run(z, *weights), weights)
+    return Timed(lambda z: run(z, *weights), weights)
 
 
-def _layer(memory: str, activation: str, problem: Problem) -> Recurrence:
+def _layer(memory: str, activation: str, problem: Problem) -> Timed:
     layer = partial(IRevRNN, num_couplings=len(problem.a), activation=activation, memory=memory)
     return _peer(partial(layer, batch_first=False), problem)
 
 
-def _peer(kind: Callable[..., nn.Module], problem: Problem) -> Recurrence:
+def _peer(kind: Callable[..., nn.Module], problem: Problem) -> Timed:
     hidden = len(problem.u)
     module = kind(hidden, hidden, device=problem.z.device)
-    return Recurrence(lambda x: tuple(tree_leaves(module(x))), tuple(module.parameters()))
+    return Timed(lambda x: tuple(tree_leaves(module(x))), tuple(module.parameters()))
 
 
-def _compiled_chunks(problem: Problem) -> Recurrence:
+def _compiled_chunks(problem: Problem) -> Timed:
     # fullgraph: a chunk that falls back to eager PyTorch would be a weakened peer.
     run = torch.compile(reference.scan, dynamic=False, fullgraph=True)
     return _function(partial(_in_chunks, run, COMPILED_STEPS), problem)
 
 
-def _checkpoint(use_reentrant: bool, problem: Problem) -> Recurrence:
+def _checkpoint(use_reentrant: bool, problem: Problem) -> Timed:
     run = partial(checkpoint, reference.scan, use_reentrant=use_reentrant)
     # About sqrt(T) chunks of sqrt(T) steps need the least, borders and one rebuilt chunk together.
     return _function(partial(_in_chunks, run, math.isqrt(len(problem.z))), problem)
@@ -158,7 +158,7 @@ def _in_chunks(
     return torch.cat(outputs), h, c
 
 
-def _indrnn(problem: Problem) -> Recurrence:
+def _indrnn(problem: Problem) -> Timed:
     def forward(z: Tensor) -> tuple[Tensor, ...]:
         h, outputs = problem.h_0, []
         for z_t in z.unbind(0):
@@ -166,7 +166,7 @@ def _indrnn(problem: Problem) -> Recurrence:
             outputs.append(h)
         return torch.stack(outputs), h
 
-    return Recurrence(forward, (problem.h_0, problem.u))
+    return Timed(forward, (problem.h_0, problem.u))
 
 
 #: Everything that is compared, by its name in result files; ours come first.

@@ -2,7 +2,7 @@
 
 How near it comes to what the machine can do (:mod:`experiments.bench.roofline`), the speedup of a
 second thread, the time of a step at several lengths, and the cost of packed sequences. Every
-measurement belongs into a process of its own with the caching allocator, so that none pays for new
+measurement belongs in a process of its own with the caching allocator, so that none pays for new
 pages: :func:`experiments.bench.suite.run` sees to that.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from experiments.bench.measure import interleaved_times, quartiles, summary, wall_clock
-from experiments.bench.recurrences import Recurrence, Shape, make_problem
+from experiments.bench.recurrences import Shape, Timed, make_problem
 from experiments.bench.roofline import floor, rates_of, yardsticks
 from irevrnn.functional import scan
 
@@ -39,7 +39,7 @@ def _steps(shape: Shape, calls: int = 1, sizes: Tensor | None = None) -> Callabl
     z, weights = problem.z, problem[1:]
     if sizes is not None:
         z = z.detach().flatten(0, 1)[: int(sizes.sum())].clone().requires_grad_()
-    recurrence = Recurrence(lambda z: scan(z, *weights, batch_sizes=sizes), weights)
+    recurrence = Timed(lambda z: scan(z, *weights, batch_sizes=sizes), weights)
     grad_out = torch.randn(z.shape)
 
     def run() -> None:

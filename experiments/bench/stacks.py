@@ -15,7 +15,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from experiments.bench.recurrences import Method, Recurrence, compare
+from experiments.bench.recurrences import Method, Timed, compare
 from irevrnn.modules.rnn import IRevRNN
 
 #: Range of the recurrent weights: memories of some hundred steps and more.
@@ -33,7 +33,7 @@ class StackShape(NamedTuple):
     layers: int
 
 
-def _ours(memory: str, shape: StackShape) -> Recurrence:
+def _ours(memory: str, shape: StackShape) -> Timed:
     model: Any = IRevRNN(
         shape.features, shape.hidden, shape.layers, activation="leaky_relu", norm="layer",
         batch_first=False, memory=memory,
@@ -41,22 +41,22 @@ def _ours(memory: str, shape: StackShape) -> Recurrence:
     with torch.no_grad():
         for layer in model.layers:
             layer.recurrent_weight.uniform_(*RECURRENT_WEIGHTS)
-    return Recurrence(lambda x: (model(x, return_sequence=False)[0],), tuple(model.parameters()))
+    return Timed(lambda x: (model(x, return_sequence=False)[0],), tuple(model.parameters()))
 
 
-def _autograd(shape: StackShape) -> Recurrence:
+def _autograd(shape: StackShape) -> Timed:
     kernels = _ours("store", shape)
 
     def forward(x: Tensor) -> tuple[Tensor, ...]:
         with patch.dict(os.environ, IREVRNN_BACKEND="python"):
             return kernels.forward(x)
 
-    return Recurrence(forward, kernels.weights)
+    return Timed(forward, kernels.weights)
 
 
-def _peer(kind: type[nn.LSTM] | type[nn.GRU], shape: StackShape) -> Recurrence:
+def _peer(kind: type[nn.LSTM] | type[nn.GRU], shape: StackShape) -> Timed:
     module = kind(shape.features, shape.hidden, shape.layers)
-    return Recurrence(lambda x: (module(x)[0][-1],), tuple(module.parameters()))
+    return Timed(lambda x: (module(x)[0][-1],), tuple(module.parameters()))
 
 
 #: Everything that is compared, by its name in result files; ours come first.

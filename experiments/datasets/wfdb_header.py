@@ -1,7 +1,7 @@
 """Headers (.hea) of recordings in the WFDB format of PhysioNet, read strictly.
 
-The package wfdb reads them too, but takes files for good that are longer than their header says, or
-that differ from its checksums; and a mistaken gain for 200 units per mV.
+The package wfdb reads them too, but accepts files that are longer than their header says, or that
+differ from its checksums, and takes a mistaken gain for 200 units per mV.
 """
 
 import re

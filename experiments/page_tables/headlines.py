@@ -8,27 +8,73 @@ from pathlib import Path
 
 from experiments.page_tables.markdown import Table, read
 
+Row = tuple[str, str, str]
+
 
 def headlines(results: Path) -> Table:
     """Tabulate the main results, each beside what it is to be compared with."""
-    trained = {
-        name: read(results, f"experiments/{name}")
-        for name in (
-            "block",
-            "block-conserving",
-            "block-small",
-            "block-lru",
-            "tanh",
-            "smnist-block",
-            "pmnist-block",
-            "digits",
-            "digits-resnet",
-        )
-    }
-    accuracy = {
-        name: f"{100 * run['test_accuracy']['mean']:.2f} %" for name, run in trained.items()
-    }
-    parameters = {name: f"{run['num_parameters']:,}" for name, run in trained.items()}
+    makers = (
+        _small_digits, _without_forgetting, _large_digits, _spoken_digits, _hearts, _memory,
+        _adding, _speed,
+    )  # fmt: skip
+    return Table("|result|beside it", [make(results) for make in makers])
+
+
+def _small_digits(results: Path) -> Row:
+    accuracy, parameters = _trained(results, "block")
+    small, parameters_of_small = _trained(results, "block-small")
+    tanh, parameters_of_tanh = _trained(results, "tanh")
+    lru, _ = _trained(results, "block-lru")
+    return (
+        "digits of 14 by 14 pixels, one pixel a step, "
+        f"gated blocks with {parameters} parameters, `reversible`",
+        accuracy,
+        f"with {parameters_of_small}: {small}; plain layers with tanh, {parameters_of_tanh}, "
+        f"not reversible: {tanh}; LRUs in the four blocks, not reversed: {lru}",
+    )
+
+
+def _without_forgetting(results: Path) -> Row:
+    accuracy, parameters = _trained(results, "block-conserving")
+    beside = f"{parameters} parameters; no forgotten bits to store"
+    return "the same where nothing is forgotten (u = 1)", accuracy, beside
+
+
+def _large_digits(results: Path) -> Row:
+    accuracy, parameters = _trained(results, "smnist-block")
+    permuted, _ = _trained(results, "pmnist-block")
+    published = json.loads((results.parent / "published.json").read_text(encoding="utf-8"))
+    s5 = next(row for row in published if row["name"] == "S5")
+    return (
+        f"digits of 28 by 28 pixels, 784 steps, {parameters} parameters, `reversible`",
+        accuracy,
+        f"one seed; with the pixels permuted: {permuted} (S5 reports {s5['sequential']} and "
+        f"{s5['permuted']})",
+    )
+
+
+def _spoken_digits(results: Path) -> Row:
+    accuracy, _ = _trained(results, "digits")
+    resnet, _ = _trained(results, "digits-resnet")
+    return (
+        "spoken digits, raw sound, up to 18,262 steps, `reversible`",
+        accuracy,
+        f"official test set, three seeds; a convolutional network: {resnet}",
+    )
+
+
+def _hearts(results: Path) -> Row:
+    trained = read(results, "experiments/ecg")
+    f1, longest = trained["test_mean_f1"], trained["data"]["sequence_length"]
+    return (
+        f"ECG of 9 to 61 s at 300 Hz, whole, up to {longest:,} steps, `reversible`",
+        f"mean F1 {f1['mean']:.3f}",
+        f"five folds, {f1['lowest']:.3f} to {f1['highest']:.3f}; winners of the challenge of "
+        "2017: 0.83 on hidden recordings",
+    )
+
+
+def _memory(results: Path) -> Row:
     peaks = {
         (row["method"], row["memories"], row["steps"]): (
             f"{row['peak_bytes'] / 1e6:,.0f} MB, {1e6 * row['seconds'] / row['steps']:.1f} µs"
@@ -42,64 +88,43 @@ def headlines(results: Path) -> Table:
     )
     checkpoint = peaks["checkpoint", usual, million]
     recompute, lstm = (peaks[method, usual, 10**5] for method in ("recompute", "lstm"))
-    adding = read(results, "experiments/adding-million")
-    learnt = next(e for e in adding["runs"][0]["history"] if e["val_squared_error"] < 0.01)
-    length, growth, epochs = (adding["config"][key] for key in ("length", "growth", "epochs"))
+    return (
+        "memory that a training step of 1,000,000 steps adds, four gated blocks, `reversible`",
+        f"{kept} a step with u = 1; {forgetting} with memories of up to 1,000 steps",
+        f"{short} with memories of up to 10; `checkpoint` {checkpoint}; for a tenth of the steps, "
+        f"without chunks, `recompute` {recompute} and `nn.LSTM` {lstm}",
+    )
+
+
+def _adding(results: Path) -> Row:
+    trained = read(results, "experiments/adding-million")
+    learnt = next(e for e in trained["runs"][0]["history"] if e["val_squared_error"] < 0.01)
+    length, growth, epochs = (trained["config"][key] for key in ("length", "growth", "epochs"))
     teach = math.ceil(length / growth ** (epochs - learnt["epoch"]))
-    chance, error = adding["data"]["chance"], adding["test_squared_error"]["mean"]
-    hearts = read(results, "experiments/ecg")
-    ecg, longest = hearts["test_mean_f1"], hearts["data"]["sequence_length"]
-    speed = read(results, "benchmark")
+    return (
+        "adding two of 1,000,000 numbers, backpropagated through every step, u = 1",
+        f"mean squared error {trained['test_squared_error']['mean']:.0e}",
+        f"chance {trained['data']['chance']:.2f}; a network that adds up: sequences of {teach} "
+        "steps already bring it below 0.01; one run; a training step adds "
+        f"{trained['peak_bytes'] / 1e6:.1f} MB on top of the batch",
+    )
+
+
+def _speed(results: Path) -> Row:
+    measured = read(results, "benchmark")
     default, caching = (
-        [one["ratios"]["lstm_to_layer"] for one in speed[shapes]]
+        [one["ratios"]["lstm_to_layer"] for one in measured[shapes]]
         for shapes in ("shapes", "shapes_keeping_memory")
     )
-    published = json.loads((results.parent / "published.json").read_text(encoding="utf-8"))
-    s5 = next(row for row in published if row["name"] == "S5")
-    rows = [
-        [
-            "digits of 14 by 14 pixels, one pixel a step, "
-            f"gated blocks with {parameters['block']} parameters, `reversible`",
-            accuracy["block"],
-            f"with {parameters['block-small']}: {accuracy['block-small']}; plain layers with tanh, "
-            f"{parameters['tanh']}, not reversible: {accuracy['tanh']}; LRUs in the four blocks, "
-            f"not reversed: {accuracy['block-lru']}",
-        ],
-        [
-            "the same where nothing is forgotten (u = 1)",
-            accuracy["block-conserving"],
-            f"{parameters['block-conserving']} parameters; no forgotten bits to store",
-        ],
-        [
-            f"digits of 28 by 28 pixels, 784 steps, {parameters['smnist-block']} parameters, "
-            "`reversible`",
-            accuracy["smnist-block"],
-            f"one seed; with the pixels permuted: {accuracy['pmnist-block']} (S5 reports "
-            f"{s5['sequential']} and {s5['permuted']})",
-        ],
-        ["spoken digits, raw sound, up to 18,262 steps, `reversible`", accuracy["digits"],
-         f"official test set, three seeds; a convolutional network: {accuracy['digits-resnet']}"],
-        [f"ECG of 9 to 61 s at 300 Hz, whole, up to {longest:,} steps, `reversible`",
-         f"mean F1 {ecg['mean']:.3f}", f"five folds, {ecg['lowest']:.3f} to {ecg['highest']:.3f}; "
-         "winners of the challenge of 2017: 0.83 on hidden recordings"],
-        [
-            "memory that a training step of 1,000,000 steps adds, four gated blocks, `reversible`",
-            f"{kept} a step with u = 1; {forgetting} with memories of up to 1,000 steps",
-            f"{short} with memories of up to 10; `checkpoint` {checkpoint}; for a tenth "
-            f"of the steps, without chunks, `recompute` {recompute} and `nn.LSTM` {lstm}",
-        ],
-        [
-            "adding two of 1,000,000 numbers, backpropagated through every step, u = 1",
-            f"mean squared error {error:.0e}",
-            f"chance {chance:.2f}; a network that adds up: sequences of {teach} steps already "
-            "bring it below 0.01; one run; a training step adds "
-            f"{adding['peak_bytes'] / 1e6:.1f} MB on top of the batch",
-        ],
-        [
-            "speed of both passes of a layer, `recompute`, on one thread of a CPU",
-            f"{min(caching):.1f} to {max(caching):.1f} times that of `nn.LSTM` of the same width",
-            "which has many times the weights; both with a caching allocator, with the default one "
-            f"{min(default):.1f} to {max(default):.1f}",
-        ],
-    ]  # fmt: skip
-    return Table("|result|beside it", rows)
+    return (
+        "speed of both passes of a layer, `recompute`, on one thread of a CPU",
+        f"{min(caching):.1f} to {max(caching):.1f} times that of `nn.LSTM` of the same width",
+        "which has many times the weights; both with a caching allocator, with the default one "
+        f"{min(default):.1f} to {max(default):.1f}",
+    )
+
+
+def _trained(results: Path, name: str) -> tuple[str, str]:
+    """Return the accuracy and the number of parameters of an experiment."""
+    run = read(results, f"experiments/{name}")
+    return f"{100 * run['test_accuracy']['mean']:.2f} %", f"{run['num_parameters']:,}"

@@ -90,7 +90,7 @@ def timed(config: TrainConfig) -> tuple[float, float, int]:
     with threads(config.threads):
         run = Run(replace(config, schedule="constant", lr=0.0))  # of any length
         if run.task.val_batches is None:
-            raise ConfigError("a search needs validation data, which the task has not")
+            raise ConfigError("a search needs validation data, but the task has none")
         batches = _batches(run.task)
         run.step(*next(batches))
         start = time.process_time()

@@ -173,9 +173,6 @@ class TrainConfig(ABC):
                                           "each epoch", least=1, operational=True)
     max_minutes: float | None = option(None, "write a checkpoint and stop after this time; "
                                        "--resume continues", least=0, operational=True)
-    profile: Path | None = option(
-        None, "write a trace of steps 6 to 15 by torch.profiler to this file (.json), and print "
-        "the operations that take most time", operational=True)
     # fmt: on
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from experiments.train.model import forward, in_dtype_of
 from experiments.train.objectives import Evaluation, Objective
-from experiments.train.task import Batch, Sequences
+from experiments.train.task import Batch, Input
 
 #: Wrongly classified test sequences that the results name.
 MISTAKES_SHOWN = 25
@@ -27,7 +27,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], objective: Objective) -
     return objective.judge(outputs, labels)
 
 
-def _answers(model: nn.Module, x: Sequences, objective: Objective) -> Tensor:
+def _answers(model: nn.Module, x: Input, objective: Objective) -> Tensor:
     """Return one output for each sequence, or each of its answers: the average over its clips."""
     sequences, *lengths = x if isinstance(x, tuple) else (x,)
     clips = 1

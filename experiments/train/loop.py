@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from experiments.files import replacing, write_text
 from experiments.models import Ours, forgotten_bits
-from experiments.process import profiled, stop_signals, threads
+from experiments.process import stop_signals, threads
 from experiments.train import checkpoints, distributed
 from experiments.train.config import TrainConfig
 from experiments.train.evaluate import calibrate, evaluate, mistakes
@@ -102,22 +102,20 @@ def _fit(run: Run, stop: threading.Event, bar: tqdm, say: Callable[[str], None])
     config, progress, task = run.config, run.progress, run.task
     minutes = math.inf if config.max_minutes is None else config.max_minutes
     deadline = run.started + 60 * minutes
-    with profiled(config.profile if run.is_first else None) as profile_step:
-        while progress.epoch < config.epochs:
-            bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
-            for x, y in task.train_batches(progress.epoch, progress.batch):
-                run.step(x, y)
-                profile_step()
-                _show_step(run, bar)
-                halt = run.on_any_worker(stop.is_set() or time.monotonic() > deadline)
-                if halt or progress.batch % (config.checkpoint_every or math.inf) == 0:
-                    checkpoints.save(run)
-                if halt:
-                    return False
-            finish_epoch(run)
-            say(_describe_epoch(progress.history[-1], config.epochs, task.objective))
-            if run.on_any_worker(stop.is_set()):
+    while progress.epoch < config.epochs:
+        bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
+        for x, y in task.train_batches(progress.epoch, progress.batch):
+            run.step(x, y)
+            _show_step(run, bar)
+            halt = run.on_any_worker(stop.is_set() or time.monotonic() > deadline)
+            if halt or progress.batch % (config.checkpoint_every or math.inf) == 0:
+                checkpoints.save(run)
+            if halt:
                 return False
+        finish_epoch(run)
+        say(_describe_epoch(progress.history[-1], config.epochs, task.objective))
+        if run.on_any_worker(stop.is_set()):
+            return False
     return True
 
 

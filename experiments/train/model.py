@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 from experiments.models import BlockClassifier, SequenceClassifier
 from experiments.peers import PEERS, PeerClassifier
 from experiments.train.config import OF_OURS, TrainConfig
-from experiments.train.task import Sequences, Task
+from experiments.train.task import Input, Task
 
 _OF_BLOCKS = ("width", "forgets", "gate", "coupling_activation")
 #: Parameters with the learning rate of recurrent weights, by the end of their names: those of an
@@ -50,7 +50,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def forward(model: nn.Module, x: Sequences) -> Tensor:
+def forward(model: nn.Module, x: Input) -> Tensor:
     """Apply ``model`` to sequences, with their lengths if there are any."""
     sequences, *lengths = x if isinstance(x, tuple) else (x,)
     output: Tensor = model(in_dtype_of(model, sequences), *lengths)

@@ -26,7 +26,7 @@ from experiments.train.model import (
     make_optimizer,
     make_schedule,
 )
-from experiments.train.task import Batch, Sequences, Task
+from experiments.train.task import Batch, Input, Task
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Run:
         """The model that is validated, kept and tested."""
         return self.model if self.average is None else self.average.module
 
-    def step(self, x: Sequences, y: Tensor) -> None:
+    def step(self, x: Input, y: Tensor) -> None:
         """Take one optimizer step on a batch, of which this worker takes its share."""
         x, y = self.share((x, y))
         output = forward(self.model, x)
@@ -113,7 +113,7 @@ class Run:
         self.progress.totals += distributed.sum_(totals, self.workers)
         self.progress.batch += 1
 
-    def _penalty(self, x: Sequences) -> Tensor | float:
+    def _penalty(self, x: Input) -> Tensor | float:
         penalty: Tensor | float = 0.0
         if self.config.bits_penalty and isinstance(self.network, Ours):
             penalty = self.config.bits_penalty * forgotten_bits(self.network)

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,8 +38,7 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
 
     Returns:
         The content of ``results.json`` in ``out``: of the one run, or of all of them, see
-        :func:`summarise` (with several seeds also ``test_accuracy_together``, of their ensemble).
-        If ``max_minutes`` ran out, ``finished`` is False.
+        :func:`summarise`. If ``max_minutes`` ran out, ``finished`` is False.
     """
     runs = config.runs()
     if len(runs) == 1:
@@ -54,21 +52,18 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
     for name in checkpoints.FILES:  # of an earlier run, or summary
         (config.out / name).unlink(missing_ok=True)
     started = time.monotonic()
-    results, files = [], []
+    results = []
     for name, one in runs:
         left = config.max_minutes and max(0, config.max_minutes - (time.monotonic() - started) / 60)
         one = replace(one, out=config.out / name, max_minutes=left)
         results.append(_train_once(one, progress))
         _check_same_data(results)
-        files.append(one.out / "test.npz")
         if not results[-1]["finished"]:
             return {"finished": False}
     summary = summarise(config.identity(), results)
-    figure = f"{'test' if config.test else 'val'}_{figure_of(results[0])}"
-    if figure == "test_accuracy" and config.seeds > 1:
-        summary["test_accuracy_together"] = accuracy_together(results, files)
     write_text(config.out / "results.json", json.dumps(summary, indent=1) + "\n")
     if progress:
+        figure = f"{'test' if config.test else 'val'}_{figure_of(results[0])}"
         tqdm.write(
             f"{summary['data_set']}: {figure} {format_figure(figure, summary[figure]['mean'])} on "
             f"average over {len(runs)} runs; {config.out / 'results.json'}"
@@ -153,30 +148,6 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
 def commits_of(result: dict[str, Any]) -> list[str | None]:
     """Return the commits that a run was made with, one for each time that another continued it."""
     return result.get("git_commits", [result.get("git_commit")])
-
-
-def accuracy_together(
-    results: Sequence[dict[str, Any]], files: Sequence[Path]
-) -> dict[str, float | int]:
-    """Evaluate the ensemble of the networks of all seeds, by the mean of their probabilities.
-
-    ``files`` are the ``test.npz`` of the runs. Returns the number of ``networks``; ``mean``,
-    ``lowest`` and ``highest`` accuracy over the folds.
-    """
-    folds = defaultdict(list)
-    for one, file in zip(results, files, strict=True):
-        with np.load(file) as test:
-            folds[one["data"].get("fold")].append((test["log_probabilities"], test["labels"]))
-    accuracies = []
-    for tests in folds.values():
-        probabilities = np.mean([np.exp(scores) for scores, _ in tests], axis=0)
-        accuracies.append(float((probabilities.argmax(1) == tests[0][1]).mean()))
-    return {
-        "networks": min(map(len, folds.values())),
-        "mean": statistics.fmean(accuracies),
-        "lowest": min(accuracies),
-        "highest": max(accuracies),
-    }
 
 
 def seconds_of(result: Mapping[str, Any]) -> float:

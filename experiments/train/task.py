@@ -12,10 +12,10 @@ from experiments.train.objectives import Classification, Evaluation, Objective
 
 #: Float32 sequences, (batch, seq, feature); or (batch, clips, seq, feature), whose clips are
 #: averaged when a sequence is classified; or a pair of either and the lengths, (batch,) int64.
-Sequences: TypeAlias = Tensor | tuple[Tensor, Tensor]
+Input: TypeAlias = Tensor | tuple[Tensor, Tensor]
 #: Sequences and targets: labels, (batch,) int64, or (batch, answers) if a sequence has several
 #: answers; numbers, (batch,) float32, in a regression.
-Batch: TypeAlias = tuple[Sequences, Tensor]
+Batch: TypeAlias = tuple[Input, Tensor]
 
 
 @dataclass(frozen=True)

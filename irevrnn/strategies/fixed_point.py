@@ -5,7 +5,7 @@ undone. What the decay and the output nonlinearity g forget goes to a stack of b
 that of Maclaurin et al. (2015), which MacKay et al. (2018) use for reversible RNNs: they carry the
 remainder of a multiplication by a rational. Here the decay rounds, up or down by an offset that
 changes from step to step, and one bit is stored where two neighbours come to the same number.
-``csrc/decay.h`` does the same in C++ and CUDA.
+``csrc/decay.h`` does the same in C++ and CUDA, which alone have the inverse of a whole step.
 
 Why these constants. With 24 bits behind the point, the unit is the last bit of a float between 1/2
 and 1, and numbers reach to 32. Before a chunk in which a value leaves the range, the unit becomes
@@ -167,26 +167,12 @@ class BitStack:
             return y.clamp(min=0)
         return y
 
-    def recall_output(self, activation: str, h: Tensor) -> Tensor:
-        """Invert g."""
-        if activation == "leaky_relu":
-            return torch.where(h < 0, (h << SLOPE_BITS) | self._pop(h < 0).int(), h)
-        if activation == "relu":
-            return torch.where(h <= 0, -self._pop(h <= 0).int(), h)
-        return h
-
     def forget_reset(self, h: Tensor, c: Tensor, anew: Tensor) -> tuple[Tensor, Tensor]:
         """Set h and c to 0 where sequences begin anew, (B,): push the 32 bits of each."""
         where = anew.unsqueeze(-1).expand_as(h)
         for x in (h, c):
             self._push(where, x.long() & (2**32 - 1), 32)
         return h.masked_fill(where, 0), c.masked_fill(where, 0)
-
-    def recall_reset(self, h: Tensor, c: Tensor, anew: Tensor) -> tuple[Tensor, Tensor]:
-        """Invert :meth:`forget_reset`."""
-        where = anew.unsqueeze(-1).expand_as(h)
-        c, h = (torch.where(where, self._pop(where).int(), x) for x in (c, h))
-        return h, c
 
 
 def _increments(
@@ -213,18 +199,3 @@ def step(
         c = c + _increments(f, a_i, p, fraction_bits)
         p = p + _increments(f, b_i, c, fraction_bits)
     return stack.forget_output(activation, to_fixed(z, fraction_bits) + p), c
-
-
-def unstep(
-    z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
-    activation: str = "leaky_relu", coupling_activation: str = "tanh",
-    anew: Tensor | None = None, fraction_bits: int = FRACTION_BITS,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Invert :func:`step`: return (h, c) before it."""
-    f = get_activation(coupling_activation).function
-    p = stack.recall_output(activation, h) - to_fixed(z, fraction_bits)
-    for a_i, b_i in zip(a.flip(0), b.flip(0), strict=True):
-        p = p - _increments(f, b_i, c, fraction_bits)
-        c = c - _increments(f, a_i, p, fraction_bits)
-    h = stack.recall(torch.where(u < 0, -p, p))
-    return (h, c) if anew is None else stack.recall_reset(h, c, anew)

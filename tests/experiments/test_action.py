@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -29,8 +27,7 @@ from experiments.tasks.action import PRESETS, ActionConfig
 from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
 from experiments.train.loop import train
-from experiments.train.run import Run
-from experiments.train.runs import accuracy_together, train_all
+from experiments.train.runs import train_all
 
 from .fake_skeletons import ABOUT, SUBJECTS, write_fake
 
@@ -350,65 +347,8 @@ def test_all_folds_and_seeds_in_one_command(small, root):
              for seed in (0, 1)]  # fmt: skip
     assert spread["deviation_of_seeds"] == pytest.approx(np.std(means, ddof=1))
     assert np.sum(summary["confusion_matrix"]) == 2 * 60
-    together = summary["test_accuracy_together"]
-    assert together["networks"] == 2 and together["mean"] >= spread["lowest"]
     assert set(summary["accuracy_of_subjects"]) == set(map(str, SUBJECTS))
     assert summary["data"]["protocol"] == "loso" and "fold" not in summary["data"]
-
-
-def test_networks_vote_by_the_mean_of_their_probabilities(tmp_path):
-    # Of three sequences, each network alone gets two right; together they get all.
-    shares = ([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [[0.4, 0.6], [0.4, 0.6], [0.1, 0.9]])
-    files = [tmp_path / f"{seed}.npz" for seed in range(2)]
-    for file, share in zip(files, shares, strict=True):
-        np.savez(file, log_probabilities=np.log(share), labels=[0, 1, 1])
-    together = accuracy_together([{"data": {"fold": "one"}}] * 2, files)
-    assert together == {"networks": 2, "mean": 1.0, "lowest": 1.0, "highest": 1.0}
-
-
-def test_a_stopped_series_goes_on_to_the_same_results(small, monkeypatch):
-    config = dataclasses.replace(small, epochs=3, sampling="segments", rotation=10.0)
-    whole = train_all(config, progress=False)
-    again = dataclasses.replace(config, out=config.out.with_name("again"))
-    real, steps = Run.step, []
-
-    def step(self, x, y):
-        real(self, x, y)
-        steps.append(self)
-        if len(steps) == 30:  # in the third fold, in the middle of its second epoch
-            raise RuntimeError("killed")
-
-    monkeypatch.setattr(Run, "step", step)
-    with pytest.raises(RuntimeError, match="killed"):
-        train_all(again, progress=False)
-    resumed = train_all(dataclasses.replace(again, resume=True), progress=False)
-    assert len(steps) == 5 * 3 * 4 + 2  # only those of the epoch it was stopped in were repeated
-    for key in ("test_accuracy", "confusion_matrix", "accuracy_of_subjects"):
-        assert resumed[key] == whole[key]
-
-
-def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_bits(small, monkeypatch):
-    config = dataclasses.replace(
-        small, fold=0, epochs=3, num_layers=2, dropout=0.3, average=0.9, rotation=10.0
-    )
-    whole = train(config, progress=False)
-    again = dataclasses.replace(config, out=config.out.with_name("again"))
-    real, steps = Run.step, []
-
-    def step(self, x, y):
-        real(self, x, y)
-        steps.append(self)
-        if len(steps) == 6:  # in the middle of the second epoch
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Run, "step", step)
-    with pytest.raises(KeyboardInterrupt, match="--resume"):
-        train(again, progress=False)
-    resumed = train(dataclasses.replace(again, resume=True), progress=False)
-    assert len(steps) == 3 * 4
-    for row, other in zip(resumed["history"], whole["history"], strict=True):
-        assert {**row, "seconds": 0} == {**other, "seconds": 0}
-    assert resumed["test_loss"] == whole["test_loss"]
 
 
 def test_the_commits_of_all_runs_are_recorded(small, monkeypatch):

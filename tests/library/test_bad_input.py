@@ -1,9 +1,5 @@
 """Bad input gets an error that names the argument, what was given and what was expected."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -167,17 +163,3 @@ def test_reversal_lists_activations_by_their_price():
 def test_clipping_refuses_a_bound_that_is_no_bound():
     with pytest.raises(ValueError, match="bound must be at least 0; got -1"):
         IRevRNN(2, 3).clip_recurrent_weights_(-1)
-
-
-def test_without_a_compiler_the_reference_runs_after_one_warning(tmp_path):
-    """In a process of its own: the operators cannot be unloaded from this one."""
-    code = (
-        "import torch, irevrnn\n"
-        "for _ in range(2): print(irevrnn.IRevRNN(2, 3)(torch.zeros(1, 4, 2))[0].shape)\n"
-    )
-    environment = {**os.environ, "CXX": "/nonexistent/c++", "IREVRNN_CACHE": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.count("torch.Size([1, 4, 3])") == 2
-    assert result.stderr.count("slow PyTorch reference") == 1

@@ -474,15 +474,6 @@ def test_max_jobs_must_be_a_number(monkeypatch, tmp_path, jobs):
         next(commands.run({}, tmp_path, ""))
 
 
-def test_no_compiler_warns_once_and_says_no(cache, monkeypatch):
-    load = once_per_process(build.load.__wrapped__)  # as in a process that has not called it yet
-    monkeypatch.setenv("CXX", "/nonexistent")
-    with pytest.warns(RuntimeWarning, match="CXX names '/nonexistent'") as warned:
-        assert load() is False
-        assert load() is False
-    assert len(warned) == 1
-
-
 def test_the_warning_points_at_the_line_that_asked_and_tells_what_it_costs(cache, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(

@@ -96,11 +96,16 @@ def test_kernels_equal_the_oracle(kernel, shape, activation):
     assert torch.equal(h, h_n) and torch.equal(c, c_n)
     assert bits_of(result) == stack.count()
     assert bad_step == -1
-    for z_t in z.flip(0):
-        h, c = fixed_point.unstep(
-            z_t, h, c, *weights[:3], stack, activation, f, None, FRACTION_BITS
-        )
-    assert torch.equal(h, states.h) and torch.equal(c, states.c)
+
+
+def test_the_oracle_recalls_what_a_decay_forgets():
+    _, states, weights = make_case(1, 50, 29, 0, torch.float32)
+    stack, h = BitStack(weights.u, 50), [states.h]
+    for _ in range(20):
+        h.append(stack.forget(h[-1]))
+    assert stack.count() > 0
+    for before, after in zip(h[-2::-1], h[:0:-1], strict=True):
+        assert torch.equal(stack.recall(after), before)
     assert not any(stack.stacks)
 
 

@@ -6,9 +6,6 @@ import importlib.util
 import json
 import math
 import re
-import shutil
-import subprocess
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -443,130 +440,43 @@ def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
     assert "make reproduce PROFILE=quick" in str(stop.value)
 
 
-# --- what has changed since ---------------------------------------------------------------------
+# --- commits ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A repository with some code and one commit; a function that runs git in it."""
-    if not shutil.which("git"):
-        pytest.skip("needs git")
-    folder = tmp_path / "repository"
-    for name in ("irevrnn/rnn.py", "irevrnn/csrc/scan.h", "experiments/train.py", "README.md"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"{name}\n" * 5)
-    monkeypatch.setattr(paper, "REPOSITORY", folder)
-    paper._changed_since.cache_clear()
-
-    def git(*arguments):
-        name = ("-c", "user.name=a", "-c", "user.email=a@example.org")
-        done = subprocess.run(
-            ["git", *name, *arguments], cwd=folder, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "All")
-    return folder, git
+@pytest.mark.parametrize(("provenance", "named"), [
+    ({"git_commit": "0123"}, False),
+    ({"git_commit": "0123-dirty"}, True),
+    ({"git_commit": None}, True),
+    ({}, True),
+    ({"git_commit": "0123", "git_commits": ["0123", "4567"]}, False),
+    ({"git_commit": "0123", "git_commits": ["4567-dirty", "0123"]}, True),
+    ({"git_commit": "0123", "git_commits": [None, "0123"]}, True),
+])  # fmt: skip
+def test_results_from_uncommitted_code_are_named(tmp_path, provenance, named):
+    (tmp_path / "experiments").mkdir()
+    for result in (provenance, {"environment": provenance}):
+        (tmp_path / "experiments/block.json").write_text(json.dumps(result))
+        wanted = ["experiments/block.json"] if named else []
+        assert paper.made_from_uncommitted(tmp_path) == wanted
 
 
-def described(tmp_path, commit, **provenance):
-    """The line about a result of a commit."""
-    (tmp_path / "results").mkdir(exist_ok=True)
-    content = {"environment": {"git_commit": commit, **provenance}}
-    (tmp_path / "results/derivation.json").write_text(json.dumps(content))
-    [line] = paper.describe_changes(tmp_path / "results")
-    return line
+def test_the_build_warns_of_results_from_uncommitted_code(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paper, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(paper, "build", lambda *arguments: "")
+    (tmp_path / "paper/results").mkdir(parents=True)
+    (tmp_path / "paper/results/mnist.json").write_text('{"git_commit": "0123-dirty"}')
+    paper.main([])
+    shown = capsys.readouterr()
+    assert shown.out == "paper/paper.pdf\n"
+    assert shown.err == "warning: not made from committed code: mnist.json\n"
 
 
-def test_files_that_changed_since_a_results_commit_are_named(tmp_path, repository):
-    folder, git = repository
-    commit = git("rev-parse", "HEAD")
-    assert described(tmp_path, commit).endswith("changed since: nothing")
-    for name in ("irevrnn/csrc/scan.h", "experiments/train.py", "README.md"):
-        (folder / name).write_text("else")
-    git("commit", "-qam", "Change three")
-    paper._changed_since.cache_clear()
-    line = described(tmp_path, commit)
-    assert line == f"derivation: made at {commit[:10]}; changed since: irevrnn/csrc/scan.h"
-
-
-def test_many_changed_files_are_counted(tmp_path, repository):
-    folder, git = repository
-    for name in "abcd":
-        (folder / f"irevrnn/{name}.py").write_text(name)
-    git("add", ".")
-    assert described(tmp_path, "HEAD").endswith("irevrnn/*.py (4 files)")
-
-
-def test_what_changed_since_any_of_several_commits_is_named(tmp_path, repository):
-    folder, git = repository
-    commits = [git("rev-parse", "HEAD")]
-    for name in ("irevrnn/csrc/scan.h", "irevrnn/rnn.py"):
-        (folder / name).write_text("else")
-        git("commit", "-qam", name)
-        commits.append(git("rev-parse", "HEAD"))
-    first, second, third = commits
-    line = described(tmp_path, third, git_commits=[third, second])
-    assert line.endswith("changed since: irevrnn/rnn.py")
-    line = described(tmp_path, third, git_commits=[f"{first}-dirty", third])
-    assert line.endswith("changed since: irevrnn/csrc/scan.h, irevrnn/rnn.py")
-    assert "warning" in line and first[:10] in line and third[:10] in line
-    assert "no commit" in described(tmp_path, third, git_commits=[None, third])
-
-
-def test_a_file_that_moved_has_not_changed(tmp_path, repository):
-    folder, git = repository
-    (folder / "irevrnn/strategies").mkdir()
-    git("mv", "irevrnn/rnn.py", "irevrnn/strategies/rnn.py")
-    assert described(tmp_path, "HEAD").endswith("changed since: nothing")
-
-
-def test_a_result_from_uncommitted_code_is_a_warning(tmp_path, repository):
-    line = described(tmp_path, "HEAD-dirty")
-    assert line.startswith("derivation: warning: made at HEAD with uncommitted changes")
-    assert described(tmp_path, None) == "derivation: warning: no commit is recorded"
-
-
-def test_a_commit_that_git_does_not_have_is_no_failure(tmp_path, repository, monkeypatch):
-    unknown = "0123456789" * 4
-    message = "made at 0123456789, which git does not find here"
-    assert message in described(tmp_path, unknown)
-    monkeypatch.setattr(paper, "REPOSITORY", tmp_path)  # no checkout
-    paper._changed_since.cache_clear()
-    assert message in described(tmp_path, unknown)
-    monkeypatch.setenv("PATH", "")
-    paper._changed_since.cache_clear()
-    assert message in described(tmp_path, unknown)
-
-
-def test_every_committed_result_gets_a_line():
-    names = {
-        path.relative_to(PAPER / "results").with_suffix("").as_posix()
-        for path in (PAPER / "results").rglob("*.json")
-    }
-    lines = list(paper.describe_changes(PAPER / "results"))
-    assert sorted(line.partition(": ")[0] for line in lines) == sorted(names)
-    assert all("\n" not in line for line in lines)
+def test_the_committed_results_were_made_from_committed_code():
+    assert paper.made_from_uncommitted(PAPER / "results") == []
 
 
 def test_the_committed_results_and_figures_go_together():
     paper.check_inputs(PAPER / "results", PAPER / "figures", "paper")
-
-
-def test_what_results_depend_on_exists():
-    assert paper.DEPENDS.keys() >= {*paper.NOTEBOOKS, *paper.BROUGHT}
-    tasks = {json.loads(p.read_text())["task"] for p in (PAPER / "results/experiments").iterdir()}
-    assert {f"experiments/{task}" for task in tasks} <= paper.DEPENDS.keys()
-    code = [
-        path.relative_to(REPOSITORY).as_posix()
-        for folder in ("irevrnn", "experiments")
-        for path in (REPOSITORY / folder).rglob("*.*")
-    ]
-    patterns = {pattern for depends in paper.DEPENDS.values() for pattern in depends}
-    assert [one for one in sorted(patterns) if not any(fnmatch(name, one) for name in code)] == []
 
 
 def test_the_notebook_of_a_figure(capsys):
