@@ -136,7 +136,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         f"block-small-{name}": _mnist("Small blocks", label, _SMALL_BLOCK | fields, 5)
         for name, (label, fields) in _ABLATIONS.items()
     },
-    "smnist-block": _mnist("784 pixels", "sequential, reversible blocks", _LONG_BLOCK),
+    "smnist-block": _mnist("784 pixels", "sequential, reversible blocks", _LONG_BLOCK, 3),
     "pmnist-block": _mnist("784 pixels", "permuted, reversible blocks",
         _LONG_BLOCK | {"permuted": True}),
     "bits-0": _mnist("Bits", "u = 1", _BITS | {"forgets": False, "longest_memory": 200}, 3),
