@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from irevrnn.backend import choose_backend
-from irevrnn.ops import traced, transformed
+from irevrnn.ops import observed
 
 # From malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_LARGEST_BLOCK = 1 << 30
+_LARGEST_BLOCKS = 1 << 30, 1 << 25  # versions before 2.35 refuse the first
 _NEVER = -1
 
 _uses_caching_allocator = False
@@ -34,8 +34,7 @@ def allocate(like: Tensor, shape: Sequence[int]) -> Tensor:
         like: a tensor of the same dtype and device.
         shape: of the result.
     """
-    elsewhere = not like.is_cpu or traced() or transformed()
-    if elsewhere or choose_backend("cpu", torch.float32) == "python":
+    if not like.is_cpu or observed() or choose_backend("cpu", torch.float32) == "python":
         return like.new_empty(shape)
     return torch.ops.irevrnn.allocate(like, shape)
 
@@ -54,7 +53,7 @@ def allocate_like(x: Tensor) -> Tensor:
 
 
 def use_caching_allocator() -> None:
-    """Let glibc keep freed blocks of up to 1 GiB for the next allocation, from now on.
+    """Let glibc keep freed blocks of up to 1 GiB (older versions: 32 MiB) for the next allocation.
 
     Memory that any part of the process frees then stays with the process, so one that measures its
     peak should not call this. Does nothing where there is no glibc.
@@ -64,8 +63,8 @@ def use_caching_allocator() -> None:
     global _uses_caching_allocator
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        _uses_caching_allocator = True
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        accepted = (library.mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST_BLOCKS)
+        _uses_caching_allocator = any(accepted)
         library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 

@@ -6,10 +6,10 @@ a second of processor time, and is loaded by then.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
 from irevrnn import backend
 
@@ -20,6 +20,6 @@ choose_backend = torch.compiler.assume_constant_result(backend.choose_backend)
 @torch.compiler.disable(
     reason="memory='store' and 'recompute' can be compiled, with sequences of one length"
 )
-def run_uncompiled(module: nn.Module, *inputs: Any, **options: Any) -> Any:
-    """Run the forward pass of a module outside of the graph."""
-    return module.forward(*inputs, **options)
+def run_uncompiled(function: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    """Call a function outside of the graph."""
+    return function(*inputs, **options)

@@ -68,7 +68,11 @@ def _check_kind(name: str, x: Tensor, like: Tensor) -> None:
         raise ValueError(
             f"{name} must be on the device of the parameters, {like.device}; got {x.device}"
         )
-    if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
+    if x.dtype == like.dtype:
+        return
+    device = x.device.type
+    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if not (cast and x.is_floating_point()):
         raise ValueError(
             f"{name} must have the dtype of the parameters, {like.dtype}; got {x.dtype}: use "
             f"{name}.to({like.dtype})"
@@ -172,7 +176,8 @@ def checked_lengths(lengths: Tensor | Iterable[int], input: Tensor, batch_first:
         raise ValueError(
             f"lengths must be ({batch},), one for each sequence; got {tuple(counts.shape)}"
         )
-    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
+    integers = not (counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool)
+    if not integers and batch:  # an empty list has no integers to tell
         raise TypeError(f"lengths must be integers; got {counts.dtype}")
     counts = counts.to(torch.int64)
     if not bool(((counts >= 1) & (counts <= steps)).all()):

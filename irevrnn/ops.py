@@ -8,7 +8,7 @@ derivative, and what the transforms of ``torch.func`` need. The library calls th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -96,11 +96,8 @@ def has_tangent(*arguments: Any) -> bool:
     """Return whether forward-mode differentiation goes through one of the arguments."""
     if forward_ad._current_level < 0:  # as unpack_dual asks, for each tensor
         return False
-    return any(forward_ad.unpack_dual(x).tangent is not None for x in _tensors(arguments))
-
-
-def _tensors(arguments: tuple[Any, ...]) -> Iterator[Tensor]:
-    return (x for x in arguments if isinstance(x, Tensor))
+    tensors = (x for x in arguments if isinstance(x, Tensor))
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
 def _no_forward_mode(ctx: Any, *tangents: Any) -> Any:
@@ -132,7 +129,7 @@ def saved_shape(
             but for c_0, which the caller has; :data:`NOTHING_SAVED` saves nothing.
     """
     steps = z.shape[0] if batch_sizes is None else batch_sizes.shape[0]
-    outputs = int(_is_half(z))
+    outputs = int(z.dtype in HALF)
     if interval == NOTHING_SAVED:
         return 0, *h_0.shape
     if interval > 0:
@@ -141,11 +138,6 @@ def saved_shape(
     if batch_sizes is None:
         return steps, values, *h_0.shape
     return values * z.shape[0], z.shape[1]
-
-
-def _is_half(sequence: Tensor) -> bool:
-    """Return whether a sequence has half the precision of its states."""
-    return sequence.dtype in HALF
 
 
 def _scan_fake(
@@ -174,7 +166,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     z, *rest, activation, coupling_activation, interval, vectorize, resets = inputs
     ctx.options = activation, coupling_activation, interval, vectorize
     out, _, _, saved = output
-    ctx.save_for_backward(z if _is_half(z) else out, saved, *rest, resets)
+    ctx.save_for_backward(z if z.dtype in HALF else out, saved, *rest, resets)
     ctx.set_materialize_grads(False)
 
 
@@ -203,7 +195,7 @@ def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     ]
     activation, coupling_activation = ctx.options
     backward = partial(
-        _backward_from_z if _is_half(out) else reference.scan_backward,
+        _backward_from_z if out.dtype in HALF else reference.scan_backward,
         activation=activation,
         coupling_activation=coupling_activation,
         batch_sizes=batch_sizes,

@@ -143,6 +143,7 @@ class SequenceBatch:
         check_tensor(input, batch_first, like, features)
         if lengths is not None:
             counts = checked_lengths(lengths, input, batch_first)
+        if lengths is not None and len(counts):  # a batch without sequences cannot be packed
             packed = pack_padded_sequence(input, counts, batch_first, enforce_sorted=False)
             steps = input.shape[1 if batch_first else 0]
             packing = Packing.of(packed.batch_sizes, input.device)
@@ -221,6 +222,11 @@ class SequenceBatch:
             hidden = ([None] * len(sizes), [None] * len(sizes))
         else:
             check_lists_of_states(hidden, len(sizes))
+            batch = [self.size] if self.batched else []
+            symbols = "(batch, hidden_size)" if self.batched else "(hidden_size,)"
+            for index, (h, c, size) in enumerate(zip(*hidden, sizes, strict=True)):
+                pair = f"h_0[{index}]", f"c_0[{index}]"
+                check_states((h, c), (*batch, size), symbols, like, pair)
         batches = [
             self.initial_states(None if h is None else (h[None], c[None]), [size], like, "1")[0]
             for h, c, size in zip(*hidden, sizes, strict=True)

@@ -46,7 +46,7 @@ BROUGHT = (
     "utkinect", "msr", "ntu60", "ntu120", "experiments", "long_signals", "frontier", "forecast",
 )  # fmt: skip
 _FIGURES_OF = {
-    "derivation": ("drift", "saturation", "forgotten", "division", "accuracy"),
+    "derivation": ("drift", "saturation", "division", "accuracy"),
     "inverse": ("oscillators",),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),
@@ -152,6 +152,7 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     # The other profiles draw what is committed.
     runs = results if profile == "paper" else REPOSITORY / "paper" / "results"
     experiments = {path.stem: _digest(path) for path in runs.glob("experiments/*.json")}
+    experiments |= {f"search/{path.stem}": _digest(path) for path in runs.glob("search/*.json")}
     table = results / "experiments.json"
     made_from = _read(table)["made_from"] if table.is_file() else {}
     if changed := sorted({name for name, _ in experiments.items() ^ made_from.items()}):

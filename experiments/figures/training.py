@@ -106,8 +106,10 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Compare test accuracies of runs: a panel for each group, a row for each of its members.
+def comparison(
+    groups: Mapping[str, Mapping[str, Sequence[float]]], quantity: str = "test accuracy"
+) -> Figure:
+    """Compare accuracies of runs: a panel for each group, a row for each of its members.
 
     All panels have one axis, logarithmic in the error: 98 and 99 % are as far apart as 80 and 90 %.
     """
@@ -133,7 +135,7 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left")
         axes.grid(True, axis="x")
-    figure.supxlabel("test accuracy, %", size=8)
+    figure.supxlabel(f"{quantity}, %", size=8)
     figure.legend(handles=places[0].get_lines()[:2], loc="outside upper right", ncols=2)
     return figure
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from experiments.files import write_text
-from experiments.page_tables import costs, headlines, trained
+from experiments.page_tables import costs, headlines, searches, trained
 from experiments.page_tables.markdown import Table, TableError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -22,6 +22,7 @@ _MARKED = re.compile(rf"({_BEGIN}(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 TABLES: dict[str, Callable[[Path], Table]] = {
     "headlines": headlines.headlines,
     "small-digits": trained.small_digits,
+    "search": searches.mnist,
     "digits": trained.digits,
     "recordings": trained.recordings,
     "forecast": trained.forecast,

@@ -93,7 +93,7 @@ def headlines(results: Path) -> Table:
             f"mean squared error {error:.0e}",
             f"chance {chance:.2f}; a network that adds up: sequences of {teach} steps already "
             "bring it below 0.01; one run; a training step adds "
-            f"{adding['peak_bytes'] / 1e6:.1f} MB beside the batch",
+            f"{adding['peak_bytes'] / 1e6:.1f} MB on top of the batch",
         ],
         [
             "speed of both passes of a layer, `recompute`, on one thread of a CPU",

@@ -48,7 +48,7 @@ NOTEBOOKS = {"watch": "04", "utkinect": "04"}
 LONG_MEMORIES = (
     ("adding, squared error", "adding-irevrnn", "adding-lstm"),
     ("copying, symbols right", "copy-irevrnn", "copy-lstm"),
-    ("adding, u = 1, `reversible`: `adding-million`", "adding-million"),
+    ("adding: `adding-million`", "adding-million"),
 )
 
 
@@ -100,9 +100,9 @@ def long_memories(results: Path) -> Table:
         steps, chance = (ended[0]["data"][key] for key in ("sequence_length", "chance"))
         row = [label, f"{steps:,}", _score(ended[0]["figure"], chance)]
         for _, result in found:
-            row += [_scores(result)[0], _minutes(result)] if result else ["", ""]
+            row += [scores(result)[0], _minutes(result)] if result else ["", ""]
         rows.append([*row, "", ""][:7])  # one without an LSTM
-    head = "|steps|chance|`IRevRNN`|minutes|`nn.LSTM`|minutes"
+    head = "|steps|chance|reversible block, u = 1|minutes|`nn.LSTM`|minutes"
     return Table(head, rows, _not_yet_run(missing))
 
 
@@ -121,7 +121,7 @@ def _trained(
         more = cells(result) if cells else []
         by = f"notebook {NOTEBOOKS[name]}" if name in NOTEBOOKS else f"`{name}`"
         size = f"{result['num_parameters']:,}"
-        rows.append([label, *_scores(result), *more, size, _minutes(result), by])
+        rows.append([label, *scores(result), *more, size, _minutes(result), by])
     head = ["", "test", "lowest to highest", "runs", *([columns] if cells else [])]
     head += ["parameters", "minutes a run", "experiment"]
     return Table("|".join(head), rows, _not_yet_run(missing))
@@ -137,7 +137,7 @@ def _not_yet_run(names: Sequence[str]) -> str:
     return f"Not yet run: {', '.join(f'`{name}`' for name in names)}." if names else ""
 
 
-def _scores(result: Entry) -> list[str]:
+def scores(result: Entry) -> list[str]:
     """Return the mean of the test figure, its range, and the number of runs."""
     figure = result.get("figure", "accuracy")
     value = result[f"test_{figure}"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn import Dropout
-from irevrnn.modules.layer import make_norm, normalize
+from irevrnn.modules.norm import make_norm, normalize
 from irevrnn.modules.projection import Projection
 
 

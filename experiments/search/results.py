@@ -152,6 +152,12 @@ def result_file(name: str, profile: str = "paper") -> Path:
     return folder / f"{name}.json"
 
 
+def read_search(name: str, profile: str = "paper") -> dict[str, Any] | None:
+    """Return the result of a search; None if there is none."""
+    file = result_file(name, profile)
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
 def best_of(trials: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the index of the trial with the best figure; None if all of them failed."""
     ended = [index for index, trial in enumerate(trials) if "error" not in trial]

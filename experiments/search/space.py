@@ -62,8 +62,9 @@ COMMON: dict[str, Range] = {
 
 @dataclass(frozen=True)
 class Method:
-    """A network: its fixed fields, and ranges of its own, which may replace common ones."""
+    """A network: its name, fixed fields, and ranges of its own, which may replace common ones."""
 
+    label: str
     fields: Mapping[str, Any]
     ranges: Mapping[str, Range]
 
@@ -75,22 +76,22 @@ _OSCILLATORS: dict[str, Range] = {
 }  # fmt: skip
 #: Every method. How memory is saved changes no gradient: ours takes the fastest strategy.
 METHODS: dict[str, Method] = {
-    "irevrnn": Method(_OURS, _OSCILLATORS),
-    "irevrnn-u1": Method(_OURS | {"forgets": False}, _OSCILLATORS),
-    "lstm": Method({"model": "lstm"}, {"chrono": _CHRONO}),
-    "gru": Method({"model": "gru"}, {"chrono": _CHRONO}),
-    "indrnn": Method({"model": "indrnn"}, {
+    "irevrnn": Method("gated blocks (ours)", _OURS, _OSCILLATORS),
+    "irevrnn-u1": Method("gated blocks (ours), u = 1", _OURS | {"forgets": False}, _OSCILLATORS),
+    "lstm": Method("LSTM", {"model": "lstm"}, {"chrono": _CHRONO}),
+    "gru": Method("GRU", {"model": "gru"}, {"chrono": _CHRONO}),
+    "indrnn": Method("IndRNN", {"model": "indrnn"}, {
         "longest_memory": _LONGEST, "norm": Choice(("batch", "layer")),
         "recurrent_lr_scale": _RECURRENT_RATE,
     }),
-    "lru": Method({"model": "lru"}, {
+    "lru": Method("LRU", {"model": "lru"}, {
         "units": _UNITS, "longest_memory": _LONGEST, "recurrent_lr_scale": _RECURRENT_RATE,
         "shortest_memory": LogUniform(0.003, 0.1, of_length=True),
         "shortest_period": _SHORTEST_PERIOD,
     }),
-    "mingru": Method({"model": "mingru"}, {"units": _UNITS, "chrono": _CHRONO}),
+    "mingru": Method("minGRU", {"model": "mingru"}, {"units": _UNITS, "chrono": _CHRONO}),
     # The authors' settings lie within, and so does stability; they stack no layers.
-    "cornn": Method({"model": "cornn"}, {
+    "cornn": Method("coRNN", {"model": "cornn"}, {
         "num_layers": Choice((1, 2)), "time_step": LogUniform(0.01, 0.1),
         "stiffness": LogUniform(0.1, 100.0), "damping": LogUniform(1.0, 15.0),
     }),

@@ -154,11 +154,19 @@ struct BlockInput : torch::autograd::Function<BlockInput> {
       });
       return {found[0], found[1], found[2], Tensor(), Tensor(), found[3], found[4], found[5]};
     }
-    const Tensor grad_z = rows_of(arriving[0]), grad_scaled = at::mm(grad_z.t(), normed);
-    const Tensor grad_sum = bias.defined() ? grad_z.sum(0) : Tensor();
-    Tensor grad_scale = (grad_scaled * weight).sum(1), grad_x, grad_norm_weight, grad_norm_bias;
-    if (bias.defined()) grad_scale += grad_sum * bias;
     const auto wants = [](const Tensor& of) { return of.defined() && of.requires_grad(); };
+    const Tensor grad_z = rows_of(arriving[0]);
+    Tensor grad_x, grad_norm_weight, grad_norm_bias, grad_weight, grad_bias, grad_scale;
+    if (wants(weight) || wants(scale)) {
+      const Tensor grad_scaled = at::mm(grad_z.t(), normed);
+      grad_weight = grad_scaled * scale.unsqueeze(1);
+      grad_scale = (grad_scaled * weight).sum(1);
+    }
+    if (bias.defined() && (wants(bias) || wants(scale))) {
+      const Tensor grad_sum = grad_z.sum(0);
+      grad_bias = grad_sum * scale;
+      if (grad_scale.defined()) grad_scale += grad_sum * bias;
+    }
     if (wants(x) || wants(norm_weight) || wants(norm_bias)) {
       grad_x = at::mm(grad_z, saved[9]);
       if (mean.defined()) {
@@ -168,8 +176,7 @@ struct BlockInput : torch::autograd::Function<BlockInput> {
       }
       grad_x = wants(x) ? grad_x.view(x.sizes()) : Tensor();
     }
-    return {grad_x, grad_norm_weight, grad_norm_bias, Tensor(), Tensor(), grad_scaled * scale.unsqueeze(1),
-            bias.defined() ? grad_sum * scale : Tensor(), grad_scale};
+    return {grad_x, grad_norm_weight, grad_norm_bias, Tensor(), Tensor(), grad_weight, grad_bias, grad_scale};
   }
 };
 
@@ -221,11 +228,12 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
     }
     const Tensor h_rows = rows_of(h), y_rows = rows_of(grad_y), grad_h = allocate(h_rows.sizes(), h.options());
     const Tensor bias_numbers = contiguous(maybe(bias));
-    Tensor grad_weight = at::zeros(weight.sizes(), h.options()), grad_bias = at::zeros({weight.size(0)}, h.options());
+    Tensor grad_bias = at::zeros({weight.size(0)}, h.options()), grad_weight;
+    if (weight.requires_grad()) grad_weight = at::zeros(weight.sizes(), h.options());
     each_part(h_rows.size(0), [&](const auto& part) {
       const Tensor of_v = part(saved[4]), grad_v = at::empty(of_v.sizes(), h.options());
       gate_gradient(part(y_rows), of_v, bias_numbers, grad_v, grad_bias);
-      grad_weight.addmm_(grad_v.t(), part(saved[3]));
+      if (grad_weight.defined()) grad_weight.addmm_(grad_v.t(), part(saved[3]));
       Tensor of_h = part(grad_h);
       at::mm_out(of_h, grad_v, weight);
       gelu_gradient(part(h_rows), of_h);

@@ -78,18 +78,7 @@ struct FixedTensors {
 
   template <class T>
   void fill(FixedPass<T>& s) const {
-    s.steps = layout.steps;
-    s.batch = layout.batch;
-    s.hidden = layout.hidden;
-    s.row_starts = layout.packed() ? layout.row_starts.data() : nullptr;
-    s.couplings = static_cast<int>(weights.a.size(0));
-    s.interval = fixed_interval;
-    s.activation = activation;
-    s.coupling_activation = coupling_activation;
-    s.u = weights.u.const_data_ptr<T>();
-    s.a = weights.a.const_data_ptr<T>();
-    s.b = weights.b.const_data_ptr<T>();
-    s.resets = read<uint8_t>(resets);
+    fill_sizes<T>(s, layout, weights, activation, coupling_activation, fixed_interval, resets);
     s.z = z.const_data_ptr<T>();
     s.unit = {std::ldexp(1.0f, -static_cast<int>(states.fraction_bits)),
               std::ldexp(1.0f, static_cast<int>(states.fraction_bits))};

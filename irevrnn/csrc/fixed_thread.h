@@ -14,10 +14,6 @@
 #include "lane.h"
 #include "resets.h"
 
-#if !defined(__CUDACC__)
-#include <atomic>
-#endif
-
 namespace irevrnn {
 
 // The weights of a unit, those of the couplings in units.
@@ -110,8 +106,9 @@ IREVRNN_INLINE void note_step(int64_t* earliest, int64_t t) {
 #if defined(__CUDA_ARCH__)
   atomicMin(at, step);
 #elif !defined(__CUDACC__)
-  const std::atomic_ref<unsigned long long> least(*at);
-  for (unsigned long long seen = least; step < seen && !least.compare_exchange_weak(seen, step);) {
+  // std::atomic_ref is missing from clang's library before version 19.
+  unsigned long long seen = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (step < seen && !__atomic_compare_exchange_n(at, &seen, step, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
 #endif
 }

@@ -145,16 +145,16 @@ T* write(const Tensor& x) { return static_cast<T*>(x.mutable_data_ptr()); }
 
 // The layout and resets must stay alive as long as the problem.
 template <class T, class Problem>
-void fill_sizes(Problem& s, const Layout& layout, const Weights& weights, c10::string_view activation,
-                c10::string_view coupling_activation, int64_t interval, const Tensor& resets) {
+void fill_sizes(Problem& s, const Layout& layout, const Weights& weights, Activation activation,
+                Activation coupling_activation, int64_t interval, const Tensor& resets) {
   s.steps = layout.steps;
   s.batch = layout.batch;
   s.hidden = layout.hidden;
   s.row_starts = layout.packed() ? layout.row_starts.data() : nullptr;
   s.couplings = static_cast<int>(weights.a.size(0));
   s.interval = interval;
-  s.activation = parse_activation(activation, "activation");
-  s.coupling_activation = parse_activation(coupling_activation, "coupling_activation");
+  s.activation = activation;
+  s.coupling_activation = coupling_activation;
   s.resets = read<uint8_t>(resets);
   s.u = weights.u.const_data_ptr<T>();
   s.a = weights.a.const_data_ptr<T>();

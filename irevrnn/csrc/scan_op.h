@@ -44,7 +44,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> scan_op(
     using IO = decltype(zero);
     using T = state_type<IO>;
     Forward<T, IO> s;
-    fill_sizes<T>(s, layout, weights, activation, coupling_activation, interval, resets);
+    fill_sizes<T>(s, layout, weights, parse_activation(activation, "activation"),
+                  parse_activation(coupling_activation, "coupling_activation"), interval, resets);
     s.saved_rows = saved.size(0);
     s.h_0 = read<T>(h_0);
     s.c_0 = read<T>(c_0);
@@ -85,7 +86,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward_op(
     using IO = decltype(zero);
     using T = state_type<IO>;
     Backward<T, IO> s;
-    fill_sizes<T>(s, layout, weights, activation, coupling_activation, interval, resets);
+    fill_sizes<T>(s, layout, weights, parse_activation(activation, "activation"),
+                  parse_activation(coupling_activation, "coupling_activation"), interval, resets);
     s.saved_rows = saved.size(0);
     s.h_0 = read<T>(h_0);
     s.c_0 = read<T>(c_0);

@@ -46,7 +46,9 @@ def describe_arguments(module: nn.Module, constructor: Any) -> str:
     for parameter in inspect.signature(constructor).parameters.values():
         if parameter.name in ("self", "device", "dtype"):
             continue
-        value = getattr(module, parameter.name)
+        value = getattr(module, parameter.name, parameter.default)
+        if isinstance(value, nn.Module):  # which has a text of its own
+            continue
         if parameter.default is inspect.Parameter.empty:
             shown.append(f"{value}")
         elif value != parameter.default:

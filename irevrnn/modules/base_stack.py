@@ -30,8 +30,10 @@ from irevrnn.strategies.rules import (
     obstacle,
     require,
 )
-from irevrnn.strategies.saved_bytes import Plan, Workload
+from irevrnn.strategies.saved_bytes import Plan
 from irevrnn.strategies.stack import Stack
+from irevrnn.strategies.trace import check_real
+from irevrnn.strategies.workload import Workload
 
 _log = logging.getLogger("irevrnn")
 
@@ -132,7 +134,7 @@ class BaseStack(nn.Module):
                 from irevrnn.compiling import run_uncompiled
 
                 options = {"lengths": lengths, "return_sequence": return_sequence, "resets": resets}
-                return run_uncompiled(self, input, hidden, **options)
+                return run_uncompiled(self.forward, input, hidden, **options)
         stack = self._stack()
         blocks = stack.all_blocks
         weight, sizes = blocks[0].recurrent_weight, [block.hidden_size for block in blocks]
@@ -147,6 +149,8 @@ class BaseStack(nn.Module):
             output, finals = run_chunkwise(*arguments, return_sequence, chunk, checkpoints)
         else:
             output, finals = run_layerwise(*arguments, return_sequence)
+        if self.memory_budget is not None:
+            check_real(output, batch.x)
         warn_of_large_states(self, stack, finals)
         return batch.restore(output, finals, return_sequence)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.functional import scan_checked
-from irevrnn.input_checks import check_resets, check_states
+from irevrnn.input_checks import check_resets, check_states, check_values
 from irevrnn.modules.arguments import describe_arguments
 from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.layer import IRevRNNLayer
@@ -68,6 +68,8 @@ class IRevRNNCell(nn.Module):
         self, input: Tensor, hidden: States | None = None, resets: Tensor | None = None
     ) -> States:
         """Run one step; see the class for shapes."""
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             raise ValueError(
                 f"input must be (batch, {self.input_size}) or ({self.input_size},); got shape "
@@ -76,6 +78,7 @@ class IRevRNNCell(nn.Module):
         if (states := self._fused_step(input, hidden, resets)) is not None:
             return states
         batched, layer = input.dim() == 2, self.layer
+        check_values(input, layer.recurrent_weight, None)
         z = layer(input if batched else input.unsqueeze(0)).unsqueeze(0)
         h_0, c_0 = _states(z, hidden, batched)
         if resets is not None:

@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn.modules.arguments import check_probability
-from irevrnn.modules.steps import current
+from irevrnn.modules.steps import current, passes
 
 
 class Dropout(nn.Module):
     """Drop features of each step, for use in a :class:`irevrnn.Block` or between blocks.
 
     Inside a stack the mask is drawn once for each forward pass of the stack, or is a function of a
-    seed and of the step if it is not tied. So it is the same when a chunk of steps is computed
-    again, and the same under every strategy. ``nn.Dropout`` is replayed from the generator's state
-    instead: right as well, but only if no other thread draws numbers, and different under each
-    strategy.
+    seed and of the step if it is not tied. So it is the same when the stack computes a chunk of
+    steps again, and the same under every strategy. ``nn.Dropout`` is replayed from the generator's
+    state instead: right as well, but only if no other thread draws numbers, and different under
+    each strategy. Under ``torch.utils.checkpoint`` inside of a block, use that one.
 
     Args:
         p: probability of dropping a feature.
@@ -27,7 +27,12 @@ class Dropout(nn.Module):
     Shape:
         - input, output: (T, B, features), or (N, features) packed inside a stack. Outside of one,
           the first dimension of three or more is time.
+
+    Raises:
+        RuntimeError: something other than the stack computes it again in the backward pass.
     """
+
+    _in_stack = False  # when it last ran
 
     def __init__(self, p: float = 0.5, tied: bool = True) -> None:
         super().__init__()
@@ -43,11 +48,28 @@ class Dropout(nn.Module):
         """Return the input with features dropped, in training."""
         if not self.active:
             return input
-        steps = None if torch.compiler.is_compiling() else current.steps
-        if steps is not None:
-            return input * steps.mask(input, self.p, self.tied)
+        if not torch.compiler.is_compiling():
+            if current.steps is not None:
+                self._in_stack = True
+                return input * current.steps.mask(input, self.p, self.tied)
+            self._check_repetition()
+        elif passes.running:  # the stack knows the mask
+            from irevrnn.compiling import run_uncompiled
+
+            dropped: Tensor = run_uncompiled(self.forward, input)
+            return dropped
         shape = input.shape[1:] if self.tied and input.dim() > 2 else input.shape
         return input * F.dropout(torch.ones(shape, dtype=input.dtype, device=input.device), self.p)
+
+    def _check_repetition(self) -> None:
+        """Raise a RuntimeError in a backward pass, if the forward pass was that of a stack."""
+        if self._in_stack and torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                "irevrnn.Dropout ran inside a stack, and something else computes it again in the "
+                "backward pass, such as torch.utils.checkpoint inside of a block: it would drop "
+                "other features; use nn.Dropout there"
+            )
+        self._in_stack = False
 
     def extra_repr(self) -> str:
         """Return the arguments."""

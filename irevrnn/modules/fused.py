@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules import module as nn_module
 
 from irevrnn.backend import choose_backend
+from irevrnn.modules.norm import LayerNorm
 from irevrnn.modules.projection import Projection, prefers_onednn
 from irevrnn.ops import eager_float32
 
@@ -45,7 +46,7 @@ def norm_arguments(norm: Any, features: int) -> tuple[Any, ...] | None:
     """
     if type(norm) is nn.Identity:
         return None, None, 0.0, False
-    if type(norm) is nn.LayerNorm and norm.normalized_shape == (features,):
+    if type(norm) in (LayerNorm, nn.LayerNorm) and norm.normalized_shape == (features,):
         return norm.weight, norm.bias, norm.eps, True
     return None
 

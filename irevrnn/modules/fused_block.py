@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn.modules.fused import can_fuse, has_hooks, norm_arguments
-from irevrnn.modules.layer import normalize
+from irevrnn.modules.norm import normalize
 from irevrnn.modules.projection import Projection, linear
 
 

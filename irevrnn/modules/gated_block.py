@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irevrnn.modules.arguments import check_count, check_norm
+from irevrnn.modules.arguments import check_count, check_norm, describe_arguments
 from irevrnn.modules.block import Block
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.fused import has_hooks
@@ -19,7 +19,7 @@ from irevrnn.modules.initial_values import (
     SHORTEST_MEMORY,
     SHORTEST_PERIOD,
 )
-from irevrnn.modules.layer import make_norm
+from irevrnn.modules.norm import make_norm
 from irevrnn.modules.projection import Projection
 
 #: Size of the states of fresh oscillators with nonlinear couplings. Where these saturate, the
@@ -129,21 +129,16 @@ class IRevBlock(Block):
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the block's output (..., width) from its input and h (..., H)."""
-        if not self.gate:
-            y = self.dropout(self.output_projection(F.gelu(h)))
-            return x + y if self.residual else y
         idle = type(self.dropout) is Dropout and not self.dropout.active
-        if idle and not has_hooks(self.dropout):
+        if self.gate and idle and not has_hooks(self.dropout):
             return block_output(self.output_projection, h, x if self.residual else None)
-        y = self.dropout(block_output(self.output_projection, h, None))
+        if self.gate:
+            y = block_output(self.output_projection, h, None)
+        else:
+            y = self.output_projection(F.gelu(h))
+        y = self.dropout(y)
         return x + y if self.residual else y
 
     def extra_repr(self) -> str:
-        """Return the sizes, and the choices that differ from their defaults."""
-        shown = [f"{self.width}, {self.hidden_size}"]
-        defaults = {"num_couplings": 1, "activation": "identity", "coupling_activation": "identity"}
-        defaults |= {"forgets": True, "gate": True, "residual": True}
-        for name, default in defaults.items():
-            if (value := getattr(self, name)) != default:
-                shown.append(f"{name}={value!r}")
-        return ", ".join(shown)
+        """Return the arguments that differ from their defaults."""
+        return describe_arguments(self, IRevBlock.__init__)

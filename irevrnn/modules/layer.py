@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from irevrnn.modules.arguments import check_count, check_norm
 from irevrnn.modules.block import Block
@@ -19,6 +18,7 @@ from irevrnn.modules.initial_values import (
     draw_memories_,
     draw_periods_,
 )
+from irevrnn.modules.norm import make_norm, normalize
 from irevrnn.modules.projection import Projection
 
 
@@ -29,7 +29,6 @@ class IRevRNNLayer(Block):
         input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
             longest_period, shortest_period, longest_memory: as for :class:`irevrnn.IRevRNN`.
         residual: whether the input is added to the output.
-        dropout: probability of dropping a feature of the output.
         device, dtype: of the parameters.
 
     Attributes:
@@ -52,7 +51,6 @@ class IRevRNNLayer(Block):
         shortest_period: float = SHORTEST_PERIOD,
         longest_memory: float = LONGEST_MEMORY,
         residual: bool = False,
-        dropout: float = 0.0,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -67,7 +65,7 @@ class IRevRNNLayer(Block):
         factory = {"device": device, "dtype": dtype}
         self.projection = Projection(input_size, hidden_size, bias, **factory)
         self.norm = make_norm(norm, hidden_size, **factory)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(0.0)
         self.reset_recurrence()
 
     @torch.no_grad()
@@ -82,7 +80,7 @@ class IRevRNNLayer(Block):
         tau = draw_memories_(self.recurrent_weight, shortest_memory, self.longest_memory)
         scale = -torch.expm1(-1 / tau)  # 1 - u, also where u is rounded to 1
         self.projection.reset_parameters()
-        if isinstance(self.norm, nn.LayerNorm | _BatchNorm):
+        if isinstance(self.norm, nn.LayerNorm | nn.BatchNorm1d):
             # Half: nn.Linear makes projections of about that size, of an input of variance 1.
             self.norm.weight.copy_(scale / 2)
         else:
@@ -107,17 +105,3 @@ class IRevRNNLayer(Block):
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         """Return h, with the input added if the layer is residual; from both directions if any."""
         return self.dropout(h + x if self.residual else h)
-
-
-def make_norm(norm: str | None, features: int, **factory: Any) -> nn.Module:
-    """Return the module of a norm's name."""
-    if norm is None:
-        return nn.Identity()
-    return (nn.LayerNorm if norm == "layer" else nn.BatchNorm1d)(features, **factory)
-
-
-def normalize(norm: nn.Module, x: Tensor) -> Tensor:
-    """Normalise (..., features); batch statistics run over all but the last dimension."""
-    if isinstance(norm, _BatchNorm):  # nn.SyncBatchNorm, too
-        return norm(x.flatten(0, -2)).view_as(x)
-    return norm(x)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from irevrnn.functional import scan
+from irevrnn.functional import scan_checked
 
 #: h and c of a block, (B, H) each.
 State = tuple[Tensor, Tensor]
@@ -46,5 +46,5 @@ class Recurrence(NamedTuple):
         resets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the recurrence over z from a state (h, c); see :func:`irevrnn.scan`."""
-        u, a, b, g, f = self
-        return scan(z, *state, u, a, b, g, f, memory, batch_sizes, resets)
+        weights, options = self[:3], self[3:]
+        return scan_checked(z, (*state, *weights), options, memory, batch_sizes, resets)

@@ -154,7 +154,6 @@ class IRevRNN(BaseStack):
         self.activation = activation
         self.coupling_activation = coupling_activation
         self.bias = bias
-        self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.norm = norm
         self.residual = residual
@@ -168,14 +167,26 @@ class IRevRNN(BaseStack):
             return IRevRNNLayer(
                 features, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
                 longest_period, shortest_period, longest_memory,
-                residual and features == width, dropout if index < num_layers - 1 else 0.0,
-                device, dtype,
+                residual and features == width, device=device, dtype=dtype,
             )  # fmt: skip
 
         self.layers = nn.ModuleList(layer(index) for index in range(num_layers))
         self.reverse_layers: nn.ModuleList | tuple[()] = ()
         if bidirectional:
             self.reverse_layers = nn.ModuleList(layer(index) for index in range(num_layers))
+        self.dropout = dropout
+
+    @property
+    def dropout(self) -> float:
+        """Probability of dropping a unit between layers."""
+        return self._dropout
+
+    @dropout.setter
+    def dropout(self, p: float) -> None:
+        check_probability("dropout", p)
+        self._dropout = float(p)
+        for layer in (*self.layers[:-1], *self.reverse_layers[:-1]):
+            layer.dropout.p = self._dropout  # type: ignore[union-attr]
 
     def _stack(self) -> Stack:
         return Stack(list(self.layers), list(self.reverse_layers), "layer", self._costs)

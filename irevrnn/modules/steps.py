@@ -17,6 +17,7 @@ from irevrnn.sequences import Packing
 _TOGETHER = 16
 
 
+@dataclass
 class Masks:
     """The masks of one pass through a stack, drawn when a chunk is first computed.
 
@@ -25,9 +26,8 @@ class Masks:
         seeds: of masks that differ from step to step, likewise.
     """
 
-    def __init__(self, tied: dict[int, Tensor] | None = None, seeds: dict[int, int] | None = None):
-        self.tied = {} if tied is None else tied
-        self.seeds = {} if seeds is None else seeds
+    tied: dict[int, Tensor] = field(default_factory=dict)
+    seeds: dict[int, int] = field(default_factory=dict)
 
     def draw_seed(self) -> int:
         """Draw a seed from the generator of the process."""
@@ -78,9 +78,15 @@ class Steps:
         if tied:
             if self.first:
                 self.masks.tied.setdefault(place, _draw(x, shape, p))
-            mask = self.masks.tied[place]
+            if (mask := self.masks.tied.get(place)) is None:
+                raise RuntimeError(
+                    "a chunk of steps met an irevrnn.Dropout that the first one did not: modules "
+                    "of a stack must take the same way for all steps; draw what is skipped once, "
+                    "before the stack runs"
+                )
             return mask if packing is None else mask[packing.sequences]
-        if transformed():  # vmap says itself whether its members share their random numbers
+        # vmap says itself whether its members share their random numbers; meta has no generator.
+        if transformed() or x.is_meta:
             return _draw(x, x.shape, p)
         seed = self.masks.draw_seed() if self.first else 0
         seed = self.masks.seeds.setdefault(place, seed)
@@ -116,3 +122,16 @@ class _Current(threading.local):
 
 
 current = _Current()
+
+
+class _Passes:
+    """The passes that run, which a compiler can watch, unlike the state of a thread.
+
+    Attributes:
+        running: passes through a stack in which something may be dropped, of all threads.
+    """
+
+    running = 0
+
+
+passes = _Passes()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from fractions import Fraction
+from numbers import Integral
 
 import torch
 
@@ -22,8 +24,9 @@ from irevrnn.strategies.rules import (
     obstacle_of_weights,
     require,
 )
-from irevrnn.strategies.saved_bytes import Plan, Workload, plan
+from irevrnn.strategies.saved_bytes import Plan, plan
 from irevrnn.strategies.stack import Stack
+from irevrnn.strategies.workload import Workload
 
 #: What ``auto`` picks from: the time of a training step as a multiple of the first one's, if
 #: chunks are long. Measured with four gated blocks on a CPU (notebook 09); it orders plans only.
@@ -47,17 +50,18 @@ def parse_bytes(size: str | int) -> int:
     """Return the bytes that ``"256MB"``, ``"1.5 GiB"`` or a number of bytes stands for.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or less than a byte.
     """
-    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
-        return size
+    count = int(size) if isinstance(size, Integral) and not isinstance(size, bool) else 0
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", str(size))
-    if not isinstance(size, str) or match is None or match[2] not in _UNITS or not float(match[1]):
+    if isinstance(size, str) and match is not None and match[2] in _UNITS:
+        count = int(Fraction(match[1]) * _UNITS[match[2]])
+    if count < 1:
         raise ValueError(
             "memory_budget must be a number of bytes, or text such as '256MB' or '1.5GiB' (units: "
             f"{', '.join(_UNITS)}); got {size!r}"
         )
-    return int(float(match[1]) * _UNITS[match[2]])
+    return count
 
 
 def format_bytes(size: int) -> str:
@@ -85,6 +89,7 @@ def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
         memory,
         activations=[block.activation for block in stack.blocks],
         bidirectional=stack.directions == 2,
+        device=stack.blocks[0].recurrent_weight.device.type,
         modules=stack.named,
     ) or obstacle_of_weights(memory, stack.named_blocks)
     if reason or memory not in IN_FIXED_POINT:

@@ -39,8 +39,8 @@ class Checkpoint:
         border = self._border()
         self.borders = allocate(border, [len(places), len(border)])
 
-    def _first_places(self, chunks: int) -> list[int]:
-        return first_places(chunks, self.checkpoints or chunks)
+    def _first_places(self, chunks: int) -> Sequence[int]:
+        return first_places(chunks, self.checkpoints) if self.checkpoints else range(chunks)
 
     def begin_chunk(self, part: Part) -> None:
         self.part = part

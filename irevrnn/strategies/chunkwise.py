@@ -174,7 +174,7 @@ class Settings:
         """Take a chunk through all modules."""
         last_only = not self.return_sequence
         steps = Steps(masks, part.begin, part.end, part.batch, part.packing)
-        return run_modules(self.stack, modules, x, recur, steps, part.packing, last_only)
+        return run_modules(self.stack, modules, x, recur, steps, last_only)
 
 
 class _Chunkwise(torch.autograd.Function):

@@ -123,8 +123,8 @@ def vectorizes(z: Tensor) -> bool:
     backend = "python" if z.dtype in HALF else choose_backend(z.device.type, z.dtype)
     if backend == "python":
         raise RuntimeError(
-            f"memory='reversible' needs the compiled kernels, and there are none for {z.dtype} on "
-            f"{z.device.type} here; memory='checkpoint' runs without them"
+            "memory='reversible' and 'store_fixed' need the compiled kernels, and there are none "
+            f"for {z.dtype} on {z.device.type} here; memory='checkpoint' runs without them"
         )
     return backend == "vector"
 

@@ -31,12 +31,13 @@ def warn_of_large_states(
     if not _have_values(finals[0][0]) or module in _warned:
         return
     for number, pair in enumerate(finals):
-        size = max(abs(x.item()) for state in pair for x in state.detach().aminmax())
-        if size > LARGE_STATE:
+        sizes = [abs(x.item()) for state in pair for x in state.detach().aminmax()]
+        large = [size for size in sizes if not size <= LARGE_STATE]  # NaN, too
+        if large:
             _warned.add(module)
             warn(
                 f"states of {stack.name(stack.places[number // stack.directions])} have grown to "
-                f"{size:.1e}, and training may diverge: set norm='layer', call "
+                f"{large[0]:.1e}, and training may diverge: set norm='layer', call "
                 "clip_recurrent_weights_() after each step of the optimizer, or use a smaller "
                 "learning rate",
                 UserWarning,

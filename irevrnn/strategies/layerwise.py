@@ -68,7 +68,7 @@ def run_layerwise(
         length = x.shape[0] if packing is None else len(packing.batch_sizes)
         batch = x.shape[1] if packing is None else int(packing.batch_sizes[0])
         steps = Steps(masks or Masks(), 0, length, batch, packing)
-    output = run_modules(stack, stack.modules, x, recur, steps, packing, not return_sequence)
+    output = run_modules(stack, stack.modules, x, recur, steps, not return_sequence)
     return output, finals
 
 

@@ -140,9 +140,14 @@ def obstacle_of_weights(memory: str, blocks: Iterable[tuple[str, nn.Module]]) ->
     """
     for label, block in blocks:
         if memory in OF_THE_STACK and (name := computed_weight(block)):
+            needs = f"memory={memory!r} needs {name} of {label} as a parameter of its own, but "
+            if not block._parameters:
+                return (
+                    f"{needs}{type(block).__name__} wraps the module that has it; use "
+                    "memory='recompute', or wrap the modules inside of the block"
+                )
             return (
-                f"memory={memory!r} needs {name} of {label} as a parameter of its own, "
-                "but it is pruned or parametrized; use memory='recompute', or make it "
+                f"{needs}it is pruned or parametrized; use memory='recompute', or make it "
                 "permanent (torch.nn.utils.prune.remove)"
             )
     return None
@@ -192,7 +197,7 @@ def check_no_cached_weights(memory: str, modules: Iterable[tuple[str, nn.Module]
             )
 
 
-def check_weight(largest: float, block: str = "") -> None:
+def check_weight(largest: float, block: str) -> None:
     """Raise a ValueError unless the largest absolute recurrent weight is at most 1, and a number.
 
     Args:
@@ -201,9 +206,9 @@ def check_weight(largest: float, block: str = "") -> None:
     """
     if not largest <= 1:
         raise ValueError(
-            f"{block}{': ' * bool(block)}recurrent weights must lie in [-1, 1] "
-            f"to be inverted, but the largest has absolute value {largest:.9g}; call "
-            "clip_recurrent_weights_() after each optimizer step"
+            f"{block}: recurrent weights must lie in [-1, 1] to be inverted, but the largest has "
+            f"absolute value {largest:.9g}; call clip_recurrent_weights_() after each step of the "
+            "optimizer"
         )
 
 
@@ -237,6 +242,11 @@ def first_order_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., 
 
     @wraps(backward)
     def wrapper(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+        if torch.compiler.is_compiling():  # by compiled autograd
+            from irevrnn.compiling import run_uncompiled
+
+            gradients: tuple[Any, ...] = run_uncompiled(wrapper, ctx, *upstream)
+            return gradients
         check_reverse_mode(ctx.memory, *upstream)
         with torch.no_grad():
             gradients = backward(ctx, *upstream)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -24,74 +24,23 @@ from torch import Tensor
 
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
-from irevrnn.sequences import SequenceBatch
 from irevrnn.strategies.bit_stacks import GROUP
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.fixed_point import COARSER_UNITS, stored_bits
 from irevrnn.strategies.reversible import HASHES
 from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.trace import Shape, Trace, trace
+from irevrnn.strategies.trace import Trace, trace
+from irevrnn.strategies.workload import Workload
 
 #: In the vectorised kernel the lanes of a layer share at most this number of bit stacks.
 STACKS = 16
 #: The share of a chunk's memory that allocators keep beside it (``csrc/caching_allocator.h``).
 KEPT = 1 / 8
+#: Traces that a stack keeps, two for each batch size and form of the input.
+MOST_COSTS = 64
 #: Bits of the two states of a unit.
 STATE_BITS = 2 * 32
-
-
-@dataclass(frozen=True)
-class Workload:
-    """The sizes of a forward and backward pass.
-
-    Attributes:
-        steps, batch, features: T, B and the features of the input.
-        copied: whether the first block works on a copy of the input (another order of dimensions).
-        return_sequence: whether the output of all steps is returned.
-        own_states: whether the initial states are zeros that the stack makes.
-        rows: of the input, if sequences have lengths of their own, of at most ``steps``.
-        resets: how often a sequence's states are reset; None without a mask.
-    """
-
-    steps: int
-    batch: int
-    features: int
-    copied: bool = False
-    return_sequence: bool = True
-    own_states: bool = True
-    rows: int | None = None
-    resets: int | None = None
-
-    @classmethod
-    def of(
-        cls,
-        batch: SequenceBatch,
-        own_states: bool,
-        return_sequence: bool,
-        resets: Tensor | None = None,
-    ) -> Workload:
-        """Return the workload of an input."""
-        return cls(
-            steps=batch.steps,
-            batch=batch.size,
-            features=batch.x.shape[-1],
-            copied=not batch.x.is_contiguous(),
-            return_sequence=return_sequence,
-            own_states=own_states,
-            rows=None if batch.packing is None else len(batch.x),
-            resets=None if resets is None else int(resets.sum()),
-        )
-
-    @property
-    def real_steps(self) -> int:
-        """The steps of all sequences together."""
-        return self.steps * self.batch if self.rows is None else self.rows
-
-    def shape(self, steps: int) -> Shape:
-        """Return the shape of some steps."""
-        wanted = (self.copied, self.return_sequence, self.own_states)
-        return Shape(steps, self.batch, self.features, *wanted)
 
 
 class Plan(NamedTuple):
@@ -130,7 +79,7 @@ def plan(
     """
     resets = _mask_bytes(stack, load)
     if memory in OF_A_LAYER:
-        graph = _graph(stack, load.shape(load.steps), memory)
+        graph = _graph(stack, load, memory)
         return Plan(memory, 0, 0, graph.saved + resets, graph.peak() + resets)
     hidden = max(block.hidden_size for block in stack.blocks)
     chunk = min(chunk or chunk_length(memory, load.steps, load.batch, hidden), load.steps)
@@ -156,48 +105,52 @@ def _parameter_bytes(stack: Stack) -> int:
     return sum(p.nbytes for p in {p for module in stack.modules for p in module.parameters()})
 
 
-def _graph(stack: Stack, shape: Shape, memory: str) -> Trace:
+def _graph(stack: Stack, load: Workload, memory: str) -> Trace:
     """Return the cost of the graph of all steps.
 
     It grows by the same number of bytes from segment to segment: the first two tell all others.
     """
-    first = (shape.steps - 1) % SEGMENT + 1
-    if first == 1 < shape.steps:  # a single step is contiguous in every order of dimensions
+    load = replace(load, rows=None, resets=None)  # padded, and without a mask, it is the same
+    first = (load.steps - 1) % SEGMENT + 1
+    if first == 1 < load.steps:  # a single step is contiguous in every order of dimensions
         first += SEGMENT
-    found = _traced(stack, shape._replace(steps=first), memory)
-    more = (shape.steps - first) // SEGMENT
+    found = _traced(stack, replace(load, steps=first), memory)
+    more = (load.steps - first) // SEGMENT
     if more:
-        longer = shape._replace(steps=first + SEGMENT)
-        found = found.longer(_traced(stack, longer, memory), more)
+        longer = _traced(stack, replace(load, steps=first + SEGMENT), memory)
+        found = found.longer(longer, more)
     return found
 
 
-def _traced(stack: Stack, shape: Shape, memory: str) -> Trace:
+def _traced(stack: Stack, load: Workload, memory: str) -> Trace:
     """Trace the stack, unless that was done before."""
     modules = [each for module in (*stack.modules, *stack.reverse) for each in module.modules()]
     weights = [p for each in modules for p in each.parameters(recurse=False)]
     kind = stack.blocks[0].recurrent_weight.device.type
-    autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    autocast = casts and torch.get_autocast_dtype(kind)
     state = (
-        tuple((type(each), each.training) for each in modules),
+        tuple((type(each), each.training, getattr(each, "p", None)) for each in modules),
         tuple((p.requires_grad, p.dtype, p.device, p.shape) for p in weights),
         autocast,
     )
-    key = (shape, memory, state)
+    key = (load, memory, state)
     if key not in stack.costs:
-        stack.costs[key] = trace(stack, memory, shape)
+        if len(stack.costs) >= MOST_COSTS:
+            stack.costs.clear()
+        stack.costs[key] = trace(stack, memory, load)
     return stack.costs[key]
 
 
 def _graph_of_chunk(stack: Stack, load: Workload, chunk: int) -> Trace:
     """Return the cost of the graph of a chunk that is computed again."""
     steps = math.ceil(chunk / SEGMENT) * SEGMENT  # what was traced for one length serves for all
-    return _graph(stack, load.shape(steps)._replace(own_states=True), "recompute")
+    return _graph(stack, replace(load, steps=steps, own_states=True), "recompute")
 
 
 def _checkpoint(stack: Stack, load: Workload, chunks: int) -> int:
     """Return the bytes of h and c of every block where chunks begin (``eq:checkpoint``)."""
-    size = stack.blocks[0].recurrent_weight.element_size()
+    size = max(4, stack.blocks[0].recurrent_weight.element_size())  # at least in single precision
     return chunks * 2 * load.batch * size * sum(block.hidden_size for block in stack.blocks)
 
 

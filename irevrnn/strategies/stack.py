@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.modules.block import is_recurrent
-from irevrnn.modules.steps import Steps, current
-from irevrnn.sequences import Packing
+from irevrnn.modules.steps import Steps, current, passes
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,6 @@ def run_modules(
     x: Tensor,
     recur: Recur,
     steps: Steps | None,
-    packing: Packing | None,
     last_only: bool,
 ) -> Tensor:
     """Take some steps through all modules of a stack.
@@ -90,8 +88,7 @@ def run_modules(
         modules: its modules, or copies of them.
         x: (T, B, in), or (N, in) packed.
         recur: the recurrence of the blocks.
-        steps: which steps these are, for masks; None if there is nothing to drop.
-        packing: of x, if it is packed.
+        steps: which steps these are; None while compiling, where nothing is packed.
         last_only: whether to return the output of each sequence's last step only.
 
     Returns:
@@ -99,10 +96,11 @@ def run_modules(
     """
     numbers = {place: number for number, place in enumerate(stack.places)}
     top = len(numbers) - 1
-    before = current.steps
+    before, packing = current.steps, None if steps is None else steps.packing
     try:
         if steps is not None:
             current.steps = steps
+            passes.running += 1
         for index, module in enumerate(modules):
             rows = x.shape[:-1]
             if index not in numbers:
@@ -119,6 +117,7 @@ def run_modules(
     finally:  # without a call, at which an interrupt could come first
         if steps is not None:
             current.steps = before
+            passes.running -= 1
     if not last_only:
         return x
     return x[-1] if packing is None else x[packing.last_rows]

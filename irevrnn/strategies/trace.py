@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
 )
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from irevrnn.modules.steps import Masks
@@ -25,24 +26,7 @@ from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.replica import with_parameters
 from irevrnn.strategies.rules import check_no_cached_weights
 from irevrnn.strategies.stack import Stack
-
-
-class Shape(NamedTuple):
-    """The shape of an input, and what is wanted of it.
-
-    Attributes:
-        steps, batch, features: T, B and the features of the input.
-        copied: whether the input has another order of dimensions, so that it is copied.
-        return_sequence: whether the output of all steps is returned.
-        own_states: whether the stack makes the initial states, and their bytes count.
-    """
-
-    steps: int
-    batch: int
-    features: int
-    copied: bool
-    return_sequence: bool
-    own_states: bool
+from irevrnn.strategies.workload import Workload
 
 
 class Trace(NamedTuple):
@@ -92,7 +76,7 @@ class Trace(NamedTuple):
         return Trace(further(self.saved, other.saved), self.masks, alive)
 
 
-def trace(stack: Stack, memory: str, shape: Shape) -> Trace:
+def trace(stack: Stack, memory: str, load: Workload) -> Trace:
     """Run a stack forward and backward, layer by layer.
 
     Input, output, their gradients and parameters do not count.
@@ -100,15 +84,17 @@ def trace(stack: Stack, memory: str, shape: Shape) -> Trace:
     Args:
         stack: the modules.
         memory: ``store`` or ``recompute``.
-        shape: of the input.
+        load: the sizes; ``rows`` and ``resets`` make no difference.
 
     Raises:
         ValueError: a module looks at values.
     """
     check_no_cached_weights("auto", stack.named)
     try:
-        with torch.inference_mode(False):
-            return _trace(stack, memory, shape)
+        # Modes that are active watch over values, or count what is really computed.
+        anomalies = torch.autograd.set_detect_anomaly(False)
+        with torch.inference_mode(False), _disable_current_modes(), anomalies:
+            return _trace(stack, memory, load)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise ValueError(
             "memory='auto' and memory_report run the modules without values to find out what they "
@@ -116,7 +102,17 @@ def trace(stack: Stack, memory: str, shape: Shape) -> Trace:
         ) from error
 
 
-def _trace(stack: Stack, memory: str, shape: Shape) -> Trace:
+def check_real(output: Tensor, input: Tensor) -> None:
+    """Raise a RuntimeError if a module has used a tensor without values that it kept of a trace."""
+    if isinstance(output, FakeTensor) and not isinstance(input, FakeTensor):
+        raise RuntimeError(
+            "a budget makes the modules run without values once, to find out what they save, and "
+            "one has kept such a tensor in a cache: clear the cache, and run the model once with "
+            "another strategy first"
+        )
+
+
+def _trace(stack: Stack, memory: str, load: Workload) -> Trace:
     like, masks = stack.blocks[0].recurrent_weight, _UndrawnMasks()
     saved: list[weakref.ref[Tensor]] = []
 
@@ -126,20 +122,20 @@ def _trace(stack: Stack, memory: str, shape: Shape) -> Trace:
 
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.enable_grad():
         fake, tensors = _with_fakes(stack, mode)
-        x = _input(like, shape)
-        zeros = [like.new_zeros(shape.batch, block.hidden_size) for block in stack.all_blocks]
+        x = _input(like, load)
+        zeros = [like.new_zeros(load.batch, block.hidden_size) for block in stack.all_blocks]
         with _Alive() as alive:
             with saved_tensors_hooks(pack, lambda kept: kept):
                 output, finals = run_layerwise(
                     fake, memory, x, [(zero, zero) for zero in zeros], None, None,
-                    shape.return_sequence, masks,
+                    load.return_sequence, masks,
                 )  # fmt: skip
             states = [state for pair in finals for state in pair]
             returned = [output]
             if len({state.shape for state in states}) > 1:  # otherwise they are stacked
                 returned += states
             known = {_key(t) for t in (x, *returned, *tensors)}
-            known |= set() if shape.own_states else {_key(zero) for zero in zeros}
+            known |= set() if load.own_states else {_key(zero) for zero in zeros}
             kept = {_key(t): t for ref in saved if (t := ref()) is not None}
             total = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in known)
             kept.clear()
@@ -155,11 +151,10 @@ class _UndrawnMasks(Masks):
         return 0
 
 
-def _input(like: Tensor, shape: Shape) -> Tensor:
-    steps, batch, features, copied, *_ = shape
-    if not copied:
-        return like.new_empty(steps, batch, features)
-    return like.new_empty(batch, steps, features).transpose(0, 1)
+def _input(like: Tensor, load: Workload) -> Tensor:
+    if not load.copied:
+        return like.new_empty(load.steps, load.batch, load.features)
+    return like.new_empty(load.batch, load.steps, load.features).transpose(0, 1)
 
 
 def _backpropagate(outputs: list[Tensor], tensors: list[Tensor], alive: _Alive) -> None:

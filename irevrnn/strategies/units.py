@@ -45,7 +45,7 @@ class Units:
         """Choose units that initial states fit in; check them and the weights in one transfer."""
         largest = [largest_of(x) for r, (h, c) in zip(recurrences, states, strict=True)
                    for x in (r.u, torch.stack((h, c)))]  # fmt: skip
-        values = torch.stack([x.float() for x in largest]).tolist()
+        values = torch.stack([x.double() for x in largest]).tolist()
         at_first = []
         for number, (weight, state) in enumerate(zip(values[::2], values[1::2], strict=True)):
             check_weight(weight, name(number))

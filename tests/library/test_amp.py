@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from irevrnn import IRevRNN, scan
+from irevrnn import IRevBlock, IRevRNN, IRevStack, scan
 from tests.cases import make_inputs, run
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -107,9 +107,27 @@ def test_chunks_of_a_converted_model_carry_their_state_in_float32(kernels, dtype
     assert all(torch.equal(a, b) for a, b in zip(states, other_states, strict=True))
 
 
-def test_fixed_point_takes_no_converted_model(kernels):
-    model = IRevRNN(1, 8, activation="identity", memory="reversible", dtype=torch.bfloat16)
-    with pytest.raises(RuntimeError, match="torch.bfloat16.*memory='checkpoint'"):
+@of_a_half
+@pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
+def test_a_converted_norm_adds_up_its_gradient_in_float32(kernels, memory, dtype):
+    """PyTorch's own, on the CPU, stops growing once it is some hundred times as large as a term."""
+    torch.manual_seed(0)
+    model = IRevStack([IRevBlock(8, 8), IRevBlock(8, 8)], memory)
+    x, upstream = torch.randn(4, 3000, 8), torch.randn(4, 3000, 8) + 1
+    results = []
+    for kind in (dtype, torch.float32):
+        model = copy.deepcopy(model).to(dtype).to(kind)  # the same values
+        output, _ = model(x.to(dtype).to(kind))
+        norms = [p for block in model.blocks for p in block.norm.parameters()]
+        results.append(torch.autograd.grad(output, norms, upstream.to(dtype).to(kind)))
+    bound = 8 * torch.finfo(dtype).eps
+    assert max(error(g, w) for g, w in zip(*results, strict=True)) < bound
+
+
+@pytest.mark.parametrize("memory", ["reversible", "store_fixed"])
+def test_fixed_point_takes_no_converted_model(kernels, memory):
+    model = IRevRNN(1, 8, activation="identity", memory=memory, dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match=f"{memory}.*torch.bfloat16.*memory='checkpoint'"):
         model(torch.rand(2, 10, 1, dtype=torch.bfloat16))
 
 
@@ -182,3 +200,22 @@ def test_training_with_a_gradient_scaler(kernels, memory, dtype):
     assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
     assert all(torch.isfinite(p).all() for p in parameters)
     assert (skipped > 0) == (dtype == torch.float16)
+
+
+# --- float32 products in bfloat16 -----------------------------------------------------------------
+
+
+def test_reversal_is_exact_with_products_of_less_precision(kernels):
+    """Where the processor has no such products, these are those of float32."""
+    torch.manual_seed(0)
+    model, x = IRevStack([nn.Linear(1, 64), IRevBlock(64, 64)]), torch.randn(4, 500, 1)
+    before, results = torch.get_float32_matmul_precision(), []
+    torch.set_float32_matmul_precision("medium")
+    try:
+        for model.memory in ("reversible", "store_fixed"):
+            output, _ = model(x)
+            loss = output.square().mean()
+            results.append([output, *torch.autograd.grad(loss, list(model.parameters()))])
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert all(torch.equal(g, w) for g, w in zip(*results, strict=True))

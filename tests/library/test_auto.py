@@ -2,15 +2,18 @@
 
 import copy
 import ctypes
+import functools
 import itertools
 import logging
 from contextlib import nullcontext, suppress
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.bench.measure import peak_memory, saved_bytes
 from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack
@@ -18,7 +21,7 @@ from irevrnn.strategies import auto
 from irevrnn.strategies import saved_bytes as formulas
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.rules import OF_THE_STACK, obstacle
-from irevrnn.strategies.saved_bytes import Workload
+from irevrnn.strategies.workload import Workload
 from tests.library.test_stack import Convolution
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -339,7 +342,8 @@ def test_auto_keeps_to_what_can_train():
 
 @pytest.mark.parametrize(("text", "size"), [
     (1000, 1000), ("256MB", 256_000_000), ("1.5 GiB", 3 * 2**29), ("64 kB", 64_000), ("8KB", 8000),
-    ("0MB", None), (0, None), (-1, None), ("many", None), ("MB", None), (True, None), (1.5, None),
+    (np.int64(1000), 1000), ("0.1B", None), ("0MB", None), (0, None), (-1, None), ("many", None),
+    ("MB", None), (True, None), (1.5, None),
 ])  # fmt: skip
 def test_bytes_in_words(text, size):
     if size is None:
@@ -389,16 +393,17 @@ def test_the_report_says_what_cannot_be_used(capsys):
         make_model().memory_report(torch.randn(8, 1000, 6))
 
 
-@pytest.mark.parametrize("change", ["inference", "autocast", "width"])
+@pytest.mark.parametrize("change", ["inference", "autocast", "width", "dropout"])
 def test_costs_are_found_anew_for_another_state(change):
     blocks = [nn.Linear(5, 8), IRevBlock(8, 8), IRevBlock(8, 8)]
     model, x = IRevStack(blocks, "auto", "1GB"), torch.randn(2, 100, 5)
     fresh = IRevStack(copy.deepcopy(blocks), "auto", "1GB")
     with {
         "inference": torch.inference_mode(), "autocast": torch.autocast("cpu", torch.bfloat16),
-        "width": nullcontext(),
-    }[change]:  # fmt: skip
+    }.get(change, nullcontext()):  # fmt: skip
         model(x)
+    if change == "dropout":
+        model.blocks[2].dropout.p = fresh.blocks[2].dropout.p = 0.5
     if change == "width":
         model.blocks[1], fresh.blocks[1] = (IRevBlock(8, 64) for _ in range(2))
     model(x)
@@ -412,6 +417,59 @@ def test_hooks_see_no_values_that_are_not_there():
     model.blocks[0].register_forward_hook(lambda *_: seen.append(_[2].mean().item()))
     model(torch.randn(2, 100, 5))
     assert len(seen) == 1
+
+
+def test_what_a_module_keeps_of_the_plan_is_found_out():
+    @functools.lru_cache
+    def positions(count):
+        return torch.linspace(0, 1, count)
+
+    class Positions(nn.Module):
+        def forward(self, x):
+            return x * positions(x.shape[-1])
+
+    blocks, x = [Positions(), IRevBlock(4, 8)], torch.randn(2, 40, 4)
+    with pytest.raises(RuntimeError, match="one has kept such a tensor in a cache: clear"):
+        IRevStack(blocks, "auto", "1GB")(x)
+    positions.cache_clear()
+    output, _ = IRevStack(blocks, "recompute")(x)
+    assert torch.equal(IRevStack(blocks, "auto", "1GB")(x)[0], output)
+
+
+def test_the_costs_that_are_kept_are_bounded():
+    model = make_model("auto", memory_budget="1GB")
+    for batch in range(1, 40):
+        model(torch.randn(batch, 40, 5))
+    assert 0 < len(model._costs) <= formulas.MOST_COSTS
+
+
+def test_checkpoints_of_half_precision_are_of_single_precision():
+    model = make_model("checkpoint").bfloat16()
+    x = torch.randn(4, 900, 5, dtype=torch.bfloat16)
+    assert plan_of(model, load_of(model, x), "checkpoint").saved == measured(model, x)
+
+
+def test_a_model_on_the_meta_device_has_a_report(capsys):
+    model, x = make_model(device="meta"), torch.empty(2, 90, 5, device="meta")
+    model.memory_report(x)
+    assert (
+        "reversible: cannot be used, memory='reversible' looks at values" in capsys.readouterr().out
+    )
+    model.memory, model.memory_budget = "auto", 10**9
+    assert model(x)[0].shape == (2, 90, 7) and model.picked.memory == "recompute"
+
+
+def test_a_plan_is_no_part_of_what_is_watched():
+    def make():
+        return IRevStack([nn.Linear(5, 8), IRevBlock(8, 8)], "auto", "1GB")
+
+    planned, x, counts = make(), torch.randn(2, 100, 5), []
+    planned(x)
+    for model in (planned, make()):
+        with FlopCounterMode(display=False) as counter, torch.autograd.set_detect_anomaly(True):
+            model(x)[0].sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 def test_auto_does_not_reverse_without_kernels(monkeypatch):

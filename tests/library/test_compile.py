@@ -1,14 +1,16 @@
 """torch.compile: the same bits, without compiling anew for every length."""
 
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.compiled_autograd import _enable
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils.rnn import pack_sequence
 
-from irevrnn import IRevBlock, IRevRNN, IRevStack, scan
+from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack, scan
 from tests.cases import make_inputs, run
 
 LENGTHS = (40, 333, 48, 47, 64, 100, 117, 500)
@@ -202,3 +204,42 @@ def test_a_stack_of_blocks(kernels, memory):
         results.append([output, *(p.grad for p in model.parameters())])
     for got, wanted in zip(*results, strict=True):
         torch.testing.assert_close(got, wanted)
+
+
+class _Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.dropout = nn.Linear(6, 6), Dropout(0.5)
+
+    def forward(self, x):
+        return x + self.dropout(self.linear(x))
+
+
+def test_a_compiled_module_of_a_stack_drops_what_it_drops_uncompiled(kernels):
+    """The mask of a sequence is that of all its chunks."""
+    torch.manual_seed(0)
+    inner, block, x = _Residual(), IRevBlock(6, 8), torch.randn(2, 400, 6)
+    results = []
+    for module in (inner, torch.compile(inner, backend="aot_eager")):
+        model = IRevStack([module, block], "checkpoint", "40kB")
+        torch.manual_seed(1)
+        output, _ = model(x)
+        results.append((output, *torch.autograd.grad(output.sum(), [*model.parameters()])))
+        assert model.picked.chunk < 200
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted)
+    torch.compile(inner, fullgraph=True, backend="aot_eager")(x)  # alone, it is one graph
+
+
+@pytest.mark.parametrize("memory", ["recompute", "checkpoint", "reversible", "store_fixed"])
+def test_compiled_autograd(kernels, memory):
+    torch.manual_seed(0)
+    model, x = IRevStack([IRevBlock(3, 8)], memory), torch.randn(2, 40, 3)
+    results = []
+    for context in (nullcontext(), _enable(torch.compile(backend="aot_eager"))):
+        model.zero_grad()
+        loss = model(x)[0].square().mean()
+        with context:
+            loss.backward()
+        results.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(g, w) for g, w in zip(*results, strict=True))

@@ -195,6 +195,21 @@ def test_frozen_parts_get_no_gradient():
     assert block.scale.grad is not None and block.norm.bias.grad is not None
 
 
+def test_frozen_parts_change_no_other_gradient():
+    block, x = IRevBlock(8, 6), draw(20, 2, 8)
+    frozen = copy.deepcopy(block)
+    for part in (frozen.input_projection, frozen.output_projection):
+        part.weight.requires_grad_(False)
+    for each in (block, frozen):
+        IRevStack([each])(x)[0].square().sum().backward()
+    named = dict(block.named_parameters())
+    for name, parameter in frozen.named_parameters():
+        if parameter.requires_grad:
+            assert torch.equal(parameter.grad, named[name].grad), name
+        else:
+            assert parameter.grad is None
+
+
 @pytest.mark.parametrize("what", ["hook", "layer", "dropout", "parametrization"])
 def test_what_users_put_into_a_block_is_called(monkeypatch, what):
     block, x, seen = IRevBlock(8, 6), draw(20, 2, 8), []

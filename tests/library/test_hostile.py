@@ -5,9 +5,10 @@ import threading
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.nn.utils.rnn import PackedSequence
 
-from irevrnn import IRevRNN, IRevRNNCell
+from irevrnn import Dropout, IRevBlock, IRevRNN, IRevRNNCell, IRevStack
 
 pytestmark = pytest.mark.usefixtures("kernels")
 EVERY = pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
@@ -174,6 +175,35 @@ def test_fixed_point_on_the_meta_device_is_refused(memory):
     model = make_model(memory, device="meta")
     with pytest.raises(ValueError, match=f"memory='{memory}' looks at values.* on the meta device"):
         model(torch.zeros(2, 90, 3, device="meta"))
+
+
+@pytest.mark.parametrize("make", [IRevRNN, IRevRNNCell])
+def test_integers_are_refused_under_autocast_too(make):
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match="input must have the dtype of the parameters"),
+    ):
+        make(3, 4)(torch.ones(2, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+def test_a_model_on_fake_tensors(memory):
+    with FakeTensorMode():
+        output, _ = make_model(memory)(torch.zeros(2, 90, 3))
+        output.sum().backward()
+    assert output.shape == (2, 90, 4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_dropout_on_the_meta_device(tied):
+    blocks = [Dropout(0.5, tied), IRevBlock(3, 4, device="meta")]
+    output, _ = IRevStack(blocks, "recompute")(torch.zeros(2, 9, 3, device="meta"))
+    assert output.shape == (2, 9, 3)
+
+
+def test_a_cell_wants_a_tensor():
+    with pytest.raises(TypeError, match=r"input must be a torch\.Tensor; got list"):
+        IRevRNNCell(3, 4)([0.0] * 3)
 
 
 def test_a_strategy_set_as_an_attribute():

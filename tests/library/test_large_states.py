@@ -50,6 +50,14 @@ def test_the_cell_state_counts(kernels):
         IRevRNN(3, 8, 3)(X, hidden)
 
 
+def test_what_is_no_number_counts(kernels):
+    model = IRevRNN(3, 8)
+    with torch.no_grad():
+        model.layers[0].recurrent_weight[2] = torch.nan
+    with pytest.warns(UserWarning, match="layer 0 have grown to nan"):
+        model(X)
+
+
 def test_both_directions_of_a_layer_have_its_number(kernels):
     model = growing(3, bidirectional=True)  # the lowest of the other direction
     with torch.no_grad():

@@ -8,7 +8,8 @@ from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN
 from irevrnn.sequences import SequenceBatch
 from irevrnn.strategies.rules import IN_FIXED_POINT, OF_THE_STACK
-from irevrnn.strategies.saved_bytes import Workload, plan
+from irevrnn.strategies.saved_bytes import plan
+from irevrnn.strategies.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("kernels")
 LENGTHS = [17, 60, 1, 33, 60]  # not sorted
@@ -237,6 +238,14 @@ def test_another_default_device(memory):
     with torch.device("meta"):
         got = run()
     assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize("lengths", [[], torch.empty(0, dtype=torch.int64)])
+@pytest.mark.parametrize("memory", ["recompute", "checkpoint", "reversible"])
+def test_a_batch_without_sequences(memory, lengths):
+    model = IRevRNN(3, 4, activation="identity", memory=memory, batch_first=True)
+    output, (h_n, _) = model(torch.randn(0, 60, 3), lengths=lengths)
+    assert output.shape == (0, 60, 4) and h_n.shape == (1, 0, 4)
 
 
 def test_lengths_where_there_is_nothing_to_pad():

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
+from torch.utils.checkpoint import checkpoint
 
-from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack
+from irevrnn import Block, Dropout, IRevBlock, IRevRNN, IRevStack
 
 pytestmark = pytest.mark.usefixtures("kernels")
 chunkwise = pytest.mark.parametrize("memory", ["checkpoint", "reversible"])
@@ -288,6 +289,52 @@ def test_a_parameter_that_is_not_used_has_no_gradient(memory):
     model.blocks[0].unused = nn.Parameter(torch.ones(2))
     gradients(model, draw(), memory)
     assert model.blocks[0].unused.grad is None
+
+
+class _Checkpointed(Block):
+    def __init__(self, dropout):
+        super().__init__(3)
+        self.inner = nn.Linear(4, 3)
+        self.outer = nn.Sequential(nn.Linear(3, 4), dropout)
+
+    def project(self, x):
+        return self.inner(x)
+
+    def output(self, x, h):
+        return x + checkpoint(self.outer, h, use_reentrant=False) ** 2
+
+
+@pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
+def test_dropout_that_something_else_computes_again(memory):
+    x = torch.randn(2, 40, 4)
+    IRevStack([_Checkpointed(nn.Dropout(0.5))], memory)(x)[0].sum().backward()
+    output, _ = IRevStack([_Checkpointed(Dropout(0.5))], memory)(x)
+    with pytest.raises(RuntimeError, match=r"torch\.utils\.checkpoint .* use nn\.Dropout there"):
+        output.sum().backward()
+    outside = nn.Sequential(nn.Linear(4, 4), Dropout(0.5))
+    checkpoint(outside, x, use_reentrant=False).sum().backward()
+
+
+def test_dropout_that_some_chunks_skip():
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dropout, self.calls = Dropout(0.5), 0
+
+        def forward(self, x):
+            self.calls += 1
+            return self.dropout(x) if self.calls > 1 else x
+
+    model = IRevStack([Sometimes(), IRevBlock(4, 3)], "checkpoint", "10kB")
+    model._choose = lambda *_: ("checkpoint", 16, 0)
+    with pytest.raises(RuntimeError, match="met an irevrnn.Dropout that the first one did not"):
+        model(torch.randn(2, 64, 4))
+
+
+def test_a_wrapped_block_is_called_wrapped():
+    model = IRevStack([torch.compile(IRevBlock(4, 3))], "checkpoint", batch_first=False)
+    with pytest.raises(ValueError, match="of block 0 .* OptimizedModule wraps the module"):
+        model(draw())
 
 
 @pytest.mark.parametrize("memory", ["recompute", "checkpoint"])

@@ -134,6 +134,16 @@ def test_dropout_has_one_mask_for_all_steps(kernels):
     assert 0.3 < (dropped & active).sum() / active.sum() < 0.7
 
 
+def test_dropout_can_be_set_later():
+    model = IRevRNN(3, 5, 3, dropout=0.5, bidirectional=True)
+    model.dropout = 0.25
+    for layers in (model.layers, model.reverse_layers):
+        assert [layer.dropout.p for layer in layers] == [0.25, 0.25, 0]
+    assert "dropout=0.25" in repr(model)
+    with pytest.raises(ValueError, match="dropout must .* got 2"):
+        model.dropout = 2
+
+
 def test_recurrent_weights_stay_in_range(kernels):
     model = IRevRNN(3, 5000)
     u = model.layers[0].recurrent_weight

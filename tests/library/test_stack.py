@@ -216,6 +216,12 @@ def test_states_of_blocks_of_different_sizes_that_do_not_fit(hidden, message):
         model(make_input(5), hidden)
 
 
+def test_the_state_that_does_not_fit_is_named():
+    model = IRevStack([IRevBlock(4, 3), IRevBlock(4, 8)])
+    with pytest.raises(ValueError, match=rf"c_0\[1\] must have shape \({B}, 8\) = \(batch, hidden"):
+        model(make_input(5), ((H3, H8), (H3, H3)))
+
+
 def test_shared_blocks_and_parameters_get_all_their_gradients():
     torch.manual_seed(0)
     block, other = IRevBlock(4, 8), IRevBlock(4, 8)
@@ -547,6 +553,13 @@ def test_modules_that_do_not(module, message):
     with pytest.raises(ValueError, match=message):
         check_stepwise(module, x)
     assert all(torch.equal(state[name], value) for name, value in module.state_dict().items())
+
+
+def test_check_stepwise_wants_finite_numbers():
+    x = torch.randn(20, B, WIDTH)
+    x[0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"IRevBlock\.project must give finite numbers"):
+        check_stepwise(gated(), x)
 
 
 def test_check_stepwise_wants_steps():

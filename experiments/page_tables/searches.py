@@ -1,0 +1,38 @@
+"""Tables of searched settings: what every method reaches with as many trials, each as long."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from experiments.page_tables.markdown import Entry, Table, read
+from experiments.page_tables.trained import scores
+from experiments.search.space import METHODS
+from experiments.train.runs import figure_of
+
+
+def mnist(results: Path) -> Table:
+    """Tabulate the search on digits of 14 by 14 pixels."""
+    done = read(results, "search/mnist")
+    found = [(name, done["methods"][name]) for name in METHODS if name in done["methods"]]
+    rows = [[METHODS[name].label, *_cells(entry)] for name, entry in found if "test" in entry]
+    head = "|best trial|median|test|lowest to highest|layers|units|rate|read|steps|parameters"
+    counts = [len(entry["trials"]) for _, entry in found]
+    note = (
+        f"At least {min(counts)} trials of {done['minutes']:g} minutes of processor time each; "
+        "best and median: validation data; test: new seeds with the best setting"
+    )
+    return Table(head, rows, note)
+
+
+def _cells(entry: Entry) -> list[str]:
+    best, test = entry["trials"][entry["best"]], entry["test"]
+    figure, settings = f"val_{figure_of(best)}", best["settings"]
+    figures = [trial[figure] for trial in entry["trials"] if "error" not in trial]
+    mean, span, _ = scores({**test, "data": {}})
+    return [
+        *(f"{100 * x:.2f} %" for x in (best[figure], statistics.median(figures))),
+        mean, span, f"{settings['num_layers']}", f"{settings['hidden_size']}",
+        f"{settings['lr']:.1e}", settings["read"], f"{best['steps']:,}",
+        f"{best['num_parameters']:,}",
+    ]  # fmt: skip
