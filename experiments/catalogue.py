@@ -132,7 +132,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "block-conserving": _mnist("Blocks", "reversible, u = 1",
         _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
     "block-small": _mnist("Blocks", "reversible, three small", _SMALL_BLOCK, 5),
-    # Controls: the same block around recurrences that cannot be reversed, or that others use.
+    # Controls: the blocks in floating point, and around recurrences that cannot be reversed or that
+    # others use.
+    "block-float": _mnist("Blocks", "in floating point", _BLOCK | {"memory": "recompute"}, 3),
     "block-tanh": _mnist("Blocks", "g = tanh, not reversible",
         _BLOCK | {"memory": "recompute", "activation": "tanh"}, 3),
     # With about as many units as features, as in ``block``; its states are complex.
@@ -142,7 +144,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         f"block-small-{name}": _mnist("Small blocks", label, _SMALL_BLOCK | fields, 5)
         for name, (label, fields) in _ABLATIONS.items()
     },
-    "smnist-block": _mnist("784 pixels", "sequential, reversible blocks", _LONG_BLOCK),
+    "smnist-block": _mnist("784 pixels", "sequential, reversible blocks", _LONG_BLOCK, 3),
     "pmnist-block": _mnist("784 pixels", "permuted, reversible blocks",
         _LONG_BLOCK | {"permuted": True}),
     "bits-0": _mnist("Bits", "u = 1", _BITS | {"forgets": False, "longest_memory": 200}, 3),
@@ -166,9 +168,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "leaky_relu-reversible": _mnist("Activations", "leaky_relu, reversible",
         _LEAKY | {"memory": "reversible"}, 3),
     "adding-irevrnn": Experiment("adding", "Adding", "reversible block, u = 1", _ADDING, 3),
-    "adding-lstm": Experiment("adding", "Adding", "LSTM", _LSTM, like="adding-irevrnn"),
+    "adding-lstm": Experiment("adding", "Adding", "LSTM", _LSTM, 3, "adding-irevrnn"),
     "copy-irevrnn": Experiment("copy", "Copying", "reversible block, u = 1", _COPY, 3),
-    "copy-lstm": Experiment("copy", "Copying", "LSTM", _LSTM, like="copy-irevrnn"),
+    "copy-lstm": Experiment("copy", "Copying", "LSTM", _LSTM, 3, "copy-irevrnn"),
     "adding-million": Experiment("adding", "A million steps", "adding, u = 1", _MILLION,
         peak=True),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",

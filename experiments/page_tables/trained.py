@@ -20,6 +20,7 @@ SMALL_DIGITS = {
         for name, one in EXPERIMENTS.items()
         if one.group == "Small blocks"
     },
+    "block-float": "gated blocks, in floating point",
     "block-tanh": "gated blocks, g = tanh",
     "block-lru": "gated blocks around an LRU",
     "tanh": "three plain layers, layer norm, tanh",
