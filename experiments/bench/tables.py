@@ -14,7 +14,8 @@ Entry = Mapping[str, Any]
 SYMBOLS = {
     "steps": "T", "batch": "B", "features": "in", "hidden": "H", "couplings": "R", "layers": "L",
 }  # fmt: skip
-LABELS = {name: method.label for name, method in (METHODS | NETWORKS).items()} | {
+#: What is timed beside methods.
+LABELS = {
     "one": "one thread",
     "two": "two threads",
     "two_busy": "two threads, another process busy on one of two cores",
@@ -81,6 +82,12 @@ def sizes(entry: Entry) -> str:
     return ", ".join(f"{symbol} = {entry[x]}" for x, symbol in SYMBOLS.items() if x in entry)
 
 
+def _label(name: str, entry: Entry) -> str:
+    """Return the label of a method: networks, which have layers, share names with recurrences."""
+    methods = NETWORKS if "layers" in entry else METHODS
+    return methods[name].label if name in methods else LABELS[name]
+
+
 def _methods(title: str, entry: Entry, ratio: str = "", *notes: str) -> str:
     """Write the time of each method and, where they are known, its ratio and its saved bytes."""
     head, row = "|median ms|quartiles", "{label}|" + QUARTILES
@@ -93,13 +100,17 @@ def _methods(title: str, entry: Entry, ratio: str = "", *notes: str) -> str:
     rows = []
     for name, method in entry["methods"].items():
         saved = method.get("saved_bytes", 0)
-        more = {"label": LABELS[name], "saved_mb": saved / 1e6, "sequences": saved / sequence}
+        more = {
+            "label": _label(name, entry),
+            "saved_mb": saved / 1e6,
+            "sequences": saved / sequence,
+        }
         ends = quartiles.get(name, (1, 1))  # a method compared with itself
         rows.append({**method, **more, "ratio": ratios.get(name, 1), "ends": ends})
     for name in (name for name in ratios if "_to_" in name):
         one, other = name.split("_to_")
         found = "{:.2f} ({:.2f}-{:.2f})".format(ratios[name], *quartiles[name])
-        notes += (f"{LABELS[one]} over {LABELS[other]}: {found}",)
+        notes += (f"{_label(one, entry)} over {_label(other, entry)}: {found}",)
     return _table(title, head, row, rows, *notes)
 
 
@@ -151,7 +162,7 @@ def gpu_tables(card: str, report: Entry) -> list[str]:
 def _gpu_rows(entry: Entry) -> Iterable[Entry]:
     scan = entry["methods"]["scan"]["both"]["median_ms"]
     for name, method in entry["methods"].items():
-        row = {"label": LABELS[name], "saved_mb": method["saved_bytes"] / 1e6}
+        row = {"label": METHODS[name].label, "saved_mb": method["saved_bytes"] / 1e6}
         for part in ("forward", "both"):
             share = method[part].get("share_of_bandwidth")
             row[part] = method[part]["median_ms"]
