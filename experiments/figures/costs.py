@@ -116,8 +116,10 @@ def crossover(
         name = ("checkpoint, formula", "reversible, formula")[place] if place < 2 else None
         axes.plot(steps, values, "-", marker="", color=colour, linewidth=0.9, label=name)
         if place:
-            end = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "size": 6}
-            axes.annotate(label, (steps[-1], values[-1]), annotation_clip=False, **end)
+            axes.annotate(
+                label, (steps[-1], values[-1]), (3, 0), textcoords="offset points", va="center",
+                size=6, annotation_clip=False,
+            )  # fmt: skip
     for (label, points), marker in zip(measured.items(), theme.MARKERS, strict=False):
         axes.plot(*points, marker, color="black", fillstyle="none", label=label)
     theme.frame(axes, "steps, $T$", "bits saved per unit and step", log="xy")
