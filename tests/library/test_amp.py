@@ -124,6 +124,23 @@ def test_a_converted_norm_adds_up_its_gradient_in_float32(kernels, memory, dtype
     assert max(error(g, w) for g, w in zip(*results, strict=True)) < bound
 
 
+@of_a_half
+@pytest.mark.parametrize("memory", ["recompute", "checkpoint", "reversible"])
+def test_a_norm_adds_up_its_gradient_in_float32_under_autocast(kernels, memory, dtype):
+    """Its weights are in float32, but what the modules below it return is not."""
+    torch.manual_seed(0)
+    model = IRevStack([nn.Linear(3, 8), IRevBlock(8, 8)], memory)
+    x, results = torch.rand(16, 500, 3), []
+    for enabled in (True, False):
+        with torch.autocast("cpu", dtype, enabled):
+            output, _ = model(x)
+        assert output.dtype == (dtype if enabled else torch.float32)
+        loss, norm = output.float().square().mean(), model.blocks[1].norm
+        scale = 2.0**10  # for float16
+        results.append(torch.autograd.grad(scale * loss, [*norm.parameters()]))
+    assert max(error(g, w) for g, w in zip(*results, strict=True)) < BOUNDS[dtype][1]
+
+
 @pytest.mark.parametrize("memory", ["reversible", "store_fixed"])
 def test_fixed_point_takes_no_converted_model(kernels, memory):
     model = IRevRNN(1, 8, activation="identity", memory=memory, dtype=torch.bfloat16)
