@@ -21,8 +21,9 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
+        # Under autocast the input alone may be in half precision.
         if not input.is_cpu or weight is None or not {input.dtype, weight.dtype} & {*HALF}:
-            return super().forward(input)  # under autocast, the input alone may be in half precision
+            return super().forward(input)
         single = weight.float(), None if bias is None else bias.float()
         y = F.layer_norm(input.float(), self.normalized_shape, *single, self.eps)
         return y.to(input.dtype)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from irevrnn.ops import HALF
 from irevrnn.strategies.stack import Stack
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -49,7 +50,8 @@ class Replica:
         modules: the copies.
         leaves: tensors to differentiate by.
         known: the ids of all tensors whose gradient is taken care of, or not wanted.
-        sums: of the gradients, one for each parameter; None where there is none.
+        sums: of the gradients, one for each parameter; None where there is none. They are at least
+            in float32, and autograd rounds them to the dtype of the parameter.
     """
 
     def __init__(
@@ -98,7 +100,9 @@ class Replica:
             if gradient is None:
                 continue
             if (before := self.sums[place]) is None:
-                self.sums[place] = gradient.clone()  # it may be shared, or expanded
+                # In half precision a sum of many chunks stops growing.
+                dtype = torch.float32 if gradient.dtype in HALF else gradient.dtype
+                self.sums[place] = gradient.to(dtype, copy=True)  # it may be shared, or expanded
             else:
                 sums.append(before)
                 more.append(gradient)

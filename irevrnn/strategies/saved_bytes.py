@@ -87,7 +87,7 @@ def plan(
     chunks = math.ceil(load.steps / chunk)
     own = _SAVED[memory](stack, load, checkpoints or chunks)
     saved = own + graph.masks + resets
-    # A chunk has gradients of parameters of its own, which are added up.
+    # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
     peak = saved + math.ceil(graph.peak() * (1 + KEPT)) + _parameter_bytes(stack)
     if checkpoints:  # those that the backward pass keeps for a while, beside the saved ones
         peak += own
@@ -102,7 +102,8 @@ def _mask_bytes(stack: Stack, load: Workload) -> int:
 
 
 def _parameter_bytes(stack: Stack) -> int:
-    return sum(p.nbytes for p in {p for module in stack.modules for p in module.parameters()})
+    parameters = {p for module in stack.modules for p in module.parameters()}
+    return sum(p.numel() * max(4, p.element_size()) for p in parameters)
 
 
 def _graph(stack: Stack, load: Workload, memory: str) -> Trace:

@@ -108,6 +108,20 @@ def test_chunks_of_a_converted_model_carry_their_state_in_float32(kernels, dtype
 
 
 @of_a_half
+def test_the_gradients_of_chunks_are_added_up_in_float32(kernels, dtype):
+    torch.manual_seed(0)
+    model = IRevRNN(3, 8, activation="tanh", memory="checkpoint")
+    model._choose = lambda *_: ("checkpoint", 4, 0)  # 1000 chunks
+    x, results = torch.rand(1, 4000, 3), []
+    for kind in (dtype, torch.float32):
+        model = model.to(dtype).to(kind)  # the same values
+        loss = 2.0**10 * model(x.to(dtype).to(kind))[0].float().mean()  # enough for float16
+        results.append(torch.autograd.grad(loss, [*model.parameters()]))
+    assert all(g.dtype == dtype for g in results[0])
+    assert max(error(g, w) for g, w in zip(*results, strict=True)) < BOUNDS[dtype][1]
+
+
+@of_a_half
 @pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
 def test_a_converted_norm_adds_up_its_gradient_in_float32(kernels, memory, dtype):
     """PyTorch's own, on the CPU, stops growing once it is some hundred times as large as a term."""
