@@ -331,6 +331,44 @@ def test_dropout_that_some_chunks_skip():
         model(torch.randn(2, 64, 4))
 
 
+class _Reshaped(nn.Module):
+    """Drop features while they have other dimensions."""
+
+    def __init__(self, tied, *shape):
+        super().__init__()
+        self.dropout, self.shape = Dropout(0.5, tied), shape
+
+    def forward(self, x):
+        return self.dropout(x.view(*x.shape[:-1], *self.shape)).view_as(x)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("lengths", [None, [40, 30]])
+def test_dropout_of_heads_is_that_of_features(tied, lengths):
+    """Also with as many heads as sequences, along which a mask could be spread."""
+    results = []
+    for shape in ((8,), (2, 4), (4, 2)):
+        torch.manual_seed(0)
+        model = IRevStack([_Reshaped(tied, *shape), IRevBlock(8, 3)], "checkpoint")
+        model._choose = lambda *_: ("checkpoint", 16, 0)
+        x = torch.ones(2, 40, 8, requires_grad=True)
+        output, _ = model(x, lengths=lengths)
+        results.append([output, *torch.autograd.grad(output.square().sum(), x)])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_dropout_of_another_order_of_dimensions_is_refused(tied):
+    class Flat(_Reshaped):
+        def forward(self, x):
+            return self.dropout(x.flatten(0, 1)).view_as(x)
+
+    model = IRevStack([Flat(tied), IRevBlock(8, 3)])
+    with pytest.raises(ValueError, match=r"must read shape \(40, 2, \.\.\.\).*; got \(80, 8\)"):
+        model(torch.ones(2, 40, 8))
+
+
 def test_a_wrapped_block_is_called_wrapped():
     model = IRevStack([torch.compile(IRevBlock(4, 3))], "checkpoint", batch_first=False)
     with pytest.raises(ValueError, match="of block 0 .* OptimizedModule wraps the module"):
