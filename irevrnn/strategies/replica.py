@@ -13,8 +13,8 @@ from irevrnn.ops import HALF
 from irevrnn.strategies.stack import Stack
 
 Module = TypeVar("Module", bound=nn.Module)
-#: Whether each module is in training.
-Modes = dict[nn.Module, bool]
+#: What each module computes with beside tensors: whether it is in training, and its dropout ``p``.
+Modes = dict[nn.Module, dict[str, Any]]
 
 
 def parameters_of(stack: Stack) -> list[nn.Parameter]:
@@ -28,8 +28,13 @@ def buffers_of(stack: Stack) -> list[Tensor]:
 
 
 def modes_of(stack: Stack) -> Modes:
-    """Return whether each module, and each inside of it, is in training."""
-    return {each: each.training for module in stack.modules for each in module.modules()}
+    """Return the mode of each module, and of each inside of it."""
+    return {each: _mode(each) for module in stack.modules for each in module.modules()}
+
+
+def _mode(module: nn.Module) -> dict[str, Any]:
+    own = vars(module)  # a parameter of that name is not among them
+    return {"training": module.training} | ({"p": own["p"]} if "p" in own else {})
 
 
 class Replica:
@@ -115,7 +120,7 @@ def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def with_parameters(
-    module: Module, tensors: Mapping[str, Tensor], modes: Mapping[nn.Module, bool] = {}
+    module: Module, tensors: Mapping[str, Tensor], modes: Mapping[nn.Module, dict[str, Any]] = {}
 ) -> Module:
     """Return a copy of a module that computes with other tensors and shares all else.
 
@@ -125,11 +130,11 @@ def with_parameters(
     Args:
         module: to copy, with its submodules.
         tensors: parameters and buffers of the copy, by their names in ``module``.
-        modes: whether each copy is in training; as the original, if not given.
+        modes: of the copies; those of the originals, if not given.
     """
     copies = {original: _shallow_copy(original) for original in module.modules()}
     for original, replica in copies.items():
-        vars(replica)["training"] = modes.get(original, original.training)
+        vars(replica).update(modes.get(original) or _mode(original))
         for name, child in original._modules.items():
             replica._modules[name] = None if child is None else copies[child]
     by_name = dict(module.named_modules(remove_duplicate=False))

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
@@ -131,7 +131,7 @@ def _traced(stack: Stack, load: Workload, memory: str) -> Trace:
     casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     autocast = casts and torch.get_autocast_dtype(kind)
     state = (
-        tuple((type(each), each.training, getattr(each, "p", None)) for each in modules),
+        tuple((type(each), each.training, _probability(each)) for each in modules),
         tuple((p.requires_grad, p.dtype, p.device, p.shape) for p in weights),
         autocast,
     )
@@ -141,6 +141,12 @@ def _traced(stack: Stack, load: Workload, memory: str) -> Trace:
             stack.costs.clear()
         stack.costs[key] = trace(stack, memory, load)
     return stack.costs[key]
+
+
+def _probability(module: nn.Module) -> float | None:
+    """Return the probability of a dropout, which keeps a mask if that is not 0."""
+    p = getattr(module, "p", None)  # may be anything else in a user's module
+    return p if isinstance(p, int | float) else None
 
 
 def _graph_of_chunk(stack: Stack, load: Workload, chunk: int) -> Trace:
