@@ -18,14 +18,14 @@ from torch import nn
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from irevrnn.activations import get_activation
-from irevrnn.ops import load_operators
+from irevrnn.ops import HALF, load_operators
 
 
 def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options: Any) -> None:
     """Write a model for inference to an ONNX file.
 
     Args:
-        model: in evaluation mode, in float32, on the CPU, with the strategy ``store`` or
+        model: in evaluation mode, in float32 or float64, on the CPU, with the strategy ``store`` or
             ``recompute``.
         args: example inputs of the model, each a tensor of its own.
         path: of the file.
@@ -33,8 +33,8 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
 
     Raises:
         ImportError: the extra ``onnx`` is missing.
-        ValueError: the model is in training mode, its strategy cannot be exported, or one tensor
-            stands for two inputs.
+        ValueError: the model is in training mode or in half precision, its strategy cannot be
+            exported, or one tensor stands for two inputs.
         RuntimeError: the C++ kernels, which register the operator, could not be built.
     """
     if model.training:
@@ -45,6 +45,12 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
             first, second = (keystr(place[1:]) for place in (i, j))
             raise ValueError(
                 f"inputs {first} and {second} are the same tensor: give each input its own"
+            )
+    for tensor in (*model.parameters(), *model.buffers(), *(x for _, x in inputs)):
+        if getattr(tensor, "dtype", None) in HALF:  # onnxruntime refuses the file, or crashes
+            raise ValueError(
+                f"ONNX export is for float32 and float64; got a tensor of {tensor.dtype}: call "
+                "model.float() first, and give inputs in float32"
             )
     with torch.no_grad():
         torch.onnx.export(

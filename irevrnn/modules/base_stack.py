@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from irevrnn.modules.arguments import check_number
 from irevrnn.modules.block import reset_inner
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.modules.stability import clip_couplings_, is_oscillator
@@ -96,7 +97,9 @@ class BaseStack(nn.Module):
 
         Raises:
             ValueError: the bound is negative, or a weight is pruned or parametrized.
+            TypeError: the bound is no number.
         """
+        check_number("bound", bound)
         if not bound >= 0:
             raise ValueError(f"bound must be at least 0; got {bound}")
         stack = self._stack()

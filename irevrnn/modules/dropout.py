@@ -25,10 +25,11 @@ class Dropout(nn.Module):
             Ghahramani, 2016).
 
     Shape:
-        - input, output: (T, B, features), or (N, features) packed inside a stack. Outside of one,
-          the first dimension of three or more is time.
+        - input, output: (T, B, ...), or (N, ...) packed inside a stack. Outside of one, the first
+          dimension of three or more is time.
 
     Raises:
+        ValueError: inside a stack, the input has other dimensions first.
         RuntimeError: something other than the stack computes it again in the backward pass.
     """
 

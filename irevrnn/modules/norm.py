@@ -14,13 +14,15 @@ from irevrnn.ops import HALF
 class LayerNorm(nn.LayerNorm):
     """``nn.LayerNorm`` with the same parameters, results (but for rounding) and gradients.
 
-    In half precision on the CPU, PyTorch also sums the gradients of weight and bias in half
-    precision, where a sum over some hundreds of steps stops growing. Here it is done in float32.
+    For an input in half precision on the CPU, PyTorch also sums the gradients of weight and bias in
+    half precision, where a sum over some hundreds of steps stops growing. Here it is done in
+    float32.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
-        if not input.is_cpu or weight is None or weight.dtype not in HALF:
+        # Under autocast the input alone may be in half precision.
+        if not input.is_cpu or weight is None or not {input.dtype, weight.dtype} & {*HALF}:
             return super().forward(input)
         single = weight.float(), None if bias is None else bias.float()
         y = F.layer_norm(input.float(), self.normalized_shape, *single, self.eps)

@@ -138,6 +138,7 @@ class IRevRNN(BaseStack):
         longest_memory: float = LONGEST_MEMORY,
     ) -> None:
         super().__init__(memory, memory_budget, batch_first)
+        check_count("hidden_size", hidden_size, 1)
         check_count("num_layers", num_layers, 1)
         check_probability("dropout", dropout)
         if dropout and num_layers == 1:

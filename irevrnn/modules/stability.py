@@ -27,12 +27,20 @@ def clip_couplings_(u: Tensor, a: Tensor, b: Tensor) -> None:
         u: recurrent weights (H,), in [-1, 1].
         a, b: coupling weights (H,).
     """
-    product = u * a * b
+    # In half precision the product would be rounded coarsely, or overflow.
+    wide_u, wide_a, wide_b = u.double(), a.double(), b.double()
+    product = wide_u * wide_a * wide_b
     wrong_way = product > 0
-    a.masked_fill_(wrong_way & (a.abs() <= b.abs()), 0)
-    b.masked_fill_(wrong_way & (a.abs() > b.abs()), 0)
-    lowest = -2 * (1 + u)
-    # Rounding must not leave the product beyond the bound.
+    smaller = wide_a.abs() <= wide_b.abs()
+    lowest = -2 * (1 + wide_u)
+    # The recurrence itself rounds, in float32: it must not leave the bound, either.
     factor = torch.where(product < lowest, (lowest / product).sqrt() * (1 - 1e-6), 1)
-    a.mul_(factor)
-    b.mul_(factor)
+    a.copy_(_towards_zero((wide_a * factor).masked_fill(wrong_way & smaller, 0), a.dtype))
+    b.copy_(_towards_zero((wide_b * factor).masked_fill(wrong_way & ~smaller, 0), b.dtype))
+
+
+def _towards_zero(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return x in another dtype, nowhere larger in absolute value."""
+    nearest, info = x.to(dtype), torch.finfo(dtype)
+    step = info.eps * (x.abs() + info.smallest_normal)  # torch.nextafter lacks float16 on a GPU
+    return torch.where(nearest.double().abs() > x.abs(), (x - x.sign() * step).to(dtype), nearest)

@@ -69,12 +69,19 @@ class Steps:
         """Return what x is multiplied by: 0, or 1 / (1 - p).
 
         Args:
-            x: (T, B, features), or (N, features) packed.
+            x: (T, B, ...), or (N, ...) packed.
             p: probability of 0.
             tied: whether all steps of a sequence have the same mask.
         """
         place, self.place = self.place, self.place + 1
-        packing, shape = self.packing, (self.batch, x.shape[-1])
+        packing = self.packing
+        rows = [self.end - self.begin, self.batch] if packing is None else [len(packing.sequences)]
+        if list(x.shape[: len(rows)]) != rows:
+            raise ValueError(
+                f"irevrnn.Dropout inside a stack must read shape ({', '.join(map(str, rows))}, "
+                f"...), as the stack hands it to modules; got {tuple(x.shape)}"
+            )
+        shape = (self.batch, *x.shape[len(rows) :])
         if tied:
             if self.first:
                 self.masks.tied.setdefault(place, _draw(x, shape, p))
@@ -95,8 +102,8 @@ class Steps:
             return mask
         return mask[packing.steps, packing.sequences]
 
-    def _of_steps(self, x: Tensor, shape: tuple[int, int], p: float, seed: int) -> Tensor:
-        """Return (T, B, features), a function of the steps and the seed."""
+    def _of_steps(self, x: Tensor, shape: Sequence[int], p: float, seed: int) -> Tensor:
+        """Return (T, *shape), a function of the steps and the seed."""
         first, last = self.begin // _TOGETHER, (self.end - 1) // _TOGETHER
         generator = torch.Generator(x.device)
         parts = x.new_empty(last + 1 - first, _TOGETHER, *shape)

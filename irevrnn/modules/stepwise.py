@@ -33,7 +33,10 @@ def check_stepwise(module: nn.Module, input: Tensor, tolerance: float = 1e-4) ->
 
     Raises:
         ValueError: the results differ, or have the wrong shape. It says in which method.
+        TypeError: the input or a result is no tensor.
     """
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
     if input.dim() != 3 or len(input) < 3:
         raise ValueError(f"input must be (T, B, in), T at least 3; got shape {tuple(input.shape)}")
     name, module = type(module).__name__, copy.deepcopy(module)
@@ -53,6 +56,8 @@ def _compare(
 ) -> Tensor:
     """Compare a function of all steps with the same function of pieces."""
     whole, steps = function(*inputs), len(inputs[0])
+    if not isinstance(whole, Tensor):
+        raise TypeError(f"{name} must return a torch.Tensor; got {type(whole).__name__}")
     if whole.dim() != 3 or whole.shape[:2] != inputs[0].shape[:2]:
         raise ValueError(
             f"{name} must map (T, B, in) to (T, B, out); got {tuple(inputs[0].shape)} to "

@@ -146,7 +146,7 @@ class Settings:
 
     Attributes:
         record: whether a backward pass may follow.
-        modes: which modules are in training, for this backward pass.
+        modes: of the modules, for this backward pass.
     """
 
     stack: Stack

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from irevrnn.ops import HALF
 from irevrnn.strategies.stack import Stack
 
 Module = TypeVar("Module", bound=nn.Module)
-#: Whether each module is in training.
-Modes = dict[nn.Module, bool]
+#: What each module computes with beside tensors: whether it is in training, and its dropout ``p``.
+Modes = dict[nn.Module, dict[str, Any]]
 
 
 def parameters_of(stack: Stack) -> list[nn.Parameter]:
@@ -27,8 +28,13 @@ def buffers_of(stack: Stack) -> list[Tensor]:
 
 
 def modes_of(stack: Stack) -> Modes:
-    """Return whether each module, and each inside of it, is in training."""
-    return {each: each.training for module in stack.modules for each in module.modules()}
+    """Return the mode of each module, and of each inside of it."""
+    return {each: _mode(each) for module in stack.modules for each in module.modules()}
+
+
+def _mode(module: nn.Module) -> dict[str, Any]:
+    own = vars(module)  # a parameter of that name is not among them
+    return {"training": module.training} | ({"p": own["p"]} if "p" in own else {})
 
 
 class Replica:
@@ -49,7 +55,8 @@ class Replica:
         modules: the copies.
         leaves: tensors to differentiate by.
         known: the ids of all tensors whose gradient is taken care of, or not wanted.
-        sums: of the gradients, one for each parameter; None where there is none.
+        sums: of the gradients, one for each parameter; None where there is none. They are at least
+            in float32, and autograd rounds them to the dtype of the parameter.
     """
 
     def __init__(
@@ -98,7 +105,9 @@ class Replica:
             if gradient is None:
                 continue
             if (before := self.sums[place]) is None:
-                self.sums[place] = gradient.clone()  # it may be shared, or expanded
+                # In half precision a sum of many chunks stops growing.
+                dtype = torch.float32 if gradient.dtype in HALF else gradient.dtype
+                self.sums[place] = gradient.to(dtype, copy=True)  # it may be shared, or expanded
             else:
                 sums.append(before)
                 more.append(gradient)
@@ -111,7 +120,7 @@ def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def with_parameters(
-    module: Module, tensors: Mapping[str, Tensor], modes: Mapping[nn.Module, bool] = {}
+    module: Module, tensors: Mapping[str, Tensor], modes: Mapping[nn.Module, dict[str, Any]] = {}
 ) -> Module:
     """Return a copy of a module that computes with other tensors and shares all else.
 
@@ -121,11 +130,11 @@ def with_parameters(
     Args:
         module: to copy, with its submodules.
         tensors: parameters and buffers of the copy, by their names in ``module``.
-        modes: whether each copy is in training; as the original, if not given.
+        modes: of the copies; those of the originals, if not given.
     """
     copies = {original: _shallow_copy(original) for original in module.modules()}
     for original, replica in copies.items():
-        vars(replica)["training"] = modes.get(original, original.training)
+        vars(replica).update(modes.get(original) or _mode(original))
         for name, child in original._modules.items():
             replica._modules[name] = None if child is None else copies[child]
     by_name = dict(module.named_modules(remove_duplicate=False))

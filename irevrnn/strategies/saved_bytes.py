@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
@@ -87,7 +87,7 @@ def plan(
     chunks = math.ceil(load.steps / chunk)
     own = _SAVED[memory](stack, load, checkpoints or chunks)
     saved = own + graph.masks + resets
-    # A chunk has gradients of parameters of its own, which are added up.
+    # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
     peak = saved + math.ceil(graph.peak() * (1 + KEPT)) + _parameter_bytes(stack)
     if checkpoints:  # those that the backward pass keeps for a while, beside the saved ones
         peak += own
@@ -102,7 +102,8 @@ def _mask_bytes(stack: Stack, load: Workload) -> int:
 
 
 def _parameter_bytes(stack: Stack) -> int:
-    return sum(p.nbytes for p in {p for module in stack.modules for p in module.parameters()})
+    parameters = {p for module in stack.modules for p in module.parameters()}
+    return sum(p.numel() * max(4, p.element_size()) for p in parameters)
 
 
 def _graph(stack: Stack, load: Workload, memory: str) -> Trace:
@@ -130,7 +131,7 @@ def _traced(stack: Stack, load: Workload, memory: str) -> Trace:
     casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     autocast = casts and torch.get_autocast_dtype(kind)
     state = (
-        tuple((type(each), each.training, getattr(each, "p", None)) for each in modules),
+        tuple((type(each), each.training, _probability(each)) for each in modules),
         tuple((p.requires_grad, p.dtype, p.device, p.shape) for p in weights),
         autocast,
     )
@@ -140,6 +141,12 @@ def _traced(stack: Stack, load: Workload, memory: str) -> Trace:
             stack.costs.clear()
         stack.costs[key] = trace(stack, memory, load)
     return stack.costs[key]
+
+
+def _probability(module: nn.Module) -> float | None:
+    """Return the probability of a dropout, which keeps a mask if that is not 0."""
+    p = getattr(module, "p", None)  # may be anything else in a user's module
+    return p if isinstance(p, int | float) else None
 
 
 def _graph_of_chunk(stack: Stack, load: Workload, chunk: int) -> Trace:

@@ -108,6 +108,20 @@ def test_chunks_of_a_converted_model_carry_their_state_in_float32(kernels, dtype
 
 
 @of_a_half
+def test_the_gradients_of_chunks_are_added_up_in_float32(kernels, dtype):
+    torch.manual_seed(0)
+    model = IRevRNN(3, 8, activation="tanh", memory="checkpoint")
+    model._choose = lambda *_: ("checkpoint", 4, 0)  # 1000 chunks
+    x, results = torch.rand(1, 4000, 3), []
+    for kind in (dtype, torch.float32):
+        model = model.to(dtype).to(kind)  # the same values
+        loss = 2.0**10 * model(x.to(dtype).to(kind))[0].float().mean()  # enough for float16
+        results.append(torch.autograd.grad(loss, [*model.parameters()]))
+    assert all(g.dtype == dtype for g in results[0])
+    assert max(error(g, w) for g, w in zip(*results, strict=True)) < BOUNDS[dtype][1]
+
+
+@of_a_half
 @pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
 def test_a_converted_norm_adds_up_its_gradient_in_float32(kernels, memory, dtype):
     """PyTorch's own, on the CPU, stops growing once it is some hundred times as large as a term."""
@@ -122,6 +136,23 @@ def test_a_converted_norm_adds_up_its_gradient_in_float32(kernels, memory, dtype
         results.append(torch.autograd.grad(output, norms, upstream.to(dtype).to(kind)))
     bound = 8 * torch.finfo(dtype).eps
     assert max(error(g, w) for g, w in zip(*results, strict=True)) < bound
+
+
+@of_a_half
+@pytest.mark.parametrize("memory", ["recompute", "checkpoint", "reversible"])
+def test_a_norm_adds_up_its_gradient_in_float32_under_autocast(kernels, memory, dtype):
+    """Its weights are in float32, but what the modules below it return is not."""
+    torch.manual_seed(0)
+    model = IRevStack([nn.Linear(3, 8), IRevBlock(8, 8)], memory)
+    x, results = torch.rand(16, 500, 3), []
+    for enabled in (True, False):
+        with torch.autocast("cpu", dtype, enabled):
+            output, _ = model(x)
+        assert output.dtype == (dtype if enabled else torch.float32)
+        loss, norm = output.float().square().mean(), model.blocks[1].norm
+        scale = 2.0**10  # for float16
+        results.append(torch.autograd.grad(scale * loss, [*norm.parameters()]))
+    assert max(error(g, w) for g, w in zip(*results, strict=True)) < BOUNDS[dtype][1]
 
 
 @pytest.mark.parametrize("memory", ["reversible", "store_fixed"])

@@ -74,6 +74,7 @@ def test_scan_refuses_an_unknown_backend(monkeypatch):
     [
         ({"input_size": 0}, ValueError, "input_size must be at least 1; got 0"),
         ({"hidden_size": 2.5}, TypeError, "hidden_size must be an int; got float"),
+        ({"hidden_size": None}, TypeError, "hidden_size must be an int; got NoneType"),
         ({"num_layers": 0}, ValueError, "num_layers must be at least 1; got 0"),
         ({"num_couplings": -1}, ValueError, "num_couplings must be at least 0; got -1"),
         ({"activation": "swish"}, ValueError, "activation must be one of"),
@@ -163,3 +164,5 @@ def test_reversal_lists_activations_by_their_price():
 def test_clipping_refuses_a_bound_that_is_no_bound():
     with pytest.raises(ValueError, match="bound must be at least 0; got -1"):
         IRevRNN(2, 3).clip_recurrent_weights_(-1)
+    with pytest.raises(TypeError, match="bound must be a number; got str"):
+        IRevRNN(2, 3).clip_recurrent_weights_("a")

@@ -297,6 +297,19 @@ def test_onnx_takes_a_tensor_for_each_input(tmp_path):
         irevrnn_onnx.export(model.eval(), (x, (h, h)), tmp_path / "model.onnx")
 
 
+@needs_onnx
+def test_onnx_is_for_single_and_double_precision(tmp_path):
+    path, x = tmp_path / "model.onnx", torch.randn(3, 20, 5)
+    for dtype in (torch.float16, torch.bfloat16):
+        message = f"for float32 and float64; got a tensor of {dtype}: call model.float"
+        for model in (make_model().to(dtype), nn.Linear(5, 5)):
+            with pytest.raises(ValueError, match=message):
+                irevrnn_onnx.export(model.eval(), (x.to(dtype),), path)
+    model = make_model().double().eval()
+    irevrnn_onnx.export(model, (x.double(),), path)
+    torch.testing.assert_close(run_onnx(path, x.double()), flat(model(x.double())))
+
+
 def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
     model, x = make_model(), torch.randn(3, 20, 5)
     with pytest.raises(ValueError, match="model.eval"):

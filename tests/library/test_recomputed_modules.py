@@ -82,6 +82,25 @@ def test_modules_keep_their_mode_until_the_backward_pass(memory, training):
 
 
 @chunkwise
+@pytest.mark.parametrize("after", [0.0, 0.9])
+def test_dropout_keeps_its_probability_until_the_backward_pass(memory, after):
+    dropouts = [Dropout(0.5), Dropout(0.5, tied=False), nn.Dropout(0.5)]
+    model = IRevStack([IRevBlock(4, 3), *dropouts, IRevBlock(4, 3)], batch_first=False)
+
+    def change():
+        for dropout in dropouts:
+            dropout.p = after
+
+    wanted = gradients(model, draw(), memory)
+    got = gradients(model, draw(), memory, change)
+    assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+    layer = IRevRNN(4, 3, 2, dropout=0.5, activation="identity", batch_first=False)
+    wanted = gradients(layer, draw(), memory)
+    got = gradients(layer, draw(), memory, lambda: setattr(layer, "dropout", after))
+    assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+
+
+@chunkwise
 @pytest.mark.parametrize("kind", [nn.Dropout, nn.ELU])
 def test_a_module_that_writes_to_the_input_is_refused(memory, kind):
     module = kind(inplace=True)
@@ -329,6 +348,61 @@ def test_dropout_that_some_chunks_skip():
     model._choose = lambda *_: ("checkpoint", 16, 0)
     with pytest.raises(RuntimeError, match="met an irevrnn.Dropout that the first one did not"):
         model(torch.randn(2, 64, 4))
+
+
+@pytest.mark.parametrize("p", [[1.0, 2.0], nn.Parameter(torch.ones(4)), torch.ones(4).numpy()])
+@pytest.mark.parametrize("memory", ["auto", "checkpoint"])
+def test_a_module_whose_p_is_no_probability(memory, p):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p = p
+
+        def forward(self, x):
+            return x * self.p if isinstance(self.p, torch.Tensor) else x
+
+    model = IRevStack([Scaled(), IRevBlock(4, 3)], memory, "1GB", batch_first=False)
+    model(draw())[0].sum().backward()
+    if isinstance(p, nn.Parameter):
+        assert p.grad.ne(0).any()
+
+
+class _Reshaped(nn.Module):
+    """Drop features while they have other dimensions."""
+
+    def __init__(self, tied, *shape):
+        super().__init__()
+        self.dropout, self.shape = Dropout(0.5, tied), shape
+
+    def forward(self, x):
+        return self.dropout(x.view(*x.shape[:-1], *self.shape)).view_as(x)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("lengths", [None, [40, 30]])
+def test_dropout_of_heads_is_that_of_features(tied, lengths):
+    """Also with as many heads as sequences, along which a mask could be spread."""
+    results = []
+    for shape in ((8,), (2, 4), (4, 2)):
+        torch.manual_seed(0)
+        model = IRevStack([_Reshaped(tied, *shape), IRevBlock(8, 3)], "checkpoint")
+        model._choose = lambda *_: ("checkpoint", 16, 0)
+        x = torch.ones(2, 40, 8, requires_grad=True)
+        output, _ = model(x, lengths=lengths)
+        results.append([output, *torch.autograd.grad(output.square().sum(), x)])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_dropout_of_another_order_of_dimensions_is_refused(tied):
+    class Flat(_Reshaped):
+        def forward(self, x):
+            return self.dropout(x.flatten(0, 1)).view_as(x)
+
+    model = IRevStack([Flat(tied), IRevBlock(8, 3)])
+    with pytest.raises(ValueError, match=r"must read shape \(40, 2, \.\.\.\).*; got \(80, 8\)"):
+        model(torch.ones(2, 40, 8))
 
 
 def test_a_wrapped_block_is_called_wrapped():

@@ -30,6 +30,21 @@ def test_no_eigenvalue_exceeds_1():
     assert largest_eigenvalue(u, a, b).max() < 1 + 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("size", [3.0, 300.0])  # products of these overflow in float16
+def test_no_eigenvalue_of_stored_weights_exceeds_1(dtype, size):
+    u, a, b = (x.to(dtype) for x in draw(size=size))
+    u[-500:] = torch.linspace(-1, -0.99, 500).to(dtype)
+    a[-500:] /= 1e5  # below the normal numbers of float16
+    clip_couplings_(u, a, b)
+    product = u.double() * a.double() * b.double()
+    assert (-2 * (1 + u.double()) <= product).all() and (product <= 0).all()
+    assert largest_eigenvalue(u.double(), a.double(), b.double()).max() < 1 + 1e-6
+    moved = product < -(1 + u.double())  # most of them are at the bound, but for rounding
+    near = product / (-2 * (1 + u.double()))
+    assert near[moved].median() > 1 - 4 * torch.finfo(dtype).eps - 1e-5
+
+
 def test_couplings_that_are_stable_stay():
     u, a, b = draw()
     stable = (-2 * (1 + u) < u * a * b) & (u * a * b < 0)

@@ -559,6 +559,13 @@ def test_check_stepwise_wants_finite_numbers():
         check_stepwise(gated(), x)
 
 
+def test_check_stepwise_wants_tensors():
+    with pytest.raises(TypeError, match=r"input must be a torch\.Tensor; got list"):
+        check_stepwise(gated(), [1.0])
+    with pytest.raises(TypeError, match=r"LSTM\.forward must return a torch\.Tensor; got tuple"):
+        check_stepwise(nn.LSTM(WIDTH, WIDTH), torch.randn(20, B, WIDTH))
+
+
 def test_check_stepwise_wants_steps():
     with pytest.raises(ValueError, match=r"input must be \(T, B, in\), T at least 3; got shape"):
         check_stepwise(gated(), torch.randn(2, B, WIDTH))
