@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
@@ -12,8 +13,13 @@ from torch import Tensor, nn
 from irevrnn.strategies.stack import Stack
 
 Module = TypeVar("Module", bound=nn.Module)
-#: Whether each module is in training.
-Modes = dict[nn.Module, bool]
+#: Of each module: whether it is in training, and copies of its hooks.
+Modes = dict[nn.Module, dict[str, Any]]
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks",
+    "_backward_pre_hooks", "_is_full_backward_hook",
+)  # fmt: skip
 
 
 def parameters_of(stack: Stack) -> list[nn.Parameter]:
@@ -27,8 +33,14 @@ def buffers_of(stack: Stack) -> list[Tensor]:
 
 
 def modes_of(stack: Stack) -> Modes:
-    """Return whether each module, and each inside of it, is in training."""
-    return {each: each.training for module in stack.modules for each in module.modules()}
+    """Return the mode of each module, and of each inside of it."""
+    return {each: _mode(each) for module in stack.modules for each in module.modules()}
+
+
+def _mode(module: nn.Module) -> dict[str, Any]:
+    own = vars(module)
+    hooks = {name: copy.copy(own[name]) for name in _HOOKS if name in own}
+    return {"training": module.training, **hooks}
 
 
 class Replica:
@@ -111,7 +123,9 @@ def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def with_parameters(
-    module: Module, tensors: Mapping[str, Tensor], modes: Mapping[nn.Module, bool] = {}
+    module: Module,
+    tensors: Mapping[str, Tensor],
+    modes: Mapping[nn.Module, dict[str, Any]] = {},
 ) -> Module:
     """Return a copy of a module that computes with other tensors and shares all else.
 
@@ -121,11 +135,11 @@ def with_parameters(
     Args:
         module: to copy, with its submodules.
         tensors: parameters and buffers of the copy, by their names in ``module``.
-        modes: whether each copy is in training; as the original, if not given.
+        modes: of the copies; those of the originals, if not given.
     """
     copies = {original: _shallow_copy(original) for original in module.modules()}
     for original, replica in copies.items():
-        vars(replica)["training"] = modes.get(original, original.training)
+        vars(replica).update(modes.get(original, {"training": original.training}))
         for name, child in original._modules.items():
             replica._modules[name] = None if child is None else copies[child]
     by_name = dict(module.named_modules(remove_duplicate=False))
