@@ -48,20 +48,28 @@ _replayed = _Replayed()
 
 
 def observers() -> Observers:
-    """Return the observers of the pass that is computed again, or else those that there are."""
-    if _replayed.observers is not None:
-        return _replayed.observers
-    return Observers(observed(), global_hooks())
+    """Return the observers of this pass."""
+    return Observers(sees_operators(), sees_modules())
 
 
-def global_hooks() -> bool:
-    """Return whether hooks run for every module of the process."""
-    return bool(
-        nn_module._global_forward_hooks
-        or nn_module._global_forward_pre_hooks
-        or nn_module._global_backward_hooks
-        or nn_module._global_backward_pre_hooks
-    )
+# Every step of a stream asks these, so they call little; a compiler is kept from the thread's own.
+def sees_operators() -> bool:
+    """Return whether each operator is observed, or was when the pass ran first."""
+    if traced() or (replayed := _replayed.observers) is None:
+        return observed()
+    return replayed.modes
+
+
+def sees_modules() -> bool:
+    """Return whether hooks run for every module, or did when the pass ran first."""
+    if traced() or (replayed := _replayed.observers) is None:
+        return bool(
+            nn_module._global_forward_hooks
+            or nn_module._global_forward_pre_hooks
+            or nn_module._global_backward_hooks
+            or nn_module._global_backward_pre_hooks
+        )
+    return replayed.hooks
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 from irevrnn import reference
 from irevrnn.jit import build, cuda
-from irevrnn.observers import observers, traced, transformed
+from irevrnn.observers import sees_operators, traced, transformed
 
 #: The interval of a scan that no backward pass follows.
 NOTHING_SAVED = -1
@@ -70,7 +70,7 @@ def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
 
 def eager_float32(*tensors: Tensor) -> bool:
     """Return whether plain float32 tensors on the CPU are computed with, outside any transform."""
-    if traced() or observers().modes or has_tangent(*tensors):
+    if sees_operators() or has_tangent(*tensors):
         return False
     for t in tensors:  # a generator would take twice as long
         if type(t) not in _PLAIN or t.dtype is not _FLOAT32 or not t.is_cpu:

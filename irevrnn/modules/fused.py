@@ -10,7 +10,7 @@ from torch import nn
 from irevrnn.backend import choose_backend
 from irevrnn.modules.norm import LayerNorm
 from irevrnn.modules.projection import Projection, prefers_onednn
-from irevrnn.observers import global_hooks, observers, traced
+from irevrnn.observers import sees_modules
 from irevrnn.ops import eager_float32
 
 
@@ -53,7 +53,7 @@ def norm_arguments(norm: Any, features: int) -> tuple[Any, ...] | None:
 
 def has_hooks(*modules: Any) -> bool:
     """Return whether calling one of the modules runs more than the forward pass of its class."""
-    if global_hooks() if traced() else observers().hooks:
+    if sees_modules():
         return True
     for module in modules:  # a function for each, or any(), would take as long as the rest
         if (
