@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from irevrnn.backend import choose_backend
-from irevrnn.ops import observed
+from irevrnn.observers import observed
 
 # From malloc.h.
 _M_TRIM_THRESHOLD = -1

@@ -14,7 +14,8 @@ from irevrnn import reference
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
 from irevrnn.input_checks import check_batch_sizes, check_resets
-from irevrnn.ops import HALF, NOTHING_SAVED, run_scan, transformed
+from irevrnn.observers import transformed
+from irevrnn.ops import HALF, NOTHING_SAVED, run_scan
 from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT, check_strategy
 
 

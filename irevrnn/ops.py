@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 
 from irevrnn import reference
 from irevrnn.jit import build, cuda
+from irevrnn.observers import sees_operators, traced, transformed
 
 #: The interval of a scan that no backward pass follows.
 NOTHING_SAVED = -1
@@ -52,11 +53,6 @@ def load_cuda_operators() -> str:
     return cuda.load()
 
 
-def transformed() -> bool:
-    """Return whether a transform of ``torch.func`` is active."""
-    return torch._C._are_functorch_transforms_active()  # as torch.autograd.Function asks
-
-
 def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
     """Run ``irevrnn::scan``, under a transform of ``torch.func`` as an ``autograd.Function``.
 
@@ -72,19 +68,9 @@ def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
     return _Scan.apply(*arguments)
 
 
-def traced() -> bool:
-    """Return whether PyTorch is recording operators, to compile or export them."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def observed() -> bool:
-    """Return whether PyTorch, or a mode such as that of ``make_fx``, has to see each operator."""
-    return traced() or transformed() or torch._C._len_torch_dispatch_stack() > 0
-
-
 def eager_float32(*tensors: Tensor) -> bool:
     """Return whether plain float32 tensors on the CPU are computed with, outside any transform."""
-    if observed() or has_tangent(*tensors):
+    if sees_operators() or has_tangent(*tensors):
         return False
     for t in tensors:  # a generator would take twice as long
         if type(t) not in _PLAIN or t.dtype is not _FLOAT32 or not t.is_cpu:

@@ -124,10 +124,12 @@ IREVRNN_INLINE void forget_reset(int32_t& h, int32_t& c, Bits& bits) {
   h = c = 0;
 }
 
+// Both are 0 here. Where they are not, something else was run back than had run: what is left of it, combined with the
+// states instead of overwritten, shows in the hash of those where the chunk begins.
 template <class Bits>
 IREVRNN_INLINE void recall_reset(int32_t& h, int32_t& c, Bits& bits) {
-  c = static_cast<int32_t>(bits.pop(word_bits));
-  h = static_cast<int32_t>(bits.pop(word_bits));
+  c ^= static_cast<int32_t>(bits.pop(word_bits));
+  h ^= static_cast<int32_t>(bits.pop(word_bits));
 }
 
 }  // namespace irevrnn

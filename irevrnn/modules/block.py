@@ -134,13 +134,16 @@ class Block(nn.Module):
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
         """Refuse recurrent weights that forget where ``forgets=False`` promises that none does."""
-        u = state_dict.get(f"{prefix}recurrent_weight")
+        name = f"{prefix}recurrent_weight"
+        u = state_dict.get(name)
         if not self.forgets and isinstance(u, Tensor) and not u.is_meta and not (u == 1).all():
             error_msgs.append(
-                f"{prefix}recurrent_weight must be 1 everywhere, as the block was made with "
+                f"{name} must be 1 everywhere, as the block was made with "
                 f"forgets=False; got values from {u.min():g} to {u.max():g}. Build the block with "
                 "forgets=True to load them"
             )
+            # The error is raised when all else is copied: by then these must not be.
+            state_dict = {**state_dict, name: self.recurrent_weight}
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as nn_module
 
 from irevrnn.backend import choose_backend
 from irevrnn.modules.norm import LayerNorm
 from irevrnn.modules.projection import Projection, prefers_onednn
+from irevrnn.observers import sees_modules
 from irevrnn.ops import eager_float32
 
 
@@ -53,12 +53,7 @@ def norm_arguments(norm: Any, features: int) -> tuple[Any, ...] | None:
 
 def has_hooks(*modules: Any) -> bool:
     """Return whether calling one of the modules runs more than the forward pass of its class."""
-    if (
-        nn_module._global_forward_hooks
-        or nn_module._global_forward_pre_hooks
-        or nn_module._global_backward_hooks
-        or nn_module._global_backward_pre_hooks
-    ):
+    if sees_modules():
         return True
     for module in modules:  # a function for each, or any(), would take as long as the rest
         if (

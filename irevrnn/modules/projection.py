@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn.allocator import allocate, uses_caching_allocator
-from irevrnn.ops import eager_float32, traced
+from irevrnn.observers import traced
+from irevrnn.ops import eager_float32
 
 #: Multiplications below which calling oneDNN costs more than it saves.
 _WORTHWHILE = 2**23

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irevrnn.ops import transformed
+from irevrnn.observers import transformed
 from irevrnn.sequences import Packing
 
 #: Steps whose masks are drawn together.

@@ -24,8 +24,8 @@ between two recurrences is computed again from the chunk's input.
   that of BPTT at the states that the forward pass visited, straight through every rounding: at
   exactly these h, and at exactly these c once every :data:`~irevrnn.strategies.rules.SEGMENT`
   steps, from which those between are computed in floating point. Hashes of the states where
-  chunks begin, at most 64 of each block, are compared in the backward pass: a mismatch raises
-  :class:`irevrnn.ReversalError`, and no gradient is returned.
+  chunks begin, at most 64 of each block, and one of the output are compared in the backward pass:
+  a mismatch raises :class:`irevrnn.ReversalError`, and no gradient is returned.
   Where u = 1 nothing is forgotten, and what is saved does not grow with the length at all. A reset
   of the states stores them, 64 bits for each unit. The activation must be ``identity``,
   ``leaky_relu``, which forgets two bits more in each negative step, or ``relu``, which forgets all

@@ -12,12 +12,12 @@ What a strategy saves, and how it rebuilds a chunk, is in :mod:`irevrnn.strategi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from irevrnn.allocator import allocate, allocate_like
 from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.modules.steps import Masks, Steps
+from irevrnn.observers import Observers, as_observed, observers
 from irevrnn.sequences import Packing
 from irevrnn.strategies.buffers import check_versions, versions_of
 from irevrnn.strategies.checkpoint import Checkpoint
@@ -45,46 +46,7 @@ from irevrnn.strategies.rules import (
     require,
 )
 from irevrnn.strategies.stack import Stack, project, run_modules
-
-
-class Strategy(Protocol):
-    """A strategy: it saves something of the forward pass and rebuilds a chunk from that."""
-
-    def begin(
-        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
-    ) -> None:
-        """Begin the forward pass; without ``record`` no backward pass will follow."""
-
-    def begin_chunk(self, part: Part) -> None:
-        """Begin a chunk."""
-
-    def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the recurrence of block ``number`` over the chunk; return ``out`` and ``h_n``."""
-
-    def finals(self, dtype: torch.dtype) -> list[State]:
-        """Return h_n and c_n of every block, (B, H)."""
-
-    def saved(self) -> list[Tensor]:
-        """Return all that is saved for the backward pass."""
-
-    def begin_backward(
-        self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
-    ) -> None:
-        """Begin the backward pass from what :meth:`saved` returned."""
-
-    def restore(self, chunk: int, run: Callable[[int], None]) -> None:
-        """Find the states where a chunk begins; ``run(i)`` takes chunk i forward once more."""
-
-    def leaves(self, chunk: int) -> list[State]:
-        """Return (h, c) of every block where the chunk begins, as leaves of its graph."""
-
-    def rebuild(
-        self, chunk: int, part: Part, number: int, z: Tensor, state: State
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``out``, ``h_n`` and ``c_n`` of a block over the chunk, with gradients."""
-
-    def finish(self) -> None:
-        """End the backward pass; raise an error if a state was not reconstructed exactly."""
+from irevrnn.strategies.strategy import Strategy
 
 
 def run_chunkwise(
@@ -147,6 +109,7 @@ class Settings:
     Attributes:
         record: whether a backward pass may follow.
         modes: of the modules, for this backward pass.
+        observers: of this pass, as which chunks are computed again.
     """
 
     stack: Stack
@@ -156,6 +119,7 @@ class Settings:
     return_sequence: bool
     record: bool
     modes: Modes
+    observers: Observers = field(default_factory=observers)
     randomness: Randomness = field(default_factory=Randomness)
 
     def new_strategy(self) -> Strategy:
@@ -167,6 +131,12 @@ class Settings:
     def block_name(self, number: int) -> str:
         """Return what an error calls a block."""
         return self.stack.name(self.stack.places[number])
+
+    @contextmanager
+    def replayed(self, chunk: int) -> Iterator[None]:
+        """Run a chunk once more as it ran: by the same operators, with the same random numbers."""
+        with as_observed(self.observers), self.randomness.replayed(chunk):
+            yield
 
     def run(
         self, modules: Sequence[nn.Module], x: Tensor, part: Part, recur: Any, masks: Masks
@@ -230,7 +200,7 @@ class _Chunkwise(torch.autograd.Function):
         def run(index: int) -> None:
             part = chunks[index]
             strategy.begin_chunk(part)
-            with torch.no_grad(), ctx.autocast(), settings.randomness.replayed(index):
+            with torch.no_grad(), ctx.autocast(), settings.replayed(index):
                 _run_chunk(settings, strategy, modules, x, part, masks)
 
         for chunk in reversed(range(len(chunks))):
@@ -238,10 +208,10 @@ class _Chunkwise(torch.autograd.Function):
             strategy.restore(chunk, run)
             x_part = x[part.rows].detach().contiguous()
             x_part.requires_grad_(grad_x is not None)
-            with torch.enable_grad(), ctx.autocast(), settings.randomness.replayed(chunk):
+            with torch.enable_grad(), ctx.autocast(), settings.replayed(chunk):
                 graph = _rebuild(settings, strategy, modules, chunk, x_part, part, masks)
-            if chunk == len(chunks) - 1:
-                check_known(settings.memory, graph.foreign(replica.known | {id(x_part)}))
+            strategy.note_output(chunk, graph.top.detach())
+            check_known(settings.memory, graph.foreign(replica.known | {id(x_part)}))
             of_top = _part_of_output(settings, grad_output, part)
             carried, gradients, of_x = graph.backpropagate(carried, of_top, replica.leaves, x_part)
             replica.add(gradients)
@@ -263,10 +233,11 @@ def _run_forward(
     stack = settings.stack
     output: Tensor | None = None
     versions = versions_of(stack, x) if settings.record else {}
-    for part in Parts(settings.chunk, x, batch_sizes, resets):
+    for chunk, part in enumerate(Parts(settings.chunk, x, batch_sizes, resets)):
         strategy.begin_chunk(part)
         with settings.randomness.recorded(settings.record, x):
             new = _run_chunk(settings, strategy, stack.modules, x, part, masks)
+        strategy.note_output(chunk, new)
         if output is None:
             length = x.shape[0] if settings.return_sequence else part.batch
             output = allocate(new, [length, *new.shape[1:]])

@@ -19,6 +19,9 @@ from irevrnn.ops import HALF
 from irevrnn.strategies.fixed_point import FRACTION_BITS, to_fixed, to_value
 from irevrnn.strategies.rules import SEGMENT
 
+#: Integers in place of numbers of so many bytes; larger ones are taken apart.
+_BITS = {1: torch.uint8, 2: torch.int16}
+
 
 class States(NamedTuple):
     """Fixed-point states of a block.
@@ -70,6 +73,14 @@ class States(NamedTuple):
         shift = fraction_bits - self.fraction_bits
         h, c = ((x << shift) | low for x, low in zip((self.h, self.c), lost.int(), strict=True))
         return self._replace(h=h, c=c, fraction_bits=fraction_bits)
+
+
+def hash_of(x: Tensor) -> Tensor:
+    """Return a hash of any tensor, as that of :class:`States`."""
+    bits = x.contiguous().view(_BITS.get(x.element_size(), torch.int32)).int()
+    nothing = bits.new_empty(0)
+    hashed: Tensor = torch.ops.irevrnn.state_hash(bits, nothing, nothing.long())
+    return hashed
 
 
 class Buffer(NamedTuple):

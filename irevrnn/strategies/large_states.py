@@ -7,7 +7,7 @@ from weakref import WeakSet
 from torch import Tensor, nn
 
 from irevrnn.jit.build import warn
-from irevrnn.ops import observed
+from irevrnn.observers import observed
 from irevrnn.strategies.stack import Stack
 
 #: Size of a state from which a network is unlikely to train; a fresh one stays of order 1.

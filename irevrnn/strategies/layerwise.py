@@ -69,7 +69,8 @@ def run_layerwise(
         batch = x.shape[1] if packing is None else int(packing.batch_sizes[0])
         steps = Steps(masks or Masks(), 0, length, batch, packing)
     output = run_modules(stack, stack.modules, x, recur, steps, not return_sequence)
-    return output, finals
+    # A block may return h, whose last step is h_n itself.
+    return output if return_sequence else output.clone(), finals
 
 
 def _identity(x: Tensor) -> Tensor:

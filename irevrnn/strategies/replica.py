@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
@@ -13,8 +14,13 @@ from irevrnn.ops import HALF
 from irevrnn.strategies.stack import Stack
 
 Module = TypeVar("Module", bound=nn.Module)
-#: What each module computes with beside tensors: whether it is in training, and its dropout ``p``.
+#: Of each module: whether it is in training, its dropout ``p``, and copies of its hooks.
 Modes = dict[nn.Module, dict[str, Any]]
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks",
+    "_backward_pre_hooks", "_is_full_backward_hook",
+)  # fmt: skip
 
 
 def parameters_of(stack: Stack) -> list[nn.Parameter]:
@@ -33,8 +39,9 @@ def modes_of(stack: Stack) -> Modes:
 
 
 def _mode(module: nn.Module) -> dict[str, Any]:
-    own = vars(module)  # a parameter of that name is not among them
-    return {"training": module.training} | ({"p": own["p"]} if "p" in own else {})
+    own = vars(module)  # a parameter called p is not among them
+    kept = {name: copy.copy(own[name]) for name in ("p", *_HOOKS) if name in own}
+    return {"training": module.training, **kept}
 
 
 class Replica:
@@ -134,7 +141,7 @@ def with_parameters(
     """
     copies = {original: _shallow_copy(original) for original in module.modules()}
     for original, replica in copies.items():
-        vars(replica).update(modes.get(original) or _mode(original))
+        vars(replica).update(modes.get(original, {"training": original.training}))
         for name, child in original._modules.items():
             replica._modules[name] = None if child is None else copies[child]
     by_name = dict(module.named_modules(remove_duplicate=False))

@@ -47,6 +47,7 @@ class _FixedPoint(ABC):
             fixed_scan.States.of(h, c, bits)
             for (h, c), bits in zip(states, self.units.at_first, strict=True)
         ]
+        self.ended: list[list[fixed_scan.States]] = [[] for _ in states]
 
     def begin_chunk(self, part: Part) -> None:
         self.part = part
@@ -64,17 +65,29 @@ class _FixedPoint(ABC):
 
     def _take_coarser_unit(self, number: int, step: int) -> None:
         """Convert the states before this chunk; raise an OverflowError if they are coarsest."""
-        states = self.units.coarsen(number, self.chunk, self.states[number])
+        before = self.states[number]
+        states = self.units.coarsen(number, self.chunk, before)
         if states is None:
             raise overflow(f"{self.name(number)}, step {step}") from None
         self.states[number] = states
+        if self.part.batch_sizes is not None:  # what has ended, the last rows, is not rounded
+            running = int(self.part.batch_sizes[0])
+            self.ended[number].append(before._replace(h=before.h[running:], c=before.c[running:]))
 
     @abstractmethod
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         """Run block ``number`` over the chunk and record what the strategy saves."""
 
+    def note_output(self, chunk: int, output: Tensor) -> None:  # noqa: B027
+        pass
+
     def finals(self, dtype: torch.dtype) -> list[State]:
-        return [states.values(dtype) for states in self.states]
+        finals = [states.values(dtype) for states in self.states]
+        for pair, parts in zip(finals, self.ended, strict=True):
+            for ended in reversed(parts):  # the first to end last: they are in the finest unit
+                for state, rows in zip(pair, ended.values(dtype), strict=True):
+                    state[len(state) - len(rows) :] = rows
+        return finals
 
     def saved(self) -> list[Tensor]:
         return [*self.units.saved(self.states), *self._saved()]
@@ -118,10 +131,11 @@ class _FixedPoint(ABC):
 
 
 class Reversible(_FixedPoint):
-    """Save final states, forgotten bits, and hashes of every block's states where chunks begin.
+    """Save final states, forgotten bits, and hashes of the states where chunks begin.
 
     There are :data:`HASHES` hashes of each block, whatever the length: where a sequence has more
-    chunks, they are those of every second, fourth, ... chunk. In the backward pass nothing waits
+    chunks, they are those of every second, fourth, ... chunk. No state depends on what follows the
+    last recurrence, so one more hash is that of all outputs. In the backward pass nothing waits
     for the device to say whether states were reconstructed exactly: all hashes are compared
     together, before a gradient is returned.
     """
@@ -132,6 +146,7 @@ class Reversible(_FixedPoint):
         super().begin(states, recurrences, record, chunks)
         self.stacks = [BitStacks() for _ in states]
         self.hashes: list[Tensor] = []
+        self.of_outputs = self.states[0].tails.new_zeros(())
         self.stride = 1
 
     def begin_chunk(self, part: Part) -> None:
@@ -141,6 +156,10 @@ class Reversible(_FixedPoint):
             if len(self.hashes) > HASHES:
                 del self.hashes[1::2]
                 self.stride *= 2
+
+    def note_output(self, chunk: int, output: Tensor) -> None:
+        if self.record:  # odd factors: chunks come in either order, and each may change the sum
+            self.of_outputs = self.of_outputs + (2 * chunk + 1) * fixed_scan.hash_of(output)
 
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         result, words, counts = fixed_scan.forward(
@@ -156,11 +175,12 @@ class Reversible(_FixedPoint):
         hashes = torch.stack(self.hashes)
         padding = (0, 0, 0, HASHES - len(hashes))  # so that nothing grows with the length
         finals = [state for states in self.states for state in states.tensors]
-        return [torch.nn.functional.pad(hashes, padding), *finals, *words]
+        return [torch.nn.functional.pad(hashes, padding), self.of_outputs, *finals, *words]
 
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
         count = 3 * len(self.recurrences)
-        self.hashes, finals, words = list(saved[0]), saved[1 : 1 + count], iter(saved[1 + count :])
+        self.hashes, self.of_outputs, self.record = list(saved[0]), -saved[1], True
+        finals, words = saved[2 : 2 + count], iter(saved[2 + count :])
         self.states = [
             fixed_scan.States(
                 h, c, tails, self.units.fraction_bits(number, chunks), self.units.steps
@@ -200,24 +220,30 @@ class Reversible(_FixedPoint):
         expected = [self.hashes[chunk // self.stride][number] for chunk, number, _ in self.checked]
         same = torch.stack([found for *_, found in self.checked]) == torch.stack(expected)
         left = torch.stack([counts.sum() for counts in self.left])
-        *matches, used_up = torch.cat([same, (left == 0).all()[None]]).tolist()
+        sums = torch.stack([(left == 0).all(), self.of_outputs == 0])
+        *matches, used_up, same_outputs = torch.cat([same, sums]).tolist()
         for (chunk, number, _), match in zip(self.checked, matches, strict=True):
             if not match:
                 after = f" to {chunk + self.stride - 1}" if self.stride > 1 else ""
-                raise ReversalError(
-                    f"{self.name(number)}, chunk {chunk}{after}: the reconstructed states differ "
-                    "from those of the forward pass. Something changed in between: an input, "
-                    "weight or buffer, the number of threads, autocast, or a module that rounds "
-                    "differently, has a state of its own or does not treat each step by itself "
-                    "(irevrnn.check_stepwise). No gradient is returned; memory='checkpoint' does "
-                    "without exact reversal"
-                )
+                raise _differ(f"{self.name(number)}, chunk {chunk}{after}", "reconstructed states")
         if not used_up:
             number = left.tolist().index(max(left.tolist()))
             raise ReversalError(
                 f"{self.name(number)}: the inverse did not take as many bits as were forgotten; no "
                 "gradient is returned"
             )
+        if not same_outputs:
+            raise _differ(f"above the recurrence of {self.name(len(left) - 1)}", "outputs")
+
+
+def _differ(where: str, what: str) -> ReversalError:
+    return ReversalError(
+        f"{where}: the {what} differ from those of the forward pass. Something changed in between: "
+        "an input, weight or buffer, the number of threads, autocast, or a module that rounds "
+        "differently, has a state of its own or does not treat each step by itself "
+        "(irevrnn.check_stepwise). No gradient is returned; memory='checkpoint' does without exact "
+        "reversal"
+    )
 
 
 class StoreFixed(_FixedPoint):

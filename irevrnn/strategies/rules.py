@@ -13,7 +13,8 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from irevrnn.activations import ACTIVATIONS
-from irevrnn.ops import has_tangent, transformed
+from irevrnn.observers import transformed
+from irevrnn.ops import has_tangent
 
 #: Steps between two saved cell states under ``recompute``: large enough that c costs little beside
 #: the output, small enough that the replayed values of a segment stay in the processor's cache.
@@ -213,11 +214,16 @@ def check_weight(largest: float, block: str) -> None:
 
 
 def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
-    """Refuse the transforms of ``torch.func``, batched gradients and forward-mode differentiation.
+    """Refuse ``torch.jit.trace``, ``torch.func``, batched gradients and forward-mode derivatives.
 
     Raises:
         NotImplementedError: one of them is active.
     """
+    if torch.jit.is_tracing():
+        raise NotImplementedError(
+            f"memory={memory!r} cannot be recorded by torch.jit.trace; use torch.export, or trace "
+            "with memory='recompute' under torch.no_grad()"
+        )
     if transformed():
         raise NotImplementedError(
             f"memory={memory!r} cannot be transformed by torch.func; {_FIRST_ORDER}"

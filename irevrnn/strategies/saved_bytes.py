@@ -164,7 +164,7 @@ def _checkpoint(stack: Stack, load: Workload, chunks: int) -> int:
 def _reversible(stack: Stack, load: Workload, chunks: int) -> int:
     """Return the bytes of final states, hashes and forgotten bits (``eq:decay``)."""
     blocks = sum(_reversible_block(block, load, chunks) for block in stack.blocks)
-    return _units(stack, load) + blocks
+    return _units(stack, load) + blocks + 8  # the hash of the outputs
 
 
 def _units(stack: Stack, load: Workload) -> int:

@@ -331,13 +331,13 @@ def saved_tensors(model, x, change):
 
 @pytest.mark.parametrize(
     "which",
-    ["units", "hashes", "h", "c", "tails", "groups", "words", "counts"],
+    ["units", "hashes", "outputs", "h", "c", "tails", "groups", "words", "counts"],
 )
 def test_a_held_tensor_that_was_tampered_with(which):
     model = make_model()
     x, _ = make_input()
     states, stacks = ["h", "c", "tails"], ["groups", "words", "counts"]
-    names = ["units", "lost", "lost", "hashes", *states, *states, *stacks, *stacks]
+    names = ["units", "lost", "lost", "hashes", "outputs", *states, *states, *stacks, *stacks]
     wanted = saved_tensors(model, x, lambda _, t: t)[1] - len(names) + names.index(which)
 
     def tamper(index, tensor):
@@ -349,7 +349,8 @@ def test_a_held_tensor_that_was_tampered_with(which):
         return tensor
 
     output, _ = saved_tensors(model, x, tamper)
-    with pytest.raises(ReversalError, match=r"layer \d, chunk \d"):
+    where = "above .* layer 1: the outputs" if which == "outputs" else r"layer \d, chunk \d"
+    with pytest.raises(ReversalError, match=where):
         output.sum().backward()
 
 

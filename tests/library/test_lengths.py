@@ -257,3 +257,16 @@ def test_lengths_where_there_is_nothing_to_pad():
         model(pack_sequence([x]), lengths=[60])
     with pytest.raises(ValueError, match="input_size = 3"):
         model(pack_sequence([x[:, :2]]))
+
+
+def test_a_coarser_unit_rounds_no_state_of_a_sequence_that_has_ended():
+    """Not even where units become coarser twice after it, and once before the next ends."""
+    x = torch.randn(3, 300, 1, generator=torch.Generator().manual_seed(0))
+    x[:2, 100], x[0, 250] = 40, 3000
+    model = IRevRNN(1, 5, 1, memory="reversible", activation="identity")
+    x_0, lengths = torch.randn(2, 1, 3, 5), [300, 200, 10]
+    _, states = model(x, tuple(x_0), lengths=lengths)
+    for number, length in enumerate(lengths):
+        alone = model(x[number : number + 1, :length], tuple(x_0[:, :, number : number + 1]))[1]
+        for got, wanted in zip(states, alone, strict=True):
+            assert torch.equal(got[:, number], wanted[:, 0])

@@ -1,14 +1,16 @@
 """Modules of all kinds, which the strategies of the stack run once more in the backward pass."""
 
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.flop_counter import FlopCounterMode
 
-from irevrnn import Block, Dropout, IRevBlock, IRevRNN, IRevStack
+from irevrnn import Block, Dropout, IRevBlock, IRevRNN, IRevStack, ReversalError
 
 pytestmark = pytest.mark.usefixtures("kernels")
 chunkwise = pytest.mark.parametrize("memory", ["checkpoint", "reversible"])
@@ -258,6 +260,150 @@ def test_a_gradient_that_would_be_lost_is_refused(memory):
     outside.requires_grad_(False)
     model = IRevStack([Tied(outside), IRevBlock(4, 3)], batch_first=False)
     assert_same(gradients(model, draw(), memory), gradients(model, draw(), "recompute"))
+
+
+class Choosy(nn.Module):
+    """A module that uses a tensor which is no parameter only where there is something."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = [torch.ones(4, requires_grad=True)]
+
+    def forward(self, x):
+        return x * self.weights[0] if (x.abs() > 1e-3).any() else x
+
+
+@chunkwise
+@pytest.mark.parametrize("chunk", [0, 1, 2])
+def test_a_gradient_that_would_be_lost_in_one_chunk_is_refused(monkeypatch, memory, chunk):
+    monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 16)
+    model = IRevStack([Choosy(), IRevBlock(4, 3)], memory, batch_first=False)
+    x = torch.zeros(48, 2, 4)
+    x[16 * chunk : 16 * chunk + 16] = 1
+    output, _ = model(x)
+    with pytest.raises(ValueError, match=r"of shape \(4,\) that requires a gradient"):
+        output.sum().backward()
+
+
+class Counting(nn.Module):
+    """A module that gives something else each time."""
+
+    count = 0
+
+    def forward(self, x):
+        self.count += 1
+        return x * self.count
+
+
+class Drawing(nn.Module):
+    """A module with a generator of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        return x + torch.rand(x.shape, generator=self.generator)
+
+
+@pytest.mark.parametrize("return_sequence", [True, False])
+@pytest.mark.parametrize("lengths", [None, [150, 70]])
+@pytest.mark.parametrize("make", [Counting, Drawing, lambda: nn.Linear(4, 4)])
+def test_what_changes_behind_the_last_recurrence_is_found(make, lengths, return_sequence):
+    model = IRevStack([IRevBlock(4, 3), make()], "reversible")
+    x = draw().transpose(0, 1)
+    output, _ = model(x, lengths=lengths, return_sequence=return_sequence)
+    for p in model.blocks[1].parameters():
+        p.data.mul_(3)  # unseen by version counters
+    with pytest.raises(ReversalError, match="above the recurrence of block 0 .*: the outputs"):
+        output.sum().backward()
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_control_the_same_outputs_of_any_dtype_are_found_again(dtype):
+    class Cast(nn.Module):
+        def forward(self, x):
+            return x.to(dtype)[..., :3]
+
+    model = IRevStack([IRevBlock(4, 3), Cast()], "reversible")
+    model(draw())[0].sum().backward()
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpp"])
+@pytest.mark.parametrize("step", [0, 1, 100, 149])
+def test_a_reset_hides_no_change(monkeypatch, backend, step):
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    blocks = [IRevBlock(4, 3, forgets=False) for _ in range(2)]
+    model = IRevStack([Counting(), *blocks], "reversible", batch_first=False)
+    resets = torch.zeros(150, 2, dtype=torch.bool)
+    resets[step] = True
+    output, _ = model(draw(), resets=resets)
+    with pytest.raises(ReversalError, match=r"block \d \(IRevBlock\), chunk 0"):
+        output.sum().backward()
+
+
+class Hooked:
+    """A hook on a module, while the context is active."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __enter__(self):
+        self.handle = self.module.register_forward_hook(lambda *_: None)
+
+    def __exit__(self, *_):
+        self.handle.remove()
+
+
+def make_gated():
+    torch.manual_seed(3)
+    # At these sizes the compiled operators round in another way than the modules.
+    blocks = [IRevBlock(64, 64, dropout=0.1) for _ in range(3)]
+    return IRevStack([nn.Linear(4, 64), *blocks], "reversible")
+
+
+@pytest.mark.parametrize("which", ["forward", "backward", "both", "neither"])
+@pytest.mark.parametrize("observer", [
+    lambda _: FlopCounterMode(display=False), lambda model: Hooked(model.blocks[2].norm),
+    lambda model: Hooked(model.blocks[1].dropout),
+    lambda model: Hooked(model.blocks[1].output_projection),
+], ids=["counter", "norm", "dropout", "projection"])  # fmt: skip
+@pytest.mark.parametrize("training", [True, False])
+def test_one_pass_may_be_observed(observer, which, training):
+    model = make_gated().train(training)
+    x = draw()
+    with observer(model) if which in ("forward", "both") else nullcontext():
+        output, _ = model(x)
+    with observer(model) if which in ("backward", "both") else nullcontext():
+        output.square().mean().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_selective_checkpointing_around_a_stack():
+    model = make_gated().eval()
+    keep = partial(create_selective_checkpoint_contexts, [torch.ops.aten.mm.default])
+    run = partial(checkpoint, model, draw(), use_reentrant=False, context_fn=keep)
+    run()[0].square().mean().backward()
+    got = [p.grad for p in model.parameters()]
+    assert_same(got, gradients(make_gated().eval(), draw(), "reversible"))
+
+
+@chunkwise
+def test_a_traced_stack_is_refused(memory):
+    model = IRevStack([IRevBlock(4, 3), IRevBlock(4, 3)], memory)
+    for context in (nullcontext(), torch.no_grad()):
+        with context, pytest.raises(NotImplementedError, match=r"torch.export, .*'recompute'"):
+            torch.jit.trace(model, draw())
+
+
+def test_control_what_that_error_proposes():
+    model = IRevStack([IRevBlock(4, 3), IRevBlock(4, 3)], "recompute")
+    with torch.no_grad():
+        traced = torch.jit.trace(model, draw())
+    exported = torch.export.export(model, (draw(),)).module()
+    for run in (traced, exported):
+        torch.testing.assert_close(run(draw())[0], model(draw())[0])
 
 
 @chunkwise

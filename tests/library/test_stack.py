@@ -197,6 +197,27 @@ def test_blocks_of_different_sizes_have_states_of_their_own():
     assert [tuple(h.shape) for h in h_one] == [(3,), (8,)]
 
 
+class _Bare(Block):
+    """A block that returns h itself."""
+
+    def project(self, x):
+        return x[..., : self.hidden_size]
+
+    def output(self, x, h):
+        return h
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute", *OF_THE_STACK])
+def test_the_last_output_shares_no_memory_with_the_states(memory):
+    model = IRevStack([_Bare(4), _Bare(3)], memory)
+    with torch.no_grad():
+        last, (h_n, _) = model(make_input(20), return_sequence=False)
+    before = h_n[-1].clone()
+    torch.testing.assert_close(last, before)
+    last.zero_()
+    assert torch.equal(h_n[-1], before)
+
+
 H3, H8 = torch.zeros(B, 3), torch.zeros(B, 8)
 
 
@@ -322,6 +343,7 @@ def test_weights_that_forget_are_refused_where_nothing_may_be_forgotten():
     forgets.load_state_dict(IRevStack([IRevBlock(4, 6)]).state_dict())
     with pytest.raises(RuntimeError, match=r"blocks.0.recurrent_weight must be 1 everywhere.* got"):
         keeps.load_state_dict(IRevStack([IRevBlock(4, 6)]).state_dict())
+    assert (keeps.blocks[0].recurrent_weight == 1).all()
 
 
 def test_nothing_of_a_block_is_saved_between_two_recurrences():

@@ -1,0 +1,82 @@
+"""Find out who sees what is computed: which operators may run depends on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch.nn.modules import module as nn_module
+
+
+def transformed() -> bool:
+    """Return whether a transform of ``torch.func`` is active."""
+    return torch._C._are_functorch_transforms_active()  # as torch.autograd.Function asks
+
+
+def traced() -> bool:
+    """Return whether PyTorch is recording operators, to compile or export them."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def observed() -> bool:
+    """Return whether PyTorch, or a mode such as that of ``make_fx``, has to see each operator."""
+    return traced() or transformed() or torch._C._len_torch_dispatch_stack() > 0
+
+
+class Observers(NamedTuple):
+    """Who sees what a pass computes; which operators run depends on it.
+
+    Attributes:
+        modes: whether :func:`observed`.
+        hooks: whether hooks run for every module of the process.
+    """
+
+    modes: bool
+    hooks: bool
+
+
+class _Replayed(threading.local):
+    """The observers of the pass that this thread computes again, if it does."""
+
+    observers: Observers | None = None
+
+
+_replayed = _Replayed()
+
+
+def observers() -> Observers:
+    """Return the observers of this pass."""
+    return Observers(sees_operators(), sees_modules())
+
+
+# Every step of a stream asks these, so they call little; a compiler is kept from the thread's own.
+def sees_operators() -> bool:
+    """Return whether each operator is observed, or was when the pass ran first."""
+    if traced() or (replayed := _replayed.observers) is None:
+        return observed()
+    return replayed.modes
+
+
+def sees_modules() -> bool:
+    """Return whether hooks run for every module, or did when the pass ran first."""
+    if traced() or (replayed := _replayed.observers) is None:
+        return bool(
+            nn_module._global_forward_hooks
+            or nn_module._global_forward_pre_hooks
+            or nn_module._global_backward_hooks
+            or nn_module._global_backward_pre_hooks
+        )
+    return replayed.hooks
+
+
+@contextmanager
+def as_observed(earlier: Observers) -> Iterator[None]:
+    """Choose operators as under earlier observers: others would round differently."""
+    before, _replayed.observers = _replayed.observers, earlier
+    try:
+        yield
+    finally:
+        _replayed.observers = before
