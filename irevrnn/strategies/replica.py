@@ -40,8 +40,9 @@ def modes_of(stack: Stack) -> Modes:
 
 def _mode(module: nn.Module) -> dict[str, Any]:
     own = vars(module)  # a parameter called p is not among them
-    kept = {name: copy.copy(own[name]) for name in ("p", *_HOOKS) if name in own}
-    return {"training": module.training, **kept}
+    p = {"p": own["p"]} if "p" in own else {}
+    hooks = {name: copy.copy(own[name]) for name in _HOOKS if name in own}
+    return {"training": module.training, **p, **hooks}
 
 
 class Replica:
