@@ -182,6 +182,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         {"data_set": "cinc2017"} | _RESNET),
     "digits-resnet": Experiment("signals", "Signals", "spoken digits, ResNet",
         {"data_set": "fsdd"} | _RESNET, 3),
+    "digits-conserving": Experiment("signals", "Signals", "spoken digits, u = 1",
+        {"data_set": "fsdd", "forgets": False, "longest_memory": 200, "settings_tried": 3}, 3),
     "digits-speakers": Experiment("signals", "Signals", "spoken digits, unseen speakers",
         {"data_set": "fsdd", "split": "speaker"}),
 }  # fmt: skip

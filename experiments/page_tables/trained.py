@@ -36,6 +36,7 @@ DIGITS = {
 RECORDINGS = {
     "sessions-reversible": "smartwatch, whole sessions, `reversible`",
     "digits": "spoken digits, `reversible`",
+    "digits-conserving": "spoken digits, u = 1, `reversible`",
     "digits-resnet": "spoken digits, convolutional network",
     "digits-speakers": "spoken digits, unseen speakers, `reversible`",
     "ecg": "ECG, mean F1, `reversible`",
