@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ Modes = dict[nn.Module, dict[str, Any]]
 _HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks",
-    "_backward_pre_hooks", "_is_full_backward_hook",
+    "_backward_pre_hooks",
 )  # fmt: skip
 
 
@@ -41,8 +40,9 @@ def modes_of(stack: Stack) -> Modes:
 def _mode(module: nn.Module) -> dict[str, Any]:
     own = vars(module)  # a parameter called p is not among them
     p = {"p": own["p"]} if "p" in own else {}
-    hooks = {name: copy.copy(own[name]) for name in _HOOKS if name in own}
-    return {"training": module.training, **p, **hooks}
+    hooks = {name: dict(own[name]) for name in _HOOKS if name in own}
+    full = {"_is_full_backward_hook": own.get("_is_full_backward_hook")}
+    return {"training": module.training, **p, **hooks, **full}
 
 
 class Replica:
