@@ -1,4 +1,4 @@
-"""What a strategy of the whole stack does: :class:`Strategy`."""
+"""The interface of the strategies of a whole stack: :class:`Strategy`."""
 
 from __future__ import annotations
 

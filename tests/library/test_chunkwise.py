@@ -413,13 +413,13 @@ def test_a_projection_that_rounds_differently():
 def test_an_exception_in_backward_leaves_nothing_behind(memory):
     x, _ = make_input()
     model, clean = make_model(memory), make_model(memory)
-    output, _ = model(x)
 
     def fail(*_):
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled():  # not in the forward pass
             raise KeyboardInterrupt
 
     hook = model.layers[1].projection.register_forward_hook(fail)
+    output, _ = model(x)
     with pytest.raises(KeyboardInterrupt):
         output.sum().backward()
     hook.remove()
