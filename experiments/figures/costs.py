@@ -111,15 +111,16 @@ def crossover(
     kind of unit, which is written at the end of its line. ``measured`` has pairs of T and bits.
     """
     figure, axes = plt.subplots(figsize=(theme.COLUMN, 2.9))
-    for place, (label, values) in enumerate(lines.items()):
-        colour = theme.COLOURS[0 if place else 1]
-        name = ("checkpoint, formula", "reversible, formula")[place] if place < 2 else None
-        axes.plot(steps, values, "-", marker="", color=colour, linewidth=0.9, label=name)
-        if place:
-            axes.annotate(
-                label, (steps[-1], values[-1]), (3, 0), textcoords="offset points", va="center",
-                size=6, annotation_clip=False,
-            )  # fmt: skip
+    look: dict[str, Any] = {"linestyle": "-", "marker": "", "linewidth": 0.9}
+    (_, checkpoint), *units = lines.items()
+    axes.plot(steps, checkpoint, color=theme.COLOURS[1], label="checkpoint, formula", **look)
+    for place, (kind, values) in enumerate(units):
+        label = None if place else "reversible, formula"  # one for all of them
+        axes.plot(steps, values, color=theme.COLOURS[0], label=label, **look)
+        axes.annotate(
+            kind, (steps[-1], values[-1]), (3, 0), textcoords="offset points", va="center", size=6,
+            annotation_clip=False,
+        )  # fmt: skip
     for (label, points), marker in zip(measured.items(), theme.MARKERS, strict=False):
         axes.plot(*points, marker, color="black", fillstyle="none", label=label)
     theme.frame(axes, "steps, $T$", "bits saved per unit and step", log="xy")
