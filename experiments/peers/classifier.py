@@ -13,6 +13,7 @@ from experiments.models import check_reading, mean_over_time
 from experiments.peers.cornn import CoRNN
 from experiments.peers.gates import start_gates
 from experiments.peers.indrnn import IndRNN
+from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
 from experiments.peers.mingru import MinGRU
 from experiments.peers.resnet import ResNet
@@ -119,6 +120,13 @@ def _lru(
     return _gated(lambda: LRU(width, hidden, **ring), width, inputs, width, layers, dropout, norm)
 
 
+def _linoss(
+    inputs: int, hidden: int, layers: int, dropout: float,
+    width: int = 64, norm: str | None = "layer",
+) -> nn.Module:  # fmt: skip
+    return _gated(lambda: LinOSS(width, hidden), width, inputs, width, layers, dropout, norm)
+
+
 def _mingru(
     inputs: int, hidden: int, layers: int, dropout: float,
     width: int = 64, norm: str | None = "layer", chrono: float | None = None,
@@ -178,6 +186,7 @@ PEERS = {
     "lru": Peer(
         _lru, ("width", "norm", "shortest_memory", "longest_memory", "shortest_period"), True
     ),
+    "linoss": Peer(_linoss, ("width", "norm"), True),
     "mingru": Peer(_mingru, ("width", "norm", "chrono"), True),
     "cornn": Peer(_cornn, ("time_step", "stiffness", "damping")),
     "resnet": Peer(_resnet, (), keeps_steps=False),

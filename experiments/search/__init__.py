@@ -5,7 +5,7 @@ parameters and the same processor time. Trials are judged on the validation data
 the end of the schedule; a search never reads the test data. :mod:`.space` has what is searched,
 :mod:`.trials` one trial and :mod:`.results` the result file.
 
-Equal processor time measures the implementation, too: ours is fused C++, by which IndRNN runs, too,
-``nn.LSTM`` and ``nn.GRU`` are kernels of PyTorch, and LRU, minGRU and coRNN are loops in Python,
-which take fewer steps in the same time. So each trial records its steps.
+Equal processor time measures the implementation, too: ours is fused C++, by which IndRNN and LinOSS
+run, too, ``nn.LSTM`` and ``nn.GRU`` are kernels of PyTorch, and LRU, minGRU and coRNN are loops in
+Python, which take fewer steps in the same time. So each trial records its steps.
 """

@@ -89,6 +89,10 @@ METHODS: dict[str, Method] = {
         "shortest_memory": LogUniform(0.003, 0.1, of_length=True),
         "shortest_period": _SHORTEST_PERIOD,
     }),
+    # Its oscillators start as the authors' do.
+    "linoss": Method("LinOSS", {"model": "linoss"}, {
+        "units": _UNITS, "recurrent_lr_scale": _RECURRENT_RATE,
+    }),
     "mingru": Method("minGRU", {"model": "mingru"}, {"units": _UNITS, "chrono": _CHRONO}),
     # The authors' settings lie within, and so does stability; they stack no layers.
     "cornn": Method("coRNN", {"model": "cornn"}, {

@@ -45,7 +45,7 @@ OF_OURS = (
 OF_BLOCKS = {"forgets": True, "gate": True, "coupling_activation": "identity", "sparsity": None}
 #: Options by which our networks are trained, and one that some others have, too.
 _OF_OUR_TRAINING = ("block", "bits_penalty", "coupling_lr_scale", "recurrent_lr_scale")
-_SLOW = ("indrnn", "lru")
+_SLOW = ("indrnn", "lru", "linoss")
 
 
 class ConfigError(ValueError):
@@ -80,10 +80,11 @@ class TrainConfig(ABC):
     num_couplings: int = option(3, "couplings per unit (irevrnn)", least=0)
     activation: str = option("relu", "output nonlinearity (irevrnn)", choices=ACTIVATIONS)
     norm: str = option("batch", "normalisation of the input projection (irevrnn), of a layer's "
-                       "output (indrnn) or of a block's input (lru, mingru)",
+                       "output (indrnn) or of a block's input (lru, linoss, mingru)",
                        choices=("batch", "layer", "none"))
     block: bool = option(False, "gated blocks (IRevBlock) in place of plain layers (irevrnn)")
-    width: int = option(64, "features between gated blocks (irevrnn --block, lru, mingru)", least=1)
+    width: int = option(64, "features between gated blocks (irevrnn --block, lru, linoss, "
+                        "mingru)", least=1)
     forgets: bool = option(True, "units forget; without, u = 1 (irevrnn --block)")
     gate: bool = option(True, "the output projection has a gate (irevrnn --block)")
     coupling_activation: str = option("identity", "nonlinearity of the couplings "
@@ -135,7 +136,7 @@ class TrainConfig(ABC):
     weight_decay: float = option(0.0, "weight decay of AdamW, on weight matrices only", least=0)
     recurrent_lr_scale: float = option(
         0.1, "factor on the learning rate of recurrent weights: a long memory is a weight close to "
-        "1, which a step must not jump over (irevrnn, indrnn, lru)", least=0)
+        "1, which a step must not jump over (irevrnn, indrnn, lru, linoss)", least=0)
     coupling_lr_scale: float = option(
         0.1, "factor on the learning rate of couplings (irevrnn)", least=0)
     clip: float = option(1.0, "largest norm of the gradient; 0 leaves it as it is", least=0)

@@ -15,8 +15,8 @@ from experiments.train.task import Input, Task
 
 _OF_BLOCKS = ("width", "forgets", "gate", "coupling_activation")
 #: Parameters with the learning rate of recurrent weights, by the end of their names: those of an
-#: LRU are logarithms.
-_RECURRENT = ("recurrent_weight", "nu_log", "theta_log", "gamma_log")
+#: LRU are logarithms; LinOSS has the last two.
+_RECURRENT = ("recurrent_weight", "nu_log", "theta_log", "gamma_log", "stiffness", "time_step")
 
 
 class Sizes(NamedTuple):

@@ -13,6 +13,7 @@ from experiments.peers.cornn import CoRNN
 from experiments.peers.gates import chrono_biases
 from experiments.peers.indrnn import IndRNN
 from experiments.peers.linear_scan import linear_scan
+from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
 from experiments.peers.mingru import MinGRU
 from experiments.peers.stack import GatedBlock
@@ -58,6 +59,19 @@ def lru_steps(m, x):
         yield (h @ c.T).real + m.skip * x_t
 
 
+def linoss_steps(m, x):
+    dt = 1 / (1 + torch.exp(-m.time_step))
+    stiffness = torch.where(m.stiffness > 0, m.stiffness, 0.0)
+    b = torch.complex(*m.input_matrix.weight.split(H))
+    real, imaginary = m.output_matrix.weight.split(H, dim=1)
+    c = torch.complex(real, -imaginary)
+    y = z = torch.zeros(B, H, dtype=b.dtype)
+    for x_t in x:
+        z = z + dt * (-stiffness * y + x_t.to(b.dtype) @ b.T)
+        y = y + dt * z
+        yield (y @ c.T).real + m.skip * x_t
+
+
 def mingru_steps(m, x):
     weight, bias = m.projection.weight, m.projection.bias
     h = torch.zeros(B, H, dtype=x.dtype)
@@ -81,6 +95,7 @@ def cornn_steps(m, x, dt=0.1, gamma=3.0, epsilon=2.0):
 EQUATIONS = {
     "indrnn": (lambda: IndRNN(FEATURES, H), indrnn_steps),
     "lru": (lambda: LRU(FEATURES, H), lru_steps),
+    "linoss": (lambda: LinOSS(FEATURES, H), linoss_steps),
     "mingru": (lambda: MinGRU(FEATURES, H, chrono=10), mingru_steps),
     "cornn": (lambda: CoRNN(FEATURES, H, 0.1, 3.0, 2.0), cornn_steps),
 }
@@ -272,7 +287,10 @@ def test_padding_changes_no_answer(kind, read):
     torch.testing.assert_close(together, torch.cat(alone))
 
 
-NORMED = [*product(["indrnn", "lru", "mingru"], ["batch", "layer", None]), ("resnet", "batch")]
+NORMED = [
+    *product(["indrnn", "lru", "linoss", "mingru"], ["batch", "layer", None]),
+    ("resnet", "batch"),
+]
 
 
 @pytest.mark.parametrize(("kind", "norm"), NORMED)
@@ -305,7 +323,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["indrnn", "lru", "mingru", "cornn", "resnet"])
+@pytest.mark.parametrize("kind", ["indrnn", "lru", "linoss", "mingru", "cornn", "resnet"])
 def test_the_loss_falls(kind, tmp_path):
     # coRNN is as slow as its time step, and sixteen steps are few.
     config = MnistConfig.of(
@@ -337,6 +355,7 @@ def test_recurrent_weights_of_indrnn_are_kept_in_range():
 def test_recurrent_weights_are_learnt_slowly():
     for kind, names in {
         "indrnn": {"recurrent_weight"}, "lru": {"nu_log", "theta_log", "gamma_log"},
+        "linoss": {"stiffness", "time_step"},
     }.items():  # fmt: skip
         config = MnistConfig.of(model=kind, recurrent_lr_scale=0.1, **SMALL | {"lr": 0.5})
         model = make_model(config, config.task(torch.device("cpu")))
@@ -350,7 +369,7 @@ def test_recurrent_weights_are_learnt_slowly():
         assert found == names and len(slow) == 2 * len(names)
 
 
-@pytest.mark.parametrize("kind", ["lru", "mingru"])
+@pytest.mark.parametrize("kind", ["lru", "linoss", "mingru"])
 def test_defaults_of_gated_blocks_go_with_gated_peers(kind):
     config = MnistConfig.of(model=kind, hidden_size=9)
     defaults = BLOCK_DEFAULTS | {"hidden_size": 9}
