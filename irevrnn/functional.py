@@ -133,9 +133,10 @@ def _run(
     backend = _backend(z)
     if backend == "python":
         # torch.func cannot look into a checkpoint; what a transform saves is its own affair.
-        plain = memory == "store" or transformed()
-        run = _run_reference if plain else _recompute_reference
-        return run(z, batch_sizes, resets, *rest, *options)
+        if memory == "store" or transformed():
+            arguments: Any = (*rest, *options, resets, batch_sizes)
+            return reference.scan(z, *arguments)
+        return _recompute_reference(z, batch_sizes, resets, *rest, *options)
     interval = _interval(memory, z, *rest)
     vectorize = backend == "vector"
     out, h_n, c_n, _ = run_scan(z, *rest, batch_sizes, *options, interval, vectorize, resets)
@@ -153,22 +154,15 @@ def _interval(memory: str, *tensors: Tensor) -> int:
     return NOTHING_SAVED if torch.compiler.is_exporting() else SEGMENT
 
 
-def _run_reference(
-    z: Tensor, batch_sizes: Tensor | None, resets: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    keywords: Any = {"resets": resets}
-    if batch_sizes is None:
-        return reference.scan(z, *rest, **keywords)
-    return reference.scan_packed(z, batch_sizes, *rest, **keywords)
-
-
 def _recompute_reference(
     z: Tensor, batch_sizes: Tensor | None, resets: Tensor | None, h: Tensor, c: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the reference with ``recompute``: one checkpoint for each segment."""
     outputs = []
-    for part in _segments(z, batch_sizes, resets):
-        out, h, c = checkpoint(_run_reference, *part, h, c, *rest, use_reentrant=False)
+    for part, sizes, of_part in _segments(z, batch_sizes, resets):
+        out, h, c = checkpoint(
+            reference.scan, part, h, c, *rest, of_part, sizes, use_reentrant=False
+        )
         outputs.append(out)
     return torch.cat(outputs), h, c
 
@@ -178,8 +172,8 @@ def _segments(
 ) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
     sizes: Any = repeat(None) if batch_sizes is None else batch_sizes.split(SEGMENT)
     rows: Any = SEGMENT if batch_sizes is None else [int(part.sum()) for part in sizes]
-    anew: Any = repeat(None) if resets is None else resets.split(rows)
-    yield from zip(z.split(rows), sizes, anew, strict=False)
+    split_resets: Any = repeat(None) if resets is None else resets.split(rows)
+    yield from zip(z.split(rows), sizes, split_resets, strict=False)
 
 
 def _check_tensors(z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor) -> None:

@@ -128,9 +128,9 @@ def _step(
     h, c, z_t = inputs
     if resets is not None:
         rows = ir.Shape(h_0.shape[:1])
-        anew = ir.Value(name=named("reset"), shape=rows, type=ir.TensorType(resets.dtype))
-        inputs.append(anew)
-        of_sequence = apply("Unsqueeze", anew, apply("Constant", value_ints=[1]))
+        reset = ir.Value(name=named("reset"), shape=rows, type=ir.TensorType(resets.dtype))
+        inputs.append(reset)
+        of_sequence = apply("Unsqueeze", reset, apply("Constant", value_ints=[1]))
         zero = apply("CastLike", apply("Constant", value_float=0.0), z_t)
         h, c = (apply("Where", of_sequence, zero, x) for x in (h, c))
     p = apply("Mul", u, h)

@@ -176,9 +176,7 @@ def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     """
     *upstream, out, _, h_0, c_0, u, a, b, batch_sizes, resets = ctx.saved_tensors
     shapes = (out, h_0, c_0)
-    arriving = [
-        torch.zeros_like(x) if g is None else g for g, x in zip(upstream, shapes, strict=True)
-    ]
+    grads = [torch.zeros_like(x) if g is None else g for g, x in zip(upstream, shapes, strict=True)]
     activation, coupling_activation = ctx.options
     backward = partial(
         _backward_from_z if out.dtype in HALF else reference.scan_backward,
@@ -187,10 +185,10 @@ def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         batch_sizes=batch_sizes,
         resets=resets,
     )
-    pull_back: Any
-    _, pull_back, *_ = torch.func.vjp(backward, *arriving, out, h_0, c_0, u, a, b)
-    *of_arriving, of_out, of_h_0, of_c_0, of_u, of_a, of_b = pull_back(gradients)
-    of_upstream = [None if g is None else x for g, x in zip(upstream, of_arriving, strict=True)]
+    vjp_fn: Any
+    _, vjp_fn, *_ = torch.func.vjp(backward, *grads, out, h_0, c_0, u, a, b)
+    *grad_upstream, of_out, of_h_0, of_c_0, of_u, of_a, of_b = vjp_fn(gradients)
+    of_upstream = [None if g is None else x for g, x in zip(upstream, grad_upstream, strict=True)]
     no_options = (None,) * 6
     return *of_upstream, of_out, None, of_h_0, of_c_0, of_u, of_a, of_b, *no_options
 
@@ -202,16 +200,13 @@ def _backward_from_z(
     """The reference's gradient where z has half the precision of the states."""
 
     def run(z: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        options: Any = (*rest, activation, coupling_activation, resets)
-        if batch_sizes is None:
-            out, h_n, c_n = reference.scan(z.float(), *options)
-        else:
-            out, h_n, c_n = reference.scan_packed(z.float(), batch_sizes, *options)
+        options: Any = (*rest, activation, coupling_activation, resets, batch_sizes)
+        out, h_n, c_n = reference.scan(z.float(), *options)
         return out.to(z.dtype), h_n, c_n
 
-    pull_back: Any
-    _, pull_back, *_ = torch.func.vjp(run, z, *rest)
-    return tuple(pull_back((grad_out, grad_h_n, grad_c_n)))
+    vjp_fn: Any
+    _, vjp_fn, *_ = torch.func.vjp(run, z, *rest)
+    return tuple(vjp_fn((grad_out, grad_h_n, grad_c_n)))
 
 
 class _Scan(torch.autograd.Function):

@@ -83,62 +83,34 @@ def scan(
     activation: str = "relu",
     coupling_activation: str = "tanh",
     resets: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the cell over a sequence; autograd through it is textbook BPTT.
+    """Run the cell over sequences; autograd through it is textbook BPTT.
 
     Args:
-        z: (T, B, H), T at least 1.
+        z: (T, B, H), T at least 1. Sequences of different length come packed as in PyTorch's
+            ``PackedSequence``, (N, H): first step 1 of all of them, the longest sequence first.
         h_0, c_0: (B, H).
         u: (H,).
         a, b: (R, H).
         activation: the name of ``g``.
         coupling_activation: the name of ``f``.
-        resets: (T, B) bool, where a sequence's h and c are set to 0 before the step.
+        resets: (T, B), or packed (N,), bool, where a sequence's h and c are set to 0 before the
+            step.
+        batch_sizes: (T,) if z is packed: the number of sequences that have each step.
 
     Returns:
-        ``out`` (T, B, H) with h of every step, ``h_n`` (B, H) and ``c_n`` (B, H).
+        ``out``, shaped like z, with h of every step, and ``h_n`` and ``c_n`` (B, H) after the last
+        step of each sequence.
     """
     h, c, outputs = h_0, c_0, []
-    steps = z.unbind(0)  # one split: indexing z[t] would make autograd add up T full gradients
-    for z_t, anew in zip(steps, _starts(resets, steps), strict=True):
-        h, c = _cleared(h, anew), _cleared(c, anew)
-        h, c = step(z_t, h, c, u, a, b, activation, coupling_activation)
-        outputs.append(h)
-    return torch.stack(outputs), h, c
-
-
-def scan_packed(
-    z: Tensor,
-    batch_sizes: Tensor,
-    h_0: Tensor,
-    c_0: Tensor,
-    u: Tensor,
-    a: Tensor,
-    b: Tensor,
-    activation: str = "relu",
-    coupling_activation: str = "tanh",
-    resets: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the cell over sequences of different length, packed as in PyTorch's ``PackedSequence``.
-
-    Args:
-        z: (N, H), the steps of all sequences: first those of step 1, the longest sequence first.
-        batch_sizes: (T,), the number of sequences that have each step; it never rises.
-        h_0, c_0, u, a, b, activation, coupling_activation: as for :func:`scan`.
-        resets: (N,), as for :func:`scan`.
-
-    Returns:
-        ``out`` (N, H), and ``h_n``, ``c_n`` (B, H) after the last step of each sequence.
-    """
-    h, c, outputs = h_0, c_0, []
-    steps = z.split(batch_sizes.tolist())
-    for z_t, anew in zip(steps, _starts(resets, steps), strict=True):
-        running = len(z_t)
-        h_t, c_t = _cleared(h[:running], anew), _cleared(c[:running], anew)
+    steps = _steps(z, batch_sizes)
+    for z_t, reset in zip(steps, _steps_of_resets(resets, steps), strict=True):
+        h_t, c_t = (_reset(_first(x, len(z_t)), reset) for x in (h, c))
         h_t, c_t = step(z_t, h_t, c_t, u, a, b, activation, coupling_activation)
         outputs.append(h_t)
-        h, c = torch.cat([h_t, h[running:]]), torch.cat([c_t, c[running:]])
-    return torch.cat(outputs), h, c
+        h, c = _joined(h_t, h, len(h)), _joined(c_t, c, len(c))
+    return _join(outputs, batch_sizes), h, c
 
 
 def scan_backward(
@@ -167,29 +139,26 @@ def scan_backward(
         grad_h_n, grad_c_n: (B, H), gradients of ``h_n`` and ``c_n``.
         out: (T, B, H), what :func:`scan` returned.
         h_0, c_0, u, a, b, activation, coupling_activation: as given to :func:`scan`.
-        batch_sizes: (T,) if ``out`` and ``grad_out`` are packed, as for :func:`scan_packed`.
-        resets: as given to :func:`scan` or :func:`scan_packed`.
+        batch_sizes, resets: as given to :func:`scan`; ``out`` and ``grad_out`` are packed alike.
 
     Returns:
-        Gradients of ``z`` (T, B, H), ``h_0``, ``c_0`` (B, H), ``u`` (H,), ``a`` and ``b`` (R, H).
+        Gradients of ``z``, shaped like ``out``, ``h_0``, ``c_0`` (B, H), ``u`` (H,), ``a`` and
+        ``b`` (R, H).
     """
     coupling = get_activation(coupling_activation, "coupling_activation")
     f, f_slope = coupling.function, coupling.slope_from_output
     g_slope = get_activation(activation).slope_from_output
-    steps, arriving = (
-        x.unbind(0) if batch_sizes is None else x.split(batch_sizes.tolist())
-        for x in (out, grad_out)
-    )
-    starts = _starts(resets, steps)
+    steps, grad_steps = _steps(out, batch_sizes), _steps(grad_out, batch_sizes)
+    step_resets = _steps_of_resets(resets, steps)
     before = [  # h_{t-1}
-        _cleared(h[: len(h_t)], anew)
-        for h, h_t, anew in zip([h_0, *steps[:-1]], steps, starts, strict=True)
+        _reset(_first(h, len(h_t)), reset)
+        for h, h_t, reset in zip([h_0, *steps[:-1]], steps, step_resets, strict=True)
     ]
 
     values: list[list[tuple[Tensor, Tensor]]] = []  # f(p_{i-1}) and f(c_i), by step and coupling
     c = c_0
-    for h, anew in zip(before, starts, strict=True):
-        p, c, pairs = u * h, _cleared(c[: len(h)], anew), []
+    for h, reset in zip(before, step_resets, strict=True):
+        p, c, pairs = u * h, _reset(_first(c, len(h)), reset), []
         for a_i, b_i in zip(a, b, strict=True):
             f_p = f(p)
             c = c + a_i * f_p
@@ -204,7 +173,7 @@ def scan_backward(
     carry, d_c = grad_h_n[:0], grad_c_n[:0]
     for t in reversed(range(len(steps))):
         carry, d_c = _joined(carry, grad_h_n, len(steps[t])), _joined(d_c, grad_c_n, len(steps[t]))
-        d = (carry + arriving[t]) * g_slope(steps[t])
+        d = (carry + grad_steps[t]) * g_slope(steps[t])
         grad_z.append(d)
         for i in reversed(range(len(a))):
             f_p, f_c = values[t][i]
@@ -213,25 +182,39 @@ def scan_backward(
             grad_a[i] = grad_a[i] + (d_c * f_p).sum(0)
             d = d + d_c * a[i] * f_slope(f_p)
         grad_u = grad_u + (d * before[t]).sum(0)
-        carry, d_c = _cleared(d * u, starts[t]), _cleared(d_c, starts[t])
+        carry, d_c = _reset(d * u, step_resets[t]), _reset(d_c, step_resets[t])
     grad_h_0, grad_c_0 = _joined(carry, grad_h_n, len(h_0)), _joined(d_c, grad_c_n, len(h_0))
     of_u, of_a, of_b = torch.stack([grad_u, *grad_a, *grad_b]).split([1, len(a), len(b)])
-    join = torch.stack if batch_sizes is None else torch.cat
-    return join(grad_z[::-1]), grad_h_0, grad_c_0, of_u[0], of_a, of_b
+    return _join(grad_z[::-1], batch_sizes), grad_h_0, grad_c_0, of_u[0], of_a, of_b
 
 
-def _starts(resets: Tensor | None, steps: Sequence[Tensor]) -> Sequence[Tensor | None]:
+def _steps(x: Tensor, batch_sizes: Tensor | None) -> tuple[Tensor, ...]:
+    """Split x into its steps: at once, as indexing would make autograd add up T full gradients."""
+    return x.unbind(0) if batch_sizes is None else x.split(batch_sizes.tolist())
+
+
+def _join(steps: list[Tensor], batch_sizes: Tensor | None) -> Tensor:
+    """Join what :func:`_steps` split."""
+    return torch.stack(steps) if batch_sizes is None else torch.cat(steps)
+
+
+def _steps_of_resets(resets: Tensor | None, steps: Sequence[Tensor]) -> Sequence[Tensor | None]:
     """Split resets into those of each step."""
     if resets is None:
         return [None] * len(steps)
     return resets.unbind(0) if resets.dim() == 2 else resets.split([len(x) for x in steps])
 
 
-def _cleared(x: Tensor, anew: Tensor | None) -> Tensor:
-    """Set rows of x (B, H) to 0 where a sequence begins anew (B,), whatever they were."""
-    return x if anew is None else x.masked_fill(anew.unsqueeze(-1), 0)
+def _reset(x: Tensor, rows: Tensor | None) -> Tensor:
+    """Set ``rows`` (B,) of x (B, H) to 0, whatever they were."""
+    return x if rows is None else x.masked_fill(rows.unsqueeze(-1), 0)
 
 
-def _joined(running: Tensor, at_the_end: Tensor, count: int) -> Tensor:
-    """Join the gradients of the states of ``count`` sequences, some of which end here."""
-    return torch.cat([running, at_the_end[len(running) : count]])
+def _first(x: Tensor, count: int) -> Tensor:
+    """Return the first rows of x: of those sequences that have not ended."""
+    return x if len(x) == count else x[:count]
+
+
+def _joined(running: Tensor, ended: Tensor, count: int) -> Tensor:
+    """Put behind the rows that run those that have ended, up to ``count`` in all."""
+    return running if len(running) == count else torch.cat([running, ended[len(running) : count]])

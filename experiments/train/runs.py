@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +105,9 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
     """
     first = results[0]
     data = [one["data"] for one in results]
+    seconds: list[Any] = [
+        one.get("processor_seconds") for one in results
+    ]  # older results have none
     shared = {k: v for k, v in data[0].items() if all(one.get(k) == v for one in data)}
     summary = {
         "data_set": first["data_set"],
@@ -119,7 +122,7 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         "git_commits": list(dict.fromkeys(commit for one in results for commit in commits_of(one))),
         "threads": first["threads"],
         "wall_seconds": sum(one["wall_seconds"] for one in results),
-        "processor_seconds": _sum(one.get("processor_seconds") for one in results),
+        "processor_seconds": None if None in seconds else sum(seconds),
         "num_runs": len(results),
         "num_seeds": len({one["seed"] for one in results}),
         "finished": True,
@@ -154,16 +157,6 @@ def seconds_of(result: Mapping[str, Any]) -> float:
     """Return the processor seconds of a result, or those by the clock if it recorded no others."""
     seconds: float = result.get("processor_seconds") or result["wall_seconds"]
     return seconds
-
-
-def _sum(seconds: Iterable[float | None]) -> float | None:
-    """Return the sum, None if one is not known: older results have no processor time."""
-    total = 0.0
-    for one in seconds:
-        if one is None:
-            return None
-        total += one
-    return total
 
 
 def _spread(results: Sequence[dict[str, Any]], name: str) -> dict[str, float | None]:

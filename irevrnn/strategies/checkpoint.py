@@ -12,9 +12,10 @@ from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.ops import HALF
 from irevrnn.strategies.chunks import Part
 from irevrnn.strategies.revolve import first_places, stride
+from irevrnn.strategies.strategy import Strategy
 
 
-class Checkpoint:
+class Checkpoint(Strategy):
     """Save h and c of every block where chunks begin (equation ``eq:checkpoint``).
 
     Args:
@@ -55,9 +56,6 @@ class Checkpoint:
         out, *state = self._scan(z, self.states[number], number, self.part)
         self.states[number] = state[0], state[1]
         return out, state[0]
-
-    def note_output(self, chunk: int, output: Tensor) -> None:
-        """Do nothing: what would differ from the forward pass is not noticed."""
 
     def finals(self, dtype: torch.dtype) -> list[State]:
         return [(h.to(dtype), c.to(dtype)) for h, c in self.states]
@@ -106,9 +104,6 @@ class Checkpoint:
         return self.recurrences[number].scan(
             z, state, batch_sizes=part.batch_sizes, resets=part.resets
         )
-
-    def finish(self) -> None:
-        """Do nothing: nothing was consumed."""
 
 
 def _wide(state: Tensor) -> Tensor:

@@ -167,9 +167,9 @@ class BitStack:
             return y.clamp(min=0)
         return y
 
-    def forget_reset(self, h: Tensor, c: Tensor, anew: Tensor) -> tuple[Tensor, Tensor]:
+    def forget_reset(self, h: Tensor, c: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
         """Set h and c to 0 where sequences begin anew, (B,): push the 32 bits of each."""
-        where = anew.unsqueeze(-1).expand_as(h)
+        where = reset.unsqueeze(-1).expand_as(h)
         for x in (h, c):
             self._push(where, x.long() & (2**32 - 1), 32)
         return h.masked_fill(where, 0), c.masked_fill(where, 0)
@@ -184,15 +184,15 @@ def _increments(
 def step(
     z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
     activation: str = "leaky_relu", coupling_activation: str = "tanh",
-    anew: Tensor | None = None, fraction_bits: int = FRACTION_BITS,
+    reset: Tensor | None = None, fraction_bits: int = FRACTION_BITS,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return (h, c) after a step in fixed point; ``stack`` takes what is forgotten.
 
-    Where sequences begin anew, (B,) bool, h and c are set to 0 before.
+    Where ``reset``, (B,) bool, is true, h and c are set to 0 before.
     """
     f = get_activation(coupling_activation).function
-    if anew is not None:
-        h, c = stack.forget_reset(h, c, anew)
+    if reset is not None:
+        h, c = stack.forget_reset(h, c, reset)
     p = stack.forget(h)
     p = torch.where(u < 0, -p, p)
     for a_i, b_i in zip(a, b, strict=True):

@@ -5,7 +5,7 @@ Beside it ``store_fixed``, its control: the same arithmetic with every state sav
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +15,7 @@ from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.bit_stacks import GROUP, BitStacks
 from irevrnn.strategies.chunks import Part
+from irevrnn.strategies.strategy import Strategy
 from irevrnn.strategies.units import Units, overflow
 
 #: Hashes that are saved of a block's states.
@@ -25,7 +26,7 @@ class ReversalError(RuntimeError):
     """The reconstructed states differ from those of the forward pass; no gradient is returned."""
 
 
-class _FixedPoint(ABC):
+class _FixedPoint(Strategy):
     """The recurrence in fixed point, shared by both strategies.
 
     Args:
@@ -78,9 +79,6 @@ class _FixedPoint(ABC):
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         """Run block ``number`` over the chunk and record what the strategy saves."""
 
-    def note_output(self, chunk: int, output: Tensor) -> None:  # noqa: B027
-        pass
-
     def finals(self, dtype: torch.dtype) -> list[State]:
         finals = [states.values(dtype) for states in self.states]
         for pair, parts in zip(finals, self.ended, strict=True):
@@ -109,9 +107,6 @@ class _FixedPoint(ABC):
     @abstractmethod
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
         """Begin the backward pass from what :meth:`_saved` returned."""
-
-    def restore(self, chunk: int, run: Callable[[int], None]) -> None:  # noqa: B027
-        pass  # the chunk after this one left the states where it begins
 
     def leaves(self, chunk: int) -> list[State]:
         return self.carriers  # of gradients, not of values: the same for every chunk
@@ -283,6 +278,3 @@ class StoreFixed(_FixedPoint):
 
     def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
         return self._pass(chunk, number)
-
-    def finish(self) -> None:
-        """Do nothing: nothing was consumed."""

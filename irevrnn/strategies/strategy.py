@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,40 +12,56 @@ from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.strategies.chunks import Part
 
 
-class Strategy(Protocol):
+class Strategy(ABC):
     """A strategy: it saves something of the forward pass and rebuilds a chunk from that."""
 
+    @abstractmethod
     def begin(
         self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
     ) -> None:
         """Begin the forward pass; without ``record`` no backward pass will follow."""
 
+    @abstractmethod
     def begin_chunk(self, part: Part) -> None:
         """Begin a chunk."""
 
+    @abstractmethod
     def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
         """Run the recurrence of block ``number`` over the chunk; return ``out`` and ``h_n``."""
 
     def note_output(self, chunk: int, output: Tensor) -> None:
-        """Take note of what the stack returned for a chunk, in the forward or backward pass."""
+        """Take note of what the stack returned for a chunk, in the forward or backward pass.
 
+        Unless overridden, what would differ from the forward pass is not noticed.
+        """
+        return None
+
+    @abstractmethod
     def finals(self, dtype: torch.dtype) -> list[State]:
         """Return h_n and c_n of every block, (B, H)."""
 
+    @abstractmethod
     def saved(self) -> list[Tensor]:
         """Return all that is saved for the backward pass."""
 
+    @abstractmethod
     def begin_backward(
         self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
     ) -> None:
         """Begin the backward pass from what :meth:`saved` returned."""
 
     def restore(self, chunk: int, run: Callable[[int], None]) -> None:
-        """Find the states where a chunk begins; ``run(i)`` takes chunk i forward once more."""
+        """Find the states where a chunk begins; ``run(i)`` takes chunk i forward once more.
 
+        Unless overridden, the chunk after this one left them there.
+        """
+        return None
+
+    @abstractmethod
     def leaves(self, chunk: int) -> list[State]:
         """Return (h, c) of every block where the chunk begins, as leaves of its graph."""
 
+    @abstractmethod
     def rebuild(
         self, chunk: int, part: Part, number: int, z: Tensor, state: State
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,3 +69,4 @@ class Strategy(Protocol):
 
     def finish(self) -> None:
         """End the backward pass; raise an error if a chunk was not reconstructed exactly."""
+        return None

@@ -600,7 +600,7 @@ def test_help_explains_every_option_with_its_default(capsys, task):
 def test_help_shows_the_defaults_of_other_choices(capsys):
     signals, mnist, action = (shown_help(capsys, task) for task in ("signals", "mnist", "action"))
     assert "reversing the sign (default: 0.5; 0.0 with --folder)" in signals
-    blocks = "--block, --model lru, --model mingru"
+    blocks = "--block, --model lru, --model linoss, --model mingru"
     assert f"layers (default: 6; 4 with {blocks})" in mnist and "BLOCK_DEFAULTS" not in mnist
     assert "(default: 40; 120 with --data-set utkinect, --data-set msr; 10 with" in action
 

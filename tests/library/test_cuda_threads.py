@@ -112,7 +112,7 @@ def test_packed_sequences(couplings, interval):
     dense = make_inputs(max(lengths), len(lengths), 5, couplings, torch.float64)
     packed = pack_sequence([dense.z[:n, i].detach() for i, n in enumerate(lengths)])
     case, sizes = dense._replace(z=packed.data.requires_grad_()), packed.batch_sizes
-    wanted = run(lambda z, *rest: reference.scan_packed(z, sizes, *rest), case)
+    wanted = run(lambda z, *rest: reference.scan(z, *rest, batch_sizes=sizes), case)
     assert_near(run(threads(interval=interval, batch_sizes=sizes), case), wanted, 1e-12)
 
 
@@ -139,7 +139,7 @@ def test_resets_of_packed_sequences(couplings, interval):
     case, sizes = make_packed("around a segment", 5, couplings)
     resets = random_resets(len(case.z))
     kernel = threads(interval=interval, batch_sizes=sizes, resets=resets)
-    wanted = run(lambda z, *x: reference.scan_packed(z, sizes, *x, resets=resets), case)
+    wanted = run(lambda z, *x: reference.scan(z, *x, resets=resets, batch_sizes=sizes), case)
     assert_near(run(kernel, case), wanted, 1e-11)
 
 

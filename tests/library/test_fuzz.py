@@ -113,9 +113,7 @@ def test_scan_on_every_backend(
     options = (activation, coupling_activation)
 
     def oracle(z, *rest):
-        if batch_sizes is None:
-            return reference.scan(z, *rest, *options, resets)
-        return reference.scan_packed(z, batch_sizes, *rest, *options, resets)
+        return reference.scan(z, *rest, *options, resets, batch_sizes)
 
     wanted = run(oracle, [x.double().requires_grad_() for x in case], outputs, seed)
     for name in ("auto", "cpp", "python"):

@@ -49,7 +49,7 @@ def one_by_one(case, batch_sizes, function, *options):
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_the_reference_treats_each_sequence_alone(kind, activation):
     case, sizes = make_packed(kind)
-    got = run(lambda z, *r: reference.scan_packed(z, sizes, *r), case, activation)
+    got = run(lambda z, *r: reference.scan(z, *r, batch_sizes=sizes), case, activation)
     wanted = run(lambda *c: one_by_one(Inputs(*c), sizes, reference.scan, activation), case)
     for x, y in zip(got, wanted, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
@@ -61,7 +61,7 @@ def test_the_reference_treats_each_sequence_alone(kind, activation):
 @pytest.mark.parametrize("couplings", [0, 3])
 def test_kernels_equal_the_reference(kind, memory, hidden, couplings):
     case, sizes = make_packed(kind, hidden, couplings)
-    wanted = run(lambda z, *r: reference.scan_packed(z, sizes, *r), case)
+    wanted = run(lambda z, *r: reference.scan(z, *r, batch_sizes=sizes), case)
     for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 2e-3)):
         narrow = Inputs(*(x.detach().to(dtype).requires_grad_() for x in case))
         got = run(scan, narrow, memory=memory, batch_sizes=sizes)
@@ -100,7 +100,7 @@ def test_states_of_sequences_that_have_ended_before_stay():
     _, h_n, c_n = scan(*case, batch_sizes=sizes)
     assert torch.equal(h_n[2], case.h_0[2]) and torch.equal(c_n[2], case.c_0[2])
     got = run(scan, case, batch_sizes=sizes)
-    wanted = run(lambda z, *r: reference.scan_packed(z, sizes, *r), case)
+    wanted = run(lambda z, *r: reference.scan(z, *r, batch_sizes=sizes), case)
     for x, y in zip(got, wanted, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-12)
 
