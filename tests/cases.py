@@ -1,12 +1,17 @@
 """Inputs that provoke what goes wrong in a recurrence: awkward weights, states other than zero."""
 
+import itertools
 from typing import NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
 #: Recurrent weights at which a wrong inverse or a wrong gradient shows.
 AWKWARD_WEIGHTS = (0.0, 1e-6, -1e-6, 1.0, -1.0)
+#: Where there are resets.
+KINDS = ("never", "at first", "at every step", "at random", "one sequence", "around segments")
+every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 class Inputs(NamedTuple):
@@ -36,6 +41,24 @@ def make_inputs(
         scale * draw(couplings, hidden), scale * draw(couplings, hidden),
     )  # fmt: skip
     return Inputs(*(x.requires_grad_() for x in tensors))
+
+
+def make_resets(kind, steps, batch):
+    """(T, B), with no two sequences alike where there may be a difference."""
+    if kind == "at every step":
+        return torch.ones(steps, batch, dtype=torch.bool)
+    resets = torch.zeros(steps, batch, dtype=torch.bool)
+    if kind == "at first":
+        resets[0] = True
+    elif kind == "at random":
+        resets = torch.rand(steps, batch, generator=torch.Generator().manual_seed(0)) < 0.15
+    elif kind == "one sequence":
+        resets[steps // 3, batch // 2] = resets[-1, batch // 2] = True
+    elif kind == "around segments":
+        for i, t in itertools.product(range(batch), (0, 14, 15, 16, 17, 31, 32, 47, 48, 63, 64)):
+            if t < steps and (t + i) % 3:
+                resets[t, i] = True
+    return resets
 
 
 def upstream(outputs: tuple[Tensor, ...], seed: int = 1) -> tuple[Tensor, ...]:

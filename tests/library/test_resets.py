@@ -10,13 +10,11 @@ from torch.func import grad, vjp, vmap
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
-from tests.cases import Inputs, make_inputs, run, upstream
+from tests.cases import KINDS, Inputs, every_kind, make_inputs, make_resets, run, upstream
 from tests.library.test_packed import make_packed
 
 pytestmark = pytest.mark.usefixtures("kernels")
-KINDS = ("never", "at first", "at every step", "at random", "one sequence", "around segments")
 STATES = slice(6)  # out, h_n, c_n and the gradients of z, h_0 and c_0
-every_kind = pytest.mark.parametrize("kind", KINDS)
 MEMORY = ("store", "recompute")
 DTYPES = (torch.float32, torch.float64)
 both = pytest.mark.parametrize("memory", MEMORY)
@@ -26,24 +24,6 @@ backends = pytest.mark.parametrize("backend", ["auto", "cpp"])
 every_activation = pytest.mark.parametrize(
     ("activation", "coupling_activation"), [*zip(ACTIVATIONS, [*ACTIVATIONS][::-1], strict=True)]
 )
-
-
-def make_resets(kind, steps, batch):
-    """(T, B), with no two sequences alike where there may be a difference."""
-    if kind == "at every step":
-        return torch.ones(steps, batch, dtype=torch.bool)
-    resets = torch.zeros(steps, batch, dtype=torch.bool)
-    if kind == "at first":
-        resets[0] = True
-    elif kind == "at random":
-        resets = torch.rand(steps, batch, generator=torch.Generator().manual_seed(0)) < 0.15
-    elif kind == "one sequence":
-        resets[steps // 3, batch // 2] = resets[-1, batch // 2] = True
-    elif kind == "around segments":
-        for i, t in itertools.product(range(batch), (0, 14, 15, 16, 17, 31, 32, 47, 48, 63, 64)):
-            if t < steps and (t + i) % 3:
-                resets[t, i] = True
-    return resets
 
 
 def in_pieces(function, resets, batch_sizes=None):
