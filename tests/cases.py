@@ -1,6 +1,7 @@
 """Inputs that provoke what goes wrong in a recurrence: awkward weights, states other than zero."""
 
 import itertools
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +13,11 @@ AWKWARD_WEIGHTS = (0.0, 1e-6, -1e-6, 1.0, -1.0)
 #: Where there are resets.
 KINDS = ("never", "at first", "at every step", "at random", "one sequence", "around segments")
 every_kind = pytest.mark.parametrize("kind", KINDS)
+#: Of what ``run`` returns: out, h_n, c_n and the gradients of z, h_0 and c_0.
+STATES = slice(6)
+
+#: Compares tensors, or sequences of them. Zeros of both signs are the same; NaN never is.
+assert_same_bits = partial(torch.testing.assert_close, rtol=0, atol=0)
 
 
 class Inputs(NamedTuple):
@@ -76,3 +82,10 @@ def run(function, case: Inputs, *options, **keywords) -> tuple[Tensor, ...]:
         outputs, case, upstream(outputs), allow_unused=True, materialize_grads=True
     )
     return (*(x.detach() for x in outputs), *gradients)
+
+
+def assert_near(got, wanted, tolerance: float) -> None:
+    """Check tensors in float64, with a tolerance relative to the largest entry of each, or to 1."""
+    for x, y in zip(got, wanted, strict=True):
+        bound = tolerance * max(1.0, y.abs().max().item() if y.numel() else 0.0)
+        torch.testing.assert_close(x.double(), y.double(), rtol=0, atol=bound)

@@ -10,6 +10,7 @@ from irevrnn.activations import ACTIVATIONS
 from irevrnn.backend import choose_backend
 from irevrnn.strategies.fixed_point import to_fixed
 from irevrnn.strategies.fixed_scan import States
+from tests.cases import assert_same_bits
 from tests.fixed_cases import (
     back,
     every_batch,
@@ -51,7 +52,7 @@ def test_the_gpu_gives_the_bits_of_the_cpu(couplings, size, dtype, activation):
     case = make_case(20, *size, couplings, dtype, activation, list(f)[couplings % len(f)])
     on_cpu, on_gpu = forward(*case, False), forward(*to_gpu(*case), False)
     assert on_cpu[7] == -1  # in range: else outputs have no meaning
-    assert all(torch.equal(x, y.cpu()) for x, y in zip(on_cpu, on_gpu, strict=True))
+    assert_same_bits([x.cpu() for x in on_gpu], on_cpu)
 
 
 @every_g
@@ -75,7 +76,7 @@ def test_packed_sequences(sizes, hidden, dtype, activation):
     z, states, weights = to_gpu(*case)
     packing = resets.cuda(), counts
     result = forward(z, states, weights, False, *packing)
-    assert all(torch.equal(x.cpu(), y) for x, y in zip(result, wanted, strict=True))
+    assert_same_bits([x.cpu() for x in result], wanted)
     assert is_undone(states, result, back(z, result, weights, False, *packing))
 
 
@@ -126,7 +127,7 @@ def test_reversible_gives_the_gradient_of_store_fixed(monkeypatch, dtype, activa
     options = {"activation": activation, "dtype": dtype}
     runs = [outcome(memory, **options) for memory in ("reversible", "store_fixed", "reversible")]
     for other in runs[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(runs[0], other, strict=True))
+        assert_same_bits(runs[0], other)
 
 
 def test_a_tampered_word_returns_no_gradient():
@@ -165,4 +166,4 @@ def test_a_stream_of_its_own():
     with torch.cuda.stream(stream):
         got = forward(*case, False)
     stream.synchronize()
-    assert all(torch.equal(x, y) for x, y in zip(wanted, got, strict=True))
+    assert_same_bits(wanted, got)

@@ -11,6 +11,7 @@ import torch
 
 from irevrnn.activations import ACTIVATIONS
 from tests import fixed_cases
+from tests.cases import assert_same_bits
 from tests.fixed_cases import (
     bits_of,
     every_batch,
@@ -45,7 +46,7 @@ def test_a_grid_equals_the_oracle(couplings, size, dtype, activation):
     out, h, c, tails, words, counts, _, bad_step = run(*case, False)
     assert bad_step == -1
     *wanted, stack = oracle(*case)
-    assert all(torch.equal(x, y) for x, y in zip((out, h, c), wanted, strict=True))
+    assert_same_bits((out, h, c), wanted)
     assert words_of_lanes(words, counts, tails) == list(map(in_words, stack.stacks))
 
 
@@ -70,7 +71,7 @@ def test_a_grid_of_packed_sequences(sizes, hidden, dtype, activation, often):
     z, states, weights, *packing = make_packed_case(sizes, hidden, dtype, activation, often)
     wanted = forward(z, states, weights, False, *packing)
     result = run(z, states, weights, False, *packing)
-    assert all(torch.equal(x, y) for x, y in zip(result, wanted, strict=True))
+    assert_same_bits(result, wanted)
     assert is_undone(states, result, back(z, result, weights, False, *packing))
 
 
@@ -136,7 +137,7 @@ def test_a_pass_that_keeps_no_words_has_the_same_states():
     kept = run(*case, False)
     with by_gpu_threads():
         dropped = torch.ops.irevrnn.fixed_scan(z, *states, *weights, False, False, False)
-    assert all(torch.equal(x, y) for x, y in zip(kept[:4], dropped[:4], strict=True))
+    assert_same_bits(kept[:4], dropped[:4])
     assert len(dropped[4]) == 0
 
 

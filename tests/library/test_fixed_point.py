@@ -7,6 +7,7 @@ import torch
 
 from irevrnn.strategies.fixed_point import BitStack, decay_of, stored_bits, to_fixed
 from irevrnn.strategies.fixed_scan import Buffer, States
+from tests.cases import assert_same_bits
 from tests.fixed_cases import (
     FRACTION_BITS,
     back,
@@ -32,7 +33,7 @@ def test_kernels_equal_the_oracle(dtype, vectorize, shape, activation):
     z, states, weights = make_case(*shape, dtype, activation, f)
     out, h_n, c_n, *_, bad_step = result = forward(z, states, weights, vectorize)
     *wanted, stack = oracle(z, states, weights)
-    assert all(torch.equal(x, y) for x, y in zip((out, h_n, c_n), wanted, strict=True))
+    assert_same_bits((out, h_n, c_n), wanted)
     assert bits_of(result) == stack.count()
     assert bad_step == -1
 
@@ -154,7 +155,7 @@ def test_two_runs_and_any_number_of_threads_give_the_same_bits(activation):
     finally:
         torch.set_num_threads(threads)
     for other in runs[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(runs[0], other, strict=True))
+        assert_same_bits(runs[0], other)
 
 
 @every_kernel

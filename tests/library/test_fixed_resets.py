@@ -10,7 +10,7 @@ from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.fixed_point import to_fixed
 from irevrnn.strategies.fixed_scan import Buffer, States
-from tests.cases import KINDS, every_kind, make_resets, upstream
+from tests.cases import KINDS, assert_same_bits, every_kind, make_resets, upstream
 from tests.fixed_cases import (
     FRACTION_BITS,
     back,
@@ -43,7 +43,7 @@ def test_kernels_equal_the_oracle(dtype, vectorize, activation, kind):
     )
     *wanted, stack = oracle(z, states, weights, resets)
     assert bad_step == -1
-    assert all(torch.equal(x, y) for x, y in zip((out, h, c), wanted, strict=True))
+    assert_same_bits((out, h, c), wanted)
     assert bits_of(result) == stack.count()
     if not vectorize:  # each lane has a stack of its own
         assert words_of_lanes(words, counts, tails) == list(map(in_words, stack.stacks))
@@ -100,7 +100,7 @@ def test_equals_the_pieces_to_the_last_bit(dtype, vectorize, size):
     assert torch.equal(out, torch.cat([part[0] for part in parts]))
     assert not saved[:2].any()  # c after the resets where the first two segments begin
     assert torch.equal(saved[2:], parts[-1][6])
-    assert all(torch.equal(x, y) for x, y in zip(finals, parts[-1][1:3], strict=True))
+    assert_same_bits(finals, parts[-1][1:3])
 
 
 @every_kind
@@ -124,7 +124,7 @@ def test_the_threads_of_a_gpu(activation, kind, couplings):
     with by_gpu_threads():
         got = forward(z, states, weights, False, resets)
         undone = back(z, got, weights, False, resets)
-    assert all(map(torch.equal, got, wanted))
+    assert_same_bits(got, wanted)
     assert is_undone(states, got, undone)
 
 
@@ -160,7 +160,7 @@ def test_chunk_by_chunk(dtype, vectorize, monkeypatch):
         done, words, counts = fixed_scan.forward(part, states, weights, record=True, resets=anew)
         passes.append((part, anew, done, Buffer(words, counts.cumsum(0) - counts, counts)))
         states = done.after
-    assert all(map(torch.equal, states[:2], whole.after[:2]))
+    assert_same_bits(states[:2], whole.after[:2])
     for part, anew, done, buffer in reversed(passes):
         undone, left = fixed_scan.inverse(part, states, buffer, weights, anew)
         assert torch.equal(undone.out, done.out) and not left.counts.any()

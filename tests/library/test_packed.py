@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
-from tests.cases import Inputs, make_inputs, run
+from tests.cases import Inputs, assert_same_bits, make_inputs, run
 
 pytestmark = pytest.mark.usefixtures("kernels")
 LENGTHS = {
@@ -78,7 +78,7 @@ def test_both_strategies_give_the_same_bits(kind, activation):
             run(scan, case, activation, memory=memory, batch_sizes=sizes)
             for memory in ("store", "recompute")
         )
-        assert all(torch.equal(x, y) for x, y in zip(stored, recomputed, strict=True))
+        assert_same_bits(stored, recomputed)
 
 
 @pytest.mark.parametrize("memory", ["store", "recompute"])
@@ -90,7 +90,7 @@ def test_a_packed_dense_sequence_gives_the_bits_of_the_dense_one(memory, dtype):
     dense = run(scan, case, memory=memory)
     packed = run(scan, flat, memory=memory, batch_sizes=sizes)
     # Upstream gradients are drawn in the same order; shapes apart, all is the same.
-    assert all(torch.equal(x.flatten(), y.flatten()) for x, y in zip(dense, packed, strict=True))
+    assert_same_bits([x.flatten() for x in packed], [x.flatten() for x in dense])
 
 
 def test_states_of_sequences_that_have_ended_before_stay():

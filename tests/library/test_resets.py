@@ -10,11 +10,21 @@ from torch.func import grad, vjp, vmap
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
-from tests.cases import KINDS, Inputs, every_kind, make_inputs, make_resets, run, upstream
+from tests.cases import (
+    KINDS,
+    STATES,
+    Inputs,
+    assert_near,
+    assert_same_bits,
+    every_kind,
+    make_inputs,
+    make_resets,
+    run,
+    upstream,
+)
 from tests.library.test_packed import make_packed
 
 pytestmark = pytest.mark.usefixtures("kernels")
-STATES = slice(6)  # out, h_n, c_n and the gradients of z, h_0 and c_0
 MEMORY = ("store", "recompute")
 DTYPES = (torch.float32, torch.float64)
 both = pytest.mark.parametrize("memory", MEMORY)
@@ -57,18 +67,6 @@ def in_pieces(function, resets, batch_sizes=None):
         return outputs[where.argsort()].view(z.shape), h_n, c_n
 
     return run_pieces
-
-
-def assert_near(got, wanted, tolerance):
-    for x, y in zip(got, wanted, strict=True):
-        assert x.shape == y.shape
-        bound = tolerance * max(1.0, y.abs().max().item() if y.numel() else 0.0)
-        torch.testing.assert_close(x.double(), y.double(), rtol=0, atol=bound)
-
-
-def assert_same_bits(got, wanted):
-    for x, y in zip(got, wanted, strict=True):
-        torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
 
 
 # --- against pieces and the reference ------------------------------------------------------------
@@ -211,7 +209,7 @@ def test_half_precision_on_the_cpu():
     case = Inputs(*(x.detach().bfloat16() for x in case))
     got = scan(*case, resets=resets)
     wanted = scan(*(x.float() for x in case), resets=resets)
-    assert all(torch.equal(x, y.bfloat16()) for x, y in zip(got, wanted, strict=True))
+    assert_same_bits(got, tuple(y.bfloat16() for y in wanted))
 
 
 def test_resets_that_are_not_contiguous():
@@ -286,8 +284,7 @@ def test_initial_states_that_are_no_numbers(monkeypatch, backend, memory, dtype)
         case.h_0[:] = torch.tensor([float("nan"), float("inf"), -float("inf"), 1.0, 2.0])
         case.c_0[:] = torch.tensor([1.0, float("nan"), float("inf"), 2.0, -float("inf")])
     got = run(scan, case, memory=memory, resets=resets)
-    for index in (0, 1, 2, 3, 6, 7, 8):
-        torch.testing.assert_close(got[index], wanted[index], rtol=0, atol=0)
+    assert_same_bits([*got[:4], *got[6:]], [*wanted[:4], *wanted[6:]])
     assert not got[4].any() and not got[5].any()
 
 
