@@ -89,3 +89,20 @@ def assert_near(got, wanted, tolerance: float) -> None:
     for x, y in zip(got, wanted, strict=True):
         bound = tolerance * max(1.0, y.abs().max().item() if y.numel() else 0.0)
         torch.testing.assert_close(x.double(), y.double(), rtol=0, atol=bound)
+
+
+def assert_same_with_any_threads(compute, counts=(1, 2, 3, 1)) -> None:
+    """Check that ``compute`` returns the same bits each time, whatever the number of threads.
+
+    Denormal numbers stay what they are, unlike in ``experiments.process.threads``: threads that
+    start while they are flushed to zero would flush them in later tests, too.
+    """
+    before, results = torch.get_num_threads(), []
+    try:
+        for count in counts:
+            torch.set_num_threads(count)
+            results.append(compute())
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert_same_bits(result, results[0])

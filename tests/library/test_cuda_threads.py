@@ -15,7 +15,14 @@ from irevrnn import reference
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.ops import HALF, NOTHING_SAVED, saved_shape
 from tests import cases
-from tests.cases import STATES, Inputs, assert_near, assert_same_bits, make_inputs
+from tests.cases import (
+    STATES,
+    Inputs,
+    assert_near,
+    assert_same_bits,
+    assert_same_with_any_threads,
+    make_inputs,
+)
 from tests.library.gpu_threads import by_gpu_threads
 from tests.library.test_packed import make_packed
 
@@ -176,15 +183,8 @@ def test_control_one_bit_in_a_saved_state_is_seen():
 
 
 def test_any_number_of_processors_gives_the_same_bits():
-    case, before, runs = make_inputs(60, 40, 7, 3, torch.float32), torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            runs.append(run(threads(), case))
-    finally:
-        torch.set_num_threads(before)
-    for other in runs[1:]:
-        assert_same_bits(other, runs[0])
+    case = make_inputs(60, 40, 7, 3, torch.float32)
+    assert_same_with_any_threads(lambda: run(threads(), case))
 
 
 # --- half precision in and out, float32 within ---------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 
 from irevrnn.strategies.fixed_point import BitStack, decay_of, stored_bits, to_fixed
 from irevrnn.strategies.fixed_scan import Buffer, States
-from tests.cases import assert_same_bits
+from tests.cases import assert_same_bits, assert_same_with_any_threads
 from tests.fixed_cases import (
     FRACTION_BITS,
     back,
@@ -144,18 +144,13 @@ def test_nothing_is_stored_where_nothing_is_forgotten(dtype, vectorize):
 
 @every_g
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(activation):
-    case = make_case(60, 7, 100, 2, torch.float32, activation)
-    threads = torch.get_num_threads()
-    runs = []
-    try:
-        for count in (1, 2, 3, 1):
-            torch.set_num_threads(count)
-            result = forward(*case, True)
-            runs.append((*result, *back(case[0], result, case[2], True)))
-    finally:
-        torch.set_num_threads(threads)
-    for other in runs[1:]:
-        assert_same_bits(runs[0], other)
+    z, states, weights = make_case(60, 7, 100, 2, torch.float32, activation)
+
+    def both_ways():
+        result = forward(z, states, weights, True)
+        return *result, *back(z, result, weights, True)
+
+    assert_same_with_any_threads(both_ways)
 
 
 @every_kernel

@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
-from tests.cases import Inputs, assert_same_bits, make_inputs, run
+from tests.cases import Inputs, assert_same_bits, assert_same_with_any_threads, make_inputs, run
 
 pytestmark = pytest.mark.usefixtures("kernels")
 LENGTHS = {
@@ -108,14 +108,7 @@ def test_states_of_sequences_that_have_ended_before_stay():
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_any_number_of_threads_gives_the_same_bits(memory):
     case, sizes = make_packed("many", 100, dtype=torch.float32)
-    before, runs = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            runs.append(run(scan, case, memory=memory, batch_sizes=sizes))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(x, y) for other in runs[1:] for x, y in zip(runs[0], other, strict=True))
+    assert_same_with_any_threads(lambda: run(scan, case, memory=memory, batch_sizes=sizes))
 
 
 def test_without_kernels_the_reference_runs(monkeypatch):

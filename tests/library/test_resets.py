@@ -16,6 +16,7 @@ from tests.cases import (
     Inputs,
     assert_near,
     assert_same_bits,
+    assert_same_with_any_threads,
     every_kind,
     make_inputs,
     make_resets,
@@ -185,15 +186,7 @@ def test_a_sequence_that_is_written_past_the_caches(monkeypatch, memory):
 @both
 def test_any_number_of_threads_gives_the_same_bits(memory):
     case, resets = make_inputs(60, 7, 100, 3, torch.float32), make_resets("at random", 60, 7)
-    before, runs = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            runs.append(run(scan, case, memory=memory, resets=resets))
-    finally:
-        torch.set_num_threads(before)
-    for other in runs[1:]:
-        assert_same_bits(other, runs[0])
+    assert_same_with_any_threads(lambda: run(scan, case, memory=memory, resets=resets))
 
 
 @both

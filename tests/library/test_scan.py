@@ -7,7 +7,14 @@ import torch
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE
-from tests.cases import Inputs, assert_near, assert_same_bits, make_inputs, run
+from tests.cases import (
+    Inputs,
+    assert_near,
+    assert_same_bits,
+    assert_same_with_any_threads,
+    make_inputs,
+    run,
+)
 
 SHAPES = [  # (T, B, H, R): one lane, odd sizes, cut tiles, whole tiles, long, no couplings
     (1, 1, 1, 1),
@@ -71,16 +78,7 @@ def test_control_a_last_bit_in_a_held_state_is_seen(kernels):
 @pytest.mark.parametrize("memory", MEMORY)
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(kernels, memory):
     case = make_inputs(100, 7, 100, 3, torch.float32)
-    threads = torch.get_num_threads()
-    runs = []
-    try:
-        for count in (1, 2, 3, 1):
-            torch.set_num_threads(count)
-            runs.append(run(scan, case, memory=memory))
-    finally:
-        torch.set_num_threads(threads)
-    for other in runs[1:]:
-        assert_same_bits(runs[0], other)
+    assert_same_with_any_threads(lambda: run(scan, case, memory=memory))
 
 
 def test_a_lane_has_the_same_bits_wherever_it_lies(kernels):
