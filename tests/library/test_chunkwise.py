@@ -287,9 +287,8 @@ def test_a_value_out_of_range_names_layer_and_step(value):
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
 def test_what_cannot_be_undone_is_refused(activation):
-    with pytest.raises(
-        ValueError, match=r"takes identity .*, relu \(30 bits\).*; memory='checkpoint'"
-    ):
+    message = r"takes identity \(0 bits\), .*, relu \(30 bits\), and.*; memory='checkpoint'"
+    with pytest.raises(ValueError, match=message):
         IRevRNN(3, 4, activation=activation, memory="reversible")
 
 

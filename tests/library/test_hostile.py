@@ -217,8 +217,9 @@ def test_a_strategy_set_as_an_attribute():
     model.memory_budget = "1GB"
     model(x)
     assert model.picked.memory == "recompute"
-    with pytest.raises(ValueError, match="memory must be one of store, recompute"):
+    with pytest.raises(ValueError, match="memory must be one of store, recompute.*; got 'hope'"):
         model.memory = "hope"
+    assert model.memory == "auto"
 
 
 def test_auto_reports_its_choice_as_information(caplog):

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import grad, vjp, vmap
+from torch.func import grad, vmap
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
@@ -307,22 +307,6 @@ def test_gradients_of_every_order(activation, memory):
     function = lambda *x: scan(*x, activation, "sigmoid", memory, resets=resets)  # noqa: E731
     assert gradcheck(function, tuple(case))
     assert gradgradcheck(function, tuple(case), fast_mode=True)
-
-
-def test_second_derivative_of_packed_sequences():
-    _, *rest = make_inputs(1, 4, 3, 2, torch.float64)
-    z = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    sizes = torch.tensor([3, 2, 1, 1])  # the fourth sequence has no step
-    resets = torch.tensor([True, False, False, False, True, True, False])
-    assert gradgradcheck(lambda *x: scan(*x, "tanh", batch_sizes=sizes, resets=resets), (z, *rest))
-
-
-def test_the_two_forms_of_the_autograd_formula():
-    case, resets = make_inputs(40, 3, 9, 3, torch.float64), make_resets("at random", 40, 3)
-    wanted = run(scan, case, resets=resets)
-    function = lambda *x: scan(*x, resets=resets)  # noqa: E731
-    outputs, pull_back = vjp(function, *(x.detach() for x in case))
-    assert_same_bits((*outputs, *pull_back(upstream(outputs))), wanted)
 
 
 @pytest.mark.parametrize("backend", ["auto", "python"])
