@@ -22,9 +22,9 @@ from tests.cases import (
     assert_same_bits,
     assert_same_with_any_threads,
     make_inputs,
+    make_packed,
 )
 from tests.library.gpu_threads import by_gpu_threads
-from tests.library.test_packed import make_packed
 
 pytestmark = pytest.mark.usefixtures("kernels")
 INTERVALS = {"store": 0, "recompute": 16}
@@ -99,10 +99,7 @@ def test_a_batch_that_is_summed_in_several_passes():
 @pytest.mark.parametrize("couplings", [0, 1, 4, 5])
 @every_strategy
 def test_packed_sequences(couplings, interval):
-    lengths = [49, 48, 33, 32, 31, 17, 16, 15, 2, 1]
-    dense = make_inputs(max(lengths), len(lengths), 5, couplings, torch.float64)
-    packed = pack_sequence([dense.z[:n, i].detach() for i, n in enumerate(lengths)])
-    case, sizes = dense._replace(z=packed.data.requires_grad_()), packed.batch_sizes
+    case, sizes = make_packed("around a segment", 5, couplings)
     wanted = run(lambda z, *rest: reference.scan_packed(z, sizes, *rest), case)
     assert_near(run(threads(interval=interval, batch_sizes=sizes), case), wanted, 1e-12)
 

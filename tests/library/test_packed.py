@@ -3,46 +3,22 @@
 import pytest
 import torch
 from torch.library import opcheck
-from torch.nn.utils.rnn import pack_sequence
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
-from tests.cases import Inputs, assert_same_bits, assert_same_with_any_threads, make_inputs, run
+from tests.cases import (
+    LENGTHS,
+    Inputs,
+    assert_same_bits,
+    assert_same_with_any_threads,
+    in_pieces,
+    make_inputs,
+    make_packed,
+    run,
+)
 
 pytestmark = pytest.mark.usefixtures("kernels")
-LENGTHS = {
-    "one": [1],
-    "same": [33, 33, 33],
-    "around a segment": [49, 48, 33, 32, 31, 17, 16, 15, 2, 1],
-    "long and short": [200, 3, 3, 3, 1],
-    "many": [*range(70, 0, -1)],
-}
 every_kind = pytest.mark.parametrize("kind", LENGTHS)
-
-
-def make_packed(kind, hidden=9, couplings=3, dtype=torch.float64, seed=0):
-    """A packed problem, its batch sizes, and the problem of each sequence alone."""
-    lengths = LENGTHS[kind]
-    dense = make_inputs(max(lengths), len(lengths), hidden, couplings, dtype, seed=seed)
-    z = [dense.z[:n, i].detach() for i, n in enumerate(lengths)]
-    packed = pack_sequence(z)
-    return dense._replace(z=packed.data.requires_grad_()), packed.batch_sizes
-
-
-def one_by_one(case, batch_sizes, function, *options):
-    """The same by a dense scan for each sequence, gathered again."""
-    lengths = (batch_sizes[:, None] > torch.arange(len(case.h_0))).sum(0)
-    starts = batch_sizes.cumsum(0) - batch_sizes
-    outputs = torch.empty_like(case.z)
-    states = []
-    for index, length in enumerate(lengths.tolist()):
-        rows = starts[:length] + index
-        state = case.h_0[index : index + 1], case.c_0[index : index + 1]
-        out, h, c = function(case.z[rows].unsqueeze(1), *state, *case[3:], *options)
-        outputs = outputs.index_put((rows,), out.squeeze(1))
-        states.append((h, c))
-    h_n, c_n = (torch.cat(s) for s in zip(*states, strict=True))
-    return outputs, h_n, c_n
 
 
 @every_kind
@@ -50,7 +26,8 @@ def one_by_one(case, batch_sizes, function, *options):
 def test_the_reference_treats_each_sequence_alone(kind, activation):
     case, sizes = make_packed(kind)
     got = run(lambda z, *r: reference.scan_packed(z, sizes, *r), case, activation)
-    wanted = run(lambda *c: one_by_one(Inputs(*c), sizes, reference.scan, activation), case)
+    never = torch.zeros(len(case.z), dtype=torch.bool)
+    wanted = run(in_pieces(reference.scan, never, sizes), case, activation)
     for x, y in zip(got, wanted, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
 

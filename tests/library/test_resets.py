@@ -1,6 +1,5 @@
 """Resets: the scan of the pieces, run one by one from states of 0."""
 
-import itertools
 from functools import partial
 
 import pytest
@@ -18,12 +17,13 @@ from tests.cases import (
     assert_same_bits,
     assert_same_with_any_threads,
     every_kind,
+    in_pieces,
     make_inputs,
+    make_packed,
     make_resets,
     run,
     upstream,
 )
-from tests.library.test_packed import make_packed
 
 pytestmark = pytest.mark.usefixtures("kernels")
 MEMORY = ("store", "recompute")
@@ -35,39 +35,6 @@ backends = pytest.mark.parametrize("backend", ["auto", "cpp"])
 every_activation = pytest.mark.parametrize(
     ("activation", "coupling_activation"), [*zip(ACTIVATIONS, [*ACTIVATIONS][::-1], strict=True)]
 )
-
-
-def in_pieces(function, resets, batch_sizes=None):
-    """The same, with a call of ``function`` for each piece of each sequence."""
-    steps, batch = len(resets), resets.shape[-1]
-    starts, lengths = torch.arange(steps) * batch, [steps] * batch
-    if batch_sizes is not None:
-        starts = batch_sizes.cumsum(0) - batch_sizes
-        lengths = (batch_sizes[:, None] > torch.arange(int(batch_sizes[0]))).sum(0).tolist()
-
-    def of_sequence(index, length, rows, h, c, weights):
-        where = starts[:length] + index
-        anew = resets.flatten()[where] if batch_sizes is not None else resets[:, index]
-        borders = [0, *(t for t in anew.nonzero().flatten().tolist() if t > 0), length]
-        pieces = rows[where].unsqueeze(1).split([y - x for x, y in itertools.pairwise(borders)])
-        outputs = []
-        for first, piece in zip(borders, pieces, strict=False):
-            if anew[first]:
-                h, c = torch.zeros_like(h), torch.zeros_like(c)
-            out, h, c = function(piece, h, c, *weights)
-            outputs.append(out.squeeze(1))
-        return where, torch.cat(outputs), h, c
-
-    def run_pieces(z, h_0, c_0, *weights):
-        rows = z.flatten(0, -2)
-        parts = [
-            of_sequence(i, length, rows, h_0[i : i + 1], c_0[i : i + 1], weights)
-            for i, length in enumerate(lengths)
-        ]
-        where, outputs, h_n, c_n = (torch.cat(x) for x in zip(*parts, strict=True))
-        return outputs[where.argsort()].view(z.shape), h_n, c_n
-
-    return run_pieces
 
 
 # --- against pieces and the reference ------------------------------------------------------------
