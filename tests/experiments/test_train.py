@@ -216,22 +216,12 @@ def test_resumes_to_the_same_bits_after_many_stops(small, uninterrupted):
     assert_same(bits(small.out), uninterrupted)
 
 
-VICTIM = """
-import sys
-from experiments.tasks import mnist
-from experiments.train.__main__ import main
-from tests.experiments.fake_mnist import fake_mnist
-mnist.load_mnist = lambda root: fake_mnist()
-main(sys.argv[1:])
-"""
-
-
 def test_a_killed_run_resumes_to_the_same_bits(small, uninterrupted):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     options += [f"--out={small.out}", "--checkpoint-every=1"]
     victim = subprocess.Popen(
-        [sys.executable, "-c", VICTIM, "mnist", *options], cwd=ROOT, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "tests.experiments.train_fake_mnist", "mnist", *options], cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while not (small.out / "last.pt").exists():
         assert victim.poll() is None
