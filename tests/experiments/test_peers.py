@@ -17,7 +17,6 @@ from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
 from experiments.peers.mingru import MinGRU
 from experiments.peers.stack import GatedBlock
-from experiments.tasks import mnist
 from experiments.tasks.mnist import MnistConfig
 from experiments.tasks.signals import SignalsConfig
 from experiments.train.config import BLOCK_DEFAULTS, ConfigError
@@ -26,16 +25,14 @@ from experiments.train.model import make_model, make_optimizer
 from experiments.train.run import Run
 from irevrnn import IRevBlock, IRevStack, scan
 from irevrnn.modules.norm import LayerNorm
-from tests.experiments.fake_mnist import fake_mnist
 
 T, B, FEATURES, H = 23, 3, 5, 7
 every_peer = pytest.mark.parametrize("kind", PEERS)
 
 
 @pytest.fixture(autouse=True)
-def digits(monkeypatch):
+def _seed(digits):
     torch.manual_seed(0)
-    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
 
 
 # --- the equations ------------------------------------------------------------------------------
