@@ -23,7 +23,7 @@ from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.rules import OF_THE_STACK, obstacle
 from irevrnn.strategies.workload import Workload
 from tests.cases import assert_same_bits
-from tests.library.test_stack import Convolution
+from tests.library.convolution import Convolution
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
