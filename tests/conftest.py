@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
+from experiments import process
 from irevrnn.ops import load_operators
 
 
@@ -32,3 +33,11 @@ def kernels():
         if shutil.which("g++") or shutil.which("clang++"):
             pytest.fail("there is a compiler, but the C++ operators were not built")
         pytest.skip("no C++ compiler")
+
+
+@pytest.fixture
+def one_core():
+    """Run on one thread, with random numbers that are the same each time."""
+    torch.manual_seed(0)
+    with process.threads(1):
+        yield

@@ -127,21 +127,3 @@ def oracle(data: bytes):
             np.array(fields).astype(np.float32),
             np.array(joints).reshape(-1, JOINTS, 12).astype(np.float32),
         )
-
-
-def make_text(seed: int, frames: int, bodies: int = 2) -> bytes:
-    """Return the content of a file in which people drift about, drawn with a seed."""
-    random = np.random.default_rng(seed)
-    pose = random.uniform([-0.4, -1, 3], [0.4, 1, 4], (bodies, JOINTS, 3))
-    places = pose + np.cumsum(random.normal(0, 0.02, (frames, bodies, JOINTS, 3)), axis=0)
-    pixels = random.uniform(0, [512, 424, 1920, 1080], (frames, bodies, JOINTS, 4))
-    turns = random.uniform(-1, 1, (frames, bodies, JOINTS, 4))
-    numbers = np.concatenate([places, pixels, turns], axis=-1)
-    lines = [str(frames)]
-    for frame in numbers:
-        lines.append(str(bodies))
-        for body, joints in enumerate(frame):
-            lean = " ".join(f"{number:.7G}" for number in random.uniform(-1, 1, 2))
-            lines += [f"{72057594037932358 + body} 0 1 1 1 1 0 {lean} 2", str(JOINTS)]
-            lines += [" ".join([*(f"{number:.7G}" for number in joint), "2"]) for joint in joints]
-    return "".join(f"{line}\r\n" for line in lines).encode()

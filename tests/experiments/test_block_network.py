@@ -4,24 +4,17 @@ import pytest
 import torch
 
 from experiments.models import BlockClassifier, forgotten_bits
-from experiments.tasks import mnist
 from experiments.tasks.mnist import MnistConfig
 from experiments.tasks.sessions import SessionsConfig
 from experiments.train.__main__ import main
 from experiments.train.config import BLOCK_DEFAULTS, ConfigError
 from experiments.train.loop import train
 from experiments.train.model import make_model
-from tests.experiments.fake_mnist import fake_mnist
 
 SMALL = {
     "block": True, "memory": "reversible", "width": 8, "hidden_size": 12, "num_layers": 2,
     "downsample": 7, "batch_size": 32, "epochs": 2, "lr": 0.02, "device": "cpu", "threads": 1,
 }  # fmt: skip
-
-
-@pytest.fixture
-def digits(monkeypatch):
-    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
 
 
 def test_other_defaults_go_with_blocks():

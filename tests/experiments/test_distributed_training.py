@@ -12,11 +12,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from experiments.tasks import mnist
 from experiments.train import distributed
 from experiments.train.__main__ import main
-from tests.experiments.fake_mnist import fake_mnist
-from tests.experiments.test_train import SMALL, assert_same, bits
+from tests.experiments.small_runs import SMALL, assert_same, bits, words
 
 ROOT = Path(__file__).parents[2]
 WORKERS = 2
@@ -28,9 +26,7 @@ pytestmark = [
 
 
 def options(out, **more):
-    return ["mnist", f"--out={out}"] + [
-        f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | more).items()
-    ]
+    return ["mnist", f"--out={out}", *words(SMALL | more)]
 
 
 def start(*arguments, **environment):
@@ -69,11 +65,10 @@ def uninterrupted(kernels, tmp_path_factory):
 @pytest.mark.parametrize(
     ("norm", "calibrate"), [("batch", 0), ("layer", 0), ("none", 0), ("batch", 3)]
 )
-def test_two_workers_give_what_one_process_gives(kernels, tmp_path, monkeypatch, norm, calibrate):
+def test_two_workers_give_what_one_process_gives(kernels, tmp_path, digits, norm, calibrate):
     exactly = {"dropout": 0, "norm": norm, "calibrate": calibrate, "precision": "64-true"}
     status, _, err = torchrun(*options(tmp_path / "two", **exactly))
     assert status == 0, err
-    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
     assert main(options(tmp_path / "one", **exactly)) == 0
 
     two, one = bits(tmp_path / "two"), bits(tmp_path / "one")

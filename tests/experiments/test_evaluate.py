@@ -10,11 +10,8 @@ from experiments.evaluate import main
 
 
 @pytest.fixture(autouse=True)
-def trained(tmp_path, monkeypatch):
+def trained(repository, monkeypatch):
     """The result of an experiment of a second, in a repository of its own."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").touch()
-    monkeypatch.chdir(tmp_path)
     fields = {"length": 10, "batches": 4, "held_out": 20, "batch_size": 8, "epochs": 2}
     tiny = Experiment("adding", "Adding", "IRevRNN", fields, seeds=2)
     monkeypatch.setattr(catalogue, "EXPERIMENTS", {"tiny": tiny, "other": tiny})

@@ -19,23 +19,14 @@ from experiments.catalogue import (
     result_file,
     run,
 )
-from experiments.tasks import TASKS, mnist
+from experiments.tasks import TASKS
 from experiments.tasks.synthetic import AddingConfig
 from experiments.train.config import ConfigError
 from experiments.train.model import count_parameters, make_model
-from tests.experiments.fake_mnist import fake_mnist
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("repository", "digits")
 every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """A repository of its own, so that tests replace no results, with made-up digits."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
 
 
 @pytest.fixture

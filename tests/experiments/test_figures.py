@@ -15,15 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def repository(tmp_path, monkeypatch):
+def repository(repository, monkeypatch):
     """An empty repository, with the working directory where Jupyter has it."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").touch()
-    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.chdir(repository / "notebooks")
     matplotlib.use("agg")
     with matplotlib.rc_context():
         figures.style()
-        yield tmp_path
+        yield repository
     plt.close("all")
 
 

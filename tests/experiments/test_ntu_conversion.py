@@ -268,37 +268,31 @@ def test_folders_and_links_with_names_of_files(raw, out, capsys):
     assert_whole(out, raw)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_named_and_tried_again(raw, out, capsys):
-    (raw / "closed").mkdir(mode=0)
-    path_of(raw, 1).chmod(0)
-    assert run(raw, out) == REJECTED
-    lines = capsys.readouterr().err.splitlines()[-2:]
-    assert "closed/: the folder cannot be read: Permission denied" in lines
-    assert f"{path_of(raw, 1).name}: the file cannot be read: Permission denied" in lines
-    path_of(raw, 1).chmod(0o600)
-    (raw / "closed").chmod(0o700)
-    assert run(raw, out) == 0
-    assert_whole(out, raw)
+ROOT_READS_ALL = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 
 
-def test_what_cannot_be_read_is_named_and_tried_again(raw, out, monkeypatch, capsys):
-    """The same, for whoever may read everything."""
-
+@pytest.mark.parametrize("by", [pytest.param("mode", marks=ROOT_READS_ALL), "patch"])
+def test_what_may_not_be_read_is_named_and_tried_again(raw, out, monkeypatch, capsys, by):
     def denied(what, closed, path, *rest):
         if not isinstance(path, int) and Path(path).name == closed:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return what(path, *rest)
 
-    (raw / "closed").mkdir()
+    folder, file = raw / "closed", path_of(raw, 1)
+    folder.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", partial(denied, os.scandir, "closed"))
-        load = partial(denied, reader._load, path_of(raw, 1).name)
-        patch.setattr(reader, "_load", load)
+        if by == "mode":
+            folder.chmod(0)
+            file.chmod(0)
+        else:
+            patch.setattr(os, "scandir", partial(denied, os.scandir, folder.name))
+            patch.setattr(reader, "_load", partial(denied, reader._load, file.name))
         assert run(raw, out) == REJECTED
     lines = capsys.readouterr().err.splitlines()[-2:]
     assert "closed/: the folder cannot be read: Permission denied" in lines
-    assert f"{path_of(raw, 1).name}: the file cannot be read: Permission denied" in lines
+    assert f"{file.name}: the file cannot be read: Permission denied" in lines
+    file.chmod(0o600)
+    folder.chmod(0o700)
     assert run(raw, out) == 0
     assert_whole(out, raw)
 

@@ -12,7 +12,7 @@ from experiments.datasets.ntu.reader import read_skeleton
 from experiments.datasets.ntu.reference_reader import parse
 from experiments.datasets.recordings import SkeletonError
 from irevrnn.jit.compiler import BuildError
-from tests.experiments.fake_ntu import BODY, POSE, Refused, make_text, oracle, recording, text_of
+from tests.experiments.fake_ntu import BODY, POSE, Refused, moving, oracle, recording, text_of
 
 SEVERAL = text_of(
     [
@@ -78,7 +78,11 @@ def test_a_file_is_read(tmp_path, compiled):
 
 
 def test_the_parser_takes_files_of_the_published_form(tmp_path, compiled):
-    for data in (SEVERAL, make_text(0, frames=3), make_text(1, frames=2, bodies=3)):
+    def people(count, frames):
+        bodies = [moving(frames, seed) for seed in range(count)]
+        return text_of([dict(enumerate(x, BODY)) for x in zip(*bodies, strict=True)], "\r\n")
+
+    for data in (SEVERAL, people(2, frames=3), people(3, frames=2)):
         path = tmp_path / "a.skeleton"
         path.write_bytes(data)
         found = reader._parse_fast(*reader._load(path))

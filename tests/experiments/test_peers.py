@@ -17,7 +17,6 @@ from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
 from experiments.peers.mingru import MinGRU
 from experiments.peers.stack import GatedBlock
-from experiments.tasks import mnist
 from experiments.tasks.mnist import MnistConfig
 from experiments.tasks.signals import SignalsConfig
 from experiments.train.config import BLOCK_DEFAULTS, ConfigError
@@ -26,16 +25,14 @@ from experiments.train.model import make_model, make_optimizer
 from experiments.train.run import Run
 from irevrnn import IRevBlock, IRevStack, scan
 from irevrnn.modules.norm import LayerNorm
-from tests.experiments.fake_mnist import fake_mnist
 
 T, B, FEATURES, H = 23, 3, 5, 7
 every_peer = pytest.mark.parametrize("kind", PEERS)
 
 
 @pytest.fixture(autouse=True)
-def digits(monkeypatch):
+def _seed(digits):
     torch.manual_seed(0)
-    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
 
 
 # --- the equations ------------------------------------------------------------------------------
@@ -236,11 +233,12 @@ def test_gates_that_start_by_chrono_keep_the_state():
     torch.testing.assert_close(memory.flatten(), wanted, rtol=0.1, atol=0.1)
 
 
-def test_the_forget_bias_is_an_option():
-    for bias in (1.0, 2.5):
-        lstm = PeerClassifier("lstm", 1, 10, 4, 2, forget_bias=bias).rnn
-        assert all(forget_biases(lstm, layer)[4:8].eq(bias).all() for layer in range(2))
-    assert forget_biases(PeerClassifier("lstm", 1, 10, 4).rnn, 0)[4:8].eq(1).all()
+@pytest.mark.parametrize("options", [{}, {"forget_bias": 2.5}], ids=str)
+def test_the_forget_bias_is_1_or_an_option(options):
+    lstm, wanted = PeerClassifier("lstm", 1, 10, 4, 2, **options).rnn, options.get("forget_bias", 1)
+    for layer in range(2):
+        bias = forget_biases(lstm, layer)
+        assert bias[4:8].eq(wanted).all() and not bias[:4].eq(wanted).any()
 
 
 def test_mingru_starts_with_memories_by_chrono():

@@ -8,12 +8,9 @@ from experiments import reproduce
 
 
 @pytest.fixture
-def notebook(tmp_path, monkeypatch):
+def notebook(repository):
     """A repository with a notebook of two figures."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").touch()
-    path = tmp_path / "notebooks" / "01_a.ipynb"
-    path.parent.mkdir()
+    path = repository / "notebooks" / "01_a.ipynb"
     cells = [
         ('profile = "quick"', "parameters"), ("print('shared', profile)", None),
         ("print('one')", "figure:one"), ("print('two')", "figure:two"),

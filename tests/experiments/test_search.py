@@ -26,11 +26,8 @@ SMALL = {"profile": "smoke"}
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
+def elsewhere(repository, monkeypatch):
     """A repository of its own with made-up digits, whose test part cannot be read."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").touch()
-    monkeypatch.chdir(tmp_path)
     digits = fake_mnist(lambda: pytest.fail("the test data was read"))
     monkeypatch.setattr(mnist, "load_mnist", lambda root: digits)
     small = dataclasses.replace(SEARCHES["mnist"], parameters=PARAMETERS)

@@ -12,6 +12,7 @@ from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
 from experiments.train.loop import train
 from experiments.train.runs import train_all
+from tests.experiments.small_runs import words
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -94,8 +95,7 @@ def test_every_fold_is_run_and_every_person_tested(tmp_path):
 
 
 def test_the_command_line_knows_sessions(tmp_path, capsys):
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    assert main(["sessions", *words, "--fold=0", f"--out={tmp_path}"]) == 0
+    assert main(["sessions", *words(SMALL), "--fold=0", f"--out={tmp_path}"]) == 0
     assert "sessions of the seglearn watch: test_accuracy" in capsys.readouterr().out
 
 

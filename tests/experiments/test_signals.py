@@ -31,6 +31,7 @@ from experiments.train.loop import train
 from experiments.train.objectives import Classification, MeanF1
 from experiments.train.run import Run
 from experiments.train.runs import train_all
+from tests.experiments.small_runs import words
 
 from .fake_signals import write_cinc, write_fsdd, write_own
 
@@ -296,8 +297,7 @@ def test_a_folder_of_ones_own_is_trained_on(root, tmp_path, capsys):
     (root / "own" / "r0.csv").write_text("1,x\n")
     steps = np.load(root / "own" / "r1.npy")
     np.save(root / "own" / "r1.npy", steps * [1, 0])
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    command = ["signals", f"--folder={root / 'own'}", "--folds=3", "--fold=0", *words]
+    command = ["signals", f"--folder={root / 'own'}", "--folds=3", "--fold=0", *words(SMALL)]
     assert main([*command, f"--out={tmp_path}"]) == 0
     shown = capsys.readouterr()
     assert "left out: r0.csv: line 1: 'x' is no number" in shown.err

@@ -17,7 +17,7 @@ from experiments.train.evaluate import calibrate
 from experiments.train.loop import train
 from experiments.train.objectives import Classification, Regression
 from experiments.train.runs import train_all
-from tests.experiments.fake_mnist import fake_mnist
+from tests.experiments.small_runs import words
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -235,8 +235,7 @@ def test_a_stopped_run_goes_on(kind, tmp_path):
 
 
 def test_the_command_line_knows_the_tasks(tmp_path, capsys):
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    assert main(["adding", *words, f"--out={tmp_path}", "--model=gru"]) == 0
+    assert main(["adding", *words(SMALL), f"--out={tmp_path}", "--model=gru"]) == 0
     assert "test_squared_error" in capsys.readouterr().out
 
 
@@ -292,8 +291,7 @@ def test_early_validation_is_like_training_once_batch_norm_is_calibrated(tmp_pat
 # --- what was written before --------------------------------------------------------------------
 
 
-def test_a_run_from_before_a_field_existed_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist, "load_mnist", lambda root: fake_mnist())
+def test_a_run_from_before_a_field_existed_goes_on(tmp_path, digits):
     config = mnist.MnistConfig(
         hidden_size=8, num_layers=1, downsample=14, epochs=1, device="cpu", threads=1,
         out=tmp_path, resume=True,

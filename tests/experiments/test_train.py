@@ -17,7 +17,6 @@ import torch
 
 from experiments.datasets.mnist import pixel_order
 from experiments.models import forgotten_bits
-from experiments.peers import PeerClassifier
 from experiments.provenance import provenance
 from experiments.tasks import TASKS, mnist
 from experiments.tasks.mnist import MnistConfig
@@ -31,13 +30,10 @@ from experiments.train.runs import summarise, train_all
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies.rules import STRATEGIES
 from tests.experiments.fake_mnist import fake_mnist
+from tests.experiments.small_runs import SMALL, assert_same, bits, words
 
 ROOT = Path(__file__).parents[2]
 STEPS = 8  # per epoch: 256 sequences in batches of 32
-SMALL = {
-    "hidden_size": 12, "num_layers": 2, "downsample": 7, "batch_size": 32, "epochs": 3, "lr": 0.02,
-    "dropout": 0.1, "device": "cpu", "threads": 1,
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -146,33 +142,6 @@ def test_downsampling_averages_squares(small):
 # --- resuming -----------------------------------------------------------------------------------
 
 
-def bits(folder):
-    """All that a run leaves behind, less how long it took and which commit made it."""
-    state = torch.load(folder / "last.pt", weights_only=True)
-    results = json.loads((folder / "results.json").read_text())
-    del state["git_commits"], results["git_commit"], results["git_commits"]
-    for row in [*state["progress"]["history"], state["progress"]["best"], *results["history"]]:
-        row["seconds"] = None
-    state["progress"]["seconds"] = results["wall_seconds"] = None
-    state["progress"]["processor_seconds"] = results["processor_seconds"] = None
-    return state, torch.load(folder / "best.pt", weights_only=True)["model"], results
-
-
-def assert_same(x, y):
-    if isinstance(x, torch.Tensor):
-        assert x.dtype == y.dtype and torch.equal(x, y)
-    elif isinstance(x, dict):
-        assert x.keys() == y.keys()
-        for key in x:
-            assert_same(x[key], y[key])
-    elif isinstance(x, list | tuple):
-        assert len(x) == len(y)
-        for one, other in zip(x, y, strict=True):
-            assert_same(one, other)
-    else:
-        assert x == y
-
-
 @pytest.fixture
 def uninterrupted(small, tmp_path):
     """Return the bits of a run that is never stopped."""
@@ -217,22 +186,11 @@ def test_resumes_to_the_same_bits_after_many_stops(small, uninterrupted):
     assert_same(bits(small.out), uninterrupted)
 
 
-VICTIM = """
-import sys
-from experiments.tasks import mnist
-from experiments.train.__main__ import main
-from tests.experiments.fake_mnist import fake_mnist
-mnist.load_mnist = lambda root: fake_mnist()
-main(sys.argv[1:])
-"""
-
-
 def test_a_killed_run_resumes_to_the_same_bits(small, uninterrupted):
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    options += [f"--out={small.out}", "--checkpoint-every=1"]
+    fields = SMALL | {"out": small.out, "checkpoint_every": 1}
     victim = subprocess.Popen(
-        [sys.executable, "-c", VICTIM, "mnist", *options], cwd=ROOT, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "tests.experiments.train_fake_mnist", "mnist", *words(fields)],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while not (small.out / "last.pt").exists():
         assert victim.poll() is None
@@ -428,8 +386,7 @@ def test_a_damaged_file_ends_in_one_line(small, capsys, name, damage):
     if name != "results.json":
         (small.out / "results.json").unlink()
     damage(small.out / name)
-    words = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
-    assert main(["mnist", *words, f"--out={small.out}", "--resume"]) == 1
+    assert main(["mnist", *words(SMALL), f"--out={small.out}", "--resume"]) == 1
     shown = capsys.readouterr().err.splitlines()[-1]
     assert shown.startswith(f"python -m experiments.train: {small.out / name} is damaged")
     assert "without --resume" in shown
@@ -437,8 +394,7 @@ def test_a_damaged_file_ends_in_one_line(small, capsys, name, damage):
 
 def test_a_folder_that_cannot_be_written_ends_in_one_line(small, capsys, monkeypatch, tmp_path):
     def refused(out):
-        words = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
-        status = main(["mnist", *words, f"--out={out}"])
+        status = main(["mnist", *words(SMALL), f"--out={out}"])
         shown = capsys.readouterr().err
         return status == 1 and len(shown.splitlines()) == 1 and f"got {out} (" in shown
 
@@ -572,11 +528,6 @@ def test_progress_shows_loss_accuracy_and_time_left(small, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_provenance_of_an_installed_package_names_no_commit(monkeypatch, tmp_path):
-    monkeypatch.setattr("experiments.provenance.REPOSITORY", tmp_path)
-    assert provenance()["git_commit"] is None
-
-
 # --- options ------------------------------------------------------------------------------------
 
 
@@ -662,7 +613,7 @@ def test_bad_options_are_named(name, value, capsys):
     with pytest.raises(ConfigError, match=f"{name} must be .*got {value!r}"):
         MnistConfig(**{name: value})
     with pytest.raises(SystemExit) as end:
-        main(["mnist", f"--{name.replace('_', '-')}={value}"])
+        main(["mnist", *words({name: value})])
     shown = capsys.readouterr().err
     assert end.value.code == 2 and len(shown.splitlines()) == 1
     assert re.search(f"error: {name} must be .*got {value!r}", shown)
@@ -671,14 +622,14 @@ def test_bad_options_are_named(name, value, capsys):
 def test_every_option_of_a_network_is_taken(monkeypatch):
     seen = []
     monkeypatch.setattr("experiments.train.__main__.train_all", seen.append)
-    for words in (
+    for line in (
         "mnist --block --width 9 --no-gate --memory reversible --bits-penalty 2",
         "mnist --model lru --width 9 --norm none --shortest-period 9 --recurrent-lr-scale 0.5",
         "mnist --model lstm --chrono 9 --no-block",
         "signals --model mingru --width 9",
         "action --model lstm --forget-bias 2",
     ):
-        assert main(words.split()) == 0
+        assert main(line.split()) == 0
     assert [config.model for config in seen] == ["irevrnn", "lru", "lstm", "mingru", "lstm"]
 
 
@@ -697,8 +648,7 @@ def test_options_that_do_not_exist_are_refused(capsys):
     ],
 )
 def test_a_run_that_cannot_be_ends_in_one_line(small, capsys, options, message):
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | options).items()]
-    assert main(["mnist", f"--out={small.out}", *words]) == 1
+    assert main(["mnist", f"--out={small.out}", *words(SMALL | options)]) == 1
     shown = capsys.readouterr().err
     assert message in shown and len(shown.splitlines()) == 1
 
@@ -737,10 +687,10 @@ def test_every_strategy_trains(small, memory):
 
 
 def test_a_value_out_of_range_ends_in_one_line(small, capsys):
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    words += ["--memory=reversible", "--activation=leaky_relu", "--norm=none"]
-    words += ["--lr=1e9", "--clip=1e9"]
-    assert main(["mnist", f"--out={small.out}", *words]) == 1
+    fields = SMALL | {
+        "memory": "reversible", "activation": "leaky_relu", "norm": "none", "lr": 1e9, "clip": 1e9,
+    }  # fmt: skip
+    assert main(["mnist", f"--out={small.out}", *words(fields)]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(
         r"^python -m experiments.train: layer \d, step \d+: a value is NaN or left the range", last
@@ -749,8 +699,7 @@ def test_a_value_out_of_range_ends_in_one_line(small, capsys):
 
 def test_ctrl_c_on_the_command_line_says_how_to_go_on(small, capsys, after_step):
     after_step(lambda run: press_ctrl_c() if run.progress.batch == 2 else None)
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    assert main(["mnist", f"--out={small.out}", *words]) == 130
+    assert main(["mnist", f"--out={small.out}", *words(SMALL)]) == 130
     assert "continues with --resume" in capsys.readouterr().err
 
 
@@ -772,13 +721,6 @@ def test_training_takes_the_smallest_numbers_for_0(small, after_step):
     after_step(lambda run: seen.append((tiny * 1.0).item()))
     train(dataclasses.replace(small, epochs=1), progress=False)
     assert set(seen) == {0.0} and (tiny * 1.0).item() > 0
-
-
-def test_peers_are_not_weakened():
-    lstm = PeerClassifier("lstm", 1, 10, hidden_size=4, num_layers=2).rnn
-    for layer in range(2):
-        bias = getattr(lstm, f"bias_ih_l{layer}") + getattr(lstm, f"bias_hh_l{layer}")
-        assert bias[4:8].eq(1).all() and not bias[:4].eq(1).any()
 
 
 def test_every_kind_of_weight_has_its_learning_rate(small):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from irevrnn import IRevBlock, IRevRNN, IRevStack, scan
-from tests.cases import make_inputs, run
+from tests.cases import assert_same_bits, make_inputs, run
 
 HALVES = (torch.bfloat16, torch.float16)
 #: Relative errors of outputs and gradients that docs/transforms.md states.
@@ -104,7 +104,7 @@ def test_chunks_of_a_converted_model_carry_their_state_in_float32(kernels, dtype
     x = torch.rand(4, 100, 1).to(dtype)
     (output, states), (other, other_states) = (model(x) for model in models)
     assert torch.equal(output, other)
-    assert all(torch.equal(a, b) for a, b in zip(states, other_states, strict=True))
+    assert_same_bits(states, other_states)
 
 
 @of_a_half
@@ -249,4 +249,4 @@ def test_reversal_is_exact_with_products_of_less_precision(kernels):
             results.append([output, *torch.autograd.grad(loss, list(model.parameters()))])
     finally:
         torch.set_float32_matmul_precision(before)
-    assert all(torch.equal(g, w) for g, w in zip(*results, strict=True))
+    assert_same_bits(*results)

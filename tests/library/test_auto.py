@@ -22,7 +22,8 @@ from irevrnn.strategies import saved_bytes as formulas
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.rules import OF_THE_STACK, obstacle
 from irevrnn.strategies.workload import Workload
-from tests.library.test_stack import Convolution
+from tests.cases import assert_same_bits
+from tests.library.convolution import Convolution
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -293,7 +294,7 @@ def test_what_auto_runs_is_the_strategy_it_names():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "choose", lambda *_, pick=auto_pick: pick)
             got = torch.autograd.grad(chosen(x)[0].sum(), [x, *chosen.parameters()])
-        assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+        assert_same_bits(got, wanted)
 
 
 def test_a_budget_that_nothing_fits():

@@ -143,22 +143,10 @@ def test_layer_refuses_hidden(hidden, error, message):
         IRevRNN(2, 3)(torch.zeros(4, 5, 2), hidden)
 
 
-def test_a_strategy_is_checked_when_it_is_set():
-    model = IRevRNN(2, 3)
-    with pytest.raises(ValueError, match="memory must be one of .*; got 'hope'"):
-        model.memory = "hope"
-    assert model.memory == "recompute"
-
-
 def test_dropout_of_a_single_layer_has_no_effect():
     with pytest.warns(UserWarning, match="dropout=0.5 has no effect: .* num_layers=1") as caught:
         IRevRNN(2, 3, dropout=0.5)
     assert caught[0].filename == __file__
-
-
-def test_reversal_lists_activations_by_their_price():
-    with pytest.raises(ValueError, match=r"takes identity \(0 bits\), .*, relu \(30 bits\), and"):
-        IRevRNN(2, 3, activation="tanh", memory="reversible")
 
 
 def test_clipping_refuses_a_bound_that_is_no_bound():

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 from irevrnn import IRevRNNCell, reference
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.modules import cell as cell_module
-from tests.cases import AWKWARD_WEIGHTS
+from tests.cases import AWKWARD_WEIGHTS, assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("kernels")
 BATCHES = [(), (1,), (3,), (0,)]
@@ -75,10 +75,6 @@ def exact(cell, x, hidden, resets=None):
     return h.view(hidden[0].shape), c.view(hidden[0].shape)
 
 
-def assert_same(got, wanted):
-    assert len(got) == len(wanted) and all(map(torch.equal, got, wanted))
-
-
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("coupling_activation", ACTIVATIONS)
 @norms
@@ -88,7 +84,7 @@ def test_every_activation(steps, norm, activation, coupling_activation):
     cell, step = make_cell(norm=norm, **options), draw_step((3,))
     got = cell(*step)
     assert len(steps) == 1
-    assert_same(got, call_layer(cell, *step))
+    assert_same_bits(got, call_layer(cell, *step))
     for state, wanted in zip(got, exact(cell, *step), strict=True):
         torch.testing.assert_close(state.double(), wanted, rtol=1e-4, atol=1e-5)
 
@@ -103,7 +99,7 @@ def test_every_shape(steps, batch, norm, bias, inputs, hidden, couplings):
     step = draw_step(batch, inputs, hidden)
     for resets in (None, torch.rand(batch) < 0.5):
         got = cell(*step, resets)
-        assert_same(got, call_layer(cell, *step, resets))
+        assert_same_bits(got, call_layer(cell, *step, resets))
         for state, wanted in zip(got, exact(cell, *step, resets), strict=True):
             assert state.is_contiguous() and state.shape == step[1][0].shape
             torch.testing.assert_close(state.double(), wanted, rtol=1e-4, atol=1e-4)
@@ -132,7 +128,7 @@ def test_gradients_are_those_of_the_layer(steps, batch, norm):
         h, c = run(inputs[0], tuple(inputs[1:]), resets)
         return torch.autograd.grad((h * 2 + c).sum(), [*inputs, *cell.parameters()])
 
-    assert_same(gradients(cell), gradients(lambda *step: call_layer(cell, *step)))
+    assert_same_bits(gradients(cell), gradients(lambda *step: call_layer(cell, *step)))
     assert len(steps) == 1
 
 
@@ -143,7 +139,7 @@ def test_steps_leave_their_inputs_as_they_are(steps):
     with torch.no_grad():
         for state in (*cell(x, (h, c)), h.detach(), c.detach()):
             state.zero_()
-    assert_same((x, *hidden), before)
+    assert_same_bits((x, *hidden), before)
     assert len(steps) == 2
 
 
@@ -185,7 +181,7 @@ def test_what_users_change_is_called(steps, change):
     x, *hidden = (each.to(cell.layer.recurrent_weight.dtype) for each in (x, *hidden))
     got = cell(x, tuple(hidden))
     assert not steps
-    assert_same(got, call_layer(cell, x, hidden))
+    assert_same_bits(got, call_layer(cell, x, hidden))
 
 
 def test_hooks_of_the_cell_run_beside_the_compiled_step(steps):
@@ -204,10 +200,10 @@ def test_what_is_not_plain_goes_through_the_layer(steps):
     wanted = cell(x, (h, c))
     del steps[:]
     for hidden in ([h, c], (h.as_subclass(Subclass), c)):
-        assert_same([s.as_subclass(torch.Tensor) for s in cell(x, hidden)], wanted)
+        assert_same_bits([s.as_subclass(torch.Tensor) for s in cell(x, hidden)], wanted)
     with torch.autocast("cpu", torch.bfloat16):
-        assert_same(cell(x, (h, c)), call_layer(cell, x, (h, c)))
-    assert_same(cell(x), call_layer(cell, x, (torch.zeros_like(h),) * 2))
+        assert_same_bits(cell(x, (h, c)), call_layer(cell, x, (h, c)))
+    assert_same_bits(cell(x), call_layer(cell, x, (torch.zeros_like(h),) * 2))
     mapped = torch.func.vmap(lambda x, h, c: cell(x, (h, c)))(x, h, c)
     torch.testing.assert_close(mapped, wanted)
     compiled = torch.compile(cell, fullgraph=True, backend="aot_eager")

@@ -11,7 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils.rnn import pack_sequence
 
 from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack, scan
-from tests.cases import make_inputs, run
+from tests.cases import assert_same_bits, make_inputs, run
 
 LENGTHS = (40, 333, 48, 47, 64, 100, 117, 500)
 OPTIONS = (
@@ -48,16 +48,12 @@ def outcome(model, parameters, *inputs, **options):
     return [output.detach(), h_n.detach(), c_n.detach(), *torch.autograd.grad(loss, parameters)]
 
 
-def equal(got, wanted):
-    return all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
-
-
 @of_a_layer
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_scan(memory, dtype):
     case = make_inputs(40, 2, 9, 3, dtype)
     compiled = torch.compile(scan, fullgraph=True, backend="aot_eager")
-    assert equal(run(compiled, case, memory=memory), run(scan, case, memory=memory))
+    assert_same_bits(run(compiled, case, memory=memory), run(scan, case, memory=memory))
 
 
 @of_a_layer
@@ -69,7 +65,7 @@ def test_scan_with_resets(memory, dynamic):
     for steps in LENGTHS:
         case, resets = make_inputs(steps, 2, 9, 3, torch.float32), torch.rand(steps, 2) < 0.1
         got = run(compiled, case, memory=memory, resets=resets)
-        assert equal(got, run(scan, case, memory=memory, resets=resets))
+        assert_same_bits(got, run(scan, case, memory=memory, resets=resets))
     assert counter.frame_count <= 2
 
 
@@ -79,7 +75,7 @@ def test_layer(memory, options):
     model = IRevRNN(5, 8, 2, memory=memory, **options)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     x, parameters = torch.randn(3, 20, 5), list(model.parameters())
-    assert equal(outcome(compiled, parameters, x), outcome(model, parameters, x))
+    assert_same_bits(outcome(compiled, parameters, x), outcome(model, parameters, x))
 
 
 @of_a_layer
@@ -100,11 +96,11 @@ def test_lengths_and_batches_share_their_graphs(memory, dynamic):
     parameters = list(model.parameters())
     for steps in LENGTHS:
         x = torch.randn(3, steps, 5)
-        assert equal(outcome(compiled, parameters, x), outcome(model, parameters, x))
+        assert_same_bits(outcome(compiled, parameters, x), outcome(model, parameters, x))
     assert counter.frame_count <= 2
     for batch in (4, 5, 6):
         x = torch.randn(batch, 50, 5)
-        assert equal(outcome(compiled, parameters, x), outcome(model, parameters, x))
+        assert_same_bits(outcome(compiled, parameters, x), outcome(model, parameters, x))
     assert counter.frame_count <= 3
     for steps in (3, 9, 17, 29):  # the shortest, which hold c never or once, have their own
         outcome(compiled, parameters, torch.randn(3, steps, 5))
@@ -128,7 +124,7 @@ def test_other_strategies_run_uncompiled(options):
     model = IRevRNN(5, 8, 2, activation="identity", **options)
     compiled = torch.compile(model, backend="aot_eager")
     x, parameters = torch.randn(3, 40, 5), list(model.parameters())
-    assert equal(outcome(compiled, parameters, x), outcome(model, parameters, x))
+    assert_same_bits(outcome(compiled, parameters, x), outcome(model, parameters, x))
 
 
 @in_python
@@ -170,7 +166,7 @@ def test_sequences_of_different_length_run_uncompiled(memory):
     parameters, lengths = list(model.parameters()), [7, 3, 9]
     x = torch.randn(3, 9, 5)
     got, wanted = (outcome(m, parameters, x, lengths=lengths) for m in (compiled, model))
-    assert equal(got, wanted)
+    assert_same_bits(got, wanted)
     packed = pack_sequence([x[i, :n] for i, n in enumerate(lengths)], enforce_sorted=False)
     assert torch.equal(compiled(packed)[0].data, model(packed)[0].data)
     torch._dynamo.reset()
@@ -242,4 +238,4 @@ def test_compiled_autograd(kernels, memory):
         with context:
             loss.backward()
         results.append([p.grad for p in model.parameters()])
-    assert all(torch.equal(g, w) for g, w in zip(*results, strict=True))
+    assert_same_bits(*results)

@@ -10,7 +10,7 @@ from irevrnn import IRevRNN, scan
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.backend import choose_backend
 from irevrnn.ops import HALF, NOTHING_SAVED, saved_shape
-from tests.cases import Inputs, make_inputs, run, upstream
+from tests.cases import STATES, Inputs, assert_same_bits, make_inputs, run, upstream
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
@@ -44,10 +44,6 @@ def assert_near(got, wanted, tolerance):
         torch.testing.assert_close(x.cpu().double(), y.double(), rtol=0, atol=bound)
 
 
-def assert_same_bits(got, wanted):
-    assert all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
-
-
 @of_a_dtype
 @of_a_strategy
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -64,8 +60,8 @@ def test_a_gpu_has_the_bits_of_the_cpu_in_float32(memory, couplings):
     """One formula, one rounding: outputs, and all gradients but those of the weights."""
     case = make_inputs(40, 3, 70, couplings, torch.float32)
     for options in OPTIONS:
-        wanted = run(scan, case, *options, memory)[:6]
-        got = run(scan, to(case), *options, memory)[:6]
+        wanted = run(scan, case, *options, memory)[STATES]
+        got = run(scan, to(case), *options, memory)[STATES]
         assert_same_bits([x.cpu() for x in got], wanted)
 
 

@@ -10,10 +10,16 @@ from irevrnn.activations import ACTIVATIONS
 from irevrnn.backend import choose_backend
 from irevrnn.strategies.fixed_point import to_fixed
 from irevrnn.strategies.fixed_scan import States
-from irevrnn.strategies.rules import INVERTIBLE
-from tests.library import test_fixed_packed
-from tests.library.test_cuda_fixed_threads import make_case
-from tests.library.test_fixed_point import back, forward, is_undone
+from tests.cases import assert_same_bits
+from tests.fixed_cases import (
+    back,
+    every_batch,
+    every_g,
+    forward,
+    is_undone,
+    make_case,
+    make_packed_case,
+)
 
 pytestmark = [
     pytest.mark.usefixtures("kernels"),
@@ -21,7 +27,6 @@ pytestmark = [
 ]
 SIZES = [(1, 1), (3, 5), (2, 64), (1, 129), (5, 300)]
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-every_g = pytest.mark.parametrize("activation", INVERTIBLE)
 
 
 @pytest.fixture(autouse=True)
@@ -44,10 +49,10 @@ def to_gpu(z, states, weights):
 def test_the_gpu_gives_the_bits_of_the_cpu(couplings, size, dtype, activation):
     """All that comes out, words and counts too. In float64, f is one that rounds alike."""
     f = ACTIVATIONS if dtype == torch.float32 else ("relu", "leaky_relu", "identity")
-    case = make_case(20, size, couplings, dtype, activation, list(f)[couplings % len(f)])
+    case = make_case(20, *size, couplings, dtype, activation, list(f)[couplings % len(f)])
     on_cpu, on_gpu = forward(*case, False), forward(*to_gpu(*case), False)
     assert on_cpu[7] == -1  # in range: else outputs have no meaning
-    assert all(torch.equal(x, y.cpu()) for x, y in zip(on_cpu, on_gpu, strict=True))
+    assert_same_bits([x.cpu() for x in on_gpu], on_cpu)
 
 
 @every_g
@@ -56,39 +61,37 @@ def test_the_gpu_gives_the_bits_of_the_cpu(couplings, size, dtype, activation):
 @pytest.mark.parametrize("couplings", [0, 1, 3, 4, 6])
 @pytest.mark.parametrize("steps", [1, 300])
 def test_every_step_is_undone(steps, couplings, size, dtype, activation):
-    case = to_gpu(*make_case(steps, size, couplings, dtype, activation))
+    case = to_gpu(*make_case(steps, *size, couplings, dtype, activation))
     result = forward(*case, False)
     assert is_undone(case[1], result, back(case[0], result, case[2], False))
 
 
 @every_g
 @dtypes
-@test_fixed_packed.batches
+@every_batch
 @pytest.mark.parametrize("hidden", [1, 64, 129])
 def test_packed_sequences(sizes, hidden, dtype, activation):
-    case = test_fixed_packed.make_packed(sizes, hidden, dtype, activation, 0.1)
-    z, counts, resets, states, weights = case
-    wanted = test_fixed_packed.forward(*case, False)
-    z, there, weights = to_gpu(z, states, weights)
-    case = z, counts, resets.cuda(), there, weights
-    result = test_fixed_packed.forward(*case, False)
-    assert all(torch.equal(x.cpu(), y) for x, y in zip(result, wanted, strict=True))
-    undone = test_fixed_packed.back(*case[:3], result, weights, False)
-    test_fixed_packed.assert_undone(there, result, undone)
+    *case, resets, counts = make_packed_case(sizes, hidden, dtype, activation, 0.1)
+    wanted = forward(*case, False, resets, counts)
+    z, states, weights = to_gpu(*case)
+    packing = resets.cuda(), counts
+    result = forward(z, states, weights, False, *packing)
+    assert_same_bits([x.cpu() for x in result], wanted)
+    assert is_undone(states, result, back(z, result, weights, False, *packing))
 
 
 @every_g
 def test_control_a_flipped_bit_is_noticed(activation):
-    case = to_gpu(*make_case(500, (2, 9), 2, torch.float32, activation))
+    case = to_gpu(*make_case(500, 2, 9, 2, torch.float32, activation))
     result = forward(*case, False)
     words = result[4].clone()
     words[len(words) // 2] ^= 1 << 7
-    assert not is_undone(case[1], result, back(case[0], result, case[2], False, words))
+    assert not is_undone(case[1], result, back(case[0], result, case[2], False, words=words))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3e3])
 def test_the_first_step_out_of_range_is_reported(value):
-    z, states, weights = to_gpu(*make_case(40, (2, 200), 2, torch.float32))
+    z, states, weights = to_gpu(*make_case(40, 2, 200, 2, torch.float32))
     z[23, 0, 2], z[17, 1, 199] = value, value
     assert forward(z, states, weights, False)[7] == 17
     states.h[1, 150] = to_fixed(torch.tensor(value, device="cuda"))
@@ -124,7 +127,7 @@ def test_reversible_gives_the_gradient_of_store_fixed(monkeypatch, dtype, activa
     options = {"activation": activation, "dtype": dtype}
     runs = [outcome(memory, **options) for memory in ("reversible", "store_fixed", "reversible")]
     for other in runs[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(runs[0], other, strict=True))
+        assert_same_bits(runs[0], other)
 
 
 def test_a_tampered_word_returns_no_gradient():
@@ -143,7 +146,7 @@ def test_memory_is_an_equation(activation, words):
     """The largest moment of a forward pass, within what the allocator rounds up."""
     steps, batch, hidden = 64, 64, 512
     lanes = batch * hidden
-    z, states, weights = to_gpu(*make_case(steps, (batch, hidden), 1, torch.float32, activation))
+    z, states, weights = to_gpu(*make_case(steps, batch, hidden, 1, torch.float32, activation))
     forward(z, states, weights, False)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -156,11 +159,11 @@ def test_memory_is_an_equation(activation, words):
 
 
 def test_a_stream_of_its_own():
-    case = to_gpu(*make_case(200, (4, 100), 2, torch.float32))
+    case = to_gpu(*make_case(200, 4, 100, 2, torch.float32))
     wanted = forward(*case, False)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         got = forward(*case, False)
     stream.synchronize()
-    assert all(torch.equal(x, y) for x, y in zip(wanted, got, strict=True))
+    assert_same_bits(wanted, got)

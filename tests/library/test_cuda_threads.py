@@ -15,13 +15,18 @@ from irevrnn import reference
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.ops import HALF, NOTHING_SAVED, saved_shape
 from tests import cases
-from tests.cases import Inputs, make_inputs
+from tests.cases import (
+    STATES,
+    Inputs,
+    assert_near,
+    assert_same_bits,
+    assert_same_with_any_threads,
+    make_inputs,
+    make_packed,
+)
 from tests.library.gpu_threads import by_gpu_threads
-from tests.library.test_packed import make_packed
 
 pytestmark = pytest.mark.usefixtures("kernels")
-NAMES = ("out", "h_n", "c_n", "z", "h_0", "c_0", "u", "a", "b")
-OF_A_WEIGHT = ("u", "a", "b")
 INTERVALS = {"store": 0, "recompute": 16}
 OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
 of_a_half = pytest.mark.parametrize("half", HALF, ids=["bfloat16", "float16"])
@@ -51,20 +56,6 @@ def run(kernel, case, *options):
 def library_with_threads():
     with by_gpu_threads():
         yield
-
-
-def assert_near(got, wanted, tolerance):
-    for name, x, y in zip(NAMES, got, wanted, strict=True):
-        bound = tolerance * max(1.0, y.abs().max().item() if y.numel() else 0.0)
-        torch.testing.assert_close(
-            x.double(), y.double(), rtol=0, atol=bound, msg=lambda m, n=name: f"{n}: {m}"
-        )
-
-
-def assert_same_bits(got, wanted, but=()):
-    for name, x, y in zip(NAMES, got, wanted, strict=True):
-        if name not in but:
-            assert torch.equal(x, y), name
 
 
 # --- against the reference -----------------------------------------------------------------------
@@ -108,10 +99,7 @@ def test_a_batch_that_is_summed_in_several_passes():
 @pytest.mark.parametrize("couplings", [0, 1, 4, 5])
 @every_strategy
 def test_packed_sequences(couplings, interval):
-    lengths = [49, 48, 33, 32, 31, 17, 16, 15, 2, 1]
-    dense = make_inputs(max(lengths), len(lengths), 5, couplings, torch.float64)
-    packed = pack_sequence([dense.z[:n, i].detach() for i, n in enumerate(lengths)])
-    case, sizes = dense._replace(z=packed.data.requires_grad_()), packed.batch_sizes
+    case, sizes = make_packed("around a segment", 5, couplings)
     wanted = run(lambda z, *rest: reference.scan(z, *rest, batch_sizes=sizes), case)
     assert_near(run(threads(interval=interval, batch_sizes=sizes), case), wanted, 1e-12)
 
@@ -150,7 +138,7 @@ def test_resets_give_the_bits_of_the_vectors(couplings, interval):
     got = run(threads("tanh", "tanh", interval, resets=resets), case)
     options = (None, "tanh", "tanh", interval, True, resets)
     wanted = cases.run(lambda *x: torch.ops.irevrnn.scan(*x, *options)[:3], case)
-    assert_same_bits(got, wanted, but=OF_A_WEIGHT)
+    assert_same_bits(got[STATES], wanted[STATES])
 
 
 # --- to the last bit -----------------------------------------------------------------------------
@@ -164,7 +152,7 @@ def test_the_vector_kernel_has_the_same_bits(couplings, interval):
     for options in OPTIONS:
         got = run(threads(*options, interval), case)
         wanted = cases.run(vector(*options, interval), case)  # by the library
-        assert_same_bits(got, wanted, but=OF_A_WEIGHT)
+        assert_same_bits(got[STATES], wanted[STATES])
         assert_near(got, wanted, 2e-4)
 
 
@@ -192,15 +180,8 @@ def test_control_one_bit_in_a_saved_state_is_seen():
 
 
 def test_any_number_of_processors_gives_the_same_bits():
-    case, before, runs = make_inputs(60, 40, 7, 3, torch.float32), torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            runs.append(run(threads(), case))
-    finally:
-        torch.set_num_threads(before)
-    for other in runs[1:]:
-        assert_same_bits(other, runs[0])
+    case = make_inputs(60, 40, 7, 3, torch.float32)
+    assert_same_with_any_threads(lambda: run(threads(), case))
 
 
 # --- half precision in and out, float32 within ---------------------------------------------------
@@ -296,6 +277,6 @@ def test_second_derivative_of_halves(half, library_with_threads):
         return torch.autograd.grad(sum(x.float().square().sum() for x in first), case)
 
     wanted = second(widened(threads("tanh"), half))
-    for name, x, y in zip(NAMES[3:], second(threads("tanh")), wanted, strict=True):
+    for name, x, y in zip(Inputs._fields, second(threads("tanh")), wanted, strict=True):
         error = (x.double() - y.double()).norm() / y.double().norm()
         assert error < 8 * torch.finfo(half).eps, name

@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from irevrnn import IRevBlock, IRevRNN, IRevStack, scan
 from irevrnn import onnx as irevrnn_onnx
+from tests.cases import assert_same_bits
 
 ANY = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
 SHAPES = ((3, 20), (5, 7), (1, 100), (2, 17), (2, 1), (1, 1))
@@ -142,12 +143,13 @@ def test_what_the_page_saves_can_be_loaded_elsewhere(tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def run_onnx(path, x):
+def run_onnx(path, *inputs):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (name,) = (entry.name for entry in session.get_inputs())
-    return [torch.from_numpy(y) for y in session.run(None, {name: x.numpy()})]
+    names = [entry.name for entry in session.get_inputs()]
+    given = dict(zip(names, (x.numpy() for x in inputs), strict=True))
+    return [torch.from_numpy(y) for y in session.run(None, given)]
 
 
 def assert_onnx_is(model, path):
@@ -214,7 +216,7 @@ def test_export_with_resets():
     for batch, steps in SHAPES:
         inputs = inputs_with_resets(batch, steps)
         got, wanted = program(*inputs), model(*inputs)
-        assert all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
+        assert_same_bits(got, wanted)
 
 
 def test_export_of_both_directions_with_resets():
@@ -239,26 +241,20 @@ def test_export_of_both_directions_with_resets():
 @needs_onnx
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_onnx_with_resets(tmp_path, activation):
-    import onnxruntime
-
     model, path = Scan(activation).eval(), tmp_path / "model.onnx"
     irevrnn_onnx.export(
         model, inputs_with_resets(3, 20), path, dynamic_shapes=WITH_RESETS, verbose=False
     )
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
     for batch, steps in SHAPES:
         inputs = inputs_with_resets(batch, steps)
-        given = dict(zip(names, (x.numpy() for x in inputs), strict=True))
-        got = [torch.from_numpy(y) for y in session.run(None, given)]
         with torch.no_grad():
-            torch.testing.assert_close(got, [*model(*inputs)], rtol=1e-5, atol=1e-5)
+            wanted = model(*inputs)
+        torch.testing.assert_close(run_onnx(path, *inputs), [*wanted], rtol=1e-5, atol=1e-5)
 
 
 @needs_onnx
 def test_onnx_of_a_model_around_the_layer(tmp_path):
     """States go in and out, so the exported model streams."""
-    import onnxruntime
 
     class Model(nn.Module):
         def __init__(self):
@@ -271,21 +267,17 @@ def test_onnx_of_a_model_around_the_layer(tmp_path):
 
     model = Model().eval()
     path = tmp_path / "model.onnx"
-    states = {1: Dim.DYNAMIC}
+    any_batch = {1: Dim.DYNAMIC}
     irevrnn_onnx.export(
         model, (torch.randn(3, 20, 5), torch.zeros(2, 3, 8), torch.zeros(2, 3, 8)), path,
-        dynamic_shapes=(ANY, states, states), verbose=False,
+        dynamic_shapes=(ANY, any_batch, any_batch), verbose=False,
     )  # fmt: skip
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
-    x, h, c = torch.randn(3, 40, 5), torch.randn(2, 3, 8), torch.randn(2, 3, 8)
-    got = [None, h.numpy(), c.numpy()]
-    for part in x.split(15, dim=1):
-        inputs = (part.numpy(), *got[1:])
-        got = session.run(None, dict(zip(names, inputs, strict=True)))
+    x, *states = torch.randn(3, 40, 5), torch.randn(2, 3, 8), torch.randn(2, 3, 8)
     with torch.no_grad():
-        wanted = model(x, h, c)
-    torch.testing.assert_close([torch.from_numpy(y) for y in got], [*wanted], rtol=1e-5, atol=1e-5)
+        wanted = model(x, *states)
+    for part in x.split(15, dim=1):
+        last, *states = run_onnx(path, part, *states)
+    torch.testing.assert_close([last, *states], [*wanted], rtol=1e-5, atol=1e-5)
 
 
 def test_onnx_takes_a_tensor_for_each_input(tmp_path):
@@ -322,8 +314,7 @@ def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
 def test_a_stack_of_blocks(kernels):
     torch.manual_seed(0)
     model = IRevStack([nn.Linear(3, 6), IRevBlock(6, 8, norm=None), IRevBlock(6, 8)]).eval()
-    any_size = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     with torch.no_grad():
-        program = export(model, (torch.randn(4, 20, 3),), dynamic_shapes=(any_size,))
+        program = export(model, (torch.randn(4, 20, 3),), dynamic_shapes=(ANY,))
     x = torch.randn(2, 77, 3)
     torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)

@@ -5,95 +5,35 @@ import math
 import pytest
 import torch
 
-from irevrnn.modules.recurrence import Recurrence
-from irevrnn.strategies import fixed_point
-from irevrnn.strategies.fixed_point import (
-    BitStack,
-    decay_of,
-    stored_bits,
-    to_fixed,
-    to_value,
-)
+from irevrnn.strategies.fixed_point import BitStack, decay_of, stored_bits, to_fixed
 from irevrnn.strategies.fixed_scan import Buffer, States
-from irevrnn.strategies.rules import INVERTIBLE
+from tests.cases import assert_same_bits, assert_same_with_any_threads
+from tests.fixed_cases import (
+    FRACTION_BITS,
+    back,
+    bits_of,
+    every_g,
+    every_kernel,
+    forward,
+    is_undone,
+    make_case,
+    oracle,
+)
 
-#: Random walks of these lengths leave the range of the finest unit.
-FRACTION_BITS = 18
 pytestmark = pytest.mark.usefixtures("kernels")
-KERNELS = {
-    "vector float32": (torch.float32, True),
-    "scalar float32": (torch.float32, False),
-    "scalar float64": (torch.float64, False),
-}
-ACTIVATIONS = INVERTIBLE
 SHAPES = [(1, 1, 1, 1), (17, 2, 7, 0), (33, 3, 33, 3), (16, 1, 64, 2), (50, 5, 29, 1)]
-kernels_of_all_kinds = pytest.mark.parametrize("kernel", KERNELS)
 
 
-def make_case(
-    steps, batch, hidden, couplings, dtype, activation="leaky_relu", f="tanh", u=None,
-    fraction_bits=FRACTION_BITS,
-):  # fmt: skip
-    """z, states other than zero, and weights: 0, 1 and small ones of both signs, others."""
-    generator = torch.Generator().manual_seed(steps + hidden)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    weights = 0.5 + 0.5 * torch.rand(hidden, generator=generator)
-    awkward = torch.tensor([0.0, 1.0, -1.0, 0.5, -0.75, 0.3, 0.25, 1e-6, -1e-6, 1 - 2**-24])[
-        :hidden
-    ]
-    weights[: len(awkward)] = awkward
-    if u is not None:
-        weights.fill_(u)
-    weights = weights.to(dtype)
-    a, b = 0.1 * draw(couplings, hidden), 0.1 * draw(couplings, hidden)
-    z, h_0, c_0 = draw(steps, batch, hidden), draw(batch, hidden), draw(batch, hidden)
-    return z, States.of(h_0, c_0, fraction_bits), Recurrence(weights, a, b, activation, f)
-
-
-def forward(z, states, weights, vectorize):
-    """(out, h_n, c_n, tails, words, counts, saved, bad_step)."""
-    return torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, True, vectorize)
-
-
-def back(z, result, weights, vectorize, words=None, fraction_bits=FRACTION_BITS):
-    """(out, h_0, c_0, tails, counts_left, saved)."""
-    _, h, c, tails, kept, counts, *_ = result
-    buffer = Buffer(kept if words is None else words, counts.cumsum(0) - counts, counts)
-    states = States(h, c, tails, fraction_bits, len(z))
-    return torch.ops.irevrnn.fixed_unscan(z, *states, *buffer, *weights, vectorize)
-
-
-def bits_of(result):
-    """Bits on all stacks: in whole words, and in the tails, before each of which stands a 1."""
-    tails, words = result[3], result[4]
-    return 32 * len(words) + sum(tail.bit_length() - 1 for tail in tails.tolist())
-
-
-def is_undone(states, result, undone):
-    """Return whether the inverse met every state of the forward pass and emptied every buffer."""
-    back_out, h, c, tails, left, saved = undone
-    pairs = [(result[0], back_out), (result[6], saved), (states.h, h), (states.c, c)]
-    return all(torch.equal(x, y) for x, y in pairs) and not left.any() and bool((tails == 1).all())
-
-
-@kernels_of_all_kinds
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@every_kernel
+@every_g
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_kernels_equal_the_oracle(kernel, shape, activation):
+def test_kernels_equal_the_oracle(dtype, vectorize, shape, activation):
     """In float32 with an f that has one rounding everywhere, which tanh has in float64 alone."""
-    dtype, vectorize = KERNELS[kernel]
     f = "tanh" if dtype == torch.float64 else "leaky_relu"
     z, states, weights = make_case(*shape, dtype, activation, f)
     out, h_n, c_n, *_, bad_step = result = forward(z, states, weights, vectorize)
-    h, c = states[:2]
-    stack = BitStack(weights.u, shape[1])
-    for z_t, out_t in zip(z, out, strict=True):
-        h, c = fixed_point.step(z_t, h, c, *weights[:3], stack, activation, f, None, FRACTION_BITS)
-        assert torch.equal(to_value(h, dtype, FRACTION_BITS), out_t)
-    assert torch.equal(h, h_n) and torch.equal(c, c_n)
+    *wanted, stack = oracle(z, states, weights)
+    assert_same_bits((out, h_n, c_n), wanted)
     assert bits_of(result) == stack.count()
     assert bad_step == -1
 
@@ -109,34 +49,31 @@ def test_the_oracle_recalls_what_a_decay_forgets():
     assert not any(stack.stacks)
 
 
-@kernels_of_all_kinds
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@every_kernel
+@every_g
 @pytest.mark.parametrize("couplings", [0, 1, 2, 3])
 @pytest.mark.parametrize("shape", [(100, 1, 1), (65, 2, 7), (33, 3, 33), (48, 4, 64), (1, 2, 129)])
-def test_every_step_is_undone(kernel, activation, couplings, shape):
-    dtype, vectorize = KERNELS[kernel]
+def test_every_step_is_undone(dtype, vectorize, activation, couplings, shape):
     z, states, weights = make_case(*shape, couplings, dtype, activation)
     result = forward(z, states, weights, vectorize)
     assert is_undone(states, result, back(z, result, weights, vectorize))
 
 
-@kernels_of_all_kinds
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@every_kernel
+@every_g
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 33), (3, 50)], ids=str)
-def test_an_f_that_is_not_0_at_0_is_undone(kernel, activation, size):
+def test_an_f_that_is_not_0_at_0_is_undone(dtype, vectorize, activation, size):
     """It moves the lanes that fill up the last vector, which must leave nothing on the stack."""
-    dtype, vectorize = KERNELS[kernel]
     z, states, weights = make_case(200, *size, 3, dtype, activation, "sigmoid")
     weights.b[:] = -5 * weights.b.abs()
     result = forward(z, states, weights, vectorize)
     assert is_undone(states, result, back(z, result, weights, vectorize))
 
 
-@kernels_of_all_kinds
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@every_kernel
+@every_g
 @pytest.mark.parametrize("size", [(1, 5), (2, 7), (1, 33), (2, 32)], ids=str)
-def test_ten_thousand_steps_are_undone(kernel, activation, size):
-    dtype, vectorize = KERNELS[kernel]
+def test_ten_thousand_steps_are_undone(dtype, vectorize, activation, size):
     z, states, weights = make_case(10_000, *size, 3, dtype, activation, fraction_bits=10)
     result = forward(z, states, weights, vectorize)
     assert len(result[4]) > 500
@@ -144,20 +81,19 @@ def test_ten_thousand_steps_are_undone(kernel, activation, size):
     assert is_undone(states, result, undone)
 
 
-@kernels_of_all_kinds
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_control_a_flipped_bit_is_noticed(kernel, activation):
-    dtype, vectorize = KERNELS[kernel]
+@every_kernel
+@every_g
+def test_control_a_flipped_bit_is_noticed(dtype, vectorize, activation):
     z, states, weights = make_case(500, 2, 9, 2, dtype, activation)
     result = forward(z, states, weights, vectorize)
     words = result[4]
     for index, bit in ((0, 0), (len(words) // 2, 7), (len(words) - 1, 14)):
         flipped = words.clone()
         flipped[index] ^= 1 << bit
-        assert not is_undone(states, result, back(z, result, weights, vectorize, flipped))
+        assert not is_undone(states, result, back(z, result, weights, vectorize, words=flipped))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@every_g
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_vector_and_scalar_kernels_give_the_same_bits(shape, activation):
     z, states, weights = make_case(*shape, torch.float32, activation)
@@ -169,10 +105,9 @@ def test_vector_and_scalar_kernels_give_the_same_bits(shape, activation):
 
 @pytest.mark.parametrize("activation", ["identity", "leaky_relu"])
 @pytest.mark.parametrize("u", [0.2, 0.5, 0.7368, -0.9, 0.975, 0.995])
-@kernels_of_all_kinds
-def test_bits_are_those_that_are_told(kernel, u, activation):
+@every_kernel
+def test_bits_are_those_that_are_told(dtype, vectorize, u, activation):
     """2 (1 - u) a step above 1/2, at most 2 log 2 times the entropy -log2 u."""
-    dtype, vectorize = KERNELS[kernel]
     steps, batch, hidden = 4000, 2, 33
     z, states, weights = make_case(
         steps, batch, hidden, 2, dtype, activation, u=u, fraction_bits=10
@@ -189,10 +124,9 @@ def test_bits_are_those_that_are_told(kernel, u, activation):
     assert allocated <= bits_of(result) + 128 * units
 
 
-@kernels_of_all_kinds
-def test_a_state_that_is_not_fed_decays_at_the_same_price(kernel):
+@every_kernel
+def test_a_state_that_is_not_fed_decays_at_the_same_price(dtype, vectorize):
     """It does not come to rest where rounding keeps it, with a bit in each step."""
-    dtype, vectorize = KERNELS[kernel]
     z, states, weights = make_case(4000, 2, 33, 0, dtype, "identity", u=0.99)
     result = forward(z.zero_(), states, weights, vectorize)
     assert bits_of(result) == pytest.approx(0.02 * z.numel(), rel=0.03)
@@ -200,47 +134,39 @@ def test_a_state_that_is_not_fed_decays_at_the_same_price(kernel):
     assert is_undone(states, result, back(z, result, weights, vectorize))
 
 
-@kernels_of_all_kinds
-def test_nothing_is_stored_where_nothing_is_forgotten(kernel):
-    dtype, vectorize = KERNELS[kernel]
+@every_kernel
+def test_nothing_is_stored_where_nothing_is_forgotten(dtype, vectorize):
     z, states, weights = make_case(500, 3, 33, 2, dtype, "identity", u=1)
     result = forward(z, states, weights, vectorize)
     assert bits_of(result) == 0
     assert is_undone(states, result, back(z, result, weights, vectorize))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@every_g
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(activation):
-    case = make_case(60, 7, 100, 2, torch.float32, activation)
-    threads = torch.get_num_threads()
-    runs = []
-    try:
-        for count in (1, 2, 3, 1):
-            torch.set_num_threads(count)
-            result = forward(*case, True)
-            runs.append((*result, *back(case[0], result, case[2], True)))
-    finally:
-        torch.set_num_threads(threads)
-    for other in runs[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(runs[0], other, strict=True))
+    z, states, weights = make_case(60, 7, 100, 2, torch.float32, activation)
+
+    def both_ways():
+        result = forward(z, states, weights, True)
+        return *result, *back(z, result, weights, True)
+
+    assert_same_with_any_threads(both_ways)
 
 
-@kernels_of_all_kinds
+@every_kernel
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2500, -2500])
-def test_the_first_step_out_of_range_is_reported(kernel, value):
-    dtype, vectorize = KERNELS[kernel]
+def test_the_first_step_out_of_range_is_reported(dtype, vectorize, value):
     z, states, weights = make_case(40, 2, 33, 2, dtype)
     z[17, 1, 30] = value
     z[23, 0, 2] = value
     assert forward(z, states, weights, vectorize)[7] == 17
 
 
-@kernels_of_all_kinds
+@every_kernel
 @pytest.mark.parametrize("value", [math.nan, math.inf, 2.0**13, 2.0**14])
 @pytest.mark.parametrize("couplings", [1, 2, 4, 16])
-def test_wild_weights_do_not_wrap_around(kernel, value, couplings):
+def test_wild_weights_do_not_wrap_around(dtype, vectorize, value, couplings):
     """An increment of 2^31 units, added twice, would leave no trace in 32 bits."""
-    dtype, vectorize = KERNELS[kernel]
     z, states, weights = make_case(3, 1, 5, couplings, dtype)
     states.c.fill_(2**20)
     weights.b[:, 3] = value
@@ -248,11 +174,10 @@ def test_wild_weights_do_not_wrap_around(kernel, value, couplings):
     assert forward(z, states, weights, vectorize)[7] == 0
 
 
-@kernels_of_all_kinds
+@every_kernel
 @pytest.mark.parametrize("case", ["p and z", "c twice", "h_0", "c_0"])
-def test_what_left_the_range_is_not_brought_back(kernel, case):
+def test_what_left_the_range_is_not_brought_back(dtype, vectorize, case):
     """Two numbers out of range that add up to one within, and a NaN for an initial state."""
-    dtype, vectorize = KERNELS[kernel]
     z, states, weights = make_case(3, 1, 5, 2, dtype, u=1e-4)
     weights.a[:], weights.b[:] = 0, 0
     states.h.fill_(2**27)

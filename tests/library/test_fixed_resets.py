@@ -7,75 +7,53 @@ import torch
 
 from irevrnn import reference
 from irevrnn.modules.recurrence import Recurrence
-from irevrnn.strategies import fixed_point, fixed_scan
-from irevrnn.strategies.fixed_point import BitStack, to_fixed, to_value
+from irevrnn.strategies import fixed_scan
+from irevrnn.strategies.fixed_point import to_fixed
 from irevrnn.strategies.fixed_scan import Buffer, States
-from irevrnn.strategies.rules import INVERTIBLE
-from tests.cases import upstream
+from tests.cases import KINDS, assert_same_bits, every_kind, make_resets, upstream
+from tests.fixed_cases import (
+    FRACTION_BITS,
+    back,
+    bits_of,
+    every_g,
+    every_kernel,
+    forward,
+    in_words,
+    is_undone,
+    make_case,
+    oracle,
+    words_of_lanes,
+)
 from tests.library.gpu_threads import by_gpu_threads
-from tests.library.test_cuda_fixed_threads import in_words, words_of_lanes
-from tests.library.test_fixed_point import KERNELS, bits_of, is_undone, make_case
-from tests.library.test_resets import KINDS, make_resets
 
-#: Random walks of these lengths leave the range of the finest unit.
-FRACTION_BITS = 18
 pytestmark = pytest.mark.usefixtures("kernels")
-kernels_of_all_kinds = pytest.mark.parametrize("kernel", KERNELS)
-every_kind = pytest.mark.parametrize("kind", KINDS)
-every_g = pytest.mark.parametrize("activation", INVERTIBLE)
 SIZES = [(1, 1), (70, 1), (5, 3), (3, 17), (2, 64), (3, 43)]
 sizes = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
-def forward(z, states, weights, vectorize, resets):
-    """(out, h_n, c_n, tails, words, counts, saved, bad_step)."""
-    return torch.ops.irevrnn.fixed_scan(z, *states, *weights, True, True, vectorize, resets)
-
-
-def back(z, result, weights, vectorize, resets):
-    """(out, h_0, c_0, tails, counts_left, saved)."""
-    _, h, c, tails, words, counts, *_ = result
-    states, buffer = (
-        States(h, c, tails, FRACTION_BITS, len(z)),
-        (words, counts.cumsum(0) - counts, counts),
-    )
-    return torch.ops.irevrnn.fixed_unscan(z, *states, *buffer, *weights, vectorize, resets)
-
-
-def oracle(z, states, weights, resets):
-    """Outputs, final states and the stack of each lane."""
-    stack, (h, c), out = BitStack(weights.u, z.shape[1]), states[:2], []
-    for z_t, anew in zip(z, resets, strict=True):
-        h, c = fixed_point.step(z_t, h, c, *weights[:3], stack, *weights[3:], anew, FRACTION_BITS)
-        out.append(to_value(h, z.dtype, FRACTION_BITS))
-    return torch.stack(out), (h, c), stack.stacks
-
-
-@kernels_of_all_kinds
+@every_kernel
 @every_kind
 @every_g
-def test_kernels_equal_the_oracle(kernel, activation, kind):
-    dtype, vectorize = KERNELS[kernel]
+def test_kernels_equal_the_oracle(dtype, vectorize, activation, kind):
     f = "tanh" if dtype == torch.float64 else "leaky_relu"  # of one rounding everywhere
     z, states, weights = make_case(35, 3, 11, 2, dtype, activation, f)
     resets = make_resets(kind, 35, 3)
     result = out, h, c, tails, words, counts, _, bad_step = forward(
         z, states, weights, vectorize, resets
     )
-    wanted, finals, stacks = oracle(z, states, weights, resets)
-    assert bad_step == -1 and torch.equal(out, wanted)
-    assert all(torch.equal(x, y) for x, y in zip((h, c), finals, strict=True))
-    assert bits_of(result) == sum(bits for stack in stacks for _, bits in stack)
+    *wanted, stack = oracle(z, states, weights, resets)
+    assert bad_step == -1
+    assert_same_bits((out, h, c), wanted)
+    assert bits_of(result) == stack.count()
     if not vectorize:  # each lane has a stack of its own
-        assert words_of_lanes(words, counts, tails) == list(map(in_words, stacks))
+        assert words_of_lanes(words, counts, tails) == list(map(in_words, stack.stacks))
 
 
-@kernels_of_all_kinds
+@every_kernel
 @every_kind
 @every_g
 @sizes
-def test_every_step_is_undone(kernel, activation, kind, size):
-    dtype, vectorize = KERNELS[kernel]
+def test_every_step_is_undone(dtype, vectorize, activation, kind, size):
     z, states, weights = make_case(70, *size, 2, dtype, activation)
     resets = make_resets(kind, 70, size[0])
     result = forward(z, states, weights, vectorize, resets)
@@ -83,10 +61,9 @@ def test_every_step_is_undone(kernel, activation, kind, size):
     assert is_undone(states, result, back(z, result, weights, vectorize, resets))
 
 
-@kernels_of_all_kinds
+@every_kernel
 @every_g
-def test_a_thousand_steps_with_a_reset_at_each_are_undone(kernel, activation):
-    dtype, vectorize = KERNELS[kernel]
+def test_a_thousand_steps_with_a_reset_at_each_are_undone(dtype, vectorize, activation):
     z, states, weights = make_case(1000, 2, 33, 3, dtype, activation)
     resets = make_resets("at every step", 1000, 2)
     result = forward(z, states, weights, vectorize, resets)
@@ -94,10 +71,9 @@ def test_a_thousand_steps_with_a_reset_at_each_are_undone(kernel, activation):
     assert is_undone(states, result, back(z, result, weights, vectorize, resets))
 
 
-@kernels_of_all_kinds
+@every_kernel
 @every_g
-def test_control_an_inverse_with_other_resets_fails(kernel, activation):
-    dtype, vectorize = KERNELS[kernel]
+def test_control_an_inverse_with_other_resets_fails(dtype, vectorize, activation):
     z, states, weights = make_case(70, 3, 17, 2, dtype, activation)
     resets = make_resets("at random", 70, 3)
     result = forward(z, states, weights, vectorize, resets)
@@ -109,11 +85,10 @@ def test_control_an_inverse_with_other_resets_fails(kernel, activation):
         assert not is_undone(states, result, back(z, result, weights, vectorize, other))
 
 
-@kernels_of_all_kinds
+@every_kernel
 @sizes
-def test_equals_the_pieces_to_the_last_bit(kernel, size):
+def test_equals_the_pieces_to_the_last_bit(dtype, vectorize, size):
     """From states of 0, at the same step: rounding depends on it."""
-    dtype, vectorize = KERNELS[kernel]
     z, states, weights = make_case(50, *size, 2, dtype)
     resets = torch.zeros(50, size[0], dtype=torch.bool)
     resets[[0, 1, 16, 32]] = True
@@ -121,11 +96,11 @@ def test_equals_the_pieces_to_the_last_bit(kernel, size):
     parts, zero = [], torch.zeros_like(states.h)
     for piece, begin in zip(z.split([1, 15, 16, 18]), (0, 1, 16, 32), strict=True):
         zeros = States(zero, zero, states.tails, FRACTION_BITS, begin)
-        parts.append(forward(piece, zeros, weights, vectorize, None))
+        parts.append(forward(piece, zeros, weights, vectorize))
     assert torch.equal(out, torch.cat([part[0] for part in parts]))
     assert not saved[:2].any()  # c after the resets where the first two segments begin
     assert torch.equal(saved[2:], parts[-1][6])
-    assert all(torch.equal(x, y) for x, y in zip(finals, parts[-1][1:3], strict=True))
+    assert_same_bits(finals, parts[-1][1:3])
 
 
 @every_kind
@@ -149,13 +124,12 @@ def test_the_threads_of_a_gpu(activation, kind, couplings):
     with by_gpu_threads():
         got = forward(z, states, weights, False, resets)
         undone = back(z, got, weights, False, resets)
-    assert all(map(torch.equal, got, wanted))
+    assert_same_bits(got, wanted)
     assert is_undone(states, got, undone)
 
 
-@kernels_of_all_kinds
-def test_a_reset_forgets_a_state_out_of_range(kernel):
-    dtype, vectorize = KERNELS[kernel]
+@every_kernel
+def test_a_reset_forgets_a_state_out_of_range(dtype, vectorize):
     z, states, weights = make_case(20, 2, 7, 2, dtype)
     states.h[1], states.c[1] = to_fixed(torch.tensor(math.nan)), to_fixed(torch.tensor(2.0**14))
     for resets, bad_step in ((None, 0), (torch.eye(20, 2, dtype=torch.bool), 0)):
@@ -166,19 +140,17 @@ def test_a_reset_forgets_a_state_out_of_range(kernel):
     assert is_undone(states, result, back(z, result, weights, vectorize, resets))
 
 
-@kernels_of_all_kinds
-def test_the_first_step_out_of_range_is_reported(kernel):
-    dtype, vectorize = KERNELS[kernel]
+@every_kernel
+def test_the_first_step_out_of_range_is_reported(dtype, vectorize):
     z, states, weights = make_case(40, 2, 33, 2, dtype)
     z[5, 1, 3] = z[12, 0, 31] = math.inf
     for kind in KINDS:
         assert forward(z, states, weights, vectorize, make_resets(kind, 40, 2))[7] == 5
 
 
-@kernels_of_all_kinds
-def test_chunk_by_chunk(kernel, monkeypatch):
+@every_kernel
+def test_chunk_by_chunk(dtype, vectorize, monkeypatch):
     """By the functions that the strategies call."""
-    dtype, vectorize = KERNELS[kernel]
     monkeypatch.setenv("IREVRNN_BACKEND", "auto" if vectorize else "cpp")
     z, start, weights = make_case(48, 3, 17, 2, dtype)
     weights, resets = Recurrence(*weights), make_resets("at random", 48, 3)
@@ -188,7 +160,7 @@ def test_chunk_by_chunk(kernel, monkeypatch):
         done, words, counts = fixed_scan.forward(part, states, weights, record=True, resets=anew)
         passes.append((part, anew, done, Buffer(words, counts.cumsum(0) - counts, counts)))
         states = done.after
-    assert all(map(torch.equal, states[:2], whole.after[:2]))
+    assert_same_bits(states[:2], whole.after[:2])
     for part, anew, done, buffer in reversed(passes):
         undone, left = fixed_scan.inverse(part, states, buffer, weights, anew)
         assert torch.equal(undone.out, done.out) and not left.counts.any()
@@ -196,11 +168,12 @@ def test_chunk_by_chunk(kernel, monkeypatch):
     assert all(map(torch.equal, states[:2], start[:2])) and (states.tails == 1).all()
 
 
-@kernels_of_all_kinds
+@every_kernel
 @every_kind
 @every_g
-def test_the_gradient_is_that_of_the_float_recurrence(kernel, monkeypatch, activation, kind):
-    dtype, vectorize = KERNELS[kernel]
+def test_the_gradient_is_that_of_the_float_recurrence(
+    dtype, vectorize, monkeypatch, activation, kind
+):
     monkeypatch.setenv("IREVRNN_BACKEND", "auto" if vectorize else "cpp")
     z, states, weights = make_case(40, 3, 11, 2, dtype, activation)
     resets = make_resets(kind, 40, 3)

@@ -1,15 +1,16 @@
 """Derivatives of derivatives, and the transforms of torch.func."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch.autograd import forward_ad, gradgradcheck
-from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module_state, vmap
+from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module_state, vjp, vmap
 from torch.testing import assert_close
 
 from irevrnn import IRevRNN, scan
-from tests.cases import make_inputs, run, upstream
+from tests.cases import assert_same_bits, make_inputs, make_resets, run, upstream
 
 of_a_layer = pytest.mark.parametrize("memory", ["store", "recompute"])
 of_the_stack = pytest.mark.parametrize("memory", ["checkpoint", "reversible", "store_fixed"])
@@ -54,11 +55,14 @@ def test_gradgradcheck(kernels, memory, activation, couplings):
 
 
 @of_a_layer
-def test_gradgradcheck_of_packed_sequences(kernels, memory):
+@pytest.mark.parametrize("resets", [None, [True, False, False, False, True, True, False]])
+def test_gradgradcheck_of_packed_sequences(kernels, memory, resets):
     _, *rest = make_inputs(1, 4, 3, 2, torch.float64)
     z = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
     sizes = torch.tensor([3, 2, 1, 1])  # the fourth sequence has no step
-    assert gradgradcheck(lambda *x: scan(*x, "tanh", "tanh", memory, sizes), (z, *rest))
+    resets = resets and torch.tensor(resets)
+    function = lambda *x: scan(*x, "tanh", "tanh", memory, sizes, resets)  # noqa: E731
+    assert gradgradcheck(function, (z, *rest))
 
 
 @of_a_layer
@@ -264,11 +268,11 @@ def test_an_ensemble_runs_the_operator_once(kernels):
     assert counts["irevrnn::scan"] == 2  # once a layer, not once a layer and model
 
 
-def test_run_gives_the_same_under_a_transform(kernels):
+@pytest.mark.parametrize("kind", [None, "at random"])
+def test_run_gives_the_same_under_a_transform(kernels, kind):
     """The two forms of the autograd formula, with every output and every gradient."""
     case = make_inputs(40, 3, 9, 3, torch.float64)
-    wanted = run(scan, case)
-    outputs, pull_back = torch.func.vjp(scan, *(x.detach() for x in case))
-    gradients = pull_back(upstream(outputs))
-    for got, want in zip((*outputs, *gradients), wanted, strict=True):
-        assert torch.equal(got, want)
+    resets = kind and make_resets(kind, 40, 3)
+    wanted = run(scan, case, resets=resets)
+    outputs, pull_back = vjp(partial(scan, resets=resets), *(x.detach() for x in case))
+    assert_same_bits((*outputs, *pull_back(upstream(outputs))), wanted)

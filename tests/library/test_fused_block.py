@@ -12,6 +12,7 @@ from irevrnn.modules import fused_block
 from irevrnn.modules.fused_block import block_input, block_output
 from irevrnn.modules.gated_block import IRevBlock
 from irevrnn.modules.projection import Projection
+from tests.cases import assert_same_bits, assert_same_with_any_threads
 
 pytestmark = pytest.mark.usefixtures("kernels")
 SHAPES = [(1,), (7, 3), (100, 2), (0, 3), (40, 64)]
@@ -125,14 +126,8 @@ def test_layouts_that_are_not_contiguous():
 
 
 def test_any_number_of_threads_gives_the_same_sums():
-    module, threads, runs = Output(33, 8), torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            runs.append(derived(module, draw(5000, 8), draw(5000, 33))[-1])  # of the bias
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(run, runs[0]) for run in runs)
+    module, inputs = Output(33, 8), (draw(5000, 8), draw(5000, 33))
+    assert_same_with_any_threads(lambda: derived(module, *inputs)[-1])  # of the bias
 
 
 @pytest.mark.parametrize("part", [Input(4, 3), Output(4, 3)], ids=["input", "output"])
@@ -265,7 +260,7 @@ def test_a_bias_need_not_be_contiguous():
     pairs = torch.stack([module.projection.bias.detach()] * 2, 1)
     module.projection.bias = nn.Parameter(pairs[:, 0])
     assert module.projection.bias.stride() == (2,)
-    assert all(map(torch.equal, derived(module, x), wanted))
+    assert_same_bits(derived(module, x), wanted)
 
 
 def test_a_backward_pass_under_autocast_is_in_full_precision():
@@ -276,7 +271,7 @@ def test_a_backward_pass_under_autocast_is_in_full_precision():
         upstream = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape).float()
         with torch.autocast("cpu", torch.bfloat16):
             got = torch.autograd.grad(y, [x, *module.parameters()], upstream)
-        assert all(map(torch.equal, got, wanted[1:]))
+        assert_same_bits(got, wanted[1:])
 
 
 def test_the_residual_alone_may_require_a_gradient():

@@ -8,16 +8,9 @@ import torch
 from torch import nn
 
 from irevrnn import IRevBlock, IRevStack
-from tests.library.test_initial_values import (
-    BATCH,
-    FEATURES,
-    HIDDEN,
-    MOST,
-    _one_core,  # noqa: F401
-    gradient_norm,
-    norm_of_lstm,
-)
+from tests.library.fresh_models import BATCH, FEATURES, HIDDEN, MOST, gradient_norm, norm_of_lstm
 
+pytestmark = pytest.mark.usefixtures("one_core")
 WIDTH = 32
 VALUES = {
     "norm": (None, "layer"),

@@ -3,19 +3,18 @@
 import copy
 import math
 import random
-from functools import cache
 
 import pytest
 import torch
 from torch import nn
 
 from experiments.models import SequenceClassifier
-from experiments.process import threads
 from irevrnn import Block, IRevBlock, IRevRNN, IRevStack
 from irevrnn.modules.initial_values import COUPLING_DEVIATION
 from irevrnn.strategies.rules import OF_THE_STACK, obstacle
+from tests.library.fresh_models import BATCH, FEATURES, HIDDEN, MOST, gradient_norm, norm_of_lstm
 
-FEATURES, HIDDEN, BATCH = 10, 64, 3
+pytestmark = pytest.mark.usefixtures("one_core")
 #: Arguments, and the values that a network can be built with. A coupling nonlinearity other than
 #: these is not of slope 1 at 0, which ``longest_period`` asks for.
 VALUES = {
@@ -32,8 +31,6 @@ VALUES = {
     "longest_memory": (1000, 1000, 1e4, 1e5),
 }
 LENGTHS = (100, 1000, 1000, 1000, 20_000)
-#: How much larger gradients may be than the memory accounts for.
-MOST = 20
 
 
 def draw_cases(count):
@@ -63,31 +60,6 @@ def describe(value):
     if isinstance(value, dict):
         return "-".join(str(x) for x in value.values())
     return str(value)
-
-
-@pytest.fixture(autouse=True)
-def _one_core():
-    torch.manual_seed(0)
-    with threads(1):
-        yield
-
-
-def gradient_norm(model, output):
-    """The norm over all parameters for the loss of a linear readout of the last step."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.rand(10, output.shape[-1], generator=generator).sub(0.5).mul(2 / HIDDEN**0.5)
-    labels = torch.randint(10, [BATCH], generator=generator)
-    loss = nn.functional.cross_entropy(output[:, -1] @ weight.T, labels)
-    gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-    return torch.stack([g.double().norm() for g in gradients if g is not None]).norm().item()
-
-
-@cache
-def norm_of_lstm(num_layers, bidirectional, steps=1000):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.LSTM(FEATURES, HIDDEN, num_layers, bidirectional=bidirectional, batch_first=True)
-        return gradient_norm(model, model(torch.randn(BATCH, steps, FEATURES))[0])
 
 
 def memory_of(model, steps):

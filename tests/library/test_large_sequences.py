@@ -1,13 +1,12 @@
 """Sequences too large for the caches, which the kernels write past them."""
 
 import copy
-import itertools
 
 import pytest
 import torch
 
 from irevrnn import scan
-from tests.cases import make_inputs
+from tests.cases import assert_same_bits, assert_same_with_any_threads, make_inputs
 
 STEPS = 288  # a half is whole segments, and small enough for the caches
 SHAPES = [(32, 128), (33, 127), (257, 16)]  # whole lines; lines that are cut; narrow rows
@@ -39,8 +38,7 @@ def test_a_large_sequence_gives_the_bits_of_its_halves(kernels, batch, hidden, m
     case = make_inputs(STEPS, batch, hidden, 2, torch.float32)
     assert case[0].nbytes > 4 * 2**20 > case[0].nbytes / 2
     whole, halves = in_pieces(case, 1, memory=memory), in_pieces(case, 2, memory=memory)
-    for got, wanted in zip(whole[:6], halves[:6], strict=True):
-        assert torch.equal(got, wanted)
+    assert_same_bits(whole[:6], halves[:6])
     for got, wanted in zip(whole[6:], halves[6:], strict=True):  # summed in another order
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-3 * wanted.abs().max().item())
 
@@ -69,16 +67,7 @@ def test_so_does_a_packed_one(kernels, batch, hidden):
 
 def test_two_threads_see_what_both_have_written(kernels):
     case = make_inputs(STEPS, 32, 128, 1, torch.float32)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 2, 2):
-            torch.set_num_threads(threads)
-            results.append(in_pieces(case, 1))
-    finally:
-        torch.set_num_threads(before)
-    for one, other in itertools.pairwise(results):
-        assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
+    assert_same_with_any_threads(lambda: in_pieces(case, 1), counts=(1, 2, 2, 2))
 
 
 def test_large_results_are_tensors_like_any_other(kernels):

@@ -3,46 +3,22 @@
 import pytest
 import torch
 from torch.library import opcheck
-from torch.nn.utils.rnn import pack_sequence
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
-from tests.cases import Inputs, make_inputs, run
+from tests.cases import (
+    LENGTHS,
+    Inputs,
+    assert_same_bits,
+    assert_same_with_any_threads,
+    in_pieces,
+    make_inputs,
+    make_packed,
+    run,
+)
 
 pytestmark = pytest.mark.usefixtures("kernels")
-LENGTHS = {
-    "one": [1],
-    "same": [33, 33, 33],
-    "around a segment": [49, 48, 33, 32, 31, 17, 16, 15, 2, 1],
-    "long and short": [200, 3, 3, 3, 1],
-    "many": [*range(70, 0, -1)],
-}
 every_kind = pytest.mark.parametrize("kind", LENGTHS)
-
-
-def make_packed(kind, hidden=9, couplings=3, dtype=torch.float64, seed=0):
-    """A packed problem, its batch sizes, and the problem of each sequence alone."""
-    lengths = LENGTHS[kind]
-    dense = make_inputs(max(lengths), len(lengths), hidden, couplings, dtype, seed=seed)
-    z = [dense.z[:n, i].detach() for i, n in enumerate(lengths)]
-    packed = pack_sequence(z)
-    return dense._replace(z=packed.data.requires_grad_()), packed.batch_sizes
-
-
-def one_by_one(case, batch_sizes, function, *options):
-    """The same by a dense scan for each sequence, gathered again."""
-    lengths = (batch_sizes[:, None] > torch.arange(len(case.h_0))).sum(0)
-    starts = batch_sizes.cumsum(0) - batch_sizes
-    outputs = torch.empty_like(case.z)
-    states = []
-    for index, length in enumerate(lengths.tolist()):
-        rows = starts[:length] + index
-        state = case.h_0[index : index + 1], case.c_0[index : index + 1]
-        out, h, c = function(case.z[rows].unsqueeze(1), *state, *case[3:], *options)
-        outputs = outputs.index_put((rows,), out.squeeze(1))
-        states.append((h, c))
-    h_n, c_n = (torch.cat(s) for s in zip(*states, strict=True))
-    return outputs, h_n, c_n
 
 
 @every_kind
@@ -50,7 +26,8 @@ def one_by_one(case, batch_sizes, function, *options):
 def test_the_reference_treats_each_sequence_alone(kind, activation):
     case, sizes = make_packed(kind)
     got = run(lambda z, *r: reference.scan(z, *r, batch_sizes=sizes), case, activation)
-    wanted = run(lambda *c: one_by_one(Inputs(*c), sizes, reference.scan, activation), case)
+    never = torch.zeros(len(case.z), dtype=torch.bool)
+    wanted = run(in_pieces(reference.scan, never, sizes), case, activation)
     for x, y in zip(got, wanted, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
 
@@ -78,7 +55,7 @@ def test_both_strategies_give_the_same_bits(kind, activation):
             run(scan, case, activation, memory=memory, batch_sizes=sizes)
             for memory in ("store", "recompute")
         )
-        assert all(torch.equal(x, y) for x, y in zip(stored, recomputed, strict=True))
+        assert_same_bits(stored, recomputed)
 
 
 @pytest.mark.parametrize("memory", ["store", "recompute"])
@@ -90,7 +67,7 @@ def test_a_packed_dense_sequence_gives_the_bits_of_the_dense_one(memory, dtype):
     dense = run(scan, case, memory=memory)
     packed = run(scan, flat, memory=memory, batch_sizes=sizes)
     # Upstream gradients are drawn in the same order; shapes apart, all is the same.
-    assert all(torch.equal(x.flatten(), y.flatten()) for x, y in zip(dense, packed, strict=True))
+    assert_same_bits([x.flatten() for x in packed], [x.flatten() for x in dense])
 
 
 def test_states_of_sequences_that_have_ended_before_stay():
@@ -108,14 +85,7 @@ def test_states_of_sequences_that_have_ended_before_stay():
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_any_number_of_threads_gives_the_same_bits(memory):
     case, sizes = make_packed("many", 100, dtype=torch.float32)
-    before, runs = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            runs.append(run(scan, case, memory=memory, batch_sizes=sizes))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(x, y) for other in runs[1:] for x, y in zip(runs[0], other, strict=True))
+    assert_same_with_any_threads(lambda: run(scan, case, memory=memory, batch_sizes=sizes))
 
 
 def test_without_kernels_the_reference_runs(monkeypatch):

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 from torch.utils.flop_counter import FlopCounterMode
 
 from irevrnn import Block, Dropout, IRevBlock, IRevRNN, IRevStack, ReversalError
+from tests.cases import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("kernels")
 chunkwise = pytest.mark.parametrize("memory", ["checkpoint", "reversible"])
@@ -80,7 +81,7 @@ def test_modules_keep_their_mode_until_the_backward_pass(memory, training):
     model = IRevStack(blocks, batch_first=False).train(training)
     wanted = gradients(model, draw(), memory)
     got = gradients(model, draw(), memory, lambda: model.train(not training))
-    assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+    assert_same_bits(got, wanted)
 
 
 @chunkwise
@@ -95,11 +96,11 @@ def test_dropout_keeps_its_probability_until_the_backward_pass(memory, after):
 
     wanted = gradients(model, draw(), memory)
     got = gradients(model, draw(), memory, change)
-    assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+    assert_same_bits(got, wanted)
     layer = IRevRNN(4, 3, 2, dropout=0.5, activation="identity", batch_first=False)
     wanted = gradients(layer, draw(), memory)
     got = gradients(layer, draw(), memory, lambda: setattr(layer, "dropout", after))
-    assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+    assert_same_bits(got, wanted)
 
 
 @chunkwise
@@ -537,7 +538,7 @@ def test_dropout_of_heads_is_that_of_features(tied, lengths):
         output, _ = model(x, lengths=lengths)
         results.append([output, *torch.autograd.grad(output.square().sum(), x)])
     for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+        assert_same_bits(results[0], other)
 
 
 @pytest.mark.parametrize("tied", [True, False])

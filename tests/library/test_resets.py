@@ -1,22 +1,31 @@
 """Resets: the scan of the pieces, run one by one from states of 0."""
 
-import itertools
 from functools import partial
 
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import grad, vjp, vmap
+from torch.func import grad, vmap
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
-from tests.cases import Inputs, make_inputs, run, upstream
-from tests.library.test_packed import make_packed
+from tests.cases import (
+    KINDS,
+    STATES,
+    Inputs,
+    assert_near,
+    assert_same_bits,
+    assert_same_with_any_threads,
+    every_kind,
+    in_pieces,
+    make_inputs,
+    make_packed,
+    make_resets,
+    run,
+    upstream,
+)
 
 pytestmark = pytest.mark.usefixtures("kernels")
-KINDS = ("never", "at first", "at every step", "at random", "one sequence", "around segments")
-STATES = slice(6)  # out, h_n, c_n and the gradients of z, h_0 and c_0
-every_kind = pytest.mark.parametrize("kind", KINDS)
 MEMORY = ("store", "recompute")
 DTYPES = (torch.float32, torch.float64)
 both = pytest.mark.parametrize("memory", MEMORY)
@@ -26,69 +35,6 @@ backends = pytest.mark.parametrize("backend", ["auto", "cpp"])
 every_activation = pytest.mark.parametrize(
     ("activation", "coupling_activation"), [*zip(ACTIVATIONS, [*ACTIVATIONS][::-1], strict=True)]
 )
-
-
-def make_resets(kind, steps, batch):
-    """(T, B), with no two sequences alike where there may be a difference."""
-    if kind == "at every step":
-        return torch.ones(steps, batch, dtype=torch.bool)
-    resets = torch.zeros(steps, batch, dtype=torch.bool)
-    if kind == "at first":
-        resets[0] = True
-    elif kind == "at random":
-        resets = torch.rand(steps, batch, generator=torch.Generator().manual_seed(0)) < 0.15
-    elif kind == "one sequence":
-        resets[steps // 3, batch // 2] = resets[-1, batch // 2] = True
-    elif kind == "around segments":
-        for i, t in itertools.product(range(batch), (0, 14, 15, 16, 17, 31, 32, 47, 48, 63, 64)):
-            if t < steps and (t + i) % 3:
-                resets[t, i] = True
-    return resets
-
-
-def in_pieces(function, resets, batch_sizes=None):
-    """The same, with a call of ``function`` for each piece of each sequence."""
-    steps, batch = len(resets), resets.shape[-1]
-    starts, lengths = torch.arange(steps) * batch, [steps] * batch
-    if batch_sizes is not None:
-        starts = batch_sizes.cumsum(0) - batch_sizes
-        lengths = (batch_sizes[:, None] > torch.arange(int(batch_sizes[0]))).sum(0).tolist()
-
-    def of_sequence(index, length, rows, h, c, weights):
-        where = starts[:length] + index
-        anew = resets.flatten()[where] if batch_sizes is not None else resets[:, index]
-        borders = [0, *(t for t in anew.nonzero().flatten().tolist() if t > 0), length]
-        pieces = rows[where].unsqueeze(1).split([y - x for x, y in itertools.pairwise(borders)])
-        outputs = []
-        for first, piece in zip(borders, pieces, strict=False):
-            if anew[first]:
-                h, c = torch.zeros_like(h), torch.zeros_like(c)
-            out, h, c = function(piece, h, c, *weights)
-            outputs.append(out.squeeze(1))
-        return where, torch.cat(outputs), h, c
-
-    def run_pieces(z, h_0, c_0, *weights):
-        rows = z.flatten(0, -2)
-        parts = [
-            of_sequence(i, length, rows, h_0[i : i + 1], c_0[i : i + 1], weights)
-            for i, length in enumerate(lengths)
-        ]
-        where, outputs, h_n, c_n = (torch.cat(x) for x in zip(*parts, strict=True))
-        return outputs[where.argsort()].view(z.shape), h_n, c_n
-
-    return run_pieces
-
-
-def assert_near(got, wanted, tolerance):
-    for x, y in zip(got, wanted, strict=True):
-        assert x.shape == y.shape
-        bound = tolerance * max(1.0, y.abs().max().item() if y.numel() else 0.0)
-        torch.testing.assert_close(x.double(), y.double(), rtol=0, atol=bound)
-
-
-def assert_same_bits(got, wanted):
-    for x, y in zip(got, wanted, strict=True):
-        torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
 
 
 # --- against pieces and the reference ------------------------------------------------------------
@@ -207,15 +153,7 @@ def test_a_sequence_that_is_written_past_the_caches(monkeypatch, memory):
 @both
 def test_any_number_of_threads_gives_the_same_bits(memory):
     case, resets = make_inputs(60, 7, 100, 3, torch.float32), make_resets("at random", 60, 7)
-    before, runs = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            runs.append(run(scan, case, memory=memory, resets=resets))
-    finally:
-        torch.set_num_threads(before)
-    for other in runs[1:]:
-        assert_same_bits(other, runs[0])
+    assert_same_with_any_threads(lambda: run(scan, case, memory=memory, resets=resets))
 
 
 @both
@@ -231,7 +169,7 @@ def test_half_precision_on_the_cpu():
     case = Inputs(*(x.detach().bfloat16() for x in case))
     got = scan(*case, resets=resets)
     wanted = scan(*(x.float() for x in case), resets=resets)
-    assert all(torch.equal(x, y.bfloat16()) for x, y in zip(got, wanted, strict=True))
+    assert_same_bits(got, tuple(y.bfloat16() for y in wanted))
 
 
 def test_resets_that_are_not_contiguous():
@@ -306,8 +244,7 @@ def test_initial_states_that_are_no_numbers(monkeypatch, backend, memory, dtype)
         case.h_0[:] = torch.tensor([float("nan"), float("inf"), -float("inf"), 1.0, 2.0])
         case.c_0[:] = torch.tensor([1.0, float("nan"), float("inf"), 2.0, -float("inf")])
     got = run(scan, case, memory=memory, resets=resets)
-    for index in (0, 1, 2, 3, 6, 7, 8):
-        torch.testing.assert_close(got[index], wanted[index], rtol=0, atol=0)
+    assert_same_bits([*got[:4], *got[6:]], [*wanted[:4], *wanted[6:]])
     assert not got[4].any() and not got[5].any()
 
 
@@ -337,22 +274,6 @@ def test_gradients_of_every_order(activation, memory):
     function = lambda *x: scan(*x, activation, "sigmoid", memory, resets=resets)  # noqa: E731
     assert gradcheck(function, tuple(case))
     assert gradgradcheck(function, tuple(case), fast_mode=True)
-
-
-def test_second_derivative_of_packed_sequences():
-    _, *rest = make_inputs(1, 4, 3, 2, torch.float64)
-    z = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    sizes = torch.tensor([3, 2, 1, 1])  # the fourth sequence has no step
-    resets = torch.tensor([True, False, False, False, True, True, False])
-    assert gradgradcheck(lambda *x: scan(*x, "tanh", batch_sizes=sizes, resets=resets), (z, *rest))
-
-
-def test_the_two_forms_of_the_autograd_formula():
-    case, resets = make_inputs(40, 3, 9, 3, torch.float64), make_resets("at random", 40, 3)
-    wanted = run(scan, case, resets=resets)
-    function = lambda *x: scan(*x, resets=resets)  # noqa: E731
-    outputs, pull_back = vjp(function, *(x.detach() for x in case))
-    assert_same_bits((*outputs, *pull_back(upstream(outputs))), wanted)
 
 
 @pytest.mark.parametrize("backend", ["auto", "python"])

@@ -1,8 +1,5 @@
 """IRevRNN: its layers by hand, its states, its options, and what users of nn.LSTM expect of it."""
 
-import copy
-import io
-import pickle
 from functools import partial
 
 import pytest
@@ -108,17 +105,6 @@ def test_gradient_through_the_stack_is_that_of_the_reference(kernels, monkeypatc
     torch.testing.assert_close(ours, gradients(), rtol=1e-9, atol=1e-11)
 
 
-def test_a_sequence_in_pieces(kernels):
-    model = awake(IRevRNN(3, 6, 2))
-    x = torch.randn(2, 40, 3)
-    whole, (h_n, c_n) = model(x)
-    first, hidden = model(x[:, :23])
-    second, (h, c) = model(x[:, 23:], hidden)
-    torch.testing.assert_close(torch.cat([first, second], 1), whole)
-    torch.testing.assert_close(h, h_n)
-    torch.testing.assert_close(c, c_n)
-
-
 def test_dropout_has_one_mask_for_all_steps(kernels):
     model = IRevRNN(3, 50, 2, dropout=0.5)
     seen = []
@@ -172,19 +158,6 @@ def test_state_dict_is_as_documented():
     }
 
 
-def test_saving_copying_and_pickling(kernels):
-    model = awake(IRevRNN(3, 8, 2, norm="layer"))
-    x = torch.randn(2, 10, 3)
-    wanted = model(x)[0]
-    buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
-    buffer.seek(0)
-    other = IRevRNN(3, 8, 2, norm="layer")
-    other.load_state_dict(torch.load(buffer, weights_only=True))
-    for twin in (other, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(twin(x)[0], wanted)
-
-
 def test_repr_shows_what_differs_from_the_defaults():
     text = repr(IRevRNN(3, 8, num_layers=2, activation="tanh", residual=True))
     assert "IRevRNN(\n  3, 8, num_layers=2, activation='tanh', residual=True" in text
@@ -193,15 +166,6 @@ def test_repr_shows_what_differs_from_the_defaults():
 def test_parameters_take_device_and_dtype():
     model = IRevRNN(3, 8, 2, norm="batch", device="meta", dtype=torch.float64)
     assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float64)}
-
-
-def test_autocast_keeps_the_state_in_full_precision(kernels):
-    model = IRevRNN(3, 8, 2)
-    with torch.autocast("cpu", torch.bfloat16):
-        output, (h_n, c_n) = model(torch.randn(2, 10, 3))
-    assert output.dtype == h_n.dtype == c_n.dtype == torch.float32
-    output.sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_no_bias():

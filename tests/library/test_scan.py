@@ -7,7 +7,14 @@ import torch
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE
-from tests.cases import Inputs, make_inputs, run
+from tests.cases import (
+    Inputs,
+    assert_near,
+    assert_same_bits,
+    assert_same_with_any_threads,
+    make_inputs,
+    run,
+)
 
 SHAPES = [  # (T, B, H, R): one lane, odd sizes, cut tiles, whole tiles, long, no couplings
     (1, 1, 1, 1),
@@ -20,12 +27,6 @@ SHAPES = [  # (T, B, H, R): one lane, odd sizes, cut tiles, whole tiles, long, n
 ]
 MEMORY = ["store", "recompute"]
 OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
-
-
-def assert_near(actual, wanted, tolerance):
-    for got, want in zip(actual, wanted, strict=True):
-        bound = tolerance * max(1.0, want.abs().max().item() if want.numel() else 0.0)
-        torch.testing.assert_close(got.double(), want.double(), rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("memory", MEMORY)
@@ -58,7 +59,7 @@ def test_recompute_equals_store_to_the_last_bit(kernels, monkeypatch, backend, d
     case = make_inputs(*shape, dtype)
     for options in OPTIONS if backend != "python" else [("relu", "tanh")]:
         stored, recomputed = (run(scan, case, *options, memory=m) for m in MEMORY)
-        assert all(torch.equal(x, y) for x, y in zip(stored, recomputed, strict=True))
+        assert_same_bits(stored, recomputed)
 
 
 def test_control_a_last_bit_in_a_held_state_is_seen(kernels):
@@ -77,16 +78,7 @@ def test_control_a_last_bit_in_a_held_state_is_seen(kernels):
 @pytest.mark.parametrize("memory", MEMORY)
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(kernels, memory):
     case = make_inputs(100, 7, 100, 3, torch.float32)
-    threads = torch.get_num_threads()
-    runs = []
-    try:
-        for count in (1, 2, 3, 1):
-            torch.set_num_threads(count)
-            runs.append(run(scan, case, memory=memory))
-    finally:
-        torch.set_num_threads(threads)
-    for other in runs[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(runs[0], other, strict=True))
+    assert_same_with_any_threads(lambda: run(scan, case, memory=memory))
 
 
 def test_a_lane_has_the_same_bits_wherever_it_lies(kernels):
@@ -109,9 +101,7 @@ def test_tensors_that_are_not_contiguous(kernels, memory):
 
     turned = Inputs(*(spread(x) for x in case))
     assert not turned.z.is_contiguous()
-    assert all(
-        torch.equal(x, y) for x, y in zip(run(scan, turned, memory=memory), wanted, strict=True)
-    )
+    assert_same_bits(run(scan, turned, memory=memory), wanted)
     batch_major = case._replace(z=case.z.detach().transpose(0, 1).contiguous().transpose(0, 1))
     out, _, _ = scan(*batch_major, memory=memory)
     assert torch.equal(out, wanted[0])
@@ -173,7 +163,7 @@ def test_no_grad_holds_nothing(kernels):
         outputs = scan(*case)
     assert not any(x.requires_grad for x in outputs)
     wanted = scan(*case)
-    assert all(torch.equal(x, y) for x, y in zip(outputs, wanted, strict=True))
+    assert_same_bits(outputs, wanted)
 
 
 def test_an_output_changed_in_place_is_noticed(kernels):

@@ -8,7 +8,6 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from experiments.bench.measure import saved_bytes
 from irevrnn import (
@@ -22,33 +21,13 @@ from irevrnn import (
     check_stepwise,
 )
 from irevrnn.strategies.rules import OF_THE_STACK
+from tests.cases import assert_same_bits
+from tests.library.convolution import Convolution
 
 pytestmark = pytest.mark.usefixtures("kernels")
 CHUNKED = ["checkpoint", "reversible", "store_fixed"]
 every_strategy = pytest.mark.parametrize("memory", ["store", "recompute", *CHUNKED])
 T, B, WIDTH, H = 1003, 3, 6, 9
-
-
-class Convolution(Block):
-    """A block of a user: a convolution over the features of a step, and experts."""
-
-    def __init__(self, width, hidden_size, p=0.1, **options):
-        super().__init__(hidden_size, **options)
-        self.norm = nn.LayerNorm(width)
-        self.mix = nn.Conv1d(1, 2, 3, padding=1)
-        self.inner = nn.Linear(2 * width, hidden_size)
-        self.choice = nn.Linear(width, 2)
-        self.experts = nn.ModuleList(nn.Linear(hidden_size, width) for _ in range(2))
-        self.drop = Dropout(p, tied=False)
-
-    def project(self, x):
-        rows = self.norm(x).flatten(0, -2).unsqueeze(1)
-        return 0.1 * self.inner(F.silu(self.mix(rows)).flatten(1)).unflatten(0, x.shape[:-1])
-
-    def output(self, x, h):
-        weights = self.choice(x).softmax(-1)
-        experts = torch.stack([expert(torch.tanh(h)) for expert in self.experts], -1)
-        return x + self.drop((experts * weights.unsqueeze(-2)).sum(-1))
 
 
 def gated(**options):
@@ -107,7 +86,7 @@ def test_reversible_and_store_fixed_give_the_same_bits(kind, options):
     model, x = make_stack(kind), make_input()
     wanted = outcome(model, x, "store_fixed", **options)
     disturbed = partial(torch.manual_seed, 99)
-    assert same(outcome(model, x, "reversible", disturbed, **options), wanted)
+    assert_same_bits(outcome(model, x, "reversible", disturbed, **options), wanted)
     control = make_input()
     control[0, 0, 0] = torch.nextafter(control[0, 0, 0], torch.tensor(9.0))
     assert not same(outcome(model, control, "reversible", **options), wanted)
@@ -120,7 +99,7 @@ def test_checkpoint_equals_recompute_but_for_the_order_of_sums(kind, options):
     store = outcome(model, x, "store", **options)
     recompute = outcome(model, x, "recompute", **options)
     checkpoint = outcome(model, x, "checkpoint", partial(torch.manual_seed, 99), **options)
-    assert same(recompute, store)
+    assert_same_bits(recompute, store)
     for got, wanted in zip(checkpoint, recompute, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9 * wanted.abs().max().item())
 
@@ -248,7 +227,7 @@ def test_shared_blocks_and_parameters_get_all_their_gradients():
     wanted = outcome(model, x, "recompute")
     for got, want in zip(outcome(model, x, "checkpoint"), wanted, strict=True):
         torch.testing.assert_close(got, want)
-    assert same(outcome(model, x, "reversible"), outcome(model, x, "store_fixed"))
+    assert_same_bits(outcome(model, x, "reversible"), outcome(model, x, "store_fixed"))
 
 
 # --- dropout --------------------------------------------------------------------------------------
@@ -660,7 +639,7 @@ def test_resets_equal_the_pieces_bit_for_bit(memory):
 def test_resets_and_reversal(kind):
     model, x, resets = make_stack(kind), make_input(), random_resets(T)
     wanted = outcome(model, x, "store_fixed", resets=resets)
-    assert same(outcome(model, x, "reversible", resets=resets), wanted)
+    assert_same_bits(outcome(model, x, "reversible", resets=resets), wanted)
     assert not same(outcome(model, x, "reversible"), wanted)
     model, x = model.double(), x.double()
     wanted = outcome(model, x, "recompute", resets=resets)
@@ -764,4 +743,4 @@ def test_an_interrupt_at_any_call_of_both_passes_leaves_the_model_whole(memory):
         now = dict(model.named_parameters())
         assert now.keys() == parameters.keys() and all(now[n] is parameters[n] for n in now)
     assert last > 200
-    assert all(map(torch.equal, outcome(model, x, memory), wanted))
+    assert_same_bits(outcome(model, x, memory), wanted)

@@ -6,7 +6,7 @@ import torch
 from irevrnn import IRevRNN, IRevRNNCell, scan
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies.rules import OF_THE_STACK
-from tests.cases import make_inputs
+from tests.cases import assert_same_bits, make_inputs
 
 pytestmark = pytest.mark.usefixtures("kernels")
 FLOAT = ["store", "recompute", "checkpoint"]
@@ -33,7 +33,7 @@ def test_pieces_of_a_scan_give_the_same_bits(memory, activation, dtype):
     for piece in z.split([1, 15, 16, 17, 21]):
         out, h, c = scan(piece, h, c, *weights, activation, memory=memory)
         outputs.append(out)
-    assert all(map(torch.equal, (torch.cat(outputs), h, c), wanted))
+    assert_same_bits((torch.cat(outputs), h, c), wanted)
 
 
 @pytest.mark.parametrize("memory", FLOAT)
