@@ -183,7 +183,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "digits-resnet": Experiment("signals", "Signals", "spoken digits, ResNet",
         {"data_set": "fsdd"} | _RESNET, 3),
     "digits-conserving": Experiment("signals", "Signals", "spoken digits, u = 1",
-        {"data_set": "fsdd", "forgets": False, "longest_memory": 200, "settings_tried": 3}),
+        {"data_set": "fsdd", "forgets": False, "longest_memory": 200, "settings_tried": 3}, 3),
     "digits-speakers": Experiment("signals", "Signals", "spoken digits, unseen speakers",
         {"data_set": "fsdd", "split": "speaker"}),
 }  # fmt: skip
