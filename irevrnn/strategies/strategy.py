@@ -68,5 +68,8 @@ class Strategy(ABC):
         """Return ``out``, ``h_n`` and ``c_n`` of a block over the chunk, with gradients."""
 
     def finish(self) -> None:
-        """End the backward pass; raise an error if a chunk was not reconstructed exactly."""
+        """End the backward pass; raise an error if a chunk was not reconstructed exactly.
+
+        Unless overridden, nothing is checked.
+        """
         return None
