@@ -17,6 +17,7 @@ from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
 from experiments.peers.mingru import MinGRU
 from experiments.peers.resnet import ResNet
+from experiments.peers.revgru import RevGRU
 from experiments.peers.stack import GatedBlock, PlainLayer, Stack
 
 
@@ -113,6 +114,16 @@ def _cornn(inputs: int, hidden: int, layers: int, dropout: float, **constants: f
     return _plain(recurrence, hidden, layers, dropout)
 
 
+def _revgru(
+    inputs: int, hidden: int, layers: int, dropout: float,
+    most_bits: float | None = None, chrono: float | None = None,
+) -> nn.Module:  # fmt: skip
+    def recurrence(index: int) -> nn.Module:
+        return RevGRU(hidden if index else inputs, hidden, most_bits, chrono)
+
+    return _plain(recurrence, hidden, layers, dropout)
+
+
 def _lru(
     inputs: int, hidden: int, layers: int, dropout: float,
     width: int = 64, norm: str | None = "layer", **ring: float,
@@ -188,6 +199,7 @@ PEERS = {
     ),
     "linoss": Peer(_linoss, ("width", "norm"), True),
     "mingru": Peer(_mingru, ("width", "norm", "chrono"), True),
+    "revgru": Peer(_revgru, ("most_bits", "chrono")),
     "cornn": Peer(_cornn, ("time_step", "stiffness", "damping")),
     "resnet": Peer(_resnet, (), keeps_steps=False),
 }

@@ -94,6 +94,9 @@ METHODS: dict[str, Method] = {
         "units": _UNITS, "recurrent_lr_scale": _RECURRENT_RATE,
     }),
     "mingru": Method("minGRU", {"model": "mingru"}, {"units": _UNITS, "chrono": _CHRONO}),
+    "revgru": Method("reversible GRU", {"model": "revgru"}, {
+        "most_bits": Choice((None, 1, 2, 3, 5)), "chrono": _CHRONO,
+    }),
     # The authors' settings lie within, and so does stability; they stack no layers.
     "cornn": Method("coRNN", {"model": "cornn"}, {
         "num_layers": Choice((1, 2)), "time_step": LogUniform(0.01, 0.1),

@@ -109,7 +109,9 @@ class TrainConfig(ABC):
     forget_bias: float = option(1.0, "bias of the forget gate at the start (lstm)")
     chrono: float | None = option(
         None, "longest dependency, in steps, of chrono initialisation of the gates; None does "
-        "without (lstm, gru, mingru)", least=2)
+        "without (lstm, gru, revgru, mingru)", least=2)
+    most_bits: float | None = option(
+        None, "most bits that a unit forgets in a step; None sets no bound (revgru)", least=0)
     time_step: float = option(0.042, "time step of the oscillators (cornn)", least=0)
     stiffness: float = option(2.7, "stiffness gamma of the oscillators (cornn)", least=0)
     damping: float = option(4.7, "damping epsilon of the oscillators (cornn)", least=0)

@@ -16,6 +16,7 @@ from experiments.peers.linear_scan import linear_scan
 from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
 from experiments.peers.mingru import MinGRU
+from experiments.peers.revgru import RevGRU
 from experiments.peers.stack import GatedBlock
 from experiments.tasks.mnist import MnistConfig
 from experiments.tasks.signals import SignalsConfig
@@ -89,12 +90,30 @@ def cornn_steps(m, x, dt=0.1, gamma=3.0, epsilon=2.0):
         yield y
 
 
+def revgru_steps(m, x, bits=2.0):
+    projected = x @ m.projection.weight.T + m.projection.bias
+    first, second = torch.zeros(B, 4, dtype=x.dtype), torch.zeros(B, 3, dtype=x.dtype)
+
+    def step(i, h, other, drive):
+        n = h.shape[1]
+        both = 1 / (1 + torch.exp(-(other @ m.gates[i].weight.T + drive[:, :7])))
+        z, r = 2**-bits + (1 - 2**-bits) * both[:, :n], both[:, n:]
+        g = torch.tanh((r * other) @ m.candidates[i].weight.T + drive[:, 7:])
+        return z * h + (1 - z) * g
+
+    for drive in projected:
+        first = step(0, first, second, drive[:, :11])
+        second = step(1, second, first, drive[:, 11:])
+        yield torch.cat([first, second], -1)
+
+
 EQUATIONS = {
     "indrnn": (lambda: IndRNN(FEATURES, H), indrnn_steps),
     "lru": (lambda: LRU(FEATURES, H), lru_steps),
     "linoss": (lambda: LinOSS(FEATURES, H), linoss_steps),
     "mingru": (lambda: MinGRU(FEATURES, H, chrono=10), mingru_steps),
     "cornn": (lambda: CoRNN(FEATURES, H, 0.1, 3.0, 2.0), cornn_steps),
+    "revgru": (lambda: RevGRU(FEATURES, H, most_bits=2), revgru_steps),
 }
 
 
@@ -321,7 +340,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["indrnn", "lru", "linoss", "mingru", "cornn", "resnet"])
+@pytest.mark.parametrize("kind", ["indrnn", "lru", "linoss", "mingru", "revgru", "cornn", "resnet"])
 def test_the_loss_falls(kind, tmp_path):
     # coRNN is as slow as its time step, and sixteen steps are few.
     config = MnistConfig.of(
