@@ -68,8 +68,8 @@ _SMALL_BLOCK = _BLOCK | {"width": 32, "hidden_size": 32, "num_layers": 3}
 _LONG_BLOCK = _BLOCK | {
     "downsample": 1, "batch_size": 64, "epochs": 16, "lr": 6e-3, "longest_period": 2000,
 }  # fmt: skip
-# Permuted pixels have no slow parts. Many units that turn fast make their last states projections of
-# the whole image; their phases move by hundreds of times the change of a coupling.
+# Permuted pixels have no slow parts. Many units that turn fast make their last states projections
+# of the whole image; their phases move by hundreds of times the change of a coupling.
 _PERMUTED = _LONG_BLOCK | {
     "permuted": True, "hidden_size": 256, "num_layers": 2, "dropout": 0.1, "read": "last",
     "forgets": False, "shortest_period": 2.1, "longest_period": 20, "longest_memory": 800,
@@ -198,7 +198,10 @@ EXPERIMENTS: dict[str, Experiment] = {
 }  # fmt: skip
 
 #: The experiments whose weights are kept, for :mod:`experiments.evaluate`.
-FLAGSHIPS = ("block", "block-conserving", "smnist-block", "pmnist-block", "ecg", "digits")
+FLAGSHIPS = (
+    "block", "block-conserving", "smnist-block", "pmnist-block", "pmnist-block-conserving", "ecg",
+    "digits",
+)  # fmt: skip
 
 #: Fields that the profiles smoke and quick change, for each task whose data are always there.
 SMALLER: dict[str, dict[str, Any]] = {
