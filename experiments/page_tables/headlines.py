@@ -42,13 +42,13 @@ def _without_forgetting(results: Path) -> Row:
 
 def _large_digits(results: Path) -> Row:
     accuracy, parameters = _trained(results, "smnist-block")
-    permuted, _ = _trained(results, "pmnist-block")
+    permuted, of_permuted = _trained(results, "pmnist-block-conserving")
     published = json.loads((results.parent / "published.json").read_text(encoding="utf-8"))
     s5 = next(row for row in published if row["name"] == "S5")
     return (
         f"digits of 28 by 28 pixels, 784 steps, {parameters} parameters, `reversible`",
         accuracy,
-        f"three seeds; with the pixels permuted, one seed: {permuted} (S5 reports "
+        f"three seeds; with the pixels permuted, u = 1, {of_permuted} parameters: {permuted} (S5 reports "
         f"{s5['sequential']} and {s5['permuted']})",
     )
 

@@ -32,6 +32,7 @@ SMALL_DIGITS = {
 DIGITS = {
     "smnist-block": "gated blocks, `reversible`",
     "pmnist-block": "permuted pixels: gated blocks, `reversible`",
+    "pmnist-block-conserving": "permuted pixels: two wide blocks, u = 1, `reversible`",
 }
 RECORDINGS = {
     "sessions-reversible": "smartwatch, whole sessions, `reversible`",
