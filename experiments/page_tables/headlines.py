@@ -48,8 +48,8 @@ def _large_digits(results: Path) -> Row:
     return (
         f"digits of 28 by 28 pixels, 784 steps, {parameters} parameters, `reversible`",
         accuracy,
-        f"three seeds; with the pixels permuted, u = 1, {of_permuted} parameters: {permuted} (S5 reports "
-        f"{s5['sequential']} and {s5['permuted']})",
+        f"three seeds; with the pixels permuted, u = 1, {of_permuted} parameters: {permuted} "
+        f"(S5 reports {s5['sequential']} and {s5['permuted']})",
     )
 
 
