@@ -205,7 +205,7 @@ def test_a_method_that_could_not_run_leaves_a_dash(tmp_path):
     assert paper.build(*write(tmp_path, results)) == ""
 
 
-@pytest.mark.parametrize("key", ["floor", "two_threads", "flatness", "packed"])
+@pytest.mark.parametrize("key", ["floor", "two_threads", "flatness"])
 def test_what_one_core_or_no_kernel_cannot_measure_is_left_out(tmp_path, key):
     if key == "floor":  # nothing of the scan alone
         results = without(RESULTS, "benchmark", key)
