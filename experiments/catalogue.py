@@ -154,7 +154,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "smnist-block": _mnist("784 pixels", "sequential, reversible blocks", _LONG_BLOCK, 3),
     "pmnist-block": _mnist("784 pixels", "permuted, reversible blocks",
         _LONG_BLOCK | {"permuted": True}),
-    "pmnist-block-conserving": _mnist("784 pixels", "permuted, reversible blocks, u = 1",
+    "pmnist-block-conserving": _mnist("784 pixels", "permuted, reversible, u = 1",
         _PERMUTED, 3),
     "bits-0": _mnist("Bits", "u = 1", _BITS | {"forgets": False, "longest_memory": 200}, 3),
     "bits-memory-1000": _mnist("Bits", "memories up to 1,000", _BITS, 3),
