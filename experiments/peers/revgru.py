@@ -19,10 +19,10 @@ class RevGRU(nn.Module):
         z_t, r_t &= \sigma(W [x_t, \bar h] + b), \quad g_t = \tanh(U [x_t, r_t \odot \bar h] + d) \\
         h_t &= z_t \odot h_{t-1} + (1 - z_t) \odot g_t
 
-    where :math:`\bar h` is the second half of the step before in the first half, and then the first
-    half of this step in the second. The gate is bounded from below, :math:`z_t > 2^{-k}`, so that
-    a unit forgets at most k bits in a step. The steps follow one another, with the backward pass
-    written out.
+    where :math:`\bar h` is the other half: for the first half, the second of the step before; for
+    the second, the first of this step. The gate is bounded from below, :math:`z_t > 2^{-k}`, so
+    that a unit forgets at most k bits in a step. The steps follow one another, with the backward
+    pass written out.
 
     Args:
         input_size, hidden_size: features of input and output, of which the first half has one more
@@ -53,8 +53,8 @@ class RevGRU(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
         if chrono is not None:
-            z, _, _, other_z, _, _ = self.projection.bias.data.split(_parts(sizes))
-            for bias in (z, other_z):
+            parts = self.projection.bias.data.split([*sizes, *sizes, *sizes])
+            for bias in (parts[0], parts[3]):  # of z; the others are of r and g
                 bias.copy_(chrono_biases(bias, chrono))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,11 +63,6 @@ class RevGRU(nn.Module):
         drive = self.projection(x).to(weights[0].dtype)
         with torch.autocast(x.device.type, enabled=False):  # states stay in full precision
             return _Halves.apply(drive, self.sizes, self.least, *weights)
-
-
-def _parts(sizes: tuple[int, int]) -> list[int]:
-    first, second = sizes
-    return [first, second, first, second, first, second]  # z, r, g; and z, r, g
 
 
 class _Halves(torch.autograd.Function):
@@ -104,7 +99,7 @@ class _Halves(torch.autograd.Function):
         total = [torch.zeros_like(half[0]) for half in halves]
         of_gates, of_candidates = ([torch.empty_like(x) for x in xs] for xs in (gates, candidates))
         for t in reversed(range(len(grad))):
-            total = [sum_ + grad_[t] for sum_, grad_ in zip(total, grads, strict=True)]
+            total = [later + direct[t] for later, direct in zip(total, grads, strict=True)]
             for i in (1, 0):
                 both, g, other = gates[i][t], candidates[i][t], others[i][t]
                 z, r = _gates(both, ctx.sizes[i], ctx.least)

@@ -2,6 +2,7 @@
 
 import cmath
 import math
+from functools import partial
 from itertools import product
 
 import pytest
@@ -90,7 +91,7 @@ def cornn_steps(m, x, dt=0.1, gamma=3.0, epsilon=2.0):
         yield y
 
 
-def revgru_steps(m, x, bits=2.0):
+def revgru_steps(m, x, bits=2):
     projected = x @ m.projection.weight.T + m.projection.bias
     first, second = torch.zeros(B, 4, dtype=x.dtype), torch.zeros(B, 3, dtype=x.dtype)
 
@@ -113,7 +114,8 @@ EQUATIONS = {
     "linoss": (lambda: LinOSS(FEATURES, H), linoss_steps),
     "mingru": (lambda: MinGRU(FEATURES, H, chrono=10), mingru_steps),
     "cornn": (lambda: CoRNN(FEATURES, H, 0.1, 3.0, 2.0), cornn_steps),
-    "revgru": (lambda: RevGRU(FEATURES, H, most_bits=2), revgru_steps),
+    "revgru": (lambda: RevGRU(FEATURES, H), partial(revgru_steps, bits=math.inf)),
+    "revgru-bounded": (lambda: RevGRU(FEATURES, H, most_bits=2), revgru_steps),
 }
 
 
@@ -263,6 +265,22 @@ def test_the_forget_bias_is_1_or_an_option(options):
 def test_mingru_starts_with_memories_by_chrono():
     gate = MinGRU(3, 500, chrono=30.0).projection.bias[:500]
     assert gate.max() <= 0 and gate.min() >= -math.log(29) - 1e-6 and gate.exp().min() < 0.05
+
+
+def test_both_halves_of_a_reversible_gru_start_with_memories_by_chrono():
+    plain, chrono = (RevGRU(3, 1001, chrono=longest).projection.bias for longest in (None, 30.0))
+    bound = 1001**-0.5
+    assert plain.abs().max() <= bound
+    for part, bias in enumerate(chrono.split(3 * [501, 500])):  # z, r, g of either half
+        if part in (0, 3):
+            assert bias.min() >= 0 and 3 < bias.max() <= math.log(29) + 1e-6
+        else:
+            assert bias.abs().max() <= bound
+
+
+def test_a_reversible_gru_needs_two_units():
+    with pytest.raises(ValueError, match="hidden_size must be at least 2, for two halves; got 1"):
+        RevGRU(3, 1)
 
 
 @pytest.mark.parametrize("longest", [1.5, math.inf, math.nan])
