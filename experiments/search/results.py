@@ -16,7 +16,7 @@ from experiments import figures
 from experiments.files import write_text
 from experiments.process import threads
 from experiments.provenance import require_clean
-from experiments.search.space import COMMON, METHODS, SEARCHES
+from experiments.search.space import METHODS, SEARCHES, Search
 from experiments.search.trials import configure, run_trial
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.loop import format_figure
@@ -61,7 +61,7 @@ def run(
                 own: dict[str, Any] = {"threads": cpu_threads, "out": out / method}
                 config = configure(search, method, trial, profile, **own)
                 result = run_trial(config, minutes)
-                one = {"seed": trial, "settings": _settings(method, config)} | result
+                one = {"seed": trial, "settings": _settings(search, method, config)} | result
                 add = partial(_add_trial, one=one)
                 _change(name, profile, read, method, add, [result["git_commit"]])
             print(f"{method}, trial {trial + 1} of {trials}: {_describe(result)}", flush=True)
@@ -142,7 +142,9 @@ def _folder(name: str, profile: str) -> Path:
 
 def _head(name: str, profile: str) -> dict[str, Any]:
     """Return what a result says of its search."""
-    return {"search": name, **asdict(SEARCHES[name]), "profile": profile}
+    head = {"search": name, **asdict(SEARCHES[name]), "profile": profile}
+    del head["ranges"]  # each method has its own
+    return head
 
 
 def result_file(name: str, profile: str = "paper") -> Path:
@@ -174,11 +176,11 @@ def _read(file: Path, head: dict[str, Any], methods: Sequence[str]) -> dict[str,
     ConfigError if it is no such content, it began with another ``head``, or the spaces of
     ``methods`` were others.
     """
-    common = {name: asdict(one) for name, one in COMMON.items()}
+    ranges = {name: SEARCHES[head["search"]].ranges_of(name) for name in methods}
     spaces = {
         name: {
             "fields": dict(METHODS[name].fields),
-            "ranges": common | {key: asdict(one) for key, one in METHODS[name].ranges.items()},
+            "ranges": {key: asdict(one) for key, one in ranges[name].items()},
         }
         for name in methods
     }
@@ -202,9 +204,9 @@ def _read(file: Path, head: dict[str, Any], methods: Sequence[str]) -> dict[str,
     return done
 
 
-def _settings(method: str, config: TrainConfig) -> dict[str, Any]:
+def _settings(search: Search, method: str, config: TrainConfig) -> dict[str, Any]:
     """Return the fields that the search has chosen."""
-    names = {**COMMON, **METHODS[method].ranges, "hidden_size": None}
+    names: dict[str, Any] = {**search.ranges_of(method), "hidden_size": None}
     if names.pop("units", None):
         names["width"] = None
     return {name: getattr(config, name) for name in names}

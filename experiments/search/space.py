@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,25 @@ class Search:
     task: str
     fields: Mapping[str, Any]
     parameters: int
+    #: Ranges that replace those of a method here, or are new, by its name.
+    ranges: Mapping[str, Mapping[str, Range]] = field(default_factory=dict)
 
+    def ranges_of(self, method: str) -> dict[str, Range]:
+        """Return what is drawn for a method, by the name of the setting."""
+        return {**COMMON, **METHODS[method].ranges, **self.ranges.get(method, {})}
+
+
+# Over thousands of steps a phase moves by thousands of times what a recurrent weight changes by, so
+# whoever turns may learn it slowly; and ten symbols a step apart ask for short periods.
+_SLOW_RATE = LogUniform(1e-3, 1.0)
+_SLOW: dict[str, dict[str, Range]] = {
+    **dict.fromkeys(("indrnn", "lru", "linoss"), {"recurrent_lr_scale": _SLOW_RATE}),
+    **dict.fromkeys(("irevrnn", "irevrnn-u1"), {
+        "recurrent_lr_scale": _SLOW_RATE, "coupling_lr_scale": LogUniform(1e-4, 0.1),
+        "longest_period": LogUniform(0.002, 4.0, of_length=True),
+    }),
+}  # fmt: skip
+_SYNTHETIC = {"batch_size": 16, "held_out": 200}
 
 #: Every search, by the name of its result file. Of several folds the first one is searched.
 SEARCHES: dict[str, Search] = {
@@ -121,18 +139,18 @@ SEARCHES: dict[str, Search] = {
     "pmnist": Search("mnist", {"permuted": True}, 50_000),
     "digits": Search("signals", {"data_set": "fsdd"}, 20_000),
     "ecg": Search("signals", {"data_set": "cinc2017"}, 20_000),
-    "adding": Search("adding", {}, 10_000),
-    "copy": Search("copy", {}, 10_000),
+    "adding": Search("adding", _SYNTHETIC, 10_000, _SLOW),
+    "copy": Search("copy", _SYNTHETIC, 10_000, _SLOW),
 }
 
 
-def draw(name: str, trial: int, length: int) -> dict[str, Any]:
-    """Return the settings of a trial, by name, for sequences of ``length`` steps.
+def draw(search: Search, name: str, trial: int, length: int) -> dict[str, Any]:
+    """Return the settings of a method's trial, by name, for sequences of ``length`` steps.
 
     Trial i draws the common settings of all methods by the same random numbers, so that no method
     has more luck with them.
     """
-    ranges = {**COMMON, **METHODS[name].ranges}
+    ranges = search.ranges_of(name)
     seed = trial, zlib.crc32(name.encode())
     common, own = np.random.default_rng(trial), np.random.default_rng(seed)
     shares = {key: common.random() for key in COMMON} | {

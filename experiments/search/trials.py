@@ -43,7 +43,7 @@ def configure(search: Search, name: str, trial: int, profile: str, **fields: Any
     fixed = {**search.fields, **smaller(search.task, profile), **method.fields, **fields}
     fixed |= {"seed": trial, "keep": "last", "test": False}
     task = kind.of(**fixed).runs()[0][1].task(torch.device("cpu"))
-    settings = draw(name, trial, task.facts["sequence_length"])
+    settings = draw(search, name, trial, task.facts["sequence_length"])
     units = settings.pop("units", None)
     if task.read_at is not None:
         settings["read"] = "last"

@@ -14,7 +14,7 @@ from experiments.search import results
 from experiments.search import trials as one_trial
 from experiments.search.__main__ import main
 from experiments.search.results import FIRST_SEED, best_of, result_file, run
-from experiments.search.space import COMMON, METHODS, SEARCHES, Choice, LogUniform, draw
+from experiments.search.space import METHODS, SEARCHES, Choice, LogUniform, draw
 from experiments.search.trials import configure, fit_schedule
 from experiments.tasks import mnist
 from experiments.train.config import ConfigError
@@ -50,20 +50,23 @@ def inside(value, of, length):
     return lowest - 1e-9 <= value <= highest + 1e-9
 
 
+@pytest.mark.parametrize(("search", "length"), [("mnist", 200), ("copy", 5000)])
 @pytest.mark.parametrize("name", METHODS)
-def test_draws_fill_the_space(name):
-    ranges = {**COMMON, **METHODS[name].ranges}
-    drawn = [draw(name, trial, 200) for trial in range(300)]
+def test_draws_fill_the_space(search, length, name):
+    ranges = SEARCHES[search].ranges_of(name)
+    drawn = [draw(SEARCHES[search], name, trial, length) for trial in range(300)]
+    if search == "copy":  # the shortest period is never longer than the longest one
+        ranges.pop("shortest_period", None)
     for key, of in ranges.items():
         values = [one[key] for one in drawn]
-        assert all(inside(value, of, 200) for value in values), key
+        assert all(inside(value, of, length) for value in values), key
         if isinstance(of, Choice):
             plain = [value for value in of.values if not isinstance(value, LogUniform)]
             assert all(values.count(value) > 200 / len(of.values) for value in plain)
             values = [value for value in values if value not in plain]
             [of] = [one for one in of.values if isinstance(one, LogUniform)] or [None]
         if of is not None:
-            scale = 200 if of.of_length else 1
+            scale = length if of.of_length else 1
             assert of.lowest * scale >= of.least
             logs = np.sort(np.log(np.array(values) / scale / of.lowest))
             shares = logs / math.log(of.highest / of.lowest)
@@ -73,13 +76,13 @@ def test_draws_fill_the_space(name):
 
 def test_common_settings_are_drawn_alike_and_others_apart():
     for trial in range(5):
-        drawn = [draw(name, trial, 100) for name in METHODS]
+        drawn = [draw(SEARCHES["mnist"], name, trial, 100) for name in METHODS]
         for key in ("lr", "weight_decay", "read"):
             assert len({one[key] for one in drawn}) == 1
         longest = {one["longest_memory"] for one in drawn if "longest_memory" in one}
         assert len(longest) == 4  # two of ours, IndRNN and LRU
-        assert drawn == [draw(name, trial, 100) for name in METHODS]
-    assert len({draw("lru", trial, 100)["lr"] for trial in range(50)}) == 50
+        assert drawn == [draw(SEARCHES["mnist"], name, trial, 100) for name in METHODS]
+    assert len({draw(SEARCHES["mnist"], "lru", trial, 100)["lr"] for trial in range(50)}) == 50
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -131,7 +134,7 @@ def test_every_method_gets_the_same_trials(capsys):
     assert result["minutes"] == MINUTES and result["parameters"] == PARAMETERS
     assert list(result["methods"]) == list(METHODS)
     for name, trials in trials_of(result).items():
-        ranges = {**COMMON, **METHODS[name].ranges}
+        ranges = SEARCHES["mnist"].ranges_of(name)
         assert [trial["seed"] for trial in trials] == [0, 1]
         for trial in trials:
             settings = trial["settings"]
@@ -196,9 +199,9 @@ def test_trials_of_another_space_are_not_mixed(monkeypatch):
     run("mnist", ("lru",), 1, MINUTES, **SMALL)
     with pytest.raises(ConfigError, match="minutes is 0.5, but the trials in .*mnist.json had 0.0"):
         run("mnist", ("lru",), 1, 0.5, **SMALL)
-    ranges = METHODS["lru"].ranges | {"lr": LogUniform(0.1, 0.2)}
-    changed = METHODS | {"lru": dataclasses.replace(METHODS["lru"], ranges=ranges)}
-    monkeypatch.setattr(results, "METHODS", changed)
+    ranges = {"lru": {"lr": LogUniform(0.1, 0.2)}}
+    changed = dataclasses.replace(results.SEARCHES["mnist"], ranges=ranges)
+    monkeypatch.setitem(results.SEARCHES, "mnist", changed)
     with pytest.raises(ConfigError, match="ranges is .*, but the trials in .* had .*: choose"):
         run("mnist", ("lru",), 2, MINUTES, **SMALL)
 
