@@ -119,8 +119,7 @@ class BlockClassifier(nn.Module):
             IRevBlock(width, hidden_size, norm=norm if index else None, bias=not sparse, **options)
             for index in range(num_layers)
         ]
-        embedding = [nn.Linear(input_size, width), *([nn.ReLU()] if sparse else [])]
-        self.rnn = IRevStack([*embedding, *blocks], memory, memory_budget)
+        self.rnn = IRevStack([*embed(input_size, width, sparse), *blocks], memory, memory_budget)
         self.readout = nn.Linear(width, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -130,14 +129,24 @@ class BlockClassifier(nn.Module):
         output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
         return self.readout(mean_over_time(output, lengths) if self.read == "mean" else output)
 
-    def embedding_l1(self, input: Tensor) -> Tensor:
-        """Return the mean absolute value of what the embedding passes on at some of the steps.
+    @property
+    def embedding(self) -> nn.Sequential:
+        """What embeds each step, before the blocks."""
+        return nn.Sequential(*(m for m in self.rnn.blocks if not isinstance(m, IRevBlock)))
 
-        Of a sparse network. Some are enough: the graph of all would grow with the length.
-        """
-        some = input[:, :: max(1, input.shape[1] // EMBEDDED_STEPS)]
-        modules = self.rnn.blocks
-        return modules[1](modules[0](some)).abs().mean()
+
+def embed(input_size: int, width: int, sparse: bool) -> nn.Sequential:
+    """Return what embeds each step before gated blocks: linear, and with a ReLU where sparse."""
+    return nn.Sequential(nn.Linear(input_size, width), *([nn.ReLU()] if sparse else []))
+
+
+def embedding_l1(network: nn.Module, input: Tensor) -> Tensor:
+    """Return the mean absolute value of what the embedding passes on at some of the steps.
+
+    Some are enough: the graph of all would grow with the length.
+    """
+    embedding = cast(nn.Module, network.embedding)
+    return embedding(input[:, :: max(1, input.shape[1] // EMBEDDED_STEPS)]).abs().mean()
 
 
 #: The networks of this project, whose recurrence forgets.

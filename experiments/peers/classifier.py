@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from experiments.models import check_reading, mean_over_time
+from experiments.models import check_reading, embed, mean_over_time
 from experiments.peers.cornn import CoRNN
 from experiments.peers.gates import start_gates
 from experiments.peers.indrnn import IndRNN
@@ -55,6 +55,11 @@ class PeerClassifier(nn.Module):
         self.dropout = nn.Dropout(0.0 if peer.gated else dropout)  # a block has its own
         features = self.rnn.features if isinstance(self.rnn, Stack) else hidden_size
         self.readout = nn.Linear(features, num_classes)
+
+    @property
+    def embedding(self) -> nn.Module:
+        """What a stack of gated blocks embeds each step by."""
+        return cast(Stack, self.rnn).embedding
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence."""
@@ -126,24 +131,27 @@ def _revgru(
 
 def _lru(
     inputs: int, hidden: int, layers: int, dropout: float,
-    width: int = 64, norm: str | None = "layer", **ring: float,
+    width: int = 64, norm: str | None = "layer", sparsity: float | None = None, **ring: float,
 ) -> nn.Module:  # fmt: skip
-    return _gated(lambda: LRU(width, hidden, **ring), width, inputs, width, layers, dropout, norm)
+    recurrence = partial(LRU, width, hidden, **ring)
+    return _gated(recurrence, width, inputs, width, layers, dropout, norm, sparsity)
 
 
 def _linoss(
     inputs: int, hidden: int, layers: int, dropout: float,
-    width: int = 64, norm: str | None = "layer",
+    width: int = 64, norm: str | None = "layer", sparsity: float | None = None,
 ) -> nn.Module:  # fmt: skip
-    return _gated(lambda: LinOSS(width, hidden), width, inputs, width, layers, dropout, norm)
+    recurrence = partial(LinOSS, width, hidden)
+    return _gated(recurrence, width, inputs, width, layers, dropout, norm, sparsity)
 
 
 def _mingru(
     inputs: int, hidden: int, layers: int, dropout: float,
-    width: int = 64, norm: str | None = "layer", chrono: float | None = None,
+    width: int = 64, norm: str | None = "layer", sparsity: float | None = None,
+    chrono: float | None = None,
 ) -> nn.Module:  # fmt: skip
     recurrence = partial(MinGRU, width, hidden, chrono)
-    return _gated(recurrence, hidden, inputs, width, layers, dropout, norm)
+    return _gated(recurrence, hidden, inputs, width, layers, dropout, norm, sparsity)
 
 
 def _resnet(inputs: int, width: int, blocks: int, dropout: float) -> nn.Module:
@@ -164,13 +172,15 @@ def _plain(
 def _gated(
     recurrence: Callable[[], nn.Module], features: int,
     inputs: int, width: int, layers: int, dropout: float, norm: str | None,
+    sparsity: float | None,
 ) -> Stack:  # fmt: skip
+    sparse = sparsity is not None
     # A norm of a single feature's embedding would leave nothing but the sign.
     blocks = [
-        GatedBlock(width, recurrence(), features, norm if index else None, dropout)
+        GatedBlock(width, recurrence(), features, norm if index else None, dropout, not sparse)
         for index in range(layers)
     ]
-    return Stack(blocks, width, nn.Linear(inputs, width))
+    return Stack(blocks, width, embed(inputs, width, sparse))
 
 
 class Peer(NamedTuple):
@@ -195,10 +205,12 @@ PEERS = {
     "gru": Peer(_gru, ("chrono",)),
     "indrnn": Peer(_indrnn, ("norm", "longest_memory")),
     "lru": Peer(
-        _lru, ("width", "norm", "shortest_memory", "longest_memory", "shortest_period"), True
+        _lru,
+        ("width", "norm", "sparsity", "shortest_memory", "longest_memory", "shortest_period"),
+        True,
     ),
-    "linoss": Peer(_linoss, ("width", "norm"), True),
-    "mingru": Peer(_mingru, ("width", "norm", "chrono"), True),
+    "linoss": Peer(_linoss, ("width", "norm", "sparsity"), True),
+    "mingru": Peer(_mingru, ("width", "norm", "sparsity", "chrono"), True),
     "revgru": Peer(_revgru, ("most_bits", "chrono")),
     "cornn": Peer(_cornn, ("time_step", "stiffness", "damping")),
     "resnet": Peer(_resnet, (), keeps_steps=False),

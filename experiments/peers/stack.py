@@ -48,16 +48,17 @@ class GatedBlock(nn.Module):
         recurrence: takes (T, B, width) to (T, B, features).
         features: of its output.
         norm, dropout: as for :class:`PlainLayer`.
+        bias: whether the output projection has one.
     """
 
     def __init__(
         self, width: int, recurrence: nn.Module, features: int,
-        norm: str | None = "layer", dropout: float = 0.0,
+        norm: str | None = "layer", dropout: float = 0.0, bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.norm = make_norm(norm, width)
         self.recurrence = recurrence
-        self.output_projection = Projection(features, 2 * width)
+        self.output_projection = Projection(features, 2 * width, bias=bias)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, real: Tensor | None) -> Tensor:

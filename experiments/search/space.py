@@ -130,6 +130,20 @@ _SLOW: dict[str, dict[str, Range]] = {
         "longest_period": LogUniform(0.002, 4.0, of_length=True),
     }),
 }  # fmt: skip
+# A sum takes a state that every step adds to alike, and an embedding that passes nothing on where
+# nothing is marked. All gated blocks may have both.
+_SPARSE = Choice((None, 1.0))
+_ADDING: dict[str, dict[str, Range]] = {
+    "indrnn": _SLOW["indrnn"],
+    "lru": _SLOW["lru"] | {
+        "sparsity": _SPARSE, "shortest_period": LogUniform(4e-4, 4.0, of_length=True, least=2.0),
+    },
+    "linoss": _SLOW["linoss"] | {"sparsity": _SPARSE},
+    "mingru": {"sparsity": _SPARSE},
+    **dict.fromkeys(("irevrnn", "irevrnn-u1"), _SLOW["irevrnn"] | {
+        "sparsity": _SPARSE, "num_couplings": Choice((0, 1)),
+    }),
+}  # fmt: skip
 _SYNTHETIC = {"batch_size": 16, "held_out": 200}
 
 #: Every search, by the name of its result file. Of several folds the first one is searched.
@@ -139,7 +153,7 @@ SEARCHES: dict[str, Search] = {
     "pmnist": Search("mnist", {"permuted": True}, 50_000),
     "digits": Search("signals", {"data_set": "fsdd"}, 20_000),
     "ecg": Search("signals", {"data_set": "cinc2017"}, 20_000),
-    "adding": Search("adding", _SYNTHETIC, 10_000, _SLOW),
+    "adding": Search("adding", _SYNTHETIC, 10_000, _ADDING),
     "copy": Search("copy", _SYNTHETIC, 10_000, _SLOW),
 }
 
@@ -159,4 +173,6 @@ def draw(search: Search, name: str, trial: int, length: int) -> dict[str, Any]:
     drawn = {key: one.at(shares[key], length) for key, one in ranges.items()}
     if "longest_period" in drawn:  # of short sequences, it may be the shorter one
         drawn["shortest_period"] = min(drawn["shortest_period"], drawn["longest_period"])
+    if drawn.get("num_couplings") == 0:  # without couplings nothing oscillates
+        drawn["longest_period"] = None
     return drawn

@@ -92,7 +92,7 @@ class TrainConfig(ABC):
     sparsity: float | None = option(
         None, "weight of an L1 penalty on what the embedding passes on, added to the loss; the "
         "embedding then ends in a ReLU, and blocks have no biases, so that a step that means "
-        "nothing can add nothing to a state (irevrnn --block)", least=0)
+        "nothing can add nothing to a state (irevrnn --block, lru, linoss, mingru)", least=0)
     dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0,
                             below=1)
     longest_period: float | None = option(
@@ -196,8 +196,10 @@ class TrainConfig(ABC):
             raise ConfigError(
                 "residual=True needs block=False: a block adds its input as it is; got block=True"
             )
+        peers = PEERS[self.model].options if self.model in PEERS else ()
         for name, usual in OF_BLOCKS.items():
-            if not self.block and (value := getattr(self, name)) != usual:
+            has = self.block or name in peers
+            if not has and (value := getattr(self, name)) != usual:
                 raise ConfigError(f"{name}={value!r} needs block=True; got block=False")
         if self.model == "irevrnn":
             _named(check_memory, self.longest_memory)

@@ -15,7 +15,7 @@ from lightning_utilities import apply_to_collection
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from experiments.models import BlockClassifier, Ours, forgotten_bits
+from experiments.models import Ours, embedding_l1, forgotten_bits
 from experiments.provenance import provenance
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
@@ -117,9 +117,9 @@ class Run:
         penalty: Tensor | float = 0.0
         if self.config.bits_penalty and isinstance(self.network, Ours):
             penalty = self.config.bits_penalty * forgotten_bits(self.network)
-        if self.config.sparsity and isinstance(self.network, BlockClassifier):
+        if self.config.sparsity:
             inputs = in_dtype_of(self.network, x[0] if isinstance(x, tuple) else x)
-            penalty = penalty + self.config.sparsity * self.network.embedding_l1(inputs)
+            penalty = penalty + self.config.sparsity * embedding_l1(self.network, inputs)
         return penalty
 
     def means(self) -> tuple[float, float]:

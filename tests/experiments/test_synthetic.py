@@ -16,6 +16,7 @@ from experiments.train.config import ConfigError
 from experiments.train.evaluate import calibrate
 from experiments.train.loop import train
 from experiments.train.objectives import Classification, Regression
+from experiments.train.run import Run
 from experiments.train.runs import train_all
 from tests.experiments.small_runs import words
 
@@ -85,16 +86,38 @@ def test_sequences_grow_up_to_their_length_and_batches_shrink():
 # --- sums over long sequences -------------------------------------------------------------------
 
 
+OURS = {
+    "block": True, "memory": "reversible", "forgets": False, "longest_memory": 10,
+    "num_couplings": 0, "longest_period": None,
+}  # fmt: skip
+
+
 def test_a_sparse_network_adds_over_sequences_longer_than_any_it_learnt_on(tmp_path):
     config = AddingConfig.of(
-        length=2000, growth=3, epochs=10, batches=100, batch_size=2, held_out=50, block=True,
-        memory="reversible", forgets=False, longest_memory=10, num_couplings=0, width=32,
-        longest_period=None, hidden_size=16, num_layers=1, read="last", sparsity=1.0, lr=1e-2,
-        keep="last", device="cpu", threads=1, out=tmp_path,
+        **OURS, length=2000, growth=3, epochs=10, batches=100, batch_size=2, held_out=50, width=32,
+        hidden_size=16, num_layers=1, read="last", sparsity=1.0, lr=1e-2, keep="last",
+        device="cpu", threads=1, out=tmp_path,
     )  # fmt: skip
     assert config.length_at(6) < config.length / 4
     errors = [row["val_squared_error"] for row in train(config, progress=False)["history"]]
     assert errors[0] > 1 and errors[6] < 1e-3 and errors[-1] < 1e-3
+
+
+@pytest.mark.parametrize("network", [OURS, {"model": "lru"}, {"model": "linoss"}], ids=str)
+def test_sparsity_keeps_the_embedding_of_every_gated_block_at_0(tmp_path, network):
+    passed = []
+    for sparsity in (0.0, 10.0):
+        config = AddingConfig.of(
+            **network, length=20, epochs=1, batches=60, batch_size=16, held_out=16, width=8,
+            hidden_size=8, num_layers=2, read="last", sparsity=sparsity, lr=1e-2, seed=3,
+            device="cpu", threads=1, out=tmp_path / str(sparsity),
+        )  # fmt: skip
+        run = Run(config)
+        for x, y in run.task.train_batches(0, 0):
+            run.step(x, y)
+        assert not any("output_projection.bias" in name for name in run.network.state_dict())
+        passed.append(run.network.embedding(x).mean().item())
+    assert passed[1] < 0.25 * passed[0]
 
 
 @pytest.mark.parametrize(
