@@ -47,7 +47,7 @@ _FIGURES_OF = {
     "inverse": ("oscillators",),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),
-    "experiments": ("comparison", "race", "bits"),
+    "experiments": ("race", "bits"),
     "frontier": ("frontier",),
 }
 #: The result that each figure, ``figures/<name>.svg``, is drawn with.
@@ -125,7 +125,7 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     if changed := sorted({name for name, _ in experiments.items() ^ made_from.items()}):
         raise BuildError(
             f"{_shown(table)} was made from other results than those in experiments/: "
-            f"{', '.join(changed)} ({again}comparison)"
+            f"{', '.join(changed)} ({again}race)"
         )
 
 

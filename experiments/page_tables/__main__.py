@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -22,11 +23,13 @@ _MARKED = re.compile(rf"({_BEGIN}(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 TABLES: dict[str, Callable[[Path], Table]] = {
     "headlines": headlines.headlines,
     "small-digits": trained.small_digits,
-    "search": searches.mnist,
+    "search": partial(searches.searched, "mnist"),
     "digits": trained.digits,
     "recordings": trained.recordings,
     "forecast": trained.forecast,
     "long-memories": trained.long_memories,
+    "search-copy": partial(searches.searched, "copy"),
+    "search-adding": partial(searches.searched, "adding"),
     "speed": costs.speed,
     "shapes": costs.shapes,
     "scan": costs.scan,

@@ -6,14 +6,14 @@ import statistics
 from pathlib import Path
 
 from experiments.page_tables.markdown import Entry, Table, read
-from experiments.page_tables.trained import scores
+from experiments.page_tables.trained import score, scores
 from experiments.search.space import METHODS
 from experiments.train.runs import figure_of
 
 
-def mnist(results: Path) -> Table:
-    """Tabulate the search on digits of 14 by 14 pixels."""
-    done = read(results, "search/mnist")
+def searched(name: str, results: Path) -> Table:
+    """Tabulate the search with this name."""
+    done = read(results, f"search/{name}")
     found = [(name, done["methods"][name]) for name in METHODS if name in done["methods"]]
     rows = [[METHODS[name].label, *_cells(entry)] for name, entry in found if "test" in entry]
     head = "|best trial|median|test|lowest to highest|layers|units|rate|read|steps|parameters"
@@ -27,11 +27,11 @@ def mnist(results: Path) -> Table:
 
 def _cells(entry: Entry) -> list[str]:
     best, test = entry["trials"][entry["best"]], entry["test"]
-    figure, settings = f"val_{figure_of(best)}", best["settings"]
-    figures = [trial[figure] for trial in entry["trials"] if "error" not in trial]
-    mean, span, _ = scores({**test, "data": {}})
+    figure, settings = figure_of(best), best["settings"]
+    found = [trial[f"val_{figure}"] for trial in entry["trials"] if "error" not in trial]
+    mean, span, _ = scores({**test, "data": {}, "figure": figure})
     return [
-        *(f"{100 * x:.2f} %" for x in (best[figure], statistics.median(figures))),
+        *(score(figure, x) for x in (best[f"val_{figure}"], statistics.median(found))),
         mean, span, f"{settings['num_layers']}", f"{settings['hidden_size']}",
         f"{settings['lr']:.1e}", settings["read"], f"{best['steps']:,}",
         f"{best['num_parameters']:,}",

@@ -101,7 +101,7 @@ def long_memories(results: Path) -> Table:
         if not ended:
             continue
         steps, chance = (ended[0]["data"][key] for key in ("sequence_length", "chance"))
-        row = [label, f"{steps:,}", _score(ended[0]["figure"], chance)]
+        row = [label, f"{steps:,}", score(ended[0]["figure"], chance)]
         for _, result in found:
             row += [scores(result)[0], _minutes(result)] if result else ["", ""]
         rows.append([*row, "", ""][:7])  # one without an LSTM
@@ -145,16 +145,17 @@ def scores(result: Entry) -> list[str]:
     figure = result.get("figure", "accuracy")
     value = result[f"test_{figure}"]
     if not isinstance(value, Mapping):  # of a notebook with a single run
-        return [_score(figure, value), "", count(1, "seed")]
+        return [score(figure, value), "", count(1, "seed")]
     runs = [count(result["num_seeds"], "seed")]
     if (folds := result["data"].get("folds", 1)) > 1:
         runs.insert(0, count(folds, "fold"))
-    mean, lowest, highest = (_score(figure, value[x]) for x in ("mean", "lowest", "highest"))
+    mean, lowest, highest = (score(figure, value[x]) for x in ("mean", "lowest", "highest"))
     span = f"{lowest.removesuffix(' %')} to {highest}" if result["num_runs"] > 1 else ""
     return [mean, span, ", ".join(runs)]
 
 
-def _score(figure: str, value: float) -> str:
+def score(figure: str, value: float) -> str:
+    """Return a test figure as text: an accuracy as a percentage."""
     if figure == "accuracy":
         return f"{value:.2%}".replace("%", " %")
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
@@ -173,4 +174,4 @@ def _bits(result: Entry) -> list[str]:
 def _length_and_forest(result: Entry) -> list[str]:
     steps = result["data"].get("sequence_length") or result["config"]["frames"]
     forest = result.get("forest")
-    return [f"{steps:,}", _score("accuracy", forest["test_accuracy"]) if forest else ""]
+    return [f"{steps:,}", score("accuracy", forest["test_accuracy"]) if forest else ""]

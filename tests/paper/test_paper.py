@@ -178,7 +178,7 @@ def test_experiments_are_those_that_the_table_was_made_from(tmp_path):
 
 @pytest.mark.parametrize("made_from", [{}, {"couplings-1": "another"}])
 def test_an_experiment_that_the_table_does_not_know_is_named(tmp_path, made_from):
-    with pytest.raises(paper.BuildError, match=r": couplings-1 .*FIGURE=comparison\)"):
+    with pytest.raises(paper.BuildError, match=r": couplings-1 .*FIGURE=race\)"):
         paper.build(*with_an_experiment(tmp_path, made_from))
 
 
