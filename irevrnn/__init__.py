@@ -5,6 +5,7 @@ from irevrnn.modules.block import Block
 from irevrnn.modules.cell import IRevRNNCell
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.gated_block import IRevBlock
+from irevrnn.modules.optimization import parameter_groups
 from irevrnn.modules.rnn import IRevRNN
 from irevrnn.modules.stack import IRevStack
 from irevrnn.modules.stepwise import check_stepwise
@@ -19,6 +20,7 @@ __all__ = [
     "IRevStack",
     "ReversalError",
     "check_stepwise",
+    "parameter_groups",
     "scan",
 ]
 __version__ = "0.2.0"

@@ -71,8 +71,13 @@ def _check_kind(name: str, x: Tensor, like: Tensor) -> None:
     if x.dtype == like.dtype:
         return
     device = x.device.type
+    if not x.is_floating_point():
+        raise ValueError(
+            f"{name} must be of a floating-point dtype, {like.dtype} as the parameters; got "
+            f"{x.dtype}: embed tokens before they get here"
+        )
     cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    if not (cast and x.is_floating_point()):
+    if not cast:
         raise ValueError(
             f"{name} must have the dtype of the parameters, {like.dtype}; got {x.dtype}: use "
             f"{name}.to({like.dtype})"
@@ -83,8 +88,7 @@ def check_values(x: Tensor, weight: Tensor, features: int | None) -> None:
     """Raise a ValueError unless x has the features that are wanted, on the device of ``weight``."""
     if x.dim() == 0 or (features is not None and x.shape[-1] != features):
         raise ValueError(
-            f"input must have input_size = {features} features in its last dimension; "
-            f"got shape {tuple(x.shape)}"
+            f"input must have {features} features in its last dimension; got shape {tuple(x.shape)}"
         )
     _check_kind("input", x, weight)
 
@@ -94,6 +98,11 @@ def check_tensor(input: Tensor, batch_first: bool, weight: Tensor, features: int
     if not isinstance(input, Tensor):
         raise TypeError(
             f"input must be a torch.Tensor or PackedSequence; got {type(input).__name__}"
+        )
+    if input.is_nested:
+        raise TypeError(
+            "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it, with "
+            "lengths, or pack it"
         )
     shape = tuple(input.shape)
     if input.dim() not in (2, 3):

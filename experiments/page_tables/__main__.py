@@ -28,8 +28,6 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "recordings": trained.recordings,
     "forecast": trained.forecast,
     "long-memories": trained.long_memories,
-    "search-copy": partial(searches.searched, "copy"),
-    "search-adding": partial(searches.searched, "adding"),
     "speed": costs.speed,
     "shapes": costs.shapes,
     "scan": costs.scan,

@@ -12,6 +12,7 @@ from experiments.models import BlockClassifier, SequenceClassifier
 from experiments.peers import PEERS, PeerClassifier
 from experiments.train.config import OF_OURS, TrainConfig
 from experiments.train.task import Input, Task
+from irevrnn import parameter_groups
 
 _OF_BLOCKS = ("width", "forgets", "gate", "coupling_activation")
 #: Parameters with the learning rate of recurrent weights, by the end of their names: those of an
@@ -64,21 +65,9 @@ def in_dtype_of(model: nn.Module, x: Tensor) -> Tensor:
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Build AdamW with weight decay on matrices only and learning rates of the recurrence's own."""
-    lr = config.lr
-    matrices: dict[str, Any] = {"params": [], "lr": lr, "weight_decay": config.weight_decay}
-    vectors: dict[str, Any] = {"params": [], "lr": lr}
-    recurrent: dict[str, Any] = {"params": [], "lr": lr * config.recurrent_lr_scale}
-    couplings: dict[str, Any] = {"params": [], "lr": lr * config.coupling_lr_scale}
-    for name, parameter in model.named_parameters():
-        if name.endswith(_RECURRENT):
-            group = recurrent
-        elif name.endswith(("coupling_a", "coupling_b")):
-            group = couplings
-        else:
-            group = matrices if parameter.ndim >= 2 else vectors
-        group["params"].append(parameter)
-    groups = [group for group in (matrices, vectors, recurrent, couplings) if group["params"]]
-    return torch.optim.AdamW(groups, weight_decay=0.0)
+    scales = config.recurrent_lr_scale, config.coupling_lr_scale
+    groups = parameter_groups(model, config.lr, config.weight_decay, *scales, _RECURRENT)
+    return torch.optim.AdamW(groups)
 
 
 def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from irevrnn.modules.arguments import check_number
 from irevrnn.modules.block import reset_inner
-from irevrnn.modules.recurrence import Recurrence
-from irevrnn.modules.stability import clip_couplings_, is_oscillator
+from irevrnn.modules.stability import clip_recurrence_
 from irevrnn.sequences import SequenceBatch, States
 from irevrnn.strategies import auto
 from irevrnn.strategies.chunks import chunk_length
@@ -23,10 +21,8 @@ from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.rules import (
     BUDGETED,
     OF_THE_STACK,
-    RECURRENCE,
     check_budget,
     check_strategy,
-    computed_weight,
     not_a_graph,
     obstacle,
     require,
@@ -78,7 +74,6 @@ class BaseStack(nn.Module):
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
         reset_inner(self)
 
-    @torch.no_grad()
     def clip_recurrent_weights_(self, bound: float = 1.0) -> Any:
         """Clamp every recurrent weight to [-bound, bound], in place, after an optimizer step.
 
@@ -99,24 +94,10 @@ class BaseStack(nn.Module):
             ValueError: the bound is negative, or a weight is pruned or parametrized.
             TypeError: the bound is no number.
         """
-        check_number("bound", bound)
-        if not bound >= 0:
-            raise ValueError(f"bound must be at least 0; got {bound}")
         stack = self._stack()
         for number, block in enumerate(stack.all_blocks):
-            recurrence = Recurrence.of(block)
-            oscillates = is_oscillator(recurrence)
-            if name := computed_weight(block, RECURRENCE if oscillates else RECURRENCE[:1]):
-                label = stack.name(stack.places[number // stack.directions])
-                raise ValueError(
-                    f"{name} of {label} cannot be clipped in place, since it is pruned or "
-                    "parametrized; clip what it is computed from, or make it permanent "
-                    "(torch.nn.utils.prune.remove)"
-                )
-            if isinstance(recurrence.u, nn.Parameter):
-                recurrence.u.clamp_(-bound, bound)
-            if oscillates:
-                clip_couplings_(recurrence.u, recurrence.a[0], recurrence.b[0])
+            label = stack.name(stack.places[number // stack.directions])
+            clip_recurrence_(block, label, bound)
         return self
 
     def forward(

@@ -36,7 +36,8 @@ class Block(nn.Module):
     they must be functions of their arguments and parameters alone. Random numbers of PyTorch's
     global generators come out the same again; :class:`irevrnn.Dropout` draws the same mask under
     every strategy, too. A stack does not call the block: of hooks on it, forward pre-hooks alone
-    run, before ``project``, and what they return is not used. The recurrence is that of
+    run, before ``project``, and what they return is not used. ``x`` is (T, B, in) there, whatever
+    ``batch_first`` is, or (N, in) packed where sequences have lengths. The recurrence is that of
     :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
 
     Args:
@@ -100,6 +101,8 @@ class Block(nn.Module):
         self.forgets = forgets
         self.shortest_period, self.longest_period = shortest_period, longest_period
         self.longest_memory = longest_memory
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"dtype must be a floating-point dtype; got {dtype}")
         factory = {"device": device, "dtype": dtype}
         if forgets:
             self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))

@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from irevrnn.functional import scan_checked
 from irevrnn.input_checks import check_resets, check_states, check_values
 from irevrnn.modules.arguments import describe_arguments
+from irevrnn.modules.block import reset_inner
 from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.layer import IRevRNNLayer
+from irevrnn.modules.stability import clip_recurrence_
 from irevrnn.sequences import States
 
 
@@ -20,7 +23,7 @@ class IRevRNNCell(nn.Module):
 
     The recurrence is that of the layer: step by step it gives the bits of the whole sequence, if
     the input projection does (a product of one row may round differently from one of many).
-    ``cell.layer.load_state_dict(model.layers[0].state_dict())`` takes over a trained layer.
+    :meth:`of` makes one of a trained layer.
 
     Args:
         input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm: as for
@@ -63,6 +66,38 @@ class IRevRNNCell(nn.Module):
             input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
             device=device, dtype=dtype,
         )  # fmt: skip
+
+    @classmethod
+    def of(cls, layer: IRevRNNLayer) -> IRevRNNCell:
+        """Return a cell that runs ``layer``, one of the ``layers`` of an :class:`irevrnn.IRevRNN`.
+
+        It shares the parameters and nonlinearities of the layer, and returns its states alone: what
+        a ``residual`` or ``dropout`` of the network adds to them is left to the caller.
+
+        Raises:
+            TypeError: ``layer`` is no such layer.
+        """
+        if not isinstance(layer, IRevRNNLayer):
+            raise TypeError(
+                f"layer must be one of the layers of an IRevRNN; got {type(layer).__name__}"
+            )
+        norm = "batch" if isinstance(layer.norm, _BatchNorm) else "layer"
+        cell = cls(
+            layer.input_size, layer.hidden_size, layer.num_couplings, layer.activation,
+            layer.coupling_activation, layer.bias,
+            None if isinstance(layer.norm, nn.Identity) else norm, device="meta",
+        )  # fmt: skip
+        cell.layer = layer
+        return cell.train(layer.training)
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
+        reset_inner(self)
+
+    def clip_recurrent_weights_(self, bound: float = 1.0) -> IRevRNNCell:
+        """Clamp every recurrent weight, as :meth:`irevrnn.IRevRNN.clip_recurrent_weights_` does."""
+        clip_recurrence_(self.layer, "the cell", bound)
+        return self
 
     def forward(
         self, input: Tensor, hidden: States | None = None, resets: Tensor | None = None

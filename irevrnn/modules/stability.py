@@ -3,9 +3,41 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from irevrnn.modules.arguments import check_number
 from irevrnn.modules.recurrence import Recurrence
+from irevrnn.strategies.rules import RECURRENCE, computed_weight
+
+
+@torch.no_grad()
+def clip_recurrence_(block: nn.Module, label: str, bound: float) -> None:
+    """Clamp recurrent weights to [-bound, bound], and move couplings of linear oscillators.
+
+    Args:
+        block: with a recurrence.
+        label: what an error calls it.
+        bound: largest absolute value, at least 0.
+
+    Raises:
+        ValueError: the bound is negative, or a weight is pruned or parametrized.
+        TypeError: the bound is no number.
+    """
+    check_number("bound", bound)
+    if not bound >= 0:
+        raise ValueError(f"bound must be at least 0; got {bound}")
+    recurrence = Recurrence.of(block)
+    oscillates = is_oscillator(recurrence)
+    if name := computed_weight(block, RECURRENCE if oscillates else RECURRENCE[:1]):
+        raise ValueError(
+            f"{name} of {label} cannot be clipped in place, since it is pruned or "
+            "parametrized; clip what it is computed from, or make it permanent "
+            "(torch.nn.utils.prune.remove)"
+        )
+    if isinstance(recurrence.u, nn.Parameter):
+        recurrence.u.clamp_(-bound, bound)
+    if oscillates:
+        clip_couplings_(recurrence.u, recurrence.a[0], recurrence.b[0])
 
 
 def is_oscillator(recurrence: Recurrence) -> bool:

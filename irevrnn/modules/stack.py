@@ -7,6 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from irevrnn.modules.base_stack import BaseStack
 from irevrnn.modules.block import is_recurrent
@@ -122,6 +124,11 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
             raise TypeError(f"{name}: blocks must be of torch.nn.Module")
         if isinstance(block, _WHOLE):
             raise TypeError(f"{name} is a whole stack: put its layers here, or take an IRevBlock")
+        if isinstance(block, _BatchNorm | _InstanceNorm):
+            raise TypeError(
+                f"{name} normalises the second dimension, which holds sequences here: take "
+                "nn.LayerNorm, or an IRevBlock with norm='batch'"
+            )
         if not is_recurrent(block):
             continue
         if missing := [each for each in _INTERFACE if not hasattr(block, each)]:

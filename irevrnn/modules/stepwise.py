@@ -19,10 +19,11 @@ def check_stepwise(module: nn.Module, input: Tensor, tolerance: float = 1e-4) ->
     """Raise a ValueError unless a module treats each step by itself and keeps no state.
 
     A stack with ``memory="checkpoint"`` or ``"reversible"`` computes what stands between two
-    recurrences again, some steps at a time. Call this once, in a test, for a module of your own
+    recurrences again, some steps at a time, and sequences of different length are packed: (N, in),
+    one row for each step of each sequence. Call this once, in a test, for a module of your own
     that goes into an :class:`irevrnn.IRevStack`. The module runs on all steps, on pieces of them,
-    and on all steps again, in its present mode (train or eval) but without dropout; a recurrent
-    block runs its ``project`` and its ``output``.
+    on all steps again and on packed rows, in its present mode (train or eval) but without dropout;
+    a recurrent block runs its ``project`` and its ``output``.
 
     Args:
         module: a block, or any module that maps (..., in) to (..., out).
@@ -76,4 +77,25 @@ def _compare(
                 f"{name} does not treat each step by itself: in pieces of {length} of {steps} "
                 f"steps it gives something else from step {int(wrong[0])} on; it {reason}"
             )
+    _compare_packed(name, function, inputs, whole, bound)
     return whole
+
+
+def _compare_packed(
+    name: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ...], whole: Tensor,
+    bound: Tensor,
+) -> None:  # fmt: skip
+    """Compare with the same steps in packed rows, as those of sequences of different length are."""
+    try:
+        rows = function(*(x.flatten(0, 1) for x in inputs))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"{name} must take packed steps, (N, in), too: it maps (..., in) to (..., out); it "
+            f"raised {type(error).__name__}: {error}"
+        ) from error
+    wanted = whole.flatten(0, 1)
+    if rows.shape != wanted.shape or not ((rows - wanted).abs() <= bound).all():
+        raise ValueError(
+            f"{name} does not treat each step by itself: with steps packed to (N, in) it gives "
+            "something else; it mixes sequences, or takes a dimension for another"
+        )

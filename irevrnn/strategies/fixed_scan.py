@@ -131,7 +131,12 @@ def vectorizes(z: Tensor) -> bool:
         RuntimeError: there are no kernels for the dtype and device of z.
     """
     # No kernel takes half precision in fixed point, on any device.
-    backend = "python" if z.dtype in HALF else choose_backend(z.device.type, z.dtype)
+    if z.dtype in HALF:
+        raise RuntimeError(
+            "memory='reversible' and 'store_fixed' take parameters of float32 or float64; got "
+            f"{z.dtype}: use autocast, or memory='checkpoint'"
+        )
+    backend = choose_backend(z.device.type, z.dtype)
     if backend == "python":
         raise RuntimeError(
             "memory='reversible' and 'store_fixed' need the compiled kernels, and there are none "

@@ -35,14 +35,19 @@ def warn_of_large_states(
         large = [size for size in sizes if not size <= LARGE_STATE]  # NaN, too
         if large:
             _warned.add(module)
-            warn(
-                f"states of {stack.name(stack.places[number // stack.directions])} have grown to "
-                f"{large[0]:.1e}, and training may diverge: set norm='layer', call "
-                "clip_recurrent_weights_() after each step of the optimizer, or use a smaller "
-                "learning rate",
-                UserWarning,
-            )
+            name = stack.name(stack.places[number // stack.directions])
+            warn(f"states of {name} {_describe(large[0])}", UserWarning)
             return
+
+
+def _describe(size: float) -> str:
+    if size != size:
+        return "are NaN: there is a NaN in the input or in a parameter"
+    return (
+        f"have grown to {size:.1e}, and training may diverge: set norm='layer', call "
+        "clip_recurrent_weights_() after each step of the optimizer, use a smaller learning rate, "
+        "or leave the projections as they start, small where memories are long"
+    )
 
 
 def _have_values(states: Tensor) -> bool:

@@ -99,7 +99,7 @@ def obstacle(
             return (
                 f"activation={activation!r} cannot be inverted: memory={memory!r} takes {prices}, "
                 "and stores these bits for each output that is not positive; memory='checkpoint' "
-                "and 'recompute' take every one"
+                "and 'recompute' take any activation"
             )
     return None
 
@@ -119,7 +119,7 @@ def has_batch_statistics(module: nn.Module) -> bool:
 def not_a_graph(memory: str, packed: bool) -> str | None:
     """Return why ``torch.compile`` and ``torch.export`` cannot trace a forward pass, or None."""
     if memory not in OF_A_LAYER:
-        return f"memory={memory!r} runs in Python; memory='store' and memory='recompute' do not"
+        return f"memory={memory!r} runs in Python; set memory='recompute' or 'store'"
     if packed:
         return "sequences of different length are packed in Python"
     return None
@@ -142,6 +142,12 @@ def obstacle_of_weights(memory: str, blocks: Iterable[tuple[str, nn.Module]]) ->
     for label, block in blocks:
         if memory in OF_THE_STACK and (name := computed_weight(block)):
             needs = f"memory={memory!r} needs {name} of {label} as a parameter of its own, but "
+            if getattr(block, "_is_replica", False):
+                return (
+                    f"memory={memory!r} does not run under torch.nn.DataParallel, whose replicas "
+                    "have no parameters of their own; use DistributedDataParallel, or "
+                    "memory='recompute'"
+                )
             if not block._parameters:
                 return (
                     f"{needs}{type(block).__name__} wraps the module that has it; use "

@@ -390,7 +390,7 @@ def test_the_report_says_what_cannot_be_used(capsys):
         "reversible: cannot be used, activation='tanh' cannot be inverted"
         in capsys.readouterr().out
     )
-    with pytest.raises(ValueError, match="input_size = 5"):
+    with pytest.raises(ValueError, match="input must have 5 features"):
         make_model().memory_report(torch.randn(8, 1000, 6))
 
 

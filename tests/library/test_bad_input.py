@@ -106,8 +106,18 @@ def test_layer_refuses_arguments(arguments, error, message):
     [
         ([1.0], TypeError, "input must be a torch.Tensor or PackedSequence; got list"),
         (torch.zeros(4), ValueError, r"input must be \(batch, seq, feature\) or \(seq, feature\)"),
-        (torch.zeros(1, 5, 3), ValueError, "input must have input_size = 2 features"),
+        (torch.zeros(1, 5, 3), ValueError, "input must have 2 features in its last"),
         (torch.zeros(1, 0, 2), ValueError, "input must have at least one step"),
+        (
+            torch.zeros(1, 5, 2, dtype=torch.int64),
+            ValueError,
+            "input must be of a floating-point dtype, .* got torch.int64: embed tokens",
+        ),
+        (
+            torch.nested.nested_tensor([torch.zeros(3, 2)], layout=torch.jagged),
+            TypeError,
+            "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it",
+        ),
         (
             torch.zeros(1, 5, 2).double(),
             ValueError,

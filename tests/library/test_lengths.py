@@ -256,7 +256,7 @@ def test_lengths_where_there_is_nothing_to_pad():
         model(x, lengths=[60])
     with pytest.raises(ValueError, match="lengths go with padded input; a PackedSequence has"):
         model(pack_sequence([x]), lengths=[60])
-    with pytest.raises(ValueError, match="input_size = 3"):
+    with pytest.raises(ValueError, match="input must have 3 features"):
         model(pack_sequence([x[:, :2]]))
 
 

@@ -558,6 +558,18 @@ def test_a_wrapped_block_is_called_wrapped():
         model(draw())
 
 
+def test_replicas_of_data_parallel_are_called_so():
+    model = IRevStack([IRevBlock(4, 3)], "checkpoint", batch_first=False)
+    block = model.blocks[0]
+    replica = model.blocks[0] = block._replicate_for_data_parallel()
+    for name, parameter in block._parameters.items():
+        setattr(replica, name, parameter * 1)
+    with pytest.raises(ValueError, match="does not run under torch.nn.DataParallel"):
+        model(draw())
+    model.memory = "recompute"
+    assert torch.equal(model(draw())[0], IRevStack([block], batch_first=False)(draw())[0])
+
+
 @pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
 def test_a_pruned_block_trains(memory):
     """Its weights are computed by a hook, which runs though a stack does not call the block."""

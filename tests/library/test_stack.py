@@ -466,6 +466,8 @@ def test_a_module_that_returns_something_else():
     ([IRevBlock(4, 3), nn.LSTM(4, 4)], TypeError, r"block 1 \(LSTM\) is a whole stack: put its"),
     ([IRevBlock(4, 3), IRevRNNCell(4, 4)], TypeError, r"block 1 \(IRevRNNCell\) is a whole"),
     ([IRevStack([IRevBlock(4, 3)])], TypeError, r"block 0 \(IRevStack\) is a whole stack"),
+    ([nn.BatchNorm1d(4), IRevBlock(4, 3)], TypeError,
+     r"block 0 \(BatchNorm1d\) normalises the second dimension, .* IRevBlock with norm='batch'"),
 ])  # fmt: skip
 def test_blocks_that_make_no_stack(blocks, error, message):
     with pytest.raises(error, match=message):
@@ -518,6 +520,11 @@ class Mixing(nn.Module):
         return x - x.mean(0)
 
 
+class Centred(nn.Module):
+    def forward(self, x):
+        return x - x.mean(-2, keepdim=True)
+
+
 class Counting(nn.Module):
     """A module with a state of its own."""
 
@@ -544,6 +551,9 @@ def test_modules_that_treat_each_step_by_itself(module):
     (gated(norm="batch"), "IRevBlock.project does not treat each step by itself"),
     (nn.Flatten(1), r"Flatten.forward must map \(T, B, in\) to \(T, B, out\)"),
     (Wrong(output=lambda h: h.cumsum(0)), "Wrong.output does not treat"),
+    (Centred(), r"Centred.forward does not treat .* packed to \(N, in\) .* mixes sequences"),
+    (nn.Conv1d(B, B, 3, padding=1), r"Conv1d.forward must take packed steps, \(N, in\), too: .*"),
+    (nn.BatchNorm1d(B).eval(), "BatchNorm1d.forward must take packed steps"),
 ], ids=lambda case: type(case).__name__)  # fmt: skip
 def test_modules_that_do_not(module, message):
     x = torch.randn(20, B, 4 if isinstance(module, Wrong) else WIDTH)

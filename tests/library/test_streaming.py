@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from irevrnn import IRevRNN, IRevRNNCell, scan
 from irevrnn.activations import ACTIVATIONS
@@ -93,8 +94,8 @@ def test_the_cell_steps_through_a_layer(norm, activation):
     torch.manual_seed(0)
     options = {"num_couplings": 2, "activation": activation, "norm": norm}
     model = IRevRNN(3, 7, dtype=torch.float64, **options)
-    cell = IRevRNNCell(3, 7, dtype=torch.float64, **options)
-    cell.layer.load_state_dict(model.layers[0].state_dict())
+    cell = IRevRNNCell.of(model.layers[0])
+    assert {*cell.parameters()} == {*model.parameters()}
     x = torch.randn(5, 20, 3, dtype=torch.float64)
     wanted, (h_n, c_n) = model(x)
     state, outputs = None, []
@@ -103,6 +104,49 @@ def test_the_cell_steps_through_a_layer(norm, activation):
         outputs.append(state[0])
     torch.testing.assert_close(torch.stack(outputs, 1), wanted)
     torch.testing.assert_close(state, (h_n[0], c_n[0]))
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"norm": "batch", "activation": "tanh"}, {"bias": False, "coupling_activation": "identity"},
+    {"num_couplings": 0, "norm": "layer"},
+], ids=str)  # fmt: skip
+def test_the_cell_of_a_layer_has_its_arguments(options):
+    for model in (IRevRNN(3, 7, **options).eval(), IRevRNN(3, 7, **options)):
+        cell = IRevRNNCell.of(model.layers[0])
+        assert repr(cell) == repr(IRevRNNCell(3, 7, **options))
+        assert cell.training == model.training
+
+
+def test_cells_of_several_layers_are_the_network():
+    torch.manual_seed(1)
+    model = IRevRNN(3, 6, 3, activation="leaky_relu", longest_period=20).double().eval()
+    cells = [IRevRNNCell.of(layer) for layer in model.layers]
+    x = torch.randn(4, 30, 3, dtype=torch.float64)
+    states = [None] * len(cells)
+    for step in x.unbind(1):
+        for index, cell in enumerate(cells):
+            states[index] = cell(step, states[index])
+            step = states[index][0]
+    _, (h_n, c_n) = model(x)
+    torch.testing.assert_close(torch.stack([h for h, _ in states]), h_n)
+    torch.testing.assert_close(torch.stack([c for _, c in states]), c_n)
+
+
+def test_a_cell_is_clipped_and_reset_as_a_network_is():
+    cell = IRevRNNCell(3, 7, activation="identity", coupling_activation="identity", num_couplings=1)
+    with torch.no_grad():
+        cell.layer.recurrent_weight.fill_(1.5)
+        cell.layer.coupling_a.fill_(3.0)
+        cell.layer.coupling_b.fill_(3.0)
+    assert cell.clip_recurrent_weights_() is cell
+    assert cell.layer.recurrent_weight.eq(1).all()
+    assert (cell.layer.coupling_a * cell.layer.coupling_b).le(0).all()
+    with pytest.raises(ValueError, match="bound must be at least 0; got -1"):
+        cell.clip_recurrent_weights_(-1)
+    before = cell.layer.projection.weight.clone()
+    cell.reset_parameters()
+    assert not cell.layer.recurrent_weight.eq(1).all()
+    assert not torch.equal(cell.layer.projection.weight, before)
 
 
 def test_a_step_without_a_batch():
@@ -137,6 +181,8 @@ def test_bad_steps(arguments, error, message):
 
 
 def test_bad_cells():
+    with pytest.raises(TypeError, match="layer must be one of the layers of an IRevRNN; got LSTM"):
+        IRevRNNCell.of(nn.LSTM(3, 7))
     with pytest.raises(ValueError, match="activation must be one of"):
         IRevRNNCell(3, 7, activation="swish")
     with pytest.raises(ValueError, match="hidden_size must be at least 1"):

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAPER = REPOSITORY / "paper"
 SOURCES = [PAPER / "paper.typ", PAPER / "lib.typ", *sorted((PAPER / "sections").glob("*.typ"))]
 TEXT = "\n".join(path.read_text() for path in SOURCES)
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="245" height="150"><path d="M0 0L9 9"/></svg>'
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 245 150"><path d="M0 0L9 9"/></svg>'
 
 
 def load_build():

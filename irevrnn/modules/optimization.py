@@ -1,0 +1,78 @@
+"""Groups of parameters for an optimizer: :func:`parameter_groups`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from irevrnn.modules.arguments import check_number
+
+_RECURRENT = ("recurrent_weight",)
+_COUPLINGS = ("coupling_a", "coupling_b")
+
+
+def parameter_groups(
+    module: nn.Module,
+    lr: float,
+    weight_decay: float = 0.0,
+    recurrent_lr_scale: float = 0.1,
+    coupling_lr_scale: float = 0.1,
+    recurrent_names: Iterable[str] = _RECURRENT,
+) -> list[dict[str, Any]]:
+    """Return the parameters of a model in groups for an optimizer, each with its learning rate.
+
+    A memory of n steps is a recurrent weight of 1 - 1/n, which a step of the usual size would jump
+    over; and a change of a coupling shifts the phase of what was read n steps ago by n times as
+    much. So both get smaller learning rates. Weight decay, which would shorten memories, is for
+    matrices alone: not for biases, norms, recurrent weights and couplings.
+
+    Args:
+        module: the model, with other modules beside ours if it has any.
+        lr: learning rate of all other parameters.
+        weight_decay: of matrices and of what has more dimensions.
+        recurrent_lr_scale, coupling_lr_scale: factors on the learning rate of recurrent weights and
+            of couplings. Over thousands of steps, couplings may need 1e-3.
+        recurrent_names: last parts of the names of recurrent weights.
+
+    Returns:
+        The groups that are not empty: matrices, vectors, recurrent weights and couplings, each with
+        ``params``, ``lr`` and ``weight_decay``.
+
+    Raises:
+        ValueError: a number is negative.
+        TypeError: it is no number.
+
+    Example::
+
+        >>> groups = irevrnn.parameter_groups(model, lr=8e-3, weight_decay=0.03)
+        >>> optimizer = torch.optim.AdamW(groups)
+    """
+    numbers = {
+        "lr": lr, "weight_decay": weight_decay, "recurrent_lr_scale": recurrent_lr_scale,
+        "coupling_lr_scale": coupling_lr_scale,
+    }  # fmt: skip
+    for name, number in numbers.items():
+        check_number(name, number)
+        if not number >= 0:
+            raise ValueError(f"{name} must be at least 0; got {number}")
+    recurrent_names = tuple(recurrent_names)
+    groups: list[dict[str, Any]] = [
+        {"params": [], "lr": lr, "weight_decay": weight_decay},
+        {"params": [], "lr": lr, "weight_decay": 0.0},
+        {"params": [], "lr": lr * recurrent_lr_scale, "weight_decay": 0.0},
+        {"params": [], "lr": lr * coupling_lr_scale, "weight_decay": 0.0},
+    ]
+    matrices, vectors, recurrent, couplings = groups
+    for name, parameter in module.named_parameters():
+        # One that is parametrized or pruned is computed from an original.
+        name = name.removesuffix("_orig").split(".original")[0]
+        if name.endswith(recurrent_names):
+            group = recurrent
+        elif name.endswith(_COUPLINGS):
+            group = couplings
+        else:
+            group = matrices if parameter.ndim >= 2 else vectors
+        group["params"].append(parameter)
+    return [group for group in groups if group["params"]]
