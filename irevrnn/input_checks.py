@@ -73,8 +73,8 @@ def _check_kind(name: str, x: Tensor, like: Tensor) -> None:
     device = x.device.type
     if not x.is_floating_point():
         raise ValueError(
-            f"{name} must be of a floating-point dtype, {like.dtype} as the parameters; got "
-            f"{x.dtype}: embed tokens before they get here"
+            f"{name} must have the dtype of the parameters, {like.dtype}; got {x.dtype}: use "
+            f"{name}.to({like.dtype}), or embed tokens first"
         )
     cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     if not cast:

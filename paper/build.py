@@ -47,10 +47,10 @@ _FIGURES_OF = {
     "inverse": ("oscillators",),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),
-    "experiments": ("race", "bits"),
+    "experiments": ("race", "bits", "comparison", "search"),
     "frontier": ("frontier",),
 }
-#: The result that each figure, ``figures/<name>.svg``, is drawn with.
+#: The result that each figure, ``figures/<name>.svg``, is drawn with: of the paper, and of pages.
 FIGURES = {figure: result for result, figures in _FIGURES_OF.items() for figure in figures}
 
 

@@ -11,9 +11,9 @@ from experiments.search.space import METHODS
 from experiments.train.runs import figure_of
 
 
-def searched(name: str, results: Path) -> Table:
+def searched(search: str, results: Path) -> Table:
     """Tabulate the search with this name."""
-    done = read(results, f"search/{name}")
+    done = read(results, f"search/{search}")
     found = [(name, done["methods"][name]) for name in METHODS if name in done["methods"]]
     rows = [[METHODS[name].label, *_cells(entry)] for name, entry in found if "test" in entry]
     head = "|best trial|median|test|lowest to highest|layers|units|rate|read|steps|parameters"

@@ -150,7 +150,7 @@ def _mingru(
     width: int = 64, norm: str | None = "layer", sparsity: float | None = None,
     chrono: float | None = None,
 ) -> nn.Module:  # fmt: skip
-    recurrence = partial(MinGRU, width, hidden, chrono)
+    recurrence = partial(MinGRU, width, hidden, chrono, candidate_bias=sparsity is None)
     return _gated(recurrence, hidden, inputs, width, layers, dropout, norm, sparsity)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from experiments.peers.gates import chrono_biases
 from experiments.peers.linear_scan import linear_scan
-from irevrnn.modules.projection import Projection
+from irevrnn.modules.projection import Projection, linear
 
 
 class MinGRU(nn.Module):
@@ -22,15 +23,21 @@ class MinGRU(nn.Module):
         hidden_size: units.
         chrono: longest dependency, in steps, of biases b_z that are the negatives of
             :func:`experiments.peers.gates.chrono_biases`; None leaves them to ``nn.Linear``.
+        candidate_bias: whether there is a b_h.
 
     Shape:
         - input: (T, B, features)
         - output: (T, B, hidden_size)
     """
 
-    def __init__(self, features: int, hidden_size: int, chrono: float | None = None) -> None:
+    def __init__(
+        self, features: int, hidden_size: int, chrono: float | None = None,
+        candidate_bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.projection = Projection(features, 2 * hidden_size)  # of z, and of the candidate
+        if not candidate_bias:
+            self.projection.bias = nn.Parameter(self.projection.bias.detach()[:hidden_size].clone())
         if chrono is not None:
             with torch.no_grad():
                 bias = self.projection.bias[:hidden_size]
@@ -39,7 +46,8 @@ class MinGRU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return h of every step."""
         # States stay in full precision under autocast.
-        both = self.projection(x).to(self.projection.weight.dtype)
+        weight, bias = self.projection.weight, self.projection.bias
+        both = linear(x, weight, F.pad(bias, (0, len(weight) - len(bias)))).to(weight.dtype)
         gate, candidate = both.chunk(2, dim=-1)
         z = torch.sigmoid(gate)
         return linear_scan(1 - z, z * candidate)

@@ -92,7 +92,8 @@ class TrainConfig(ABC):
     sparsity: float | None = option(
         None, "weight of an L1 penalty on what the embedding passes on, added to the loss; the "
         "embedding then ends in a ReLU, and blocks have no biases, so that a step that means "
-        "nothing can add nothing to a state (irevrnn --block, lru, linoss, mingru)", least=0)
+        "nothing adds nothing to a state of the first (irevrnn --block, lru, linoss, mingru)",
+        least=0)
     dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0,
                             below=1)
     longest_period: float | None = option(

@@ -101,8 +101,8 @@ class Block(nn.Module):
         self.forgets = forgets
         self.shortest_period, self.longest_period = shortest_period, longest_period
         self.longest_memory = longest_memory
-        if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"dtype must be a floating-point dtype; got {dtype}")
+        if dtype is not None and not getattr(dtype, "is_floating_point", False):
+            raise TypeError(f"dtype must be a floating-point torch.dtype; got {dtype!r}")
         factory = {"device": device, "dtype": dtype}
         if forgets:
             self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))

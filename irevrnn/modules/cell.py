@@ -71,8 +71,9 @@ class IRevRNNCell(nn.Module):
     def of(cls, layer: IRevRNNLayer) -> IRevRNNCell:
         """Return a cell that runs ``layer``, one of the ``layers`` of an :class:`irevrnn.IRevRNN`.
 
-        It shares the parameters and nonlinearities of the layer, and returns its states alone: what
-        a ``residual`` or ``dropout`` of the network adds to them is left to the caller.
+        The layer becomes part of the cell: what changes one, such as ``eval()``, changes the other.
+        The cell returns states alone: what ``residual`` or ``dropout`` of the network do to them is
+        left to the caller, and so is the order of steps in one of the ``reverse_layers``.
 
         Raises:
             TypeError: ``layer`` is no such layer.
@@ -87,8 +88,8 @@ class IRevRNNCell(nn.Module):
             layer.coupling_activation, layer.bias,
             None if isinstance(layer.norm, nn.Identity) else norm, device="meta",
         )  # fmt: skip
-        cell.layer = layer
-        return cell.train(layer.training)
+        cell.layer, cell.training = layer, layer.training
+        return cell
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from typing import Any
 
 from torch import nn
@@ -19,7 +19,7 @@ def parameter_groups(
     weight_decay: float = 0.0,
     recurrent_lr_scale: float = 0.1,
     coupling_lr_scale: float = 0.1,
-    recurrent_names: Iterable[str] = _RECURRENT,
+    recurrent_names: tuple[str, ...] = _RECURRENT,
 ) -> list[dict[str, Any]]:
     """Return the parameters of a model in groups for an optimizer, each with its learning rate.
 
@@ -34,15 +34,15 @@ def parameter_groups(
         weight_decay: of matrices and of what has more dimensions.
         recurrent_lr_scale, coupling_lr_scale: factors on the learning rate of recurrent weights and
             of couplings. Over thousands of steps, couplings may need 1e-3.
-        recurrent_names: last parts of the names of recurrent weights.
+        recurrent_names: ends of the names of recurrent weights, such as those of other networks.
 
     Returns:
         The groups that are not empty: matrices, vectors, recurrent weights and couplings, each with
-        ``params``, ``lr`` and ``weight_decay``.
+        ``params``, ``lr`` and ``weight_decay``, which go before the arguments of the optimizer.
 
     Raises:
         ValueError: a number is negative.
-        TypeError: it is no number.
+        TypeError: it is no number, or the names are no tuple.
 
     Example::
 
@@ -57,7 +57,9 @@ def parameter_groups(
         check_number(name, number)
         if not number >= 0:
             raise ValueError(f"{name} must be at least 0; got {number}")
-    recurrent_names = tuple(recurrent_names)
+    if not isinstance(recurrent_names, tuple):
+        given = type(recurrent_names).__name__
+        raise TypeError(f"recurrent_names must be a tuple of str; got {given}")
     groups: list[dict[str, Any]] = [
         {"params": [], "lr": lr, "weight_decay": weight_decay},
         {"params": [], "lr": lr, "weight_decay": 0.0},
@@ -66,8 +68,8 @@ def parameter_groups(
     ]
     matrices, vectors, recurrent, couplings = groups
     for name, parameter in module.named_parameters():
-        # One that is parametrized or pruned is computed from an original.
-        name = name.removesuffix("_orig").split(".original")[0]
+        # One that is parametrized, pruned or normalised is computed from others.
+        name = re.sub(r"(\.original\d*|_orig|_g|_v)$", "", name)
         if name.endswith(recurrent_names):
             group = recurrent
         elif name.endswith(_COUPLINGS):

@@ -82,7 +82,7 @@ class IRevRNN(BaseStack):
           (seq, batch, hidden_size), or packed like the input; (batch, hidden_size), the last step
           of each sequence, if ``return_sequence=False``; without the batch dimension for unbatched
           input. With ``residual``, the input of the last layer is added. If bidirectional, twice as
-          many features; the last step of the other direction is then the first that it reads, so
+          many features; at the last step, the other direction has read only one step, so
           take ``h_n[-2:]`` to sum up a sequence.
         - **(h_n, c_n)**: final states of all layers, in the shape of ``hidden``.
 

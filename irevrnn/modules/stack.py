@@ -7,8 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from irevrnn.modules.base_stack import BaseStack
 from irevrnn.modules.block import is_recurrent
@@ -21,6 +19,8 @@ _INTERFACE = (
     "project", "output", "hidden_size", "coupling_a", "coupling_b", "activation",
     "coupling_activation",
 )  # fmt: skip
+#: Norms that take the second dimension for the features.
+_OF_THE_SECOND = (nn.BatchNorm1d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.GroupNorm)
 #: What returns its states beside its output, and so is no block.
 _WHOLE = (BaseStack, IRevRNNCell, nn.RNNBase, nn.RNNCellBase)
 
@@ -124,10 +124,10 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
             raise TypeError(f"{name}: blocks must be of torch.nn.Module")
         if isinstance(block, _WHOLE):
             raise TypeError(f"{name} is a whole stack: put its layers here, or take an IRevBlock")
-        if isinstance(block, _BatchNorm | _InstanceNorm):
+        if type(block) in _OF_THE_SECOND:
             raise TypeError(
-                f"{name} normalises the second dimension, which holds sequences here: take "
-                "nn.LayerNorm, or an IRevBlock with norm='batch'"
+                f"{name} normalises the second dimension, which holds sequences unless they are "
+                "packed: take nn.LayerNorm, or an IRevBlock with norm='batch'"
             )
         if not is_recurrent(block):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from weakref import WeakSet
 
 from torch import Tensor, nn
@@ -41,12 +42,13 @@ def warn_of_large_states(
 
 
 def _describe(size: float) -> str:
-    if size != size:
-        return "are NaN: there is a NaN in the input or in a parameter"
+    if math.isnan(size):
+        what = "are NaN, as the input or a parameter is, or states have overflowed"
+    else:
+        what = f"have grown to {size:.1e}, and training may diverge"
     return (
-        f"have grown to {size:.1e}, and training may diverge: set norm='layer', call "
-        "clip_recurrent_weights_() after each step of the optimizer, use a smaller learning rate, "
-        "or leave the projections as they start, small where memories are long"
+        f"{what}: set norm='layer', call clip_recurrent_weights_() after each step of the "
+        "optimizer, use a smaller learning rate, or keep the initial scale of the projections"
     )
 
 

@@ -140,14 +140,13 @@ def obstacle_of_weights(memory: str, blocks: Iterable[tuple[str, nn.Module]]) ->
         blocks: with what an error calls each of them.
     """
     for label, block in blocks:
+        if memory in OF_THE_STACK and getattr(block, "_is_replica", False):
+            return (
+                f"memory={memory!r} does not run under torch.nn.DataParallel, whose replicas have "
+                "no parameters of their own; use DistributedDataParallel, or memory='recompute'"
+            )
         if memory in OF_THE_STACK and (name := computed_weight(block)):
             needs = f"memory={memory!r} needs {name} of {label} as a parameter of its own, but "
-            if getattr(block, "_is_replica", False):
-                return (
-                    f"memory={memory!r} does not run under torch.nn.DataParallel, whose replicas "
-                    "have no parameters of their own; use DistributedDataParallel, or "
-                    "memory='recompute'"
-                )
             if not block._parameters:
                 return (
                     f"{needs}{type(block).__name__} wraps the module that has it; use "

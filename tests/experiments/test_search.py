@@ -50,13 +50,16 @@ def inside(value, of, length):
     return lowest - 1e-9 <= value <= highest + 1e-9
 
 
-@pytest.mark.parametrize(("search", "length"), [("mnist", 200), ("copy", 5000)])
+@pytest.mark.parametrize(("search", "length"), [("mnist", 200), ("copy", 5000), ("adding", 5000)])
 @pytest.mark.parametrize("name", METHODS)
 def test_draws_fill_the_space(search, length, name):
     ranges = SEARCHES[search].ranges_of(name)
     drawn = [draw(SEARCHES[search], name, trial, length) for trial in range(300)]
-    if search == "copy":  # the shortest period is never longer than the longest one
+    if search != "mnist":  # the shortest period is never longer than the longest one
         ranges.pop("shortest_period", None)
+    if "num_couplings" in ranges:
+        assert all((one["num_couplings"] == 0) == (one["longest_period"] is None) for one in drawn)
+        ranges.pop("longest_period")
     for key, of in ranges.items():
         values = [one[key] for one in drawn]
         assert all(inside(value, of, length) for value in values), key

@@ -111,7 +111,7 @@ def test_layer_refuses_arguments(arguments, error, message):
         (
             torch.zeros(1, 5, 2, dtype=torch.int64),
             ValueError,
-            "input must be of a floating-point dtype, .* got torch.int64: embed tokens",
+            "have the dtype of the parameters, .* got torch.int64: use .*, or embed tokens first",
         ),
         (
             torch.nested.nested_tensor([torch.zeros(3, 2)], layout=torch.jagged),

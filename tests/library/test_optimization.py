@@ -50,17 +50,24 @@ def test_originals_of_computed_weights_are_in_the_group_of_the_weight():
     prune.random_unstructured(model.layers[0], "recurrent_weight", 0.5)
     parametrizations.weight_norm(model.layers[1], "coupling_a")
     parametrizations.orthogonal(model.layers[1].projection)
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(model.layers[0], "coupling_b")
+    model = nn.ModuleDict({"original": model})  # no part of the name of a parameter
     groups = named(model, parameter_groups(model, 0.01))
     matrices, recurrent, couplings = groups[0], groups[2], groups[3]
-    assert "layers.0.recurrent_weight_orig" in recurrent
-    assert {f"layers.1.parametrizations.coupling_a.original{x}" for x in "01"} < couplings
-    assert "layers.1.projection.parametrizations.weight.original" in matrices
+    assert "original.layers.0.recurrent_weight_orig" in recurrent
+    computed = {f"original.layers.1.parametrizations.coupling_a.original{x}" for x in "01"}
+    others = ("0.coupling_a", "0.coupling_b_g", "0.coupling_b_v", "1.coupling_b")
+    assert couplings == computed | {f"original.layers.{x}" for x in others}
+    assert "original.layers.1.projection.parametrizations.weight.original" in matrices
 
 
 def test_other_names_of_recurrent_weights():
     model = nn.ModuleDict({"ring": nn.ParameterDict({"nu_log": nn.Parameter(torch.zeros(3))})})
     (group,) = parameter_groups(model, 1.0, recurrent_names=("nu_log",))
     assert group["lr"] == 0.1
+    with pytest.raises(TypeError, match="recurrent_names must be a tuple of str; got str"):
+        parameter_groups(model, 1.0, recurrent_names="nu_log")
 
 
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "recurrent_lr_scale", "coupling_lr_scale"])

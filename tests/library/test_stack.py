@@ -468,6 +468,7 @@ def test_a_module_that_returns_something_else():
     ([IRevStack([IRevBlock(4, 3)])], TypeError, r"block 0 \(IRevStack\) is a whole stack"),
     ([nn.BatchNorm1d(4), IRevBlock(4, 3)], TypeError,
      r"block 0 \(BatchNorm1d\) normalises the second dimension, .* IRevBlock with norm='batch'"),
+    ([IRevBlock(4, 3), nn.GroupNorm(2, 4)], TypeError, r"block 1 \(GroupNorm\) normalises the"),
 ])  # fmt: skip
 def test_blocks_that_make_no_stack(blocks, error, message):
     with pytest.raises(error, match=message):

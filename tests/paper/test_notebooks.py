@@ -38,12 +38,18 @@ def test_has_a_profile_to_choose(path):
     assert nbformat.read(path, as_version=4).metadata.kernelspec.name == "python3"
 
 
+@pytest.fixture(scope="module")
+def gathered(tmp_path_factory):
+    """A folder for the results and figures of all notebooks."""
+    return tmp_path_factory.mktemp("gathered")
+
+
 @pytest.mark.slow
 @every_notebook
-def test_runs_to_its_end(path, tmp_path, monkeypatch):
+def test_runs_to_its_end(path, tmp_path, monkeypatch, gathered):
     # In a repository of its own, so that a test run replaces no results.
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    shutil.copytree(ROOT / "paper" / "results", tmp_path / "paper" / "results")
+    for folder in ("notebooks", "paper/results", "paper/weights"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "pyproject.toml").touch()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
@@ -62,3 +68,15 @@ def test_runs_to_its_end(path, tmp_path, monkeypatch):
     }
     assert drawn["svg"] and drawn["svg"] == drawn["png"]
     assert all(result["figures"].keys() == drawn["svg"] for result in results)
+    for folder in ("results", "figures"):
+        shutil.copytree(made / folder, gathered / folder, dirs_exist_ok=True)
+
+
+@pytest.mark.slow
+def test_the_paper_builds_from_all_of_them(gathered):
+    from .test_paper import load_build  # skipped without Typst
+
+    if len({*(gathered / "results").glob("*.json")}) < len(NOTEBOOKS) - 1:
+        pytest.skip("not all notebooks have run")
+    build = load_build()
+    build.build(gathered / "results", gathered / "figures", gathered / "paper.pdf", "smoke")

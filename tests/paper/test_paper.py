@@ -69,6 +69,15 @@ def test_the_paper_builds_without_warnings(tmp_path):
     assert pdf.read_bytes().startswith(b"%PDF")
 
 
+def test_the_paper_builds_from_a_short_run_without_compiled_kernels(tmp_path):
+    short = copy.deepcopy(RESULTS)
+    errors, gradients = (short["inverse"][f"float_{x}"] for x in ("errors", "gradients"))
+    errors["kept"] = {n: x for n, x in errors["kept"].items() if int(n) <= 10_000}
+    ((steps, _),) = [min(gradients.items(), key=lambda entry: int(entry[0]))]
+    short["inverse"]["float_gradients"] = {steps: {"recompute": 1e-5, "run back": 1e-5}}
+    assert paper.build(*write(tmp_path, short)) == ""
+
+
 def test_the_same_results_give_the_same_bytes(tmp_path):
     results, figures, pdf = write(tmp_path, RESULTS)
     paper.build(results, figures, pdf)
@@ -282,7 +291,10 @@ def test_the_notebook_of_a_figure(capsys):
 
 
 def test_the_build_knows_the_figures_of_the_text():
-    assert set(re.findall(r'drawing\("(\w+)"', TEXT)) == set(paper.FIGURES)
+    drawn = set(re.findall(r'drawing\("(\w+)"', TEXT))
+    pages = (paper.REPOSITORY / "README.md", *(paper.REPOSITORY / "docs").glob("*.md"))
+    shown = {x for page in pages for x in re.findall(r"figures/(\w+)\.svg", page.read_text())}
+    assert drawn < set(paper.FIGURES) and set(paper.FIGURES) - drawn < shown
 
 
 @pytest.mark.parametrize("result", paper.NOTEBOOKS)
