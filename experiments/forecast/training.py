@@ -13,10 +13,8 @@ from torch import Tensor
 
 from experiments.forecast.data import Levels
 from experiments.forecast.network import make_network
-from irevrnn import IRevStack
+from irevrnn import IRevStack, parameter_groups
 
-#: Factor on the learning rate of the recurrence.
-RECURRENT = 0.1
 #: What a backward pass through a whole recording may need: in longer chunks it takes less time.
 BUDGET = "60MB"
 #: Bits and state of a test are computed in pieces of this many steps.
@@ -93,7 +91,7 @@ def train(
     cosine of the time that has passed.
     """
     network = settings.network(method.piece)
-    optimizer = _optimizer(network, settings.lr)
+    optimizer = torch.optim.AdamW(parameter_groups(network, settings.lr))
     order = torch.Generator().manual_seed(settings.seed)
     seconds, updates, curve = 0.0, 0, []
     budget = 60 * settings.minutes
@@ -104,7 +102,7 @@ def train(
         network.memory, state, bits = memory_for(piece), None, []
         for part in pieces(recordings[index].sequence(settings.steps), piece):
             start = time.process_time()
-            _set_rate(optimizer, settings.lr, seconds / budget)
+            _set_rate(optimizer, seconds / budget)
             loss, state = _update(network, optimizer, part, state)
             seconds += time.process_time() - start
             updates += 1
@@ -142,19 +140,7 @@ def evaluate(network: IRevStack, recording: Levels, steps: int | None = None) ->
     return total / count
 
 
-def _optimizer(network: IRevStack, lr: float) -> torch.optim.Optimizer:
-    slow = ("recurrent_weight", "coupling_a", "coupling_b")
-    groups: dict[bool, list[Tensor]] = {True: [], False: []}
-    for name, parameter in network.named_parameters():
-        groups[name.endswith(slow)].append(parameter)
-    return torch.optim.AdamW(
-        [{"params": groups[False], "scale": 1.0}, {"params": groups[True], "scale": RECURRENT}],
-        lr=lr,
-        weight_decay=0.0,
-    )
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, lr: float, progress: float) -> None:
-    rate = lr * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+def _set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
+        highest = group.setdefault("initial_lr", group["lr"])
+        group["lr"] = highest * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

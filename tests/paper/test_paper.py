@@ -134,7 +134,10 @@ def test_the_text_reads_every_result_file():
     assert len(ENTRIES) > 15
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: ".".join(map(str, entry)))
+ONE_OF_EACH_FILE = {entry[0]: entry for entry in ENTRIES}.values()
+
+
+@pytest.mark.parametrize("entry", ONE_OF_EACH_FILE, ids=lambda entry: ".".join(map(str, entry)))
 def test_a_missing_entry_is_named(tmp_path, entry):
     results, figures, pdf = write(tmp_path, without(RESULTS, *entry))
     path = r"\.".join(map(str, entry[1:]))
@@ -142,7 +145,7 @@ def test_a_missing_entry_is_named(tmp_path, entry):
         paper.build(results, figures, pdf)
 
 
-@pytest.mark.parametrize("key", sorted(set(re.findall(r'\b(?:run|config)\("(\w+)"', TEXT))))
+@pytest.mark.parametrize("key", ["threads", "hidden_size"])
 def test_a_missing_fact_of_the_training_is_named(tmp_path, key):
     place = ("config", key) if key in RESULTS["mnist"]["config"] else (key,)
     results, figures, pdf = write(tmp_path, without(RESULTS, "mnist", *place))
