@@ -164,7 +164,7 @@ def race(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
     chance: Mapping[str, float],
 ) -> Figure:
-    """Plot learning curves against the time of training: a panel for each quantity.
+    """Plot learning curves against processor time: a panel for each quantity.
 
     By method, ``panels`` holds minutes, and the quantity on validation data then; ``chance`` is the
     quantity that guessing reaches. Errors have a logarithmic scale, accuracies do not.
@@ -180,7 +180,7 @@ def race(
             chance[quantity], color=theme.GREY, linewidth=0.8, linestyle="--", label="chance"
         )
         is_accuracy = quantity.startswith("accuracy")
-        theme.frame(axes, "minutes of training", quantity, log="" if is_accuracy else "y")
+        theme.frame(axes, "training, minutes of processor time", quantity, log="" if is_accuracy else "y")
         if is_accuracy:
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.set_ylim(0, 1.02)
