@@ -180,7 +180,9 @@ def race(
             chance[quantity], color=theme.GREY, linewidth=0.8, linestyle="--", label="chance"
         )
         is_accuracy = quantity.startswith("accuracy")
-        theme.frame(axes, "training, minutes of processor time", quantity, log="" if is_accuracy else "y")
+        theme.frame(
+            axes, "training, minutes of processor time", quantity, log="" if is_accuracy else "y"
+        )
         if is_accuracy:
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.set_ylim(0, 1.02)
