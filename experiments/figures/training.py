@@ -12,8 +12,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 
 from experiments.figures import theme
 
-#: Ticks of an axis of errors, and the error at which a run without any is drawn.
+#: Ticks of an axis of errors: usual ones, and those where all errors are large; and the error at
+#: which a run without any is drawn.
 ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
+LARGE_TICKS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2)
 LEAST_ERROR = 1e-3
 
 
@@ -118,7 +120,8 @@ def comparison(
     figure, places = theme.panels_of(len(groups), 2, heights, 0.5)
     runs = [x for rows in groups.values() for values in rows.values() for x in values]
     errors = [max(1 - x, LEAST_ERROR) for x in runs]
-    ticks = [x for x in ERROR_TICKS if min(errors) / 1.2 < x < 1.2 * max(errors)]
+    steps = ERROR_TICKS if min(errors) < 0.2 else LARGE_TICKS
+    ticks = [x for x in steps if min(errors) / 1.2 < x < 1.2 * max(errors)]
     for axes, (title, members) in zip(places, groups.items(), strict=True):
         for place, values in enumerate(members.values()):
             missed = np.maximum(1 - np.array(values), LEAST_ERROR)
