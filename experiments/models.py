@@ -119,7 +119,8 @@ class BlockClassifier(nn.Module):
             IRevBlock(width, hidden_size, norm=norm if index else None, bias=not sparse, **options)
             for index in range(num_layers)
         ]
-        self.rnn = IRevStack([*embed(input_size, width, sparse), *blocks], memory, memory_budget)
+        embedding = make_embedding(input_size, width, sparse)
+        self.rnn = IRevStack([*embedding, *blocks], memory, memory_budget)
         self.readout = nn.Linear(width, num_classes)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -131,17 +132,17 @@ class BlockClassifier(nn.Module):
 
     @property
     def embedding(self) -> nn.Sequential:
-        """What embeds each step, before the blocks."""
+        """The modules before the blocks: the linear embedding, and its ReLU in a sparse network."""
         return nn.Sequential(*(m for m in self.rnn.blocks if not isinstance(m, IRevBlock)))
 
 
-def embed(input_size: int, width: int, sparse: bool) -> nn.Sequential:
-    """Return what embeds each step before gated blocks: linear, and with a ReLU where sparse."""
+def make_embedding(input_size: int, width: int, sparse: bool) -> nn.Sequential:
+    """Build the embedding before a stack of gated blocks: linear, then a ReLU if ``sparse``."""
     return nn.Sequential(nn.Linear(input_size, width), *([nn.ReLU()] if sparse else []))
 
 
 def embedding_l1(network: nn.Module, input: Tensor) -> Tensor:
-    """Return the mean absolute value of what the embedding passes on at some of the steps.
+    """Return the mean absolute output of a network's embedding, over some of the steps.
 
     Some are enough: the graph of all would grow with the length.
     """

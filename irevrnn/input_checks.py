@@ -101,8 +101,8 @@ def check_tensor(input: Tensor, batch_first: bool, weight: Tensor, features: int
         )
     if input.is_nested:
         raise TypeError(
-            "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it, with "
-            "lengths, or pack it"
+            "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it and "
+            "pass lengths, or pack it"
         )
     shape = tuple(input.shape)
     if input.dim() not in (2, 3):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from experiments.models import check_reading, embed, mean_over_time
+from experiments.models import check_reading, make_embedding, mean_over_time
 from experiments.peers.cornn import CoRNN
 from experiments.peers.gates import start_gates
 from experiments.peers.indrnn import IndRNN
@@ -58,7 +58,7 @@ class PeerClassifier(nn.Module):
 
     @property
     def embedding(self) -> nn.Module:
-        """What a stack of gated blocks embeds each step by."""
+        """The embedding before a stack of gated blocks."""
         return cast(Stack, self.rnn).embedding
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -159,7 +159,7 @@ def _gated(
         )
         for index in range(layers)
     ]  # fmt: skip
-    return Stack(blocks, width, embed(inputs, width, sparse))
+    return Stack(blocks, width, make_embedding(inputs, width, sparse))
 
 
 class Peer(NamedTuple):

@@ -6,6 +6,7 @@ the end of the schedule; a search never reads the test data. :mod:`.space` has w
 :mod:`.trials` one trial and :mod:`.results` the result file.
 
 Equal processor time measures the implementation, too: ours is fused C++, by which IndRNN and LinOSS
-run, too, ``nn.LSTM`` and ``nn.GRU`` are kernels of PyTorch, and LRU, minGRU and coRNN are loops in
-Python, which take fewer steps in the same time. So each trial records its steps.
+run, too, ``nn.LSTM`` and ``nn.GRU`` are kernels of PyTorch, and LRU, minGRU, coRNN and the
+reversible GRU are loops in Python, which take fewer steps in the same time. So each trial records
+its steps.
 """

@@ -120,8 +120,9 @@ class Search:
         return {**COMMON, **METHODS[method].ranges, **self.ranges.get(method, {})}
 
 
-# Over thousands of steps a phase moves by thousands of times what a recurrent weight changes by, so
-# whoever turns may learn it slowly; and ten symbols a step apart ask for short periods.
+# Over thousands of steps, a change of a recurrent weight shifts a phase thousands of times as much,
+# so recurrent weights may have smaller learning rates; to tell apart ten symbols in a row, units
+# need short periods.
 _SLOW_RATE = LogUniform(1e-3, 1.0)
 _SLOW: dict[str, dict[str, Range]] = {
     **dict.fromkeys(("indrnn", "lru", "linoss"), {"recurrent_lr_scale": _SLOW_RATE}),
@@ -130,8 +131,8 @@ _SLOW: dict[str, dict[str, Range]] = {
         "longest_period": LogUniform(0.002, 4.0, of_length=True),
     }),
 }  # fmt: skip
-# A sum takes a state that every step adds to alike, and an embedding that passes nothing on where
-# nothing is marked. All gated blocks may have both.
+# A sum needs states that do not oscillate, and an embedding that is zero where nothing is marked.
+# The embedding may be sparse before all gated blocks.
 _SPARSE = Choice((None, 1.0))
 _ADDING: dict[str, dict[str, Range]] = {
     "indrnn": _SLOW["indrnn"],

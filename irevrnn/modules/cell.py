@@ -23,7 +23,7 @@ class IRevRNNCell(nn.Module):
 
     The recurrence is that of the layer: step by step it gives the bits of the whole sequence, if
     the input projection does (a product of one row may round differently from one of many).
-    :meth:`of` makes one of a trained layer.
+    :meth:`of` makes a cell from a trained layer.
 
     Args:
         input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm: as for
@@ -76,17 +76,18 @@ class IRevRNNCell(nn.Module):
         left to the caller, and so is the order of steps in one of the ``reverse_layers``.
 
         Raises:
-            TypeError: ``layer`` is no such layer.
+            TypeError: ``layer`` is not such a layer.
         """
         if not isinstance(layer, IRevRNNLayer):
             raise TypeError(
                 f"layer must be one of the layers of an IRevRNN; got {type(layer).__name__}"
             )
-        norm = "batch" if isinstance(layer.norm, _BatchNorm) else "layer"
+        norm: str | None = "batch" if isinstance(layer.norm, _BatchNorm) else "layer"
+        if isinstance(layer.norm, nn.Identity):
+            norm = None
         cell = cls(
             layer.input_size, layer.hidden_size, layer.num_couplings, layer.activation,
-            layer.coupling_activation, layer.bias,
-            None if isinstance(layer.norm, nn.Identity) else norm, device="meta",
+            layer.coupling_activation, layer.bias, norm, device="meta",
         )  # fmt: skip
         cell.layer, cell.training = layer, layer.training
         return cell

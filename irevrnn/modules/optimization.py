@@ -29,7 +29,7 @@ def parameter_groups(
     matrices alone: not for biases, norms, recurrent weights and couplings.
 
     Args:
-        module: the model, with other modules beside ours if it has any.
+        module: the model; it may hold other modules beside those of this library.
         lr: learning rate of all other parameters.
         weight_decay: of matrices and of what has more dimensions.
         recurrent_lr_scale, coupling_lr_scale: factors on the learning rate of recurrent weights and
@@ -38,11 +38,11 @@ def parameter_groups(
 
     Returns:
         The groups that are not empty: matrices, vectors, recurrent weights and couplings, each with
-        ``params``, ``lr`` and ``weight_decay``, which go before the arguments of the optimizer.
+        ``params``, ``lr`` and ``weight_decay``, which override the arguments of the optimizer.
 
     Raises:
         ValueError: a number is negative.
-        TypeError: it is no number, or the names are no tuple.
+        TypeError: an argument is not a number, or ``recurrent_names`` is not a tuple.
 
     Example::
 
@@ -68,7 +68,7 @@ def parameter_groups(
     ]
     matrices, vectors, recurrent, couplings = groups
     for name, parameter in module.named_parameters():
-        # One that is parametrized, pruned or normalised is computed from others.
+        # A weight that is parametrized, pruned or weight-normalised is computed from these.
         name = re.sub(r"(\.original\d*|_orig|_g|_v)$", "", name)
         if name.endswith(recurrent_names):
             group = recurrent

@@ -19,8 +19,8 @@ _INTERFACE = (
     "project", "output", "hidden_size", "coupling_a", "coupling_b", "activation",
     "coupling_activation",
 )  # fmt: skip
-#: Norms that take the second dimension for the features.
-_OF_THE_SECOND = (nn.BatchNorm1d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.GroupNorm)
+#: Norms that expect the features in the second dimension.
+_CHANNELS_SECOND = (nn.BatchNorm1d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.GroupNorm)
 #: What returns its states beside its output, and so is no block.
 _WHOLE = (BaseStack, IRevRNNCell, nn.RNNBase, nn.RNNCellBase)
 
@@ -124,7 +124,7 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
             raise TypeError(f"{name}: blocks must be of torch.nn.Module")
         if isinstance(block, _WHOLE):
             raise TypeError(f"{name} is a whole stack: put its layers here, or take an IRevBlock")
-        if type(block) in _OF_THE_SECOND:
+        if type(block) in _CHANNELS_SECOND:
             raise TypeError(
                 f"{name} normalises the second dimension, which holds sequences unless they are "
                 "packed: take nn.LayerNorm, or an IRevBlock with norm='batch'"

@@ -43,11 +43,11 @@ def warn_of_large_states(
 
 def _describe(size: float) -> str:
     if math.isnan(size):
-        what = "are NaN, as the input or a parameter is, or states have overflowed"
+        what = "are NaN: the input or a parameter is NaN, or states have overflowed"
     else:
         what = f"have grown to {size:.1e}, and training may diverge"
     return (
-        f"{what}: set norm='layer', call clip_recurrent_weights_() after each step of the "
+        f"{what}; set norm='layer', call clip_recurrent_weights_() after each step of the "
         "optimizer, use a smaller learning rate, or keep the initial scale of the projections"
     )
 

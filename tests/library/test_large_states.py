@@ -54,7 +54,7 @@ def test_what_is_no_number_counts(kernels):
     model = IRevRNN(3, 8)
     with torch.no_grad():
         model.layers[0].recurrent_weight[2] = torch.nan
-    with pytest.warns(UserWarning, match="layer 0 are NaN, as the input .*, or .*: set"):
+    with pytest.warns(UserWarning, match="layer 0 are NaN: the input .*, or .*; set"):
         model(X)
 
 
