@@ -8,12 +8,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from experiments.figures import theme
 
-#: Ticks of an axis of errors: usual ones, and those where all errors are large; and the error at
-#: which a run without any is drawn.
+#: Ticks of an axis of accuracies, as shares that are wrong: usual ones, and those where all are
+#: large; and the share at which a run without any is drawn.
 ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
 LARGE_TICKS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2)
 LEAST_ERROR = 1e-3
@@ -111,20 +111,24 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
 def comparison(
     groups: Mapping[str, Mapping[str, Sequence[float]]], quantity: str = "test accuracy"
 ) -> Figure:
-    """Compare accuracies of runs: a panel for each group, a row for each of its members.
+    """Compare accuracies or errors of runs: a panel for each group, a row for each of its members.
 
     All panels have one axis, logarithmic in the error: 98 and 99 % are as far apart as 80 and 90 %.
+    The better is on the right. A ``quantity`` that ends with "accuracy" is shown in per cent.
     """
+    accurate = quantity.endswith("accuracy")
     sizes = [len(members) for members in groups.values()]
     heights = [0.2 * (max(sizes[row : row + 2]) + 1.5) for row in range(0, len(sizes), 2)]
     figure, places = theme.panels_of(len(groups), 2, heights, 0.5)
+
+    def errors_of(values: Sequence[float]) -> np.ndarray:
+        return np.maximum(1 - np.array(values), LEAST_ERROR) if accurate else np.array(values)
+
     runs = [x for rows in groups.values() for values in rows.values() for x in values]
-    errors = [max(1 - x, LEAST_ERROR) for x in runs]
-    steps = ERROR_TICKS if min(errors) < 0.2 else LARGE_TICKS
-    ticks = [x for x in steps if min(errors) / 1.2 < x < 1.2 * max(errors)]
+    least, most = errors_of(runs).min(), errors_of(runs).max()
     for axes, (title, members) in zip(places, groups.items(), strict=True):
         for place, values in enumerate(members.values()):
-            missed = np.maximum(1 - np.array(values), LEAST_ERROR)
+            missed = errors_of(values)
             axes.plot(missed, [place] * len(missed), "o", color=theme.COLOURS[0],
                       fillstyle="none", zorder=3, label="a run")  # fmt: skip
             axes.plot([missed.mean()], [place], "|", markersize=11, color=theme.COLOURS[1],
@@ -132,13 +136,19 @@ def comparison(
         theme.bar_rows(axes, members)
         axes.set_ylim(len(members) - 0.4, -0.6)
         axes.set_xscale("log")
-        axes.set_xlim(1.2 * max(errors), min(errors) / 1.2)
-        axes.set_xticks(ticks)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):.4g}"))
+        axes.set_xlim(1.2 * most, least / 1.2)
+        if accurate:
+            steps = ERROR_TICKS if least < 0.2 else LARGE_TICKS
+            axes.set_xticks([x for x in steps if least / 1.2 < x < 1.2 * most])
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):.4g}"))
+        else:
+            subs = (1,) if most > 100 * least else (1, 2, 5)
+            axes.xaxis.set_major_locator(LogLocator(subs=subs))
+            axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left")
         axes.grid(True, axis="x")
-    figure.supxlabel(f"{quantity}, %", size=8)
+    figure.supxlabel(f"{quantity}, %" if accurate else quantity, size=8)
     figure.legend(handles=places[0].get_lines()[:2], loc="outside upper right", ncols=2)
     return figure
 

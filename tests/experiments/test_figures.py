@@ -177,6 +177,15 @@ def test_every_run_of_a_comparison_is_shown_with_the_mean(repository):
     assert [label.get_text() for label in shown[0].get_yticklabels()] == ["a", "b"]
 
 
+def test_errors_are_compared_as_they_are(repository):
+    panels = {"trials": {"a": [0.16, 1e-5]}, "tests": {"a": [2e-5]}}
+    trials, tests = figures.comparison(panels, "squared error").axes
+    assert [*trials.get_lines()[0].get_xdata()] == [0.16, 1e-5]
+    worst, best = tests.get_xlim()
+    assert worst > 0.16 and best < 1e-5, "one axis, the better on the right"
+    assert tests.figure.get_supxlabel() == "squared error"
+
+
 def test_a_race_has_its_line_of_chance(repository):
     panels = {
         "mean squared error": {"ours": ([1.0, 2.0], [0.2, 0.01]), "theirs": ([4.0], [0.16])},

@@ -1,12 +1,13 @@
 """Train on made-up digits: ``python -m tests.experiments.train_fake_mnist mnist ...``.
 
-The environment variable HARM, such as ``KILL 11`` or ``STOP 11``, names a signal that the last
-worker sends itself after this number of steps.
+The environment variable HARM is ``KILL 11`` or ``HANG 11``: after this number of steps, the last
+worker is killed, or stands still.
 """
 
 import os
 import signal
 import sys
+import time
 from datetime import timedelta
 
 from experiments.tasks import mnist
@@ -16,14 +17,23 @@ from experiments.train.run import Run
 from tests.experiments.fake_mnist import fake_mnist
 
 
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # or torchrun would wait for half a minute
+    time.sleep(600)
+
+
 def harm(name: str, step: str) -> None:
-    real = Run.step
+    real, do = Run.step, {"KILL": kill, "HANG": hang}[name]
 
     def fatal_step(run, x, y):
         real(run, x, y)
         done = run.progress.epoch * run.task.steps_per_epoch + run.progress.batch
         if done == int(step) and run.fabric.global_rank == run.workers - 1:
-            os.kill(os.getpid(), signal.Signals[f"SIG{name}"])
+            do()
 
     Run.step = fatal_step
 
