@@ -30,6 +30,12 @@ from irevrnn.allocator import empty_cache, use_caching_allocator
 SLOW_SECONDS = 5.0
 SLOW_REPETITIONS = 5
 
+#: On Linux, new processes are forked from one that has imported this module and done nothing else:
+#: importing PyTorch anew takes seconds. (On macOS its libraries may not survive a fork.)
+_METHOD = "forkserver" if sys.platform.startswith("linux") else "spawn"
+_PROCESSES = multiprocessing.get_context(_METHOD)
+_PROCESSES.set_forkserver_preload([__name__])
+
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
 #: Runs a method to its end and returns the seconds it took.
@@ -90,7 +96,7 @@ def in_fresh_process(
     """
     with ProcessPoolExecutor(
         max_workers=1,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=_PROCESSES,
         initializer=_set_up,
         initargs=(threads or torch.get_num_threads(), caching_allocator),
     ) as pool:

@@ -160,6 +160,7 @@ def test_only_the_first_step_pays_for_fresh_pages() -> None:
 
 def kept_beside_many_small_ones(count: int) -> float:
     """MB that are resident after a large result was dropped and small ones came and went."""
+    large(8 * MB)  # loads code
     empty_cache()
     before = resident()
     both = large(64 * MB), large(8 * MB)
