@@ -47,7 +47,7 @@ _FIGURES_OF = {
     "inverse": ("oscillators",),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "peak_memory", "entropy", "lengths", "crossover", "same_training"),
-    "experiments": ("race", "bits", "comparison", "search", "search_copy"),
+    "experiments": ("race", "bits", "comparison", "search", "search_adding", "search_copy"),
     "frontier": ("frontier",),
 }
 #: The result that each figure, ``figures/<name>.svg``, is drawn with: of the paper, and of pages.
