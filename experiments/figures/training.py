@@ -8,15 +8,15 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from experiments.figures import theme
 
 #: Ticks of an axis of accuracies, as shares that are wrong: usual ones, and those where all are
-#: large; and the share at which a run without any is drawn.
+#: large; and the ends of an axis of errors, where those beyond are drawn.
 ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
 LARGE_TICKS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2)
-LEAST_ERROR = 1e-3
+LEAST_ERROR, MOST_ERROR = 1e-3, 1.0
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -114,7 +114,8 @@ def comparison(
     """Compare accuracies or errors of runs: a panel for each group, a row for each of its members.
 
     All panels have one axis, logarithmic in the error: 98 and 99 % are as far apart as 80 and 90 %.
-    The better is on the right. A ``quantity`` that ends with "accuracy" is shown in per cent.
+    The better is on the right. A ``quantity`` that ends with "accuracy" is shown in per cent. Errors
+    of more than 1 are drawn at 1.
     """
     accurate = quantity.endswith("accuracy")
     sizes = [len(members) for members in groups.values()]
@@ -122,7 +123,8 @@ def comparison(
     figure, places = theme.panels_of(len(groups), 2, heights, 0.5)
 
     def errors_of(values: Sequence[float]) -> np.ndarray:
-        return np.maximum(1 - np.array(values), LEAST_ERROR) if accurate else np.array(values)
+        missed = np.maximum(1 - np.array(values), LEAST_ERROR) if accurate else np.array(values)
+        return np.minimum(missed, MOST_ERROR)
 
     runs = [x for rows in groups.values() for values in rows.values() for x in values]
     least, most = errors_of(runs).min(), errors_of(runs).max()
@@ -131,24 +133,22 @@ def comparison(
             missed = errors_of(values)
             axes.plot(missed, [place] * len(missed), "o", color=theme.COLOURS[0],
                       fillstyle="none", zorder=3, label="a run")  # fmt: skip
-            axes.plot([missed.mean()], [place], "|", markersize=11, color=theme.COLOURS[1],
+            mean = errors_of([sum(values) / len(values)])
+            axes.plot(mean, [place], "|", markersize=11, color=theme.COLOURS[1],
                       zorder=3, label="mean of the runs")  # fmt: skip
         theme.bar_rows(axes, members)
         axes.set_ylim(len(members) - 0.4, -0.6)
         axes.set_xscale("log")
-        axes.set_xlim(1.2 * most, least / 1.2)
-        if accurate:
+        axes.set_xlim(1.3 * most, least / 1.3)
+        if accurate:  # errors have powers of ten
             steps = ERROR_TICKS if least < 0.2 else LARGE_TICKS
             axes.set_xticks([x for x in steps if least / 1.2 < x < 1.2 * most])
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):.4g}"))
-        else:
-            subs = (1,) if most > 100 * least else (1, 2, 5)
-            axes.xaxis.set_major_locator(LogLocator(subs=subs))
-            axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left")
         axes.grid(True, axis="x")
-    figure.supxlabel(f"{quantity}, %" if accurate else quantity, size=8)
+    more = " (1: or more)" if most == MOST_ERROR else ""
+    figure.supxlabel(f"{quantity}, %" if accurate else quantity + more, size=8)
     figure.legend(handles=places[0].get_lines()[:2], loc="outside upper right", ncols=2)
     return figure
 

@@ -178,12 +178,12 @@ def test_every_run_of_a_comparison_is_shown_with_the_mean(repository):
 
 
 def test_errors_are_compared_as_they_are(repository):
-    panels = {"trials": {"a": [0.16, 1e-5]}, "tests": {"a": [2e-5]}}
+    panels = {"trials": {"a": [0.16, 1e-5, 46.0]}, "tests": {"a": [2e-5]}}
     trials, tests = figures.comparison(panels, "squared error").axes
-    assert [*trials.get_lines()[0].get_xdata()] == [0.16, 1e-5]
+    assert [*trials.get_lines()[0].get_xdata()] == [0.16, 1e-5, 1]
     worst, best = tests.get_xlim()
     assert worst > 0.16 and best < 1e-5, "one axis, the better on the right"
-    assert tests.figure.get_supxlabel() == "squared error"
+    assert tests.figure.get_supxlabel() == "squared error (1: or more)"
 
 
 def test_a_race_has_its_line_of_chance(repository):
