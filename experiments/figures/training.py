@@ -114,8 +114,8 @@ def comparison(
     """Compare accuracies or errors of runs: a panel for each group, a row for each of its members.
 
     All panels have one axis, logarithmic in the error: 98 and 99 % are as far apart as 80 and 90 %.
-    The better is on the right. A ``quantity`` that ends with "accuracy" is shown in per cent. Errors
-    of more than 1 are drawn at 1.
+    The better is on the right. A ``quantity`` that ends with "accuracy" is shown in per cent, and
+    errors of more than 1 are drawn at 1.
     """
     accurate = quantity.endswith("accuracy")
     sizes = [len(members) for members in groups.values()]
