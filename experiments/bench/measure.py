@@ -30,10 +30,11 @@ from irevrnn.allocator import empty_cache, use_caching_allocator
 SLOW_SECONDS = 5.0
 SLOW_REPETITIONS = 5
 
-#: On Linux, new processes are forked from one that has imported this module and done nothing else:
-#: importing PyTorch anew takes seconds. (On macOS its libraries may not survive a fork.)
-_METHOD = "forkserver" if sys.platform.startswith("linux") else "spawn"
-_PROCESSES = multiprocessing.get_context(_METHOD)
+#: On Linux, new processes are forked from one that has only imported this module, as importing
+#: PyTorch anew takes seconds; on macOS, its libraries may not survive a fork.
+_PROCESSES = multiprocessing.get_context(
+    "forkserver" if sys.platform.startswith("linux") else "spawn"
+)
 _PROCESSES.set_forkserver_preload([__name__])
 
 Result = TypeVar("Result")
@@ -92,7 +93,8 @@ def in_fresh_process(
     """Call a function in a new process, whose allocator earlier work has not touched.
 
     The function is importable from a module. The process has ``threads`` threads, or as many as
-    this one, and the caching allocator if asked to. An exception is raised here.
+    this one, and the caching allocator if asked to. On Linux, its environment variables are those
+    at the first call. An exception is raised here.
     """
     with ProcessPoolExecutor(
         max_workers=1,

@@ -12,10 +12,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 
 from experiments.figures import theme
 
-#: Ticks of an axis of accuracies, as shares that are wrong: usual ones, and those where all are
-#: large; and the ends of an axis of errors, where those beyond are drawn.
+#: Ticks of an axis of accuracies, as shares of wrong answers: the usual ones, and those where all
+#: shares are large.
 ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
 LARGE_TICKS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2)
+#: The least share of wrong answers and the largest error that are drawn; those beyond lie there.
 LEAST_ERROR, MOST_ERROR = 1e-3, 1.0
 
 
