@@ -7,6 +7,7 @@ checkpoints, with fewer and fewer of them kept. Every measurement has a process 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +39,13 @@ LINES = {
     "reversible, u = 1": ("reversible", "u = 1"),
     "store": ("store", "up to 1,000 steps"),
     "nn.LSTM": ("lstm", ""),
+}
+#: What is measured in several processes if asked for: reversal without bits and its two rivals, by
+#: method, rounds and memories.
+RIVALS = {
+    ("reversible", 0, "u = 1"),
+    ("checkpoint", 1, "up to 1,000 steps"),
+    ("checkpoint", 2, "up to 1,000 steps"),
 }
 #: A measurement of the time repeats short steps for at least this time.
 SECONDS = 0.5
@@ -157,17 +165,31 @@ def measure_lengths(longest: Mapping[str, int]) -> list[dict[str, Any]]:
     return rows
 
 
-def rows_of(steps: int, batch: int, chunks: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Measure all cases at a size, and print a line for each."""
-    rows = []
-    for case in cases(steps, batch, chunks):
-        row = in_fresh_process(measure, case, caching_allocator=True)
-        rows.append(row)
-        chunk = f", chunks of {case.chunk}" if case.chunk else ""
-        rounds = f", {case.rounds} rounds" if case.rounds else ""
-        memories = f", memories: {case.memories}" if case.method == "reversible" else ""
-        print(
-            f"T = {steps:,}, B = {batch}, {case.method}{chunk}{rounds}{memories}: "
-            f"{row['peak_bytes'] / 1e6:.1f} MB, {1e6 * row['seconds'] / steps:.1f} us a step"
-        )
-    return rows
+def rows_of(
+    steps: int, batch: int, chunks: tuple[int, ...], processes: int = 1
+) -> list[dict[str, Any]]:
+    """Measure all cases at a size, those of :data:`RIVALS` in several processes, one after another.
+
+    Prints a line for each case. Returns their rows, with the medians over ``processes`` and, in
+    ``runs``, the ``peak_bytes`` and ``seconds`` of each of them.
+    """
+    every = list(cases(steps, batch, chunks))
+    repeated = [x for x in every if (x.method, x.rounds, x.memories) in RIVALS]
+    runs: dict[Case, list[dict[str, Any]]] = {case: [] for case in every}
+    for case in every + (processes - 1) * repeated:  # in turn: what slows one process slows all
+        runs[case].append(in_fresh_process(measure, case, caching_allocator=True))
+    return [_summary(case, of_case) for case, of_case in runs.items()]
+
+
+def _summary(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of a case, from its runs in one process or several, and print a line."""
+    measured = ("peak_bytes", "seconds")
+    row = runs[0] | {name: median(run[name] for run in runs) for name in measured}
+    chunk = f", chunks of {case.chunk}" if case.chunk else ""
+    rounds = f", {case.rounds} rounds" if case.rounds else ""
+    memories = f", memories: {case.memories}" if case.method == "reversible" else ""
+    print(
+        f"T = {case.steps:,}, B = {case.batch}, {case.method}{chunk}{rounds}{memories}: "
+        f"{row['peak_bytes'] / 1e6:.1f} MB, {1e6 * row['seconds'] / case.steps:.1f} us a step"
+    )
+    return row | {"runs": [{name: run[name] for name in measured} for run in runs]}

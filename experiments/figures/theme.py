@@ -17,6 +17,15 @@ from matplotlib.ticker import LogLocator, NullLocator
 COLUMN, PAGE = 3.4, 6.8
 #: Okabe and Ito's colours, told apart by colour-blind readers too (without their pale yellow).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+#: One colour for each strategy in all figures; labels begin with its name.
+STRATEGIES = {
+    "reversible": COLOURS[0],
+    "checkpoint": COLOURS[1],
+    "recompute": COLOURS[2],
+    "torch.utils.checkpoint": COLOURS[3],
+    "store": COLOURS[5],
+    "nn.LSTM": COLOURS[6],
+}
 #: For guides: bounds, predictions, zero lines.
 GREY = "#777777"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -64,6 +73,12 @@ def panels_of(
     for axes in places.flat[count:]:
         axes.set_visible(False)
     return figure, list(places.flat[:count])
+
+
+def strategy_colour(label: str) -> str | None:
+    """Return the colour of the strategy whose name a label begins with, or none."""
+    names = [name for name in STRATEGIES if label.startswith(name)]
+    return STRATEGIES[names[0]] if names else None
 
 
 def frame(axes: Axes, xlabel: str = "", ylabel: str = "", log: str = "") -> None:

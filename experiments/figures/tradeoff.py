@@ -10,16 +10,15 @@ from matplotlib.figure import Figure
 
 from experiments.figures import theme
 
-#: Label, colour and marker of each kind of measurement, by method, rounds and memories.
-_BLUE, _ORANGE, _, _PINK = theme.COLOURS[:4]
-_LOOKS: dict[tuple[str, int, str], tuple[str, str, str]] = {
-    ("reversible", 0, "u = 1"): ("reversible, u = 1", _BLUE, "o"),
-    ("reversible", 0, "up to 1,000 steps"): ("reversible, memories to 1,000", _BLUE, "s"),
-    ("reversible", 0, "up to 10 steps"): ("reversible, memories to 10", _BLUE, "^"),
-    ("checkpoint", 1, ""): ("checkpoint", _ORANGE, "o"),
-    ("checkpoint", 2, ""): ("checkpoint, 2 rounds", _ORANGE, "s"),
-    ("checkpoint", 3, ""): ("checkpoint, 3 rounds", _ORANGE, "^"),
-    ("torch_checkpoint", 0, ""): ("torch.utils.checkpoint", _PINK, "D"),
+#: Label and marker of each kind of measurement, by method, rounds and memories.
+_LOOKS: dict[tuple[str, int, str], tuple[str, str]] = {
+    ("reversible", 0, "u = 1"): ("reversible, u = 1", "o"),
+    ("reversible", 0, "up to 1,000 steps"): ("reversible, memories to 1,000", "s"),
+    ("reversible", 0, "up to 10 steps"): ("reversible, memories to 10", "^"),
+    ("checkpoint", 1, ""): ("checkpoint", "o"),
+    ("checkpoint", 2, ""): ("checkpoint, 2 rounds", "s"),
+    ("checkpoint", 3, ""): ("checkpoint, 3 rounds", "^"),
+    ("torch_checkpoint", 0, ""): ("torch.utils.checkpoint", "D"),
 }
 #: The lines of a colour differ, as its markers do.
 _LINES = {"o": "-", "s": "--", "^": ":", "D": "-."}
@@ -41,11 +40,12 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
     )
     for (batch, steps), axes in zip(sizes, places.flat, strict=False):
         here = [row for row in rows if (row["batch"], row["steps"]) == (batch, steps)]
-        for key, (label, colour, marker) in _LOOKS.items():
+        for key, (label, marker) in _LOOKS.items():
             points = [_point(row) for row in here if _key(row) == key]
             axes.plot(
-                *zip(*points, strict=True) if points else ([], []), label=label, color=colour,
-                marker=marker, fillstyle="none", linestyle=_LINES[marker], linewidth=0.8,
+                *zip(*points, strict=True) if points else ([], []), label=label,
+                color=theme.strategy_colour(label), marker=marker, linestyle=_LINES[marker],
+                fillstyle="none", linewidth=0.8,
             )  # fmt: skip
         for row in here:
             if _key(row) == ("reversible", 0, "u = 1"):
