@@ -113,16 +113,17 @@ def crossover(
     figure, axes = plt.subplots(figsize=(theme.COLUMN, 2.9))
     look: dict[str, Any] = {"linestyle": "-", "marker": "", "linewidth": 0.9}
     (_, checkpoint), *units = lines.items()
-    axes.plot(steps, checkpoint, color=theme.COLOURS[1], label="checkpoint, formula", **look)
+    colours = theme.STRATEGIES | theme.colours_of(measured)
+    axes.plot(steps, checkpoint, color=colours["checkpoint"], label="checkpoint, formula", **look)
     for place, (kind, values) in enumerate(units):
         label = None if place else "reversible, formula"  # one for all of them
-        axes.plot(steps, values, color=theme.COLOURS[0], label=label, **look)
+        axes.plot(steps, values, color=colours["reversible"], label=label, **look)
         axes.annotate(
             kind, (steps[-1], values[-1]), (3, 0), textcoords="offset points", va="center", size=6,
             annotation_clip=False,
         )  # fmt: skip
     for (label, points), marker in zip(measured.items(), theme.MARKERS, strict=False):
-        axes.plot(*points, marker, color="black", fillstyle="none", label=label)
+        axes.plot(*points, marker, color=colours[label], fillstyle="none", label=label)
     theme.frame(axes, "steps, $T$", "bits saved per unit and step", log="xy")
     theme.legend_above(figure, axes)
     return figure

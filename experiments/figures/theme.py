@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 COLUMN, PAGE = 3.4, 6.8
 #: Okabe and Ito's colours, told apart by colour-blind readers too (without their pale yellow).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-#: One colour for each strategy in all figures; labels begin with its name.
+#: One colour for each strategy in all figures; between commas, labels have its name.
 STRATEGIES = {
     "reversible": COLOURS[0],
     "checkpoint": COLOURS[1],
@@ -75,10 +76,11 @@ def panels_of(
     return figure, list(places.flat[:count])
 
 
-def strategy_colour(label: str) -> str | None:
-    """Return the colour of the strategy whose name a label begins with, or none."""
-    names = [name for name in STRATEGIES if label.startswith(name)]
-    return STRATEGIES[names[0]] if names else None
+def colours_of(labels: Iterable[str]) -> dict[str, str]:
+    """Choose a colour for each label: that of the strategy it names, or one that is left over."""
+    colours = {x: STRATEGIES[name] for x in labels for name in x.split(", ") if name in STRATEGIES}
+    left_over = cycle([x for x in COLOURS if x not in colours.values()])
+    return {label: colours.get(label) or next(left_over) for label in labels}
 
 
 def frame(axes: Axes, xlabel: str = "", ylabel: str = "", log: str = "") -> None:
@@ -107,9 +109,10 @@ def plain_numbers(axis: Axis) -> None:
 def curves(
     axes: Axes, x: Any, by_label: Mapping[str, Sequence[float]], unit: float = 1.0, **look: Any
 ) -> None:
-    """Plot a line for each label, its values divided by ``unit``."""
+    """Plot a line for each label, its values divided by ``unit``, strategies in their colours."""
+    colours = colours_of(by_label)
     for label, values in by_label.items():
-        axes.plot(x, np.divide(values, unit), label=label, **look)
+        axes.plot(x, np.divide(values, unit), label=label, color=colours[label], **look)
 
 
 def guide(axes: Axes, *points: Any, label: str, **look: Any) -> None:

@@ -38,13 +38,14 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure, places = plt.subplots(
         -(-len(sizes) // columns), columns, figsize=(theme.PAGE, height), squeeze=False
     )
+    colours = theme.colours_of([label for label, _ in _LOOKS.values()])
     for (batch, steps), axes in zip(sizes, places.flat, strict=False):
         here = [row for row in rows if (row["batch"], row["steps"]) == (batch, steps)]
         for key, (label, marker) in _LOOKS.items():
             points = [_point(row) for row in here if _key(row) == key]
             axes.plot(
                 *zip(*points, strict=True) if points else ([], []), label=label,
-                color=theme.strategy_colour(label), marker=marker, linestyle=_LINES[marker],
+                color=colours[label], marker=marker, linestyle=_LINES[marker],
                 fillstyle="none", linewidth=0.8,
             )  # fmt: skip
         for row in here:

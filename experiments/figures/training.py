@@ -90,10 +90,10 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
     """Plot the loss of every step for several strategies, and their distance from the first."""
     figure, (axes, apart) = plt.subplots(2, 1, figsize=(theme.COLUMN, 3.6), sharex=True)
     (reference, stored), *_ = losses.items()
-    every = max(1, len(stored) // 12)
+    every, colours = max(1, len(stored) // 12), theme.colours_of(losses)
     for place, (label, values) in enumerate(losses.items()):
         offset = place * every // len(losses)  # curves may lie on each other
-        [line] = axes.plot(values, label=label, markevery=(offset, every))
+        [line] = axes.plot(values, label=label, color=colours[label], markevery=(offset, every))
         if label == reference:
             continue
         difference = np.abs(np.subtract(values, stored))
