@@ -10,6 +10,7 @@ from experiments.figures.costs import (
     crossover, entropy, lengths, over_floor, peak_memory, saved_bytes, speed,
 )  # fmt: skip
 from experiments.figures.data import mistakes, sequences, signals, skeletons
+from experiments.figures.diagrams import reversal
 from experiments.figures.derivation import (
     accuracy, division, drift, finite_differences, forgotten, lost_increments, oscillators,
     saturation,
