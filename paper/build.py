@@ -46,13 +46,10 @@ _FIGURES_OF = {
     "derivation": ("drift", "saturation", "division", "accuracy"),
     "inverse": ("oscillators",),
     "watch": ("watch_confusion", "watch_subjects"),
-    "memory": (
-        "reversal", "saved_bytes", "peak_memory",
-        "entropy", "lengths", "crossover", "same_training",
-    ),
+    "memory": ("reversal", "saved_bytes", "entropy", "lengths", "crossover", "same_training"),
     "experiments": ("race", "bits", "comparison", "search", "search_adding", "search_copy"),
     "frontier": ("frontier",),
-}  # fmt: skip
+}
 #: The result that each figure, ``figures/<name>.svg``, is drawn with: of the paper, and of pages.
 FIGURES = {figure: result for result, figures in _FIGURES_OF.items() for figure in figures}
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import figures, provenance
+from experiments.figures import theme
 
 ROOT = Path(__file__).parents[2]
 
@@ -217,3 +218,26 @@ def test_units_that_do_not_turn_are_told_apart(repository):
     shown = {line.get_label(): [*line.get_xdata()] for line in figure.axes[0].get_lines()}
     assert (shown["oscillates"], shown["overdamped"]) == ([10, 100], [1])
     assert [len(line.get_xdata()) for line in figure.axes[1].get_lines()] == [2, 0, 0]
+
+
+def test_a_strategy_has_one_colour_in_all_figures(repository):
+    labels = [
+        "scan, recompute",
+        "nn.GRU",
+        "reversible, u = 1",
+        "reversible",
+        "checkpoint, 2 rounds",
+    ]
+    colours = theme.colours_of(labels)
+    assert colours["reversible"] == colours["reversible, u = 1"] == theme.STRATEGIES["reversible"]
+    assert colours["scan, recompute"] == theme.STRATEGIES["recompute"]
+    assert colours["checkpoint, 2 rounds"] == theme.STRATEGIES["checkpoint"]
+    assert colours["nn.GRU"] not in {colours[x] for x in labels if x != "nn.GRU"}
+
+
+def test_reversal_is_drawn_beside_checkpoints(repository):
+    figure = figures.reversal()
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["a gated block", "checkpoint", "reversible", "reversible, $u = 1$"]
+    states = [sum(len(line.get_xdata()) for line in axes.lines) for axes in figure.axes[1:]]
+    assert states[0] > states[1] == states[2], "checkpoints keep more states"

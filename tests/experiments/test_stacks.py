@@ -49,6 +49,22 @@ def test_lengths_are_measured_each_in_a_process_of_its_own():
     assert all(row["seconds"] > 0 and row["peak_bytes"] >= 0 for row in rows)
 
 
+def test_the_closest_rivals_are_measured_in_several_processes(monkeypatch):
+    seconds = iter(range(1, 100))
+    monkeypatch.setattr(
+        frontier, "in_fresh_process",
+        lambda function, case, **_: case._asdict() | {"peak_bytes": 10, "seconds": next(seconds)},
+    )  # fmt: skip
+    rows = frontier.rows_of(640, 1, (64,), processes=3)
+    several = {(x["method"], x["rounds"], x["memories"]) for x in rows if len(x["runs"]) == 3}
+    assert several == frontier.RIVALS
+    assert all(len(row["runs"]) in (1, 3) for row in rows)
+    for row in rows:
+        assert (
+            row["seconds"] == sorted(run["seconds"] for run in row["runs"])[len(row["runs"]) // 2]
+        )
+
+
 def test_checkpoints_are_kept_as_rounds_say():
     cases = [frontier.Case("checkpoint", 640, 2, chunk=64, rounds=rounds) for rounds in (1, 2)]
     one, two = (in_fresh_process(frontier.measure, case)["saved_bytes"] for case in cases)
