@@ -122,9 +122,9 @@ _LSTM = {
 # No fewer parameters than our networks for the same data.
 _RESNET = {"model": "resnet", "num_layers": 7, "hidden_size": 13}
 
-#: Every experiment, by the name of its result file. A peer trains for at least the processor time
-#: of the network that it is compared with, as ``processor_seconds`` show; but for convolutional
-#: networks, which get as many epochs in less time.
+#: Every experiment, by the name of its result file. LSTM and GRU train for at least the processor
+#: time of the network that they are compared with, as ``processor_seconds`` show; LRUs and
+#: convolutional networks for as many epochs, in less time.
 EXPERIMENTS: dict[str, Experiment] = {
     "couplings-0": _mnist("Couplings", "R = 0 (IndRNN), tanh", _QUICK | {"num_couplings": 0}, 3),
     "couplings-0-relu": _mnist("Couplings", "R = 0 (IndRNN), relu", _QUICK | _INDRNN, 3),
@@ -234,12 +234,8 @@ def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainCon
     wanted = config_of(experiment.like, profile, **operational)
     task = wanted.runs()[0][1].task(torch.device("cpu"))  # of any run: all have the same sizes
     parameters = count_parameters(make_model(wanted, task))
-    return replace(config, hidden_size=nearest_hidden_size(config, task, parameters))
-
-
-def nearest_hidden_size(config: TrainConfig, task: Task, parameters: int) -> int:
-    """Return the ``hidden_size`` with which a network comes nearest to a number of parameters."""
-    return nearest_size(lambda size: replace(config, hidden_size=size), task, parameters)
+    nearest = nearest_size(lambda size: replace(config, hidden_size=size), task, parameters)
+    return replace(config, hidden_size=nearest)
 
 
 def nearest_size(sized: Callable[[int], TrainConfig], task: Task, parameters: int) -> int:
@@ -310,13 +306,18 @@ def read_results(profile: str = "paper") -> dict[str, dict[str, Any]]:
 
 
 def seconds_per_step(config: TrainConfig, steps: int = 3) -> tuple[float, int]:
-    """Return the seconds of the fastest of some training steps, and the steps of all runs."""
+    """Return the seconds of the fastest of some training steps, and the steps of all runs.
+
+    The steps are of the last epoch, whose sequences are the longest where they grow. Validation
+    comes on top.
+    """
     use_caching_allocator()
     runs = config.runs()
     with threads(config.threads):
         first = Run(runs[0][1])
         times = []
-        for _, (x, y) in zip(range(1 + steps), first.task.train_batches(0, 0), strict=False):
+        batches = first.task.train_batches(runs[0][1].epochs - 1, 0)  # the longest sequences
+        for _, (x, y) in zip(range(1 + steps), batches, strict=False):
             start = time.perf_counter()
             first.step(x, y)
             times.append(time.perf_counter() - start)

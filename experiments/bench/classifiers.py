@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from experiments.bench.measure import growth_of_peak, saved_bytes, wall_clock
 
+#: How often a step is timed.
+REPETITIONS = 3
+
 
 def measure_classifier(
     model: nn.Module, shapes: Sequence[tuple[int, int, int]]
@@ -22,7 +25,8 @@ def measure_classifier(
 
     Returns:
         For each shape ``batch``, ``steps``, ``saved_bytes`` between forward and backward,
-        ``peak_bytes`` that the step adds to the resident memory, and its ``seconds``.
+        ``peak_bytes`` that the step adds to the resident memory, and its ``seconds``, the least of
+        :data:`REPETITIONS`.
     """
     # Without it, gradients of what is forgotten take an LSTM many times as long on some processors.
     torch.set_flush_denormal(True)
@@ -34,7 +38,7 @@ def measure_classifier(
         peak = growth_of_peak(lambda step=step: step)
         rows.append({
             "batch": shape[0], "steps": shape[1], "saved_bytes": saved_by(model, x),
-            "peak_bytes": peak, "seconds": wall_clock(step),
+            "peak_bytes": peak, "seconds": min(wall_clock(step) for _ in range(REPETITIONS)),
         })  # fmt: skip
     return rows
 

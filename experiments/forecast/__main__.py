@@ -1,9 +1,10 @@
 """Predict the next sample of MIT-BIH recordings: ``python -m experiments.forecast``.
 
-Leave-one-recording-out: each method (:data:`experiments.forecast.training.METHODS`) trains on the
-others for the same processor time, and is tested on the one left out. The learning rate of each is
-chosen before, from the same few in the same time, by the bits of the first recording, which is
-never tested. Results are bits per sample. What is done already is not done again.
+Leave-one-recording-out: each method (:data:`experiments.forecast.training.METHODS`) trains on those
+of other persons for the same processor time, and is tested on the one left out. The learning rate
+of each is chosen before, from the same few in the same time, by the bits of the first recording,
+which is never tested; nothing else is kept of these networks, which have trained on the recordings
+that are tested later. Results are bits per sample. What is done already is not done again.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ SEARCH_SHARE = 0.3
 
 def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Path) -> None:
     """Search, train and test what is missing in ``file``."""
-    done: dict[str, Any] = {"settings": asdict(settings), "search": {}, "linear": {}, "runs": {}}
+    head = {"settings": asdict(settings), "recordings": [one.name for one in recordings]}
+    done: dict[str, Any] = {**head, "search": {}, "linear": {}, "runs": {}}
     make_folder(file.parent)
     if file.is_file():
         done = _read(file)
-        if done["settings"] != asdict(settings):
-            raise ConfigError(f"{file} has other settings: {done['settings']}; delete it first")
+        for key, wanted in head.items():
+            if done[key] != wanted:
+                raise ConfigError(f"{file} has other {key}: {done[key]}; delete it first")
 
     def keep() -> None:
         commits = [*done.get("git_commits", []), provenance()["git_commit"]]
@@ -59,8 +62,8 @@ def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Pa
             done["search"][name] = _search(settings, name, recordings)
             keep()
     for fold in folds:
-        others = [one for index, one in enumerate(recordings) if index != fold]
         left_out = recordings[fold]
+        others = _of_others(recordings, left_out)
         if left_out.name not in done["linear"]:
             done["linear"][left_out.name] = linear_bits(others, left_out)
         for name in METHODS:
@@ -80,21 +83,27 @@ def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Pa
 def _read(file: Path) -> dict[str, Any]:
     try:
         done: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        _ = done["settings"], done["search"], done["linear"], done["runs"]
+        _ = [done[key] for key in ("settings", "recordings", "search", "linear", "runs")]
     except (ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"{file} is no result of a forecast ({error!r}): delete it") from error
     return done
 
 
 def _search(settings: Settings, name: str, recordings: list[Levels]) -> list[dict[str, Any]]:
-    """Return each learning rate and its bits on the first recording, trained on the rest."""
-    trials = []
+    """Return each learning rate and its bits on the first recording, trained on other persons."""
+    first, trials = recordings[0], []
+    others = _of_others(recordings, first)
     for lr in RATES:
         short = replace(settings, lr=lr, minutes=SEARCH_SHARE * settings.minutes)
-        result = _train_and_test(short, name, recordings[1:], recordings[0])
+        result = _train_and_test(short, name, others, first)
         trials.append({"lr": lr, "bits": result["bits"]})
         print(f"search, {name}, lr {lr}: {_bits(result):.3f} bits", flush=True)
     return trials
+
+
+def _of_others(recordings: list[Levels], left_out: Levels) -> list[Levels]:
+    """Return the recordings of other persons than that of ``left_out``."""
+    return [one for one in recordings if one.subject != left_out.subject]
 
 
 def _train_and_test(

@@ -22,10 +22,12 @@ class Levels:
 
     Attributes:
         name: of the recording.
+        subject: the person, of whom there may be several recordings.
         values: (T,) int64.
     """
 
     name: str
+    subject: int
     values: Tensor
 
     def sequence(self, steps: int | None = None) -> Tensor:
@@ -49,6 +51,8 @@ def quantise(samples: np.ndarray) -> Tensor:
 def levels_of(recordings: Recordings) -> list[Levels]:
     """Return the first lead of every recording, quantised."""
     return [
-        Levels(str(name), quantise(recordings[index][:, 0]))
-        for index, name in enumerate(recordings.names)
+        Levels(str(name), int(subject), quantise(recordings[index][:, 0]))
+        for index, (name, subject) in enumerate(
+            zip(recordings.names, recordings.subjects, strict=True)
+        )
     ]

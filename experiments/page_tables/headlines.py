@@ -6,7 +6,8 @@ import json
 import math
 from pathlib import Path
 
-from experiments.page_tables.markdown import Table, read
+from experiments.page_tables.costs import FRONTIER_CHUNKS
+from experiments.page_tables.markdown import Table, count, read
 
 Row = tuple[str, str, str]
 
@@ -42,26 +43,29 @@ def _without_forgetting(results: Path) -> Row:
 
 def _large_digits(results: Path) -> Row:
     accuracy, parameters = _trained(results, "smnist-block")
+    seeds = read(results, "experiments/smnist-block")["num_seeds"]
     permuted, of_permuted = _trained(results, "pmnist-block-conserving")
     published = json.loads((results.parent / "published.json").read_text(encoding="utf-8"))
     s5 = next(row for row in published if row["name"] == "S5")
     return (
         f"digits of 28 by 28 pixels, 784 steps, {parameters} parameters, `reversible`",
         accuracy,
-        f"three seeds; with the pixels permuted, u = 1, {of_permuted} parameters: {permuted} "
-        f"(S5 reports {s5['sequential']} and {s5['permuted']})",
+        f"{count(seeds, 'seed')}; with the pixels permuted, u = 1, {of_permuted} parameters: "
+        f"{permuted} (S5 reports {s5['sequential']} and {s5['permuted']})",
     )
 
 
 def _spoken_digits(results: Path) -> Row:
     accuracy, _ = _trained(results, "digits")
+    trained = read(results, "experiments/digits")
+    longest, seeds = trained["data"]["sequence_length"], trained["num_seeds"]
     resnet, _ = _trained(results, "digits-resnet")
     strangers, _ = _trained(results, "digits-speakers")
     return (
-        "spoken digits, raw sound, up to 18,262 steps, `reversible`",
+        f"spoken digits, raw sound, up to {longest:,} steps, `reversible`",
         accuracy,
-        f"official test set, by known speakers, three seeds (unseen speakers: {strangers}); a "
-        f"convolutional network: {resnet}",
+        f"official test set, by known speakers, {count(seeds, 'seed')} (unseen speakers: "
+        f"{strangers}); a convolutional network: {resnet}",
     )
 
 
@@ -71,8 +75,8 @@ def _hearts(results: Path) -> Row:
     return (
         f"ECG of 9 to 61 s at 300 Hz, whole, up to {longest:,} steps, `reversible`",
         f"mean F1 {f1['mean']:.3f}",
-        f"five folds, not by person, {f1['lowest']:.3f} to {f1['highest']:.3f}; winners of the "
-        "challenge of 2017: 0.83 on hidden recordings",
+        f"{trained['num_runs']} folds, not by person, {f1['lowest']:.3f} to {f1['highest']:.3f}; "
+        "winners of the challenge of 2017: 0.83 on hidden recordings",
     )
 
 
@@ -82,7 +86,7 @@ def _memory(results: Path) -> Row:
             f"{row['peak_bytes'] / 1e6:,.0f} MB, {1e6 * row['seconds'] / row['steps']:.1f} µs"
         )
         for row in read(results, "frontier")["rows"]
-        if row["batch"] == 1 and row["rounds"] < 2 and row["chunk"] in (0, 1024)
+        if row["batch"] == 1 and row["rounds"] < 2 and row["chunk"] in FRONTIER_CHUNKS
     }
     usual, million = "up to 1,000 steps", 10**6
     kept, forgetting, short = (

@@ -17,9 +17,10 @@ def searched(search: str, results: Path) -> Table:
     found = [(name, done["methods"][name]) for name in METHODS if name in done["methods"]]
     rows = [[METHODS[name].label, *_cells(entry)] for name, entry in found if "test" in entry]
     head = "|best trial|median|test|lowest to highest|layers|units|rate|read|steps|parameters"
-    counts = [len(entry["trials"]) for _, entry in found]
+    counts = {len(entry["trials"]) for _, entry in found}
+    trials = f"{'At least ' if len(counts) > 1 else ''}{min(counts)} trials"
     note = (
-        f"At least {min(counts)} trials of {done['minutes']:g} minutes of processor time each; "
+        f"{trials} of {done['minutes']:g} minutes of processor time each; "
         "best and median: validation data; test: new seeds with the best setting"
     )
     return Table(head, rows, note)

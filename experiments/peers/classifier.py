@@ -170,27 +170,33 @@ class Peer(NamedTuple):
         options: names of the options, each a field of the configuration, too.
         gated: whether its recurrence stands in gated blocks, whose features ``width`` are.
         keeps_steps: whether its output has as many steps as its input, and can be read at each.
+        recurrent: ends of the names of the parameters that ``recurrent_lr_scale`` is for.
     """
 
     build: Callable[..., nn.Module]
     options: tuple[str, ...]
     gated: bool = False
     keeps_steps: bool = True
+    recurrent: tuple[str, ...] = ()
 
 
 #: Every network to compare with, by its name.
 PEERS = {
     "lstm": Peer(_lstm, ("forget_bias", "chrono")),
     "gru": Peer(_gru, ("chrono",)),
-    "indrnn": Peer(_indrnn, ("norm", "longest_memory")),
+    "indrnn": Peer(_indrnn, ("norm", "longest_memory"), recurrent=("recurrent_weight",)),
     "lru": Peer(
         partial(_gated, LRU),
         ("width", "norm", "sparsity", "shortest_memory", "longest_memory", "shortest_period"),
         True,
+        recurrent=("nu_log", "theta_log", "gamma_log"),
     ),
-    "linoss": Peer(partial(_gated, LinOSS), ("width", "norm", "sparsity"), True),
+    "linoss": Peer(
+        partial(_gated, LinOSS), ("width", "norm", "sparsity"), True,
+        recurrent=("stiffness", "time_step"),
+    ),
     "mingru": Peer(partial(_gated, MinGRU), ("width", "norm", "sparsity", "chrono"), True),
     "revgru": Peer(_revgru, ("most_bits", "chrono")),
     "cornn": Peer(_cornn, ("time_step", "stiffness", "damping")),
     "resnet": Peer(_resnet, (), keeps_steps=False),
-}
+}  # fmt: skip

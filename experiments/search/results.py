@@ -117,7 +117,10 @@ def test_best(
 
 def _add_trial(entry: dict[str, Any], one: dict[str, Any]) -> None:
     entry["trials"].append(one)
-    entry["best"] = best_of(entry["trials"])
+    best = best_of(entry["trials"])
+    if best != entry["best"]:
+        entry.pop("test", None)  # it was of another setting
+    entry["best"] = best
 
 
 def _change(

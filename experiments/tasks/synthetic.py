@@ -2,7 +2,7 @@
 
 Both come from Hochreiter and Schmidhuber (1997), in the form of Arjovsky et al. (2016). Sequences
 are generated batch by batch, and no training batch appears twice. Validation and test have seeds
-of their own, the same for every run.
+of their own, the same for all runs with one batch size.
 """
 
 from __future__ import annotations

@@ -43,9 +43,8 @@ OF_OURS = (
     "memory", "memory_budget",
 )  # fmt: skip
 OF_BLOCKS = {"forgets": True, "gate": True, "coupling_activation": "identity", "sparsity": None}
-#: Options by which our networks are trained, and one that some others have, too.
+#: Options by which our networks are trained, the last of which some others have, too.
 _OF_OUR_TRAINING = ("block", "bits_penalty", "coupling_lr_scale", "recurrent_lr_scale")
-_SLOW = ("indrnn", "lru", "linoss")
 
 
 class ConfigError(ValueError):
@@ -234,8 +233,8 @@ class TrainConfig(ABC):
         if self.model == "irevrnn":
             own = ours | (blocks if self.block else {"residual"})
         else:
-            own = {*PEERS[self.model].options}
-            own |= {"recurrent_lr_scale"} if self.model in _SLOW else set()
+            peer = PEERS[self.model]
+            own = {*peer.options} | ({"recurrent_lr_scale"} if peer.recurrent else set())
         everything = ours.union(blocks, {"residual"}, *(peer.options for peer in PEERS.values()))
         for name in [name for name in given if name in everything - own]:
             usual, value = type(self).__dataclass_fields__[name].default, getattr(self, name)

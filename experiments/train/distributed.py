@@ -116,7 +116,7 @@ def sum_(own: Tensor, workers: int) -> Tensor:
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over the shares of all workers: (N, C), with N the same everywhere.
+    """Batch normalisation over the shares of all workers, (N, C) or (N, C, L) of any N.
 
     PyTorch's SyncBatchNorm is for GPUs alone; this one runs wherever the process group does.
     """
@@ -124,21 +124,22 @@ class SharedBatchNorm(nn.BatchNorm1d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        workers = dist.get_world_size()
         x = input.to(self.weight.dtype)  # under autocast it may be half precision
-        mean = _SumOverWorkers.apply(x.mean(0)) / workers
+        x = x.movedim(1, -1)  # channels last, to reduce over all before
+        others = tuple(range(x.dim() - 1))
+        count = _SumOverWorkers.apply(torch.tensor(x.numel() / x.shape[-1], device=x.device))
+        mean = _SumOverWorkers.apply(x.sum(others)) / count
         centred = x - mean
-        variance = _SumOverWorkers.apply(centred.square().mean(0)) / workers
+        variance = _SumOverWorkers.apply(centred.square().sum(others)) / count
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         # As in nn.BatchNorm1d, momentum None stands for the plain mean over all batches.
         share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        count = len(x) * workers
         self.running_mean.lerp_(mean.detach(), share)
         self.running_var.lerp_(variance.detach() * (count / (count - 1)), share)
         output = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
-        return output.to(input.dtype)
+        return output.movedim(-1, 1).to(input.dtype)
 
 
 def share_statistics(network: nn.Module) -> None:

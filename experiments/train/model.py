@@ -15,9 +15,6 @@ from experiments.train.task import Input, Task
 from irevrnn import parameter_groups
 
 _OF_BLOCKS = ("width", "forgets", "gate", "coupling_activation")
-#: Parameters with the learning rate of recurrent weights, by the end of their names: those of an
-#: LRU are logarithms; LinOSS has the last two.
-_RECURRENT = ("recurrent_weight", "nu_log", "theta_log", "gamma_log", "stiffness", "time_step")
 
 
 class Sizes(NamedTuple):
@@ -66,7 +63,9 @@ def in_dtype_of(model: nn.Module, x: Tensor) -> Tensor:
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Build AdamW with weight decay on matrices only and learning rates of the recurrence's own."""
     scales = config.recurrent_lr_scale, config.coupling_lr_scale
-    groups = parameter_groups(model, config.lr, config.weight_decay, *scales, _RECURRENT)
+    peer = PEERS.get(config.model)
+    recurrent = ("recurrent_weight",) if peer is None else peer.recurrent
+    groups = parameter_groups(model, config.lr, config.weight_decay, *scales, recurrent)
     return torch.optim.AdamW(groups)
 
 

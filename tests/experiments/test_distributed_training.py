@@ -162,9 +162,10 @@ def test_unequal_shares_are_refused():
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_batch_norm_learns_from_the_shares_of_all_workers(momentum):
+@pytest.mark.parametrize("shape", [(20, 3), (4, 3, 5)])
+def test_batch_norm_learns_from_the_shares_of_all_workers(momentum, shape):
     """In a group of one, it is PyTorch's: output, gradient and running statistics."""
-    x = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     plain, shared = (
         torch.nn.BatchNorm1d(3, momentum=momentum, dtype=torch.float64) for _ in range(2)
     )

@@ -14,7 +14,7 @@ from experiments.catalogue import (
     SMALLER,
     Experiment,
     config_of,
-    nearest_hidden_size,
+    nearest_size,
     read_results,
     result_file,
     run,
@@ -78,10 +78,14 @@ def test_no_other_size_has_as_many_parameters(name):
 def test_the_nearest_size_is_found():
     config = AddingConfig(model="lstm")
     task = config.task(torch.device("cpu"))
+
+    def sized(size):
+        return dataclasses.replace(config, hidden_size=size)
+
     for size in (1, 2, 3, 17, 64):
-        model = make_model(dataclasses.replace(config, hidden_size=size), task)
+        model = make_model(sized(size), task)
         for off in (-1, 0, 1):
-            assert nearest_hidden_size(config, task, count_parameters(model) + off) == size
+            assert nearest_size(sized, task, count_parameters(model) + off) == size
 
 
 @pytest.mark.parametrize(
@@ -97,12 +101,23 @@ def test_committed_results_are_of_the_table_as_it_is(file):
 # --- running ------------------------------------------------------------------------------------
 
 
+def kinds():
+    """An experiment for each way of training, among those that differ in numbers alone."""
+
+    def kind(experiment):
+        fields = {**experiment.fields, **SMALLER[experiment.task]}
+        words = {k: v for k, v in fields.items() if v is None or isinstance(v, str | bool)}
+        return experiment.task, str(sorted(words.items()))
+
+    small = {name: one for name, one in EXPERIMENTS.items() if one.task in SMALLER}
+    return {kind(one): name for name, one in small.items()}.values()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n, one in EXPERIMENTS.items() if one.task in SMALLER])
+@pytest.mark.parametrize("name", kinds())
 def test_every_experiment_runs_in_small(name):
     result = run(name, "smoke", progress=False, threads=1)
     assert result == json.loads(Path(f"build/smoke/results/experiments/{name}.json").read_text())
-    assert result[f"test_{result['figure']}"]["mean"] >= 0
     assert result["profile"] == "smoke" and result["task"] in SMALLER
 
 
@@ -136,8 +151,6 @@ def test_an_experiment_that_was_stopped_goes_on(tiny):
         assert not result_file("tiny").exists()
         stops += 1
     assert stops == 2 * 2 * 4  # no time at all is one step
-    whole = run("tiny", "quick", progress=False, threads=1)  # nothing of it is made smaller
-    assert whole is not None
     for stopped, straight in zip(result["runs"], run_again(), strict=True):
         assert stopped["test_squared_error"] == straight["test_squared_error"]
 

@@ -45,6 +45,12 @@ def test_a_sequence_tells_the_next_level():
     assert torch.equal((level + x[:, 1].long()) % LEVELS, one.values[1:])
 
 
+def test_nobody_is_in_training_and_test_at_once():
+    people = {"a": 1, "b": 2, "c": 1}
+    recordings = [Levels(name, person, torch.zeros(1)) for name, person in people.items()]
+    assert [one.name for one in forecast._of_others(recordings, recordings[0])] == ["b"]
+
+
 def test_the_output_is_the_bits_of_the_level():
     network = make_network(6, 8, 2, "recompute")
     x = levels_of(make_recordings())[0].sequence()
@@ -89,7 +95,7 @@ def test_a_test_in_pieces_reads_one_sequence(monkeypatch):
 
 def test_the_linear_predictor_knows_a_sine():
     recordings = levels_of(make_recordings())
-    noise = Levels("noise", torch.randint(LEVELS, (1200,)))
+    noise = Levels("noise", 0, torch.randint(LEVELS, (1200,)))
     assert linear_bits(recordings[1:], recordings[0]) < 5.5
     assert linear_bits([noise], noise) == pytest.approx(8, abs=0.6)
 
