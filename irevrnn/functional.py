@@ -60,7 +60,8 @@ def scan(
             (T,) int64 on the CPU, the number of sequences that have each step, at most B and never
             rising. z is then (N, H) with N their sum, the longest sequence first.
         resets: where sequences begin anew, bool, (T, B), or (N,) packed like z: where it is true,
-            h and c of the sequence are 0 before the step, ``h_0`` and ``c_0`` at the first. Results
+            h and c of the sequence are set to 0 before the step, which at the first one discards
+            ``h_0`` and ``c_0``. Results
             and gradients are those of the pieces run one by one from states of 0; no gradient
             passes a reset, not even one of inf or NaN.
 
@@ -134,7 +135,7 @@ def _run(
     if backend == "python":
         # torch.func cannot look into a checkpoint; what a transform saves is its own affair.
         if memory == "store" or transformed():
-            arguments: Any = (*rest, *options, resets, batch_sizes)
+            arguments: Any = (*rest, *options, batch_sizes, resets)
             return reference.scan(z, *arguments)
         return _recompute_reference(z, batch_sizes, resets, *rest, *options)
     interval = _interval(memory, z, *rest)
@@ -161,7 +162,7 @@ def _recompute_reference(
     outputs = []
     for part, sizes, of_part in _segments(z, batch_sizes, resets):
         out, h, c = checkpoint(
-            reference.scan, part, h, c, *rest, of_part, sizes, use_reentrant=False
+            reference.scan, part, h, c, *rest, sizes, of_part, use_reentrant=False
         )
         outputs.append(out)
     return torch.cat(outputs), h, c

@@ -200,7 +200,7 @@ def _backward_from_z(
     """The reference's gradient where z has half the precision of the states."""
 
     def run(z: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        options: Any = (*rest, activation, coupling_activation, resets, batch_sizes)
+        options: Any = (*rest, activation, coupling_activation, batch_sizes, resets)
         out, h_n, c_n = reference.scan(z.float(), *options)
         return out.to(z.dtype), h_n, c_n
 

@@ -82,8 +82,8 @@ def scan(
     b: Tensor,
     activation: str = "relu",
     coupling_activation: str = "tanh",
-    resets: Tensor | None = None,
     batch_sizes: Tensor | None = None,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the cell over sequences; autograd through it is textbook BPTT.
 

@@ -125,7 +125,8 @@ class BaseStack(nn.Module):
         batch = self._batch(input, lengths, weight)
         bounds = batch.arrange_resets(resets)
         states = batch.initial_states(hidden, sizes, weight, self._states_symbol())
-        counted = None if self.memory_budget is None else bounds  # which waits for a GPU
+        budgeted = self.memory in BUDGETED and self.memory_budget is not None
+        counted = bounds if budgeted else None  # which waits for a GPU
         load = Workload.of(batch, hidden is None, return_sequence, counted)
         memory, chunk, checkpoints = self._choose(stack, load)
         arguments = (stack, memory, batch.x, states, batch.packing, bounds)
@@ -133,7 +134,7 @@ class BaseStack(nn.Module):
             output, finals = run_chunkwise(*arguments, return_sequence, chunk, checkpoints)
         else:
             output, finals = run_layerwise(*arguments, return_sequence)
-        if self.memory_budget is not None:
+        if budgeted:
             check_real(output, batch.x)
         warn_of_large_states(self, stack, finals)
         return batch.restore(output, finals, return_sequence)
@@ -148,7 +149,8 @@ class BaseStack(nn.Module):
     ) -> None:
         """Print the bytes that each strategy would save, and its peak, to train on ``input``.
 
-        Nothing is run: the figures follow from the sizes and the recurrent weights
+        Nothing is computed: the modules run on tensors without values, so that side effects in
+        Python do happen, and the figures follow from the sizes and the recurrent weights
         (:mod:`irevrnn.strategies.saved_bytes`). ``saved`` is an upper bound for sequences of
         different length. For ``reversible`` it is an average, and an upper bound with ``relu`` and
         ``leaky_relu``, taken to forget in every step. ``peak of a step`` is an estimate.

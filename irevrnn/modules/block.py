@@ -80,6 +80,7 @@ class Block(nn.Module):
         self,
         hidden_size: int,
         num_couplings: int = 1,
+        *,
         activation: str = "identity",
         coupling_activation: str = "identity",
         forgets: bool = True,

@@ -50,6 +50,7 @@ class IRevRNNCell(nn.Module):
         input_size: int,
         hidden_size: int,
         num_couplings: int = 3,
+        *,
         activation: str = "relu",
         coupling_activation: str = "tanh",
         bias: bool = True,
@@ -63,8 +64,9 @@ class IRevRNNCell(nn.Module):
         self.activation, self.coupling_activation = activation, coupling_activation
         self.bias, self.norm = bias, norm
         self.layer = IRevRNNLayer(
-            input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
-            device=device, dtype=dtype,
+            input_size, hidden_size, num_couplings, activation=activation,
+            coupling_activation=coupling_activation, bias=bias, norm=norm, device=device,
+            dtype=dtype,
         )  # fmt: skip
 
     @classmethod
@@ -86,8 +88,9 @@ class IRevRNNCell(nn.Module):
         if isinstance(layer.norm, nn.Identity):
             norm = None
         cell = cls(
-            layer.input_size, layer.hidden_size, layer.num_couplings, layer.activation,
-            layer.coupling_activation, layer.bias, norm, device="meta",
+            layer.input_size, layer.hidden_size, layer.num_couplings, activation=layer.activation,
+            coupling_activation=layer.coupling_activation, bias=layer.bias, norm=norm,
+            device="meta",
         )  # fmt: skip
         cell.layer, cell.training = layer, layer.training
         return cell

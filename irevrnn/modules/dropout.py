@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irevrnn.modules.arguments import check_probability
-from irevrnn.modules.steps import current, passes
+from irevrnn.modules.steps import current, draw_mask, passes
 
 
 class Dropout(nn.Module):
@@ -60,7 +59,7 @@ class Dropout(nn.Module):
             dropped: Tensor = run_uncompiled(self.forward, input)
             return dropped
         shape = input.shape[1:] if self.tied and input.dim() > 2 else input.shape
-        return input * F.dropout(torch.ones(shape, dtype=input.dtype, device=input.device), self.p)
+        return input * draw_mask(input, shape, self.p)
 
     def _check_repetition(self) -> None:
         """Raise a RuntimeError in a backward pass, if the forward pass was that of a stack."""

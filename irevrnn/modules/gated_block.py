@@ -77,6 +77,7 @@ class IRevBlock(Block):
         width: int,
         hidden_size: int,
         num_couplings: int = 1,
+        *,
         activation: str = "identity",
         coupling_activation: str = "identity",
         norm: str | None = "layer",
@@ -96,8 +97,10 @@ class IRevBlock(Block):
         check_norm(norm)
         check_probability("dropout", dropout)
         super().__init__(
-            hidden_size, num_couplings, activation, coupling_activation, forgets,
-            shortest_period, longest_period, longest_memory, device, dtype,
+            hidden_size, num_couplings, activation=activation,
+            coupling_activation=coupling_activation, forgets=forgets,
+            shortest_period=shortest_period, longest_period=longest_period,
+            longest_memory=longest_memory, device=device, dtype=dtype,
         )  # fmt: skip
         factory = {"device": device, "dtype": dtype}
         self.width, self.gate, self.residual, self.bias = width, gate, residual, bias
@@ -111,7 +114,10 @@ class IRevBlock(Block):
 
     @torch.no_grad()
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
-        """Draw the parameters of the recurrence anew, and the scale that depends on them."""
+        """Draw the parameters of the recurrence anew, and the scale that depends on them.
+
+        The bias of the input projection becomes 0.
+        """
         tau = super().reset_recurrence(shortest_memory)
         forgotten = -torch.expm1(-2 / tau)  # 1 - u^2, also where u is rounded to 1
         if self.longest_period is None:
@@ -120,8 +126,9 @@ class IRevBlock(Block):
             self.scale.copy_(forgotten.sqrt())
             if self.coupling_activation != "identity":
                 self.scale.mul_(NONLINEAR_SCALE)
-        if self.bias:  # added up over a memory, a constant would be all that the unit knows
-            self.input_projection.bias.zero_()
+        bias = getattr(self.input_projection, "bias", None)  # which may be another module
+        if bias is not None:  # added up over a memory, a constant would be all that the unit knows
+            bias.zero_()
         return tau
 
     def project(self, x: Tensor) -> Tensor:

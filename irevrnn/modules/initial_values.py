@@ -82,8 +82,7 @@ def draw_oscillators_(
     shortest, longest = memories
     tau, root = torch.full_like(period, longest), torch.ones_like(period)  # root of u
     if forgets:
-        lowest = (period / (4 * math.pi)).clamp(min(shortest, longest), longest)
-        lowest = lowest.clamp(min=shortest).log()
+        lowest = (period / (4 * math.pi)).clamp(max=longest).clamp(min=shortest).log()
         share = torch.empty_like(period).uniform_()
         tau = torch.exp(lowest + share * (math.log(longest) - lowest))
         root = torch.exp(-0.5 / tau)

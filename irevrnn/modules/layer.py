@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from irevrnn.modules.arguments import check_count, check_norm
 from irevrnn.modules.block import Block
@@ -27,7 +28,7 @@ class IRevRNNLayer(Block):
 
     Args:
         input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
-            longest_period, shortest_period, longest_memory: as for :class:`irevrnn.IRevRNN`.
+            shortest_period, longest_period, longest_memory: as for :class:`irevrnn.IRevRNN`.
         residual: whether the input is added to the output.
         device, dtype: of the parameters.
 
@@ -38,17 +39,20 @@ class IRevRNNLayer(Block):
         coupling_a, coupling_b: (R, H).
     """
 
+    _is_called = True  # by ``project``, so that a stack need not run its hooks
+
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         num_couplings: int = 3,
+        *,
         activation: str = "relu",
         coupling_activation: str = "tanh",
         bias: bool = True,
         norm: str | None = None,
-        longest_period: float | None = None,
         shortest_period: float = SHORTEST_PERIOD,
+        longest_period: float | None = None,
         longest_memory: float = LONGEST_MEMORY,
         residual: bool = False,
         device: Any = None,
@@ -57,8 +61,10 @@ class IRevRNNLayer(Block):
         check_count("input_size", input_size, 1)
         check_norm(norm)
         super().__init__(
-            hidden_size, num_couplings, activation, coupling_activation, True,
-            shortest_period, longest_period, longest_memory, device, dtype,
+            hidden_size, num_couplings, activation=activation,
+            coupling_activation=coupling_activation, shortest_period=shortest_period,
+            longest_period=longest_period, longest_memory=longest_memory, device=device,
+            dtype=dtype,
         )  # fmt: skip
         self.input_size, self.bias = input_size, bias
         self.residual = residual
@@ -80,7 +86,7 @@ class IRevRNNLayer(Block):
         tau = draw_memories_(self.recurrent_weight, shortest_memory, self.longest_memory)
         scale = -torch.expm1(-1 / tau)  # 1 - u, also where u is rounded to 1
         self.projection.reset_parameters()
-        if isinstance(self.norm, nn.LayerNorm | nn.BatchNorm1d):
+        if isinstance(self.norm, nn.LayerNorm | _BatchNorm):  # nn.SyncBatchNorm, too
             # Half: nn.Linear makes projections of about that size, of an input of variance 1.
             self.norm.weight.copy_(scale / 2)
         else:

@@ -29,7 +29,7 @@ def parameter_groups(
     matrices alone: not for biases, norms, recurrent weights and couplings.
 
     Args:
-        module: the model; it may hold other modules beside those of this library.
+        module: the model; it may hold modules other than those of this library.
         lr: learning rate of all other parameters.
         weight_decay: of matrices and of what has more dimensions.
         recurrent_lr_scale, coupling_lr_scale: factors on the learning rate of recurrent weights and
@@ -69,10 +69,10 @@ def parameter_groups(
     matrices, vectors, recurrent, couplings = groups
     for name, parameter in module.named_parameters():
         # A weight that is parametrized, pruned or weight-normalised is computed from these.
-        name = re.sub(r"(\.original\d*|_orig|_g|_v)$", "", name)
-        if name.endswith(recurrent_names):
+        of = re.sub(r"(\.original\d*|_orig|_g|_v)$", "", name)
+        if name.endswith(recurrent_names) or of.endswith(recurrent_names):
             group = recurrent
-        elif name.endswith(_COUPLINGS):
+        elif of.endswith(_COUPLINGS):
             group = couplings
         else:
             group = matrices if parameter.ndim >= 2 else vectors

@@ -26,7 +26,8 @@ class IRevRNN(BaseStack):
         input_size: features of the input.
         hidden_size: H, units of each layer.
         num_layers: layers stacked on one another.
-        num_couplings: R, additive couplings between output and cell state; 0 is IndRNN.
+        num_couplings: R, additive couplings between output and cell state; 0 is IndRNN. What follows
+            is given by name.
         activation: output nonlinearity g: ``relu``, ``tanh``, ``sigmoid``, ``leaky_relu`` (slope
             1/4) or ``identity``.
         coupling_activation: coupling nonlinearity f, from the same list.
@@ -44,7 +45,6 @@ class IRevRNN(BaseStack):
         residual: add a layer's input to its output where the two have the same size.
         memory: what is saved for the backward pass: ``store``, ``recompute``, ``checkpoint``,
             ``reversible`` or ``auto``; see :mod:`irevrnn.strategies`.
-        device, dtype: of the parameters.
         memory_budget: for ``memory="auto"``: bytes, or text such as ``"256MB"`` (MB are 10^6 bytes,
             MiB 2^20), that a forward and backward pass may need beyond input, output, parameters
             and their gradients. The fastest strategy that is expected to keep within it runs. The
@@ -52,16 +52,17 @@ class IRevRNN(BaseStack):
             it changes. With ``memory="checkpoint"`` and ``"reversible"``, chunks are as long as a
             budget allows, up to the length that is fastest; ``"checkpoint"`` keeps fewer states
             where it must.
+        shortest_period: shortest period of oscillators, above 2 steps. With periods near 2, single
+            steps can be told apart for as long as units remember.
         longest_period: if given, the first coupling starts with weights a = -b that make each unit
             an oscillator, with a period drawn log-uniformly from ``shortest_period`` to this number
             of steps (for small states, and a coupling nonlinearity of slope 1 at 0, as tanh's).
             ``None`` starts all couplings near 0. It needs ``num_couplings`` of at least 1; ``relu``
             and ``leaky_relu`` as activation damp what is negative, and so most of the oscillation.
-        shortest_period: the shortest of these periods, above 2 steps. With periods near 2, single
-            steps can be told apart for as long as units remember.
         longest_memory: units start with recurrent weights u = exp(-1 / tau) and time constants tau
             drawn log-uniformly from 1 to this number of steps; one that oscillates remembers for
             2 tau.
+        device, dtype: of the parameters.
 
     Inputs:
         - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size),
@@ -122,6 +123,7 @@ class IRevRNN(BaseStack):
         hidden_size: int,
         num_layers: int = 1,
         num_couplings: int = 3,
+        *,
         activation: str = "relu",
         coupling_activation: str = "tanh",
         bias: bool = True,
@@ -131,12 +133,12 @@ class IRevRNN(BaseStack):
         norm: str | None = None,
         residual: bool = False,
         memory: str = "recompute",
+        memory_budget: int | str | None = None,
+        shortest_period: float = SHORTEST_PERIOD,
+        longest_period: float | None = None,
+        longest_memory: float = LONGEST_MEMORY,
         device: Any = None,
         dtype: torch.dtype | None = None,
-        memory_budget: int | str | None = None,
-        longest_period: float | None = None,
-        shortest_period: float = SHORTEST_PERIOD,
-        longest_memory: float = LONGEST_MEMORY,
     ) -> None:
         super().__init__(memory, memory_budget, batch_first)
         check_count("hidden_size", hidden_size, 1)
@@ -167,9 +169,11 @@ class IRevRNN(BaseStack):
             width = (2 if bidirectional else 1) * hidden_size
             features = width if index else input_size
             return IRevRNNLayer(
-                features, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
-                longest_period, shortest_period, longest_memory,
-                residual and features == width, device=device, dtype=dtype,
+                features, hidden_size, num_couplings, activation=activation,
+                coupling_activation=coupling_activation, bias=bias, norm=norm,
+                shortest_period=shortest_period, longest_period=longest_period,
+                longest_memory=longest_memory, residual=residual and features == width,
+                device=device, dtype=dtype,
             )  # fmt: skip
 
         self.layers = nn.ModuleList(layer(index) for index in range(num_layers))

@@ -28,7 +28,8 @@ def clip_recurrence_(block: nn.Module, label: str, bound: float) -> None:
         raise ValueError(f"bound must be at least 0; got {bound}")
     recurrence = Recurrence.of(block)
     oscillates = is_oscillator(recurrence)
-    if name := computed_weight(block, RECURRENCE if oscillates else RECURRENCE[:1]):
+    owner = getattr(block, "_orig_mod", block)  # torch.compile wraps a module
+    if name := computed_weight(owner, RECURRENCE if oscillates else RECURRENCE[:1]):
         raise ValueError(
             f"{name} of {label} cannot be clipped in place, since it is pruned or "
             "parametrized; clip what it is computed from, or make it permanent "
@@ -53,10 +54,11 @@ def clip_couplings_(u: Tensor, a: Tensor, b: Tensor) -> None:
     A step multiplies (h, c) by a matrix of determinant u and trace 1 + u + u a b. None of its
     eigenvalues exceeds 1 if -2 (1 + u) <= u a b <= 0 (Jury's criterion): elsewhere states grow
     exponentially, however much is forgotten. Where u a b is positive, the smaller of a and b
-    becomes 0; where it is too low, both shrink alike.
+    becomes 0; where it is too low, both shrink alike. Where u is outside of [-1, 1], states grow
+    whatever the couplings are; below -1, u a b becomes 0.
 
     Args:
-        u: recurrent weights (H,), in [-1, 1].
+        u: recurrent weights (H,).
         a, b: coupling weights (H,).
     """
     # In half precision the product would be rounded coarsely, or overflow.
@@ -64,7 +66,7 @@ def clip_couplings_(u: Tensor, a: Tensor, b: Tensor) -> None:
     product = wide_u * wide_a * wide_b
     wrong_way = product > 0
     smaller = wide_a.abs() <= wide_b.abs()
-    lowest = -2 * (1 + wide_u)
+    lowest = (-2 * (1 + wide_u)).clamp(max=0)
     # The recurrence itself rounds, in float32: it must not leave the bound, either.
     factor = torch.where(product < lowest, (lowest / product).sqrt() * (1 - 1e-6), 1)
     a.copy_(_towards_zero((wide_a * factor).masked_fill(wrong_way & smaller, 0), a.dtype))

@@ -11,17 +11,22 @@ from torch import nn
 from irevrnn.modules.base_stack import BaseStack
 from irevrnn.modules.block import is_recurrent
 from irevrnn.modules.cell import IRevRNNCell
+from irevrnn.modules.gated_block import IRevBlock
+from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.strategies.rules import obstacle, require
 from irevrnn.strategies.stack import Stack
 
-#: What a recurrent block must have, beside ``recurrent_weight``.
+#: What a recurrent block must have besides ``recurrent_weight``.
 _INTERFACE = (
     "project", "output", "hidden_size", "coupling_a", "coupling_b", "activation",
     "coupling_activation",
 )  # fmt: skip
 #: Norms that expect the features in the second dimension.
-_CHANNELS_SECOND = (nn.BatchNorm1d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.GroupNorm)
-#: What returns its states beside its output, and so is no block.
+_CHANNELS_SECOND = (
+    nn.BatchNorm1d, nn.LazyBatchNorm1d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.LazyInstanceNorm1d,
+    nn.GroupNorm,
+)  # fmt: skip
+#: What returns its states besides its output, and so is no block.
 _WHOLE = (BaseStack, IRevRNNCell, nn.RNNBase, nn.RNNCellBase)
 
 
@@ -169,7 +174,8 @@ def _widths(block: Any) -> tuple[int | None, int | None]:
     """Return the features that a block takes and returns, as far as they are known."""
     if isinstance(block, nn.Linear):
         return block.in_features or None, block.out_features  # 0 in nn.LazyLinear
-    if not is_recurrent(block):
-        return None, None
-    width = getattr(block, "width", None)
-    return getattr(block, "input_size", width), getattr(block, "output_size", width)
+    if isinstance(block, IRevBlock):
+        return block.width, block.width
+    if isinstance(block, IRevRNNLayer):
+        return block.input_size, block.hidden_size
+    return None, None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from irevrnn.observers import transformed
 from irevrnn.sequences import Packing
 
+Drawn = TypeVar("Drawn")
 #: Steps whose masks are drawn together.
 _TOGETHER = 16
 
@@ -84,20 +86,15 @@ class Steps:
         shape = (self.batch, *x.shape[len(rows) :])
         if tied:
             if self.first:
-                self.masks.tied.setdefault(place, _draw(x, shape, p))
-            if (mask := self.masks.tied.get(place)) is None:
-                raise RuntimeError(
-                    "a chunk of steps met an irevrnn.Dropout that the first one did not: modules "
-                    "of a stack must take the same way for all steps; draw what is skipped once, "
-                    "before the stack runs"
-                )
+                self.masks.tied.setdefault(place, draw_mask(x, shape, p))
+            mask = _of_first_chunk(self.masks.tied, place)
             return mask if packing is None else mask[packing.sequences]
         # vmap says itself whether its members share their random numbers; meta has no generator.
         if transformed() or x.is_meta:
-            return _draw(x, x.shape, p)
-        seed = self.masks.draw_seed() if self.first else 0
-        seed = self.masks.seeds.setdefault(place, seed)
-        mask = self._of_steps(x, shape, p, seed)
+            return draw_mask(x, x.shape, p)
+        if self.first:
+            self.masks.seeds.setdefault(place, self.masks.draw_seed())
+        mask = self._of_steps(x, shape, p, _of_first_chunk(self.masks.seeds, place))
         if packing is None:
             return mask
         return mask[packing.steps, packing.sequences]
@@ -111,10 +108,24 @@ class Steps:
             generator.manual_seed(hash((seed, index)) & (2**62 - 1))
             part.bernoulli_(1 - p, generator=generator)
         start = first * _TOGETHER
-        return parts.div_(1 - p).flatten(0, 1)[self.begin - start : self.end - start]
+        if p < 1:  # otherwise all are 0
+            parts.div_(1 - p)
+        return parts.flatten(0, 1)[self.begin - start : self.end - start]
 
 
-def _draw(x: Tensor, shape: Sequence[int], p: float) -> Tensor:
+def _of_first_chunk(drawn: Mapping[int, Drawn], place: int) -> Drawn:
+    """Return what the first chunk has drawn at a place; RuntimeError if it was not there."""
+    if place not in drawn:
+        raise RuntimeError(
+            "a chunk of steps met an irevrnn.Dropout that the first one did not: modules of a "
+            "stack must take the same way for all steps; draw what is skipped once, before the "
+            "stack runs"
+        )
+    return drawn[place]
+
+
+def draw_mask(x: Tensor, shape: Sequence[int], p: float) -> Tensor:
+    """Draw a mask for x: 0, or 1 / (1 - p)."""
     return F.dropout(torch.ones(tuple(shape), dtype=x.dtype, device=x.device), p)
 
 

@@ -34,7 +34,7 @@ between two recurrences is computed again from the chunk's input.
   segment stored. Its gradient equals that of ``reversible`` to the last bit.
 
 ``auto`` picks whichever of ``recompute``, ``checkpoint`` and ``reversible``, with chunks of any
-length, and of ``checkpoint`` with fewer states (:mod:`~irevrnn.strategies.revolve`), is expected to
-be fastest within ``memory_budget`` (:mod:`~irevrnn.strategies.auto`). What goes with what is
+length, including ``checkpoint`` with fewer states (:mod:`~irevrnn.strategies.revolve`), is expected
+to be fastest within ``memory_budget`` (:mod:`~irevrnn.strategies.auto`). What goes with what is
 decided in :mod:`~irevrnn.strategies.rules`.
 """

@@ -19,7 +19,8 @@ CHUNK_NUMBERS = 2**16
 #: The same for a budget that allows it. In longer chunks a step takes no less time on a CPU, whose
 #: caches they outgrow; in those of :data:`CHUNK_NUMBERS`, up to 1.3 times as long.
 MOST_NUMBERS = 2**18
-#: In shorter chunks these calls take most of it, however many sequences there are.
+#: The fewest steps of a chunk: in shorter ones the calls of operators take most of the time,
+#: however many sequences there are.
 SHORTEST = 64
 
 
@@ -28,8 +29,8 @@ def chunk_length(
 ) -> int:
     """Return the steps of a chunk of about this many numbers (equation ``eq:chunk``).
 
-    Whole segments, whose number does not depend on T; but sqrt(T) steps at least for
-    ``checkpoint``, so that it keeps no more states than a chunk has.
+    It is whole segments, whose number does not depend on T; but sqrt(T) steps at least for
+    ``checkpoint``, so that it keeps no more states than a chunk has steps.
     """
     length = max(SHORTEST, numbers // max(1, batch * hidden) // SEGMENT * SEGMENT)
     return max(length, math.isqrt(steps - 1) + 1) if memory == "checkpoint" else length
@@ -66,7 +67,7 @@ class Part:
 class Parts(Sequence[Part]):
     """The chunks of a sequence, each made when it is asked for.
 
-    Nothing here grows with T, but where packed rows lie.
+    Nothing here grows with T, except the table of packed rows.
 
     Args:
         length: steps of a chunk; the last may be shorter.

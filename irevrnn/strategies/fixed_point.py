@@ -30,7 +30,7 @@ COARSER_BITS = 6
 FEWEST_FRACTION_BITS = 6
 #: How often a unit may become coarser.
 COARSER_UNITS = (FRACTION_BITS - FEWEST_FRACTION_BITS) // COARSER_BITS
-#: Numbers are smaller, in units.
+#: Absolute values stay below 2^RANGE_BITS units.
 RANGE_BITS = 29
 SLOPE_BITS = 2
 #: Bits of the loss of a decay's factor, 1 - m / 2^32, and the largest shift.

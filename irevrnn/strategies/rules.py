@@ -98,7 +98,7 @@ def obstacle(
             prices = ", ".join(f"{name} ({bits:g} bits)" for bits, name in _FORGOTTEN_BITS)
             return (
                 f"activation={activation!r} cannot be inverted: memory={memory!r} takes {prices}, "
-                "and stores these bits for each output that is not positive; memory='checkpoint' "
+                "and stores these bits for each output that they change; memory='checkpoint' "
                 "and 'recompute' take any activation"
             )
     return None

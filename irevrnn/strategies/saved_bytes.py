@@ -136,11 +136,12 @@ def _traced(stack: Stack, load: Workload, memory: str) -> Trace:
         autocast,
     )
     key = (load, memory, state)
-    if key not in stack.costs:
+    found = stack.costs.get(key)
+    if found is None:  # other threads may clear them meanwhile
         if len(stack.costs) >= MOST_COSTS:
             stack.costs.clear()
-        stack.costs[key] = trace(stack, memory, load)
-    return stack.costs[key]
+        found = stack.costs[key] = trace(stack, memory, load)
+    return found
 
 
 def _probability(module: nn.Module) -> float | None:

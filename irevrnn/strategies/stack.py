@@ -128,7 +128,8 @@ def project(stack: Stack, number: int, block: Any, x: Tensor) -> Tensor:
 
     Under autocast the states stay in full precision: the recurrence sums over many steps.
     """
-    if stack.label == "block":  # which is not called; a hook may compute its weights, as by pruning
+    # A block is not called, as a rule; a hook may compute its weights, as by pruning.
+    if not getattr(block, "_is_called", False):
         for key, hook in [*block._forward_pre_hooks.items()]:
             if key in block._forward_pre_hooks_with_kwargs:
                 hook(block, (x,), {})

@@ -239,7 +239,8 @@ def _with_fakes(stack: Stack, mode: FakeTensorMode) -> tuple[Stack, list[Tensor]
             fakes.setdefault(x, mode.from_tensor(x))
         copy = with_parameters(module, {name: fakes[x] for name, x in named})
         for each in copy.modules():  # hooks that see results may look at values, or keep them
-            vars(each).update(_forward_hooks=OrderedDict(), _backward_hooks=OrderedDict())
+            for hooks in ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
+                vars(each)[hooks] = OrderedDict()
         return copy
 
     modules = [copied(module) for module in stack.modules]

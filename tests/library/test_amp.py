@@ -75,6 +75,11 @@ def test_states_may_stay_in_float32(kernels, dtype):
         assert torch.equal(got, want)
 
 
+def test_autocast_does_not_cast_double_precision(kernels):
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="input must have"):
+        IRevRNN(3, 4)(torch.randn(2, 5, 3, dtype=torch.float64))
+
+
 def test_other_states_are_refused():
     z, h, c, *weights = make_inputs(4, 2, 3, 1, torch.bfloat16)
     for wrong in (torch.float64, torch.float16):

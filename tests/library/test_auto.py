@@ -416,8 +416,11 @@ def test_hooks_see_no_values_that_are_not_there():
     """The plan is made with fake tensors."""
     seen, model = [], IRevStack([nn.Linear(5, 8), IRevBlock(8, 8)], "auto", "1GB")
     model.blocks[0].register_forward_hook(lambda *_: seen.append(_[2].mean().item()))
-    model(torch.randn(2, 100, 5))
+    model.blocks[0].register_full_backward_pre_hook(lambda *_: seen.append(_[1][0].mean().item()))
+    output, _ = model(torch.randn(2, 100, 5))
     assert len(seen) == 1
+    output.sum().backward()
+    assert len(seen) == 2
 
 
 def test_what_a_module_keeps_of_the_plan_is_found_out():

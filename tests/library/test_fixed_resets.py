@@ -180,7 +180,7 @@ def test_the_gradient_is_that_of_the_float_recurrence(
     result, _, _ = fixed_scan.forward(z, states, weights, save=True, resets=resets)
     h_0, c_0 = states.values(torch.float64)
     case = [x.double().requires_grad_() for x in (z, h_0, c_0, *weights[:3])]
-    wanted = reference.scan(*case, activation, "tanh", resets)
+    wanted = reference.scan(*case, activation, "tanh", resets=resets)
     wanted = torch.autograd.grad(wanted, case, upstream(wanted), materialize_grads=True)
     leaves = [x.detach().to(dtype).requires_grad_() for x in case]
     weights = Recurrence(*leaves[3:], activation, "tanh")

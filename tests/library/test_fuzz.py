@@ -114,7 +114,7 @@ def test_scan_on_every_backend(
     options = (activation, coupling_activation)
 
     def oracle(z, *rest):
-        return reference.scan(z, *rest, *options, resets, batch_sizes)
+        return reference.scan(z, *rest, *options, batch_sizes, resets)
 
     wanted = run(oracle, [x.double().requires_grad_() for x in case], outputs, seed)
     for name in ("auto", "cpp", "python"):

@@ -67,3 +67,11 @@ def test_gradients_up_to_a_hundred_steps_are_as_large_as_those_of_lstm(kernels, 
         model = make_stack(depth, 100, {"norm": norm, "forgets": forgets, "num_couplings": 1})
         share = gradient_norm(model, model(torch.randn(BATCH, 100, FEATURES))[0])
         assert 1 / 100 < share / norm_of_lstm(depth, False) < 100
+
+
+def test_a_projection_of_ones_own_is_left_to_itself():
+    block = IRevBlock(4, 6)
+    block.input_projection = nn.Linear(4, 6, bias=False)
+    before = block.recurrent_weight.clone()
+    IRevStack([block]).reset_parameters()
+    assert not torch.equal(block.recurrent_weight, before)

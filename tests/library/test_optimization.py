@@ -62,6 +62,13 @@ def test_originals_of_computed_weights_are_in_the_group_of_the_weight():
     assert "original.layers.1.projection.parametrizations.weight.original" in matrices
 
 
+def test_names_that_end_like_those_of_computed_weights():
+    cell = nn.Module()
+    cell.decay_v = nn.Parameter(torch.ones(3, 3))
+    [group] = parameter_groups(cell, 1.0, recurrent_names=("decay_v",))
+    assert group["lr"] == 0.1
+
+
 def test_other_names_of_recurrent_weights():
     model = nn.ModuleDict({"ring": nn.ParameterDict({"nu_log": nn.Parameter(torch.zeros(3))})})
     (group,) = parameter_groups(model, 1.0, recurrent_names=("nu_log",))

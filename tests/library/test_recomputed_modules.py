@@ -481,11 +481,12 @@ def test_dropout_that_something_else_computes_again(memory):
     checkpoint(outside, x, use_reentrant=False).sum().backward()
 
 
-def test_dropout_that_some_chunks_skip():
+@pytest.mark.parametrize("tied", [True, False])
+def test_dropout_that_some_chunks_skip(tied):
     class Sometimes(nn.Module):
         def __init__(self):
             super().__init__()
-            self.dropout, self.calls = Dropout(0.5), 0
+            self.dropout, self.calls = Dropout(0.5, tied), 0
 
         def forward(self, x):
             self.calls += 1
@@ -495,6 +496,14 @@ def test_dropout_that_some_chunks_skip():
     model._choose = lambda *_: ("checkpoint", 16, 0)
     with pytest.raises(RuntimeError, match="met an irevrnn.Dropout that the first one did not"):
         model(torch.randn(2, 64, 4))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_dropout_of_everything(tied):
+    dropout, block = Dropout(0.5, tied), IRevBlock(4, 3, norm=None)
+    dropout.p = 1.0
+    model, x = IRevStack([dropout, block]), torch.randn(2, 30, 4)
+    assert torch.equal(model(x)[0], IRevStack([block])(torch.zeros_like(x))[0])
 
 
 @pytest.mark.parametrize("p", [[1.0, 2.0], nn.Parameter(torch.ones(4)), torch.ones(4).numpy()])

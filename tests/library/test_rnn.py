@@ -207,6 +207,21 @@ def test_synchronised_batch_norm_normalises_features(batch):
     torch.testing.assert_close(nn.SyncBatchNorm.convert_sync_batchnorm(model)(x)[0], wanted)
 
 
+def test_synchronised_batch_norm_starts_like_batch_norm():
+    model, synchronised = IRevRNN(3, 6, norm="batch"), IRevRNN(3, 6, norm="batch")
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(synchronised)
+    for each in (model, synchronised):
+        torch.manual_seed(0)
+        each.reset_parameters()
+    for one, other in zip(model.parameters(), synchronised.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_options_are_given_by_name():
+    with pytest.raises(TypeError, match="positional arguments"):
+        IRevRNN(3, 6, 2, 3, True, True)  # bias and batch_first of nn.LSTM
+
+
 def test_what_is_read_is_the_last_step_or_the_mean():
     torch.manual_seed(0)
     model = SequenceClassifier(3, 10, 8, 2, read="mean").eval()

@@ -45,6 +45,28 @@ def test_no_eigenvalue_of_stored_weights_exceeds_1(dtype, size):
     assert near[moved].median() > 1 - 4 * torch.finfo(dtype).eps - 1e-5
 
 
+@pytest.mark.parametrize("a, b", [(0.1, 0.1), (0.1, -0.1), (0.0, 0.1)])
+def test_recurrent_weights_beyond_1_leave_couplings_finite(a, b):
+    block = IRevBlock(4, 3)
+    with torch.no_grad():
+        block.recurrent_weight.copy_(torch.tensor([-1.01, -3.0, 1.01]))
+        block.coupling_a.fill_(a)
+        block.coupling_b.fill_(b)
+    IRevStack([block]).clip_recurrent_weights_(1.02)
+    assert block.recurrent_weight.tolist() == pytest.approx([-1.01, -1.02, 1.01])
+    assert (block.coupling_a * block.coupling_b)[0, :2].tolist() == [0, 0]
+    for coupling, start in ((block.coupling_a, a), (block.coupling_b, b)):
+        assert (coupling.abs() <= abs(start)).all()
+
+
+def test_a_compiled_block_is_clipped():
+    model = IRevStack([torch.compile(IRevBlock(4, 3))])
+    with torch.no_grad():
+        model.blocks[0].recurrent_weight.fill_(2.0)
+    model.clip_recurrent_weights_()
+    assert model.blocks[0].recurrent_weight.tolist() == [1, 1, 1]
+
+
 def test_couplings_that_are_stable_stay():
     u, a, b = draw()
     stable = (-2 * (1 + u) < u * a * b) & (u * a * b < 0)

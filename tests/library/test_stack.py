@@ -466,6 +466,7 @@ def test_a_module_that_returns_something_else():
     ([IRevBlock(4, 3), nn.LSTM(4, 4)], TypeError, r"block 1 \(LSTM\) is a whole stack: put its"),
     ([IRevBlock(4, 3), IRevRNNCell(4, 4)], TypeError, r"block 1 \(IRevRNNCell\) is a whole"),
     ([IRevStack([IRevBlock(4, 3)])], TypeError, r"block 0 \(IRevStack\) is a whole stack"),
+    ([nn.LazyBatchNorm1d(), IRevBlock(4, 3)], TypeError, r"block 0 \(LazyBatchNorm1d\) normalises"),
     ([nn.BatchNorm1d(4), IRevBlock(4, 3)], TypeError,
      r"block 0 \(BatchNorm1d\) normalises the second dimension, .* IRevBlock with norm='batch'"),
     ([IRevBlock(4, 3), nn.GroupNorm(2, 4)], TypeError, r"block 1 \(GroupNorm\) normalises the"),
@@ -755,3 +756,10 @@ def test_an_interrupt_at_any_call_of_both_passes_leaves_the_model_whole(memory):
         assert now.keys() == parameters.keys() and all(now[n] is parameters[n] for n in now)
     assert last > 200
     assert_same_bits(outcome(model, x, memory), wanted)
+
+
+def test_hooks_of_a_plain_layer_run_once():
+    layer, calls = IRevRNN(4, 4).layers[0], []
+    layer.register_forward_pre_hook(lambda *_: calls.append(1))
+    IRevStack([layer])(torch.randn(2, 10, 4))
+    assert calls == [1]
