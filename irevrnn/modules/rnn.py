@@ -26,8 +26,8 @@ class IRevRNN(BaseStack):
         input_size: features of the input.
         hidden_size: H, units of each layer.
         num_layers: layers stacked on one another.
-        num_couplings: R, additive couplings between output and cell state; 0 is IndRNN. What follows
-            is given by name.
+        num_couplings: R, additive couplings between output and cell state; 0 is IndRNN. What
+            follows is given by name.
         activation: output nonlinearity g: ``relu``, ``tanh``, ``sigmoid``, ``leaky_relu`` (slope
             1/4) or ``identity``.
         coupling_activation: coupling nonlinearity f, from the same list.
