@@ -70,8 +70,9 @@ def exact(cell, x, hidden, resets=None):
     weights = (layer.recurrent_weight, layer.coupling_a, layer.coupling_b)
     h, c = (state.double().reshape(z.shape[1:]) for state in hidden)
     resets = None if resets is None else resets.reshape(1, -1)
-    options = cell.activation, cell.coupling_activation, resets
-    _, h, c = reference.scan(z, h, c, *(w.double() for w in weights), *options)
+    options = cell.activation, cell.coupling_activation
+    exact = [w.double() for w in weights]
+    _, h, c = reference.scan(z, h, c, *exact, *options, resets=resets)
     return h.view(hidden[0].shape), c.view(hidden[0].shape)
 
 

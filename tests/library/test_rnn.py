@@ -40,7 +40,15 @@ def test_usage_as_documented(kernels):
 def test_layers_by_hand(kernels, norm, residual, memory):
     model = awake(
         IRevRNN(
-            5, 7, 3, 2, "tanh", norm=norm, residual=residual, memory=memory, dtype=torch.float64
+            5,
+            7,
+            3,
+            2,
+            activation="tanh",
+            norm=norm,
+            residual=residual,
+            memory=memory,
+            dtype=torch.float64,
         )
     )
     x = torch.randn(4, 20, 5, dtype=torch.float64)
