@@ -33,6 +33,7 @@ DIGITS = {
     "smnist-block": "gated blocks, `reversible`",
     "pmnist-block": "permuted pixels: gated blocks, `reversible`",
     "pmnist-block-conserving": "permuted pixels: two wide blocks, u = 1, `reversible`",
+    "pmnist-block-forgetting": "permuted pixels: the same with units that forget, `reversible`",
 }
 RECORDINGS = {
     "sessions-reversible": "smartwatch, whole sessions, `reversible`",
