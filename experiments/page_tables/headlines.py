@@ -97,8 +97,8 @@ def _memory(results: Path) -> Row:
     return (
         "memory that a training step of 1,000,000 steps adds, four gated blocks, `reversible`",
         f"{kept} a step with u = 1; {forgetting} with memories of up to 1,000 steps",
-        f"{short} with memories of up to 10 and periods of up to 20; `checkpoint` {checkpoint}; for a tenth of the steps, "
-        f"without chunks, `recompute` {recompute} and `nn.LSTM` {lstm}",
+        f"{short} with memories of up to 10 and periods of up to 20; `checkpoint` {checkpoint}; "
+        f"for a tenth of the steps, without chunks, `recompute` {recompute} and `nn.LSTM` {lstm}",
     )
 
 
