@@ -44,9 +44,9 @@ BROUGHT = (
 )  # fmt: skip
 _FIGURES_OF = {
     "derivation": ("drift", "saturation", "division", "accuracy"),
-    "inverse": ("oscillators",),
+    "inverse": ("oscillators", "reversal"),
     "watch": ("watch_confusion", "watch_subjects"),
-    "memory": ("reversal", "saved_bytes", "entropy", "lengths", "crossover", "same_training"),
+    "memory": ("saved_bytes", "entropy", "lengths", "crossover", "same_training"),
     "experiments": ("race", "bits", "comparison", "search", "search_adding", "search_copy"),
     "frontier": ("frontier",),
 }
