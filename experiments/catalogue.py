@@ -158,7 +158,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         _PERMUTED, 3),
     # A control: the same units, but they forget.
     "pmnist-block-forgetting": _mnist("784 pixels", "permuted, reversible, forgetting",
-        _PERMUTED | {"forgets": True, "longest_memory": 1e4}, 2),
+        _PERMUTED | {"forgets": True, "longest_memory": 1e4}, 3),
     "bits-0": _mnist("Bits", "u = 1", _BITS | {"forgets": False, "longest_memory": 200}, 3),
     "bits-memory-1000": _mnist("Bits", "memories up to 1,000", _BITS, 3),
     **{
