@@ -10,11 +10,11 @@ from experiments.figures.costs import (
     crossover, entropy, lengths, over_floor, peak_memory, saved_bytes, speed,
 )  # fmt: skip
 from experiments.figures.data import mistakes, sequences, signals, skeletons
-from experiments.figures.diagrams import reversal
 from experiments.figures.derivation import (
     accuracy, division, drift, finite_differences, forgotten, lost_increments, oscillators,
     saturation,
 )  # fmt: skip
+from experiments.figures.diagrams import reversal
 from experiments.figures.tradeoff import frontier
 from experiments.figures.output import folder, repository, save, write_result
 from experiments.figures.recordings import (

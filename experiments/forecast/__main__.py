@@ -1,7 +1,7 @@
 """Predict the next sample of MIT-BIH recordings: ``python -m experiments.forecast``.
 
 Leave-one-recording-out: each method (:data:`experiments.forecast.training.METHODS`) trains on those
-of other persons for the same processor time, and is tested on the one left out. The learning rate
+of other subjects for the same processor time, and is tested on the one left out. The learning rate
 of each is chosen before, from the same few in the same time, by the bits of the first recording,
 which is never tested; nothing else is kept of these networks, which have trained on the recordings
 that are tested later. Results are bits per sample. What is done already is not done again.
@@ -90,7 +90,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _search(settings: Settings, name: str, recordings: list[Levels]) -> list[dict[str, Any]]:
-    """Return each learning rate and its bits on the first recording, trained on other persons."""
+    """Return each learning rate and its bits on the first recording, trained on other subjects."""
     first, trials = recordings[0], []
     others = _of_others(recordings, first)
     for lr in RATES:
@@ -102,7 +102,7 @@ def _search(settings: Settings, name: str, recordings: list[Levels]) -> list[dic
 
 
 def _of_others(recordings: list[Levels], left_out: Levels) -> list[Levels]:
-    """Return the recordings of other persons than that of ``left_out``."""
+    """Return the recordings of other subjects than that of ``left_out``."""
     return [one for one in recordings if one.subject != left_out.subject]
 
 

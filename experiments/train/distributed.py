@@ -127,7 +127,8 @@ class SharedBatchNorm(nn.BatchNorm1d):
         x = input.to(self.weight.dtype)  # under autocast it may be half precision
         x = x.movedim(1, -1)  # channels last, to reduce over all before
         others = tuple(range(x.dim() - 1))
-        count = _SumOverWorkers.apply(torch.tensor(x.numel() / x.shape[-1], device=x.device))
+        own_count = torch.tensor(x.numel() // x.shape[-1], device=x.device)
+        count = sum_(own_count, dist.get_world_size())
         mean = _SumOverWorkers.apply(x.sum(others)) / count
         centred = x - mean
         variance = _SumOverWorkers.apply(centred.square().sum(others)) / count

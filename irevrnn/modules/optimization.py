@@ -69,10 +69,10 @@ def parameter_groups(
     matrices, vectors, recurrent, couplings = groups
     for name, parameter in module.named_parameters():
         # A weight that is parametrized, pruned or weight-normalised is computed from these.
-        of = re.sub(r"(\.original\d*|_orig|_g|_v)$", "", name)
-        if name.endswith(recurrent_names) or of.endswith(recurrent_names):
+        weight = re.sub(r"(\.original\d*|_orig|_g|_v)$", "", name)
+        if name.endswith(recurrent_names) or weight.endswith(recurrent_names):
             group = recurrent
-        elif of.endswith(_COUPLINGS):
+        elif weight.endswith(_COUPLINGS):
             group = couplings
         else:
             group = matrices if parameter.ndim >= 2 else vectors

@@ -161,6 +161,38 @@ def test_unequal_shares_are_refused():
         distributed.share_of(torch.arange(5), 0, 2)
 
 
+def normalise_share(rank, folder):
+    """What one of two workers does with its share, 5 rows or 12."""
+    store = dist.FileStore(f"{folder}/store", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    norm = torch.nn.BatchNorm1d(3, dtype=torch.float64)
+    distributed.share_statistics(norm)
+    leaf = rows_of_both()[(slice(0, 5), slice(5, 17))[rank]].clone().requires_grad_()
+    output = norm(leaf)
+    output.sin().sum().backward()
+    torch.save([output.detach(), leaf.grad, norm.state_dict()], f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def rows_of_both():
+    return torch.randn(17, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_batch_norm_counts_the_rows_of_unequal_shares(tmp_path):
+    """As many rows as the sequences of a share have steps."""
+    torch.multiprocessing.spawn(normalise_share, (str(tmp_path),), nprocs=2)
+    outputs, gradients, states = zip(
+        *(torch.load(tmp_path / f"{i}.pt") for i in (0, 1)), strict=True
+    )
+    whole, leaf = torch.nn.BatchNorm1d(3, dtype=torch.float64), rows_of_both().requires_grad_()
+    output = whole(leaf)
+    output.sin().sum().backward()
+    torch.testing.assert_close(torch.cat(outputs), output.detach())
+    torch.testing.assert_close(torch.cat(gradients), leaf.grad)
+    for state in states:
+        torch.testing.assert_close(state, dict(whole.state_dict()))
+
+
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("shape", [(20, 3), (4, 3, 5)])
 def test_batch_norm_learns_from_the_shares_of_all_workers(momentum, shape):
