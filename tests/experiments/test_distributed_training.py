@@ -162,7 +162,7 @@ def test_unequal_shares_are_refused():
 
 
 def normalise_share(rank, folder):
-    """What one of two workers does with its share, 5 rows or 12."""
+    """Normalise the share of one of two workers, 5 rows or 12, and keep what comes out."""
     store = dist.FileStore(f"{folder}/store", 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     norm = torch.nn.BatchNorm1d(3, dtype=torch.float64)
