@@ -28,6 +28,11 @@ constexpr bool invertible(Activation g) {
   return g == Activation::identity || g == Activation::leaky_relu || g == Activation::relu;
 }
 
+// Whether f(s x) = s f(x) for s > 0: then powers of two go past it without a rounding.
+constexpr bool homogeneous(Activation f) {
+  return f == Activation::identity || f == Activation::leaky_relu || f == Activation::relu;
+}
+
 // A power of two, so that exact arithmetic can undo it; irevrnn/activations.py has the same value.
 constexpr float negative_slope = 0.25f;
 

@@ -9,6 +9,7 @@ namespace irevrnn {
 // f, the couplings' activation, and its slope, known to the compiler ...
 template <Activation kind>
 struct CompiledActivation {
+  static constexpr bool is_homogeneous = homogeneous(kind);
   template <class V>
   IREVRNN_INLINE V operator()(const V& x) const { return activate_coupling<kind>(x); }
   template <class V>
@@ -19,6 +20,7 @@ struct CompiledActivation {
 
 // ... or chosen at run time.
 struct ChosenActivation {
+  static constexpr bool is_homogeneous = false;  // that the compiler knows of
   Activation kind;
   template <class V>
   IREVRNN_INLINE V operator()(const V& x) const {

@@ -44,9 +44,7 @@ struct Unit {
   template <class V, class L>
   IREVRNN_INLINE V values_of(const L& x) const { return scaled(whole_values<V>(x), size); }
   template <class V>
-  IREVRNN_INLINE auto fixed_of(const V& x) const { return nearest(scaled(x, count)); }
-  // Of values, whose absolute ones have to be below it.
-  IREVRNN_INLINE float limit() const { return size * range; }
+  IREVRNN_INLINE V units_of(const V& x) const { return scaled(x, count); }
 };
 
 IREVRNN_INLINE bool out_of_range(int32_t x) { return x >= range || x <= -range; }

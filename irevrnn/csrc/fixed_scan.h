@@ -21,6 +21,9 @@ struct FixedPass : Sizes<T> {
   T* out;               // (T, B, H)
   T* saved;             // like Forward::saved, for the gradient; or null
 
+  // In which the couplings' f is taken, and their weights with it: any will do if it is homogeneous.
+  IREVRNN_INLINE Unit unit_of_f() const { return homogeneous(this->coupling_activation) ? Unit{1, 1} : unit; }
+
   // Where c before step t is saved, if it is; null elsewhere.
   IREVRNN_INLINE T* border(int64_t t) const {
     const bool is_saved = saved && t > 0 && t % fixed_interval == 0;

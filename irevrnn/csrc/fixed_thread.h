@@ -16,7 +16,7 @@
 
 namespace irevrnn {
 
-// The weights of a unit, those of the couplings in units.
+// The weights of a unit, those of the couplings in units of f.
 template <class T, int R>
 struct FixedWeights {
   UnitWeights<T, R> w;
@@ -134,7 +134,8 @@ struct FixedForwardWork {
     int64_t& count = s.counts[lane];
     if (begin > 0 && count < 0) return;
     const int64_t stop = end_of(s, lane, end);
-    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), s.unit.count};
+    const Unit of_f = s.unit_of_f();
+    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), of_f.count};
     const Decay decay = decay_of(w.w.u());
     WordColumn bits{s.words ? s.words + lane : nullptr, s.lanes(), begin > 0 ? count : 0, Tail::of(s.tails[lane])};
     int32_t h = s.h[lane], c = s.c[lane];
@@ -145,13 +146,13 @@ struct FixedForwardWork {
       for (int64_t t = first; t < past_last && bad < 0; ++t) {
         if (resets >> (t - first) & 1) forget_reset(h, c, bits);
         if (T* border = s.border(t)) border[lane] = s.unit.template values_of<T>(c);
-        const T z = inputs.take();
+        const T z = s.unit.units_of(inputs.take());
         int32_t p = forget(h, decay, offset_of(s.first_step + t), bits);
         T largest{};
-        couple_fixed<T>(f, s.unit, p, c, R == any ? s.couplings : R, w, largest);
+        couple_fixed<T>(f, of_f, p, c, R == any ? s.couplings : R, w, largest);
         largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
-        const int32_t y = plus(s.unit.fixed_of(z), p);
-        if (!all_below(largest, s.unit.limit()) || out_of_range(y)) {
+        const int32_t y = plus(nearest(z), p);
+        if (!all_below(largest, range) || out_of_range(y)) {
           bad = t;
         } else {
           h = forget_output(s.activation, y, bits);
@@ -179,7 +180,8 @@ struct FixedInverseWork {
     const int64_t lane = thread.number();
     if (lane >= s.lanes()) return;
     const int64_t stop = end_of(s, lane, end);
-    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), s.unit.count};
+    const Unit of_f = s.unit_of_f();
+    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), of_f.count};
     const Decay decay = decay_of(w.w.u());
     const int64_t start = s.starts[lane], count = s.counts[lane];
     const bool sound = start >= 0 && count >= 0 && start <= s.words_size && count <= s.words_size - start;
@@ -189,9 +191,9 @@ struct FixedInverseWork {
     for_each_window<-1>(s, lane, begin, stop, [&](int64_t first, int64_t past_last, uint64_t resets) {
       for (int64_t t = past_last - 1; t >= first; --t) {
         s.out[s.row(t) + lane] = s.unit.template values_of<T>(h);
-        const T z = inputs.take();
-        int32_t p = minus(recall_output(s.activation, h, bits), s.unit.fixed_of(z));
-        uncouple_fixed<T>(f, s.unit, p, c, R == any ? s.couplings : R, w);
+        const T z = s.unit.units_of(inputs.take());
+        int32_t p = minus(recall_output(s.activation, h, bits), nearest(z));
+        uncouple_fixed<T>(f, of_f, p, c, R == any ? s.couplings : R, w);
         h = recall(p, decay, offset_of(s.first_step + t), bits);
         if (T* border = s.border(t)) border[lane] = s.unit.template values_of<T>(c);
         if (resets >> (t - first) & 1) recall_reset(h, c, bits);

@@ -25,14 +25,21 @@ struct DecayRows {
   }
 };
 
+// Asks for the rows of z and out that come next (prefetch in scan_tile.h).
+template <class Tile, class T>
+IREVRNN_INLINE void expect_rows(const FixedPass<T>& s, int64_t at) {
+  prefetch<Tile::width>(s.z + at);
+  prefetch<Tile::width, true>(s.out + at);
+}
+
 template <class F, class Tile, class T>
 IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, TileWeights<Tile> w,
                                         const DecayRows& decays, Bits& stack, int64_t lane, int64_t begin,
-                                        int64_t end, int64_t& bad_step) {
+                                        int64_t end, int64_t ahead, int64_t& bad_step) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const typename Tile::DecayL decay = decays.of(tile, lane % s.hidden);
-  const Unit unit = s.unit;
+  const Unit unit = s.unit, of_f = s.unit_of_f();
   Bits bits = stack;  // a copy, as it may stay in registers
   L h = tile.load_ints_of(s.h + lane);
   L c = tile.load_ints_of(s.c + lane);
@@ -41,16 +48,18 @@ IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, Tile
   for (int64_t t = begin; t < end && bad < 0; ++t) {
     L p = tile.forget(h, decay, offset_of(s.first_step + t), bits);
     V largest{};
-    couple_fixed<V>(f, unit, p, c, s.couplings, w, largest);
-    const V z = tile.load(s.z + s.row(t) + lane);
+    couple_fixed<V>(f, of_f, p, c, s.couplings, w, largest);
+    const int64_t at = s.row(t) + lane;
+    expect_rows<Tile>(s, at + ahead);
+    const V z = unit.units_of(tile.load(s.z + at));
     largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
-    const L y = plus(unit.fixed_of(z), p);
-    if (__builtin_expect(!all_below(largest, unit.limit()) || tile.out_of_range(y), 0)) {
+    const L y = plus(nearest(z), p);
+    if (__builtin_expect(!all_below(largest, range) || tile.out_of_range(y), 0)) {
       bad = t;
       break;
     }
     h = tile.forget_output(s.activation, y, bits);
-    tile.store(s.out + s.row(t) + lane, unit.values_of<V>(h));
+    tile.store(s.out + at, unit.values_of<V>(h));
   }
   bad_step = earlier(bad_step, bad);
   stack = bits;
@@ -77,18 +86,20 @@ void recall_resets(const FixedPass<T>& s, const Cuts<T>& cuts, int64_t t, Bits& 
 template <class F, class Tile, class T>
 IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, F f, Tile tile, TileWeights<Tile> w,
                                         const DecayRows& decays, Bits& stack, int64_t lane, int64_t begin,
-                                        int64_t end) {
+                                        int64_t end, int64_t ahead) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const typename Tile::DecayL decay = decays.of(tile, lane % s.hidden);
-  const Unit unit = s.unit;
+  const Unit unit = s.unit, of_f = s.unit_of_f();
   Bits bits = stack;
   L h = tile.load_ints_of(s.h + lane);
   L c = tile.load_ints_of(s.c + lane);
   for (int64_t t = end - 1; t >= begin; --t) {
-    tile.store(s.out + s.row(t) + lane, unit.values_of<V>(h));
-    L p = minus(tile.recall_output(s.activation, h, bits), unit.fixed_of(tile.load(s.z + s.row(t) + lane)));
-    uncouple_fixed<V>(f, unit, p, c, s.couplings, w);
+    const int64_t at = s.row(t) + lane;
+    expect_rows<Tile>(s, at + ahead);
+    tile.store(s.out + at, unit.values_of<V>(h));
+    L p = minus(tile.recall_output(s.activation, h, bits), nearest(unit.units_of(tile.load(s.z + at))));
+    uncouple_fixed<V>(f, of_f, p, c, s.couplings, w);
     h = tile.recall(p, decay, offset_of(s.first_step + t), bits);
   }
   if (T* border = s.border(begin)) tile.store(border + lane, unit.values_of<V>(c));

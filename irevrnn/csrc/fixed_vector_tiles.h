@@ -13,7 +13,7 @@ struct DecayPack {
   IntPack<N> m, shift, sign;
   Doubles inverse[N];
   int longest_shift;  // of all lanes
-  bool forgets;       // whether any lane does
+  bool forgets, flips;  // whether any lane does, or has a sign
 };
 
 #if defined(__BMI2__)
@@ -87,7 +87,7 @@ struct FixedVectorTile : VectorTile<N, cut> {
 
   IREVRNN_INLINE DecayL decay(const int32_t* m, const int32_t* shift, const int32_t* sign) const {
     DecayL d;
-    Lanes moved{};
+    Lanes moved{}, flipped{};
     Ints longest{};
     each<N>([&](auto i) {
       constexpr int first = i.value * vector_lanes;
@@ -101,9 +101,11 @@ struct FixedVectorTile : VectorTile<N, cut> {
       }
       d.inverse[i.value] = inverse_of(d.m.part[i.value]);
       moved = moved | less(Ints{}, d.m.part[i.value]) | less(Ints{}, d.shift.part[i.value]);
+      flipped = flipped | less(d.sign.part[i.value], Ints{});
       longest = choose(less(longest, d.shift.part[i.value]), d.shift.part[i.value], longest);
     });
     d.forgets = bits_of(moved) != 0;
+    d.flips = bits_of(flipped) != 0;
     d.longest_shift = 0;
     for (int i = 0; i < vector_lanes; ++i) d.longest_shift = std::max<int>(d.longest_shift, longest[i]);
     return d;
@@ -123,9 +125,10 @@ struct FixedVectorTile : VectorTile<N, cut> {
     }
   }
 
-  IREVRNN_INLINE static L with_sign(const L& x, const L& sign) {
+  IREVRNN_INLINE static L with_sign(const L& x, const DecayL& d) {
+    if (!d.flips) return x;
     return make_ints<N>([&](auto i) {
-      return irevrnn::minus(x.part[i.value] ^ sign.part[i.value], sign.part[i.value]);
+      return irevrnn::minus(x.part[i.value] ^ d.sign.part[i.value], d.sign.part[i.value]);
     });
   }
 
@@ -160,7 +163,7 @@ struct FixedVectorTile : VectorTile<N, cut> {
   }
 
   IREVRNN_INLINE static L forget(const L& h, const DecayL& d, uint32_t r, Bits& bits) {
-    if (!d.forgets) return with_sign(h, d.sign);
+    if (!d.forgets) return with_sign(h, d);
     const L x = d.longest_shift > 0 ? push_low_bits(h, d.longest_shift, bits, of_shift(d)) : h;
     L p;
     Lanes previous[N], either[N];
@@ -173,11 +176,11 @@ struct FixedVectorTile : VectorTile<N, cut> {
     });
     push(bits, lane_bits([&](auto i) { return previous[i.value]; }),
          lane_bits([&](auto i) { return either[i.value]; }));
-    return with_sign(p, d.sign);
+    return with_sign(p, d);
   }
 
   IREVRNN_INLINE static L recall(const L& decayed, const DecayL& d, uint32_t r, Bits& bits) {
-    const L p = with_sign(decayed, d.sign);
+    const L p = with_sign(decayed, d);
     if (!d.forgets) return p;
     L x;
     Lanes previous[N];

@@ -28,9 +28,15 @@ IREVRNN_INLINE V whole_values(const IntPack<N>& x) {
   return make_pack<N>([&](auto i) { return floats_of(x.part[i.value]); });
 }
 
+// x86 needs no cut: what int32_t cannot hold, and a NaN, becomes the lowest number there is, which stays out of range when
+// one in range is added, even where that wraps around.
 template <int N>
 IREVRNN_INLINE IntPack<N> nearest(const Pack<N>& x) {
+#if defined(__SSE2__)
+  return make_ints<N>([&](auto i) { return nearest_ints(x.part[i.value]); });
+#else
   return make_ints<N>([&](auto i) { return nearest_ints(saturate(x.part[i.value], cut_off)); });
+#endif
 }
 
 template <int N>
