@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
 
 #include <cmath>
@@ -11,6 +12,19 @@
 
 namespace irevrnn {
 namespace {
+
+// x * unit, a power of two; on the CPU without operators, as in copy_of.
+Tensor times(const Tensor& x, double unit, at::ScalarType dtype) {
+  if (!x.is_cpu() || !x.is_contiguous()) return x.to(dtype).mul_(unit);
+  Tensor values = at::empty(x.sizes(), x.options().dtype(dtype));
+  for_sequence<false>(values, [&](auto zero) {
+    using T = decltype(zero);
+    const int32_t* from = x.const_data_ptr<int32_t>();
+    T* to = values.mutable_data_ptr<T>();
+    for (int64_t i = 0; i < x.numel(); ++i) to[i] = static_cast<T>(from[i]) * static_cast<T>(unit);
+  });
+  return values;
+}
 
 // The results of a pass. The states, h and c before it and after it, are fixed-point numbers.
 struct PassResults {
@@ -21,8 +35,7 @@ struct PassResults {
   // h and c before the pass (0) or after it (1), as numbers of a dtype.
   std::pair<Tensor, Tensor> values(size_t end, at::ScalarType dtype) const {
     const double unit = std::ldexp(1.0, -static_cast<int>(fraction_bits[end]));
-    const auto value = [&](const Tensor& x) { return x.to(dtype).mul_(unit); };
-    return {value(states[2 * end]), value(states[2 * end + 1])};
+    return {times(states[2 * end], unit, dtype), times(states[2 * end + 1], unit, dtype)};
   }
 };
 

@@ -10,20 +10,6 @@
 
 namespace irevrnn {
 
-// m, shift and sign of each unit's decay (decay.h), continued periodically like unit_rows.
-template <class T>
-std::vector<int32_t> decay_rows(const Sizes<T>& s, int width) {
-  const int64_t stride = s.hidden + width;
-  std::vector<int32_t> rows(3 * stride);
-  for (int64_t i = 0; i < stride; ++i) {
-    const Decay d = decay_of(s.u[i % s.hidden]);
-    rows[i] = d.m;
-    rows[stride + i] = d.shift;
-    rows[2 * stride + i] = d.sign;
-  }
-  return rows;
-}
-
 template <class Tile>
 Bits& room_for(WordStack& stack, Activation g, int64_t steps, int64_t resets) {
   return stack.with_room((steps * most_words(g) + resets * words_of_reset) * Tile::width);
@@ -50,8 +36,7 @@ template <class Tiles, class T>
 void run(FixedForward<T>& s) {
   const Array<T> weights = unit_rows<T>(s, Tiles::width, s.unit_of_f().count);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
-  const std::vector<int32_t> of_units = decay_rows(s, Tiles::width);
-  const DecayRows decays{of_units.data(), s.hidden + Tiles::width};
+  const DecayRows decays(s, Tiles::width);
   std::vector<int64_t> bad_steps(max_chunks, -1);
   s.words.resize(count_chunks(s.lanes(), Tiles::width));
   std::vector<WordStack> stacks(s.words.size());
@@ -98,8 +83,7 @@ void run(FixedInverse<T>& s) {
                     count_chunks(s.lanes(), Tiles::width), " entries; got ", s.streams);
   const Array<T> weights = unit_rows<T>(s, Tiles::width, s.unit_of_f().count);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
-  const std::vector<int32_t> of_units = decay_rows(s, Tiles::width);
-  const DecayRows decays{of_units.data(), s.hidden + Tiles::width};
+  const DecayRows decays(s, Tiles::width);
   std::vector<WordStack> stacks(s.streams);
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
     for (const auto& [index, first, past_last] : chunks) {

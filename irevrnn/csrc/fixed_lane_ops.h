@@ -36,12 +36,12 @@ FixedResults scan_lanes(const FixedTensors& x, bool record, const Kernels& run) 
   const int64_t* size = sizes.const_data_ptr<int64_t>();
   const bool kept = record && size[1] < 0;
   Tensor words = at::empty({kept ? size[0] : 0}, options.dtype(at::kInt));
-  if (!kept) return results_of(x, words, at::empty({0}, counts.options()), sizes.select(0, 1));
+  if (!kept) return results_of(x, words, at::empty({0}, counts.options()), size[1]);
   const Tensor starts = counts.cumsum(0).sub_(counts);
   run(LaneWords{lanes, reinterpret_cast<const uint32_t*>(columns.const_data_ptr<int32_t>()),
                 starts.const_data_ptr<int64_t>(), counts.const_data_ptr<int64_t>(),
                 reinterpret_cast<uint32_t*>(words.mutable_data_ptr<int32_t>())});
-  return results_of(x, words, counts, sizes.select(0, 1));
+  return results_of(x, words, counts, size[1]);
 }
 
 template <class Kernels>

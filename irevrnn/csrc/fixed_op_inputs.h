@@ -15,13 +15,21 @@
 
 namespace irevrnn {
 
+// A contiguous copy; on the CPU without operators, as these take longer than so few numbers.
+inline Tensor copy_of(const Tensor& x) {
+  if (!x.is_cpu() || !x.is_contiguous()) return x.clone(at::MemoryFormat::Contiguous);
+  Tensor copy = at::empty(x.sizes(), x.options());
+  memcpy(copy.mutable_data_ptr(), x.const_data_ptr(), x.nbytes());
+  return copy;
+}
+
 // A copy of states that a kernel brings from one end of the sequence to the other.
 inline Tensor moving_states(const Tensor& z, const Tensor& x, at::IntArrayRef sizes, at::ScalarType dtype,
                             const char* name) {
   check_shape(x, sizes, name);
   TORCH_CHECK_VALUE(x.scalar_type() == dtype && x.device() == z.device(), name, " must be ", dtype,
                     " on the device of z; got ", x.scalar_type(), " on ", x.device());
-  return x.clone(at::MemoryFormat::Contiguous);
+  return copy_of(x);
 }
 
 // The tails of all bit stacks (bit_stack.h), one for each; none are given where the stacks are empty.
@@ -97,7 +105,7 @@ struct FixedWords {
 
   FixedWords(const Tensor& z, const Tensor& words, const Tensor& starts, const Tensor& counts)
       : words(words.contiguous()), starts(starts.contiguous()),
-        counts(counts.clone(at::MemoryFormat::Contiguous)) {
+        counts(copy_of(counts)) {
     TORCH_CHECK_VALUE(words.scalar_type() == at::kInt && words.dim() == 1, "words must be (N,) int32");
     TORCH_CHECK_VALUE(starts.scalar_type() == at::kLong && counts.scalar_type() == at::kLong &&
                           starts.dim() == 1 && counts.sizes() == starts.sizes(),
@@ -121,12 +129,12 @@ struct FixedWords {
 constexpr uint64_t hash_first = 0x3F58476D1CE4E5B9, hash_step = 0x1E3779B97F4A7C16;
 
 // out, h_n, c_n, tails, words, counts, saved, bad_step.
-using FixedResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using FixedResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int64_t>;
 // out, h_0, c_0, tails, counts_left, saved.
 using FixedInverseResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 inline FixedResults results_of(const FixedTensors& x, const Tensor& words, const Tensor& counts,
-                               const Tensor& bad_step) {
+                               int64_t bad_step) {
   return {x.out, x.states.h, x.states.c, x.states.tails, words, counts, x.saved, bad_step};
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "fixed_cell.h"
 #include "fixed_scan.h"
@@ -14,14 +15,28 @@ namespace irevrnn {
 // Of two steps that may be missing (-1).
 inline int64_t earlier(int64_t s, int64_t t) { return s < 0 || (t >= 0 && t < s) ? t : s; }
 
-// The decays of all units, in rows like UnitRows.
+// m, shift, sign and inverse of each unit's decay (decay.h), continued periodically like UnitRows.
 struct DecayRows {
-  const int32_t* data;
-  int64_t stride;
+  std::vector<int32_t> m, shift, sign;
+  std::vector<double> inverse;
+
+  template <class T>
+  DecayRows(const Sizes<T>& s, int width)
+      : m(s.hidden + width), shift(m.size()), sign(m.size()), inverse(m.size()) {
+    for (int64_t i = 0; i < s.hidden; ++i) {
+      const Decay d = decay_of(s.u[i]);
+      for (size_t j = i; j < m.size(); j += s.hidden) {
+        m[j] = d.m;
+        shift[j] = d.shift;
+        sign[j] = d.sign;
+        inverse[j] = d.inverse;
+      }
+    }
+  }
 
   template <class Tile>
   IREVRNN_INLINE typename Tile::DecayL of(const Tile& tile, int64_t unit) const {
-    return tile.decay(data + unit, data + stride + unit, data + 2 * stride + unit);
+    return tile.decay(&m[unit], &shift[unit], &sign[unit], &inverse[unit]);
   }
 };
 

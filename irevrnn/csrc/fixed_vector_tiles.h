@@ -85,7 +85,7 @@ struct FixedVectorTile : VectorTile<N, cut> {
     return bits;
   }
 
-  IREVRNN_INLINE DecayL decay(const int32_t* m, const int32_t* shift, const int32_t* sign) const {
+  IREVRNN_INLINE DecayL decay(const int32_t* m, const int32_t* shift, const int32_t* sign, const double* inverse) const {
     DecayL d;
     Lanes moved{}, flipped{};
     Ints longest{};
@@ -94,12 +94,12 @@ struct FixedVectorTile : VectorTile<N, cut> {
       d.m.part[i.value] = load_ints(m + first);
       d.shift.part[i.value] = load_ints(shift + first);
       d.sign.part[i.value] = load_ints(sign + first);
+      d.inverse[i.value] = load_doubles(inverse + first);
       if constexpr (cut) {  // lanes that do not exist forget nothing, or their bits would lie on the stack
         const Lanes exist = lanes_of_part(existing(), i);
         d.m.part[i.value] = choose(exist, d.m.part[i.value], Ints{});
         d.shift.part[i.value] = choose(exist, d.shift.part[i.value], Ints{});
       }
-      d.inverse[i.value] = inverse_of(d.m.part[i.value]);
       moved = moved | less(Ints{}, d.m.part[i.value]) | less(Ints{}, d.shift.part[i.value]);
       flipped = flipped | less(d.sign.part[i.value], Ints{});
       longest = choose(less(longest, d.shift.part[i.value]), d.shift.part[i.value], longest);

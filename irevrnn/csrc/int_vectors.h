@@ -121,6 +121,12 @@ struct Doubles {
   HalfDoubles low, high;
 };
 
+IREVRNN_INLINE Doubles load_doubles(const double* from) {
+  Doubles x;
+  memcpy(&x, from, sizeof x);
+  return x;
+}
+
 // floor((x + part) * factor).
 IREVRNN_INLINE Ints floor_of_product(Ints x, double part, const Doubles& factor) {
 #if defined(__AVX512F__)
@@ -146,16 +152,6 @@ IREVRNN_INLINE Ints floor_of_product(Ints x, double part, const Doubles& factor)
   }
   return y;
 #endif
-}
-
-// 1 / (1 - m / 2^32).
-IREVRNN_INLINE Doubles inverse_of(Ints m) {
-  Doubles y;
-  for (int i = 0; i < vector_lanes / 2; ++i) {
-    y.low[i] = 0x1p32 / (0x1p32 - m[i]);
-    y.high[i] = 0x1p32 / (0x1p32 - m[i + vector_lanes / 2]);
-  }
-  return y;
 }
 
 }  // namespace irevrnn

@@ -81,7 +81,7 @@ FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, c
   s.record = record;
   fixed_scan_vector(s);
   const auto [words, counts] = pack_words(s.words);
-  return results_of(x, words, counts, at::full({}, s.bad_step, at::kLong));
+  return results_of(x, words, counts, s.bad_step);
 }
 
 FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& tails,
@@ -102,18 +102,19 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
   return results_of(x, buffer);
 }
 
-// Of the states of a block, so that any one changed bit changes it: a sum weighted by odd numbers, which wraps around
+// Of the states of a block, or of any numbers as h, so that any one changed bit changes it: a sum weighted by odd numbers, which wraps around
 // alike in whichever order it is taken. Empty bit stacks count for nothing, as there are none yet before the first chunk.
-Tensor state_hash(const Tensor& h, const Tensor& c, const Tensor& tails) {
-  TORCH_CHECK_VALUE(h.scalar_type() == at::kInt && c.scalar_type() == at::kInt && tails.scalar_type() == at::kLong,
+Tensor state_hash(const Tensor& h, const Maybe& c, const Maybe& tails) {
+  TORCH_CHECK_VALUE(h.scalar_type() == at::kInt && (!c || c->scalar_type() == at::kInt) &&
+                        (!tails || tails->scalar_type() == at::kLong),
                     "h and c must be int32, and tails int64");
   uint64_t sum = 0, weight = hash_first;
   const auto add = [&](const auto* x, int64_t count, int64_t less) {
     for (int64_t i = 0; i < count; ++i, weight += hash_step) sum += static_cast<uint64_t>(x[i] - less) * weight;
   };
   add(h.contiguous().const_data_ptr<int32_t>(), h.numel(), 0);
-  add(c.contiguous().const_data_ptr<int32_t>(), c.numel(), 0);
-  add(tails.contiguous().const_data_ptr<int64_t>(), tails.numel(), 1);
+  if (c) add(c->contiguous().const_data_ptr<int32_t>(), c->numel(), 0);
+  if (tails) add(tails->contiguous().const_data_ptr<int64_t>(), tails->numel(), 1);
   return at::full({}, static_cast<int64_t>(sum), at::kLong);
 }
 
@@ -144,14 +145,13 @@ TORCH_LIBRARY(irevrnn, m) {
       "Tensor? resets=None) -> (Tensor h_n, Tensor c_n)",
       &layer_step);
   // fixed_scan and fixed_unscan have no fake tensors: how many words a pass leaves depends on its data, and the
-  // strategies that use them run chunk by chunk, which torch.compile(fullgraph=True) is not promised for. bad_step is
-  // on the CPU.
+  // strategies that use them run chunk by chunk, which torch.compile(fullgraph=True) is not promised for.
   m.def(
       "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor tails, int fraction_bits, int steps, Tensor u, Tensor a, "
       "Tensor b, str activation, str coupling_activation, bool record, bool save, bool vectorize, "
       "Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor tails, Tensor words, "
-      "Tensor counts, Tensor saved, Tensor bad_step)");
-  m.def("state_hash(Tensor h, Tensor c, Tensor tails) -> Tensor");
+      "Tensor counts, Tensor saved, int bad_step)");
+  m.def("state_hash(Tensor h, Tensor? c=None, Tensor? tails=None) -> Tensor");
   m.def(
       "fixed_unscan(Tensor z, Tensor h_n, Tensor c_n, Tensor tails, int fraction_bits, int steps, Tensor words, "
       "Tensor starts, Tensor counts, Tensor u, Tensor a, Tensor b, str activation, "

@@ -7,6 +7,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <vector>
+
 #include "fixed_lane_ops.h"
 #include "fixed_launch.h"
 #include "row_starts.h"
@@ -50,9 +52,12 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
 }
 
 // The same number as on the CPU (ops.cpp).
-Tensor state_hash(const Tensor& h, const Tensor& c, const Tensor& tails) {
+Tensor state_hash(const Tensor& h, const std::optional<Tensor>& c, const std::optional<Tensor>& tails) {
   const c10::cuda::OptionalCUDAGuard guard(h.device());
-  const Tensor numbers = at::cat({h.flatten().to(at::kLong), c.flatten().to(at::kLong), tails - 1});
+  std::vector<Tensor> parts{h.flatten().to(at::kLong)};
+  if (c) parts.push_back(c->flatten().to(at::kLong));
+  if (tails) parts.push_back(*tails - 1);
+  const Tensor numbers = at::cat(parts);
   const Tensor weights = at::arange(numbers.size(0), numbers.options())
                              .mul_(static_cast<int64_t>(hash_step))
                              .add_(static_cast<int64_t>(hash_first));

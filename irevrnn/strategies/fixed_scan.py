@@ -78,8 +78,7 @@ class States(NamedTuple):
 def hash_of(x: Tensor) -> Tensor:
     """Return a hash of any tensor, as that of :class:`States`."""
     bits = x.contiguous().view(_BITS.get(x.element_size(), torch.int32)).int()
-    nothing = bits.new_empty(0)
-    hashed: Tensor = torch.ops.irevrnn.state_hash(bits, nothing, nothing.long())
+    hashed: Tensor = torch.ops.irevrnn.state_hash(bits)
     return hashed
 
 
@@ -180,8 +179,8 @@ def forward(
     out, h, c, tails, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
         z, *states, *weights, record, save, vectorize, resets, batch_sizes
     )
-    if (step := bad_step.item()) >= 0:
-        raise RangeError(int(step))
+    if bad_step >= 0:
+        raise RangeError(bad_step)
     after = States(h, c, tails, states.fraction_bits, states.steps + _steps(z, batch_sizes))
     return Pass(out, saved, states, after), words, counts
 

@@ -154,7 +154,7 @@ class Reversible(_FixedPoint):
 
     def note_output(self, chunk: int, output: Tensor) -> None:
         if self.record:  # odd factors: chunks come in either order, and each may change the sum
-            self.of_outputs = self.of_outputs + (2 * chunk + 1) * fixed_scan.hash_of(output)
+            self.of_outputs.add_(fixed_scan.hash_of(output), alpha=2 * chunk + 1)
 
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         result, words, counts = fixed_scan.forward(
