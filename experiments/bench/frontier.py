@@ -6,6 +6,7 @@ checkpoints, with fewer and fewer of them kept. Every measurement has a process 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 from typing import Any, NamedTuple
@@ -24,7 +25,9 @@ from irevrnn import IRevBlock, IRevStack
 from irevrnn.strategies.revolve import fewest_checkpoints
 
 WIDTH, HIDDEN, BLOCKS = 64, 64, 4
-ROUNDS = (1, 2, 3)
+#: How often chunks run forward before they run with their graph: on average up to 2, which half of
+#: the checkpoints of one round bring to 1.5; then at most.
+ROUNDS = (1, 1.25, 1.5, 2, 3)
 #: What units remember, for reversal, which alone depends on it: options of the blocks.
 MEMORIES: dict[str, dict[str, Any]] = {
     "u = 1": {"forgets": False, "longest_memory": 200.0},
@@ -40,12 +43,11 @@ LINES = {
     "store": ("store", "up to 1,000 steps"),
     "nn.LSTM": ("lstm", ""),
 }
-#: What is measured in several processes if asked for: reversal without bits and its two rivals, by
+#: What is measured in several processes if asked for: reversal without bits and its rivals, by
 #: method, rounds and memories.
 RIVALS = {
     ("reversible", 0, "u = 1"),
-    ("checkpoint", 1, "up to 1,000 steps"),
-    ("checkpoint", 2, "up to 1,000 steps"),
+    *(("checkpoint", rounds, "up to 1,000 steps") for rounds in ROUNDS if rounds <= 2),
 }
 #: A measurement of the time repeats short steps for at least this time.
 SECONDS = 0.5
@@ -62,7 +64,7 @@ class Case(NamedTuple):
         method: a strategy, ``lstm`` or ``torch_checkpoint``.
         steps, batch: T and B.
         chunk: steps in a chunk; 0 leaves the choice to the strategy.
-        rounds: how often chunks run forward before they run with their graph, for ``checkpoint``.
+        rounds: one of :data:`ROUNDS`, for ``checkpoint``.
         memories: a key of :data:`MEMORIES`.
     """
 
@@ -70,7 +72,7 @@ class Case(NamedTuple):
     steps: int
     batch: int
     chunk: int = 0
-    rounds: int = 0
+    rounds: float = 0
     memories: str = "up to 1,000 steps"
 
 
@@ -83,10 +85,16 @@ def cases(steps: int, batch: int, chunks: tuple[int, ...]) -> Iterator[Case]:
         yield Case("torch_checkpoint", steps, batch, chunk)
         for rounds in ROUNDS:
             number = -(-steps // chunk)
-            if rounds == 1 or fewest_checkpoints(number, rounds) < number:
+            if rounds == 1 or checkpoints_of(number, rounds) < number:
                 yield Case("checkpoint", steps, batch, chunk, rounds)
         for memories in MEMORIES:
             yield Case("reversible", steps, batch, chunk, 0, memories)
+
+
+def checkpoints_of(chunks: int, rounds: float) -> int:
+    """Return how many states are kept of a chain of chunks, one before each of them at first."""
+    most = math.ceil(rounds)
+    return max(fewest_checkpoints(chunks, most), round((most - rounds) * chunks))
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -129,7 +137,7 @@ def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
         return lambda x: _in_chunks(stack, x, case.chunk), parameters
     if case.chunk:  # in place of what the strategy would choose
         number = -(-case.steps // case.chunk)
-        kept = fewest_checkpoints(number, case.rounds) if case.rounds > 1 else 0
+        kept = checkpoints_of(number, case.rounds) if case.rounds > 1 else 0
         stack._choose = lambda *_: (memory, case.chunk, kept)  # type: ignore[method-assign]
     return lambda x: stack(x, return_sequence=False)[0], parameters
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.figures import theme
@@ -48,11 +50,13 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 color=colours[label], marker=marker, linestyle=_LINES[marker],
                 fillstyle="none", linewidth=0.8,
             )  # fmt: skip
+        _join_rounds(axes, here, colours["checkpoint"])
         for row in here:
             if _key(row) == ("reversible", 0, "u = 1"):
                 axes.annotate(
                     f"$C$ = {row['chunk']}", _point(row), (-7, -5), textcoords="offset points",
                     ha="right", va="top", size=6,
+                    path_effects=[patheffects.withStroke(linewidth=1.5, foreground="white")],
                 )  # fmt: skip
         axes.margins(0.25)
         theme.frame(axes, "time, µs a step", "growth of the peak, MB", log="xy")
@@ -67,6 +71,14 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
     handles, labels = places.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
+
+
+def _join_rounds(axes: Axes, rows: Sequence[Mapping[str, Any]], colour: str) -> None:
+    """Join checkpoints of one round and of two, by the points between them: a line for each C."""
+    few = [row for row in rows if row["method"] == "checkpoint" and row["rounds"] <= 2]
+    for chunk in sorted({row["chunk"] for row in few}):
+        points = [_point(row) for row in few if row["chunk"] == chunk]
+        axes.plot(*zip(*points, strict=True), color=colour, marker=".", linewidth=0.4, alpha=0.6)
 
 
 def _large(rows: Sequence[Mapping[str, Any]]) -> str:

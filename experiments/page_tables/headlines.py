@@ -87,7 +87,7 @@ def _memory(results: Path) -> Row:
             f"{row['peak_bytes'] / 1e6:,.0f} MB, {1e6 * row['seconds'] / row['steps']:.1f} µs"
         )
         for row in read(results, "frontier")["rows"]
-        if row["batch"] == 1 and row["rounds"] < 2 and row["chunk"] in FRONTIER_CHUNKS
+        if row["batch"] == 1 and row["rounds"] <= 1 and row["chunk"] in FRONTIER_CHUNKS
     }
     usual, million = "up to 1,000 steps", 10**6
     kept, forgetting, short = (

@@ -66,8 +66,9 @@ def test_the_closest_rivals_are_measured_in_several_processes(monkeypatch):
 
 
 def test_checkpoints_are_kept_as_rounds_say():
-    cases = [frontier.Case("checkpoint", 640, 2, chunk=64, rounds=rounds) for rounds in (1, 2)]
-    one, two = (in_fresh_process(frontier.measure, case)["saved_bytes"] for case in cases)
+    cases = [frontier.Case("checkpoint", 640, 2, 64, rounds) for rounds in (1, 1.5, 2)]
+    one, between, two = (in_fresh_process(frontier.measure, case)["saved_bytes"] for case in cases)
     states = frontier.BLOCKS * 2 * 2 * frontier.HIDDEN * 4  # of a chunk, in bytes
     assert one == 10 * states
+    assert between == 5 * states
     assert two == fewest_checkpoints(10, 2) * states

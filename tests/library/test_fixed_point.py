@@ -98,7 +98,7 @@ def test_control_a_flipped_bit_is_noticed(dtype, vectorize, activation):
 def test_vector_and_scalar_kernels_give_the_same_bits(shape, activation):
     z, states, weights = make_case(*shape, torch.float32, activation)
     vector, scalar = (forward(z, states, weights, vectorize) for vectorize in (True, False))
-    out, h, c, _, _, _, saved, _ = map(torch.equal, vector, scalar)
+    out, h, c, _, _, _, saved = map(torch.equal, vector[:7], scalar[:7])
     assert out and h and c and saved
     assert bits_of(vector) == bits_of(scalar)  # each kernel shares the lanes out its own way
 

@@ -109,7 +109,7 @@ def test_vector_and_scalar_kernels_give_the_same_bits(activation, kind):
     z, states, weights = make_case(70, 3, 43, 3, torch.float32, activation)
     resets = make_resets(kind, 70, 3)
     vector, scalar = (forward(z, states, weights, way, resets) for way in (True, False))
-    out, h, c, _, _, _, saved, _ = map(torch.equal, vector, scalar)
+    out, h, c, _, _, _, saved = map(torch.equal, vector[:7], scalar[:7])
     assert out and h and c and saved
     assert bits_of(vector) == bits_of(scalar)
 
