@@ -51,8 +51,8 @@ def test_the_gpu_gives_the_bits_of_the_cpu(couplings, size, dtype, activation):
     f = ACTIVATIONS if dtype == torch.float32 else ("relu", "leaky_relu", "identity")
     case = make_case(20, *size, couplings, dtype, activation, list(f)[couplings % len(f)])
     on_cpu, on_gpu = forward(*case, False), forward(*to_gpu(*case), False)
-    assert on_cpu[7] == -1  # in range: else outputs have no meaning
-    assert_same_bits([x.cpu() for x in on_gpu], on_cpu)
+    assert on_cpu[7] == on_gpu[7] == -1  # in range: else outputs have no meaning
+    assert_same_bits([x.cpu() for x in on_gpu[:7]], on_cpu[:7])
 
 
 @every_g
@@ -76,7 +76,7 @@ def test_packed_sequences(sizes, hidden, dtype, activation):
     z, states, weights = to_gpu(*case)
     packing = resets.cuda(), counts
     result = forward(z, states, weights, False, *packing)
-    assert_same_bits([x.cpu() for x in result], wanted)
+    assert_same_bits([x.cpu() for x in result[:7]], wanted[:7])
     assert is_undone(states, result, back(z, result, weights, False, *packing))
 
 
