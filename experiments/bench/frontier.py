@@ -6,7 +6,6 @@ checkpoints, with fewer and fewer of them kept. Every measurement has a process 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 from typing import Any, NamedTuple
@@ -85,16 +84,10 @@ def cases(steps: int, batch: int, chunks: tuple[int, ...]) -> Iterator[Case]:
         yield Case("torch_checkpoint", steps, batch, chunk)
         for rounds in ROUNDS:
             number = -(-steps // chunk)
-            if rounds == 1 or checkpoints_of(number, rounds) < number:
+            if rounds == 1 or fewest_checkpoints(number, rounds) < number:
                 yield Case("checkpoint", steps, batch, chunk, rounds)
         for memories in MEMORIES:
             yield Case("reversible", steps, batch, chunk, 0, memories)
-
-
-def checkpoints_of(chunks: int, rounds: float) -> int:
-    """Return how many states are kept of a chain of chunks, one before each of them at first."""
-    most = math.ceil(rounds)
-    return max(fewest_checkpoints(chunks, most), round((most - rounds) * chunks))
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -137,7 +130,7 @@ def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
         return lambda x: _in_chunks(stack, x, case.chunk), parameters
     if case.chunk:  # in place of what the strategy would choose
         number = -(-case.steps // case.chunk)
-        kept = checkpoints_of(number, case.rounds) if case.rounds > 1 else 0
+        kept = fewest_checkpoints(number, case.rounds) if case.rounds > 1 else 0
         stack._choose = lambda *_: (memory, case.chunk, kept)  # type: ignore[method-assign]
     return lambda x: stack(x, return_sequence=False)[0], parameters
 

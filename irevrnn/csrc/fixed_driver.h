@@ -70,7 +70,7 @@ void run(FixedForward<T>& s) {
   for (int64_t step : bad_steps) s.bad_step = earlier(s.bad_step, step);
 }
 
-// The words of a stack. None where its bounds are unsound.
+// Whether the words of a stack lie within those that were given.
 template <class T>
 bool is_sound(const FixedInverse<T>& s, int64_t stream) {
   const int64_t start = s.starts[stream], count = s.counts[stream];

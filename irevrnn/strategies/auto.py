@@ -34,8 +34,9 @@ TIMES = {"recompute": 1.0, "checkpoint": 1.35, "reversible": 1.5}
 CANDIDATES = tuple(TIMES)
 #: The same for every further round of ``checkpoint``, a forward pass.
 TIME_OF_ROUND = 0.35
-#: With more rounds, the stack mostly runs forward.
-MOST_ROUNDS = 6
+#: With one round, all states are kept; with 1.5, half of them; with more than 6, the stack mostly
+#: runs forward.
+MORE_ROUNDS = (1.5, 2, 3, 4, 5, 6)
 #: Calling the operators of a chunk takes as long as computing so many numbers of a block's output.
 CALLS_OF_A_CHUNK = 22_000
 
@@ -153,8 +154,8 @@ def _variants(stack: Stack, load: Workload, memory: str) -> Iterator[tuple[float
     """Return the expected time of a strategy, its name, a chunk's length, and its checkpoints.
 
     Chunks begin with the length that is fastest and are halved, down to a segment; with each,
-    ``checkpoint`` keeps fewer and fewer states, for which the stack runs forward once more each
-    time (:mod:`irevrnn.strategies.revolve`).
+    ``checkpoint`` keeps fewer and fewer states, for which the stack runs forward more and more
+    often (:mod:`irevrnn.strategies.revolve`).
     """
     if memory in OF_A_LAYER:
         yield TIMES[memory], memory, 0, 0
@@ -165,7 +166,7 @@ def _variants(stack: Stack, load: Workload, memory: str) -> Iterator[tuple[float
         calls = 1 + CALLS_OF_A_CHUNK / (chunk * max(1, load.batch) * hidden)
         yield calls * TIMES[memory], memory, chunk, 0
         chunks = math.ceil(load.steps / chunk)
-        for rounds in range(2, MOST_ROUNDS + 1) if memory == "checkpoint" else ():
+        for rounds in MORE_ROUNDS if memory == "checkpoint" else ():
             checkpoints = fewest_checkpoints(chunks, rounds)
             if checkpoints < chunks:
                 time = TIMES[memory] + (rounds - 1) * TIME_OF_ROUND

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,16 +16,29 @@ from irevrnn.strategies.revolve import first_places, stride
 from irevrnn.strategies.strategy import Strategy
 
 
+@dataclass
+class Slots:
+    """The memory of the states that the forward pass saved.
+
+    Attributes:
+        reused: whether a backward pass has written others over them, but for the first.
+    """
+
+    reused: bool = False
+
+
 class Checkpoint(Strategy):
     """Save h and c of every block where chunks begin (equation ``eq:checkpoint``).
 
     Args:
         checkpoints: how many states are kept at once: with fewer than chunks, those between are
-            computed again in the backward pass (:mod:`irevrnn.strategies.revolve`). 0 keeps all.
+            computed again in the backward pass (:mod:`irevrnn.strategies.revolve`), and take the
+            memory of those that it has used. 0 keeps all.
+        slots: of this pass.
     """
 
-    def __init__(self, checkpoints: int) -> None:
-        self.checkpoints = checkpoints
+    def __init__(self, checkpoints: int, slots: Slots) -> None:
+        self.checkpoints, self.slots = checkpoints, slots
         self.places: dict[int, int] = {}
         self.chunk = -1
 
@@ -68,7 +82,12 @@ class Checkpoint(Strategy):
     ) -> None:
         (borders,) = saved
         self.recurrences = recurrences
-        self.kept = list(zip(self._first_places(chunks), borders, strict=True))
+        places = self._first_places(chunks)
+        if self.slots.reused:  # this is not the first pass through the graph
+            places = places[:1]
+        self.kept = list(zip(places, borders, strict=False))
+        # Past the version counter, which would refuse a second pass.
+        self.borders = borders.data
 
     def restore(self, chunk: int, run: Callable[[int], None]) -> None:
         limit = self.checkpoints or chunk + 1
@@ -77,7 +96,14 @@ class Checkpoint(Strategy):
             self.states = self._states(self.kept[-1][1])
             for index in range(place, ahead):
                 run(index)
-            self.kept.append((ahead, self._border()))
+            self.kept.append((ahead, self._into_slot(self._border())))
+
+    def _into_slot(self, border: Tensor) -> Tensor:
+        """Move a border to the slot of its place among those kept; one too many is used at once."""
+        if len(self.kept) == len(self.borders):
+            return border
+        self.slots.reused = True
+        return self.borders[len(self.kept)].copy_(border)
 
     def leaves(self, chunk: int) -> list[State]:
         _, border = self.kept.pop()

@@ -28,7 +28,7 @@ from irevrnn.modules.steps import Masks, Steps
 from irevrnn.observers import Observers, as_observed, observers
 from irevrnn.sequences import Packing
 from irevrnn.strategies.buffers import check_versions, versions_of
-from irevrnn.strategies.checkpoint import Checkpoint
+from irevrnn.strategies.checkpoint import Checkpoint, Slots
 from irevrnn.strategies.chunk_graph import ChunkGraph
 from irevrnn.strategies.chunks import Part, Parts
 from irevrnn.strategies.randomness import Randomness
@@ -121,11 +121,12 @@ class Settings:
     modes: Modes
     observers: Observers = field(default_factory=observers)
     randomness: Randomness = field(default_factory=Randomness)
+    slots: Slots = field(default_factory=Slots)
 
     def new_strategy(self) -> Strategy:
         """Return the strategy, which has recorded nothing."""
         if self.memory == "checkpoint":
-            return Checkpoint(self.checkpoints)
+            return Checkpoint(self.checkpoints, self.slots)
         return (Reversible if self.memory == "reversible" else StoreFixed)(self.block_name)
 
     def block_name(self, number: int) -> str:

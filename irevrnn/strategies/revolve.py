@@ -7,7 +7,7 @@ reversed by running each of them forward at most r times more than once, where n
 
 from __future__ import annotations
 
-from math import comb
+from math import ceil, comb
 
 
 def rounds_of(chunks: int, checkpoints: int) -> int:
@@ -18,21 +18,23 @@ def rounds_of(chunks: int, checkpoints: int) -> int:
     return rounds
 
 
-def fewest_checkpoints(chunks: int, rounds: int) -> int:
+def fewest_checkpoints(chunks: int, rounds: float) -> int:
     """Return the smallest number of checkpoints for that many rounds, at least 1.
 
     Args:
         chunks: n, at least 1.
-        rounds: at least 1.
+        rounds: a whole number, at least 1; or one between 1 and 2, for the mean of all chunks.
     """
+    most = ceil(rounds)
     least, enough = 1, max(1, chunks)
     while least < enough:
         middle = (least + enough) // 2
-        if comb(middle + rounds, rounds) < chunks:
+        if comb(middle + most, most) < chunks:
             least = middle + 1
         else:
             enough = middle
-    return least
+    # From there to one for each chunk, every further checkpoint saves one run.
+    return max(least, ceil((most - rounds) * chunks))
 
 
 def stride(chunks: int, checkpoints: int) -> int:

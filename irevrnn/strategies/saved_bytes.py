@@ -89,8 +89,6 @@ def plan(
     saved = own + graph.masks + resets
     # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
     peak = saved + math.ceil(graph.peak() * (1 + KEPT)) + _parameter_bytes(stack)
-    if checkpoints:  # those that the backward pass keeps for a while, beside the saved ones
-        peak += own
     return Plan(memory, chunk, checkpoints, saved, peak)
 
 
