@@ -24,8 +24,8 @@ from irevrnn import IRevBlock, IRevStack
 from irevrnn.strategies.revolve import fewest_checkpoints
 
 WIDTH, HIDDEN, BLOCKS = 64, 64, 4
-#: How often chunks run forward before they run with their graph: on average up to 2, which half of
-#: the checkpoints of one round bring to 1.5; then at most.
+#: How often chunks run forward before they run with their graph: up to 2 on average, which takes
+#: a share 2 - r of the checkpoints of one round; from 2 on at most.
 ROUNDS = (1, 1.25, 1.5, 2, 3)
 #: What units remember, for reversal, which alone depends on it: options of the blocks.
 MEMORIES: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from experiments.figures import theme
 
 #: Label and marker of each kind of measurement, by method, rounds and memories.
-_LOOKS: dict[tuple[str, int, str], tuple[str, str]] = {
+_LOOKS: dict[tuple[str, float, str], tuple[str, str]] = {
     ("reversible", 0, "u = 1"): ("reversible, u = 1", "o"),
     ("reversible", 0, "up to 1,000 steps"): ("reversible, memories to 1,000", "s"),
     ("reversible", 0, "up to 10 steps"): ("reversible, memories to 10", "^"),
@@ -32,7 +32,8 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Plot the peak memory of a training step against its time, a panel for each T and B.
 
     ``rows`` are those of :mod:`experiments.bench.frontier`. A line joins the same method with
-    chunks of different length, which are written at the points of reversal with u = 1.
+    chunks of different length, which are written at the points of reversal with u = 1; dots lie
+    between checkpoints of one round and of two.
     """
     sizes = sorted({(row["batch"], row["steps"]) for row in rows})
     columns = min(3, len(sizes))
@@ -91,7 +92,7 @@ def _large(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, int, str]:
+def _key(row: Mapping[str, Any]) -> tuple[str, float, str]:
     reversible = row["method"] == "reversible"
     return row["method"], row["rounds"], row["memories"] if reversible else ""
 

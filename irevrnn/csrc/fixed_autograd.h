@@ -21,7 +21,7 @@ Tensor times(const Tensor& x, double unit, at::ScalarType dtype) {
     using T = decltype(zero);
     const int32_t* from = x.const_data_ptr<int32_t>();
     T* to = values.mutable_data_ptr<T>();
-    for (int64_t i = 0; i < x.numel(); ++i) to[i] = static_cast<T>(from[i]) * static_cast<T>(unit);
+    for (int64_t i = 0, count = x.numel(); i < count; ++i) to[i] = static_cast<T>(from[i]) * static_cast<T>(unit);
   });
   return values;
 }

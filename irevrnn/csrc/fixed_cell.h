@@ -11,8 +11,11 @@ namespace irevrnn {
 // added is subtracted to the last bit. x comes in whole units and the weight in those of f.
 template <class V, class F>
 IREVRNN_INLINE auto increment(const F& f, const Unit& of_f, const V& weight, const V& x) {
-  if constexpr (F::is_homogeneous) return nearest(weight * f(x));
-  return nearest(weight * f(scaled(x, of_f.size)));
+  if constexpr (F::is_homogeneous) {
+    return nearest(weight * f(x));
+  } else {
+    return nearest(weight * f(scaled(x, of_f.size)));
+  }
 }
 
 // The couplings (paper, eq:coupling), like couple in cell.h. largest grows to the magnitude, in units, of

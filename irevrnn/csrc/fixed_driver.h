@@ -86,9 +86,10 @@ void run(FixedInverse<T>& s) {
   const DecayRows decays(s, Tiles::width);
   std::vector<WordStack> stacks(s.streams);
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
-    for (const auto& [index, first, past_last] : chunks) {
-      if (is_sound(s, index)) stacks[index] = WordStack(s.words + s.starts[index], s.counts[index]);
-      stacks[index].tail() = Tail::of(s.tails[index]);
+    for (const Chunk& chunk : chunks) {
+      const int64_t i = chunk.index;
+      if (is_sound(s, i)) stacks[i] = WordStack(s.words + s.starts[i], s.counts[i]);
+      stacks[i].tail() = Tail::of(s.tails[i]);
     }
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
       const int64_t next = std::max<int64_t>(0, begin - s.block());
@@ -105,9 +106,10 @@ void run(FixedInverse<T>& s) {
         });
       });
     }
-    for (const auto& [index, first, past_last] : chunks) {
-      s.counts[index] = !is_sound(s, index) || stacks[index].ran_dry() ? -1 : stacks[index].size();
-      s.tails[index] = stacks[index].tail().number();
+    for (const Chunk& chunk : chunks) {
+      const int64_t i = chunk.index;
+      s.counts[i] = !is_sound(s, i) || stacks[i].ran_dry() ? -1 : stacks[i].size();
+      s.tails[i] = stacks[i].tail().number();
     }
   });
 }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 #include "bit_stack.h"
 #include "fixed_scan.h"
@@ -19,7 +20,7 @@ namespace irevrnn {
 inline Tensor copy_of(const Tensor& x) {
   if (!x.is_cpu() || !x.is_contiguous()) return x.clone(at::MemoryFormat::Contiguous);
   Tensor copy = at::empty(x.sizes(), x.options());
-  memcpy(copy.mutable_data_ptr(), x.const_data_ptr(), x.nbytes());
+  if (x.numel() > 0) memcpy(copy.mutable_data_ptr(), x.const_data_ptr(), x.nbytes());
   return copy;
 }
 

@@ -24,9 +24,9 @@ IREVRNN_INLINE int32_t minus(int32_t x, int32_t y) {
 }
 IREVRNN_INLINE int32_t choose(bool which, int32_t x, int32_t y) { return which ? x : y; }
 
-// A number that is out of range stays so when it is cut off here, and adding it to one in range does not
-// wrap around.
-constexpr float cut_off = 2.0f * range;
+// The largest float that int32_t has room for. What is cut off there stays out of range when two numbers in range are
+// added, even where the sum wraps around.
+constexpr float cut_off = 0x1.fffffep30f;
 
 // The nearest whole number, ties to even: one instruction, on the GPU as on the CPU.
 IREVRNN_INLINE int32_t nearest(float x) { return static_cast<int32_t>(::lrintf(saturate(x, cut_off))); }

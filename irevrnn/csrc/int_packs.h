@@ -28,8 +28,8 @@ IREVRNN_INLINE V whole_values(const IntPack<N>& x) {
   return make_pack<N>([&](auto i) { return floats_of(x.part[i.value]); });
 }
 
-// x86 needs no cut: what int32_t cannot hold, and a NaN, becomes the lowest number there is, which stays out of range when
-// one in range is added, even where that wraps around.
+// x86 needs no cut: what int32_t has no room for, and a NaN, becomes the lowest number, which stays out of range as
+// what is cut off does.
 template <int N>
 IREVRNN_INLINE IntPack<N> nearest(const Pack<N>& x) {
 #if defined(__SSE2__)

@@ -67,7 +67,7 @@ IREVRNN_INLINE Lanes beyond(Ints x, int32_t limit) {
 
 IREVRNN_INLINE Vector floats_of(Ints x) { return __builtin_convertvector(x, Vector); }
 
-// The nearest integers to what lies within the range of one, ties to even.
+// The nearest integers to what lies within the range of one, ties to even; on x86 the lowest one for all else.
 IREVRNN_INLINE Ints nearest_ints(Vector x) {
 #if defined(__AVX512F__)
   return (Ints)_mm512_cvtps_epi32(x);

@@ -47,14 +47,6 @@ void share_chunks(int64_t lanes, int width, const Fn& fn) {
   });
 }
 
-// Calls fn(chunk), on several threads.
-template <class Fn>
-void for_each_chunk(int64_t lanes, int width, const Fn& fn) {
-  share_chunks(lanes, width, [&](const std::vector<Chunk>& chunks) {
-    for (const Chunk& chunk : chunks) fn(chunk);
-  });
-}
-
 // Calls fn(first, past_last, end) for the parts of a range of lanes that run to the same step in a block:
 // all to its end, but for sequences that are shorter.
 template <class T, class Fn>

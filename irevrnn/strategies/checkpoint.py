@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,9 +23,11 @@ class Slots:
 
     Attributes:
         reused: whether a backward pass has written others over them, but for the first.
+        owner: held by the one pass that may; one that failed never lets go of it.
     """
 
     reused: bool = False
+    owner: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Checkpoint(Strategy):
@@ -38,7 +41,7 @@ class Checkpoint(Strategy):
     """
 
     def __init__(self, checkpoints: int, slots: Slots) -> None:
-        self.checkpoints, self.slots = checkpoints, slots
+        self.checkpoints, self.slots, self.owns = checkpoints, slots, False
         self.places: dict[int, int] = {}
         self.chunk = -1
 
@@ -82,12 +85,15 @@ class Checkpoint(Strategy):
     ) -> None:
         (borders,) = saved
         self.recurrences = recurrences
+        count = len(borders)
+        if self.checkpoints:
+            self.owns = self.slots.owner.acquire(blocking=False)
+            # Past the version counter, which would refuse a second pass.
+            self.borders = borders.data if self.owns else torch.empty_like(borders)
+            if self.slots.reused or not self.owns:  # not the first pass through the graph
+                count = 1
         places = self._first_places(chunks)
-        if self.slots.reused:  # this is not the first pass through the graph
-            places = places[:1]
-        self.kept = list(zip(places, borders, strict=False))
-        # Past the version counter, which would refuse a second pass.
-        self.borders = borders.data
+        self.kept = list(zip(places[:count], borders[:count], strict=True))
 
     def restore(self, chunk: int, run: Callable[[int], None]) -> None:
         limit = self.checkpoints or chunk + 1
@@ -111,6 +117,10 @@ class Checkpoint(Strategy):
             (h.detach().requires_grad_(), c.detach().requires_grad_())
             for h, c in self._states(border)
         ]
+
+    def finish(self) -> None:
+        if self.owns:
+            self.slots.owner.release()
 
     def _states(self, border: Tensor) -> list[State]:
         sizes = [recurrence.hidden_size for recurrence in self.recurrences for _ in "hc"]

@@ -56,7 +56,7 @@ def to_fixed(x: Tensor, fraction_bits: int = FRACTION_BITS) -> Tensor:
 
     What is out of range, or NaN, becomes a number that is out of range, too.
     """
-    limit = 2.0 ** (RANGE_BITS + 1)
+    limit = 2.0**31 - 2**7  # the largest of single precision that int32 has room for
     units = (x * 2.0**fraction_bits).round().clamp(-limit, limit)
     return units.nan_to_num(nan=limit).to(torch.int32)
 

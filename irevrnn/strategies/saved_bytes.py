@@ -89,6 +89,8 @@ def plan(
     saved = own + graph.masks + resets
     # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
     peak = saved + math.ceil(graph.peak() * (1 + KEPT)) + _parameter_bytes(stack)
+    if checkpoints:  # those that the backward pass is running from and to, beside the saved ones
+        peak += 2 * own // checkpoints
     return Plan(memory, chunk, checkpoints, saved, peak)
 
 

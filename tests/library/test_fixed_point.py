@@ -192,6 +192,19 @@ def test_what_left_the_range_is_not_brought_back(dtype, vectorize, case):
     assert forward(z, states, weights, vectorize)[7] == 0
 
 
+@every_kernel
+@pytest.mark.parametrize(("b", "bad_step"), [(2.56, -1), (4.0, 0)])
+def test_p_may_leave_the_range_on_the_way(dtype, vectorize, b, bad_step):
+    """To -30.4 + 30 b, by an increment of more than twice the range; z brings it back, or not."""
+    z, states, weights = make_case(1, 1, 70, 1, dtype, "identity", "identity", u=1.0)
+    weights.a[:], weights.b[:], z[:] = 0, b, -30.4
+    states.h[:], states.c[:] = to_fixed(torch.tensor(-30.4)), to_fixed(torch.tensor(30.0))
+    out, *_, found = forward(z, states, weights, vectorize)
+    assert found == bad_step
+    if bad_step < 0:
+        torch.testing.assert_close(out, torch.full_like(out, 16.0), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_weight_is_two_integers(dtype):
     """Exactly in float32, but for weights that shift all bits out."""

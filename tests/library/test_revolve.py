@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack
+from irevrnn.strategies.checkpoint import Checkpoint
 from irevrnn.strategies.revolve import fewest_checkpoints, first_places, rounds_of, stride
 from tests.cases import assert_same_bits
 
@@ -113,6 +114,30 @@ def test_the_gradient_is_that_of_one_level(schedule, checkpoints, call):
     schedule(checkpoints)
     got = outcome(model, x, **call)
     assert_same_bits(got, wanted)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_two_passes_at_once_give_the_same(schedule):
+    """The second begins while the first, which has used the memory of states, is in the middle."""
+    schedule(4)
+    model, x = make_stack(), torch.randn(3, 300, 3, requires_grad=True)
+    output, _ = model(x)
+    parameters = [*model.parameters()]
+    wanted = torch.autograd.grad(output.sum(), parameters, retain_graph=True)
+    output, _ = model(x)
+    inner, scan = [], Checkpoint.leaves
+
+    def interrupted(strategy, chunk):
+        if chunk == 7 and not inner:
+            inner.append(None)
+            inner[0] = torch.autograd.grad(output.sum(), parameters, retain_graph=True)
+        return scan(strategy, chunk)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "leaves", interrupted)
+        outer = torch.autograd.grad(output.sum(), parameters, retain_graph=True)
+    for got in (outer, inner[0], torch.autograd.grad(output.sum(), parameters)):
+        assert_same_bits(got, wanted)
 
 
 @pytest.mark.usefixtures("kernels")

@@ -110,8 +110,9 @@ void fixed_scan(const Case& c) {
   const Floats z = random.between(-2, 2, c.numbers());
   Floats u = random.between(0.3f, 1, c.hidden);
   for (int64_t i = 0; i < c.hidden; i += 4) u[i] = 1;
-  const Floats a = random.between(-0.1f, 0.1f, c.couplings * c.hidden);
-  const Floats b = random.between(-0.1f, 0.1f, c.couplings * c.hidden);
+  const float largest = homogeneous(f) ? 0.01f : 0.1f;  // an f without bounds may let numbers grow
+  const Floats a = random.between(-largest, largest, c.couplings * c.hidden);
+  const Floats b = random.between(-largest, largest, c.couplings * c.hidden);
   std::vector<int32_t> h(c.lanes()), cells(c.lanes());
   const std::vector<int32_t> zeros(c.lanes());
   std::vector<int64_t> tails(count_chunks(c.lanes(), Tiles::width), 1);
@@ -167,6 +168,7 @@ int main() {
         const irevrnn::Case c{steps, batch, hidden, couplings, static_cast<Activation>(activation)};
         irevrnn::print_all<Activation::tanh>("tanh", c);
         irevrnn::print_all<Activation::sigmoid>("sigmoid", c);
+        irevrnn::print_all<Activation::leaky_relu>("leaky_relu", c);
       }
     }
   }
