@@ -196,8 +196,9 @@ def test_what_left_the_range_is_not_brought_back(dtype, vectorize, case):
 @pytest.mark.parametrize(("b", "bad_step"), [(2.56, -1), (4.0, 0)])
 def test_p_may_leave_the_range_on_the_way(dtype, vectorize, b, bad_step):
     """To -30.4 + 30 b, by an increment of more than twice the range; z brings it back, or not."""
-    z, states, weights = make_case(1, 1, 70, 1, dtype, "identity", "identity", u=1.0)
-    weights.a[:], weights.b[:], z[:] = 0, b, -30.4
+    case = 1, 1, 70, 1, dtype, "identity", "identity"
+    z, states, weights = make_case(*case, fraction_bits=24)
+    weights.u[:], weights.a[:], weights.b[:], z[:] = 1, 0, b, -30.4
     states.h[:], states.c[:] = to_fixed(torch.tensor(-30.4)), to_fixed(torch.tensor(30.0))
     out, *_, found = forward(z, states, weights, vectorize)
     assert found == bad_step
