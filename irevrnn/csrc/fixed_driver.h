@@ -23,12 +23,13 @@ void for_each_tile_reversed(const Sizes<T>& s, const std::vector<Chunk>& chunks,
   for (auto chunk = chunks.rbegin(); chunk != chunks.rend(); ++chunk) {
     const bool last = chunk + 1 == chunks.rend();
     const int64_t after = last ? s.row(next) - s.row(begin) + chunks.back().past_last : (chunk + 1)->past_last;
-    for_each_end_reversed(s, chunk->first, chunk->past_last, begin, block_end, [&](int64_t from, int64_t to, int64_t end) {
+    const auto with_end = [&](int64_t from, int64_t to, int64_t end) {
       Tiles::each_reversed(from, to, [&](auto tile, int64_t lane) {
         const int64_t neighbour = lane > chunk->first ? lane : after;  // what it ends at
         fn(tile, Place{lane, chunk->index, end, neighbour - decltype(tile)::width - lane});
       });
-    });
+    };
+    for_each_end_reversed(s, chunk->first, chunk->past_last, begin, block_end, with_end);
   }
 }
 

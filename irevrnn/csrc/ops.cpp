@@ -102,8 +102,9 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
   return results_of(x, buffer);
 }
 
-// Of the states of a block, or of any numbers as h, so that any one changed bit changes it: a sum weighted by odd numbers, which wraps around
-// alike in whichever order it is taken. Empty bit stacks count for nothing, as there are none yet before the first chunk.
+// Of the states of a block, or of any numbers as h, so that any one changed bit changes it: a sum weighted by odd
+// numbers, which wraps around alike in whichever order it is taken. Empty bit stacks count for nothing, as there are none
+// yet before the first chunk.
 Tensor state_hash(const Tensor& h, const Maybe& c, const Maybe& tails) {
   TORCH_CHECK_VALUE(h.scalar_type() == at::kInt && (!c || c->scalar_type() == at::kInt) &&
                         (!tails || tails->scalar_type() == at::kLong),
