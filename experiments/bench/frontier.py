@@ -48,6 +48,8 @@ RIVALS = {
     ("reversible", 0, "u = 1"),
     *(("checkpoint", rounds, "up to 1,000 steps") for rounds in ROUNDS if rounds <= 2),
 }
+#: Steps times sequences from which on these alone are measured: a step takes minutes.
+MANY = 4_000_000
 #: A measurement of the time repeats short steps for at least this time.
 SECONDS = 0.5
 #: Methods that would add more than this to the process are left out.
@@ -77,6 +79,15 @@ class Case(NamedTuple):
 
 def cases(steps: int, batch: int, chunks: tuple[int, ...]) -> Iterator[Case]:
     """Return the measurements at a size, for chunks of these lengths."""
+    every = _all_cases(steps, batch, chunks)
+    return filter(_is_rival, every) if steps * batch >= MANY else every
+
+
+def _is_rival(case: Case) -> bool:
+    return (case.method, case.rounds, case.memories) in RIVALS
+
+
+def _all_cases(steps: int, batch: int, chunks: tuple[int, ...]) -> Iterator[Case]:
     for method, growth in BYTES_PER_STEP.items():
         if growth * steps * batch <= MOST_BYTES:
             yield Case(method, steps, batch)
@@ -179,7 +190,7 @@ def rows_of(
     ``runs``, the ``peak_bytes`` and ``seconds`` of each of them.
     """
     every = list(cases(steps, batch, chunks))
-    repeated = [x for x in every if (x.method, x.rounds, x.memories) in RIVALS]
+    repeated = [case for case in every if _is_rival(case)]
     runs: dict[Case, list[dict[str, Any]]] = {case: [] for case in every}
     for case in every + (processes - 1) * repeated:  # in turn: what slows one process slows all
         runs[case].append(in_fresh_process(measure, case, caching_allocator=True))

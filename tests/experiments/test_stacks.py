@@ -65,6 +65,12 @@ def test_the_closest_rivals_are_measured_in_several_processes(monkeypatch):
         )
 
 
+def test_of_many_steps_only_the_closest_rivals_are_measured():
+    few, many = (list(frontier.cases(10**6, batch, (128,))) for batch in (1, 16))
+    assert {(case.method, case.rounds, case.memories) for case in many} == frontier.RIVALS
+    assert {*many} < {case._replace(batch=16) for case in few}
+
+
 def test_checkpoints_are_kept_as_rounds_say():
     cases = [frontier.Case("checkpoint", 640, 2, 64, rounds) for rounds in (1, 1.5, 2)]
     one, between, two = (in_fresh_process(frontier.measure, case)["saved_bytes"] for case in cases)
