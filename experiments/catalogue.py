@@ -113,6 +113,10 @@ _COPY = _KEEPS | {
     "longest_memory": 1e5, "coupling_lr_scale": 1e-3, "batch_size": 64, "batches": 50, "lr": 3e-2,
     "epochs": 12,
 }  # fmt: skip
+# In twenty times as many steps, a phase moves twenty times as far.
+_LONG_COPY = _COPY | {
+    "length": 100_000, "batch_size": 8, "held_out": 200, "coupling_lr_scale": 5e-5,
+}  # fmt: skip
 # Chrono initialisation knows the length, as our start does; shorter epochs give the curve points.
 _LSTM = {
     "length": 5000, "model": "lstm", "num_layers": 1, "batch_size": 64, "lr": 3e-3, "batches": 25,
@@ -183,6 +187,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "adding-lstm": Experiment("adding", "Adding", "LSTM", _LSTM, 3, "adding-irevrnn"),
     "copy-irevrnn": Experiment("copy", "Copying", "reversible block, u = 1", _COPY, 3),
     "copy-lstm": Experiment("copy", "Copying", "LSTM", _LSTM, 3, "copy-irevrnn"),
+    "copy-long": Experiment("copy", "Long copying", "reversible block, u = 1", _LONG_COPY, 3,
+        peak=True),
+    # A control: what learns is behind the symbols, which its gradients do not reach.
+    "copy-long-truncated": Experiment("copy", "Long copying", "with truncated gradients",
+        _LONG_COPY | {"gradient_steps": 10_000}, 3),
     "adding-million": Experiment("adding", "A million steps", "adding, u = 1", _MILLION,
         peak=True),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",

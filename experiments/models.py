@@ -90,6 +90,8 @@ class BlockClassifier(nn.Module):
         sparse: whether the embedding ends in a ReLU and blocks have no biases, so that steps
             which mean nothing can add nothing to a state, however many they are.
         read, read_at: as for :class:`SequenceClassifier`.
+        gradient_steps: steps before the first of several answers that gradients go back through
+            (truncated backpropagation through time); None goes through all.
         memory, memory_budget: of :class:`IRevStack`.
         options: passed on to :class:`IRevBlock` (``forgets``, ``dropout``, ...).
 
@@ -108,13 +110,14 @@ class BlockClassifier(nn.Module):
         sparse: bool = False,
         read: str = "mean",
         read_at: tuple[int, ...] | None = None,
+        gradient_steps: int | None = None,
         memory: str = "reversible",
         memory_budget: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         check_reading(read, read_at)
-        self.read, self.read_at = read, read_at
+        self.read, self.read_at, self.gradient_steps = read, read_at, gradient_steps
         blocks = [
             IRevBlock(width, hidden_size, norm=norm if index else None, bias=not sparse, **options)
             for index in range(num_layers)
@@ -126,7 +129,7 @@ class BlockClassifier(nn.Module):
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence."""
         if self.read_at is not None:
-            return self.readout(_outputs_at(self.rnn, input, self.read_at))
+            return self.readout(_outputs_at(self.rnn, input, self.read_at, self.gradient_steps))
         output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
         return self.readout(mean_over_time(output, lengths) if self.read == "mean" else output)
 
@@ -189,10 +192,19 @@ def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
     return (output * (steps < lengths).unsqueeze(2)).sum(1) / lengths
 
 
-def _outputs_at(rnn: IRevRNN | IRevStack, input: Tensor, read_at: tuple[int, ...]) -> Tensor:
+def _outputs_at(
+    rnn: IRevRNN | IRevStack,
+    input: Tensor,
+    read_at: tuple[int, ...],
+    gradient_steps: int | None = None,
+) -> Tensor:
     """Return the last layer's output at the ends of these pieces, (batch, answers, hidden)."""
     outputs, hidden = [], None
-    for start, end in zip((0, *read_at), read_at, strict=False):
+    begin = 0 if gradient_steps is None else max(0, read_at[0] - gradient_steps)
+    if begin:
+        with torch.no_grad():
+            _, hidden = rnn(input[:, :begin], return_sequence=False)
+    for start, end in zip((begin, *read_at), read_at, strict=False):
         last, hidden = rnn(input[:, start:end], hidden, return_sequence=False)
         outputs.append(last)
     return torch.stack(outputs, dim=1)

@@ -153,11 +153,6 @@ class SequenceBatch:
         x = input.transpose(0, 1) if batch_first else input
         return cls(x, None, x.shape[0], x.shape[1], True, batch_first)
 
-    @property
-    def batch_sizes(self) -> Tensor | None:
-        """(T,), if packed."""
-        return None if self.packing is None else self.packing.batch_sizes
-
     def arrange_resets(self, resets: Tensor | None) -> Tensor | None:
         """Check a mask of resets and bring it into the form of x.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 import random
 import re
 import resource
@@ -23,7 +22,6 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 
-from experiments.provenance import provenance
 from irevrnn.allocator import empty_cache, use_caching_allocator
 
 #: A method whose last warm-up took longer than this is repeated less often.
@@ -41,11 +39,6 @@ Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
 #: Runs a method to its end and returns the seconds it took.
 Clock = Callable[[Callable[[], object]], float]
-
-
-def environment() -> dict[str, Any]:
-    """Describe what a measurement depends on: code, versions, processor and its number of cores."""
-    return {**provenance(), "cores": os.cpu_count()}
 
 
 def saved_bytes(

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 
 from experiments.bench import frontier, gpu, scans
-from experiments.bench.measure import environment, in_fresh_process
+from experiments.bench.measure import in_fresh_process
 from experiments.bench.recurrences import METHODS, OURS, Shape, measure_recurrences
 from experiments.bench.roofline import COPIED
 from experiments.bench.stacks import NETWORKS, StackShape, measure_stacks
 from experiments.process import threads as use_threads
+from experiments.provenance import provenance
 from irevrnn.backend import choose_backend
 from irevrnn.jit.compiler import BuildError, find_compiler
 
@@ -97,7 +98,7 @@ def run(plan: Plan) -> dict[str, Any]:
     times = plan.repetitions
     with use_threads(plan.threads):
         report: dict[str, Any] = {
-            "environment": environment(),
+            "environment": provenance(),
             "backend": choose_backend("cpu", torch.float32),
             "threads": plan.threads,
             "repetitions": times,

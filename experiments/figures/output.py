@@ -39,17 +39,15 @@ def repository() -> Path:
 
 
 def save(figure: Figure, name: str, profile: str, note: str = "") -> None:
-    """Write ``figures/<name>.svg`` and ``figures/<name>.png`` of a profile.
+    """Write ``figures/<name>.svg`` of a profile.
 
     A figure of a small profile carries the profile's name on its lower edge, and ``note``.
     """
     if profile != "paper":
         _stamp(figure, ", ".join(filter(None, (f"{profile} profile", note))))
-    target = _subfolder(profile, "figures")
-    for kind, metadata in (("svg", {"Date": None}), ("png", {})):
-        with replacing(target / f"{name}.{kind}") as temporary:
-            figure.savefig(temporary, format=kind, metadata=metadata)
-    svg = target / f"{name}.svg"
+    svg = _subfolder(profile, "figures") / f"{name}.svg"
+    with replacing(svg) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
     _drawn[svg] = hashlib.sha256(svg.read_bytes()).hexdigest()
 
 

@@ -82,25 +82,41 @@ def _hearts(results: Path) -> Row:
 
 
 def _memory(results: Path) -> Row:
-    peaks = {
-        (row["method"], row["memories"], row["steps"]): (
-            f"{row['peak_bytes'] / 1e6:,.0f} MB, {1e6 * row['seconds'] / row['steps']:.1f} µs"
-        )
-        for row in read(results, "frontier")["rows"]
+    rows = [
+        row
+        for row in read(results, "frontier")["rows"] + read(results, "memory")["lengths"]
         if row["batch"] == 1 and row["rounds"] <= 1 and row["chunk"] in FRONTIER_CHUNKS
-    }
+    ]
+
+    def cost(method: str, steps: int, memories: str) -> str:
+        found = [
+            row
+            for row in rows
+            if (row["method"], row["steps"]) == (method, steps)
+            and row["memories"] in (memories, "")
+        ]
+        peak = _range([row["peak_bytes"] / 1e6 for row in found], 0)
+        return f"{peak} MB, {_range([1e6 * row['seconds'] / steps for row in found], 1)} µs"
+
     usual, million = "up to 1,000 steps", 10**6
     kept, forgetting, short = (
-        peaks["reversible", memories, million] for memories in ("u = 1", usual, "up to 10 steps")
+        cost("reversible", million, memories) for memories in ("u = 1", usual, "up to 10 steps")
     )
-    checkpoint = peaks["checkpoint", usual, million]
-    recompute, lstm = (peaks[method, usual, 10**5] for method in ("recompute", "lstm"))
+    checkpoint = cost("checkpoint", million, usual)
+    recompute, lstm = (cost(method, 10**5, usual) for method in ("recompute", "lstm"))
     return (
-        "memory that a training step of 1,000,000 steps adds, four gated blocks, `reversible`",
+        "memory that a training step of 1,000,000 steps adds, four gated blocks as they start, "
+        "`reversible`",
         f"{kept} a step with u = 1; {forgetting} with memories of up to 1,000 steps",
         f"{short} with memories of up to 10 and periods of up to 20; `checkpoint` {checkpoint}; "
         f"for a tenth of the steps, without chunks, `recompute` {recompute} and `nn.LSTM` {lstm}",
     )
+
+
+def _range(numbers: list[float], digits: int) -> str:
+    """Return the least and the largest of some numbers, or the one that both are."""
+    ends = dict.fromkeys(f"{end:,.{digits}f}" for end in (min(numbers), max(numbers)))
+    return " to ".join(ends)
 
 
 def _adding(results: Path) -> Row:

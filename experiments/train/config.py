@@ -42,7 +42,10 @@ OF_OURS = (
     "num_couplings", "activation", "norm", "longest_period", "shortest_period", "longest_memory",
     "memory", "memory_budget",
 )  # fmt: skip
-OF_BLOCKS = {"forgets": True, "gate": True, "coupling_activation": "identity", "sparsity": None}
+OF_BLOCKS = {
+    "forgets": True, "gate": True, "coupling_activation": "identity", "sparsity": None,
+    "gradient_steps": None,
+}  # fmt: skip
 #: Options by which our networks are trained, the last of which some others have, too.
 _OF_OUR_TRAINING = ("block", "bits_penalty", "coupling_lr_scale", "recurrent_lr_scale")
 
@@ -93,6 +96,9 @@ class TrainConfig(ABC):
         "embedding then ends in a ReLU, and blocks have no biases, so that a step that means "
         "nothing adds nothing to a state of the first (irevrnn --block, lru, linoss, mingru)",
         least=0)
+    gradient_steps: int | None = option(
+        None, "steps before the first of several answers that gradients go back through; None goes "
+        "through all (irevrnn --block)", least=1)
     dropout: float = option(0.0, "probability of dropping a unit after a layer", least=0,
                             below=1)
     longest_period: float | None = option(

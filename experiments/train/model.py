@@ -14,7 +14,7 @@ from experiments.train.config import OF_OURS, TrainConfig
 from experiments.train.task import Input, Task
 from irevrnn import parameter_groups
 
-_OF_BLOCKS = ("width", "forgets", "gate", "coupling_activation")
+_OF_BLOCKS = ("width", "forgets", "gate", "coupling_activation", "gradient_steps")
 
 
 class Sizes(NamedTuple):

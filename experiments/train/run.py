@@ -196,6 +196,11 @@ def _check_task(config: TrainConfig, task: Task) -> None:
             "plain layers end in a batch norm, which takes two sequences at least: choose block, a "
             "batch_size above 1, and no steps_per_batch"
         )
+    if task.read_at is None and config.gradient_steps is not None:
+        raise ConfigError(
+            "gradient_steps must be None where one answer is read from a sequence, after its last "
+            f"step; got {config.gradient_steps}"
+        )
     if task.read_at is not None and config.read != "last":
         raise ConfigError(
             f"read must be last where several answers are read from a sequence; got {config.read!r}"

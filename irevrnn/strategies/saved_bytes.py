@@ -73,7 +73,8 @@ def plan(
     Args:
         stack: the modules that run.
         load: the sizes.
-        memory: a strategy that can serve (:func:`irevrnn.strategies.rules.obstacle`).
+        memory: a strategy that can serve (:func:`irevrnn.strategies.rules.obstacle`), other than
+            ``store_fixed``.
         chunk: steps in a chunk; the default of the strategy if not given.
         checkpoints: that ``checkpoint`` keeps at once; 0 for all.
     """
@@ -191,20 +192,8 @@ def _bit_stacks(weight: Tensor, units: int) -> int:
     return STACKS if choose_backend(weight.device.type, weight.dtype) == "vector" else units
 
 
-def _store_fixed(stack: Stack, load: Workload, chunks: int) -> int:
-    """Return the bytes of outputs, c of every segment and the states of every pass."""
-    total = _units(stack, load)
-    for block in stack.blocks:
-        size = block.recurrent_weight.element_size()
-        borders = math.ceil(load.steps / SEGMENT) - chunks
-        total += (load.real_steps + borders * load.batch) * block.hidden_size * size
-        total += 2 * (chunks + 1) * 4 * load.batch * block.hidden_size
-    return total
-
-
 #: The bytes that each of these strategies saves of its own.
 _SAVED: dict[str, Callable[[Stack, Workload, int], int]] = {
     "checkpoint": _checkpoint,
     "reversible": _reversible,
-    "store_fixed": _store_fixed,
 }

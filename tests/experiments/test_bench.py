@@ -206,12 +206,6 @@ def test_without_a_compiler_the_compiled_peer_is_left_out(monkeypatch, capsys):
     assert "there is no C++ compiler" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["threads", "repetitions"])
-def test_a_count_below_one_is_refused(name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
-        suite.Plan(**{name: 0})
-
-
 def test_help_explains_itself(capsys):
     with pytest.raises(SystemExit) as stop:
         tyro.cli(main, args=["--help"])

@@ -59,6 +59,20 @@ def test_answers_in_the_middle_of_a_sequence():
     torch.testing.assert_close(model(x), wanted, rtol=1e-3, atol=1e-3)
 
 
+def test_gradients_go_back_through_the_window_alone():
+    torch.manual_seed(0)
+    model = BlockClassifier(
+        3, 4, 8, 2, width=6, read="last", read_at=(8, 11), gradient_steps=3
+    ).eval()
+    x = torch.randn(2, 11, 3, requires_grad=True)
+    answers = model(x)
+    answers.square().sum().backward()
+    of_steps = x.grad.abs().amax((0, 2))
+    assert (of_steps[:5] == 0).all() and (of_steps[5:] > 0).all()
+    model.gradient_steps = None
+    torch.testing.assert_close(answers, model(x), rtol=1e-3, atol=1e-3)
+
+
 def test_a_run_learns_and_tells_its_bits(digits, tmp_path):
     config = MnistConfig.of(**SMALL | {"epochs": 6}, longest_period=20, out=tmp_path)
     results = train(config, progress=False)

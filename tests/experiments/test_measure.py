@@ -1,7 +1,6 @@
 """Saved bytes are counted exactly, peak memory as the system sees it, and time without favour."""
 
 import gc
-import json
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from torch.utils.checkpoint import checkpoint
 
 from experiments.bench import measure
 from experiments.bench.measure import (
-    environment,
     in_fresh_process,
     interleaved_times,
     peak_memory,
@@ -143,14 +141,3 @@ def test_quartiles_and_ratios():
     assert found["methods"]["mine"] == in_ms
     assert found["ratios"] == {"over": 3.0}  # of medians, 6 / 2
     assert found["ratio_quartiles"] == {"over": [2.0, 3.5]}  # within rounds 1, 4 and 3
-
-
-# --- environment --------------------------------------------------------------------------------
-
-
-def test_the_environment_says_what_numbers_depend_on():
-    found = environment()
-    assert {"git_commit", "versions", "cpu", "cores", "threads", "platform"} <= found.keys()
-    assert {"python", "torch", "numpy"} <= found["versions"].keys()
-    assert found["cores"] >= 1
-    json.dumps(found)

@@ -13,7 +13,7 @@ from experiments.datasets import cinc2017, fsdd
 from experiments.datasets.recordings import Description, join
 from experiments.models import BlockClassifier
 from experiments.sequences import Key
-from experiments.signals import bootstrap, forest
+from experiments.signals import bootstrap
 from experiments.signals.bootstrap import interval
 from experiments.signals.dataset import (
     SignalDataset,
@@ -23,7 +23,6 @@ from experiments.signals.dataset import (
     normalised,
 )
 from experiments.signals.folds import make_folds
-from experiments.signals.heart_rate import STATISTICS, describe, find_beats
 from experiments.tasks.signals import SignalsConfig
 from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
@@ -343,46 +342,3 @@ def test_data_that_is_not_there_is_named(tmp_path, capsys):
     assert main(["signals", f"--data={tmp_path}", f"--out={tmp_path}"]) == 1
     command = f"create it with python -m experiments.datasets cinc2017 --root {tmp_path}\n"
     assert command in capsys.readouterr().err
-
-
-# --- the forest on heart rates ------------------------------------------------------------------
-
-
-def ecg(beats, rate=300, length=3000, seed=0):
-    """Narrow peaks at these places with broad waves behind them, under noise."""
-    time = np.arange(length)
-    signal = np.random.default_rng(seed).normal(0, 0.02, length)
-    for place in beats:
-        signal += np.exp(-0.5 * ((time - place) / (0.012 * rate)) ** 2)
-        signal += 0.25 * np.exp(-0.5 * ((time - place - 0.3 * rate) / (0.05 * rate)) ** 2)
-    return signal
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_beats_are_found_whatever_their_sign(sign):
-    beats = np.cumsum(np.random.default_rng(1).integers(150, 350, 11))
-    found = find_beats(sign * ecg(beats), 300)
-    assert len(found) == len(beats) and np.abs(found - beats).max() <= 15
-
-
-def test_heart_rate_and_its_spread_are_measured():
-    steady, uneven = (describe(ecg(beats), 300) for beats in (
-        range(150, 2900, 250), np.cumsum([150, 200, 330, 180, 300, 210, 340, 190, 320, 240])
-    ))  # fmt: skip
-    assert steady.shape == uneven.shape == (STATISTICS,)
-    assert steady[1] == pytest.approx(250 / 300, abs=0.01)
-    assert steady[2] < 0.02 < uneven[2]
-
-
-@pytest.mark.parametrize("signal", [np.zeros(500), np.zeros(3), np.arange(40.0)], ids=len)
-def test_without_beats_statistics_say_so(signal):
-    assert (describe(signal, 300) == -1).all()
-
-
-def test_a_forest_writes_its_result(root, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 50)
-    assert forest.main([f"--data={root}", f"--out={tmp_path}"]) == 0
-    assert "CinC 2017: test_mean_f1" in capsys.readouterr().out
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert len(results["test_mean_f1s"]) == 5 and results["trees"] == 300
-    assert np.array(results["confusion_matrix"]).sum(1).tolist() == [10] * 4

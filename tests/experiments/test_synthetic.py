@@ -128,7 +128,8 @@ def test_sparsity_keeps_the_embedding_of_every_gated_block_at_0(tmp_path, networ
 
 
 @pytest.mark.parametrize(
-    "given", [{"sparsity": 0.1}, {"gate": False}, {"coupling_activation": "tanh"}]
+    "given",
+    [{"sparsity": 0.1}, {"gate": False}, {"coupling_activation": "tanh"}, {"gradient_steps": 5}],
 )
 def test_what_blocks_alone_have_needs_blocks(given):
     ((name, value),) = given.items()
@@ -179,6 +180,12 @@ def test_peers_answer_at_the_same_steps(kind):
 def test_what_needs_all_of_a_sequence_is_refused_by_name(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         train(CopyConfig(**SMALL | options, out=tmp_path), progress=False)
+
+
+def test_gradients_are_cut_before_several_answers_alone(tmp_path):
+    config = AddingConfig.of(**SMALL, block=True, gradient_steps=5, out=tmp_path)
+    with pytest.raises(ConfigError, match="gradient_steps must be None where one answer .*got 5"):
+        train(config, progress=False)
 
 
 @pytest.mark.parametrize(

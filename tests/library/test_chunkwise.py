@@ -303,19 +303,12 @@ def test_batch_statistics_are_refused(memory):
     model.eval()(x)[0].sum().backward()
 
 
-@pytest.mark.parametrize("value", [1.001, -2.0, math.nan])
+@pytest.mark.parametrize("value", [1 + 1e-9, -2.0, math.nan])
 def test_a_recurrent_weight_outside_is_refused(value):
     model = make_model()
     model.layers[1].recurrent_weight.data[4] = value
     with pytest.raises(ValueError, match=r"layer 1: recurrent weights must lie in \[-1, 1\]"):
         model(make_input()[0])
-
-
-def test_a_recurrent_weight_just_outside_is_refused():
-    model = make_model().double()
-    model.layers[1].recurrent_weight.data[4] = 1 + 1e-9
-    with pytest.raises(ValueError, match=r"layer 1: recurrent weights must lie in \[-1, 1\]"):
-        model(make_input()[0].double())
 
 
 # Faults between the forward and the backward pass

@@ -1,4 +1,4 @@
-"""Uses of ``nn.LSTM``, one check each; docs/from-lstm.md shows the same table."""
+"""Uses of ``nn.LSTM`` that no other test checks; docs/from-lstm.md tabulates all of them."""
 
 import copy
 import inspect
@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from irevrnn import IRevRNN, IRevRNNCell
+from irevrnn import IRevRNN
 from irevrnn.strategies.rules import OF_THE_STACK
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -61,48 +61,6 @@ def check_packed_sequences():
     assert results[0][0].shape == results[1][0].shape
     assert torch.equal(results[0][1], results[1][1])
     assert results[1][0][2, 1:].eq(0).all()
-
-
-def check_both_directions():
-    theirs, ours = pair(bidirectional=True)
-    x = torch.randn(4, 20, 3)
-    assert shapes(theirs(x)) == shapes(ours(x)) and trains(ours)
-
-
-def check_streaming_and_truncated_backpropagation():
-    _, ours = pair()
-    x = torch.randn(4, 20, 3)
-    output, state = ours(x[:, :9])
-    output, state = ours(x[:, 9:], tuple(s.detach() for s in state))
-    torch.testing.assert_close(output, ours(x)[0][:, 9:], rtol=1e-4, atol=1e-5)
-
-
-def check_one_step_at_a_time():
-    lstm, ours = nn.LSTMCell(3, 8), IRevRNNCell(3, 8)
-    x, state = torch.randn(4, 3), (torch.randn(4, 8), torch.randn(4, 8))
-    assert [s.shape for s in lstm(x, state)] == [s.shape for s in ours(x, state)]
-
-
-def check_dropout_between_layers():
-    _, ours = pair(dropout=0.5)
-    x = torch.randn(4, 20, 3)
-    assert not torch.equal(ours(x)[0], ours(x)[0])
-    ours.eval()
-    assert torch.equal(ours(x)[0], ours(x)[0])
-
-
-def check_mixed_precision():
-    _, ours = pair()
-    with torch.autocast("cpu", torch.bfloat16):
-        output, _ = ours(torch.randn(4, 20, 3))
-    assert output.dtype == torch.float32  # the state stays in full precision
-
-
-def check_compiling():
-    _, ours = pair()
-    x = torch.randn(4, 20, 3)
-    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(x)[0], ours(x)[0])
 
 
 def check_checkpoints():
@@ -159,14 +117,6 @@ def check_frozen_and_shared_parameters():
     ours(torch.randn(4, 20, 3))[0].sum().backward()
     assert ours.layers[0].recurrent_weight.grad is None
     assert ours.layers[1].recurrent_weight.grad is not None
-
-
-def check_functional_calls():
-    _, ours = pair()
-    x = torch.randn(4, 20, 3)
-    doubled = {name: 0.5 * p for name, p in ours.named_parameters()}
-    output, _ = torch.func.functional_call(ours, doubled, (x,))
-    assert not torch.equal(output, ours(x)[0])
 
 
 CHECKS = {
