@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 from experiments.page_tables.costs import FRONTIER_CHUNKS
@@ -16,7 +15,7 @@ def headlines(results: Path) -> Table:
     """Tabulate the main results, each beside what it is to be compared with."""
     makers = (
         _small_digits, _without_forgetting, _large_digits, _spoken_digits, _hearts, _memory,
-        _adding, _speed,
+        _copying, _speed,
     )  # fmt: skip
     return Table("|result|beside it", [make(results) for make in makers])
 
@@ -119,17 +118,17 @@ def _range(numbers: list[float], digits: int) -> str:
     return " to ".join(ends)
 
 
-def _adding(results: Path) -> Row:
-    trained = read(results, "experiments/adding-million")
-    learnt = next(e for e in trained["runs"][0]["history"] if e["val_squared_error"] < 0.01)
-    length, growth, epochs = (trained["config"][key] for key in ("length", "growth", "epochs"))
-    teach = math.ceil(length / growth ** (epochs - learnt["epoch"]))
+def _copying(results: Path) -> Row:
+    long, cut = (read(results, f"experiments/copy-long{end}") for end in ("", "-truncated"))
+    (right, wrong) = (one["test_accuracy"]["mean"] for one in (long, cut))
+    length, batch = long["config"]["length"], long["config"]["batch_size"]
     return (
-        "adding two of 1,000,000 numbers, backpropagated through every step, u = 1",
-        f"mean squared error {trained['test_squared_error']['mean']:.0e}",
-        f"chance {trained['data']['chance']:.2f}; a network that only adds up, and whose gradient "
-        f"needs no states: sequences of {teach} steps already bring it below 0.01; one run; a "
-        f"training step adds {trained['peak_bytes'] / 1e6:.1f} MB on top of the batch",
+        f"copying ten symbols after {length:,} blank steps, u = 1, `reversible`",
+        f"{100 * right:.1f} % of the symbols",
+        f"gradients through the last {cut['config']['gradient_steps']:,} steps alone: "
+        f"{100 * wrong:.1f} %; chance {100 * long['data']['chance']:.1f} %; "
+        f"{count(long['num_seeds'], 'seed')}; a training step of {batch} sequences adds "
+        f"{long['peak_bytes'] / 1e6:.1f} MB on top of the batch",
     )
 
 

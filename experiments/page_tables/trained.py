@@ -52,6 +52,8 @@ NOTEBOOKS = {"watch": "04", "utkinect": "04"}
 LONG_MEMORIES = (
     ("adding, squared error", "adding-irevrnn", "adding-lstm"),
     ("copying, symbols right", "copy-irevrnn", "copy-lstm"),
+    ("copying: `copy-long`", "copy-long"),
+    ("the same, truncated: `copy-long-truncated`", "copy-long-truncated"),
     ("adding: `adding-million`", "adding-million"),
 )
 
