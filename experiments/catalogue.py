@@ -24,6 +24,7 @@ from experiments.files import write_text
 from experiments.process import threads
 from experiments.provenance import require_clean
 from experiments.tasks import TASKS
+from experiments.tasks.synthetic import SyntheticConfig
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.model import count_parameters, make_model
 from experiments.train.peak import peak_bytes
@@ -294,7 +295,9 @@ def run(
     summary |= {"experiment": name, "task": experiment.task, "group": experiment.group}
     summary |= {"label": experiment.label, "figure": figure_of(results[0]), "profile": profile}
     if experiment.peak:
-        summary["peak_bytes"] = peak_bytes(config.runs()[0][1])
+        of_one = config.runs()[0][1]
+        assert isinstance(of_one, SyntheticConfig)
+        summary["peak_bytes"] = peak_bytes(of_one)
     write_text(result_file(name, profile), json.dumps(summary, indent=1, allow_nan=False) + "\n")
     if profile == "paper" and name in FLAGSHIPS:
         weights.save(name, config)

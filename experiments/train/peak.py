@@ -8,15 +8,16 @@ from dataclasses import replace
 import torch
 
 from experiments.bench.measure import peak_memory
-from experiments.train.config import TrainConfig
+from experiments.tasks.synthetic import SyntheticConfig
 from experiments.train.run import Run
+from experiments.train.task import Batch
 from irevrnn.allocator import use_caching_allocator
 
 #: Steps of the sequences that load the kernels.
 WARM_UP = 100
 
 
-def peak_bytes(config: TrainConfig) -> int:
+def peak_bytes(config: SyntheticConfig) -> int:
     """Return the bytes that a step of the last epoch adds to a new process.
 
     They are counted beyond the batch, the network and the optimizer's state, with one thread and
@@ -25,11 +26,14 @@ def peak_bytes(config: TrainConfig) -> int:
     return peak_memory(_last_step, replace(config, threads=1, resume=False))
 
 
-def _last_step(config: TrainConfig) -> Callable[[], None]:
+def _last_step(config: SyntheticConfig) -> Callable[[], None]:
     torch.set_num_threads(1)
     use_caching_allocator()
-    run = Run(config)
-    x, y = next(run.task.train_batches(config.epochs - 1, 0))
-    assert isinstance(x, torch.Tensor)  # sequences of one length
-    run.step(x[:, :WARM_UP], y)
-    return lambda: run.step(x, y)
+    short, run = (Run(replace(config, length=length)) for length in (WARM_UP, config.length))
+    short.step(*_last_batch(short))
+    batch = _last_batch(run)
+    return lambda: run.step(*batch)
+
+
+def _last_batch(run: Run) -> Batch:
+    return next(run.task.train_batches(run.config.epochs - 1, 0))
