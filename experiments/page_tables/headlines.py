@@ -120,15 +120,16 @@ def _range(numbers: list[float], digits: int) -> str:
 
 def _copying(results: Path) -> Row:
     long, cut = (read(results, f"experiments/copy-long{end}") for end in ("", "-truncated"))
-    (right, wrong) = (one["test_accuracy"]["mean"] for one in (long, cut))
+    right, wrong = (one["test_accuracy"]["mean"] for one in (long, cut))
     length, batch = long["config"]["length"], long["config"]["batch_size"]
     return (
         f"copying ten symbols after {length:,} blank steps, u = 1, `reversible`",
         f"{100 * right:.1f} % of the symbols",
-        f"gradients through the last {cut['config']['gradient_steps']:,} steps alone: "
-        f"{100 * wrong:.1f} %; chance {100 * long['data']['chance']:.1f} %; "
-        f"{count(long['num_seeds'], 'seed')}; a training step of {batch} sequences adds "
-        f"{long['peak_bytes'] / 1e6:.1f} MB on top of the batch",
+        f"{count(long['num_seeds'], 'seed')}; gradients through the last "
+        f"{cut['config']['gradient_steps']:,} steps alone: {100 * wrong:.1f} % "
+        f"({count(cut['num_seeds'], 'seed')}); chance {100 * long['data']['chance']:.1f} %; a "
+        f"training step of {batch} sequences adds {long['peak_bytes'] / 1e6:.1f} MB on top of the "
+        "batch",
     )
 
 

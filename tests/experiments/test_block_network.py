@@ -59,7 +59,7 @@ def test_answers_in_the_middle_of_a_sequence():
     torch.testing.assert_close(model(x), wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_gradients_go_back_through_the_window_alone():
+def test_gradients_go_back_through_the_last_steps_alone():
     torch.manual_seed(0)
     model = BlockClassifier(
         3, 4, 8, 2, width=6, read="last", read_at=(8, 11), gradient_steps=3
