@@ -37,11 +37,8 @@ NOTEBOOKS = {
     "long_signals": "notebooks/08_long_signals.ipynb",
     "frontier": "notebooks/09_frontier.ipynb",
 }
-#: Results that may be missing: of data that people bring, and of long experiments. The paper says
-#: "not yet run" of them, or nothing.
-BROUGHT = (
-    "utkinect", "msr", "ntu60", "ntu120", "experiments", "long_signals", "frontier", "forecast",
-)  # fmt: skip
+#: Results that may be missing, of data that people bring. The paper says "not yet run" of them.
+BROUGHT = ("utkinect", "msr", "ntu60", "ntu120")
 _FIGURES_OF = {
     "derivation": ("drift", "saturation", "division", "accuracy"),
     "inverse": ("oscillators", "reversal"),
@@ -89,15 +86,9 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     Raises:
         BuildError: names all that are missing or of another run.
     """
-    made_by = {
-        results / f"{name}.json": notebook
-        for name, notebook in NOTEBOOKS.items()
-        if name not in BROUGHT or (results / f"{name}.json").is_file()
-    }
+    made_by = {results / f"{name}.json": notebook for name, notebook in NOTEBOOKS.items()}
     drawn_with = {
-        figures / f"{name}.svg": results / f"{result}.json"
-        for name, result in FIGURES.items()
-        if results / f"{result}.json" in made_by
+        figures / f"{name}.svg": results / f"{result}.json" for name, result in FIGURES.items()
     }
     made_by |= {figure: made_by[result] for figure, result in drawn_with.items()}
     missing = [
@@ -121,7 +112,7 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     experiments = {path.stem: _digest(path) for path in runs.glob("experiments/*.json")}
     experiments |= {f"search/{path.stem}": _digest(path) for path in runs.glob("search/*.json")}
     table = results / "experiments.json"
-    made_from = _read(table)["made_from"] if table.is_file() else {}
+    made_from = _read(table)["made_from"]
     if changed := sorted({name for name, _ in experiments.items() ^ made_from.items()}):
         raise BuildError(
             f"{_shown(table)} was made from other results than those in experiments/: "

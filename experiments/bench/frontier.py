@@ -6,7 +6,9 @@ checkpoints, with fewer and fewer of them kept. Every measurement has a process 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -20,6 +22,8 @@ from experiments.bench.measure import (
     saved_bytes,
     wall_clock,
 )
+from experiments.files import write_text
+from experiments.provenance import provenance
 from irevrnn import IRevBlock, IRevStack
 from irevrnn.strategies.revolve import fewest_checkpoints
 
@@ -182,19 +186,42 @@ def measure_lengths(longest: Mapping[str, int]) -> list[dict[str, Any]]:
 
 
 def rows_of(
-    steps: int, batch: int, chunks: tuple[int, ...], processes: int = 1
+    steps: int,
+    batch: int,
+    chunks: tuple[int, ...],
+    processes: int = 1,
+    folder: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Measure all cases at a size, those of :data:`RIVALS` in several processes, one after another.
 
-    Prints a line for each case. Returns their rows, with the medians over ``processes`` and, in
-    ``runs``, the ``peak_bytes`` and ``seconds`` of each of them.
+    Prints a line for each case.
+
+    Args:
+        steps, batch, chunks: the size.
+        processes: how many measure each of the rivals.
+        folder: where rows are kept, in a file for each size: one that is there is not measured
+            again, unless its file is deleted.
+
+    Returns:
+        A row for each case, with the medians over ``processes``, the ``git_commit`` and, in
+        ``runs``, the ``peak_bytes`` and ``seconds`` of each of them.
     """
+    file = folder and folder / f"{steps}-{batch}.json"
+    if file and file.is_file():
+        kept: list[dict[str, Any]] = json.loads(file.read_text())
+        print(f"{file}: measured before, at commit {kept[0]['git_commit']}")
+        return kept
     every = list(cases(steps, batch, chunks))
     repeated = [case for case in every if _is_rival(case)]
     runs: dict[Case, list[dict[str, Any]]] = {case: [] for case in every}
     for case in every + (processes - 1) * repeated:  # in turn: what slows one process slows all
         runs[case].append(in_fresh_process(measure, case, caching_allocator=True))
-    return [_summary(case, of_case) for case, of_case in runs.items()]
+    commit = {"git_commit": provenance()["git_commit"]}
+    rows = [_summary(case, of_case) | commit for case, of_case in runs.items()]
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(rows))
+    return rows
 
 
 def _summary(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -75,14 +75,14 @@ MEMORY = {
 #: The measurements of notebook 06.
 SPEED = {
     "smoke": suite.Plan(
-        shapes=[Shape(64, 8, 32, 3)], repetitions=3, lengths={}, names=_NO_COMPILER,
+        shapes=[Shape(64, 8, 32, 3)], repetitions=3, names=_NO_COMPILER,
         stacks=[StackShape(64, 4, 8, 16, 2)],
         floor=[Shape(64, 8, 32, 3), Shape(64, 1, 32, 3)], two_threads=[Shape(64, 8, 32, 3)],
         flat=(100, 1000), packed=[Shape(64, 8, 32, 3)], copied=1 << 20,
     ),
     "quick": suite.Plan(
-        shapes=suite.SHAPES[:1], repetitions=5, lengths={}, names=_NO_COMPILER,
+        shapes=suite.SHAPES[:1], repetitions=5, names=_NO_COMPILER,
         floor=suite.SHAPES[:2], flat=(1_000, 100_000),
     ),
-    "paper": suite.Plan(shapes=suite.SHAPES[:1], more=suite.SHAPES[1:], lengths={}),
+    "paper": suite.Plan(shapes=suite.SHAPES[:1], more=suite.SHAPES[1:]),
 }  # fmt: skip

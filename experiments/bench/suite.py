@@ -5,22 +5,22 @@ second process does the same with the caching allocator. PyTorch's default alloc
 blocks back to the system and pays for each new one page by page: half the time of ``nn.LSTM``, in
 some processes and not in others.
 
-Then come stacks, a training step under each strategy (:mod:`experiments.bench.stacks`), very long
-sequences, each in a process of its own, the scan alone against what the machine can do
-(:mod:`experiments.bench.scans`), and a GPU, where there is one (:mod:`experiments.bench.gpu`).
+Then come stacks, a training step under each strategy (:mod:`experiments.bench.stacks`), the scan
+alone against what the machine can do (:mod:`experiments.bench.scans`), and a GPU, where there is
+one (:mod:`experiments.bench.gpu`).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from experiments.bench import frontier, gpu, scans
+from experiments.bench import gpu, scans
 from experiments.bench.measure import in_fresh_process
 from experiments.bench.recurrences import METHODS, OURS, Shape, measure_recurrences
 from experiments.bench.roofline import COPIED
@@ -55,8 +55,6 @@ class Plan:
         threads: of PyTorch and the kernels, but for the scan alone.
         repetitions: interleaved rounds; a very slow method runs fewer.
         stacks: stacks that are trained under each strategy.
-        lengths: the powers of ten up to which :func:`experiments.bench.frontier.measure_lengths`
-            measures each of its lines.
         floor: shapes where the scan alone is compared with its floor; R is at least 1.
         two_threads: shapes where two threads are compared with one.
         flat: T at which the time of a step is compared.
@@ -70,9 +68,6 @@ class Plan:
     threads: int = 1
     repetitions: int = 9
     stacks: Sequence[StackShape] = (StackShape(784, 32, 128, 128, 2),)
-    lengths: Mapping[str, int] = field(
-        default_factory=lambda: {"recompute": 5, "checkpoint": 6, "reversible": 6}
-    )
     floor: Sequence[Shape] = SHAPES + EXTREMES
     two_threads: Sequence[Shape] = (Shape(784, 128, 128, 3),)
     flat: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000)
@@ -112,7 +107,6 @@ def run(plan: Plan) -> dict[str, Any]:
         ):
             measure = partial(_measure, caching, measure_stacks)
             report[key] = [measure(stack, networks, times) for stack in plan.stacks]
-        report["lengths"] = frontier.measure_lengths(plan.lengths)
     if report["backend"] == "vector":
         alone = partial(_measure, True, threads=1)
         pairs = plan.two_threads if len(scans.cores()) > 1 else ()

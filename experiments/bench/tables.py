@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from experiments.bench.frontier import BLOCKS, HIDDEN, WIDTH
 from experiments.bench.recurrences import METHODS
 from experiments.bench.stacks import NETWORKS
 
@@ -44,21 +43,6 @@ def tables(report: Entry) -> str:
         for entry in report[key]:
             title = f"A training step of a stack, {sizes(entry)}, norm='layer', last output alone"
             parts.append(_methods(f"{title} ({kind} allocator)", entry, "x recompute"))
-    if lengths := report["lengths"]:
-        rows = [
-            {
-                "label": entry["line"],
-                "steps": entry["steps"],
-                "us": 1e6 * entry["seconds"] / entry["steps"],
-                "saved": entry["saved_bytes"] / 1e6,
-                "peak": entry["peak_bytes"] / 1e6,
-            }
-            for entry in lengths
-        ]
-        head = "|T|us a step|saved MB|peak MB"
-        row = "{label}|{steps:,}|{us:.2f}|{saved:.2f}|{peak:.1f}"
-        title = f"Long sequences: {BLOCKS} gated blocks, width {WIDTH}, H = {HIDDEN}, B = 1"
-        parts.append(_table(title, head, row, rows))
     if report["gpu"] is None:
         parts.append("No GPU: nothing is measured there.")
     else:

@@ -12,16 +12,15 @@ from irevrnn.modules.steps import current, draw_mask, passes
 class Dropout(nn.Module):
     """Drop features of each step, for use in a :class:`irevrnn.Block` or between blocks.
 
-    Inside a stack the mask is drawn once for each forward pass of the stack, or is a function of a
-    seed and of the step if it is not tied. So it is the same when the stack computes a chunk of
-    steps again, and the same under every strategy. ``nn.Dropout`` is replayed from the generator's
-    state instead: right as well, but only if no other thread draws numbers, and different under
-    each strategy. Under ``torch.utils.checkpoint`` inside of a block, use that one.
+    All steps of a sequence share one mask (variational dropout; Gal and Ghahramani, 2016), which is
+    drawn once for each forward pass of a stack. So it is the same when the stack computes a chunk
+    of steps again, and the same under every strategy. ``nn.Dropout``, which drops other features in
+    each step, is replayed from the generator's state instead: right as well, but only if no other
+    thread draws numbers, and different under each strategy. Under ``torch.utils.checkpoint`` inside
+    of a block, use that one.
 
     Args:
         p: probability of dropping a feature.
-        tied: whether all steps of a sequence share one mask (variational dropout; Gal and
-            Ghahramani, 2016).
 
     Shape:
         - input, output: (T, B, ...), or (N, ...) packed inside a stack. Outside of one, the first
@@ -34,10 +33,10 @@ class Dropout(nn.Module):
 
     _in_stack = False  # when it last ran
 
-    def __init__(self, p: float = 0.5, tied: bool = True) -> None:
+    def __init__(self, p: float = 0.5) -> None:
         super().__init__()
         check_probability("p", p)
-        self.p, self.tied = float(p), tied
+        self.p = float(p)
 
     @property
     def active(self) -> bool:
@@ -51,14 +50,14 @@ class Dropout(nn.Module):
         if not torch.compiler.is_compiling():
             if current.steps is not None:
                 self._in_stack = True
-                return input * current.steps.mask(input, self.p, self.tied)
+                return input * current.steps.mask(input, self.p)
             self._check_repetition()
         elif passes.running:  # the stack knows the mask
             from irevrnn.compiling import run_uncompiled
 
             dropped: Tensor = run_uncompiled(self.forward, input)
             return dropped
-        shape = input.shape[1:] if self.tied and input.dim() > 2 else input.shape
+        shape = input.shape[1:] if input.dim() > 2 else input.shape
         return input * draw_mask(input, shape, self.p)
 
     def _check_repetition(self) -> None:
@@ -72,5 +71,5 @@ class Dropout(nn.Module):
         self._in_stack = False
 
     def extra_repr(self) -> str:
-        """Return the arguments."""
-        return f"p={self.p}, tied={self.tied}"
+        """Return the argument."""
+        return f"p={self.p}"

@@ -46,8 +46,8 @@ class IRevBlock(Block):
         norm: of the input: ``"layer"``, ``"batch"`` (statistics over all steps and the batch; not
             with ``checkpoint`` and ``reversible`` in training) or ``None``. The first block on top
             of an embedding of few features goes better without: a norm takes their size away.
-        dropout: probability of dropping a feature before the input is added.
-        tied_dropout: whether all steps of a sequence share one mask.
+        dropout: probability of dropping a feature before the input is added, by
+            :class:`irevrnn.Dropout`.
         gate: whether the output projection has a gate (GLU; Dauphin et al., 2017).
         residual: whether the input is added to the output.
         bias: whether the projections have biases.
@@ -86,7 +86,6 @@ class IRevBlock(Block):
         shortest_period: float = SHORTEST_PERIOD,
         longest_period: float | None = LONGEST_PERIOD,
         longest_memory: float = LONGEST_MEMORY,
-        tied_dropout: bool = True,
         gate: bool = True,
         residual: bool = True,
         bias: bool = True,
@@ -109,7 +108,7 @@ class IRevBlock(Block):
         self.scale = nn.Parameter(torch.empty(hidden_size, **factory))
         columns = (2 if gate else 1) * width
         self.output_projection = Projection(hidden_size, columns, bias, **factory)
-        self.dropout = Dropout(dropout, tied_dropout)
+        self.dropout = Dropout(dropout)
         self.reset_recurrence()
 
     @torch.no_grad()

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irevrnn.observers import transformed
 from irevrnn.sequences import Packing
 
-Drawn = TypeVar("Drawn")
-#: Steps whose masks are drawn together.
-_TOGETHER = 16
-
-
-@dataclass
-class Masks:
-    """The masks of one pass through a stack, drawn when a chunk is first computed.
-
-    Attributes:
-        tied: masks that all steps share, by their place in the pass.
-        seeds: of masks that differ from step to step, likewise.
-    """
-
-    tied: dict[int, Tensor] = field(default_factory=dict)
-    seeds: dict[int, int] = field(default_factory=dict)
-
-    def draw_seed(self) -> int:
-        """Draw a seed from the generator of the process."""
-        return int(torch.randint(2**62, (), device="cpu"))
+#: The masks of one pass through a stack, by their place in it, drawn when its first chunk runs.
+Masks = dict[int, Tensor]
 
 
 @dataclass
@@ -67,13 +47,12 @@ class Steps:
         steps.place, steps.first = self.place, self.first
         return steps
 
-    def mask(self, x: Tensor, p: float, tied: bool) -> Tensor:
-        """Return what x is multiplied by: 0, or 1 / (1 - p).
+    def mask(self, x: Tensor, p: float) -> Tensor:
+        """Return what x is multiplied by, for all steps of a sequence the same: 0, or 1 / (1 - p).
 
         Args:
             x: (T, B, ...), or (N, ...) packed.
             p: probability of 0.
-            tied: whether all steps of a sequence have the same mask.
         """
         place, self.place = self.place, self.place + 1
         packing = self.packing
@@ -83,45 +62,16 @@ class Steps:
                 f"irevrnn.Dropout inside a stack must read shape ({', '.join(map(str, rows))}, "
                 f"...), as the stack hands it to modules; got {tuple(x.shape)}"
             )
-        shape = (self.batch, *x.shape[len(rows) :])
-        if tied:
-            if self.first:
-                self.masks.tied.setdefault(place, draw_mask(x, shape, p))
-            mask = _of_first_chunk(self.masks.tied, place)
-            return mask if packing is None else mask[packing.sequences]
-        # vmap says itself whether its members share their random numbers; meta has no generator.
-        if transformed() or x.is_meta:
-            return draw_mask(x, x.shape, p)
         if self.first:
-            self.masks.seeds.setdefault(place, self.masks.draw_seed())
-        mask = self._of_steps(x, shape, p, _of_first_chunk(self.masks.seeds, place))
-        if packing is None:
-            return mask
-        return mask[packing.steps, packing.sequences]
-
-    def _of_steps(self, x: Tensor, shape: Sequence[int], p: float, seed: int) -> Tensor:
-        """Return (T, *shape), a function of the steps and the seed."""
-        first, last = self.begin // _TOGETHER, (self.end - 1) // _TOGETHER
-        generator = torch.Generator(x.device)
-        parts = x.new_empty(last + 1 - first, _TOGETHER, *shape)
-        for index, part in enumerate(parts, first):
-            generator.manual_seed(hash((seed, index)) & (2**62 - 1))
-            part.bernoulli_(1 - p, generator=generator)
-        start = first * _TOGETHER
-        if p < 1:  # otherwise all are 0
-            parts.div_(1 - p)
-        return parts.flatten(0, 1)[self.begin - start : self.end - start]
-
-
-def _of_first_chunk(drawn: Mapping[int, Drawn], place: int) -> Drawn:
-    """Return what the first chunk has drawn at a place; RuntimeError if it was not there."""
-    if place not in drawn:
-        raise RuntimeError(
-            "a chunk of steps met an irevrnn.Dropout that the first one did not: modules of a "
-            "stack must take the same way for all steps; draw what is skipped once, before the "
-            "stack runs"
-        )
-    return drawn[place]
+            self.masks.setdefault(place, draw_mask(x, (self.batch, *x.shape[len(rows) :]), p))
+        elif place not in self.masks:
+            raise RuntimeError(
+                "a chunk of steps met an irevrnn.Dropout that the first one did not: modules of a "
+                "stack must take the same way for all steps; draw what is skipped once, before "
+                "the stack runs"
+            )
+        mask = self.masks[place]
+        return mask if packing is None else mask[packing.sequences]
 
 
 def draw_mask(x: Tensor, shape: Sequence[int], p: float) -> Tensor:

@@ -169,12 +169,10 @@ class _Chunkwise(torch.autograd.Function):
             ctx.settings, ctx.memory, ctx.autocast = settings, settings.memory, autocast
             buffers = buffers_of(stack)
             ctx.num_parameters, ctx.num_buffers = len(tensors) - count, len(buffers)
-            ctx.places, ctx.seeds = list(masks.tied), masks.seeds
+            ctx.places = list(masks)
             ctx.set_materialize_grads(False)
-            tied = masks.tied.values()
-            ctx.save_for_backward(
-                x, batch_sizes, resets, *tensors[count:], *buffers, *tied, *strategy.saved()
-            )
+            kept = (*tensors[count:], *buffers, *masks.values(), *strategy.saved())
+            ctx.save_for_backward(x, batch_sizes, resets, *kept)
         finals = strategy.finals(tensors[0].dtype)
         return (output, *(state for pair in finals for state in pair))
 
@@ -185,8 +183,8 @@ class _Chunkwise(torch.autograd.Function):
         stack = settings.stack
         x, batch_sizes, resets, *rest = ctx.saved_tensors
         parts, counts = iter(rest), (ctx.num_parameters, ctx.num_buffers, len(ctx.places))
-        parameters, buffers, tied = ([*islice(parts, count)] for count in counts)
-        masks = Masks(dict(zip(ctx.places, tied, strict=True)), ctx.seeds)
+        parameters, buffers, drawn = ([*islice(parts, count)] for count in counts)
+        masks = dict(zip(ctx.places, drawn, strict=True))
         needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - ctx.num_parameters :]
         replica = Replica(stack, parameters, buffers, needed, settings.modes)
         modules = replica.modules

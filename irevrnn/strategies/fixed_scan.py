@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from irevrnn.backend import choose_backend
-from irevrnn.input_checks import check_resets
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.ops import HALF
 from irevrnn.strategies.fixed_point import FRACTION_BITS, to_fixed, to_value
@@ -172,9 +171,7 @@ def forward(
 
     Raises:
         RangeError: a value left the range.
-        TypeError, ValueError: ``resets`` do not fit z.
     """
-    check_resets(resets, tuple(z.shape[:-1]), z.device)
     vectorize = vectorizes(z)
     out, h, c, tails, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
         z, *states, *weights, record, save, vectorize, resets, batch_sizes
@@ -200,7 +197,6 @@ def inverse(
         The pass, and what is left of ``buffer``; a negative count says that more words were asked
         for than there were.
     """
-    check_resets(resets, tuple(z.shape[:-1]), z.device)
     vectorize = vectorizes(z)
     out, h, c, tails, counts, saved = torch.ops.irevrnn.fixed_unscan(
         z, *states, *buffer, *weights, vectorize, resets, batch_sizes

@@ -67,7 +67,7 @@ def run_layerwise(
     if not torch.compiler.is_compiling():
         length = x.shape[0] if packing is None else len(packing.batch_sizes)
         batch = x.shape[1] if packing is None else int(packing.batch_sizes[0])
-        steps = Steps(masks or Masks(), 0, length, batch, packing)
+        steps = Steps(Masks() if masks is None else masks, 0, length, batch, packing)
     output = run_modules(stack, stack.modules, x, recur, steps, not return_sequence)
     # A block may return h, whose last step is h_n itself.
     return output if return_sequence else output.clone(), finals

@@ -34,7 +34,7 @@ class Trace(NamedTuple):
 
     Attributes:
         saved: between the forward and the backward pass.
-        masks: of dropout that all steps share, which are among them.
+        masks: of :class:`irevrnn.Dropout`, which are among them.
         alive: after each operation that allocates, in either pass: by PyTorch and by the kernels.
     """
 
@@ -113,7 +113,7 @@ def check_real(output: Tensor, input: Tensor) -> None:
 
 
 def _trace(stack: Stack, memory: str, load: Workload) -> Trace:
-    like, masks = stack.blocks[0].recurrent_weight, _UndrawnMasks()
+    like, masks = stack.blocks[0].recurrent_weight, Masks()
     saved: list[weakref.ref[Tensor]] = []
 
     def pack(x: Tensor) -> Tensor:
@@ -141,14 +141,7 @@ def _trace(stack: Stack, memory: str, load: Workload) -> Trace:
             kept.clear()
             alive.leave_out(returned)
             _backpropagate([output, *states], tensors, alive)
-    return Trace(total, sum(mask.nbytes for mask in masks.tied.values()), alive.bytes())
-
-
-class _UndrawnMasks(Masks):
-    """Masks that draw no numbers: a fake tensor has no value to be a seed."""
-
-    def draw_seed(self) -> int:
-        return 0
+    return Trace(total, sum(mask.nbytes for mask in masks.values()), alive.bytes())
 
 
 def _input(like: Tensor, load: Workload) -> Tensor:

@@ -1,6 +1,5 @@
-"""Small made-up files in the format of NTU RGB+D, and a slow reader to compare with."""
+"""Small made-up files in the format of NTU RGB+D."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -63,67 +62,3 @@ def fill(raw: Path, names: Sequence[str], frames: int = 4) -> dict[str, bytes]:
     for name, data in contents.items():
         (raw / f"{name}.skeleton").write_bytes(data)
     return contents
-
-
-# --- the oracle ---------------------------------------------------------------------------------
-
-_BLANKS = " \t\r\v\f"
-_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.I | re.A)
-
-
-class Refused(Exception):
-    pass
-
-
-def oracle(data: bytes):
-    """Read a file line by line, or raise Refused: (frames, frame, body, fields, joints)."""
-    lines = data.decode("latin-1").rstrip(_BLANKS + "\n").split("\n")
-    position = 0
-
-    def words(count):
-        nonlocal position
-        if position == len(lines):
-            raise Refused
-        line = lines[position].strip(_BLANKS)
-        position += 1
-        found = re.split(f"[{_BLANKS}]+", line) if line else []
-        if len(found) != count:
-            raise Refused
-        return found
-
-    def whole(word):
-        if not re.fullmatch(r"\d{1,20}", word, re.A) or int(word) >= 2**64:
-            raise Refused
-        return int(word)
-
-    def number(word):
-        if not _NUMBER.fullmatch(word):
-            raise Refused
-        return float(word)
-
-    frames = whole(words(1)[0])
-    frame_of, ids, fields, joints = [], [], [], []
-    for frame in range(frames):
-        for _ in range(whole(words(1)[0])):
-            body, *rest = words(10)
-            frame_of.append(frame)
-            ids.append(whole(body))
-            fields.append([number(word) for word in rest])
-            if whole(words(1)[0]) != JOINTS:
-                raise Refused
-            for _ in range(JOINTS):
-                joints.append([number(word) for word in words(12)])
-                if not all(abs(metres) <= 1000 for metres in joints[-1][:3]):
-                    raise Refused
-                if joints[-1][-1] not in (0, 1, 2):
-                    raise Refused
-    if position != len(lines) or not ids:
-        raise Refused
-    with np.errstate(over="ignore"):
-        return (
-            frames,
-            np.array(frame_of),
-            np.array(ids, np.uint64),
-            np.array(fields).astype(np.float32),
-            np.array(joints).reshape(-1, JOINTS, 12).astype(np.float32),
-        )

@@ -49,13 +49,13 @@ def test_lengths_are_measured_each_in_a_process_of_its_own():
     assert all(row["seconds"] > 0 and row["peak_bytes"] >= 0 for row in rows)
 
 
-def test_the_closest_rivals_are_measured_in_several_processes(monkeypatch):
+def test_the_closest_rivals_are_measured_in_several_processes(tmp_path, monkeypatch):
     seconds = iter(range(1, 100))
     monkeypatch.setattr(
         frontier, "in_fresh_process",
         lambda function, case, **_: case._asdict() | {"peak_bytes": 10, "seconds": next(seconds)},
     )  # fmt: skip
-    rows = frontier.rows_of(640, 1, (64,), processes=3)
+    rows = frontier.rows_of(640, 1, (64,), processes=3, folder=tmp_path)
     several = {(x["method"], x["rounds"], x["memories"]) for x in rows if len(x["runs"]) == 3}
     assert several == frontier.RIVALS
     assert all(len(row["runs"]) in (1, 3) for row in rows)
@@ -63,6 +63,9 @@ def test_the_closest_rivals_are_measured_in_several_processes(monkeypatch):
         assert (
             row["seconds"] == sorted(run["seconds"] for run in row["runs"])[len(row["runs"]) // 2]
         )
+    count = next(seconds)
+    assert frontier.rows_of(640, 1, (64,), processes=3, folder=tmp_path) == rows  # as kept
+    assert next(seconds) == count + 1
 
 
 def test_of_many_steps_only_the_closest_rivals_are_measured():

@@ -17,7 +17,7 @@ class Convolution(Block):
         self.inner = nn.Linear(2 * width, hidden_size)
         self.choice = nn.Linear(width, 2)
         self.experts = nn.ModuleList(nn.Linear(hidden_size, width) for _ in range(2))
-        self.drop = Dropout(p, tied=False)
+        self.drop = Dropout(p)
 
     def project(self, x):
         rows = self.norm(x).flatten(0, -2).unsqueeze(1)

@@ -96,7 +96,7 @@ def gated(**options):
 
 STACKS = {
     "gated": lambda: [nn.Linear(4, 6), gated(norm=None), gated()],
-    "untied": lambda: [nn.Linear(4, 6), gated(tied_dropout=False), Dropout(0.2, tied=False)],
+    "dropout": lambda: [nn.Linear(4, 6), gated(), Dropout(0.2)],
     "no gate": lambda: [IRevBlock(4, 9, gate=False, bias=False), IRevBlock(4, 5, residual=False)],
     "own": lambda: [nn.Linear(4, 6), Convolution(6, 9), Convolution(6, 12)],
     "mixed": lambda: [
@@ -108,7 +108,7 @@ STACKS = {
 
 @pytest.mark.parametrize(("strategy", "kind"), [
     *(("recompute", kind) for kind in STACKS), ("store", "mixed"), ("checkpoint", "gated"),
-    ("checkpoint", "mixed"), ("checkpoint", "untied"), ("checkpoint", "own"),
+    ("checkpoint", "mixed"), ("checkpoint", "dropout"), ("checkpoint", "own"),
 ])  # fmt: skip
 def test_saved_bytes_of_blocks_are_exact(strategy, kind):
     model = IRevStack(STACKS[kind](), strategy)
@@ -126,7 +126,7 @@ def test_reversible_saves_at_most_what_the_weights_say(activation):
     assert least * plan.saved < measured(model, x) <= plan.saved + 16 * 2 * 4 * 64
 
 
-@pytest.mark.parametrize("kind", ["gated", "untied", "own"])
+@pytest.mark.parametrize("kind", ["gated", "dropout", "own"])
 def test_reversible_blocks_save_what_the_weights_say(kind):
     model = IRevStack(STACKS[kind](), "reversible")
     for case in cases(model, 4, [(1000, *load) for _, *load in LOADS], batch=16):

@@ -191,29 +191,6 @@ def test_the_gradient_is_that_of_the_float_recurrence(
     assert not got[1][resets[0]].any() and not got[2][resets[0]].any()
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        (
-            lambda x: x[:-1],
-            ValueError,
-            r"resets must have shape \(4, 2\), one .* got shape \(3, 2\)",
-        ),
-        (lambda x: x.byte(), TypeError, "resets must be of dtype torch.bool; got torch.uint8"),
-        (lambda x: x.to("meta"), ValueError, "resets must be on the device of the input, cpu"),
-    ],
-)
-def test_other_resets_are_refused(change, error, message):
-    z, states, weights = make_case(4, 2, 3, 1, torch.float32)
-    resets = change(torch.zeros(4, 2, dtype=torch.bool))
-    weights = Recurrence(*weights)
-    result, words, counts = fixed_scan.forward(z, states, weights, record=True)
-    with pytest.raises(error, match=message):
-        fixed_scan.forward(z, states, weights, resets=resets)
-    with pytest.raises(error, match=message):
-        fixed_scan.inverse(z, result.after, Buffer(words, counts - counts, counts), weights, resets)
-
-
 def test_room_is_for_the_resets_there_are():
     """On a GPU columns of words are allocated before it is known how many there are."""
     u = torch.ones(3, dtype=torch.float64)

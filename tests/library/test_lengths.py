@@ -227,7 +227,6 @@ def test_lengths_that_do_not_fit(lengths, error, message):
 def test_another_default_device(memory):
     """Tensors that belong on the CPU stay there. The meta device stands for a GPU."""
     model = make_model(memory, dropout=0.5, bidirectional=memory == "recompute")
-    model.layers[0].dropout.tied = False
     x, resets = torch.randn(5, 60, 3, dtype=torch.float64), torch.rand(5, 60) < 0.1
 
     def run():

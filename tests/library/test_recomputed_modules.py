@@ -87,7 +87,7 @@ def test_modules_keep_their_mode_until_the_backward_pass(memory, training):
 @chunkwise
 @pytest.mark.parametrize("after", [0.0, 0.9])
 def test_dropout_keeps_its_probability_until_the_backward_pass(memory, after):
-    dropouts = [Dropout(0.5), Dropout(0.5, tied=False), nn.Dropout(0.5)]
+    dropouts = [Dropout(0.5), nn.Dropout(0.5)]
     model = IRevStack([IRevBlock(4, 3), *dropouts, IRevBlock(4, 3)], batch_first=False)
 
     def change():
@@ -481,12 +481,11 @@ def test_dropout_that_something_else_computes_again(memory):
     checkpoint(outside, x, use_reentrant=False).sum().backward()
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_dropout_that_some_chunks_skip(tied):
+def test_dropout_that_some_chunks_skip():
     class Sometimes(nn.Module):
         def __init__(self):
             super().__init__()
-            self.dropout, self.calls = Dropout(0.5, tied), 0
+            self.dropout, self.calls = Dropout(0.5), 0
 
         def forward(self, x):
             self.calls += 1
@@ -498,9 +497,8 @@ def test_dropout_that_some_chunks_skip(tied):
         model(torch.randn(2, 64, 4))
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_dropout_of_everything(tied):
-    dropout, block = Dropout(0.5, tied), IRevBlock(4, 3, norm=None)
+def test_dropout_of_everything():
+    dropout, block = Dropout(0.5), IRevBlock(4, 3, norm=None)
     dropout.p = 1.0
     model, x = IRevStack([dropout, block]), torch.randn(2, 30, 4)
     assert torch.equal(model(x)[0], IRevStack([block])(torch.zeros_like(x))[0])
@@ -526,22 +524,21 @@ def test_a_module_whose_p_is_no_probability(memory, p):
 class _Reshaped(nn.Module):
     """Drop features while they have other dimensions."""
 
-    def __init__(self, tied, *shape):
+    def __init__(self, *shape):
         super().__init__()
-        self.dropout, self.shape = Dropout(0.5, tied), shape
+        self.dropout, self.shape = Dropout(0.5), shape
 
     def forward(self, x):
         return self.dropout(x.view(*x.shape[:-1], *self.shape)).view_as(x)
 
 
-@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("lengths", [None, [40, 30]])
-def test_dropout_of_heads_is_that_of_features(tied, lengths):
+def test_dropout_of_heads_is_that_of_features(lengths):
     """Also with as many heads as sequences, along which a mask could be spread."""
     results = []
     for shape in ((8,), (2, 4), (4, 2)):
         torch.manual_seed(0)
-        model = IRevStack([_Reshaped(tied, *shape), IRevBlock(8, 3)], "checkpoint")
+        model = IRevStack([_Reshaped(*shape), IRevBlock(8, 3)], "checkpoint")
         model._choose = lambda *_: ("checkpoint", 16, 0)
         x = torch.ones(2, 40, 8, requires_grad=True)
         output, _ = model(x, lengths=lengths)
@@ -550,13 +547,12 @@ def test_dropout_of_heads_is_that_of_features(tied, lengths):
         assert_same_bits(results[0], other)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_dropout_of_another_order_of_dimensions_is_refused(tied):
+def test_dropout_of_another_order_of_dimensions_is_refused():
     class Flat(_Reshaped):
         def forward(self, x):
             return self.dropout(x.flatten(0, 1)).view_as(x)
 
-    model = IRevStack([Flat(tied), IRevBlock(8, 3)])
+    model = IRevStack([Flat(), IRevBlock(8, 3)])
     with pytest.raises(ValueError, match=r"must read shape \(40, 2, \.\.\.\).*; got \(80, 8\)"):
         model(torch.ones(2, 40, 8))
 

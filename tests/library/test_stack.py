@@ -40,7 +40,7 @@ KINDS = {
     "gated": lambda: [nn.Linear(4, WIDTH), gated(norm=None), *(gated() for _ in range(3))],
     "own": lambda: [nn.Linear(4, WIDTH), *(own() for _ in range(4))],
     "mixed": lambda: [
-        nn.Linear(4, WIDTH), gated(tied_dropout=False), own(forgets=False), nn.GELU(),
+        nn.Linear(4, WIDTH), gated(), own(forgets=False), nn.GELU(),
         gated(forgets=False, num_couplings=2), Dropout(0.1), gated(activation="leaky_relu"),
         nn.Linear(WIDTH, 3),
     ],
@@ -231,10 +231,9 @@ def test_shared_blocks_and_parameters_get_all_their_gradients():
 # --- dropout --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_dropout_is_the_same_under_every_strategy(tied):
+def test_dropout_is_the_same_under_every_strategy():
     """Identity blocks show the mask itself."""
-    model = IRevStack([Dropout(0.5, tied), IRevBlock(4, 2), Dropout(0.3, tied)])
+    model = IRevStack([Dropout(0.5), IRevBlock(4, 2), Dropout(0.3)])
     with torch.no_grad():
         model.blocks[1].output_projection.weight.zero_()
         model.blocks[1].output_projection.bias.zero_()
@@ -246,18 +245,15 @@ def test_dropout_is_the_same_under_every_strategy(tied):
         masks[memory] = model(x)[0]
     assert all(torch.equal(mask, masks["store"]) for mask in masks.values())
     mask = masks["store"]
-    assert torch.equal(mask, mask[:, :1].expand_as(mask)) == tied
-    kept = (mask != 0).double().mean().item()
-    assert tied or abs(kept - 0.35) < 0.02
+    assert torch.equal(mask, mask[:, :1].expand_as(mask))
     assert torch.unique(mask).tolist() == [0.0, pytest.approx(1 / 0.35)]
     torch.manual_seed(1)
     assert not torch.equal(model(x)[0], mask)
 
 
 @every_strategy
-@pytest.mark.parametrize("tied", [True, False])
-def test_dropout_of_packed_sequences(memory, tied):
-    model = IRevStack([Dropout(0.5, tied), IRevBlock(4, 2)], memory)
+def test_dropout_of_packed_sequences(memory):
+    model = IRevStack([Dropout(0.5), IRevBlock(4, 2)], memory)
     with torch.no_grad():
         model.blocks[1].output_projection.weight.zero_()
         model.blocks[1].output_projection.bias.zero_()
@@ -306,21 +302,13 @@ def test_weights_that_forget_are_refused_where_nothing_may_be_forgotten():
 # --- the module that runs is left as it is --------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["input", "weight", "gate", "scale", "coupling", "buffer"])
-def test_tampering_between_forward_and_backward_is_found(what):
-    torch.manual_seed(0)
+def test_a_changed_buffer_is_found():
     model, x = make_stack("gated", "reversible"), make_input(300)
     model.blocks[2].register_buffer("offset", torch.zeros(()))
     project = model.blocks[2].project
     model.blocks[2].project = lambda x: project(x) + model.blocks[2].offset
     output, _ = model(x)
-    with torch.no_grad():
-        changed = {
-            "input": x, "weight": model.blocks[1].input_projection.weight,
-            "gate": model.blocks[2].output_projection.bias, "scale": model.blocks[3].scale,
-            "coupling": model.blocks[2].coupling_a, "buffer": model.blocks[2].offset,
-        }[what]  # fmt: skip
-        changed.data.add_(1e-3)  # which the counter of versions does not see
+    model.blocks[2].offset.data.add_(1e-3)  # which the counter of versions does not see
     with pytest.raises(ReversalError, match=r"block \d \(IRevBlock\), chunk 0"):
         output.square().mean().backward()
 
@@ -415,11 +403,6 @@ def test_blocks_that_make_no_stack(blocks, error, message):
         IRevStack(blocks)
 
 
-def test_a_block_beside_the_list():
-    with pytest.raises(TypeError, match="blocks must be a list of modules; got IRevBlock"):
-        IRevStack(IRevBlock(4, 3), IRevBlock(4, 3))
-
-
 def test_a_block_is_no_module_of_a_sequence():
     """By itself it would not know which dimension is time."""
     model = nn.Sequential(nn.Linear(1, 4), IRevBlock(4, 3))
@@ -440,12 +423,6 @@ def test_batch_norm_in_training_is_refused(memory):
     with pytest.raises(ValueError, match=r"with the batch norm of block 0 \(IRevBlock\)"):
         model(make_input(20))
     model.eval()(make_input(20))[0].sum().backward()
-
-
-@pytest.mark.parametrize("memory", ["reversible", "store_fixed"])
-def test_an_activation_that_cannot_be_inverted(memory):
-    with pytest.raises(ValueError, match="activation='tanh' cannot be inverted"):
-        IRevStack([IRevBlock(4, 3), IRevBlock(4, 3, activation="tanh")], memory)
 
 
 def test_the_input_must_have_the_features_of_the_first_block():
@@ -479,7 +456,7 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize("module", [
-    gated(), gated(tied_dropout=False), own(), nn.Linear(WIDTH, 2), nn.LayerNorm(WIDTH), nn.GELU(),
+    gated(), own(), nn.Linear(WIDTH, 2), nn.LayerNorm(WIDTH), nn.GELU(),
     nn.Sequential(nn.Linear(WIDTH, 2), nn.Dropout(0.5)), gated(norm="batch").eval(),
 ], ids=lambda module: type(module).__name__)  # fmt: skip
 def test_modules_that_treat_each_step_by_itself(module):
@@ -637,31 +614,11 @@ def test_resets_read_from_both_ends(padded):
             torch.testing.assert_close(output[row, start:end], piece)
 
 
-def test_a_cell_with_resets():
-    torch.manual_seed(0)
-    cell = IRevRNNCell(4, 5)
-    x, hidden = torch.randn(3, 4), (torch.randn(3, 5), torch.randn(3, 5))
-    h, c = cell(x, hidden, torch.tensor([True, False, True]))
-    fresh, kept = cell(x), cell(x, hidden)
-    for got, new, old in zip((h, c), fresh, kept, strict=True):
-        assert torch.equal(got[::2], new[::2]) and torch.equal(got[1], old[1])
-    one = cell(x[0], (hidden[0][0], hidden[1][0]), torch.tensor(True))
-    torch.testing.assert_close(one[0], fresh[0][0])
-    with pytest.raises(ValueError, match=r"resets must have shape \(3,\)"):
-        cell(x, hidden, torch.tensor([True]))
-
-
-@pytest.mark.parametrize(("change", "error", "message"), [
-    (lambda r: r.float(), TypeError, "resets must be of dtype torch.bool; got torch.float32"),
-    (lambda r: r.tolist(), TypeError, "resets must be a torch.Tensor; got list"),
-    (lambda r: r[:, 1:], ValueError, r"resets must have shape \(3, 20\), .* got shape \(3, 19\)"),
-    (lambda r: r.t(), ValueError, r"resets must have shape \(3, 20\)"),
-    (lambda r: r.to("meta"), ValueError, "resets must be on the device of the input, cpu; got"),
-])  # fmt: skip
-def test_resets_that_do_not_fit(change, error, message):
-    model = make_stack("gated")
-    with pytest.raises(error, match=message):
-        model(make_input(20), resets=change(random_resets(20)))
+def test_resets_that_do_not_fit():
+    with pytest.raises(
+        ValueError, match=r"resets must have shape \(3, 20\), .* got shape \(3, 19\)"
+    ):
+        make_stack("gated")(make_input(20), resets=random_resets(19))
 
 
 # --- interrupts -----------------------------------------------------------------------------------

@@ -20,10 +20,6 @@ def code_cells(path):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_there_are_notebooks():
-    assert NOTEBOOKS
-
-
 @every_notebook
 def test_stored_without_outputs(path):
     nbformat.validate(nbformat.read(path, as_version=nbformat.NO_CONVERT))
