@@ -35,6 +35,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "scan": costs.scan,
     "stacks": costs.stacks,
     "frontier": costs.frontier,
+    "frontier-16": partial(costs.frontier, batch=16, chunks=(128,)),
     "session": costs.session,
 }
 

@@ -41,7 +41,7 @@ FRONTIER = {
     ("reversible", 0, "up to 1,000 steps"): '`"reversible"`, memories of up to 1,000 steps',
     ("reversible", 0, "up to 10 steps"): '`"reversible"`, memories of up to 10 steps',
 }
-#: Steps in a chunk of the frontier's table; 0 are methods without chunks.
+#: Steps in a chunk of the frontier's table for one sequence; 0 are methods without chunks.
 FRONTIER_CHUNKS = (0, 1024)
 
 
@@ -108,16 +108,17 @@ def stacks(results: Path) -> Table:
     return Table(head, rows, _measured(report))
 
 
-def frontier(results: Path) -> Table:
-    """Compare strategies of gated blocks at several lengths, B = 1."""
+def frontier(results: Path, batch: int = 1, chunks: tuple[int, ...] = FRONTIER_CHUNKS) -> Table:
+    """Compare strategies of gated blocks at several lengths."""
     report = read(results, "frontier")
-    rows = [x for x in report["rows"] if x["batch"] == 1 and x["chunk"] in FRONTIER_CHUNKS]
+    rows = [x for x in report["rows"] if x["batch"] == batch and x["chunk"] in chunks]
     lengths = sorted({x["steps"] for x in rows if x["chunk"]})
     found = {(x["method"], x["rounds"], x["memories"], x["steps"]): _cost(x) for x in rows}
     cells = [
         [label, *(found.get((*case, steps), "") for steps in lengths)]
         for case, label in FRONTIER.items()
     ]
+    cells = [cell for cell in cells if any(cell[1:])]
     return Table("|".join(["T", *(f"{x:,}" for x in lengths)]), cells, _measured(report))
 
 
@@ -145,8 +146,9 @@ def _shape(entry: Entry) -> str:
 def _measured(report: Entry) -> str:
     """Return where a result was measured, and from which code."""
     environment = report["environment"]
+    commits = environment.get("git_commits", [environment["git_commit"]])
     return (
         f"{environment['cpu']}, {count(environment['threads'], 'thread')}; irevrnn "
-        f"{environment['versions']['irevrnn']} at commit {environment['git_commit'][:10]}, "
+        f"{environment['versions']['irevrnn']} at commit {' and '.join(one[:10] for one in commits)}, "
         f"profile `{report['profile']}`."
     )
