@@ -146,9 +146,10 @@ def _shape(entry: Entry) -> str:
 def _measured(report: Entry) -> str:
     """Return where a result was measured, and from which code."""
     environment = report["environment"]
-    commits = environment.get("git_commits", [environment["git_commit"]])
+    made_at = environment.get("git_commits", [environment["git_commit"]])
+    commits = " and ".join(commit[:10] for commit in made_at)
     return (
         f"{environment['cpu']}, {count(environment['threads'], 'thread')}; irevrnn "
-        f"{environment['versions']['irevrnn']} at commit {' and '.join(one[:10] for one in commits)}, "
+        f"{environment['versions']['irevrnn']} at commit {commits}, "
         f"profile `{report['profile']}`."
     )

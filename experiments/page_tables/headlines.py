@@ -14,7 +14,7 @@ Row = tuple[str, str, str]
 def headlines(results: Path) -> Table:
     """Tabulate the main results, each beside what it is to be compared with."""
     makers = (
-        _small_digits, _without_forgetting, _large_digits, _spoken_digits, _hearts, _memory,
+        _small_digits, _large_digits, _spoken_digits, _hearts, _memory, _memory_of_several,
         _copying, _speed,
     )  # fmt: skip
     return Table("|result|beside it", [make(results) for make in makers])
@@ -25,19 +25,15 @@ def _small_digits(results: Path) -> Row:
     small, parameters_of_small = _trained(results, "block-small")
     tanh, parameters_of_tanh = _trained(results, "tanh")
     lru, _ = _trained(results, "block-lru")
+    conserving, _ = _trained(results, "block-conserving")
     return (
         "digits of 14 by 14 pixels, one pixel a step, "
         f"gated blocks with {parameters} parameters, `reversible`",
         accuracy,
-        f"with {parameters_of_small}: {small}; plain layers with tanh, {parameters_of_tanh}, "
-        f"not reversible: {tanh}; LRUs in the four blocks, not reversed: {lru}",
+        f"where nothing is forgotten (u = 1): {conserving}; with {parameters_of_small} parameters: "
+        f"{small}; plain layers with tanh, {parameters_of_tanh}, not reversible: {tanh}; LRUs in "
+        f"the four blocks, not reversed: {lru}",
     )
-
-
-def _without_forgetting(results: Path) -> Row:
-    accuracy, parameters = _trained(results, "block-conserving")
-    beside = f"{parameters} parameters; no forgotten bits to store"
-    return "the same where nothing is forgotten (u = 1)", accuracy, beside
 
 
 def _large_digits(results: Path) -> Row:
@@ -109,6 +105,24 @@ def _memory(results: Path) -> Row:
         f"{kept} a step with u = 1; {forgetting} with memories of up to 1,000 steps",
         f"{short} with memories of up to 10 and periods of up to 20; `checkpoint` {checkpoint}; "
         f"for a tenth of the steps, without chunks, `recompute` {recompute} and `nn.LSTM` {lstm}",
+    )
+
+
+def _memory_of_several(results: Path) -> Row:
+    rows = [row for row in read(results, "frontier")["rows"] if row["batch"] > 1]
+    rows = [row for row in rows if row["steps"] == max(each["steps"] for each in rows)]
+    found = {(row["method"], row["rounds"]): row for row in rows}
+
+    def cost(method: str, rounds: int) -> str:
+        row = found[method, rounds]
+        seconds = 1e6 * row["seconds"] / row["steps"]
+        return f"{row['peak_bytes'] / 1e6:.0f} MB, {seconds:.0f} µs a step"
+
+    one, two = cost("checkpoint", 1), cost("checkpoint", 2)
+    return (
+        f"the same for {rows[0]['batch']} sequences in chunks of {rows[0]['chunk']} steps, u = 1",
+        cost("reversible", 0),
+        f"`checkpoint` {one} (less memory in longer chunks), with two rounds {two}",
     )
 
 
