@@ -122,7 +122,8 @@ def _memory_of_several(results: Path) -> Row:
     return (
         f"the same for {rows[0]['batch']} sequences in chunks of {rows[0]['chunk']} steps, u = 1",
         cost("reversible", 0),
-        f"`checkpoint` {one} (less memory in longer chunks), with two rounds {two}",
+        f"`checkpoint` {one} (longer chunks, not measured, should need less memory), with two "
+        f"rounds {two}",
     )
 
 
