@@ -192,7 +192,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         peak=True),
     # A control: what learns is behind the symbols, which its gradients do not reach.
     "copy-long-truncated": Experiment("copy", "Long copying", "with truncated gradients",
-        _LONG_COPY | {"gradient_steps": 10_000}),
+        _LONG_COPY | {"gradient_steps": 10_000}, 3),
     "adding-million": Experiment("adding", "A million steps", "adding, u = 1", _MILLION,
         peak=True),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
