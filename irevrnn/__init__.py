@@ -1,4 +1,10 @@
-"""Reversible, independently recurrent networks: exact gradients, memory that hardly grows."""
+"""Reversible recurrent layers and blocks, for backpropagation through very long sequences.
+
+:class:`irevrnn.IRevRNN` is called like ``nn.LSTM``; :class:`irevrnn.IRevStack` stacks gated blocks
+(:class:`irevrnn.IRevBlock`) or your own (:class:`irevrnn.Block`). Their argument ``memory``
+chooses what is saved for the backward pass: from every intermediate value (``store``) down to the
+final states and the bits that were forgotten (``reversible``).
+"""
 
 from irevrnn.functional import scan
 from irevrnn.modules.block import Block

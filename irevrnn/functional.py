@@ -59,11 +59,10 @@ def scan(
         batch_sizes: for sequences of different length, packed as in PyTorch's ``PackedSequence``:
             (T,) int64 on the CPU, the number of sequences that have each step, at most B and never
             rising. z is then (N, H) with N their sum, the longest sequence first.
-        resets: where sequences begin anew, bool, (T, B), or (N,) packed like z: where it is true,
-            h and c of the sequence are set to 0 before the step, which at the first one discards
-            ``h_0`` and ``c_0``. Results
-            and gradients are those of the pieces run one by one from states of 0; no gradient
-            passes a reset, not even one of inf or NaN.
+        resets: where sequences begin anew: bool, (T, B), or (N,) packed like z. Where it is true,
+            h and c of the sequence are set to 0 before the step; in the first step, this discards
+            ``h_0`` and ``c_0``. Results and gradients are those of the pieces run one by one from
+            states of 0; no gradient passes a reset, not even one of inf or NaN.
 
     Returns:
         ``out`` with h of every step, of the shape of z; ``h_n`` (B, H) and ``c_n`` (B, H), the

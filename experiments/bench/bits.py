@@ -9,10 +9,10 @@ from torch import Tensor
 
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_scan
-from irevrnn.strategies.fixed_point import COARSER_BITS, FRACTION_BITS, stored_bits
+from irevrnn.strategies.fixed_point import stored_bits
 
-#: Fraction bits in which values over noise stay in range: two units coarser than the finest.
-UNIT = FRACTION_BITS - 2 * COARSER_BITS
+#: Fraction bits in which values over noise stay in range.
+UNIT = 12
 
 
 def bits_per_step(run: fixed_scan.Pass, words: Tensor) -> float:

@@ -141,6 +141,23 @@ def lost_increments(steps: Sequence[int], errors: Sequence[float]) -> Figure:
     return figure
 
 
+def gradient_errors(errors: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Figure:
+    """Plot errors of the gradient against the length: a panel for each memory of the units.
+
+    ``errors`` holds for each memory and length the relative error of each strategy.
+    """
+    figure, panels = plt.subplots(1, len(errors), sharey=True)
+    for axes, (memory, by_steps) in zip(panels, errors.items(), strict=True):
+        strategies = next(iter(by_steps.values()))
+        lines = {name: [row[name] for row in by_steps.values()] for name in strategies}
+        theme.curves(axes, list(by_steps), lines)
+        theme.frame(axes, "steps, $T$", log="xy")
+        axes.set_title(memory)
+    panels[0].set_ylabel("relative error of the gradient")
+    panels[0].legend()
+    return figure
+
+
 def oscillators(
     drawn: Mapping[str, Sequence[Sequence[float]]], tau: Sequence[float], border: Sequence[float]
 ) -> Figure:

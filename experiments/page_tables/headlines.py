@@ -30,9 +30,9 @@ def _small_digits(results: Path) -> Row:
         "digits of 14 by 14 pixels, one pixel a step, "
         f"gated blocks with {parameters} parameters, `reversible`",
         accuracy,
-        f"where nothing is forgotten (u = 1): {conserving}; with {parameters_of_small} parameters: "
-        f"{small}; plain layers with tanh, {parameters_of_tanh}, not reversible: {tanh}; LRUs in "
-        f"the four blocks, not reversed: {lru}",
+        f"the same with u = 1 (nothing is forgotten): {conserving}; smaller, {parameters_of_small} "
+        f"parameters: {small}; plain layers with tanh, {parameters_of_tanh} parameters, not "
+        f"reversible: {tanh}; the same four blocks around LRUs, not reversed: {lru}",
     )
 
 
@@ -100,11 +100,11 @@ def _memory(results: Path) -> Row:
     checkpoint = cost("checkpoint", million, usual)
     recompute, lstm = (cost(method, 10**5, usual) for method in ("recompute", "lstm"))
     return (
-        "memory that a training step of 1,000,000 steps adds, four gated blocks as they start, "
-        "`reversible`",
-        f"{kept} a step with u = 1; {forgetting} with memories of up to 1,000 steps",
-        f"{short} with memories of up to 10 and periods of up to 20; `checkpoint` {checkpoint}; "
-        f"for a tenth of the steps, without chunks, `recompute` {recompute} and `nn.LSTM` {lstm}",
+        "memory that a training step on one sequence of 1,000,000 time steps adds, four gated "
+        "blocks as initialised, `reversible`",
+        f"u = 1: {kept} per time step; memories of up to 1,000 steps: {forgetting}",
+        f"memories of up to 10 steps, periods of up to 20: {short}; `checkpoint`: {checkpoint}; a "
+        f"tenth of the steps, without chunks: `recompute` {recompute}, `nn.LSTM` {lstm}",
     )
 
 
@@ -157,8 +157,8 @@ def _speed(results: Path) -> Row:
     return (
         "speed of both passes of a layer, `recompute`, on one thread of a CPU",
         f"{min(caching):.1f} to {max(caching):.1f} times that of `nn.LSTM` of the same width",
-        "which has many times the weights; both with a caching allocator, with the default one "
-        f"{min(default):.1f} to {max(default):.1f}",
+        "`nn.LSTM` has many times the weights; both use a caching allocator (with the default one: "
+        f"{min(default):.1f} to {max(default):.1f} times)",
     )
 
 

@@ -147,13 +147,13 @@ class BaseStack(nn.Module):
         return_sequence: bool = True,
         resets: Tensor | None = None,
     ) -> None:
-        """Print the bytes that each strategy would save, and its peak, to train on ``input``.
+        """Print what training on ``input`` would need under each strategy: bytes saved, and peak.
 
-        Nothing is computed: the modules run on tensors without values, so that side effects in
-        Python do happen, and the figures follow from the sizes and the recurrent weights
-        (:mod:`irevrnn.strategies.saved_bytes`). ``saved`` is an upper bound for sequences of
-        different length. For ``reversible`` it is an average, and an upper bound with ``relu`` and
-        ``leaky_relu``, taken to forget in every step. ``peak of a step`` is an estimate.
+        The numbers follow from the sizes and the recurrent weights, without computing any values
+        (:mod:`irevrnn.strategies.saved_bytes`); the modules run on tensors without values, so side
+        effects in Python do happen. ``saved`` is an upper bound for sequences of different length.
+        For ``reversible`` it is an average, or, with ``relu`` and ``leaky_relu``, an upper bound,
+        which assumes that they forget in every step. ``peak of a step`` is an estimate.
 
         Args:
             input, lengths, return_sequence, resets: as for :meth:`forward`.

@@ -31,14 +31,16 @@ class Block(nn.Module):
         h = the recurrence over z  # run by the stack, as its strategy has it
         y = block.output(x, h)     # (..., in) and (..., hidden_size) to (..., out), likewise
 
-    A subclass defines ``project`` and ``output``. They may hold any modules that treat each step by
-    itself (:func:`irevrnn.check_stepwise` finds out), and are computed again in the backward pass:
-    they must be functions of their arguments and parameters alone. Random numbers of PyTorch's
-    global generators come out the same again; :class:`irevrnn.Dropout` draws the same mask under
-    every strategy, too. A stack does not call the block: of hooks on it, forward pre-hooks alone
-    run, before ``project``, and what they return is not used. ``x`` is (T, B, in) there, whatever
-    ``batch_first`` is, or (N, in) packed where sequences have lengths. The recurrence is that of
-    :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
+    A subclass defines ``project`` and ``output``. They may use any modules that act on each step
+    independently (:func:`irevrnn.check_stepwise` tests that). They are computed again in the
+    backward pass, so their results must depend on their arguments and parameters alone. Random
+    numbers of PyTorch's global generators are replayed; :class:`irevrnn.Dropout` also draws the
+    same mask under every strategy. ``x`` is (T, B, in) whatever ``batch_first`` is, or packed as
+    (N, in) where sequences have lengths. The recurrence is that of :func:`irevrnn.scan`, with the
+    parameters and nonlinearities given here.
+
+    A stack calls these two methods, never the block itself. Of the hooks on a block, only forward
+    pre-hooks run, before ``project``, and what they return is ignored.
 
     Args:
         hidden_size: H, units of the recurrence.

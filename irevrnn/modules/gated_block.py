@@ -56,11 +56,12 @@ class IRevBlock(Block):
     Attributes:
         norm: the norm.
         input_projection: ``nn.Linear(width, hidden_size)``.
-        scale: gamma, (H,). For oscillators it starts at sqrt(1 - u^2), which makes all states
-            equally large (as in the LRU); at a tenth of that if their couplings are not linear.
-            Units that do not turn (``longest_period=None``) add up the mean of what they read, and
-            it starts at (1 - u^2) / 2, about 1 - u. Where u = 1, these are the values for a memory
-            of ``longest_memory`` steps: let it be about the length of the sequences.
+        scale: gamma, (H,). For oscillators it is initialised to sqrt(1 - u^2), which makes all
+            states equally large (as in the LRU), or to a tenth of that if their couplings are not
+            linear. Units that do not oscillate (``longest_period=None``) add up the mean of what
+            they read, so for them it is (1 - u^2) / 2, about 1 - u. Where u = 1, the u in these
+            formulas is that of a memory of ``longest_memory`` steps: set this argument to about
+            the length of the sequences.
         output_projection: ``nn.Linear(hidden_size, 2 * width)``, or ``width`` without the gate.
 
     Example::

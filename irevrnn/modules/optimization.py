@@ -23,10 +23,11 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return the parameters of a model in groups for an optimizer, each with its learning rate.
 
-    A memory of n steps is a recurrent weight of 1 - 1/n, which a step of the usual size would jump
-    over; and a change of a coupling shifts the phase of what was read n steps ago by n times as
-    much. So both get smaller learning rates. Weight decay, which would shorten memories, is for
-    matrices alone: not for biases, norms, recurrent weights and couplings.
+    Recurrent weights and couplings get smaller learning rates than all else. A memory of n steps is
+    a recurrent weight of 1 - 1/n, which an update of the usual size would overshoot; and a change
+    of a coupling shifts the phase of what was read n steps ago by n times as much. Weight decay
+    would shorten memories, so it applies to matrices only, not to biases, norms, recurrent weights
+    and couplings.
 
     Args:
         module: the model; it may hold modules other than those of this library.

@@ -45,13 +45,14 @@ class IRevRNN(BaseStack):
         residual: add a layer's input to its output where the two have the same size.
         memory: what is saved for the backward pass: ``store``, ``recompute``, ``checkpoint``,
             ``reversible`` or ``auto``; see :mod:`irevrnn.strategies`.
-        memory_budget: for ``memory="auto"``: bytes, or text such as ``"256MB"`` (MB are 10^6 bytes,
-            MiB 2^20), that a forward and backward pass may need beyond input, output, parameters
-            and their gradients. The fastest strategy that is expected to keep within it runs. The
-            attribute ``picked`` names it, and the logger ``irevrnn`` reports it at level INFO when
-            it changes. With ``memory="checkpoint"`` and ``"reversible"``, chunks are as long as a
-            budget allows, up to the length that is fastest; ``"checkpoint"`` keeps fewer states
-            where it must.
+        memory_budget: memory that a forward and backward pass may need beyond input, output,
+            parameters and their gradients, in bytes or as text such as ``"256MB"`` (MB are 10^6
+            bytes, MiB 2^20). ``memory="auto"`` requires a budget and runs the strategy that is
+            expected to be fastest within it; the attribute ``picked`` names that strategy, and the
+            logger ``irevrnn`` reports it at level INFO when it changes. With
+            ``memory="checkpoint"`` and ``"reversible"`` a budget is optional: chunks are then as
+            long as it allows, up to the length that is fastest, and ``"checkpoint"`` keeps fewer
+            states where it must.
         shortest_period: shortest period of oscillators, above 2 steps. With periods near 2, single
             steps can be told apart for as long as units remember.
         longest_period: if given, the first coupling starts with weights a = -b that make each unit
@@ -88,9 +89,9 @@ class IRevRNN(BaseStack):
         - **(h_n, c_n)**: final states of all layers, in the shape of ``hidden``.
 
     A sequence may be fed in pieces, each with the final states of the one before. The result is
-    that of the complete sequence, up to the rounding of matrix products; with ``reversible``, whose
-    bit stacks are empty at the beginning of a piece, up to a noise below 2^-22 for each step while
-    states stay below 32.
+    that of the complete sequence, up to the rounding of matrix products. With ``reversible``,
+    whose rounding starts afresh with each piece, it is that up to a noise below 2^-22 for each step
+    while states stay below 32.
 
     The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
     ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``

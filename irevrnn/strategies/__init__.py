@@ -17,19 +17,24 @@ between two recurrences is computed again from the chunk's input.
   each chunk once more. Its outputs equal those of ``recompute`` to the last bit. Gradients of
   parameters are summed within each chunk, then over the chunks, last chunk first: they differ by
   the rounding of this order of summation alone.
-- ``reversible`` saves the final h and c and the bits that were forgotten, 2 (1 - abs(u)) for each
-  unit and step where abs(u) is above 1/2 (equation ``eq:decay``). States are 32-bit fixed-point
-  numbers, in the same units for float64 parameters, so its outputs differ from those of the other
-  strategies by their rounding, and ``torch.autograd.gradcheck`` needs one of those. Its gradient is
-  that of BPTT at the states that the forward pass visited, straight through every rounding: at
-  exactly these h, and at exactly these c once every :data:`~irevrnn.strategies.rules.SEGMENT`
-  steps, from which those between are computed in floating point. Hashes of the states where
-  chunks begin, at most 64 of each block, and one of the output are compared in the backward pass:
-  a mismatch raises :class:`irevrnn.ReversalError`, and no gradient is returned.
-  Where u = 1 nothing is forgotten, and what is saved does not grow with the length at all. A reset
-  of the states stores them, 64 bits for each unit. The activation must be ``identity``,
-  ``leaky_relu``, which forgets two bits more in each negative step, or ``relu``, which forgets all
-  that it cuts off: 30 bits in each step where it is 0.
+- ``reversible`` saves the final h and c and the bits that were forgotten.
+
+  *Bits.* The decay forgets 2 (1 - abs(u)) for each unit and step where abs(u) is above 1/2
+  (equation ``eq:decay``). Where u = 1 nothing is forgotten, and what is saved does not grow with
+  the length at all. A reset of the states stores them, 64 bits for each unit. The activation must
+  be ``identity``; ``leaky_relu``, which forgets two bits more in each negative step; or ``relu``,
+  which forgets all that it cuts off, 30 bits in each step where it is 0.
+
+  *Gradient.* States are 32-bit fixed-point numbers, in the same units for float64 parameters. So
+  outputs differ from those of the other strategies by rounding, and ``torch.autograd.gradcheck``
+  needs one of the others. The gradient is that of BPTT at the states that the forward pass visited,
+  straight through every rounding: at exactly these h, and at exactly these c once every
+  :data:`~irevrnn.strategies.rules.SEGMENT` steps, from which those between are computed in floating
+  point.
+
+  *Check.* The backward pass compares hashes of the states where chunks begin, at most 64 of each
+  block, and one of the output. A mismatch raises :class:`irevrnn.ReversalError`, and no gradient is
+  returned.
 - ``store_fixed`` is a control: the arithmetic of ``reversible`` with h of every step and c of every
   segment stored. Its gradient equals that of ``reversible`` to the last bit.
 

@@ -61,16 +61,17 @@ class States(NamedTuple):
         return h, c
 
     def in_unit(self, fraction_bits: int) -> tuple[States, Tensor]:
-        """Return the states in a coarser unit, and the bits that they lose, (2, B, H) int8."""
+        """Return the states in a coarser unit, and the bits that they lose, (2, B, H) int32."""
         shift = self.fraction_bits - fraction_bits
         lost = torch.stack((self.h, self.c)) & ((1 << shift) - 1)
         coarser = self._replace(h=self.h >> shift, c=self.c >> shift, fraction_bits=fraction_bits)
-        return coarser, lost.to(torch.int8)
+        return coarser, lost
 
     def with_bits(self, lost: Tensor, fraction_bits: int) -> States:
-        """Invert :meth:`in_unit`."""
+        """Invert :meth:`in_unit`; the lowest bits of ``lost`` are those that it returned."""
         shift = fraction_bits - self.fraction_bits
-        h, c = ((x << shift) | low for x, low in zip((self.h, self.c), lost.int(), strict=True))
+        low = lost & ((1 << shift) - 1)
+        h, c = ((x << shift) | bits for x, bits in zip((self.h, self.c), low, strict=True))
         return self._replace(h=h, c=c, fraction_bits=fraction_bits)
 
 

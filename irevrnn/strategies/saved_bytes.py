@@ -171,7 +171,7 @@ def _reversible(stack: Stack, load: Workload, chunks: int) -> int:
 
 def _units(stack: Stack, load: Workload) -> int:
     """Return the bytes that tell the units of all blocks, and the bits that coarser ones lost."""
-    lost = sum(COARSER_UNITS * 2 * load.batch * block.hidden_size for block in stack.blocks)
+    lost = sum(4 * 2 * load.batch * block.hidden_size for block in stack.blocks)
     return 8 * (1 + (1 + COARSER_UNITS) * len(stack.blocks)) + lost
 
 

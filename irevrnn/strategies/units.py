@@ -29,13 +29,14 @@ class Units:
     Attributes:
         at_first: fraction bits of each block before the first chunk.
         changes: for each block, the chunks before which its unit became the next coarser one.
-        lost: for each block, the bits that its states lost by that.
+        lost: for each block, the bits that its states lost by that, (2, B, H) int32; those lost
+            last are the lowest.
         steps: of the whole sequence, known in the backward pass.
     """
 
     at_first: list[int]
     changes: list[list[int]]
-    lost: list[list[Tensor]]
+    lost: list[Tensor]
     steps: int = 0
 
     @classmethod
@@ -55,7 +56,8 @@ class Units:
             if bits is None:
                 raise overflow(f"{name(number)}, initial state")
             at_first.append(bits)
-        return cls(at_first, [[] for _ in at_first], [[] for _ in at_first])
+        lost = [torch.zeros((2, *h.shape), dtype=torch.int32, device=h.device) for h, _ in states]
+        return cls(at_first, [[] for _ in at_first], lost)
 
     def coarsen(
         self, number: int, chunk: int, states: fixed_scan.States
@@ -66,7 +68,7 @@ class Units:
             return None
         states, lost = states.in_unit(bits)
         self.changes[number].append(chunk)
-        self.lost[number].append(lost)
+        self.lost[number] = self.lost[number] << COARSER_BITS | lost
         return states
 
     def saved(self, states: list[fixed_scan.States]) -> list[Tensor]:
@@ -77,11 +79,7 @@ class Units:
         numbers = [states[0].steps, *self.at_first]
         for chunks in self.changes:
             numbers += chunks + [-1] * (COARSER_UNITS - len(chunks))
-        lost = [
-            torch.stack(parts + [_no_bits(of)] * (COARSER_UNITS - len(parts)))
-            for parts, of in zip(self.lost, states, strict=True)
-        ]
-        return [torch.tensor(numbers, device="cpu"), *lost]
+        return [torch.tensor(numbers, device="cpu"), *self.lost]
 
     @classmethod
     def restored(cls, saved: Sequence[Tensor], blocks: int) -> tuple[Units, Sequence[Tensor]]:
@@ -91,9 +89,8 @@ class Units:
             [chunk for chunk in numbers[first : first + COARSER_UNITS] if chunk >= 0]
             for first in range(blocks, len(numbers), COARSER_UNITS)
         ]
-        padded = zip(saved[1 : 1 + blocks], changes, strict=True)
-        lost = [list(parts[: len(chunks)]) for parts, chunks in padded]
-        return cls(numbers[:blocks], changes, lost, steps), saved[1 + blocks :]
+        rest = saved[1 + blocks :]
+        return cls(numbers[:blocks], changes, list(saved[1 : 1 + blocks]), steps), rest
 
     def fraction_bits(self, number: int, chunk: int) -> int:
         """Return the fraction bits of a block in a chunk."""
@@ -102,15 +99,11 @@ class Units:
 
     def before(self, chunk: int, number: int, states: fixed_scan.States) -> fixed_scan.States:
         """Return the states of a block before its unit became coarser for this chunk, if it did."""
-        changes = zip(self.changes[number], self.lost[number], strict=True)
-        for change, lost in reversed(list(changes)):
+        for later, change in enumerate(reversed(self.changes[number])):
             if change == chunk:
+                lost = self.lost[number] >> later * COARSER_BITS
                 states = states.with_bits(lost, states.fraction_bits + COARSER_BITS)
         return states
-
-
-def _no_bits(states: fixed_scan.States) -> Tensor:
-    return torch.zeros((2, *states.h.shape), dtype=torch.int8, device=states.h.device)
 
 
 def overflow(where: str) -> OverflowError:
