@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
+
+#: The types of tensors that no subclass watches.
+PLAIN = frozenset((Tensor, nn.Parameter))
 
 
 def transformed() -> bool:
@@ -30,7 +34,7 @@ class Observers(NamedTuple):
     """Who sees what a pass computes; which operators run depends on it.
 
     Attributes:
-        modes: whether :func:`observed`.
+        modes: whether :func:`observed`, or by a subclass of tensors.
         hooks: whether hooks run for every module of the process.
     """
 
@@ -47,9 +51,9 @@ class _Replayed(threading.local):
 _replayed = _Replayed()
 
 
-def observers() -> Observers:
-    """Return the observers of this pass."""
-    return Observers(sees_operators(), sees_modules())
+def observers(*tensors: Tensor) -> Observers:
+    """Return the observers of this pass over some tensors."""
+    return Observers(sees_operators() or any(type(t) not in PLAIN for t in tensors), sees_modules())
 
 
 # Every step of a stream asks these, so they call little; a compiler is kept from the thread's own.

@@ -13,18 +13,18 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from irevrnn import reference
 from irevrnn.jit import build, cuda
-from irevrnn.observers import sees_operators, traced, transformed
+from irevrnn.observers import PLAIN, sees_operators, traced, transformed
 
 #: The interval of a scan that no backward pass follows.
 NOTHING_SAVED = -1
 #: Dtypes of sequences whose states are float32.
 HALF = (torch.bfloat16, torch.float16)
-_PLAIN, _FLOAT32 = frozenset((Tensor, nn.Parameter)), torch.float32
+_FLOAT32 = torch.float32
 
 
 @build.once_per_process
@@ -73,7 +73,7 @@ def eager_float32(*tensors: Tensor) -> bool:
     if sees_operators() or has_tangent(*tensors):
         return False
     for t in tensors:  # a generator would take twice as long
-        if type(t) not in _PLAIN or t.dtype is not _FLOAT32 or not t.is_cpu:
+        if type(t) not in PLAIN or t.dtype is not _FLOAT32 or not t.is_cpu:
             return False
     return True
 

@@ -15,7 +15,7 @@ def headlines(results: Path) -> Table:
     """Tabulate the main results, each beside what it is to be compared with."""
     makers = (
         _small_digits, _large_digits, _spoken_digits, _hearts, _memory, _memory_of_several,
-        _copying, _speed,
+        _gradient, _copying, _speed,
     )  # fmt: skip
     return Table("|result|beside it", [make(results) for make in makers])
 
@@ -124,6 +124,27 @@ def _memory_of_several(results: Path) -> Row:
         cost("reversible", 0),
         f"`checkpoint` {one} (longer chunks, not measured, should need less memory), with two "
         f"rounds {two}",
+    )
+
+
+def _gradient(results: Path) -> Row:
+    found = read(results, "inverse")
+    conserving, usual = found["long_gradient_errors"].values()
+    long, (*_, trained) = max(usual, key=int), sorted(found["float_gradients"], key=int)
+    of_trained = found["float_gradients"][trained]
+
+    def error(errors: dict[str, float], memory: str) -> str:
+        return f"{errors[memory]:.1e}".replace("e-0", "e-")
+
+    return (
+        f"relative error of the gradient over {int(long):,} steps, four gated blocks as "
+        "initialised, `reversible`",
+        f"u = 1: {error(conserving[long], 'reversible')}; memories of up to 1,000 steps: "
+        f"{error(usual[long], 'reversible')}",
+        f"`checkpoint` in float32: {error(conserving[long], 'checkpoint')}; "
+        f"{error(usual[long], 'checkpoint')}. For a trained network, u = 1, over "
+        f"{int(trained):,} steps: `reversible` {error(of_trained, 'reversible')}, "
+        f"`recompute` {error(of_trained, 'recompute')}",
     )
 
 

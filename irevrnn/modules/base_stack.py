@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.modules.block import reset_inner
 from irevrnn.modules.stability import clip_recurrence_
+from irevrnn.observers import transformed
 from irevrnn.sequences import SequenceBatch, States
 from irevrnn.strategies import auto
 from irevrnn.strategies.chunks import chunk_length
@@ -57,6 +58,10 @@ class BaseStack(nn.Module):
         if name == "memory":
             check_strategy(value)
         super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is known of costs: its keys hold classes, which may have no name."""
+        return vars(self) | {"_costs": {}}
 
     def _stack(self) -> Stack:
         """Return the modules as they are to run."""
@@ -194,6 +199,11 @@ class BaseStack(nn.Module):
         return memory, 0, 0
 
     def _pick(self, stack: Stack, load: Workload, budget: int) -> tuple[str, int, int]:
+        if transformed():
+            raise NotImplementedError(
+                f"memory={self.memory!r} with a memory_budget runs the modules without values, "
+                "which transforms of torch.func do not allow; use memory='recompute' or 'store'"
+            )
         before = self.picked and self.picked.memory
         picked = auto.choose(stack, load, self.memory, auto.parse_bytes(budget))
         self.picked = picked  # by whichever thread was last

@@ -91,7 +91,7 @@ class IRevRNN(BaseStack):
     A sequence may be fed in pieces, each with the final states of the one before. The result is
     that of the complete sequence, up to the rounding of matrix products. With ``reversible``,
     whose rounding starts afresh with each piece, it is that up to a noise below 2^-22 for each step
-    while states stay below 32.
+    while states stay below 32, and up to the rounding of states to float32 between pieces.
 
     The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
     ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``

@@ -64,6 +64,11 @@ def _compare(
             f"{name} must map (T, B, in) to (T, B, out); got {tuple(inputs[0].shape)} to "
             f"{tuple(whole.shape)}"
         )
+    if _draws(function, inputs):
+        raise ValueError(
+            f"{name} draws random numbers, so its results cannot be compared: call eval() before; "
+            "the check turns off nn.Dropout and irevrnn.Dropout alone"
+        )
     if not whole.isfinite().all():
         raise ValueError(f"{name} must give finite numbers for this input, to be compared")
     bound = tolerance * whole.abs().max().clamp(min=1e-30)
@@ -79,6 +84,16 @@ def _compare(
             )
     _compare_packed(name, function, inputs, whole, bound)
     return whole
+
+
+def _draws(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> bool:
+    """Return whether the result depends on the seed, and on nothing else that changes."""
+    results = []
+    with torch.random.fork_rng():
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            results.append(function(*inputs))
+    return torch.equal(*results[:2]) and not torch.equal(*results[1:])
 
 
 def _compare_packed(

@@ -23,7 +23,7 @@ class ChunkGraph:
     after: list[Tensor]
     top: Tensor
 
-    def foreign(self, known: set[int]) -> Tensor | None:
+    def foreign(self, known: frozenset[int]) -> Tensor | None:
         """Return a tensor that the chunk has a gradient for, and whose id is not among those known.
 
         Any gradient of such a tensor would be lost.

@@ -96,7 +96,10 @@ def run_chunkwise(
         check_initialised(memory, flat)
         check_buffers(memory, buffers_of(stack))
     modes = modes_of(stack) if record else {}
-    settings = Settings(stack, memory, chunk, checkpoints, return_sequence, record, modes)
+    settings = Settings(
+        stack, memory, chunk, checkpoints, return_sequence, record, modes,
+        frozenset(map(id, flat)), observers(x, *flat_states, *flat),
+    )  # fmt: skip
     batch_sizes = None if packing is None else packing.batch_sizes
     output, *finals = _Chunkwise.apply(settings, x, batch_sizes, resets, *flat_states, *flat)
     return output, list(zip(finals[::2], finals[1::2], strict=True))
@@ -109,6 +112,7 @@ class Settings:
     Attributes:
         record: whether a backward pass may follow.
         modes: of the modules, for this backward pass.
+        parameters: the ids of those of this pass, whose gradients are taken care of, or not wanted.
         observers: of this pass, as which chunks are computed again.
     """
 
@@ -119,7 +123,8 @@ class Settings:
     return_sequence: bool
     record: bool
     modes: Modes
-    observers: Observers = field(default_factory=observers)
+    parameters: frozenset[int]
+    observers: Observers
     randomness: Randomness = field(default_factory=Randomness)
     slots: Slots = field(default_factory=Slots)
 
@@ -163,7 +168,7 @@ class _Chunkwise(torch.autograd.Function):
         steps = len(x if batch_sizes is None else batch_sizes)
         strategy.begin(states, recurrences, settings.record, math.ceil(steps / settings.chunk))
         autocast, masks = _autocast_of(x.device.type), Masks()
-        with autocast():
+        with autocast(), as_observed(settings.observers):
             output = _run_forward(settings, strategy, x, batch_sizes, resets, masks)
         if settings.record:
             ctx.settings, ctx.memory, ctx.autocast = settings, settings.memory, autocast
@@ -210,7 +215,8 @@ class _Chunkwise(torch.autograd.Function):
             with torch.enable_grad(), ctx.autocast(), settings.replayed(chunk):
                 graph = _rebuild(settings, strategy, modules, chunk, x_part, part, masks)
             strategy.note_output(chunk, graph.top.detach())
-            check_known(settings.memory, graph.foreign(replica.known | {id(x_part)}))
+            known = settings.parameters.union(map(id, (x_part, *replica.leaves)))
+            check_known(settings.memory, graph.foreign(known))
             of_top = _part_of_output(settings, grad_output, part)
             carried, gradients, of_x = graph.backpropagate(carried, of_top, replica.leaves, x_part)
             replica.add(gradients)

@@ -77,7 +77,7 @@ class States(NamedTuple):
 
 def hash_of(x: Tensor) -> Tensor:
     """Return a hash of any tensor, as that of :class:`States`."""
-    bits = x.contiguous().view(_BITS.get(x.element_size(), torch.int32)).int()
+    bits = x.resolve_conj().contiguous().view(_BITS.get(x.element_size(), torch.int32)).int()
     hashed: Tensor = torch.ops.irevrnn.state_hash(bits)
     return hashed
 

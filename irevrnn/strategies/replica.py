@@ -62,7 +62,6 @@ class Replica:
     Attributes:
         modules: the copies.
         leaves: tensors to differentiate by.
-        known: the ids of all tensors whose gradient is taken care of, or not wanted.
         sums: of the gradients, one for each parameter; None where there is none. They are at least
             in float32, and autograd rounds them to the dtype of the parameter.
     """
@@ -90,7 +89,6 @@ class Replica:
         # One that was frozen since is no longer reached by another way, either.
         places = {parameters[i]: i for i in used if parameters[i].requires_grad}
         self.leaves = [*(copies[index] for index in wanted), *places]
-        self.known = {id(x) for x in (*self.leaves, *(p for _, p in chain(*own)))}
         self.sums: list[Tensor | None] = [None] * len(copies)
         self._wanted, self._own = wanted, places
 

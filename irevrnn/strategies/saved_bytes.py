@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
@@ -87,7 +88,7 @@ def plan(
     graph = _graph_of_chunk(stack, load, chunk)
     chunks = math.ceil(load.steps / chunk)
     own = _SAVED[memory](stack, load, checkpoints or chunks)
-    saved = own + graph.masks + resets
+    saved = own + graph.masks + resets + _generator_bytes(stack, chunks)
     # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
     peak = saved + math.ceil(graph.peak() * (1 + KEPT)) + _parameter_bytes(stack)
     if checkpoints:  # those that the backward pass is running from and to, beside the saved ones
@@ -100,6 +101,14 @@ def _mask_bytes(stack: Stack, load: Workload) -> int:
     if load.resets is None:
         return 0
     return (load.copied + len(stack.reverse)) * load.steps * load.batch
+
+
+def _generator_bytes(stack: Stack, chunks: int) -> int:
+    """Return the bytes of the generator's states, one for each chunk, if ``nn.Dropout`` draws."""
+    modules = (each for module in stack.modules for each in module.modules())
+    dropouts = (each for each in modules if isinstance(each, _DropoutNd))
+    draws = any(each.training and _probability(each) for each in dropouts)
+    return chunks * torch.get_rng_state().nbytes if draws else 0
 
 
 def _parameter_bytes(stack: Stack) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from irevrnn.modules.block import is_recurrent
 from irevrnn.modules.steps import Steps, current, passes
+from irevrnn.strategies.rules import has_batch_statistics
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def run_modules(
     numbers = {place: number for number, place in enumerate(stack.places)}
     top = len(numbers) - 1
     before, packing = current.steps, None if steps is None else steps.packing
+    above = modules[stack.places[-1] :]  # where statistics are of all steps, they need all steps
+    last_alone = last_only and packing is None and not any(map(has_batch_statistics, above))
     try:
         if steps is not None:
             current.steps = steps
@@ -107,9 +110,10 @@ def run_modules(
                 x = module(x)
             else:
                 h, h_n = recur(numbers[index], module, x)
-                if last_only and numbers[index] == top and packing is None:
-                    # h_n is a tensor of its own: the gradient of a slice of h would be as large.
-                    x, h = x[-1:], h_n.unsqueeze(0)
+                if numbers[index] == top and last_alone:
+                    # h_n is a tensor of its own: the gradient of a slice of h would be as large. It
+                    # is returned, too, so modules get a copy, which they may work on in place.
+                    x, h = x[-1:], h_n.clone().unsqueeze(0)
                     if steps is not None:
                         current.steps = steps.last()
                 x, rows = module.output(x, h), h.shape[:-1]  # type: ignore[operator]

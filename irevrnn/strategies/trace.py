@@ -95,10 +95,13 @@ def trace(stack: Stack, memory: str, load: Workload) -> Trace:
         anomalies = torch.autograd.set_detect_anomaly(False)
         with torch.inference_mode(False), _disable_current_modes(), anomalies:
             return _trace(stack, memory, load)
-    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+    except RuntimeError as error:
+        looks = isinstance(error, DataDependentOutputException | DynamicOutputShapeException)
+        if not looks and "tensor subclasses" not in str(error):  # as .numpy() and .tolist() say
+            raise
         raise ValueError(
-            "memory='auto' and memory_report run the modules without values to find out what they "
-            f"save, but one looks at values ({error.func}); choose another strategy"
+            "a memory_budget and memory_report run the modules without values to find out what "
+            f"they save, but one looks at values ({error}); use a strategy without a budget"
         ) from error
 
 

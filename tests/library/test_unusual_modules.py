@@ -1,0 +1,173 @@
+"""Modules and tensors that do something unusual: in place, with noise, by subclasses, elsewhere."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, grad
+from torch.nn import functional as F
+
+from irevrnn import Block, IRevBlock, IRevRNN, IRevStack, check_stepwise
+from tests.cases import assert_same_bits
+
+pytestmark = pytest.mark.usefixtures("kernels")
+chunkwise = pytest.mark.parametrize("memory", ["checkpoint", "reversible"])
+every = pytest.mark.parametrize("memory", ["recompute", "checkpoint", "reversible"])
+
+
+def draw(steps=150, features=4):
+    return torch.randn(2, steps, features, generator=torch.Generator().manual_seed(1))
+
+
+def outcome(model, x, **options):
+    """Output, final states, and the gradients of all parameters."""
+    output, states = model(x, **options)
+    loss = output.abs().square().mean()
+    return [output, *states, *torch.autograd.grad(loss, list(model.parameters()))]
+
+
+class Plain(Block):
+    """A block that returns the output of its recurrence."""
+
+    def __init__(self):
+        super().__init__(8)
+        self.inner = nn.Linear(4, 8)
+
+    def project(self, x):
+        return self.inner(x)
+
+    def output(self, x, h):
+        return h
+
+
+@every
+def test_work_in_place_on_the_last_output_leaves_states_alone(memory, monkeypatch):
+    monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 32)
+    results = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        model = IRevStack([Plain(), nn.ReLU(inplace), nn.Linear(8, 2)], memory)
+        results.append(outcome(model, draw(), return_sequence=False))
+    assert_same_bits(*results)
+
+
+@chunkwise
+def test_other_parameters_that_a_compiled_module_does_not_see_are_refused(memory):
+    """In the backward pass it computes with its own again, whose gradients would be lost."""
+    compiled = torch.compile(nn.Linear(4, 4), backend="eager")
+    model = IRevStack([compiled, IRevBlock(4, 3)], memory)
+    other = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    output, _ = functional_call(model, other, (draw(),))
+    with pytest.raises(ValueError, match="uses a tensor .* none of its parameters"):
+        output.square().mean().backward()
+
+
+class Noise(nn.Module):
+    """Noise that leaves the process's generator as it was."""
+
+    def forward(self, x):
+        with torch.random.fork_rng():
+            return x * (1 + torch.randn_like(x))
+
+
+@chunkwise
+def test_noise_from_a_forked_generator_is_replayed(memory):
+    model, gradients = IRevStack([Noise(), IRevBlock(4, 3)], memory), []
+    for between in (0, 3):
+        torch.manual_seed(1)
+        output, _ = model(draw())
+        torch.randn(between)
+        gradients.append(torch.autograd.grad(output.square().mean(), list(model.parameters())))
+    assert_same_bits(*gradients)
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+class OwnParameter(nn.Parameter):
+    pass
+
+
+@every
+def test_tensors_of_a_subclass(memory):
+    model = IRevStack([nn.Linear(4, 16), IRevBlock(16, 32), IRevBlock(16, 32)], memory)
+    wanted = outcome(model, draw())
+    own = copy.deepcopy(model)
+    own.blocks[1].scale = OwnParameter(own.blocks[1].scale.detach())
+    for got in (outcome(model, draw().as_subclass(Subclass)), outcome(own, draw())):
+        for one, other in zip(got, wanted, strict=True):
+            torch.testing.assert_close(one.as_subclass(torch.Tensor), other, rtol=1e-3, atol=1e-5)
+
+
+def test_a_budget_is_refused_under_a_transform_whether_or_not_costs_are_known():
+    model = IRevRNN(4, 6, 1, memory="auto", memory_budget="1GB")
+    for _ in range(2):
+        with pytest.raises(NotImplementedError, match="memory_budget runs the modules without"):
+            grad(lambda x: model(x)[0].sum())(draw())
+        model(draw())
+
+
+class BatchNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(x.flatten(0, -2)).view_as(x)
+
+
+def test_batch_statistics_above_the_last_recurrence_are_of_all_steps():
+    torch.manual_seed(0)
+    model = IRevStack([IRevBlock(4, 8), BatchNorm()])
+    whole = model(draw())[0][:, -1]
+    assert torch.equal(model(draw(), return_sequence=False)[0], whole)
+    packed, _ = model(draw(), return_sequence=False, lengths=[150, 150])
+    torch.testing.assert_close(packed, whole)
+
+
+class Conjugate(nn.Module):
+    def forward(self, x):
+        return torch.complex(x, 2 * x).conj()
+
+
+def test_a_conjugate_output():
+    torch.manual_seed(0)
+    model = IRevStack([IRevBlock(4, 3), Conjugate()])
+    wanted = outcome(model, draw())
+    model.memory = "reversible"
+    for one, other in zip(outcome(model, draw()), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_a_traced_module_is_pickled_after_a_call_with_a_budget():
+    traced = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.GELU()))
+    model = IRevStack([traced, IRevBlock(4, 3)], "auto", "1GB")
+    output, _ = model(draw())
+    assert torch.equal(pickle.loads(pickle.dumps(model))(draw())[0], output)
+
+
+class FunctionalDropout(nn.Linear):
+    def forward(self, x):
+        return F.dropout(super().forward(x), 0.2, self.training)
+
+
+def test_a_module_that_draws_by_itself_is_not_said_to_mix_steps():
+    module = FunctionalDropout(4, 4)
+    with pytest.raises(ValueError, match=r"draws random numbers, .* call eval\(\)"):
+        check_stepwise(module, draw().transpose(0, 1))
+    check_stepwise(module.eval(), draw().transpose(0, 1))
+
+
+class ThroughNumpy(nn.Module):
+    def forward(self, x):
+        return x + torch.from_numpy(0 * x.detach().numpy())
+
+
+@pytest.mark.parametrize("memory", ["auto", "checkpoint"])
+def test_a_module_that_leaves_pytorch_has_no_budget(memory):
+    model = IRevStack([ThroughNumpy(), IRevBlock(4, 3)], memory, "1GB")
+    with pytest.raises(ValueError, match="memory_budget .* one looks at values .*numpy"):
+        model(draw())
