@@ -429,12 +429,6 @@ def test_a_convolutional_network_halves_the_steps():
     assert output[1, 1:].eq(0).all() and output[1, 0].ne(0).any()
 
 
-def test_every_option_of_a_peer_is_a_field():
-    known = MnistConfig.__dataclass_fields__
-    for peer in PEERS.values():
-        assert set(peer.options) <= set(known)
-
-
 def test_fields_reach_the_network():
     config = MnistConfig.of(
         model="lru", shortest_memory=3.0, longest_memory=4.0, shortest_period=100.0, width=6
