@@ -32,7 +32,7 @@ from tests.cases import assert_same_bits
 
 from .fake_skeletons import ABOUT, SUBJECTS, write_fake
 
-PLAIN = View(ABOUT, centre="start", turn=True, bones=False, motion=False)
+PLAIN = View(ABOUT, centre="start", bones=False, motion=False)
 STILL = Augmentation(0, 0, 0, 0)
 
 
