@@ -379,7 +379,7 @@ def test_every_precision_trains(kind, precision, tmp_path):
 
 
 def test_recurrent_weights_of_indrnn_are_kept_in_range():
-    fast = {"lr": 1.0, "recurrent_lr_scale": 1.0, "schedule": "constant"}
+    fast = {"lr": 1.0, "recurrent_lr_scale": 1.0, "schedule": "cosine"}
     run = Run(MnistConfig.of(model="indrnn", longest_memory=10.0, **SMALL | fast))
     weights = run.network.rnn.layers[0].recurrence.recurrent_weight
     for x, y in run.task.train_batches(0, 0):

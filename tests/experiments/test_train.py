@@ -89,7 +89,7 @@ def test_the_loss_falls(small, model):
     "options",
     [
         {"permuted": True, "schedule": "cosine"},
-        {"schedule": "constant", "weight_decay": 0.1, "label_smoothing": 0.1},
+        {"weight_decay": 0.1, "label_smoothing": 0.1},
         {"residual": True, "norm": "none", "num_couplings": 0, "memory": "store"},
         {"coupling_lr_scale": 1.0, "norm": "layer", "activation": "tanh"},
         {"precision": "64-true", "average": 0.5, "clip": 0.0},
