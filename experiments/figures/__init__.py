@@ -18,7 +18,7 @@ from experiments.figures.diagrams import reversal
 from experiments.figures.tradeoff import frontier
 from experiments.figures.output import folder, repository, save, write_result
 from experiments.figures.recordings import (
-    durations, evidence, f1_curve, long_signals, mistake, step_memory,
+    durations, evidence, long_signals, mistake, step_memory,
 )  # fmt: skip
 from experiments.figures.theme import style
 from experiments.figures.training import (
