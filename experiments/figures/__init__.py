@@ -11,7 +11,7 @@ from experiments.figures.costs import (
 )  # fmt: skip
 from experiments.figures.data import mistakes, sequences, signals, skeletons
 from experiments.figures.derivation import (
-    accuracy, division, drift, finite_differences, forgotten, gradient_errors, lost_increments,
+    accuracy, division, drift, finite_differences, gradient_errors, lost_increments,
     oscillators, saturation,
 )  # fmt: skip
 from experiments.figures.diagrams import reversal

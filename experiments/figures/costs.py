@@ -63,8 +63,8 @@ def entropy(
 ) -> Figure:
     """Plot the bits on the bit stacks per unit and step, and what two formulas say.
 
-    ``forgetting`` is 1 - abs(u). By activation, there are the ``bits`` that were counted, those
-    ``stored`` by ``eq:stored``, and the ``least``, by the lower bound ``eq:forgotten``.
+    ``forgetting`` is 1 - abs(u). By label, such as the activation, there are the ``bits`` that were
+    counted, those ``stored`` by ``eq:stored``, and the ``least``, by the bound ``eq:forgotten``.
     """
     figure, axes = plt.subplots()
     theme.curves(axes, forgetting, bits, linestyle="", fillstyle="none")
