@@ -71,7 +71,7 @@ def entropy(
     for index, kind in enumerate(bits):
         labels = ("", "") if index else ("stored, by the formula", "lower bound")
         theme.guide(axes, forgetting, stored[kind], label=labels[0], zorder=0)
-        theme.bound(axes, forgetting, least[kind], label=labels[1], zorder=0)
+        theme.guide(axes, forgetting, least[kind], label=labels[1], linestyle="--", zorder=0)
     theme.frame(axes, "forgetting, $1 - |u|$", "bits per unit and step", log="xy")
     axes.legend()
     return figure
