@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("irevrnn", "torch", "numpy", "lightning-fabric", "torchvision")
+PACKAGES = ("irevrnn", "torch", "numpy", "lightning-fabric")
 #: The folders whose code makes results. Changes elsewhere do not count: a new result is one itself.
 CODE = ("irevrnn", "experiments", "notebooks")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.datasets.recordings import Description
 
-CENTRES = ("none", "start", "frames")
+CENTRES = ("start", "frames")
 #: Metres. The orientation of shoulders that look closer than this from above is noise.
 _NARROW = 1e-3
 
@@ -20,36 +20,29 @@ class View:
 
     Attributes:
         centre: ``"start"`` moves the root of the first body's first frame to the origin,
-            ``"frames"`` that of each frame (which loses paths), ``"none"`` nothing.
-        turn: turn skeletons about the vertical so that the first body's shoulders lie along x in
-            the first frame, and signals of a left arm into those of a right one.
+            ``"frames"`` that of each frame (which loses paths).
         bones: add the vectors from parent to child joint.
         motion: add the differences from the previous frame, for all channels.
     """
 
     about: Description
     centre: str
-    turn: bool
     bones: bool
     motion: bool
 
     def place(self, frames: np.ndarray, start: np.ndarray, left: bool = False) -> np.ndarray:
         """Centre and turn frames, (n, bodies, joints, 3) or (n, channels).
 
-        ``start`` is the :func:`starting_pose` of the recording; ``left`` says whether signals are
-        of the left arm.
+        Skeletons turn about the vertical, until the first body's shoulders lie along x in the first
+        frame, and signals of a left arm become those of a right one. ``start`` is the
+        :func:`starting_pose` of the recording; ``left`` says whether signals are of the left arm.
         """
         if self.about.kind == "signal":
-            return mirrored(frames, self.about) if self.turn and left else frames
+            return mirrored(frames, self.about) if left else frames
         present = (frames != 0).any(axis=(2, 3), keepdims=True)
         root = self.about.root
-        if self.centre == "start":
-            frames = frames - start[root]
-        elif self.centre == "frames":
-            frames = frames - frames[:, :1, root : root + 1]
-        if self.turn:
-            frames = frames @ self._turning(start)
-        return frames * present
+        origin = start[root] if self.centre == "start" else frames[:, :1, root : root + 1]
+        return (frames - origin) @ self._turning(start) * present
 
     def _turning(self, start: np.ndarray) -> np.ndarray:
         names = self.about.joint_names

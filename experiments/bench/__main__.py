@@ -9,7 +9,7 @@ import tyro
 
 from experiments.bench import suite
 from experiments.bench.tables import tables
-from experiments.command_line import refuse
+from experiments.command_line import require_positive
 from experiments.files import write_text
 
 PROGRAM = "python -m experiments.bench"
@@ -23,11 +23,8 @@ def main(output: Path = Path("build/bench.json"), threads: int = 1, repetitions:
         threads: for PyTorch and the kernels.
         repetitions: interleaved rounds; a very slow method runs fewer.
     """
-    try:
-        plan = suite.Plan(threads=threads, repetitions=repetitions)
-    except ValueError as error:
-        refuse(PROGRAM, str(error))
-    report = suite.run(plan)
+    require_positive(PROGRAM, threads=threads, repetitions=repetitions)
+    report = suite.run(suite.Plan(threads=threads, repetitions=repetitions))
     print(tables(report))
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, json.dumps(report, indent=2) + "\n")

@@ -92,12 +92,12 @@ def floor(shape: Shape, rates: Work) -> dict[str, float]:
     }
 
 
-def forward_bytes(shape: Shape, memory: str | None) -> int:
-    """Count the bytes that a forward pass reads and writes; None saves nothing."""
+def forward_bytes(shape: Shape, memory: str) -> int:
+    """Count the bytes that a forward pass reads and writes."""
     steps, batch, hidden, couplings = shape
     state, weights = NUMBER * batch * hidden, NUMBER * (1 + 2 * couplings) * hidden
-    saved = saved_by_kernel(shape, memory) if memory else 0
-    return 2 * steps * state + 4 * state + weights + saved  # z, out; h_0, c_0, h_n, c_n
+    moved = 2 * steps * state + 4 * state + weights  # z, out; h_0, c_0, h_n, c_n
+    return moved + saved_by_kernel(shape, memory)
 
 
 def backward_bytes(shape: Shape, memory: str, *, sums_apart: bool = True) -> int:

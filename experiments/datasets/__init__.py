@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from experiments.provenance import REPOSITORY
+
 
 class DataError(RuntimeError):
     """A data set is out of reach or damaged; the message says what to do."""
@@ -20,15 +22,9 @@ class DataError(RuntimeError):
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder that holds one folder per data set.
 
-    It is ``root`` if given, else IREVRNN_DATA, else ``data/`` of the repository, else (outside a
-    repository) ``~/.cache/irevrnn``.
+    It is ``root`` if given, else IREVRNN_DATA, else ``data/`` of the repository.
     """
-    if chosen := root or os.environ.get("IREVRNN_DATA"):
-        return Path(chosen).expanduser()
-    repository = Path(__file__).resolve().parents[2]
-    if (repository / "pyproject.toml").is_file():
-        return repository / "data"
-    return Path.home() / ".cache" / "irevrnn"
+    return Path(root or os.environ.get("IREVRNN_DATA") or REPOSITORY / "data").expanduser()
 
 
 def say(message: str) -> None:

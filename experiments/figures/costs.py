@@ -63,15 +63,15 @@ def entropy(
 ) -> Figure:
     """Plot the bits on the bit stacks per unit and step, and what two formulas say.
 
-    ``forgetting`` is 1 - abs(u). By activation, there are the ``bits`` that were counted, those
-    ``stored`` by ``eq:stored``, and the ``least``, by the lower bound ``eq:forgotten``.
+    ``forgetting`` is 1 - abs(u). By label, such as the activation, there are the ``bits`` that were
+    counted, those ``stored`` by ``eq:stored``, and the ``least``, by the bound ``eq:forgotten``.
     """
     figure, axes = plt.subplots()
     theme.curves(axes, forgetting, bits, linestyle="", fillstyle="none")
     for index, kind in enumerate(bits):
         labels = ("", "") if index else ("stored, by the formula", "lower bound")
         theme.guide(axes, forgetting, stored[kind], label=labels[0], zorder=0)
-        theme.bound(axes, forgetting, least[kind], label=labels[1], zorder=0)
+        theme.guide(axes, forgetting, least[kind], label=labels[1], linestyle="--", zorder=0)
     theme.frame(axes, "forgetting, $1 - |u|$", "bits per unit and step", log="xy")
     axes.legend()
     return figure

@@ -33,23 +33,6 @@ def drift(
     return figure
 
 
-def forgotten(
-    u: Sequence[float], counted: Sequence[float], stored: Sequence[float], least: Sequence[float]
-) -> Figure:
-    """Plot the bits that one step of decay stores: ``counted`` ones, and what two formulas say.
-
-    ``stored`` is 2 (1 - u), and ``least`` the bound -log2(u).
-    """
-    figure, axes = plt.subplots()
-    distance = [1 - value for value in u]
-    theme.guide(axes, distance, stored, label=r"$2\,(1 - u)$")
-    theme.bound(axes, distance, least, label=r"$-\log_2 u$, the least")
-    axes.plot(distance, counted, linestyle="", label="stored, counted")
-    theme.frame(axes, "$1 - u$", "bits per step", log="xy")
-    axes.legend()
-    return figure
-
-
 def finite_differences(deltas: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
     """Plot the error of central differences of step ``deltas`` against the derived gradient.
 

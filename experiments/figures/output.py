@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures.theme import GREY
 from experiments.files import replacing, write_text
-from experiments.provenance import require_clean
+from experiments.provenance import REPOSITORY, require_clean
 
 PROFILES = ("smoke", "quick", "paper")
 #: SHA-256 of every SVG file that this process drew.
@@ -32,10 +32,10 @@ def folder(profile: str) -> Path:
 def repository() -> Path:
     """Return the repository around the working directory, or else around the package."""
     here = Path.cwd()
-    for candidate in (here, *here.parents, *Path(__file__).resolve().parents):
+    for candidate in (here, *here.parents):
         if (candidate / "pyproject.toml").is_file() and (candidate / "notebooks").is_dir():
             return candidate
-    raise FileNotFoundError(f"{here} is not inside the irevrnn repository, where results would go")
+    return REPOSITORY
 
 
 def save(figure: Figure, name: str, profile: str, note: str = "") -> None:

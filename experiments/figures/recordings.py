@@ -56,30 +56,6 @@ def durations(seconds: np.ndarray, rate: float, title: str) -> Figure:
     return figure
 
 
-def f1_curve(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Plot the loss over the epochs, the accuracy in training and the F1 score of validation.
-
-    Rows have ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy`` and ``val_mean_f1``.
-    """
-    figure, (loss, score) = plt.subplots(2, 1, figsize=(theme.COLUMN, 3.2), sharex=True)
-    epochs = [row["epoch"] for row in history]
-    training, validation = ({"color": c, "marker": m, "linestyle": s} for c, m, s in zip(
-        theme.COLOURS, theme.MARKERS, ("-", "--"), strict=False))  # fmt: skip
-    loss.plot(epochs, [row["train_loss"] for row in history], label="training", **training)
-    loss.plot(epochs, [row["val_loss"] for row in history], label="validation", **validation)
-    accuracy, f1 = ([row[key] for row in history] for key in ("train_accuracy", "val_mean_f1"))
-    score.plot(epochs, accuracy, label="accuracy, training", **training)
-    score.plot(epochs, f1, label="mean F1, validation", **validation)
-    theme.frame(loss, ylabel="loss")
-    theme.frame(score, "epoch", "score")
-    loss.set_title(title)
-    score.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    score.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (loss, score):
-        axes.legend()
-    return figure
-
-
 def evidence(
     recordings: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
     rate: float,

@@ -115,14 +115,9 @@ def curves(
         axes.plot(x, np.divide(values, unit), label=label, color=colours[label], **look)
 
 
-def guide(axes: Axes, *points: Any, label: str, **look: Any) -> None:
+def guide(axes: Axes, *points: Any, label: str, linestyle: str = "-", **look: Any) -> None:
     """Draw a bound or a prediction: a grey line without markers."""
-    axes.plot(*points, "-", **{"color": GREY, "marker": "", "label": label, **look})
-
-
-def bound(axes: Axes, *points: Any, label: str, **look: Any) -> None:
-    """Draw a bound beside a guide: dashed."""
-    axes.plot(*points, "--", **{"color": GREY, "marker": "", "label": label, **look})
+    axes.plot(*points, linestyle, **{"color": GREY, "marker": "", "label": label, **look})
 
 
 def bar_rows(axes: Axes, names: Iterable[str]) -> None:

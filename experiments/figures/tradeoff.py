@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,12 +37,11 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     sizes = sorted({(row["batch"], row["steps"]) for row in rows})
     columns = min(3, len(sizes))
-    height = 2.3 * -(-len(sizes) // columns) + 0.8
-    figure, places = plt.subplots(
-        -(-len(sizes) // columns), columns, figsize=(theme.PAGE, height), squeeze=False
+    figure, places = theme.panels_of(
+        len(sizes), columns, [2.3] * math.ceil(len(sizes) / columns), 0.8
     )
     colours = theme.colours_of([label for label, _ in _LOOKS.values()])
-    for (batch, steps), axes in zip(sizes, places.flat, strict=False):
+    for (batch, steps), axes in zip(sizes, places, strict=True):
         here = [row for row in rows if (row["batch"], row["steps"]) == (batch, steps)]
         for key, (label, marker) in _LOOKS.items():
             points = [_point(row) for row in here if _key(row) == key]
@@ -67,10 +66,7 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
         theme.plain_numbers(axes.xaxis)
         theme.plain_numbers(axes.yaxis)
         axes.set_title(f"$T$ = {steps:,}, $B$ = {batch}")
-    for axes in places.flat[len(sizes) :]:
-        axes.set_visible(False)
-    handles, labels = places.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    theme.legend_above(figure, places[0], ncols=4)
     return figure
 
 

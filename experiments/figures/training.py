@@ -20,20 +20,27 @@ LARGE_TICKS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2)
 LEAST_ERROR, MOST_ERROR = 1e-3, 1.0
 
 
-def learning_curve(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Plot loss and accuracy over the epochs.
+def learning_curve(
+    history: Sequence[Mapping[str, Any]], title: str, score: str = "accuracy"
+) -> Figure:
+    """Plot the loss over the epochs, the accuracy in training and a score of validation.
 
-    Rows have ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss`` and ``val_accuracy``; the
+    Rows have ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss`` and ``val_{score}``; the
     last two are None without validation.
     """
     figure, panels = plt.subplots(2, 1, figsize=(theme.COLUMN, 3.2), sharex=True)
     epochs = [row["epoch"] for row in history]
-    for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
-        for part, label in (("train", "training"), ("val", "validation")):
-            if history[0][f"{part}_{quantity}"] is not None:
-                axes.plot(epochs, [row[f"{part}_{quantity}"] for row in history], label=label)
+    name = {"mean_f1": "mean F1"}.get(score, score)
+    lines = {
+        "loss": {"training": "train_loss", "validation": "val_loss"},
+        "score": {"accuracy, training": "train_accuracy", f"{name}, validation": f"val_{score}"},
+    }
+    for axes, (quantity, keys) in zip(panels, lines.items(), strict=True):
+        for label, key in keys.items():
+            if history[0][key] is not None:
+                axes.plot(epochs, [row[key] for row in history], label=label)
         theme.frame(axes, ylabel=quantity)
-    panels[0].legend()
+        axes.legend()
     panels[0].set_title(title)
     panels[1].yaxis.set_major_formatter(PercentFormatter(1))
     panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -13,8 +13,8 @@ import tyro
 from experiments.files import write_text
 from experiments.page_tables import costs, headlines, searches, trained
 from experiments.page_tables.markdown import Table, TableError
+from experiments.provenance import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = "python -m experiments.page_tables"
 _BEGIN = "<!-- table: "
 _MARKED = re.compile(rf"({_BEGIN}(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

@@ -88,7 +88,7 @@ def timed(config: TrainConfig) -> tuple[float, float, int]:
     """Return the processor seconds of a step and of a validation, and the steps of an epoch."""
     use_caching_allocator()
     with threads(config.threads):
-        run = Run(replace(config, schedule="constant", lr=0.0))  # of any length
+        run = Run(replace(config, schedule="cosine", lr=0.0))  # cosine goes on after its end
         if run.task.val_batches is None:
             raise ConfigError("a search needs validation data, but the task has none")
         batches = _batches(run.task)

@@ -65,7 +65,6 @@ class ActionConfig(TrainConfig):
     clips: int = option(1, "segments: samples of a recording that are averaged at test", least=1)
     hop: int = option(100, "window: steps from one to the next", least=1)
     centre: str = option("start", "move the root joint to the origin", choices=CENTRES)
-    turn: bool = option(True, "turn skeletons to the camera, and left arms into right ones")
     bones: bool = option(False, "add the vectors of the bones")
     motion: bool = option(False, "add the differences between frames")
 
@@ -179,7 +178,7 @@ def make_parts(config: ActionConfig, recordings: Recordings) -> Parts:
     sampling = Sampling(config.sampling, config.frames, config.clips, config.hop)
     if config.bones and not recordings.about.bones:
         raise ConfigError(f"bones must be False for {recordings.about.data_set}, which has none")
-    view = View(recordings.about, config.centre, config.turn, config.bones, config.motion)
+    view = View(recordings.about, config.centre, config.bones, config.motion)
     augmentation = Augmentation(config.rotation, config.scale, config.shear, config.mirror)
     chosen = fold.train[: config.train_subset]
     train = SequenceDataset(

@@ -140,7 +140,7 @@ class TrainConfig(ABC):
     batch_size: int = option(64, "sequences per step", least=1)
     lr: float = option(4e-3, "learning rate (the highest of the schedule)", least=0)
     schedule: str = option("onecycle", "schedule of the learning rate",
-                           choices=("onecycle", "cosine", "constant"))
+                           choices=("onecycle", "cosine"))
     weight_decay: float = option(0.0, "weight decay of AdamW, on weight matrices only", least=0)
     recurrent_lr_scale: float = option(
         0.1, "factor on the learning rate of recurrent weights: a long memory is a weight close to "

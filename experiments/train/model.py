@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from experiments.models import BlockClassifier, SequenceClassifier
 from experiments.peers import PEERS, PeerClassifier
@@ -74,6 +74,4 @@ def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: 
     if config.schedule == "onecycle":
         highest = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, highest, total_steps=steps, cycle_momentum=False)
-    if config.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, steps)
-    return LambdaLR(optimizer, lambda step: 1.0)
+    return CosineAnnealingLR(optimizer, steps)

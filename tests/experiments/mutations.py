@@ -1,10 +1,12 @@
-"""Changes of bytes, for tests that spoil files at random places."""
+"""Changes of files, for tests that spoil them, and what a data set's reader makes of these."""
 
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 from hypothesis import strategies as st
+
+from experiments.datasets import DataError
 
 
 def mutations(*pieces):
@@ -33,3 +35,24 @@ def mutated(data, changes):
         after = {"cut": len(data), "drop": at + len(piece), "insert": at}.get(kind, at + len(piece))
         data = data[:at] + (b"" if kind in ("cut", "drop") else piece) + data[after:]
     return data
+
+
+def edit(file, old, new):
+    data = file.read_bytes()
+    assert old in data
+    file.write_bytes(data.replace(old, new, 1))
+
+
+def reasons(recordings):
+    return sorted(str(one) for one in recordings.rejected)
+
+
+def converted(convert, files):
+    """Convert the files: to frames by name and rejections, or None and the error."""
+    with written(files) as raw:
+        try:
+            recordings = convert(raw, raw.parent / "out")
+        except DataError as error:
+            return None, str(error)
+        frames = {str(n): recordings[i].copy() for i, n in enumerate(recordings.names)}
+        return frames, reasons(recordings)

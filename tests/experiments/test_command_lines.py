@@ -23,8 +23,8 @@ def refused(command, message, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (partial(bench.main, threads=0), "threads must be at least 1; got 0"),
-        (partial(bench.main, repetitions=-1), "repetitions must be at least 1; got -1"),
+        (partial(bench.main, threads=0), "threads must be above 0; got 0"),
+        (partial(bench.main, repetitions=-1), "repetitions must be above 0; got -1"),
         (partial(forecast.main, threads=0), "threads must be above 0; got 0"),
         (partial(forecast.main, minutes=-1.0), "minutes must be above 0; got -1.0"),
         (partial(forecast.main, minutes=math.nan), "minutes must be above 0; got nan"),

@@ -135,24 +135,10 @@ def test_classes_have_their_names_or_numbers(repository):
         assert [text.get_text() for text in axes.texts] == ["3", "1", "4"]
 
 
-def test_each_recording_has_a_row_and_each_axis_a_line(repository):
-    recordings = [np.random.default_rng(seed).normal(size=(100, 6)) for seed in range(3)]
-    figure = figures.signals(recordings, ["a", "b", "c"], 50.0, "made up")
-    assert len(figure.axes) == 6
-    lines = figure.axes[3].get_lines()
-    np.testing.assert_array_equal([line.get_ydata() for line in lines], recordings[1][:, 3:].T)
-    assert lines[0].get_xdata()[-1] == 1.98
-
-
 def test_each_moment_of_a_skeleton_has_its_bones(repository):
     movements = [np.random.default_rng(seed).normal(size=(4, 3, 3)) for seed in range(2)]
     figure = figures.skeletons(movements, ["a", "b"], [(0, 1), (1, 2)], "made up")
     assert len(figure.axes) == 8 and all(len(axes.get_lines()) == 2 for axes in figure.axes)
-
-
-def test_each_subject_has_a_bar_for_each_method(repository):
-    figure = figures.subjects({"ours": {"1": 0.5, "2": 1.0}, "theirs": {"1": 0.4, "2": 0.2}}, "x")
-    assert [bar.get_height() for bar in figure.axes[0].patches] == [0.5, 1.0, 0.4, 0.2]
 
 
 def test_every_run_has_its_place_among_the_bits(repository):
@@ -193,12 +179,6 @@ def test_a_race_has_its_line_of_chance(repository):
     assert [line.get_label() for line in error.get_lines()] == ["ours", "theirs", "chance"]
     assert error.get_lines()[-1].get_ydata()[0] == 1 / 6
     assert (error.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
-
-
-def test_a_curve_without_validation_is_of_training_alone(repository):
-    rows = [{"epoch": epoch, "train_loss": 1.0, "train_accuracy": 0.5, "val_loss": None,
-             "val_accuracy": None} for epoch in (1, 2)]  # fmt: skip
-    assert [len(axes.get_lines()) for axes in figures.learning_curve(rows, "x").axes] == [1, 1]
 
 
 def test_the_floor_is_where_the_parts_end(repository):

@@ -1,6 +1,7 @@
 """UTKinect-Action3D and MSR Action3D, from small files in their formats, sound and spoiled."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from experiments.datasets import DataError
 from experiments.datasets.kinect import FARTHEST, MSR, UTKINECT, convert
 
-from .mutations import mutated, mutations, written
+from .mutations import converted, edit, mutated, mutations, reasons
 
 FRAMES = 12
 
@@ -56,16 +57,6 @@ def msr(tmp_path):
 
 def read(name, raw):
     return convert(name, raw, raw.parent / "out")
-
-
-def reasons(recordings):
-    return [str(one) for one in recordings.rejected]
-
-
-def edit(file, old, new):
-    text = file.read_bytes()
-    assert old in text
-    file.write_bytes(text.replace(old, new, 1))
 
 
 # --- UTKinect-Action3D --------------------------------------------------------------------------
@@ -177,7 +168,7 @@ def test_files_that_do_not_belong(utkinect):
     (utkinect / "joints_s09_e01.txt").write_text("")
     (utkinect / "again").mkdir()
     (utkinect / "again" / "joints_s01_e01.txt").write_text(session_text(skeletons()))
-    assert sorted(reasons(read("utkinect", utkinect))) == [
+    assert reasons(read("utkinect", utkinect)) == [
         "joints_1.txt: the name is not joints_sSS_eEE.txt",
         "joints_s01_e01.txt: in again/: there is another file of this name, in ./, which is taken",
         "joints_s09_e01.txt: actionLabel.txt has no action of it",
@@ -283,17 +274,6 @@ changes_of_text = mutations(b"\n", b"\r\n", b" ", b"nan", b"-", b".", b"e9", b"0
 fuzzed = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def converted(name, files):
-    """Convert the files: to recordings and rejections, or None and the error."""
-    with written(files) as raw:
-        try:
-            recordings = convert(name, raw, raw.parent / "out")
-        except DataError as error:
-            return None, str(error)
-        frames = {str(n): recordings[i].copy() for i, n in enumerate(recordings.names)}
-        return frames, reasons(recordings)
-
-
 def check_sound(frames):
     for one in frames.values():
         assert one.shape[1:] == (1, 20, 3) and np.isfinite(one).all()
@@ -309,7 +289,7 @@ def test_mutated_sessions_are_read_or_named(changes, of_labels):
     else:
         session = mutated(session, changes)
     files = {"joints_s01_e01.txt": session, "actionLabel.txt": labels}
-    frames, problems = converted("utkinect", files)
+    frames, problems = converted(partial(convert, "utkinect"), files)
     if frames is None:
         assert problems
         return
@@ -325,7 +305,7 @@ def test_mutated_samples_are_read_or_named(changes):
         "a01_s01_e01_skeleton3D.txt": mutated(SAMPLE, changes),
         "a01_s02_e01_skeleton3D.txt": SAMPLE,
     }
-    frames, problems = converted("msr", files)
+    frames, problems = converted(partial(convert, "msr"), files)
     check_sound(frames)
     assert len(frames) + len(problems) == 2
     np.testing.assert_allclose(frames["a01_s02_e01"][:, 0], skeletons(3, 1), rtol=1e-6)
@@ -338,7 +318,7 @@ def test_a_truncated_sample_is_never_read_wrong(size):
         "a01_s01_e01_skeleton3D.txt": SAMPLE[:size],
         "a01_s02_e01_skeleton3D.txt": SAMPLE,
     }
-    frames, problems = converted("msr", files)
+    frames, problems = converted(partial(convert, "msr"), files)
     if "a01_s01_e01" in frames:  # cut between two frames: the format cannot tell
         read = frames["a01_s01_e01"][:, 0]
         np.testing.assert_allclose(read, skeletons(3, 1)[: len(read)], rtol=1e-6)
@@ -350,9 +330,8 @@ def test_a_truncated_sample_is_never_read_wrong(size):
 @given(st.integers(0, len(session_text(skeletons()))))
 def test_a_truncated_session_is_never_read_wrong(size):
     session = session_text(skeletons()).encode()[:size]
-    frames, problems = converted(
-        "utkinect", {"joints_s01_e01.txt": session, "actionLabel.txt": LABELS.encode()}
-    )
+    files = {"joints_s01_e01.txt": session, "actionLabel.txt": LABELS.encode()}
+    frames, _ = converted(partial(convert, "utkinect"), files)
     whole = {"s01_e01_walk": skeletons()[:4], "s01_e01_sitDown": skeletons()[5:]}
     for name, read in (frames or {}).items():
         np.testing.assert_allclose(read[:, 0], whole[name], rtol=1e-6)

@@ -116,7 +116,8 @@ def test_durations_count_every_recording():
 
 def test_a_curve_has_loss_and_scores():
     row = {"train_loss": 1.0, "val_loss": 1.1, "train_accuracy": 0.5, "val_mean_f1": 0.4}
-    loss, score = figures.f1_curve([{"epoch": 1, **row}, {"epoch": 2, **row}], "made up").axes
+    history = [{"epoch": 1, **row}, {"epoch": 2, **row}]
+    loss, score = figures.learning_curve(history, "made up", "mean_f1").axes
     assert [line.get_ydata()[0] for line in loss.get_lines()] == [1.0, 1.1]
     assert [line.get_ydata()[0] for line in score.get_lines()] == [0.5, 0.4]
 

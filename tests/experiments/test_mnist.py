@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 
 from experiments.datasets import DataError, data_root, mnist
 from experiments.datasets.__main__ import main
@@ -53,7 +52,7 @@ def published(monkeypatch):
 @pytest.fixture
 def offline(monkeypatch):
     """No mirror and no npm: what is not in the folder cannot be had."""
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
+    monkeypatch.setattr(mnist, "MIRRORS", [])
     monkeypatch.setenv("PATH", "")
 
 
@@ -72,7 +71,7 @@ def mirror(monkeypatch, tmp_path, published, offline):
         lambda self, *_: server.requests.append(self.path),
     )  # fmt: skip
     url = f"http://127.0.0.1:{server.server_port}/"
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [url])
+    monkeypatch.setattr(mnist, "MIRRORS", [url])
     threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     yield server
     server.shutdown()
@@ -115,15 +114,15 @@ def test_only_what_is_missing_is_fetched(tmp_path, published, mirror):
 
 
 def test_the_next_mirror_is_asked_when_one_is_down(tmp_path, published, mirror, monkeypatch):
-    up = torchvision.datasets.MNIST.mirrors[0]
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:1/", up])
+    (up,) = mnist.MIRRORS
+    monkeypatch.setattr(mnist, "MIRRORS", ["http://127.0.0.1:1/", up])
     assert up in mnist.fetch(tmp_path)
 
 
 def test_a_silent_mirror_is_given_up(tmp_path, published, offline, monkeypatch):
     with http.server.HTTPServer(("127.0.0.1", 0), None) as silent:  # accepts, and never answers
         url = f"http://127.0.0.1:{silent.server_port}/"
-        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [url])
+        monkeypatch.setattr(mnist, "MIRRORS", [url])
         monkeypatch.setattr(mnist, "TIMEOUT", 0.2)
         start = time.monotonic()
         with pytest.raises(DataError, match="timed out"):

@@ -12,13 +12,9 @@ from experiments.datasets import DataError
 from experiments.datasets.own_folder import load_folder, read_recording
 from experiments.train.__main__ import main
 
-from .mutations import mutated, mutations
+from .mutations import mutated, mutations, reasons
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-recordings.md"
-
-
-def reasons(recordings):
-    return sorted(str(one) for one in recordings.rejected)
 
 
 @pytest.fixture

@@ -8,11 +8,9 @@ from experiments.datasets.watch import load_watch
 from experiments.sequences import Key
 from experiments.tasks.action import make_parts
 from experiments.tasks.sessions import Sessions, SessionsConfig
-from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
 from experiments.train.loop import train
 from experiments.train.runs import train_all
-from tests.experiments.small_runs import words
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -92,11 +90,6 @@ def test_sessions_train_and_are_judged_by_each_answer(tmp_path, options):
 def test_every_fold_is_run_and_every_person_tested(tmp_path):
     results = train_all(SessionsConfig.of(**SMALL, out=tmp_path), progress=False)
     assert results["num_runs"] == 5 and len(results["accuracy_of_subjects"]) == 10
-
-
-def test_the_command_line_knows_sessions(tmp_path, capsys):
-    assert main(["sessions", *words(SMALL), "--fold=0", f"--out={tmp_path}"]) == 0
-    assert "sessions of the seglearn watch: test_accuracy" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Adding and copying: what is shown and asked for, what is learnt, and how it is judged."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -11,14 +10,11 @@ from experiments.models import SequenceClassifier
 from experiments.peers import PEERS, PeerClassifier
 from experiments.tasks import mnist
 from experiments.tasks.synthetic import AddingConfig, CopyConfig
-from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
 from experiments.train.evaluate import calibrate
 from experiments.train.loop import train
 from experiments.train.objectives import Classification, Regression
 from experiments.train.run import Run
-from experiments.train.runs import train_all
-from tests.experiments.small_runs import words
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -249,33 +245,6 @@ def test_copying_is_judged_by_ten_answers_to_each_sequence(tmp_path):
     assert results["test_accuracy"] == pytest.approx(matrix.trace() / 400)
 
 
-@both
-def test_seeds_are_put_together(kind, tmp_path):
-    config = kind(**SMALL | {"epochs": 1}, seeds=2, out=tmp_path)
-    results = train_all(config, progress=False)
-    name = "test_squared_error" if kind is AddingConfig else "test_accuracy"
-    values = [run[name] for run in results["runs"]]
-    assert results[name]["mean"] == pytest.approx(sum(values) / 2)
-    assert [run["seed"] for run in results["runs"]] == [0, 1]
-
-
-@both
-def test_a_stopped_run_goes_on(kind, tmp_path):
-    config = kind(**SMALL, out=tmp_path / "parts", resume=True)
-    while not train(dataclasses.replace(config, max_minutes=0), progress=False)["finished"]:
-        pass
-    whole = train(dataclasses.replace(config, out=tmp_path / "whole"), progress=False)
-    parts = json.loads((tmp_path / "parts/results.json").read_text())
-    name = f"train_{'squared_error' if kind is AddingConfig else 'accuracy'}"
-    assert [r[name] for r in parts["history"]] == [r[name] for r in whole["history"]]
-    assert parts["test_loss"] == whole["test_loss"]
-
-
-def test_the_command_line_knows_the_tasks(tmp_path, capsys):
-    assert main(["adding", *words(SMALL), f"--out={tmp_path}", "--model=gru"]) == 0
-    assert "test_squared_error" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -287,14 +256,6 @@ def test_the_command_line_knows_the_tasks(tmp_path, capsys):
 def test_options_that_do_not_fit_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         AddingConfig(**options)
-
-
-@both
-def test_the_defaults_of_the_task_are_those_of_its_configuration(kind):
-    assert kind() == kind.of()
-    assert (kind().norm, kind().hidden_size, kind().num_layers, kind().calibrate) == (
-        "layer", 64, 2, 10,
-    )  # fmt: skip
 
 
 def test_batch_norm_is_calibrated_on_the_weights_that_are_judged():

@@ -285,13 +285,6 @@ def test_a_value_out_of_range_names_layer_and_step(value):
             model(x)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
-def test_what_cannot_be_undone_is_refused(activation):
-    message = r"takes identity \(0 bits\), .*, relu \(30 bits\), and.*; memory='checkpoint'"
-    with pytest.raises(ValueError, match=message):
-        IRevRNN(3, 4, activation=activation, memory="reversible")
-
-
 @all_chunked
 def test_batch_statistics_are_refused(memory):
     model = make_model(memory, norm="batch")

@@ -417,14 +417,6 @@ def test_a_module_with_half_of_the_interface():
         IRevStack([half])
 
 
-@pytest.mark.parametrize("memory", CHUNKED)
-def test_batch_norm_in_training_is_refused(memory):
-    model = IRevStack([IRevBlock(4, 3, norm="batch")], memory)
-    with pytest.raises(ValueError, match=r"with the batch norm of block 0 \(IRevBlock\)"):
-        model(make_input(20))
-    model.eval()(make_input(20))[0].sum().backward()
-
-
 def test_the_input_must_have_the_features_of_the_first_block():
     with pytest.raises(ValueError, match="4 features"):
         IRevStack([IRevBlock(4, 3)])(torch.randn(2, 10, 5))
