@@ -143,7 +143,7 @@ def _compiled_chunks(problem: Problem) -> Timed:
 
 def _checkpoint(use_reentrant: bool, problem: Problem) -> Timed:
     run = partial(checkpoint, reference.scan, use_reentrant=use_reentrant)
-    # About sqrt(T) chunks of sqrt(T) steps need the least, borders and one rebuilt chunk together.
+    # About sqrt(T) chunks of sqrt(T) steps need the least for boundaries and a rebuilt chunk.
     return _function(partial(_in_chunks, run, math.isqrt(len(problem.z))), problem)
 
 

@@ -136,7 +136,7 @@ def yardsticks(copied: int = COPIED) -> tuple[dict[str, Callable[[], object]], W
     """Return a function to time for each rate of one thread, and the work that each does.
 
     - ``tanh``: that of the couplings (``csrc/activations.h``), over and over on numbers that stay
-      in the first cache, in packs that do not wait for each other.
+      in the L1 cache, in packs that do not wait for each other.
     - ``multiply_adds``: fused multiply-adds in registers, twelve chains of vectors at once.
     - ``bytes``: those read and written when a tensor of ``copied`` numbers, which no cache holds,
       is copied into memory that has been written before.

@@ -53,9 +53,9 @@ class Checkpoint(Strategy):
         self.recurrences = recurrences
         places = self._first_places(chunks) if record else []
         self.places = {place: index for index, place in enumerate(places)}
-        # Whole from the start: joined in the end, borders would take their memory twice.
-        border = self._border()
-        self.borders = allocate(border, [len(places), len(border)])
+        # Whole from the start: joined in the end, boundaries would take their memory twice.
+        boundary = self._boundary()
+        self.boundaries = allocate(boundary, [len(places), len(boundary)])
 
     def _first_places(self, chunks: int) -> Sequence[int]:
         return first_places(chunks, self.checkpoints) if self.checkpoints else range(chunks)
@@ -64,9 +64,9 @@ class Checkpoint(Strategy):
         self.part = part
         self.chunk += 1
         if self.chunk in self.places:
-            self.borders[self.places[self.chunk]] = self._border()
+            self.boundaries[self.places[self.chunk]] = self._boundary()
 
-    def _border(self) -> Tensor:
+    def _boundary(self) -> Tensor:
         return torch.cat([state.flatten() for pair in self.states for state in pair])
 
     def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,22 +78,22 @@ class Checkpoint(Strategy):
         return [(h.to(dtype), c.to(dtype)) for h, c in self.states]
 
     def saved(self) -> list[Tensor]:
-        return [self.borders]
+        return [self.boundaries]
 
     def begin_backward(
         self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
     ) -> None:
-        (borders,) = saved
+        (boundaries,) = saved
         self.recurrences = recurrences
-        count = len(borders)
+        count = len(boundaries)
         if self.checkpoints:
             self.owns = self.slots.owner.acquire(blocking=False)
             # Past the version counter, which would refuse a second pass.
-            self.borders = borders.data if self.owns else torch.empty_like(borders)
+            self.boundaries = boundaries.data if self.owns else torch.empty_like(boundaries)
             if self.slots.reused or not self.owns:  # not the first pass through the graph
                 count = 1
         places = self._first_places(chunks)
-        self.kept = list(zip(places[:count], borders[:count], strict=True))
+        self.kept = list(zip(places[:count], boundaries[:count], strict=True))
 
     def restore(self, chunk: int, run: Callable[[int], None]) -> None:
         limit = self.checkpoints or chunk + 1
@@ -102,30 +102,30 @@ class Checkpoint(Strategy):
             self.states = self._states(self.kept[-1][1])
             for index in range(place, ahead):
                 run(index)
-            self.kept.append((ahead, self._into_slot(self._border())))
+            self.kept.append((ahead, self._into_slot(self._boundary())))
 
-    def _into_slot(self, border: Tensor) -> Tensor:
-        """Move a border to the slot of its place among those kept; one too many is used at once."""
-        if len(self.kept) == len(self.borders):
-            return border
+    def _into_slot(self, boundary: Tensor) -> Tensor:
+        """Move one to the slot of its place among those kept; one too many is used at once."""
+        if len(self.kept) == len(self.boundaries):
+            return boundary
         self.slots.reused = True
-        return self.borders[len(self.kept)].copy_(border)
+        return self.boundaries[len(self.kept)].copy_(boundary)
 
     def leaves(self, chunk: int) -> list[State]:
-        _, border = self.kept.pop()
+        _, boundary = self.kept.pop()
         return [
             (h.detach().requires_grad_(), c.detach().requires_grad_())
-            for h, c in self._states(border)
+            for h, c in self._states(boundary)
         ]
 
     def finish(self) -> None:
         if self.owns:
             self.slots.owner.release()
 
-    def _states(self, border: Tensor) -> list[State]:
+    def _states(self, boundary: Tensor) -> list[State]:
         sizes = [recurrence.hidden_size for recurrence in self.recurrences for _ in "hc"]
-        batch = len(border) // sum(sizes)
-        parts = zip(border.split([batch * n for n in sizes]), sizes, strict=True)
+        batch = len(boundary) // sum(sizes)
+        parts = zip(boundary.split([batch * n for n in sizes]), sizes, strict=True)
         states = [state.view(batch, size) for state, size in parts]
         return list(zip(states[::2], states[1::2], strict=True))
 

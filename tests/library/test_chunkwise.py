@@ -558,7 +558,7 @@ def test_nothing_hides_on_ctx(memory):
     assert not any(isinstance(value, Tensor) for value in kinds)
 
 
-def test_checkpoint_holds_borders_and_no_sequence():
+def test_checkpoint_holds_boundaries_and_no_sequence():
     model = make_model("checkpoint")
     x, _ = make_input()
     parameters = list(model.parameters())
