@@ -68,10 +68,12 @@ def _hearts(results: Path) -> Row:
     trained = read(results, "experiments/ecg")
     f1, longest = trained["test_mean_f1"], trained["data"]["sequence_length"]
     folds = trained["num_runs"] // trained["num_seeds"]
+    resnet = read(results, "experiments/ecg-resnet")["test_mean_f1"]
     return (
         f"ECG of 9 to 61 s at 300 Hz, whole, up to {longest:,} steps, `reversible`",
         f"mean F1 {f1['mean']:.3f}",
-        f"{folds} folds, not by person, {f1['lowest']:.3f} to {f1['highest']:.3f}; "
+        f"{folds} folds, not by person, {f1['lowest']:.3f} to {f1['highest']:.3f}; a convolutional "
+        f"network: {resnet['mean']:.3f} ({resnet['lowest']:.3f} to {resnet['highest']:.3f}); "
         "winners of the challenge of 2017: 0.83 on hidden recordings",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from experiments.catalogue import EXPERIMENTS
@@ -96,20 +96,15 @@ def _bits_a_sample(bits: list[float]) -> list[str]:
 
 def long_memories(results: Path) -> Table:
     """Compare with an LSTM of as many parameters on tasks that take a long memory."""
-    rows, missing = [], []
+    rows = []
     for label, *names in LONG_MEMORIES:
-        found = [(name, _result(results, name)) for name in names]
-        missing += [name for name, result in found if result is None]
-        ended = [result for _, result in found if result is not None]
-        if not ended:
-            continue
-        steps, chance = (ended[0]["data"][key] for key in ("sequence_length", "chance"))
-        row = [label, f"{steps:,}", score(ended[0]["figure"], chance)]
-        for _, result in found:
-            row += [scores(result)[0], _minutes(result)] if result else ["", ""]
+        found = [_result(results, name) for name in names]
+        steps, chance = (found[0]["data"][key] for key in ("sequence_length", "chance"))
+        row = [label, f"{steps:,}", score(found[0]["figure"], chance)]
+        for result in found:
+            row += [scores(result)[0], _minutes(result)]
         rows.append([*row, "", ""][:7])  # one without an LSTM
-    head = "|steps|chance|reversible block, u = 1|minutes|`nn.LSTM`|minutes"
-    return Table(head, rows, _not_yet_run(missing))
+    return Table("|steps|chance|reversible block, u = 1|minutes|`nn.LSTM`|minutes", rows)
 
 
 def _trained(
@@ -118,29 +113,22 @@ def _trained(
     columns: str = "",
     cells: Callable[[Entry], list[str]] | None = None,
 ) -> Table:
-    """Make a row of each result that is there, with more ``columns`` that ``cells`` fills."""
-    rows, missing = [], []
+    """Make a row of each result, with more ``columns`` that ``cells`` fills."""
+    rows = []
     for name, label in labels.items():
-        if (result := _result(results, name)) is None:
-            missing.append(name)
-            continue
+        result = _result(results, name)
         more = cells(result) if cells else []
         by = f"notebook {NOTEBOOKS[name]}" if name in NOTEBOOKS else f"`{name}`"
         size = f"{result['num_parameters']:,}"
         rows.append([label, *scores(result), *more, size, _minutes(result), by])
     head = ["", "test", "lowest to highest", "runs", *([columns] if cells else [])]
     head += ["parameters", "minutes a run", "experiment"]
-    return Table("|".join(head), rows, _not_yet_run(missing))
+    return Table("|".join(head), rows)
 
 
-def _result(results: Path, name: str) -> Entry | None:
-    """Return the result of an experiment or a notebook; None if it was not yet run."""
-    file = name if name in NOTEBOOKS else f"experiments/{name}"
-    return read(results, file) if (results / f"{file}.json").is_file() else None
-
-
-def _not_yet_run(names: Sequence[str]) -> str:
-    return f"Not yet run: {', '.join(f'`{name}`' for name in names)}." if names else ""
+def _result(results: Path, name: str) -> Entry:
+    """Return the result of an experiment or a notebook."""
+    return read(results, name if name in NOTEBOOKS else f"experiments/{name}")
 
 
 def scores(result: Entry) -> list[str]:

@@ -81,31 +81,6 @@ def test_an_edited_cell_is_found(repository):
         page_tables.main(check=True)
 
 
-def test_an_experiment_has_its_row_once_it_was_run(repository):
-    results = repository / "paper" / "results"
-    experiments = results / "experiments"
-    (experiments / "ecg.json").unlink(missing_ok=True)
-    text, _ = page_tables.update(marked("recordings"), results)
-    assert re.search(r"^\*Not yet run: .*`ecg`.*\.\*$", text, re.MULTILINE)
-
-    shutil.copy(experiments / "digits.json", experiments / "ecg.json")
-    scores = {"mean": 0.7536, "lowest": 0.7, "highest": 0.8}
-    edit(experiments / "ecg.json", lambda x: x.update(figure="mean_f1", test_mean_f1=scores))
-    text, _ = page_tables.update(marked("recordings"), results)
-    assert re.search(r"^\| ECG.* \| 0.754 \| 0.700 to 0.800 \| .*`ecg` \|$", text, re.MULTILINE)
-    assert not re.search(r"Not yet run: .*`ecg`", text)
-
-
-def test_rows_without_a_result_are_named_below_the_table(repository):
-    results = repository / "paper" / "results"
-    for name in ("adding-lstm", "copy-irevrnn", "copy-lstm"):
-        (results / "experiments" / f"{name}.json").unlink(missing_ok=True)
-    text, _ = page_tables.update(marked("long-memories"), results)
-    assert re.search(r"^\| adding, squared error \|.*\| +\| +\|$", text, re.MULTILINE)
-    assert "copying, symbols right" not in text
-    assert "*Not yet run: `adding-lstm`, `copy-irevrnn`, `copy-lstm`.*" in text
-
-
 def test_a_forecast_that_diverged_has_no_figure(repository):
     results = repository / "paper" / "results"
 
