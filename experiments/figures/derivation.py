@@ -129,13 +129,13 @@ def gradient_errors(errors: Mapping[str, Mapping[int, Mapping[str, float]]]) -> 
 
     ``errors`` holds for each memory and length the relative error of each strategy.
     """
-    figure, panels = plt.subplots(1, len(errors), sharey=True)
+    figure, panels = plt.subplots(1, len(errors), figsize=(4.5, 2.4), sharey=True)
     for axes, (memory, by_steps) in zip(panels, errors.items(), strict=True):
         strategies = next(iter(by_steps.values()))
         lines = {name: [row[name] for row in by_steps.values()] for name in strategies}
         theme.curves(axes, list(by_steps), lines)
         theme.frame(axes, "steps, $T$", log="xy")
-        axes.set_title(memory)
+        axes.set_title(memory if "=" in memory else f"memories {memory}")
     panels[0].set_ylabel("relative error of the gradient")
     panels[0].legend()
     return figure

@@ -207,6 +207,7 @@ class _Chunkwise(torch.autograd.Function):
             with torch.no_grad(), ctx.autocast(), settings.replayed(index):
                 _run_chunk(settings, strategy, modules, x, part, masks)
 
+        known = settings.parameters.union(map(id, replica.leaves))
         for chunk in reversed(range(len(chunks))):
             part = chunks[chunk]
             strategy.restore(chunk, run)
@@ -215,8 +216,7 @@ class _Chunkwise(torch.autograd.Function):
             with torch.enable_grad(), ctx.autocast(), settings.replayed(chunk):
                 graph = _rebuild(settings, strategy, modules, chunk, x_part, part, masks)
             strategy.note_output(chunk, graph.top.detach())
-            known = settings.parameters.union(map(id, (x_part, *replica.leaves)))
-            check_known(settings.memory, graph.foreign(known))
+            check_known(settings.memory, graph.foreign(known | {id(x_part)}))
             of_top = _part_of_output(settings, grad_output, part)
             carried, gradients, of_x = graph.backpropagate(carried, of_top, replica.leaves, x_part)
             replica.add(gradients)

@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensor
 
 
 class Randomness:
-    """The states of the generators before each chunk: one for all chunks where nothing is drawn.
+    """The states of the generators before each chunk in which a module drew numbers.
 
     Modules such as ``nn.Dropout`` draw from the generators of the process. As in
     ``torch.utils.checkpoint``, the numbers are those of the forward pass only if no other thread
@@ -19,22 +19,27 @@ class Randomness:
     """
 
     def __init__(self) -> None:
-        self.states: list[list[Tensor]] = []
+        self.states: list[list[Tensor] | None] = []
         self.device = torch.device("cpu")
 
     @contextmanager
     def recorded(self, record: bool, x: Tensor) -> Iterator[None]:
-        """Run a chunk of the forward pass, and keep the states before it."""
-        if record:
-            self.device = x.device
-            self.states.append([] if isinstance(x, FakeTensor) else self._states())
+        """Run a chunk of the forward pass, and keep the states before it if it drew numbers."""
+        if not record:
+            yield
+            return
+        self.device = x.device
+        before = self._states()
         yield
+        states = zip(before, self._states(), strict=True)
+        drew = not isinstance(x, FakeTensor) and any(not torch.equal(*pair) for pair in states)
+        self.states.append(before if drew else None)
 
     @contextmanager
     def replayed(self, chunk: int) -> Iterator[None]:
         """Run a chunk once more with the same numbers; the generators go on as before."""
         states = self.states[chunk]
-        if not states:
+        if states is None:
             yield
             return
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -44,9 +49,7 @@ class Randomness:
             yield
 
     def _states(self) -> list[Tensor]:
-        """Return the present states; those of the chunk before if nothing was drawn since."""
         states = [torch.get_rng_state()]
         if self.device.type == "cuda":
             states.append(torch.cuda.get_rng_state(self.device))
-        last = self.states[-1] if self.states else []
-        return last if last and all(map(torch.equal, last, states)) else states
+        return states
