@@ -66,8 +66,8 @@ def _compare(
         )
     if _draws(function, inputs):
         raise ValueError(
-            f"{name} draws random numbers, so its results cannot be compared: call eval() before; "
-            "the check turns off nn.Dropout and irevrnn.Dropout alone"
+            f"{name} draws random numbers, so its results cannot be compared: call eval() first; "
+            "the check itself turns off nothing but nn.Dropout and irevrnn.Dropout"
         )
     if not whole.isfinite().all():
         raise ValueError(f"{name} must give finite numbers for this input, to be compared")

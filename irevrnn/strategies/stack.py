@@ -98,7 +98,7 @@ def run_modules(
     numbers = {place: number for number, place in enumerate(stack.places)}
     top = len(numbers) - 1
     before, packing = current.steps, None if steps is None else steps.packing
-    above = modules[stack.places[-1] :]  # where statistics are of all steps, they need all steps
+    above = modules[stack.places[-1] :]  # batch statistics are those of all steps, here too
     last_alone = last_only and packing is None and not any(map(has_batch_statistics, above))
     try:
         if steps is not None:
