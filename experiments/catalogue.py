@@ -118,6 +118,11 @@ _COPY = _KEEPS | {
 _LONG_COPY = _COPY | {
     "length": 100_000, "batch_size": 8, "held_out": 200, "coupling_lr_scale": 5e-5,
 }  # fmt: skip
+# Ten times as many again, in smaller batches.
+_MILLION_COPY = _LONG_COPY | {
+    "length": 1_000_000, "batch_size": 4, "batches": 150, "epochs": 6, "held_out": 100,
+    "coupling_lr_scale": 5e-6,
+}  # fmt: skip
 # Chrono initialisation knows the length, as our start does; shorter epochs give the curve points.
 _LSTM = {
     "length": 5000, "model": "lstm", "num_layers": 1, "batch_size": 64, "lr": 3e-3, "batches": 25,
@@ -193,6 +198,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     # A control: what learns is behind the symbols, which its gradients do not reach.
     "copy-long-truncated": Experiment("copy", "Long copying", "with truncated gradients",
         _LONG_COPY | {"gradient_steps": 10_000}, 3),
+    "copy-million": Experiment("copy", "A million steps", "copying, u = 1", _MILLION_COPY,
+        peak=True),
     "adding-million": Experiment("adding", "A million steps", "adding, u = 1", _MILLION,
         peak=True),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
