@@ -65,7 +65,7 @@ def load(run: Run) -> None:
     state = _read(run, "last.pt")
     try:
         run.config.check_same(state["config"])
-        _check_data(run, state.get("data", {}))  # older files do not have it
+        _check_data(run, state["data"])
         if state["place"] != _place(run):
             warnings.warn(
                 f"the run continues with {_place(run)}, but began with {state['place']}: its "
@@ -74,15 +74,14 @@ def load(run: Run) -> None:
             )
         for name, part in _stateful(run).items():
             part.load_state_dict(state[name])
-        run.progress = Progress(**{"processor_seconds": None, **state["progress"]})
+        run.progress = Progress(**state["progress"])
         run.progress.totals = run.progress.totals.to(run.fabric.device)
         if len(state["rng"]) == run.workers:  # otherwise each worker keeps its seed
             rng = state["rng"][run.fabric.global_rank]
             torch.set_rng_state(rng["cpu"])
             if run.fabric.device.type == "cuda" and "cuda" in rng:
                 torch.cuda.set_rng_state(rng["cuda"], run.fabric.device)
-        # A run begun before commits were recorded has an unknown one, None.
-        before = state.get("git_commits", [None])
+        before = state["git_commits"]
         run.commits = [*before, *(one for one in run.commits if one != before[-1])]
     except ConfigError:
         raise

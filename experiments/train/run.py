@@ -38,7 +38,7 @@ class Progress:
     epoch: int = 0  # finished ones
     batch: int = 0  # finished ones of the epoch
     seconds: float = 0.0  # over all sessions of the run
-    processor_seconds: float | None = 0.0  # likewise; None if a session did not count them
+    processor_seconds: float = 0.0  # likewise
     best: dict[str, Any] | None = None  # the row of ``history`` whose weights are to be tested
     history: list[dict[str, Any]] = field(default_factory=list)  # a row per epoch, as in log.csv
 
@@ -149,13 +149,10 @@ class Run:
         """Return the time spent on the run, by this session and those before it."""
         return self.progress.seconds + time.monotonic() - self.started
 
-    def processor_seconds(self) -> float | None:
-        """Return the processor time of all threads of this process, counted in the same way.
-
-        None if a session before this one did not count it.
-        """
-        before = self.progress.processor_seconds
-        return None if before is None else before + time.process_time() - self.processor_started
+    def processor_seconds(self) -> float:
+        """Return the processor time of all threads of this process, counted in the same way."""
+        now = time.process_time()
+        return self.progress.processor_seconds + now - self.processor_started
 
     def share(self, batch: Batch) -> Batch:
         """Return this worker's share of a batch."""

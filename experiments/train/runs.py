@@ -105,15 +105,12 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
     """
     first = results[0]
     data = [one["data"] for one in results]
-    seconds: list[Any] = [
-        one.get("processor_seconds") for one in results
-    ]  # older results have none
     shared = {k: v for k, v in data[0].items() if all(one.get(k) == v for one in data)}
     summary = {
         "data_set": first["data_set"],
         "data": shared,
-        "input_size": first.get("input_size"),  # older results have neither
-        "class_names": first.get("class_names"),
+        "input_size": first["input_size"],
+        "class_names": first["class_names"],
         "config": config,
         "num_parameters": first["num_parameters"],
         "device": first["device"],
@@ -122,7 +119,7 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
         "git_commits": list(dict.fromkeys(commit for one in results for commit in commits_of(one))),
         "threads": first["threads"],
         "wall_seconds": sum(one["wall_seconds"] for one in results),
-        "processor_seconds": None if None in seconds else sum(seconds),
+        "processor_seconds": sum(one["processor_seconds"] for one in results),
         "num_runs": len(results),
         "num_seeds": len({one["seed"] for one in results}),
         "finished": True,

@@ -200,12 +200,3 @@ def test_without_a_compiler_the_compiled_peer_is_left_out(monkeypatch, capsys):
     monkeypatch.setattr(suite, "find_compiler", none_found)
     assert suite.that_can_run(["scan", "compiled_chunks", "lstm"]) == ["scan", "lstm"]
     assert "there is no C++ compiler" in capsys.readouterr().err
-
-
-def test_help_explains_itself(capsys):
-    with pytest.raises(SystemExit) as stop:
-        tyro.cli(main, args=["--help"])
-    assert stop.value.code == 0
-    shown = capsys.readouterr().out
-    for text in ("--output", "bench.json", "--threads", "--repetitions", "9"):
-        assert text in shown

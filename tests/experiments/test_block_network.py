@@ -6,7 +6,6 @@ import torch
 from experiments.models import BlockClassifier, forgotten_bits
 from experiments.tasks.mnist import MnistConfig
 from experiments.tasks.sessions import SessionsConfig
-from experiments.train.__main__ import main
 from experiments.train.config import BLOCK_DEFAULTS, ConfigError
 from experiments.train.loop import train
 from experiments.train.model import make_model
@@ -86,10 +85,3 @@ def test_a_run_learns_and_tells_its_bits(digits, tmp_path):
         progress=False,
     )  # fmt: skip
     assert dear["forgotten_bits"] < 0.5 * results["forgotten_bits"]
-
-
-def test_the_command_line(digits, tmp_path, capsys):
-    words = ["--block", "--memory=reversible", "--no-forgets", "--downsample=7", "--epochs=1"]
-    sizes = ["--width=8", "--hidden-size=8", "--num-layers=1", "--batch-size=32", "--threads=1"]
-    assert main(["mnist", *words, *sizes, f"--out={tmp_path}"]) == 0
-    assert "test_accuracy" in capsys.readouterr().out

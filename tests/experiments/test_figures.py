@@ -141,15 +141,6 @@ def test_each_moment_of_a_skeleton_has_its_bones(repository):
     assert len(figure.axes) == 8 and all(len(axes.get_lines()) == 2 for axes in figure.axes)
 
 
-def test_every_run_has_its_place_among_the_bits(repository):
-    figure = figures.bits({"u = 1": [(0.0, 0.95), (0.0, 0.96)], "ordinary": [(0.2, 0.98)]})
-    [axes] = figure.axes
-    shown = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
-    assert shown == {"u = 1": [[0.0, 0.95], [0.0, 0.96]], "ordinary": [[0.2, 0.98]]}
-    low, _ = axes.get_xlim()
-    assert low < 0, "0 bits lie on the axis"
-
-
 def test_every_run_of_a_comparison_is_shown_with_the_mean(repository):
     groups = {"one": {"a": [0.5, 0.7], "b": [0.9]}, "two": {"c": [0.1]}, "three": {"d": [0.2]}}
     figure = figures.comparison(groups)
@@ -170,33 +161,6 @@ def test_errors_are_compared_as_they_are(repository):
     assert tests.figure.get_supxlabel() == "squared error (1: or more)"
 
 
-def test_a_race_has_its_line_of_chance(repository):
-    panels = {
-        "mean squared error": {"ours": ([1.0, 2.0], [0.2, 0.01]), "theirs": ([4.0], [0.16])},
-        "accuracy": {"ours": ([1.0], [0.5])},
-    }
-    error, accuracy = figures.race(panels, {"mean squared error": 1 / 6, "accuracy": 1 / 8}).axes
-    assert [line.get_label() for line in error.get_lines()] == ["ours", "theirs", "chance"]
-    assert error.get_lines()[-1].get_ydata()[0] == 1 / 6
-    assert (error.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
-
-
-def test_the_floor_is_where_the_parts_end(repository):
-    figure = figures.over_floor({"one": [0.8, 0.2, 0.3, 1.7], "two": [0.7, 0.3, 0.2, 3.0]})
-    [axes] = figure.axes
-    ends = [patch.get_x() + patch.get_width() for patch in axes.patches]
-    np.testing.assert_allclose(ends, [0.8, 0.7, 1, 1, 1.7, 3])  # tanh, multiply-adds, the rest
-    assert [text.get_text() for text in axes.texts] == ["1.70", "3.00"]
-
-
-def test_units_that_do_not_turn_are_told_apart(repository):
-    units = [[1.0, 10.0, 100.0], [500.0, 20.0, 30.0], [True, False, False]]
-    figure = figures.oscillators({"apart": units, "none": [[], [], []]}, [1, 100], [9, 1200])
-    shown = {line.get_label(): [*line.get_xdata()] for line in figure.axes[0].get_lines()}
-    assert (shown["oscillates"], shown["overdamped"]) == ([10, 100], [1])
-    assert [len(line.get_xdata()) for line in figure.axes[1].get_lines()] == [2, 0, 0]
-
-
 def test_a_strategy_has_one_colour_in_all_figures(repository):
     labels = [
         "scan, recompute",
@@ -210,11 +174,3 @@ def test_a_strategy_has_one_colour_in_all_figures(repository):
     assert colours["scan, recompute"] == theme.STRATEGIES["recompute"]
     assert colours["checkpoint, 2 rounds"] == theme.STRATEGIES["checkpoint"]
     assert colours["nn.GRU"] not in {colours[x] for x in labels if x != "nn.GRU"}
-
-
-def test_reversal_is_drawn_beside_checkpoints(repository):
-    figure = figures.reversal()
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["a gated block", "checkpoint", "reversible", "reversible, $u = 1$"]
-    states = [sum(len(line.get_xdata()) for line in axes.lines) for axes in figure.axes[1:]]
-    assert states[0] > states[1] == states[2], "checkpoints keep more states"

@@ -1,13 +1,10 @@
 """The notebook on whole recordings: made-up signals, a part of the data, memory, figures."""
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from scipy.signal import find_peaks
 
-from experiments import figures
 from experiments.bench.classifiers import measure_classifier, saved_by
 from experiments.bench.measure import in_fresh_process
 from experiments.datasets.recordings import Description, join
@@ -87,62 +84,3 @@ def test_padding_is_not_saved():
     x, lengths = torch.randn(2, 1000, 1), torch.tensor([1000, 200])
     share = saved_by(model.rnn, x, lengths) / saved_by(model.rnn, x)
     assert share == pytest.approx(0.6, abs=0.02)
-
-
-# --- figures ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True)
-def look():
-    matplotlib.use("agg")
-    with matplotlib.rc_context():
-        figures.style()
-        yield
-    plt.close("all")
-
-
-def test_signals_are_drawn_against_seconds():
-    signals = [np.arange(50.0), np.arange(100.0)]
-    rows = figures.long_signals(signals, ["a", "b"], 10.0, "mV", "made up").axes
-    assert [axes.get_title("left") for axes in rows] == ["a", "b"]
-    assert rows[0].get_lines()[0].get_xdata()[-1] == 4.9
-    assert rows[0].get_xlim() == (0, 10) and rows[1].get_ylabel() == "mV"
-
-
-def test_durations_count_every_recording():
-    [axes] = figures.durations(np.array([1.0, 1.0, 5.0]), 10.0, "made up").axes
-    assert sum(bar.get_height() for bar in axes.patches) == 3
-
-
-def test_a_curve_has_loss_and_scores():
-    row = {"train_loss": 1.0, "val_loss": 1.1, "train_accuracy": 0.5, "val_mean_f1": 0.4}
-    history = [{"epoch": 1, **row}, {"epoch": 2, **row}]
-    loss, score = figures.learning_curve(history, "made up", "mean_f1").axes
-    assert [line.get_ydata()[0] for line in loss.get_lines()] == [1.0, 1.1]
-    assert [line.get_ydata()[0] for line in score.get_lines()] == [0.5, 0.4]
-
-
-def test_evidence_lies_below_its_signal():
-    rows = [("a", np.zeros(40), np.array([1.0, 3.0]), np.array([0.5, -0.2]))]
-    above, below = figures.evidence(rows, 10.0, "mV", "made up").axes
-    assert above.get_xlim() == below.get_xlim() == (0, 4)
-    assert [bar.get_height() for bar in below.patches] == [0.5, -0.2]
-    assert below.patches[0].get_facecolor() != below.patches[1].get_facecolor()
-
-
-def test_a_mistake_shows_all_probabilities_and_the_truth():
-    figure = figures.mistake(np.zeros(40), {"a": 0.9, "b": 0.1}, "b", 10.0, "mV", "made up")
-    signal, bars = figure.axes
-    assert [bar.get_width() for bar in bars.patches] == [0.9, 0.1]
-    assert [label.get_text() for label in bars.get_yticklabels()] == ["a", "b (true)"]
-
-
-def test_memory_has_a_line_for_each_method():
-    rows = [
-        {"method": method, "steps": steps, "saved_bytes": 1e6 * steps, "peak_bytes": 2e6 * steps}
-        for method in ("store", "lstm")
-        for steps in (10, 100)
-    ]
-    saved, peak = figures.step_memory(rows, {"store": "store", "lstm": "nn.LSTM"}).axes
-    assert [line.get_label() for line in saved.get_lines()] == ["store", "nn.LSTM"]
-    assert [*peak.get_lines()[0].get_ydata()] == [20, 200]

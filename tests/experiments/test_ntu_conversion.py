@@ -158,32 +158,12 @@ def test_a_file_that_was_taken_away_leaves_the_output(raw, out, reads):
 
 # --- a file is no recording ---------------------------------------------------------------------
 
-DAMAGE = {
-    "truncated": (lambda data: data[:-10], ", line 113: expected joint 25 of 25, 12 fields; got"),
-    "empty": (lambda data: b"", ", line 1: expected the number of frames; got the end"),
-    "no frames": (
-        lambda data: b"0\n",
-        ", line 1: expected the number of frames, at least 1; got 0",
-    ),
-    "no bodies": (lambda data: b"2\n0\n0\n", ": there is no body in any of the 2 frames"),
-    "NaN": (
-        lambda data: data.replace(b"-0.2", b"NaN", 1),
-        ", line 5: expected x of joint 1 of 25, finite",
-    ),
-    "joints": (
-        lambda data: data.replace(b"\n25\n", b"\n24\n", 1),
-        ", line 4: expected 25 joints; got 24",
-    ),
-}
 
-
-@pytest.mark.parametrize(("change", "complaint"), DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_file_is_rejected_in_one_line_and_the_rest_converts(
-    raw, out, reads, capsys, change, complaint
-):
+def test_a_damaged_file_is_rejected_in_one_line_and_the_rest_converts(raw, out, reads, capsys):
     path = path_of(raw, 1)
     whole = text_of([{BODY: POSE}] * 4)
-    path.write_bytes(change(whole))
+    path.write_bytes(whole[:-10])
+    complaint = ", line 113: expected joint 25 of 25, 12 fields; got"
     for _ in range(2):  # it is named again, and not read again
         assert run(raw, out) == REJECTED
         lines = capsys.readouterr().err.splitlines()
@@ -196,22 +176,6 @@ def test_a_damaged_file_is_rejected_in_one_line_and_the_rest_converts(
     assert run(raw, out) == 0
     assert reads.count(path.stem) == 2 and len(reads) == len(NAMES) + 1
     assert not assert_whole(out, raw).rejected
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda data: data.replace(b"\n", b"\r\n"),
-        lambda data: data.replace(b"\n", b" \n"),
-        lambda data: text_of([{}, {BODY: POSE}, {}]),
-    ],
-    ids=["Windows line ends", "trailing blanks", "frames without bodies"],
-)
-def test_what_is_no_damage(raw, out, change):
-    path = path_of(raw, 1)
-    path.write_bytes(change(path.read_bytes()))
-    assert run(raw, out) == 0
-    assert_whole(out, raw)
 
 
 @pytest.mark.parametrize(
@@ -238,16 +202,6 @@ def test_a_name_of_any_bytes(raw, out, capsys):
     for _ in range(2):
         assert run(raw, out) == REJECTED
         assert "xff.skeleton: the name is not" in capsys.readouterr().err.splitlines()[-1]
-    assert_whole(out, raw)
-
-
-def test_of_two_files_with_one_name_one_is_rejected(raw, out, capsys):
-    (raw / "z").mkdir()
-    (raw / "z" / path_of(raw, 0).name).write_bytes(recording(seed=9))
-    assert run(raw, out) == REJECTED
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f"{path_of(raw, 0).name}: in z/: there is another file of this name")
-    (raw / "z" / path_of(raw, 0).name).unlink()
     assert_whole(out, raw)
 
 
@@ -522,13 +476,6 @@ def test_two_conversions_do_not_write_one_folder(raw, out):
 
 
 # --- the command line ---------------------------------------------------------------------------
-
-
-def test_help_tells_of_the_exit_status(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    assert stop.value.code == 0
-    assert "3 if some files were rejected" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

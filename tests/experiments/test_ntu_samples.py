@@ -20,7 +20,6 @@ from experiments.datasets.ntu.samples import (
     samples_of,
     sizes_of,
     split,
-    summary,
 )
 from experiments.datasets.ntu.samples import parse_name as parse
 from experiments.datasets.recordings import join
@@ -192,9 +191,3 @@ def test_split_of_converted_recordings():
 def test_a_protocol_that_there_is_not():
     with pytest.raises(DataError, match="one of xsub, xview for NTU RGB.D 60; got 'xset'"):
         split(recordings_of(SOME, 60), "xset")
-
-
-def test_the_summary_names_the_published_sizes():
-    lines = summary(recordings_of(SOME, 60)).splitlines()
-    assert lines[0] == "xsub: 2 train, 2 test (published: 40,091 and 16,487)"
-    assert lines[1].startswith("xview: 2 train, 2 test")

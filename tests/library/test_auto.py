@@ -250,6 +250,7 @@ def test_auto_takes_the_fastest_strategy_that_fits(caplog):
     assert changes[:3] == ["recompute", "checkpoint", "reversible"]
     assert len(caplog.messages) == len(changes)
     assert "picked 'reversible', chunks of" in caplog.messages[2]
+    assert {record.levelname for record in caplog.records} == {"INFO"}
 
 
 @pytest.mark.parametrize("memory", ["checkpoint", "reversible"])

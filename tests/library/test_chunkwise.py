@@ -8,19 +8,15 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
-from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN, ReversalError
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
-from irevrnn.strategies import fixed_point, fixed_scan
+from irevrnn.strategies import fixed_point
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.fixed_point import (
-    FRACTION_BITS,
     BitStack,
-    stored_bits,
     to_fixed,
     to_value,
 )
-from irevrnn.strategies.reversible import HASHES
 from irevrnn.strategies.rules import INVERTIBLE, SEGMENT
 from tests.cases import assert_same_bits
 
@@ -296,7 +292,7 @@ def test_batch_statistics_are_refused(memory):
     model.eval()(x)[0].sum().backward()
 
 
-@pytest.mark.parametrize("value", [1 + 1e-9, -2.0, math.nan])
+@pytest.mark.parametrize("value", [1 + 1e-9, 1 + 1e-7, -2.0, math.nan])
 def test_a_recurrent_weight_outside_is_refused(value):
     model = make_model()
     model.layers[1].recurrent_weight.data[4] = value
@@ -413,69 +409,6 @@ def test_an_exception_in_backward_leaves_nothing_behind(memory):
     assert_same_bits(outcome(model, model, x), outcome(clean, clean, x))
 
 
-@pytest.fixture
-def four_layers(monkeypatch):
-    """4 layers over 10,000 steps, u in [0.5, 1] and at both signs of 1, states other than 0.
-
-    A model, its arguments, and the passes that it made: forward, and back.
-    """
-    monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 496)
-    model = make_model(dtype=torch.float32, layers=4)
-    with torch.no_grad():
-        for layer in model.layers:
-            layer.recurrent_weight.uniform_(0.5, 1)
-            layer.recurrent_weight[:2] = torch.tensor([1.0, -1.0])
-    drawn = torch.Generator().manual_seed(2)
-    x = torch.randn(2, 10_000, 3, generator=drawn)
-    hidden = tuple(torch.randn(4, 2, 7, generator=drawn) for _ in range(2))
-    forward, inverse, there, back = fixed_scan.forward, fixed_scan.inverse, [], []
-
-    def watched_forward(z, states, weights, **options):
-        result, words, counts = forward(z, states, weights, **{**options, "save": True})
-        there.append(result)
-        return result, words, counts
-
-    def watched_inverse(*arguments):
-        result, buffer = inverse(*arguments)
-        back.append(result)
-        return result, buffer
-
-    monkeypatch.setattr(fixed_scan, "forward", watched_forward)
-    monkeypatch.setattr(fixed_scan, "inverse", watched_inverse)
-    return model, (x, hidden), there, back
-
-
-def flat(states):
-    """The tensors of a pass: h of every step, c of every segment, integer states at both ends."""
-    return [states.out, states.saved, *states.before[:2], *states.after[:2]]
-
-
-def test_four_layers_of_ten_thousand_steps_are_met_again(four_layers):
-    model, arguments, there, back = four_layers
-    loss_of(*model(*arguments)).backward()  # which checks that the buffers end empty
-    assert len(there) == len(back) == 21 * 4
-    assert there[-1].after.fraction_bits < FRACTION_BITS  # units that never forget grow
-    chunks = [there[start : start + 4] for start in range(0, len(there), 4)]
-    for one, other in zip([p for chunk in reversed(chunks) for p in chunk], back, strict=True):
-        assert_same_bits(flat(one), flat(other))
-
-
-def test_control_four_layers_with_one_bit_flipped(four_layers):
-    model, arguments, _, _ = four_layers
-
-    def flip(tensor):
-        if tensor.dtype != torch.int32 or tensor.dim() != 1:
-            return tensor
-        changed = tensor.clone()
-        changed[len(changed) // 2] ^= 1 << 5
-        return changed
-
-    with saved_tensors_hooks(lambda tensor: tensor, flip):
-        loss = loss_of(*model(*arguments))
-    with pytest.raises(ReversalError, match=r"layer \d, chunk \d"):
-        loss.backward()
-
-
 def test_another_number_of_threads_is_harmless_or_detected(monkeypatch):
     """Products may round differently then; if they do, no gradient comes back."""
     monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 256)
@@ -496,39 +429,6 @@ def test_another_number_of_threads_is_harmless_or_detected(monkeypatch):
             assert_near(got, wanted, 1e-5)
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("activation", INVERTIBLE)
-@pytest.mark.parametrize("norm", [None, "layer"])
-def test_going_back_changes_no_bit_of_a_training_run(activation, norm):
-    """``reversible`` against the same arithmetic with every state stored."""
-    x, _ = make_input(torch.float32)
-    curves = {}
-    for memory in ("reversible", "store_fixed", "recompute"):
-        model = make_model(memory, torch.float32, activation=activation, norm=norm, dropout=0.2)
-        with torch.no_grad():
-            for layer in model.layers:
-                layer.recurrent_weight.mul_(0.9)
-        optimizer = torch.optim.Adam(model.parameters(), 0.01)
-        losses = []
-        for _ in range(10):
-            output, _ = model(x)
-            loss = (output - 1).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            model.clip_recurrent_weights_()
-            losses.append(loss.item())
-        curves[memory] = [*losses, *(p.detach().clone() for p in model.parameters())]
-
-    def same(one, other):
-        return all(
-            torch.equal(torch.as_tensor(a), torch.as_tensor(b))
-            for a, b in zip(curves[one], curves[other], strict=True)
-        )
-
-    assert same("reversible", "store_fixed")
-    assert not same("reversible", "recompute")  # the control: other arithmetic, other bits
 
 
 # What is saved, and what else runs a training step
@@ -556,38 +456,6 @@ def test_nothing_hides_on_ctx(memory):
     kinds = attributes(node)
     assert any(getattr(value, "memory", None) == memory for value in kinds)
     assert not any(isinstance(value, Tensor) for value in kinds)
-
-
-def test_checkpoint_holds_boundaries_and_no_sequence():
-    model = make_model("checkpoint")
-    x, _ = make_input()
-    parameters = list(model.parameters())
-    saved = saved_bytes(lambda: model(x, return_sequence=False), exclude=[x, *parameters])
-    chunks = math.ceil(STEPS / CHUNK)
-    assert saved == chunks * 2 * 2 * 4 * 7 * 8
-
-
-def test_reversible_holds_states_hashes_and_bits():
-    """No more than what decay and leaks store, states, tails and hashes."""
-    model = make_model(norm="layer")
-    with torch.no_grad():
-        for layer in model.layers:
-            layer.recurrent_weight.fill_(0.995)
-    x, _ = make_input()
-    outputs = []
-    model.layers[1].register_forward_pre_hook(lambda _, args: outputs.append(args[0]))
-
-    def forward():
-        output, states = model(x)
-        outputs.append(output)
-        return output, states
-
-    saved = saved_bytes(forward, exclude=[x, *model.parameters()], exclude_output=True)
-    negative = sum((y < 0).sum().item() for y in outputs)
-    units = 2 * 4 * 7
-    bits = stored_bits(torch.tensor(0.995)).item() * STEPS * units + 2 * negative
-    states, hashes = 2 * units * 4, HASHES * 2 * 8
-    assert saved - states - hashes <= 1.03 * bits / 8 + 32 * units
 
 
 @every_strategy

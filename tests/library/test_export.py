@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from irevrnn import IRevBlock, IRevRNN, IRevStack, scan
 from irevrnn import onnx as irevrnn_onnx
+from irevrnn.activations import ACTIVATIONS
 from tests.cases import assert_same_bits
 
 ANY = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
@@ -161,20 +162,13 @@ def assert_onnx_is(model, path):
 
 
 @needs_onnx
-@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "leaky_relu", "identity"])
-def test_onnx_activations(tmp_path, activation):
-    model = make_model(activation=activation, coupling_activation=activation)
-    irevrnn_onnx.export(
-        model, (torch.randn(3, 20, 5),), tmp_path / "model.onnx", dynamic_shapes=(ANY,),
-        verbose=False,
-    )  # fmt: skip
-    assert_onnx_is(model, tmp_path / "model.onnx")
-
-
-@needs_onnx
 @pytest.mark.parametrize(
     "options",
-    [{"num_couplings": 0}, *(o for o in OPTIONS if not {"memory", "residual"} & {*o})],
+    [
+        *({"activation": name, "coupling_activation": name} for name in ACTIVATIONS),
+        {"num_couplings": 0},
+        *(o for o in OPTIONS if not {"memory", "residual"} & {*o}),
+    ],
     ids=str,
 )
 def test_onnx_options(tmp_path, options):

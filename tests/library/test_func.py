@@ -121,18 +121,10 @@ def test_grad_is_that_of_autograd(backend, memory):
     assert torch.equal(grad(loss)(u), torch.autograd.grad(loss(leaf), leaf)[0])
 
 
-@of_a_layer
-def test_functional_call(backend, memory):
-    model = IRevRNN(3, 6, 2, memory=memory)
-    other = {name: p.detach() + 0.01 for name, p in model.named_parameters()}
-    x = torch.randn(2, 20, 3)
-    output, _ = functional_call(model, other, (x,))
-    model.load_state_dict(other)
-    assert torch.equal(output, model(x)[0])
-
-
-@of_the_stack
-def test_functional_call_of_the_stack(kernels, memory):
+@pytest.mark.parametrize(
+    "memory", ["store", "recompute", "checkpoint", "reversible", "store_fixed"]
+)
+def test_functional_call(kernels, memory):
     model = IRevRNN(3, 6, 2, activation="identity", memory=memory)
     other = {name: 0.9 * p.detach() for name, p in model.named_parameters()}
     x = torch.randn(2, 20, 3)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.library import opcheck
 
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
@@ -86,29 +85,6 @@ def test_states_of_sequences_that_have_ended_before_stay():
 def test_any_number_of_threads_gives_the_same_bits(memory):
     case, sizes = make_packed("many", 100, dtype=torch.float32)
     assert_same_with_any_threads(lambda: run(scan, case, memory=memory, batch_sizes=sizes))
-
-
-def test_without_kernels_the_reference_runs(monkeypatch):
-    case, sizes = make_packed("around a segment")
-    wanted = run(scan, case, batch_sizes=sizes)
-    monkeypatch.setenv("IREVRNN_BACKEND", "python")
-    for memory in ("store", "recompute"):
-        for x, y in zip(run(scan, case, memory=memory, batch_sizes=sizes), wanted, strict=True):
-            torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-12)
-
-
-@pytest.mark.parametrize("interval", [0, 16])
-@pytest.mark.parametrize("vectorize", [True, False])
-def test_opcheck(interval, vectorize):
-    case, sizes = make_packed("around a segment", dtype=torch.float32)
-    options = (sizes, "relu", "tanh", interval, vectorize)
-    opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
-    with torch.no_grad():
-        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
-    saved = (out, saved, *(x.detach() for x in case[1:]))
-    opcheck(
-        torch.ops.irevrnn.scan_backward.default, (torch.ones_like(out), h_n, c_n, *saved, *options)
-    )
 
 
 @pytest.mark.parametrize(

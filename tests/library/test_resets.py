@@ -156,14 +156,6 @@ def test_any_number_of_threads_gives_the_same_bits(memory):
     assert_same_with_any_threads(lambda: run(scan, case, memory=memory, resets=resets))
 
 
-@both
-def test_without_kernels_the_reference_runs(monkeypatch, memory):
-    case, resets = make_inputs(50, 3, 9, 2, torch.float64), make_resets("around segments", 50, 3)
-    wanted = run(scan, case, resets=resets)
-    monkeypatch.setenv("IREVRNN_BACKEND", "python")
-    assert_near(run(scan, case, memory=memory, resets=resets), wanted, 1e-12)
-
-
 def test_half_precision_on_the_cpu():
     case, resets = make_inputs(40, 3, 9, 2, torch.float32), make_resets("at random", 40, 3)
     case = Inputs(*(x.detach().bfloat16() for x in case))
@@ -216,16 +208,6 @@ def test_the_reference_runs_the_pieces_of_packed_sequences(kind):
     got = run(lambda z, *r: reference.scan(z, *r, resets=resets, batch_sizes=sizes), case)
     wanted = run(in_pieces(reference.scan, resets, sizes), case)
     assert_same_bits(got[STATES], wanted[STATES])
-    assert_near(got, wanted, 1e-12)
-
-
-@both
-def test_packed_sequences_without_kernels(monkeypatch, memory):
-    case, sizes = make_packed("around a segment", 5, 2)
-    resets = make_packed_resets("at random", sizes)
-    wanted = run(scan, case, batch_sizes=sizes, resets=resets)
-    monkeypatch.setenv("IREVRNN_BACKEND", "python")
-    got = run(scan, case, memory=memory, batch_sizes=sizes, resets=resets)
     assert_near(got, wanted, 1e-12)
 
 

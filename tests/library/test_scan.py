@@ -107,19 +107,6 @@ def test_tensors_that_are_not_contiguous(kernels, memory):
     assert torch.equal(out, wanted[0])
 
 
-@pytest.mark.parametrize("used", [[0], [1], [2], [1, 2]])
-@pytest.mark.parametrize("memory", MEMORY)
-def test_only_some_outputs_used(kernels, used, memory):
-    case = make_inputs(35, 2, 33, 3, torch.float64)
-
-    def gradients(function, **keywords):
-        outputs = function(*case, **keywords)
-        loss = sum(outputs[i].square().sum() for i in used)
-        return torch.autograd.grad(loss, case, allow_unused=True, materialize_grads=True)
-
-    assert_near(gradients(scan, memory=memory), gradients(reference.scan), 1e-11)
-
-
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("coupling_activation", ACTIVATIONS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -117,21 +117,6 @@ def test_the_cell_of_a_layer_has_its_arguments(options):
         assert cell.training == model.training
 
 
-def test_cells_of_several_layers_are_the_network():
-    torch.manual_seed(1)
-    model = IRevRNN(3, 6, 3, activation="leaky_relu", longest_period=20).double().eval()
-    cells = [IRevRNNCell.of(layer) for layer in model.layers]
-    x = torch.randn(4, 30, 3, dtype=torch.float64)
-    states = [None] * len(cells)
-    for step in x.unbind(1):
-        for index, cell in enumerate(cells):
-            states[index] = cell(step, states[index])
-            step = states[index][0]
-    _, (h_n, c_n) = model(x)
-    torch.testing.assert_close(torch.stack([h for h, _ in states]), h_n)
-    torch.testing.assert_close(torch.stack([c for _, c in states]), c_n)
-
-
 def test_a_cell_is_clipped_and_reset_as_a_network_is():
     cell = IRevRNNCell(3, 7, activation="identity", coupling_activation="identity", num_couplings=1)
     with torch.no_grad():
@@ -147,15 +132,6 @@ def test_a_cell_is_clipped_and_reset_as_a_network_is():
     cell.reset_parameters()
     assert not cell.layer.recurrent_weight.eq(1).all()
     assert not torch.equal(cell.layer.projection.weight, before)
-
-
-def test_a_step_without_a_batch():
-    cell = IRevRNNCell(3, 7)
-    h, c = cell(torch.randn(3))
-    assert h.shape == c.shape == (7,)
-    x = torch.randn(3)
-    one, batch = cell(x, (h, c)), cell(x[None], (h[None], c[None]))
-    assert all(torch.allclose(a, b[0]) for a, b in zip(one, batch, strict=True))
 
 
 def test_gradients_through_steps():
