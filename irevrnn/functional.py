@@ -146,7 +146,9 @@ def _run(
 def _interval(memory: str, *tensors: Tensor) -> int:
     """Return the steps between two saved cell states; 0 saves everything."""
     differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    if not (differentiated or transformed()):  # a transform may hide that it differentiates
+    # A transform may hide that it differentiates; what torch.jit.trace records is run without
+    # gradients to be checked, and with them afterwards.
+    if not (differentiated or transformed() or torch.jit.is_tracing()):
         return NOTHING_SAVED
     if memory == "store":
         return 0

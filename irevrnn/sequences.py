@@ -149,7 +149,7 @@ class SequenceBatch:
             packing = Packing.of(packed.batch_sizes, input.device)
             return cls(packed.data, packing, steps, len(counts), True, batch_first, packed, True)
         if input.dim() == 2:
-            return cls(input.unsqueeze(1), None, len(input), 1, False, batch_first)
+            return cls(input.unsqueeze(1), None, input.shape[0], 1, False, batch_first)
         x = input.transpose(0, 1) if batch_first else input
         return cls(x, None, x.shape[0], x.shape[1], True, batch_first)
 

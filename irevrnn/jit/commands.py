@@ -41,6 +41,8 @@ def run(
     (Ctrl-C, a failure), and when this process dies (``kill -9``). A BuildError, which begins with
     ``failure``, says that a command failed, or that they took more than ``PATIENCE`` seconds.
     """
+    if not sys.executable:
+        raise BuildError("no Python is known that could run the compilers: sys.executable is empty")
     order = [dict(commands), jobs(), os.getpid(), PATIENCE]
     Path(folder, _ORDER).write_text(json.dumps(order))
     # A library that is preloaded into Python, such as a sanitizer, is not for the compilers.
@@ -63,7 +65,10 @@ def run(
             os.killpg(supervisor.pid, signal.SIGKILL)
         supervisor.communicate()
     if count < len(commands):
-        raise BuildError(f"the compilers were killed, or did not end within {PATIENCE} s")
+        raise BuildError(
+            f"the compilers were killed, did not end within {PATIENCE} s, or were not started by "
+            f"{sys.executable}, which may be no Python"
+        )
 
 
 def jobs() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 
 def check_number(name: str, value: float) -> None:
     """Raise a TypeError that names the argument unless ``value`` is a real number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
 
 

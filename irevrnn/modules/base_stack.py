@@ -61,7 +61,7 @@ class BaseStack(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is known of costs: its keys hold classes, which may have no name."""
-        return vars(self) | {"_costs": {}}
+        return super().__getstate__() | {"_costs": {}}
 
     def _stack(self) -> Stack:
         """Return the modules as they are to run."""

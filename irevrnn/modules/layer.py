@@ -85,11 +85,13 @@ class IRevRNNLayer(Block):
         a, b = self.coupling_a, self.coupling_b
         tau = draw_memories_(self.recurrent_weight, shortest_memory, self.longest_memory)
         scale = -torch.expm1(-1 / tau)  # 1 - u, also where u is rounded to 1
-        self.projection.reset_parameters()
+        linear = isinstance(self.projection, nn.Linear)  # another one is not scaled
+        if linear:
+            self.projection.reset_parameters()
         if isinstance(self.norm, nn.LayerNorm | _BatchNorm):  # nn.SyncBatchNorm, too
             # Half: nn.Linear makes projections of about that size, of an input of variance 1.
             self.norm.weight.copy_(scale / 2)
-        else:
+        elif linear:
             self.projection.weight.mul_(scale.unsqueeze(1))
             if self.projection.bias is not None:
                 self.projection.bias.mul_(scale)

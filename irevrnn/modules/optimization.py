@@ -43,7 +43,7 @@ def parameter_groups(
 
     Raises:
         ValueError: a number is negative.
-        TypeError: an argument is not a number, or ``recurrent_names`` is not a tuple.
+        TypeError: an argument has the wrong type.
 
     Example::
 
@@ -58,6 +58,8 @@ def parameter_groups(
         check_number(name, number)
         if not number >= 0:
             raise ValueError(f"{name} must be at least 0; got {number}")
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
     if not isinstance(recurrent_names, tuple):
         given = type(recurrent_names).__name__
         raise TypeError(f"recurrent_names must be a tuple of str; got {given}")

@@ -128,6 +128,7 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    bias = None if bias is None else bias.contiguous()  # it would be read as if it were
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 

@@ -13,6 +13,7 @@ from irevrnn.modules.block import is_recurrent
 from irevrnn.modules.cell import IRevRNNCell
 from irevrnn.modules.gated_block import IRevBlock
 from irevrnn.modules.layer import IRevRNNLayer
+from irevrnn.modules.projection import Projection
 from irevrnn.strategies.rules import obstacle, require
 from irevrnn.strategies.stack import Stack
 
@@ -21,6 +22,8 @@ _INTERFACE = (
     "project", "output", "hidden_size", "coupling_a", "coupling_b", "activation",
     "coupling_activation",
 )  # fmt: skip
+#: What a stack calls of a recurrent block.
+_METHODS = ("forward", "project", "output")
 #: Norms that expect the features in the second dimension.
 _CHANNELS_SECOND = (
     nn.BatchNorm1d, nn.LazyBatchNorm1d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.LazyInstanceNorm1d,
@@ -171,11 +174,20 @@ def _check_same(blocks: list[nn.Module], names: list[str]) -> None:
 
 
 def _widths(block: Any) -> tuple[int | None, int | None]:
-    """Return the features that a block takes and returns, as far as they are known."""
-    if isinstance(block, nn.Linear):
+    """Return the features that a block takes and returns, as far as they are known.
+
+    A subclass with methods of its own may have others.
+    """
+    kind = type(block)
+    if getattr(kind, "forward", None) in (nn.Linear.forward, Projection.forward):
         return block.in_features or None, block.out_features  # 0 in nn.LazyLinear
-    if isinstance(block, IRevBlock):
+    if isinstance(block, IRevBlock) and _inherits(kind, IRevBlock):
         return block.width, block.width
-    if isinstance(block, IRevRNNLayer):
+    if isinstance(block, IRevRNNLayer) and _inherits(kind, IRevRNNLayer):
         return block.input_size, block.hidden_size
     return None, None
+
+
+def _inherits(kind: Any, known: Any) -> bool:
+    """Return whether a class has the methods of another that a stack calls."""
+    return all(getattr(kind, name) is getattr(known, name) for name in _METHODS)

@@ -56,7 +56,11 @@ def _compare(
     name: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ...], tolerance: float
 ) -> Tensor:
     """Compare a function of all steps with the same function of pieces."""
-    whole, steps = function(*inputs), len(inputs[0])
+
+    def run(*parts: Tensor) -> Tensor:  # which may work in place
+        return function(*(x.clone() for x in parts))
+
+    whole, steps = run(*inputs), len(inputs[0])
     if not isinstance(whole, Tensor):
         raise TypeError(f"{name} must return a torch.Tensor; got {type(whole).__name__}")
     if whole.dim() != 3 or whole.shape[:2] != inputs[0].shape[:2]:
@@ -64,7 +68,7 @@ def _compare(
             f"{name} must map (T, B, in) to (T, B, out); got {tuple(inputs[0].shape)} to "
             f"{tuple(whole.shape)}"
         )
-    if _draws(function, inputs):
+    if _draws(run, inputs):
         raise ValueError(
             f"{name} draws random numbers, so its results cannot be compared: call eval() first; "
             "the check itself turns off nothing but nn.Dropout and irevrnn.Dropout"
@@ -74,7 +78,7 @@ def _compare(
     bound = tolerance * whole.abs().max().clamp(min=1e-30)
     for length in {1, steps // 2, steps - 1, steps}:
         pieces = zip(*(x.split(length) for x in inputs), strict=True)
-        parts = torch.cat([function(*piece) for piece in pieces])
+        parts = torch.cat([run(*piece) for piece in pieces])
         wrong = (~((parts - whole).abs().amax((1, 2)) <= bound)).nonzero()  # NaN, too
         if len(wrong):
             reason = "keeps a state" if length == steps else "mixes steps, or keeps a state"
@@ -82,7 +86,7 @@ def _compare(
                 f"{name} does not treat each step by itself: in pieces of {length} of {steps} "
                 f"steps it gives something else from step {int(wrong[0])} on; it {reason}"
             )
-    _compare_packed(name, function, inputs, whole, bound)
+    _compare_packed(name, run, inputs, whole, bound)
     return whole
 
 

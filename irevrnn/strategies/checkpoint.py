@@ -16,6 +16,9 @@ from irevrnn.strategies.chunks import Part
 from irevrnn.strategies.revolve import first_places, stride
 from irevrnn.strategies.strategy import Strategy
 
+#: Largest difference between states that are computed twice, relative to the largest of them.
+TOLERANCE = 1e-2
+
 
 @dataclass
 class Slots:
@@ -33,6 +36,8 @@ class Slots:
 class Checkpoint(Strategy):
     """Save h and c of every block where chunks begin (equation ``eq:checkpoint``).
 
+    Those at the end are saved, too: in the backward pass each chunk must end where it ended before.
+
     Args:
         checkpoints: how many states are kept at once: with fewer than chunks, those between are
             computed again in the backward pass (:mod:`irevrnn.strategies.revolve`), and take the
@@ -44,6 +49,7 @@ class Checkpoint(Strategy):
         self.checkpoints, self.slots, self.owns = checkpoints, slots, False
         self.places: dict[int, int] = {}
         self.chunk = -1
+        self.ended: list[Tensor] = []
 
     def begin(
         self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
@@ -78,12 +84,12 @@ class Checkpoint(Strategy):
         return [(h.to(dtype), c.to(dtype)) for h, c in self.states]
 
     def saved(self) -> list[Tensor]:
-        return [self.boundaries]
+        return [self.boundaries, self._boundary()]
 
     def begin_backward(
         self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
     ) -> None:
-        (boundaries,) = saved
+        boundaries, self.begun = saved
         self.recurrences = recurrences
         count = len(boundaries)
         if self.checkpoints:
@@ -113,6 +119,7 @@ class Checkpoint(Strategy):
 
     def leaves(self, chunk: int) -> list[State]:
         _, boundary = self.kept.pop()
+        self.begun, self.wanted = boundary.clone(), self.begun  # its slot may be used again
         return [
             (h.detach().requires_grad_(), c.detach().requires_grad_())
             for h, c in self._states(boundary)
@@ -132,13 +139,36 @@ class Checkpoint(Strategy):
     def rebuild(
         self, chunk: int, part: Part, number: int, z: Tensor, state: State
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return self._scan(z, state, number, part)
+        out, h_n, c_n = self._scan(z, state, number, part)
+        self.ended += [h_n.detach().flatten(), c_n.detach().flatten()]
+        if number == len(self.recurrences) - 1:
+            ended, self.ended = torch.cat(self.ended), []
+            _check_same(chunk, ended, self.wanted)
+        return out, h_n, c_n
 
     def _scan(
         self, z: Tensor, state: State, number: int, part: Part
     ) -> tuple[Tensor, Tensor, Tensor]:
         return self.recurrences[number].scan(
             z, state, batch_sizes=part.batch_sizes, resets=part.resets
+        )
+
+
+def _check_same(chunk: int, ended: Tensor, wanted: Tensor) -> None:
+    """Raise a RuntimeError if a chunk did not end as in the forward pass.
+
+    States on a GPU are not compared, since that would wait for it.
+    """
+    if not (wanted.is_cpu and wanted.numel()):
+        return
+    apart, largest = (ended - wanted).abs().amax().item(), wanted.abs().amax().item()
+    if apart > TOLERANCE * largest:
+        raise RuntimeError(
+            f"chunk {chunk}: memory='checkpoint' did not compute the states of the forward pass "
+            f"again (they differ by {apart:.2g}, the largest is {largest:.2g}), so gradients would "
+            "be wrong: a module of the stack keeps a state, draws from a generator of its own, or "
+            "was changed between the passes; use memory='recompute', or call "
+            "irevrnn.check_stepwise on each module to find out which"
         )
 
 

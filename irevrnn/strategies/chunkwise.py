@@ -32,7 +32,14 @@ from irevrnn.strategies.checkpoint import Checkpoint, Slots
 from irevrnn.strategies.chunk_graph import ChunkGraph
 from irevrnn.strategies.chunks import Part, Parts
 from irevrnn.strategies.randomness import Randomness
-from irevrnn.strategies.replica import Modes, Replica, buffers_of, modes_of, parameters_of
+from irevrnn.strategies.replica import (
+    Modes,
+    Replica,
+    buffers_of,
+    modes_of,
+    names_of,
+    parameters_of,
+)
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.rules import (
     check_buffers,
@@ -174,7 +181,7 @@ class _Chunkwise(torch.autograd.Function):
             ctx.settings, ctx.memory, ctx.autocast = settings, settings.memory, autocast
             buffers = buffers_of(stack)
             ctx.num_parameters, ctx.num_buffers = len(tensors) - count, len(buffers)
-            ctx.places = list(masks)
+            ctx.places, ctx.names = list(masks), names_of(stack)
             ctx.set_materialize_grads(False)
             kept = (*tensors[count:], *buffers, *masks.values(), *strategy.saved())
             ctx.save_for_backward(x, batch_sizes, resets, *kept)
@@ -191,7 +198,7 @@ class _Chunkwise(torch.autograd.Function):
         parameters, buffers, drawn = ([*islice(parts, count)] for count in counts)
         masks = dict(zip(ctx.places, drawn, strict=True))
         needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - ctx.num_parameters :]
-        replica = Replica(stack, parameters, buffers, needed, settings.modes)
+        replica = Replica(stack, ctx.names, parameters, buffers, needed, settings.modes)
         modules = replica.modules
         blocks = [modules[place] for place in stack.places]
         strategy = settings.new_strategy()

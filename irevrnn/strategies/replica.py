@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -13,8 +12,12 @@ from irevrnn.ops import HALF
 from irevrnn.strategies.stack import Stack
 
 Module = TypeVar("Module", bound=nn.Module)
-#: Of each module: whether it is in training, its dropout ``p``, and copies of its hooks.
+#: Of each module: its plain attributes, such as ``training``, and copies of its hooks.
 Modes = dict[nn.Module, dict[str, Any]]
+#: Of a module: those of its parameters, and those of its buffers.
+Names = tuple[list[str], list[str]]
+#: What attributes that are restored may be.
+_PLAIN = frozenset((bool, int, float, str, type(None)))
 _HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks",
@@ -29,7 +32,7 @@ def parameters_of(stack: Stack) -> list[nn.Parameter]:
 
 def buffers_of(stack: Stack) -> list[Tensor]:
     """Return the buffers of all modules, a shared one as often as it has names."""
-    return [x for module in stack.modules for _, x in module.named_buffers(remove_duplicate=False)]
+    return [x for module in stack.modules for _, x in _buffers(module)]
 
 
 def modes_of(stack: Stack) -> Modes:
@@ -38,11 +41,18 @@ def modes_of(stack: Stack) -> Modes:
 
 
 def _mode(module: nn.Module) -> dict[str, Any]:
-    own = vars(module)  # a parameter called p is not among them
-    p = {"p": own["p"]} if "p" in own else {}
-    hooks = {name: dict(own[name]) for name in _HOOKS if name in own}
-    full = {"_is_full_backward_hook": own.get("_is_full_backward_hook")}
-    return {"training": module.training, **p, **hooks, **full}
+    own = vars(module)  # which have no ``training`` in a scripted module
+    plain = {name: value for name, value in own.items() if type(value) in _PLAIN}
+    return (
+        plain
+        | {"training": module.training}
+        | {name: dict(own[name]) for name in _HOOKS if name in own}
+    )
+
+
+def names_of(stack: Stack) -> list[Names]:
+    """Return the names of the parameters and of the buffers of each module."""
+    return [_names(module) for module in stack.modules]
 
 
 class Replica:
@@ -54,9 +64,10 @@ class Replica:
 
     Args:
         stack: the stack.
+        names: those that :func:`names_of` returned.
         parameters: those that :func:`parameters_of` returned.
         buffers: those that :func:`buffers_of` returned.
-        needed: whether each of them needs a gradient.
+        needed: whether each of the parameters needs a gradient.
         modes: of the modules in the forward pass.
 
     Attributes:
@@ -64,27 +75,30 @@ class Replica:
         leaves: tensors to differentiate by.
         sums: of the gradients, one for each parameter; None where there is none. They are at least
             in float32, and autograd rounds them to the dtype of the parameter.
+
+    Raises:
+        ValueError: a module has other parameters or buffers than in the forward pass.
     """
 
     def __init__(
-        self, stack: Stack, parameters: Sequence[Tensor], buffers: Sequence[Tensor],
-        needed: Sequence[bool], modes: Modes,
+        self, stack: Stack, names: Sequence[Names], parameters: Sequence[Tensor],
+        buffers: Sequence[Tensor], needed: Sequence[bool], modes: Modes,
     ) -> None:  # fmt: skip
         copies = [p.detach() for p in parameters]
         wanted = [index for index, need in enumerate(needed) if need]
         for index in wanted:
             copies[index].requires_grad_()
-        own, tensors = [[*_named(module)] for module in stack.modules], iter(copies)
-        others = iter(buffers)
-        named = [
-            {name: next(tensors) for name, _ in pairs}
-            | {name: next(others) for name, _ in module.named_buffers(remove_duplicate=False)}
-            for pairs, module in zip(own, stack.modules, strict=True)
-        ]
-        self.modules = [
-            with_parameters(*pair, modes) for pair in zip(stack.modules, named, strict=True)
-        ]
-        each_once = {p: index for index, (_, p) in enumerate(chain(*own))}.values()
+        tensors, others = iter(copies), iter(buffers)
+        own: list[nn.Parameter] = []
+        self.modules = []
+        for index, (module, before) in enumerate(zip(stack.modules, names, strict=True)):
+            _check_names(stack.name(index), module, before)
+            present, (of_parameters, of_buffers) = dict(_named(module)), before
+            own += [present[name] for name in of_parameters]
+            named = {name: next(tensors) for name in of_parameters}
+            named |= {name: next(others) for name in of_buffers}
+            self.modules.append(with_parameters(module, named, modes))
+        each_once = {p: index for index, p in enumerate(own)}.values()
         used = (i for i in each_once if needed[i] and parameters[i].is_leaf)
         # One that was frozen since is no longer reached by another way, either.
         places = {parameters[i]: i for i in used if parameters[i].requires_grad}
@@ -123,6 +137,25 @@ class Replica:
 
 def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return module.named_parameters(remove_duplicate=False)  # a shared one under each of its names
+
+
+def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return module.named_buffers(remove_duplicate=False)
+
+
+def _names(module: nn.Module) -> Names:
+    return [name for name, _ in _named(module)], [name for name, _ in _buffers(module)]
+
+
+def _check_names(label: str, module: nn.Module, before: Names) -> None:
+    """Raise a ValueError if a module has other parameters or buffers than in the forward pass."""
+    for kind, old, new in zip(("parameters", "buffers"), before, _names(module), strict=True):
+        if {*old} != {*new}:
+            changed = ", ".join(sorted({*old} ^ {*new}))
+            raise ValueError(
+                f"{label} must have the {kind} of the forward pass in the backward pass; it has "
+                f"gained or lost {changed}"
+            )
 
 
 def with_parameters(

@@ -92,7 +92,7 @@ def plan(
     # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
     peak = saved + math.ceil(graph.peak() * (1 + KEPT)) + _parameter_bytes(stack)
     if checkpoints:  # those that the backward pass is running from and to, beside the saved ones
-        peak += 2 * own // checkpoints
+        peak += 2 * own // (checkpoints + 1)
     return Plan(memory, chunk, checkpoints, saved, peak)
 
 
@@ -167,9 +167,9 @@ def _graph_of_chunk(stack: Stack, load: Workload, chunk: int) -> Trace:
 
 
 def _checkpoint(stack: Stack, load: Workload, chunks: int) -> int:
-    """Return the bytes of h and c of every block where chunks begin (``eq:checkpoint``)."""
+    """Return the bytes of h and c of every block where chunks begin and end (``eq:checkpoint``)."""
     size = max(4, stack.blocks[0].recurrent_weight.element_size())  # at least in single precision
-    return chunks * 2 * load.batch * size * sum(block.hidden_size for block in stack.blocks)
+    return (chunks + 1) * 2 * load.batch * size * sum(block.hidden_size for block in stack.blocks)
 
 
 def _reversible(stack: Stack, load: Workload, chunks: int) -> int:

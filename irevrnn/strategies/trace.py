@@ -218,7 +218,8 @@ class _Alive(TorchDispatchMode):
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
+    leaves = [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
+    return [x for x in leaves if x.layout is torch.strided]  # others have no storage of their own
 
 
 def _key(x: Tensor) -> int:

@@ -243,6 +243,16 @@ def test_compilers_end_with_the_process_that_builds(cache, sources, hanging, nam
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    ("python", "reason"), [(None, "no Python is known"), ("/bin/true", "may be no Python")]
+)
+def test_where_python_is_embedded(cache, sources, python, reason, monkeypatch):
+    monkeypatch.setattr(sys, "executable", python)
+    with pytest.warns(RuntimeWarning, match=reason):
+        assert load_from(sources) is False
+
+
+@needs_compiler
 @needs_proc
 def test_a_build_that_hangs_is_given_up_and_its_compilers_end(cache, sources, hanging, monkeypatch):
     monkeypatch.setattr(commands, "PATIENCE", 2)

@@ -57,6 +57,14 @@ def flat(results):
     return [output, h_n, c_n]
 
 
+def test_a_program_takes_any_length_without_a_batch():
+    model = make_model()
+    program = export(model, (torch.randn(20, 5),), dynamic_shapes=({0: Dim.DYNAMIC},)).module()
+    for steps in (2, 16, 33, 100):
+        x = torch.randn(steps, 5)
+        assert_same_bits(flat(program(x)), flat(model(x)))
+
+
 @pytest.mark.parametrize(
     ("options", "strict", "grad_mode"),
     [*((options, False, True) for options in OPTIONS), ({"norm": "batch"}, True, False)],

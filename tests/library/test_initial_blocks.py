@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from irevrnn import IRevBlock, IRevStack
+from irevrnn import IRevBlock, IRevRNN, IRevStack
 from tests.library.fresh_models import BATCH, FEATURES, HIDDEN, MOST, gradient_norm, norm_of_lstm
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -75,3 +75,8 @@ def test_a_projection_of_ones_own_is_left_to_itself():
     before = block.recurrent_weight.clone()
     IRevStack([block]).reset_parameters()
     assert not torch.equal(block.recurrent_weight, before)
+    model = IRevRNN(4, 6)
+    model.layers[0].projection = nn.Sequential(nn.Linear(4, 6))
+    before = model.layers[0].recurrent_weight.clone()
+    model.reset_parameters()
+    assert not torch.equal(model.layers[0].recurrent_weight, before)

@@ -1,5 +1,6 @@
 """Groups of parameters for an optimizer."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -75,6 +76,8 @@ def test_other_names_of_recurrent_weights():
     assert group["lr"] == 0.1
     with pytest.raises(TypeError, match="recurrent_names must be a tuple of str; got str"):
         parameter_groups(model, 1.0, recurrent_names="nu_log")
+    with pytest.raises(TypeError, match="module must be a torch.nn.Module; got generator"):
+        parameter_groups(model.parameters(), 1.0)
 
 
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "recurrent_lr_scale", "coupling_lr_scale"])
@@ -83,3 +86,4 @@ def test_bad_numbers(name):
         parameter_groups(IRevRNN(2, 2), **{"lr": 0.1, name: -1})
     with pytest.raises(TypeError, match=f"{name} must be a number; got str"):
         parameter_groups(IRevRNN(2, 2), **{"lr": 0.1, name: "1"})
+    parameter_groups(IRevRNN(2, 2), **{"lr": 0.1, name: np.float32(0.5)})

@@ -7,7 +7,7 @@ from torch import nn
 from experiments.process import threads
 from irevrnn.allocator import empty_cache
 from irevrnn.modules import projection
-from irevrnn.modules.projection import Projection, _parts, _worthwhile
+from irevrnn.modules.projection import Projection, _parts, _worthwhile, linear
 from irevrnn.ops import load_operators
 
 
@@ -171,3 +171,12 @@ def test_large_results_lie_where_the_ones_before_lay() -> None:
         places.append((y.data_ptr(), x.grad.data_ptr()))
         del y
     assert set(places[1]) == set(places[2]) == set(places[0])
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize(
+    "bias", [torch.randn(18)[::2], torch.ones(1).expand(9)], ids=["strided", "expanded"]
+)
+def test_a_bias_that_is_not_contiguous(bias: torch.Tensor) -> None:
+    x, weight = torch.randn(70, 33), torch.randn(9, 33)
+    assert torch.equal(linear(x, weight, bias), linear(x, weight, bias.clone().contiguous()))

@@ -400,8 +400,7 @@ def test_a_traced_stack_is_refused(memory):
 
 def test_control_what_that_error_proposes():
     model = IRevStack([IRevBlock(4, 3), IRevBlock(4, 3)], "recompute")
-    with torch.no_grad():
-        traced = torch.jit.trace(model, draw())
+    traced = torch.jit.trace(model, draw())  # which runs it without gradients, too, and compares
     exported = torch.export.export(model, (draw(),)).module()
     for run in (traced, exported):
         torch.testing.assert_close(run(draw())[0], model(draw())[0])

@@ -152,3 +152,110 @@ def test_a_module_that_leaves_pytorch_has_no_budget(memory):
     model = IRevStack([ThroughNumpy(), IRevBlock(4, 3)], memory, "1GB")
     with pytest.raises(ValueError, match="memory_budget .* one looks at values .*numpy"):
         model(draw())
+
+
+@pytest.mark.parametrize("make", [lambda: IRevRNN(4, 3), lambda: IRevStack([IRevBlock(4, 3)])])
+def test_a_copy_of_a_model_that_was_compiled_in_place_has_weights_of_its_own(make):
+    model = make()
+    model.compile(backend="eager")
+    twin = copy.deepcopy(model)
+    torch.testing.assert_close(outcome(twin, draw()), outcome(model, draw()))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    assert not torch.equal(twin(draw())[0], model(draw())[0])
+    assert_same_bits(outcome(pickle.loads(pickle.dumps(twin)), draw()), outcome(twin, draw()))
+
+
+def set_again(norm):
+    weight = norm.weight
+    del norm.weight
+    norm.weight = weight
+
+
+@chunkwise
+@pytest.mark.parametrize("change", [lambda norm: setattr(norm, "eps", 1.0), set_again])
+def test_a_module_is_run_again_with_its_attributes_of_the_forward_pass(memory, change, monkeypatch):
+    monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 32)
+    norm = nn.LayerNorm(4)
+    model = IRevStack([norm, IRevBlock(4, 3)], memory)
+    parameters = dict(model.named_parameters())
+    gradients = []
+    for after in (lambda _: None, change):
+        loss = model(draw())[0].square().mean()
+        after(norm)
+        loss.backward()
+        gradients.append([p.grad.clone() for p in parameters.values()])
+        model.zero_grad()
+    assert_same_bits(*gradients)
+
+
+@chunkwise
+def test_parameters_that_come_between_the_passes_are_an_error(memory):
+    norm = nn.LayerNorm(4)
+    output, _ = IRevStack([norm, IRevBlock(4, 3)], memory)(draw())
+    nn.utils.prune.identity(norm, "weight")
+    with pytest.raises(ValueError, match=r"block 0 \(LayerNorm\) must have the parameters of the"):
+        output.sum().backward()
+
+
+class Counts(nn.Module):
+    """A module that keeps a state."""
+
+    calls = [0]
+
+    def forward(self, x):
+        self.calls[0] += 1
+        return x * torch.tensor([self.calls[0], 1, 1, 1])
+
+
+@pytest.mark.parametrize("length", [20, 150], ids=["a single chunk", "chunks"])
+def test_a_checkpoint_that_leads_elsewhere_is_an_error(length, monkeypatch):
+    monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 32)
+    output, _ = IRevStack([Counts(), IRevBlock(4, 3)], "checkpoint")(draw(length))
+    with pytest.raises(RuntimeError, match=f"chunk {(length - 1) // 32}: .* keeps a state"):
+        output.sum().backward()
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4, sparse=True)
+
+    def forward(self, x):
+        return self.embedding(x.squeeze(-1).long())
+
+
+def test_a_budget_goes_with_sparse_gradients():
+    model = IRevStack([Tokens(), IRevBlock(4, 3)], "auto", memory_budget="1GB")
+    model(torch.ones(2, 50, 1))[0].sum().backward()
+    assert model.blocks[0].embedding.weight.grad.is_sparse
+
+
+class Sums(nn.Module):
+    def forward(self, x):
+        return x.copy_(x.cumsum(0))
+
+
+def test_work_in_place_does_not_hide_that_steps_are_mixed():
+    x = torch.randn(20, 2, 4)
+    before = x.clone()
+    check_stepwise(nn.ReLU(inplace=True), x)
+    with pytest.raises(ValueError, match="mixes steps"):
+        check_stepwise(Sums(), x)
+    assert torch.equal(x, before)
+
+
+class OneHot(nn.Linear):
+    def forward(self, x):
+        return super().forward(F.one_hot(x.squeeze(-1).long(), 10).float())
+
+
+class Doubled(IRevBlock):
+    def output(self, x, h):
+        return super().output(x, h).repeat_interleave(2, -1)
+
+
+def test_subclasses_may_have_other_widths():
+    model = IRevStack([OneHot(10, 4), Doubled(4, 3), nn.Linear(8, 2)])
+    assert model(torch.ones(2, 30, 1))[0].shape == (2, 30, 2)
