@@ -72,7 +72,7 @@ def parameter_groups(
     matrices, vectors, recurrent, couplings = groups
     for name, parameter in module.named_parameters():
         # A weight that is parametrized, pruned or weight-normalised is computed from these.
-        weight = re.sub(r"(\.original\d*|_orig|_g|_v)$", "", name)
+        weight = re.sub(r"parametrizations\.(\w+)\..*$|(_orig|_g|_v)$", r"\1", name)
         if name.endswith(recurrent_names) or weight.endswith(recurrent_names):
             group = recurrent
         elif weight.endswith(_COUPLINGS):

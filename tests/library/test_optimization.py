@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from irevrnn import IRevBlock, IRevRNN, IRevStack, parameter_groups
 
@@ -46,17 +46,28 @@ def test_units_that_forget_nothing_have_no_recurrent_weight_to_learn():
     assert len(groups) == 3 and not any("recurrent" in x for x in set.union(*named(model, groups)))
 
 
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return self.factor * x
+
+
 def test_originals_of_computed_weights_are_in_the_group_of_the_weight():
     model = IRevRNN(3, 4, 2)
     prune.random_unstructured(model.layers[0], "recurrent_weight", 0.5)
     parametrizations.weight_norm(model.layers[1], "coupling_a")
     parametrizations.orthogonal(model.layers[1].projection)
+    parametrize.register_parametrization(model.layers[1], "recurrent_weight", Scaled())
     with pytest.warns(FutureWarning):
         nn.utils.weight_norm(model.layers[0], "coupling_b")
     model = nn.ModuleDict({"original": model})  # no part of the name of a parameter
     groups = named(model, parameter_groups(model, 0.01))
     matrices, recurrent, couplings = groups[0], groups[2], groups[3]
     assert "original.layers.0.recurrent_weight_orig" in recurrent
+    assert "original.layers.1.parametrizations.recurrent_weight.0.factor" in recurrent
     computed = {f"original.layers.1.parametrizations.coupling_a.original{x}" for x in "01"}
     others = ("0.coupling_a", "0.coupling_b_g", "0.coupling_b_v", "1.coupling_b")
     assert couplings == computed | {f"original.layers.{x}" for x in others}
