@@ -124,8 +124,8 @@ def _memory_of_several(results: Path) -> Row:
     return (
         f"the same for {rows[0]['batch']} sequences in chunks of {rows[0]['chunk']} steps, u = 1",
         cost("reversible", 0),
-        f"`checkpoint` {one} (longer chunks, not measured, should need less memory), with two "
-        f"rounds {two}",
+        f"one process each; `checkpoint` {one} (with longer chunks, not measured, perhaps half the "
+        f"memory), with two rounds {two}",
     )
 
 
@@ -145,7 +145,8 @@ def _gradient(results: Path) -> Row:
         f"{error(usual[long], 'reversible')}",
         f"`checkpoint` in float32: {error(conserving[long], 'checkpoint')}; "
         f"{error(usual[long], 'checkpoint')}. For a trained network, u = 1, over "
-        f"{int(trained):,} steps: `reversible` {error(of_trained, 'reversible')}, "
+        f"{int(trained):,} steps, as a share of the largest entry: "
+        f"`reversible` {error(of_trained, 'reversible')}, "
         f"`recompute` {error(of_trained, 'recompute')}",
     )
 
@@ -164,7 +165,8 @@ def _copying(results: Path) -> Row:
         f"copying ten symbols after {length:,} blank steps, u = 1, `reversible`",
         f"{100 * right:.1f} % of the symbols",
         f"{count(long['num_seeds'], 'seed')}; gradients through the last "
-        f"{cut['config']['gradient_steps']:,} steps alone: {100 * wrong:.1f} % "
+        f"{cut['config']['gradient_steps']:,} steps alone, which reach no symbol: "
+        f"{100 * wrong:.1f} % "
         f"({count(cut['num_seeds'], 'seed')}); chance {100 * long['data']['chance']:.1f} %; a "
         f"training step of {batch} sequences adds {long['peak_bytes'] / 1e6:.1f} MB on top of the "
         "batch",
