@@ -287,7 +287,7 @@ def run(
     """
     require_clean(figures.folder(profile))
     config = config_of(
-        name, profile, resume=True, checkpoint_every=CHECKPOINT_EVERY,
+        name, profile, resume=profile == "paper", checkpoint_every=CHECKPOINT_EVERY,
         out=figures.repository() / f"build/{profile}/experiments/{name}", **operational,
     )  # fmt: skip
     if not train_all(config, progress=progress)["finished"]:

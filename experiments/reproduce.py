@@ -7,6 +7,7 @@ are those tagged ``results``.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     if missing := [one for one in command.notebooks if not one.is_file()]:
         refuse(PROGRAM, f"there is no notebook {missing[0]}")
     figure = None if command.profile == "paper" else command.figure
+    if data := os.environ.get("IREVRNN_DATA"):  # notebooks run in their own folder
+        os.environ["IREVRNN_DATA"] = str(Path(data).expanduser().absolute())
     seconds = {}
     for notebook in command.notebooks:
         print(f"== {notebook} ({command.profile})", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -50,9 +51,15 @@ def load(data: Sequences, batches: list[list[Key]], workers: int) -> Iterator[Ba
     return iter(
         DataLoader(
             data, batch_sampler=batches, num_workers=workers, collate_fn=collate,
-            generator=torch.Generator(),
+            generator=torch.Generator(), worker_init_fn=_leave_signals,
         )
     )  # fmt: skip
+
+
+def _leave_signals(worker: int) -> None:
+    """Leave Ctrl-C and termination to the main process, which writes a checkpoint and ends this."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def collate(items: list[tuple[Tensor, Any]]) -> Batch:

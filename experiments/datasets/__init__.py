@@ -10,6 +10,8 @@ the :class:`~experiments.datasets.recordings.Recordings`; it may add ``summary(r
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.provenance import REPOSITORY
@@ -25,6 +27,15 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     It is ``root`` if given, else IREVRNN_DATA, else ``data/`` of the repository.
     """
     return Path(root or os.environ.get("IREVRNN_DATA") or REPOSITORY / "data").expanduser()
+
+
+@contextmanager
+def as_data_error(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the system into a DataError that names the folder to be written."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written to ({error})") from error
 
 
 def say(message: str) -> None:

@@ -25,7 +25,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 from tqdm import tqdm
 
-from experiments.datasets import DataError, data_root, say
+from experiments.datasets import DataError, as_data_error, data_root, say
 from experiments.datasets.recordings import Recordings, open_recordings
 
 #: Seconds to wait for an answer of a server.
@@ -50,10 +50,11 @@ def obtain(
             say(f"{name}: {problem}")
         return module.convert(raw, out, f"; {problem}" if problem else "")
     if not (out / "meta.json").is_file():
-        out.mkdir(parents=True, exist_ok=True)
-        with FileLock(out / ".lock"):
-            if not (out / "meta.json").is_file():
-                return _fetch(name, module, out)
+        with as_data_error(out):
+            out.mkdir(parents=True, exist_ok=True)
+            with FileLock(out / ".lock"):
+                if not (out / "meta.json").is_file():
+                    return _fetch(name, module, out)
     return open_recordings(out)
 
 

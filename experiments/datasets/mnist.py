@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from experiments.datasets import DataError, data_root, say
+from experiments.datasets import DataError, as_data_error, data_root, say
 from experiments.files import replacing
 
 #: Published MD5 sums of the four files, uncompressed.
@@ -110,9 +110,10 @@ def fetch(root: str | os.PathLike[str] | None = None) -> str:
     folder = data_root(root) / "mnist"
     if not _missing(folder):
         return "already there"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        return _fill(folder)
+    with as_data_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            return _fill(folder)
 
 
 def _missing(folder: Path) -> list[str]:

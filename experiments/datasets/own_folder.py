@@ -220,4 +220,7 @@ def as_frames(numbers: np.ndarray) -> np.ndarray:
         frames = numbers.astype(np.float32)
     if not np.isfinite(frames).all():
         raise DataError("NaN, infinity or a number too large for float32")
+    lost, spread = np.abs(frames - numbers.astype(np.float64)).max(0), np.ptp(frames, axis=0)
+    if ((lost > 1e-3 * spread) & (np.ptp(numbers, axis=0) > 0)).any():
+        raise DataError("an offset so large that float32 loses what varies: subtract it first")
     return frames

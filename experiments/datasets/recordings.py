@@ -26,7 +26,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments.datasets import DataError, data_root
+from experiments.datasets import DataError, as_data_error, data_root
 from experiments.files import replacing, write_text
 
 #: Increased when folders written before can no longer be read.
@@ -272,7 +272,8 @@ def writing(folder: Path, about: Description, bodies: int | None = None) -> Iter
     An earlier conversion in the folder is replaced when the block ends. A process that fails or is
     killed leaves the folder as it was, or without meta.json. Frames of skeletons have ``bodies``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with as_data_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "frames.npy") as temporary:
         with temporary.open("wb") as file:
             writer = Writer(about, bodies, file)

@@ -46,6 +46,8 @@ def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Pa
     head = {"settings": asdict(settings), "recordings": [one.name for one in recordings]}
     done: dict[str, Any] = {**head, "search": {}, "linear": {}, "runs": {}}
     make_folder(file.parent)
+    if file.is_dir():
+        raise ConfigError(f"out must be a file; got the folder {file}")
     if file.is_file():
         done = _read(file)
         for key, wanted in head.items():
@@ -65,7 +67,7 @@ def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Pa
         left_out = recordings[fold]
         others = _of_others(recordings, left_out)
         if left_out.name not in done["linear"]:
-            done["linear"][left_out.name] = linear_bits(others, left_out)
+            done["linear"][left_out.name] = linear_bits(others, left_out, settings.steps)
         for name in METHODS:
             key = f"{name}/{left_out.name}"
             if key in done["runs"]:

@@ -14,25 +14,30 @@ ORDER = 32
 SCALES = np.geomspace(0.05, 100, 70)
 
 
-def linear_bits(train: Sequence[Levels], test: Levels) -> float:
+def linear_bits(train: Sequence[Levels], test: Levels, steps: int | None = None) -> float:
     """Return the bits per sample of ``test`` by least squares and a logistic distribution.
 
     Coefficients and scale come from ``train``. A level's probability is that of the interval around
-    it, given the prediction; the outermost levels take what lies beyond.
+    it, given the prediction; the outermost levels take what lies beyond. The first ``steps`` of
+    each recording count, or all.
     """
-    xs, ys = zip(*(_lagged(one) for one in train), strict=True)
-    x, y = np.concatenate(xs), np.concatenate(ys)
-    coefficients, *_ = np.linalg.lstsq(x, y, rcond=None)
-    some = slice(None, None, max(1, len(y) // 200_000))
-    predicted = x[some] @ coefficients
-    scale = min(SCALES, key=lambda scale: _bits(predicted, y[some], scale))
-    x, y = _lagged(test)
+    squares, products, some = 0.0, 0.0, []
+    for one in train:  # all of them at once would take gigabytes
+        x, y = _lagged(one, steps)
+        squares, products = squares + x.T @ x, products + x.T @ y
+        every = max(1, len(y) * len(train) // 200_000)
+        some.append((x[::every].copy(), y[::every]))
+    coefficients, *_ = np.linalg.lstsq(squares, products, rcond=None)
+    x, y = map(np.concatenate, zip(*some, strict=True))
+    predicted = x @ coefficients
+    scale = min(SCALES, key=lambda scale: _bits(predicted, y, scale))
+    x, y = _lagged(test, steps)
     return _bits(x @ coefficients, y, scale)
 
 
-def _lagged(one: Levels) -> tuple[np.ndarray, np.ndarray]:
+def _lagged(one: Levels, steps: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the ORDER samples before each, and 1, (N, ORDER + 1), and the sample, (N,)."""
-    values = one.values.numpy().astype(np.float64)
+    values = one.values[:steps].numpy().astype(np.float64)
     windows = np.lib.stride_tricks.sliding_window_view(values[:-1], ORDER)
     return np.column_stack((windows, np.ones(len(windows)))), values[ORDER:]
 

@@ -32,6 +32,7 @@ def save(run: Run) -> None:
     """
     if run.progress.batch:
         run.means()  # weights that have become NaN must not replace good ones
+    run.check_weights()
     state = _stateful(run) | {
         "place": _place(run),
         "git_commits": run.commits,

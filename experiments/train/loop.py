@@ -19,8 +19,9 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,15 @@ from irevrnn.allocator import use_caching_allocator
 READ_LOSS_EVERY = 10
 
 
-def train(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
+def train(
+    config: TrainConfig, *, progress: bool = True, replaced: Sequence[Path] = ()
+) -> dict[str, Any]:
     """Train, and test once at the end.
 
     Args:
         config: a single run, such as ``MnistConfig(epochs=3, out=Path("build/run"))``.
         progress: whether to show a progress bar and a line per epoch.
+        replaced: folders of earlier runs that this one replaces, unless it is resumed.
 
     Returns:
         The content of ``results.json``: configuration, provenance, history, ``val_accuracy``,
@@ -62,14 +66,14 @@ def train(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
     """
     use_caching_allocator()
     with threads(config.threads), distributed.leaving_in_order():
-        return _train(config, progress)
+        return _train(config, progress, replaced)
 
 
-def _train(config: TrainConfig, progress: bool) -> dict[str, Any]:
+def _train(config: TrainConfig, progress: bool, replaced: Sequence[Path]) -> dict[str, Any]:
     run = Run(config)
     shown = progress and run.is_first
     say = tqdm.write if shown else lambda message: None
-    _open_folder(run, say)
+    _open_folder(run, say, replaced)
     say(_headline(run))
     with stop_signals() as stop, _progress_bar(run, shown) as bar:
         finished = _fit(run, stop, bar, say)
@@ -82,8 +86,8 @@ def _train(config: TrainConfig, progress: bool) -> dict[str, Any]:
     return _finish(run, say)
 
 
-def _open_folder(run: Run, say: Callable[[str], None]) -> None:
-    """Resume the run in ``out`` if that is wanted, or delete it."""
+def _open_folder(run: Run, say: Callable[[str], None], replaced: Sequence[Path]) -> None:
+    """Resume the run in ``out`` if that is wanted, or delete it and those that it replaces."""
     out = run.config.out
     if run.is_first:
         checkpoints.make_folder(out)
@@ -93,8 +97,9 @@ def _open_folder(run: Run, say: Callable[[str], None]) -> None:
     elif run.is_first:
         if exists:
             say(f"replacing the run in {out} (to continue it: --resume)")
-        for name in checkpoints.FILES:
-            (out / name).unlink(missing_ok=True)
+        for folder in [out] if run.config.resume else [out, *replaced]:
+            for name in checkpoints.FILES:
+                (folder / name).unlink(missing_ok=True)
 
 
 def _fit(run: Run, stop: threading.Event, bar: tqdm, say: Callable[[str], None]) -> bool:

@@ -132,6 +132,11 @@ class Run:
         self.check_finite("training loss", loss)
         return loss, figure / self.config.batch_size
 
+    def check_weights(self) -> None:
+        """Raise a FloatingPointError if a weight is infinite or NaN."""
+        largest = [p.detach().abs().max().double() for p in self.model.parameters() if p.numel()]
+        self.check_finite("largest weight", torch.stack(largest).max().item())
+
     def check_finite(self, name: str, value: float) -> None:
         """Raise a FloatingPointError if ``value`` is infinite or NaN."""
         if not math.isfinite(value):

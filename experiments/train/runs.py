@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,15 +49,19 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
             f"folds and seeds are {len(runs)} runs, which several workers cannot share: start "
             "torchrun for one of them at a time, or run without it"
         )
-    checkpoints.make_folder(config.out)
-    for name in checkpoints.FILES:  # of an earlier run, or summary
-        (config.out / name).unlink(missing_ok=True)
+    folders = [config.out, *(config.out / name for name, _ in runs)]
+    if config.resume and (config.out / "last.pt").exists():
+        raise ConfigError(
+            f"the run in {config.out} is one run, and folds and seeds are {len(runs)}: choose "
+            "another out, or start again without --resume"
+        )
     started = time.monotonic()
-    results = []
+    results: list[dict[str, Any]] = []
     for name, one in runs:
         left = config.max_minutes and max(0, config.max_minutes - (time.monotonic() - started) / 60)
         one = replace(one, out=config.out / name, max_minutes=left)
-        results.append(_train_once(one, progress))
+        # All earlier runs go with the first, or a later --resume would take them for new ones.
+        results.append(_train_once(one, progress, [] if results else folders))
         _check_same_data(results)
         if not results[-1]["finished"]:
             return {"finished": False}
@@ -83,8 +88,15 @@ def _check_same_data(results: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def _train_once(config: TrainConfig, progress: bool) -> dict[str, Any]:
-    return checkpoints.results_of(config) or train(config, progress=progress)
+def _train_once(
+    config: TrainConfig, progress: bool, replaced: Sequence[Path] = ()
+) -> dict[str, Any]:
+    finished = checkpoints.results_of(config)
+    if finished is None:
+        return train(config, progress=progress, replaced=replaced)
+    if progress:
+        tqdm.write(f"{finished['data_set']}: already finished; {config.out / 'results.json'}")
+    return finished
 
 
 def figure_of(result: Mapping[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from experiments.datasets.recordings import open_recordings
 from experiments.datasets.watch import load_watch
 from experiments.models import SequenceClassifier
 from experiments.provenance import provenance
-from experiments.sequences import Key, collate
+from experiments.sequences import Key, collate, load
 from experiments.tasks import action as action_task
 from experiments.tasks.action import PRESETS, ActionConfig
 from experiments.train.__main__ import main
@@ -270,6 +272,17 @@ def test_features_are_scaled_by_the_training_data(recordings):
     rows = torch.cat([data[Key(i)][0][0] for i in range(len(data))])
     assert rows.mean(0).abs().max() < 1e-4
     assert ((rows.std(0, correction=0) - 1).abs() < 1e-4).sum() >= 15
+
+
+def test_workers_leave_signals_to_the_main_process(recordings):
+    data = dataset(recordings, Sampling("whole", 0, 1, 1))
+    batches = load(data, [[Key(index)] for index in range(12)], workers=1)
+    for _ in range(3):
+        next(batches)
+        for worker in batches._workers:
+            os.kill(worker.pid, signal.SIGTERM)
+            os.kill(worker.pid, signal.SIGINT)
+    assert len([*batches]) == 9
 
 
 def test_short_sequences_are_filled_up_behind_their_end():

@@ -98,6 +98,8 @@ def test_the_linear_predictor_knows_a_sine():
     noise = Levels("noise", 0, torch.randint(LEVELS, (1200,)))
     assert linear_bits(recordings[1:], recordings[0]) < 5.5
     assert linear_bits([noise], noise) == pytest.approx(8, abs=0.6)
+    short = [Levels(one.name, one.subject, one.values[:500]) for one in recordings]
+    assert linear_bits(recordings[1:], recordings[0], 500) == linear_bits(short[1:], short[0])
 
 
 def test_a_learning_rate_that_diverges_is_not_chosen(tmp_path, monkeypatch):
@@ -129,6 +131,8 @@ def test_the_comparison_continues_where_it_stopped(tmp_path):
     assert all(second["runs"][key] == run for key, run in first["runs"].items())
     with pytest.raises(ConfigError, match="has other settings"):
         forecast.run(TINY, recordings, [0], file)
+    with pytest.raises(ConfigError, match="out must be a file; got the folder"):
+        forecast.run(TINY, recordings, [0], tmp_path)
     file.write_text("[]")
     with pytest.raises(ConfigError, match="is no result of a forecast"):
         forecast.run(TINY, recordings, [0], file)

@@ -216,6 +216,12 @@ def test_a_file_that_changes_after_the_check_is_not_used(tmp_path, published, of
         mnist._read(tmp_path / "mnist", part)
 
 
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="mnist cannot be written to"):
+        mnist.fetch(tmp_path / "file")
+
+
 def test_a_missing_file_without_any_source_says_the_way_out(tmp_path, published, offline):
     put(tmp_path, {name: data for name, data in published.items() if name != IMAGES})
     with pytest.raises(DataError, match=f"{IMAGES}.*Put the four MNIST files"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from experiments import predict
 from experiments.datasets import DataError
-from experiments.datasets.own_folder import load_folder, read_recording
+from experiments.datasets.own_folder import as_frames, load_folder, read_recording
 from experiments.train.__main__ import main
 
 from .mutations import mutated, mutations, reasons
@@ -193,6 +193,14 @@ def test_without_labels_there_is_an_error(own, content, message):
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match="--folder must be the folder of your recordings"):
         load_folder(tmp_path / "none")
+
+
+def test_an_offset_that_float32_cannot_hold_is_named():
+    numbers = 2**31 + np.arange(90)
+    with pytest.raises(DataError, match="an offset so large that float32 loses"):
+        as_frames(numbers)
+    np.testing.assert_array_equal(as_frames(numbers - 2**31)[:, 0], np.arange(90))
+    assert as_frames(np.full(5, 2**31)).shape == (5, 1)  # a constant has nothing to lose
 
 
 CSV = b"x,y\n" + b"".join(b"%d,%d.5\n" % (i, -i) for i in range(9))

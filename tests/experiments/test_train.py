@@ -293,6 +293,26 @@ def test_several_runs_leave_nothing_of_an_earlier_one(small):
     assert {path.name for path in small.out.iterdir()} == {"seed0", "seed1", "results.json"}
 
 
+def test_earlier_runs_are_gone_once_the_first_new_one_has_begun(small):
+    """Otherwise a later --resume would take them for new ones."""
+    both = dataclasses.replace(small, epochs=1, seeds=2)
+    train_all(both, progress=False)
+    assert (small.out / "seed1" / "results.json").is_file()
+    with pytest.raises(ConfigError, match="epoch_steps must be at most"):
+        train_all(dataclasses.replace(both, epoch_steps=10**6), progress=False)
+    assert (small.out / "seed1" / "results.json").is_file()  # none has begun
+    assert not train_all(dataclasses.replace(both, max_minutes=0), progress=False)["finished"]
+    assert not [*small.out.glob("**/results.json")]
+
+
+def test_a_single_run_is_not_resumed_as_several(small, capsys):
+    results = train(small, progress=False)
+    with pytest.raises(ConfigError, match="is one run, and folds and seeds are 2"):
+        train_all(dataclasses.replace(small, seeds=2, resume=True), progress=False)
+    assert train_all(dataclasses.replace(small, resume=True)) == json.loads(json.dumps(results))
+    assert "already finished" in capsys.readouterr().out
+
+
 def test_weights_of_another_run_are_not_tested(small):
     train(small, progress=False)
     run = Run(small)
@@ -414,10 +434,11 @@ def test_nan_stops_the_run_and_spares_the_checkpoint(small, after_step):
             run.network.readout.bias.data.fill_(float("nan"))
 
     after_step(poison)
-    with pytest.raises(FloatingPointError, match="training loss is nan at epoch 2.*lower lr"):
+    with pytest.raises(FloatingPointError, match="largest weight is nan at epoch 2.*lower lr"):
         train(dataclasses.replace(small, checkpoint_every=1), progress=False)
     state = torch.load(small.out / "last.pt", weights_only=True)
-    assert state["progress"]["batch"] == 2
+    assert state["progress"]["batch"] == 1
+    assert all(x.isfinite().all() for x in state["model"].values())
     assert not (small.out / "results.json").exists()
 
 
