@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
+import os
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -121,6 +125,30 @@ def make_folder(out: Path) -> None:
         raise ConfigError(
             f"out must be a folder that can be written to; got {out} ({error.strerror})"
         ) from error
+
+
+@contextmanager
+def folder_of_its_own(run: Run) -> Iterator[None]:
+    """Make the folder of a run; ConfigError if another process is training in it.
+
+    The lock is on the folder itself, so that no file is left, and ends with the process.
+    """
+    if not run.is_first:
+        yield
+        return
+    make_folder(run.config.out)
+    folder = os.open(run.config.out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another run is training in {run.config.out}: wait for it, or choose another out"
+            ) from None
+        yield
+        fcntl.flock(folder, fcntl.LOCK_UN)  # of workers that have not ended yet, too
+    finally:
+        os.close(folder)
 
 
 def results_of(config: TrainConfig) -> dict[str, Any] | None:

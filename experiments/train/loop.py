@@ -73,10 +73,19 @@ def _train(config: TrainConfig, progress: bool, replaced: Sequence[Path]) -> dic
     run = Run(config)
     shown = progress and run.is_first
     say = tqdm.write if shown else lambda message: None
-    _open_folder(run, say, replaced)
-    say(_headline(run))
-    with stop_signals() as stop, _progress_bar(run, shown) as bar:
-        finished = _fit(run, stop, bar, say)
+    with checkpoints.folder_of_its_own(run):
+        _open_folder(run, say, replaced)
+        say(_headline(run))
+        with stop_signals() as stop, _progress_bar(run, shown) as bar:
+            finished = _fit(run, stop, bar, say)
+        return _end(run, finished, stop, say)
+
+
+def _end(
+    run: Run, finished: bool, stop: threading.Event, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Test a run that has finished, and say how one that was stopped continues."""
+    config = run.config
     way_on = f"the run in {config.out} continues with --resume (resume=True)"
     if run.on_any_worker(stop.is_set()):
         raise KeyboardInterrupt(f"stopped; {way_on}")
@@ -89,8 +98,6 @@ def _train(config: TrainConfig, progress: bool, replaced: Sequence[Path]) -> dic
 def _open_folder(run: Run, say: Callable[[str], None], replaced: Sequence[Path]) -> None:
     """Resume the run in ``out`` if that is wanted, or delete it and those that it replaces."""
     out = run.config.out
-    if run.is_first:
-        checkpoints.make_folder(out)
     exists = run.fabric.broadcast((out / "last.pt").exists())
     if exists and run.config.resume:
         checkpoints.load(run)

@@ -305,6 +305,19 @@ def test_earlier_runs_are_gone_once_the_first_new_one_has_begun(small):
     assert not [*small.out.glob("**/results.json")]
 
 
+def test_two_runs_do_not_share_a_folder(small, after_step):
+    refused = []
+
+    def another(run):
+        if not refused:
+            refused.append(True)
+            with pytest.raises(ConfigError, match="another run is training in"):
+                train(small, progress=False)
+
+    after_step(another)
+    assert train(small, progress=False)["finished"] and refused
+
+
 def test_a_single_run_is_not_resumed_as_several(small, capsys):
     results = train(small, progress=False)
     with pytest.raises(ConfigError, match="is one run, and folds and seeds are 2"):
