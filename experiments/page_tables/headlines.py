@@ -158,13 +158,15 @@ def _range(numbers: list[float], digits: int) -> str:
 
 
 def _copying(results: Path) -> Row:
-    long, cut = (read(results, f"experiments/copy-long{end}") for end in ("", "-truncated"))
-    right, wrong = (one["test_accuracy"]["mean"] for one in (long, cut))
+    names = ("copy-long", "copy-long-truncated", "copy-million")
+    long, cut, longest = (read(results, f"experiments/{name}") for name in names)
+    right, wrong, most = (one["test_accuracy"]["mean"] for one in (long, cut, longest))
     length, batch = long["config"]["length"], long["config"]["batch_size"]
     return (
         f"copying ten symbols after {length:,} blank steps, u = 1, `reversible`",
-        f"{100 * right:.1f} % of the symbols",
-        f"{count(long['num_seeds'], 'seed')}; gradients through the last "
+        f"{100 * right:.1f} % of the symbols; after {longest['config']['length']:,}: "
+        f"{100 * most:.1f} %",
+        f"{count(long['num_seeds'], 'seed')} ({longest['num_seeds']}); gradients through the last "
         f"{cut['config']['gradient_steps']:,} steps alone, which reach no symbol: "
         f"{100 * wrong:.1f} % "
         f"({count(cut['num_seeds'], 'seed')}); chance {100 * long['data']['chance']:.1f} %; a "

@@ -54,6 +54,7 @@ LONG_MEMORIES = (
     ("copying, symbols right", "copy-irevrnn", "copy-lstm"),
     ("copying: `copy-long`", "copy-long"),
     ("the same, truncated: `copy-long-truncated`", "copy-long-truncated"),
+    ("copying: `copy-million`", "copy-million"),
     ("adding: `adding-million`", "adding-million"),
 )
 
