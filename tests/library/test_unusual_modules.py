@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from irevrnn import Block, IRevBlock, IRevRNN, IRevStack, check_stepwise
 from tests.cases import assert_same_bits
@@ -194,7 +195,7 @@ def test_a_module_is_run_again_with_its_attributes_of_the_forward_pass(memory, c
 def test_parameters_that_come_between_the_passes_are_an_error(memory):
     norm = nn.LayerNorm(4)
     output, _ = IRevStack([norm, IRevBlock(4, 3)], memory)(draw())
-    nn.utils.prune.identity(norm, "weight")
+    prune.identity(norm, "weight")
     with pytest.raises(ValueError, match=r"block 0 \(LayerNorm\) must have the parameters of the"):
         output.sum().backward()
 
