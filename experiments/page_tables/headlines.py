@@ -166,7 +166,8 @@ def _copying(results: Path) -> Row:
         f"copying ten symbols after {length:,} blank steps, u = 1, `reversible`",
         f"{100 * right:.1f} % of the symbols; after {longest['config']['length']:,}: "
         f"{100 * most:.1f} %",
-        f"{count(long['num_seeds'], 'seed')} ({longest['num_seeds']}); gradients through the last "
+        f"{count(long['num_seeds'], 'seed')}, over {longest['config']['length']:,} steps "
+        f"{count(longest['num_seeds'], 'seed')}; gradients through the last "
         f"{cut['config']['gradient_steps']:,} steps alone, which reach no symbol: "
         f"{100 * wrong:.1f} % "
         f"({count(cut['num_seeds'], 'seed')}); chance {100 * long['data']['chance']:.1f} %; a "

@@ -36,7 +36,7 @@ class Slots:
 class Checkpoint(Strategy):
     """Save h and c of every block where chunks begin (equation ``eq:checkpoint``).
 
-    Those at the end are saved, too: in the backward pass each chunk must end where it ended before.
+    Those at the end are saved, too: in the backward pass, each chunk must end where it did before.
 
     Args:
         checkpoints: how many states are kept at once: with fewer than chunks, those between are
