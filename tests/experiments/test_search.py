@@ -50,7 +50,9 @@ def inside(value, of, length):
     return lowest - 1e-9 <= value <= highest + 1e-9
 
 
-@pytest.mark.parametrize(("search", "length"), [("mnist", 200), ("copy", 5000), ("adding", 5000)])
+@pytest.mark.parametrize(
+    ("search", "length"), [("mnist", 200), ("permuted", 196), ("copy", 5000), ("adding", 5000)]
+)
 @pytest.mark.parametrize("name", METHODS)
 def test_draws_fill_the_space(search, length, name):
     ranges = SEARCHES[search].ranges_of(name)
