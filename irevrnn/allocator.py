@@ -1,4 +1,4 @@
-"""Memory for large results, which lies where the results of the step before lay.
+"""Give the large results of a training step the memory of those of the step before.
 
 A training step allocates the same blocks as the step before. By default glibc gives each large
 block back to the system when it is freed, and gets the next one page by page, at the price of a

@@ -44,8 +44,8 @@ def scan(
 
     Args:
         z: input projection of every step, (T, B, H) with T at least 1. Need not be contiguous; a
-            contiguous z is not copied. With bfloat16 and float16, everything is computed and saved
-            in float32, and the results are rounded.
+            contiguous z is not copied. With bfloat16 and float16, everything is computed in float32
+            (on the CPU also saved), and the results are rounded.
         h_0, c_0: initial output and cell state, (B, H); where z is bfloat16 or float16, they may be
             float32, and so are ``h_n`` and ``c_n`` then.
         u: recurrent weights, (H,).
@@ -69,7 +69,8 @@ def scan(
         states after the last step of each sequence.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor, or ``resets`` not a bool one.
+        TypeError: an argument is not a floating-point tensor, ``resets`` not a bool one, or
+            ``batch_sizes`` no tensor.
         ValueError: a shape, dtype, device, activation or strategy does not fit.
         NotImplementedError: forward-mode differentiation, through the compiled kernels.
     """
@@ -213,7 +214,9 @@ def _check_shapes(
         check_batch_sizes(batch_sizes, len(z), h_0.shape[0] if h_0.dim() == 2 else None)
         batch = h_0.shape[0] if h_0.dim() == 2 else int(batch_sizes[0])
     hidden = z.shape[-1]
-    couplings = a.shape[0] if a.dim() == 2 else 0
+    if a.dim() != 2:
+        raise ValueError(f"a must be (R, H) with H = {hidden}; got shape {tuple(a.shape)}")
+    couplings = a.shape[0]
     named = {"h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}
     wanted = {
         "h_0": (batch, hidden),

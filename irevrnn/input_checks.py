@@ -86,7 +86,7 @@ def _check_kind(name: str, x: Tensor, like: Tensor) -> None:
 
 def check_values(x: Tensor, weight: Tensor, features: int | None) -> None:
     """Raise a ValueError unless x has the features that are wanted, on the device of ``weight``."""
-    if x.dim() == 0 or (features is not None and x.shape[-1] != features):
+    if features is not None and x.shape[-1] != features:
         raise ValueError(
             f"input must have {features} features in its last dimension; got shape {tuple(x.shape)}"
         )
@@ -179,7 +179,9 @@ def checked_lengths(lengths: Tensor | Iterable[int], input: Tensor, batch_first:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"lengths must be integers, (batch,): {error}") from None
     if input.dim() != 3:
-        raise ValueError(f"lengths go with a batch of padded sequences; got {tuple(input.shape)}")
+        raise ValueError(
+            f"lengths go with a batch of padded sequences; got input of shape {tuple(input.shape)}"
+        )
     batch, steps = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
     if counts.shape != (batch,):
         raise ValueError(

@@ -34,7 +34,7 @@ class Observers(NamedTuple):
     """Who sees what a pass computes; which operators run depends on it.
 
     Attributes:
-        modes: whether :func:`observed`, or by a subclass of tensors.
+        modes: whether :func:`observed` holds, or a subclass of tensors sees each operator.
         hooks: whether hooks run for every module of the process.
     """
 
@@ -56,7 +56,7 @@ def observers(*tensors: Tensor) -> Observers:
     return Observers(sees_operators() or any(type(t) not in PLAIN for t in tensors), sees_modules())
 
 
-# Every step of a stream asks these, so they call little; a compiler is kept from the thread's own.
+# Every step of a stream asks these, so they call little. A compiler does not read the thread's own.
 def sees_operators() -> bool:
     """Return whether each operator is observed, or was when the pass ran first."""
     if traced() or (replayed := _replayed.observers) is None:

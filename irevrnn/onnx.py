@@ -1,7 +1,7 @@
 """ONNX for inference: the operator ``irevrnn::scan`` as an ONNX ``Scan`` over the cell.
 
-:func:`translations` writes the operator in standard ONNX, so that ``torch.onnx.export`` takes any
-model with an :class:`irevrnn.IRevRNN` inside; :func:`export` calls it. Needs
+:func:`translations` returns the table by which ``torch.onnx.export`` writes the operator in
+standard ONNX, for any model with an :class:`irevrnn.IRevRNN` inside; :func:`export` uses it. Needs
 ``pip install '.[onnx]'``, in a clone.
 """
 
@@ -67,7 +67,8 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"needs {' and '.join(missing)}: pip install '.[onnx]' in a clone")
+        names = " and ".join(missing)
+        raise ImportError(f"ONNX export needs {names}: pip install '.[onnx]' in a clone")
     if not load_operators():
         raise RuntimeError("ONNX export needs the compiled kernels, which could not be built here")
     return {torch.ops.irevrnn.scan.default: _scan}

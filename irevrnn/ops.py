@@ -69,7 +69,7 @@ def run_scan(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def eager_float32(*tensors: Tensor) -> bool:
-    """Return whether plain float32 tensors on the CPU are computed with, outside any transform."""
+    """Return whether all tensors are plain float32 on the CPU, and no mode or transform is on."""
     if sees_operators() or has_tangent(*tensors):
         return False
     for t in tensors:  # a generator would take twice as long

@@ -135,6 +135,11 @@ class SequenceBatch:
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths go with padded input; a PackedSequence has its own")
+            if input.data.dim() != 2:
+                raise ValueError(
+                    "a PackedSequence must hold data (N, feature); got shape "
+                    f"{tuple(input.data.shape)}"
+                )
             check_values(input.data, like, features)
             check_batch_sizes(input.batch_sizes, len(input.data))
             packing = Packing.of(input.batch_sizes, input.data.device)

@@ -87,8 +87,8 @@ def load(build: Callable[[], Path] = build_operators) -> bool:
     except (BuildError, OSError) as error:
         warn(
             f"irevrnn runs its slow PyTorch reference, because the C++ kernels could not be built: "
-            f"{error}\nBeside nn.LSTM, training takes about 2.4 times as long with "
-            "memory='recompute' (the default), and 0.8 times with memory='store'."
+            f"{error}\nCompared with nn.LSTM, training takes about 2.4 times as long with "
+            "memory='recompute' (the default), and 0.8 times as long with memory='store'."
         )
         return False
     return True

@@ -50,7 +50,7 @@ def find_compiler(
     what the flags in ``processor`` name.
     """
     if sys.platform == "win32":
-        raise BuildError("they are not built on Windows. Use WSL, the Linux inside Windows")
+        raise BuildError("the kernels are not built on Windows. Use WSL, the Linux inside Windows")
     command = _command(variables)
     own = _words("IREVRNN_CXXFLAGS")
     flags = (*FLAGS, *processor, *own)

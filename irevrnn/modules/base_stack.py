@@ -69,7 +69,7 @@ class BaseStack(nn.Module):
 
     def _states_symbol(self) -> str:
         """Return what an error calls the number of states."""
-        return "num_blocks"
+        return "recurrent blocks"
 
     def _input_features(self) -> int | None:
         """Return the features that an input must have, if that is known."""
@@ -82,12 +82,14 @@ class BaseStack(nn.Module):
     def clip_recurrent_weights_(self, bound: float = 1.0) -> Any:
         """Clamp every recurrent weight to [-bound, bound], in place, after an optimizer step.
 
-        Where the recurrence is linear with one coupling, the couplings are moved to the nearest
-        with which states do not grow (:func:`irevrnn.modules.stability.clip_couplings_`).
+        Where the recurrence is linear with one coupling, couplings with which states would grow
+        are moved to the nearest with which they do not
+        (:func:`irevrnn.modules.stability.clip_couplings_`).
 
         IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
-        more than ``gamma``-fold over T steps. ``optimizer.register_step_post_hook(lambda *_:
-        model.clip_recurrent_weights_())`` does it without a change to the training loop.
+        more than ``gamma``-fold over T steps. To clip after every step without a change to the
+        training loop, call ``optimizer.register_step_post_hook(lambda *_:
+        model.clip_recurrent_weights_())``.
 
         Args:
             bound: largest absolute value, at least 0.
@@ -152,9 +154,10 @@ class BaseStack(nn.Module):
         return_sequence: bool = True,
         resets: Tensor | None = None,
     ) -> None:
-        """Print what training on ``input`` would need under each strategy: bytes saved, and peak.
+        """Print what training on ``input`` would need under each strategy: saved bytes and peak.
 
-        The numbers follow from the sizes and the recurrent weights, without computing any values
+        All strategies are compared, whatever ``memory`` is. The numbers follow from the sizes and
+        the recurrent weights, without computing any values
         (:mod:`irevrnn.strategies.saved_bytes`); the modules run on tensors without values, so side
         effects in Python do happen. ``saved`` is an upper bound for sequences of different length.
         For ``reversible`` it is an average, or, with ``relu`` and ``leaky_relu``, an upper bound,
@@ -162,6 +165,9 @@ class BaseStack(nn.Module):
 
         Args:
             input, lengths, return_sequence, resets: as for :meth:`forward`.
+
+        Raises:
+            ValueError: an argument does not fit, or a module looks at values while it runs.
         """
         stack = self._stack()
         batch = self._batch(input, lengths, stack.blocks[0].recurrent_weight)

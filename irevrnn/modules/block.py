@@ -54,14 +54,19 @@ class Block(nn.Module):
             a parameter, and with ``activation="identity"`` reversal stores nothing.
         shortest_period, longest_period: units start as oscillators with periods log-uniform between
             these numbers of steps. With ``longest_period=None`` all couplings start near 0.
-        longest_memory: time constants tau in u = exp(-1 / tau) start log-uniform from 1 to this
-            number of steps, or from P / 4 pi for an oscillator of period P, so that it turns at
-            least once before it is forgotten.
+        longest_memory: time constants tau in u = exp(-1 / tau) start log-uniform up to this number
+            of steps: from 1, or for an oscillator of period P from P / (4 pi) if that is more, so
+            that it turns at least once before it is forgotten.
         device, dtype: of the parameters.
 
     Attributes:
         recurrent_weight: u, (H,).
         coupling_a, coupling_b: a and b, (R, H).
+
+    Raises:
+        ValueError: an argument is out of range, or there is a ``longest_period`` without couplings.
+        TypeError: an argument is of another type than it should be.
+        NotImplementedError: the block is called, or a method that it must define is missing.
 
     Example::
 
@@ -126,8 +131,8 @@ class Block(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Refuse: a stack runs the recurrence between :meth:`project` and :meth:`output`."""
         raise NotImplementedError(
-            f"{type(self).__name__} runs in a stack alone, which has the layout, the states and "
-            "what is saved: IRevStack([..., block, ...]) in place of nn.Sequential"
+            f"{type(self).__name__} runs in a stack alone, which manages layout, states and what "
+            "is saved: use IRevStack([..., block, ...]) in place of nn.Sequential"
         )
 
     def reset_parameters(self) -> None:

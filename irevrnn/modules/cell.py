@@ -19,15 +19,17 @@ from irevrnn.sequences import States
 
 
 class IRevRNNCell(nn.Module):
-    r"""One step of one layer of :class:`irevrnn.IRevRNN`, for streams and loops of one's own.
+    r"""One step of one layer of :class:`irevrnn.IRevRNN`, for streams and for loops of your own.
 
-    The recurrence is that of the layer: step by step it gives the bits of the whole sequence, if
-    the input projection does (a product of one row may round differently from one of many).
-    :meth:`of` makes a cell from a trained layer.
+    Run step by step, the recurrence gives the same bits as the layer gives for the whole sequence,
+    as long as the input projection does: a product of one row may round differently from one of
+    many. :meth:`of` makes a cell from a trained layer. The layer is the attribute ``layer``.
 
     Args:
-        input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm: as for
+        input_size, hidden_size, num_couplings, activation, coupling_activation, bias: as for
             :class:`irevrnn.IRevRNN`.
+        norm: likewise; but in training, ``"batch"`` takes the statistics of this one step, not of
+            all steps as the layer does, and needs a batch of at least 2.
         device, dtype: of the parameters.
 
     Inputs:

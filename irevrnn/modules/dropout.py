@@ -17,17 +17,18 @@ class Dropout(nn.Module):
     of steps again, and the same under every strategy. ``nn.Dropout``, which drops other features in
     each step, is replayed from the generator's state instead: right as well, but only if no other
     thread draws numbers, and different under each strategy. Under ``torch.utils.checkpoint`` inside
-    of a block, use that one.
+    of a block, use ``nn.Dropout``.
 
     Args:
-        p: probability of dropping a feature.
+        p: probability of dropping a feature, in [0, 1).
 
     Shape:
-        - input, output: (T, B, ...), or (N, ...) packed inside a stack. Outside of one, the first
-          dimension of three or more is time.
+        - input, output: (T, B, ...), or (N, ...) packed inside a stack. Outside of a stack, the
+          first dimension of three or more is taken for time: it must not be the batch.
 
     Raises:
-        ValueError: inside a stack, the input has other dimensions first.
+        ValueError: ``p`` is out of range; or, inside a stack, the input has other dimensions first.
+        TypeError: ``p`` is no number.
         RuntimeError: something other than the stack computes it again in the backward pass.
     """
 

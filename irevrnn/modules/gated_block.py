@@ -44,8 +44,8 @@ class IRevBlock(Block):
             for :class:`irevrnn.Block`.
         shortest_period, longest_period, longest_memory: of its start, likewise.
         norm: of the input: ``"layer"``, ``"batch"`` (statistics over all steps and the batch; not
-            with ``checkpoint`` and ``reversible`` in training) or ``None``. The first block on top
-            of an embedding of few features goes better without: a norm takes their size away.
+            with ``checkpoint`` and ``reversible`` in training) or ``None``. The first block above
+            an embedding of few features trains better without: a norm removes their magnitude.
         dropout: probability of dropping a feature before the input is added, by
             :class:`irevrnn.Dropout`.
         gate: whether the output projection has a gate (GLU; Dauphin et al., 2017).

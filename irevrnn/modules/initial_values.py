@@ -109,20 +109,26 @@ def check_periods(shortest: float, longest: float | None, num_couplings: int) ->
     """Raise an error unless units can start with periods from ``shortest`` to ``longest``."""
     check_number("shortest_period", shortest)
     if not 2 < shortest < math.inf:
-        raise ValueError(f"shortest_period must be above 2 steps; got {shortest}")
+        raise ValueError(f"shortest_period must be finite and above 2 steps; got {shortest}")
     if longest is None:
         return
     check_number("longest_period", longest)
     if not shortest <= longest < math.inf:
         raise ValueError(
-            f"longest_period must be at least shortest_period, {shortest:g} steps; got {longest}"
+            f"longest_period must be finite and at least shortest_period, {shortest:g} steps; got "
+            f"{longest}"
         )
     if num_couplings == 0:
-        raise ValueError("longest_period needs num_couplings of at least 1; got 0")
+        raise ValueError(
+            f"longest_period, {longest:g}, needs num_couplings of at least 1; got 0: set "
+            "longest_period=None"
+        )
 
 
 def check_memory(longest: float) -> None:
     """Raise an error unless units can start with a time constant of ``longest`` steps."""
     check_number("longest_memory", longest)
     if not SHORTEST_MEMORY <= longest < math.inf:
-        raise ValueError(f"longest_memory must be at least {SHORTEST_MEMORY:g} step; got {longest}")
+        raise ValueError(
+            f"longest_memory must be finite and at least {SHORTEST_MEMORY:g} step; got {longest}"
+        )

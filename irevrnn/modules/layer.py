@@ -78,9 +78,9 @@ class IRevRNNLayer(Block):
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
         """Draw memories, periods independently of them, and a projection that goes with them.
 
-        A unit adds up 1 / (1 - u) steps of its input projection. Where that starts 1 - u times as
-        large, by the rows of the projection or the norm's weight, h is a weighted mean of what
-        arrives: of order 1 whatever its memory, the mean and the pace of the input, and the depth.
+        A unit adds up 1 / (1 - u) steps of its input projection. If that starts 1 - u times as
+        large (by the rows of the projection or the norm's weight), h is a weighted mean of what
+        arrives: of order 1, whatever the unit's memory, the input's mean and speed, and the depth.
         """
         a, b = self.coupling_a, self.coupling_b
         tau = draw_memories_(self.recurrent_weight, shortest_memory, self.longest_memory)
@@ -111,5 +111,5 @@ class IRevRNNLayer(Block):
         return self(x)  # as a call, so that hooks run
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return h, with the input added if the layer is residual; from both directions if any."""
+        """Return h (of both directions, if there are two), plus x if residual, after dropout."""
         return self.dropout(h + x if self.residual else h)

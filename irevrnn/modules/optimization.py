@@ -35,7 +35,8 @@ def parameter_groups(
         weight_decay: of matrices and of what has more dimensions.
         recurrent_lr_scale, coupling_lr_scale: factors on the learning rate of recurrent weights and
             of couplings. Over thousands of steps, couplings may need 1e-3.
-        recurrent_names: ends of the names of recurrent weights, such as those of other networks.
+        recurrent_names: ends of the names of recurrent weights, in place of ``recurrent_weight``,
+            which has to be among them if there are layers of this library.
 
     Returns:
         The groups that are not empty: matrices, vectors, recurrent weights and couplings, each with

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from irevrnn.activations import get_activation
 from irevrnn.modules.arguments import check_count, check_probability, describe_arguments
 from irevrnn.modules.base_stack import BaseStack
 from irevrnn.modules.initial_values import LONGEST_MEMORY, SHORTEST_PERIOD
@@ -26,15 +27,16 @@ class IRevRNN(BaseStack):
         input_size: features of the input.
         hidden_size: H, units of each layer.
         num_layers: layers stacked on one another.
-        num_couplings: R, additive couplings between output and cell state; 0 is IndRNN. What
-            follows is given by name.
+        num_couplings: R, additive couplings between output and cell state; 0 is IndRNN. All
+            further arguments are keyword-only.
         activation: output nonlinearity g: ``relu``, ``tanh``, ``sigmoid``, ``leaky_relu`` (slope
             1/4) or ``identity``.
         coupling_activation: coupling nonlinearity f, from the same list.
         bias: whether the projection has a bias.
-        batch_first: input and output are (batch, seq, feature) instead of (seq, batch, feature).
-        dropout: probability of dropping a unit between layers, with one mask for all steps of a
-            sequence (variational dropout; Gal and Ghahramani, 2016).
+        batch_first: whether input and output are (batch, seq, feature), the default, unlike that
+            of ``nn.LSTM``, or (seq, batch, feature).
+        dropout: probability, in [0, 1), of dropping a unit between layers, with one mask for all
+            steps of a sequence (variational dropout; Gal and Ghahramani, 2016).
         bidirectional: a second stack reads each sequence from its end; as in ``nn.LSTM``, each
             layer reads the outputs of both directions below it, and the output has 2 * hidden_size
             features, those of the forward direction first. Not for ``checkpoint`` and
@@ -48,8 +50,9 @@ class IRevRNN(BaseStack):
         memory_budget: memory that a forward and backward pass may need beyond input, output,
             parameters and their gradients, in bytes or as text such as ``"256MB"`` (MB are 10^6
             bytes, MiB 2^20). ``memory="auto"`` requires a budget and runs the strategy that is
-            expected to be fastest within it; the attribute ``picked`` names that strategy, and the
-            logger ``irevrnn`` reports it at level INFO when it changes. With
+            expected to be fastest within it: ``picked.memory`` names that strategy (``picked`` is
+            None before the first call), and the logger ``irevrnn`` reports it at level INFO when it
+            changes. With
             ``memory="checkpoint"`` and ``"reversible"`` a budget is optional: chunks are then as
             long as it allows, up to the length that is fastest, and ``"checkpoint"`` keeps fewer
             states where it must.
@@ -84,14 +87,14 @@ class IRevRNN(BaseStack):
           (seq, batch, hidden_size), or packed like the input; (batch, hidden_size), the last step
           of each sequence, if ``return_sequence=False``; without the batch dimension for unbatched
           input. With ``residual``, the input of the last layer is added. If bidirectional, twice as
-          many features; at the last step, the other direction has read only one step, so
-          take ``h_n[-2:]`` to sum up a sequence.
+          many features; at the last step, the other direction has read only one step, so for one
+          vector per sequence, concatenate ``h_n[-2]`` and ``h_n[-1]``.
         - **(h_n, c_n)**: final states of all layers, in the shape of ``hidden``.
 
-    A sequence may be fed in pieces, each with the final states of the one before. The result is
-    that of the complete sequence, up to the rounding of matrix products. With ``reversible``,
-    whose rounding starts afresh with each piece, it is that up to a noise below 2^-22 for each step
-    while states stay below 32, and up to the rounding of states to float32 between pieces.
+    A sequence may be fed in pieces, each with the final states of the one before. The result
+    equals that of the complete sequence up to the rounding of matrix products. The fixed-point
+    rounding of ``reversible`` also starts afresh with each piece: each step may then differ by less
+    than 2^-22 while states stay below 32, and states are rounded to float32 between pieces.
 
     The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
     ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``
@@ -102,11 +105,12 @@ class IRevRNN(BaseStack):
         ValueError: an argument is out of range, the input does not fit, or the strategy cannot
             serve it.
         TypeError: an argument or an input is of another type than it should be.
-        NotImplementedError: ``checkpoint`` and ``reversible`` under ``torch.func``, or with batched
-            or forward-mode gradients.
+        NotImplementedError: forward-mode differentiation through the compiled kernels;
+            ``checkpoint`` and ``reversible`` under ``torch.func`` or ``torch.jit.trace``, or with
+            batched or forward-mode gradients.
         OverflowError: with ``reversible``, a value is NaN or too large for fixed point.
         RuntimeError: ``reversible`` without the compiled kernels; gradients of gradients with it or
-            ``checkpoint``.
+            ``checkpoint``; in the backward pass of ``checkpoint``, a chunk ends in other states.
         irevrnn.ReversalError: (in the backward pass of ``reversible``) the reconstructed states
             differ from those of the forward pass.
 
@@ -151,6 +155,7 @@ class IRevRNN(BaseStack):
                 "last, and num_layers=1",
                 stacklevel=2,
             )
+        get_activation(activation)
         require(obstacle(memory, activations=[activation], bidirectional=bidirectional))
         self.input_size = input_size
         self.hidden_size = hidden_size

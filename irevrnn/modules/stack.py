@@ -54,24 +54,26 @@ class IRevStack(BaseStack):
             ``reversible`` or ``auto``; see :mod:`irevrnn.strategies`.
         memory_budget: for ``memory="auto"``, ``"checkpoint"`` and ``"reversible"``, as for
             :class:`irevrnn.IRevRNN`.
-        batch_first: input and output are (batch, seq, feature) instead of (seq, batch, feature).
+        batch_first: whether input and output are (batch, seq, feature), the default, or (seq,
+            batch, feature).
 
     Inputs:
         - **input**: (batch, seq, in) with ``batch_first``, else (seq, batch, in), or (seq, in)
           without a batch; or a ``PackedSequence``.
-        - **hidden**: ``(h_0, c_0)``, each (num_blocks, batch, hidden_size) for the recurrent
-          blocks, or without the batch dimension for unbatched input. Where the blocks have
-          different hidden sizes, each is a tuple of tensors (batch, hidden_size). Zeros if not
-          given.
-        - **lengths** (keyword): (batch,) integers, the lengths of padded sequences.
-        - **resets** (keyword): bool, (batch, seq) with ``batch_first``, else (seq, batch); for a
-          ``PackedSequence``, in the order of its ``data``. Where it is true, the states of the
-          sequence are set to zero before the step, and no gradient passes.
+        - **hidden**: ``(h_0, c_0)``, each (number of recurrent blocks, batch, hidden_size), or
+          without the batch dimension for unbatched input. Where the blocks have different hidden
+          sizes, each is a tuple of tensors (batch, hidden_size). Zeros if not given.
+        - **lengths** (keyword): (batch,) integers, the lengths of padded sequences. Steps
+          beyond the end of a sequence are neither read nor computed; their output is 0.
+        - **resets** (keyword): bool, (batch, seq) with ``batch_first``, else (seq, batch); (seq,)
+          without a batch; for a ``PackedSequence``, in the order of its ``data``. Where it is true,
+          the states of the sequence are set to zero before the step, and no gradient passes.
         - **return_sequence** (keyword): whether ``output`` holds all steps or the last one alone.
 
     Outputs:
         - **output**: of the last block, (batch, seq, out) with ``batch_first``, else (seq, batch,
-          out), or packed like the input; (batch, out) if ``return_sequence=False``.
+          out), or packed like the input; (batch, out), the last step of each sequence, if
+          ``return_sequence=False``; without the batch dimension for unbatched input.
         - **(h_n, c_n)**: final states of the recurrent blocks, in the form of ``hidden``.
 
     Raises:
@@ -79,11 +81,12 @@ class IRevStack(BaseStack):
             returns another shape or dtype than it should, or the strategy cannot serve.
         TypeError: ``blocks`` is no list of modules, or one of them runs sequences by itself, as an
             ``IRevRNN`` or ``nn.LSTM`` does.
-        NotImplementedError: ``checkpoint`` and ``reversible`` under ``torch.func``, or with batched
-            or forward-mode gradients.
+        NotImplementedError: forward-mode differentiation through the compiled kernels;
+            ``checkpoint`` and ``reversible`` under ``torch.func`` or ``torch.jit.trace``, or with
+            batched or forward-mode gradients.
         OverflowError: with ``reversible``, a value is NaN or too large for fixed point.
         RuntimeError: ``reversible`` without the compiled kernels; gradients of gradients with it or
-            ``checkpoint``.
+            ``checkpoint``; in the backward pass of ``checkpoint``, a chunk ends in other states.
         irevrnn.ReversalError: (in the backward pass of ``reversible``) the reconstructed states
             differ from those of the forward pass.
 
@@ -129,9 +132,12 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
     names = [f"block {index} ({type(block).__name__})" for index, block in enumerate(blocks)]
     for name, block in zip(names, blocks, strict=True):
         if not isinstance(block, nn.Module):
-            raise TypeError(f"{name}: blocks must be of torch.nn.Module")
+            raise TypeError(f"{name}: each block must be a torch.nn.Module")
         if isinstance(block, _WHOLE):
-            raise TypeError(f"{name} is a whole stack: put its layers here, or take an IRevBlock")
+            raise TypeError(
+                f"{name} carries states of its own, so it is no block: take an IRevBlock, or the "
+                "layers of an IRevRNN"
+            )
         if type(block) in _CHANNELS_SECOND:
             raise TypeError(
                 f"{name} normalises the second dimension, which holds sequences unless they are "

@@ -27,19 +27,24 @@ def check_stepwise(module: nn.Module, input: Tensor, tolerance: float = 1e-4) ->
 
     Args:
         module: a block, or any module that maps (..., in) to (..., out).
-        input: (T, B, in) with T at least 3.
+        input: (T, B, in) with T at least 3, and no dimension of size 0.
         tolerance: largest difference, relative to the largest output. Pieces may round differently;
             a difference within the tolerance still matters to ``reversible``, which then raises a
             :class:`irevrnn.ReversalError`.
 
     Raises:
         ValueError: the results differ, or have the wrong shape. It says in which method.
-        TypeError: the input or a result is no tensor.
+        TypeError: ``module`` is no module, or the input or a result no tensor.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
-    if input.dim() != 3 or len(input) < 3:
-        raise ValueError(f"input must be (T, B, in), T at least 3; got shape {tuple(input.shape)}")
+    if input.dim() != 3 or len(input) < 3 or not input.numel():
+        raise ValueError(
+            "input must be (T, B, in), T at least 3 and nothing of size 0; got shape "
+            f"{tuple(input.shape)}"
+        )
     name, module = type(module).__name__, copy.deepcopy(module)
     for each in module.modules():
         if isinstance(each, Dropout | _DropoutNd):
@@ -83,8 +88,8 @@ def _compare(
         if len(wrong):
             reason = "keeps a state" if length == steps else "mixes steps, or keeps a state"
             raise ValueError(
-                f"{name} does not treat each step by itself: in pieces of {length} of {steps} "
-                f"steps it gives something else from step {int(wrong[0])} on; it {reason}"
+                f"{name} does not treat each step by itself: run in pieces of {length} of {steps} "
+                f"steps, it gives other results, first at step {int(wrong[0])}; it {reason}"
             )
     _compare_packed(name, run, inputs, whole, bound)
     return whole

@@ -4,7 +4,7 @@ Every strategy trades memory against recomputation. The first two work block by 
 (:mod:`~irevrnn.strategies.layerwise`):
 
 - ``store`` saves every intermediate value, as textbook BPTT does.
-- ``recompute`` saves h, which what follows saves anyway, and c once every
+- ``recompute`` saves h, which the next block would save in any case, and c once every
   :data:`~irevrnn.strategies.rules.SEGMENT` steps (equation ``eq:saved`` of the paper). The backward
   pass replays each segment once, by the same instructions as the forward pass, so its gradient
   equals that of ``store`` to the last bit.
@@ -21,7 +21,7 @@ between two recurrences is computed again from the chunk's input.
 
   *Bits.* The decay forgets 2 (1 - abs(u)) for each unit and step where abs(u) is above 1/2
   (equation ``eq:decay``). Where u = 1 nothing is forgotten, and what is saved does not grow with
-  the length at all. A reset of the states stores them, 64 bits for each unit. The activation must
+  the length at all. At a reset, both states are stored, 64 bits for each unit. The activation must
   be ``identity``; ``leaky_relu``, which forgets two bits more in each negative step; or ``relu``,
   which forgets all that it cuts off, 30 bits in each step where it is 0.
 

@@ -59,16 +59,16 @@ def parse_bytes(size: str | int) -> int:
         count = int(Fraction(match[1]) * _UNITS[match[2]])
     if count < 1:
         raise ValueError(
-            "memory_budget must be a number of bytes, or text such as '256MB' or '1.5GiB' (units: "
-            f"{', '.join(_UNITS)}); got {size!r}"
+            "memory_budget must be a number of bytes, a whole one, or text such as '256MB' or "
+            f"'1.5GiB' (units: {', '.join(_UNITS)}); got {size!r}"
         )
     return count
 
 
 def format_bytes(size: int) -> str:
     """Write a number of bytes for people, in decimal units."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= 0.9995 * factor:  # which is rounded to 1
             return f"{size / factor:.3g} {unit}"
     return f"{size} B"
 
@@ -96,10 +96,15 @@ def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
     if reason or memory not in IN_FIXED_POINT:
         return reason
     like = stack.blocks[0].recurrent_weight
-    if like.dtype in HALF or choose_backend(like.device.type, like.dtype) == "python":
-        return "it needs the compiled kernels, which are not there"
+    if like.dtype in HALF:
+        return f"memory={memory!r} takes parameters of float32 or float64; got {like.dtype}"
+    if choose_backend(like.device.type, like.dtype) == "python":
+        return f"memory={memory!r} needs the compiled kernels, which are not there"
     if any(not block.recurrent_weight.abs().max() <= 1 for block in stack.blocks):
-        return "a recurrent weight lies outside [-1, 1]"
+        return (
+            f"memory={memory!r} needs recurrent weights in [-1, 1], but one lies outside: call "
+            "clip_recurrent_weights_()"
+        )
     return None
 
 

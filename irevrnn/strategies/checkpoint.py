@@ -25,8 +25,8 @@ class Slots:
     """The memory of the states that the forward pass saved.
 
     Attributes:
-        reused: whether a backward pass has written others over them, but for the first.
-        owner: held by the one pass that may; one that failed never lets go of it.
+        reused: whether a backward pass has overwritten saved states (never the first one).
+        owner: lock of the one backward pass that may overwrite them; if it fails, it keeps it.
     """
 
     reused: bool = False
@@ -40,8 +40,8 @@ class Checkpoint(Strategy):
 
     Args:
         checkpoints: how many states are kept at once: with fewer than chunks, those between are
-            computed again in the backward pass (:mod:`irevrnn.strategies.revolve`), and take the
-            memory of those that it has used. 0 keeps all.
+            computed again in the backward pass (:mod:`irevrnn.strategies.revolve`), in the memory
+            of states that are no longer needed. 0 keeps all.
         slots: of this pass.
     """
 

@@ -119,8 +119,8 @@ class Settings:
     Attributes:
         record: whether a backward pass may follow.
         modes: of the modules, for this backward pass.
-        parameters: the ids of those of this pass, whose gradients are taken care of, or not wanted.
-        observers: of this pass, as which chunks are computed again.
+        parameters: ids of the parameters of this pass, whose gradients are returned or not needed.
+        observers: of this pass; chunks are computed again under the same ones.
     """
 
     stack: Stack

@@ -11,8 +11,8 @@ Why these constants. With 24 bits behind the point, the unit is the last bit of 
 and 1, and numbers reach to 32. Before a chunk in which a value leaves the range, the unit becomes
 coarser (:func:`coarser`), and the bits that the states lose by that are stored. It becomes so by
 two bits at a time, so that the largest value has 27 bits or more, where float32 has 24; a pass
-repeats nine chunks at most. A weight u is 2^-k (1 - m / 2^32), which float32 holds exactly down to
-2^-8: so memories of up to 2^24 steps can be told apart.
+repeats nine chunks of each block at most. A weight u is 2^-k (1 - m / 2^32), which float32 holds
+exactly down to 2^-8: so memories of up to 2^24 steps can be told apart.
 """
 
 from __future__ import annotations

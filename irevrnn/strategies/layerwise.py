@@ -85,7 +85,7 @@ def _reversal(packing: Packing | None) -> Any:
 
 
 def _turned(resets: Tensor, turn: Any, packing: Packing | None) -> Tensor:
-    """Return the resets of sequences read from their end: before the step that came before."""
+    """Return resets for reading from the end: one before step t is then one before step t - 1."""
     turned = turn(resets)
     if packing is None:
         back = turned.roll(1, 0)

@@ -226,8 +226,8 @@ def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
     """
     if torch.jit.is_tracing():
         raise NotImplementedError(
-            f"memory={memory!r} cannot be recorded by torch.jit.trace; use torch.export, or trace "
-            "with memory='recompute' under torch.no_grad()"
+            f"memory={memory!r} cannot be recorded by torch.jit.trace; use torch.export, or "
+            "torch.jit.trace under torch.no_grad(), after setting memory='recompute'"
         )
     if transformed():
         raise NotImplementedError(
@@ -239,7 +239,9 @@ def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
             f"with vectorize=True); {_FIRST_ORDER}"
         )
     if has_tangent(*tensors):
-        raise NotImplementedError(f"memory={memory!r} has no forward-mode derivative (jvp)")
+        raise NotImplementedError(
+            f"memory={memory!r} has no forward-mode derivative (jvp); use reverse mode (vjp)"
+        )
 
 
 def first_order_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:

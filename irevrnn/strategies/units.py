@@ -74,7 +74,7 @@ class Units:
     def saved(self, states: list[fixed_scan.States]) -> list[Tensor]:
         """Return tensors that :meth:`restored` takes, given the states after the last step.
 
-        They are as large where no unit became coarser: what is saved depends on no value.
+        Their size does not depend on any values, such as those that made a unit coarser.
         """
         numbers = [states[0].steps, *self.at_first]
         for chunks in self.changes:

@@ -450,7 +450,10 @@ def test_fields_reach_the_network():
     [
         ({"model": "lru", "shortest_memory": 2000.0}, "shortest_memory must be above 0 and below"),
         ({"model": "lru", "shortest_period": 0.5}, "shortest_period must be at least 1 step"),
-        ({"model": "indrnn", "longest_memory": 0.5}, "longest_memory must be at least 1 step"),
+        (
+            {"model": "indrnn", "longest_memory": 0.5},
+            "longest_memory must be finite",
+        ),
         ({"model": "lstm", "chrono": 1.0}, "chrono must be at least 2; got 1.0"),
         ({"model": "cornn", "time_step": -0.1}, "time_step must be at least 0; got -0.1"),
     ],

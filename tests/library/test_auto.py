@@ -355,6 +355,11 @@ def test_bytes_in_words(text, size):
         assert auto.parse_bytes(text) == size
 
 
+def test_bytes_for_people():
+    shown = [auto.format_bytes(size) for size in (999, 1000, 999_600_000, 2 * 10**12)]
+    assert shown == ["999 B", "1 kB", "1 GB", "2 TB"]
+
+
 # The report
 
 

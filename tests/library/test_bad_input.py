@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence
 
 from irevrnn import IRevRNN, scan
 from tests.cases import make_inputs
@@ -24,7 +25,7 @@ def replaced(**changes):
         ({"c_0": lambda x: x.T}, ValueError, r"c_0 must be \(B, H\) = \(2, 3\)"),
         ({"c_0": lambda x: x.to("meta")}, ValueError, "c_0 must be on the device of z, cpu"),
         ({"u": lambda x: x[None]}, ValueError, r"u must be \(H,\) = \(3,\)"),
-        ({"a": lambda x: x[0]}, ValueError, r"a must be \(R, H\)"),
+        ({"a": lambda x: x[0]}, ValueError, r"a must be \(R, H\) with H = 3; got shape \(3,\)"),
         ({"b": lambda x: x.repeat(2, 1)}, ValueError, r"b must be \(R, H\) = \(1, 3\).*\(2, 3\)"),
     ],
 )  # fmt: skip
@@ -78,6 +79,7 @@ def test_scan_refuses_an_unknown_backend(monkeypatch):
         ({"num_layers": 0}, ValueError, "num_layers must be at least 1; got 0"),
         ({"num_couplings": -1}, ValueError, "num_couplings must be at least 0; got -1"),
         ({"activation": "swish"}, ValueError, "activation must be one of"),
+        ({"activation": "swish", "memory": "reversible"}, ValueError, "activation must be one of"),
         ({"coupling_activation": "swish"}, ValueError, "coupling_activation must be one of"),
         ({"dropout": 1.0}, ValueError, r"dropout must be in \[0, 1\); got 1.0"),
         ({"norm": "group"}, ValueError, "norm must be None, 'layer' or 'batch'; got 'group'"),
@@ -108,6 +110,11 @@ def test_layer_refuses_arguments(arguments, error, message):
         (torch.zeros(4), ValueError, r"input must be \(batch, seq, feature\) or \(seq, feature\)"),
         (torch.zeros(1, 5, 3), ValueError, "input must have 2 features in its last"),
         (torch.zeros(1, 0, 2), ValueError, "input must have at least one step"),
+        (
+            pack_sequence([torch.zeros(5, 1, 2)]),
+            ValueError,
+            r"a PackedSequence must hold data \(N, feature\); got shape \(5, 1, 2\)",
+        ),
         (
             torch.zeros(1, 5, 2, dtype=torch.int64),
             ValueError,

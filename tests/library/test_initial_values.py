@@ -196,7 +196,11 @@ def test_where_the_last_step_alone_is_read_its_layer_remembers_for_long(longest,
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"longest_memory": 0.5}, ValueError, "longest_memory must be at least 1 step; got 0.5"),
+        (
+            {"longest_memory": 0.5},
+            ValueError,
+            "finite and at least 1 step; got 0.5",
+        ),
         ({"longest_memory": "long"}, TypeError, "longest_memory must be a number; got str"),
         ({"longest_period": 5}, ValueError, "at least shortest_period, 6 steps; got 5"),
         ({"longest_period": 5, "shortest_period": 2}, ValueError, "above 2 steps; got 2"),

@@ -387,12 +387,12 @@ def test_a_module_that_returns_something_else():
     ([nn.Linear(2, 3), IRevBlock(4, 3)], ValueError, r"block 0 \(Linear\) returns 3 features"),
     ([IRevBlock(4, 3), IRevBlock(4, 3).double()], ValueError, "one dtype; got .*64 in block 1"),
     ([IRevBlock(4, 3), IRevBlock(4, 3, device="meta")], ValueError, "one device; .* in block 1"),
-    ([IRevBlock(4, 3), 7], TypeError, r"block 1 \(int\): blocks must be of torch.nn.Module"),
+    ([IRevBlock(4, 3), 7], TypeError, r"block 1 \(int\): each block must be a torch.nn.Module"),
     (IRevBlock(4, 3), TypeError, "blocks must be a list of modules; got IRevBlock"),
-    ([IRevRNN(3, 4), IRevBlock(4, 3)], TypeError, r"block 0 \(IRevRNN\) is a whole stack: put its"),
-    ([IRevBlock(4, 3), nn.LSTM(4, 4)], TypeError, r"block 1 \(LSTM\) is a whole stack: put its"),
-    ([IRevBlock(4, 3), IRevRNNCell(4, 4)], TypeError, r"block 1 \(IRevRNNCell\) is a whole"),
-    ([IRevStack([IRevBlock(4, 3)])], TypeError, r"block 0 \(IRevStack\) is a whole stack"),
+    ([IRevRNN(3, 4), IRevBlock(4, 3)], TypeError, r"block 0 \(IRevRNN\) carries states of its own"),
+    ([IRevBlock(4, 3), nn.LSTM(4, 4)], TypeError, r"block 1 \(LSTM\) carries states of its own"),
+    ([IRevBlock(4, 3), IRevRNNCell(4, 4)], TypeError, r"block 1 \(IRevRNNCell\) carries states"),
+    ([IRevStack([IRevBlock(4, 3)])], TypeError, r"block 0 \(IRevStack\) carries states"),
     ([nn.LazyBatchNorm1d(), IRevBlock(4, 3)], TypeError, r"block 0 \(LazyBatchNorm1d\) normalises"),
     ([nn.BatchNorm1d(4), IRevBlock(4, 3)], TypeError,
      r"block 0 \(BatchNorm1d\) normalises the second dimension, .* IRevBlock with norm='batch'"),
@@ -483,13 +483,16 @@ def test_check_stepwise_wants_finite_numbers():
 def test_check_stepwise_wants_tensors():
     with pytest.raises(TypeError, match=r"input must be a torch\.Tensor; got list"):
         check_stepwise(gated(), [1.0])
+    with pytest.raises(TypeError, match=r"module must be a torch\.nn\.Module; got builtin"):
+        check_stepwise(torch.sin, torch.randn(5, B, WIDTH))
     with pytest.raises(TypeError, match=r"LSTM\.forward must return a torch\.Tensor; got tuple"):
         check_stepwise(nn.LSTM(WIDTH, WIDTH), torch.randn(20, B, WIDTH))
 
 
 def test_check_stepwise_wants_steps():
-    with pytest.raises(ValueError, match=r"input must be \(T, B, in\), T at least 3; got shape"):
-        check_stepwise(gated(), torch.randn(2, B, WIDTH))
+    for shape in (2, B, WIDTH), (5, 0, WIDTH):
+        with pytest.raises(ValueError, match="T at least 3 and nothing of size 0; got shape"):
+            check_stepwise(gated(), torch.randn(shape))
 
 
 # --- resets ---------------------------------------------------------------------------------------
