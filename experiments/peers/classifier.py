@@ -18,7 +18,7 @@ from experiments.peers.lru import LRU
 from experiments.peers.mingru import MinGRU
 from experiments.peers.resnet import ResNet
 from experiments.peers.revgru import RevGRU
-from experiments.peers.stack import GatedBlock, PlainLayer, Stack
+from experiments.peers.stack import EVERY, At, GatedBlock, PlainLayer, Stack
 
 
 class PeerClassifier(nn.Module):
@@ -63,15 +63,20 @@ class PeerClassifier(nn.Module):
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence."""
+        at: At = EVERY
+        if self.read_at is not None:
+            at = torch.tensor(self.read_at, device=input.device) - 1
+        elif self.read == "last" and lengths is None:
+            at = slice(-1, None)
         if isinstance(self.rnn, Stack):
-            output = self.rnn(input, lengths)
+            output = self.rnn(input, lengths, at)
         elif isinstance(self.rnn, ResNet):
             output, lengths = self.rnn(input, lengths)
         else:
-            output, _ = self.rnn(input)
+            output = self.rnn(input)[0][:, at]
         # The recurrence runs forward only, so padding at the end does not reach the steps read.
         if self.read_at is not None:
-            read = output[:, torch.tensor(self.read_at, device=output.device) - 1]
+            read = output
         elif self.read == "mean":
             read = mean_over_time(output, lengths)
         elif lengths is None:

@@ -27,7 +27,9 @@ class LinOSS(nn.Module):
         hidden_size: complex oscillators.
 
     Shape:
-        - input, output: (T, B, features)
+        - input: (T, B, features)
+        - at: an index of the steps at which o is wanted, all by default
+        - output: (T, B, features), or as many steps as wanted
     """
 
     def __init__(self, features: int, hidden_size: int) -> None:
@@ -42,8 +44,8 @@ class LinOSS(nn.Module):
         for matrix, size in ((self.input_matrix, features), (self.output_matrix, hidden_size)):
             nn.init.uniform_(matrix.weight, -(size**-0.5), size**-0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return o of every step."""
+    def forward(self, x: Tensor, at: slice | Tensor = slice(None)) -> Tensor:
+        """Return o."""
         step = torch.sigmoid(self.time_step).repeat(2)
         push = -step * torch.relu(self.stiffness).repeat(2)
         rows = step.unsqueeze(1) * self.input_matrix.weight  # faster than scaling B x
@@ -52,4 +54,4 @@ class LinOSS(nn.Module):
         couplings = step.unsqueeze(0), push.unsqueeze(0)
         z = scan(drive, rest, rest, keep, *couplings, "identity", "identity")[0]
         # Re(C y), with -Im(C) as the weights of the imaginary parts.
-        return torch.addcmul(self.output_matrix(step * z.cumsum(0)), self.skip, x)
+        return torch.addcmul(self.output_matrix(step * z.cumsum(0)[at]), self.skip, x[at])

@@ -23,8 +23,8 @@ class LRU(nn.Module):
         \lambda = \exp(-e^{\nu} + i e^{\theta}) \\
         y_t &= \mathrm{Re}(C h_t) + D \odot x_t
 
-    :func:`irevrnn.scan` cannot compute it: it returns one real number of each unit and step, and y
-    takes both parts of h.
+    B is trained as all matrices are. :func:`irevrnn.scan` cannot compute the recurrence: it returns
+    one real number of each unit and step, and y takes both parts of h.
 
     Args:
         features: of input and output.
@@ -34,7 +34,9 @@ class LRU(nn.Module):
         shortest_period: P, in steps. Phases start uniform from 0 to 2 pi / P.
 
     Shape:
-        - input, output: (T, B, features)
+        - input: (T, B, features)
+        - at: an index of the steps at which y is wanted, all by default
+        - output: (T, B, features), or as many steps as wanted
     """
 
     def __init__(
@@ -66,15 +68,15 @@ class LRU(nn.Module):
         """Lambda, (H,) complex."""
         return torch.exp(torch.complex(-self.nu_log.exp(), self.theta_log.exp()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return y of every step."""
+    def forward(self, x: Tensor, at: slice | Tensor = slice(None)) -> Tensor:
+        """Return y."""
         # Scaling B is faster than scaling B x.
         rows = self.gamma_log.exp().repeat_interleave(2).unsqueeze(1) * self.input_matrix.weight
         parts = linear(x, rows, None).to(rows.dtype)  # full precision under autocast
         inputs = torch.view_as_complex(parts.unflatten(-1, (-1, 2)))
-        h = torch.view_as_real(linear_scan(self.recurrent_weights, inputs)).flatten(-2)
+        h = torch.view_as_real(linear_scan(self.recurrent_weights, inputs)[at]).flatten(-2)
         # Re(C h), with -Im(C) as the weights of the imaginary parts.
-        return torch.addcmul(self.output_matrix(h), self.skip, x)
+        return torch.addcmul(self.output_matrix(h), self.skip, x[at])
 
 
 def check_ring(shortest_memory: float, longest_memory: float, shortest_period: float) -> None:

@@ -27,7 +27,8 @@ class MinGRU(nn.Module):
 
     Shape:
         - input: (T, B, features)
-        - output: (T, B, hidden_size)
+        - at: an index of the steps at which h is wanted, all by default
+        - output: (T, B, hidden_size), or as many steps as wanted
     """
 
     def __init__(
@@ -43,11 +44,11 @@ class MinGRU(nn.Module):
                 bias = self.projection.bias[:hidden_size]
                 bias.copy_(-chrono_biases(bias, chrono))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return h of every step."""
+    def forward(self, x: Tensor, at: slice | Tensor = slice(None)) -> Tensor:
+        """Return h."""
         # States stay in full precision under autocast.
         weight, bias = self.projection.weight, self.projection.bias
         both = linear(x, weight, F.pad(bias, (0, len(weight) - len(bias)))).to(weight.dtype)
         gate, candidate = both.chunk(2, dim=-1)
         z = torch.sigmoid(gate)
-        return linear_scan(1 - z, z * candidate)
+        return linear_scan(1 - z, z * candidate)[at]

@@ -12,6 +12,10 @@ from irevrnn import Dropout
 from irevrnn.modules.norm import make_norm, normalize
 from irevrnn.modules.projection import Projection
 
+#: Steps at which an output is wanted, as an index of the first dimension.
+At = slice | Tensor
+EVERY = slice(None)
+
 
 class PlainLayer(nn.Module):
     """A recurrence, then norm and dropout.
@@ -31,9 +35,9 @@ class PlainLayer(nn.Module):
         self.norm = make_norm(norm, features)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
-        """Return the layer's output, for ``real`` as in :func:`normalize_steps`."""
-        return self.dropout(normalize_steps(self.norm, self.recurrence(x), real))
+    def forward(self, x: Tensor, real: Tensor | None, at: At = EVERY) -> Tensor:
+        """Return the layer's output at some steps, for ``real`` as in :func:`normalize_steps`."""
+        return self.dropout(normalize_steps(self.norm, self.recurrence(x), real)[at])
 
 
 class GatedBlock(nn.Module):
@@ -45,7 +49,7 @@ class GatedBlock(nn.Module):
 
     Args:
         width: features of input and output.
-        recurrence: takes (T, B, width) to (T, B, features).
+        recurrence: takes (T, B, width) to (T, B, features), or to some of these steps.
         features: of its output.
         norm, dropout: as for :class:`PlainLayer`.
         bias: whether the output projection has one.
@@ -61,10 +65,13 @@ class GatedBlock(nn.Module):
         self.output_projection = Projection(features, 2 * width, bias=bias)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
-        """Return the block's output, for ``real`` as in :func:`normalize_steps`."""
-        h = self.recurrence(normalize_steps(self.norm, x, real))
-        return x + self.dropout(F.glu(self.output_projection(F.gelu(h))))
+    def forward(self, x: Tensor, real: Tensor | None, at: At = EVERY) -> Tensor:
+        """Return the block's output at some steps, for ``real`` as in :func:`normalize_steps`.
+
+        Like the last one of our blocks, it does not compute what nobody reads.
+        """
+        h = self.recurrence(normalize_steps(self.norm, x, real), at)
+        return x[at] + self.dropout(F.glu(self.output_projection(F.gelu(h))))
 
 
 class Stack(nn.Module):
@@ -78,7 +85,8 @@ class Stack(nn.Module):
     Shape:
         - input: (batch, seq, in)
         - lengths: (batch,) int64, steps of each sequence, if some are padded at their end
-        - output: (batch, seq, features)
+        - at: the steps whose output is wanted, all by default
+        - output: (batch, seq, features), or as many steps as wanted
     """
 
     def __init__(
@@ -89,15 +97,16 @@ class Stack(nn.Module):
         self.embedding = nn.Identity() if embedding is None else embedding
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, lengths: Tensor | None = None, at: At = EVERY) -> Tensor:
         """Run the layers over all steps."""
         x = self.embedding(input.transpose(0, 1))
         real = None
         if lengths is not None:
             real = torch.arange(len(x), device=x.device).unsqueeze(1) < lengths.to(x.device)
-        for layer in self.layers:
+        *lower, top = self.layers
+        for layer in lower:
             x = layer(x, real)
-        return x.transpose(0, 1)
+        return top(x, real, at).transpose(0, 1)
 
     def clip_recurrent_weights_(self) -> None:
         """Bring recurrent weights back to their range, after a step of the optimizer."""

@@ -157,11 +157,11 @@ def test_the_block_is_ours_around_another_recurrence():
     ours = IRevBlock(6, H, dropout=0.3).double()
 
     class Recurrence(nn.Module):
-        def forward(self, x):
+        def forward(self, x, at):
             z = ours.scale * ours.input_projection(x)
             zeros = z.new_zeros(B, H)
             weights = ours.recurrent_weight, ours.coupling_a, ours.coupling_b
-            return scan(z, zeros, zeros, *weights, "identity", "identity")[0]
+            return scan(z, zeros, zeros, *weights, "identity", "identity")[0][at]
 
     block = GatedBlock(6, Recurrence(), H, dropout=0.3).double()
     block.norm, block.output_projection = ours.norm, ours.output_projection
@@ -320,6 +320,15 @@ def test_padding_changes_no_answer(kind, read):
     together = model(x, lengths)
     alone = [model(x[i : i + 1, :steps]) for i, steps in enumerate(lengths)]
     torch.testing.assert_close(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("kind", [name for name, peer in PEERS.items() if peer.keeps_steps])
+def test_several_answers_are_those_after_so_many_steps(kind):
+    several = PeerClassifier(kind, 3, 4, 8, 2, read_at=(4, 9)).eval()
+    one = PeerClassifier(kind, 3, 4, 8, 2).eval()
+    one.load_state_dict(several.state_dict())
+    x = torch.randn(3, 9, 3)
+    torch.testing.assert_close(several(x), torch.stack([one(x[:, :4]), one(x)], dim=1))
 
 
 NORMED = [
