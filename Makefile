@@ -116,9 +116,9 @@ wheel: $(STAMP) ## Build dist/irevrnn-*.whl with the CPU kernels compiled ahead 
 data: $(STAMP) ## Fetch MNIST into data/
 	$(PY) -m experiments.datasets mnist
 
-# Hours of training are in build/paper, the stamps of other environments than .venv in build.
-clean: ## Remove build/ except build/paper (checkpoints of long runs), dist/ and all caches (keeps .venv and data/)
-	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 -not -name paper -not -name 'installed*' -exec rm -rf {} +
+# Hours of training are in build/paper, networks of one's own in build/train, the stamps of other environments than .venv in build.
+clean: ## Remove dist/, all caches, and build/ but for build/paper and build/train (keeps .venv and data/)
+	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 -not -name paper -not -name train -not -name 'installed*' -exec rm -rf {} +
 	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
@@ -130,8 +130,8 @@ $(STAMP): pyproject.toml | $(PY)
 		|| $(call fail,$(PY) has no pip: put it there with 'uv pip install pip' or 'conda install pip')
 	@echo "irevrnn: installing all packages into $(ENV), with irevrnn as a link to this clone in place of any other"
 	$(PY) -m pip install 'pip>=23' -e '.[all]' \
-		|| $(call fail,pip could not install the packages (its message is above). Without a network \
-		name a mirror or a folder of wheels in PIP_INDEX_URL or PIP_FIND_LINKS and run make again)
+		|| $(call fail,pip could not install the packages (its message is above). To install \
+		offline set PIP_INDEX_URL to a mirror or PIP_FIND_LINKS to a folder of wheels and run make again)
 	@mkdir -p $(@D) && touch $@
 
 # Debian and Ubuntu package ensurepip apart: this is checked before a half-made .venv is left behind.
@@ -149,7 +149,7 @@ endif
 
 compiler:
 	@command -v $${CXX:-g++} >/dev/null || command -v c++ >/dev/null || command -v clang++ >/dev/null \
-		|| echo "irevrnn: no C++ compiler, so the slow Python reference will run: apt install g++" >&2
+		|| echo "irevrnn: no C++ compiler, so all will be slow, and memory='reversible' an error: apt install g++" >&2
 
 profile:
 	@$(if $(filter $(PROFILE),$(PROFILES)),:,$(call fail,PROFILE=$(PROFILE) is unknown: choose one of $(PROFILES)))

@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(PROGRAM, f"there is no experiment {unknown[0]}: choose from {', '.join(known)}")
     if not (command.names or command.list or command.time):
         refuse(PROGRAM, "name the experiments to run (--list describes them)")
+    if command.max_minutes is not None and not command.max_minutes >= 0:
+        refuse(PROGRAM, f"max_minutes must be at least 0; got {command.max_minutes}")
     action = _list if command.list else _time if command.time else _run
     return report_errors(PROGRAM, lambda: action(command.names or tuple(known), command))
 

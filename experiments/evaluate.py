@@ -31,7 +31,7 @@ class Command:
     """The options of the command line."""
 
     names: Names = ()
-    """the experiments; all that have weights if none is named"""
+    """the experiments; if none is named, all that have weights, whose data must be there"""
     threads: int | None = None
     """CPU threads"""
 

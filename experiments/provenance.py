@@ -91,9 +91,10 @@ def require_clean(folder: Path | None = None) -> None:
     if changed := uncommitted(REPOSITORY):
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise UncommittedChangesError(
-            "the paper profile needs committed code, but these files had uncommitted changes when "
+            "results in paper/ need committed code, but these files had uncommitted changes when "
             f"the program started: {', '.join(changed[:4])}{more}. Commit or stash them and start "
-            "again, or choose PROFILE=quick"
+            "again, or let results go elsewhere (make: PROFILE=quick; experiments.search: "
+            "--profile quick; experiments.forecast: --out FILE)"
         )
 
 

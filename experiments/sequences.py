@@ -20,7 +20,7 @@ SPLIT_SEED = 2023
 
 @dataclass(frozen=True)
 class Fold:
-    """Indices of recordings, (n,) int64 each; ``train`` and ``val`` share no subject."""
+    """Indices of recordings, (n,) int64 each. Whether parts share subjects is up to the split."""
 
     name: str
     train: np.ndarray

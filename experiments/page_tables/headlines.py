@@ -113,19 +113,22 @@ def _memory(results: Path) -> Row:
 def _memory_of_several(results: Path) -> Row:
     rows = [row for row in read(results, "frontier")["rows"] if row["batch"] > 1]
     rows = [row for row in rows if row["steps"] == max(each["steps"] for each in rows)]
-    found = {(row["method"], row["rounds"]): row for row in rows}
+    found = {(row["method"], row["rounds"], row["chunk"]): row for row in rows}
+    short, long = (choose(row["chunk"] for row in rows) for choose in (min, max))
 
-    def cost(method: str, rounds: int) -> str:
-        row = found[method, rounds]
+    def cost(method: str, rounds: int, chunk: int = short) -> str:
+        row = found[method, rounds, chunk]
         seconds = 1e6 * row["seconds"] / row["steps"]
         return f"{row['peak_bytes'] / 1e6:.0f} MB, {seconds:.0f} µs a step"
 
-    one, two = cost("checkpoint", 1), cost("checkpoint", 2)
+    longer = "with longer chunks, not measured, perhaps half the memory"
+    if long > short:
+        longer = f"in chunks of {long} steps {cost('checkpoint', 1, long)}"
     return (
-        f"the same for {rows[0]['batch']} sequences in chunks of {rows[0]['chunk']} steps, u = 1",
+        f"the same for {rows[0]['batch']} sequences in chunks of {short} steps, u = 1",
         cost("reversible", 0),
-        f"one process each; `checkpoint` {one} (with longer chunks, not measured, perhaps half the "
-        f"memory), with two rounds {two}",
+        f"one process each; `checkpoint` {cost('checkpoint', 1)} ({longer}), with two rounds "
+        f"{cost('checkpoint', 2)}",
     )
 
 

@@ -134,10 +134,6 @@ def _revgru(
     return _plain(recurrence, hidden, layers, dropout)
 
 
-def _resnet(inputs: int, width: int, blocks: int, dropout: float) -> nn.Module:
-    return ResNet(inputs, width, blocks, dropout)
-
-
 def _plain(
     recurrence: Callable[[int], nn.Module], hidden: int, layers: int, dropout: float,
     norm: str | None = None,
@@ -203,5 +199,5 @@ PEERS = {
     "mingru": Peer(partial(_gated, MinGRU), ("width", "norm", "sparsity", "chrono"), True),
     "revgru": Peer(_revgru, ("most_bits", "chrono")),
     "cornn": Peer(_cornn, ("time_step", "stiffness", "damping")),
-    "resnet": Peer(_resnet, (), keeps_steps=False),
+    "resnet": Peer(ResNet, (), keeps_steps=False),
 }  # fmt: skip

@@ -25,6 +25,8 @@ class IndRNN(nn.Module):
             uniform from 0 to 2^(1/T), the largest that is allowed.
         last: whether it is the last layer, whose weights start from 2^(-1/T) on.
 
+    Input weights start as those of ``nn.Linear``.
+
     Shape:
         - input: (T, B, input_size)
         - output: (T, B, hidden_size)

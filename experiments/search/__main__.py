@@ -24,8 +24,8 @@ Searches: {", ".join(SEARCHES)}.
 
 Methods: {", ".join(METHODS)}.
 
-The result is paper/results/search/SEARCH.json, with every trial. Those that are in it are not
-repeated; one that was stopped starts again.
+The result, with every trial, is paper/results/search/SEARCH.json (with another profile, below
+build/PROFILE/). Trials that are in it are not repeated; one that was stopped starts again.
 """
 
 

@@ -74,7 +74,7 @@ _OSCILLATORS: dict[str, Range] = {
     "units": _UNITS, "longest_memory": _LONGEST, "longest_period": _LONGEST,
     "shortest_period": _SHORTEST_PERIOD, "recurrent_lr_scale": _RECURRENT_RATE,
 }  # fmt: skip
-#: Every method. How memory is saved changes no gradient: ours takes the fastest strategy.
+#: Every method. Ours takes the fastest strategy: the others differ from it by rounding alone.
 METHODS: dict[str, Method] = {
     "irevrnn": Method("gated blocks (ours)", _OURS, _OSCILLATORS),
     "irevrnn-u1": Method("gated blocks (ours), u = 1", _OURS | {"forgets": False}, _OSCILLATORS),
@@ -97,7 +97,7 @@ METHODS: dict[str, Method] = {
     "revgru": Method("reversible GRU", {"model": "revgru"}, {
         "most_bits": Choice((None, 1, 2, 3, 5)), "chrono": _CHRONO,
     }),
-    # The authors' settings lie within, and so does stability; they stack no layers.
+    # The ranges hold the authors' settings, and stable ones alone. The authors stack no layers.
     "cornn": Method("coRNN", {"model": "cornn"}, {
         "num_layers": Choice((1, 2)), "time_step": LogUniform(0.01, 0.1),
         "stiffness": LogUniform(0.1, 100.0), "damping": LogUniform(1.0, 15.0),
@@ -174,7 +174,8 @@ def draw(search: Search, name: str, trial: int, length: int) -> dict[str, Any]:
         key: own.random() for key in ranges if key not in COMMON
     }
     drawn = {key: one.at(shares[key], length) for key, one in ranges.items()}
-    if "longest_period" in drawn:  # of short sequences, it may be the shorter one
+    if "longest_period" in drawn:  # of short sequences, it may be the shorter one, or too short
+        drawn["longest_period"] = max(drawn["longest_period"], _SHORTEST_PERIOD.lowest)
         drawn["shortest_period"] = min(drawn["shortest_period"], drawn["longest_period"])
     if drawn.get("num_couplings") == 0:  # without couplings nothing oscillates
         drawn["longest_period"] = None

@@ -16,7 +16,7 @@ def interval(
 ) -> dict[str, Any]:
     """Return the percentile interval of the objective's figure over recordings drawn anew.
 
-    Recordings are taken to be independent, as several of one person are not.
+    Recordings are taken to be independent, which several of one person are not.
 
     Args:
         predictions: predicted classes, (N,) int64.

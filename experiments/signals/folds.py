@@ -4,8 +4,9 @@ folds     fold k tests the k-th of equal parts of the recordings
 official  the authors' test set (the indices 0 to 4 of spoken digits)
 speaker   fold k tests the k-th speaker
 
-The recordings of a subject are never divided. Validation takes an eighth of what is not tested, or
-a subject if there are fewer than eight. All splits are drawn with ``SPLIT_SEED``.
+The recordings of a subject are never divided, except in ``official``, whose speakers are in all
+parts. Validation takes an eighth of what is not tested, or a subject if there are fewer than eight.
+All splits are drawn with ``SPLIT_SEED``.
 """
 
 from __future__ import annotations

@@ -55,16 +55,22 @@ class ActionConfig(TrainConfig):
 
     # the data
     data_set: str = option("watch", "the data set", choices=tuple(PROTOCOLS))
-    protocol: str | None = option(None, "loso, 5fold, xsub, xview or xset (else the data set's)")
+    protocol: str | None = option(
+        None, "loso, 5fold, xsub, xview or xset; if not given, the first that the data set has"
+    )
     fold: int | None = option(None, "this fold alone, from 0 (all of them, if not given)", least=0)
     val_subjects: int = option(1, "training subjects set aside for validation", least=0)
 
     # what is shown of a recording
     sampling: str = option("whole", "frames: all, of segments, or of windows", choices=SAMPLINGS)
     frames: int = option(20, "n: segments, or steps of a window", least=1)
-    clips: int = option(1, "segments: samples of a recording that are averaged at test", least=1)
+    clips: int = option(
+        1, "segments: samples of a recording whose probabilities are averaged at test", least=1
+    )
     hop: int = option(100, "window: steps from one to the next", least=1)
-    centre: str = option("start", "move the root joint to the origin", choices=CENTRES)
+    centre: str = option(
+        "start", "move the root joint of the first frame, or of each, to the origin",
+        choices=CENTRES)  # fmt: skip
     bones: bool = option(False, "add the vectors of the bones")
     motion: bool = option(False, "add the differences between frames")
 

@@ -20,7 +20,8 @@ SIDE = 28
 class MnistConfig(TrainConfig):
     """Train on MNIST, one pixel a step."""
 
-    permuted: bool = option(False, f"show the pixels in a fixed order, seed {PERMUTATION_SEED}")
+    permuted: bool = option(False, "show the pixels in a random order, the same for all images and "
+                            f"runs (seed {PERMUTATION_SEED})")  # fmt: skip
     downsample: int = option(1, "average squares of this side, for shorter sequences",
                              choices=(1, 2, 4, 7, 14))  # fmt: skip
 

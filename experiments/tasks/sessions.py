@@ -38,6 +38,8 @@ _FIXED = {
 class SessionsConfig(ActionConfig):
     """Train on sessions with a smartwatch: name each of fourteen exercises at its end."""
 
+    several_answers = True
+
     sessions: int = option(8, "sessions to draw of each person in an epoch", least=1)
 
     @classmethod

@@ -94,8 +94,8 @@ class SignalsConfig(TrainConfig):
         super().__post_init__()
         if (self.folder is None) == (self.data_set == "folder"):
             raise ConfigError(
-                f"data_set must be 'folder' with a folder, and only then; got {self.data_set!r} "
-                f"with folder {self.folder!r}"
+                "choose either a folder or a data_set other than 'folder'; got folder "
+                f"{self.folder!r}, data_set {self.data_set!r}"
             )
         splits = SPLITS[self.data_set]
         if self.split is None:

@@ -1,8 +1,9 @@
 """The adding and the copying task, which test memory alone, at any length.
 
-Both come from Hochreiter and Schmidhuber (1997), in the form of Arjovsky et al. (2016). Sequences
-are generated batch by batch, and no training batch appears twice. Validation and test have seeds
-of their own, the same for all runs with one batch size.
+Both come from Hochreiter and Schmidhuber (1997), in the form of Arjovsky et al. (2016); unlike
+there, copying is judged by the last ten steps alone. Sequences are generated batch by batch, and no
+training batch appears twice. Validation and test have seeds of their own, the same for all runs
+with one batch size.
 """
 
 from __future__ import annotations
@@ -132,6 +133,8 @@ class AddingConfig(SyntheticConfig):
 @dataclass(frozen=True, kw_only=True)
 class CopyConfig(SyntheticConfig):
     """Train on the copying task: repeat ten symbols after many blank steps."""
+
+    several_answers = True
 
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw ten symbols, T - 1 blanks, a signal, and ten blanks in which to repeat them.

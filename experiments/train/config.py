@@ -1,7 +1,7 @@
 """The configuration of a training run.
 
 A field of :class:`TrainConfig` is an argument in Python, an option of the command line (with its
-help and default) and an entry of ``results.json``.
+help and default) and, where results depend on it, an entry of ``results.json``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -37,7 +37,7 @@ BLOCK_DEFAULTS: dict[str, Any] = {
     "norm": "layer", "longest_period": LONGEST_PERIOD, "read": "mean",
 }  # fmt: skip
 
-#: Options of our networks, of gated blocks alone, and what plain layers are to leave these at.
+#: Options of our networks; and those of gated blocks, with the values that plain layers require.
 OF_OURS = (
     "num_couplings", "activation", "norm", "longest_period", "shortest_period", "longest_memory",
     "memory", "memory_budget",
@@ -46,7 +46,7 @@ OF_BLOCKS = {
     "forgets": True, "gate": True, "coupling_activation": "identity", "sparsity": None,
     "gradient_steps": None,
 }  # fmt: skip
-#: Options by which our networks are trained, the last of which some others have, too.
+#: Options by which our networks are trained; some peers have ``recurrent_lr_scale``, too.
 _OF_OUR_TRAINING = ("block", "bits_penalty", "coupling_lr_scale", "recurrent_lr_scale")
 
 
@@ -58,8 +58,8 @@ def option(default: Any, help: str, **limits: Any) -> Any:
     """Declare a field of a configuration, with its text for ``--help``.
 
     ``limits`` are ``choices``, the allowed values; ``least`` and ``most``, the lowest and the
-    highest of them; ``below``, which is above them; and ``operational=True`` if results do not
-    depend on the field.
+    highest of them; ``below``, a bound that they do not reach; and ``operational=True`` if results
+    do not depend on the field.
     """
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
@@ -73,6 +73,9 @@ def with_default(name: str, default: Any) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(ABC):
     """The options that all tasks share; the configuration of a task adds its own."""
+
+    #: Whether several answers are read from a sequence, each after a step of its own.
+    several_answers: ClassVar[bool] = False
 
     # fmt: off
     # the network
@@ -93,8 +96,9 @@ class TrainConfig(ABC):
                                       "(irevrnn --block)", choices=ACTIVATIONS)
     sparsity: float | None = option(
         None, "weight of an L1 penalty on what the embedding passes on, added to the loss; the "
-        "embedding then ends in a ReLU, and blocks have no biases, so that a step that means "
-        "nothing adds nothing to a state of the first (irevrnn --block, lru, linoss, mingru)",
+        "embedding then ends in a ReLU, and blocks have no biases (but that of minGRU's gate), so "
+        "that a step that means nothing adds nothing to a state of the first block (irevrnn "
+        "--block, lru, linoss, mingru)",
         least=0)
     gradient_steps: int | None = option(
         None, "steps before the first of several answers that gradients go back through; None goes "
@@ -143,8 +147,9 @@ class TrainConfig(ABC):
                            choices=("onecycle", "cosine"))
     weight_decay: float = option(0.0, "weight decay of AdamW, on weight matrices only", least=0)
     recurrent_lr_scale: float = option(
-        0.1, "factor on the learning rate of recurrent weights: a long memory is a weight close to "
-        "1, which a step must not jump over (irevrnn, indrnn, lru, linoss)", least=0)
+        0.1, "factor on the learning rate of recurrent weights, as a step must not jump over a "
+        "weight close to 1, a long memory (irevrnn, indrnn); also of nu, theta, gamma (lru) and of "
+        "A, dt (linoss)", least=0)
     coupling_lr_scale: float = option(
         0.1, "factor on the learning rate of couplings (irevrnn)", least=0)
     clip: float = option(1.0, "largest norm of the gradient; 0 leaves it as it is", least=0)
@@ -161,8 +166,10 @@ class TrainConfig(ABC):
     # the data
     data: Path | None = option(None, "folder of the data sets; None takes IREVRNN_DATA, or data/ "
                                "of the repository", operational=True)
-    train_subset: int | None = option(None, "train on the first sequences only", least=1)
-    eval_subset: int | None = option(None, "validate and test on the first sequences only", least=1)
+    train_subset: int | None = option(
+        None, "train on the first sequences only (of recordings of movements: recordings)", least=1)
+    eval_subset: int | None = option(
+        None, "validate and test on the first sequences only, likewise", least=1)
 
     # the run
     seed: int = option(0, "seed of weights, dropout and the order of the data", least=0)
@@ -206,7 +213,12 @@ class TrainConfig(ABC):
         for name, usual in OF_BLOCKS.items():
             has = self.block or name in peers
             if not has and (value := getattr(self, name)) != usual:
-                raise ConfigError(f"{name}={value!r} needs block=True; got block=False")
+                able = [kind for kind, peer in PEERS.items() if name in peer.options]
+                others = f", or model {', '.join(able)}" if able else ""
+                raise ConfigError(
+                    f"{name}={value!r} needs block=True with model='irevrnn'{others}; got "
+                    f"model={self.model!r}, block={self.block}"
+                )
         if self.model == "irevrnn":
             _named(check_memory, self.longest_memory)
             _named(check_periods, self.shortest_period, self.longest_period, self.num_couplings)
@@ -246,7 +258,7 @@ class TrainConfig(ABC):
             usual, value = type(self).__dataclass_fields__[name].default, getattr(self, name)
             if value != usual:
                 network = f"model={self.model!r}, block={self.block}"
-                raise ConfigError(f"{name} must be {usual!r} with {network}; got {value!r}")
+                raise ConfigError(f"{name}={value!r} means nothing with {network}: leave it out")
 
     @abstractmethod
     def task(self, device: torch.device) -> Task:
@@ -257,13 +269,15 @@ class TrainConfig(ABC):
         """Return the configuration with ``given`` fields; a task may choose the other defaults."""
         return cls(**cls.block_defaults(given) | given)
 
-    @staticmethod
-    def block_defaults(given: dict[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def block_defaults(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Return the defaults that go with gated blocks, or with a peer, if that is asked for."""
         peer = PEERS.get(given.get("model", "irevrnn"))
         if peer and not peer.keeps_steps:
             return {"read": "mean"}
-        return BLOCK_DEFAULTS if given.get("block") or (peer and peer.gated) else {}
+        if not (given.get("block") or (peer and peer.gated)):
+            return {}
+        return BLOCK_DEFAULTS | ({"read": "last"} if cls.several_answers else {})
 
     @classmethod
     def variants(cls) -> dict[str, dict[str, Any]]:

@@ -80,8 +80,8 @@ class Classification:
 class MeanF1(Classification):
     """Name a class; compared by the mean of the F1 scores of the first ``classes`` classes.
 
-    The F1 score of a class is 2 * hits / (times predicted + times right), 0 for a class that is
-    neither. It is that of all sequences together, so that training shows the accuracy instead.
+    The F1 score of a class is 2 * hits / (times predicted + times true), 0 where both are 0. It is
+    that of all sequences together, so that training shows the accuracy instead.
     """
 
     figure = "mean_f1"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments.models import Ours, embedding_l1, forgotten_bits
+from experiments.peers import PEERS
 from experiments.provenance import provenance
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
@@ -188,20 +189,26 @@ def _shortened(task: Task, steps: int) -> Task:
 def _check_task(config: TrainConfig, task: Task) -> None:
     if task.val_batches is None and (config.keep == "best" or not config.test):
         raise ConfigError(
-            "keep must be 'last', with test, if there is no validation data to choose by; "
-            f"got keep {config.keep!r}, test {config.test}"
+            "without validation data, keep must be 'last' and test True; got keep "
+            f"{config.keep!r}, test {config.test}"
         )
     small = config.batch_size == 1 or getattr(config, "steps_per_batch", None) is not None
     plain = config.model == "irevrnn" and not config.block
     if plain and small and task.read_at is None:
         raise ConfigError(
-            "plain layers end in a batch norm, which takes two sequences at least: choose block, a "
-            "batch_size above 1, and no steps_per_batch"
+            "plain layers end in a batch norm, which takes two sequences at least: choose block, "
+            "or a batch_size above 1 without steps_per_batch"
         )
     if task.read_at is None and config.gradient_steps is not None:
         raise ConfigError(
             "gradient_steps must be None where one answer is read from a sequence, after its last "
             f"step; got {config.gradient_steps}"
+        )
+    peer = PEERS.get(config.model)
+    if task.read_at is not None and peer and not peer.keeps_steps:
+        raise ConfigError(
+            f"model={config.model!r} merges steps, so it cannot give the several answers that "
+            f"{task.data_set} asks for: choose another model"
         )
     if task.read_at is not None and config.read != "last":
         raise ConfigError(

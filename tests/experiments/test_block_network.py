@@ -25,7 +25,7 @@ def test_other_defaults_go_with_blocks():
 
 
 def test_u_of_one_goes_with_blocks():
-    with pytest.raises(ConfigError, match="forgets=False needs block=True; got block=False"):
+    with pytest.raises(ConfigError, match="forgets=False needs block=True with model="):
         MnistConfig.of(forgets=False)
 
 

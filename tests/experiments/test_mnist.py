@@ -107,6 +107,11 @@ def test_fetches_from_the_mirror(tmp_path, published, mirror):
     assert stored(tmp_path) == published
 
 
+def test_the_source_is_the_same_when_the_files_are_there(tmp_path, published, mirror):
+    fetched, there = (mnist.load_mnist(tmp_path) for _ in range(2))
+    assert mirror.requests and fetched.source == there.source  # or the data would have changed
+
+
 def test_only_what_is_missing_is_fetched(tmp_path, published, mirror):
     put(tmp_path, {name: data for name, data in published.items() if name != IMAGES})
     mnist.fetch(tmp_path)

@@ -129,11 +129,21 @@ def test_sparsity_keeps_the_embedding_of_every_gated_block_at_0(tmp_path, networ
 )
 def test_what_blocks_alone_have_needs_blocks(given):
     ((name, value),) = given.items()
-    with pytest.raises(ConfigError, match=f"{name}={value!r} needs block=True; got block=False"):
+    with pytest.raises(ConfigError, match=f"{name}={value!r} needs block=True with .*; got"):
         AddingConfig(**given)
 
 
 # --- reading at several steps -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [{"block": True}, {"model": "lru"}])
+def test_blocks_are_read_where_the_answers_are(given):
+    assert CopyConfig.of(**given).read == "last" and AddingConfig.of(**given).read == "mean"
+
+
+def test_a_network_that_merges_steps_gives_no_several_answers():
+    with pytest.raises(ConfigError, match="model='resnet' merges steps, so it cannot give"):
+        Run(CopyConfig.of(model="resnet", length=20))
 
 
 @pytest.mark.parametrize("memory", ["recompute", "reversible"])

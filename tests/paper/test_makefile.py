@@ -116,8 +116,8 @@ def test_a_failed_installation_is_tried_again(make):
 
 
 def test_cleaning_keeps_long_runs_and_what_is_installed(make, tmp_path):
-    kept = ("paper/experiments/block/last.pt", "installed-active")
-    for name in (*kept, "quick/notebooks/a.html", "train/last.pt"):
+    kept = ("paper/experiments/block/last.pt", "train/last.pt", "installed-active")
+    for name in (*kept, "quick/notebooks/a.html"):
         (tmp_path / "build" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "build" / name).touch()
     assert make("clean")[0].returncode == 0
