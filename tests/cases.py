@@ -88,7 +88,8 @@ def upstream(outputs: tuple[Tensor, ...], seed: int = 1) -> tuple[Tensor, ...]:
     """Random upstream gradients for every output."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(
-        torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in outputs
+        torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device, x.dtype)
+        for x in outputs
     )
 
 

@@ -98,7 +98,7 @@ def _compare(
 def _draws(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> bool:
     """Return whether the result depends on the seed, and on nothing else that changes."""
     results = []
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         for seed in (0, 0, 1):
             torch.manual_seed(seed)
             results.append(function(*inputs))

@@ -1,6 +1,7 @@
 """The CUDA kernels on a GPU, against the CPU. Without one, they are only compiled."""
 
 import itertools
+import os
 
 import pytest
 import torch
@@ -22,7 +23,11 @@ FULL = (torch.float32, torch.float64)
 TOLERANCES = {torch.float32: 2e-4, torch.float64: 1e-11, torch.bfloat16: 0.03, torch.float16: 4e-3}
 MEMORY = ("store", "recompute")
 OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
-SHAPES = [(1, 1, 1, 1), (33, 3, 129, 3), (50, 5, 100, 0), (300, 2, 7, 6), (17, 1, 31, 4)]
+SHAPES = [(1, 1, 1, 1), (33, 3, 129, 3), (50, 5, 100, 0), (130, 2, 7, 6), (17, 1, 31, 4)]
+#: compute-sanitizer runs without PyTorch's allocator, whose numbers then stay 0.
+allocated_by_pytorch = pytest.mark.skipif(
+    "PYTORCH_NO_CUDA_MEMORY_CACHING" in os.environ, reason="PyTorch's allocator is switched off"
+)
 of_a_dtype = pytest.mark.parametrize("dtype", [*FULL, *HALF], ids=str)
 of_a_strategy = pytest.mark.parametrize("memory", MEMORY)
 
@@ -40,7 +45,7 @@ def to(case, device="cuda", dtype=None):
 def assert_near(got, wanted, tolerance):
     for x, y in zip(got, wanted, strict=True):
         assert x.is_cuda and x.dtype == y.dtype
-        bound = tolerance * max(1.0, y.double().abs().max().item())
+        bound = tolerance * max(1.0, y.double().abs().max().item() if y.numel() else 0.0)
         torch.testing.assert_close(x.cpu().double(), y.double(), rtol=0, atol=bound)
 
 
@@ -48,9 +53,11 @@ def assert_near(got, wanted, tolerance):
 @of_a_strategy
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_cpu_and_gpu_agree(shape, memory, dtype):
-    case = to(make_inputs(*shape, torch.float64), "cpu", dtype)
+    # With larger couplings, states without a nonlinearity grow beyond half precision.
+    case = to(make_inputs(*shape, torch.float64, scale=0.01), "cpu", dtype)
     for options in OPTIONS:
         wanted = run(scan, case, *options, memory)
+        assert all(x.isfinite().all() for x in wanted)
         assert_near(run(scan, to(case), *options, memory), wanted, TOLERANCES[dtype])
 
 
@@ -116,6 +123,7 @@ def test_a_second_device(memory):
     assert_same_bits([x.cpu() for x in got], [x.cpu() for x in wanted])
 
 
+@allocated_by_pytorch
 @of_a_strategy
 @pytest.mark.parametrize("packed", [False, True])
 def test_graph_capture(memory, packed):
@@ -161,6 +169,7 @@ def rounded(size):
     return -(-size // 512) * 512
 
 
+@allocated_by_pytorch
 @pytest.mark.parametrize("memory", [None, *MEMORY])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_peak_memory_of_a_forward_pass(memory, dtype):
@@ -169,6 +178,7 @@ def test_peak_memory_of_a_forward_pass(memory, dtype):
     case = make_inputs(*shape, torch.float32)
     z, rest = case.z.detach().to("cuda", dtype), [x.detach().cuda() for x in case[1:]]
     interval = {None: NOTHING_SAVED, "store": 0, "recompute": 16}[memory]
+    torch.cuda.empty_cache()  # which may have larger blocks that fit
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -181,12 +191,13 @@ def test_peak_memory_of_a_forward_pass(memory, dtype):
     del results
 
 
+@allocated_by_pytorch
 @of_a_strategy
-@pytest.mark.parametrize("couplings", [1, 4, 6, 12])
+@pytest.mark.parametrize("couplings", [1, 4, 6, 10, 11])
 def test_peak_memory_of_a_backward_pass(memory, couplings):
     """The six gradients; a lane's sums of weight gradients; and a group's of 32 sequences.
 
-    A segment of more than R = 11 is replayed into memory: 32 threads have no more than 48 KiB on
+    A segment of more than R = 10 is replayed into memory: 32 threads have no more than 48 KiB on
     the chip.
     """
     steps, batch, hidden = 512, 40, 256
@@ -195,6 +206,7 @@ def test_peak_memory_of_a_backward_pass(memory, couplings):
     options = (None, "relu", "tanh", interval, True)
     out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
     grad = torch.ones_like(out)
+    torch.cuda.empty_cache()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -202,7 +214,7 @@ def test_peak_memory_of_a_backward_pass(memory, couplings):
     torch.cuda.synchronize()
     rows, lanes = 1 + 2 * couplings, batch * hidden
     groups = -(-batch // 32)
-    scratch = (interval * rows + rows) * lanes if memory == "recompute" and couplings > 11 else 0
+    scratch = (interval * rows + rows) * lanes if memory == "recompute" and couplings > 10 else 0
     workspace = rows * hidden * (batch + groups) + scratch
     results = sum(rounded(x.numel() * 4) for x in case)
     assert torch.cuda.max_memory_allocated() - before == results + rounded(4 * workspace)

@@ -178,7 +178,7 @@ def test_the_summary_names_the_most_that_any_takes():
     assert row["registers"] == {"1": 50, "2": 32} and row["spilled"] == 8 and row["kernels"] == 3
 
 
-OPERATORS = ("scan", "scan_backward", "fixed_scan", "fixed_unscan")
+OPERATORS = ("scan", "scan_backward", "fixed_scan", "fixed_unscan", "state_hash")
 BUILD_AND_LOAD = """
 import sys, torch
 for library in sys.argv[1:]:
