@@ -4,11 +4,16 @@ import os
 import shutil
 from collections import Counter
 
+import hypothesis
 import pytest
 import torch
 
 from experiments import process
 from irevrnn.ops import load_operators
+
+# The same examples each time, and no failure for a machine that is slow for a moment.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_configure():

@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 import tyro
 
-from experiments.bench import measure, stacks, suite
+from experiments.bench import stacks, suite
 from experiments.bench.__main__ import main
 from experiments.bench.recurrences import METHODS, Shape, make_problem, prepare_step
 from experiments.bench.stacks import StackShape
@@ -98,15 +97,7 @@ def test_prepared_steps_run(shape):
         prepare_step(name, shape)()
 
 
-@pytest.fixture
-def quick_processes(monkeypatch):
-    """Fork the processes of measurements from one that has imported all modules."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "experiments.bench.suite"])
-    monkeypatch.setattr(measure.multiprocessing, "get_context", lambda method: context)
-
-
-@pytest.mark.usefixtures("kernels", "quick_processes")
+@pytest.mark.usefixtures("kernels")
 def test_the_command_writes_the_whole_report(tmp_path, capsys, monkeypatch):
     output = tmp_path / "new" / "bench.json"
     peers = [name for name in METHODS if name != "compiled_chunks"]

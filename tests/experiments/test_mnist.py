@@ -286,7 +286,7 @@ def test_the_test_part_is_read_on_request_alone(tmp_path, published, offline, mo
     assert test.labels.tolist() == list(published["t10k-labels-idx1-ubyte"][8:])
 
 
-def test_real_mnist():
+def test_real_mnist(offline):
     try:
         data = mnist.load_mnist()
     except DataError as error:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from experiments.models import SequenceClassifier
-from experiments.peers import PEERS, PeerClassifier
+from experiments.peers import PeerClassifier
 from experiments.tasks import mnist
 from experiments.tasks.synthetic import AddingConfig, CopyConfig
 from experiments.train.config import ConfigError
@@ -164,16 +164,6 @@ def test_gradients_flow_from_the_last_answer_to_the_first_step():
     x = torch.randn(2, 11, 3, requires_grad=True)
     model(x)[:, -1].square().sum().backward()
     assert x.grad[:, 0].abs().min() > 0
-
-
-@pytest.mark.parametrize("kind", [kind for kind, peer in PEERS.items() if peer.keeps_steps])
-def test_peers_answer_at_the_same_steps(kind):
-    torch.manual_seed(0)
-    model = PeerClassifier(kind, 3, 4, 8, read_at=(5, 11)).eval()
-    x = torch.randn(2, 11, 3)
-    answers = model(x)
-    model.read_at = None
-    torch.testing.assert_close(answers, torch.stack([model(x[:, :5]), model(x)], dim=1))
 
 
 @pytest.mark.parametrize(

@@ -29,16 +29,21 @@ from tests.library.gpu_threads import by_gpu_threads
 pytestmark = pytest.mark.usefixtures("kernels")
 #: f with one rounding, wherever it is computed: the oracle gives the same bits.
 SAME_EVERYWHERE = ("leaky_relu", "relu", "identity")
-SIZES = [(1, 1), (3, 5), (1, 16), (1, 17), (4, 33)]  # up to, at and beyond one block
+SIZES = [(3, 5), (1, 16), (4, 33)]  # up to, at and beyond one block
 sizes = pytest.mark.parametrize("size", SIZES, ids=str)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+#: R is known to the compiler for float32 alone, and up to 4.
+kernels = pytest.mark.parametrize(
+    ("dtype", "couplings"),
+    [*((torch.float32, r) for r in range(6)), (torch.float64, 0), (torch.float64, 3)],
+    ids=str,
+)
 run, back = by_gpu_threads()(forward), by_gpu_threads()(fixed_cases.back)
 
 
 @every_g
-@dtypes
+@kernels
 @sizes
-@pytest.mark.parametrize("couplings", range(7))
 def test_a_grid_equals_the_oracle(couplings, size, dtype, activation):
     """States, outputs and the very words of every lane."""
     f = SAME_EVERYWHERE[couplings % 3]
@@ -51,10 +56,9 @@ def test_a_grid_equals_the_oracle(couplings, size, dtype, activation):
 
 
 @every_g
-@dtypes
+@kernels
 @sizes
-@pytest.mark.parametrize("couplings", range(7))
-@pytest.mark.parametrize("steps", [1, 2, 17, 150])
+@pytest.mark.parametrize("steps", [1, 17, 150])
 def test_a_grid_is_undone(steps, couplings, size, dtype, activation):
     case = make_case(steps, *size, couplings, dtype, activation)
     result = run(*case, False)
@@ -64,7 +68,7 @@ def test_a_grid_is_undone(steps, couplings, size, dtype, activation):
 @every_g
 @dtypes
 @every_batch
-@pytest.mark.parametrize("hidden", [1, 16, 17])
+@pytest.mark.parametrize("hidden", [1, 17])
 @pytest.mark.parametrize("often", [0.0, 0.1])
 def test_a_grid_of_packed_sequences(sizes, hidden, dtype, activation, often):
     """The bits of the library's kernels, words included, and undone."""

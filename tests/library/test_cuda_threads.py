@@ -30,7 +30,8 @@ pytestmark = pytest.mark.usefixtures("kernels")
 INTERVALS = {"store": 0, "recompute": 16}
 OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
 of_a_half = pytest.mark.parametrize("half", HALF, ids=["bfloat16", "float16"])
-every_strategy = pytest.mark.parametrize("interval", [0, 16, 5, 64])
+EVERY_INTERVAL = (0, 16, 5, 64)
+every_strategy = pytest.mark.parametrize("interval", EVERY_INTERVAL)
 
 
 def threads(
@@ -62,24 +63,24 @@ def library_with_threads():
 
 
 @pytest.mark.parametrize("couplings", range(7))
-@every_strategy
 @pytest.mark.parametrize("shape", [(1, 1, 1), (33, 3, 11), (16, 2, 8), (70, 1, 17)], ids=str)
-def test_equals_the_reference(shape, couplings, interval):
+def test_equals_the_reference(shape, couplings):
     """One thread, partial blocks, a full block; R unrolled and not; segments cut short."""
     case = make_inputs(*shape, couplings, torch.float64)
     for options in [("relu", "tanh"), ("leaky_relu", "sigmoid")]:
         wanted = run(reference.scan, case, *options)
-        assert_near(run(threads(*options, interval), case), wanted, 1e-12)
+        for interval in EVERY_INTERVAL:
+            assert_near(run(threads(*options, interval), case), wanted, 1e-12)
 
 
 @pytest.mark.parametrize(("activation", "coupling_activation"), OPTIONS)
-@pytest.mark.parametrize("interval", [0, 16])
 @pytest.mark.parametrize("couplings", [2, 5])
-def test_every_pair_of_activations(activation, coupling_activation, interval, couplings):
+def test_every_pair_of_activations(activation, coupling_activation, couplings):
     case = make_inputs(40, 3, 7, couplings, torch.float64)
     options = (activation, coupling_activation)
     wanted = run(reference.scan, case, *options)
-    assert_near(run(threads(*options, interval), case), wanted, 1e-12)
+    for interval in INTERVALS.values():
+        assert_near(run(threads(*options, interval), case), wanted, 1e-12)
 
 
 @pytest.mark.parametrize("interval", [0, 16])
@@ -112,13 +113,13 @@ def random_resets(*shape):
 
 
 @pytest.mark.parametrize("couplings", range(6))
-@every_strategy
-def test_resets_equal_the_reference(couplings, interval):
+def test_resets_equal_the_reference(couplings):
     case, resets = make_inputs(150, 3, 11, couplings, torch.float64), random_resets(150, 3)
     resets[[0, 64, 128], 1] = True
     for options in [("relu", "tanh"), ("leaky_relu", "sigmoid")]:
         wanted = run(partial(reference.scan, resets=resets), case, *options)
-        assert_near(run(threads(*options, interval, resets=resets), case), wanted, 1e-11)
+        for interval in EVERY_INTERVAL:
+            assert_near(run(threads(*options, interval, resets=resets), case), wanted, 1e-11)
 
 
 @pytest.mark.parametrize("couplings", [0, 1, 4, 5])

@@ -51,7 +51,7 @@ def test_the_oracle_recalls_what_a_decay_forgets():
 
 @every_kernel
 @every_g
-@pytest.mark.parametrize("couplings", [0, 1, 2, 3])
+@pytest.mark.parametrize("couplings", [0, 3])
 @pytest.mark.parametrize("shape", [(100, 1, 1), (65, 2, 7), (33, 3, 33), (48, 4, 64), (1, 2, 129)])
 def test_every_step_is_undone(dtype, vectorize, activation, couplings, shape):
     z, states, weights = make_case(*shape, couplings, dtype, activation)

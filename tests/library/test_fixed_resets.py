@@ -27,7 +27,7 @@ from tests.fixed_cases import (
 from tests.library.gpu_threads import by_gpu_threads
 
 pytestmark = pytest.mark.usefixtures("kernels")
-SIZES = [(1, 1), (70, 1), (5, 3), (3, 17), (2, 64), (3, 43)]
+SIZES = [(1, 1), (70, 1), (2, 64), (3, 43)]
 sizes = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
@@ -114,12 +114,12 @@ def test_vector_and_scalar_kernels_give_the_same_bits(activation, kind):
     assert bits_of(vector) == bits_of(scalar)
 
 
-@pytest.mark.parametrize("couplings", range(6))
+@pytest.mark.parametrize("couplings", [0, 1, 4, 5])
 @every_kind
 @every_g
 def test_the_threads_of_a_gpu(activation, kind, couplings):
-    z, states, weights = make_case(40, 3, 11, couplings, torch.float32, activation)
-    resets = make_resets(kind, 40, 3)
+    z, states, weights = make_case(150, 3, 11, couplings, torch.float32, activation)
+    resets = make_resets(kind, 150, 3)
     wanted = forward(z, states, weights, False, resets)
     with by_gpu_threads():
         got = forward(z, states, weights, False, resets)

@@ -267,6 +267,28 @@ def test_dropout_of_packed_sequences(memory):
 
 
 @pytest.mark.parametrize("memory", CHUNKED)
+def test_dropout_behind_the_last_recurrence_is_replayed(memory, monkeypatch):
+    """No state depends on its mask, which the gradient has to have all the same."""
+    monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 16)
+    torch.manual_seed(0)
+    head = nn.Linear(4, 4)
+    output, _ = IRevStack([IRevBlock(4, 3), head, nn.Dropout(0.5)], memory)(make_input(60))
+    output.sum().backward()
+    torch.testing.assert_close(head.bias.grad, 2.0 * output.ne(0).float().sum((0, 1)))
+
+
+def test_dropout_outside_of_a_stack():
+    torch.manual_seed(0)
+    output = Dropout(0.5)(torch.ones(5, 3, 64))
+    assert torch.equal(output, output[:1].expand_as(output))  # one mask for all steps
+    assert set(output.unique().tolist()) == {0.0, 2.0} and not torch.equal(
+        output[0, 0], output[0, 1]
+    )
+    one, other, *_ = Dropout(0.5)(torch.ones(8, 64))
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("memory", CHUNKED)
 def test_random_numbers_of_other_modules_are_replayed(memory):
     blocks = [nn.Linear(4, WIDTH), nn.Dropout(0.2), gated(), nn.Dropout(0.2), gated()]
     model, x = IRevStack(blocks), make_input(300)
@@ -602,11 +624,17 @@ def test_resets_read_from_both_ends(padded):
     model = IRevRNN(4, 5, bidirectional=True, dtype=torch.float64)
     x, resets = make_input(60, torch.float64), random_resets(60, 0.1)
     lengths = [60, 40, 21] if padded else [60] * B
-    output, _ = model(x, resets=resets, lengths=lengths if padded else None)
+    output, finals = model(x, resets=resets, lengths=lengths if padded else None)
     for row, length in enumerate(lengths):
-        for start, end in pieces_of(resets[row, :length]):
-            piece, _ = model(x[row, start:end])
+        pieces = pieces_of(resets[row, :length])
+        ends = []
+        for start, end in pieces:
+            piece, states = model(x[row, start:end])
             torch.testing.assert_close(output[row, start:end], piece)
+            ends.append(states)
+        for state, first, last in zip(finals, ends[0], ends[-1], strict=True):
+            torch.testing.assert_close(state[0, row], last[0])  # forward
+            torch.testing.assert_close(state[1, row], first[1])  # from the end
 
 
 def test_resets_that_do_not_fit():
