@@ -129,6 +129,12 @@ struct FixedWords {
 // The odd numbers of state_hash: the first, and how much larger the next is.
 constexpr uint64_t hash_first = 0x3F58476D1CE4E5B9, hash_step = 0x1E3779B97F4A7C16;
 
+inline void check_hashed(const Tensor& h, const std::optional<Tensor>& c, const std::optional<Tensor>& tails) {
+  TORCH_CHECK_VALUE(h.scalar_type() == at::kInt && (!c || c->scalar_type() == at::kInt) &&
+                        (!tails || tails->scalar_type() == at::kLong),
+                    "h and c must be int32, and tails int64");
+}
+
 // out, h_n, c_n, tails, words, counts, saved, bad_step.
 using FixedResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int64_t>;
 // out, h_0, c_0, tails, counts_left, saved.

@@ -106,9 +106,7 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
 // numbers, which wraps around alike in whichever order it is taken. Empty bit stacks count for nothing, as there are none
 // yet before the first chunk.
 Tensor state_hash(const Tensor& h, const Maybe& c, const Maybe& tails) {
-  TORCH_CHECK_VALUE(h.scalar_type() == at::kInt && (!c || c->scalar_type() == at::kInt) &&
-                        (!tails || tails->scalar_type() == at::kLong),
-                    "h and c must be int32, and tails int64");
+  check_hashed(h, c, tails);
   uint64_t sum = 0, weight = hash_first;
   const auto add = [&](const auto* x, int64_t count, int64_t less) {
     for (int64_t i = 0; i < count; ++i, weight += hash_step) sum += static_cast<uint64_t>(x[i] - less) * weight;

@@ -15,12 +15,13 @@ inline Grid choose_block(int64_t lanes, int64_t bytes) {
   return Grid::of(lanes, lanes_of_block, bytes * fewest_threads <= most_shared ? bytes : 0);
 }
 
-// A block goes through some steps with all its threads before the next, so that rows are read in the order of memory.
+// A block goes through some steps with all its threads before the next, so that rows are read in the order of memory. A
+// device, and the tests of what it does, take all steps at once.
 template <class Instances>
 struct Slices : Instances {
   int64_t steps, slice;
   template <class T>
-  explicit Slices(const Sizes<T>& s) : steps(s.steps), slice(s.block()) {}
+  Slices(const Sizes<T>& s, int64_t slice_) : steps(s.steps), slice(slice_ > 0 ? slice_ : s.block()) {}
 
   template <class Work>
   int operator()(const Work& work, const Grid& grid) const {
@@ -44,21 +45,21 @@ struct Slices : Instances {
 };
 
 template <class Instances, class T, class IO>
-void scan_in_slices(const Forward<T, IO>& s) {
-  scan_on_grid(s, choose_block(s.lanes(), 0), Slices<Instances>(s));
+void scan_in_slices(const Forward<T, IO>& s, int64_t slice = 0) {
+  scan_on_grid(s, choose_block(s.lanes(), 0), Slices<Instances>(s, slice));
 }
 
 template <class Instances, class T, class IO>
-void scan_in_slices(const Backward<T, IO>& s) {
+void scan_in_slices(const Backward<T, IO>& s, int64_t slice = 0) {
   const BackwardPlan plan = plan_of<Instances>(s, choose_block);
   Array<T> workspace(plan.totals + plan.scratch);
-  scan_on_grid(s, plan, workspace.data(), Slices<Instances>(s));
+  scan_on_grid(s, plan, workspace.data(), Slices<Instances>(s, slice));
 }
 
 // LaneForward or FixedInverse.
 template <class Instances, class Problem>
-void fixed_scan_in_slices(const Problem& s) {
-  fixed_scan_on_grid(s, choose_block(s.lanes(), 0), Slices<Instances>(s));
+void fixed_scan_in_slices(const Problem& s, int64_t slice = 0) {
+  fixed_scan_on_grid(s, choose_block(s.lanes(), 0), Slices<Instances>(s, slice));
 }
 
 }  // namespace irevrnn

@@ -53,6 +53,7 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
 
 // The same number as on the CPU (ops.cpp).
 Tensor state_hash(const Tensor& h, const std::optional<Tensor>& c, const std::optional<Tensor>& tails) {
+  check_hashed(h, c, tails);
   const c10::cuda::OptionalCUDAGuard guard(h.device());
   std::vector<Tensor> parts{h.flatten().to(at::kLong)};
   if (c) parts.push_back(c->flatten().to(at::kLong));
