@@ -44,7 +44,15 @@ _FIGURES_OF = {
     "inverse": ("oscillators", "reversal"),
     "watch": ("watch_confusion", "watch_subjects"),
     "memory": ("saved_bytes", "entropy", "lengths", "crossover", "same_training"),
-    "experiments": ("race", "bits", "comparison", "search", "search_adding", "search_copy"),
+    "experiments": (
+        "race",
+        "bits",
+        "comparison",
+        "search",
+        "search_permuted",
+        "search_adding",
+        "search_copy",
+    ),
     "frontier": ("frontier",),
 }
 #: The result that each figure, ``figures/<name>.svg``, is drawn with: of the paper, and of pages.

@@ -25,6 +25,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "small-digits": trained.small_digits,
     "search": partial(searches.searched, "mnist"),
     "digits": trained.digits,
+    "search-permuted": partial(searches.searched, "permuted"),
     "recordings": trained.recordings,
     "forecast": trained.forecast,
     "long-memories": trained.long_memories,
