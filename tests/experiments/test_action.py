@@ -391,7 +391,7 @@ def test_the_test_data_stays_unread_while_settings_are_chosen(small, monkeypatch
 
 def test_all_subjects_may_train_if_nothing_is_chosen(small):
     config = dataclasses.replace(small, val_subjects=0, fold=1)
-    with pytest.raises(ConfigError, match="keep must be 'last', with test"):
+    with pytest.raises(ConfigError, match="keep must be 'last' and test True"):
         train(config, progress=False)
     results = train(dataclasses.replace(config, keep="last", epochs=2), progress=False)
     assert results["data"]["train_size"] == 48 and results["val_accuracy"] is None

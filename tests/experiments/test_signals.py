@@ -314,7 +314,7 @@ def test_a_folder_of_ones_own_is_trained_on(root, tmp_path, capsys):
     ("options", "message"),
     [
         ({"data_set": "folder"}, "choose either a folder or a data_set other than 'folder'"),
-        ({"data_set": "fsdd", "folder": "x"}, "data_set must be 'folder' with a folder"),
+        ({"data_set": "fsdd", "folder": "x"}, "choose either a folder or a data_set other"),
         ({"split": "speaker"}, "split must be one of folds for cinc2017; got 'speaker'"),
         ({"data_set": "fsdd", "split": "folds"}, "split must be one of official, speaker for fsd"),
         ({"flip": 2.0}, "flip must be at most 1; got 2.0"),
