@@ -45,6 +45,7 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("module", MODULES)
 def test_a_command_exists_and_explains_itself(module, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", [module, "--help"])
