@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
+from irevrnn.activations import ACTIVATIONS
+
 #: Recurrent weights at which a wrong inverse or a wrong gradient shows.
 AWKWARD_WEIGHTS = (0.0, 1e-6, -1e-6, 1.0, -1.0)
 #: The lengths of packed sequences.
@@ -82,6 +84,10 @@ def make_resets(kind, steps, batch):
             if t < steps and (t + i) % 3:
                 resets[t, i] = True
     return resets
+
+
+#: Every g and every f once.
+PAIRS = list(zip(ACTIVATIONS, [*ACTIVATIONS][::-1], strict=True))
 
 
 def upstream(outputs: tuple[Tensor, ...], seed: int = 1) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from experiments.peers.stack import EVERY, At
 from irevrnn import scan
 from irevrnn.modules.projection import Projection, linear
 
@@ -44,7 +45,7 @@ class LinOSS(nn.Module):
         for matrix, size in ((self.input_matrix, features), (self.output_matrix, hidden_size)):
             nn.init.uniform_(matrix.weight, -(size**-0.5), size**-0.5)
 
-    def forward(self, x: Tensor, at: slice | Tensor = slice(None)) -> Tensor:
+    def forward(self, x: Tensor, at: At = EVERY) -> Tensor:
         """Return o."""
         step = torch.sigmoid(self.time_step).repeat(2)
         push = -step * torch.relu(self.stiffness).repeat(2)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.peers.linear_scan import linear_scan
+from experiments.peers.stack import EVERY, At
 from irevrnn.modules.projection import Projection, linear
 
 #: Shortest time constant, in steps, at the start: r_min = 0.9. From 1 on, few units would have a
@@ -68,7 +69,7 @@ class LRU(nn.Module):
         """Lambda, (H,) complex."""
         return torch.exp(torch.complex(-self.nu_log.exp(), self.theta_log.exp()))
 
-    def forward(self, x: Tensor, at: slice | Tensor = slice(None)) -> Tensor:
+    def forward(self, x: Tensor, at: At = EVERY) -> Tensor:
         """Return y."""
         # Scaling B is faster than scaling B x.
         rows = self.gamma_log.exp().repeat_interleave(2).unsqueeze(1) * self.input_matrix.weight

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from experiments.peers.gates import chrono_biases
 from experiments.peers.linear_scan import linear_scan
+from experiments.peers.stack import EVERY, At
 from irevrnn.modules.projection import Projection, linear
 
 
@@ -44,7 +45,7 @@ class MinGRU(nn.Module):
                 bias = self.projection.bias[:hidden_size]
                 bias.copy_(-chrono_biases(bias, chrono))
 
-    def forward(self, x: Tensor, at: slice | Tensor = slice(None)) -> Tensor:
+    def forward(self, x: Tensor, at: At = EVERY) -> Tensor:
         """Return h."""
         # States stay in full precision under autocast.
         weight, bias = self.projection.weight, self.projection.bias

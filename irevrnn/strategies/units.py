@@ -74,7 +74,7 @@ class Units:
     def saved(self, states: list[fixed_scan.States]) -> list[Tensor]:
         """Return tensors that :meth:`restored` takes, given the states after the last step.
 
-        Their size does not depend on any values, such as those that made a unit coarser.
+        Their size is the same whether or not a unit became coarser: it depends on no values.
         """
         numbers = [states[0].steps, *self.at_first]
         for chunks in self.changes:

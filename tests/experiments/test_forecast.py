@@ -1,6 +1,9 @@
 """Predicting the next sample: levels, the stack whose output is bits, and the comparison."""
 
 import json
+from functools import partial
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from torch.nn import functional as F
 
 from experiments.datasets.recordings import Description, join
 from experiments.forecast import __main__ as forecast
+from experiments.forecast import training
 from experiments.forecast.data import LEVELS, Levels, levels_of, quantise
 from experiments.forecast.linear import linear_bits
 from experiments.forecast.network import make_network
@@ -76,13 +80,16 @@ def test_reversal_gives_the_gradient():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_training_lowers_the_bits(name):
+def test_training_lowers_the_bits(name, monkeypatch):
+    # However fast the machine is, an update takes a hundredth of a second.
+    clock = SimpleNamespace(process_time=partial(next, count(0, 0.01)))
+    monkeypatch.setattr(training, "time", clock)
     recordings = levels_of(make_recordings())
     settings = Settings(width=8, hidden_size=8, num_blocks=1, minutes=0.04, lr=2e-2)
     network, figures = train(settings, METHODS[name], recordings[1:])
     untrained = settings.network(METHODS[name].piece)
     assert figures["updates"] > 1 and figures["seconds"] >= 2.4
-    assert evaluate(network, recordings[0]) < evaluate(untrained, recordings[0]) - 0.3
+    assert evaluate(network, recordings[0]) < evaluate(untrained, recordings[0]) - 0.5
 
 
 def test_a_test_in_pieces_reads_one_sequence(monkeypatch):

@@ -11,6 +11,7 @@ from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
 from tests.cases import (
     KINDS,
+    PAIRS,
     STATES,
     Inputs,
     assert_near,
@@ -31,10 +32,7 @@ DTYPES = (torch.float32, torch.float64)
 both = pytest.mark.parametrize("memory", MEMORY)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 backends = pytest.mark.parametrize("backend", ["auto", "cpp"])
-#: Every g and every f once.
-every_activation = pytest.mark.parametrize(
-    ("activation", "coupling_activation"), [*zip(ACTIVATIONS, [*ACTIVATIONS][::-1], strict=True)]
-)
+every_activation = pytest.mark.parametrize(("activation", "coupling_activation"), PAIRS)
 
 
 # --- against pieces and the reference ------------------------------------------------------------

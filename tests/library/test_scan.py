@@ -8,6 +8,7 @@ import torch
 from irevrnn import reference, scan
 from irevrnn.activations import ACTIVATIONS
 from tests.cases import (
+    PAIRS,
     Inputs,
     assert_near,
     assert_same_bits,
@@ -27,8 +28,6 @@ SHAPES = [  # (T, B, H, R): one lane, odd sizes, cut tiles, whole tiles, long, n
 ]
 MEMORY = ["store", "recompute"]
 OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
-#: Every g and every f once.
-PAIRS = list(zip(ACTIVATIONS, [*ACTIVATIONS][::-1], strict=True))
 #: Every pair of them at one shape.
 CASES = [
     (shape, *pair) for shape in SHAPES for pair in (OPTIONS if shape == (33, 3, 129, 3) else PAIRS)
