@@ -162,6 +162,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         for name, (label, fields) in _ABLATIONS.items()
     },
     "smnist-block": _mnist("784 pixels", "sequential, reversible blocks", _LONG_BLOCK, 3),
+    "smnist-block-conserving": _mnist("784 pixels", "sequential, reversible, u = 1",
+        _LONG_BLOCK | {"forgets": False, "longest_memory": 800}),
     "pmnist-block": _mnist("784 pixels", "permuted, reversible blocks",
         _LONG_BLOCK | {"permuted": True}),
     "pmnist-block-conserving": _mnist("784 pixels", "permuted, reversible, u = 1",

@@ -1,7 +1,7 @@
 """Train on made-up digits: ``python -m tests.experiments.train_fake_mnist mnist ...``.
 
-The environment variable HARM is ``KILL 11`` or ``HANG 11``: after this number of steps, the last
-worker is killed, or stands still.
+The environment variable HARM is ``KILL 11``, ``HANG 11`` or ``TERMINATE 11``: after this number of
+steps, the last worker is killed, stands still, or has torchrun terminate the job.
 """
 
 import os
@@ -26,8 +26,21 @@ def hang() -> None:
     time.sleep(600)
 
 
+def terminate() -> None:
+    stop, stopped = signal.getsignal(signal.SIGTERM), []
+
+    def note(*arguments: object) -> None:
+        stopped.append(True)
+        stop(*arguments)
+
+    signal.signal(signal.SIGTERM, note)
+    os.kill(os.getppid(), signal.SIGTERM)
+    while not stopped:  # no step goes by while torchrun passes the signal on
+        time.sleep(0.01)
+
+
 def harm(name: str, step: str) -> None:
-    real, do = Run.step, {"KILL": kill, "HANG": hang}[name]
+    real, do = Run.step, {"KILL": kill, "HANG": hang, "TERMINATE": terminate}[name]
 
     def fatal_step(run, x, y):
         real(run, x, y)
