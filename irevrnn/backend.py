@@ -34,7 +34,7 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
         ValueError: if ``IREVRNN_BACKEND`` is set to something else.
         RuntimeError: if it asks for kernels that cannot run here.
     """
-    wanted = os.environ.get("IREVRNN_BACKEND", "auto")
+    wanted = os.environ.get("IREVRNN_BACKEND") or "auto"
     if wanted not in BACKENDS:
         raise ValueError(f"IREVRNN_BACKEND must be one of {', '.join(BACKENDS)}; got {wanted!r}")
     if wanted == "python":

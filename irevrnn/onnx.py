@@ -117,6 +117,9 @@ def _step(
 
     def nonlinearity(name: str, x: ir.Value) -> ir.Value:
         operator, attributes = get_activation(name).onnx
+        if operator == "LeakyRelu":  # which onnxruntime has in single precision alone
+            slope = apply("CastLike", apply("Constant", value_float=attributes["alpha"]), x)
+            return apply("Max", x, apply("Mul", slope, x))
         return apply(operator, x, **attributes)
 
     def state(name: str) -> ir.Value:

@@ -24,6 +24,7 @@ from irevrnn.jit import prebuilt
 from irevrnn.jit.cache import cached, digest
 from irevrnn.jit.commands import BuildError, jobs, run, say
 from irevrnn.jit.compiler import Compiler, find_compiler
+from irevrnn.jit.loading import load_library
 
 SOURCES = Path(__file__).parents[1] / "csrc"
 _TORCH = Path(torch.__file__).parent
@@ -54,7 +55,7 @@ def once_per_process(function: Callable[[], Result]) -> Callable[[], Result]:
 
 
 def build_operators() -> Path:
-    """Return the library of the C++ operators: the package's, the cache's, or else a new one."""
+    """Load the C++ operators; return their library: the package's, the cache's, or a new one."""
     sources = sorted(SOURCES.glob("*.cpp"))
     library, obstacle = prebuilt.find(digest(*files_of(sources, SOURCES)))
     if library:
@@ -68,10 +69,16 @@ def build_operators() -> Path:
 def prebuild(folder: Path) -> list[Path]:
     """Build the operators for a package: a library for each kind of processor that may load it.
 
-    Those in the folder for other releases of PyTorch stay there. Returns the libraries' paths.
+    Those in the folder for other releases of PyTorch stay there, unless they are of other sources.
+    Returns the libraries' paths.
     """
+    if os.environ.get("IREVRNN_CXXFLAGS"):
+        raise BuildError(
+            "a package's libraries are for all processors of a kind: unset IREVRNN_CXXFLAGS"
+        )
     sources = sorted(SOURCES.glob("*.cpp"))
     made_from = digest(*files_of(sources, SOURCES))
+    prebuilt.remove_outdated(folder, made_from)
     libraries = []
     for instructions, flags in prebuilt.instruction_sets().items():
         library = build_extension("irevrnn_ops", sources, flags, reason=f"for {instructions}")
@@ -83,7 +90,7 @@ def prebuild(folder: Path) -> list[Path]:
 def load(build: Callable[[], Path] = build_operators) -> bool:
     """Register the operators, building them if need be; warn and return False if that fails."""
     try:
-        load_library(build)
+        build()
     except (BuildError, OSError) as error:
         warn(
             f"irevrnn runs its slow PyTorch reference, because the C++ kernels could not be built: "
@@ -94,25 +101,14 @@ def load(build: Callable[[], Path] = build_operators) -> bool:
     return True
 
 
-def load_library(build: Callable[[], Path]) -> None:
-    """Load a library, and build it again if it does not load: it may be another machine's."""
-    library = build()
-    try:
-        torch.ops.load_library(library)
-    except OSError as error:
-        say(f"building again what does not load ({error})")
-        library.unlink(missing_ok=True)
-        torch.ops.load_library(build())
-
-
 def build_extension(
     name: str, sources: Sequence[Path], processor: tuple[str, ...] = (), reason: str = ""
 ) -> Path:
-    """Return a library of C++ files, building it with the kernels' compiler and flags if need be.
+    """Load a library of C++ files, built with the kernels' compiler and flags if need be.
 
-    Headers are looked for in :data:`SOURCES`, too. The caller loads the library. It is for this
-    machine's processor, or else that of the flags in ``processor``. The line that says that it is
-    being built ends with the ``reason``.
+    Headers are looked for in :data:`SOURCES`, too. The library is for this machine's processor; one
+    for that of the flags in ``processor`` is not loaded. The line that says that it is being built
+    ends with the ``reason``. Returns the library's path.
 
     Raises:
         BuildError: it cannot be built.
@@ -131,7 +127,7 @@ def build_extension(
         contents="the C++ kernels" if name == "irevrnn_ops" else name,
         failure=f"{compiler} failed; CXX names another compiler, MAX_JOBS=1 takes less memory",
         reason=reason,
-        try_out=not processor,
+        load=not processor,
     )
 
 
@@ -145,9 +141,9 @@ def cached_library(
     contents: str,
     failure: str,
     reason: str = "",
-    try_out: bool = True,
+    load: bool = True,
 ) -> Path:
-    """Return a library from the cache, or else compile it, link it and see that it loads.
+    """Load a library from the cache, or else compile and link it; return its path.
 
     One command for each source needs no ninja. ``torch.utils.cpp_extension.load`` was tried: it
     takes no folder with a ``$`` or ``:`` in its name and no compiler of two words (``ccache g++``),
@@ -156,8 +152,10 @@ def cached_library(
 
     ``compilations`` has the words that compile each source. In messages, the library is called
     ``contents``; that of a compiler that fails begins with ``failure``. A library for another
-    processor cannot be tried out.
+    processor cannot be loaded.
     """
+    if not compilations:
+        raise BuildError(f"the sources of {contents} are missing: install irevrnn unpacked, whole")
 
     def make(folder: Path) -> Path:
         started = time.monotonic()
@@ -171,14 +169,17 @@ def cached_library(
         link = [*linker.command, "-shared", *objects, "-o", name, *linker.link_flags, *libraries]
         dict(run({name: link}, folder, failure))
         try:  # before it gets into the cache, where a broken one would stay
-            if try_out:
-                torch.ops.load_library(folder / name)
+            if load:
+                load_library(folder / name)
         except OSError as error:
-            raise BuildError(f"{failure}. {name} does not load ({error})") from error
+            raise BuildError(
+                f"{name} does not load ({error}): CXX names another compiler than {linker}, "
+                "IREVRNN_CACHE another folder"
+            ) from error
         say(f"built {contents} in {time.monotonic() - started:.0f} s")
         return folder / name
 
-    return cached(key, name, make)
+    return cached(key, name, make, load_library if load else None)
 
 
 def files_of(sources: Sequence[Path], *folders: Path) -> list[Path]:

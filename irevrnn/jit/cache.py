@@ -15,19 +15,27 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from irevrnn.jit.commands import PATIENCE, say
 
 _SPACE = 50_000_000
+_NO_CODE = getattr(os, "ST_NOEXEC", 0)  # macOS has none
 
 
-def cached(key: str, name: str, build: Callable[[Path], Path]) -> Path:
+def cached(
+    key: str, name: str, build: Callable[[Path], Path], load: Callable[[Path], None] | None = None
+) -> Path:
     """Return the file ``name`` in the folder ``key``, named after all that the file is made from.
 
     If the cache lacks it, ``build`` makes it in the private folder that it is given, and returns
-    its path. An OSError says that no folder can be written or locked.
+    its path. So it does if ``load`` raises an OSError for the file that is there, which may be
+    another machine's; it stays until the new one replaces it. An OSError says that no folder can be
+    written or locked.
     """
-    path, there = locate(key, name)
+    path, there = locate(key, name, load)
     if there:
         return path
     with _locked(path.parent):
-        if not is_intact(path):  # else it was built while this process waited
+        obstacle = _obstacle(path, load)
+        if obstacle is not None:  # else it was built while this process waited
+            if obstacle:
+                say(f"building again what does not load ({obstacle})")
             for leftover in path.parent.glob("build-*"):  # of a process that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(
@@ -45,23 +53,26 @@ def _locked(folder: Path) -> AcquireReturnProxy:
         except Timeout:
             say("waiting for another process that builds the kernels ...")
             return lock.acquire(timeout=PATIENCE)
-    except OSError as error:  # such as NFS without its lock daemon, or more than PATIENCE
+    # NFS without its lock daemon, say, in the words of any filelock; or more than PATIENCE.
+    except (OSError, NotImplementedError) as error:
         raise OSError(
             f"{lock.lock_file} cannot be locked ({error}). End the process that holds it, or name "
             "another folder, on a local disk, in IREVRNN_CACHE"
         ) from error
 
 
-def locate(key: str, name: str) -> tuple[Path, bool]:
-    """Return where a file is, or can be put, and whether it is there."""
+def locate(key: str, name: str, load: Callable[[Path], None] | None = None) -> tuple[Path, bool]:
+    """Return where a file is, or can be put, and whether it is there and can be loaded."""
     problems: list[str] = []
     for root in (_cache_root, _temporary_root):
         try:
             path = root() / key / name
-            if is_intact(path):  # a filled cache may well be read-only
+            if _obstacle(path, load) is None:  # a filled cache may well be read-only
                 return path, True
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path.parent).close()
+            if load and os.statvfs(path.parent).f_flag & _NO_CODE:
+                raise OSError(f"no code can be loaded from {path.parent} (noexec)")
             if shutil.disk_usage(path.parent).free < _SPACE:  # or the compiler would find out
                 raise OSError(f"No space left on device for a build of 50 MB: {path.parent}")
         except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
@@ -71,6 +82,18 @@ def locate(key: str, name: str) -> tuple[Path, bool]:
                 say(f"no cache in the usual place ({problems[0]}): set IREVRNN_CACHE to keep one")
             return path, False
     raise OSError(f"no folder can be written ({'; '.join(problems)}). Name one in IREVRNN_CACHE")
+
+
+def _obstacle(path: Path, load: Callable[[Path], None] | None) -> str | None:
+    """Return why a file does not load, "" if it is not there or damaged, None if it loads."""
+    if not is_intact(path):
+        return ""
+    try:
+        if load:
+            load(path)
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def cached_files(pattern: str) -> list[Path]:
@@ -125,7 +148,8 @@ def digest(*parts: str | Path) -> str:
 def _cache_root() -> Path:
     if named := os.environ.get("IREVRNN_CACHE"):
         return Path(named).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irevrnn"
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return usual.expanduser().absolute() / "irevrnn"
 
 
 def _temporary_root() -> Path:

@@ -102,10 +102,13 @@ def _watch(parent: int, limit: float) -> None:
 
 
 def _run(name: str, words: list[str]) -> str:
-    done = subprocess.run(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace",
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace",
+        )  # fmt: skip
+    except OSError as error:
+        return json.dumps([name, 127, str(error)])
     return json.dumps([name, done.returncode, done.stdout])
 
 

@@ -25,6 +25,8 @@ FLAGS = (
     *["-std=c++20", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno"],
     f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
 )
+#: How flags begin that name a processor.
+_PROCESSOR = ("-march=", "-mcpu=")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def find_compiler(
 
     Flags in IREVRNN_CXXFLAGS are added to its own, for compiling and linking: for sanitizers, say.
     If ``native``, the code may use OpenMP, and all that this machine's processor can do, or else
-    what the flags in ``processor`` name.
+    what the flags in ``processor``, or own ones that name a processor, allow.
     """
     if sys.platform == "win32":
         raise BuildError("the kernels are not built on Windows. Use WSL, the Linux inside Windows")
@@ -61,7 +63,7 @@ def find_compiler(
             "(g++ 11 or clang++ 14 will do)"
         )
     optional = []  # they make the kernels faster, where the compiler takes them
-    if native and not processor:
+    if native and not processor and not any(flag.startswith(_PROCESSOR) for flag in own):
         arm = platform.machine() in ("aarch64", "arm64")
         optional.append("-mcpu=native" if arm else "-march=native")
     if native and torch.backends.openmp.is_available():  # at::parallel_for runs on it
@@ -84,6 +86,8 @@ def _command(variables: tuple[str, ...]) -> tuple[str, ...]:
         if not (command := _words(variable)):
             continue
         if shutil.which(command[0]):
+            if os.sep in command[0]:  # the build runs in another folder
+                return (os.path.abspath(command[0]), *command[1:])
             return command
         raise BuildError(
             f"{variable} names {os.environ[variable]!r}, which is not there. Correct or unset it"

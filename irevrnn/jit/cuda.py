@@ -27,6 +27,7 @@ from irevrnn.jit import compiler
 from irevrnn.jit.cache import cached_files, digest
 from irevrnn.jit.commands import BuildError, last_lines, say
 from irevrnn.jit.compiler import Compiler, ask, find_compiler
+from irevrnn.jit.loading import load_library
 
 #: Folders of the sources: the first is compiled, the second has the headers shared with the CPU.
 FOLDERS = (cpp.SOURCES.with_name("cuda"), cpp.SOURCES)
@@ -52,7 +53,7 @@ def load(folders: tuple[Path, Path] = FOLDERS) -> str:
     for library in built(folders):
         if runs(_archs_of(library), here):
             try:
-                torch.ops.load_library(library)
+                load_library(library)
                 return ""
             except OSError as error:  # built on a newer system
                 say(f"passing over a library that does not load ({error})")
@@ -60,14 +61,14 @@ def load(folders: tuple[Path, Path] = FOLDERS) -> str:
         wanted = named_archs()
         if wanted and not runs(wanted, here):
             return f"IREVRNN_CUDA_ARCHS names {spoken(wanted)}; the GPUs here are {spoken(here)}"
-        cpp.load_library(lambda: build(folders))
+        build(folders)
     except (BuildError, OSError) as error:
         return str(error)
     return ""
 
 
 def build(folders: tuple[Path, Path] = FOLDERS, archs: tuple[int, ...] = ()) -> Path:
-    """Return a library of the sources in the first folder, building it if the cache lacks it.
+    """Load a library of the sources in the first folder, built if the cache lacks it.
 
     It is for the architectures given, else for those that IREVRNN_CUDA_ARCHS names, those of the
     GPUs that are there, or the default.

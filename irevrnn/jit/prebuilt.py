@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from irevrnn.jit.cache import is_intact, put
-from irevrnn.jit.commands import BuildError
+from irevrnn.jit.commands import BuildError, say
+from irevrnn.jit.loading import load_library
 
 FOLDER = Path(__file__).parents[1] / "prebuilt"
 LIBRARY, MANIFEST = "irevrnn_ops.so", "manifest.json"
@@ -88,6 +89,14 @@ def add(library: Path, folder: Path, instructions: str, sources: str) -> Path:
     return copy
 
 
+def remove_outdated(folder: Path, sources: str) -> None:
+    """Delete the libraries in a folder that were built from other sources."""
+    for manifest in folder.glob(f"*/{MANIFEST}"):
+        if json.loads(manifest.read_text()).get("sources") != sources:
+            say(f"deleting {manifest.parent}, which was built from other sources")
+            shutil.rmtree(manifest.parent)
+
+
 def find(sources: str, folder: Path = FOLDER) -> tuple[Path | None, str]:
     """Return the library for this PyTorch, processor and digest of sources, loaded, or why not.
 
@@ -107,7 +116,7 @@ def find(sources: str, folder: Path = FOLDER) -> tuple[Path | None, str]:
     usable, release = usable_sets(), torch_release()
     for key, wanted, text in (
         ("torch", [release], f"are for PyTorch {{}}, and this is {release}"),
-        ("instructions", usable, "are for processors with {}, which this one lacks"),
+        ("instructions", usable, "are for processors with {}, which PyTorch does not use here"),
         ("sources", [sources], "were compiled from other sources"),
     ):
         values = dict.fromkeys(getattr(manifest, key) for manifest in found.values())
@@ -118,7 +127,7 @@ def find(sources: str, folder: Path = FOLDER) -> tuple[Path | None, str]:
     if not is_intact(library):
         return None, f"{library}, which came compiled, is damaged"
     try:
-        torch.ops.load_library(library)
+        load_library(library)
     except OSError as error:  # such as one from a newer system
         return None, f"the one that came compiled does not load ({error})"
     return library, ""

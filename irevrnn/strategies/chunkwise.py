@@ -295,7 +295,8 @@ def _rebuild(
         finals.append((h_n, c_n))
         return out, h_n
 
-    top = settings.run(modules, x, part, recur, masks)
+    # Tools that watch modules, such as FlopCounterMode, do not take a leaf within autograd.grad.
+    top = settings.run(modules, x.view_as(x), part, recur, masks)
     before, after = ([state for pair in states for state in pair] for states in (leaves, finals))
     return ChunkGraph(before, after, top)
 

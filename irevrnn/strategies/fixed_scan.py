@@ -139,7 +139,8 @@ def vectorizes(z: Tensor) -> bool:
     if backend == "python":
         raise RuntimeError(
             "memory='reversible' and 'store_fixed' need the compiled kernels, and there are none "
-            f"for {z.dtype} on {z.device.type} here; memory='checkpoint' runs without them"
+            f"for {z.dtype} on {z.device.type} here, or IREVRNN_BACKEND=python leaves them out; "
+            "memory='checkpoint' runs without them"
         )
     return backend == "vector"
 

@@ -116,7 +116,7 @@ def check_real(output: Tensor, input: Tensor) -> None:
 
 
 def _trace(stack: Stack, memory: str, load: Workload) -> Trace:
-    like, masks = stack.blocks[0].recurrent_weight, Masks()
+    masks = Masks()
     saved: list[weakref.ref[Tensor]] = []
 
     def pack(x: Tensor) -> Tensor:
@@ -125,6 +125,7 @@ def _trace(stack: Stack, memory: str, load: Workload) -> Trace:
 
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.enable_grad():
         fake, tensors = _with_fakes(stack, mode)
+        like = fake.blocks[0].recurrent_weight
         x = _input(like, load)
         zeros = [like.new_zeros(load.batch, block.hidden_size) for block in stack.all_blocks]
         with _Alive() as alive:
@@ -233,7 +234,8 @@ def _with_fakes(stack: Stack, mode: FakeTensorMode) -> tuple[Stack, list[Tensor]
     def copied(module: nn.Module) -> nn.Module:
         named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]
         for _, x in named:
-            fakes.setdefault(x, mode.from_tensor(x))
+            if x not in fakes:
+                fakes[x] = _fake(x, mode)
         copy = with_parameters(module, {name: fakes[x] for name, x in named})
         for each in copy.modules():  # hooks that see results may look at values, or keep them
             for hooks in ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
@@ -243,3 +245,13 @@ def _with_fakes(stack: Stack, mode: FakeTensorMode) -> tuple[Stack, list[Tensor]
     modules = [copied(module) for module in stack.modules]
     reverse = [copied(module) for module in stack.reverse]
     return replace(stack, modules=modules, reverse=reverse), list(fakes.values())
+
+
+def _fake(x: Tensor, mode: FakeTensorMode) -> Tensor:
+    """Return a fake tensor like ``x``, in a mode that is on."""
+    if type(x) not in (Tensor, nn.Parameter) or x.layout is not torch.strided:
+        return mode.from_tensor(x)
+    # from_tensor makes an inference tensor of one, and keeps a weak reference to ``x``.
+    return torch.empty_strided(
+        x.shape, x.stride(), dtype=x.dtype, device=x.device, requires_grad=x.requires_grad
+    )

@@ -5,6 +5,7 @@ import ctypes
 import functools
 import itertools
 import logging
+import weakref
 from contextlib import nullcontext, suppress
 
 import numpy as np
@@ -480,6 +481,17 @@ def test_a_plan_is_no_part_of_what_is_watched():
             model(x)[0].sum().backward()
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("memory", ["auto", *OF_THE_STACK])
+def test_a_plan_takes_any_parameters_and_leaves_no_trace_on_them(memory):
+    x, budget = torch.randn(2, 100, 5), {"memory_budget": "1GB"} if memory != "store_fixed" else {}
+    with torch.inference_mode():
+        model = make_model(memory, **budget)  # of inference tensors, which no graph may save
+        assert model(x)[0].shape == (2, 100, 7)
+    model = make_model(memory, **budget)
+    model(x)
+    assert not any(map(weakref.getweakrefcount, model.parameters()))
 
 
 def test_auto_does_not_reverse_without_kernels(monkeypatch):

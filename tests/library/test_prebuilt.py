@@ -64,7 +64,10 @@ def test_the_best_that_the_processor_runs_is_taken_and_loaded(folder, loaded, mo
 def test_a_processor_without_any_of_them_is_told(folder, loaded, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     library, obstacle = prebuilt.find(SOURCES, folder)
-    assert library is None and "for processors with AVX2, AVX512, which this one lacks" in obstacle
+    assert (
+        library is None
+        and "for processors with AVX2, AVX512, which PyTorch does not use here" in obstacle
+    )
     assert not loaded
 
 
@@ -83,7 +86,7 @@ def test_other_machines(folder, loaded, monkeypatch, machine, count):
     "entries, reason",
     [
         ({"torch": "2.7.0 (1234567)"}, r"for PyTorch 2.7.0 \(1234567\), and this is \d+\.\d+\.\d+"),
-        ({"instructions": "AVX10"}, "for processors with AVX10, which this one lacks"),
+        ({"instructions": "AVX10"}, "for processors with AVX10, which PyTorch does not use here"),
         ({"sources": "other"}, "compiled from other sources"),
         ({"more": "than it has"}, "a manifest in .* is damaged"),
     ],
@@ -182,6 +185,25 @@ def test_a_library_is_compiled_for_each_instruction_set(tiny, tmp_path):
         assert str(Path(torch.__file__).parent).encode() not in library.read_bytes()
     manifests = [json.loads(path.with_name("manifest.json").read_text()) for path in libraries]
     assert [manifest["instructions"] for manifest in manifests] == list(wanted)
+
+
+@needs_compiler
+def test_those_of_other_sources_are_deleted_and_own_flags_are_refused(
+    folder, tiny, monkeypatch, capfd
+):
+    edit(folder, torch="2.7.0 (1234567)")
+    [older, _] = sorted(path.parent for path in folder.glob(f"*/{prebuilt.MANIFEST}"))
+    kept = older.rename(older.with_name("torch2.7.0-AVX2"))
+    sources = build.digest(*build.files_of([build.SOURCES / "one.cpp"], build.SOURCES))
+    manifest = kept / prebuilt.MANIFEST
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "sources": sources}))
+    built = {path.parent for path in build.prebuild(folder)}
+    assert {path.parent for path in folder.glob(f"*/{prebuilt.MANIFEST}")} == {kept, *built}
+    assert "deleting" in capfd.readouterr().err
+
+    monkeypatch.setenv("IREVRNN_CXXFLAGS", "-march=native")
+    with pytest.raises(BuildError, match="unset IREVRNN_CXXFLAGS"):
+        build.prebuild(folder)
 
 
 STEP = """

@@ -373,7 +373,7 @@ def make_gated():
 @pytest.mark.parametrize("training", [True, False])
 def test_one_pass_may_be_observed(observer, which, training):
     model = make_gated().train(training)
-    x = draw()
+    x = draw().requires_grad_(training)
     with observer(model) if which in ("forward", "both") else nullcontext():
         output, _ = model(x)
     with observer(model) if which in ("backward", "both") else nullcontext():
