@@ -155,7 +155,7 @@ def cached_library(
     processor cannot be loaded.
     """
     if not compilations:
-        raise BuildError(f"the sources of {contents} are missing: install irevrnn unpacked, whole")
+        raise BuildError(f"the sources of {contents} are missing: install the package as a folder")
 
     def make(folder: Path) -> Path:
         started = time.monotonic()
