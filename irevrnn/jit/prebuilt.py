@@ -92,7 +92,7 @@ def add(library: Path, folder: Path, instructions: str, sources: str) -> Path:
 def remove_outdated(folder: Path, sources: str) -> None:
     """Delete the libraries in a folder that were built from other sources."""
     for manifest in folder.glob(f"*/{MANIFEST}"):
-        if json.loads(manifest.read_text()).get("sources") != sources:
+        if f'"sources": "{sources}"' not in manifest.read_text():
             say(f"deleting {manifest.parent}, which was built from other sources")
             shutil.rmtree(manifest.parent)
 
