@@ -128,7 +128,7 @@ def saved_by_kernel(shape: Shape, memory: str) -> int:
 def operators() -> Any:
     """Return the operators of ``rates.cpp``, building them if the cache lacks them."""
     source = Path(__file__).with_name("rates.cpp")
-    torch.ops.load_library(build_extension("irevrnn_rates", [source]))
+    build_extension("irevrnn_rates", [source])
     return torch.ops.irevrnn_rates
 
 

@@ -173,8 +173,8 @@ def cached_library(
                 load_library(folder / name)
         except OSError as error:
             raise BuildError(
-                f"{name} does not load ({error}): CXX names another compiler than {linker}, "
-                "IREVRNN_CACHE another folder"
+                f"{name} does not load ({error}). {linker} linked it: name another compiler in "
+                "CXX, or another folder in IREVRNN_CACHE"
             ) from error
         say(f"built {contents} in {time.monotonic() - started:.0f} s")
         return folder / name

@@ -24,9 +24,9 @@ def cached(
     """Return the file ``name`` in the folder ``key``, named after all that the file is made from.
 
     If the cache lacks it, ``build`` makes it in the private folder that it is given, and returns
-    its path. So it does if ``load`` raises an OSError for the file that is there, which may be
-    another machine's; it stays until the new one replaces it. An OSError says that no folder can be
-    written or locked.
+    its path. A file that is there but for which ``load`` raises an OSError, such as another
+    machine's, is made again, and stays until the new one replaces it. An OSError says that no
+    folder can be written or locked.
     """
     path, there = locate(key, name, load)
     if there:
@@ -53,7 +53,8 @@ def _locked(folder: Path) -> AcquireReturnProxy:
         except Timeout:
             say("waiting for another process that builds the kernels ...")
             return lock.acquire(timeout=PATIENCE)
-    # NFS without its lock daemon, say, in the words of any filelock; or more than PATIENCE.
+    # No locks, as on NFS without its daemon (the type depends on the release of filelock), or no
+    # lock within PATIENCE.
     except (OSError, NotImplementedError) as error:
         raise OSError(
             f"{lock.lock_file} cannot be locked ({error}). End the process that holds it, or name "

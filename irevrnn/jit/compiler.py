@@ -48,8 +48,8 @@ def find_compiler(
     """Return the compiler that the first of the variables that is set names, or the first found.
 
     Flags in IREVRNN_CXXFLAGS are added to its own, for compiling and linking: for sanitizers, say.
-    If ``native``, the code may use OpenMP, and all that this machine's processor can do, or else
-    what the flags in ``processor``, or own ones that name a processor, allow.
+    If ``native``, the code may use OpenMP, and all that this machine's processor can do, unless the
+    flags in ``processor`` or IREVRNN_CXXFLAGS name another one.
     """
     if sys.platform == "win32":
         raise BuildError("the kernels are not built on Windows. Use WSL, the Linux inside Windows")

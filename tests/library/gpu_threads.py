@@ -21,7 +21,7 @@ OPERATORS = ("scan", "scan_backward", "fixed_scan", "fixed_unscan")
 
 @cache
 def load() -> None:
-    torch.ops.load_library(build_extension("irevrnn_threads", SOURCES))
+    build_extension("irevrnn_threads", SOURCES)
 
 
 def _with_defaults(operator):
