@@ -22,6 +22,7 @@ from experiments.train.config import ConfigError
 from experiments.train.evaluate import evaluate
 from experiments.train.loop import format_figure
 from experiments.train.model import make_model
+from irevrnn.jit.commands import say
 
 PROGRAM = "python -m experiments.evaluate"
 
@@ -56,7 +57,7 @@ def print_figures(name: str) -> None:
     """Test the weights of every run of an experiment, and print their figures."""
     config = catalogue.config_of(name)
     result = json.loads(catalogue.result_file(name).read_text(encoding="utf-8"))
-    figure = f"test_{result['figure']}"
+    figure, digest = f"test_{result['figure']}", result["data"].get("digest")
     found = []
     for (run, one), written in zip(config.runs(), result["runs"], strict=True):
         task = one.task(torch.device("cpu"))
@@ -64,6 +65,8 @@ def print_figures(name: str) -> None:
             raise ConfigError(
                 f"{name} was tested on {result['data_set']}, but the data here are {task.data_set}"
             )
+        if task.facts.get("digest", digest) != digest:
+            say(f"warning: the recordings here are not those of the paper's {name}")
         model = make_model(one, task)
         model.load_state_dict(weights.load(name, run))
         found.append(evaluate(model, task.test_batches(), task.objective).figure)

@@ -72,10 +72,12 @@ def scan(
         TypeError: an argument is not a floating-point tensor, ``resets`` not a bool one, or
             ``batch_sizes`` no tensor.
         ValueError: a shape, dtype, device, activation or strategy does not fit.
+        RuntimeError: IREVRNN_BACKEND asks for kernels that cannot run.
         NotImplementedError: forward-mode differentiation, through the compiled kernels.
     """
-    _check_tensors(z, h_0, c_0, u, a, b)
-    _check_shapes(z, h_0, c_0, u, a, b, batch_sizes)
+    named = {"z": z, "h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}
+    _check_tensors(named)
+    _check_shapes(named, batch_sizes)
     check_resets(resets, tuple(z.shape[:-1]), z.device)
     get_activation(activation)
     get_activation(coupling_activation, "coupling_activation")
@@ -179,8 +181,8 @@ def _segments(
     yield from zip(z.split(rows), sizes, split_resets, strict=False)
 
 
-def _check_tensors(z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor) -> None:
-    named = {"z": z, "h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}
+def _check_tensors(named: dict[str, Tensor]) -> None:
+    z = named["z"]
     for name, x in named.items():
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
@@ -193,15 +195,8 @@ def _check_tensors(z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b:
             raise ValueError(f"{name} must be on the device of z, {z.device}; got {x.device}")
 
 
-def _check_shapes(
-    z: Tensor,
-    h_0: Tensor,
-    c_0: Tensor,
-    u: Tensor,
-    a: Tensor,
-    b: Tensor,
-    batch_sizes: Tensor | None,
-) -> None:
+def _check_shapes(named: dict[str, Tensor], batch_sizes: Tensor | None) -> None:
+    z, h_0, a = (named[name] for name in ("z", "h_0", "a"))
     if batch_sizes is None:
         if z.dim() != 3:
             raise ValueError(f"z must be (T, B, H); got shape {tuple(z.shape)}")
@@ -216,18 +211,10 @@ def _check_shapes(
     hidden = z.shape[-1]
     if a.dim() != 2:
         raise ValueError(f"a must be (R, H) with H = {hidden}; got shape {tuple(a.shape)}")
-    couplings = a.shape[0]
-    named = {"h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}
-    wanted = {
-        "h_0": (batch, hidden),
-        "c_0": (batch, hidden),
-        "u": (hidden,),
-        "a": (couplings, hidden),
-        "b": (couplings, hidden),
-    }
-    for name, shape in wanted.items():
+    state, weight = ("(B, H)", (batch, hidden)), ("(R, H)", (len(a), hidden))
+    wanted = {"h_0": state, "c_0": state, "u": ("(H,)", (hidden,)), "a": weight, "b": weight}
+    for name, (symbols, shape) in wanted.items():
         if tuple(named[name].shape) != shape:
-            symbols = {"h_0": "(B, H)", "c_0": "(B, H)", "u": "(H,)"}.get(name, "(R, H)")
             raise ValueError(
                 f"{name} must be {symbols} = {shape} for z of shape {tuple(z.shape)}; "
                 f"got shape {tuple(named[name].shape)}"

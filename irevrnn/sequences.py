@@ -206,7 +206,7 @@ class SequenceBatch:
 
         Raises:
             TypeError: ``hidden`` is not a pair of floating-point tensors.
-            ValueError: a shape or device does not fit.
+            ValueError: a shape, dtype or device does not fit.
         """
         if len(set(sizes)) == 1:
             shape = (len(sizes), self.size, sizes[0])
@@ -227,11 +227,10 @@ class SequenceBatch:
             for index, (h, c, size) in enumerate(zip(*hidden, sizes, strict=True)):
                 pair = f"h_0[{index}]", f"c_0[{index}]"
                 check_states((h, c), (*batch, size), symbols, like, pair)
-        batches = [
+        return [
             self.initial_states(None if h is None else (h[None], c[None]), [size], like, "1")[0]
             for h, c, size in zip(*hidden, sizes, strict=True)
         ]
-        return batches
 
     def _sorted(self, states: Tensor) -> Tensor:
         """Bring (L, B, H) into the order of the rows."""
@@ -247,7 +246,10 @@ class SequenceBatch:
         if not return_sequence:
             output = output if order is None else output.index_select(0, order)
         elif self.packed is not None:
-            return self._repacked(output), hidden
+            packed = self.packed._replace(data=output)
+            if not self.padded:
+                return packed, hidden
+            return pad_packed_sequence(packed, self.batch_first, total_length=self.steps)[0], hidden
         elif self.batch_first and self.batched:
             output = output.transpose(0, 1)
         return (output if self.batched else output.squeeze(-2)), hidden
@@ -265,10 +267,3 @@ class SequenceBatch:
                 stacked = [each.squeeze(-2) for each in stacked]
             pair.append(stacked[0] if same else tuple(each[0] for each in stacked))
         return pair[0], pair[1]
-
-    def _repacked(self, data: Tensor) -> Tensor | PackedSequence:
-        assert self.packed is not None
-        packed = self.packed._replace(data=data)
-        if not self.padded:
-            return packed
-        return pad_packed_sequence(packed, self.batch_first, total_length=self.steps)[0]

@@ -27,7 +27,11 @@ PROTOCOLS = {
 def make_folds(
     recordings: Recordings, data_set: str, protocol: str, val_subjects: int
 ) -> list[Fold]:
-    """Split recordings by one of ``PROTOCOLS``, with ``val_subjects`` of those who train as val."""
+    """Split recordings by one of ``PROTOCOLS``, with ``val_subjects`` of those who train as val.
+
+    Raises:
+        ConfigError: there is no such protocol, or nobody to test or to train on in a fold.
+    """
     if protocol not in PROTOCOLS[data_set]:
         raise ConfigError(
             f"protocol must be one of {', '.join(PROTOCOLS[data_set])} for {data_set}; "
@@ -50,6 +54,12 @@ def make_folds(
     folds = []
     for number, (name, is_test) in enumerate(tests.items()):
         people = np.unique(subjects[~is_test])
+        if not len(people) or not is_test.any():
+            raise ConfigError(
+                f"protocol {protocol!r} leaves fold {number} nothing to "
+                f"{'test' if len(people) else 'train on'}: the recordings are of the subjects "
+                f"{', '.join(map(str, np.unique(subjects)))} alone"
+            )
         if len(people) <= val_subjects:
             raise ConfigError(
                 f"val_subjects must be below the {len(people)} subjects that train in the fold "

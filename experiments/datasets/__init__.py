@@ -9,7 +9,6 @@ the :class:`~experiments.datasets.recordings.Recordings`; it may add ``summary(r
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +35,3 @@ def as_data_error(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{folder} cannot be written to ({error})") from error
-
-
-def say(message: str) -> None:
-    """Print a message on standard error."""
-    print(f"irevrnn: {message}", file=sys.stderr, flush=True)

@@ -25,8 +25,9 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 from tqdm import tqdm
 
-from experiments.datasets import DataError, as_data_error, data_root, say
+from experiments.datasets import DataError, as_data_error, data_root
 from experiments.datasets.recordings import Recordings, open_recordings
+from irevrnn.jit.commands import say
 
 #: Seconds to wait for an answer of a server.
 TIMEOUT = 30

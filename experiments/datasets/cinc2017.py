@@ -7,7 +7,6 @@ rhythm) or ~ (noisy). Recordings are kept whole, in mV. Whose they are is unknow
 counts as a subject of its own.
 """
 
-import dataclasses
 import re
 import struct
 from collections.abc import Iterator
@@ -51,9 +50,8 @@ def difference(raw: Path) -> str | None:
 
 
 def convert(raw: Path, out: Path, note: str = "") -> Recordings:
-    """Convert the files in ``raw``; ``note`` goes behind the source."""
-    about = dataclasses.replace(ABOUT, source=ABOUT.source + note)
-    with writing(out, about) as writer:
+    """Convert the files in ``raw``; ``note`` is appended to the source."""
+    with writing(out, ABOUT, note=note) as writer:
         labels = _read_label_file(raw, writer.reject)
         headers = dict(raw_contents(raw, _HEADERS, writer.reject))
         there = set()

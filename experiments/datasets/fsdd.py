@@ -5,7 +5,6 @@ to 2.3 s. The authors' test set are the indices 0 to 4. Samples are divided by 2
 lie in [-1, 1). The column ``index`` is that of the name; the subject is the place in ``SPEAKERS``.
 """
 
-import dataclasses
 import io
 import re
 import wave
@@ -46,9 +45,8 @@ def difference(raw: Path) -> str | None:
 
 
 def convert(raw: Path, out: Path, note: str = "") -> Recordings:
-    """Convert the files in ``raw``; ``note`` goes behind the source."""
-    about = dataclasses.replace(ABOUT, source=ABOUT.source + note)
-    with writing(out, about) as writer:
+    """Convert the files in ``raw``; ``note`` is appended to the source."""
+    with writing(out, ABOUT, note=note) as writer:
         for file, data in raw_contents(raw, FILES, writer.reject):
             try:
                 name, digit, speaker, index = _parse_name(file)

@@ -150,6 +150,8 @@ def _skeletons(rows: Sequence[_Row], columns: slice) -> np.ndarray:
     return numbers.reshape(-1, 1, JOINTS, 3)
 
 
+_UNTRACKED = "no frame has a skeleton: all joints are at 0"
+
 # --- UTKinect-Action3D --------------------------------------------------------------------------
 
 _LABEL_FILE = "actionLabel.txt"
@@ -220,6 +222,8 @@ def _add_actions(file: str, data: bytes, actions: list[_Action], writer: Writer)
     for action in actions:
         try:
             joints = _skeletons(rows[_find(action, frames)], slice(1, None))
+            if not joints.any():
+                raise SkeletonError(_UNTRACKED)
         except SkeletonError as error:
             writer.reject(file, f"{action.name}: {error.reason}", error.line)
             continue
@@ -246,6 +250,7 @@ def _find(action: _Action, frames: np.ndarray) -> slice:
 # --- MSR Action3D -------------------------------------------------------------------------------
 
 _MSR_FILES = re.compile(r".*\.txt", re.IGNORECASE | re.DOTALL)
+_MSR_SUBJECTS = 10
 _SAMPLE_FILE = re.compile(r"(a(\d\d)_s(\d\d)_e(\d\d))_skeleton3D\.txt")
 
 
@@ -258,10 +263,12 @@ def _read_msr(raw: Path, writer: Writer) -> None:
             action, subject, repetition = map(int, match.groups()[1:])
             if not 1 <= action <= len(MSR.class_names):
                 raise SkeletonError(f"action {action} is none of 1 to {len(MSR.class_names)}")
+            if not 1 <= subject <= _MSR_SUBJECTS:
+                raise SkeletonError(f"subject {subject} is none of 1 to {_MSR_SUBJECTS}")
             joints = _skeletons(_read_rows(data, 4), slice(3))
             joints = joints[joints.any(axis=(1, 2, 3))]
             if not len(joints):
-                raise SkeletonError("no frame has a skeleton: all joints are at 0")
+                raise SkeletonError(_UNTRACKED)
         except SkeletonError as error:
             writer.reject(file, error.reason, error.line)
         else:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+from unicodedata import normalize
 
 from experiments.datasets import DataError
 from experiments.datasets.raw_files import Reject
@@ -24,12 +25,15 @@ class Label(NamedTuple):
 
 
 def read_rows(data: bytes, file: str) -> Iterator[Row]:
-    """Yield the rows of a CSV file (UTF-8) that are not blank, without spaces around fields."""
+    """Yield the rows of a CSV file (UTF-8) that are not blank, without spaces around fields.
+
+    Fields are in Unicode's form NFC: a system may write an accent as a character of its own.
+    """
     try:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         for fields in reader:
             if any(field.strip() for field in fields):
-                yield reader.line_num, [field.strip() for field in fields]
+                yield reader.line_num, [normalize("NFC", field.strip()) for field in fields]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} is no CSV file in UTF-8: {error}") from error
 

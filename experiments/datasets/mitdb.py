@@ -6,7 +6,6 @@ to mV. The recordings serve as very long sequences: their annotations are not re
 the label 0. The columns ``lead_1`` and ``lead_2`` are places in ``LEADS``.
 """
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -50,9 +49,8 @@ def difference(raw: Path) -> str | None:
 
 
 def convert(raw: Path, out: Path, note: str = "") -> Recordings:
-    """Convert the files in ``raw``; ``note`` goes behind the source."""
-    about = dataclasses.replace(ABOUT, source=ABOUT.source + note)
-    with writing(out, about) as writer:
+    """Convert the files in ``raw``; ``note`` is appended to the source."""
+    with writing(out, ABOUT, note=note) as writer:
         headers = dict(raw_contents(raw, _HEADERS, writer.reject))
         there = set()
         for file, data in raw_contents(raw, _SAMPLES, writer.reject):

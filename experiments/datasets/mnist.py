@@ -24,8 +24,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from experiments.datasets import DataError, as_data_error, data_root, say
+from experiments.datasets import DataError, as_data_error, data_root
 from experiments.files import replacing
+from irevrnn.jit.commands import say
 
 #: Published MD5 sums of the four files, uncompressed.
 MD5 = {

@@ -30,11 +30,14 @@ LABEL_FILE = "labels.csv"
 HEADINGS = (["name", "label"], ["name", "label", "group"])
 #: A field of a heading line. One that begins like a number is a number, maybe a damaged one.
 _WORD = re.compile(r"(?!(nan|inf|infinity)$)[^\W\d]|\"", re.IGNORECASE)
+_QUOTED = re.compile(r'"[^"]*"')
 #: Errors of np.load where a file is damaged.
 _OF_DAMAGE = (
     ValueError, EOFError, OSError, SyntaxError, TokenError, MemoryError, OverflowError, BadZipFile,
 )  # fmt: skip
 _FILES = re.compile(r".*\.(csv|npy)", re.DOTALL | re.IGNORECASE)
+#: The largest number: differences of such numbers are in the range of float32, too.
+LARGEST = 1e38
 
 
 def load_folder(folder: Path) -> Recordings:
@@ -89,10 +92,7 @@ def _labels_of_files(contents: dict[str, bytes], reject: Reject) -> dict[str, La
     if not rows or rows[0][1] not in HEADINGS:
         wanted = " or ".join(",".join(heading) for heading in HEADINGS)
         raise DataError(f"{LABEL_FILE} must begin with the line {wanted}")
-    labels = {
-        normalize("NFC", name): label
-        for name, label in read_labels(rows[1:], LABEL_FILE, len(rows[0][1]), reject).items()
-    }
+    labels = read_labels(rows[1:], LABEL_FILE, len(rows[0][1]), reject)
     taken: dict[str, Label] = {}
     named: set[str] = set()
     files = [file for file in contents if file != LABEL_FILE]
@@ -149,14 +149,18 @@ def _read_csv(data: bytes) -> np.ndarray:
         raise DataError(f"no text in UTF-8: {error}") from error
     # With their numbers in the file, from 1.
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if lines and _is_heading(lines[0][1], text):
-        del lines[0]
+    heading = lines.pop(0)[1] if lines and _is_heading(lines[0][1], text) else None
     if not lines:
         raise DataError("the file holds no numbers")
     try:
         numbers = np.loadtxt([line for _, line in lines], delimiter=",", comments=None, ndmin=2)
     except ValueError as error:
         raise DataError(_fault(lines) or f"no lines of numbers: {error}") from error
+    if heading is not None:
+        names, columns = 1 + _QUOTED.sub("", heading).count(","), numbers.shape[1]
+        if names != columns:
+            counts = f"the heading has {names} names, the lines {columns} numbers"
+            raise DataError(f"{counts}: written with row names?")
     return as_frames(numbers)
 
 
@@ -172,9 +176,9 @@ def _is_heading(line: str, text: str) -> bool:
 
 def _fault(lines: list[tuple[int, str]]) -> str | None:
     """Return what is wrong with the first line that is no line of numbers."""
-    for mark in (";", "\t"):
-        if all(mark in line for _, line in lines):
-            return f"separated by {mark!r}: use commas"
+    for mark, name in ((";", "semicolons"), ("\t", "tabs"), (" ", "blanks")):
+        if all(mark in line.strip() and "," not in line for _, line in lines):
+            return f"separated by {name}: use commas"
     columns = len(lines[0][1].split(","))
     for place, (number, line) in enumerate(lines):
         fields = [field.strip() for field in line.split(",")]
@@ -218,9 +222,11 @@ def as_frames(numbers: np.ndarray) -> np.ndarray:
         raise DataError(f"the shape is {numbers.shape}; expected (steps, channels), both above 0")
     with np.errstate(over="ignore"):
         frames = numbers.astype(np.float32)
-    if not np.isfinite(frames).all():
-        raise DataError("NaN, infinity or a number too large for float32")
+    if not (np.abs(frames) <= LARGEST).all():
+        raise DataError(f"NaN, infinity or a number above {LARGEST:g}, too large for float32")
     lost, spread = np.abs(frames - numbers.astype(np.float64)).max(0), np.ptp(frames, axis=0)
     if ((lost > 1e-3 * spread) & (np.ptp(numbers, axis=0) > 0)).any():
-        raise DataError("an offset so large that float32 loses what varies: subtract it first")
+        raise DataError(
+            "float32 loses what varies: subtract a large offset, or scale up tiny numbers, first"
+        )
     return frames

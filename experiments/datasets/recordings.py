@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import BadZipFile
@@ -266,12 +266,16 @@ class Writer:
 
 
 @contextmanager
-def writing(folder: Path, about: Description, bodies: int | None = None) -> Iterator[Writer]:
+def writing(
+    folder: Path, about: Description, bodies: int | None = None, note: str = ""
+) -> Iterator[Writer]:
     """Write a data set one recording at a time, without keeping frames in memory.
 
     An earlier conversion in the folder is replaced when the block ends. A process that fails or is
     killed leaves the folder as it was, or without meta.json. Frames of skeletons have ``bodies``.
+    ``note`` is appended to the source.
     """
+    about = replace(about, source=about.source + note)
     with as_data_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "frames.npy") as temporary:

@@ -34,10 +34,10 @@ def long_signals(
     return figure
 
 
-def _trace(axes: Axes, values: np.ndarray, rate: float, colour: str = "black") -> None:
+def _trace(axes: Axes, values: np.ndarray, rate: float) -> None:
     """Draw a signal (T,) against its time in seconds."""
     seconds = np.arange(len(values)) / rate
-    axes.plot(seconds, values, "-", color=colour, marker="", linewidth=0.5)
+    axes.plot(seconds, values, "-", color="black", marker="", linewidth=0.5)
     axes.grid(True)
 
 

@@ -17,6 +17,8 @@ from irevrnn import IRevStack, parameter_groups
 
 #: What a backward pass through a whole recording may need: in longer chunks it takes less time.
 BUDGET = "60MB"
+#: Steps of the pieces that a warm-up goes through.
+WARM_UP_PIECE = 1000
 #: Bits and state of a test are computed in pieces of this many steps.
 TEST_PIECE = 50_000
 
@@ -28,13 +30,12 @@ class Method:
     Attributes:
         label: in tables.
         piece: steps that gradients go back through at most; None for the whole recording.
-        warm_up: share of the time that goes to pieces of :attr:`warm_up_piece` steps first.
+        warm_up: share of the time that goes to pieces of :data:`WARM_UP_PIECE` steps first.
     """
 
     label: str
     piece: int | None
     warm_up: float = 0.0
-    warm_up_piece: int = 1000
 
 
 METHODS = {
@@ -98,7 +99,7 @@ def train(
     while seconds < budget:
         index = int(torch.randint(len(recordings), (), generator=order))
         warm = seconds < method.warm_up * budget
-        piece = method.warm_up_piece if warm else method.piece
+        piece = WARM_UP_PIECE if warm else method.piece
         network.memory, state, bits = memory_for(piece), None, []
         for part in pieces(recordings[index].sequence(settings.steps), piece):
             start = time.process_time()

@@ -89,59 +89,27 @@ class PeerClassifier(nn.Module):
 # --- the networks -------------------------------------------------------------------------------
 
 
-def _lstm(
-    inputs: int, hidden: int, layers: int, dropout: float,
-    forget_bias: float = 1.0, chrono: float | None = None,
+def _torch(
+    kind: type[nn.LSTM | nn.GRU], inputs: int, hidden: int, layers: int, dropout: float,
+    forget_bias: float | None = None, chrono: float | None = None,
 ) -> nn.Module:  # fmt: skip
-    # nn.LSTM warns of dropout in a single layer.
-    rnn = nn.LSTM(inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+    # They warn of dropout in a single layer.
+    rnn = kind(inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
     start_gates(rnn, forget_bias, chrono)
     return rnn
 
 
-def _gru(
-    inputs: int, hidden: int, layers: int, dropout: float, chrono: float | None = None
-) -> nn.Module:
-    rnn = nn.GRU(inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
-    start_gates(rnn, chrono=chrono)
-    return rnn
-
-
-def _indrnn(
-    inputs: int, hidden: int, layers: int, dropout: float,
-    norm: str | None = "batch", longest_memory: float = 1000.0,
-) -> nn.Module:  # fmt: skip
-    def recurrence(index: int) -> nn.Module:
-        return IndRNN(hidden if index else inputs, hidden, longest_memory, index == layers - 1)
-
-    return _plain(recurrence, hidden, layers, dropout, norm)
-
-
-def _cornn(inputs: int, hidden: int, layers: int, dropout: float, **constants: float) -> nn.Module:
-    def recurrence(index: int) -> nn.Module:
-        return CoRNN(hidden if index else inputs, hidden, **constants)
-
-    return _plain(recurrence, hidden, layers, dropout)
-
-
-def _revgru(
-    inputs: int, hidden: int, layers: int, dropout: float,
-    most_bits: float | None = None, chrono: float | None = None,
-) -> nn.Module:  # fmt: skip
-    def recurrence(index: int) -> nn.Module:
-        return RevGRU(hidden if index else inputs, hidden, most_bits, chrono)
-
-    return _plain(recurrence, hidden, layers, dropout)
-
-
 def _plain(
-    recurrence: Callable[[int], nn.Module], hidden: int, layers: int, dropout: float,
-    norm: str | None = None,
+    kind: type[IndRNN | CoRNN | RevGRU], inputs: int, hidden: int, layers: int, dropout: float,
+    norm: str | None = None, **options: Any,
 ) -> Stack:  # fmt: skip
-    plain = [
-        PlainLayer(recurrence(index), hidden, norm, dropout if index < layers - 1 else 0.0)
-        for index in range(layers)
-    ]
+    plain = []
+    for index in range(layers):
+        last = index == layers - 1
+        if kind is IndRNN:
+            options["last"] = last
+        recurrence = kind(hidden if index else inputs, hidden, **options)
+        plain.append(PlainLayer(recurrence, hidden, norm, 0.0 if last else dropout))
     return Stack(plain, hidden)
 
 
@@ -183,9 +151,12 @@ class Peer(NamedTuple):
 
 #: Every network to compare with, by its name.
 PEERS = {
-    "lstm": Peer(_lstm, ("forget_bias", "chrono")),
-    "gru": Peer(_gru, ("chrono",)),
-    "indrnn": Peer(_indrnn, ("norm", "longest_memory"), recurrent=("recurrent_weight",)),
+    "lstm": Peer(partial(_torch, nn.LSTM, forget_bias=1.0), ("forget_bias", "chrono")),
+    "gru": Peer(partial(_torch, nn.GRU), ("chrono",)),
+    "indrnn": Peer(
+        partial(_plain, IndRNN, norm="batch"), ("norm", "longest_memory"),
+        recurrent=("recurrent_weight",),
+    ),
     "lru": Peer(
         partial(_gated, LRU),
         ("width", "norm", "sparsity", "shortest_memory", "longest_memory", "shortest_period"),
@@ -197,7 +168,7 @@ PEERS = {
         recurrent=("stiffness", "time_step"),
     ),
     "mingru": Peer(partial(_gated, MinGRU), ("width", "norm", "sparsity", "chrono"), True),
-    "revgru": Peer(_revgru, ("most_bits", "chrono")),
-    "cornn": Peer(_cornn, ("time_step", "stiffness", "damping")),
+    "revgru": Peer(partial(_plain, RevGRU), ("most_bits", "chrono")),
+    "cornn": Peer(partial(_plain, CoRNN), ("time_step", "stiffness", "damping")),
     "resnet": Peer(ResNet, (), keeps_steps=False),
 }  # fmt: skip

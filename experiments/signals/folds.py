@@ -56,14 +56,26 @@ def make_folds(recordings: Recordings, split: str, folds: int) -> list[Fold]:
     made = []
     for name, test in zip(names, tests, strict=True):
         rest = np.setdiff1d(everyone, test)
-        count = min(VALIDATION_PARTS, _most_parts(rest, recordings.labels, groups))
-        val = _parts(rest, recordings.labels, groups, count)[0] if count > 1 else rest[:0]
+        val = _validation(rest, recordings.labels, groups)
         # In random order, so that the first of them, a subset, are of all classes.
         generator = np.random.RandomState(SPLIT_SEED)
         parts = np.setdiff1d(rest, val), val, test
         made.append(Fold(name, *map(generator.permutation, parts)))
         _check(recordings, made[-1])
     return made
+
+
+def _validation(rest: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the smallest part that has all classes, and leaves all; if none does, the first."""
+    most = min(VALIDATION_PARTS, _most_parts(rest, labels, groups))
+    classes, first = len(np.unique(labels[rest])), rest[:0]
+    for count in range(most, 1, -1):
+        for val in _parts(rest, labels, groups, count):
+            both = val, np.setdiff1d(rest, val)
+            if all(len(np.unique(labels[part])) == classes for part in both):
+                return val
+            first = first if len(first) else val
+    return first
 
 
 def _most_parts(chosen: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> int:
@@ -105,5 +117,6 @@ def _check(recordings: Recordings, fold: Fold) -> None:
         if len(missing):
             raise ConfigError(
                 f"the class {recordings.about.class_names[missing[0]]!r} has no recording in the "
-                f"{part} part of the fold {fold.name}: lower folds, or add recordings"
+                f"{part} part of the fold {fold.name}: choose another number of folds, or add "
+                "recordings"
             )

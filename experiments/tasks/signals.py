@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from lightning_fabric.utilities import move_data_to_device
 
-from experiments.datasets import data_root, say
+from experiments.datasets import data_root
 from experiments.datasets.own_folder import load_folder
 from experiments.datasets.recordings import Recordings, open_recordings
+from experiments.sequences import Fold
 from experiments.signals.bootstrap import interval
 from experiments.signals.dataset import (
     SignalDataset,
@@ -32,6 +33,7 @@ from experiments.tasks.folds import chosen_fold, details, runs_of_folds
 from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.objectives import Classification, Evaluation, MeanF1
 from experiments.train.task import Task
+from irevrnn.jit.commands import say
 
 #: Defaults of all data sets with gated blocks, the network for such lengths.
 _BLOCKS: dict[str, Any] = {"block": True, "memory": "reversible"}
@@ -130,7 +132,16 @@ class SignalsConfig(TrainConfig):
         """Return a run for each fold and seed."""
         if self.fold is not None:
             return super().runs()
-        return runs_of_folds(self, len(make_folds(self.load(), str(self.split), self.folds)))
+        return runs_of_folds(self, len(self._folds(self.load())))
+
+    def _folds(self, recordings: Recordings) -> list[Fold]:
+        try:
+            return make_folds(recordings, str(self.split), self.folds)
+        except ConfigError as error:
+            if not recordings.rejected:
+                raise
+            left_out = f"{len(recordings.rejected)} left out, such as {recordings.rejected[0]}"
+            raise ConfigError(f"{error} ({left_out})") from error
 
     def task(self, device: torch.device) -> Task:
         """Return one fold of the split, with batches on ``device``."""
@@ -139,7 +150,7 @@ class SignalsConfig(TrainConfig):
             for one in recordings.rejected:
                 say(f"left out: {one}")
             _warn_of_constants(recordings)
-        folds = make_folds(recordings, str(self.split), self.folds)
+        folds = self._folds(recordings)
         fold = chosen_fold(folds, self.fold)
         train = SignalDataset(
             recordings, fold.train[: self.train_subset], self.flip, self.scale, self.seed

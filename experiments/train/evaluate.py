@@ -67,11 +67,5 @@ def mistakes(test: Evaluation, classes: int) -> dict[str, Any]:
         {"index": i, "label": int(test.labels[i]), "predicted": int(test.predictions[i])}
         for i in wrong
     ]
-    matrix = confusion_matrix(test.predictions, test.labels, classes)
-    return {"confusion_matrix": matrix, "mistakes": shown}
-
-
-def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> list[list[int]]:
-    """Return how often each class, a row, was predicted as each other, a column."""
-    pairs = torch.bincount(labels * classes + predictions, minlength=classes**2)
-    return pairs.view(classes, classes).tolist()
+    pairs = torch.bincount(test.labels * classes + test.predictions, minlength=classes**2)
+    return {"confusion_matrix": pairs.view(classes, classes).tolist(), "mistakes": shown}

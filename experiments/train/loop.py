@@ -60,6 +60,7 @@ def train(
     Raises:
         FloatingPointError: the loss became infinite or NaN; last.pt is from before.
         OverflowError: with a fixed-point strategy, a value left its range.
+        ReversalError: with ``reversible``, a state was not reconstructed exactly.
         KeyboardInterrupt: Ctrl-C or a termination signal; last.pt is up to date.
         ConfigError: the run cannot be done, or not be resumed, as configured.
         DataError: the data cannot be loaded.

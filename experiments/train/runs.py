@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ _FIGURES = (
     "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_mean_f1", "test_mean_f1",
     "val_squared_error", "test_squared_error", "forgotten_bits",
 )  # fmt: skip
+#: The folder of a run among several.
+_RUN = re.compile(r"(fold|seed)\d+")
 _OF_A_RUN = ("seed", "best_epoch", *_FIGURES, "wall_seconds", "processor_seconds")
 
 
@@ -42,14 +45,14 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
         :func:`summarise`. If ``max_minutes`` ran out, ``finished`` is False.
     """
     runs = config.runs()
+    folders = [config.out, *_folders_of_runs(config.out)]
     if len(runs) == 1:
-        return _train_once(runs[0][1], progress)
+        return _train_once(runs[0][1], progress, folders)
     if distributed.launched():
         raise ConfigError(
             f"folds and seeds are {len(runs)} runs, which several workers cannot share: start "
             "torchrun for one of them at a time, or run without it"
         )
-    folders = [config.out, *(config.out / name for name, _ in runs)]
     if config.resume and (config.out / "last.pt").exists():
         raise ConfigError(
             f"the run in {config.out} is one run, and folds and seeds are {len(runs)}: choose "
@@ -86,6 +89,14 @@ def _check_same_data(results: Sequence[dict[str, Any]]) -> None:
                 f"the data have changed since the first of these runs: {name} was {before!r} and "
                 f"is {now!r}; start again without --resume, or choose another --out"
             )
+
+
+def _folders_of_runs(out: Path) -> Iterator[Path]:
+    """Yield the folders of seeds and folds in ``out``, of which there may be more than now."""
+    for folder in out.glob("*"):
+        if _RUN.fullmatch(folder.name):
+            yield folder
+            yield from _folders_of_runs(folder)
 
 
 def _train_once(

@@ -59,7 +59,7 @@ void gelu_gradient(const Tensor& x, const Tensor& grad) {
   });
 }
 
-// x in the same way; undefined if it is missing.
+// x without gaps, and without a negation that is yet to be done; undefined if it is missing.
 Tensor contiguous(const Maybe& x) { return x && x->defined() ? x->resolve_neg().contiguous() : Tensor(); }
 
 void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y) {

@@ -71,13 +71,6 @@ void run(FixedForward<T>& s) {
   for (int64_t step : bad_steps) s.bad_step = earlier(s.bad_step, step);
 }
 
-// Whether the words of a stack lie within those that were given.
-template <class T>
-bool is_sound(const FixedInverse<T>& s, int64_t stream) {
-  const int64_t start = s.starts[stream], count = s.counts[stream];
-  return start >= 0 && count >= 0 && start <= s.words_size && count <= s.words_size - start;
-}
-
 template <class Tiles, class T>
 void run(FixedInverse<T>& s) {
   TORCH_CHECK_VALUE(s.streams == count_chunks(s.lanes(), Tiles::width), "counts must have ",
@@ -89,7 +82,7 @@ void run(FixedInverse<T>& s) {
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
     for (const Chunk& chunk : chunks) {
       const int64_t i = chunk.index;
-      if (is_sound(s, i)) stacks[i] = WordStack(s.words + s.starts[i], s.counts[i]);
+      if (s.is_sound(i)) stacks[i] = WordStack(s.words + s.starts[i], s.counts[i]);
       stacks[i].tail() = Tail::of(s.tails[i]);
     }
     for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
@@ -109,7 +102,7 @@ void run(FixedInverse<T>& s) {
     }
     for (const Chunk& chunk : chunks) {
       const int64_t i = chunk.index;
-      s.counts[i] = !is_sound(s, i) || stacks[i].ran_dry() ? -1 : stacks[i].size();
+      s.counts[i] = !s.is_sound(i) || stacks[i].ran_dry() ? -1 : stacks[i].size();
       s.tails[i] = stacks[i].tail().number();
     }
   });

@@ -63,6 +63,12 @@ struct FixedInverse : FixedPass<T> {
   int64_t words_size, streams;
   const int64_t* starts;   // (streams): where each stack's words begin
   int64_t* counts;         // (streams): words left on each stack, updated
+
+  // Whether the words of a stack lie within those that were given.
+  IREVRNN_INLINE bool is_sound(int64_t stream) const {
+    const int64_t start = starts[stream], count = counts[stream];
+    return start >= 0 && count >= 0 && start <= words_size && count <= words_size - start;
+  }
 };
 
 // Bit stacks of that many lanes in the vectorised kernel.

@@ -183,9 +183,8 @@ struct FixedInverseWork {
     const Unit of_f = s.unit_of_f();
     const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), of_f.count};
     const Decay decay = decay_of(w.w.u());
-    const int64_t start = s.starts[lane], count = s.counts[lane];
-    const bool sound = start >= 0 && count >= 0 && start <= s.words_size && count <= s.words_size - start;
-    WordReader bits(s.words + (sound ? start : 0), sound ? count : -1, Tail::of(s.tails[lane]));
+    const bool sound = s.is_sound(lane);
+    WordReader bits(s.words + (sound ? s.starts[lane] : 0), sound ? s.counts[lane] : -1, Tail::of(s.tails[lane]));
     int32_t h = s.h[lane], c = s.c[lane];
     Ahead<T, -1> inputs(s, lane, begin, stop);
     for_each_window<-1>(s, lane, begin, stop, [&](int64_t first, int64_t past_last, uint64_t resets) {

@@ -246,37 +246,7 @@ struct FixedVectorTile : VectorTile<N, cut> {
   }
 };
 
-// Tiles of N vectors, and of half as many for what is left, down to one that is cut short.
 template <int N>
-struct FixedVectorTiles {
-  static constexpr int width = N * vector_lanes;
-  template <class Fn>
-  static void each(int64_t first, int64_t past_last, const Fn& fn) {
-    for (; first + width <= past_last; first += width) fn(FixedVectorTile<N, false>{}, first);
-    if (first < past_last) FixedVectorTiles<N / 2>::each(first, past_last, fn);
-  }
-  template <class Fn>
-  static void each_reversed(int64_t first, int64_t past_last, const Fn& fn) {
-    const int64_t whole = first + (past_last - first) / width * width;
-    if (whole < past_last) FixedVectorTiles<N / 2>::each_reversed(whole, past_last, fn);
-    for (int64_t lane = whole - width; lane >= first; lane -= width) {
-      fn(FixedVectorTile<N, false>{}, lane);
-    }
-  }
-};
-
-template <>
-struct FixedVectorTiles<0> {
-  template <class Fn>
-  static void each(int64_t first, int64_t past_last, const Fn& fn) {
-    FixedVectorTile<1, true> tile;
-    tile.count = static_cast<int>(past_last - first);
-    fn(tile, first);
-  }
-  template <class Fn>
-  static void each_reversed(int64_t first, int64_t past_last, const Fn& fn) {
-    each(first, past_last, fn);
-  }
-};
+using FixedVectorTiles = VectorTiles<N, FixedVectorTile>;
 
 }  // namespace irevrnn

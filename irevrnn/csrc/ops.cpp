@@ -15,7 +15,7 @@ namespace {
 // The vectorised kernel is for float alone.
 struct LaunchOnCpu {
   static constexpr bool halves = false;
-  bool vectorize;
+  LaunchOnCpu(const Tensor&, bool vectorize) : vectorize(vectorize) {}
   template <template <class, class> class Problem, class T>
   void operator()(const Problem<T, T>& s) const {
     if constexpr (std::is_same_v<T, float>) {
@@ -23,27 +23,8 @@ struct LaunchOnCpu {
     }
     scan_threads(s);
   }
+  bool vectorize;
 };
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> scan(
-    const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
-    const std::optional<Tensor>& batch_sizes, c10::string_view activation,
-    c10::string_view coupling_activation, int64_t interval, bool vectorize,
-    const std::optional<Tensor>& resets) {
-  return scan_op(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation, interval, resets,
-                 LaunchOnCpu{vectorize});
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
-    const std::optional<Tensor>& grad_out, const std::optional<Tensor>& grad_h_n,
-    const std::optional<Tensor>& grad_c_n, const Tensor& out, const Tensor& saved, const Tensor& h_0,
-    const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
-    const std::optional<Tensor>& batch_sizes, c10::string_view activation,
-    c10::string_view coupling_activation, int64_t interval, bool vectorize,
-    const std::optional<Tensor>& resets) {
-  return scan_backward_op(grad_out, grad_h_n, grad_c_n, out, saved, h_0, c_0, u, a, b, batch_sizes,
-                          activation, coupling_activation, interval, resets, LaunchOnCpu{vectorize});
-}
 
 // The words of all stacks one after the other, and the number of words of each.
 std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint32_t>>& stacks) {
@@ -165,8 +146,8 @@ TORCH_LIBRARY(irevrnn, m) {
 
 TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
   m.impl("allocate", &allocate_like);
-  m.impl("scan", &scan);
-  m.impl("scan_backward", &scan_backward);
+  m.impl("scan", &scan_op<LaunchOnCpu>);
+  m.impl("scan_backward", &scan_backward_op<LaunchOnCpu>);
   m.impl("block_input", &block_input);
   m.impl("block_output", &block_output);
   m.impl("fixed_scan", &fixed_scan);

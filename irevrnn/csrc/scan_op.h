@@ -22,13 +22,14 @@ inline std::vector<int64_t> saved_shape(const Tensor& z, const Layout& layout, i
   return {(1 + half) * ((layout.steps + interval - 1) / interval - 1), layout.batch, layout.hidden};
 }
 
-// launch(problem) runs the kernels for a problem that has lanes; Launch::halves says whether for sequences of 16 bits, too.
+// Launch(like, vectorize) is made for the device of like; called with a problem that has lanes, it runs the kernels.
+// Launch::halves says whether for sequences of 16 bits, too.
 template <class Launch>
 std::tuple<Tensor, Tensor, Tensor, Tensor> scan_op(
     const Tensor& z_, const Tensor& h_0_, const Tensor& c_0_, const Tensor& u, const Tensor& a,
     const Tensor& b, const std::optional<Tensor>& batch_sizes, c10::string_view activation,
-    c10::string_view coupling_activation, int64_t interval, const std::optional<Tensor>& resets_,
-    const Launch& launch) {
+    c10::string_view coupling_activation, int64_t interval, bool vectorize, const std::optional<Tensor>& resets_) {
+  const Launch launch(z_, vectorize);
   const Layout layout = Layout::of(z_, h_0_, batch_sizes);
   const Weights weights(z_, u, a, b);
   const std::array<int64_t, 2> state{layout.batch, layout.hidden};
@@ -66,8 +67,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward_op(
     const std::optional<Tensor>& grad_c_n_, const Tensor& out_, const Tensor& saved_,
     const Tensor& h_0_, const Tensor& c_0_, const Tensor& u, const Tensor& a, const Tensor& b,
     const std::optional<Tensor>& batch_sizes, c10::string_view activation,
-    c10::string_view coupling_activation, int64_t interval, const std::optional<Tensor>& resets_,
-    const Launch& launch) {
+    c10::string_view coupling_activation, int64_t interval, bool vectorize, const std::optional<Tensor>& resets_) {
+  const Launch launch(out_, vectorize);
   const Layout layout = Layout::of(out_, h_0_, batch_sizes);
   const Weights weights(out_, u, a, b);
   const std::array<int64_t, 2> state{layout.batch, layout.hidden};

@@ -67,18 +67,32 @@ struct VectorTile {
 
 // Tiles of N vectors, then smaller ones for what is left: a tile that is cut short is slow, so it is one
 // vector wide.
-template <int N>
+template <int N, template <int, bool> class Tile = VectorTile>
 struct VectorTiles {
   static constexpr int width = N * vector_lanes;
   template <class Fn>
   static void each(int64_t first, int64_t past_last, const Fn& fn) {
-    for (; first + width <= past_last; first += width) fn(VectorTile<N, false>{}, first);
+    for (; first + width <= past_last; first += width) fn(Tile<N, false>{}, first);
     if (first >= past_last) return;
     if constexpr (N > 1) {
-      VectorTiles<N / 2>::each(first, past_last, fn);
+      VectorTiles<N / 2, Tile>::each(first, past_last, fn);
     } else {
-      fn(VectorTile<N, true>{static_cast<int>(past_last - first)}, first);
+      Tile<N, true> tile;
+      tile.count = static_cast<int>(past_last - first);
+      fn(tile, first);
     }
+  }
+  template <class Fn>
+  static void each_reversed(int64_t first, int64_t past_last, const Fn& fn) {
+    const int64_t whole = first + (past_last - first) / width * width;
+    if (whole < past_last) {
+      if constexpr (N > 1) {
+        VectorTiles<N / 2, Tile>::each_reversed(whole, past_last, fn);
+      } else {
+        each(whole, past_last, fn);
+      }
+    }
+    for (int64_t lane = whole - width; lane >= first; lane -= width) fn(Tile<N, false>{}, lane);
   }
 };
 

@@ -167,6 +167,7 @@ class BaseStack(nn.Module):
             input, lengths, return_sequence, resets: as for :meth:`forward`.
 
         Raises:
+            TypeError: an argument is of a wrong type or dtype.
             ValueError: an argument does not fit, or a module looks at values while it runs.
         """
         stack = self._stack()

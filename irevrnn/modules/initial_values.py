@@ -68,7 +68,8 @@ def draw_oscillators_(
 
     Args:
         u: recurrent weights, (H,), to fill; left as they are without ``forgets``.
-        a, b: weights of the couplings, (R, H), whose first is filled.
+        a, b: weights of the couplings, (R, H). The first is filled; the signs of the others are
+            changed to match, a positive and b negative.
         periods: the shortest and the longest, in steps.
         memories: the shortest and the longest time constant tau, in steps.
         forgets: whether u is drawn.

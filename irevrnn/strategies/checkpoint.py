@@ -48,7 +48,6 @@ class Checkpoint(Strategy):
     def __init__(self, checkpoints: int, slots: Slots) -> None:
         self.checkpoints, self.slots, self.owns = checkpoints, slots, False
         self.places: dict[int, int] = {}
-        self.chunk = -1
         self.ended: list[Tensor] = []
 
     def begin(
@@ -67,8 +66,7 @@ class Checkpoint(Strategy):
         return first_places(chunks, self.checkpoints) if self.checkpoints else range(chunks)
 
     def begin_chunk(self, part: Part) -> None:
-        self.part = part
-        self.chunk += 1
+        super().begin_chunk(part)
         if self.chunk in self.places:
             self.boundaries[self.places[self.chunk]] = self._boundary()
 

@@ -11,7 +11,6 @@ What a strategy saves, and how it rebuilds a chunk, is in :mod:`irevrnn.strategi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -88,6 +87,7 @@ def run_chunkwise(
         NotImplementedError: a transform of ``torch.func``, or forward-mode differentiation.
         OverflowError: a value left the range of the fixed-point numbers.
         ValueError: batch normalisation in training, or a recurrent weight outside [-1, 1].
+        RuntimeError: there are no kernels for fixed point, or none for this dtype.
         ReversalError: (in the backward pass) a state was not reconstructed exactly.
     """
     activations = [block.activation for block in stack.blocks]
@@ -172,11 +172,11 @@ class _Chunkwise(torch.autograd.Function):
         count = 2 * len(stack.blocks)
         states = list(zip(tensors[:count:2], tensors[1:count:2], strict=True))
         recurrences = [Recurrence.of(block) for block in stack.blocks]
-        steps = len(x if batch_sizes is None else batch_sizes)
-        strategy.begin(states, recurrences, settings.record, math.ceil(steps / settings.chunk))
+        chunks = Parts(settings.chunk, x, batch_sizes, resets)
+        strategy.begin(states, recurrences, settings.record, len(chunks))
         autocast, masks = _autocast_of(x.device.type), Masks()
         with autocast(), as_observed(settings.observers):
-            output = _run_forward(settings, strategy, x, batch_sizes, resets, masks)
+            output = _run_forward(settings, strategy, x, chunks, masks)
         if settings.record:
             ctx.settings, ctx.memory, ctx.autocast = settings, settings.memory, autocast
             buffers = buffers_of(stack)
@@ -234,18 +234,13 @@ class _Chunkwise(torch.autograd.Function):
 
 
 def _run_forward(
-    settings: Settings,
-    strategy: Strategy,
-    x: Tensor,
-    batch_sizes: Tensor | None,
-    resets: Tensor | None,
-    masks: Masks,
+    settings: Settings, strategy: Strategy, x: Tensor, chunks: Parts, masks: Masks
 ) -> Tensor:
     """Run all chunks and return the output, of all steps or of the last."""
     stack = settings.stack
     output: Tensor | None = None
     versions = versions_of(stack, x) if settings.record else {}
-    for chunk, part in enumerate(Parts(settings.chunk, x, batch_sizes, resets)):
+    for chunk, part in enumerate(chunks):
         strategy.begin_chunk(part)
         with settings.randomness.recorded(settings.record, x):
             new = _run_chunk(settings, strategy, stack.modules, x, part, masks)

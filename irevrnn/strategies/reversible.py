@@ -42,17 +42,12 @@ class _FixedPoint(Strategy):
         fixed_scan.vectorizes(states[0][0])  # raises an error if there are no kernels
         self.record = record
         self.recurrences = recurrences
-        self.chunk = -1
         self.units = Units.of(states, recurrences, self.name)
         self.states = [
             fixed_scan.States.of(h, c, bits)
             for (h, c), bits in zip(states, self.units.at_first, strict=True)
         ]
         self.ended: list[list[fixed_scan.States]] = [[] for _ in states]
-
-    def begin_chunk(self, part: Part) -> None:
-        self.part = part
-        self.chunk += 1
 
     def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
         while True:

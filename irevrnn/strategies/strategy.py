@@ -13,7 +13,14 @@ from irevrnn.strategies.chunks import Part
 
 
 class Strategy(ABC):
-    """A strategy: it saves something of the forward pass and rebuilds a chunk from that."""
+    """A strategy: it saves something of the forward pass and rebuilds a chunk from that.
+
+    Attributes:
+        chunk, part: the one that runs forward: its number and where it is.
+    """
+
+    chunk = -1
+    part: Part
 
     @abstractmethod
     def begin(
@@ -21,9 +28,10 @@ class Strategy(ABC):
     ) -> None:
         """Begin the forward pass; without ``record`` no backward pass will follow."""
 
-    @abstractmethod
     def begin_chunk(self, part: Part) -> None:
         """Begin a chunk."""
+        self.part = part
+        self.chunk += 1
 
     @abstractmethod
     def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,21 @@ def test_bad_folds_are_refused(recordings):
         make_folds(recordings, "utkinect", "xview", 0)
     with pytest.raises(ConfigError, match="val_subjects must be below the 4 subjects .* got 4"):
         make_folds(recordings, "utkinect", "loso", 4)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "odd", "message"),
+    [
+        ("5fold", (0, 1), "'5fold' leaves fold 4 nothing to test: .* subjects 1, 2, 3, 4 alone"),
+        ("xsub", (1,), "'xsub' leaves fold 0 nothing to test: .* subjects 1, 3 alone"),
+        ("xsub", (0,), "'xsub' leaves fold 0 nothing to train on: .* subjects 2, 4 alone"),
+    ],
+)
+def test_a_fold_without_a_test_is_refused(recordings, protocol, odd, message):
+    chosen = np.flatnonzero((recordings.subjects < 6) & np.isin(recordings.subjects % 2, odd))
+    few = SimpleNamespace(subjects=recordings.subjects[chosen])
+    with pytest.raises(ConfigError, match=message):
+        make_folds(few, "msr" if protocol == "xsub" else "utkinect", protocol, 0)
 
 
 # --- sampling -----------------------------------------------------------------------------------

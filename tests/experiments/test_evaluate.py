@@ -1,6 +1,7 @@
 """Weights of the paper's networks: kept by an experiment, and tested again to the same figure."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,22 @@ def test_figures_of_other_data_are_not_compared(capsys):
     file.write_text(json.dumps(result | {"data_set": "another"}))
     assert main(["tiny"]) == 1
     assert "tiny was tested on another, but the data here are adding" in capsys.readouterr().err
+
+
+def test_recordings_that_are_not_the_papers_are_named(monkeypatch, capsys):
+    file = catalogue.result_file("tiny")
+    result = json.loads(file.read_text())
+    result["data"]["digest"] = "that of the paper"
+    file.write_text(json.dumps(result))
+    make = catalogue.TASKS["adding"].task
+    monkeypatch.setattr(
+        catalogue.TASKS["adding"], "task",
+        lambda *given: replace(task := make(*given), facts={**task.facts, "digest": "another"}),
+    )  # fmt: skip
+    assert main(["tiny"]) == 0
+    assert (
+        "warning: the recordings here are not those of the paper's tiny" in capsys.readouterr().err
+    )
 
 
 def test_what_is_missing_or_damaged_is_named(capsys):

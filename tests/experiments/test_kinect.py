@@ -109,6 +109,15 @@ def test_a_bad_line_spoils_its_action_alone(utkinect, line, old, new, reason):
     assert reasons(recordings) == [f"joints_s01_e01.txt, line {line}: walk: {reason}"]
 
 
+def test_an_action_without_a_skeleton_is_named(utkinect):
+    joints = skeletons()
+    joints[:4] = 0
+    (utkinect / "joints_s01_e01.txt").write_text(session_text(joints))
+    recordings = read("utkinect", utkinect)
+    assert recordings.names.tolist() == ["s01_e01_sitDown"]
+    assert "walk: no frame has a skeleton" in reasons(recordings)[0]
+
+
 def test_a_bad_line_at_the_border_spoils_both_neighbours(utkinect):
     (utkinect / "actionLabel.txt").write_text("s01_e01\nwalk: 100 108\nsitDown: 112 122\n")
     edit(utkinect / "joints_s01_e01.txt", b"\n110 ", b"\nx ")
@@ -239,6 +248,7 @@ def test_a_bad_sample_is_named_and_the_rest_is_read(msr, content, reason):
     [
         ("a02_s03_skeleton3D.txt", "the name is not"), ("a21_s01_e01_skeleton3D.txt", "action 21"),
         ("a02_s03_e01_skeleton.txt", "the name is not"),
+        ("a02_s11_e01_skeleton3D.txt", "subject 11 is none of 1 to 10"),
     ],
 )  # fmt: skip
 def test_other_names_are_rejected(msr, name, reason):

@@ -380,8 +380,11 @@ def test_a_damaged_part_is_read_again(raw, out, reads, monkeypatch):
         patch.setattr(conversion, "_assemble", stopped)
         assert run(raw, out, "--workers", "1") == 130
     parts = sorted(out.glob(".parts/*.npz"))
-    for part in parts[2:4]:
-        part.write_bytes(part.read_bytes()[:-40])
+    cut, rotten = parts[2:4]
+    cut.write_bytes(cut.read_bytes()[:-40])
+    data = rotten.read_bytes()
+    middle = len(data) // 2
+    rotten.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
     reads.clear()
     assert run(raw, out) == 0
     assert sorted(reads) == sorted(NAMES)[2:4]

@@ -64,6 +64,19 @@ def test_endings_and_accents_may_be_written_in_either_way(tmp_path):
     assert load_folder(tmp_path).names.tolist() == ["A.CSV", "\u00e9.csv"]
 
 
+def test_an_accent_makes_no_second_class_group_or_name(own):
+    rows = "a,caf\u00e9,Jos\u00e9\nb,cafe\u0301,Jose\u0301\nc,tea,Jos\u00e9\n"
+    (own / "labels.csv").write_text("name,label,group\n" + rows, encoding="utf-8")
+    recordings = load_folder(own)
+    assert recordings.about.class_names == ("caf\u00e9", "tea")
+    assert recordings.subjects.tolist() == [0, 0, 0]
+
+
+def test_a_heading_may_have_commas_in_quotes(own):
+    (own / "a.csv").write_text('"x, m","y, m"\n1,2\n')
+    assert load_folder(own)[0].tolist() == [[1, 2]]
+
+
 def test_files_of_the_folder_itself_come_before_those_below(own):
     (own / "archive").mkdir()
     (own / "archive" / "labels.csv").write_text("name,label\na,old\n")
@@ -104,10 +117,14 @@ def test_one_channel_may_be_a_plain_array(tmp_path):
         ("x1,2nd\n1,2\n", "line 1: the names of a heading begin with letters; got '2nd'"),
         (",x,y\n0,1,2\n", "the heading begins with an empty field: written with an index? use"),
         (",0\n0,1\n", "the heading begins with an empty field"), (",0.5\n1,2\n", "line 1: missing"),
-        ("x;y\n1;2\n", "separated by ';': use commas"), ("1\t2\n", "separated by '\\t': use com"),
+        ("x;y\n1;2\n", "separated by semicolons: use"), ("1\t2\n", "separated by tabs: use commas"),
+        ("1 2\n3 4\n", "separated by blanks: use commas"),
+        ("x\n1,2\n", "the heading has 1 names, the lines 2 numbers: written with row names?"),
+        ("x,y,z\n1,2\n", "the heading has 3 names, the lines 2 numbers"),
+        ("1,3e38\n", "NaN, infinity or a number above 1e+38, too large for float32"),
         ("1,2\n1,a;b\n", "line 2: 'a;b' is no number"),
-        ("1,nan\n", "NaN, infinity or a number too"), ("nan,1\n1,1", "NaN, infinity or a number"),
-        ("1,inf\n", "NaN, infinity or a number too"), ("1,1e300\n", "NaN, infinity or a number"),
+        ("1,nan\n", "NaN, infinity or a number above"), ("nan,1\n1,1", "NaN, infinity or a number"),
+        ("1,inf\n", "NaN, infinity or a number above"), ("1,1e300\n", "NaN, infinity or a number"),
         ("1,2,3\n", "3 channels; most recordings have 2"), ("# 1,2\n1,2", "line 1: '# 1' is no"),
     ],
 )  # fmt: skip
@@ -197,10 +214,12 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
 
 def test_an_offset_that_float32_cannot_hold_is_named():
     numbers = 2**31 + np.arange(90)
-    with pytest.raises(DataError, match="an offset so large that float32 loses"):
+    with pytest.raises(DataError, match="float32 loses what varies: subtract a large offset"):
         as_frames(numbers)
     np.testing.assert_array_equal(as_frames(numbers - 2**31)[:, 0], np.arange(90))
     assert as_frames(np.full(5, 2**31)).shape == (5, 1)  # a constant has nothing to lose
+    with pytest.raises(DataError, match="or scale up tiny numbers"):
+        as_frames(1e-50 * np.arange(90))
 
 
 CSV = b"x,y\n" + b"".join(b"%d,%d.5\n" % (i, -i) for i in range(9))

@@ -108,6 +108,17 @@ def test_a_speaker_is_left_out_and_another_validates(root):
         assert [len(one) for one in people] == [1, 1, 1] and len(set.union(*people)) == 3
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_validation_has_every_class_where_it_can(seed):
+    generator = np.random.default_rng(seed)
+    counts = generator.integers(0, 4, (12, 3))  # of each person and class
+    labels = np.concatenate([np.repeat(range(3), person) for person in counts])
+    recordings = made_up(labels.tolist(), np.repeat(range(12), counts.sum(1)))
+    for fold in make_folds(recordings, "folds", 4):
+        for part in (fold.train, fold.val, fold.test):
+            assert {*recordings.labels[part]} == {0, 1, 2}
+
+
 @pytest.mark.parametrize(
     ("labels", "subjects", "folds", "message"),
     [
@@ -308,6 +319,13 @@ def test_a_folder_of_ones_own_is_trained_on(root, tmp_path, capsys):
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["data"]["rejected"] == 1 and results["data"]["recordings"] == 23
     assert results["class_names"] == ["calm", "fast"] and results["input_size"] == 2
+
+
+def test_too_few_recordings_may_be_those_that_were_left_out(root, capsys):
+    for number in range(0, 24, 2):
+        (root / "own" / f"r{number}.csv").write_text("1,x\n")
+    assert main(["signals", f"--folder={root / 'own'}", *words(SMALL)]) == 1
+    assert "(12 left out, such as r0.csv: line 1: 'x' is no number)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

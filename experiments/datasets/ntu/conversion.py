@@ -18,13 +18,14 @@ from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from experiments.datasets import DataError, say
+from experiments.datasets import DataError
 from experiments.datasets.ntu.actors import main_actors
 from experiments.datasets.ntu.reader import read_skeleton
 from experiments.datasets.ntu.samples import SUFFIX, Sample, describe, missing, parse_name
@@ -38,6 +39,7 @@ from experiments.datasets.recordings import (
     writing,
 )
 from experiments.files import replacing, write_text
+from irevrnn.jit.commands import say
 
 #: Increased when a file would be read to another result than before.
 VERSION = 2
@@ -108,9 +110,9 @@ def _finished(out: Path) -> dict[str, Result]:
                 results[key] = partial(recordings.__getitem__, index)
             results |= {key: Rejected(*values) for key, values in known["rejected"].items()}
     for path in (out / _PARTS).glob("*.npz"):
-        with suppress(Exception):  # what is damaged is read again
-            np.load(path, allow_pickle=False).close()
-            results[path.stem] = partial(_load_part, path)
+        with suppress(Exception), ZipFile(path) as file:  # what is damaged is read again
+            if file.testzip() is None:
+                results[path.stem] = partial(_load_part, path)
     return results
 
 

@@ -11,27 +11,11 @@ namespace {
 
 struct Launch {
   static constexpr bool halves = true;
+  Launch(const Tensor&, bool) {}
   template <class Problem>
   void operator()(const Problem& s) const { run_threads(s); }
 };
 const auto run_fixed = [](const auto& s) { run_threads(s); };
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> scan(
-    const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b,
-    const std::optional<Tensor>& batch_sizes, c10::string_view activation, c10::string_view coupling_activation,
-    int64_t interval, bool, const std::optional<Tensor>& resets) {
-  return scan_op(z, h_0, c_0, u, a, b, batch_sizes, activation, coupling_activation, interval, resets, Launch{});
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_backward(
-    const std::optional<Tensor>& grad_out, const std::optional<Tensor>& grad_h_n,
-    const std::optional<Tensor>& grad_c_n, const Tensor& out, const Tensor& saved, const Tensor& h_0,
-    const Tensor& c_0, const Tensor& u, const Tensor& a, const Tensor& b, const std::optional<Tensor>& batch_sizes,
-    c10::string_view activation, c10::string_view coupling_activation, int64_t interval, bool,
-    const std::optional<Tensor>& resets) {
-  return scan_backward_op(grad_out, grad_h_n, grad_c_n, out, saved, h_0, c_0, u, a, b, batch_sizes, activation,
-                          coupling_activation, interval, resets, Launch{});
-}
 
 FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& tails,
                         int64_t fraction_bits, int64_t steps, const Tensor& u, const Tensor& a, const Tensor& b,
@@ -57,8 +41,8 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
 }  // namespace
 
 TORCH_LIBRARY(irevrnn_threads, m) {
-  m.def("scan", &scan);
-  m.def("scan_backward", &scan_backward);
+  m.def("scan", &scan_op<Launch>);
+  m.def("scan_backward", &scan_backward_op<Launch>);
   m.def("fixed_scan", &fixed_scan);
   m.def("fixed_unscan", &fixed_unscan);
 }
