@@ -367,7 +367,7 @@ def describe(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     state = "not yet run"
     if name in results:
         figure = f"test_{results[name]['figure']}"
-        state = f"{figure} {results[name][figure]['mean']:.4f}"
+        state = f"{figure} {results[name][figure]['mean']:.4g}"
     fields = ", ".join(f"{key} {value}" for key, value in experiment.fields.items())
     like = f", as many parameters as {experiment.like}" if experiment.like else ""
     return f"{name}: {experiment.task}, {fields}{like}; seeds {experiment.seeds}; {state}"

@@ -283,4 +283,4 @@ def _shown(name: str, value: float) -> str:
 
 def format_figure(name: str, value: float) -> str:
     """Format an accuracy as a percentage, an error as a number."""
-    return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f}"
+    return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4g}"

@@ -28,7 +28,7 @@ def test_the_weights_give_the_figures_of_the_result(trained, capsys):
     for line in lines:
         found, written = line.split("squared_error ")[1].split(", in the paper ")
         assert found == written
-    assert f"{trained['test_squared_error']['mean']:.4f}" in lines[-1]
+    assert f"{trained['test_squared_error']['mean']:.4g}" in lines[-1]
 
 
 def test_other_weights_give_other_figures(trained, capsys):
