@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,10 @@ from IPython.display import Markdown
 
 
 def show_source(*functions: Callable[..., Any]) -> Markdown:
-    """Return the source code of functions, as Markdown that a notebook shows in colour."""
-    sources = "\n".join(inspect.getsource(function) for function in functions)
+    """Return the source code of functions, as Markdown that a notebook shows in colour.
+
+    Roles of Sphinx and double backticks in docstrings become plain words.
+    """
+    sources = "\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
+    sources = re.sub(r"(?::\w+:)?(`+)~?([^`]+)\1", r"\2", sources)
     return Markdown(f"```python\n{sources}```")

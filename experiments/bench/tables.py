@@ -28,8 +28,9 @@ QUARTILES = "{median_ms:.2f}|{low_ms:.2f}-{high_ms:.2f}"
 def tables(report: Entry) -> str:
     """Write a report of :func:`experiments.bench.suite.run` as text: a table per measurement."""
     parts = [
-        f"Forward plus backward, float32, threads: {report['threads']}, median and quartiles of "
-        f"{report['repetitions']} interleaved repetitions (of fewer for a very slow method).\n"
+        f"Forward plus backward, float32, threads: {report['threads']}.\n"
+        f"Times: median and quartiles of {report['repetitions']} interleaved repetitions, fewer "
+        "for a very slow method.\n"
         "Ratios: of medians, and the quartiles of the ratio within each repetition.\n"
         "Saved: bytes between forward and backward, beyond input, weights and output.\n"
         f"{report['environment']['cpu']}, kernels: {report['backend']}"
@@ -41,8 +42,11 @@ def tables(report: Entry) -> str:
         parts += _scan_alone(report)
     for key, kind in (("stacks", "caching"), ("stacks_as_it_comes", "default")):
         for entry in report[key]:
-            title = f"A training step of a stack, {sizes(entry)}, norm='layer', last output alone"
-            parts.append(_methods(f"{title} ({kind} allocator)", entry, "x recompute"))
+            title = (
+                f"A training step of a stack ({kind} allocator), layer norm, last output alone:\n"
+                f"{sizes(entry)}"
+            )
+            parts.append(_methods(title, entry, "x recompute"))
     if report["gpu"] is None:
         parts.append("No GPU: nothing is measured there.")
     else:
@@ -103,11 +107,11 @@ def _scan_alone(report: Entry) -> list[str]:
     if report["floor"]:
         rates = {name: rate / 1e9 for name, rate in report["floor"][0]["rates"].items()}
         title = (
-            "The scan over its floor, the larger of (tanh + multiply-adds) and bytes, ms, one "
-            "thread\n(highest rates measured, at the first shape: {tanh:.2f} tanh, "
-            "{multiply_adds:.1f} multiply-adds and {bytes:.1f} bytes a nanosecond)"
+            "The scan over its floor, the larger of (tanh + multiply-adds) and bytes, one thread\n"
+            "(highest rates measured, at the first shape, in a nanosecond: {tanh:.2f} tanh,\n"
+            "{multiply_adds:.1f} multiply-adds and {bytes:.1f} bytes)"
         ).format(**rates)
-        head = "|scan ms|quartiles|floor ms|tanh|multiply-adds|bytes|x floor"
+        head = "|scan ms|quartiles|floor|tanh|madds|bytes|x floor"
         names = ("floor_ms", "tanh_ms", "multiply_adds_ms", "bytes_ms", "over_floor")
         row = "|".join(["{sizes}", QUARTILES, *(f"{{{name}:.2f}}" for name in names)])
         rows = ({**entry, "sizes": sizes(entry)} for entry in report["floor"])

@@ -109,10 +109,10 @@ def saturation(
     figure, (growth, learning) = plt.subplots(2, 1, figsize=(theme.COLUMN, 3.2), sharex=True)
     theme.guide(growth, steps, bound, label=r"$|c_0| + T\,\sum_i |a_i|$")
     growth.plot(steps, abs_c, label="$|c_T|$")
-    theme.frame(growth, ylabel="cell state", log="y")
+    theme.frame(growth, ylabel="cell state, median", log="y")
     growth.legend()
     learning.plot(steps, slope)
-    theme.frame(learning, "steps, $T$", "slope $f'(c_T)$", log="x")
+    theme.frame(learning, "steps, $T$", "slope $f'(c_T)$, median", log="x")
     return figure
 
 
@@ -120,7 +120,7 @@ def lost_increments(steps: Sequence[int], errors: Sequence[float]) -> Figure:
     """Plot the relative error of c_T in float32, median over the units, against T."""
     figure, axes = plt.subplots()
     axes.plot(steps, errors)
-    theme.frame(axes, "steps, $T$", "relative error of $c_T$", log="xy")
+    theme.frame(axes, "steps, $T$", "relative error of $c_T$, median", log="xy")
     return figure
 
 
@@ -152,7 +152,8 @@ def oscillators(
     figure, panels = plt.subplots(1, len(drawn), sharey=True)
     looks = {"oscillates": theme.MARKERS[0], "overdamped": theme.MARKERS[-1]}
     for axes, (title, units) in zip(panels, drawn.items(), strict=True):
-        theme.guide(axes, tau, border, label=r"border for $a = 2\,\sin(\pi/P)$")
+        if axes is panels[0]:  # where a is that of the period, whatever tau is
+            theme.guide(axes, tau, border, label=r"border for $a = 2\,\sin(\pi/P)$")
         for is_overdamped, (label, marker) in enumerate(looks.items()):
             points = [(x, y) for x, y, kind in zip(*units, strict=True) if kind == is_overdamped]
             look = {"color": theme.COLOURS[is_overdamped], "markersize": 2.2, "markeredgewidth": 0}

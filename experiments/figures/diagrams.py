@@ -40,7 +40,7 @@ def reversal() -> Figure:
         "done": Patch(facecolor="white", edgecolor=_GRAPH, linestyle=":"),
     }
     figure.legend(
-        list(entries.values()), list(entries), loc="outside lower center", ncols=len(entries),
+        list(entries.values()), list(entries), loc="outside upper center", ncols=len(entries),
         handler_map={tuple: HandlerTuple(None)}, columnspacing=1.2,
     )  # fmt: skip
     return figure

@@ -61,7 +61,7 @@ def _stamp(figure: Figure, text: str) -> None:
 
 
 def write_result(name: str, data: Mapping[str, Any], profile: str) -> None:
-    """Write ``results/<name>.json`` atomically, with the profile that made it.
+    """Write ``results/<name>.json`` atomically, with the profile that made it, and say so.
 
     The file also records, as ``figures``, the hash of every figure that this process has drawn for
     the profile: the paper is not built with a figure that another run has drawn since.
@@ -74,7 +74,9 @@ def write_result(name: str, data: Mapping[str, Any], profile: str) -> None:
     drawn = {path.stem: digest for path, digest in _drawn.items() if path.parent == place}
     content = {**data, "profile": profile, "figures": drawn}
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-    write_text(_subfolder(profile, "results") / f"{name}.json", f"{text}\n")
+    file = _subfolder(profile, "results") / f"{name}.json"
+    write_text(file, f"{text}\n")
+    print(f"written to {file.relative_to(repository())}")
 
 
 def _subfolder(profile: str, name: str) -> Path:

@@ -51,6 +51,7 @@ def style() -> None:
             "grid.color": "#dddddd",
             "grid.linewidth": 0.5,
             "legend.fontsize": 7,
+            "legend.handlelength": 3.2,  # a whole period of every line style
             "legend.frameon": False,
             "lines.linewidth": 1.2,
             "lines.markersize": 3.5,

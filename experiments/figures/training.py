@@ -117,8 +117,9 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def comparison(
-    groups: Mapping[str, Mapping[str, Sequence[float]]], quantity: str = "test accuracy"
-) -> Figure:
+    groups: Mapping[str, Mapping[str, Sequence[float]]], quantity: str = "test accuracy",
+    heading: str = "",
+) -> Figure:  # fmt: skip
     """Compare accuracies or errors of runs: a panel for each group, a row for each of its members.
 
     All panels have one axis, logarithmic in the error: 98 and 99 % are as far apart as 80 and 90 %.
@@ -156,7 +157,10 @@ def comparison(
         axes.set_title(title, loc="left")
         axes.grid(True, axis="x")
     more = " (1: or more)" if most == MOST_ERROR else ""
-    figure.supxlabel(f"{quantity}, %" if accurate else quantity + more, size=8)
+    label = f"{quantity}, %" if accurate else quantity + more
+    figure.supxlabel(f"{label} (better to the right)", size=8)
+    if heading:
+        figure.suptitle(heading, x=0.01, ha="left")
     figure.legend(handles=places[0].get_lines()[:2], loc="outside upper right", ncols=2)
     return figure
 

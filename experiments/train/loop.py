@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -237,10 +238,12 @@ def _describe_test(run: Run, test: Evaluation) -> dict[str, Any]:
 
 
 def _headline(run: Run) -> str:
-    facts = ", ".join(f"{name} {value}" for name, value in run.task.facts.items())
+    given = {name: value for name, value in run.task.facts.items() if value is not None}
+    facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
     network = f"{run.config.model} with {count_parameters(run.network):,} parameters"
     where = f"seed {run.config.seed}, on {run.fabric.device}"
-    return f"{run.task.data_set} ({facts}); {network}, {where}"
+    lines = textwrap.fill(f"{run.task.data_set} ({facts});", 96, subsequent_indent="  ")
+    return f"{lines}\n  {network}, {where}"
 
 
 def _progress_bar(run: Run, shown: bool) -> tqdm:
@@ -267,13 +270,11 @@ def _describe_epoch(row: dict[str, Any], epochs: int, objective: Objective) -> s
     validation = ""
     if row["val_loss"] is not None:
         shown = _shown(objective.figure, row[f"val_{objective.figure}"])
-        if objective.figure == objective.training_figure:
-            shown = format_figure(objective.figure, row[f"val_{objective.figure}"])
-        validation = f"validation {row['val_loss']:.3f}, {shown}; "
+        validation = f"validation loss {row['val_loss']:.3f}, {shown}; "
     train = _shown(objective.training_figure, row[f"train_{objective.training_figure}"])
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, {train}; {validation}"
-        f"{row['seconds']:.0f} s"
+        f"{row['seconds']:.0f} s so far"
     )
 
 
