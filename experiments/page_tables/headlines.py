@@ -40,13 +40,15 @@ def _large_digits(results: Path) -> Row:
     accuracy, parameters = _trained(results, "smnist-block")
     seeds = read(results, "experiments/smnist-block")["num_seeds"]
     permuted, of_permuted = _trained(results, "pmnist-block-conserving")
+    forgetting, _ = _trained(results, "pmnist-block-forgetting")
     published = json.loads((results.parent / "published.json").read_text(encoding="utf-8"))
     s5 = next(row for row in published if row["name"] == "S5")
     return (
         f"digits of 28 by 28 pixels, 784 steps, {parameters} parameters, `reversible`",
         accuracy,
         f"{count(seeds, 'seed')}; with the pixels permuted, u = 1, {of_permuted} parameters: "
-        f"{permuted} (S5 reports {s5['sequential']} and {s5['permuted']})",
+        f"{permuted}, with units that forget {forgetting} (S5 reports {s5['sequential']} and "
+        f"{s5['permuted']})",
     )
 
 
@@ -82,15 +84,16 @@ def _memory(results: Path) -> Row:
     rows = [
         row
         for row in read(results, "frontier")["rows"] + read(results, "memory")["lengths"]
-        if row["batch"] == 1 and row["rounds"] <= 1 and row["chunk"] in FRONTIER_CHUNKS
+        if row["batch"] == 1 and row["chunk"] in FRONTIER_CHUNKS
     ]
 
-    def cost(method: str, steps: int, memories: str) -> str:
+    def cost(method: str, steps: int, memories: str, rounds: tuple[int, ...] = (0, 1)) -> str:
         found = [
             row
             for row in rows
             if (row["method"], row["steps"]) == (method, steps)
             and row["memories"] in (memories, "")
+            and row["rounds"] in rounds
         ]
         peak = _range([row["peak_bytes"] / 1e6 for row in found], 0)
         return f"{peak} MB, {_range([1e6 * row['seconds'] / steps for row in found], 1)} µs"
@@ -99,14 +102,14 @@ def _memory(results: Path) -> Row:
     kept, forgetting, short = (
         cost("reversible", million, memories) for memories in ("u = 1", usual, "up to 10 steps")
     )
-    checkpoint = cost("checkpoint", million, usual)
+    checkpoint, twice = (cost("checkpoint", million, usual, of) for of in ((0, 1), (2,)))
     recompute, lstm = (cost(method, 10**5, usual) for method in ("recompute", "lstm"))
     return (
         "memory that a training step on one sequence of 1,000,000 time steps adds, four gated "
         "blocks as initialised, `reversible`",
         f"u = 1: {kept} per time step; memories of up to 1,000 steps: {forgetting}",
-        f"memories of up to 10 steps, periods of up to 20: {short}; `checkpoint`: {checkpoint}; a "
-        f"tenth of the steps, without chunks: `recompute` {recompute}, `nn.LSTM` {lstm}",
+        f"memories of up to 10 steps, periods of up to 20: {short}; `checkpoint`: {checkpoint}, "
+        f"with two rounds {twice}; a tenth of the steps, without chunks: `recompute` {recompute}, `nn.LSTM` {lstm}",
     )
 
 
