@@ -41,7 +41,7 @@ def reversal() -> Figure:
     }
     figure.legend(
         list(entries.values()), list(entries), loc="outside upper center", ncols=len(entries),
-        handler_map={tuple: HandlerTuple(None)}, columnspacing=1.2,
+        handler_map={tuple: HandlerTuple(None)}, columnspacing=1.2, handlelength=2,
     )  # fmt: skip
     return figure
 

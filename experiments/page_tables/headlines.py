@@ -109,7 +109,8 @@ def _memory(results: Path) -> Row:
         "blocks as initialised, `reversible`",
         f"u = 1: {kept} per time step; memories of up to 1,000 steps: {forgetting}",
         f"memories of up to 10 steps, periods of up to 20: {short}; `checkpoint`: {checkpoint}, "
-        f"with two rounds {twice}; a tenth of the steps, without chunks: `recompute` {recompute}, `nn.LSTM` {lstm}",
+        f"with two rounds {twice}; a tenth of the steps, without chunks: `recompute` {recompute}, "
+        f"`nn.LSTM` {lstm}",
     )
 
 
