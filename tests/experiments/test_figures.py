@@ -158,7 +158,7 @@ def test_errors_are_compared_as_they_are(repository):
     assert [*trials.get_lines()[0].get_xdata()] == [0.16, 1e-5, 1]
     worst, best = tests.get_xlim()
     assert worst > 0.16 and best < 1e-5, "one axis, the better on the right"
-    assert tests.figure.get_supxlabel() == "squared error (1: or more)"
+    assert tests.figure.get_supxlabel() == "squared error (1: or more) (better to the right)"
 
 
 def test_a_strategy_has_one_colour_in_all_figures(repository):

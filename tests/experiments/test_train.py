@@ -537,7 +537,7 @@ def test_log(small):
 def test_progress_shows_loss_accuracy_and_time_left(small, capsys):
     train(dataclasses.replace(small, permuted=True), progress=True)
     shown = capsys.readouterr()
-    assert "permutation_seed 92916" in shown.out and "epoch 3/3: loss" in shown.out
+    assert "permutation seed 92916" in shown.out and "epoch 3/3: loss" in shown.out
     assert "epoch 1/3" in shown.err and "/24 [" in shown.err
     train(small, progress=False)
     assert capsys.readouterr() == ("", "")
