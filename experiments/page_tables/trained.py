@@ -31,6 +31,7 @@ SMALL_DIGITS = {
 }
 DIGITS = {
     "smnist-block": "gated blocks, `reversible`",
+    "smnist-block-conserving": "gated blocks that forget nothing (u = 1), `reversible`",
     "pmnist-block": "permuted pixels: gated blocks, `reversible`",
     "pmnist-block-conserving": "permuted pixels: two wide blocks, u = 1, `reversible`",
     "pmnist-block-forgetting": "permuted pixels: the same with units that forget, `reversible`",
