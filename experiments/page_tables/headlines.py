@@ -39,6 +39,7 @@ def _small_digits(results: Path) -> Row:
 def _large_digits(results: Path) -> Row:
     accuracy, parameters = _trained(results, "smnist-block")
     seeds = read(results, "experiments/smnist-block")["num_seeds"]
+    conserving, _ = _trained(results, "smnist-block-conserving")
     permuted, of_permuted = _trained(results, "pmnist-block-conserving")
     forgetting, _ = _trained(results, "pmnist-block-forgetting")
     published = json.loads((results.parent / "published.json").read_text(encoding="utf-8"))
@@ -46,7 +47,8 @@ def _large_digits(results: Path) -> Row:
     return (
         f"digits of 28 by 28 pixels, 784 steps, {parameters} parameters, `reversible`",
         accuracy,
-        f"{count(seeds, 'seed')}; with the pixels permuted, u = 1, {of_permuted} parameters: "
+        f"{count(seeds, 'seed')}; with u = 1 (one seed): {conserving}; with the pixels permuted, u = 1, "
+        f"{of_permuted} parameters: "
         f"{permuted}, with units that forget {forgetting} (S5 reports {s5['sequential']} and "
         f"{s5['permuted']})",
     )
