@@ -47,8 +47,8 @@ def _large_digits(results: Path) -> Row:
     return (
         f"digits of 28 by 28 pixels, 784 steps, {parameters} parameters, `reversible`",
         accuracy,
-        f"{count(seeds, 'seed')}; with u = 1 (one seed): {conserving}; with the pixels permuted, u = 1, "
-        f"{of_permuted} parameters: "
+        f"{count(seeds, 'seed')}; with u = 1 (one seed): {conserving}; with the pixels permuted, "
+        f"u = 1, {of_permuted} parameters: "
         f"{permuted}, with units that forget {forgetting} (S5 reports {s5['sequential']} and "
         f"{s5['permuted']})",
     )
