@@ -181,7 +181,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         _PERMUTED_PEER | {"model": "linoss", "recurrent_lr_scale": 0.039}, 3,
         "pmnist-block-conserving"),
     "pmnist-lru": _mnist("784 pixels", "permuted, LRU",
-        _PERMUTED_PEER | {"model": "lru", "epochs": 8, "recurrent_lr_scale": 0.082,
+        _PERMUTED_PEER | {"model": "lru", "epochs": 14, "recurrent_lr_scale": 0.082,
             "shortest_period": 11, "longest_memory": 611, "shortest_memory": 72}, 3,
         "pmnist-block-conserving"),
     "bits-0": _mnist("Bits", "u = 1", _BITS | {"forgets": False, "longest_memory": 200}, 3),
