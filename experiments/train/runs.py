@@ -45,9 +45,8 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
         :func:`summarise`. If ``max_minutes`` ran out, ``finished`` is False.
     """
     runs = config.runs()
-    folders = [config.out, *_folders_of_runs(config.out)]
     if len(runs) == 1:
-        return _train_once(runs[0][1], progress, folders)
+        return _train_once(runs[0][1], progress)
     if distributed.launched():
         raise ConfigError(
             f"folds and seeds are {len(runs)} runs, which several workers cannot share: start "
@@ -58,6 +57,7 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
             f"the run in {config.out} is one run, and folds and seeds are {len(runs)}: choose "
             "another out, or start again without --resume"
         )
+    folders = [config.out, *_folders_of_runs(config.out)]
     started = time.monotonic()
     results: list[dict[str, Any]] = []
     for name, one in runs:

@@ -283,10 +283,13 @@ def test_runs_on_other_data_are_not_summarised(small, monkeypatch):
         train_all(several, progress=False)
 
 
-def test_several_runs_leave_nothing_of_an_earlier_one(small):
+def test_several_runs_leave_nothing_of_earlier_ones(small):
     train(dataclasses.replace(small, epochs=1), progress=False)
     train_all(dataclasses.replace(small, epochs=1, seeds=2), progress=False)
     assert {path.name for path in small.out.iterdir()} == {"seed0", "seed1", "results.json"}
+    train_all(dataclasses.replace(small, epochs=1, seed=5, seeds=2), progress=False)
+    found = {path.parent.name for path in small.out.glob("*/results.json")}
+    assert found == {"seed5", "seed6"}
 
 
 def test_earlier_runs_are_gone_once_the_first_new_one_has_begun(small):
