@@ -77,7 +77,6 @@ _PERMUTED = _LONG_BLOCK | {
     "coupling_lr_scale": 1e-3, "lr": 4e-3, "epochs": 6,
 }  # fmt: skip
 # The best settings of the search on 14 by 14 permuted pixels; memories are four times as long here.
-# Two layers of LinOSS did no better there with as many parameters, and take 2.5 times as long.
 _PERMUTED_PEER = {
     "permuted": True, "batch_size": 64, "epochs": 7, "num_layers": 1, "width": 100, "dropout": 0.1,
     "read": "last", "lr": 2.1e-3, "weight_decay": 0.23,

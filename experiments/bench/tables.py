@@ -107,11 +107,11 @@ def _scan_alone(report: Entry) -> list[str]:
     if report["floor"]:
         rates = {name: rate / 1e9 for name, rate in report["floor"][0]["rates"].items()}
         title = (
-            "The scan over its floor, the larger of (tanh + multiply-adds) and bytes, one thread\n"
+            "The scan over its floor, the larger of (tanh + multiply-adds) and bytes; ms, 1 thread\n"
             "(highest rates measured, at the first shape, in a nanosecond: {tanh:.2f} tanh,\n"
             "{multiply_adds:.1f} multiply-adds and {bytes:.1f} bytes)"
         ).format(**rates)
-        head = "|scan ms|quartiles|floor|tanh|madds|bytes|x floor"
+        head = "|scan|quartiles|floor|tanh|multiply-adds|bytes|x floor"
         names = ("floor_ms", "tanh_ms", "multiply_adds_ms", "bytes_ms", "over_floor")
         row = "|".join(["{sizes}", QUARTILES, *(f"{{{name}:.2f}}" for name in names)])
         rows = ({**entry, "sizes": sizes(entry)} for entry in report["floor"])

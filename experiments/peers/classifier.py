@@ -89,7 +89,7 @@ class PeerClassifier(nn.Module):
 # --- the networks -------------------------------------------------------------------------------
 
 
-def _torch(
+def _lstm_or_gru(
     kind: type[nn.LSTM | nn.GRU], inputs: int, hidden: int, layers: int, dropout: float,
     forget_bias: float | None = None, chrono: float | None = None,
 ) -> nn.Module:  # fmt: skip
@@ -151,8 +151,8 @@ class Peer(NamedTuple):
 
 #: Every network to compare with, by its name.
 PEERS = {
-    "lstm": Peer(partial(_torch, nn.LSTM, forget_bias=1.0), ("forget_bias", "chrono")),
-    "gru": Peer(partial(_torch, nn.GRU), ("chrono",)),
+    "lstm": Peer(partial(_lstm_or_gru, nn.LSTM, forget_bias=1.0), ("forget_bias", "chrono")),
+    "gru": Peer(partial(_lstm_or_gru, nn.GRU), ("chrono",)),
     "indrnn": Peer(
         partial(_plain, IndRNN, norm="batch"), ("norm", "longest_memory"),
         recurrent=("recurrent_weight",),
