@@ -107,7 +107,7 @@ def _scan_alone(report: Entry) -> list[str]:
     if report["floor"]:
         rates = {name: rate / 1e9 for name, rate in report["floor"][0]["rates"].items()}
         title = (
-            "The scan and its floor, the larger of (tanh + multiply-adds) and bytes; ms, one thread\n"
+            "The scan and its floor, the larger of (tanh + multiply-adds) and bytes, in ms\n"
             "(highest rates measured, at the first shape, in a nanosecond: {tanh:.2f} tanh,\n"
             "{multiply_adds:.1f} multiply-adds and {bytes:.1f} bytes)"
         ).format(**rates)
