@@ -14,7 +14,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -344,20 +346,25 @@ def read_results(profile: str = "paper") -> dict[str, dict[str, Any]]:
 def seconds_per_step(config: TrainConfig, steps: int = 3) -> tuple[float, int]:
     """Return the seconds of the fastest of some training steps, and the steps of all runs.
 
-    The steps are of the last epoch, whose sequences are the longest where they grow. Validation
-    comes on top.
+    Where sequences grow from epoch to epoch, the seconds are the mean over epochs. Validation comes
+    on top.
     """
     use_caching_allocator()
     runs = config.runs()
+    grows = isinstance(config, SyntheticConfig) and config.growth > 1
     with threads(config.threads):
         first = Run(runs[0][1])
-        times = []
-        batches = first.task.train_batches(runs[0][1].epochs - 1, 0)  # the longest sequences
-        for _, (x, y) in zip(range(1 + steps), batches, strict=False):
-            start = time.perf_counter()
-            first.step(x, y)
-            times.append(time.perf_counter() - start)
-    return min(times), first.total_steps * len(runs)
+
+        def fastest(epoch: int) -> float:
+            times = []
+            for x, y in islice(first.task.train_batches(epoch, 0), 1 + steps):
+                start = time.perf_counter()
+                first.step(x, y)
+                times.append(time.perf_counter() - start)
+            return min(times)
+
+        seconds = fmean(map(fastest, range(first.config.epochs if grows else 1)))
+    return seconds, first.total_steps * len(runs)
 
 
 def describe(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:

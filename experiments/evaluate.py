@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = tyro.cli(Command, args=argv, prog=PROGRAM, description=__doc__)
     require_positive(PROGRAM, threads=command.threads)
     known = sorted(path.name for path in weights.folder().glob("*") if path.is_dir())
+    if not known:
+        refuse(PROGRAM, f"there are no weights in {weights.folder()}")
     if unknown := [name for name in command.names if name not in known]:
         refuse(PROGRAM, f"there are no weights of {unknown[0]!r}: choose from {', '.join(known)}")
 

@@ -88,6 +88,11 @@ def require_clean(folder: Path | None = None) -> None:
     """
     if folder is not None and folder.resolve() != REPOSITORY / "paper":
         return
+    if (REPOSITORY / ".git").exists() and git_commit(REPOSITORY) is None:
+        raise UncommittedChangesError(
+            "results in paper/ need committed code, but git does not say which commit this is: see "
+            f"git status in {REPOSITORY}"
+        )
     if changed := uncommitted(REPOSITORY):
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise UncommittedChangesError(

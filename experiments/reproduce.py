@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     figure = None if command.profile == "paper" else command.figure
     if data := os.environ.get("IREVRNN_DATA"):  # notebooks run in their own folder
         os.environ["IREVRNN_DATA"] = str(Path(data).expanduser().absolute())
-    seconds = {}
+    seconds, started = {}, time.time()
     for notebook in command.notebooks:
         print(f"== {notebook} ({command.profile})", flush=True)
         start = time.monotonic()
@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{taken / 60:5.1f} minutes  {page.relative_to(repository())}")
     if command.figure:
         drawn = folder(command.profile) / "figures" / f"{command.figure}.svg"
+        if not drawn.is_file() or drawn.stat().st_mtime < started:
+            refuse(PROGRAM, f"no cell of these notebooks draws {command.figure}")
         print(f"drawn: {drawn.relative_to(repository())}")
     return 0
 

@@ -25,8 +25,8 @@ class Activation(NamedTuple):
         function: of x.
         slope_from_output: the derivative, as a function of y.
         onnx: the name and the attributes of its ONNX operator.
-        forgotten_bits: bits that it forgets in a step with negative y, in fixed point; None if it
-            has no inverse there (:mod:`irevrnn.strategies.fixed_point`).
+        forgotten_bits: bits that it forgets in a step with y < 0 (``relu``: with y = 0), in fixed
+            point; None if it has no inverse there (:mod:`irevrnn.strategies.fixed_point`).
     """
 
     function: Callable[[Tensor], Tensor]

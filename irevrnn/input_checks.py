@@ -76,12 +76,19 @@ def _check_kind(name: str, x: Tensor, like: Tensor) -> None:
             f"{name} must have the dtype of the parameters, {like.dtype}; got {x.dtype}: use "
             f"{name}.to({like.dtype}), or embed tokens first"
         )
-    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    if not cast or torch.float64 in (x.dtype, like.dtype):  # which autocast leaves alone
+    if not autocasts(device) or torch.float64 in (
+        x.dtype,
+        like.dtype,
+    ):  # which autocast leaves alone
         raise ValueError(
             f"{name} must have the dtype of the parameters, {like.dtype}; got {x.dtype}: use "
             f"{name}.to({like.dtype})"
         )
+
+
+def autocasts(device: str) -> bool:
+    """Return whether autocast is on for a type of device; some, such as ``meta``, have none."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def check_values(x: Tensor, weight: Tensor, features: int | None) -> None:

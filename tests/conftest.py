@@ -40,9 +40,14 @@ def kernels():
         pytest.skip("no C++ compiler")
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    """Draw the same random numbers each time, whatever ran before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def one_core():
-    """Run on one thread, with random numbers that are the same each time."""
-    torch.manual_seed(0)
+    """Run on one thread."""
     with process.threads(1):
         yield

@@ -28,8 +28,6 @@ def measure_classifier(
         ``peak_bytes`` that the step adds to the resident memory, and its ``seconds``, the least of
         :data:`REPETITIONS`.
     """
-    # Without it, gradients of what is forgotten take an LSTM many times as long on some processors.
-    torch.set_flush_denormal(True)
     rows = []
     training_step(model, torch.zeros(2, 64, shapes[0][2]))()  # loads the kernels
     for shape in shapes:

@@ -59,7 +59,7 @@ MANY = 4_000_000
 SECONDS, LONG = 0.5, 3.0
 #: Methods that would add more than this to the process are left out.
 MOST_BYTES = 4e9
-#: Bytes that methods add for each step and sequence, to tell that before; none of the others grows.
+#: Bytes that methods that keep every step add for each step and sequence, to tell that before.
 BYTES_PER_STEP = {"lstm": 13_000, "store": 10_000, "recompute": 7_500}
 
 
@@ -117,7 +117,6 @@ def measure(case: Case) -> dict[str, Any]:
     between the passes, and ``seconds`` of the fastest repetition.
     """
     torch.manual_seed(0)
-    torch.set_flush_denormal(True)
     run, parameters = _build(case)
     x = torch.randn(case.batch, case.steps, 1, generator=torch.Generator().manual_seed(0))
 
@@ -206,8 +205,8 @@ def rows_of(
     Args:
         steps, batch, chunks: the size.
         processes: how many measure each of the rivals.
-        folder: where rows are kept, in a file for each size: one that is there is not measured
-            again, unless its file is deleted.
+        folder: where rows are kept, in a file for each size: what is there is not measured again,
+            unless ``chunks`` or ``processes`` differ or the file is deleted.
 
     Returns:
         A row for each case, with the medians over ``processes``, the ``git_commit`` and, in
@@ -216,7 +215,8 @@ def rows_of(
     file = folder and folder / f"{steps}-{batch}.json"
     if file and file.is_file():
         kept: list[dict[str, Any]] = json.loads(file.read_text())
-        if {row["chunk"] for row in kept} - {0} == set(chunks):
+        measured = {row["chunk"] for row in kept} - {0}, max(len(row["runs"]) for row in kept)
+        if measured == (set(chunks), processes):
             print(f"{file}: measured before, at commit {kept[0]['git_commit']}")
             return kept
     every = list(cases(steps, batch, chunks))

@@ -17,7 +17,7 @@ SAVED = (
 PEAKS = (
     "scan", "scan_store", "lstm", "layer", "autograd", "compiled_chunks", "checkpoint_reentrant",
 )  # fmt: skip
-#: What the paper tells the figures of.
+#: Those whose numbers the paper quotes.
 _TOLD = ("scan", "scan_store", "lstm", "autograd", "checkpoint_reentrant")
 _NO_COMPILER = tuple(name for name in METHODS if name != "compiled_chunks")
 

@@ -76,23 +76,12 @@ def make_input(shape: StackShape) -> tuple[Tensor, Tensor]:
     return x, torch.ones(shape.batch, shape.hidden)
 
 
-def _prepare() -> None:
-    """Seed the weights, and let the processor take numbers below 1e-38 for 0.
-
-    The gradients of what is forgotten come to that, and some processors take a hundred times as
-    long for such a number: on an Intel Xeon the backward pass of two layers of ``nn.LSTM`` from
-    the last of 784 steps took 2.2 s, and 0.3 s so. No peer should be weakened by that.
-    """
-    torch.manual_seed(0)
-    torch.set_flush_denormal(True)
-
-
 def measure_stacks(shape: StackShape, names: Sequence[str], repetitions: int) -> dict[str, Any]:
     """Compare a training step of networks in a new process: ratios to ``recompute``.
 
     ``names`` have ``recompute``, ``reversible`` and ``lstm`` among them.
     """
-    _prepare()
+    torch.manual_seed(0)
     pairs = {name: (name, "recompute") for name in names}
     pairs["lstm_to_reversible"] = ("lstm", "reversible")
     networks = {name: NETWORKS[name].build(shape) for name in names}

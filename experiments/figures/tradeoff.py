@@ -24,7 +24,7 @@ _LOOKS: dict[tuple[str, float, str], tuple[str, str]] = {
 }
 #: The lines of a colour differ, as its markers do.
 _LINES = {"o": "-", "s": "--", "^": ":", "D": "-."}
-#: What knows no chunks is so much larger that it is written beside the others.
+#: Methods without chunks need so much more memory that they are listed as text.
 _LARGE = {"recompute": "recompute", "store": "store", "lstm": "nn.LSTM"}
 
 

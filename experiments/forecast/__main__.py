@@ -16,7 +16,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 
 from experiments import figures
@@ -29,6 +28,7 @@ from experiments.forecast.data import Levels, levels_of
 from experiments.forecast.linear import linear_bits
 from experiments.forecast.memory import one_step
 from experiments.forecast.training import METHODS, Settings, evaluate, train
+from experiments.process import threads as use_threads
 from experiments.provenance import provenance, require_clean
 from experiments.train.checkpoints import make_folder
 from experiments.train.config import ConfigError
@@ -58,7 +58,7 @@ def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Pa
     def keep() -> None:
         commits = [*done.get("git_commits", []), provenance()["git_commit"]]
         done["git_commits"] = list(dict.fromkeys(commits))
-        write_text(file, json.dumps(done, indent=1) + "\n")
+        write_text(file, json.dumps(done, indent=1, allow_nan=False) + "\n")
 
     for name in METHODS:
         if name not in done["search"]:
@@ -145,14 +145,14 @@ def main(
         threads: of PyTorch and the kernels.
     """
     require_positive(PROGRAM, minutes=minutes, folds=folds, steps=steps, threads=threads)
-    torch.set_num_threads(threads)
     file = out or figures.folder("paper") / "results" / "forecast.json"
     if out is None:
         require_clean()
     recordings = levels_of(open_recordings(data_root(data) / "mitdb"))
     some = list(range(1, len(recordings)))[:folds]
     use_caching_allocator()
-    run(Settings(minutes=minutes, steps=steps), recordings, some, file)
+    with use_threads(threads):
+        run(Settings(minutes=minutes, steps=steps), recordings, some, file)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def one_step(settings: Settings, name: str) -> Callable[[], object]:
     network = settings.network(method.piece)
     x = torch.rand(1, (settings.steps or STEPS + 1) - 1, 2)
     x[..., 1] = (x[..., 1] * (LEVELS - 1)).round()
-    piece = next(pieces(x, method.piece))
+    piece = pieces(x, method.piece)[0]
 
     def step(part: torch.Tensor) -> None:
         network(part)[0].mean().backward()

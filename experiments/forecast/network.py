@@ -1,7 +1,8 @@
 """A stack of gated blocks whose output is the bits of a step.
 
-The readout and its loss are the stack's last module: so neither 256 logits a step nor any block's
-output exists for more than a chunk of steps. What is to be predicted travels beside the features.
+The readout and its loss are the stack's last module. So where the strategy works in chunks, neither
+256 logits a step nor any block's output exists for more than one of them. What is to be predicted
+travels beside the features.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +78,9 @@ def memory_for(piece: int | None) -> str:
     return "recompute" if piece else "reversible"
 
 
-def pieces(x: Tensor, piece: int | None) -> Iterator[Tensor]:
+def pieces(x: Tensor, piece: int | None) -> Sequence[Tensor]:
     """Cut (1, T, 2) into pieces."""
-    yield from x.split(piece or x.shape[1], 1)
+    return x.split(piece or x.shape[1], 1)
 
 
 def train(
@@ -89,7 +89,7 @@ def train(
     """Train for ``settings.minutes``; return the network and figures.
 
     A piece begins with the states that the one before it ended with. The learning rate follows a
-    cosine of the time that has passed.
+    cosine of the time that has passed. A loss that is infinite or NaN is an OverflowError.
     """
     network = settings.network(method.piece)
     optimizer = torch.optim.AdamW(parameter_groups(network, settings.lr))
@@ -107,6 +107,8 @@ def train(
             loss, state = _update(network, optimizer, part, state)
             seconds += time.process_time() - start
             updates += 1
+            if not math.isfinite(loss):
+                raise OverflowError(f"the loss became {loss}")
             bits.append(loss)
             if seconds >= budget:
                 break

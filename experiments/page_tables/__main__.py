@@ -38,6 +38,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "frontier": costs.frontier,
     "frontier-16": partial(costs.frontier, batch=16, chunks=(128,)),
     "session": costs.session,
+    "gradients": costs.gradients,
 }
 
 

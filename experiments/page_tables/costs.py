@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.page_tables.markdown import Entry, Table, count, read
+from experiments.page_tables.markdown import Entry, Table, count, read, scientific
 
 #: Rows of the tables: methods or ratios of the results, and what the first cell says of each.
 RECURRENCES = {
@@ -120,6 +120,33 @@ def frontier(results: Path, batch: int = 1, chunks: tuple[int, ...] = FRONTIER_C
     ]
     cells = [cell for cell in cells if any(cell[1:])]
     return Table("|".join(["T", *(f"{x:,}" for x in lengths)]), cells, _measured(report))
+
+
+def gradients(results: Path) -> Table:
+    """Compare the gradients of reversal and of floating point with those in double precision."""
+    report = read(results, "inverse")
+    cases = [
+        (
+            f"as initialised, {memories if '=' in memories else f'memories {memories}'}",
+            of,
+            "checkpoint",
+        )
+        for memories, of in report["long_gradient_errors"].items()
+    ]
+    cases.append(("trained, u = 1", report["float_gradients"], "recompute"))
+    rows = [
+        [
+            network,
+            f"{int(steps):,}",
+            scientific(of["reversible"]),
+            f"{scientific(of[other])}, `{other}`",
+        ]
+        for network, by_steps, other in cases
+        for steps, of in by_steps.items()
+    ]
+    note = "as initialised: of the norm of all gradients; trained: of the largest entry of one"
+    head = "network|steps|error of `reversible`|in single precision"
+    return Table(head, rows, f"{note}. {_measured(report)}")
 
 
 def session(results: Path) -> Table:

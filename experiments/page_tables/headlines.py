@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from experiments.page_tables.costs import FRONTIER_CHUNKS
-from experiments.page_tables.markdown import Table, count, read
+from experiments.page_tables.markdown import Table, count, read, scientific
 
 Row = tuple[str, str, str]
 
@@ -38,7 +38,10 @@ def _small_digits(results: Path) -> Row:
 
 def _large_digits(results: Path) -> Row:
     accuracy, parameters = _trained(results, "smnist-block")
-    seeds = read(results, "experiments/smnist-block")["num_seeds"]
+    seeds, seeds_of_conserving = (
+        count(read(results, f"experiments/{name}")["num_seeds"], "seed")
+        for name in ("smnist-block", "smnist-block-conserving")
+    )
     conserving, _ = _trained(results, "smnist-block-conserving")
     permuted, of_permuted = _trained(results, "pmnist-block-conserving")
     forgetting, _ = _trained(results, "pmnist-block-forgetting")
@@ -47,7 +50,7 @@ def _large_digits(results: Path) -> Row:
     return (
         f"digits of 28 by 28 pixels, 784 steps, {parameters} parameters, `reversible`",
         accuracy,
-        f"{count(seeds, 'seed')}; with u = 1 (one seed): {conserving}; with the pixels permuted, "
+        f"{seeds}; with u = 1 ({seeds_of_conserving}): {conserving}; with the pixels permuted, "
         f"u = 1, {of_permuted} parameters: "
         f"{permuted}, with units that forget {forgetting} (S5 reports {s5['sequential']} and "
         f"{s5['permuted']})",
@@ -117,7 +120,11 @@ def _memory(results: Path) -> Row:
 
 
 def _memory_of_several(results: Path) -> Row:
-    rows = [row for row in read(results, "frontier")["rows"] if row["batch"] > 1]
+    rows = [
+        row
+        for row in read(results, "frontier")["rows"]
+        if row["batch"] > 1 and (row["method"] != "reversible" or row["memories"] == "u = 1")
+    ]
     rows = [row for row in rows if row["steps"] == max(each["steps"] for each in rows)]
     found = {(row["method"], row["rounds"], row["chunk"]): row for row in rows}
     short, long = (choose(row["chunk"] for row in rows) for choose in (min, max))
@@ -133,8 +140,8 @@ def _memory_of_several(results: Path) -> Row:
     return (
         f"the same for {rows[0]['batch']} sequences in chunks of {short} steps, u = 1",
         cost("reversible", 0),
-        f"one process each; `checkpoint` {cost('checkpoint', 1)} ({longer}), with two rounds "
-        f"{cost('checkpoint', 2)}",
+        f"{count(len(rows[0]['runs']), 'process')} each; `checkpoint` {cost('checkpoint', 1)} "
+        f"({longer}), with two rounds {cost('checkpoint', 2)}",
     )
 
 
@@ -145,7 +152,7 @@ def _gradient(results: Path) -> Row:
     of_trained = found["float_gradients"][trained]
 
     def error(errors: dict[str, float], memory: str) -> str:
-        return f"{errors[memory]:.1e}".replace("e-0", "e-")
+        return scientific(errors[memory])
 
     return (
         f"relative error of the gradient over {int(long):,} steps, four gated blocks as "

@@ -43,6 +43,12 @@ def read(results: Path, name: str) -> dict[str, Any]:
         raise TableError(f"{path} cannot be read: {error}") from None
 
 
+def scientific(number: float) -> str:
+    """Return such as ``2.2e-3``."""
+    return f"{number:.1e}".replace("e-0", "e-")
+
+
 def count(number: int, noun: str) -> str:
-    """Return such as ``1 seed`` and ``3 seeds``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Return such as ``1 seed``, ``3 seeds`` and ``3 processes``."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{'' if number == 1 else plural}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 
 from experiments.page_tables.markdown import Entry, Table, read
 from experiments.page_tables.trained import score, scores
 from experiments.search.space import METHODS
+from experiments.train.objectives import Regression
 from experiments.train.runs import figure_of
 
 
@@ -29,7 +31,8 @@ def searched(search: str, results: Path) -> Table:
 def _cells(entry: Entry) -> list[str]:
     best, test = entry["trials"][entry["best"]], entry["test"]
     figure, settings = figure_of(best), best["settings"]
-    found = [trial[f"val_{figure}"] for trial in entry["trials"] if "error" not in trial]
+    worst = math.inf if figure == Regression.figure else 0.0  # what a trial that failed counts as
+    found = [trial.get(f"val_{figure}", worst) for trial in entry["trials"]]
     mean, span, _ = scores({**test, "data": {}, "figure": figure})
     return [
         *(score(figure, x) for x in (best[f"val_{figure}"], statistics.median(found))),

@@ -81,11 +81,11 @@ def forecast(results: Path) -> Table:
     rows = [["linear predictor", *_bits_a_sample([*done["linear"].values()]), "", ""]]
     for name, method in METHODS.items():
         runs = [run for key, run in done["runs"].items() if key.startswith(f"{name}/")]
-        ended = [run for run in runs if run["bits"] is not None]
-        bits, updates = ["diverged", ""], ""
-        if ended:
-            bits = _bits_a_sample([run["bits"] for run in ended])
-            updates = f"{round(sum(run['updates'] for run in ended) / len(ended)):,}"
+        diverged = sum(run["bits"] is None for run in runs)
+        bits, updates = [f"diverged in {diverged} of {count(len(runs), 'run')}", ""], ""
+        if not diverged:
+            bits = _bits_a_sample([run["bits"] for run in runs])
+            updates = f"{round(sum(run['updates'] for run in runs) / len(runs)):,}"
         rows.append([method.label, *bits, updates, f"{done['peak_bytes'][name] / 1e6:.0f} MB"])
     return Table("|bits a sample|lowest to highest|updates|peak of an update", rows)
 

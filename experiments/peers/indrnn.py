@@ -9,8 +9,8 @@ from irevrnn import scan
 from irevrnn.modules.initial_values import check_memory
 from irevrnn.modules.projection import Projection
 
-#: By which a state may grow over the longest memory (gamma in the paper); a unit of the last layer
-#: starts with no less than the inverse.
+#: The factor by which a state may grow over the longest memory (gamma in the paper); a unit of the
+#: last layer starts with no less than the inverse.
 GROWTH = 2.0
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irevrnn import Dropout
+from irevrnn.modules.fused_block import block_output
 from irevrnn.modules.norm import make_norm, normalize
 from irevrnn.modules.projection import Projection
 
@@ -41,7 +41,7 @@ class PlainLayer(nn.Module):
 
 
 class GatedBlock(nn.Module):
-    r"""The block of :class:`irevrnn.IRevBlock` around another recurrence, in plain PyTorch.
+    r"""The block of :class:`irevrnn.IRevBlock` around another recurrence.
 
     .. math:: y_t = x_t + \mathrm{dropout}(\mathrm{GLU}(W \, \mathrm{GELU}(h_t) + b))
 
@@ -71,7 +71,7 @@ class GatedBlock(nn.Module):
         Like the last one of our blocks, it does not compute what nobody reads.
         """
         h = self.recurrence(normalize_steps(self.norm, x, real), at)
-        return x[at] + self.dropout(F.glu(self.output_projection(F.gelu(h))))
+        return x[at] + self.dropout(block_output(self.output_projection, h, None))
 
 
 class Stack(nn.Module):

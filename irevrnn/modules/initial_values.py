@@ -28,7 +28,8 @@ def log_uniform_(x: Tensor, lowest: float, highest: float) -> Tensor:
 
 def draw_memories_(u: Tensor, shortest: float, longest: float) -> Tensor:
     """Fill u with exp(-1 / tau) and return tau, log-uniform from ``shortest`` to ``longest``."""
-    tau = log_uniform_(torch.empty_like(u), shortest, longest)
+    wide = torch.promote_types(u.dtype, torch.float32)  # float16 ends at 65,504
+    tau = log_uniform_(torch.empty_like(u, dtype=wide), shortest, longest)
     u.copy_(torch.exp(-1 / tau))
     return tau
 

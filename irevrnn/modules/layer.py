@@ -89,8 +89,9 @@ class IRevRNNLayer(Block):
         if linear:
             self.projection.reset_parameters()
         if isinstance(self.norm, nn.LayerNorm | _BatchNorm):  # nn.SyncBatchNorm, too
-            # Half: nn.Linear makes projections of about that size, of an input of variance 1.
-            self.norm.weight.copy_(scale / 2)
+            if self.norm.weight is not None:
+                # Half: nn.Linear makes projections of about that size, of an input of variance 1.
+                self.norm.weight.copy_(scale / 2)
         elif linear:
             self.projection.weight.mul_(scale.unsqueeze(1))
             if self.projection.bias is not None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from irevrnn.modules.arguments import check_number
 
@@ -72,6 +73,10 @@ def parameter_groups(
     ]
     matrices, vectors, recurrent, couplings = groups
     for name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(
+                f"module must be initialised, but {name} has no shape yet: run the model once"
+            )
         # A weight that is parametrized, pruned or weight-normalised is computed from these.
         weight = re.sub(r"parametrizations\.(\w+)\..*$|(_orig|_g|_v)$", r"\1", name)
         if name.endswith(recurrent_names) or weight.endswith(recurrent_names):

@@ -71,8 +71,12 @@ def _large(rows: int, columns: int) -> bool:
     return rows * columns * 4 >= _LARGE and not uses_caching_allocator()
 
 
-@cache
 def _onednn_is_faster() -> bool:
+    return bool(torch.backends.mkldnn.enabled) and _onednn_is_faster_here()
+
+
+@cache
+def _onednn_is_faster_here() -> bool:
     # PyTorch's own compiler calls this operator.
     there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     wide = "AVX512" in torch.backends.cpu.get_cpu_capability()
@@ -111,7 +115,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return ``x @ weight.T + bias``, whose rows do not depend on the number of rows."""
+    """Return ``x @ weight.T + bias``; but for very few rows, each is the same among any others."""
     rows, onednn = x.flatten(0, -2), _onednn_is_faster()
     if not _large(len(rows), len(weight)):
         return _by_onednn(x, weight, bias) if onednn else F.linear(x, weight, bias)

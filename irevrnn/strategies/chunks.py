@@ -46,7 +46,7 @@ class Part:
         rows: the rows of x that belong to it.
         packing: of these rows, if they are packed.
         resets: of these rows, (T, B) or (N,), or None.
-        ended: the sequences that end in it; all of them if they have one length.
+        ended: the sequences that end in it; if all have one length, all of them, in every chunk.
         ends_some: whether a sequence ends in it.
     """
 

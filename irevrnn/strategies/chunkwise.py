@@ -173,6 +173,8 @@ class _Chunkwise(torch.autograd.Function):
         states = list(zip(tensors[:count:2], tensors[1:count:2], strict=True))
         recurrences = [Recurrence.of(block) for block in stack.blocks]
         chunks = Parts(settings.chunk, x, batch_sizes, resets)
+        if resets is not None:
+            states = _after_resets(states, chunks[0])
         strategy.begin(states, recurrences, settings.record, len(chunks))
         autocast, masks = _autocast_of(x.device.type), Masks()
         with autocast(), as_observed(settings.observers):
@@ -231,6 +233,15 @@ class _Chunkwise(torch.autograd.Function):
                 grad_x[part.rows] = 0 if of_x is None else of_x
         strategy.finish()
         return None, grad_x, None, None, *carried, *replica.sums
+
+
+def _after_resets(states: list[State], first: Part) -> list[State]:
+    """Return states that are 0 where the first step resets them: nobody reads what they were."""
+    assert first.resets is not None
+    sizes = first.batch_sizes
+    reset = first.resets[0] if sizes is None else first.resets[: int(sizes[0])]
+    reset = nn.functional.pad(reset, (0, first.batch - len(reset))).unsqueeze(1)
+    return [(h.masked_fill(reset, 0), c.masked_fill(reset, 0)) for h, c in states]
 
 
 def _run_forward(

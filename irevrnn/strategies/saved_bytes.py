@@ -25,6 +25,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
+from irevrnn.input_checks import autocasts
 from irevrnn.strategies.bit_stacks import GROUP
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.fixed_point import COARSER_UNITS, stored_bits
@@ -138,8 +139,7 @@ def _traced(stack: Stack, load: Workload, memory: str) -> Trace:
     modules = [each for module in (*stack.modules, *stack.reverse) for each in module.modules()]
     weights = [p for each in modules for p in each.parameters(recurse=False)]
     kind = stack.blocks[0].recurrent_weight.device.type
-    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    autocast = casts and torch.get_autocast_dtype(kind)
+    autocast = autocasts(kind) and torch.get_autocast_dtype(kind)
     state = (
         tuple((type(each), each.training, _probability(each)) for each in modules),
         tuple((p.requires_grad, p.dtype, p.device, p.shape) for p in weights),

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from irevrnn.input_checks import autocasts
 from irevrnn.modules.block import is_recurrent
 from irevrnn.modules.steps import Steps, current, passes
 from irevrnn.strategies.rules import has_batch_statistics
@@ -142,7 +142,7 @@ def project(stack: Stack, number: int, block: Any, x: Tensor) -> Tensor:
     z, u, index = block.project(x), block.recurrent_weight, stack.places[number]
     _check_result(stack, index, "project", z, (*x.shape[:-1], len(u)))
     if z.dtype != u.dtype:
-        if not torch.is_autocast_enabled(z.device.type):
+        if not autocasts(z.device.type):
             raise ValueError(
                 f"{stack.name(index)}: project must return the dtype of the recurrence, {u.dtype}; "
                 f"got {z.dtype}"

@@ -60,7 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(published, monkeypatch):
     with Server(published) as one:
-        threading.Thread(target=one.serve_forever, daemon=True).start()
+        threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
         address = f"http://127.0.0.1:{one.server_port}/fsdd.zip"
         monkeypatch.setattr(fsdd, "ADDRESSES", (address,))
         yield one

@@ -50,7 +50,6 @@ def test_the_parts_of_a_block_that_may_be_left_out_or_changed(digits):
 
 
 def test_answers_in_the_middle_of_a_sequence():
-    torch.manual_seed(0)
     model = BlockClassifier(3, 4, 8, 2, width=6, read="last", read_at=(5, 11)).eval()
     x = torch.randn(2, 11, 3)
     whole, _ = model.rnn(x)
@@ -59,7 +58,6 @@ def test_answers_in_the_middle_of_a_sequence():
 
 
 def test_gradients_go_back_through_the_last_steps_alone():
-    torch.manual_seed(0)
     model = BlockClassifier(
         3, 4, 8, 2, width=6, read="last", read_at=(8, 11), gradient_steps=3
     ).eval()

@@ -194,10 +194,13 @@ def test_damage_is_named_with_its_line(tmp_path, compiled, data, line, reason):
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_a_cut_at_any_byte_is_noticed(tmp_path, compiled, end):
+    """Of the first lines and the last; of the joints between, which are alike, where lines end."""
     whole = text_of([{BODY: POSE}, {BODY: POSE + 0.1}]).replace(b"\n", end)
     path = tmp_path / "a.skeleton"
     expected = as_tuple(parse(whole))
-    for length in range(len(whole)):
+    ends = [at for at, byte in enumerate(whole) if byte == end[0]]
+    around = {at + n for at in ends for n in range(-1, 3) if at + n < len(whole)}
+    for length in sorted({*range(ends[5]), *around, *range(ends[-2], len(whole))}):
         path.write_bytes(whole[:length])
         if length >= len(whole) - len(end):  # nothing but the end of the last line is missing
             assert_same(as_tuple(compiled(path)), expected)

@@ -32,9 +32,7 @@ T, B, FEATURES, H = 23, 3, 5, 7
 every_peer = pytest.mark.parametrize("kind", PEERS)
 
 
-@pytest.fixture(autouse=True)
-def _seed(digits):
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("digits")
 
 
 # --- the equations ------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Classification of signals: splits, batches, scores, and training on small recordings."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -303,11 +304,15 @@ def test_the_folds_of_an_ecg_are_summarised_by_their_mean_f1(root, tmp_path, mon
     assert np.sum(results["confusion_matrix"]) == 40
 
 
-def test_a_folder_of_ones_own_is_trained_on(root, tmp_path, capsys):
-    (root / "own" / "r0.csv").write_text("1,x\n")
-    steps = np.load(root / "own" / "r1.npy")
-    np.save(root / "own" / "r1.npy", steps * [1, 0])
-    command = ["signals", f"--folder={root / 'own'}", "--folds=3", "--fold=0", *words(SMALL)]
+@pytest.fixture
+def own(root, tmp_path):
+    return shutil.copytree(root / "own", tmp_path / "own")
+
+
+def test_a_folder_of_ones_own_is_trained_on(own, tmp_path, capsys):
+    (own / "r0.csv").write_text("1,x\n")
+    np.save(own / "r1.npy", np.load(own / "r1.npy") * [1, 0])
+    command = ["signals", f"--folder={own}", "--folds=3", "--fold=0", *words(SMALL)]
     assert main([*command, f"--out={tmp_path}"]) == 0
     shown = capsys.readouterr()
     assert "left out: r0.csv: line 1: 'x' is no number" in shown.err
@@ -321,10 +326,10 @@ def test_a_folder_of_ones_own_is_trained_on(root, tmp_path, capsys):
     assert results["class_names"] == ["calm", "fast"] and results["input_size"] == 2
 
 
-def test_too_few_recordings_may_be_those_that_were_left_out(root, capsys):
+def test_too_few_recordings_may_be_those_that_were_left_out(own, capsys):
     for number in range(0, 24, 2):
-        (root / "own" / f"r{number}.csv").write_text("1,x\n")
-    assert main(["signals", f"--folder={root / 'own'}", *words(SMALL)]) == 1
+        (own / f"r{number}.csv").write_text("1,x\n")
+    assert main(["signals", f"--folder={own}", *words(SMALL)]) == 1
     assert "(12 left out, such as r0.csv: line 1: 'x' is no number)" in capsys.readouterr().err
 
 

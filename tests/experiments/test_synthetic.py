@@ -148,7 +148,6 @@ def test_a_network_that_merges_steps_gives_no_several_answers():
 
 @pytest.mark.parametrize("memory", ["recompute", "reversible"])
 def test_each_answer_is_that_of_the_sequence_up_to_there(memory):
-    torch.manual_seed(0)
     options = {"norm": "layer", "activation": "leaky_relu", "memory": memory}
     model = SequenceClassifier(3, 4, 8, 2, read_at=(5, 6, 11), **options).eval()
     x = torch.randn(2, 11, 3)
@@ -259,7 +258,6 @@ def test_options_that_do_not_fit_are_named(options, message):
 
 
 def test_batch_norm_is_calibrated_on_the_weights_that_are_judged():
-    torch.manual_seed(0)
     task = AddingConfig(**SMALL).task(CPU)
     model = SequenceClassifier(2, 1, 8, 1, norm="layer").eval()
     wanted = []

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,11 +143,23 @@ def test_downsampling_averages_squares(small):
 # --- resuming -----------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def folder_of_all(tmp_path_factory):
+    return tmp_path_factory.mktemp("whole")
+
+
 @pytest.fixture
-def uninterrupted(small, tmp_path):
+def whole(small, folder_of_all):
+    """Return the folder of a run that is never stopped, one for all tests."""
+    if not (folder_of_all / "results.json").exists():
+        train(dataclasses.replace(small, out=folder_of_all), progress=False)
+    return folder_of_all
+
+
+@pytest.fixture
+def uninterrupted(whole):
     """Return the bits of a run that is never stopped."""
-    train(dataclasses.replace(small, out=tmp_path / "whole"), progress=False)
-    return bits(tmp_path / "whole")
+    return bits(whole)
 
 
 @pytest.mark.parametrize("at", [1, STEPS + 3, STEPS, 3 * STEPS - 1])
@@ -398,8 +411,8 @@ def without_progress(file):
         ("results.json", lambda file: file.write_bytes(b"\xff")),
     ],
 )
-def test_a_damaged_file_ends_in_one_line(small, capsys, name, damage):
-    train(small, progress=False)
+def test_a_damaged_file_ends_in_one_line(small, whole, capsys, name, damage):
+    shutil.copytree(whole, small.out)
     if name != "results.json":
         (small.out / "results.json").unlink()
     damage(small.out / name)

@@ -27,6 +27,7 @@ def one_thread():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "activation", "coupling_activation"),
     [

@@ -35,7 +35,6 @@ def test_slopes_follow_from_outputs(name):
 @pytest.mark.usefixtures("made_up", "in_python")
 @pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
 def test_the_layer_takes_a_new_activation(memory):
-    torch.manual_seed(0)
     options = {"activation": "made_up", "coupling_activation": "made_up"}
     model = IRevRNN(3, 4, 2, memory=memory, dtype=torch.float64, **options)
     x = torch.randn(2, 7, 3, dtype=torch.float64)

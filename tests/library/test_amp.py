@@ -114,7 +114,6 @@ def test_chunks_of_a_converted_model_carry_their_state_in_float32(kernels, dtype
 
 @of_a_half
 def test_the_gradients_of_chunks_are_added_up_in_float32(kernels, dtype):
-    torch.manual_seed(0)
     model = IRevRNN(3, 8, activation="tanh", memory="checkpoint")
     model._choose = lambda *_: ("checkpoint", 4, 0)  # 1000 chunks
     x, results = torch.rand(1, 4000, 3), []
@@ -130,7 +129,6 @@ def test_the_gradients_of_chunks_are_added_up_in_float32(kernels, dtype):
 @pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
 def test_a_converted_norm_adds_up_its_gradient_in_float32(kernels, memory, dtype):
     """PyTorch's own, on the CPU, stops growing once it is some hundred times as large as a term."""
-    torch.manual_seed(0)
     model = IRevStack([IRevBlock(8, 8), IRevBlock(8, 8)], memory)
     x, upstream = torch.randn(4, 3000, 8), torch.randn(4, 3000, 8) + 1
     results = []
@@ -147,7 +145,6 @@ def test_a_converted_norm_adds_up_its_gradient_in_float32(kernels, memory, dtype
 @pytest.mark.parametrize("memory", ["recompute", "checkpoint", "reversible"])
 def test_a_norm_adds_up_its_gradient_in_float32_under_autocast(kernels, memory, dtype):
     """Its weights are in float32, but what the modules below it return is not."""
-    torch.manual_seed(0)
     model = IRevStack([nn.Linear(3, 8), IRevBlock(8, 8)], memory)
     x, results = torch.rand(16, 500, 3), []
     for enabled in (True, False):
@@ -212,7 +209,6 @@ def test_autocast_keeps_state_and_norm_in_float32(kernels, memory, norm, dtype):
 @of_a_half
 @forward_in_time
 def test_training_with_a_gradient_scaler(kernels, memory, dtype):
-    torch.manual_seed(0)
     model = IRevRNN(1, 16, num_couplings=2, memory=memory, norm="layer")
     head = nn.Linear(16, 2)
     parameters = [*model.parameters(), *head.parameters()]
@@ -243,7 +239,6 @@ def test_training_with_a_gradient_scaler(kernels, memory, dtype):
 
 def test_reversal_is_exact_with_products_of_less_precision(kernels):
     """Where the processor has no such products, these are those of float32."""
-    torch.manual_seed(0)
     model, x = IRevStack([nn.Linear(1, 64), IRevBlock(64, 64)]), torch.randn(4, 500, 1)
     before, results = torch.get_float32_matmul_precision(), []
     torch.set_float32_matmul_precision("medium")

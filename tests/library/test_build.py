@@ -390,6 +390,13 @@ def test_a_machine_without_a_writable_folder_runs_the_reference(tmp_path):
 NO_XDG = {"XDG_CACHE_HOME": ""}
 
 
+def test_the_cache_is_where_the_system_keeps_others(sources, tmp_path):
+    job = start_build(sources, IREVRNN_CACHE="", XDG_CACHE_HOME=str(tmp_path / "caches"))
+    library, messages = job.communicate(timeout=120)
+    assert job.returncode == 0, messages
+    assert tmp_path / "caches" in Path(library.strip()).parents
+
+
 def test_a_read_only_home_is_done_without(sources, tmp_path):
     home = tmp_path / "home"
     home.touch()  # not even the superuser can make a folder in it

@@ -471,7 +471,7 @@ def test_save_on_cpu_and_gradient_accumulation(memory):
     assert_same_bits([p.grad for p in model.parameters()], [2 * w for w in wanted])
 
 
-@every_strategy
+@pytest.mark.parametrize("memory", ["store", *CHUNKED])
 def test_autocast(memory):
     model, reference = (make_model(m, dtype=torch.float32) for m in (memory, "recompute"))
     for layer in (*model.layers, *reference.layers):  # bfloat16 keeps 8 bits: nothing may explode

@@ -180,7 +180,6 @@ def test_packed_scan():
 
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_a_stack_of_blocks(kernels, memory):
-    torch.manual_seed(0)
     blocks = [nn.Linear(3, 6), IRevBlock(6, 8, norm=None, dropout=0.2), IRevBlock(6, 8)]
     model = IRevStack(blocks, memory)
     compiled, x = torch.compile(model, fullgraph=True, backend="aot_eager"), torch.randn(2, 40, 3)
@@ -206,7 +205,6 @@ class _Residual(nn.Module):
 
 def test_a_compiled_module_of_a_stack_drops_what_it_drops_uncompiled(kernels):
     """The mask of a sequence is that of all its chunks."""
-    torch.manual_seed(0)
     inner, block, x = _Residual(), IRevBlock(6, 8), torch.randn(2, 400, 6)
     results = []
     for module in (inner, torch.compile(inner, backend="aot_eager")):
@@ -222,7 +220,6 @@ def test_a_compiled_module_of_a_stack_drops_what_it_drops_uncompiled(kernels):
 
 @pytest.mark.parametrize("memory", ["recompute", "checkpoint", "reversible", "store_fixed"])
 def test_compiled_autograd(kernels, memory):
-    torch.manual_seed(0)
     model, x = IRevStack([IRevBlock(3, 8)], memory), torch.randn(2, 40, 3)
     results = []
     for context in (nullcontext(), _enable(torch.compile(backend="aot_eager"))):

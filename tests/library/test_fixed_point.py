@@ -49,6 +49,25 @@ def test_the_oracle_recalls_what_a_decay_forgets():
     assert not any(stack.stacks)
 
 
+def strided(x):
+    """The same numbers, with gaps between them."""
+    spread = torch.stack((x, torch.zeros_like(x)), -1)[..., 0]
+    assert not spread.is_contiguous()
+    return spread
+
+
+@every_kernel
+def test_inputs_may_have_strides(dtype, vectorize):
+    z, states, weights = make_case(35, 3, 11, 2, dtype)
+    wanted = forward(z, states, weights, vectorize)
+    z, others = strided(z), weights._replace(**{x: strided(getattr(weights, x)) for x in "uab"})
+    spread = states._replace(h=strided(states.h), c=strided(states.c))
+    result = forward(z, spread, others, vectorize)
+    assert_same_bits(result, wanted)
+    given = [*map(strided, result[:3]), *result[3:]]
+    assert is_undone(states, result, back(z, given, others, vectorize))
+
+
 @every_kernel
 @every_g
 @pytest.mark.parametrize("couplings", [0, 3])

@@ -75,7 +75,6 @@ def test_second_derivative_where_there_are_kinks(kernels, monkeypatch, memory, a
 
 def test_gradient_penalty_of_a_stack(kernels, monkeypatch):
     """A loss with the gradient of the output by the input in it, as critics are trained."""
-    torch.manual_seed(0)
     model = IRevRNN(3, 6, 2, activation="tanh", norm="layer", dtype=torch.float64)
 
     def penalty():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from irevrnn import IRevStack
-from irevrnn.modules import fused_block
+from irevrnn.modules import fused_block, projection
 from irevrnn.modules.fused_block import block_input, block_output
 from irevrnn.modules.gated_block import IRevBlock
 from irevrnn.modules.projection import Projection
@@ -252,6 +252,13 @@ def test_where_onednn_is_faster_it_multiplies(monkeypatch):
     assert not calls
     IRevStack([block])(x[:2])
     assert len(calls) == 2
+
+
+def test_onednn_that_is_switched_off_is_not_used(monkeypatch):
+    monkeypatch.setattr(projection, "_onednn_is_faster_here", lambda: True)
+    assert projection._onednn_is_faster()
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not projection._onednn_is_faster()
 
 
 def test_a_bias_need_not_be_contiguous():

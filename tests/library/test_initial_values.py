@@ -128,6 +128,20 @@ def test_weights_are_not_rounded_to_zero_with_recurrent_weights_near_one():
     assert (layer.projection.weight.abs().sum(1) > 0).all()
 
 
+def test_memories_beyond_the_range_of_float16():
+    layer = IRevRNN(3, 1000, dtype=torch.float16, longest_memory=1e5).layers[0]
+    assert (layer.projection.weight.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(8, elementwise_affine=False),
+                                  nn.BatchNorm1d(8, affine=False)])  # fmt: skip
+def test_a_norm_without_weights_is_left_alone(norm):
+    model = IRevRNN(3, 8)
+    model.layers[0].norm = norm
+    model.reset_parameters()
+    assert 0.3 < model.layers[0].projection.weight.abs().max() <= 3**-0.5
+
+
 def test_couplings_are_normal_and_of_opposite_signs():
     layer = IRevRNN(1, 5000, num_couplings=2).layers[0]
     a, b = layer.coupling_a.detach(), layer.coupling_b.detach()
@@ -146,7 +160,6 @@ def test_recurrent_weights_start_in_range():
 
 @pytest.mark.parametrize("period", [6, 2.5])
 def test_units_start_as_oscillators_of_the_period_asked_for(kernels, period):
-    torch.manual_seed(0)
     model = IRevRNN(
         1, 50, num_couplings=1, activation="tanh", longest_period=period, shortest_period=period,
         dtype=torch.float64,
@@ -164,7 +177,6 @@ def test_units_start_as_oscillators_of_the_period_asked_for(kernels, period):
 
 
 def test_periods_lie_between_the_shortest_and_the_longest():
-    torch.manual_seed(0)
     model = IRevRNN(1, 1000, num_couplings=2, longest_period=600)
     layer = model.layers[0]
     assert torch.equal(layer.coupling_a[0], -layer.coupling_b[0])
@@ -177,7 +189,6 @@ def test_periods_lie_between_the_shortest_and_the_longest():
 
 
 def test_memories_are_drawn_up_to_the_longest():
-    torch.manual_seed(0)
     model = IRevRNN(1, 1000, longest_memory=1e5)
     memory = -1 / model.layers[0].recurrent_weight.detach().double().log()
     assert 1 <= memory.min() < 2 and 8e4 < memory.max() <= 1.01e5  # float32 near 1 is that coarse
@@ -186,7 +197,6 @@ def test_memories_are_drawn_up_to_the_longest():
 
 @pytest.mark.parametrize(("longest", "shortest"), [(2000, 100), (10, 1)])
 def test_where_the_last_step_alone_is_read_its_layer_remembers_for_long(longest, shortest):
-    torch.manual_seed(0)
     model = SequenceClassifier(1, 2, 1000, 2, longest_memory=longest)
     first, last = (-1 / layer.recurrent_weight.detach().log() for layer in model.rnn.layers)
     assert first.min() < 1.1
@@ -235,7 +245,6 @@ class Nested(Block):
 
 
 def test_reset_parameters_reaches_every_module():
-    torch.manual_seed(0)
     model = IRevStack([nn.Sequential(nn.Linear(3, 4)), IRevBlock(4, 6), Nested()])
     before = {name: p.clone() for name, p in model.named_parameters()}
     model.reset_parameters()

@@ -12,11 +12,6 @@ from irevrnn import IRevRNN
 from irevrnn.strategies.large_states import LARGE_STATE
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 def growing(layer, **options):
     """A network in which the states of one layer grow to 1e4 times the input and more."""
     model = IRevRNN(3, 8, 3, activation="identity", **options)

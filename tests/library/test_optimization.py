@@ -91,6 +91,12 @@ def test_other_names_of_recurrent_weights():
         parameter_groups(model.parameters(), 1.0)
 
 
+def test_a_parameter_without_a_shape_is_refused():
+    model = nn.Sequential(nn.LazyLinear(4), IRevBlock(4, 3))
+    with pytest.raises(ValueError, match=r"must be initialised, but 0\.weight has no shape yet"):
+        parameter_groups(model, 1.0)
+
+
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "recurrent_lr_scale", "coupling_lr_scale"])
 def test_bad_numbers(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 0; got -1"):

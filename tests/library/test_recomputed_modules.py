@@ -62,7 +62,6 @@ def assert_same(got, wanted):
     lambda: torch.compile(nn.Linear(4, 4), backend="eager"),
 ], ids=["listed", "compiled in place", "scripted", "compiled"])  # fmt: skip
 def test_parameters_that_a_module_reaches_by_another_way(memory, make):
-    torch.manual_seed(0)
     layer = make()
     model = IRevStack([layer, IRevBlock(4, 3), layer, nn.Linear(4, 4)], batch_first=False)
     wanted = gradients(model, draw(), "recompute")
@@ -140,7 +139,6 @@ class Picking(nn.Module):
 
 @chunkwise
 def test_integers_and_frozen_parameters(memory):
-    torch.manual_seed(0)
     model = IRevStack([Picking(), IRevBlock(4, 3), nn.Linear(4, 4)], batch_first=False)
     model.blocks[2].requires_grad_(False)
     model.blocks[1].scale.requires_grad_(False)
@@ -442,7 +440,6 @@ def test_parameters_may_be_frozen_before_the_backward_pass(memory):
 
 @chunkwise
 def test_a_module_of_a_traced_graph(memory):
-    torch.manual_seed(0)
     traced = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.GELU()))
     model = IRevStack([traced, IRevBlock(4, 3)], batch_first=False)
     assert_same(gradients(model, draw(), memory), gradients(model, draw(), "recompute"))
@@ -577,7 +574,6 @@ def test_replicas_of_data_parallel_are_called_so():
 @pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
 def test_a_pruned_block_trains(memory):
     """Its weights are computed by a hook, which runs though a stack does not call the block."""
-    torch.manual_seed(0)
     block = IRevBlock(4, 3)
     prune.l1_unstructured(block, "scale", 1)
     if memory == "recompute":

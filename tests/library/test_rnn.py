@@ -11,11 +11,6 @@ from experiments.peers import PeerClassifier
 from irevrnn import IRevRNN, reference
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 def awake(model):
     """Couplings and biases that matter."""
     with torch.no_grad():
@@ -192,7 +187,6 @@ def test_options_are_given_by_name():
 
 
 def test_what_is_read_is_the_last_step_or_the_mean():
-    torch.manual_seed(0)
     model = SequenceClassifier(3, 10, 8, 2, read="mean").eval()
     x = torch.randn(4, 20, 3)
     output, _ = model.rnn(x)

@@ -1,6 +1,7 @@
 """Stacks of blocks: every strategy, one's own blocks, dropout, and what is refused."""
 
 import copy
+import math
 import sys
 from functools import partial
 
@@ -160,7 +161,6 @@ def test_lengths(kind, memory, enforce_sorted):
 
 
 def test_blocks_of_different_sizes_have_states_of_their_own():
-    torch.manual_seed(0)
     model = IRevStack([IRevBlock(4, 3), IRevBlock(4, 8)], "checkpoint")
     x = make_input(50)
     whole, (h_n, c_n) = model(x)
@@ -218,7 +218,6 @@ def test_the_state_that_does_not_fit_is_named():
 
 
 def test_shared_blocks_and_parameters_get_all_their_gradients():
-    torch.manual_seed(0)
     block, other = (IRevBlock(4, 8, longest_period=None) for _ in range(2))
     other.coupling_a = other.coupling_b = block.coupling_a
     model, x = IRevStack([block, other, block]).double(), make_input(150, torch.float64)
@@ -278,7 +277,6 @@ def test_dropout_behind_the_last_recurrence_is_replayed(memory, monkeypatch):
 
 
 def test_dropout_outside_of_a_stack():
-    torch.manual_seed(0)
     output = Dropout(0.5)(torch.ones(5, 3, 64))
     assert torch.equal(output, output[:1].expand_as(output))  # one mask for all steps
     assert set(output.unique().tolist()) == {0.0, 2.0} and not torch.equal(
@@ -565,7 +563,6 @@ class Elementwise(Block):
 
 @pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
 def test_resets_equal_the_pieces_bit_for_bit(memory):
-    torch.manual_seed(0)
     model = IRevStack([Elementwise(4), Elementwise(4, num_couplings=2)], memory)
     x, resets = make_input(150).requires_grad_(), random_resets(150)
     output, _ = model(x, resets=resets)
@@ -617,10 +614,25 @@ def test_resets_of_padded_and_packed_sequences(memory):
         torch.testing.assert_close(h_n[:, row], h)
 
 
+@every_strategy
+@pytest.mark.parametrize("value", [1e3, 1e9, math.nan])
+@pytest.mark.parametrize("lengths", [None, torch.tensor([40, 33, 7])])
+def test_states_that_the_first_step_resets_are_not_read(memory, value, lengths):
+    """Nor do they make the unit of fixed-point numbers coarser."""
+    model, x, resets = make_stack("gated"), make_input(40), torch.zeros(B, 40, dtype=torch.bool)
+    resets[0, 0] = resets[2, 0] = True
+    with torch.no_grad():
+        hidden = [torch.zeros_like(state) for state in model(x)[1]]
+    wanted = outcome(model, x, memory, hidden=hidden, resets=resets, lengths=lengths)
+    for state in hidden:
+        state[:, 0] = state[:, 2] = value
+    got = outcome(model, x, memory, hidden=hidden, resets=resets, lengths=lengths)
+    assert_same_bits(got, wanted)
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_resets_read_from_both_ends(padded):
     """Each direction gives what it gives on the pieces."""
-    torch.manual_seed(0)
     model = IRevRNN(4, 5, bidirectional=True, dtype=torch.float64)
     x, resets = make_input(60, torch.float64), random_resets(60, 0.1)
     lengths = [60, 40, 21] if padded else [60] * B

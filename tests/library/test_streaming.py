@@ -91,7 +91,6 @@ def test_truncated_backpropagation(memory):
 @pytest.mark.parametrize("norm", [None, "layer"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_cell_steps_through_a_layer(norm, activation):
-    torch.manual_seed(0)
     options = {"num_couplings": 2, "activation": activation, "norm": norm}
     model = IRevRNN(3, 7, dtype=torch.float64, **options)
     cell = IRevRNNCell.of(model.layers[0])
