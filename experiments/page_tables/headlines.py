@@ -86,28 +86,21 @@ def _hearts(results: Path) -> Row:
 
 
 def _memory(results: Path) -> Row:
-    rows = [
-        row
-        for row in read(results, "frontier")["rows"] + read(results, "memory")["lengths"]
+    found = {
+        (row["method"], row["steps"], row["memories"], row["rounds"]): row
+        for row in read(results, "frontier")["rows"]
         if row["batch"] == 1 and row["chunk"] in FRONTIER_CHUNKS
-    ]
+    }
 
-    def cost(method: str, steps: int, memories: str, rounds: tuple[int, ...] = (0, 1)) -> str:
-        found = [
-            row
-            for row in rows
-            if (row["method"], row["steps"]) == (method, steps)
-            and row["memories"] in (memories, "")
-            and row["rounds"] in rounds
-        ]
-        peak = _range([row["peak_bytes"] / 1e6 for row in found], 0)
-        return f"{peak} MB, {_range([1e6 * row['seconds'] / steps for row in found], 1)} µs"
+    def cost(method: str, steps: int, memories: str, rounds: int = 0) -> str:
+        row = found[method, steps, memories, rounds]
+        return f"{row['peak_bytes'] / 1e6:,.0f} MB, {1e6 * row['seconds'] / steps:.1f} µs"
 
     usual, million = "up to 1,000 steps", 10**6
     kept, forgetting, short = (
         cost("reversible", million, memories) for memories in ("u = 1", usual, "up to 10 steps")
     )
-    checkpoint, twice = (cost("checkpoint", million, usual, of) for of in ((0, 1), (2,)))
+    checkpoint, twice = (cost("checkpoint", million, usual, rounds) for rounds in (1, 2))
     recompute, lstm = (cost(method, 10**5, usual) for method in ("recompute", "lstm"))
     return (
         "memory that a training step on one sequence of 1,000,000 time steps adds, four gated "
@@ -165,12 +158,6 @@ def _gradient(results: Path) -> Row:
         f"`reversible` {error(of_trained, 'reversible')}, "
         f"`recompute` {error(of_trained, 'recompute')}",
     )
-
-
-def _range(numbers: list[float], digits: int) -> str:
-    """Return the least and the largest of some numbers, or the one that both are."""
-    ends = dict.fromkeys(f"{end:,.{digits}f}" for end in (min(numbers), max(numbers)))
-    return " to ".join(ends)
 
 
 def _copying(results: Path) -> Row:
