@@ -129,6 +129,9 @@ def bar_rows(axes: Axes, names: Iterable[str]) -> None:
 
 
 def legend_above(figure: Figure, axes: Axes, ncols: int = 2) -> None:
-    """Put the legend of one of the axes above the figure."""
+    """Put the legend of one of the axes above the figure, in fewer columns if it is too wide."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=ncols)
+    legend = figure.legend(handles, labels, loc="outside upper center", ncols=ncols)
+    if ncols > 1 and legend.get_window_extent().width > figure.bbox.width:
+        legend.remove()
+        legend_above(figure, axes, ncols - 1)

@@ -60,7 +60,7 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 )  # fmt: skip
         axes.margins(0.25)
         theme.frame(axes, "time, µs a step", "growth of the peak, MB", log="xy")
-        axes.set_xlim(left=0.6 * axes.get_xlim()[0])  # room for text
+        axes.set_xlim(left=0.5 * axes.get_xlim()[0])  # room for text
         axes.set_ylim(top=2 * axes.get_ylim()[1])
         axes.text(0.97, 0.97, _large(here), transform=axes.transAxes, ha="right", va="top", size=6)
         theme.plain_numbers(axes.xaxis)
