@@ -82,7 +82,7 @@ def forecast(results: Path) -> Table:
     for name, method in METHODS.items():
         runs = [run for key, run in done["runs"].items() if key.startswith(f"{name}/")]
         diverged = sum(run["bits"] is None for run in runs)
-        bits, updates = [f"diverged in {diverged} of {count(len(runs), 'run')}", ""], ""
+        bits, updates = [f"diverged ({diverged} of {len(runs)})", ""], ""
         if not diverged:
             bits = _bits_a_sample([run["bits"] for run in runs])
             updates = f"{round(sum(run['updates'] for run in runs) / len(runs)):,}"

@@ -1,10 +1,18 @@
 """Running notebooks: profiles, one figure alone, pages, and cells that fail."""
 
+import os
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from experiments import reproduce
+
+DRAW = """
+from pathlib import Path
+Path("../build/quick/figures").mkdir(parents=True, exist_ok=True)
+_ = Path("../build/quick/figures/two.svg").write_text("drawn")
+"""
 
 
 @pytest.fixture
@@ -13,7 +21,7 @@ def notebook(repository):
     path = repository / "notebooks" / "01_a.ipynb"
     cells = [
         ('profile = "quick"', "parameters"), ("print('shared', profile)", None),
-        ("print('one')", "figure:one"), ("print('two')", "figure:two"),
+        ("print('one')", "figure:one"), (f"print('two')\n{DRAW}", "figure:two"),
         ("print('written')", "results"),
     ]  # fmt: skip
     content = new_notebook(
@@ -49,6 +57,16 @@ def test_one_figure_runs_what_it_needs(notebook, capsys):
     assert printed(folder / "two" / "01_a.ipynb") == ["shared quick", "two"]
     assert not (folder / "01_a.ipynb").exists()  # where a run of the whole notebook lies
     assert capsys.readouterr().out.splitlines()[-1] == "drawn: build/quick/figures/two.svg"
+
+
+def test_a_figure_that_nothing_draws_is_refused(notebook, capsys):
+    old = notebook.parents[1] / "build/quick/figures/three.svg"
+    old.parent.mkdir(parents=True)
+    old.write_text("of an earlier run")
+    os.utime(old, (0, 0))
+    with pytest.raises(SystemExit):
+        reproduce.main(["--figure", "three", str(notebook)])
+    assert "no cell of these notebooks draws three" in capsys.readouterr().err
 
 
 def test_a_cell_that_fails_is_shown_and_nothing_runs_after_it(notebook, capsys):

@@ -128,7 +128,7 @@ def test_onednn_multiplies_where_mkl_leaves_vectors_unused(
 ) -> None:
     monkeypatch.setattr(projection, "_processor", lambda: f"vendor_id\t: {vendor}\n")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert projection._onednn_is_faster.__wrapped__() is expected
+    assert projection._onednn_is_faster_here.__wrapped__() is expected
 
 
 def test_parts_have_the_same_rows_but_for_one() -> None:
