@@ -258,3 +258,16 @@ class Doubled(IRevBlock):
 def test_subclasses_may_have_other_widths():
     model = IRevStack([OneHot(10, 4), Doubled(4, 3), nn.Linear(8, 2)])
     assert model(torch.ones(2, 30, 1))[0].shape == (2, 30, 2)
+
+
+class Leaves(torch.fx.Tracer):
+    def is_leaf_module(self, module, name):
+        return isinstance(module, IRevStack) or super().is_leaf_module(module, name)
+
+
+@pytest.mark.parametrize("memory", ["recompute", "reversible"])
+def test_a_symbolic_trace_takes_a_stack_as_a_leaf(memory):
+    model = nn.Sequential(nn.Linear(3, 4), IRevStack([IRevBlock(4, 5)], memory))
+    x = torch.randn(2, 9, 3)
+    traced = torch.fx.GraphModule(model, Leaves().trace(model))
+    assert torch.equal(traced(x)[0], model(x)[0])
