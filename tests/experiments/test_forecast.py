@@ -1,6 +1,7 @@
 """Predicting the next sample: levels, the stack whose output is bits, and the comparison."""
 
 import json
+import math
 from functools import partial
 from itertools import count
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from experiments.forecast import training
 from experiments.forecast.data import LEVELS, Levels, levels_of, quantise
 from experiments.forecast.linear import linear_bits
 from experiments.forecast.network import make_network
-from experiments.forecast.training import METHODS, Settings, evaluate, train
+from experiments.forecast.training import METHODS, Method, Settings, evaluate, train
 from experiments.train.config import ConfigError
 from irevrnn import IRevStack
 
@@ -122,6 +123,16 @@ def test_a_learning_rate_that_diverges_is_not_chosen(tmp_path, monkeypatch):
     for trials in done["search"].values():
         assert [trial["bits"] is None for trial in trials] == [False, True, True]
     assert all(run["bits"] < 9 for run in done["runs"].values())
+
+
+@pytest.mark.filterwarnings("ignore:states of block:UserWarning")
+def test_a_loss_that_is_no_number_ends_the_run(monkeypatch):
+    network = TINY.network(100)
+    with torch.no_grad():
+        next(network.parameters()).fill_(math.nan)
+    monkeypatch.setattr(Settings, "network", lambda *_: network)
+    with pytest.raises(OverflowError, match="the loss became nan"):
+        train(TINY, Method("pieces", 100), levels_of(make_recordings()))
 
 
 def test_the_comparison_continues_where_it_stopped(tmp_path):

@@ -90,6 +90,14 @@ def test_the_commit_is_that_at_the_start(repository):
     assert provenance.provenance()["git_commit"] == started_at != git("rev-parse", "HEAD")
 
 
+def test_a_git_that_does_not_answer_is_no_clean_checkout(repository, monkeypatch):
+    folder, _ = repository
+    monkeypatch.setenv("PATH", str(folder))  # there is no git
+    with pytest.raises(provenance.UncommittedChangesError, match="git does not say which commit"):
+        provenance.require_clean()
+    provenance.require_clean(folder / "build/quick")
+
+
 def test_nothing_is_recorded_or_refused_outside_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
     assert provenance.provenance()["git_commit"] is None
