@@ -76,10 +76,8 @@ def _check_kind(name: str, x: Tensor, like: Tensor) -> None:
             f"{name} must have the dtype of the parameters, {like.dtype}; got {x.dtype}: use "
             f"{name}.to({like.dtype}), or embed tokens first"
         )
-    if not autocasts(device) or torch.float64 in (
-        x.dtype,
-        like.dtype,
-    ):  # which autocast leaves alone
+    wide = torch.float64 in (x.dtype, like.dtype)  # which autocast leaves alone
+    if wide or not autocasts(device):
         raise ValueError(
             f"{name} must have the dtype of the parameters, {like.dtype}; got {x.dtype}: use "
             f"{name}.to({like.dtype})"

@@ -125,26 +125,19 @@ def frontier(results: Path, batch: int = 1, chunks: tuple[int, ...] = FRONTIER_C
 def gradients(results: Path) -> Table:
     """Compare the gradients of reversal and of floating point with those in double precision."""
     report = read(results, "inverse")
-    cases = [
-        (
-            f"as initialised, {memories if '=' in memories else f'memories {memories}'}",
-            of,
-            "checkpoint",
-        )
+    cases = {
+        f"as initialised, {memories.replace('up to', 'memories up to')}": (of, "checkpoint")
         for memories, of in report["long_gradient_errors"].items()
-    ]
-    cases.append(("trained, u = 1", report["float_gradients"], "recompute"))
-    rows = [
-        [
-            network,
-            f"{int(steps):,}",
-            scientific(of["reversible"]),
-            f"{scientific(of[other])}, `{other}`",
-        ]
-        for network, by_steps, other in cases
-        for steps, of in by_steps.items()
-    ]
-    note = "as initialised: of the norm of all gradients; trained: of the largest entry of one"
+    }
+    cases["trained, u = 1"] = (report["float_gradients"], "recompute")
+    rows = []
+    for network, (by_steps, other) in cases.items():
+        for steps, of in by_steps.items():
+            ours, single = scientific(of["reversible"]), scientific(of[other])
+            rows.append([network, f"{int(steps):,}", ours, f"{single}, `{other}`"])
+    note = (
+        "relative to the norm of all gradients (as initialised) or to the largest entry (trained)"
+    )
     head = "network|steps|error of `reversible`|in single precision"
     return Table(head, rows, f"{note}. {_measured(report)}")
 
