@@ -1,20 +1,25 @@
-"""DistributedDataParallel: two processes with half of the batch each give its whole gradient."""
+"""DistributedDataParallel and fully_shard: two processes with half of the batch each give its whole
+gradient."""
 
 import gc
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from irevrnn import IRevRNN
 from irevrnn.strategies.rules import STRATEGIES
 
 WORKERS = 2
+WRAPPERS = [DistributedDataParallel, fully_shard]
 
 
 def make_model(memory):
@@ -32,7 +37,11 @@ def make_batch():
 def gradients(model, x):
     output, (h_n, c_n) = model(x)
     (output.square().mean() + h_n.square().mean() + c_n.sin().mean()).backward()
-    return {name.removeprefix("module."): p.grad for name, p in model.named_parameters()}
+    return {name.removeprefix("module."): whole(p.grad) for name, p in model.named_parameters()}
+
+
+def whole(gradient):
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
 
 
 def work(folder, rank):
@@ -43,7 +52,11 @@ def work(folder, rank):
         "gloo", init_method=rendezvous, rank=rank, world_size=WORKERS, timeout=timedelta(minutes=2)
     )
     x = make_batch().chunk(WORKERS)[rank]
-    results = {m: gradients(DistributedDataParallel(make_model(m)), x) for m in STRATEGIES}
+    results = {
+        (wrap.__name__, memory): gradients(wrap(make_model(memory)), x)
+        for wrap in WRAPPERS
+        for memory in STRATEGIES
+    }
     # The wrappers must go before the process group does. Otherwise the last of them takes it down
     # while it holds Python's lock, which a gloo thread may be waiting for: a deadlock of PyTorch's,
     # with any model (pytorch/pytorch#56297).
@@ -53,20 +66,19 @@ def work(folder, rank):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not dist.is_available(), reason="PyTorch without torch.distributed")
 def test_two_processes_give_the_gradient_of_the_whole_batch(kernels, tmp_path):
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WORKERS, mp_context=fresh) as pool:
         futures = [pool.submit(partial(work, tmp_path), rank) for rank in range(WORKERS)]
         results = [future.result(timeout=300) for future in futures]
     for memory in STRATEGIES:
-        whole = gradients(make_model(memory), make_batch())
-        for name, wanted in whole.items():
-            one, other = (result[memory][name] for result in results)
-            assert torch.equal(one, other), (memory, name)
+        expected = gradients(make_model(memory), make_batch())
+        for wrap, (name, wanted) in product(WRAPPERS, expected.items()):
+            one, other = (result[wrap.__name__, memory][name] for result in results)
+            assert torch.equal(one, other), (wrap, memory, name)
             torch.testing.assert_close(one, wanted, rtol=1e-11, atol=1e-13)
     # The control: half of the batch gives another gradient.
     half = gradients(make_model("recompute"), make_batch()[:2])
     assert not torch.allclose(
-        half["layers.0.recurrent_weight"], whole["layers.0.recurrent_weight"], rtol=1e-3
+        half["layers.0.recurrent_weight"], expected["layers.0.recurrent_weight"], rtol=1e-3
     )

@@ -71,3 +71,12 @@ def test_what_pruning_of_the_recurrence_takes_in_chunks(memory):
     prune.remove(model.layers[0], "recurrent_weight")
     prune.l1_unstructured(model.layers[0].projection, "weight", 0.5)
     assert trains(model)
+
+
+@pytest.mark.parametrize("memory", OF_THE_STACK)
+def test_spectral_norm_changes_its_buffers_in_training_only(memory):
+    model = IRevRNN(3, 8, activation="leaky_relu", memory=memory)
+    nn.utils.parametrizations.spectral_norm(model.layers[0].projection)
+    with pytest.raises(ValueError, match="changes its buffer .*parametrizations.* while it runs"):
+        model(torch.randn(4, 20, 3))
+    assert trains(model.eval())
