@@ -54,9 +54,9 @@ RIVALS = {
 }
 #: Steps times sequences from which on these alone are measured: a step takes minutes.
 MANY = 4_000_000
-#: Steps are repeated until they have taken this time, and the fastest counts. The first, whose page
-#: faults slow it down, counts alone if it is so long that they do not matter.
-SECONDS, LONG = 0.5, 3.0
+#: Steps are repeated until they have taken this time, and the fastest counts. Page faults slow the
+#: first one down: it counts alone if it is so long, for the bytes it adds, that they do not matter.
+SECONDS, LONG, FEW_BYTES_PER_SECOND = 0.5, 3.0, 5e7
 #: Methods that would add more than this to the process are left out.
 MOST_BYTES = 4e9
 #: Bytes that methods that keep every step add for each step and sequence, to tell that before.
@@ -133,7 +133,9 @@ def measure(case: Case) -> dict[str, Any]:
         times.append(wall_clock(step))
 
     peak = growth_of_peak(lambda: timed)
-    while sum(times) < SECONDS or (len(times) == 1 and times[0] < LONG):
+    if times[0] < LONG or peak > FEW_BYTES_PER_SECOND * times[0]:
+        timed()
+    while sum(times) < SECONDS:
         timed()
     saved = saved_bytes(lambda: run(x), exclude=[x, *parameters], exclude_output=True)
     return case._asdict() | {"peak_bytes": peak, "saved_bytes": saved, "seconds": min(times)}
@@ -205,31 +207,36 @@ def rows_of(
     Args:
         steps, batch, chunks: the size.
         processes: how many measure each of the rivals.
-        folder: where rows are kept, in a file for each size: what is there is not measured again,
-            unless ``chunks`` or ``processes`` differ or the file is deleted.
+        folder: where rows are kept, in a file for each size: a case that is there is not measured
+            again, unless it was by fewer processes.
 
     Returns:
         A row for each case, with the medians over ``processes``, the ``git_commit`` and, in
         ``runs``, the ``peak_bytes`` and ``seconds`` of each of them.
     """
     file = folder and folder / f"{steps}-{batch}.json"
-    if file and file.is_file():
-        kept: list[dict[str, Any]] = json.loads(file.read_text())
-        measured = {row["chunk"] for row in kept} - {0}, max(len(row["runs"]) for row in kept)
-        if measured == (set(chunks), processes):
-            print(f"{file}: measured before, at commit {kept[0]['git_commit']}")
-            return kept
+    rows = {} if file is None else _kept(file)
     every = list(cases(steps, batch, chunks))
-    repeated = [case for case in every if _is_rival(case)]
-    runs: dict[Case, list[dict[str, Any]]] = {case: [] for case in every}
-    for case in every + (processes - 1) * repeated:  # in turn: what slows one process slows all
-        runs[case].append(in_fresh_process(measure, case, caching_allocator=True))
+    wanted = {case: processes if _is_rival(case) else 1 for case in every}
+    missing = [case for case in every if case not in rows or len(rows[case]["runs"]) < wanted[case]]
+    print(f"T = {steps:,}, B = {batch}: {len(every) - len(missing)} cases were measured before")
+    runs: dict[Case, list[dict[str, Any]]] = {case: [] for case in missing}
+    for turn in range(processes):  # in turn: what slows one process slows all
+        for case in missing:
+            if turn < wanted[case]:
+                runs[case].append(in_fresh_process(measure, case, caching_allocator=True))
     commit = {"git_commit": provenance()["git_commit"]}
-    rows = [_summary(case, of_case) | commit for case, of_case in runs.items()]
+    rows |= {case: _summary(case, of_case) | commit for case, of_case in runs.items()}
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(rows))
-    return rows
+        write_text(file, json.dumps(list(rows.values())))
+    return [rows[case] for case in every]
+
+
+def _kept(file: Path) -> dict[Case, dict[str, Any]]:
+    """Return the rows in a file, none if there is no such file."""
+    rows = json.loads(file.read_text()) if file.is_file() else []
+    return {Case(*(row[field] for field in Case._fields)): row for row in rows}
 
 
 def _summary(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -68,8 +68,11 @@ def test_the_closest_rivals_are_measured_in_several_processes(tmp_path, monkeypa
     count = next(seconds)
     assert frontier.rows_of(640, 1, (64,), processes=3, folder=tmp_path) == rows  # as kept
     assert next(seconds) == count + 1
-    other = frontier.rows_of(640, 1, (64, 128), folder=tmp_path)
-    assert {row["chunk"] for row in other} == {0, 64, 128}
+    both = frontier.rows_of(640, 1, (64, 128), processes=3, folder=tmp_path)
+    assert [row for row in both if row["chunk"] != 128] == rows
+    assert next(seconds) == count + 2 + sum(len(row["runs"]) for row in both if row["chunk"] == 128)
+    fewer = frontier.rows_of(640, 1, (128,), folder=tmp_path)
+    assert fewer == [row for row in both if row["chunk"] != 64]
 
 
 def test_of_many_steps_only_the_closest_rivals_are_measured():
