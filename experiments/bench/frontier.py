@@ -37,6 +37,8 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "up to 1,000 steps": {"longest_memory": 1000.0},
     "up to 10 steps": {"longest_memory": 10.0, "longest_period": 20.0},
 }
+#: Steps of the longest chunk of those measured, whether chosen here or by a strategy.
+LONGEST_CHUNK = 1024
 #: What is compared against the length: a method, and what its units remember.
 LINES = {
     "recompute": ("recompute", "up to 1,000 steps"),
@@ -125,8 +127,9 @@ def measure(case: Case) -> dict[str, Any]:
         for parameter in parameters:
             parameter.grad = None
 
-    # Loads the kernels. Large values make units coarser, which else only happens in long runs.
-    step(100 * x[:, : 2 * max(case.chunk, 64)])
+    # Loads the code for chunks of this length, also what only runs when large values make units
+    # coarser: it would count as memory of the first step that needs it.
+    step(100 * x[:, : 2 * LONGEST_CHUNK])
     times: list[float] = []
 
     def timed() -> None:
