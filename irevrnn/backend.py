@@ -11,6 +11,7 @@ from irevrnn import ops
 from irevrnn.jit.build import warn
 
 BACKENDS = ("auto", "cpp", "cuda", "python")
+_VARIABLE = os.environ.encodekey("IREVRNN_BACKEND")
 _CPU_DTYPES = (torch.float32, torch.float64)
 _CUDA_DTYPES = (*_CPU_DTYPES, torch.bfloat16, torch.float16)
 _TAKES = {
@@ -34,7 +35,7 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
         ValueError: if ``IREVRNN_BACKEND`` is set to something else.
         RuntimeError: if it asks for kernels that cannot run here.
     """
-    wanted = os.environ.get("IREVRNN_BACKEND") or "auto"
+    wanted = _wanted()
     if wanted not in BACKENDS:
         raise ValueError(f"IREVRNN_BACKEND must be one of {', '.join(BACKENDS)}; got {wanted!r}")
     if wanted == "python":
@@ -53,6 +54,13 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
         f"{f' ({obstacle})' if obstacle else ''}: {_TAKES[wanted]}. Unset the variable to run what "
         "is there"
     )
+
+
+def _wanted() -> str:
+    # Every step of a stream asks. Of a variable that is not set, os.environ.get raises and catches
+    # an error, which takes several times as long.
+    value = os.environ._data.get(_VARIABLE)  # type: ignore[attr-defined]
+    return os.environ.decodevalue(value) if value else "auto"
 
 
 def _compiled(device: str, dtype: torch.dtype) -> tuple[str, str]:

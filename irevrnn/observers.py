@@ -27,7 +27,11 @@ def traced() -> bool:
 
 def observed() -> bool:
     """Return whether PyTorch, or a mode such as that of ``make_fx``, has to see each operator."""
-    return traced() or transformed() or torch._C._len_torch_dispatch_stack() > 0
+    return traced() or _watched()
+
+
+def _watched() -> bool:
+    return transformed() or torch._C._len_torch_dispatch_stack() > 0
 
 
 class Observers(NamedTuple):
@@ -59,9 +63,10 @@ def observers(*tensors: Tensor) -> Observers:
 # Every step of a stream asks these, so they call little. A compiler does not read the thread's own.
 def sees_operators() -> bool:
     """Return whether each operator is observed, or was when the pass ran first."""
-    if traced() or (replayed := _replayed.observers) is None:
-        return observed()
-    return replayed.modes
+    if traced():
+        return True
+    replayed = _replayed.observers
+    return _watched() if replayed is None else replayed.modes
 
 
 def sees_modules() -> bool:

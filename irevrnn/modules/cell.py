@@ -143,10 +143,12 @@ class IRevRNNCell(nn.Module):
         normed = norm_arguments(norm, self.hidden_size)
         if normed is None or not can_fuse((input, h, c), layer, norm, projection):
             return None
-        shape = (*input.shape[:-1], self.hidden_size)
+        *batch, _ = input.shape
+        shape = (*batch, self.hidden_size)
         if h.shape != shape or c.shape != shape:
             return None
-        check_resets(resets, shape[:-1], input.device)
+        if resets is not None:
+            check_resets(resets, shape[:-1], input.device)
         own, linear = layer._parameters, projection._parameters
         try:
             u, a, b = own["recurrent_weight"], own["coupling_a"], own["coupling_b"]

@@ -56,12 +56,13 @@ def has_hooks(*modules: Any) -> bool:
     if sees_modules():
         return True
     for module in modules:  # a function for each, or any(), would take as long as the rest
+        own = module.__dict__
         if (
-            module._forward_hooks
-            or module._forward_pre_hooks
-            or module._backward_hooks
-            or module._backward_pre_hooks
-            or "forward" in module.__dict__
+            own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+            or "forward" in own
         ):
             return True
     return False
