@@ -214,6 +214,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     # A control: gradients go back through the last 10,000 steps alone, and reach no symbol.
     "copy-long-truncated": Experiment("copy", "Long copying", "with truncated gradients",
         _LONG_COPY | {"gradient_steps": 10_000}, 3),
+    # Another: no gradient needs the states.
+    "copy-long-frozen": Experiment("copy", "Long copying", "with frozen couplings",
+        _LONG_COPY | {"coupling_lr_scale": 0.0}),
     "copy-million": Experiment("copy", "A million steps", "copying, u = 1", _MILLION_COPY,
         peak=True),
     "adding-million": Experiment("adding", "A million steps", "adding, u = 1", _MILLION, 3,
