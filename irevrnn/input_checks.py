@@ -164,7 +164,7 @@ def check_resets(resets: Tensor | None, shape: tuple[int, ...], device: torch.de
         raise TypeError(f"resets must be of dtype torch.bool; got {resets.dtype}")
     if tuple(resets.shape) != shape:
         raise ValueError(
-            f"resets must have shape {shape}, one for each step of each sequence; got shape "
+            f"resets must have shape {shape}, that of the input without its features; got shape "
             f"{tuple(resets.shape)}"
         )
     if resets.device != device:

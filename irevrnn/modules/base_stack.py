@@ -44,7 +44,7 @@ class BaseStack(nn.Module):
         picked: the plan that was last chosen for a budget.
     """
 
-    def __init__(self, memory: str, memory_budget: int | str | None, batch_first: bool) -> None:
+    def __init__(self, memory: str, memory_budget: float | str | None, batch_first: bool) -> None:
         super().__init__()
         check_budget(memory, memory_budget)
         self.memory = memory

@@ -91,10 +91,11 @@ class IRevRNN(BaseStack):
           vector per sequence, concatenate ``h_n[-2]`` and ``h_n[-1]``.
         - **(h_n, c_n)**: final states of all layers, in the shape of ``hidden``.
 
-    A sequence may be fed in pieces, each with the final states of the one before. The result
-    equals that of the complete sequence up to the rounding of matrix products. The fixed-point
-    rounding of ``reversible`` also starts afresh with each piece: each step may then differ by less
-    than 2^-22 while states stay below 32, and states are rounded to float32 between pieces.
+    In one direction, a sequence may be fed in pieces, each with the final states of the one before.
+    The result equals that of the complete sequence up to the rounding of matrix products. The
+    fixed-point rounding of ``reversible`` also starts afresh with each piece: each step may then
+    differ by less than 2^-22 while states stay below 32, and states are rounded to float32 between
+    pieces.
 
     The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
     ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``
@@ -138,7 +139,7 @@ class IRevRNN(BaseStack):
         norm: str | None = None,
         residual: bool = False,
         memory: str = "recompute",
-        memory_budget: int | str | None = None,
+        memory_budget: float | str | None = None,
         shortest_period: float = SHORTEST_PERIOD,
         longest_period: float | None = None,
         longest_memory: float = LONGEST_MEMORY,
@@ -153,6 +154,11 @@ class IRevRNN(BaseStack):
             warnings.warn(
                 f"dropout={dropout} has no effect: it is for the output of every layer but the "
                 "last, and num_layers=1",
+                stacklevel=2,
+            )
+        if longest_period is None and shortest_period != SHORTEST_PERIOD:
+            warnings.warn(
+                f"shortest_period={shortest_period} has no effect without longest_period",
                 stacklevel=2,
             )
         get_activation(activation)

@@ -29,6 +29,8 @@ _CHANNELS_SECOND = (
     nn.BatchNorm1d, nn.LazyBatchNorm1d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.LazyInstanceNorm1d,
     nn.GroupNorm,
 )  # fmt: skip
+#: What drops all features of a step of (T, B, features).
+_DROPS_STEPS = nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout
 #: What returns its states besides its output, and so is no block.
 _WHOLE = (BaseStack, IRevRNNCell, nn.RNNBase, nn.RNNCellBase)
 
@@ -102,7 +104,7 @@ class IRevStack(BaseStack):
         self,
         blocks: Iterable[nn.Module],
         memory: str = "recompute",
-        memory_budget: int | str | None = None,
+        memory_budget: float | str | None = None,
         batch_first: bool = True,
     ) -> None:
         if not isinstance(blocks, Iterable):
@@ -138,11 +140,7 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
                 f"{name} carries states of its own, so it is no block: take an IRevBlock, or the "
                 "layers of an IRevRNN"
             )
-        if type(block) in _CHANNELS_SECOND:
-            raise TypeError(
-                f"{name} normalises the second dimension, which holds sequences unless they are "
-                "packed: take nn.LayerNorm, or an IRevBlock with norm='batch'"
-            )
+        _check_dimensions(name, block)
         if not is_recurrent(block):
             continue
         if missing := [each for each in _INTERFACE if not hasattr(block, each)]:
@@ -158,6 +156,23 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
                 f"blocks do not fit: {name} returns {width} features, {name_above} takes {wanted}"
             )
     _check_same(blocks, names)
+
+
+def _check_dimensions(name: str, block: nn.Module) -> None:
+    """Raise a TypeError if a module takes dimensions of (T, B, features) for others."""
+    if type(block) is nn.Sequential:
+        for child in block:
+            _check_dimensions(f"{name}, {type(child).__name__}", child)
+    if type(block) in _CHANNELS_SECOND:
+        raise TypeError(
+            f"{name} normalises the second dimension, which holds sequences unless they are "
+            "packed: take nn.LayerNorm, or an IRevBlock with norm='batch'"
+        )
+    if type(block) in _DROPS_STEPS:
+        raise TypeError(
+            f"{name} drops all features of single steps: take nn.Dropout, or irevrnn.Dropout, "
+            "which drops the same features in every step"
+        )
 
 
 def _check_same(blocks: list[nn.Module], names: list[str]) -> None:

@@ -47,19 +47,20 @@ _UNITS = {"B": 1, "kB": 1000} | {
 }
 
 
-def parse_bytes(size: str | int) -> int:
+def parse_bytes(size: str | float) -> int:
     """Return the bytes that ``"256MB"``, ``"1.5 GiB"`` or a number of bytes stands for.
 
     Raises:
         ValueError: it is neither, or less than a byte.
     """
-    count = int(size) if isinstance(size, Integral) and not isinstance(size, bool) else 0
+    whole = isinstance(size, Integral) or (isinstance(size, float) and size.is_integer())
+    count = int(size) if whole and not isinstance(size, bool) else 0
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", str(size))
     if isinstance(size, str) and match is not None and match[2] in _UNITS:
         count = int(Fraction(match[1]) * _UNITS[match[2]])
     if count < 1:
         raise ValueError(
-            "memory_budget must be a number of bytes, a whole one, or text such as '256MB' or "
+            "memory_budget must be a whole number of bytes, or text such as '256MB' or "
             f"'1.5GiB' (units: {', '.join(_UNITS)}); got {size!r}"
         )
     return count

@@ -164,8 +164,8 @@ def _check_same(chunk: int, ended: Tensor, wanted: Tensor) -> None:
         raise RuntimeError(
             f"chunk {chunk}: memory='checkpoint' did not compute the states of the forward pass "
             f"again (they differ by {apart:.2g}, the largest is {largest:.2g}), so gradients would "
-            "be wrong: a module of the stack keeps a state, draws from a generator of its own, or "
-            "was changed between the passes; use memory='recompute', or call "
+            "be wrong: the input was changed between the passes, or a module of the stack was, "
+            "keeps a state, or draws from a generator of its own; use memory='recompute', or call "
             "irevrnn.check_stepwise on each module to find out which"
         )
 

@@ -44,7 +44,7 @@ def check_strategy(memory: str) -> str:
     return memory
 
 
-def check_budget(memory: str, memory_budget: int | str | None) -> None:
+def check_budget(memory: str, memory_budget: float | str | None) -> None:
     """Raise a ValueError if a budget is missing, or given where nothing goes by it."""
     if check_strategy(memory) == "auto" and memory_budget is None:
         raise ValueError("memory='auto' needs memory_budget, such as memory_budget='256MB'")

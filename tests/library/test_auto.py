@@ -5,6 +5,7 @@ import ctypes
 import functools
 import itertools
 import logging
+import math
 import weakref
 from contextlib import nullcontext, suppress
 
@@ -346,11 +347,11 @@ def test_auto_keeps_to_what_can_train():
 @pytest.mark.parametrize(("text", "size"), [
     (1000, 1000), ("256MB", 256_000_000), ("1.5 GiB", 3 * 2**29), ("64 kB", 64_000), ("8KB", 8000),
     (np.int64(1000), 1000), ("0.1B", None), ("0MB", None), (0, None), (-1, None), ("many", None),
-    ("MB", None), (True, None), (1.5, None),
+    ("MB", None), (True, None), (1.5, None), (2e9, 2_000_000_000), (math.inf, None),
 ])  # fmt: skip
 def test_bytes_in_words(text, size):
     if size is None:
-        with pytest.raises(ValueError, match="memory_budget must be a number of bytes"):
+        with pytest.raises(ValueError, match="memory_budget must be a whole number of bytes"):
             auto.parse_bytes(text)
     else:
         assert auto.parse_bytes(text) == size

@@ -166,6 +166,12 @@ def test_dropout_of_a_single_layer_has_no_effect():
     assert caught[0].filename == __file__
 
 
+def test_a_shortest_period_without_a_longest_has_no_effect():
+    with pytest.warns(UserWarning, match="shortest_period=3 has no effect without") as caught:
+        IRevRNN(2, 3, shortest_period=3)
+    assert caught[0].filename == __file__
+
+
 def test_clipping_refuses_a_bound_that_is_no_bound():
     with pytest.raises(ValueError, match="bound must be at least 0; got -1"):
         IRevRNN(2, 3).clip_recurrent_weights_(-1)

@@ -156,7 +156,7 @@ def test_a_strategy_set_as_an_attribute():
     with pytest.raises(ValueError, match="memory='auto' needs memory_budget"):
         model(x)
     model.memory_budget = "much"
-    with pytest.raises(ValueError, match="memory_budget must be a number of bytes, a whole one"):
+    with pytest.raises(ValueError, match="memory_budget must be a whole number of bytes"):
         model(x)
     model.memory_budget = "1GB"
     model(x)

@@ -301,10 +301,10 @@ def test_vmap_in_a_compiled_function(given):
         (
             lambda x: x[:-1],
             ValueError,
-            r"resets must have shape \(4, 2\), one .* got shape \(3, 2\)",
+            r"resets must have shape \(4, 2\), that .* got shape \(3, 2\)",
         ),
-        (lambda x: x.T, ValueError, r"resets must have shape \(4, 2\), one .* got shape \(2, 4\)"),
-        (lambda x: x[..., None], ValueError, r"resets must have shape \(4, 2\), one .* got"),
+        (lambda x: x.T, ValueError, r"resets must have shape \(4, 2\), that .* got shape \(2, 4\)"),
+        (lambda x: x[..., None], ValueError, r"resets must have shape \(4, 2\), that .* got"),
         (
             lambda x: x.to("meta"),
             ValueError,

@@ -417,6 +417,10 @@ def test_a_module_that_returns_something_else():
     ([nn.BatchNorm1d(4), IRevBlock(4, 3)], TypeError,
      r"block 0 \(BatchNorm1d\) normalises the second dimension, .* IRevBlock with norm='batch'"),
     ([IRevBlock(4, 3), nn.GroupNorm(2, 4)], TypeError, r"block 1 \(GroupNorm\) normalises the"),
+    ([IRevBlock(4, 3), nn.Sequential(nn.ReLU(), nn.Sequential(nn.BatchNorm1d(4)))], TypeError,
+     r"block 1 \(Sequential\), Sequential, BatchNorm1d normalises the second dimension"),
+    ([nn.Dropout1d(), IRevBlock(4, 3)], TypeError,
+     r"block 0 \(Dropout1d\) drops all features of single steps: take nn.Dropout"),
 ])  # fmt: skip
 def test_blocks_that_make_no_stack(blocks, error, message):
     with pytest.raises(error, match=message):
