@@ -55,6 +55,7 @@ LONG_MEMORIES = (
     ("copying, symbols right", "copy-irevrnn", "copy-lstm"),
     ("copying: `copy-long`", "copy-long"),
     ("the same, truncated: `copy-long-truncated`", "copy-long-truncated"),
+    ("the same, couplings frozen: `copy-long-frozen`", "copy-long-frozen"),
     ("copying: `copy-million`", "copy-million"),
     ("adding: `adding-million`", "adding-million"),
 )
