@@ -21,7 +21,8 @@ _MARKED = re.compile(rf"({_BEGIN}(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 #: The tables by name.
 TABLES: dict[str, Callable[[Path], Table]] = {
-    "headlines": headlines.headlines,
+    "accuracies": headlines.accuracies,
+    "step-costs": headlines.step_costs,
     "small-digits": trained.small_digits,
     "search": partial(searches.searched, "mnist"),
     "digits": trained.digits,

@@ -67,6 +67,8 @@ def shapes(results: Path) -> Table:
         [label, *(f"{shape['ratios'][method]:.1f}" for shape in report["shapes"])]
         for method, label in SHAPES.items()
     ]
+    caching = [one["ratios"]["lstm_to_layer"] for one in report["shapes_keeping_memory"]]
+    rows.append(["the same, caching allocator", *(f"{ratio:.1f}" for ratio in caching)])
     head = "|".join(["(T, B, H, R)", *map(_shape, report["shapes"])])
     return Table(head, rows, _measured(report))
 
