@@ -51,7 +51,8 @@ def accuracies(results: Path) -> Table:
             {"digits-resnet": "convolutional network", "digits-speakers": "ours, unseen speakers"},
         ),
         _Task(
-            "ECG, whole, of unknown people, mean F1", "ecg", "", {"ecg-resnet": "convolutional network"},
+            "ECG, whole, of unknown people, mean F1", "ecg", "",
+            {"ecg-resnet": "convolutional network"},
             "winners of the challenge of 2017 0.83 (hidden recordings)",
         ),
         _Task(
