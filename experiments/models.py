@@ -27,7 +27,7 @@ class SequenceClassifier(nn.Module):
         dropout: probability of dropping a unit after a layer, the last one included.
         read: "last" to read the last layer's output after the last step; "mean", its mean over
             time.
-        read_at: numbers of steps after which to read it, instead of after the last one. The stack
+        read_at: rising numbers of steps after which to read it, with ``read="last"``. The stack
             runs from one to the next with the states handed on, so that gradients flow through the
             sequence and only the outputs that are read exist; dropout between layers is drawn anew
             for each of these pieces.
@@ -53,7 +53,6 @@ class SequenceClassifier(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        check_reading(read, read_at)
         self.read, self.read_at = read, read_at
         self.rnn = IRevRNN(
             input_size, hidden_size, num_layers,
@@ -87,8 +86,9 @@ class BlockClassifier(nn.Module):
         num_layers: blocks.
         norm: of every block but the first: of a single feature's embedding it would leave nothing
             but the sign.
-        sparse: whether the embedding ends in a ReLU and blocks have no biases, so that steps
-            which mean nothing can add nothing to a state, however many they are.
+        sparsity: if given, the embedding ends in a ReLU and blocks have no biases, so that steps
+            which mean nothing can add nothing to a state, however many they are. (The number is
+            the weight of a penalty, :func:`embedding_l1`.)
         read, read_at: as for :class:`SequenceClassifier`.
         gradient_steps: steps before the first of several answers that gradients go back through
             (truncated backpropagation through time); None goes through all.
@@ -107,7 +107,7 @@ class BlockClassifier(nn.Module):
         *,
         width: int = 64,
         norm: str | None = "layer",
-        sparse: bool = False,
+        sparsity: float | None = None,
         read: str = "mean",
         read_at: tuple[int, ...] | None = None,
         gradient_steps: int | None = None,
@@ -116,8 +116,8 @@ class BlockClassifier(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        check_reading(read, read_at)
         self.read, self.read_at, self.gradient_steps = read, read_at, gradient_steps
+        sparse = sparsity is not None
         blocks = [
             IRevBlock(width, hidden_size, norm=norm if index else None, bias=not sparse, **options)
             for index in range(num_layers)
@@ -168,18 +168,6 @@ def forgotten_bits(network: Ours) -> Tensor:
         return network.readout.weight.new_zeros(())
     # No more than 16, or a weight of 0 would be all that counts.
     return -torch.cat(weights).abs().clamp(min=2**-16).log2().mean()
-
-
-def check_reading(read: str, read_at: tuple[int, ...] | None) -> None:
-    """Raise a ValueError unless a classifier can read its output at these steps."""
-    if read not in READS:
-        raise ValueError(f"read must be one of {', '.join(READS)}; got {read!r}")
-    if read_at is None:
-        return
-    if read != "last":
-        raise ValueError(f"read must be 'last' with read_at; got {read!r}")
-    if not read_at or any(end <= start for start, end in zip((0, *read_at), read_at, strict=False)):
-        raise ValueError(f"read_at must be rising numbers from 1 on; got {read_at}")
 
 
 def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:

@@ -106,13 +106,13 @@ def _set_up(threads: int, caching_allocator: bool) -> None:
         use_caching_allocator()
 
 
-def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
+def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any, **process: Any) -> int:
     """Return the bytes by which a computation raises the peak resident memory of a new process.
 
     There, ``prepare(*args)``, importable from a module, builds the inputs, warms up, and returns
-    the computation.
+    the computation. ``process`` are options of :func:`in_fresh_process`.
     """
-    return in_fresh_process(growth_of_peak, prepare, *args)
+    return in_fresh_process(growth_of_peak, prepare, *args, **process)
 
 
 def growth_of_peak(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:

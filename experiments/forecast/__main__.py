@@ -79,7 +79,10 @@ def run(settings: Settings, recordings: list[Levels], folds: list[int], file: Pa
             print(f"{key}: {_bits(result):.3f} bits per sample", flush=True)
             keep()
     if "peak_bytes" not in done:
-        done["peak_bytes"] = {name: peak_memory(one_step, settings, name) for name in METHODS}
+        done["peak_bytes"] = {
+            name: peak_memory(one_step, settings, name, threads=1, caching_allocator=True)
+            for name in METHODS
+        }
         keep()
 
 

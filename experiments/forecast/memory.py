@@ -8,7 +8,6 @@ import torch
 
 from experiments.forecast.data import LEVELS
 from experiments.forecast.training import METHODS, Settings, pieces
-from irevrnn.allocator import use_caching_allocator
 
 #: Steps of a recording of the database, less the last, which is predicted alone.
 STEPS = 649_999
@@ -16,8 +15,6 @@ STEPS = 649_999
 
 def one_step(settings: Settings, name: str) -> Callable[[], object]:
     """Prepare a backward pass of a method over its longest piece, of random numbers."""
-    torch.set_num_threads(1)
-    use_caching_allocator()
     method = METHODS[name]
     network = settings.network(method.piece)
     x = torch.rand(1, (settings.steps or STEPS + 1) - 1, 2)

@@ -1,4 +1,4 @@
-"""A stack of gated blocks whose output is the bits of a step.
+"""The modules of a stack whose output is the bits of a step.
 
 The readout and its loss are the stack's last module. So where the strategy works in chunks, neither
 256 logits a step nor any block's output exists for more than one of them. What is to be predicted
@@ -8,14 +8,13 @@ travels beside the features.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.forecast.data import LEVELS
-from irevrnn import IRevBlock, IRevStack
+from irevrnn import IRevBlock
 
 
 class Embedding(nn.Module):
@@ -51,19 +50,3 @@ class Bits(nn.Module):
         level = x[..., -1].long()
         nats = F.cross_entropy(logits, level.flatten(), reduction="none")
         return nats.view(*level.shape, 1) / math.log(2)
-
-
-def make_network(
-    width: int,
-    hidden_size: int,
-    num_blocks: int,
-    memory: str,
-    memory_budget: str | None = None,
-    **options: Any,
-) -> IRevStack:
-    """Build the stack, (1, T, 2) to (1, T, 1); ``options`` go to the blocks."""
-    blocks = [
-        BlockBesideLevel(width, hidden_size, norm="layer" if index else None, **options)
-        for index in range(num_blocks)
-    ]
-    return IRevStack([Embedding(width), *blocks, Bits(width)], memory, memory_budget)

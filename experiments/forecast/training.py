@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments.forecast.data import Levels
-from experiments.forecast.network import make_network
+from experiments.forecast.network import Bits, BlockBesideLevel, Embedding
 from irevrnn import IRevStack, parameter_groups
 
 #: What a backward pass through a whole recording may need: in longer chunks it takes less time.
@@ -62,15 +62,18 @@ class Settings:
     seed: int = 0
 
     def network(self, piece: int | None) -> IRevStack:
-        """Build the network, for pieces of ``piece`` steps."""
+        """Build the stack, (1, T, 2) to (1, T, 1), for pieces of ``piece`` steps."""
         torch.manual_seed(self.seed)
-        options: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("shortest_period", "longest_period", "longest_memory")
-        }
-        sizes = self.width, self.hidden_size, self.num_blocks
-        budget = None if piece else BUDGET
-        return make_network(*sizes, memory_for(piece), budget, **options)
+        blocks = [
+            BlockBesideLevel(
+                self.width, self.hidden_size, norm="layer" if index else None,
+                shortest_period=self.shortest_period, longest_period=self.longest_period,
+                longest_memory=self.longest_memory,
+            )
+            for index in range(self.num_blocks)
+        ]  # fmt: skip
+        stack = [Embedding(self.width), *blocks, Bits(self.width)]
+        return IRevStack(stack, memory_for(piece), None if piece else BUDGET)
 
 
 def memory_for(piece: int | None) -> str:

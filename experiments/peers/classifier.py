@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from experiments.models import check_reading, make_embedding, mean_over_time
+from experiments.models import make_embedding, mean_over_time
 from experiments.peers.cornn import CoRNN
 from experiments.peers.gates import start_gates
 from experiments.peers.indrnn import IndRNN
@@ -44,13 +44,8 @@ class PeerClassifier(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        check_reading(read, read_at)
         self.read, self.read_at = read, read_at
-        if kind not in PEERS:
-            raise ValueError(f"kind must be one of {', '.join(PEERS)}; got {kind!r}")
         peer = PEERS[kind]
-        if not peer.keeps_steps and read != "mean":
-            raise ValueError(f"read must be 'mean' with {kind!r}; got {read!r}")
         self.rnn = peer.build(input_size, hidden_size, num_layers, dropout, **options)
         self.dropout = nn.Dropout(0.0 if peer.gated else dropout)  # a block has its own
         features = self.rnn.features if isinstance(self.rnn, Stack) else hidden_size

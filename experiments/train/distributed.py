@@ -43,6 +43,11 @@ def make_fabric(config: TrainConfig) -> Fabric:
         raise ConfigError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is {device!r}, but PyTorch sees no GPU here; use cpu or auto")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device is {device!r}, but PyTorch sees {torch.cuda.device_count()} GPUs here, "
+            "numbered from 0"
+        )
     placement: dict[str, Any] = {"devices": [int(number)] if number and kind == "cuda" else 1}
     if launched():
         placement = _place_workers(device)

@@ -10,11 +10,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from experiments.models import BlockClassifier, SequenceClassifier
 from experiments.peers import PEERS, PeerClassifier
-from experiments.train.config import OF_OURS, TrainConfig
+from experiments.train.config import OF_BLOCKS, OF_OURS, TrainConfig
 from experiments.train.task import Input, Task
 from irevrnn import parameter_groups
-
-_OF_BLOCKS = ("width", "forgets", "gate", "coupling_activation", "gradient_steps")
 
 
 class Sizes(NamedTuple):
@@ -38,8 +36,8 @@ def make_model(config: TrainConfig, task: Task | Sizes) -> nn.Module:
     if peer is not None:
         return PeerClassifier(config.model, *sizes, **options)
     if config.block:
-        options |= {name: getattr(config, name) for name in _OF_BLOCKS}
-        return BlockClassifier(*sizes, sparse=config.sparsity is not None, **options)
+        options |= {name: getattr(config, name) for name in ("width", *OF_BLOCKS)}
+        return BlockClassifier(*sizes, **options)
     return SequenceClassifier(*sizes, residual=config.residual, **options)
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-
 from experiments.bench.measure import peak_memory
 from experiments.tasks.synthetic import SyntheticConfig
 from experiments.train.run import Run
 from experiments.train.task import Batch
-from irevrnn.allocator import use_caching_allocator
 
 #: Steps of the sequences that load the kernels.
 WARM_UP = 100
@@ -23,12 +20,10 @@ def peak_bytes(config: SyntheticConfig) -> int:
     They are counted beyond the batch, the network and the optimizer's state, with one thread and
     the caching allocator.
     """
-    return peak_memory(_last_step, replace(config, threads=1, resume=False))
+    return peak_memory(_last_step, config, threads=1, caching_allocator=True)
 
 
 def _last_step(config: SyntheticConfig) -> Callable[[], None]:
-    torch.set_num_threads(1)
-    use_caching_allocator()
     short, run = (Run(replace(config, length=length)) for length in (WARM_UP, config.length))
     short.step(*_last_batch(short))
     batch = _last_batch(run)

@@ -57,7 +57,10 @@ class Run:
         if config.epoch_steps is not None:
             self.task = _shortened(self.task, config.epoch_steps)
         _check_task(config, self.task)
-        self.network = make_model(config, self.task)
+        try:
+            self.network = make_model(config, self.task)
+        except ValueError as error:  # sizes and options that do not go together
+            raise ConfigError(str(error)) from None
         self.clip_weights = getattr(self.network.rnn, "clip_recurrent_weights_", lambda: None)
         if self.workers > 1:
             self._prepare_to_share()
@@ -80,6 +83,12 @@ class Run:
             raise ConfigError(
                 f"batch_size must be a multiple of the {self.workers} workers; "
                 f"got {self.config.batch_size}"
+            )
+        bound = getattr(self.config, "steps_per_batch", None)
+        if bound is not None:
+            raise ConfigError(
+                "steps_per_batch must be None with several workers, which share batches of one "
+                f"size; got {bound}"
             )
         distributed.share_statistics(self.network)
         # All workers drew the same weights; from here on each draws its own dropout.

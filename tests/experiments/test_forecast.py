@@ -16,7 +16,6 @@ from experiments.forecast import __main__ as forecast
 from experiments.forecast import training
 from experiments.forecast.data import LEVELS, Levels, levels_of, quantise
 from experiments.forecast.linear import linear_bits
-from experiments.forecast.network import make_network
 from experiments.forecast.training import METHODS, Method, Settings, evaluate, train
 from experiments.train.config import ConfigError
 from irevrnn import IRevStack
@@ -57,7 +56,7 @@ def test_nobody_is_in_training_and_test_at_once():
 
 
 def test_the_output_is_the_bits_of_the_level():
-    network = make_network(6, 8, 2, "recompute")
+    network = TINY.network(1000)
     x = levels_of(make_recordings())[0].sequence()
     bits, _ = network(x)
     *blocks, bits_of = network.blocks
@@ -72,8 +71,8 @@ def test_reversal_gives_the_gradient():
     gradients = []
     x = levels_of(make_recordings())[0].sequence()
     for memory in ("recompute", "reversible"):
-        torch.manual_seed(0)
-        network = make_network(6, 8, 2, memory)
+        network = TINY.network(None)
+        network.memory = memory
         network(x)[0].mean().backward()
         gradients.append([p.grad for p in network.parameters()])
     for one, other in zip(*gradients, strict=True):

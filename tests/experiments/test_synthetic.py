@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from experiments.models import SequenceClassifier
-from experiments.peers import PeerClassifier
 from experiments.tasks import mnist
 from experiments.tasks.synthetic import AddingConfig, CopyConfig
 from experiments.train.config import ConfigError
@@ -181,15 +180,6 @@ def test_gradients_are_cut_before_several_answers_alone(tmp_path):
     config = AddingConfig.of(**SMALL, block=True, gradient_steps=5, out=tmp_path)
     with pytest.raises(ConfigError, match="gradient_steps must be None where one answer .*got 5"):
         train(config, progress=False)
-
-
-@pytest.mark.parametrize(
-    ("read_at", "read"), [((5, 5), "last"), ((0, 3), "last"), ((), "last"), ((5, 11), "mean")]
-)
-def test_steps_that_cannot_be_read_at_are_refused(read_at, read):
-    for make in (SequenceClassifier, lambda *a, **k: PeerClassifier("lstm", *a, **k)):
-        with pytest.raises(ValueError, match="read"):
-            make(3, 4, 8, 1, read_at=read_at, read=read)
 
 
 # --- objectives ---------------------------------------------------------------------------------

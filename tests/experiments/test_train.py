@@ -657,6 +657,7 @@ def test_bad_options_are_named(name, value, capsys):
         ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
         ({"batch_size": 1}, "plain layers end in a batch norm, which takes two sequences at least"),
         ({"batch_size": 257}, "batch_size must be at most the 256 training sequences; got 257"),
+        ({"model": "revgru", "hidden_size": 1}, "hidden_size must be at least 2, for two halves"),
     ],
 )
 def test_a_run_that_cannot_be_ends_in_one_line(small, capsys, options, message):
