@@ -7,9 +7,11 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.library import opcheck
 from torch.nn.utils.rnn import pack_sequence
 
 from irevrnn.activations import ACTIVATIONS
+from irevrnn.ops import HALF
 
 #: Recurrent weights at which a wrong inverse or a wrong gradient shows.
 AWKWARD_WEIGHTS = (0.0, 1e-6, -1e-6, 1.0, -1.0)
@@ -69,7 +71,9 @@ def make_packed(kind, hidden=9, couplings=3, dtype=torch.float64):
 
 
 def make_resets(kind, steps, batch):
-    """(T, B), with no two sequences alike where there may be a difference."""
+    """(T, B), with no two sequences alike where there may be a difference; None for no kind."""
+    if kind is None:
+        return None
     if kind == "at every step":
         return torch.ones(steps, batch, dtype=torch.bool)
     resets = torch.zeros(steps, batch, dtype=torch.bool)
@@ -106,6 +110,18 @@ def run(function, case: Inputs, *options, **keywords) -> tuple[Tensor, ...]:
         outputs, case, upstream(outputs), allow_unused=True, materialize_grads=True
     )
     return (*(x.detach() for x in outputs), *gradients)
+
+
+def opcheck_scan(case: Inputs, *options) -> Tensor:
+    """Check the operator, and its backward pass with all upstream gradients and with one."""
+    opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
+    with torch.no_grad():
+        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
+    first = case.z if case.z.dtype in HALF else out
+    kept = (first.detach(), saved, *(x.detach() for x in case[1:]))
+    for gradients in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
+        opcheck(torch.ops.irevrnn.scan_backward.default, (*gradients, *kept, *options))
+    return saved
 
 
 def in_pieces(function, resets, batch_sizes=None):

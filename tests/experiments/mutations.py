@@ -10,8 +10,8 @@ from experiments.datasets import DataError
 
 
 def mutations(*pieces):
-    """Up to three changes, by random bytes or one of ``pieces``."""
-    kinds = st.sampled_from(["cut", "drop", "insert", "replace"])
+    """Up to three changes, by random bytes or one of ``pieces``, or of a whole line."""
+    kinds = st.sampled_from(["cut", "drop", "insert", "replace", "lose line", "double line"])
     piece = st.binary(min_size=1, max_size=4)
     if pieces:
         piece |= st.sampled_from(pieces)
@@ -31,6 +31,12 @@ def written(files):
 
 def mutated(data, changes):
     for kind, place, piece in changes:
+        if kind in ("lose line", "double line"):
+            lines = data.splitlines(keepends=True)
+            at = round(place * len(lines))
+            lines[at : at + 1] *= 2 if kind == "double line" else 0
+            data = b"".join(lines)
+            continue
         at = round(place * len(data))
         after = {"cut": len(data), "drop": at + len(piece), "insert": at}.get(kind, at + len(piece))
         data = data[:at] + (b"" if kind in ("cut", "drop") else piece) + data[after:]

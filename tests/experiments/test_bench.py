@@ -47,9 +47,7 @@ def truth(couplings: int) -> list[torch.Tensor]:
 
 
 def check(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
-    assert len(found) == len(expected)
-    for x, y in zip(found, expected, strict=True):
-        torch.testing.assert_close(x.double(), y, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close([x.double() for x in found], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SAME_CELL)

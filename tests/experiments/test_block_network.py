@@ -6,7 +6,7 @@ import torch
 from experiments.models import BlockClassifier, forgotten_bits
 from experiments.tasks.mnist import MnistConfig
 from experiments.tasks.sessions import SessionsConfig
-from experiments.train.config import BLOCK_DEFAULTS, ConfigError
+from experiments.train.config import BLOCK_DEFAULTS
 from experiments.train.loop import train
 from experiments.train.model import make_model
 
@@ -22,11 +22,6 @@ def test_other_defaults_go_with_blocks():
     assert {name: getattr(config, name) for name in defaults} == defaults
     assert MnistConfig.of().norm == "batch" and MnistConfig.of().hidden_size == 128
     assert SessionsConfig.of(block=True).activation == "identity"
-
-
-def test_u_of_one_goes_with_blocks():
-    with pytest.raises(ConfigError, match="forgets=False needs block=True with model="):
-        MnistConfig.of(forgets=False)
 
 
 @pytest.mark.parametrize("forgets", [True, False])

@@ -19,7 +19,6 @@ from experiments.catalogue import (
     result_file,
     run,
 )
-from experiments.tasks import TASKS
 from experiments.tasks.synthetic import AddingConfig
 from experiments.train.config import ConfigError
 from experiments.train.model import count_parameters, make_model
@@ -48,11 +47,8 @@ def tiny(monkeypatch):
 
 @every_experiment
 def test_every_experiment_can_be_configured(name):
-    config = config_of(name)
-    assert isinstance(config, TASKS[EXPERIMENTS[name].task])
+    config = config_of(name)  # which takes known fields alone
     assert config.seeds == EXPERIMENTS[name].seeds and config.test
-    known = {field.name for field in dataclasses.fields(config)}
-    assert known >= EXPERIMENTS[name].fields.keys()
 
 
 def test_labels_are_unique_within_their_group():
@@ -129,7 +125,8 @@ def test_a_result_says_what_was_run(tiny):
     assert (result["group"], result["label"]) == ("Adding", "IRevRNN")
     assert result["config"]["length"] == 10 and result["threads"] == 1
     assert result["versions"]["torch"] == torch.__version__ and "git_commit" in result
-    assert result["wall_seconds"] == sum(one["wall_seconds"] for one in result["runs"])
+    for seconds in ("wall_seconds", "processor_seconds"):
+        assert result[seconds] == sum(one[seconds] for one in result["runs"]) > 0
     for seed, one in enumerate(result["runs"]):
         assert one["seed"] == seed and len(one["history"]) == 2
         assert (
@@ -152,14 +149,10 @@ def test_an_experiment_that_was_stopped_goes_on(tiny):
         assert not result_file("tiny").exists()
         stops += 1
     assert stops == 2 * 2 * 4  # no time at all is one step
-    for stopped, straight in zip(result["runs"], run_again(), strict=True):
-        assert stopped["test_squared_error"] == straight["test_squared_error"]
-
-
-def run_again():
-    """The runs of the tiny experiment, from the beginning."""
     Path("build/paper").rename("build/before")
-    return run("tiny", progress=False, threads=1)["runs"]
+    again = run("tiny", progress=False, threads=1)
+    for stopped, straight in zip(result["runs"], again["runs"], strict=True):
+        assert stopped["test_squared_error"] == straight["test_squared_error"]
 
 
 def test_runs_of_another_configuration_are_not_taken(tiny, monkeypatch):
@@ -194,15 +187,6 @@ def test_the_command_times_without_running(tiny, capsys):
     assert main(["tiny", "--time", "--threads", "1"]) == 0
     assert "s a step, 16 steps" in capsys.readouterr().out
     assert not Path("build/paper/experiments").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"), [(["unknown"], "there is no experiment unknown"), ([], "name the exp")]
-)
-def test_the_command_wants_names(words, message, capsys):
-    with pytest.raises(SystemExit):
-        main(words)
-    assert message in capsys.readouterr().err
 
 
 def test_an_unknown_name_is_refused():

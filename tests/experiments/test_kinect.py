@@ -135,10 +135,7 @@ def test_a_coordinate_without_its_point(utkinect):
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        (
-            "s01_e01\nwalk: NaN NaN\n",
-            "actionLabel.txt, line 2: s01_e01 walk: 'NaN NaN' is no",
-        ),
+        ("s01_e01\nwalk: NaN NaN\n", "actionLabel.txt, line 2: s01_e01 walk: 'NaN NaN' is no"),
         ("s01_e01\nwalk: 106 100\n", "actionLabel.txt, line 2: s01_e01 walk: '106 100' is no"),
         ("s01_e01\nwalk: 100\n", "actionLabel.txt, line 2: s01_e01 walk: '100' is no first"),
         ("s01_e01\nfly: 100 106\n", "actionLabel.txt, line 2: 'fly' is none of the ten actions"),
@@ -229,10 +226,7 @@ SAMPLE = sample_text(skeletons(3, 1)).encode()
         (SAMPLE.replace(b" ", b" NaN ", 1), ", line 1: 5 numbers, expected 4"),
         (SAMPLE.replace(b"1.0\n", b"inf\n", 1), ", line 1: NaN or infinity"),
         (sample_text(np.zeros((2, 20, 3))).encode(), ": no frame has a skeleton"),
-        (
-            sample_text(np.full((1, 20, 3), 30.0)).encode(),
-            ", line 1: a coordinate of 30 m, expec",
-        ),
+        (sample_text(np.full((1, 20, 3), 30.0)).encode(), ", line 1: a coordinate of 30 m, expec"),
         (bytes(range(256)) * 20, ", line 1: 1 numbers, expected 4"),
     ],
 )
@@ -265,7 +259,7 @@ def test_nothing_to_read_is_an_error(tmp_path):
 # --- mutated files ------------------------------------------------------------------------------
 
 changes_of_text = mutations(b"\n", b"\r\n", b" ", b"nan", b"-", b".", b"e9", b"0", b"\x00")
-fuzzed = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+fuzzed = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 
 
 def check_sound(frames):
@@ -305,13 +299,9 @@ def test_mutated_samples_are_read_or_named(changes):
     np.testing.assert_allclose(frames["a01_s02_e01"][:, 0], skeletons(3, 1), rtol=1e-6)
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(SAMPLE)))
 def test_a_truncated_sample_is_never_read_wrong(size):
-    files = {
-        "a01_s01_e01_skeleton3D.txt": SAMPLE[:size],
-        "a01_s02_e01_skeleton3D.txt": SAMPLE,
-    }
+    files = {"a01_s01_e01_skeleton3D.txt": SAMPLE[:size], "a01_s02_e01_skeleton3D.txt": SAMPLE}
     frames, problems = converted(partial(convert, "msr"), files)
     if "a01_s01_e01" in frames:  # cut between two frames: the format cannot tell
         read = frames["a01_s01_e01"][:, 0]
@@ -320,7 +310,6 @@ def test_a_truncated_sample_is_never_read_wrong(size):
         assert len(problems) == 1
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(session_text(skeletons()))))
 def test_a_truncated_session_is_never_read_wrong(size):
     session = session_text(skeletons()).encode()[:size]

@@ -9,12 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from experiments.bench import measure
-from experiments.bench.measure import (
-    in_fresh_process,
-    interleaved_times,
-    peak_memory,
-    saved_bytes,
-)
+from experiments.bench.measure import in_fresh_process, interleaved_times, peak_memory, saved_bytes
 
 MEGABYTE = 10**6
 

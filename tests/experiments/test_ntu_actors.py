@@ -129,16 +129,11 @@ def test_a_new_id_continues_the_actor_who_was_there():
 
 def test_of_two_actors_the_nearer_is_continued():
     left, right = moving(40, 0, 0.02), moving(40, 1, 0.01, place=1)
-    found = actors_of(
-        {
-            A: seen(left, *range(20)),
-            B: seen(right, *range(20)),
-            C: seen(right, *range(22, 40)),
-            C + 1: seen(left, *range(22, 40)),
-        }
-    )
+    before, after = range(20), range(22, 40)
+    found = actors_of({A: seen(left, *before), B: seen(right, *before),
+                       C: seen(right, *after), C + 1: seen(left, *after)})  # fmt: skip
     order = [0, 1] if abs(found[0, 0, 0, 0] - left[0, 0, 0]) < 0.5 else [1, 0]
-    rows = [*range(20), *range(22, 40)]
+    rows = [*before, *after]
     close(found[:, order[0]], left[rows])
     close(found[:, order[1]], right[rows])
 
@@ -161,7 +156,7 @@ def test_an_id_that_is_there_twice_in_a_frame_is_an_error():
     assert refusal.value.line == line + 1
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.sets(st.integers(0, 3), max_size=4), min_size=1, max_size=30

@@ -145,15 +145,10 @@ def test_an_output_is_converted_again_only_if_something_changed(raw, out, reads)
     assert run(raw, out) == 0
     assert reads == ["S003C001P002R002A009"]
     assert_whole(out, raw, [*NAMES, "S003C001P002R002A009"])
-
-
-def test_a_file_that_was_taken_away_leaves_the_output(raw, out, reads):
-    assert run(raw, out) == 0
     reads.clear()
     path_of(raw, 1).unlink()
-    assert run(raw, out) == 0
-    assert not reads
-    assert_whole(out, raw, NAMES[:1] + NAMES[2:])
+    assert run(raw, out) == 0 and not reads
+    assert_whole(out, raw, [NAMES[0], *NAMES[2:], "S003C001P002R002A009"])
 
 
 # --- a file is no recording ---------------------------------------------------------------------
@@ -259,6 +254,7 @@ def test_what_may_not_be_read_is_named_and_tried_again(raw, out, monkeypatch, ca
         (lambda raw: raw.write_text(""), "is no folder"),
         (lambda raw: fill(raw, [LISTED]), "(1 on the authors' list"),
         (lambda raw: fill(raw, ["hello"]), "hello.skeleton: the name is not"),
+        (lambda raw: fill(raw, NAMES[:1], 0), f"{NAMES[0]}.skeleton, line 1: expected the number"),
     ],
 )
 def test_nothing_to_convert(tmp_path, out, capsys, prepare, complaint):
@@ -268,20 +264,7 @@ def test_nothing_to_convert(tmp_path, out, capsys, prepare, complaint):
     assert not (out / "meta.json").exists()
 
 
-def test_no_file_is_a_recording(raw, out, capsys):
-    for name in NAMES:
-        (raw / f"{name}.skeleton").write_bytes(b"0\n")
-    assert run(raw, out) == 1
-    errors = capsys.readouterr().err
-    assert all(
-        f"{name}.skeleton, line 1: expected the number of frames" in errors for name in NAMES
-    )
-    assert not (out / "meta.json").exists()
-
-
-@settings(
-    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20_000), st.binary(max_size=3)))
 )

@@ -18,7 +18,6 @@ from experiments.datasets.recordings import (
 
 ABOUT = Description("made up", "skeleton", ("wave", "jump"), 30.0, "nowhere", ("hip", "head"),
                     ((0, 1),))  # fmt: skip
-SIGNAL = Description("made up", "signal", ("wave", "jump"), 50.0, "nowhere", ("x", "y", "z"))
 
 
 def moving(length, seed=0):
@@ -43,16 +42,6 @@ def test_what_is_written_comes_back(tmp_path):
     assert {name: column.tolist() for name, column in read.columns.items()} == {"camera": [1, 3]}
     assert read.rejected == (Rejected("bad.txt", "no good", 3),)
     assert str(read.rejected[0]) == "bad.txt, line 3: no good"
-
-
-def test_signals_have_channels(tmp_path):
-    with writing(tmp_path, SIGNAL) as writer:
-        writer.add(np.ones((4, 3)), 1, 1, "one")
-    assert open_recordings(tmp_path)[0].shape == (4, 3)
-
-
-def test_the_root_is_where_all_bones_lead_to():
-    assert ABOUT.root == 0
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,3 @@ def test_a_cell_that_fails_is_shown_and_nothing_runs_after_it(notebook, capsys):
     said = capsys.readouterr().err
     assert "ZeroDivisionError" in said and "01_a.ipynb failed" in said
     assert printed(notebook.parents[1] / "build/quick/notebooks/01_a.ipynb")[-1:] != ["written"]
-
-
-def test_an_unknown_profile_is_refused(notebook, capsys):
-    with pytest.raises(SystemExit):
-        reproduce.main(["--profile", "big", str(notebook)])
-    assert "profile must be one of smoke, quick, paper; got 'big'" in capsys.readouterr().err

@@ -68,14 +68,7 @@ def test_backward_counts_what_the_reference_does(shape):
     assert work.tanh == count.tanh
     # The gradient of h_n, which is added once, is no product of a step.
     assert work.multiply_adds == count.multiply_adds - shape.batch * shape.hidden
-
-
-def test_bytes_are_those_of_each_tensor_once():
-    shape = Shape(100 * SEGMENT, 2, 500, 3)
-    numbers = shape.steps * shape.batch * shape.hidden
-    forward, backward = roofline.forward_work(shape), roofline.backward_work(shape)
-    assert forward.bytes / numbers == pytest.approx(4 * (2 + 1 / SEGMENT), rel=0.01)
-    assert backward.bytes / numbers == pytest.approx(4 * (3 + 1 / SEGMENT), rel=0.01)
+    assert work.bytes == roofline.backward_bytes(shape, "recompute", sums_apart=False)
 
 
 @pytest.mark.parametrize("bandwidth", [1e6, 1e12])
@@ -157,6 +150,8 @@ def test_bytes_are_those_of_the_operators_tensors(kernels, shape, memory, interv
     partial_sums = 2 * shape[1] * size(*rest[2:])  # one set for each sequence, written and read
     backward = size(*upstream, *read, *gradients) + partial_sums
     assert roofline.backward_bytes(Shape(*shape), memory) == backward
+    without_sums = roofline.backward_bytes(Shape(*shape), memory, sums_apart=False)
+    assert without_sums == backward - partial_sums
 
 
 def test_another_strategy_is_refused():

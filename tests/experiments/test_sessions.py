@@ -8,7 +8,6 @@ from experiments.datasets.watch import load_watch
 from experiments.sequences import Key
 from experiments.tasks.action import make_parts
 from experiments.tasks.sessions import Sessions, SessionsConfig
-from experiments.train.config import ConfigError
 from experiments.train.loop import train
 from experiments.train.runs import train_all
 
@@ -90,23 +89,3 @@ def test_sessions_train_and_are_judged_by_each_answer(tmp_path, options):
 def test_every_fold_is_run_and_every_person_tested(tmp_path):
     results = train_all(SessionsConfig.of(**SMALL, out=tmp_path), progress=False)
     assert results["num_runs"] == 5 and len(results["accuracy_of_subjects"]) == 10
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"data_set": "utkinect"}, "data_set must be 'watch' for sessions; got 'utkinect'"),
-        ({"sampling": "whole"}, "sampling must be 'window' for sessions; got 'whole'"),
-        ({"train_subset": 3}, "train_subset must be None for sessions; got 3"),
-    ],
-)
-def test_what_cannot_be_chosen_is_named(options, message):
-    with pytest.raises(ConfigError, match=message):
-        SessionsConfig.of(**options)
-
-
-def test_a_batch_that_no_epoch_fills_is_named():
-    with pytest.raises(
-        ConfigError, match="batch_size must be at most the 8 training sequences; got 9"
-    ):
-        SessionsConfig.of(**SMALL | {"batch_size": 9}, fold=0).task(CPU)

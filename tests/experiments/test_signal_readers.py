@@ -243,7 +243,7 @@ def test_the_command_lists_what_was_rejected(tmp_path, capsys):
 
 # --- mutated files ------------------------------------------------------------------------------
 
-fuzzed = settings(max_examples=120, deadline=None)
+fuzzed = settings(max_examples=120)
 NUMBERS = (b"0", b"1", b"-", b"300", b" ", b"\r\n", b",", b'"', b"\x00", b"\xff")
 
 
@@ -295,7 +295,6 @@ def test_mutated_recordings_of_mitdb_are_read_right_or_named(changes, of_header)
         np.testing.assert_array_equal(frames["100"], expected)  # the checksum notices one change
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(WAV) - 1))
 def test_a_truncated_sound_is_never_read(size):
     with pytest.raises(DataError):

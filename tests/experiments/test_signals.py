@@ -336,22 +336,6 @@ def test_too_few_recordings_may_be_those_that_were_left_out(own, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"data_set": "folder"}, "choose either a folder or a data_set other than 'folder'"),
-        ({"data_set": "fsdd", "folder": "x"}, "choose either a folder or a data_set other"),
-        ({"split": "speaker"}, "split must be one of folds for cinc2017; got 'speaker'"),
-        ({"data_set": "fsdd", "split": "folds"}, "split must be one of official, speaker for fsd"),
-        ({"flip": 2.0}, "flip must be at most 1; got 2.0"),
-        ({"folds": 1}, "folds must be at least 2; got 1"),
-    ],
-)
-def test_what_cannot_be_chosen_is_named(options, message):
-    with pytest.raises(ConfigError, match=message):
-        SignalsConfig.of(**options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
         ({"fold": 5}, "fold must be from 0 to 4; got 5"),
         ({"fold": 0, "batch_size": 29}, "batch_size must be at most the 28 training sequences"),
     ],
@@ -359,9 +343,3 @@ def test_what_cannot_be_chosen_is_named(options, message):
 def test_what_the_data_cannot_give_is_named(root, options, message):
     with pytest.raises(ConfigError, match=message):
         config(root, **options).task(CPU)
-
-
-def test_data_that_is_not_there_is_named(tmp_path, capsys):
-    assert main(["signals", f"--data={tmp_path}", f"--out={tmp_path}"]) == 1
-    command = f"create it with python -m experiments.datasets cinc2017 --root {tmp_path}\n"
-    assert command in capsys.readouterr().err

@@ -1,13 +1,10 @@
 """Adding and copying: what is shown and asked for, what is learnt, and how it is judged."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from experiments.models import SequenceClassifier
-from experiments.tasks import mnist
 from experiments.tasks.synthetic import AddingConfig, CopyConfig
 from experiments.train.config import ConfigError
 from experiments.train.evaluate import calibrate
@@ -122,27 +119,12 @@ def test_sparsity_keeps_the_embedding_of_every_gated_block_at_0(tmp_path, networ
     assert passed[1] < 0.25 * passed[0]
 
 
-@pytest.mark.parametrize(
-    "given",
-    [{"sparsity": 0.1}, {"gate": False}, {"coupling_activation": "tanh"}, {"gradient_steps": 5}],
-)
-def test_what_blocks_alone_have_needs_blocks(given):
-    ((name, value),) = given.items()
-    with pytest.raises(ConfigError, match=f"{name}={value!r} needs block=True with .*; got"):
-        AddingConfig(**given)
-
-
 # --- reading at several steps -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("given", [{"block": True}, {"model": "lru"}])
 def test_blocks_are_read_where_the_answers_are(given):
     assert CopyConfig.of(**given).read == "last" and AddingConfig.of(**given).read == "mean"
-
-
-def test_a_network_that_merges_steps_gives_no_several_answers():
-    with pytest.raises(ConfigError, match="model='resnet' merges steps, so it cannot give"):
-        Run(CopyConfig.of(model="resnet", length=20))
 
 
 @pytest.mark.parametrize("memory", ["recompute", "reversible"])
@@ -165,21 +147,17 @@ def test_gradients_flow_from_the_last_answer_to_the_first_step():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("kind", "options", "message"),
     [
-        ({"norm": "batch"}, "norm must be layer or none where several answers .*got 'batch'"),
-        ({"read": "mean"}, "read must be last where several answers .*got 'mean'"),
+        (CopyConfig, {"norm": "batch"}, "norm must be layer or none where several .*got 'batch'"),
+        (CopyConfig, {"read": "mean"}, "read must be last where several answers .*got 'mean'"),
+        (CopyConfig, {"model": "resnet"}, "model='resnet' merges steps, so it cannot give"),
+        (AddingConfig, {"block": True, "gradient_steps": 5}, "gradient_steps must be None .*got 5"),
     ],
 )
-def test_what_needs_all_of_a_sequence_is_refused_by_name(tmp_path, options, message):
+def test_what_does_not_fit_the_number_of_answers_is_named(kind, options, message):
     with pytest.raises(ConfigError, match=message):
-        train(CopyConfig(**SMALL | options, out=tmp_path), progress=False)
-
-
-def test_gradients_are_cut_before_several_answers_alone(tmp_path):
-    config = AddingConfig.of(**SMALL, block=True, gradient_steps=5, out=tmp_path)
-    with pytest.raises(ConfigError, match="gradient_steps must be None where one answer .*got 5"):
-        train(config, progress=False)
+        Run(kind.of(**SMALL | options))
 
 
 # --- objectives ---------------------------------------------------------------------------------
@@ -234,19 +212,6 @@ def test_copying_is_judged_by_ten_answers_to_each_sequence(tmp_path):
     assert results["test_accuracy"] == pytest.approx(matrix.trace() / 400)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"length": 1}, "length must be at least 2; got 1"),
-        ({"train_subset": 10}, "train_subset must be None .*got 10"),
-        ({"label_smoothing": 0.1}, "label_smoothing must be 0 .*got 0.1"),
-    ],
-)
-def test_options_that_do_not_fit_are_named(options, message):
-    with pytest.raises(ConfigError, match=message):
-        AddingConfig(**options)
-
-
 def test_batch_norm_is_calibrated_on_the_weights_that_are_judged():
     task = AddingConfig(**SMALL).task(CPU)
     model = SequenceClassifier(2, 1, 8, 1, norm="layer").eval()
@@ -272,20 +237,3 @@ def test_early_validation_is_like_training_once_batch_norm_is_calibrated(tmp_pat
         return max(row["val_squared_error"] / row["train_squared_error"] for row in history)
 
     assert worst(10) < 2 < worst(0)
-
-
-# --- what was written before --------------------------------------------------------------------
-
-
-def test_a_run_from_before_a_field_existed_goes_on(tmp_path, digits):
-    config = mnist.MnistConfig(
-        hidden_size=8, num_layers=1, downsample=14, epochs=1, device="cpu", threads=1,
-        out=tmp_path, resume=True,
-    )  # fmt: skip
-    train(dataclasses.replace(config, max_minutes=0), progress=False)
-    state = torch.load(tmp_path / "last.pt", weights_only=True)
-    del state["config"]["average"]
-    torch.save(state, tmp_path / "last.pt")
-    with pytest.raises(ConfigError, match=r"average is 0.5, but the run in .* has 0.0"):
-        train(dataclasses.replace(config, average=0.5), progress=False)
-    assert train(config, progress=False)["finished"]

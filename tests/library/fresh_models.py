@@ -21,8 +21,36 @@ def gradient_norm(model, output):
 
 
 @cache
-def norm_of_lstm(num_layers, bidirectional, steps=1000):
+def norm_of_lstm(num_layers, bidirectional):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.LSTM(FEATURES, HIDDEN, num_layers, bidirectional=bidirectional, batch_first=True)
-        return gradient_norm(model, model(torch.randn(BATCH, steps, FEATURES))[0])
+        return gradient_norm(model, model(torch.randn(BATCH, 1000, FEATURES))[0])
+
+
+def gradient_share(model, output, num_layers, bidirectional=False):
+    return gradient_norm(model, output) / norm_of_lstm(num_layers, bidirectional)
+
+
+def memory_of(model, steps):
+    """The root mean square over units of what h gains from its bias: the sum of u^k over steps."""
+    blocks = model._stack().all_blocks
+    u = torch.cat([block.recurrent_weight.detach().double() for block in blocks])
+    remembered = (1 - u**steps) / (1 - u).clamp(min=1e-12)
+    return torch.where(u == 1, steps, remembered).square().mean().sqrt().item()
+
+
+def assert_tame(model, output, num_layers, bidirectional=False):
+    """Outputs are of order 1, and gradients within bounds that nn.LSTM's gradient gives.
+
+    The loss is that of a readout. With ``output.square().mean()``, the gradient grows as the square
+    of the output, whose size is looked at anyway.
+
+    A unit that remembers for tau steps has a gradient of tau times the output's with respect to its
+    bias, whatever its other parameters are, where an LSTM starts with memories of two steps. So the
+    upper bound follows the memory: it leaves room for parameters and layers, not for growth with
+    the length or the depth.
+    """
+    assert output.abs().max() < 10
+    share = gradient_share(model, output, num_layers, bidirectional)
+    assert 1 / 100 < share < MOST * memory_of(model, output.shape[1])

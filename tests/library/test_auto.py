@@ -283,31 +283,25 @@ def test_a_budget_goes_with_a_batch_of_none_and_a_single_step(memory):
     assert max(chunks) == 40  # no chunk is longer than the sequence
 
 
-def test_what_auto_runs_is_the_strategy_it_names():
+def test_what_auto_runs_is_the_strategy_it_names(monkeypatch):
     x = torch.randn(2, 300, 5, requires_grad=True)
     model = make_model("auto", norm="layer", memory_budget="1GB")
+    plans = list(auto.options(model._stack(), load_of(model, x)))
     for strategy in auto.CANDIDATES:
-        plain = make_model(strategy, norm="layer")
-        options = [
-            p for p in auto.options(model._stack(), load_of(model, x)) if p.memory == strategy
-        ]
-        wanted = torch.autograd.grad(plain(x)[0].sum(), [x, *plain.parameters()])
-        chosen = make_model("auto", norm="layer", memory_budget="1GB")
-        auto_pick = options[0]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(auto, "choose", lambda *_, pick=auto_pick: pick)
-            got = torch.autograd.grad(chosen(x)[0].sum(), [x, *chosen.parameters()])
+        pick = next(plan for plan in plans if plan.memory == strategy)
+        monkeypatch.setattr(auto, "choose", lambda *_, pick=pick: pick)
+        got, wanted = (
+            torch.autograd.grad(each(x)[0].sum(), [x, *each.parameters()])
+            for each in (model, make_model(strategy, norm="layer"))
+        )
         assert_same_bits(got, wanted)
 
 
 def test_a_budget_that_nothing_fits():
     model = make_model("auto", activation="tanh", memory_budget=1000)
-    with pytest.raises(
-        ValueError,
-        match=r"memory_budget is 1 kB, but an input of 50 steps .* at "
-        r"least .*'reversible' is impossible: activation='tanh' cannot be inverted",
-    ):
-        model(torch.randn(2, 50, 5))  # fmt: skip
+    message = r"is 1 kB, but an input of 50 steps .* at least .*'reversible' is impossible: .*tanh"
+    with pytest.raises(ValueError, match=message):
+        model(torch.randn(2, 50, 5))
 
 
 def test_without_gradients_any_budget_does():
@@ -394,10 +388,7 @@ def test_the_report_knows_resets(capsys):
 
 def test_the_report_says_what_cannot_be_used(capsys):
     make_model(activation="tanh").memory_report(torch.randn(20, 5))
-    assert (
-        "reversible: cannot be used, activation='tanh' cannot be inverted"
-        in capsys.readouterr().out
-    )
+    assert "reversible: cannot be used, activation='tanh' cannot" in capsys.readouterr().out
     with pytest.raises(ValueError, match="input must have 5 features"):
         make_model().memory_report(torch.randn(8, 1000, 6))
 
@@ -464,9 +455,7 @@ def test_checkpoints_of_half_precision_are_of_single_precision():
 def test_a_model_on_the_meta_device_has_a_report(capsys):
     model, x = make_model(device="meta"), torch.empty(2, 9, 5, device="meta")
     model.memory_report(x)
-    assert (
-        "reversible: cannot be used, memory='reversible' looks at values" in capsys.readouterr().out
-    )
+    assert "cannot be used, memory='reversible' looks at values" in capsys.readouterr().out
     model.memory, model.memory_budget = "auto", 10**9
     assert model(x)[0].shape == (2, 9, 7) and model.picked.memory == "recompute"
 

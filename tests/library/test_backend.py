@@ -57,15 +57,12 @@ def test_what_no_kernel_takes_runs_on_the_reference(with_cuda, device, dtype):
         assert choose_backend(device, dtype) == "python"
 
 
-@pytest.mark.parametrize(
-    "wanted, device, dtype, message",
-    [
-        ("cuda", "cpu", torch.float32, "IREVRNN_BACKEND=cuda has no kernel for torch.float32 on c"),
-        ("cuda", "cuda", torch.float32, "on cuda .*nvcc is missing.*it takes float32, float64"),
-        ("cpp", "cuda", torch.float32, "IREVRNN_BACKEND=cpp has no kernel for .* on cuda"),
-        ("cpp", "cpu", torch.float16, "there is no kernel for torch.float16.*it takes float32 or"),
-    ],
-)
+@pytest.mark.parametrize("wanted, device, dtype, message", [
+    ("cuda", "cpu", torch.float32, "IREVRNN_BACKEND=cuda has no kernel for torch.float32 on c"),
+    ("cuda", "cuda", torch.float32, "on cuda .*nvcc is missing.*it takes float32, float64"),
+    ("cpp", "cuda", torch.float32, "IREVRNN_BACKEND=cpp has no kernel for .* on cuda"),
+    ("cpp", "cpu", torch.float16, "there is no kernel for torch.float16.*it takes float32 or"),
+])  # fmt: skip
 def test_what_is_demanded_and_not_there_is_an_error(
     without_cuda, monkeypatch, wanted, device, dtype, message
 ):

@@ -13,22 +13,19 @@ def replaced(**changes):
     return case._replace(**{name: change(getattr(case, name)) for name, change in changes.items()})
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"z": lambda x: x[0]}, ValueError, r"z must be \(T, B, H\); got shape \(2, 3\)"),
-        ({"z": lambda x: x[:0]}, ValueError, r"z must have at least one step"),
-        ({"z": lambda x: x.long()}, TypeError, "z must be of a floating-point dtype; got"),
-        ({"z": lambda x: x.tolist()}, TypeError, "z must be a torch.Tensor; got list"),
-        ({"h_0": lambda x: x[:1]}, ValueError, r"h_0 must be \(B, H\) = \(2, 3\).*\(1, 3\)"),
-        ({"h_0": lambda x: x.double()}, ValueError, "h_0 must have the dtype of z, torch.float32"),
-        ({"c_0": lambda x: x.T}, ValueError, r"c_0 must be \(B, H\) = \(2, 3\)"),
-        ({"c_0": lambda x: x.to("meta")}, ValueError, "c_0 must be on the device of z, cpu"),
-        ({"u": lambda x: x[None]}, ValueError, r"u must be \(H,\) = \(3,\)"),
-        ({"a": lambda x: x[0]}, ValueError, r"a must be \(R, H\) with H = 3; got shape \(3,\)"),
-        ({"b": lambda x: x.repeat(2, 1)}, ValueError, r"b must be \(R, H\) = \(1, 3\).*\(2, 3\)"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("change", "error", "message"), [
+    ({"z": lambda x: x[0]}, ValueError, r"z must be \(T, B, H\); got shape \(2, 3\)"),
+    ({"z": lambda x: x[:0]}, ValueError, r"z must have at least one step"),
+    ({"z": lambda x: x.long()}, TypeError, "z must be of a floating-point dtype; got"),
+    ({"z": lambda x: x.tolist()}, TypeError, "z must be a torch.Tensor; got list"),
+    ({"h_0": lambda x: x[:1]}, ValueError, r"h_0 must be \(B, H\) = \(2, 3\).*\(1, 3\)"),
+    ({"h_0": lambda x: x.double()}, ValueError, "h_0 must have the dtype of z, torch.float32"),
+    ({"c_0": lambda x: x.T}, ValueError, r"c_0 must be \(B, H\) = \(2, 3\)"),
+    ({"c_0": lambda x: x.to("meta")}, ValueError, "c_0 must be on the device of z, cpu"),
+    ({"u": lambda x: x[None]}, ValueError, r"u must be \(H,\) = \(3,\)"),
+    ({"a": lambda x: x[0]}, ValueError, r"a must be \(R, H\) with H = 3; got shape \(3,\)"),
+    ({"b": lambda x: x.repeat(2, 1)}, ValueError, r"b must be \(R, H\) = \(1, 3\).*\(2, 3\)"),
+])  # fmt: skip
 def test_scan_refuses(change, error, message):
     with pytest.raises(error, match=message):
         scan(*replaced(**change))
@@ -40,27 +37,16 @@ def test_scan_refuses_states_without_a_batch_of_packed_sequences():
         scan(*case, batch_sizes=torch.tensor([1, 1]))
 
 
-@pytest.mark.parametrize(
-    ("keywords", "error", "message"),
-    [
-        ({"activation": "swish"}, ValueError, "activation must be one of relu, .*; got 'swish'"),
-        ({"coupling_activation": 3}, ValueError, "coupling_activation must be one of .*; got 3"),
-        ({"memory": "hope"}, ValueError, "memory must be one of store, recompute.*; got 'hope'"),
-        (
-            {"memory": "checkpoint"},
-            ValueError,
-            "memory='checkpoint' works on a whole stack: use IRev",
-        ),
-        (
-            {"memory": "reversible"},
-            ValueError,
-            "memory='reversible' works on a whole stack: use IRev",
-        ),
-        ({"memory": "auto"}, ValueError, "memory='auto' works on a whole stack: use IRev"),
-    ],
-)
-def test_scan_refuses_options(keywords, error, message):
-    with pytest.raises(error, match=message):
+@pytest.mark.parametrize(("keywords", "message"), [
+    ({"activation": "swish"}, "activation must be one of relu, .*; got 'swish'"),
+    ({"coupling_activation": 3}, "coupling_activation must be one of .*; got 3"),
+    ({"memory": "hope"}, "memory must be one of store, recompute.*; got 'hope'"),
+    ({"memory": "checkpoint"}, "memory='checkpoint' works on a whole stack: use IRev"),
+    ({"memory": "reversible"}, "memory='reversible' works on a whole stack: use IRev"),
+    ({"memory": "auto"}, "memory='auto' works on a whole stack: use IRev"),
+])  # fmt: skip
+def test_scan_refuses_options(keywords, message):
+    with pytest.raises(ValueError, match=message):
         scan(*replaced(), **keywords)
 
 
@@ -70,105 +56,73 @@ def test_scan_refuses_an_unknown_backend(monkeypatch):
         scan(*replaced())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"input_size": 0}, ValueError, "input_size must be at least 1; got 0"),
-        ({"hidden_size": 2.5}, TypeError, "hidden_size must be an int; got float"),
-        ({"hidden_size": None}, TypeError, "hidden_size must be an int; got NoneType"),
-        ({"num_layers": 0}, ValueError, "num_layers must be at least 1; got 0"),
-        ({"num_couplings": -1}, ValueError, "num_couplings must be at least 0; got -1"),
-        ({"activation": "swish"}, ValueError, "activation must be one of"),
-        ({"activation": "swish", "memory": "reversible"}, ValueError, "activation must be one of"),
-        ({"coupling_activation": "swish"}, ValueError, "coupling_activation must be one of"),
-        ({"dropout": 1.0}, ValueError, r"dropout must be in \[0, 1\); got 1.0"),
-        ({"norm": "group"}, ValueError, "norm must be None, 'layer' or 'batch'; got 'group'"),
-        ({"memory": "hope"}, ValueError, "memory must be one of"),
-        ({"memory": "auto"}, ValueError, "memory='auto' needs memory_budget, such as"),
-        ({"memory_budget": "1GB"}, ValueError, "memory_budget goes with memory='auto', 'che"),
-        (
-            {"memory": "auto", "memory_budget": "much"},
-            ValueError,
-            "memory_budget must be .*; got 'much'",
-        ),
-        (
-            {"bidirectional": True, "memory": "checkpoint"},
-            ValueError,
-            "bidirectional=True does not go with memory='checkpoint'.*use memory='recompute' or",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ({"input_size": 0}, ValueError, "input_size must be at least 1; got 0"),
+    ({"hidden_size": 2.5}, TypeError, "hidden_size must be an int; got float"),
+    ({"hidden_size": None}, TypeError, "hidden_size must be an int; got NoneType"),
+    ({"num_layers": 0}, ValueError, "num_layers must be at least 1; got 0"),
+    ({"num_couplings": -1}, ValueError, "num_couplings must be at least 0; got -1"),
+    ({"activation": "swish"}, ValueError, "activation must be one of"),
+    ({"activation": "swish", "memory": "reversible"}, ValueError, "activation must be one of"),
+    ({"coupling_activation": "swish"}, ValueError, "coupling_activation must be one of"),
+    ({"dropout": 1.0}, ValueError, r"dropout must be in \[0, 1\); got 1.0"),
+    *(({"dropout": p}, TypeError, "dropout must be a number; got") for p in ("0.5", None, True)),
+    ({"norm": "group"}, ValueError, "norm must be None, 'layer' or 'batch'; got 'group'"),
+    ({"memory": "hope"}, ValueError, "memory must be one of"),
+    ({"memory": "auto"}, ValueError, "memory='auto' needs memory_budget, such as"),
+    ({"memory_budget": "1GB"}, ValueError, "memory_budget goes with memory='auto', 'che"),
+    ({"memory": "auto", "memory_budget": "much"}, ValueError, "memory_budget must be .* 'much'"),
+    ({"bidirectional": True, "memory": "checkpoint"}, ValueError,
+     "bidirectional=True does not go with memory='checkpoint'.*use memory='recompute' or"),
+])  # fmt: skip
 def test_layer_refuses_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         IRevRNN(**{"input_size": 2, "hidden_size": 3, **arguments})
 
 
-@pytest.mark.parametrize(
-    ("input", "error", "message"),
-    [
-        ([1.0], TypeError, "input must be a torch.Tensor or PackedSequence; got list"),
-        (torch.zeros(4), ValueError, r"input must be \(batch, seq, feature\) or \(seq, feature\)"),
-        (torch.zeros(1, 5, 3), ValueError, "input must have 2 features in its last"),
-        (torch.zeros(1, 0, 2), ValueError, "input must have at least one step"),
-        (
-            pack_sequence([torch.zeros(5, 1, 2)]),
-            ValueError,
-            r"a PackedSequence must hold data \(N, feature\); got shape \(5, 1, 2\)",
-        ),
-        (
-            torch.zeros(1, 5, 2, dtype=torch.int64),
-            ValueError,
-            "have the dtype of the parameters, .* got torch.int64: use .*, or embed tokens first",
-        ),
-        (
-            torch.nested.nested_tensor([torch.zeros(3, 2)], layout=torch.jagged),
-            TypeError,
-            "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it",
-        ),
-        (
-            torch.zeros(1, 5, 2).double(),
-            ValueError,
-            r"input must have the dtype of the parameters, .*: use input.to\(torch.float32\)",
-        ),
-        (
-            torch.zeros(1, 5, 2, device="meta"),
-            ValueError,
-            "input must be on the device of the param",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("input", "error", "message"), [
+    ([1.0], TypeError, "input must be a torch.Tensor or PackedSequence; got list"),
+    (torch.zeros(4), ValueError, r"input must be \(batch, seq, feature\) or \(seq, feature\)"),
+    (torch.zeros(1, 5, 3), ValueError, "input must have 2 features in its last"),
+    (torch.zeros(1, 0, 2), ValueError, "input must have at least one step"),
+    (pack_sequence([torch.zeros(5, 1, 2)]), ValueError,
+     r"a PackedSequence must hold data \(N, feature\); got shape \(5, 1, 2\)"),
+    (torch.zeros(1, 5, 2, dtype=torch.int64), ValueError,
+     "have the dtype of the parameters, .* got torch.int64: use .*, or embed tokens first"),
+    (torch.nested.nested_tensor([torch.zeros(3, 2)], layout=torch.jagged), TypeError,
+     "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it"),
+    (torch.zeros(1, 5, 2).double(), ValueError,
+     r"input must have the dtype of the parameters, .*: use input.to\(torch.float32\)"),
+    (torch.zeros(1, 5, 2, device="meta"), ValueError, "input must be on the device of the param"),
+])  # fmt: skip
 def test_layer_refuses_input(input, error, message):
     with pytest.raises(error, match=message):
         IRevRNN(2, 3)(input)
 
 
-@pytest.mark.parametrize(
-    ("hidden", "error", "message"),
-    [
-        (torch.zeros(1, 4, 3), TypeError, r"hidden must be a pair \(h_0, c_0\); got Tensor"),
-        ((torch.zeros(1, 4, 3), None), TypeError, "c_0 must be a torch.Tensor; got NoneType"),
-        ((torch.zeros(4, 3),) * 2, ValueError, r"h_0 must have shape \(1, 4, 3\)"),
-        (
-            (torch.zeros(1, 4, 3), torch.zeros(1, 4, 3).double()),
-            ValueError,
-            r"c_0 must have the dtype of the parameters, torch.float32; got torch.float64: use c_0",
-        ),
-    ],
-)
+H = torch.zeros(1, 4, 3)
+
+
+@pytest.mark.parametrize(("hidden", "error", "message"), [
+    (H, TypeError, r"hidden must be a pair \(h_0, c_0\); got Tensor"),
+    ((H, None), TypeError, "c_0 must be a torch.Tensor; got NoneType"),
+    ((H.to("meta"), H), ValueError, "h_0 must be on the device of the parameters, cpu; got m"),
+    ((H[0], H[0]), ValueError, r"h_0 must have shape \(1, 4, 3\)"),
+    ((H, H.double()), ValueError,
+     "c_0 must have the dtype of the parameters, torch.float32; got torch.float64: use c_0"),
+])  # fmt: skip
 def test_layer_refuses_hidden(hidden, error, message):
     with pytest.raises(error, match=message):
         IRevRNN(2, 3)(torch.zeros(4, 5, 2), hidden)
 
 
-def test_dropout_of_a_single_layer_has_no_effect():
-    with pytest.warns(UserWarning, match="dropout=0.5 has no effect: .* num_layers=1") as caught:
-        IRevRNN(2, 3, dropout=0.5)
-    assert caught[0].filename == __file__
-
-
-def test_a_shortest_period_without_a_longest_has_no_effect():
-    with pytest.warns(UserWarning, match="shortest_period=3 has no effect without") as caught:
-        IRevRNN(2, 3, shortest_period=3)
+@pytest.mark.parametrize(("options", "message"), [
+    ({"dropout": 0.5}, "dropout=0.5 has no effect: .* num_layers=1"),
+    ({"shortest_period": 3}, "shortest_period=3 has no effect without"),
+])  # fmt: skip
+def test_an_argument_without_effect_is_warned_of(options, message):
+    with pytest.warns(UserWarning, match=message) as caught:
+        IRevRNN(2, 3, **options)
     assert caught[0].filename == __file__
 
 

@@ -5,13 +5,12 @@ import os
 
 import pytest
 import torch
-from torch.library import opcheck
 
 from irevrnn import IRevRNN, scan
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.backend import choose_backend
 from irevrnn.ops import HALF, NOTHING_SAVED, saved_shape
-from tests.cases import STATES, Inputs, assert_same_bits, make_inputs, run, upstream
+from tests.cases import STATES, Inputs, assert_same_bits, make_inputs, opcheck_scan, run, upstream
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
@@ -228,19 +227,7 @@ def test_opcheck(dtype, interval):
     if dtype == torch.float64:
         case = to(case, dtype=dtype)
     case = case._replace(z=case.z.detach().to(dtype).requires_grad_())
-    options = (None, "relu", "tanh", interval, True)
-    opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
-    with torch.no_grad():
-        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
-    first = case.z.detach() if dtype in HALF else out
-    saved = (torch.ones_like(out), h_n, c_n, first, saved, *(x.detach() for x in case[1:]))
-    opcheck(torch.ops.irevrnn.scan_backward.default, (*saved, *options))
-
-
-def test_gradcheck():
-    case = to(make_inputs(18, 1, 6, 2, torch.float64, scale=0.3))
-    for memory in MEMORY:
-        assert torch.autograd.gradcheck(lambda *x, m=memory: scan(*x, "tanh", "tanh", m), case)
+    opcheck_scan(case, None, "relu", "tanh", interval, True)
 
 
 @pytest.mark.parametrize("memory", [*MEMORY, "checkpoint"])

@@ -126,14 +126,11 @@ def test_a_missing_nvcc_is_told_how_to_get(tmp_path, monkeypatch):
         build.find_toolkit()
 
 
-@pytest.mark.parametrize(
-    "body, message",
-    [
-        ("echo no compiler", "does not answer as nvcc does"),
-        ("echo broken >&2; exit 1", "does not answer as nvcc does.*CUDA_HOME.*\nbroken"),
-        ("exec sleep 60", "did not answer within 0.5 s. Name another compiler in CUDA_HOME"),
-    ],
-)
+@pytest.mark.parametrize("body, message", [
+    ("echo no compiler", "does not answer as nvcc does"),
+    ("echo broken >&2; exit 1", "does not answer as nvcc does.*CUDA_HOME.*\nbroken"),
+    ("exec sleep 60", "did not answer within 0.5 s. Name another compiler in CUDA_HOME"),
+])  # fmt: skip
 def test_a_wrong_nvcc_is_named(machine, monkeypatch, body, message):
     monkeypatch.setattr(compiler, "PATIENCE", 0.5)
     script(machine / "bin" / "nvcc", f"#!/bin/sh\n{body}\n")
@@ -141,13 +138,10 @@ def test_a_wrong_nvcc_is_named(machine, monkeypatch, body, message):
         build.find_toolkit()
 
 
-@pytest.mark.parametrize(
-    "pytorch, message",
-    [
-        ("12.8", r"built for 12.8, which does not go with nvcc 13.0 \(.*\)"),
-        (None, "this PyTorch is built for no CUDA"),
-    ],
-)
+@pytest.mark.parametrize("pytorch, message", [
+    ("12.8", r"built for 12.8, which does not go with nvcc 13.0 \(.*\)"),
+    (None, "this PyTorch is built for no CUDA"),
+])  # fmt: skip
 def test_pytorch_of_another_cuda_is_told_apart(machine, folders, monkeypatch, pytorch, message):
     monkeypatch.setattr(build.torch.version, "cuda", pytorch)
     with pytest.raises(BuildError, match=message):
@@ -205,18 +199,12 @@ def test_what_serves_a_gpu(machine, folders, monkeypatch):
         build.build(folders, ())
 
 
-@pytest.mark.parametrize(
-    "built, gpus, runs",
-    [
-        ((80,), (80,), True),
-        ((80,), (86,), True),  # machine code of the same major version
-        ((80,), (90, 120), True),  # PTX
-        ((86,), (80,), False),
-        ((80, 90), (89,), True),
-        ((75, 90), (80,), False),
-        ((90,), (80, 90), False),  # one of two GPUs
-    ],
-)
+@pytest.mark.parametrize("built, gpus, runs", [
+    ((80,), (80,), True), ((86,), (80,), False), ((80, 90), (89,), True), ((75, 90), (80,), False),
+    ((80,), (86,), True),  # machine code of the same major version
+    ((80,), (90, 120), True),  # PTX
+    ((90,), (80, 90), False),  # one of two GPUs
+])  # fmt: skip
 def test_what_a_library_runs_on(built, gpus, runs):
     assert build.runs(built, gpus) is runs
 

@@ -24,25 +24,18 @@ CHOSEN = ARCHS if EVERYTHING else (FULL, max(ARCHS))
 FILES = sorted(build.FOLDERS[0].glob("*.cu"))
 
 
-def obstacle():
-    """Return why nothing can be compiled here; empty if it can."""
+def obstacle(check):
+    """Return why the toolkit does not pass a check; empty if it does."""
     try:
-        find_host_compiler(find_toolkit())
+        check(find_toolkit())
     except BuildError as error:
         return str(error)
     return ""
 
 
-OBSTACLE = obstacle()
+OBSTACLE = obstacle(find_host_compiler)
+TO_LINKING = OBSTACLE or obstacle(check_pytorch)
 needs_nvcc = pytest.mark.skipif(bool(OBSTACLE), reason=f"nothing is compiled: {OBSTACLE}")
-
-
-def obstacle_to_linking():
-    try:
-        check_pytorch(find_toolkit())
-    except BuildError as error:
-        return str(error)
-    return ""
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +81,11 @@ def folders(tmp_path):
 
 
 @needs_nvcc
-@pytest.mark.parametrize(
-    "body, expected",
-    [
-        ("out[0] = 1.0f;", {"stack": 0, "shared": 0}),
-        ("float x[64]; for (int i = 0; i < n; ++i) x[i] = out[i]; out[0] = x[n];", {"stack": 256}),
-        ("__shared__ float x[64]; x[n] = 1; __syncthreads(); out[0] = x[1];", {"shared": 256}),
-    ],
-)
+@pytest.mark.parametrize("body, expected", [
+    ("out[0] = 1.0f;", {"stack": 0, "shared": 0}),
+    ("float x[64]; for (int i = 0; i < n; ++i) x[i] = out[i]; out[0] = x[n];", {"stack": 256}),
+    ("__shared__ float x[64]; x[n] = 1; __syncthreads(); out[0] = x[1];", {"shared": 256}),
+])  # fmt: skip
 def test_the_report_shows_a_stack_frame_and_shared_memory(folders, body, expected):
     file = folders[0] / "one.cu"
     file.write_text(f"__global__ void one(float* out, int n) {{ {body} }}\n")
@@ -143,19 +133,14 @@ def kernel(name, arch=80, registers=32, spilled=0, file="scan.cu"):
     return resources.Kernel(file, name, arch, registers, spilled, stack=0, shared=0)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "kernel<ForwardWork<(Activation)1, 3, false, float, float16> >",
-        "kernel<ForwardWork<(Activation)1, 3, false, float, bfloat16> >",
-        "kernel<ForwardWork<(Activation)1, 3, false, double, double> >",
-        "kernel<ForwardWork<(Activation)1, -1, false, float, float> >",
-        "kernel<ForwardWork<(Activation)1, 3, true, float, float> >",
-        "kernel<FixedForwardWork<3, ChosenActivation, float> >",
-        "kernel<SumWork<float> >",
-        "plain",
-    ],
-)
+@pytest.mark.parametrize("name", [
+    "kernel<ForwardWork<(Activation)1, 3, false, float, float16> >",
+    "kernel<ForwardWork<(Activation)1, 3, false, float, bfloat16> >",
+    "kernel<ForwardWork<(Activation)1, 3, false, double, double> >",
+    "kernel<ForwardWork<(Activation)1, -1, false, float, float> >",
+    "kernel<ForwardWork<(Activation)1, 3, true, float, float> >",
+    "kernel<FixedForwardWork<3, ChosenActivation, float> >", "kernel<SumWork<float> >", "plain",
+])  # fmt: skip
 def test_the_summary_counts_the_float32_kernels_of_a_pass_that_are_compiled_for_an_r(name):
     mine = kernel("kernel<ForwardWork<(Activation)1, 3, false, float, float> >")
     row = resources.summary("forward recompute", [mine, kernel(name, registers=99, spilled=8)])
@@ -188,9 +173,8 @@ for name in {names}:
 """
 
 
-@needs_nvcc
 @pytest.mark.slow
-@pytest.mark.skipif(bool(OBSTACLE or obstacle_to_linking()), reason=obstacle_to_linking())
+@pytest.mark.skipif(bool(TO_LINKING), reason=TO_LINKING)
 def test_the_extension_is_built_without_a_gpu_and_registers_its_operators():
     command = [sys.executable, "-m", "irevrnn.jit", "--cuda"]
     environment = {**os.environ, "IREVRNN_CUDA_ARCHS": f"{FULL / 10}", "CUDA_VISIBLE_DEVICES": ""}

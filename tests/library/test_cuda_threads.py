@@ -23,6 +23,7 @@ from tests.cases import (
     assert_same_with_any_threads,
     make_inputs,
     make_packed,
+    opcheck_scan,
 )
 from tests.library.gpu_threads import by_gpu_threads
 
@@ -34,17 +35,16 @@ EVERY_INTERVAL = (0, 16, 5, 64)
 every_strategy = pytest.mark.parametrize("interval", EVERY_INTERVAL)
 
 
-def threads(
-    activation="relu", coupling_activation="tanh", interval=16, batch_sizes=None, resets=None
-):
-    """The scan by threads, as a function of its inputs."""
-    options = batch_sizes, activation, coupling_activation, interval, False, resets
+def operator(
+    vectorize, activation="relu", coupling_activation="tanh", interval=16, batch_sizes=None,
+    resets=None,
+):  # fmt: skip
+    """The scan as a function of its inputs."""
+    options = batch_sizes, activation, coupling_activation, interval, vectorize, resets
     return lambda *case: torch.ops.irevrnn.scan(*case, *options)[:3]
 
 
-def vector(activation="relu", coupling_activation="tanh", interval=16, batch_sizes=None):
-    options = batch_sizes, activation, coupling_activation, interval, True
-    return lambda *case: torch.ops.irevrnn.scan(*case, *options)[:3]
+threads, vector = partial(operator, False), partial(operator, True)
 
 
 def run(kernel, case, *options):
@@ -62,15 +62,25 @@ def library_with_threads():
 # --- against the reference -----------------------------------------------------------------------
 
 
+def random_resets(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) < 0.1
+
+
 @pytest.mark.parametrize("couplings", range(7))
-@pytest.mark.parametrize("shape", [(1, 1, 1), (33, 3, 11), (16, 2, 8), (70, 1, 17)], ids=str)
-def test_equals_the_reference(shape, couplings):
+@pytest.mark.parametrize(("shape", "with_resets"), [
+    ((1, 1, 1), False), ((33, 3, 11), False), ((16, 2, 8), False), ((70, 1, 17), False),
+    ((150, 3, 11), True),
+], ids=str)  # fmt: skip
+def test_equals_the_reference(shape, with_resets, couplings):
     """One thread, partial blocks, a full block; R unrolled and not; segments cut short."""
-    case = make_inputs(*shape, couplings, torch.float64)
+    case, resets = make_inputs(*shape, couplings, torch.float64), None
+    if with_resets:
+        resets = random_resets(*shape[:2])
+        resets[[0, 64, 128], 1] = True
     for options in [("relu", "tanh"), ("leaky_relu", "sigmoid")]:
-        wanted = run(reference.scan, case, *options)
+        wanted = run(partial(reference.scan, resets=resets), case, *options)
         for interval in EVERY_INTERVAL:
-            assert_near(run(threads(*options, interval), case), wanted, 1e-12)
+            assert_near(run(threads(*options, interval, resets=resets), case), wanted, 1e-11)
 
 
 @pytest.mark.parametrize(("activation", "coupling_activation"), OPTIONS)
@@ -99,47 +109,12 @@ def test_a_batch_that_is_summed_in_several_passes():
 
 @pytest.mark.parametrize("couplings", [0, 1, 4, 5])
 @every_strategy
-def test_packed_sequences(couplings, interval):
+@pytest.mark.parametrize("with_resets", [False, True])
+def test_packed_sequences(with_resets, couplings, interval):
     case, sizes = make_packed("around a segment", 5, couplings)
-    wanted = run(lambda z, *rest: reference.scan(z, *rest, batch_sizes=sizes), case)
-    assert_near(run(threads(interval=interval, batch_sizes=sizes), case), wanted, 1e-12)
-
-
-# --- resets --------------------------------------------------------------------------------------
-
-
-def random_resets(*shape):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) < 0.1
-
-
-@pytest.mark.parametrize("couplings", range(6))
-def test_resets_equal_the_reference(couplings):
-    case, resets = make_inputs(150, 3, 11, couplings, torch.float64), random_resets(150, 3)
-    resets[[0, 64, 128], 1] = True
-    for options in [("relu", "tanh"), ("leaky_relu", "sigmoid")]:
-        wanted = run(partial(reference.scan, resets=resets), case, *options)
-        for interval in EVERY_INTERVAL:
-            assert_near(run(threads(*options, interval, resets=resets), case), wanted, 1e-11)
-
-
-@pytest.mark.parametrize("couplings", [0, 1, 4, 5])
-@every_strategy
-def test_resets_of_packed_sequences(couplings, interval):
-    case, sizes = make_packed("around a segment", 5, couplings)
-    resets = random_resets(len(case.z))
-    kernel = threads(interval=interval, batch_sizes=sizes, resets=resets)
-    wanted = run(lambda z, *x: reference.scan(z, *x, resets=resets, batch_sizes=sizes), case)
-    assert_near(run(kernel, case), wanted, 1e-11)
-
-
-@pytest.mark.parametrize("couplings", range(6))
-@every_strategy
-def test_resets_give_the_bits_of_the_vectors(couplings, interval):
-    case, resets = make_inputs(150, 3, 43, couplings, torch.float32), random_resets(150, 3)
-    got = run(threads("tanh", "tanh", interval, resets=resets), case)
-    options = (None, "tanh", "tanh", interval, True, resets)
-    wanted = cases.run(lambda *x: torch.ops.irevrnn.scan(*x, *options)[:3], case)
-    assert_same_bits(got[STATES], wanted[STATES])
+    packing = {"batch_sizes": sizes, "resets": random_resets(len(case.z)) if with_resets else None}
+    wanted = run(partial(reference.scan, **packing), case)
+    assert_near(run(threads(interval=interval, **packing), case), wanted, 1e-11)
 
 
 # --- to the last bit -----------------------------------------------------------------------------
@@ -155,6 +130,15 @@ def test_the_vector_kernel_has_the_same_bits(couplings, interval):
         wanted = cases.run(vector(*options, interval), case)  # by the library
         assert_same_bits(got[STATES], wanted[STATES])
         assert_near(got, wanted, 2e-4)
+
+
+@pytest.mark.parametrize("couplings", range(6))
+@every_strategy
+def test_resets_give_the_bits_of_the_vectors(couplings, interval):
+    case, resets = make_inputs(150, 3, 43, couplings, torch.float32), random_resets(150, 3)
+    options = "tanh", "tanh", interval, None, resets
+    got, wanted = run(threads(*options), case), cases.run(vector(*options), case)
+    assert_same_bits(got[STATES], wanted[STATES])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -256,15 +240,11 @@ def test_opcheck_of_halves(half, interval, packed, library_with_threads):
     if interval == NOTHING_SAVED:
         case = Inputs(*(x.detach() for x in case))
     options = (sizes, "tanh", "tanh", interval, False)
-    opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
     if interval == NOTHING_SAVED:
+        opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
         return
-    with torch.no_grad():
-        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
+    saved = opcheck_scan(case, *options)
     assert saved.shape == saved_shape(case.z, case.h_0, sizes, 3, interval)
-    saved = (case.z.detach(), saved, *(x.detach() for x in case[1:]))
-    for upstream in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
-        opcheck(torch.ops.irevrnn.scan_backward.default, (*upstream, *saved, *options))
 
 
 @of_a_half

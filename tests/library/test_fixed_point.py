@@ -7,7 +7,7 @@ import torch
 
 from irevrnn.strategies.fixed_point import BitStack, decay_of, stored_bits, to_fixed
 from irevrnn.strategies.fixed_scan import Buffer, States
-from tests.cases import assert_same_bits, assert_same_with_any_threads
+from tests.cases import KINDS, assert_same_bits, assert_same_with_any_threads, make_resets
 from tests.fixed_cases import (
     FRACTION_BITS,
     back,
@@ -15,27 +15,39 @@ from tests.fixed_cases import (
     every_g,
     every_kernel,
     forward,
+    in_words,
     is_undone,
     make_case,
     oracle,
+    words_of_lanes,
 )
 
 pytestmark = pytest.mark.usefixtures("kernels")
 SHAPES = [(1, 1, 1, 1), (17, 2, 7, 0), (33, 3, 33, 3), (16, 1, 64, 2), (50, 5, 29, 1)]
 
 
+def shapes_and_resets(shapes, *with_resets):
+    """Some shapes without resets, others with those of every kind."""
+    pairs = [(shape, None) for shape in shapes]
+    return pytest.mark.parametrize(
+        ("shape", "kind"), pairs + [(x, kind) for x in with_resets for kind in KINDS], ids=str
+    )
+
+
 @every_kernel
 @every_g
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_kernels_equal_the_oracle(dtype, vectorize, shape, activation):
+@shapes_and_resets(SHAPES, (35, 3, 11, 2))
+def test_kernels_equal_the_oracle(dtype, vectorize, shape, kind, activation):
     """In float32 with an f that has one rounding everywhere, which tanh has in float64 alone."""
     f = "tanh" if dtype == torch.float64 else "leaky_relu"
-    z, states, weights = make_case(*shape, dtype, activation, f)
-    out, h_n, c_n, *_, bad_step = result = forward(z, states, weights, vectorize)
-    *wanted, stack = oracle(z, states, weights)
-    assert_same_bits((out, h_n, c_n), wanted)
-    assert bits_of(result) == stack.count()
+    case, resets = make_case(*shape, dtype, activation, f), make_resets(kind, *shape[:2])
+    out, h, c, tails, words, counts, _, bad_step = result = forward(*case, vectorize, resets)
+    *wanted, stack = oracle(*case, resets)
     assert bad_step == -1
+    assert_same_bits((out, h, c), wanted)
+    assert bits_of(result) == stack.count()
+    if not vectorize:  # each lane has a stack of its own
+        assert words_of_lanes(words, counts, tails) == list(map(in_words, stack.stacks))
 
 
 def test_the_oracle_recalls_what_a_decay_forgets():
@@ -68,14 +80,21 @@ def test_inputs_may_have_strides(dtype, vectorize):
     assert is_undone(states, result, back(z, given, others, vectorize))
 
 
+SIZES = [(100, 1, 1), (65, 2, 7), (33, 3, 33), (48, 4, 64), (1, 2, 129)]
+
+
 @every_kernel
 @every_g
-@pytest.mark.parametrize("couplings", [0, 3])
-@pytest.mark.parametrize("shape", [(100, 1, 1), (65, 2, 7), (33, 3, 33), (48, 4, 64), (1, 2, 129)])
-def test_every_step_is_undone(dtype, vectorize, activation, couplings, shape):
-    z, states, weights = make_case(*shape, couplings, dtype, activation)
-    result = forward(z, states, weights, vectorize)
-    assert is_undone(states, result, back(z, result, weights, vectorize))
+@shapes_and_resets(
+    [(*size, couplings) for size in SIZES for couplings in (0, 3)],
+    *((70, *size, 2) for size in ((1, 1), (70, 1), (2, 64), (3, 43))),
+)
+def test_every_step_is_undone(dtype, vectorize, activation, shape, kind):
+    z, states, weights = make_case(*shape, dtype, activation)
+    resets = make_resets(kind, *shape[:2])
+    result = forward(z, states, weights, vectorize, resets)
+    assert result[7] == -1
+    assert is_undone(states, result, back(z, result, weights, vectorize, resets))
 
 
 @every_kernel
@@ -113,10 +132,10 @@ def test_control_a_flipped_bit_is_noticed(dtype, vectorize, activation):
 
 
 @every_g
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_vector_and_scalar_kernels_give_the_same_bits(shape, activation):
-    z, states, weights = make_case(*shape, torch.float32, activation)
-    vector, scalar = (forward(z, states, weights, vectorize) for vectorize in (True, False))
+@shapes_and_resets(SHAPES, (70, 3, 43, 3))
+def test_vector_and_scalar_kernels_give_the_same_bits(shape, kind, activation):
+    case, resets = make_case(*shape, torch.float32, activation), make_resets(kind, *shape[:2])
+    vector, scalar = (forward(*case, vectorize, resets) for vectorize in (True, False))
     out, h, c, _, _, _, saved = map(torch.equal, vector[:7], scalar[:7])
     assert out and h and c and saved
     assert bits_of(vector) == bits_of(scalar)  # each kernel shares the lanes out its own way

@@ -14,51 +14,15 @@ from tests.cases import KINDS, assert_same_bits, every_kind, make_resets, upstre
 from tests.fixed_cases import (
     FRACTION_BITS,
     back,
-    bits_of,
     every_g,
     every_kernel,
     forward,
-    in_words,
     is_undone,
     make_case,
-    oracle,
-    words_of_lanes,
 )
 from tests.library.gpu_threads import by_gpu_threads
 
 pytestmark = pytest.mark.usefixtures("kernels")
-SIZES = [(1, 1), (70, 1), (2, 64), (3, 43)]
-sizes = pytest.mark.parametrize("size", SIZES, ids=str)
-
-
-@every_kernel
-@every_kind
-@every_g
-def test_kernels_equal_the_oracle(dtype, vectorize, activation, kind):
-    f = "tanh" if dtype == torch.float64 else "leaky_relu"  # of one rounding everywhere
-    z, states, weights = make_case(35, 3, 11, 2, dtype, activation, f)
-    resets = make_resets(kind, 35, 3)
-    result = out, h, c, tails, words, counts, _, bad_step = forward(
-        z, states, weights, vectorize, resets
-    )
-    *wanted, stack = oracle(z, states, weights, resets)
-    assert bad_step == -1
-    assert_same_bits((out, h, c), wanted)
-    assert bits_of(result) == stack.count()
-    if not vectorize:  # each lane has a stack of its own
-        assert words_of_lanes(words, counts, tails) == list(map(in_words, stack.stacks))
-
-
-@every_kernel
-@every_kind
-@every_g
-@sizes
-def test_every_step_is_undone(dtype, vectorize, activation, kind, size):
-    z, states, weights = make_case(70, *size, 2, dtype, activation)
-    resets = make_resets(kind, 70, size[0])
-    result = forward(z, states, weights, vectorize, resets)
-    assert result[7] == -1
-    assert is_undone(states, result, back(z, result, weights, vectorize, resets))
 
 
 @every_kernel
@@ -86,7 +50,7 @@ def test_control_an_inverse_with_other_resets_fails(dtype, vectorize, activation
 
 
 @every_kernel
-@sizes
+@pytest.mark.parametrize("size", [(1, 1), (70, 1), (2, 64), (3, 43)], ids=str)
 def test_equals_the_pieces_to_the_last_bit(dtype, vectorize, size):
     """From states of 0, at the same step: rounding depends on it."""
     z, states, weights = make_case(50, *size, 2, dtype)
@@ -101,17 +65,6 @@ def test_equals_the_pieces_to_the_last_bit(dtype, vectorize, size):
     assert not saved[:2].any()  # c after the resets where the first two segments begin
     assert torch.equal(saved[2:], parts[-1][6])
     assert_same_bits(finals, parts[-1][1:3])
-
-
-@every_kind
-@every_g
-def test_vector_and_scalar_kernels_give_the_same_bits(activation, kind):
-    z, states, weights = make_case(70, 3, 43, 3, torch.float32, activation)
-    resets = make_resets(kind, 70, 3)
-    vector, scalar = (forward(z, states, weights, way, resets) for way in (True, False))
-    out, h, c, _, _, _, saved = map(torch.equal, vector[:7], scalar[:7])
-    assert out and h and c and saved
-    assert bits_of(vector) == bits_of(scalar)
 
 
 @pytest.mark.parametrize("couplings", [0, 1, 4, 5])

@@ -1,9 +1,5 @@
 """Uses of ``nn.LSTM`` that no other test checks; docs/from-lstm.md tabulates all of them."""
 
-import copy
-import io
-import pickle
-
 import pytest
 import torch
 from torch import nn
@@ -15,36 +11,13 @@ from irevrnn.strategies.rules import OF_THE_STACK
 pytestmark = pytest.mark.usefixtures("kernels")
 
 
-def make(norm="layer"):
-    torch.manual_seed(0)
-    return IRevRNN(3, 8, 2, norm=norm)
-
-
 def trains(model):
     model(torch.randn(4, 20, 3))[0].square().mean().backward()
     return all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_a_state_dict_restores_the_output():
-    model, other, x = make(), make(), torch.randn(4, 20, 3)
-    file = io.BytesIO()
-    torch.save(model.state_dict(), file)
-    file.seek(0)
-    other.reset_parameters()
-    assert not torch.equal(other(x)[0], model(x)[0])
-    other.load_state_dict(torch.load(file, weights_only=True))
-    assert torch.equal(other(x)[0], model(x)[0])
-
-
-def test_copies_give_the_same():
-    model, x = make(), torch.randn(4, 20, 3)
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(twin(x)[0], model(x)[0])
-    assert model.double()(x.double())[0].dtype == torch.float64
-
-
 def test_hooks_run():
-    model, seen = make(), []
+    model, seen = IRevRNN(3, 8, 2, norm="layer"), []
     model.register_forward_hook(lambda *_: seen.append("model"))
     model.layers[1].register_forward_hook(lambda *_: seen.append("layer"))
     model.layers[0].recurrent_weight.register_hook(lambda g: seen.append("gradient"))
@@ -53,7 +26,7 @@ def test_hooks_run():
 
 
 def test_pruning_and_parametrizations():
-    model = make(norm=None)
+    model = IRevRNN(3, 8, 2)
     prune.l1_unstructured(model.layers[0].projection, "weight", 0.5)
     prune.random_unstructured(model.layers[0], "recurrent_weight", 0.5)
     nn.utils.parametrizations.orthogonal(model.layers[1].projection)

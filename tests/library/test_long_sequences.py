@@ -29,39 +29,30 @@ def make_input(steps):
     return torch.randn(1, steps, 1, generator=torch.Generator().manual_seed(1))
 
 
-def prepare_million():
-    torch.set_num_threads(1)
-    use_caching_allocator()
-    model, x = make_model(), make_input(MILLION)
-
-    def step(x=x):
-        output, _ = model(x, return_sequence=False)
-        output.sum().backward()
-
-    step(x[:, :100])
-    return step
-
-
-def test_a_million_steps_take_64_megabytes():
-    assert peak_memory(prepare_million) <= 64e6
-
-
-def prepare_oscillators(steps):
-    torch.set_num_threads(1)
-    use_caching_allocator()
+def make_oscillators():
     blocks = [nn.Linear(1, 32), IRevBlock(32, 64, forgets=False, norm=None)]
-    model = IRevStack(blocks, memory="reversible")
-    x = make_input(steps)
+    return IRevStack(blocks, memory="reversible")
+
+
+def prepare(make, steps, few):
+    """Return a step of training, after one of few steps."""
+    torch.set_num_threads(1)
+    use_caching_allocator()
+    model, x = make(), make_input(steps)
 
     def step(x=x):
         model(x, return_sequence=False)[0].sum().backward()
 
-    step(x[:, :3000])
+    step(x[:, :few])
     return step
 
 
+def test_a_million_steps_take_64_megabytes():
+    assert peak_memory(prepare, make_model, MILLION, 100) <= 64e6
+
+
 def test_where_nothing_is_forgotten_four_times_the_steps_add_nothing():
-    peaks = [peak_memory(partial(prepare_oscillators, n * MILLION)) for n in (1, 4)]
+    peaks = [peak_memory(prepare, make_oscillators, n * MILLION, 3000) for n in (1, 4)]
     assert peaks[0] <= 8e6
     assert peaks[1] <= peaks[0] + 2e6  # of noise
 

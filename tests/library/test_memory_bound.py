@@ -28,17 +28,13 @@ def saved(memory: str, inputs: Inputs) -> int:
 
 @pytest.mark.parametrize(("steps", "batch", "hidden", "couplings"), SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_recompute_holds_c_once_every_segment(steps, batch, hidden, couplings, dtype):
-    inputs = make_inputs(steps, batch, hidden, couplings, dtype)
+def test_a_scan_holds_c_of_segments_or_two_values_a_coupling(
+    steps, batch, hidden, couplings, dtype
+):
+    inputs, step = make_inputs(steps, batch, hidden, couplings, dtype), batch * hidden
     rows = math.ceil(steps / SEGMENT) - 1
-    assert saved("recompute", inputs) == rows * batch * hidden * dtype.itemsize
-
-
-@pytest.mark.parametrize(("steps", "batch", "hidden", "couplings"), SHAPES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_store_holds_two_values_a_coupling(steps, batch, hidden, couplings, dtype):
-    inputs = make_inputs(steps, batch, hidden, couplings, dtype)
-    assert saved("store", inputs) == 2 * couplings * steps * batch * hidden * dtype.itemsize
+    assert saved("recompute", inputs) == rows * step * dtype.itemsize
+    assert saved("store", inputs) == 2 * couplings * steps * step * dtype.itemsize
 
 
 def test_a_layer_holds_what_its_scan_holds():

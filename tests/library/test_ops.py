@@ -6,7 +6,7 @@ from torch.autograd import forward_ad
 from torch.library import opcheck
 
 from irevrnn.ops import NOTHING_SAVED
-from tests.cases import make_inputs
+from tests.cases import make_inputs, opcheck_scan
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -15,13 +15,7 @@ from tests.cases import make_inputs
 @pytest.mark.parametrize("couplings", [0, 3])
 def test_opcheck(kernels, dtype, vectorize, interval, couplings):
     case = make_inputs(40, 2, 9, couplings, dtype)
-    options = ("relu", "tanh", interval, vectorize)
-    opcheck(torch.ops.irevrnn.scan.default, (*case, None, *options))
-    with torch.no_grad():
-        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, None, *options)
-    saved = (out, saved, *(x.detach() for x in case[1:]))
-    for gradients in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
-        opcheck(torch.ops.irevrnn.scan_backward.default, (*gradients, *saved, None, *options))
+    opcheck_scan(case, None, "relu", "tanh", interval, vectorize)
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
@@ -34,13 +28,7 @@ def test_opcheck_of_packed_sequences_and_resets(kernels, with_resets, interval, 
         case = case._replace(z=case.z.detach().flatten(0, 1).requires_grad_())
         resets, sizes = resets.flatten(), torch.full((40,), 2)
     resets = resets if with_resets else None
-    options = (sizes, "relu", "tanh", interval, vectorize, resets)
-    opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
-    with torch.no_grad():
-        out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
-    saved = (out, saved, *(x.detach() for x in case[1:]))
-    for gradients in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
-        opcheck(torch.ops.irevrnn.scan_backward.default, (*gradients, *saved, *options))
+    opcheck_scan(case, sizes, "relu", "tanh", interval, vectorize, resets)
 
 
 @pytest.mark.parametrize("vectorize", [True, False])

@@ -87,16 +87,11 @@ def test_any_number_of_threads_gives_the_same_bits(memory):
     assert_same_with_any_threads(lambda: run(scan, case, memory=memory, batch_sizes=sizes))
 
 
-@pytest.mark.parametrize(
-    ("sizes", "complaint"),
-    [
-        ([3] * 32, "sum to the 99 rows"),
-        ([3, 2, 3], "must fall from at most B = 3"),
-        ([4] * 24 + [3], "must fall from at most B = 3"),
-        ([3] * 33 + [0], "to at least 1"),
-        ([], "to at least 1"),
-    ],
-)
+@pytest.mark.parametrize(("sizes", "complaint"), [
+    ([3] * 32, "sum to the 99 rows"), ([3, 2, 3], "must fall from at most B = 3"),
+    ([4] * 24 + [3], "must fall from at most B = 3"),
+    ([3] * 33 + [0], "to at least 1"), ([], "to at least 1"),
+])  # fmt: skip
 def test_batch_sizes_that_do_not_fit(sizes, complaint):
     case, _ = make_packed("same")
     with pytest.raises(ValueError, match=complaint):

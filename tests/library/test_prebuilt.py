@@ -82,15 +82,12 @@ def test_other_machines(folder, loaded, monkeypatch, machine, count):
             prebuilt.instruction_sets()
 
 
-@pytest.mark.parametrize(
-    "entries, reason",
-    [
-        ({"torch": "2.7.0 (1234567)"}, r"for PyTorch 2.7.0 \(1234567\), and this is \d+\.\d+\.\d+"),
-        ({"instructions": "AVX10"}, "for processors with AVX10, which PyTorch does not use here"),
-        ({"sources": "other"}, "compiled from other sources"),
-        ({"more": "than it has"}, "a manifest in .* is damaged"),
-    ],
-)
+@pytest.mark.parametrize("entries, reason", [
+    ({"torch": "2.7.0 (1234567)"}, r"for PyTorch 2.7.0 \(1234567\), and this is \d+\.\d+\.\d+"),
+    ({"instructions": "AVX10"}, "for processors with AVX10, which PyTorch does not use here"),
+    ({"sources": "other"}, "compiled from other sources"),
+    ({"more": "than it has"}, "a manifest in .* is damaged"),
+])  # fmt: skip
 def test_what_does_not_fit_is_passed_over_and_told(folder, loaded, entries, reason):
     edit(folder, **entries)
     library, obstacle = prebuilt.find(SOURCES, folder)

@@ -115,14 +115,10 @@ def test_small_products_and_other_dtypes_stay_with_pytorch() -> None:
 
 
 @pytest.mark.skipif(not onednn(), reason="PyTorch has no oneDNN here")
-@pytest.mark.parametrize(
-    "vendor, capability, expected",
-    [
-        ("AuthenticAMD", "AVX512", True),
-        ("AuthenticAMD", "AVX2", False),
-        ("GenuineIntel", "AVX512", False),
-    ],
-)
+@pytest.mark.parametrize("vendor, capability, expected", [
+    ("AuthenticAMD", "AVX512", True), ("AuthenticAMD", "AVX2", False),
+    ("GenuineIntel", "AVX512", False),
+])  # fmt: skip
 def test_onednn_multiplies_where_mkl_leaves_vectors_unused(
     vendor: str, capability: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

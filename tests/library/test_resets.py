@@ -109,14 +109,6 @@ def test_control_a_reset_that_is_dropped_is_seen():
     assert not torch.equal(got[0], wanted[0]) and not torch.equal(got[3], wanted[3])
 
 
-@dtypes
-@both
-def test_never_gives_the_bits_of_none(dtype, memory):
-    case = make_inputs(50, 3, 43, 3, dtype)
-    never = run(scan, case, memory=memory, resets=make_resets("never", 50, 3))
-    assert_same_bits(never, run(scan, case, memory=memory))
-
-
 @backends
 @dtypes
 @every_kind
@@ -167,14 +159,6 @@ def test_resets_that_are_not_contiguous():
     turned = resets.T.contiguous().T
     assert not turned.is_contiguous()
     assert_same_bits(run(scan, case, resets=turned), run(scan, case, resets=resets))
-
-
-@both
-@pytest.mark.parametrize("shape", [(1, 0, 4, 2), (3, 2, 0, 2)], ids=str)
-def test_empty_batch_or_width(shape, memory):
-    case, resets = make_inputs(*shape, torch.float32), torch.ones(shape[:2], dtype=torch.bool)
-    results = run(scan, case, memory=memory, resets=resets)
-    assert [x.shape for x in results[3:]] == [x.shape for x in case]
 
 
 # --- packed sequences ----------------------------------------------------------------------------
@@ -292,26 +276,15 @@ def test_vmap_in_a_compiled_function(given):
 # --- bad input -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        (lambda x: x.tolist(), TypeError, "resets must be a torch.Tensor; got list"),
-        (lambda x: x.float(), TypeError, "resets must be of dtype torch.bool; got torch.float32"),
-        (lambda x: x.byte(), TypeError, "resets must be of dtype torch.bool; got torch.uint8"),
-        (
-            lambda x: x[:-1],
-            ValueError,
-            r"resets must have shape \(4, 2\), that .* got shape \(3, 2\)",
-        ),
-        (lambda x: x.T, ValueError, r"resets must have shape \(4, 2\), that .* got shape \(2, 4\)"),
-        (lambda x: x[..., None], ValueError, r"resets must have shape \(4, 2\), that .* got"),
-        (
-            lambda x: x.to("meta"),
-            ValueError,
-            "resets must be on the device of the input, cpu; got",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("change", "error", "message"), [
+    (lambda x: x.tolist(), TypeError, "resets must be a torch.Tensor; got list"),
+    (lambda x: x.float(), TypeError, "resets must be of dtype torch.bool; got torch.float32"),
+    (lambda x: x.byte(), TypeError, "resets must be of dtype torch.bool; got torch.uint8"),
+    (lambda x: x[:-1], ValueError, r"resets must have shape \(4, 2\), that .* got shape \(3, 2\)"),
+    (lambda x: x.T, ValueError, r"resets must have shape \(4, 2\), that .* got shape \(2, 4\)"),
+    (lambda x: x[..., None], ValueError, r"resets must have shape \(4, 2\), that .* got"),
+    (lambda x: x.to("meta"), ValueError, "resets must be on the device of the input, cpu; got"),
+])  # fmt: skip
 def test_scan_refuses(change, error, message):
     resets = change(torch.zeros(4, 2, dtype=torch.bool))
     with pytest.raises(error, match=message):

@@ -20,32 +20,12 @@ def awake(model):
     return model
 
 
-def test_usage_as_documented(kernels):
-    model = IRevRNN(input_size=10, hidden_size=64, num_layers=2)
-    output, hidden = model(torch.randn(8, 100, 10))
-    h_n, c_n = hidden
-    assert output.shape == (8, 100, 64)
-    assert h_n.shape == c_n.shape == (2, 8, 64)
-    assert torch.equal(output[:, -1], h_n[-1])
-
-
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 @pytest.mark.parametrize("norm", [None, "layer", "batch"])
 @pytest.mark.parametrize("residual", [False, True])
 def test_layers_by_hand(kernels, norm, residual, memory):
-    model = awake(
-        IRevRNN(
-            5,
-            7,
-            3,
-            2,
-            activation="tanh",
-            norm=norm,
-            residual=residual,
-            memory=memory,
-            dtype=torch.float64,
-        )
-    )
+    options = {"norm": norm, "residual": residual, "memory": memory}
+    model = awake(IRevRNN(5, 7, 3, 2, activation="tanh", dtype=torch.float64, **options))
     x = torch.randn(4, 20, 5, dtype=torch.float64)
     h_0, c_0 = torch.randn(2, 3, 4, 7, dtype=torch.float64)
     output, (h_n, c_n) = model(x, (h_0, c_0))
@@ -86,12 +66,6 @@ def test_layouts_agree(kernels):
         assert h.shape == c.shape == (2, 6)
         torch.testing.assert_close(single, output[1])
         torch.testing.assert_close(c, c_n[:, 1])
-
-
-def test_return_sequence_false_without_a_batch(kernels):
-    last, (h_n, _) = IRevRNN(3, 6, 2)(torch.randn(15, 3), return_sequence=False)
-    assert last.shape == (6,)
-    assert torch.equal(last, h_n[-1])
 
 
 def test_dropout_has_one_mask_for_all_steps(kernels):

@@ -114,24 +114,12 @@ def test_tensors_that_are_not_contiguous(kernels, memory):
 
 
 @pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize(("activation", "coupling_activation"), PAIRS)
-def test_gradcheck(kernels, activation, coupling_activation, memory):
-    case = make_inputs(18, 1, 6, 2, torch.float64, scale=0.3)
-    if coupling_activation in ("relu", "leaky_relu"):
-        with torch.no_grad():
-            case.u[0] = 0.5  # at u = 0 these have no derivative: p lies on their kink
-    assert torch.autograd.gradcheck(
-        lambda *x: scan(*x, activation, coupling_activation, memory),
-        tuple(case),
-        eps=1e-7,  # smaller than the smallest weight, whose p must not cross the kink either
-    )
-
-
-@pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("shape", [(1, 0, 4, 2), (3, 2, 0, 2)], ids=str)
-def test_empty_batch_or_width(kernels, shape, memory):
+@pytest.mark.parametrize("with_resets", [False, True])
+def test_empty_batch_or_width(kernels, with_resets, shape, memory):
     case = make_inputs(*shape, torch.float32)
-    results = run(scan, case, memory=memory)
+    resets = torch.ones(shape[:2], dtype=torch.bool) if with_resets else None
+    results = run(scan, case, memory=memory, resets=resets)
     assert [x.shape for x in results[3:]] == [x.shape for x in case]
     assert all(not x.any() for x in results[6:])
 

@@ -72,15 +72,6 @@ def test_a_figure_that_changed_is_found_then_written(repository, capsys):
     assert page.read_text() == before.replace(mean, "| 50.00 % |")
 
 
-def test_an_edited_cell_is_found(repository):
-    page = repository / "docs" / "page.md"
-    page.write_text(marked("frontier"))
-    page_tables.main()
-    page.write_text(page.read_text().replace(" MB", "1 MB", 1))
-    with pytest.raises(SystemExit):
-        page_tables.main(check=True)
-
-
 def test_a_forecast_that_diverged_has_no_figure(repository):
     results = repository / "paper" / "results"
 
