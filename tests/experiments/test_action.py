@@ -18,6 +18,7 @@ from experiments.action.dataset import SequenceDataset, in_order, shuffled
 from experiments.action.folds import make_folds
 from experiments.action.sampling import Sampling, take
 from experiments.action.views import View, mirrored, starting_pose
+from experiments.datasets.ntu.samples import Sample, describe
 from experiments.datasets.recordings import open_recordings
 from experiments.datasets.watch import load_watch
 from experiments.models import SequenceClassifier
@@ -84,6 +85,18 @@ def test_folds_of_the_watch_are_those_documented():
 def test_odd_subjects_train_for_msr(recordings):
     [fold] = make_folds(recordings, "msr", "xsub", 0)
     assert set(recordings.subjects[fold.train]) == {1, 3}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "trained"),
+    [("xsub", {"S001C001P001R001A001"}), ("xview", {"S001C002P003R001A001"})],
+)
+def test_the_official_half_of_ntu_trains(protocol, trained):
+    samples = [Sample(1, 1, 1, 1, 1), Sample(1, 2, 3, 1, 1), Sample(1, 1, 3, 1, 1)]
+    names, subjects = map(np.array, zip(*((str(x), x.subject) for x in samples), strict=True))
+    ntu = SimpleNamespace(names=names, subjects=subjects, about=describe(samples))
+    [fold] = make_folds(ntu, "ntu60", protocol, 0)
+    assert {*names[fold.train]} == trained and {*names[fold.test]} == {*names} - trained
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,10 @@ def test_the_network_that_is_built(digits, forgets, read):
     assert isinstance(first.norm, torch.nn.Identity)
     assert all(isinstance(block.norm, torch.nn.LayerNorm) for block in others)
     assert model(torch.rand(3, 16, 1)).shape == (3, 10)
-    assert (forgotten_bits(model) == 0) == (not forgets)
+    weights = [block.recurrent_weight for block in (first, *others)]
+    bits = -torch.cat(weights).log2().mean()
+    torch.testing.assert_close(forgotten_bits(model), bits)
+    assert forgets or forgotten_bits(model) == 0
 
 
 def test_the_parts_of_a_block_that_may_be_left_out_or_changed(digits):

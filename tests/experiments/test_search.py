@@ -237,6 +237,14 @@ def test_the_best_has_the_highest_accuracy_or_the_lowest_error():
     assert best_of([{"error": "inf"}]) is None
 
 
+def test_a_better_trial_takes_away_the_test_of_another_setting():
+    entry = {"trials": [], "best": None}
+    for accuracy, best in ((0.5, 0), (0.4, 0), (0.6, 2)):
+        results._add_trial(entry, {"val_accuracy": accuracy})
+        assert entry["best"] == best and ("test" in entry) == (accuracy == 0.4)
+        entry["test"] = {}
+
+
 def test_a_result_for_the_paper_needs_committed_code(monkeypatch):
     asked = []
 

@@ -174,6 +174,13 @@ def test_the_figures_of_several_answers_are_means_over_answers():
     assert judged.loss == pytest.approx(objective.loss(output, target, 0.0).item(), rel=1e-5)
 
 
+def test_several_clips_give_the_mean_of_their_probabilities():
+    output = torch.randn(6 * 5, 8)  # 6 sequences of 5 clips
+    scores = Classification().average(output, 5)
+    wanted = output.double().softmax(-1).view(6, 5, 8).mean(1)
+    torch.testing.assert_close(scores.exp(), wanted)
+
+
 def test_the_figure_of_a_regression_is_its_squared_error():
     output, target = torch.randn(6, 1), torch.randn(6)
     wanted = (output[:, 0] - target).square().mean().item()

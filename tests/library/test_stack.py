@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from irevrnn import Block, Dropout, IRevBlock, IRevRNN, IRevRNNCell, IRevStack, check_stepwise
+from irevrnn import (
+    Block,
+    Dropout,
+    IRevBlock,
+    IRevRNN,
+    IRevRNNCell,
+    IRevStack,
+    check_stepwise,
+    reference,
+)
 from irevrnn.strategies.rules import OF_THE_STACK
 from tests.cases import assert_same_bits
 from tests.library.convolution import Convolution
@@ -68,6 +77,30 @@ def same(got, wanted):
 
 
 # --- strategies -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gate", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("norm", ["layer", None])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_gated_block_by_hand(gate, residual, norm, bias):
+    block = IRevBlock(WIDTH, H, gate=gate, residual=residual, norm=norm, bias=bias).double()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x, rest = torch.randn(20, B, WIDTH, dtype=torch.float64), torch.zeros(B, H).double()
+    read, inner, outer = x, block.input_projection, block.output_projection
+    if norm:
+        read = (x - x.mean(-1, True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+        read = read * block.norm.weight + block.norm.bias
+    z = block.scale * (read @ inner.weight.T + (inner.bias if bias else 0))
+    of_block = block.recurrent_weight, block.coupling_a, block.coupling_b
+    h, *states = reference.scan(z, rest, rest, *of_block, "identity", "identity")
+    y = h * (1 + torch.erf(h / 2**0.5)) / 2 @ outer.weight.T + (outer.bias if bias else 0)
+    if gate:
+        y = y[..., :WIDTH] * torch.sigmoid(y[..., WIDTH:])
+    output, (h_n, c_n) = IRevStack([block], "store", batch_first=False)(x)
+    torch.testing.assert_close(output, x + y if residual else y)
+    torch.testing.assert_close((h_n[0], c_n[0]), tuple(states))
 
 
 @every_kind
