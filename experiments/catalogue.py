@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from experiments import figures, weights
+from experiments import folders, weights
 from experiments.files import write_text
 from experiments.process import threads
 from experiments.provenance import require_clean
@@ -304,10 +304,10 @@ def run(
         and folds (:func:`experiments.train.runs.summarise`), with history and commits of each run.
         None if ``max_minutes`` ran out; the next call continues.
     """
-    require_clean(figures.folder(profile))
+    require_clean(folders.folder(profile))
     config = config_of(
         name, profile, resume=profile == "paper", checkpoint_every=CHECKPOINT_EVERY,
-        out=figures.repository() / f"build/{profile}/experiments/{name}", **operational,
+        out=folders.repository() / f"build/{profile}/experiments/{name}", **operational,
     )  # fmt: skip
     if not train_all(config, progress=progress)["finished"]:
         return None
@@ -332,17 +332,15 @@ def run(
 
 def result_file(name: str, profile: str = "paper") -> Path:
     """Return the file for the result of an experiment, and make its folder."""
-    folder = figures.folder(profile) / "results" / "experiments"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.json"
+    return folders.subfolder(profile, "results/experiments") / f"{name}.json"
 
 
-def read_results(profile: str = "paper") -> dict[str, dict[str, Any]]:
-    """Return the existing results, by name, in the order of :data:`EXPERIMENTS`."""
+def read_results() -> dict[str, dict[str, Any]]:
+    """Return the committed results, by name, in the order of :data:`EXPERIMENTS`."""
     return {
         name: json.loads(file.read_text(encoding="utf-8"))
         for name in EXPERIMENTS
-        if (file := result_file(name, profile)).is_file()
+        if (file := result_file(name)).is_file()
     }
 
 

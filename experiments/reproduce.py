@@ -22,7 +22,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from experiments.command_line import refuse
-from experiments.figures.output import PROFILES, folder, repository
+from experiments.folders import PROFILES, folder, repository
 
 PROGRAM = "python -m experiments.reproduce"
 

@@ -44,13 +44,16 @@ class Sequences(Dataset[tuple[Tensor, Any]]):
         raise NotImplementedError
 
 
-def load(data: Sequences, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
-    """Yield these batches, made by ``workers`` processes."""
+def load(
+    data: Sequences, batches: list[list[int]], workers: int, epoch: int | None = None
+) -> Iterator[Batch]:
+    """Yield batches of these sequences, as an epoch shows them, made by ``workers`` processes."""
+    keys = [[Key(sequence, epoch) for sequence in batch] for batch in batches]
     # Without a generator of its own, the loader would draw from PyTorch's when a run is resumed,
     # and change what dropout draws.
     return iter(
         DataLoader(
-            data, batch_sampler=batches, num_workers=workers, collate_fn=collate,
+            data, batch_sampler=keys, num_workers=workers, collate_fn=collate,
             generator=torch.Generator(), worker_init_fn=_leave_signals,
         )
     )  # fmt: skip

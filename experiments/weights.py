@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experiments import figures
+from experiments import folders
 from experiments.files import replacing
 from experiments.train import checkpoints
 from experiments.train.config import ConfigError, TrainConfig
@@ -16,7 +16,7 @@ from experiments.train.config import ConfigError, TrainConfig
 
 def folder() -> Path:
     """Return the folder of the weights of all experiments."""
-    return figures.folder("paper") / "weights"
+    return folders.folder("paper") / "weights"
 
 
 def path(name: str, run: str) -> Path:

@@ -102,15 +102,12 @@ def shuffled(
     An incomplete last batch is dropped, as its sequences would weigh more than others.
     """
     order = np.random.default_rng((data.seed, epoch)).permutation(len(data)).tolist()
-    batches = [
-        [Key(sequence, epoch) for sequence in order[start : start + batch_size]]
-        for start in range(skip * batch_size, len(order) - batch_size + 1, batch_size)
-    ]
-    return load(data, batches, workers)
+    starts = range(skip * batch_size, len(order) - batch_size + 1, batch_size)
+    return load(data, [order[start : start + batch_size] for start in starts], workers, epoch)
 
 
 def in_order(data: Sequences, batch_size: int, workers: int) -> Iterator[Batch]:
     """Yield all sequences as shown at test, (batch, clips, n, features)."""
-    keys = [Key(sequence) for sequence in range(len(data))]
-    batches = [keys[start : start + batch_size] for start in range(0, len(data), batch_size)]
+    order = list(range(len(data)))
+    batches = [order[start : start + batch_size] for start in range(0, len(data), batch_size)]
     return load(data, batches, workers)

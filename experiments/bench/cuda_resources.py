@@ -9,7 +9,6 @@ PyTorch.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -20,6 +19,8 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+import tyro
 
 from experiments.files import write_text
 from experiments.provenance import provenance
@@ -121,14 +122,12 @@ def summary(name: str, kernels: Iterable[Kernel]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Compile every kernel for every architecture; write the summary, and the list of kernels."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.bench.cuda_resources",
-        description="Compile every CUDA kernel and report what each takes of a GPU.",
-    )
-    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
-    output = parser.parse_args().output
+def main(output: Path) -> None:
+    """Compile every CUDA kernel, and report what each takes of a GPU.
+
+    Args:
+        output: the JSON file to write; a list of all kernels goes beside it.
+    """
     try:
         toolkit = cuda.find_toolkit()
         archs = [arch for arch in ARCHS if arch in toolkit.archs]
@@ -144,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m experiments.bench.cuda_resources")

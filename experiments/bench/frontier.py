@@ -150,11 +150,7 @@ def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
         lstm = nn.LSTM(1, HIDDEN, BLOCKS, batch_first=True)
         return lambda x: lstm(x)[0][:, -1], list(lstm.parameters())
     memory = "recompute" if case.method == "torch_checkpoint" else case.method
-    blocks = [
-        IRevBlock(WIDTH, HIDDEN, norm="layer" if index else None, **MEMORIES[case.memories])
-        for index in range(BLOCKS)
-    ]
-    stack = IRevStack([nn.Linear(1, WIDTH), *blocks], memory)
+    stack = make_stack(memory, case.memories)
     parameters = list(stack.parameters())
     if case.method == "torch_checkpoint":
         return lambda x: _in_chunks(stack, x, case.chunk), parameters
@@ -163,6 +159,16 @@ def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
         kept = fewest_checkpoints(number, case.rounds) if case.rounds > 1 else 0
         stack._choose = lambda *_: (memory, case.chunk, kept)  # type: ignore[method-assign]
     return lambda x: stack(x, return_sequence=False)[0], parameters
+
+
+def make_stack(memory: str, memories: str) -> IRevStack:
+    """Build the gated blocks that are measured, after a linear embedding."""
+    options = MEMORIES[memories]
+    blocks = [
+        IRevBlock(WIDTH, HIDDEN, norm="layer" if index else None, **options)
+        for index in range(BLOCKS)
+    ]
+    return IRevStack([nn.Linear(1, WIDTH), *blocks], memory)
 
 
 def _in_chunks(stack: IRevStack, x: Tensor, chunk: int) -> Tensor:

@@ -16,11 +16,12 @@ from experiments.figures.derivation import (
 )  # fmt: skip
 from experiments.figures.diagrams import reversal
 from experiments.figures.tradeoff import frontier
-from experiments.figures.output import folder, repository, save, write_result
+from experiments.figures.output import save, write_result
 from experiments.figures.recordings import (
     durations, evidence, long_signals, mistake, step_memory,
 )  # fmt: skip
 from experiments.figures.theme import style
+from experiments.folders import folder, repository
 from experiments.figures.training import (
     bits, comparison, confusion, learning_curve, race, same_training, subjects,
 )  # fmt: skip

@@ -12,30 +12,11 @@ from matplotlib.figure import Figure
 
 from experiments.figures.theme import GREY
 from experiments.files import replacing, write_text
-from experiments.provenance import REPOSITORY, require_clean
+from experiments.folders import folder, repository, subfolder
+from experiments.provenance import require_clean
 
-PROFILES = ("smoke", "quick", "paper")
 #: SHA-256 of every SVG file that this process drew.
 _drawn: dict[Path, str] = {}
-
-
-def folder(profile: str) -> Path:
-    """Return the folder that holds ``results/`` and ``figures/`` of a profile.
-
-    That is ``paper/`` of the repository for the paper profile, ``build/<profile>/`` for the others.
-    """
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}; got {profile!r}")
-    return repository() / ("paper" if profile == "paper" else f"build/{profile}")
-
-
-def repository() -> Path:
-    """Return the repository around the working directory, or else around the package."""
-    here = Path.cwd()
-    for candidate in (here, *here.parents):
-        if (candidate / "pyproject.toml").is_file() and (candidate / "notebooks").is_dir():
-            return candidate
-    return REPOSITORY
 
 
 def save(figure: Figure, name: str, profile: str, note: str = "") -> None:
@@ -45,7 +26,7 @@ def save(figure: Figure, name: str, profile: str, note: str = "") -> None:
     """
     if profile != "paper":
         _stamp(figure, ", ".join(filter(None, (f"{profile} profile", note))))
-    svg = _subfolder(profile, "figures") / f"{name}.svg"
+    svg = subfolder(profile, "figures") / f"{name}.svg"
     with replacing(svg) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     _drawn[svg] = hashlib.sha256(svg.read_bytes()).hexdigest()
@@ -74,12 +55,6 @@ def write_result(name: str, data: Mapping[str, Any], profile: str) -> None:
     drawn = {path.stem: digest for path, digest in _drawn.items() if path.parent == place}
     content = {**data, "profile": profile, "figures": drawn}
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-    file = _subfolder(profile, "results") / f"{name}.json"
+    file = subfolder(profile, "results") / f"{name}.json"
     write_text(file, f"{text}\n")
     print(f"written to {file.relative_to(repository())}")
-
-
-def _subfolder(profile: str, name: str) -> Path:
-    path = folder(profile) / name
-    path.mkdir(parents=True, exist_ok=True)
-    return path

@@ -18,7 +18,7 @@ from typing import Any
 
 import tyro
 
-from experiments import figures
+from experiments import folders
 from experiments.bench.measure import peak_memory
 from experiments.command_line import report_errors, require_positive
 from experiments.datasets import data_root
@@ -148,7 +148,7 @@ def main(
         threads: of PyTorch and the kernels.
     """
     require_positive(PROGRAM, minutes=minutes, folds=folds, steps=steps, threads=threads)
-    file = out or figures.folder("paper") / "results" / "forecast.json"
+    file = out or folders.folder("paper") / "results" / "forecast.json"
     if out is None:
         require_clean()
     recordings = levels_of(open_recordings(data_root(data) / "mitdb"))

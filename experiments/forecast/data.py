@@ -53,9 +53,8 @@ def quantise(samples: np.ndarray) -> Tensor:
 
 def levels_of(recordings: Recordings) -> list[Levels]:
     """Return the first lead of every recording, quantised."""
+    about = zip(recordings.names, recordings.subjects, strict=True)
     return [
         Levels(str(name), int(subject), quantise(recordings[index][:, 0]))
-        for index, (name, subject) in enumerate(
-            zip(recordings.names, recordings.subjects, strict=True)
-        )
+        for index, (name, subject) in enumerate(about)
     ]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from experiments.page_tables.costs import FRONTIER, FRONTIER_CHUNKS
 from experiments.page_tables.markdown import Entry, Table, count, read, scientific
+from experiments.page_tables.trained import score
 
 
 class _Task(NamedTuple):
@@ -78,12 +79,11 @@ def _accuracy_row(results: Path, task: _Task) -> list[str]:
 def _score(results: Path, name: str) -> str:
     """Return the score of an experiment, with the number of its runs unless it is three."""
     trained = read(results, f"experiments/{name}")
-    seeds, runs = trained["num_seeds"], trained["num_runs"]
-    f1 = trained.get("test_mean_f1")
-    score = f"{f1['mean']:.3f}" if f1 else f"{100 * trained['test_accuracy']['mean']:.2f} %"
+    seeds, runs, figure = trained["num_seeds"], trained["num_runs"], trained["figure"]
+    shown = score(figure, trained[f"test_{figure}"]["mean"])
     if runs > seeds:
-        return f"{score} ({runs // seeds} folds)"
-    return score if seeds == 3 else f"{score} ({count(seeds, 'seed')})"
+        return f"{shown} ({runs // seeds} folds)"
+    return shown if seeds == 3 else f"{shown} ({count(seeds, 'seed')})"
 
 
 def step_costs(results: Path) -> Table:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.command_line import refuse, report_errors, require_positive
-from experiments.figures.output import PROFILES
+from experiments.folders import PROFILES
 from experiments.search.results import result_file, run, test_best
 from experiments.search.space import METHODS, SEARCHES
 

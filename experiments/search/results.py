@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
@@ -12,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from experiments import figures
+from experiments import folders
 from experiments.files import write_text
 from experiments.process import threads
 from experiments.provenance import require_clean
@@ -49,7 +50,7 @@ def run(
         ConfigError: earlier trials had another time, size or space, or the time is too short.
         UncommittedChangesError: a result for ``paper/`` would be made from uncommitted code.
     """
-    require_clean(figures.folder(profile))
+    require_clean(folders.folder(profile))
     search, out = SEARCHES[name], _folder(name, profile)
     head = _head(name, profile) | {"minutes": minutes, "threads": cpu_threads}
     read = partial(_read, result_file(name, profile), head, methods)
@@ -62,8 +63,8 @@ def run(
                 config = configure(search, method, trial, profile, **own)
                 result = run_trial(config, minutes)
                 one = {"seed": trial, "settings": _settings(search, method, config)} | result
-                add = partial(_add_trial, one=one)
-                _change(name, profile, read, method, add, [result["git_commit"]])
+                with _changing(name, profile, read, [result["git_commit"]]) as done:
+                    _add_trial(done["methods"][method], one)
             print(f"{method}, trial {trial + 1} of {trials}: {_describe(result)}", flush=True)
     return read()
 
@@ -88,7 +89,7 @@ def test_best(
         ConfigError: there is no result, or no trial of a method in it has ended.
         UncommittedChangesError: as for :func:`run`.
     """
-    require_clean(figures.folder(profile))
+    require_clean(folders.folder(profile))
     file, out = result_file(name, profile), _folder(name, profile)
     if not file.is_file():
         raise ConfigError(f"there is no {file}: search first, without --test-seeds")
@@ -107,8 +108,8 @@ def test_best(
         runs = [replace(one, out=folder / of_seed) for of_seed, one in config.runs()]
         results = [train_all(one, progress=False) for one in runs]
         test = {"trial": entry["best"], **summarise(config.identity(), results)}
-        add = partial(dict.update, test=test)
-        _change(name, profile, read, method, add, test["git_commits"])
+        with _changing(name, profile, read, test["git_commits"]) as done:
+            done["methods"][method]["test"] = test
         figure = f"test_{figure_of(best)}"
         shown = format_figure(figure, test[figure]["mean"])
         print(f"{method}: {figure} {shown} on average over {seeds} seeds", flush=True)
@@ -123,14 +124,14 @@ def _add_trial(entry: dict[str, Any], one: dict[str, Any]) -> None:
     entry["best"] = best
 
 
-def _change(
-    name: str, profile: str, read: Callable[[], dict[str, Any]], method: str,
-    change: Callable[[dict[str, Any]], None], commits: Sequence[str | None],
-) -> None:  # fmt: skip
-    """Change the entry of a method in the file: other processes may search other methods."""
+@contextmanager
+def _changing(
+    name: str, profile: str, read: Callable[[], dict[str, Any]], commits: Sequence[str | None]
+) -> Iterator[dict[str, Any]]:
+    """Change the content of the file: other processes may search other methods."""
     with FileLock(_folder(name, profile) / "lock"):
         done = read()
-        change(done["methods"][method])
+        yield done
         done["git_commits"] = list(dict.fromkeys([*done["git_commits"], *commits]))
         text = json.dumps(done, indent=1, allow_nan=False)
         write_text(result_file(name, profile), text + "\n")
@@ -138,7 +139,7 @@ def _change(
 
 def _folder(name: str, profile: str) -> Path:
     """Return the folder for the runs of a search, and make it."""
-    folder = figures.repository() / f"build/{profile}/search/{name}"
+    folder = folders.repository() / f"build/{profile}/search/{name}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -152,14 +153,12 @@ def _head(name: str, profile: str) -> dict[str, Any]:
 
 def result_file(name: str, profile: str = "paper") -> Path:
     """Return the file for the result of a search, and make its folder."""
-    folder = figures.folder(profile) / "results" / "search"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.json"
+    return folders.subfolder(profile, "results/search") / f"{name}.json"
 
 
-def read_search(name: str, profile: str = "paper") -> dict[str, Any] | None:
-    """Return the result of a search; None if there is none."""
-    file = result_file(name, profile)
+def read_search(name: str) -> dict[str, Any] | None:
+    """Return the committed result of a search; None if there is none."""
+    file = result_file(name)
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 

@@ -80,7 +80,7 @@ def bucketed(
 ) -> Iterator[Batch]:  # fmt: skip
     """Yield the batches of an epoch (:func:`batches_of_epoch`) at these places."""
     batches = batches_of_epoch(data, batch_size, bound, epoch)[places.start : places.stop]
-    return load(data, [[Key(sequence, epoch) for sequence in one] for one in batches], workers)
+    return load(data, batches, workers, epoch)
 
 
 def in_order(
@@ -88,7 +88,7 @@ def in_order(
 ) -> Iterator[Batch]:
     """Yield all sequences as shown at test; they should be in :func:`longest_first` order."""
     batches = _divided(list(range(len(data))), data.lengths, batch_size, bound)
-    return load(data, [[Key(sequence) for sequence in one] for one in batches], workers)
+    return load(data, batches, workers)
 
 
 def batches_of_epoch(

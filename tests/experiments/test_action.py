@@ -295,7 +295,7 @@ def test_features_are_scaled_by_the_training_data(recordings):
 
 def test_workers_leave_signals_to_the_main_process(recordings):
     data = dataset(recordings, Sampling("whole", 0, 1, 1))
-    batches = load(data, [[Key(index)] for index in range(12)], workers=1)
+    batches = load(data, [[index] for index in range(12)], workers=1)
     for _ in range(3):
         next(batches)
         for worker in batches._workers:

@@ -5,6 +5,6 @@ Shahroudy, Liu, Ng and Wang (2016) and Liu et al. (2019) recorded 60 and then 12
 """
 
 from experiments.datasets.ntu.conversion import convert
-from experiments.datasets.ntu.samples import split, summary
+from experiments.datasets.ntu.samples import summary
 
-__all__ = ["convert", "split", "summary"]
+__all__ = ["convert", "summary"]
