@@ -72,12 +72,7 @@ def sees_operators() -> bool:
 def sees_modules() -> bool:
     """Return whether hooks run for every module, or did when the pass ran first."""
     if traced() or (replayed := _replayed.observers) is None:
-        return bool(
-            nn_module._global_forward_hooks
-            or nn_module._global_forward_pre_hooks
-            or nn_module._global_backward_hooks
-            or nn_module._global_backward_pre_hooks
-        )
+        return bool(nn_module._has_any_global_hook())
     return replayed.hooks
 
 

@@ -65,8 +65,7 @@ class Packing:
     @property
     def steps(self) -> Tensor:
         """(N,), the step of each row, on the device of the rows."""
-        steps = torch.arange(len(self.batch_sizes), device="cpu")
-        return steps.repeat_interleave(self.batch_sizes).to(self.sequences.device)
+        return torch.repeat_interleave(self.batch_sizes).to(self.sequences.device)
 
     def part(self, steps: slice) -> tuple[slice, Packing]:
         """Return the rows of some of the steps, and how these are packed."""
@@ -81,9 +80,8 @@ class Packing:
 
     def reversal(self) -> Tensor:
         """Return (N,), the row that takes each row's place when every sequence is reversed."""
-        starts = self.batch_sizes.cumsum(0) - self.batch_sizes
         lengths = torch.bincount(self.sequences)
-        starts = starts.to(lengths.device)
+        starts = (self._ends - self.batch_sizes).to(lengths.device)
         return starts[lengths[self.sequences] - 1 - self.steps] + self.sequences
 
 
@@ -208,34 +206,28 @@ class SequenceBatch:
             TypeError: ``hidden`` is not a pair of floating-point tensors.
             ValueError: a shape, dtype or device does not fit.
         """
-        if len(set(sizes)) == 1:
-            shape = (len(sizes), self.size, sizes[0])
-            if hidden is None:
-                zeros = like.new_zeros(shape).unbind()
-                return list(zip(zeros, zeros, strict=True))
-            wanted = shape if self.batched else (len(sizes), sizes[0])
-            names = f"({symbols}, {'batch, ' if self.batched else ''}hidden_size)"
-            check_states(hidden, wanted, names, like, ("h_0", "c_0"))
-            h_0, c_0 = (self._sorted(state.to(like.dtype).reshape(shape)) for state in hidden)
-            return list(zip(h_0.unbind(), c_0.unbind(), strict=True))
         if hidden is None:
-            hidden = ([None] * len(sizes), [None] * len(sizes))
+            zeros = [like.new_zeros(self.size, size) for size in sizes]
+            return list(zip(zeros, zeros, strict=True))
+        batch = (self.size,) if self.batched else ()
+        if len(set(sizes)) == 1:
+            names = f"({symbols}, {'batch, ' if self.batched else ''}hidden_size)"
+            check_states(hidden, (len(sizes), *batch, sizes[0]), names, like, ("h_0", "c_0"))
+            hidden = hidden[0].unbind(), hidden[1].unbind()
         else:
             check_lists_of_states(hidden, len(sizes))
-            batch = [self.size] if self.batched else []
-            symbols = "(batch, hidden_size)" if self.batched else "(hidden_size,)"
+            names = "(batch, hidden_size)" if self.batched else "(hidden_size,)"
             for index, (h, c, size) in enumerate(zip(*hidden, sizes, strict=True)):
                 pair = f"h_0[{index}]", f"c_0[{index}]"
-                check_states((h, c), (*batch, size), symbols, like, pair)
-        return [
-            self.initial_states(None if h is None else (h[None], c[None]), [size], like, "1")[0]
-            for h, c, size in zip(*hidden, sizes, strict=True)
-        ]
+                check_states((h, c), (*batch, size), names, like, pair)
+        h_0, c_0 = ([self._sorted(x.to(like.dtype)) for x in states] for states in hidden)
+        return list(zip(h_0, c_0, strict=True))
 
-    def _sorted(self, states: Tensor) -> Tensor:
-        """Bring (L, B, H) into the order of the rows."""
+    def _sorted(self, state: Tensor) -> Tensor:
+        """Bring (B, H), or (H,) without a batch, into (B, H) in the order of the rows."""
         order = None if self.packed is None else self.packed.sorted_indices
-        return states if order is None else states.index_select(1, order)
+        state = state if self.batched else state[None]
+        return state if order is None else state.index_select(0, order)
 
     def restore(
         self, output: Tensor, finals: list[States], return_sequence: bool
@@ -256,14 +248,12 @@ class SequenceBatch:
 
     def _restored_states(self, finals: list[States]) -> States:
         """Return (h_n, c_n) in the form of :meth:`initial_states`."""
+        h_n, c_n = (tuple(map(self._restored, states)) for states in zip(*finals, strict=True))
+        same = all(state.shape == h_n[0].shape for state in h_n)
+        return (torch.stack(h_n), torch.stack(c_n)) if same else (h_n, c_n)
+
+    def _restored(self, state: Tensor) -> Tensor:
+        """Invert :meth:`_sorted`."""
         order = None if self.packed is None else self.packed.unsorted_indices
-        pair = []
-        for states in zip(*finals, strict=True):
-            same = all(state.shape == states[0].shape for state in states)
-            stacked = [torch.stack(states)] if same else [state[None] for state in states]
-            if order is not None:
-                stacked = [each.index_select(1, order) for each in stacked]
-            if not self.batched:
-                stacked = [each.squeeze(-2) for each in stacked]
-            pair.append(stacked[0] if same else tuple(each[0] for each in stacked))
-        return pair[0], pair[1]
+        state = state if order is None else state.index_select(0, order)
+        return state if self.batched else state.squeeze(0)

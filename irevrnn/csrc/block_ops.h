@@ -31,8 +31,6 @@ namespace {
 // (..., features) as (N, features), contiguous, and no negative view.
 Tensor rows_of(const Tensor& x) { return x.resolve_neg().reshape({-1, x.size(-1)}).contiguous(); }
 
-const float* read_or_null(const Tensor& x) { return x.defined() ? x.const_data_ptr<float>() : nullptr; }
-
 // Calls fn(part) for parts of the rows that go through all steps of an operator while they are in the caches; part(x) are
 // those of x.
 template <class Fn>
@@ -64,7 +62,7 @@ Tensor contiguous(const Maybe& x) { return x && x->defined() ? x->resolve_neg().
 
 void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y) {
   const int64_t rows = v.size(0), width = v.size(1) / 2;
-  const Gate s{width, v.const_data_ptr<float>(), read_or_null(bias), read_or_null(x), y.mutable_data_ptr<float>()};
+  const Gate s{width, v.const_data_ptr<float>(), read<float>(bias), read<float>(x), y.mutable_data_ptr<float>()};
   const int64_t grain = std::max<int64_t>(1, numbers_of_thread / std::max<int64_t>(1, width));
   at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) { gate_vector(s, begin, end); });
 }
@@ -73,7 +71,7 @@ void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y)
 void gate_gradient(const Tensor& grad_y, const Tensor& v, const Tensor& bias, const Tensor& grad_v, Tensor& grad_bias) {
   const int64_t rows = v.size(0), width = v.size(1) / 2, size = 256, parts = (rows + size - 1) / size;
   const Tensor sums = at::zeros({parts, 2 * width}, v.options());
-  const GateBackward s{width, v.const_data_ptr<float>(), read_or_null(bias), grad_y.const_data_ptr<float>(),
+  const GateBackward s{width, v.const_data_ptr<float>(), read<float>(bias), grad_y.const_data_ptr<float>(),
                        grad_v.mutable_data_ptr<float>(), sums.mutable_data_ptr<float>()};
   at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -112,6 +110,8 @@ variable_list composite_gradients(variable_list inputs, const Tensor& grad_y, co
   return gradients;
 }
 
+bool wants_gradient(const Tensor& x) { return x.defined() && x.requires_grad(); }
+
 // z in the shape of x, and what its gradient is computed from.
 struct InputResults {
   Tensor z, normed, mean, rstd, scaled;
@@ -134,8 +134,9 @@ struct BlockInput : torch::autograd::Function<BlockInput> {
                         double eps, bool norm, const Tensor& weight, const Maybe& bias, const Tensor& scale) {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
     const InputResults r = block_input_of(x, norm_weight, norm_bias, eps, norm, weight, bias, scale);
+    const Tensor normed = wants_gradient(weight) || wants_gradient(scale) ? r.normed : Tensor();
     ctx->save_for_backward({x, norm_weight.value_or(Tensor()), norm_bias.value_or(Tensor()), weight,
-                            bias.value_or(Tensor()), scale, r.normed, r.mean, r.rstd, r.scaled});
+                            bias.value_or(Tensor()), scale, normed, r.mean, r.rstd, r.scaled});
     ctx->saved_data["eps"] = eps;
     return r.z;
   }
@@ -154,27 +155,26 @@ struct BlockInput : torch::autograd::Function<BlockInput> {
       });
       return {found[0], found[1], found[2], Tensor(), Tensor(), found[3], found[4], found[5]};
     }
-    const auto wants = [](const Tensor& of) { return of.defined() && of.requires_grad(); };
     const Tensor grad_z = rows_of(arriving[0]);
     Tensor grad_x, grad_norm_weight, grad_norm_bias, grad_weight, grad_bias, grad_scale;
-    if (wants(weight) || wants(scale)) {
+    if (normed.defined()) {
       const Tensor grad_scaled = at::mm(grad_z.t(), normed);
       grad_weight = grad_scaled * scale.unsqueeze(1);
       grad_scale = (grad_scaled * weight).sum(1);
     }
-    if (bias.defined() && (wants(bias) || wants(scale))) {
+    if (bias.defined() && (wants_gradient(bias) || grad_scale.defined())) {
       const Tensor grad_sum = grad_z.sum(0);
       grad_bias = grad_sum * scale;
       if (grad_scale.defined()) grad_scale += grad_sum * bias;
     }
-    if (wants(x) || wants(norm_weight) || wants(norm_bias)) {
+    if (wants_gradient(x) || wants_gradient(norm_weight) || wants_gradient(norm_bias)) {
       grad_x = at::mm(grad_z, saved[9]);
       if (mean.defined()) {
         std::tie(grad_x, grad_norm_weight, grad_norm_bias) = at::native_layer_norm_backward(
             grad_x, rows_of(x), {x.size(-1)}, mean, saved[8], maybe(norm_weight), maybe(norm_bias),
-            std::array<bool, 3>{wants(x), norm_weight.defined(), norm_bias.defined()});
+            std::array<bool, 3>{wants_gradient(x), norm_weight.defined(), norm_bias.defined()});
       }
-      grad_x = wants(x) ? grad_x.view(x.sizes()) : Tensor();
+      grad_x = wants_gradient(x) ? grad_x.view(x.sizes()) : Tensor();
     }
     return {grad_x, grad_norm_weight, grad_norm_bias, Tensor(), Tensor(), grad_weight, grad_bias, grad_scale};
   }
@@ -207,7 +207,8 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
                         const Maybe& x) {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
     const int64_t rows = h.numel() / std::max<int64_t>(1, h.size(-1));
-    const Tensor active = allocate({rows, h.size(-1)}, h.options()), v = allocate({rows, weight.size(0)}, h.options());
+    const Tensor active = weight.requires_grad() ? allocate({rows, h.size(-1)}, h.options()) : Tensor();
+    const Tensor v = allocate({rows, weight.size(0)}, h.options());
     const Tensor y = block_output_of(h, weight, contiguous(bias), x.value_or(Tensor()), active, v);
     ctx->save_for_backward({h, weight, bias.value_or(Tensor()), active, v});
     ctx->saved_data["residual"] = x.has_value();
@@ -229,7 +230,7 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
     const Tensor h_rows = rows_of(h), y_rows = rows_of(grad_y), grad_h = allocate(h_rows.sizes(), h.options());
     const Tensor bias_numbers = contiguous(maybe(bias));
     Tensor grad_bias = at::zeros({weight.size(0)}, h.options()), grad_weight;
-    if (weight.requires_grad()) grad_weight = at::zeros(weight.sizes(), h.options());
+    if (saved[3].defined()) grad_weight = at::zeros(weight.sizes(), h.options());
     each_part(h_rows.size(0), [&](const auto& part) {
       const Tensor of_v = part(saved[4]), grad_v = at::empty(of_v.sizes(), h.options());
       gate_gradient(part(y_rows), of_v, bias_numbers, grad_v, grad_bias);

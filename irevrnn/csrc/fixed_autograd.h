@@ -61,11 +61,11 @@ std::tuple<Tensor, Tensor, Tensor> fixed_gradient(const Tensor& z, const Tensor&
                                                   const Tensor& u, const Tensor& a, const Tensor& b, const Tensor& out,
                                                   const Tensor& saved, at::TensorList states,
                                                   at::IntArrayRef fraction_bits, Name activation,
-                                                  Name coupling_activation, int64_t interval, bool vectorize,
-                                                  const Maybe& resets, const Maybe& batch_sizes) {
+                                                  Name coupling_activation, bool vectorize, const Maybe& resets,
+                                                  const Maybe& batch_sizes) {
   TORCH_CHECK_VALUE(states.size() == 4 && fraction_bits.size() == 2,
                     "states must be h and c before and after the pass, and fraction_bits one number for either end");
-  const Options options{batch_sizes, activation, coupling_activation, interval, vectorize, resets};
+  const Options options{batch_sizes, activation, coupling_activation, usual_interval, vectorize, resets};
   const variable_list results =
       FixedFunction::apply(z, h_0, c_0, u, a, b, PassResults{out, saved, states, fraction_bits}, options);
   return {results[0], results[1], results[2]};

@@ -62,7 +62,7 @@ struct FixedTensors {
       : layout(Layout::of(z_, states_.h, batch_sizes)), weights(z_, u, a, b), states(states_), z(z_.contiguous()),
         resets(given_resets(resets_, z_)),
         out(allocate(z.sizes(), z.options())),
-        saved(save ? allocate(saved_shape(z, layout, a.size(0), fixed_interval), z.options()) : allocate({0}, z.options())),
+        saved(save ? allocate(saved_shape(z, layout, a.size(0), usual_interval), z.options()) : allocate({0}, z.options())),
         activation(parse_invertible(g)), coupling_activation(parse_activation(f, "coupling_activation")),
         first_step(states_.steps - (inverse ? layout.steps : 0)) {
     const std::array<int64_t, 2> sizes{layout.batch, layout.hidden};
@@ -87,7 +87,7 @@ struct FixedTensors {
 
   template <class T>
   void fill(FixedPass<T>& s) const {
-    fill_sizes<T>(s, layout, weights, activation, coupling_activation, fixed_interval, resets);
+    fill_sizes<T>(s, layout, weights, activation, coupling_activation, usual_interval, resets);
     s.z = z.const_data_ptr<T>();
     s.unit = {std::ldexp(1.0f, -static_cast<int>(states.fraction_bits)),
               std::ldexp(1.0f, static_cast<int>(states.fraction_bits))};

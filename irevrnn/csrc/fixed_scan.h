@@ -8,9 +8,6 @@
 
 namespace irevrnn {
 
-// Sizes<T>::interval of every pass in fixed point; SEGMENT in irevrnn/strategies/rules.py.
-constexpr int64_t fixed_interval = 16;
-
 template <class T>
 struct FixedPass : Sizes<T> {
   Unit unit;
@@ -26,8 +23,8 @@ struct FixedPass : Sizes<T> {
 
   // Where c before step t is saved, if it is; null elsewhere.
   IREVRNN_INLINE T* border(int64_t t) const {
-    const bool is_saved = saved && t > 0 && t % fixed_interval == 0;
-    return is_saved ? saved + (t / fixed_interval - 1) * this->lanes() : nullptr;
+    const bool is_saved = saved && t > 0 && t % usual_interval == 0;
+    return is_saved ? saved + (t / usual_interval - 1) * this->lanes() : nullptr;
   }
 };
 

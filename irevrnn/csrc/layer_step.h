@@ -17,7 +17,6 @@ std::tuple<Tensor, Tensor> layer_step(const Tensor& x, const Tensor& weight, con
                                       const Tensor& h, const Tensor& c, const Tensor& u, const Tensor& a,
                                       const Tensor& b, Name activation, Name coupling_activation, bool vectorize,
                                       const Maybe& resets) {
-  constexpr int64_t interval = 16;  // of one step, nothing is saved either way
   std::optional<at::AutoDispatchBelowADInplaceOrView> not_differentiated;
   if (!differentiated({x, weight, h, c, u, a, b}) && !any_differentiated(bias, norm_weight, norm_bias)) {
     not_differentiated.emplace();
@@ -28,7 +27,7 @@ std::tuple<Tensor, Tensor> layer_step(const Tensor& x, const Tensor& weight, con
   if (norm) z = at::layer_norm(z, {z.size(-1)}, norm_weight, norm_bias, eps);
   const auto [out, h_n, c_n, saved] =
       scan_operator().call(z.unsqueeze(0), rows(h), rows(c), u, a, b, std::nullopt, activation, coupling_activation,
-                           interval, vectorize, resets ? Maybe(resets->reshape({1, -1})) : resets);
+                           usual_interval, vectorize, resets ? Maybe(resets->reshape({1, -1})) : resets);
   if (batched) return {h_n, c_n};
   return {h_n.squeeze(0), c_n.squeeze(0)};
 }

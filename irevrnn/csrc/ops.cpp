@@ -139,7 +139,7 @@ TORCH_LIBRARY(irevrnn, m) {
       "Tensor c_0, Tensor tails, Tensor counts_left, Tensor saved)");
   m.def(
       "fixed_gradient(Tensor z, Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, Tensor out, Tensor saved, "
-      "Tensor[] states, int[] fraction_bits, str activation, str coupling_activation, int interval, bool vectorize, "
+      "Tensor[] states, int[] fraction_bits, str activation, str coupling_activation, bool vectorize, "
       "Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_n, Tensor c_n)",
       &fixed_gradient);
 }

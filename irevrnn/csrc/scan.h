@@ -14,6 +14,7 @@
 namespace irevrnn {
 
 constexpr int64_t nothing_saved = -1, longest_interval = 64;  // of Sizes::interval
+constexpr int64_t usual_interval = 16;                        // SEGMENT in irevrnn/strategies/rules.py
 
 template <class T>
 struct Sizes {
@@ -54,7 +55,7 @@ struct Sizes {
     return begin == 0 ? interval : (begin + interval - 1) / interval * interval;
   }
   // Steps that are worked through for all lanes before the next: rows are read in the order of memory.
-  IREVRNN_INLINE int64_t block() const { return interval > 0 ? interval : 16; }
+  IREVRNN_INLINE int64_t block() const { return interval > 0 ? interval : usual_interval; }
 };
 
 // IO is the type of the sequences. Where it has half the precision of T, states are of type T all the same:

@@ -30,12 +30,6 @@ def check_probability(name: str, value: float) -> None:
         raise ValueError(f"{name} must be in [0, 1); got {value}")
 
 
-def check_norm(norm: str | None) -> None:
-    """Raise a ValueError unless there is such a norm."""
-    if norm not in (None, "layer", "batch"):
-        raise ValueError(f"norm must be None, 'layer' or 'batch'; got {norm!r}")
-
-
 def describe_arguments(module: nn.Module, constructor: Any) -> str:
     """Return the arguments of a module that differ from their defaults, for its ``extra_repr``.
 

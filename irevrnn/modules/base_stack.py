@@ -25,8 +25,6 @@ from irevrnn.strategies.rules import (
     check_budget,
     check_strategy,
     not_a_graph,
-    obstacle,
-    require,
 )
 from irevrnn.strategies.saved_bytes import Plan
 from irevrnn.strategies.stack import Stack
@@ -190,14 +188,6 @@ class BaseStack(nn.Module):
         memory = self.memory
         if memory == "auto":
             check_budget(memory, self.memory_budget)
-        else:
-            require(
-                obstacle(
-                    memory,
-                    activations=[block.activation for block in stack.blocks],
-                    bidirectional=stack.directions == 2,
-                )
-            )
         if memory in BUDGETED and self.memory_budget is not None:
             return self._pick(stack, load, self.memory_budget)
         if memory in OF_THE_STACK:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irevrnn.modules.arguments import check_count, check_norm, check_probability, describe_arguments
+from irevrnn.modules.arguments import check_count, check_probability, describe_arguments
 from irevrnn.modules.block import Block
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.fused import has_hooks
@@ -94,7 +94,6 @@ class IRevBlock(Block):
         dtype: torch.dtype | None = None,
     ) -> None:
         check_count("width", width, 1)
-        check_norm(norm)
         check_probability("dropout", dropout)
         super().__init__(
             hidden_size, num_couplings, activation=activation,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from irevrnn.modules.arguments import check_count, check_norm
+from irevrnn.modules.arguments import check_count
 from irevrnn.modules.block import Block
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.initial_values import (
@@ -59,7 +59,6 @@ class IRevRNNLayer(Block):
         dtype: torch.dtype | None = None,
     ) -> None:
         check_count("input_size", input_size, 1)
-        check_norm(norm)
         super().__init__(
             hidden_size, num_couplings, activation=activation,
             coupling_activation=coupling_activation, shortest_period=shortest_period,

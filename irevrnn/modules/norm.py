@@ -30,9 +30,11 @@ class LayerNorm(nn.LayerNorm):
 
 
 def make_norm(norm: str | None, features: int, **factory: Any) -> nn.Module:
-    """Return the module of a norm's name."""
+    """Return the module of a norm's name; raise a ValueError if there is no such norm."""
     if norm is None:
         return nn.Identity()
+    if norm not in ("layer", "batch"):
+        raise ValueError(f"norm must be None, 'layer' or 'batch'; got {norm!r}")
     return (LayerNorm if norm == "layer" else nn.BatchNorm1d)(features, **factory)
 
 

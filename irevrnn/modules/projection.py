@@ -96,21 +96,22 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
         return _multiply(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        needed = ctx.needs_input_grad
+        of_x, of_weight, of_bias = ctx.needs_input_grad
         batched = torch._C._functorch.is_legacy_batchedtensor(grad)  # is_grads_batched=True
         multiply = F.linear if torch.is_grad_enabled() or batched else _multiply
-        rows, x_rows = (y.reshape(-1, y.shape[-1]) for y in (grad, x))
+        rows = grad.reshape(-1, grad.shape[-1])
         return (
-            multiply(grad, weight.t(), None) if needed[0] else None,
+            multiply(grad, weight.t(), None) if of_x else None,
             # Here oneDNN would copy both transposes, which MKL reads as they are.
-            rows.t() @ x_rows if needed[1] else None,
-            rows.sum(0) if needed[2] else None,
+            rows.t() @ x.reshape(-1, x.shape[-1]) if of_weight else None,
+            rows.sum(0) if of_bias else None,
         )
 
 

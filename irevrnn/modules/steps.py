@@ -96,7 +96,7 @@ class _Passes:
     """The passes that run, which a compiler can watch, unlike the state of a thread.
 
     Attributes:
-        running: passes through a stack in which something may be dropped, of all threads.
+        running: passes through a stack, of all threads, outside of what is compiled.
     """
 
     running = 0

@@ -20,8 +20,6 @@ from irevrnn.strategies.rules import (
     OF_THE_STACK,
     SEGMENT,
     check_initialised,
-    obstacle,
-    obstacle_of_weights,
     require,
 )
 from irevrnn.strategies.saved_bytes import Plan, plan
@@ -85,15 +83,9 @@ def describe(option: Plan, load: Workload) -> str:
     )
 
 
-def why_not(stack: Stack, load: Workload, memory: str) -> str | None:
+def why_not(stack: Stack, memory: str) -> str | None:
     """Return why a strategy cannot train a stack; None if it can."""
-    reason = obstacle(
-        memory,
-        activations=[block.activation for block in stack.blocks],
-        bidirectional=stack.directions == 2,
-        device=stack.blocks[0].recurrent_weight.device.type,
-        modules=stack.named,
-    ) or obstacle_of_weights(memory, stack.named_blocks)
+    reason = stack.obstacle(memory)
     if reason or memory not in IN_FIXED_POINT:
         return reason
     like = stack.blocks[0].recurrent_weight
@@ -126,7 +118,7 @@ def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
     """
     check_initialised(memory, (p for module in stack.modules for p in module.parameters()))
     if memory != "auto":
-        require(why_not(stack, load, memory))
+        require(why_not(stack, memory))
     plans = []
     for option in options(stack, load, memory):
         if option.peak <= budget:
@@ -138,7 +130,7 @@ def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
     impossible = [
         f"; {name!r} is impossible: {reason}"
         for name in CANDIDATES
-        if memory == "auto" and (reason := why_not(stack, load, name))
+        if memory == "auto" and (reason := why_not(stack, name))
     ]
     raise ValueError(
         f"memory_budget is {format_bytes(budget)}, but an input of {load.steps} steps and batch "
@@ -150,7 +142,7 @@ def choose(stack: Stack, load: Workload, memory: str, budget: int) -> Plan:
 def options(stack: Stack, load: Workload, memory: str = "auto") -> Iterator[Plan]:
     """Return all plans that a budget may choose from, the one expected to be fastest first."""
     candidates = CANDIDATES if memory == "auto" else (memory,)
-    possible = [each for each in candidates if not why_not(stack, load, each)]
+    possible = [each for each in candidates if not why_not(stack, each)]
     found = [each for name in possible for each in _variants(stack, load, name)]
     for _, name, chunk, checkpoints in sorted(found):
         yield plan(stack, load, name, chunk, checkpoints)
@@ -188,7 +180,7 @@ def table(stack: Stack, load: Workload) -> str:
     rows = [("memory", "saved", "bits per unit and step", "peak of a step", "chunk", "checkpoints")]
     notes, plans = [], []
     for memory in ("store", *CANDIDATES):
-        if reason := why_not(stack, load, memory):
+        if reason := why_not(stack, memory):
             notes.append(f"{memory}: cannot be used, {reason}")
             continue
         plans.append(plan(stack, load, memory))

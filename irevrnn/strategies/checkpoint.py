@@ -115,7 +115,7 @@ class Checkpoint(Strategy):
         self.slots.reused = True
         return self.boundaries[len(self.kept)].copy_(boundary)
 
-    def leaves(self, chunk: int) -> list[State]:
+    def leaves(self) -> list[State]:
         _, boundary = self.kept.pop()
         self.begun, self.wanted = boundary.clone(), self.begun  # its slot may be used again
         return [

@@ -43,31 +43,29 @@ class ChunkGraph:
 
     def backpropagate(
         self,
-        carried: Sequence[Tensor],
+        carried: Sequence[Tensor | None],
         grad_top: Tensor | None,
         leaves: list[Tensor],
         x: Tensor,
-    ) -> tuple[list[Tensor], Sequence[Tensor | None], Tensor | None]:
+    ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None], Tensor | None]:
         """Backpropagate through the chunk, which frees its graph.
 
         Args:
-            carried: gradients of ``after``.
+            carried: gradients of ``after``, None where there is none.
             grad_top: gradient of ``top``, or None.
             leaves: the parameters.
             x: the chunk's input.
 
         Returns:
-            Gradients of ``before``, of the parameters, and of ``x``. The latter are None where the
-            chunk does not depend on them.
+            Gradients of ``before``, of the parameters, and of ``x``, None where what has a gradient
+            does not depend on them.
         """
         pairs = zip([*self.after, self.top], [*carried, grad_top], strict=True)
-        used = ((y, g) for y, g in pairs if g is not None and y.requires_grad)
-        outputs, upstream = zip(*used, strict=True)
+        used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
         wanted = [*self.before, *leaves, *([x] if x.requires_grad else [])]
-        found = torch.autograd.grad(outputs, wanted, upstream, allow_unused=True)
+        found: Sequence[Tensor | None] = [None] * len(wanted)
+        if used:
+            outputs, upstream = zip(*used, strict=True)
+            found = torch.autograd.grad(outputs, wanted, upstream, allow_unused=True)
         states, end = len(self.before), len(self.before) + len(leaves)
-        of_states = [
-            torch.zeros_like(state) if gradient is None else gradient
-            for state, gradient in zip(self.before, found[:states], strict=True)
-        ]
-        return of_states, found[states:end], found[end] if x.requires_grad else None
+        return found[:states], found[states:end], found[end] if x.requires_grad else None

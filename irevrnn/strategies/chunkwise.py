@@ -47,8 +47,6 @@ from irevrnn.strategies.rules import (
     check_no_cached_weights,
     check_reverse_mode,
     first_order_only,
-    obstacle,
-    obstacle_of_weights,
     require,
 )
 from irevrnn.strategies.stack import Stack, project, run_modules
@@ -90,10 +88,7 @@ def run_chunkwise(
         RuntimeError: there are no kernels for fixed point, or none for this dtype.
         ReversalError: (in the backward pass) a state was not reconstructed exactly.
     """
-    activations = [block.activation for block in stack.blocks]
-    device = x.device.type
-    require(obstacle(memory, activations=activations, device=device, modules=stack.named))
-    require(obstacle_of_weights(memory, stack.named_blocks))
+    require(stack.obstacle(memory))
     flat = parameters_of(stack)
     flat_states = [state for pair in states for state in pair]
     check_reverse_mode(memory, x, *flat_states, *flat)
@@ -208,7 +203,7 @@ class _Chunkwise(torch.autograd.Function):
         recurrences = [Recurrence.of(block) for block in blocks]
         strategy.begin_backward([*parts], recurrences, len(chunks))
         grad_x = allocate_like(x) if ctx.needs_input_grad[1] else None
-        carried = _final_gradients(chunks.batch, recurrences, grad_finals)
+        carried: Sequence[Tensor | None] = grad_finals
 
         def run(index: int) -> None:
             part = chunks[index]
@@ -292,7 +287,7 @@ def _rebuild(
     masks: Masks,
 ) -> ChunkGraph:
     """Run a chunk once more, with gradients, from states that the strategy restores."""
-    leaves = strategy.leaves(chunk)
+    leaves = strategy.leaves()
     finals: list[State] = []
 
     def recur(number: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -305,18 +300,6 @@ def _rebuild(
     top = settings.run(modules, x.view_as(x), part, recur, masks)
     before, after = ([state for pair in states for state in pair] for states in (leaves, finals))
     return ChunkGraph(before, after, top)
-
-
-def _final_gradients(
-    batch: int, recurrences: list[Recurrence], given: Sequence[Tensor | None]
-) -> list[Tensor]:
-    """Return the gradients of the final h and c of every block, in the order of the states."""
-    sizes = [recurrence.hidden_size for recurrence in recurrences for _ in "hc"]
-    like = recurrences[0].u.detach()
-    return [
-        like.new_zeros(batch, size) if g is None else g
-        for g, size in zip(given, sizes, strict=True)
-    ]
 
 
 def _part_of_output(settings: Settings, gradient: Tensor | None, part: Part) -> Tensor | None:

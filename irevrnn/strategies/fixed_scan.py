@@ -2,7 +2,8 @@
 
 ``fixed_point.py`` is its reference. The gradient is that of the float recurrence, evaluated at the
 states that were visited, straight through every rounding: at h of every step, and at c of every
-:data:`SEGMENT` steps, from which those between are computed in floating point.
+:data:`~irevrnn.strategies.rules.SEGMENT` steps, from which those between are computed in floating
+point.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from irevrnn.backend import choose_backend
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.ops import HALF
 from irevrnn.strategies.fixed_point import FRACTION_BITS, to_fixed, to_value
-from irevrnn.strategies.rules import SEGMENT
 
 #: Integers in place of numbers of so many bytes; larger ones are taken apart.
 _BITS = {1: torch.uint8, 2: torch.int16}
@@ -230,7 +230,7 @@ def with_gradient(
     before, after = result.before, result.after
     results: tuple[Tensor, Tensor, Tensor] = torch.ops.irevrnn.fixed_gradient.default(
         z, h_0, c_0, *weights[:3], result.out, result.saved, [*before[:2], *after[:2]],
-        [before.fraction_bits, after.fraction_bits], *weights[3:], SEGMENT, vectorizes(z), resets,
+        [before.fraction_bits, after.fraction_bits], *weights[3:], vectorizes(z), resets,
         batch_sizes,
     )  # fmt: skip
     return results

@@ -42,22 +42,20 @@ def run_layerwise(
     """
     finals: list[State] = []
     batch_sizes = None if packing is None else packing.batch_sizes
+    back = _reversal(packing) if stack.reverse else _identity
+    turned = resets if resets is None or not stack.reverse else _turned(resets, back, packing)
 
-    def run(number: int, block: Any, x: Tensor, state: State, back: bool) -> tuple[Tensor, State]:
-        z = project(stack, number, block, x)
-        turn = _reversal(packing) if back else _identity
-        bounds = _turned(resets, turn, packing) if back and resets is not None else resets
-        recurrence = Recurrence.of(block)
-        out, h_n, c_n = recurrence.scan(turn(z), state, memory, batch_sizes, bounds)
+    def run(number: int, block: Any, x: Tensor, turn: Any, resets: Any) -> tuple[Tensor, Tensor]:
+        z, state = project(stack, number, block, x), states[len(finals)]
+        out, h_n, c_n = Recurrence.of(block).scan(turn(z), state, memory, batch_sizes, resets)
         finals.append((h_n, c_n))
-        return turn(out), (h_n, c_n)
+        return turn(out), h_n
 
     def recur(number: int, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        first = number * stack.directions
-        out, (h_n, _) = run(number, block, x, states[first], False)
+        out, h_n = run(number, block, x, _identity, resets)
         if not stack.reverse:
             return out, h_n
-        other, _ = run(number, stack.reverse[number], x, states[first + 1], True)
+        other, _ = run(number, stack.reverse[number], x, back, turned)
         last = torch.cat([h_n, other[-1].expand_as(h_n)], -1)  # not used if packed
         return torch.cat([out, other], -1), last
 

@@ -103,7 +103,7 @@ class _FixedPoint(Strategy):
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
         """Begin the backward pass from what :meth:`_saved` returned."""
 
-    def leaves(self, chunk: int) -> list[State]:
+    def leaves(self) -> list[State]:
         return self.carriers  # of gradients, not of values: the same for every chunk
 
     def rebuild(

@@ -1,4 +1,4 @@
-"""Decide which strategy goes with which model, input and transform: every refusal is made here."""
+"""Decide which strategy goes with which model, input and transform."""
 
 from __future__ import annotations
 

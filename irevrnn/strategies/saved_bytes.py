@@ -15,7 +15,6 @@ of any kind.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -88,7 +87,8 @@ def plan(
     chunk = min(chunk or chunk_length(memory, load.steps, load.batch, hidden), load.steps)
     graph = _graph_of_chunk(stack, load, chunk)
     chunks = math.ceil(load.steps / chunk)
-    own = _SAVED[memory](stack, load, checkpoints or chunks)
+    bytes_of = _checkpoint if memory == "checkpoint" else _reversible
+    own = bytes_of(stack, load, checkpoints or chunks)
     saved = own + graph.masks + resets + _generator_bytes(stack, chunks)
     # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
     peak = saved + math.ceil(graph.peak() * (1 + KEPT)) + _parameter_bytes(stack)
@@ -101,7 +101,7 @@ def _mask_bytes(stack: Stack, load: Workload) -> int:
     """Return the bytes of copies of the mask of resets: in the order of time, and turned round."""
     if load.resets is None:
         return 0
-    return (load.copied + len(stack.reverse)) * load.steps * load.batch
+    return (load.copied + bool(stack.reverse)) * load.steps * load.batch
 
 
 def _generator_bytes(stack: Stack, chunks: int) -> int:
@@ -199,10 +199,3 @@ def _reversible_block(block: Any, load: Workload, chunks: int) -> int:
 def _bit_stacks(weight: Tensor, units: int) -> int:
     """Return the number of bit stacks of a block, each with its 64-bit tail and counts."""
     return STACKS if choose_backend(weight.device.type, weight.dtype) == "vector" else units
-
-
-#: The bytes that each of these strategies saves of its own.
-_SAVED: dict[str, Callable[[Stack, Workload, int], int]] = {
-    "checkpoint": _checkpoint,
-    "reversible": _reversible,
-}

@@ -66,8 +66,8 @@ class Strategy(ABC):
         return None
 
     @abstractmethod
-    def leaves(self, chunk: int) -> list[State]:
-        """Return (h, c) of every block where the chunk begins, as leaves of its graph."""
+    def leaves(self) -> list[State]:
+        """Return (h, c) of every block where the restored chunk begins, as leaves of its graph."""
 
     @abstractmethod
     def rebuild(

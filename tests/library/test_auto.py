@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import math
+import re
 import weakref
 from contextlib import nullcontext, suppress
 
@@ -150,13 +151,15 @@ def test_what_never_forgets_saves_the_same_at_every_length_and_64_bits_a_reset()
     assert saved[300] == saved[3000]
 
 
-def test_a_frozen_stack_saves_less():
+@pytest.mark.parametrize("frozen", [r"blocks\.[01]\.", "projection", "(?!.*recurrent)"])
+def test_a_frozen_stack_saves_less(frozen):
     model, x = IRevStack(STACKS["gated"]()), torch.randn(4, 33, 4)
     plans = [plan_of(model, load_of(model, x), "recompute")]
-    model.blocks[:2].requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(re.search(frozen, name) is None)
     plans.append(plan_of(model, load_of(model, x), "recompute"))
     assert plans[1].saved < plans[0].saved
-    assert plans[1].saved == pytest.approx(measured(model, x), rel=0.02)  # one tensor of states
+    assert plans[1].saved == measured(model, x)
 
 
 class Choosing(nn.Module):
@@ -321,7 +324,7 @@ def test_a_reason_against_checkpoint_is_given():
         model(x)
     model = make_model("auto", memory_budget=1000)
     prune.random_unstructured(model.layers[1], "recurrent_weight", 0.5)
-    assert "pruned" in auto.why_not(model._stack(), load_of(model, x), "checkpoint")
+    assert "pruned" in auto.why_not(model._stack(), "checkpoint")
     with pytest.raises(
         ValueError, match=r"memory='recompute'; 'checkpoint' is impossible: .* prun"
     ):
@@ -335,7 +338,7 @@ def test_auto_keeps_to_what_can_train():
     model.eval()
     assert len({plan.memory for plan in auto.options(model._stack(), task)}) == 3
     model.layers[0].recurrent_weight.data[0] = 1.5
-    assert "outside" in auto.why_not(model._stack(), task, "reversible")
+    assert "outside" in auto.why_not(model._stack(), "reversible")
 
 
 @pytest.mark.parametrize(("text", "size"), [
@@ -486,8 +489,7 @@ def test_a_plan_takes_any_parameters_and_leaves_no_trace_on_them(memory):
 
 def test_auto_does_not_reverse_without_kernels(monkeypatch):
     model = make_model("auto", memory_budget="1GB")
-    task = formulas.Workload(1000, 2, 5)
-    assert auto.why_not(model._stack(), task, "reversible") is None
+    assert auto.why_not(model._stack(), "reversible") is None
     monkeypatch.setenv("IREVRNN_BACKEND", "python")
-    assert "compiled kernels" in auto.why_not(model._stack(), task, "reversible")
-    assert auto.why_not(model._stack(), task, "checkpoint") is None
+    assert "compiled kernels" in auto.why_not(model._stack(), "reversible")
+    assert auto.why_not(model._stack(), "checkpoint") is None

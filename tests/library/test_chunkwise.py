@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
-from irevrnn import IRevRNN, ReversalError
+from irevrnn import IRevBlock, IRevRNN, IRevStack, ReversalError
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
 from irevrnn.strategies import fixed_point
 from irevrnn.strategies.chunks import chunk_length
@@ -245,6 +245,18 @@ def test_a_partial_loss(memory):
         zero = 0 * (y.sum() + s[0].sum() + s[1].sum())
         wanted = torch.autograd.grad(pick(y, s) + zero, [x, *hidden])
         assert_same_bits(got, wanted)
+
+
+@all_chunked
+def test_what_the_loss_does_not_reach_has_no_gradient(memory):
+    """Otherwise weight decay would act on it under some strategies alone."""
+    reached = []
+    for strategy in (memory, "recompute"):
+        model = IRevStack([IRevBlock(5, 4), IRevBlock(5, 6)], strategy)  # states are no one tensor
+        _, (_, c_n) = model(torch.randn(3, 200, 5))
+        c_n[0].sum().backward()
+        reached.append([parameter.grad is not None for parameter in model.parameters()])
+    assert reached[0] == reached[1] and not all(reached[0])
 
 
 # Bad input

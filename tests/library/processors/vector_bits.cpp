@@ -118,10 +118,10 @@ void fixed_scan(const Case& c) {
   std::vector<int64_t> tails(count_chunks(c.lanes(), Tiles::width), 1);
   const std::vector<int64_t> empty = tails;
   const Unit unit{0x1p-18f, 0x1p18f};
-  const Sizes<float> sizes{c.steps, c.batch, c.hidden, c.couplings, fixed_interval, 0, c.activation,
+  const Sizes<float> sizes{c.steps, c.batch, c.hidden, c.couplings, usual_interval, 0, c.activation,
                            f,       nullptr, nullptr,  u.data(),    a.data(), b.data()};
 
-  Floats out(c.numbers()), saved((c.steps - 1) / fixed_interval * c.lanes());
+  Floats out(c.numbers()), saved((c.steps - 1) / usual_interval * c.lanes());
   FixedForward<float> forward{
       {sizes, unit, 0, z.data(), h.data(), cells.data(), tails.data(), out.data(), saved.data()}, true};
   run<Tiles>(forward);
