@@ -1,4 +1,5 @@
-// The functions of float and double by which the cell (cell.h) compiles for them with a host compiler and with nvcc. vectors.h has the same for vectors of floats.
+// The functions of float and double by which the cell (cell.h) compiles for them with a host compiler and with nvcc.
+// vectors.h has the same for vectors of floats.
 #pragma once
 
 #include <cmath>

@@ -159,8 +159,8 @@ void recompute_tile(const Backward<T>& s, F f, Writer writer, Tile tile, TileWei
 // Backpropagation through steps end - 1 down to begin. values(t) are f(p) and f(c) of a step. grad_h_0 and grad_c_0
 // carry the gradients of the states on.
 template <class F, class Tile, class Sums, class Values, class T>
-IREVRNN_INLINE void backpropagate(const Backward<T>& s, F f, Writer writer, Tile tile, TileWeights<Tile> w, Sums sums, int64_t lane,
-                            int64_t begin, int64_t end, const T* before, const Values& values) {
+IREVRNN_INLINE void backpropagate(const Backward<T>& s, F f, Writer writer, Tile tile, TileWeights<Tile> w, Sums sums,
+                                  int64_t lane, int64_t begin, int64_t end, const T* before, const Values& values) {
   using V = typename Tile::V;
   V carry = tile.load(s.grad_h_0 + lane);
   V d_c = tile.load(s.grad_c_0 + lane);
