@@ -1,13 +1,10 @@
 """IRevRNN: its layers by hand, its states, its options, and what users of nn.LSTM expect of it."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
 
 from experiments.models import SequenceClassifier
-from experiments.peers import PeerClassifier
 from irevrnn import IRevRNN, reference
 
 
@@ -167,9 +164,3 @@ def test_what_is_read_is_the_last_step_or_the_mean():
     torch.testing.assert_close(model(x), model.readout(model.norm(output.mean(1))))
     model.read = "last"
     torch.testing.assert_close(model(x), model.readout(model.norm(output[:, -1])))
-
-
-@pytest.mark.parametrize("build", [SequenceClassifier, partial(PeerClassifier, "lstm")])
-def test_an_unknown_read_is_named(build):
-    with pytest.raises(ValueError, match="read must be one of last, mean; got 'first'"):
-        build(1, 2, read="first")
