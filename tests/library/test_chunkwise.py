@@ -377,6 +377,15 @@ def test_a_change_that_autograd_cannot_see(what, layer, norm):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_a_change_is_found_where_hashes_are_of_every_few_chunks():
+    model = IRevStack([IRevBlock(1, 2, norm=None)], "reversible")
+    model._choose = lambda *_: ("reversible", 16, 0)  # 188 chunks, of which 47 have one
+    output, _ = model(torch.randn(1, 3000, 1))
+    model.blocks[0].coupling_a.data[0, 0] += 1e-3
+    with pytest.raises(ReversalError, match=r"block 0 \(IRevBlock\), chunk \d+ to \d+: "):
+        output.sum().backward()
+
+
 def test_a_projection_that_rounds_differently():
     model = make_model()
     model.layers[1].projection.register_forward_hook(

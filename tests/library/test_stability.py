@@ -97,6 +97,16 @@ def test_states_do_not_grow_after_clipping(model):
         assert model(x)[1][0].abs().max() < 1e3
 
 
+def test_both_directions_are_clipped():
+    model = IRevRNN(3, 4, 2, bidirectional=True)
+    weights = [p for name, p in model.named_parameters() if name.endswith("recurrent_weight")]
+    with torch.no_grad():
+        for weight in weights:
+            weight.fill_(2.0)
+    model.clip_recurrent_weights_(0.5)
+    assert len(weights) == 4 and all(weight.eq(0.5).all() for weight in weights)
+
+
 def test_weights_that_are_computed_cannot_be_clipped():
     model = IRevRNN(3, 4, 2)
     prune.identity(model.layers[1], "coupling_a")

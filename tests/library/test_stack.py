@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from irevrnn import (
     Block,
@@ -193,9 +194,30 @@ def test_blocks_of_different_sizes_have_states_of_their_own():
     second, (h_last, _) = model(x[:, 20:], hidden)
     torch.testing.assert_close(torch.cat([first, second], 1), whole)
     torch.testing.assert_close(h_last, h_n)
-    unbatched, (h_one, _) = model(x[0])
-    torch.testing.assert_close(unbatched, whole[0])
-    assert [tuple(h.shape) for h in h_one] == [(3,), (8,)]
+    unbatched, (h_one, c_one) = model(x[0, 20:], [[s[0] for s in states] for states in hidden])
+    torch.testing.assert_close(unbatched, second[0])
+    torch.testing.assert_close((h_one, c_one), tuple(tuple(s[0] for s in x) for x in (h_n, c_n)))
+
+
+@every_strategy
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_states_of_blocks_of_different_sizes_follow_their_sequences(memory, is_packed):
+    model, x = IRevStack([IRevBlock(4, 3), IRevBlock(4, 8)], memory), make_input(50)
+    lengths = torch.tensor([33, 50, 7])
+    hidden = tuple([torch.randn(B, size) for size in (3, 8)] for _ in "hc")
+    if is_packed:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        output, (h_n, c_n) = model(packed, hidden)
+        output, _ = pad_packed_sequence(output, batch_first=True)
+    else:
+        output, (h_n, c_n) = model(x, hidden, lengths=lengths)
+    for row, length in enumerate(lengths):
+        own = tuple([state[row] for state in states] for states in hidden)
+        alone, (h, c) = model(x[row, :length], own)
+        near = {"rtol": 1e-4, "atol": 1e-4}
+        torch.testing.assert_close(output[row, :length], alone, **near)
+        for many, one in zip((*h_n, *c_n), (*h, *c), strict=True):
+            torch.testing.assert_close(many[row], one, **near)
 
 
 class _Bare(Block):
