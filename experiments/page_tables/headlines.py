@@ -45,6 +45,7 @@ def accuracies(results: Path) -> Table:
         ),
         _Task(
             "the same, pixels permuted", "pmnist-block-forgetting", "pmnist-block-conserving",
+            {"pmnist-linoss": "a block around LinOSS"},
             published=f"S5 reports {s5['permuted']} %",
         ),
         _Task(

@@ -35,6 +35,7 @@ DIGITS = {
     "pmnist-block": "permuted pixels: gated blocks, `reversible`",
     "pmnist-block-conserving": "permuted pixels: two wide blocks, u = 1, `reversible`",
     "pmnist-block-forgetting": "permuted pixels: the same with units that forget, `reversible`",
+    "pmnist-linoss": "permuted pixels: one block around LinOSS",
 }
 RECORDINGS = {
     "sessions-reversible": "smartwatch, whole sessions, `reversible`",
