@@ -73,7 +73,6 @@ def main_actors(skeletons: Skeletons) -> np.ndarray:
 
 
 def _tracks(skeletons: Skeletons) -> list[_Track]:
-    places = np.ascontiguousarray(skeletons.joints[:, :, :3])
     tracks = []
     for body in dict.fromkeys(skeletons.body.tolist()):
         [own] = np.nonzero(skeletons.body == body)
@@ -84,7 +83,7 @@ def _tracks(skeletons: Skeletons) -> list[_Track]:
             frame = int(skeletons.frame[at]) + 1
             line = 1 + frame + BODY_LINES * at + 1
             raise SkeletonError(f"the tracking id {body} is there twice in frame {frame}", line)
-        tracks.append(_Track(frames, places[own]))
+        tracks.append(_Track(frames, skeletons.joints[own]))
     return tracks
 
 

@@ -60,17 +60,14 @@ def _parse_fast(buffer: np.ndarray, size: int) -> Skeletons | None:
         buffer[_BEFORE + size] = ord("\n")
         size += 1
     capacity = size // _BYTES_OF_BODY + 1
-    frames = ctypes.c_int64()
     bodies: tuple[np.ndarray, ...] = (
         np.empty(capacity, np.int64),
         np.empty(capacity, np.uint64),
-        np.empty((capacity, BODY_FIELDS), np.float32),
-        np.empty((capacity, JOINTS, JOINT_FIELDS), np.float32),
+        np.empty((capacity, JOINTS, 3), np.float32),
     )
     pointers = [array.ctypes.data for array in bodies]
-    start = buffer.ctypes.data + _BEFORE
-    count = parser(start, size, capacity, ctypes.byref(frames), *pointers)
-    return Skeletons(frames.value, *(a[:count] for a in bodies)) if count > 0 else None
+    count = parser(buffer.ctypes.data + _BEFORE, size, capacity, *pointers)
+    return Skeletons(*(array[:count] for array in bodies)) if count > 0 else None
 
 
 @cache
@@ -86,5 +83,5 @@ def _parser() -> Any:
         return None
     function = library.irevrnn_parse_skeleton
     size, pointer = ctypes.c_int64, ctypes.c_void_p
-    function.restype, function.argtypes = size, [pointer, size, size, *[pointer] * 5]
+    function.restype, function.argtypes = size, [pointer, size, size, *[pointer] * 3]
     return function

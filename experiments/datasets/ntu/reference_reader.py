@@ -43,17 +43,13 @@ class Skeletons:
     """The content of a file, with M >= 1 bodies in all frames, in the order of the file.
 
     Attributes:
-        frames: the number of frames, including those without a body; at least 1.
         frame: (M,) int64, the frame of each body, from 0.
         body: (M,) uint64, the tracking id, which is the same in all frames of a body.
-        fields: (M, 9) float32.
-        joints: (M, 25, 12) float32.
+        joints: (M, 25, 3) float32, x, y and z in metres.
     """
 
-    frames: int
     frame: np.ndarray
     body: np.ndarray
-    fields: np.ndarray
     joints: np.ndarray
 
 
@@ -66,19 +62,14 @@ def parse(data: bytes) -> Skeletons:
     bodies = []
     for frame in range(frames):
         for _ in range(lines.whole(f"the number of bodies in frame {frame + 1} of {frames}")):
-            bodies.append((frame, *_body(lines), [_joint(lines, j) for j in range(JOINTS)]))
+            bodies.append((frame, _body(lines), [_joint(lines, j) for j in range(JOINTS)]))
     lines.end()
     if not bodies:
         raise SkeletonError(f"there is no body in any of the {frames} frames")
-    frame_of, ids, fields, joints = zip(*bodies, strict=True)
-    with np.errstate(over="ignore"):  # unused fields may be infinite
-        return Skeletons(
-            frames,
-            np.array(frame_of, np.int64),
-            np.array(ids, np.uint64),
-            np.array(fields, np.float64).astype(np.float32),
-            np.array(joints, np.float64).astype(np.float32),
-        )
+    frame_of, ids, joints = zip(*bodies, strict=True)
+    return Skeletons(
+        np.array(frame_of, np.int64), np.array(ids, np.uint64), np.array(joints, np.float32)
+    )
 
 
 class _Lines:
@@ -123,15 +114,16 @@ class _Lines:
             raise self.error("the end of the file after the last frame", line)
 
 
-def _body(lines: _Lines) -> tuple[int, list[float]]:
-    """Return the tracking id and the further fields of the next body."""
+def _body(lines: _Lines) -> int:
+    """Return the tracking id of the next body, whose further fields are numbers, too."""
     expected = "the tracking id of a body and its 9 further fields"
     words = lines.words(1 + BODY_FIELDS, expected)
-    found = lines.to_whole(words[:1], "a tracking id"), lines.to_floats(words[1:], expected)
+    tracking_id = lines.to_whole(words[:1], "a tracking id")
+    lines.to_floats(words[1:], expected)
     joints = lines.whole("the number of joints")
     if joints != JOINTS:
         raise lines.error(f"{JOINTS} joints", joints)
-    return found
+    return tracking_id
 
 
 def _joint(lines: _Lines, joint: int) -> list[float]:
@@ -143,7 +135,7 @@ def _joint(lines: _Lines, joint: int) -> list[float]:
             raise lines.error(f"{name} of {expected}, {limit}", f"{number:g}")
     if numbers[-1] not in (0, 1, 2):
         raise lines.error(f"the tracking state of {expected}, 0, 1 or 2", f"{numbers[-1]:g}")
-    return numbers
+    return numbers[:3]
 
 
 def _shown(words: list[bytes], most: int = 40) -> str:

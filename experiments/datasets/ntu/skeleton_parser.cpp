@@ -22,6 +22,7 @@ namespace {
 
 constexpr int kJoints = 25;
 constexpr int kJointFields = 12;
+constexpr int kPlace = 3;       // x, y and z, the first of these
 constexpr int kBodyFields = 9;  // after the tracking id
 constexpr float kFarthest = 1000;
 constexpr int kAtOnce = 12;
@@ -334,14 +335,16 @@ bool read_count(Lines& lines, std::uint32_t& count) {
          parse_whole(lines.text() + lines.begin(), lines.text() + lines.ends()[0], count);
 }
 
-bool read_body(Lines& lines, std::uint64_t& id, float* fields) {
+bool read_body(Lines& lines, std::uint64_t& id) {
+  float fields[kBodyFields];  // not used, but numbers
   if (!lines.take(1 + kBodyFields)) return false;
   const std::uint32_t* ends = lines.ends();
   return parse_whole(lines.text() + lines.begin(), lines.text() + ends[0], id) &&
          parse_floats<kBodyFields>(lines.text(), ends[0] + 1, ends + 1, fields);
 }
 
-bool read_joint(Lines& lines, float* fields) {
+bool read_joint(Lines& lines, float* place) {
+  float fields[kJointFields];
   if (!lines.take(kJointFields) ||
       !parse_floats<kJointFields>(lines.text(), lines.begin(), lines.ends(), fields)) {
     return false;
@@ -349,6 +352,7 @@ bool read_joint(Lines& lines, float* fields) {
   // A state is one digit, so that no cut through the last number of a file leaves another one.
   const std::uint32_t* ends = lines.ends();
   const char state = lines.text()[ends[kJointFields - 1] - 1];
+  std::copy(fields, fields + kPlace, place);
   return ends[kJointFields - 1] - ends[kJointFields - 2] == 2 && state >= '0' && state <= '2' &&
          std::abs(fields[0]) < kFarthest && std::abs(fields[1]) < kFarthest &&
          std::abs(fields[2]) < kFarthest;
@@ -357,11 +361,11 @@ bool read_joint(Lines& lines, float* fields) {
 }  // namespace
 
 // Reads a file of `size` bytes, whose last is a line feed; 16 bytes before it and 64 behind it can
-// be read. For each body in each frame, up to `capacity`: its frame, tracking id, 9 further fields
-// and 25 joints of 12 fields. Returns how many bodies there are, or -1 if the text is declined.
+// be read. For each body in each frame, up to `capacity`: its frame, tracking id, and x, y and z of
+// 25 joints. Returns how many bodies there are, or -1 if the text is declined.
 extern "C" std::int64_t irevrnn_parse_skeleton(
-    const char* text, std::int64_t size, std::int64_t capacity, std::int64_t* frames,
-    std::int64_t* body_frame, std::uint64_t* body_id, float* body_fields, float* joints) {
+    const char* text, std::int64_t size, std::int64_t capacity, std::int64_t* body_frame,
+    std::uint64_t* body_id, float* joints) {
   Lines lines(text, size);
   std::uint32_t frame_count = 0;
   if (!read_count(lines, frame_count)) return -1;
@@ -371,18 +375,16 @@ extern "C" std::int64_t irevrnn_parse_skeleton(
     if (!read_count(lines, body_count)) return -1;
     for (std::uint32_t body = 0; body < body_count; ++body, ++bodies) {
       std::uint32_t joint_count = 0;
-      if (bodies == capacity ||
-          !read_body(lines, body_id[bodies], body_fields + bodies * kBodyFields) ||
+      if (bodies == capacity || !read_body(lines, body_id[bodies]) ||
           !read_count(lines, joint_count) || joint_count != kJoints) {
         return -1;
       }
       body_frame[bodies] = frame;
-      float* joint = joints + bodies * kJoints * kJointFields;
-      for (int i = 0; i < kJoints; ++i, joint += kJointFields) {
+      float* joint = joints + bodies * kJoints * kPlace;
+      for (int i = 0; i < kJoints; ++i, joint += kPlace) {
         if (!read_joint(lines, joint)) return -1;
       }
     }
   }
-  *frames = frame_count;
   return lines.at_end() ? bodies : -1;
 }
