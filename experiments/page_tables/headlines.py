@@ -34,38 +34,44 @@ def accuracies(results: Path) -> Table:
     """Tabulate what networks trained with ``reversible`` reach, and what others do."""
     published = json.loads((results.parent / "published.json").read_text(encoding="utf-8"))
     s5 = next(row for row in published if row["name"] == "S5")
+    chance = read(results, "experiments/copy-long")["data"]["chance"]
     tasks = (
         _Task(
-            "digits of 14 by 14 pixels, one pixel a step", "block", "block-conserving",
-            {"block-lru": "the same blocks around LRUs", "tanh": "plain layers with tanh"},
+            "MNIST, 14 by 14 pixels, one a step", "block", "block-conserving",
+            {
+                "block-lru": "the same blocks around LRUs",
+                "tanh": "plain tanh layers (a fifth of the parameters)",
+            },
         ),
         _Task(
-            "digits of 28 by 28 pixels", "smnist-block", "smnist-block-conserving",
+            "MNIST, 28 by 28 pixels", "smnist-block", "smnist-block-conserving",
             published=f"S5 reports {s5['sequential']} %",
         ),
         _Task(
-            "the same, pixels permuted", "pmnist-block-forgetting", "pmnist-block-conserving",
-            {"pmnist-linoss": "a block around LinOSS"},
+            "pixels permuted, another network", "pmnist-block-forgetting",
+            "pmnist-block-conserving", {"pmnist-linoss": "a block around LinOSS (trained longer)"},
             published=f"S5 reports {s5['permuted']} %",
         ),
         _Task(
-            "spoken digits, raw sound, by known speakers", "digits", "digits-conserving",
+            "spoken digits (FSDD), speakers also in training", "digits", "digits-conserving",
             {"digits-resnet": "convolutional network", "digits-speakers": "ours, unseen speakers"},
         ),
         _Task(
-            "ECG, whole, of unknown people, mean F1", "ecg", "",
+            "ECG (CinC 2017), people may recur, mean F1", "ecg", "",
             {"ecg-resnet": "convolutional network"},
-            "winners of the challenge of 2017 0.83 (hidden recordings)",
+            "winners of the challenge 0.83 (hidden recordings)",
         ),
         _Task(
-            "copying ten symbols", "", "copy-long",
-            {"copy-long-truncated": "gradients through the last tenth of the steps"},
-            f"chance {100 * read(results, 'experiments/copy-long')['data']['chance']:.1f} %",
+            f"copying ten symbols (chance {100 * chance:.1f} %)", "", "copy-long",
+            {
+                "copy-long-frozen": "couplings frozen",
+                "copy-long-truncated": "gradients of the last tenth of the steps",
+            },
         ),
         _Task("the same", "", "copy-million"),
     )  # fmt: skip
     rows = [_accuracy_row(results, task) for task in tasks]
-    return Table("|steps, at most|units forget|u = 1|others", rows)
+    return Table("|steps, at most|units that forget|u = 1|others", rows)
 
 
 def _accuracy_row(results: Path, task: _Task) -> list[str]:
@@ -103,7 +109,7 @@ def step_costs(results: Path) -> Table:
         cells.append([label, f"{row['steps']:,}", f"{memory:,.0f} MB", f"{time:.1f} µs", error])
     environment = report["environment"]
     machine = f"{environment['cpu']}, {count(environment['threads'], 'thread')}"
-    return Table(f"{machine}|steps|memory|time a step|error of the gradient", cells)
+    return Table(f"{machine}|steps|memory|time per time step|error of the gradient", cells)
 
 
 def _gradient_error(errors: Entry, row: Entry) -> str:
