@@ -227,7 +227,7 @@ class _Chunkwise(torch.autograd.Function):
             if grad_x is not None:
                 grad_x[part.rows] = 0 if of_x is None else of_x
         strategy.finish()
-        return None, grad_x, None, None, *carried, *replica.sums
+        return None, grad_x, None, None, *carried, *replica.gradients()
 
 
 def _after_resets(states: list[State], first: Part) -> list[State]:

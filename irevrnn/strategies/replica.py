@@ -104,7 +104,7 @@ class Replica:
         places = {parameters[i]: i for i in used if parameters[i].requires_grad}
         self.leaves = [*(copies[index] for index in wanted), *places]
         self.sums: list[Tensor | None] = [None] * len(copies)
-        self._wanted, self._own = wanted, places
+        self._parameters, self._wanted, self._own = parameters, wanted, places
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
         """Add the gradients of :attr:`leaves` to the sums."""
@@ -118,6 +118,14 @@ class Replica:
                     "memory='recompute', or take the hook away"
                 )
         self._add(self._own.values(), gradients[count:])
+
+    def gradients(self) -> list[Tensor | None]:
+        """Return the sums, with zeros for what is not reached but has hooks: they take no None."""
+        for place in self._wanted:
+            p = self._parameters[place]
+            if self.sums[place] is None and (p._backward_hooks or p._post_accumulate_grad_hooks):
+                self.sums[place] = torch.zeros_like(p)
+        return self.sums
 
     def _add(self, places: Iterable[int], gradients: Sequence[Tensor | None]) -> None:
         sums, more = [], []

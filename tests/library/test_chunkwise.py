@@ -259,6 +259,17 @@ def test_what_the_loss_does_not_reach_has_no_gradient(memory):
     assert reached[0] == reached[1] and not all(reached[0])
 
 
+@all_chunked
+@pytest.mark.parametrize("way", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_hooks_on_what_the_loss_does_not_reach_get_no_none(memory, way):
+    model, seen = IRevStack([IRevBlock(5, 4), IRevBlock(5, 4)], memory), []
+    is_after = way == "register_post_accumulate_grad_hook"
+    for parameter in model.parameters():
+        getattr(parameter, way)(lambda x: seen.append(x.grad if is_after else x))
+    model(torch.randn(3, 200, 5))[1][0].sum().backward()  # not the last output projection
+    assert len(seen) == len([*model.parameters()]) and not any(x is None for x in seen)
+
+
 # Bad input
 
 
