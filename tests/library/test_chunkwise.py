@@ -286,6 +286,15 @@ def test_a_value_out_of_range_names_layer_and_step(value):
         model.layers[1].projection.bias.fill_(1e7)
         with pytest.raises(OverflowError, match="layer [01], step"):
             model(x)
+        h_0 = torch.tensor([0.0, value])[:, None, None].expand(2, len(x), 7).double()
+        with pytest.raises(OverflowError, match="layer 1, initial state: a value is NaN or left"):
+            model(x, (h_0, torch.zeros_like(h_0)))
+
+
+def test_reversal_needs_the_kernels(monkeypatch):
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+    with pytest.raises(RuntimeError, match="'reversible' .* need the compiled kernels"):
+        make_model()(make_input()[0])
 
 
 @all_chunked

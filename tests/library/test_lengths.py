@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_sequence
 
 from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN
@@ -72,7 +72,7 @@ def one_by_one(model, sequences, hidden, return_sequence=True):
 
 
 def padded(model, sequences, hidden, return_sequence=True):
-    x = torch.nn.utils.rnn.pad_sequence(sequences, model.batch_first)
+    x = pad_sequence(sequences, model.batch_first)
     # What lies beyond the end must not matter.
     steps = torch.arange(x.shape[1 if model.batch_first else 0])
     beyond = steps >= torch.tensor(LENGTHS)[:, None]
@@ -117,6 +117,19 @@ def test_a_sequence_knows_nothing_of_the_others(memory, way, options, return_seq
     model = make_model(memory, **options)
     call = {"return_sequence": return_sequence}
     assert_same(outcome(way, model, **call), outcome(one_by_one, model, **call))
+
+
+def test_resets_in_both_directions():
+    """Each sequence is what it is alone, in whatever order they come."""
+    model = make_model(bidirectional=True)
+    sequences, hidden = make_sequences(model)
+    resets = [torch.arange(len(x)) % 7 == i for i, x in enumerate(sequences)]
+    x, mask = pad_sequence(sequences, True), pad_sequence(resets, True)
+    output, finals = model(x, tuple(hidden), lengths=[*map(len, sequences)], resets=mask)
+    for row, (one, own) in enumerate(zip(sequences, resets, strict=True)):
+        alone, states = model(one, tuple(s[:, row] for s in hidden), resets=own)
+        torch.testing.assert_close(output[row, : len(one)], alone)
+        torch.testing.assert_close(tuple(s[:, row] for s in finals), states)
 
 
 def test_both_directions_are_two_stacks():
