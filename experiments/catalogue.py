@@ -222,7 +222,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "adding-million": Experiment("adding", "A million steps", "adding, u = 1", _MILLION, 3,
         peak=True),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
-        {"activation": "leaky_relu", "memory": "reversible"}),
+        {"activation": "leaky_relu", "memory": "reversible"}, 3),
     "ecg": Experiment("signals", "Signals", "ECG, whole recordings", {"data_set": "cinc2017"}),
     "digits": Experiment("signals", "Signals", "spoken digits", {"data_set": "fsdd"}, 3),
     # Convolutions with seven strides of two: features every 128 steps, each of some 3,000.
