@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.export import Dim, export
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
 
 from irevrnn import IRevBlock, IRevRNN, IRevStack, scan
 from irevrnn import onnx as irevrnn_onnx
@@ -52,17 +53,12 @@ def make_model(**options):
     return model.eval()
 
 
-def flat(results):
-    output, (h_n, c_n) = results
-    return [output, h_n, c_n]
-
-
 def test_a_program_takes_any_length_without_a_batch():
     model = make_model()
     program = export(model, (torch.randn(20, 5),), dynamic_shapes=({0: Dim.DYNAMIC},)).module()
     for steps in (2, 16, 33, 100):
         x = torch.randn(steps, 5)
-        assert_same_bits(flat(program(x)), flat(model(x)))
+        assert_same_bits(tree_leaves(program(x)), tree_leaves(model(x)))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +76,7 @@ def test_export_round_trip(options, strict, grad_mode):
     loaded = torch.export.load(file).module()
     for batch, steps in SHAPES:
         x = torch.randn(batch, steps, 5)
-        for got, want in zip(flat(loaded(x)), flat(model(x)), strict=True):
+        for got, want in zip(tree_leaves(loaded(x)), tree_leaves(model(x)), strict=True):
             assert torch.equal(got, want)
 
 
@@ -164,7 +160,7 @@ def assert_onnx_is(model, path):
     for batch, steps in SHAPES:
         x = torch.randn(batch, steps, 5)
         with torch.no_grad():
-            wanted = flat(model(x))
+            wanted = tree_leaves(model(x))
         torch.testing.assert_close(run_onnx(path, x), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -303,7 +299,7 @@ def test_onnx_is_for_single_and_double_precision(tmp_path):
     for activation in ACTIVATIONS:  # onnxruntime does not have every operator in float64
         model = make_model(activation=activation).double().eval()
         irevrnn_onnx.export(model, (x.double(),), path, verbose=False)
-        torch.testing.assert_close(run_onnx(path, x.double()), flat(model(x.double())))
+        torch.testing.assert_close(run_onnx(path, x.double()), tree_leaves(model(x.double())))
 
 
 def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
@@ -315,9 +311,25 @@ def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
         irevrnn_onnx.export(model.eval(), (x,), tmp_path / "model.onnx")
 
 
-def test_a_stack_of_blocks(kernels):
-    model = IRevStack([nn.Linear(3, 6), IRevBlock(6, 8, norm=None), IRevBlock(6, 8)]).eval()
+def stack_of_blocks():
+    """A stack whose couplings matter."""
+    torch.manual_seed(0)
+    oscillates = {"shortest_period": 2.5, "longest_period": 20}
+    blocks = [IRevBlock(6, 8, norm=None, **oscillates), IRevBlock(6, 4, **oscillates)]
+    return IRevStack([nn.Linear(5, 6), *blocks]).eval()
+
+
+def test_a_stack_of_blocks():
+    model, x = stack_of_blocks(), torch.randn(2, 77, 5)
     with torch.no_grad():
-        program = export(model, (torch.randn(4, 20, 3),), dynamic_shapes=(ANY,))
-    x = torch.randn(2, 77, 3)
+        program = export(model, (torch.randn(4, 20, 5),), dynamic_shapes=(ANY,))
     torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@needs_onnx
+def test_onnx_of_a_stack_of_blocks(tmp_path):
+    model, path = stack_of_blocks(), tmp_path / "model.onnx"
+    irevrnn_onnx.export(
+        model, (torch.randn(4, 20, 5),), path, dynamic_shapes=(ANY,), verbose=False
+    )  # fmt: skip
+    assert_onnx_is(model, path)
