@@ -204,7 +204,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "leaky_relu-store_fixed": _mnist("Activations", "leaky_relu, store_fixed",
         _LEAKY | {"memory": "store_fixed"}, 3),
     "leaky_relu-reversible": _mnist("Activations", "leaky_relu, reversible",
-        _LEAKY | {"memory": "reversible"}, 3),
+        _LEAKY | {"memory": "reversible"}),
     "adding-irevrnn": Experiment("adding", "Adding", "reversible block, u = 1", _ADDING, 3),
     "adding-lstm": Experiment("adding", "Adding", "LSTM", _LSTM, 3, "adding-irevrnn"),
     "copy-irevrnn": Experiment("copy", "Copying", "reversible block, u = 1", _COPY, 3),
@@ -222,7 +222,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "adding-million": Experiment("adding", "A million steps", "adding, u = 1", _MILLION, 3,
         peak=True),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
-        {"activation": "leaky_relu", "memory": "reversible"}, 3),
+        {"activation": "leaky_relu", "memory": "reversible"}),
     "ecg": Experiment("signals", "Signals", "ECG, whole recordings", {"data_set": "cinc2017"}),
     "digits": Experiment("signals", "Signals", "spoken digits", {"data_set": "fsdd"}, 3),
     # Convolutions with seven strides of two: features every 128 steps, each of some 3,000.
