@@ -15,7 +15,7 @@ from tests.cases import assert_same_bits
 
 @cache
 def least_runs(chunks, checkpoints):
-    """Runs forward that the best schedule takes, by trying all."""
+    """Runs forward that the best schedule takes up to the last chunk, by trying all."""
     if chunks == 1:
         return 0
     if checkpoints == 1:
@@ -27,8 +27,9 @@ def least_runs(chunks, checkpoints):
 
 
 def runs(chunks, checkpoints):
-    """Runs forward, of each chunk, as the strategy takes them."""
-    counts, kept = [0] * chunks, [0]
+    """Runs forward, of each chunk, as the strategy takes them; the forward pass is the first."""
+    counts, kept = [1] * chunks, first_places(chunks, checkpoints)
+    assert len(kept) <= checkpoints and kept[-1] < chunks
     for chunk in reversed(range(chunks)):
         while kept[-1] < chunk:
             ahead = stride(chunk + 1 - kept[-1], checkpoints + 1 - len(kept))
@@ -44,7 +45,7 @@ def runs(chunks, checkpoints):
 def test_no_schedule_takes_fewer_runs(checkpoints):
     for chunks in range(1, 41):
         counts = runs(chunks, checkpoints)
-        assert sum(counts) == least_runs(chunks, checkpoints)
+        assert sum(counts) == least_runs(chunks + 1, checkpoints)  # to the end of the last chunk
         assert max(counts) == rounds_of(chunks, checkpoints)
 
 
@@ -54,7 +55,7 @@ def test_a_million_steps_in_few_checkpoints():
         checkpoints = fewest_checkpoints(chunks, rounds)
         assert rounds_of(chunks, checkpoints) <= rounds < rounds_of(chunks, checkpoints - 1)
     assert checkpoints < 30
-    assert fewest_checkpoints(1, 1) == 1
+    assert fewest_checkpoints(1, 1) == 1 and fewest_checkpoints(6, 2) == 3
 
 
 @pytest.mark.parametrize("rounds", [1.25, 1.5, 1.9])
