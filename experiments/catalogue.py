@@ -216,13 +216,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         _LONG_COPY | {"gradient_steps": 10_000}, 3),
     # Another: no gradient needs the states.
     "copy-long-frozen": Experiment("copy", "Long copying", "with frozen couplings",
-        _LONG_COPY | {"coupling_lr_scale": 0.0}),
+        _LONG_COPY | {"coupling_lr_scale": 0.0}, 3),
     "copy-million": Experiment("copy", "A million steps", "copying, u = 1", _MILLION_COPY,
         peak=True),
     "adding-million": Experiment("adding", "A million steps", "adding, u = 1", _MILLION, 3,
         peak=True),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
-        {"activation": "leaky_relu", "memory": "reversible"}),
+        {"activation": "leaky_relu", "memory": "reversible"}, 3),
     "ecg": Experiment("signals", "Signals", "ECG, whole recordings", {"data_set": "cinc2017"}),
     "digits": Experiment("signals", "Signals", "spoken digits", {"data_set": "fsdd"}, 3),
     # Convolutions with seven strides of two: features every 128 steps, each of some 3,000.

@@ -36,8 +36,10 @@ LIBRARY = "irevrnn_cuda.so"
 #: and newer GPUs by just-in-time compilation.
 DEFAULT_ARCHS = (80, 90)
 # As for the CPU: a coupling must round alike wherever it is computed. nvcc would contract a product
-# and a sum into one rounding where it likes; the cell says itself where it wants that.
-FLAGS = ("-std=c++20", "-O3", "-fmad=false", "--expt-relaxed-constexpr", "--extended-lambda")
+# and a sum into one rounding where it likes; the cell says itself where it wants that. The other
+# three are the defaults, which NVCC_APPEND_FLAGS=--use_fast_math would change.
+ROUNDING = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
+FLAGS = ("-std=c++20", "-O3", *ROUNDING, "--expt-relaxed-constexpr", "--extended-lambda")
 #: Where the toolkit is by default.
 _USUAL = "/usr/local/cuda"
 #: What is run before a compiler, and so cannot be handed to nvcc as one.
@@ -50,7 +52,8 @@ def load(folders: tuple[Path, Path] = FOLDERS) -> str:
     here = gpus()
     if not here:
         return "PyTorch finds no GPU"
-    for library in built(folders):
+    # What the driver need not compile comes first, and of these the newest.
+    for library in sorted(built(folders), key=lambda found: _needs_driver(found, here)):
         if runs(_archs_of(library), here):
             try:
                 load_library(library)
@@ -117,6 +120,10 @@ def _family(folders: tuple[Path, Path]) -> str:
 
 def _archs_of(library: Path) -> tuple[int, ...]:
     return tuple(int(arch) for arch in re.findall(r"sm(\d+)-", library.parent.name))
+
+
+def _needs_driver(library: Path, gpus: tuple[int, ...]) -> bool:
+    return not all(has_machine_code(_archs_of(library), gpu) for gpu in gpus)
 
 
 @dataclass(frozen=True)
@@ -240,10 +247,12 @@ def runs(built: tuple[int, ...], gpus: Iterable[int]) -> bool:
     Machine code runs on its own major version from its minor version on; the newest architecture is
     there as PTX too, which the driver compiles for whatever is newer.
     """
-    return all(
-        max(built) <= gpu or any(arch // 10 == gpu // 10 and arch <= gpu for arch in built)
-        for gpu in gpus
-    )
+    return all(max(built) <= gpu or has_machine_code(built, gpu) for gpu in gpus)
+
+
+def has_machine_code(built: tuple[int, ...], gpu: int) -> bool:
+    """Return whether a library for some architectures runs on a GPU as it is."""
+    return any(arch // 10 == gpu // 10 and arch <= gpu for arch in built)
 
 
 def arch_options(archs: tuple[int, ...]) -> list[str]:

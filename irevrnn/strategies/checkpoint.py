@@ -49,6 +49,7 @@ class Checkpoint(Strategy):
         self.checkpoints, self.slots, self.owns = checkpoints, slots, False
         self.places: dict[int, int] = {}
         self.ended: list[Tensor] = []
+        self.compared: list[tuple[int, Tensor]] = []
 
     def begin(
         self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
@@ -124,6 +125,12 @@ class Checkpoint(Strategy):
         ]
 
     def finish(self) -> None:
+        """Compare all chunks at once: on a GPU, each comparison would wait for it."""
+        if self.compared:
+            found = torch.stack([sizes for _, sizes in self.compared]).tolist()
+            for (chunk, _), (apart, largest) in zip(self.compared, found, strict=True):
+                if apart > TOLERANCE * largest:
+                    raise _differ(chunk, apart, largest)
         if self.owns:
             self.slots.owner.release()
 
@@ -141,7 +148,9 @@ class Checkpoint(Strategy):
         self.ended += [h_n.detach().flatten(), c_n.detach().flatten()]
         if number == len(self.recurrences) - 1:
             ended, self.ended = torch.cat(self.ended), []
-            _check_same(chunk, ended, self.wanted)
+            if type(ended) is Tensor and ended.numel() and not ended.is_meta:  # it has values
+                apart, largest = (ended - self.wanted).abs().amax(), self.wanted.abs().amax()
+                self.compared.append((chunk, torch.stack([apart, largest])))
         return out, h_n, c_n
 
     def _scan(
@@ -152,22 +161,14 @@ class Checkpoint(Strategy):
         )
 
 
-def _check_same(chunk: int, ended: Tensor, wanted: Tensor) -> None:
-    """Raise a RuntimeError if a chunk did not end as in the forward pass.
-
-    States on a GPU are not compared, since that would wait for it, nor are those without values.
-    """
-    if type(wanted) is not Tensor or not wanted.is_cpu or not wanted.numel():
-        return
-    apart, largest = (ended - wanted).abs().amax().item(), wanted.abs().amax().item()
-    if apart > TOLERANCE * largest:
-        raise RuntimeError(
-            f"chunk {chunk}: memory='checkpoint' did not compute the states of the forward pass "
-            f"again (they differ by {apart:.2g}, the largest is {largest:.2g}), so gradients would "
-            "be wrong: the input was changed between the passes, or a module of the stack was, "
-            "keeps a state, or draws from a generator of its own; use memory='recompute', or call "
-            "irevrnn.check_stepwise on each module to find out which"
-        )
+def _differ(chunk: int, apart: float, largest: float) -> RuntimeError:
+    return RuntimeError(
+        f"chunk {chunk}: memory='checkpoint' did not compute the states of the forward pass again "
+        f"(they differ by {apart:.2g}, the largest is {largest:.2g}), so gradients would be wrong: "
+        "the input was changed between the passes, or a module of the stack was, keeps a state, or "
+        "draws from a generator of its own; use memory='recompute', or call irevrnn.check_stepwise "
+        "on each module to find out which"
+    )
 
 
 def _wide(state: Tensor) -> Tensor:

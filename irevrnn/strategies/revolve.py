@@ -3,8 +3,8 @@
 The schedule is that of Griewank and Walther (2000), "revolve": with c checkpoints, n chunks are
 reversed by running each of them forward at most r times, the forward pass included, before it is
 run with its graph, where n is less than (c + r)! / (c! r!), and no schedule takes fewer runs in
-all. (That is one chunk fewer than in the paper, whose forward pass builds the last graph on its way:
-here it ends after the last chunk, as if a further one came next.)
+all. (In the paper, n may be equal to that, since its forward pass builds the last graph on its way.
+Here it ends after the last chunk, as if a further one came next.)
 """
 
 from __future__ import annotations

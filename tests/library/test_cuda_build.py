@@ -170,7 +170,7 @@ def test_the_host_compiler_is_handed_over_without_its_launcher(machine, monkeypa
     monkeypatch.setenv("IREVRNN_CXXFLAGS", "-Wa,-W")
     words = build.options(build.find_host_compiler(build.find_toolkit()))
     assert words[:2] == ["-ccbin", "g++"]
-    assert {"-fmad=false", "-Xcompiler=-ffp-contract=off", r"-Xcompiler=-Wa\,-W"} <= set(words)
+    assert {*build.ROUNDING, "-Xcompiler=-ffp-contract=off", r"-Xcompiler=-Wa\,-W"} <= set(words)
     assert not any("fast" in word or "native" in word for word in words)
 
 
@@ -260,6 +260,19 @@ def test_one_built_ahead_is_found_where_there_is_no_nvcc(machine, folders, monke
     monkeypatch.setattr(build, "gpus", lambda: (75,))  # which it does not run on
     assert "nvcc is missing: it is not in /nonexistent/bin" in build.load.__wrapped__(folders)
     assert len(loaded) == 3
+
+
+@needs_compiler
+def test_machine_code_comes_before_what_the_driver_must_compile(machine, folders, monkeypatch):
+    own = build.build(folders, (90,))
+    newer = build.build(folders, (80,))  # of another node that shares the cache
+    assert build.built(folders) == [newer, own]
+    loaded = []
+    monkeypatch.setattr(build.torch.ops, "load_library", loaded.append)
+    for gpu in (90, 86, 120):
+        monkeypatch.setattr(build, "gpus", lambda gpu=gpu: (gpu,))
+        assert build.load.__wrapped__(folders) == ""
+    assert loaded == [own, newer, newer]
 
 
 @needs_compiler

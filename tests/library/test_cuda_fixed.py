@@ -142,6 +142,14 @@ def test_a_tampered_word_returns_no_gradient():
         output.sum().backward()
 
 
+def test_a_checkpoint_that_leads_elsewhere_is_an_error():
+    x = torch.randn(4, 300, 8, device="cuda", requires_grad=True)
+    output, _ = make_model("checkpoint")(x)
+    x.data.add_(1)
+    with pytest.raises(RuntimeError, match=r"chunk \d: .* the input was changed"):
+        output.sum().backward()
+
+
 @pytest.mark.skipif(
     "PYTORCH_NO_CUDA_MEMORY_CACHING" in os.environ, reason="PyTorch's allocator is switched off"
 )
