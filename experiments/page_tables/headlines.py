@@ -49,7 +49,11 @@ def accuracies(results: Path) -> Table:
         ),
         _Task(
             "pixels permuted, another network", "pmnist-block-forgetting",
-            "pmnist-block-conserving", {"pmnist-linoss": "a block around LinOSS (trained longer)"},
+            "pmnist-block-conserving",
+            {
+                "pmnist-linoss": "a block around LinOSS (trained longer)",
+                "pmnist-lru": "around an LRU (as long)",
+            },
             published=f"S5 reports {s5['permuted']} %",
         ),
         _Task(

@@ -36,6 +36,7 @@ DIGITS = {
     "pmnist-block-conserving": "permuted pixels: two wide blocks, u = 1, `reversible`",
     "pmnist-block-forgetting": "permuted pixels: the same with units that forget, `reversible`",
     "pmnist-linoss": "permuted pixels: one block around LinOSS",
+    "pmnist-lru": "permuted pixels: one block around an LRU",
 }
 RECORDINGS = {
     "sessions-reversible": "smartwatch, whole sessions, `reversible`",
