@@ -204,7 +204,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "leaky_relu-store_fixed": _mnist("Activations", "leaky_relu, store_fixed",
         _LEAKY | {"memory": "store_fixed"}, 3),
     "leaky_relu-reversible": _mnist("Activations", "leaky_relu, reversible",
-        _LEAKY | {"memory": "reversible"}),
+        _LEAKY | {"memory": "reversible"}, 3),
     "adding-irevrnn": Experiment("adding", "Adding", "reversible block, u = 1", _ADDING, 3),
     "adding-lstm": Experiment("adding", "Adding", "LSTM", _LSTM, 3, "adding-irevrnn"),
     "copy-irevrnn": Experiment("copy", "Copying", "reversible block, u = 1", _COPY, 3),

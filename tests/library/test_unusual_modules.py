@@ -212,7 +212,7 @@ class Counts(nn.Module):
 def test_a_checkpoint_that_leads_elsewhere_is_an_error(length, monkeypatch):
     monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 32)
     output, _ = IRevStack([Counts(), IRevBlock(4, 3)], "checkpoint")(draw(length))
-    with pytest.raises(RuntimeError, match=f"chunk {(length - 1) // 32}: .* keeps a state"):
+    with pytest.raises(RuntimeError, match="chunk 0: .* keeps a state"):
         output.sum().backward()
 
 
