@@ -52,7 +52,7 @@ def accuracies(results: Path) -> Table:
             "pmnist-block-conserving",
             {
                 "pmnist-linoss": "a block around LinOSS (trained longer)",
-                "pmnist-lru": "around an LRU (as long)",
+                "pmnist-lru": "around an LRU (longer, too)",
             },
             published=f"S5 reports {s5['permuted']} %",
         ),
