@@ -13,28 +13,13 @@ import torch
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Use ``count`` CPU threads within the block, and flush denormal numbers to zero.
-
-    None keeps the number of threads.
-
-    The gradients of what is forgotten become denormal. Some processors take a hundred times as long
-    for such a number, and a step of ``nn.LSTM`` that reads its last output ten times as long: no
-    peer should be weakened by that. PyTorch sets it for the calling thread, which also runs the
-    backward pass of a CPU. Threads that start later inherit it; those of an earlier parallel
-    operation keep what they have.
-    """
-    before, flushed = torch.get_num_threads(), _flushes_denormal()
+    """Use ``count`` CPU threads within the block; None keeps their number."""
+    before = torch.get_num_threads()
     torch.set_num_threads(count or before)
-    torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        torch.set_flush_denormal(flushed)
-
-
-def _flushes_denormal() -> bool:
-    return (torch.tensor(1e-40) * 1.0).item() == 0
 
 
 @contextmanager

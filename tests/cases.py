@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.library import opcheck
 from torch.nn.utils.rnn import pack_sequence
 
+from experiments import process
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.ops import HALF
 
@@ -165,17 +166,10 @@ def assert_near(got, wanted, tolerance: float) -> None:
 
 
 def assert_same_with_any_threads(compute, counts=(1, 2, 3, 1)) -> None:
-    """Check that ``compute`` returns the same bits each time, whatever the number of threads.
-
-    Denormal numbers stay what they are, unlike in ``experiments.process.threads``: threads that
-    start while they are flushed to zero would flush them in later tests, too.
-    """
-    before, results = torch.get_num_threads(), []
-    try:
-        for count in counts:
-            torch.set_num_threads(count)
+    """Check that ``compute`` returns the same bits each time, whatever the number of threads."""
+    results = []
+    for count in counts:
+        with process.threads(count):
             results.append(compute())
-    finally:
-        torch.set_num_threads(before)
     for result in results[1:]:
         assert_same_bits(result, results[0])

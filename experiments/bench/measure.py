@@ -86,8 +86,7 @@ def in_fresh_process(
     """Call a function in a new process, whose allocator earlier work has not touched.
 
     The function is importable from a module. The process has ``threads`` threads, or as many as
-    this one, takes denormal numbers for 0, as training does (:func:`experiments.process.threads`),
-    and has the caching allocator if asked to. On Linux, its environment variables are those
+    this one, and the caching allocator if asked to. On Linux, its environment variables are those
     at the first call. An exception is raised here.
     """
     with ProcessPoolExecutor(
@@ -101,7 +100,6 @@ def in_fresh_process(
 
 def _set_up(threads: int, caching_allocator: bool) -> None:
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
     if caching_allocator:
         use_caching_allocator()
 

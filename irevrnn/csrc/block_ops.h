@@ -7,7 +7,7 @@
 // whole sequences each goes through memory once more.
 #pragma once
 
-#include <ATen/Parallel.h>
+#include "parallel.h"
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty_like.h>
@@ -45,14 +45,14 @@ void each_part(int64_t rows, const Fn& fn) {
 constexpr int64_t numbers_of_thread = 1 << 15;
 
 void gelu(const Tensor& x, const Tensor& y) {
-  at::parallel_for(0, x.numel(), numbers_of_thread, [&](int64_t begin, int64_t end) {
+  parallel_for(0, x.numel(), numbers_of_thread, [&](int64_t begin, int64_t end) {
     gelu_vector(x.const_data_ptr<float>(), y.mutable_data_ptr<float>(), begin, end);
   });
 }
 
 // The gradient of x, in the place of that of the result.
 void gelu_gradient(const Tensor& x, const Tensor& grad) {
-  at::parallel_for(0, x.numel(), numbers_of_thread, [&](int64_t begin, int64_t end) {
+  parallel_for(0, x.numel(), numbers_of_thread, [&](int64_t begin, int64_t end) {
     gelu_backward_vector(x.const_data_ptr<float>(), grad.mutable_data_ptr<float>(), begin, end);
   });
 }
@@ -64,7 +64,7 @@ void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y)
   const int64_t rows = v.size(0), width = v.size(1) / 2;
   const Gate s{width, v.const_data_ptr<float>(), read<float>(bias), read<float>(x), y.mutable_data_ptr<float>()};
   const int64_t grain = std::max<int64_t>(1, numbers_of_thread / std::max<int64_t>(1, width));
-  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) { gate_vector(s, begin, end); });
+  parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) { gate_vector(s, begin, end); });
 }
 
 // Writes the gradient of v, and adds that of the bias. Both are the same for any number of threads, if the rows are.
@@ -73,7 +73,7 @@ void gate_gradient(const Tensor& grad_y, const Tensor& v, const Tensor& bias, co
   const Tensor sums = at::zeros({parts, 2 * width}, v.options());
   const GateBackward s{width, v.const_data_ptr<float>(), read<float>(bias), grad_y.const_data_ptr<float>(),
                        grad_v.mutable_data_ptr<float>(), sums.mutable_data_ptr<float>()};
-  at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       GateBackward part = s;
       part.grad_bias += 2 * width * i;

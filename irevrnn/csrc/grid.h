@@ -12,7 +12,7 @@
 #if defined(__CUDACC__)
 #include <cuda_runtime_api.h>
 #else
-#include <ATen/Parallel.h>
+#include "parallel.h"
 
 #include <functional>
 
@@ -77,7 +77,7 @@ IREVRNN_FLATTEN void run_block(const Work& work, const Grid& grid, int64_t block
 // Calls fn(block, scratch of grid.shared bytes) for each block, on several threads. Processors get blocks in the order
 // first, last, second, last but one, ...: packed sequences get shorter from block to block.
 inline void for_each_block(const Grid& grid, const std::function<void(int64_t, void*)>& fn) {
-  at::parallel_for(0, grid.blocks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, grid.blocks, 1, [&](int64_t begin, int64_t end) {
     Array<unsigned char> shared(grid.shared);
     for (int64_t i = begin; i < end; ++i) fn(i % 2 == 0 ? i / 2 : grid.blocks - 1 - i / 2, shared.data());
   });

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include "activations.h"
@@ -87,6 +88,14 @@ template <class IO>
 IREVRNN_INLINE int64_t saved_values(int couplings) { return 2 * couplings + (rounds<IO> ? 1 : 0); }
 template <class IO>
 constexpr int saved_states = rounds<IO> ? 2 : 1;
+
+// A gradient of a state as it goes from a block of steps to the one before it: 0 where it is so small that PyTorch's
+// matrix products, which flush no denormal numbers (parallel.h), would soon make some of it.
+template <class T>
+IREVRNN_INLINE T carried(T gradient) {
+  constexpr T smallest = std::numeric_limits<T>::min() * T(1 << 30);
+  return absolute(gradient) < smallest ? T(0) : gradient;
+}
 
 void scan_vector(const Forward<float>& s);
 void scan_vector(const Backward<float>& s);

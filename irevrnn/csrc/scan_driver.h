@@ -1,7 +1,7 @@
 // Cuts a scan into chunks of lanes for the threads, and each chunk into tiles and blocks of steps.
 #pragma once
 
-#include <ATen/Parallel.h>
+#include "parallel.h"
 
 #include <algorithm>
 #include <initializer_list>
@@ -36,7 +36,7 @@ struct Chunk {
 template <class Fn>
 void share_chunks(int64_t lanes, int width, const Fn& fn) {
   const int64_t size = chunk_size(lanes, width), count = count_chunks(lanes, width);
-  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
     std::vector<Chunk> chunks;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t index = i % 2 == 0 ? i / 2 : count - 1 - i / 2;

@@ -192,8 +192,8 @@ struct BackwardWork {
         from_states(x, column);
       }
     }
-    s.grad_h_0[lane] = x.carry;
-    s.grad_c_0[lane] = x.d_c;
+    s.grad_h_0[lane] = carried(x.carry);
+    s.grad_c_0[lane] = carried(x.d_c);
     x.sums.store(total);
   }
 

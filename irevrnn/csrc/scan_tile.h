@@ -236,6 +236,9 @@ void backward_tile(const Backward<T>& s, F f, Writer writer, Tile tile, UnitRows
     cuts.clear(first, s.grad_h_0 + lane);
     cuts.clear(first, s.grad_c_0 + lane);
   });
+  for (T* gradients : {s.grad_h_0 + lane, s.grad_c_0 + lane}) {
+    for (int i = 0; i < tile.count; ++i) gradients[i] = carried(gradients[i]);
+  }
 }
 
 }  // namespace irevrnn
