@@ -11,9 +11,6 @@ from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.fixed_point import stored_bits
 
-#: Fraction bits in which values over noise stay in range.
-UNIT = 12
-
 
 def bits_per_step(run: fixed_scan.Pass, words: Tensor) -> float:
     """Return the bits on the stacks per unit and step.
@@ -37,7 +34,7 @@ def count_bits(
     z = torch.randn(steps, batch, hidden, generator=generator)
     weights = torch.full((hidden,), u)
     couplings = 0.001 * torch.randn(2, 3, hidden, generator=generator)
-    start = fixed_scan.States.of(z[0], z[-1], UNIT)
+    start = fixed_scan.States.of(z[0], z[-1])
     run, words, _ = fixed_scan.forward(
         z,
         start,

@@ -6,36 +6,36 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
 
-#include <cmath>
-
+#include "fixed_point.h"
 #include "scan_autograd.h"
 
 namespace irevrnn {
 namespace {
 
-// x * unit, a power of two; on the CPU without operators, as in copy_of.
-Tensor times(const Tensor& x, double unit, at::ScalarType dtype) {
-  if (!x.is_cpu() || !x.is_contiguous()) return x.to(dtype).mul_(unit);
+// The values of fixed-point numbers x, whose scales have these bits; on the CPU without operators, as in copy_of.
+Tensor values_of(const Tensor& x, const Tensor& bits, at::ScalarType dtype) {
+  if (!x.is_cpu() || !x.is_contiguous() || !bits.is_contiguous()) {
+    return x.to(dtype).mul_((127 - bits).mul_(1 << 23).view(at::kFloat));
+  }
   Tensor values = at::empty(x.sizes(), x.options().dtype(dtype));
   for_sequence<false>(values, [&](auto zero) {
     using T = decltype(zero);
-    const int32_t* from = x.const_data_ptr<int32_t>();
+    const int32_t *from = x.const_data_ptr<int32_t>(), *bits_of = bits.const_data_ptr<int32_t>();
     T* to = values.mutable_data_ptr<T>();
-    for (int64_t i = 0, count = x.numel(); i < count; ++i) to[i] = static_cast<T>(from[i]) * static_cast<T>(unit);
+    for (int64_t i = 0, count = x.numel(); i < count; ++i) to[i] = scale_of<T>(bits_of[i]).values_of(from[i]);
   });
   return values;
 }
 
-// The results of a pass. The states, h and c before it and after it, are fixed-point numbers.
+// The results of a pass. The states, h and c with their scales before it and after it, are fixed-point numbers.
 struct PassResults {
   Tensor out, saved;
   at::TensorList states;
-  at::IntArrayRef fraction_bits;  // before and after
 
   // h and c before the pass (0) or after it (1), as numbers of a dtype.
   std::pair<Tensor, Tensor> values(size_t end, at::ScalarType dtype) const {
-    const double unit = std::ldexp(1.0, -static_cast<int>(fraction_bits[end]));
-    return {times(states[2 * end], unit, dtype), times(states[2 * end + 1], unit, dtype)};
+    const Tensor &h = states[3 * end], &c = states[3 * end + 1], &scales = states[3 * end + 2];
+    return {values_of(h, scales.select(0, 0), dtype), values_of(c, scales.select(0, 1), dtype)};
   }
 };
 
@@ -59,15 +59,14 @@ struct FixedFunction : torch::autograd::Function<FixedFunction> {
 // h_0 and c_0 only carry their gradients: the pass has its own states.
 std::tuple<Tensor, Tensor, Tensor> fixed_gradient(const Tensor& z, const Tensor& h_0, const Tensor& c_0,
                                                   const Tensor& u, const Tensor& a, const Tensor& b, const Tensor& out,
-                                                  const Tensor& saved, at::TensorList states,
-                                                  at::IntArrayRef fraction_bits, Name activation,
+                                                  const Tensor& saved, at::TensorList states, Name activation,
                                                   Name coupling_activation, bool vectorize, const Maybe& resets,
                                                   const Maybe& batch_sizes) {
-  TORCH_CHECK_VALUE(states.size() == 4 && fraction_bits.size() == 2,
-                    "states must be h and c before and after the pass, and fraction_bits one number for either end");
+  TORCH_CHECK_VALUE(states.size() == 6, "states must be h, c and their scales before and after the pass; got ",
+                    states.size(), " tensors");
   const Options options{batch_sizes, activation, coupling_activation, usual_interval, vectorize, resets};
   const variable_list results =
-      FixedFunction::apply(z, h_0, c_0, u, a, b, PassResults{out, saved, states, fraction_bits}, options);
+      FixedFunction::apply(z, h_0, c_0, u, a, b, PassResults{out, saved, states}, options);
   return {results[0], results[1], results[2]};
 }
 

@@ -4,6 +4,7 @@
 
 #include <c10/util/Exception.h>
 
+#include "fixed_lane.h"
 #include "fixed_tile.h"
 #include "scan_driver.h"
 #include "word_stack.h"
@@ -33,31 +34,113 @@ void for_each_tile_reversed(const Sizes<T>& s, const std::vector<Chunk>& chunks,
   }
 }
 
+// The changes of scales of a tile's lanes, which are few. Between two calls all states are in memory.
+template <class T>
+class LaneScales {
+ public:
+  // s: FixedForward or FixedInverse, whose lanes these are. Steps go to `end`, where a block ends.
+  LaneScales(const FixedPass<T>& s, WordStack& stack, int64_t stream, int64_t lane, int64_t count, int64_t end)
+      : s_(s), stack_(stack), place_(s.places[stream]), first_(lane), past_last_(lane + count), end_(end) {}
+
+  // Lanes whose sequences begin anew at step t.
+  void after_resets(const Cuts<T>& cuts, int64_t t) {
+    cuts.each_reset(t, [&](int64_t first, int64_t past_last) {
+      for (int64_t lane = first; lane < past_last; ++lane) rescale(lane, t, to_usual(load_lane(s_, lane)));
+    });
+  }
+  // Before the block that begins at step t.
+  void refine(int64_t t) {
+    bool any = false;
+    for (int64_t i = first_; i < past_last_; ++i) any |= may_be_finer(s_.h[i], s_.c[i], s_.bits_h[i], s_.bits_c[i]);
+    if (!any) return;
+    for (int64_t i = first_; i < past_last_; ++i) rescale(i, t, refinement(s_, load_lane(s_, i), i, t, end_));
+  }
+  // Where step t does not fit. Returns whether it does now.
+  bool coarsen(int64_t t) {
+    bool any = false;
+    for (int64_t lane = first_; lane < past_last_; ++lane) {
+      const FixedLane<irevrnn::any, ChosenActivation, T> cell(s_, {s_.coupling_activation}, lane % s_.hidden);
+      const T z = s_.z[s_.row(t) + lane];
+      const LaneState x = load_lane(s_, lane);
+      NoBits none;
+      const bool fits = cell.step(x, z, offset_of(s_.first_step + t), none).fits();
+      if (fits && !out_of_range(x.h) && !out_of_range(x.c)) continue;
+      const Rescaling by = cell.coarser(x, z, offset_of(s_.first_step + t));
+      if (!by) return false;
+      rescale(lane, t, by);
+      any = true;
+    }
+    return any;
+  }
+  // The step of the last change from `first` on, or -1.
+  int64_t last_from(int64_t first) const {
+    const int64_t lane = lane_of_place(place_), t = step_of_place(place_) - s_.first_step;
+    return lane >= first_ && lane < past_last_ && t >= first ? smaller(t, end_) : -1;
+  }
+  void undo_last() {
+    const int64_t lane = lane_of_place(place_);
+    LaneState x = load_lane(s_, lane);
+    pop_rescaling(x, place_, stack_.with_room(words_of_rescaling));
+    store_lane(s_, lane, x);
+  }
+
+ private:
+  void rescale(int64_t lane, int64_t t, const Rescaling& by) {
+    if (!by) return;
+    LaneState x = load_lane(s_, lane);
+    push_rescaling(x, by, place_of(s_.first_step + t, lane), place_, stack_.with_room(words_of_rescaling));
+    store_lane(s_, lane, x);
+  }
+
+  const FixedPass<T>& s_;
+  WordStack& stack_;
+  int64_t& place_;
+  int64_t first_, past_last_, end_;
+};
+
 template <class Tiles, class T>
 void run(FixedForward<T>& s) {
-  const Array<T> weights = unit_rows<T>(s, Tiles::width, s.unit_of_f().count);
+  const Array<T> weights = unit_rows<T>(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   const DecayRows decays(s, Tiles::width);
   std::vector<int64_t> bad_steps(max_chunks, -1);
   s.words.resize(count_chunks(s.lanes(), Tiles::width));
   std::vector<WordStack> stacks(s.words.size());
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
+    Array<T> scratch((1 + 2 * s.couplings) * Tiles::width);
     for (const Chunk& chunk : chunks) stacks[chunk.index].tail() = Tail::of(s.tails[chunk.index]);
     for (int64_t begin = 0; begin < s.steps; begin += s.block()) {
       const int64_t next = std::min(s.steps, begin + s.block());
       for_each_tile<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
         using Tile = decltype(tile);
-        int64_t& bad_step = bad_steps[at.chunk];
-        if (bad_step >= 0 && bad_step < begin) return;
-        const TileWeights<Tile> w{rows.at(at.lane % s.hidden), s.couplings};
+        int64_t bad_step = -1;
+        if (bad_steps[at.chunk] >= 0 && bad_steps[at.chunk] < begin) return;
+        WordStack& stack = stacks[at.chunk];
         const Cuts<T> cuts(s, at.lane, tile.count, begin, at.end);
-        Bits& bits = room_for<Tile>(stacks[at.chunk], s.activation, at.end - begin, cuts.count());
-        cuts.each([&](int64_t first, int64_t past_last) {
-          forget_resets(s, cuts, first, bits);
+        LaneScales<T> scales(s, stack, at.chunk, at.lane, tile.count, at.end);
+        const auto room = [&]() -> Bits& { return room_for<Tile>(stack, s.activation, at.end - begin, cuts.count()); };
+        const auto run_to = [&](int64_t first, int64_t past_last) {
+          int64_t reached = 0;
           with_coupling<Tiles>(s, tile, [&](const auto& f) {
-            fixed_forward_tile(s, f, tile, w, decays, bits, at.lane, first, past_last, at.ahead, bad_step);
+            reached = fixed_forward_tile(s, f, tile, rows.at(at.lane % s.hidden), decays, scratch.data(), room(), at.lane,
+                                         first, past_last, at.ahead);
           });
+          return reached;
+        };
+        cuts.each([&](int64_t first, int64_t past_last) {
+          forget_resets(s, cuts, first, room());
+          scales.after_resets(cuts, first);
+          if (first == begin) scales.refine(begin);
+          while (first < past_last && bad_step < 0) {
+            const int64_t reached = run_to(first, past_last);
+            if (reached < past_last) {
+              if (reached > first) run_to(first, reached);  // once more, as all of it fits
+              if (!scales.coarsen(reached)) bad_step = reached;
+            }
+            first = reached;
+          }
         });
+        bad_steps[at.chunk] = earlier(bad_steps[at.chunk], bad_step);
       });
       if (!s.record) {
         for (const Chunk& chunk : chunks) stacks[chunk.index].clear();
@@ -75,11 +158,12 @@ template <class Tiles, class T>
 void run(FixedInverse<T>& s) {
   TORCH_CHECK_VALUE(s.streams == count_chunks(s.lanes(), Tiles::width), "counts must have ",
                     count_chunks(s.lanes(), Tiles::width), " entries; got ", s.streams);
-  const Array<T> weights = unit_rows<T>(s, Tiles::width, s.unit_of_f().count);
+  const Array<T> weights = unit_rows<T>(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   const DecayRows decays(s, Tiles::width);
   std::vector<WordStack> stacks(s.streams);
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
+    Array<T> scratch((1 + 2 * s.couplings) * Tiles::width);
     for (const Chunk& chunk : chunks) {
       const int64_t i = chunk.index;
       if (s.is_sound(i)) stacks[i] = WordStack(s.words + s.starts[i], s.counts[i]);
@@ -89,14 +173,25 @@ void run(FixedInverse<T>& s) {
       const int64_t next = std::max<int64_t>(0, begin - s.block());
       for_each_tile_reversed<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
         using Tile = decltype(tile);
-        const TileWeights<Tile> w{rows.at(at.lane % s.hidden), s.couplings};
+        WordStack& stack = stacks[at.chunk];
         const Cuts<T> cuts(s, at.lane, tile.count, begin, at.end);
-        Bits& bits = room_for<Tile>(stacks[at.chunk], s.activation, at.end - begin, cuts.count());
-        cuts.each_reversed([&](int64_t first, int64_t past_last) {
+        LaneScales<T> scales(s, stack, at.chunk, at.lane, tile.count, at.end);
+        const auto room = [&]() -> Bits& { return room_for<Tile>(stack, s.activation, at.end - begin, cuts.count()); };
+        const auto run_back = [&](int64_t first, int64_t past_last) {
           with_coupling<Tiles>(s, tile, [&](const auto& f) {
-            fixed_inverse_tile(s, f, tile, w, decays, bits, at.lane, first, past_last, at.ahead);
+            fixed_inverse_tile(s, f, tile, rows.at(at.lane % s.hidden), decays, scratch.data(), room(), at.lane, first,
+                               past_last, at.ahead);
           });
-          recall_resets(s, cuts, first, bits);
+        };
+        cuts.each_reversed([&](int64_t first, int64_t past_last) {
+          int64_t change;
+          while ((change = scales.last_from(first)) >= 0) {
+            if (change < past_last) run_back(change, past_last);
+            past_last = smaller(past_last, change);
+            scales.undo_last();
+          }
+          if (first < past_last) run_back(first, past_last);
+          recall_resets(s, cuts, first, room());
         });
       });
     }

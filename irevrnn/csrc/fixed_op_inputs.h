@@ -33,16 +33,21 @@ inline Tensor moving_states(const Tensor& z, const Tensor& x, at::IntArrayRef si
   return copy_of(x);
 }
 
-// The tails of all bit stacks (bit_stack.h), one for each; none are given where the stacks are empty.
-inline Tensor moving_tails(const Tensor& z, const Tensor& tails, int64_t streams) {
-  if (tails.size(0) == 0) return at::ones({streams}, z.options().dtype(at::kLong));
-  return moving_states(z, tails, streams, at::kLong, "tails");
+// What each bit stack has, its tail (bit_stack.h) or its place (rescaling.h); none are given before the first pass.
+inline Tensor of_stacks(const Tensor& z, const Tensor& numbers, int64_t streams, const char* name) {
+  if (numbers.size(0) == 0) return at::ones({streams}, z.options().dtype(at::kLong));
+  return moving_states(z, numbers, streams, at::kLong, name);
 }
 
-// The states at one end of a pass, the unit of their numbers, and the steps of the sequence before them.
+// The states at one end of a pass: h and c, the bits of their scales (2, B, H), tails and places of the bit stacks.
 struct FixedStates {
-  Tensor h, c, tails;
-  int64_t fraction_bits, steps;
+  Tensor h, c, scales, tails, places;
+
+  explicit FixedStates(at::TensorList all) {
+    TORCH_CHECK_VALUE(all.size() == 5, "states must be h, c, scales, tails and places; got ", all.size(), " tensors");
+    h = all[0], c = all[1], scales = all[2], tails = all[3], places = all[4];
+  }
+  std::vector<Tensor> all() const { return {h, c, scales, tails, places}; }
 };
 
 // One pass: its inputs, checked and made contiguous, the states it moves, and room for its results.
@@ -54,21 +59,23 @@ struct FixedTensors {
   Activation activation, coupling_activation;
   int64_t first_step;
 
-  // z: (T, B, H), or (N, H) packed with batch_sizes. streams: the number of bit stacks; inverse: whether the states are
-  // those after the pass.
-  FixedTensors(const Tensor& z_, const FixedStates& states_, int64_t streams, bool inverse, const Tensor& u, const Tensor& a,
-               const Tensor& b, c10::string_view g, c10::string_view f, bool save,
+  // z: (T, B, H), or (N, H) packed with batch_sizes. steps: of the sequence before the states; streams: the number of bit
+  // stacks; inverse: whether the states are those after the pass.
+  FixedTensors(const Tensor& z_, const FixedStates& states_, int64_t steps, int64_t streams, bool inverse, const Tensor& u,
+               const Tensor& a, const Tensor& b, c10::string_view g, c10::string_view f, bool save,
                const std::optional<Tensor>& resets_, const std::optional<Tensor>& batch_sizes)
       : layout(Layout::of(z_, states_.h, batch_sizes)), weights(z_, u, a, b), states(states_), z(z_.contiguous()),
         resets(given_resets(resets_, z_)),
         out(allocate(z.sizes(), z.options())),
         saved(save ? allocate(saved_shape(z, layout, a.size(0), usual_interval), z.options()) : allocate({0}, z.options())),
         activation(parse_invertible(g)), coupling_activation(parse_activation(f, "coupling_activation")),
-        first_step(states_.steps - (inverse ? layout.steps : 0)) {
+        first_step(steps - (inverse ? layout.steps : 0)) {
     const std::array<int64_t, 2> sizes{layout.batch, layout.hidden};
     states.h = moving_states(z, states_.h, sizes, at::kInt, "h");
     states.c = moving_states(z, states_.c, sizes, at::kInt, "c");
-    states.tails = moving_tails(z, states_.tails, streams);
+    states.scales = moving_states(z, states_.scales, {2, sizes[0], sizes[1]}, at::kInt, "scales");
+    states.tails = of_stacks(z, states_.tails, streams, "tails");
+    states.places = of_stacks(z, states_.places, streams, "places");
     if (layout.packed()) saved.zero_();  // the rows of sequences that have ended
   }
 
@@ -89,12 +96,13 @@ struct FixedTensors {
   void fill(FixedPass<T>& s) const {
     fill_sizes<T>(s, layout, weights, activation, coupling_activation, usual_interval, resets);
     s.z = z.const_data_ptr<T>();
-    s.unit = {std::ldexp(1.0f, -static_cast<int>(states.fraction_bits)),
-              std::ldexp(1.0f, static_cast<int>(states.fraction_bits))};
     s.first_step = first_step;
     s.h = states.h.mutable_data_ptr<int32_t>();
     s.c = states.c.mutable_data_ptr<int32_t>();
+    s.bits_h = states.scales.mutable_data_ptr<int32_t>();
+    s.bits_c = s.bits_h + s.lanes();
     s.tails = states.tails.mutable_data_ptr<int64_t>();
+    s.places = states.places.mutable_data_ptr<int64_t>();
     s.out = out.mutable_data_ptr<T>();
     s.saved = saved.numel() > 0 ? saved.mutable_data_ptr<T>() : nullptr;
   }
@@ -129,24 +137,26 @@ struct FixedWords {
 // The odd numbers of state_hash: the first, and how much larger the next is.
 constexpr uint64_t hash_first = 0x3F58476D1CE4E5B9, hash_step = 0x1E3779B97F4A7C16;
 
-inline void check_hashed(const Tensor& h, const std::optional<Tensor>& c, const std::optional<Tensor>& tails) {
-  TORCH_CHECK_VALUE(h.scalar_type() == at::kInt && (!c || c->scalar_type() == at::kInt) &&
-                        (!tails || tails->scalar_type() == at::kLong),
-                    "h and c must be int32, and tails int64");
+inline void check_hashed(at::TensorList states) {
+  TORCH_CHECK_VALUE(!states.empty(), "states must not be empty");
+  for (const Tensor& x : states) {
+    TORCH_CHECK_VALUE(x.scalar_type() == at::kInt || x.scalar_type() == at::kLong, "states must be int32 or int64; got ",
+                      x.scalar_type());
+  }
 }
 
-// out, h_n, c_n, tails, words, counts, saved, bad_step.
-using FixedResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int64_t>;
-// out, h_0, c_0, tails, counts_left, saved.
-using FixedInverseResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+// out, states after the pass, words, counts, saved, bad_step.
+using FixedResults = std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor, Tensor, int64_t>;
+// out, states before the pass, counts_left, saved.
+using FixedInverseResults = std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor>;
 
 inline FixedResults results_of(const FixedTensors& x, const Tensor& words, const Tensor& counts,
                                int64_t bad_step) {
-  return {x.out, x.states.h, x.states.c, x.states.tails, words, counts, x.saved, bad_step};
+  return {x.out, x.states.all(), words, counts, x.saved, bad_step};
 }
 
 inline FixedInverseResults results_of(const FixedTensors& x, const FixedWords& buffer) {
-  return {x.out, x.states.h, x.states.c, x.states.tails, buffer.counts, x.saved};
+  return {x.out, x.states.all(), buffer.counts, x.saved};
 }
 
 }  // namespace irevrnn

@@ -1,5 +1,6 @@
-// Fixed-point numbers: 32-bit integers, whose unit is a power of two that each pass is given.
-// irevrnn/strategies/fixed_point.py has the same constants and says how they were chosen.
+// Fixed-point numbers: 32-bit integers in quanta of 2^-bits. h and c of a lane each have a scale of their own, which changes
+// where a number needs it (rescaling.h). irevrnn/strategies/fixed_point.py has the same constants and says how they were
+// chosen.
 #pragma once
 
 #include "activations.h"
@@ -10,7 +11,8 @@
 namespace irevrnn {
 
 constexpr int slope_bits = 2;                // leaky_relu's slope is 2^-2
-constexpr int32_t range = int32_t{1} << 29;  // |x| is smaller, in units
+constexpr int32_t range = int32_t{1} << 29;  // |x| is smaller, in quanta
+constexpr int usual_bits = 24, fewest_bits = 6, most_bits = 64;
 
 static_assert(negative_slope * (1 << slope_bits) == 1.0f);
 
@@ -34,18 +36,26 @@ IREVRNN_INLINE int32_t nearest(double x) { return static_cast<int32_t>(::lrint(s
 
 template <class V>
 IREVRNN_INLINE V whole_values(int32_t x) { return static_cast<V>(x); }
-template <class T>
-IREVRNN_INLINE T scaled(T x, float by) { return x * static_cast<T>(by); }
 
-// The unit of a pass, 2^-fraction_bits, and how many of them make 1.
-struct Unit {
-  float size, count;
+// 2^n, exactly.
+IREVRNN_INLINE float power_of_two(int n) {
+  const uint32_t bits = static_cast<uint32_t>(127 + n) << 23;
+  float power;
+  memcpy(&power, &bits, sizeof power);
+  return power;
+}
 
-  template <class V, class L>
-  IREVRNN_INLINE V values_of(const L& x) const { return scaled(whole_values<V>(x), size); }
-  template <class V>
-  IREVRNN_INLINE V units_of(const V& x) const { return scaled(x, count); }
+// The scale of numbers: their quantum, and how many make 1.
+template <class V>
+struct Scale {
+  V quantum, count;
+
+  template <class L>
+  IREVRNN_INLINE V values_of(const L& x) const { return whole_values<V>(x) * quantum; }
+  IREVRNN_INLINE V quanta_of(const V& x) const { return x * count; }
 };
+template <class V>
+IREVRNN_INLINE Scale<V> scale_of(int32_t bits) { return {V(power_of_two(-bits)), V(power_of_two(bits))}; }
 
 IREVRNN_INLINE bool out_of_range(int32_t x) { return x >= range || x <= -range; }
 

@@ -10,16 +10,13 @@ namespace irevrnn {
 
 template <class T>
 struct FixedPass : Sizes<T> {
-  Unit unit;
-  int64_t first_step;   // of the pass in the whole sequence
-  const T* z;           // (T, B, H)
-  int32_t *h, *c;       // (B, H): states at one end of the pass on entry, at the other on return
-  int64_t* tails;       // (streams): of the bit stacks (Tail in bit_stack.h), likewise
+  int64_t first_step;         // of the pass in the whole sequence
+  const T* z;                 // (T, B, H)
+  int32_t *h, *c;             // (B, H): states at one end of the pass on entry, at the other on return
+  int32_t *bits_h, *bits_c;   // (B, H): of their scales, likewise
+  int64_t *tails, *places;    // (streams): of the bit stacks (bit_stack.h) and of their last rescalings (rescaling.h), likewise
   T* out;               // (T, B, H)
   T* saved;             // like Forward::saved, for the gradient; or null
-
-  // In which the couplings' f is taken, and their weights with it: any will do if it is homogeneous.
-  IREVRNN_INLINE Unit unit_of_f() const { return homogeneous(this->coupling_activation) ? Unit{1, 1} : unit; }
 
   // Where c before step t is saved, if it is; null elsewhere.
   IREVRNN_INLINE T* border(int64_t t) const {
@@ -39,10 +36,11 @@ struct FixedForward : FixedPass<T> {
 // One bit stack for each lane.
 template <class T>
 struct LaneForward : FixedPass<T> {
-  // (T * most_words, B, H), or more rows with resets, each lane's in its column; or null: they are not kept.
-  uint32_t* words;
-  int64_t* counts;    // (B, H): their number, or -1 where the lane left the range
+  uint32_t* words;    // (rows, B, H), each lane's in its column; or null: they are not kept
+  int64_t rows, reset_rows;  // in all, and those that the resets of a lane fill at most
+  int64_t* counts;    // (B, H): their number, or -1 where the lane stopped
   int64_t* bad_step;  // the first step out of range, -1 on entry
+  int64_t* crowded;   // set to 1 where a lane stopped for lack of rows
 };
 
 // Where the words of LaneForward go, without the room that was not needed.

@@ -8,22 +8,11 @@
 // the topmost word waits in a register before it is asked for.
 #pragma once
 
-#include "fixed_cell.h"
-#include "fixed_scan.h"
+#include "fixed_lane.h"
 #include "grid.h"
-#include "lane.h"
 #include "resets.h"
 
 namespace irevrnn {
-
-// The weights of a unit, those of the couplings in units of f.
-template <class T, int R>
-struct FixedWeights {
-  UnitWeights<T, R> w;
-  T count;  // of units in 1
-  IREVRNN_INLINE T a(int i) const { return w.a(i) * count; }
-  IREVRNN_INLINE T b(int i) const { return w.b(i) * count; }
-};
 
 // The stack of a lane, whose words go below one another in its column.
 struct WordColumn {
@@ -120,7 +109,7 @@ IREVRNN_INLINE int64_t end_of(const FixedPass<T>& s, int64_t lane, int64_t end) 
 }
 
 // Steps begin to end. Between two calls states and numbers of words are in memory; a negative number says
-// that the lane left the range and stopped.
+// that the lane stopped.
 template <int R, class F, class T>
 struct FixedForwardWork {
   static constexpr int direction = 1;
@@ -134,37 +123,58 @@ struct FixedForwardWork {
     int64_t& count = s.counts[lane];
     if (begin > 0 && count < 0) return;
     const int64_t stop = end_of(s, lane, end);
-    const Unit of_f = s.unit_of_f();
-    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), of_f.count};
-    const Decay decay = decay_of(w.w.u());
+    const FixedLane<R, F, T> cell(s, f, lane % s.hidden);
     WordColumn bits{s.words ? s.words + lane : nullptr, s.lanes(), begin > 0 ? count : 0, Tail::of(s.tails[lane])};
-    int32_t h = s.h[lane], c = s.c[lane];
+    LaneState x = load_lane(s, lane);
+    int64_t place = s.places[lane];
     Ahead<T, 1> inputs(s, lane, begin, stop);
-    const bool begins_anew = begin < stop && lane_resets(s, lane, begin, begin + 1);
-    int64_t bad = (out_of_range(h) || out_of_range(c)) && !begins_anew ? begin : -1;
+    bool goes_on = true;
     for_each_window<1>(s, lane, begin, stop, [&](int64_t first, int64_t past_last, uint64_t resets) {
-      for (int64_t t = first; t < past_last && bad < 0; ++t) {
-        if (resets >> (t - first) & 1) forget_reset(h, c, bits);
-        if (T* border = s.border(t)) border[lane] = s.unit.template values_of<T>(c);
-        const T z = s.unit.units_of(inputs.take());
-        int32_t p = forget(h, decay, offset_of(s.first_step + t), bits);
-        T largest{};
-        couple_fixed<T>(f, of_f, p, c, R == any ? s.couplings : R, w, largest);
-        largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
-        const int32_t y = plus(nearest(z), p);
-        if (!all_below(largest, range) || out_of_range(y)) {
-          bad = t;
-        } else {
-          h = forget_output(s.activation, y, bits);
-          s.out[s.row(t) + lane] = s.unit.template values_of<T>(h);
+      for (int64_t t = first; t < past_last && goes_on; ++t) {
+        const auto rescale = [&](const Rescaling& by) {
+          if (!by) return;
+          goes_on = has_room(bits, t);
+          if (goes_on) push_rescaling(x, by, place_of(s.first_step + t, lane), place, bits);
+        };
+        if (resets >> (t - first) & 1) {
+          forget_reset(x.h, x.c, bits);
+          rescale(to_usual(x));
         }
+        if (t % usual_interval == 0) rescale(refinement(s, x, lane, t, smaller(stop, t + usual_interval)));
+        const T z = inputs.take();
+        const uint32_t offset = offset_of(s.first_step + t);
+        const WordColumn before = bits;
+        auto result = cell.step(x, z, offset, bits);
+        if (!result.fits() || out_of_range(x.h) || out_of_range(x.c)) {
+          bits = before;
+          const Rescaling by = cell.coarser(x, z, offset);
+          if (!by) {
+            note_step(s.bad_step, t);
+            goes_on = false;
+          }
+          rescale(by);
+          result = cell.step(x, z, offset, bits);
+        }
+        if (!goes_on) break;
+        const Scales<T> scales = cell.scales_of(x);
+        if (T* border = s.border(t)) border[lane] = scales.c.values_of(x.c);
+        x.h = forget_output(s.activation, result.y, bits);
+        x.c = result.c;
+        s.out[s.row(t) + lane] = scales.h.values_of(x.h);
       }
     });
-    if (bad >= 0) note_step(s.bad_step, bad);
-    count = bad >= 0 ? -1 : bits.count;
-    s.h[lane] = h;
-    s.c[lane] = c;
+    count = goes_on ? bits.count : -1;
+    store_lane(s, lane, x);
+    s.places[lane] = place;
     s.tails[lane] = bits.tail.number();
+  }
+
+  // Whether a change of scales before step t leaves rows for all that may follow.
+  IREVRNN_INLINE bool has_room(const WordColumn& bits, int64_t t) const {
+    const int64_t needed = words_of_rescaling + (s.steps - t) * most_words(s.activation) + s.reset_rows;
+    if (!s.words || bits.count + needed <= s.rows) return true;
+    *s.crowded = 1;
+    return false;
   }
 };
 
@@ -180,27 +190,28 @@ struct FixedInverseWork {
     const int64_t lane = thread.number();
     if (lane >= s.lanes()) return;
     const int64_t stop = end_of(s, lane, end);
-    const Unit of_f = s.unit_of_f();
-    const FixedWeights<T, R> w{UnitWeights<T, R>(s, lane % s.hidden), of_f.count};
-    const Decay decay = decay_of(w.w.u());
+    const FixedLane<R, F, T> cell(s, f, lane % s.hidden);
     const bool sound = s.is_sound(lane);
     WordReader bits(s.words + (sound ? s.starts[lane] : 0), sound ? s.counts[lane] : -1, Tail::of(s.tails[lane]));
-    int32_t h = s.h[lane], c = s.c[lane];
+    LaneState x = load_lane(s, lane);
+    int64_t place = s.places[lane];
     Ahead<T, -1> inputs(s, lane, begin, stop);
     for_each_window<-1>(s, lane, begin, stop, [&](int64_t first, int64_t past_last, uint64_t resets) {
       for (int64_t t = past_last - 1; t >= first; --t) {
-        s.out[s.row(t) + lane] = s.unit.template values_of<T>(h);
-        const T z = s.unit.units_of(inputs.take());
-        int32_t p = minus(recall_output(s.activation, h, bits), nearest(z));
-        uncouple_fixed<T>(f, of_f, p, c, R == any ? s.couplings : R, w);
-        h = recall(p, decay, offset_of(s.first_step + t), bits);
-        if (T* border = s.border(t)) border[lane] = s.unit.template values_of<T>(c);
-        if (resets >> (t - first) & 1) recall_reset(h, c, bits);
+        const Scales<T> scales = cell.scales_of(x);
+        s.out[s.row(t) + lane] = scales.h.values_of(x.h);
+        const T z = scales.h.quanta_of(inputs.take());
+        int32_t p = minus(recall_output(s.activation, x.h, bits), nearest(z));
+        uncouple_fixed<T>(f, scales, p, x.c, cell.couplings, cell.weights(scales));
+        x.h = recall(p, cell.decay, offset_of(s.first_step + t), bits);
+        if (T* border = s.border(t)) border[lane] = scales.c.values_of(x.c);
+        while (place == place_of(s.first_step + t, lane)) pop_rescaling(x, place, bits);
+        if (resets >> (t - first) & 1) recall_reset(x.h, x.c, bits);
       }
     });
     s.counts[lane] = bits.left();
-    s.h[lane] = h;
-    s.c[lane] = c;
+    store_lane(s, lane, x);
+    s.places[lane] = place;
     s.tails[lane] = bits.tail().number();
   }
 };

@@ -47,39 +47,59 @@ IREVRNN_INLINE void expect_rows(const FixedPass<T>& s, int64_t at) {
   prefetch<Tile::width, true>(s.out + at);
 }
 
+// The scales of a tile, and the weights of its couplings with their factors.
+template <class F, class Tile>
+struct TileScales {
+  using V = typename Tile::V;
+  Scales<V> of;
+  TileWeights<Tile> weights;
+
+  // scratch: (1 + 2R, width), of which the row of u is not written.
+  template <class T>
+  IREVRNN_INLINE TileScales(const FixedPass<T>& s, const Tile& tile, UnitRows<const T> rows, int64_t lane, T* scratch)
+      : of{scale_of<V>(tile.load_ints_of(s.bits_h + lane)), scale_of<V>(tile.load_ints_of(s.bits_c + lane))},
+        weights{UnitRows<const T>{scratch, Tile::width}, s.couplings} {
+    const V of_a = factor_of_weight<F>(of.h, of.c), of_b = factor_of_weight<F>(of.c, of.h);
+    for (int i = 0; i < s.couplings; ++i) {
+      const int64_t a = 1 + i, b = a + s.couplings;
+      Tile::store_whole(scratch + a * Tile::width, Tile::load_whole(rows.row(a)) * of_a);
+      Tile::store_whole(scratch + b * Tile::width, Tile::load_whole(rows.row(b)) * of_b);
+    }
+  }
+};
+
+// Returns `end`, or the step of which a number does not fit the scales; then the states and the stack stay as they are.
 template <class F, class Tile, class T>
-IREVRNN_FLATTEN void fixed_forward_tile(FixedForward<T>& s, F f, Tile tile, TileWeights<Tile> w,
-                                        const DecayRows& decays, Bits& stack, int64_t lane, int64_t begin,
-                                        int64_t end, int64_t ahead, int64_t& bad_step) {
+IREVRNN_FLATTEN int64_t fixed_forward_tile(const FixedForward<T>& s, F f, Tile tile, UnitRows<const T> rows,
+                                           const DecayRows& decays, T* scratch, Bits& stack, int64_t lane,
+                                           int64_t begin, int64_t end, int64_t ahead) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const typename Tile::DecayL decay = decays.of(tile, lane % s.hidden);
-  const Unit unit = s.unit, of_f = s.unit_of_f();
+  const TileScales<F, Tile> scales(s, tile, rows, lane, scratch);
+  const Scales<V>& of = scales.of;
   Bits bits = stack;  // a copy, as it may stay in registers
   L h = tile.load_ints_of(s.h + lane);
   L c = tile.load_ints_of(s.c + lane);
-  if (T* border = s.border(begin)) tile.store(border + lane, unit.values_of<V>(c));
-  int64_t bad = tile.out_of_range(h) || tile.out_of_range(c) ? begin : -1;
-  for (int64_t t = begin; t < end && bad < 0; ++t) {
+  if (tile.out_of_range(h) || tile.out_of_range(c)) return begin;
+  if (T* border = s.border(begin)) tile.store(border + lane, of.c.values_of(c));
+  for (int64_t t = begin; t < end; ++t) {
     L p = tile.forget(h, decay, offset_of(s.first_step + t), bits);
     V largest{};
-    couple_fixed<V>(f, of_f, p, c, s.couplings, w, largest);
+    couple_fixed<V>(f, of, p, c, s.couplings, scales.weights, largest, largest);
     const int64_t at = s.row(t) + lane;
     expect_rows<Tile>(s, at + ahead);
-    const V z = unit.units_of(tile.load(s.z + at));
+    const V z = of.h.quanta_of(tile.load(s.z + at));
     largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
     const L y = plus(nearest(z), p);
-    if (__builtin_expect(!all_below(largest, range) || tile.out_of_range(y), 0)) {
-      bad = t;
-      break;
-    }
+    if (__builtin_expect(!all_below(largest, range) || tile.out_of_range(y), 0)) return t;
     h = tile.forget_output(s.activation, y, bits);
-    tile.store(s.out + at, unit.values_of<V>(h));
+    tile.store(s.out + at, of.h.values_of(h));
   }
-  bad_step = earlier(bad_step, bad);
   stack = bits;
   tile.store_ints_of(s.h + lane, h);
   tile.store_ints_of(s.c + lane, c);
+  return end;
 }
 
 // The resets before a step, in the lanes' order, and undone.
@@ -99,25 +119,26 @@ void recall_resets(const FixedPass<T>& s, const Cuts<T>& cuts, int64_t t, Bits& 
 
 // Steps end - 1 down to begin undone.
 template <class F, class Tile, class T>
-IREVRNN_FLATTEN void fixed_inverse_tile(FixedInverse<T>& s, F f, Tile tile, TileWeights<Tile> w,
-                                        const DecayRows& decays, Bits& stack, int64_t lane, int64_t begin,
-                                        int64_t end, int64_t ahead) {
+IREVRNN_FLATTEN void fixed_inverse_tile(const FixedInverse<T>& s, F f, Tile tile, UnitRows<const T> rows,
+                                        const DecayRows& decays, T* scratch, Bits& stack, int64_t lane,
+                                        int64_t begin, int64_t end, int64_t ahead) {
   using V = typename Tile::V;
   using L = typename Tile::L;
   const typename Tile::DecayL decay = decays.of(tile, lane % s.hidden);
-  const Unit unit = s.unit, of_f = s.unit_of_f();
+  const TileScales<F, Tile> scales(s, tile, rows, lane, scratch);
+  const Scales<V>& of = scales.of;
   Bits bits = stack;
   L h = tile.load_ints_of(s.h + lane);
   L c = tile.load_ints_of(s.c + lane);
   for (int64_t t = end - 1; t >= begin; --t) {
     const int64_t at = s.row(t) + lane;
     expect_rows<Tile>(s, at + ahead);
-    tile.store(s.out + at, unit.values_of<V>(h));
-    L p = minus(tile.recall_output(s.activation, h, bits), nearest(unit.units_of(tile.load(s.z + at))));
-    uncouple_fixed<V>(f, of_f, p, c, s.couplings, w);
+    tile.store(s.out + at, of.h.values_of(h));
+    L p = minus(tile.recall_output(s.activation, h, bits), nearest(of.h.quanta_of(tile.load(s.z + at))));
+    uncouple_fixed<V>(f, of, p, c, s.couplings, scales.weights);
     h = tile.recall(p, decay, offset_of(s.first_step + t), bits);
   }
-  if (T* border = s.border(begin)) tile.store(border + lane, unit.values_of<V>(c));
+  if (T* border = s.border(begin)) tile.store(border + lane, of.c.values_of(c));
   stack = bits;
   tile.store_ints_of(s.h + lane, h);
   tile.store_ints_of(s.c + lane, c);

@@ -18,14 +18,15 @@ IREVRNN_INLINE IntPack<N> make_ints(const Fn& fn) {
   return result;
 }
 
-template <int N>
-IREVRNN_INLINE Pack<N> scaled(const Pack<N>& x, float by) {
-  return make_pack<N>([&](auto i) { return x.part[i.value] * broadcast<Vector>(by); });
-}
-
 template <class V, int N>
 IREVRNN_INLINE V whole_values(const IntPack<N>& x) {
   return make_pack<N>([&](auto i) { return floats_of(x.part[i.value]); });
+}
+
+template <class V, int N>
+IREVRNN_INLINE Scale<V> scale_of(const IntPack<N>& bits) {
+  return {make_pack<N>([&](auto i) { return powers_of_two(-bits.part[i.value]); }),
+          make_pack<N>([&](auto i) { return powers_of_two(bits.part[i.value]); })};
 }
 
 // x86 needs no cut: what int32_t has no room for, and a NaN, becomes the lowest number, which stays out of range as

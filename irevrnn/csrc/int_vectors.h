@@ -66,6 +66,7 @@ IREVRNN_INLINE Lanes beyond(Ints x, int32_t limit) {
 }
 
 IREVRNN_INLINE Vector floats_of(Ints x) { return __builtin_convertvector(x, Vector); }
+IREVRNN_INLINE Vector powers_of_two(Ints n) { return (Vector)((VectorBits)(n + all_lanes(127)) << 23); }
 
 // The nearest integers to what lies within the range of one, ties to even; on x86 the lowest one for all else.
 IREVRNN_INLINE Ints nearest_ints(Vector x) {

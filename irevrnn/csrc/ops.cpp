@@ -48,15 +48,18 @@ bool in_vectors(const Tensor& z, const Tensor& h, bool vectorize) {
 // The bit stacks of states h (B, H).
 int64_t streams_of(const Tensor& h, bool vectors) { return vectors ? vector_streams(h.numel()) : h.numel(); }
 
-FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& tails,
-                        int64_t fraction_bits, int64_t steps, const Tensor& u, const Tensor& a, const Tensor& b,
-                        c10::string_view activation, c10::string_view coupling_activation, bool record,
+FixedResults fixed_scan(const Tensor& z, at::TensorList states, int64_t steps, const Tensor& u, const Tensor& a,
+                        const Tensor& b, c10::string_view activation, c10::string_view coupling_activation, bool record,
                         bool save, bool vectorize, const std::optional<Tensor>& resets,
                         const std::optional<Tensor>& batch_sizes) {
-  const bool vectors = in_vectors(z, h_0, vectorize);
-  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, streams_of(h_0, vectors), false, u, a, b, activation,
-                       coupling_activation, save, resets, batch_sizes);
-  if (!vectors) return scan_lanes(x, record, [](const auto& s) { fixed_scan_threads(s); });
+  const FixedStates before(states);
+  const bool vectors = in_vectors(z, before.h, vectorize);
+  const auto inputs = [&] {
+    return FixedTensors(z, before, steps, streams_of(before.h, vectors), false, u, a, b, activation, coupling_activation,
+                        save, resets, batch_sizes);
+  };
+  if (!vectors) return scan_lanes(inputs, record, [](const auto& s) { fixed_scan_threads(s); });
+  const FixedTensors x = inputs();
   FixedForward<float> s;
   x.fill(s);
   s.record = record;
@@ -65,15 +68,15 @@ FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, c
   return results_of(x, words, counts, s.bad_step);
 }
 
-FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& tails,
-                                 int64_t fraction_bits, int64_t steps, const Tensor& words, const Tensor& starts,
+FixedInverseResults fixed_unscan(const Tensor& z, at::TensorList states, int64_t steps, const Tensor& words, const Tensor& starts,
                                  const Tensor& counts, const Tensor& u, const Tensor& a, const Tensor& b,
                                  c10::string_view activation, c10::string_view coupling_activation,
                                  bool vectorize, const std::optional<Tensor>& resets,
                                  const std::optional<Tensor>& batch_sizes) {
-  const bool vectors = in_vectors(z, h_n, vectorize);
-  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, streams_of(h_n, vectors), true, u, a, b, activation,
-                       coupling_activation, true, resets, batch_sizes);
+  const FixedStates after(states);
+  const bool vectors = in_vectors(z, after.h, vectorize);
+  const FixedTensors x(z, after, steps, streams_of(after.h, vectors), true, u, a, b, activation, coupling_activation, true,
+                       resets, batch_sizes);
   const FixedWords buffer(z, words, starts, counts);
   if (!vectors) return unscan_lanes(x, buffer, [](const auto& s) { fixed_scan_threads(s); });
   FixedInverse<float> s;
@@ -83,18 +86,23 @@ FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tenso
   return results_of(x, buffer);
 }
 
-// Of the states of a block, or of any numbers as h, so that any one changed bit changes it: a sum weighted by odd
-// numbers, which wraps around alike in whichever order it is taken. Empty bit stacks count for nothing, as there are none
-// yet before the first chunk.
-Tensor state_hash(const Tensor& h, const Maybe& c, const Maybe& tails) {
-  check_hashed(h, c, tails);
+// Of the states of a block, or of any numbers, so that any one changed bit changes it: a sum weighted by odd
+// numbers, which wraps around alike in whichever order it is taken. Those of bit stacks, int64, are 1 where there is
+// nothing, and count for nothing then, as there are none yet before the first chunk.
+Tensor state_hash(at::TensorList states) {
+  check_hashed(states);
   uint64_t sum = 0, weight = hash_first;
   const auto add = [&](const auto* x, int64_t count, int64_t less) {
     for (int64_t i = 0; i < count; ++i, weight += hash_step) sum += static_cast<uint64_t>(x[i] - less) * weight;
   };
-  add(h.contiguous().const_data_ptr<int32_t>(), h.numel(), 0);
-  if (c) add(c->contiguous().const_data_ptr<int32_t>(), c->numel(), 0);
-  if (tails) add(tails->contiguous().const_data_ptr<int64_t>(), tails->numel(), 1);
+  for (const Tensor& x_ : states) {
+    const Tensor x = x_.contiguous();
+    if (x.scalar_type() == at::kInt) {
+      add(x.const_data_ptr<int32_t>(), x.numel(), 0);
+    } else {
+      add(x.const_data_ptr<int64_t>(), x.numel(), 1);
+    }
+  }
   return at::full({}, static_cast<int64_t>(sum), at::kLong);
 }
 
@@ -127,20 +135,18 @@ TORCH_LIBRARY(irevrnn, m) {
   // fixed_scan and fixed_unscan have no fake tensors: how many words a pass leaves depends on its data, and the
   // strategies that use them run chunk by chunk, which torch.compile(fullgraph=True) is not promised for.
   m.def(
-      "fixed_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor tails, int fraction_bits, int steps, Tensor u, Tensor a, "
-      "Tensor b, str activation, str coupling_activation, bool record, bool save, bool vectorize, "
-      "Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor tails, Tensor words, "
-      "Tensor counts, Tensor saved, int bad_step)");
-  m.def("state_hash(Tensor h, Tensor? c=None, Tensor? tails=None) -> Tensor");
+      "fixed_scan(Tensor z, Tensor[] states, int steps, Tensor u, Tensor a, Tensor b, str activation, "
+      "str coupling_activation, bool record, bool save, bool vectorize, Tensor? resets=None, Tensor? batch_sizes=None) "
+      "-> (Tensor out, Tensor[] states, Tensor words, Tensor counts, Tensor saved, int bad_step)");
+  m.def("state_hash(Tensor[] states) -> Tensor");
   m.def(
-      "fixed_unscan(Tensor z, Tensor h_n, Tensor c_n, Tensor tails, int fraction_bits, int steps, Tensor words, "
-      "Tensor starts, Tensor counts, Tensor u, Tensor a, Tensor b, str activation, "
-      "str coupling_activation, bool vectorize, Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_0, "
-      "Tensor c_0, Tensor tails, Tensor counts_left, Tensor saved)");
+      "fixed_unscan(Tensor z, Tensor[] states, int steps, Tensor words, Tensor starts, Tensor counts, Tensor u, Tensor a, "
+      "Tensor b, str activation, str coupling_activation, bool vectorize, Tensor? resets=None, Tensor? batch_sizes=None) "
+      "-> (Tensor out, Tensor[] states, Tensor counts_left, Tensor saved)");
   m.def(
       "fixed_gradient(Tensor z, Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, Tensor out, Tensor saved, "
-      "Tensor[] states, int[] fraction_bits, str activation, str coupling_activation, bool vectorize, "
-      "Tensor? resets=None, Tensor? batch_sizes=None) -> (Tensor out, Tensor h_n, Tensor c_n)",
+      "Tensor[] states, str activation, str coupling_activation, bool vectorize, Tensor? resets=None, "
+      "Tensor? batch_sizes=None) -> (Tensor out, Tensor h_n, Tensor c_n)",
       &fixed_gradient);
 }
 

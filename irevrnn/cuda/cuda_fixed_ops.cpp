@@ -28,36 +28,39 @@ struct Launch {
   }
 };
 
-FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& tails,
-                        int64_t fraction_bits, int64_t steps, const Tensor& u, const Tensor& a, const Tensor& b,
-                        c10::string_view activation, c10::string_view coupling_activation, bool record,
+FixedResults fixed_scan(const Tensor& z, at::TensorList states, int64_t steps, const Tensor& u, const Tensor& a,
+                        const Tensor& b, c10::string_view activation, c10::string_view coupling_activation, bool record,
                         bool save, bool, const std::optional<Tensor>& resets,
                         const std::optional<Tensor>& batch_sizes) {
   const c10::cuda::OptionalCUDAGuard guard(z.device());
-  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, h_0.numel(), false, u, a, b, activation,
-                       coupling_activation, save, resets, batch_sizes);
-  return scan_lanes(x, record, Launch{z.options()});
+  const FixedStates before(states);
+  const auto inputs = [&] {
+    return FixedTensors(z, before, steps, before.h.numel(), false, u, a, b, activation, coupling_activation,
+                        save, resets, batch_sizes);
+  };
+  return scan_lanes(inputs, record, Launch{z.options()});
 }
 
-FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& tails,
-                                 int64_t fraction_bits, int64_t steps, const Tensor& words, const Tensor& starts,
+FixedInverseResults fixed_unscan(const Tensor& z, at::TensorList states, int64_t steps, const Tensor& words, const Tensor& starts,
                                  const Tensor& counts, const Tensor& u, const Tensor& a, const Tensor& b,
                                  c10::string_view activation, c10::string_view coupling_activation, bool,
                                  const std::optional<Tensor>& resets,
                                  const std::optional<Tensor>& batch_sizes) {
   const c10::cuda::OptionalCUDAGuard guard(z.device());
-  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, h_n.numel(), true, u, a, b, activation,
-                       coupling_activation, true, resets, batch_sizes);
+  const FixedStates after(states);
+  const FixedTensors x(z, after, steps, after.h.numel(), true, u, a, b, activation, coupling_activation,
+                       true, resets, batch_sizes);
   return unscan_lanes(x, FixedWords(z, words, starts, counts), Launch{z.options()});
 }
 
 // The same number as on the CPU (ops.cpp).
-Tensor state_hash(const Tensor& h, const std::optional<Tensor>& c, const std::optional<Tensor>& tails) {
-  check_hashed(h, c, tails);
-  const c10::cuda::OptionalCUDAGuard guard(h.device());
-  std::vector<Tensor> parts{h.flatten().to(at::kLong)};
-  if (c) parts.push_back(c->flatten().to(at::kLong));
-  if (tails) parts.push_back(*tails - 1);
+Tensor state_hash(at::TensorList states) {
+  check_hashed(states);
+  const c10::cuda::OptionalCUDAGuard guard(states[0].device());
+  std::vector<Tensor> parts;
+  for (const Tensor& x : states) {
+    parts.push_back(x.scalar_type() == at::kLong ? x.flatten() - 1 : x.flatten().to(at::kLong));
+  }
   const Tensor numbers = at::cat(parts);
   const Tensor weights = at::arange(numbers.size(0), numbers.options())
                              .mul_(static_cast<int64_t>(hash_step))

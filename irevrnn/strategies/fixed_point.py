@@ -1,38 +1,45 @@
 """The cell in fixed point, each step of which has an exact inverse: the reference of the kernels.
 
-Numbers are 32-bit integers in units of 2^-fraction_bits. Additions are exact, so couplings can be
+Numbers are 32-bit integers in quanta of 2^-bits. Additions are exact, so couplings can be
 undone. What the decay and the output nonlinearity g forget goes to a stack of bits. The idea is
 that of Maclaurin et al. (2015), which MacKay et al. (2018) use for reversible RNNs: they carry the
 remainder of a multiplication by a rational. Here the decay rounds, up or down by an offset that
 changes from step to step, and one bit is stored where two neighbours come to the same number.
 ``csrc/decay.h`` does the same in C++ and CUDA, which alone have the inverse of a whole step.
 
-Why these constants. With 24 bits behind the point, the unit is the last bit of a float between 1/2
-and 1, and numbers reach to 32. Before a chunk in which a value leaves the range, the unit becomes
-coarser (:func:`coarser`), and the bits that the states lose by that are stored. It becomes so by
-two bits at a time, so that the largest value has 27 bits or more, where float32 has 24; a pass
-repeats nine chunks of each block at most. A weight u is 2^-k (1 - m / 2^32), which float32 holds
-exactly down to 2^-8: so memories of up to 2^24 steps can be told apart.
+Why these constants. With 24 bits behind the point, the quantum is the last bit of a float between
+1/2 and 1, and numbers reach to 32. h and c of each unit of each sequence have a scale of their own.
+Before a step in which a number leaves the range, its scale becomes coarser, by two bits at a time,
+so that the largest number has 27 bits or more, where float32 has 24. At the start of each segment
+scales become finer where all numbers are small. Each change goes to the stack of bits, with what is
+lost (``csrc/rescaling.h``). A weight u is 2^-k (1 - m / 2^32), which float32 holds exactly down to
+2^-8: so memories of up to 2^24 steps can be told apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from irevrnn.activations import NEGATIVE_SLOPE, get_activation
 
-#: Bits behind the point at first, and how many fewer the next coarser unit has.
-FRACTION_BITS = 24
+#: Bits behind the point of a value of order 1, and how many fewer the next coarser scale has.
+USUAL_BITS = 24
 COARSER_BITS = 2
 #: The fewest: values reach to 2^23, so a unit that never forgets may add up a million steps.
-FEWEST_FRACTION_BITS = 6
-#: How often a unit may become coarser.
-COARSER_UNITS = (FRACTION_BITS - FEWEST_FRACTION_BITS) // COARSER_BITS
-#: Absolute values stay below 2^RANGE_BITS units.
+FEWEST_BITS = 6
+#: The most, for values below 2^-40.
+MOST_BITS = 64
+#: Absolute values stay below 2^RANGE_BITS quanta.
 RANGE_BITS = 29
+#: A scale becomes finer where all numbers are below 2^SMALL_BITS quanta: so that the largest has
+#: BITS_WHEN_FINER, but no finer than the usual one for values from 2^-7 on.
+SMALL_BITS = 17
+BITS_WHEN_FINER = 24
+USUAL_FROM = 2.0**-7
 SLOPE_BITS = 2
 #: Bits of the loss of a decay's factor, 1 - m / 2^32, and the largest shift.
 LOSS_BITS = 32
@@ -41,30 +48,41 @@ LONGEST_SHIFT = 29
 assert NEGATIVE_SLOPE == 2.0**-SLOPE_BITS
 
 
-def largest_value(fraction_bits: int) -> float:
-    """Return the value that numbers stay below."""
-    return 2.0 ** (RANGE_BITS - fraction_bits)
+#: The value that numbers stay below.
+LARGEST_VALUE = 2.0 ** (RANGE_BITS - FEWEST_BITS)
 
 
-def coarser(fraction_bits: int) -> int | None:
-    """Return the bits of the next coarser unit, None if there is none."""
-    fewer = fraction_bits - COARSER_BITS
-    return fewer if fewer >= FEWEST_FRACTION_BITS else None
+def usual_scales(h: Tensor, c: Tensor) -> Tensor:
+    """Return the bits of scales that float states fit in, (2, B, H) int32.
+
+    Those of small states are as fine as those of a kernel become.
+    """
+    sizes = torch.stack((h, c)).detach().abs()
+    largest = sizes.amax(0)
+    rounded_up = sizes * (1 + 2.0**-USUAL_BITS)
+    fits = (RANGE_BITS - torch.frexp(rounded_up).exponent).clamp(FEWEST_BITS, USUAL_BITS)
+    fine = (BITS_WHEN_FINER - torch.frexp(largest).exponent).clamp(max=MOST_BITS)
+    return torch.where((largest > 0) & (largest < USUAL_FROM), fine, fits).int()
 
 
-def to_fixed(x: Tensor, fraction_bits: int = FRACTION_BITS) -> Tensor:
+def powers_of_two(bits: Tensor) -> Tensor:
+    """Return 2^bits, exact in float32."""
+    return ((bits.int() + 127) << 23).view(torch.float32)
+
+
+def to_fixed(x: Tensor, bits: Tensor) -> Tensor:
     """Round values to fixed point, int32; ties go to even.
 
     What is out of range, or NaN, becomes a number that is out of range, too.
     """
     limit = 2.0**31 - 2**7  # the largest of single precision that int32 has room for
-    units = (x * 2.0**fraction_bits).round().clamp(-limit, limit)
-    return units.nan_to_num(nan=limit).to(torch.int32)
+    quanta = (x * powers_of_two(bits)).round().clamp(-limit, limit)
+    return quanta.nan_to_num(nan=limit).to(torch.int32)
 
 
-def to_value(x: Tensor, dtype: torch.dtype, fraction_bits: int = FRACTION_BITS) -> Tensor:
+def to_value(x: Tensor, dtype: torch.dtype, bits: Tensor) -> Tensor:
     """Return the values of fixed-point numbers."""
-    return x.to(dtype).mul_(2.0**-fraction_bits)
+    return x.to(dtype).mul_(powers_of_two(-bits))
 
 
 def largest_of(x: Tensor) -> Tensor:
@@ -108,12 +126,14 @@ class BitStack:
 
     Attributes:
         steps: the number of steps that were taken and not undone.
+        places: of each unit's last change of scales (``csrc/rescaling.h``), 1 if there is none.
     """
 
     def __init__(self, u: Tensor, batch: int) -> None:
         self.steps = 0
         self.m, self.shift = (x.expand(batch, -1) for x in decay_of(u))
         self.stacks: list[list[tuple[int, int]]] = [[] for _ in range(self.m.numel())]
+        self.places = [1] * self.m.numel()
 
     def count(self) -> int:
         """Return the bits on all stacks."""
@@ -137,8 +157,12 @@ class BitStack:
         low = product & (2**LOSS_BITS - 1)
         return x - (product >> LOSS_BITS), low + self.m >= 2**LOSS_BITS, low < self.m
 
+    def decay(self, h: Tensor) -> Tensor:
+        """Return abs(u) * h, rounded (``eq:decay``)."""
+        return self._decayed(h.long() >> self.shift)[0].int()
+
     def forget(self, h: Tensor) -> Tensor:
-        """Multiply h by abs(u), rounded (``eq:decay``)."""
+        """Return :meth:`decay` and push what it forgets."""
         h = h.long()
         self._push(self.shift > 0, h & ((1 << self.shift) - 1), self.shift)
         p, with_next, with_previous = self._decayed(h >> self.shift)
@@ -168,35 +192,103 @@ class BitStack:
             return y.clamp(min=0)
         return y
 
-    def forget_reset(self, h: Tensor, c: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+    def forget_reset(self, x: Numbers, reset: Tensor) -> Numbers:
         """Set h and c to 0 where sequences begin anew, (B,): push the 32 bits of each."""
-        where = reset.unsqueeze(-1).expand_as(h)
-        for x in (h, c):
-            self._push(where, x.long() & (2**32 - 1), 32)
-        return h.masked_fill(where, 0), c.masked_fill(where, 0)
+        where = reset.unsqueeze(-1).expand_as(x.h)
+        for state in x[:2]:
+            self._push(where, state.long() & (2**32 - 1), 32)
+        x = Numbers(x.h.masked_fill(where, 0), x.c.masked_fill(where, 0), x.scales)
+        return self.rescale(x, torch.where(where, USUAL_BITS - x.scales, 0))
+
+    def rescale(self, x: Numbers, by: Tensor) -> Numbers:
+        """Give the scales more bits, or fewer where ``by``, (2, B, H), is negative."""
+        changed, states = (by != 0).any(0), torch.stack(x[:2]).long()
+        for lost in states & ((1 << (-by.long()).clamp(0, 32)) - 1):
+            self._push(changed, lost, 32)
+        self._push(changed, (by[0] & 255) << 8 | (by[1] & 255), 16)
+        for index in changed.flatten().nonzero().flatten().tolist():
+            place = self.places[index]
+            self.stacks[index] += [(place >> 32, 32), (place & 0xFFFFFFFF, 32)]
+            self.places[index] = (self.steps + 1) << 32 | index
+        finer, coarser = by.clamp(min=0), (-by).clamp(min=0, max=31)
+        h, c = ((states << finer) >> coarser).int()
+        return Numbers(h, c, x.scales + by)
 
 
-def _increments(
-    f: Callable[[Tensor], Tensor], weights: Tensor, x: Tensor, fraction_bits: int
-) -> Tensor:
-    return to_fixed(weights * f(to_value(x, weights.dtype, fraction_bits)), fraction_bits)
+class Numbers(NamedTuple):
+    """Fixed-point states: h and c, (B, H) int32, and the bits of their scales, (2, B, H)."""
+
+    h: Tensor
+    c: Tensor
+    scales: Tensor
+
+    @classmethod
+    def of(cls, h_0: Tensor, c_0: Tensor) -> Numbers:
+        """Round float states."""
+        scales = usual_scales(h_0, c_0)
+        return cls(to_fixed(h_0, scales[0]), to_fixed(c_0, scales[1]), scales)
+
+    def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return h and c as floats."""
+        return to_value(self.h, dtype, self.scales[0]), to_value(self.c, dtype, self.scales[1])
+
+
+def refine(z: Tensor, x: Numbers, stack: BitStack) -> Numbers:
+    """Make the scales finer where the states and z of a segment, (T, B, H), are small."""
+    largest = torch.stack([*x.values(torch.float32), z.float().abs().amax(0)]).abs().amax(0)
+    exponent = torch.frexp(largest).exponent
+    most = torch.where(largest < USUAL_FROM, MOST_BITS, USUAL_BITS)
+    more = (torch.minimum(BITS_WHEN_FINER - exponent, most) - x.scales).clamp(min=0)
+    small = (largest * powers_of_two(x.scales) < 2**SMALL_BITS) & (largest > 0)
+    return stack.rescale(x, torch.where(small, more, 0))
+
+
+def _attempt(
+    z: Tensor, x: Numbers, p: Tensor, a: Tensor, b: Tensor, f: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y and c after a step, before g, and where h and c were in range, (2, B, H)."""
+    of_h, of_c = x.scales
+    limit, c = 2**RANGE_BITS, x.c
+    fits = torch.ones_like(x.scales, dtype=torch.bool)
+    for a_i, b_i in zip(a, b, strict=True):
+        fits[0] &= p.abs() < limit
+        c = c + to_fixed(a_i * f(to_value(p, z.dtype, of_h)), of_c)
+        fits[1] &= c.abs() < limit
+        p = p + to_fixed(b_i * f(to_value(c, z.dtype, of_c)), of_h)
+    y = to_fixed(z, of_h) + p
+    fits[0] &= (y.abs() < limit) & (z.abs() * powers_of_two(of_h) < limit)
+    return y, c, fits
 
 
 def step(
-    z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
+    z: Tensor, x: Numbers, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
     activation: str = "leaky_relu", coupling_activation: str = "tanh",
-    reset: Tensor | None = None, fraction_bits: int = FRACTION_BITS,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return (h, c) after a step in fixed point; ``stack`` takes what is forgotten.
+    reset: Tensor | None = None, segment: Tensor | None = None,
+) -> Numbers:  # fmt: skip
+    """Return the states after a step in fixed point; ``stack`` takes what is forgotten.
 
-    Where ``reset``, (B,) bool, is true, h and c are set to 0 before.
+    Where ``reset``, (B,) bool, is true, h and c are set to 0 before. At the start of a segment,
+    ``segment`` is z of all its steps.
+
+    Raises:
+        OverflowError: a number has room in no scale.
     """
     f = get_activation(coupling_activation).function
+    sign = torch.where(u < 0, -1, 1)
     if reset is not None:
-        h, c = stack.forget_reset(h, c, reset)
-    p = stack.forget(h)
-    p = torch.where(u < 0, -p, p)
-    for a_i, b_i in zip(a, b, strict=True):
-        c = c + _increments(f, a_i, p, fraction_bits)
-        p = p + _increments(f, b_i, c, fraction_bits)
-    return stack.forget_output(activation, to_fixed(z, fraction_bits) + p), c
+        x = stack.forget_reset(x, reset)
+    if segment is not None:
+        x = refine(segment, x, stack)
+    by = torch.zeros_like(x.scales)
+    while True:
+        h, c = (torch.stack(x[:2]) >> (-by).clamp(max=31)).int()
+        tried = Numbers(h, c, x.scales + by)
+        y, c, fits = _attempt(z, tried, sign * stack.decay(tried.h), a, b, f)
+        if fits.all():
+            break
+        by = by - COARSER_BITS * (~fits).int()
+        if ((x.scales + by) < FEWEST_BITS).any():
+            raise OverflowError("a number has room in no scale")
+    x = stack.rescale(x, by)
+    stack.forget(x.h)
+    return Numbers(stack.forget_output(activation, y), c, x.scales)

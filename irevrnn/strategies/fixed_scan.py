@@ -8,6 +8,7 @@ point.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from irevrnn.backend import choose_backend
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.ops import HALF
-from irevrnn.strategies.fixed_point import FRACTION_BITS, to_fixed, to_value
+from irevrnn.strategies.fixed_point import Numbers
 
 #: Integers in place of numbers of so many bytes; larger ones are taken apart.
 _BITS = {1: torch.uint8, 2: torch.int16}
@@ -27,58 +28,53 @@ class States(NamedTuple):
 
     Attributes:
         h, c: output and cell state, int32, (B, H).
+        scales: the bits of their scales, int32, (2, B, H): quanta are 2^-bits.
         tails: the last bits of each bit stack, fewer than a word, int64, one entry for each stack;
             without entries where all stacks are empty. In the vectorised kernel the lanes of a
             layer share at most 16 stacks; on a GPU, and in the scalar kernel, each has its own.
-        fraction_bits: units of h and c are 2^-fraction_bits.
+        places: likewise of the last change of scales.
         steps: the steps of the sequence before these states.
     """
 
     h: Tensor
     c: Tensor
+    scales: Tensor
     tails: Tensor
-    fraction_bits: int
+    places: Tensor
     steps: int = 0
 
     @classmethod
-    def of(cls, h_0: Tensor, c_0: Tensor, fraction_bits: int = FRACTION_BITS) -> States:
+    def of(cls, h_0: Tensor, c_0: Tensor) -> States:
         """Round float states and begin empty bit stacks."""
-        h, c = to_fixed(h_0, fraction_bits), to_fixed(c_0, fraction_bits)
-        return cls(h, c, h.new_empty(0, dtype=torch.int64), fraction_bits)
+        numbers = Numbers.of(h_0, c_0)
+        none = numbers.h.new_empty(0, dtype=torch.int64)
+        return cls(*numbers, none, none)
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor], steps: int = 0) -> States:
+        """Invert :attr:`tensors`."""
+        h, c, scales, tails, places = tensors
+        return cls(h, c, scales, tails, places, steps)
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+    def numbers(self) -> Numbers:
+        """h, c and their scales."""
+        return Numbers(*self[:3])
+
+    @property
+    def tensors(self) -> list[Tensor]:
         """All that is a tensor."""
-        return self.h, self.c, self.tails
+        return list(self[:5])
 
     def hash(self) -> Tensor:
         """Return a 64-bit hash, int64, which any one changed bit changes, on any device."""
-        return torch.ops.irevrnn.state_hash(*self.tensors)
-
-    def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return outputs and cell states as floats."""
-        h, c = (to_value(x, dtype, self.fraction_bits) for x in (self.h, self.c))
-        return h, c
-
-    def in_unit(self, fraction_bits: int) -> tuple[States, Tensor]:
-        """Return the states in a coarser unit, and the bits that they lose, (2, B, H) int32."""
-        shift = self.fraction_bits - fraction_bits
-        lost = torch.stack((self.h, self.c)) & ((1 << shift) - 1)
-        coarser = self._replace(h=self.h >> shift, c=self.c >> shift, fraction_bits=fraction_bits)
-        return coarser, lost
-
-    def with_bits(self, lost: Tensor, fraction_bits: int) -> States:
-        """Invert :meth:`in_unit`; the lowest bits of ``lost`` are those that it returned."""
-        shift = fraction_bits - self.fraction_bits
-        low = lost & ((1 << shift) - 1)
-        h, c = ((x << shift) | bits for x, bits in zip((self.h, self.c), low, strict=True))
-        return self._replace(h=h, c=c, fraction_bits=fraction_bits)
+        return torch.ops.irevrnn.state_hash(self.tensors)
 
 
 def hash_of(x: Tensor) -> Tensor:
     """Return a hash of any tensor, as that of :class:`States`."""
     bits = x.resolve_conj().contiguous().view(_BITS.get(x.element_size(), torch.int32)).int()
-    hashed: Tensor = torch.ops.irevrnn.state_hash(bits)
+    hashed: Tensor = torch.ops.irevrnn.state_hash([bits])
     return hashed
 
 
@@ -112,7 +108,7 @@ class Pass(NamedTuple):
 
 
 class RangeError(OverflowError):
-    """A value left the range of the fixed-point numbers, or was NaN.
+    """A value has room in no scale of the fixed-point numbers, or is NaN.
 
     Attributes:
         step: the first such step, counted from the beginning of the pass.
@@ -153,9 +149,9 @@ def forward(
 
     On a GPU the host waits once, to read whether a value left the range and how many words there
     are, so this cannot be captured in a CUDA graph. With ``record``, room for all words that the
-    steps may push is allocated until then: 4 bytes for each number of z, 8 with relu, and 8 for
-    each unit and reset; for every sequence as for the one with the most resets, whose number is
-    waited for, too.
+    steps may push is allocated until then: 4 bytes for each number of z, 8 with relu, 8 for
+    each unit and reset, and 160 for each unit's changes of scales, with more room in another try;
+    for every sequence as for the one with the most resets, whose number is waited for, too.
 
     Args:
         z: (T, B, H); or (N, H), packed.
@@ -175,12 +171,12 @@ def forward(
         RangeError: a value left the range.
     """
     vectorize = vectorizes(z)
-    out, h, c, tails, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
-        z, *states, *weights, record, save, vectorize, resets, batch_sizes
+    out, tensors, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
+        z, states.tensors, states.steps, *weights, record, save, vectorize, resets, batch_sizes
     )
     if bad_step >= 0:
         raise RangeError(bad_step)
-    after = States(h, c, tails, states.fraction_bits, states.steps + _steps(z, batch_sizes))
+    after = States.from_tensors(tensors, states.steps + _steps(z, batch_sizes))
     return Pass(out, saved, states, after), words, counts
 
 
@@ -200,10 +196,10 @@ def inverse(
         for than there were.
     """
     vectorize = vectorizes(z)
-    out, h, c, tails, counts, saved = torch.ops.irevrnn.fixed_unscan(
-        z, *states, *buffer, *weights, vectorize, resets, batch_sizes
+    out, tensors, counts, saved = torch.ops.irevrnn.fixed_unscan(
+        z, states.tensors, states.steps, *buffer, *weights, vectorize, resets, batch_sizes
     )
-    before = States(h, c, tails, states.fraction_bits, states.steps - _steps(z, batch_sizes))
+    before = States.from_tensors(tensors, states.steps - _steps(z, batch_sizes))
     return Pass(out, saved, before, states), buffer._replace(counts=counts)
 
 
@@ -229,8 +225,7 @@ def with_gradient(
     """
     before, after = result.before, result.after
     results: tuple[Tensor, Tensor, Tensor] = torch.ops.irevrnn.fixed_gradient.default(
-        z, h_0, c_0, *weights[:3], result.out, result.saved, [*before[:2], *after[:2]],
-        [before.fraction_bits, after.fraction_bits], *weights[3:], vectorizes(z), resets,
-        batch_sizes,
+        z, h_0, c_0, *weights[:3], result.out, result.saved, [*before[:3], *after[:3]],
+        *weights[3:], vectorizes(z), resets, batch_sizes,
     )  # fmt: skip
     return results

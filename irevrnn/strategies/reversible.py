@@ -15,8 +15,9 @@ from irevrnn.modules.recurrence import Recurrence, State
 from irevrnn.strategies import fixed_scan
 from irevrnn.strategies.bit_stacks import GROUP, BitStacks
 from irevrnn.strategies.chunks import Part
+from irevrnn.strategies.fixed_point import LARGEST_VALUE, largest_of
+from irevrnn.strategies.rules import check_weight
 from irevrnn.strategies.strategy import Strategy
-from irevrnn.strategies.units import Units, overflow
 
 #: Hashes that are saved of a block's states.
 HASHES = 64
@@ -42,66 +43,36 @@ class _FixedPoint(Strategy):
         fixed_scan.vectorizes(states[0][0])  # raises an error if there are no kernels
         self.record = record
         self.recurrences = recurrences
-        self.units = Units.of(states, recurrences, self.name)
-        self.states = [
-            fixed_scan.States.of(h, c, bits)
-            for (h, c), bits in zip(states, self.units.at_first, strict=True)
-        ]
-        self.ended: list[list[fixed_scan.States]] = [[] for _ in states]
+        _check_start(states, recurrences, self.name)
+        self.states = [fixed_scan.States.of(h, c) for h, c in states]
 
     def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
-        while True:
-            try:
-                result = self._run(number, z)
-                break
-            except fixed_scan.RangeError as error:
-                self._take_coarser_unit(number, self.part.begin + error.step)
+        try:
+            result = self._run(number, z)
+        except fixed_scan.RangeError as error:
+            raise _overflow(f"{self.name(number)}, step {self.part.begin + error.step}") from None
         self.states[number] = result.after
         return result.out, result.out[-1]
-
-    def _take_coarser_unit(self, number: int, step: int) -> None:
-        """Convert the states before this chunk; raise an OverflowError if they are coarsest."""
-        before = self.states[number]
-        states = self.units.coarsen(number, self.chunk, before)
-        if states is None:
-            raise overflow(f"{self.name(number)}, step {step}") from None
-        self.states[number] = states
-        if self.part.batch_sizes is not None:  # what has ended, the last rows, is not rounded
-            running = int(self.part.batch_sizes[0])
-            self.ended[number].append(before._replace(h=before.h[running:], c=before.c[running:]))
 
     @abstractmethod
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         """Run block ``number`` over the chunk and record what the strategy saves."""
 
     def finals(self, dtype: torch.dtype) -> list[State]:
-        finals = [states.values(dtype) for states in self.states]
-        for pair, parts in zip(finals, self.ended, strict=True):
-            for ended in reversed(parts):  # the first to end last: they are in the finest unit
-                for state, rows in zip(pair, ended.values(dtype), strict=True):
-                    state[len(state) - len(rows) :] = rows
-        return finals
-
-    def saved(self) -> list[Tensor]:
-        return [*self.units.saved(self.states), *self._saved()]
-
-    @abstractmethod
-    def _saved(self) -> list[Tensor]:
-        """Return what the strategy saves beside the units."""
+        return [states.numbers.values(dtype) for states in self.states]
 
     def begin_backward(
         self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
     ) -> None:
         self.recurrences = recurrences
-        self.units, rest = Units.restored(saved, len(recurrences))
-        self._begin_inverse(rest, chunks)
+        self._begin_inverse(saved, chunks)
         dtype = recurrences[0].u.dtype
         zeros = [torch.zeros_like(states.h, dtype=dtype) for states in self.states]
         self.carriers = [(zero.clone().requires_grad_(), zero.requires_grad_()) for zero in zeros]
 
     @abstractmethod
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
-        """Begin the backward pass from what :meth:`_saved` returned."""
+        """Begin the backward pass from what :meth:`saved` returned."""
 
     def leaves(self) -> list[State]:
         return self.carriers  # of gradients, not of values: the same for every chunk
@@ -160,24 +131,21 @@ class Reversible(_FixedPoint):
             self.stacks[number].add(self.chunk, words, counts)
         return result
 
-    def _saved(self) -> list[Tensor]:
+    def saved(self) -> list[Tensor]:
         words = [tensor for stacks in self.stacks for tensor in stacks.saved()]
         hashes = torch.stack(self.hashes)
         padding = (0, 0, 0, HASHES - len(hashes))  # so that nothing grows with the length
         finals = [state for states in self.states for state in states.tensors]
-        return [torch.nn.functional.pad(hashes, padding), self.of_outputs, *finals, *words]
+        steps = torch.tensor(self.states[0].steps, device="cpu")
+        return [torch.nn.functional.pad(hashes, padding), self.of_outputs, steps, *finals, *words]
 
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
-        count = 3 * len(self.recurrences)
+        count = 5 * len(self.recurrences)
         self.hashes, self.of_outputs, self.record = list(saved[0]), -saved[1], True
-        finals, words = saved[2 : 2 + count], iter(saved[2 + count :])
+        steps, finals, words = int(saved[2]), saved[3 : 3 + count], iter(saved[3 + count :])
         self.states = [
-            fixed_scan.States(
-                h, c, tails, self.units.fraction_bits(number, chunks), self.units.steps
-            )
-            for number, (h, c, tails) in enumerate(
-                zip(finals[::3], finals[1::3], finals[2::3], strict=True)
-            )
+            fixed_scan.States.from_tensors(finals[first : first + 5], steps)
+            for first in range(0, count, 5)
         ]
         self.stride = 1
         while chunks > HASHES * self.stride:
@@ -194,10 +162,9 @@ class Reversible(_FixedPoint):
         )  # fmt: skip
         if chunk % GROUP == 0:
             self._next_group(chunk, number)
-        before = self.units.before(chunk, number, result.before)
-        self.states[number] = before
+        self.states[number] = result.before
         if chunk % self.stride == 0:
-            self.checked.append((chunk, number, before.hash()))
+            self.checked.append((chunk, number, result.before.hash()))
         return result
 
     def _next_group(self, chunk: int, number: int) -> None:
@@ -226,6 +193,28 @@ class Reversible(_FixedPoint):
             raise _differ(f"above the recurrence of {self.name(len(left) - 1)}", "outputs")
 
 
+def _check_start(
+    states: list[State], recurrences: list[Recurrence], name: Callable[[int], str]
+) -> None:
+    """Raise an error if a weight or an initial state has no inverse, after one transfer."""
+    largest = [largest_of(x) for r, (h, c) in zip(recurrences, states, strict=True)
+               for x in (r.u, torch.stack((h, c)))]  # fmt: skip
+    values = torch.stack([x.double() for x in largest]).tolist()
+    for number, (weight, state) in enumerate(zip(values[::2], values[1::2], strict=True)):
+        check_weight(weight, name(number))
+        if not state < LARGEST_VALUE:
+            raise _overflow(f"{name(number)}, initial state")
+
+
+def _overflow(where: str) -> OverflowError:
+    """Return the error for a value that no scale has room for."""
+    return OverflowError(
+        f"{where}: a value is NaN or left the range of the fixed-point numbers, abs(x) < "
+        f"{LARGEST_VALUE:.0f}; scale the input down, use norm='layer', or bound the recurrent "
+        "weights below 1 (clip_recurrent_weights_)"
+    )
+
+
 def _differ(where: str, what: str) -> ReversalError:
     return ReversalError(
         f"{where}: the {what} differ from those of the forward pass. Something changed in between: "
@@ -240,7 +229,7 @@ class StoreFixed(_FixedPoint):
     """Save every state of the recurrence in fixed point, where :class:`Reversible` inverts it."""
 
     #: Tensors of one block's pass over one chunk.
-    PER_PASS = 6
+    PER_PASS = 8
 
     def begin(
         self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
@@ -254,10 +243,10 @@ class StoreFixed(_FixedPoint):
             resets=self.part.resets, batch_sizes=self.part.batch_sizes,
         )  # fmt: skip
         if self.record:
-            self.passes += [*result[:2], *result.before[:2], *result.after[:2]]
+            self.passes += [*result[:2], *result.before[:3], *result.after[:3]]
         return result
 
-    def _saved(self) -> list[Tensor]:
+    def saved(self) -> list[Tensor]:
         return self.passes
 
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
@@ -266,10 +255,10 @@ class StoreFixed(_FixedPoint):
 
     def _pass(self, chunk: int, number: int) -> fixed_scan.Pass:
         first = (chunk * self.blocks + number) * self.PER_PASS
-        out, saved, h_0, c_0, h_n, c_n = self.passes[first : first + self.PER_PASS]
-        bits, tails = self.units.fraction_bits(number, chunk), h_0.new_empty(0, dtype=torch.int64)
-        before = fixed_scan.States(h_0, c_0, tails, bits)
-        return fixed_scan.Pass(out, saved, before, fixed_scan.States(h_n, c_n, tails, bits))
+        out, saved, *states = self.passes[first : first + self.PER_PASS]
+        none = 2 * [states[0].new_empty(0, dtype=torch.int64)]
+        ends = (fixed_scan.States.from_tensors([*states[i : i + 3], *none]) for i in (0, 3))
+        return fixed_scan.Pass(out, saved, *ends)
 
     def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
         return self._pass(chunk, number)

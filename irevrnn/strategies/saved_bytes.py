@@ -27,7 +27,7 @@ from irevrnn.backend import choose_backend
 from irevrnn.input_checks import autocasts
 from irevrnn.strategies.bit_stacks import GROUP
 from irevrnn.strategies.chunks import chunk_length
-from irevrnn.strategies.fixed_point import COARSER_UNITS, stored_bits
+from irevrnn.strategies.fixed_point import stored_bits
 from irevrnn.strategies.reversible import HASHES
 from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT
 from irevrnn.strategies.stack import Stack
@@ -175,13 +175,7 @@ def _checkpoint(stack: Stack, load: Workload, chunks: int) -> int:
 def _reversible(stack: Stack, load: Workload, chunks: int) -> int:
     """Return the bytes of final states, hashes and forgotten bits (``eq:decay``)."""
     blocks = sum(_reversible_block(block, load, chunks) for block in stack.blocks)
-    return _units(stack, load) + blocks + 8  # the hash of the outputs
-
-
-def _units(stack: Stack, load: Workload) -> int:
-    """Return the bytes that tell the units of all blocks, and the bits that coarser ones lost."""
-    lost = sum(4 * 2 * load.batch * block.hidden_size for block in stack.blocks)
-    return 8 * (1 + (1 + COARSER_UNITS) * len(stack.blocks)) + lost
+    return blocks + 2 * 8  # the hash of the outputs, and the number of steps
 
 
 def _reversible_block(block: Any, load: Workload, chunks: int) -> int:
@@ -192,8 +186,9 @@ def _reversible_block(block: Any, load: Workload, chunks: int) -> int:
     units = load.batch * block.hidden_size
     groups = math.ceil(chunks / GROUP) if bits else 1
     stacks = _bit_stacks(block.recurrent_weight, units)
-    numbers = stacks + groups * (1 + stacks) + HASHES  # tails, counts of each group, and hashes
-    return math.ceil(bits / 8) + 2 * 4 * units + 8 * numbers
+    # Tails and places, counts of each group, and hashes; h, c and their scales.
+    numbers = 2 * stacks + groups * (1 + stacks) + HASHES
+    return math.ceil(bits / 8) + 4 * 4 * units + 8 * numbers
 
 
 def _bit_stacks(weight: Tensor, units: int) -> int:

@@ -17,24 +17,26 @@ struct Launch {
 };
 const auto run_fixed = [](const auto& s) { run_threads(s); };
 
-FixedResults fixed_scan(const Tensor& z, const Tensor& h_0, const Tensor& c_0, const Tensor& tails,
-                        int64_t fraction_bits, int64_t steps, const Tensor& u, const Tensor& a, const Tensor& b,
-                        c10::string_view activation, c10::string_view coupling_activation, bool record,
+FixedResults fixed_scan(const Tensor& z, at::TensorList states, int64_t steps, const Tensor& u, const Tensor& a,
+                        const Tensor& b, c10::string_view activation, c10::string_view coupling_activation, bool record,
                         bool save, bool, const std::optional<Tensor>& resets,
                         const std::optional<Tensor>& batch_sizes) {
-  const FixedTensors x(z, {h_0, c_0, tails, fraction_bits, steps}, h_0.numel(), false, u, a, b, activation,
-                       coupling_activation, save, resets, batch_sizes);
-  return scan_lanes(x, record, run_fixed);
+  const FixedStates before(states);
+  const auto inputs = [&] {
+    return FixedTensors(z, before, steps, before.h.numel(), false, u, a, b, activation, coupling_activation,
+                        save, resets, batch_sizes);
+  };
+  return scan_lanes(inputs, record, run_fixed);
 }
 
-FixedInverseResults fixed_unscan(const Tensor& z, const Tensor& h_n, const Tensor& c_n, const Tensor& tails,
-                                 int64_t fraction_bits, int64_t steps, const Tensor& words, const Tensor& starts,
+FixedInverseResults fixed_unscan(const Tensor& z, at::TensorList states, int64_t steps, const Tensor& words, const Tensor& starts,
                                  const Tensor& counts, const Tensor& u, const Tensor& a, const Tensor& b,
                                  c10::string_view activation, c10::string_view coupling_activation, bool,
                                  const std::optional<Tensor>& resets,
                                  const std::optional<Tensor>& batch_sizes) {
-  const FixedTensors x(z, {h_n, c_n, tails, fraction_bits, steps}, h_n.numel(), true, u, a, b, activation,
-                       coupling_activation, true, resets, batch_sizes);
+  const FixedStates after(states);
+  const FixedTensors x(z, after, steps, after.h.numel(), true, u, a, b, activation, coupling_activation,
+                       true, resets, batch_sizes);
   return unscan_lanes(x, FixedWords(z, words, starts, counts), run_fixed);
 }
 
