@@ -1,16 +1,17 @@
 """The fixed-point scan and its inverse, called as operators; their oracle, and inputs for them."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
+from torch import Tensor
 
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_point
-from irevrnn.strategies.fixed_point import BitStack, to_value
+from irevrnn.strategies.fixed_point import BitStack
 from irevrnn.strategies.fixed_scan import Buffer, States
-from irevrnn.strategies.rules import INVERTIBLE
+from irevrnn.strategies.rules import INVERTIBLE, SEGMENT
 
-#: Random walks of the tests' lengths leave the range of the finest unit.
-FRACTION_BITS = 18
 KERNELS = {
     "vector float32": (torch.float32, True),
     "scalar float32": (torch.float32, False),
@@ -29,15 +30,32 @@ every_g = pytest.mark.parametrize("activation", INVERTIBLE)
 every_batch = pytest.mark.parametrize("sizes", BATCH_SIZES)
 
 
+class Result(NamedTuple):
+    """What a pass returns."""
+
+    out: Tensor
+    h: Tensor
+    c: Tensor
+    tails: Tensor
+    words: Tensor
+    counts: Tensor
+    saved: Tensor
+    bad_step: int
+    scales: Tensor
+    places: Tensor
+
+
 def make_case(
-    steps, batch, hidden, couplings, dtype, activation="leaky_relu", f="tanh", u=None,
-    fraction_bits=FRACTION_BITS,
-):  # fmt: skip
-    """z, states other than zero, and weights from 0.5 to 1, the last of them awkward ones."""
+    steps, batch, hidden, couplings, dtype, activation="leaky_relu", f="tanh", u=None, size=1.0
+):
+    """z, states other than zero, and weights from 0.5 to 1, the last of them awkward ones.
+
+    Numbers are of order ``size``.
+    """
     generator = torch.Generator().manual_seed(100 * steps + 10 * hidden + couplings)
 
     def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+        return (size * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(dtype)
 
     weights = 0.5 + 0.5 * torch.rand(hidden, generator=generator)
     awkward = torch.tensor([0.0, 1.0, -1.0, 1e-6, -1e-6, -0.75, 0.5, 0.3, 0.25, 1 - 2**-24])
@@ -46,8 +64,8 @@ def make_case(
     if u is not None:
         weights.fill_(u)
     # Nothing bounds a state that is coupled through another f than tanh, so couple it little.
-    a, b = (0.3 / (2 + couplings) * draw(couplings, hidden) for _ in range(2))
-    states = States.of(draw(batch, hidden), draw(batch, hidden), fraction_bits)
+    a, b = (0.3 / (2 + couplings) / size * draw(couplings, hidden) for _ in range(2))
+    states = States.of(draw(batch, hidden), draw(batch, hidden))
     z = draw(steps, batch, hidden)
     return z, states, Recurrence(weights.to(dtype), a, b, activation, f)
 
@@ -61,42 +79,41 @@ def make_packed_case(sizes, hidden, dtype, activation="leaky_relu", often=0.0):
     return torch.cat(rows), states, weights, resets, torch.tensor(counts)
 
 
-def forward(z, states, weights, vectorize, resets=None, batch_sizes=None):
-    """(out, h_n, c_n, tails, words, counts, saved, bad_step)."""
-    return torch.ops.irevrnn.fixed_scan(
-        z, *states, *weights, True, True, vectorize, resets, batch_sizes
+def forward(z, states, weights, vectorize, resets=None, batch_sizes=None, record=True):
+    out, (h, c, scales, tails, places), *rest = torch.ops.irevrnn.fixed_scan(
+        z, states.tensors, states.steps, *weights, record, record, vectorize, resets, batch_sizes
     )
+    return Result(out, h, c, tails, *rest, scales, places)
 
 
-def back(
-    z, result, weights, vectorize, resets=None, batch_sizes=None, words=None,
-    fraction_bits=FRACTION_BITS,
-):  # fmt: skip
-    """(out, h_0, c_0, tails, counts_left, saved)."""
-    _, h, c, tails, kept, counts, *_ = result
-    steps = len(z if batch_sizes is None else batch_sizes)
-    states = States(h, c, tails, fraction_bits, steps)
-    buffer = Buffer(kept if words is None else words, counts.cumsum(0) - counts, counts)
-    return torch.ops.irevrnn.fixed_unscan(
-        z, *states, *buffer, *weights, vectorize, resets, batch_sizes
+def back(z, result, weights, vectorize, resets=None, batch_sizes=None, words=None):
+    """(out, states, counts_left, saved)."""
+    r, steps = Result(*result), len(z if batch_sizes is None else batch_sizes)
+    buffer = Buffer(r.words if words is None else words, r.counts.cumsum(0) - r.counts, r.counts)
+    tensors = [r.h, r.c, r.scales, r.tails, r.places]
+    out, tensors, left, saved = torch.ops.irevrnn.fixed_unscan(
+        z, tensors, steps, *buffer, *weights, vectorize, resets, batch_sizes
     )
+    return out, States.from_tensors(tensors), left, saved
 
 
 def is_undone(states, result, undone):
     """Return whether the inverse met every state of the forward pass and emptied every buffer."""
-    out, h, c, tails, left, saved = undone
-    pairs = [(result[0], out), (result[6], saved), (states.h, h), (states.c, c)]
-    return all(torch.equal(x, y) for x, y in pairs) and not left.any() and bool((tails == 1).all())
+    out, before, left, saved = undone
+    pairs = [(result[0], out), (result[6], saved), *zip(states[:3], before[:3], strict=True)]
+    empty = (before.tails == 1).all() and (before.places == 1).all() and not left.any()
+    return all(torch.equal(x, y) for x, y in pairs) and bool(empty)
 
 
 def oracle(z, states, weights, resets=None):
     """Outputs, final states, and the stack of each lane."""
-    stack, (h, c), out = BitStack(weights.u, z.shape[1]), states[:2], []
+    stack, x, out = BitStack(weights.u, z.shape[1]), states.numbers, []
     for t, z_t in enumerate(z):
         anew = None if resets is None else resets[t]
-        h, c = fixed_point.step(z_t, h, c, *weights[:3], stack, *weights[3:], anew, FRACTION_BITS)
-        out.append(to_value(h, z.dtype, FRACTION_BITS))
-    return torch.stack(out), h, c, stack
+        segment = z[t : t + SEGMENT] if t % SEGMENT == 0 else None
+        x = fixed_point.step(z_t, x, *weights[:3], stack, *weights[3:], anew, segment)
+        out.append(x.values(z.dtype)[0])
+    return torch.stack(out), x, stack
 
 
 def bits_of(result):
@@ -116,8 +133,8 @@ def in_words(pushed):
     return words, tail
 
 
-def words_of_lanes(words, counts, tails):
+def words_of_lanes(result):
     """The words of each lane, as numbers without a sign, and its tail."""
-    parts = words.split(counts.tolist())
+    parts = result.words.split(result.counts.tolist())
     stacks = [[word & 0xFFFFFFFF for word in part.tolist()] for part in parts]
-    return list(zip(stacks, tails.tolist(), strict=True))
+    return list(zip(stacks, result.tails.tolist(), strict=True))

@@ -50,27 +50,29 @@ class LaneScales {
   }
   // Before the block that begins at step t.
   void refine(int64_t t) {
-    bool any = false;
-    for (int64_t i = first_; i < past_last_; ++i) any |= may_be_finer(s_.h[i], s_.c[i], s_.bits_h[i], s_.bits_c[i]);
-    if (!any) return;
-    for (int64_t i = first_; i < past_last_; ++i) rescale(i, t, refinement(s_, load_lane(s_, i), i, t, end_));
+    bool asked = false;
+    for (int64_t i = first_; i < past_last_; ++i) asked |= may_be_finer(s_.h[i], s_.c[i], s_.bits_h[i], s_.bits_c[i]);
+    if (!asked) return;
+    for (int64_t i = first_; i < past_last_; ++i) {
+      const LaneState x = load_lane(s_, i);
+      if (may_be_finer(x.h, x.c, x.bits_h, x.bits_c)) rescale(i, t, refinement(s_, x, i, t, end_));
+    }
   }
   // Where step t does not fit. Returns whether it does now.
   bool coarsen(int64_t t) {
-    bool any = false;
+    bool changed = false;
     for (int64_t lane = first_; lane < past_last_; ++lane) {
-      const FixedLane<irevrnn::any, ChosenActivation, T> cell(s_, {s_.coupling_activation}, lane % s_.hidden);
-      const T z = s_.z[s_.row(t) + lane];
-      const LaneState x = load_lane(s_, lane);
-      NoBits none;
-      const bool fits = cell.step(x, z, offset_of(s_.first_step + t), none).fits();
-      if (fits && !out_of_range(x.h) && !out_of_range(x.c)) continue;
-      const Rescaling by = cell.coarser(x, z, offset_of(s_.first_step + t));
-      if (!by) return false;
+      const FixedLane<any, ChosenActivation, T> cell(s_, {s_.coupling_activation}, lane % s_.hidden);
+      Rescaling by;
+      const bool fits = cell.find_scales(load_lane(s_, lane), by, [&](const LaneState& tried) {
+        NoBits none;
+        return cell.step(tried, s_.z[s_.row(t) + lane], offset_of(s_.first_step + t), none);
+      });
+      if (!fits) return false;
       rescale(lane, t, by);
-      any = true;
+      changed |= static_cast<bool>(by);
     }
-    return any;
+    return changed;
   }
   // The step of the last change from `first` on, or -1.
   int64_t last_from(int64_t first) const {
@@ -79,17 +81,22 @@ class LaneScales {
   }
   void undo_last() {
     const int64_t lane = lane_of_place(place_);
-    LaneState x = load_lane(s_, lane);
-    pop_rescaling(x, place_, stack_.with_room(words_of_rescaling));
-    store_lane(s_, lane, x);
+    change(lane, [](const Stacked<Bits>& after) { return pop_rescaling(after); });
   }
 
  private:
   void rescale(int64_t lane, int64_t t, const Rescaling& by) {
     if (!by) return;
-    LaneState x = load_lane(s_, lane);
-    push_rescaling(x, by, place_of(s_.first_step + t, lane), place_, stack_.with_room(words_of_rescaling));
-    store_lane(s_, lane, x);
+    const int64_t place = place_of(s_.first_step + t, lane);
+    change(lane, [&](const Stacked<Bits>& before) { return push_rescaling(before, by, place); });
+  }
+  template <class Fn>
+  void change(int64_t lane, const Fn& fn) {
+    Bits& bits = stack_.with_room(words_of_rescaling);
+    const Stacked<Bits> changed = fn({load_lane(s_, lane), place_, bits});
+    store_lane(s_, lane, changed.x);
+    place_ = changed.place;
+    bits = changed.bits;
   }
 
   const FixedPass<T>& s_;

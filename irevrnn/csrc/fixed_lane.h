@@ -57,16 +57,16 @@ struct FixedLane {
     return {y, c, all_below(largest_p, range) && !out_of_range(y), all_below(largest_c, range)};
   }
 
-  // The change of scales with which the step fits; none if there is no such scale.
-  IREVRNN_INLINE Rescaling coarser(const LaneState& x, T z, uint32_t offset) const {
-    Rescaling by;
-    if (out_of_range(x.h) || out_of_range(x.c)) return by;  // they are no numbers of this scale
-    NoBits none;
-    for (;;) {
+  // Finds the change of scales with which a step fits, where it does not: try_step(x) is called with scales that get coarser,
+  // until it returns what fits. False if there are no such scales.
+  template <class Try>
+  IREVRNN_INLINE static bool find_scales(const LaneState& x, Rescaling& by, const Try& try_step) {
+    if (out_of_range(x.h) || out_of_range(x.c)) return false;  // they are no numbers of this scale
+    for (by = {};;) {
       const LaneState tried = rescaled(x, by);
-      if (tried.bits_h < fewest_bits || tried.bits_c < fewest_bits) return {};
-      const Step result = step(tried, z, offset, none);
-      if (result.fits()) return by;
+      if (tried.bits_h < fewest_bits || tried.bits_c < fewest_bits) return false;
+      const Step result = try_step(tried);
+      if (result.fits()) return true;
       if (!result.h_fits) by.h -= coarser_by;
       if (!result.c_fits) by.c -= coarser_by;
     }

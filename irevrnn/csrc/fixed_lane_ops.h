@@ -8,6 +8,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
 
 #include "fixed_op_inputs.h"
 #include "rescaling.h"

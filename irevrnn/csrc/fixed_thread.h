@@ -134,28 +134,33 @@ struct FixedForwardWork {
         const auto rescale = [&](const Rescaling& by) {
           if (!by) return;
           goes_on = has_room(bits, t);
-          if (goes_on) push_rescaling(x, by, place_of(s.first_step + t, lane), place, bits);
+          if (!goes_on) return;
+          const Stacked<WordColumn> after = push_rescaling<WordColumn>({x, place, bits}, by, place_of(s.first_step + t, lane));
+          x = after.x, place = after.place, bits = after.bits;
         };
         if (resets >> (t - first) & 1) {
           forget_reset(x.h, x.c, bits);
           rescale(to_usual(x));
         }
-        if (t % usual_interval == 0) rescale(refinement(s, x, lane, t, smaller(stop, t + usual_interval)));
+        if (t % usual_interval == 0 && may_be_finer(x.h, x.c, x.bits_h, x.bits_c)) {
+          rescale(refinement(s, x, lane, t, smaller(stop, t + usual_interval)));
+        }
         const T z = inputs.take();
         const uint32_t offset = offset_of(s.first_step + t);
-        const WordColumn before = bits;
-        auto result = cell.step(x, z, offset, bits);
-        if (!result.fits() || out_of_range(x.h) || out_of_range(x.c)) {
+        typename FixedLane<R, F, T>::Step result;
+        for (Rescaling by;;) {  // a loop, as the compiler is to write the step out once
+          const WordColumn before = bits;
+          const bool fits = cell.find_scales(x, by, [&](const LaneState& tried) {
+            bits = before;
+            return result = cell.step(tried, z, offset, bits);
+          });
+          if (fits && !by) break;
           bits = before;
-          const Rescaling by = cell.coarser(x, z, offset);
-          if (!by) {
-            note_step(s.bad_step, t);
-            goes_on = false;
-          }
           rescale(by);
-          result = cell.step(x, z, offset, bits);
+          if (!fits) note_step(s.bad_step, t);
+          goes_on &= fits;
+          if (!goes_on) return;
         }
-        if (!goes_on) break;
         const Scales<T> scales = cell.scales_of(x);
         if (T* border = s.border(t)) border[lane] = scales.c.values_of(x.c);
         x.h = forget_output(s.activation, result.y, bits);
@@ -205,7 +210,10 @@ struct FixedInverseWork {
         uncouple_fixed<T>(f, scales, p, x.c, cell.couplings, cell.weights(scales));
         x.h = recall(p, cell.decay, offset_of(s.first_step + t), bits);
         if (T* border = s.border(t)) border[lane] = scales.c.values_of(x.c);
-        while (place == place_of(s.first_step + t, lane)) pop_rescaling(x, place, bits);
+        while (place == place_of(s.first_step + t, lane)) {
+          const Stacked<WordReader> before = pop_rescaling<WordReader>({x, place, bits});
+          x = before.x, place = before.place, bits = before.bits;
+        }
         if (resets >> (t - first) & 1) recall_reset(x.h, x.c, bits);
       }
     });

@@ -9,11 +9,14 @@
 
 #if defined(__CUDACC__)
 #define IREVRNN_INLINE __host__ __device__ __forceinline__
+// Of what seldom runs: never inlined by a host compiler.
+#define IREVRNN_RARE __host__ __device__
 #define IREVRNN_FLATTEN
 // A loop of so few passes that all are written out: then what it indexes may lie in registers.
 #define IREVRNN_UNROLL _Pragma("unroll")
 #else
 #define IREVRNN_INLINE inline __attribute__((always_inline))
+#define IREVRNN_RARE __attribute__((noinline))
 // All that the function calls is inlined, lambdas too.
 #define IREVRNN_FLATTEN __attribute__((flatten))
 #define IREVRNN_UNROLL

@@ -1,4 +1,5 @@
-// The change of a lane's scales before a step: coarser where a number would leave the range, finer where all are small.
+// The change of a lane's scales before a step: coarser where a number would leave the range; finer where all numbers are
+// small and their scale is coarser than the usual one, or where a lane that is 0 begins with small numbers.
 //
 // A change is noted on the bit stack, with the bits that are lost and the place of the change before it: so a pass without
 // one stores nothing, and the inverse knows where the next one comes. Each bit stack has the place of its last change.
@@ -9,10 +10,9 @@
 
 namespace irevrnn {
 
-constexpr int coarser_by = 2;                       // bits
-constexpr int32_t small = int32_t{1} << 17;         // quanta that a number may be below in a finer scale
-constexpr int bits_when_finer = 24;                 // of the largest number, then
-constexpr float usual_from = 0x1p-7f;               // values from here on are not taken finer than usual_bits
+constexpr int coarser_by = 2;                // bits
+constexpr int32_t small = int32_t{1} << 17;  // quanta that all numbers are below where the scale becomes finer
+constexpr int bits_when_finer = 24;          // of the largest number, then
 
 // A lane between two steps.
 struct LaneState {
@@ -60,39 +60,45 @@ IREVRNN_INLINE LaneState rescaled(const LaneState& x, const Rescaling& by) {
 
 constexpr int words_of_rescaling = 5;
 
+// What a change acts on. In values, not references: the stack of a lane may then stay in registers.
 template <class Bits>
-IREVRNN_INLINE void push_rescaling(LaneState& x, const Rescaling& by, int64_t place, int64_t& last, Bits& bits) {
-  bits.push(lost_bits(x.h, by.h), word_bits);
-  bits.push(lost_bits(x.c, by.c), word_bits);
-  bits.push((by.h & 0xff) << 8 | (by.c & 0xff), 16);
-  bits.push(static_cast<uint32_t>(last >> 32), word_bits);
-  bits.push(static_cast<uint32_t>(last), word_bits);
-  last = place;
-  x = rescaled(x, by);
+struct Stacked {
+  LaneState x;
+  int64_t place;  // of the last change
+  Bits bits;
+};
+
+template <class Bits>
+IREVRNN_RARE Stacked<Bits> push_rescaling(Stacked<Bits> s, Rescaling by, int64_t place) {
+  const uint32_t words[] = {lost_bits(s.x.h, by.h), lost_bits(s.x.c, by.c), static_cast<uint32_t>(s.place >> 32),
+                            static_cast<uint32_t>(s.place)};
+  for (uint32_t word : words) s.bits.push(word, word_bits);
+  s.bits.push((by.h & 0xff) << 8 | (by.c & 0xff), 16);
+  return {rescaled(s.x, by), place, s.bits};
 }
 
 template <class Bits>
-IREVRNN_INLINE void pop_rescaling(LaneState& x, int64_t& last, Bits& bits) {
-  const uint64_t low = bits.pop(word_bits), high = bits.pop(word_bits);
-  last = static_cast<int64_t>(high << 32 | low);
-  const uint32_t both = bits.pop(16);
+IREVRNN_RARE Stacked<Bits> pop_rescaling(Stacked<Bits> s) {
+  const uint32_t both = s.bits.pop(16);
+  uint32_t words[4];
+  for (int i = 3; i >= 0; --i) words[i] = s.bits.pop(word_bits);
   const Rescaling by{static_cast<int8_t>(both >> 8), static_cast<int8_t>(both & 0xff)};
-  const uint32_t lost_of_c = bits.pop(word_bits), lost_of_h = bits.pop(word_bits);
-  x = {shifted_back(x.h, by.h, lost_of_h), shifted_back(x.c, by.c, lost_of_c), x.bits_h - by.h, x.bits_c - by.c};
+  const LaneState x{shifted_back(s.x.h, by.h, words[0]), shifted_back(s.x.c, by.c, words[1]), s.x.bits_h - by.h,
+                    s.x.bits_c - by.c};
+  return {x, static_cast<int64_t>(uint64_t{words[2]} << 32 | words[3]), s.bits};
 }
 
 // After a reset a lane is as a new one.
 IREVRNN_INLINE Rescaling to_usual(const LaneState& x) { return {usual_bits - x.bits_h, usual_bits - x.bits_c}; }
 
-// Whether refinement has to be asked.
+// Whether there may be a refinement.
 IREVRNN_INLINE bool may_be_finer(int32_t h, int32_t c, int32_t bits_h, int32_t bits_c) {
-  return (h < small && h > -small && c < small && c > -small) || bits_h < usual_bits || bits_c < usual_bits;
+  return (h | c) == 0 || bits_h < usual_bits || bits_c < usual_bits;
 }
 
 // The finer scales of a lane before a block of steps [begin, end), in which its largest number, that of z included, is small.
 template <class T>
-IREVRNN_INLINE Rescaling refinement(const FixedPass<T>& s, const LaneState& x, int64_t lane, int64_t begin, int64_t end) {
-  if (!may_be_finer(x.h, x.c, x.bits_h, x.bits_c)) return {};
+IREVRNN_RARE Rescaling refinement(const FixedPass<T>& s, LaneState x, int64_t lane, int64_t begin, int64_t end) {
   const Scale<float> of_h = scale_of<float>(x.bits_h), of_c = scale_of<float>(x.bits_c);
   const float count = smaller(of_h.count, of_c.count);
   float largest = larger(absolute(of_h.values_of(x.h)), absolute(of_c.values_of(x.c)));
@@ -102,7 +108,7 @@ IREVRNN_INLINE Rescaling refinement(const FixedPass<T>& s, const LaneState& x, i
   if (!(largest * count < small) || largest == 0) return {};
   int exponent = 0;
   ::frexp(largest, &exponent);
-  const int bits = smaller(bits_when_finer - exponent, largest < usual_from ? most_bits : usual_bits);
+  const int bits = smaller(bits_when_finer - exponent, (x.h | x.c) == 0 ? most_bits : usual_bits);
   const auto more = [&](int32_t has, const Scale<float>& scale) {
     return largest * scale.count < small ? larger(bits - has, 0) : 0;
   };

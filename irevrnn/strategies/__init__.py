@@ -21,11 +21,12 @@ between two recurrences is computed again from the chunk's input.
 
   *Bits.* The decay forgets 2 (1 - abs(u)) for each unit and step where abs(u) is above 1/2
   (equation ``eq:decay``). Where u = 1 nothing is forgotten, and what is saved does not grow with
-  the length at all. At a reset, both states are stored, 64 bits for each unit. The activation must
+  the length at all. At a reset, both states are stored, 64 bits for each unit; where a state needs
+  another scale, 144. The activation must
   be ``identity``; ``leaky_relu``, which forgets two bits more in each negative step; or ``relu``,
   which forgets all that it cuts off, 30 bits in each step where it is 0.
 
-  *Gradient.* States are 32-bit fixed-point numbers, in the same units for float64 parameters. So
+  *Gradient.* States are 32-bit fixed-point numbers, for float64 parameters, too. So
   outputs differ from those of the other strategies by rounding, and ``torch.autograd.gradcheck``
   needs one of the others. The gradient is that of BPTT at the states that the forward pass visited,
   straight through every rounding: at exactly these h, and at exactly these c once every

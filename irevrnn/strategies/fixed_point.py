@@ -10,8 +10,9 @@ changes from step to step, and one bit is stored where two neighbours come to th
 Why these constants. With 24 bits behind the point, the quantum is the last bit of a float between
 1/2 and 1, and numbers reach to 32. h and c of each unit of each sequence have a scale of their own.
 Before a step in which a number leaves the range, its scale becomes coarser, by two bits at a time,
-so that the largest number has 27 bits or more, where float32 has 24. At the start of each segment
-scales become finer where all numbers are small. Each change goes to the stack of bits, with what is
+so that the largest number has 27 bits or more, where float32 has 24. At the start of each segment,
+scales that have become coarse become finer where all numbers are small, and those of a unit that is
+0 where it begins with small ones. Each change goes to the stack of bits, with what is
 lost (``csrc/rescaling.h``). A weight u is 2^-k (1 - m / 2^32), which float32 holds exactly down to
 2^-8: so memories of up to 2^24 steps can be told apart.
 """
@@ -36,10 +37,9 @@ MOST_BITS = 64
 #: Absolute values stay below 2^RANGE_BITS quanta.
 RANGE_BITS = 29
 #: A scale becomes finer where all numbers are below 2^SMALL_BITS quanta: so that the largest has
-#: BITS_WHEN_FINER, but no finer than the usual one for values from 2^-7 on.
+#: BITS_WHEN_FINER, but no finer than the usual scale unless the states are 0.
 SMALL_BITS = 17
 BITS_WHEN_FINER = 24
-USUAL_FROM = 2.0**-7
 SLOPE_BITS = 2
 #: Bits of the loss of a decay's factor, 1 - m / 2^32, and the largest shift.
 LOSS_BITS = 32
@@ -62,7 +62,8 @@ def usual_scales(h: Tensor, c: Tensor) -> Tensor:
     rounded_up = sizes * (1 + 2.0**-USUAL_BITS)
     fits = (RANGE_BITS - torch.frexp(rounded_up).exponent).clamp(FEWEST_BITS, USUAL_BITS)
     fine = (BITS_WHEN_FINER - torch.frexp(largest).exponent).clamp(max=MOST_BITS)
-    return torch.where((largest > 0) & (largest < USUAL_FROM), fine, fits).int()
+    small = (largest > 0) & (largest < 2.0 ** (SMALL_BITS - USUAL_BITS))
+    return torch.where(small, fine, fits).int()
 
 
 def powers_of_two(bits: Tensor) -> Tensor:
@@ -205,14 +206,14 @@ class BitStack:
         changed, states = (by != 0).any(0), torch.stack(x[:2]).long()
         for lost in states & ((1 << (-by.long()).clamp(0, 32)) - 1):
             self._push(changed, lost, 32)
-        self._push(changed, (by[0] & 255) << 8 | (by[1] & 255), 16)
         for index in changed.flatten().nonzero().flatten().tolist():
             place = self.places[index]
             self.stacks[index] += [(place >> 32, 32), (place & 0xFFFFFFFF, 32)]
             self.places[index] = (self.steps + 1) << 32 | index
+        self._push(changed, (by[0] & 255) << 8 | (by[1] & 255), 16)
         finer, coarser = by.clamp(min=0), (-by).clamp(min=0, max=31)
         h, c = ((states << finer) >> coarser).int()
-        return Numbers(h, c, x.scales + by)
+        return Numbers(h, c, (x.scales + by).int())
 
 
 class Numbers(NamedTuple):
@@ -237,7 +238,7 @@ def refine(z: Tensor, x: Numbers, stack: BitStack) -> Numbers:
     """Make the scales finer where the states and z of a segment, (T, B, H), are small."""
     largest = torch.stack([*x.values(torch.float32), z.float().abs().amax(0)]).abs().amax(0)
     exponent = torch.frexp(largest).exponent
-    most = torch.where(largest < USUAL_FROM, MOST_BITS, USUAL_BITS)
+    most = torch.where((x.h == 0) & (x.c == 0), MOST_BITS, USUAL_BITS)
     more = (torch.minimum(BITS_WHEN_FINER - exponent, most) - x.scales).clamp(min=0)
     small = (largest * powers_of_two(x.scales) < 2**SMALL_BITS) & (largest > 0)
     return stack.rescale(x, torch.where(small, more, 0))
@@ -274,7 +275,7 @@ def step(
         OverflowError: a number has room in no scale.
     """
     f = get_activation(coupling_activation).function
-    sign = torch.where(u < 0, -1, 1)
+    sign = torch.where(u < 0, -1, 1).int()
     if reset is not None:
         x = stack.forget_reset(x, reset)
     if segment is not None:

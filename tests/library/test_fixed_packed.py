@@ -6,7 +6,6 @@ import torch
 from irevrnn.strategies.fixed_scan import States
 from irevrnn.strategies.rules import SEGMENT
 from tests.fixed_cases import (
-    FRACTION_BITS,
     back,
     every_batch,
     every_g,
@@ -36,7 +35,7 @@ def test_packed_sequences_are_as_each_alone_and_undone(
         rows = starts[counts > sequence] + sequence
         h, c = states.h[sequence, None], states.c[sequence, None]
         if len(rows):
-            alone = States(h, c, states.tails, FRACTION_BITS)
+            alone = States(h, c, states.scales[:, sequence, None], states.tails, states.places)
             out, h, c, *_ = forward(z[rows, None], alone, weights, vectorize, resets[rows, None])
             assert torch.equal(out[:, 0], result[0][rows])
         assert torch.equal(h[0], result[1][sequence]) and torch.equal(c[0], result[2][sequence])
@@ -52,7 +51,7 @@ def test_control_other_batch_sizes_undo_nothing(dtype, vectorize):
     counts[-1] += 1
     other = torch.tensor(sorted(counts.tolist(), reverse=True))
     undone = back(z, result, weights, vectorize, resets, other)
-    assert not torch.equal(undone[1], states.h)
+    assert not torch.equal(undone[1].h, states.h)
 
 
 @every_kernel
@@ -60,7 +59,7 @@ def test_what_is_saved_lies_as_the_gradient_reads_it(dtype, vectorize):
     """As float's ``recompute`` has it: c where segments begin."""
     z, states, weights, _, counts = make_packed_case("falling", 33, dtype)
     found = forward(z, states, weights, vectorize, None, counts)[6]
-    h_0, c_0 = states.values(dtype)
+    h_0, c_0 = states.numbers.values(dtype)
     arguments = z, h_0, c_0, *weights[:3], counts, *weights[3:], SEGMENT, vectorize
     saved = torch.ops.irevrnn.scan(*arguments)[3]
     torch.testing.assert_close(found, saved, rtol=0, atol=1e-3)

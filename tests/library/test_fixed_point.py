@@ -9,7 +9,6 @@ from irevrnn.strategies.fixed_point import BitStack, decay_of, stored_bits, to_f
 from irevrnn.strategies.fixed_scan import Buffer, States
 from tests.cases import KINDS, assert_same_bits, assert_same_with_any_threads, make_resets
 from tests.fixed_cases import (
-    FRACTION_BITS,
     back,
     bits_of,
     every_g,
@@ -41,13 +40,14 @@ def test_kernels_equal_the_oracle(dtype, vectorize, shape, kind, activation):
     """In float32 with an f that has one rounding everywhere, which tanh has in float64 alone."""
     f = "tanh" if dtype == torch.float64 else "leaky_relu"
     case, resets = make_case(*shape, dtype, activation, f), make_resets(kind, *shape[:2])
-    out, h, c, tails, words, counts, _, bad_step = result = forward(*case, vectorize, resets)
-    *wanted, stack = oracle(*case, resets)
-    assert bad_step == -1
-    assert_same_bits((out, h, c), wanted)
+    result = forward(*case, vectorize, resets)
+    out, numbers, stack = oracle(*case, resets)
+    assert result.bad_step == -1
+    assert_same_bits((result.out, result.h, result.c, result.scales), (out, *numbers))
     assert bits_of(result) == stack.count()
     if not vectorize:  # each lane has a stack of its own
-        assert words_of_lanes(words, counts, tails) == list(map(in_words, stack.stacks))
+        assert words_of_lanes(result) == list(map(in_words, stack.stacks))
+        assert result.places.tolist() == stack.places
 
 
 def test_the_oracle_recalls_what_a_decay_forgets():
@@ -73,7 +73,7 @@ def test_inputs_may_have_strides(dtype, vectorize):
     z, states, weights = make_case(35, 3, 11, 2, dtype)
     wanted = forward(z, states, weights, vectorize)
     z, others = strided(z), weights._replace(**{x: strided(getattr(weights, x)) for x in "uab"})
-    spread = states._replace(h=strided(states.h), c=strided(states.c))
+    spread = states._replace(**{x: strided(getattr(states, x)) for x in ("h", "c", "scales")})
     result = forward(z, spread, others, vectorize)
     assert_same_bits(result, wanted)
     given = [*map(strided, result[:3]), *result[3:]]
@@ -112,11 +112,10 @@ def test_an_f_that_is_not_0_at_0_is_undone(dtype, vectorize, activation, size):
 @every_g
 @pytest.mark.parametrize("size", [(1, 5), (2, 7), (1, 33), (2, 32)], ids=str)
 def test_ten_thousand_steps_are_undone(dtype, vectorize, activation, size):
-    z, states, weights = make_case(10_000, *size, 3, dtype, activation, fraction_bits=10)
+    z, states, weights = make_case(10_000, *size, 3, dtype, activation)
     result = forward(z, states, weights, vectorize)
     assert len(result[4]) > 500
-    undone = back(z, result, weights, vectorize, fraction_bits=10)
-    assert is_undone(states, result, undone)
+    assert is_undone(states, result, back(z, result, weights, vectorize))
 
 
 @every_kernel
@@ -136,8 +135,8 @@ def test_control_a_flipped_bit_is_noticed(dtype, vectorize, activation):
 def test_vector_and_scalar_kernels_give_the_same_bits(shape, kind, activation):
     case, resets = make_case(*shape, torch.float32, activation), make_resets(kind, *shape[:2])
     vector, scalar = (forward(*case, vectorize, resets) for vectorize in (True, False))
-    out, h, c, _, _, _, saved = map(torch.equal, vector[:7], scalar[:7])
-    assert out and h and c and saved
+    for field in ("out", "h", "c", "saved", "scales"):
+        assert torch.equal(getattr(vector, field), getattr(scalar, field))
     assert bits_of(vector) == bits_of(scalar)  # each kernel shares the lanes out its own way
 
 
@@ -147,10 +146,9 @@ def test_vector_and_scalar_kernels_give_the_same_bits(shape, kind, activation):
 def test_bits_are_those_that_are_told(dtype, vectorize, u, activation):
     """2 (1 - u) a step above 1/2, at most 2 log 2 times the entropy -log2 u."""
     steps, batch, hidden = 4000, 2, 33
-    z, states, weights = make_case(
-        steps, batch, hidden, 2, dtype, activation, u=u, fraction_bits=10
-    )
-    result = forward(z, states, weights, vectorize)
+    z, states, weights = make_case(steps, batch, hidden, 2, dtype, activation, u=u)
+    weights.a.mul_(0.01)  # states stay within the usual scale
+    result = forward(0.1 * z, states, weights, vectorize)
     units = batch * hidden
     told = stored_bits(weights.u).sum().item() * steps * batch
     if abs(u) > 0.5:
@@ -175,6 +173,8 @@ def test_a_state_that_is_not_fed_decays_at_the_same_price(dtype, vectorize):
 @every_kernel
 def test_nothing_is_stored_where_nothing_is_forgotten(dtype, vectorize):
     z, states, weights = make_case(500, 3, 33, 2, dtype, "identity", u=1)
+    z = 0.1 * z
+    weights.a.mul_(0.01)  # states stay within the usual scale
     result = forward(z, states, weights, vectorize)
     assert bits_of(result) == 0
     assert is_undone(states, result, back(z, result, weights, vectorize))
@@ -192,7 +192,7 @@ def test_two_runs_and_any_number_of_threads_give_the_same_bits(activation):
 
 
 @every_kernel
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2500, -2500])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e7, -1e7])
 def test_the_first_step_out_of_range_is_reported(dtype, vectorize, value):
     z, states, weights = make_case(40, 2, 33, 2, dtype)
     z[17, 1, 30] = value
@@ -201,12 +201,12 @@ def test_the_first_step_out_of_range_is_reported(dtype, vectorize, value):
 
 
 @every_kernel
-@pytest.mark.parametrize("value", [math.nan, math.inf, 2.0**13, 2.0**14])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 2.0**24, 2.0**25])
 @pytest.mark.parametrize("couplings", [1, 2, 4, 16])
 def test_wild_weights_do_not_wrap_around(dtype, vectorize, value, couplings):
-    """An increment of 2^31 units, added twice, would leave no trace in 32 bits."""
+    """An increment of 2^31 quanta, added twice, would leave no trace in 32 bits."""
     z, states, weights = make_case(3, 1, 5, couplings, dtype)
-    states.c.fill_(2**20)
+    states.c.fill_(2**26)
     weights.b[:, 3] = value
     weights.a[:] = 0
     assert forward(z, states, weights, vectorize)[7] == 0
@@ -218,30 +218,30 @@ def test_what_left_the_range_is_not_brought_back(dtype, vectorize, case):
     """Two numbers out of range that add up to one within, and a NaN for an initial state."""
     z, states, weights = make_case(3, 1, 5, 2, dtype, u=1e-4)
     weights.a[:], weights.b[:] = 0, 0
-    states.h.fill_(2**27)
-    states.c.fill_(2**24)
+    states.h.fill_(2**28)
+    states.c.fill_(2**26)
     if case == "p and z":
-        weights.b[0, 3], z[0, 0, 3] = 2.0**14, -math.inf
+        weights.b[0, 3], z[0, 0, 3] = 2.0**24, -(2.0**24)
     elif case == "c twice":
-        weights.a[:, 3] = torch.tensor([2.0**18, -(2.0**18)])
+        weights.a[:, 3] = torch.tensor([2.0**34, -(2.0**34)])
     else:
         state = states.h if case == "h_0" else states.c
-        state[0, 3] = to_fixed(torch.tensor(math.nan))
+        state[0, 3] = to_fixed(torch.tensor(math.nan), torch.tensor(24))
     assert forward(z, states, weights, vectorize)[7] == 0
 
 
 @every_kernel
-@pytest.mark.parametrize(("b", "bad_step"), [(2.56, -1), (4.0, 0)])
-def test_p_may_leave_the_range_on_the_way(dtype, vectorize, b, bad_step):
+@pytest.mark.parametrize(("b", "bits"), [(2.03, 24), (2.56, 24), (4.0, 22), (1e3, 14), (1e5, 6)])
+def test_p_may_leave_the_range_on_the_way(dtype, vectorize, b, bits):
     """To -30.4 + 30 b, by an increment of more than twice the range; z brings it back, or not."""
-    case = 1, 1, 70, 1, dtype, "identity", "identity"
-    z, states, weights = make_case(*case, fraction_bits=24)
+    z, states, weights = make_case(1, 1, 70, 1, dtype, "identity", "identity")
     weights.u[:], weights.a[:], weights.b[:], z[:] = 1, 0, b, -30.4
-    states.h[:], states.c[:] = to_fixed(torch.tensor(-30.4)), to_fixed(torch.tensor(30.0))
-    out, *_, found = forward(z, states, weights, vectorize)
-    assert found == bad_step
-    if bad_step < 0:
-        torch.testing.assert_close(out, torch.full_like(out, 16.0), rtol=0, atol=1e-5)
+    states = States.of(torch.full((1, 70), -30.4), torch.full((1, 70), 30.0))
+    result = forward(z, states, weights, vectorize)
+    assert result.bad_step == -1 and (result.scales[0] == bits).all()
+    wanted = torch.full_like(z, 30 * b - 60.8)
+    torch.testing.assert_close(result.out, wanted, rtol=1e-6, atol=1e-5)
+    assert is_undone(states, result, back(z, result, weights, vectorize))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -263,9 +263,10 @@ def test_a_weight_is_two_integers(dtype):
 
 
 def test_rounding_goes_to_even_and_stays_out_of_range():
-    x = torch.tensor([0.5, 1.5, -2.5]).double() * 2.0**-FRACTION_BITS
-    assert to_fixed(x, FRACTION_BITS).tolist() == [0, 2, -2]
-    wild = to_fixed(torch.tensor([math.nan, math.inf, -math.inf, 1e30]))
+    bits = torch.tensor(18)
+    x = torch.tensor([0.5, 1.5, -2.5]).double() * 2.0**-18
+    assert to_fixed(x, bits).tolist() == [0, 2, -2]
+    wild = to_fixed(torch.tensor([math.nan, math.inf, -math.inf, 1e30]), bits)
     assert (wild.abs() >= 2**29).all()
 
 
@@ -276,23 +277,25 @@ def test_an_empty_buffer_is_read_as_zeros(vectorize, activation, steps):
     """However many bits are asked for, nothing beyond is read."""
     z, states, weights = make_case(steps, 2, 40, 1, torch.float32, activation)
     streams = len(forward(z, states, weights, vectorize)[5])
-    start = States(states.h, states.c, torch.empty(0, dtype=torch.int64), FRACTION_BITS, steps)
+    tensors = states.tensors
 
     def undone(words_of_stack):
         counts = torch.full((streams,), words_of_stack)
         words = torch.zeros(streams * words_of_stack, dtype=torch.int32)
         buffer = Buffer(words, counts.cumsum(0) - counts, counts)
-        return torch.ops.irevrnn.fixed_unscan(z, *start, *buffer, *weights, vectorize)
+        return torch.ops.irevrnn.fixed_unscan(z, tensors, steps, *buffer, *weights, vectorize)
 
-    none, enough = undone(0), undone(200 * steps)
-    assert torch.equal(none[0], enough[0]) and (none[4] < 0).any() and (enough[4] >= 0).all()
+    (out, _, short, _), (same, _, left, _) = undone(0), undone(200 * steps)
+    assert torch.equal(out, same) and (short < 0).any() and (left >= 0).all()
 
 
 @pytest.mark.parametrize(("start", "count"), [(2**62, 2**62), (0, 2**62), (-1, 0), (2**62, 0)])
 def test_stacks_beyond_the_buffer_are_refused(start, count):
     z, states, weights = make_case(40, 1, 16, 1, torch.float32)
-    out, h, c, tails, words, counts, *_ = forward(z, states, weights, True)
-    buffer = Buffer(words, torch.full_like(counts, start), torch.full_like(counts, count))
-    after = States(h, c, tails, FRACTION_BITS, len(z))
-    undone = torch.ops.irevrnn.fixed_unscan(z, *after, *buffer, *weights, True)
-    assert (undone[4] == -1).all()
+    result = forward(z, states, weights, True)
+    counts = result.counts
+    buffer = Buffer(result.words, torch.full_like(counts, start), torch.full_like(counts, count))
+    _, _, left, _ = torch.ops.irevrnn.fixed_unscan(
+        z, states.tensors, len(z), *buffer, *weights, True
+    )
+    assert (left == -1).all()

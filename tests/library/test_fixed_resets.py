@@ -8,11 +8,9 @@ import torch
 from irevrnn import reference
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies import fixed_scan
-from irevrnn.strategies.fixed_point import to_fixed
 from irevrnn.strategies.fixed_scan import Buffer, States
 from tests.cases import KINDS, assert_same_bits, every_kind, make_resets, upstream
 from tests.fixed_cases import (
-    FRACTION_BITS,
     back,
     every_g,
     every_kernel,
@@ -52,19 +50,19 @@ def test_control_an_inverse_with_other_resets_fails(dtype, vectorize, activation
 @every_kernel
 @pytest.mark.parametrize("size", [(1, 1), (70, 1), (2, 64), (3, 43)], ids=str)
 def test_equals_the_pieces_to_the_last_bit(dtype, vectorize, size):
-    """From states of 0, at the same step: rounding depends on it."""
+    """From states of 0, at the same step: rounding depends on it, and scales on segments."""
     z, states, weights = make_case(50, *size, 2, dtype)
     resets = torch.zeros(50, size[0], dtype=torch.bool)
-    resets[[0, 1, 16, 32]] = True
-    out, *finals, _, _, _, saved, _ = forward(z, states, weights, vectorize, resets)
-    parts, zero = [], torch.zeros_like(states.h)
-    for piece, begin in zip(z.split([1, 15, 16, 18]), (0, 1, 16, 32), strict=True):
-        zeros = States(zero, zero, states.tails, FRACTION_BITS, begin)
+    resets[[0, 16, 32]] = True
+    whole = forward(z, states, weights, vectorize, resets)
+    parts, zero = [], torch.zeros(size)
+    for piece, begin in zip(z.split([16, 16, 18]), (0, 16, 32), strict=True):
+        zeros = States.of(zero, zero)._replace(steps=begin)
         parts.append(forward(piece, zeros, weights, vectorize))
-    assert torch.equal(out, torch.cat([part[0] for part in parts]))
-    assert not saved[:2].any()  # c after the resets where the first two segments begin
-    assert torch.equal(saved[2:], parts[-1][6])
-    assert_same_bits(finals, parts[-1][1:3])
+    assert torch.equal(whole.out, torch.cat([part.out for part in parts]))
+    assert not whole.saved[:2].any()  # c after the resets where the first two segments begin
+    assert torch.equal(whole.saved[2:], parts[-1].saved)
+    assert_same_bits(whole[1:3], parts[-1][1:3])
 
 
 @pytest.mark.parametrize("couplings", [0, 1, 4, 5])
@@ -84,7 +82,7 @@ def test_the_threads_of_a_gpu(activation, kind, couplings):
 @every_kernel
 def test_a_reset_forgets_a_state_out_of_range(dtype, vectorize):
     z, states, weights = make_case(20, 2, 7, 2, dtype)
-    states.h[1], states.c[1] = to_fixed(torch.tensor(math.nan)), to_fixed(torch.tensor(2.0**14))
+    states.h[1], states.c[1] = 2**31 - 128, 2**30
     for resets, bad_step in ((None, 0), (torch.eye(20, 2, dtype=torch.bool), 0)):
         assert forward(z, states, weights, vectorize, resets)[7] == bad_step
     resets = make_resets("at first", 20, 2)
@@ -113,12 +111,12 @@ def test_chunk_by_chunk(dtype, vectorize, monkeypatch):
         done, words, counts = fixed_scan.forward(part, states, weights, record=True, resets=anew)
         passes.append((part, anew, done, Buffer(words, counts.cumsum(0) - counts, counts)))
         states = done.after
-    assert_same_bits(states[:2], whole.after[:2])
+    assert_same_bits(states[:3], whole.after[:3])
     for part, anew, done, buffer in reversed(passes):
         undone, left = fixed_scan.inverse(part, states, buffer, weights, anew)
         assert torch.equal(undone.out, done.out) and not left.counts.any()
         states = undone.before
-    assert all(map(torch.equal, states[:2], start[:2])) and (states.tails == 1).all()
+    assert all(map(torch.equal, states[:3], start[:3])) and (states.tails == 1).all()
 
 
 @every_kernel
@@ -131,7 +129,7 @@ def test_the_gradient_is_that_of_the_float_recurrence(
     z, states, weights = make_case(40, 3, 11, 2, dtype, activation)
     resets = make_resets(kind, 40, 3)
     result, _, _ = fixed_scan.forward(z, states, weights, save=True, resets=resets)
-    h_0, c_0 = states.values(torch.float64)
+    h_0, c_0 = states.numbers.values(torch.float64)
     case = [x.double().requires_grad_() for x in (z, h_0, c_0, *weights[:3])]
     wanted = reference.scan(*case, activation, "tanh", resets=resets)
     wanted = torch.autograd.grad(wanted, case, upstream(wanted), materialize_grads=True)
@@ -147,9 +145,8 @@ def test_the_gradient_is_that_of_the_float_recurrence(
 def test_room_is_for_the_resets_there_are():
     """On a GPU columns of words are allocated before it is known how many there are."""
     u = torch.ones(3, dtype=torch.float64)
-    state = torch.zeros(2, 3, dtype=torch.int32)
     resets = torch.tensor([[False, True], [False, True], [True, False]])
     z, none = torch.zeros(3, 2, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.float64)
-    states = States(state, state, torch.empty(0, dtype=torch.int64), FRACTION_BITS)
+    states = States.of(torch.zeros(2, 3), torch.zeros(2, 3))
     counts = forward(z, states, (u, none, none, "identity", "tanh"), False, resets)[5]
     assert counts.view(2, 3).tolist() == [[2] * 3, [4] * 3]

@@ -107,7 +107,8 @@ template <Activation f>
 void fixed_scan(const Case& c) {
   using Tiles = FixedVectorTiles<narrow_vectors>;
   Random random;
-  const Floats z = random.between(-2, 2, c.numbers());
+  Floats z = random.between(-2, 2, c.numbers());
+  for (int64_t i = 0; i < c.numbers(); i += 101) z[i] *= 300;  // out of the range of the usual scale
   Floats u = random.between(0.3f, 1, c.hidden);
   for (int64_t i = 0; i < c.hidden; i += 4) u[i] = 1;
   const float largest = homogeneous(f) ? 0.01f : 0.1f;  // an f without bounds may let numbers grow
@@ -117,19 +118,25 @@ void fixed_scan(const Case& c) {
   const std::vector<int32_t> zeros(c.lanes());
   std::vector<int64_t> tails(count_chunks(c.lanes(), Tiles::width), 1);
   const std::vector<int64_t> empty = tails;
-  const Unit unit{0x1p-18f, 0x1p18f};
+  std::vector<int32_t> bits_h(c.lanes(), usual_bits), bits_c(bits_h);
+  const std::vector<int32_t> usual = bits_h;
+  std::vector<int64_t> places = tails;
   const Sizes<float> sizes{c.steps, c.batch, c.hidden, c.couplings, usual_interval, 0, c.activation,
                            f,       nullptr, nullptr,  u.data(),    a.data(), b.data()};
 
   Floats out(c.numbers()), saved((c.steps - 1) / usual_interval * c.lanes());
   FixedForward<float> forward{
-      {sizes, unit, 0, z.data(), h.data(), cells.data(), tails.data(), out.data(), saved.data()}, true};
+      {sizes, 0, z.data(), h.data(), cells.data(), bits_h.data(), bits_c.data(), tails.data(), places.data(), out.data(),
+       saved.data()},
+      true};
   run<Tiles>(forward);
   require(forward.bad_step < 0, "a number left the range");
   print("out", out);
   print("saved", saved);
   print("h", h);
   print("c", cells);
+  print("bits_h", bits_h);
+  print("bits_c", bits_c);
   AllWords all(forward.words);
   int64_t bits = 32 * all.words.size();  // which lie in the order of the tiles
   for (int64_t tail : tails) bits += 63 - __builtin_clzll(tail);
@@ -137,11 +144,13 @@ void fixed_scan(const Case& c) {
 
   Floats out_again(out.size()), saved_again(saved.size());
   FixedInverse<float> inverse{
-      {sizes, unit, 0, z.data(), h.data(), cells.data(), tails.data(), out_again.data(), saved_again.data()},
+      {sizes, 0, z.data(), h.data(), cells.data(), bits_h.data(), bits_c.data(), tails.data(), places.data(),
+       out_again.data(), saved_again.data()},
       all.words.data(), static_cast<int64_t>(all.words.size()), static_cast<int64_t>(all.counts.size()),
       all.starts.data(), all.counts.data()};
   run<Tiles>(inverse);
-  require(h == zeros && cells == zeros && tails == empty, "not the states that it began with");
+  require(h == zeros && cells == zeros && tails == empty && places == empty, "not the states that it began with");
+  require(bits_h == usual && bits_c == usual, "not the scales that it began with");
   require(out == out_again && saved == saved_again, "not the outputs and cell states of the forward pass");
   for (int64_t left : all.counts) require(left == 0, "words are left");
 }
