@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.modules.block import reset_inner
-from irevrnn.modules.stability import clip_recurrence_
+from irevrnn.modules.stability import Clipped
 from irevrnn.observers import transformed
 from irevrnn.sequences import SequenceBatch, States
 from irevrnn.strategies import auto
@@ -34,7 +34,7 @@ from irevrnn.strategies.workload import Workload
 _log = logging.getLogger("irevrnn")
 
 
-class BaseStack(nn.Module):
+class BaseStack(Clipped, nn.Module):
     """A stack of blocks and the strategy it is trained with.
 
     Attributes:
@@ -77,33 +77,10 @@ class BaseStack(nn.Module):
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
         reset_inner(self)
 
-    def clip_recurrent_weights_(self, bound: float = 1.0) -> Any:
-        """Clamp every recurrent weight to [-bound, bound], in place, after an optimizer step.
-
-        Where the recurrence is linear with one coupling, couplings with which states would grow
-        are moved to the nearest with which they do not
-        (:func:`irevrnn.modules.stability.clip_couplings_`).
-
-        IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
-        more than ``gamma``-fold over T steps. To clip after every step without a change to the
-        training loop, call ``optimizer.register_step_post_hook(lambda *_:
-        model.clip_recurrent_weights_())``.
-
-        Args:
-            bound: largest absolute value, at least 0.
-
-        Returns:
-            The module itself.
-
-        Raises:
-            ValueError: the bound is negative, or a weight is pruned or parametrized.
-            TypeError: the bound is no number.
-        """
+    def _clipped(self) -> list[tuple[str, nn.Module]]:
         stack = self._stack()
-        for number, block in enumerate(stack.all_blocks):
-            label = stack.name(stack.places[number // stack.directions])
-            clip_recurrence_(block, label, bound)
-        return self
+        places = [place for place in stack.places for _ in range(stack.directions)]
+        return [*zip(map(stack.name, places), stack.all_blocks, strict=True)]
 
     def forward(
         self,

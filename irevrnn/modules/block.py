@@ -20,9 +20,10 @@ from irevrnn.modules.initial_values import (
     draw_memories_,
     draw_oscillators_,
 )
+from irevrnn.modules.stability import Clipped
 
 
-class Block(nn.Module):
+class Block(Clipped, nn.Module):
     r"""The base of blocks around a reversible recurrence, to be stacked by ``IRevStack``.
 
     A block computes, where ``...`` are steps and sequences in any layout::
