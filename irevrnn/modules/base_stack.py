@@ -73,6 +73,10 @@ class BaseStack(Clipped, nn.Module):
         """Return the features that an input must have, if that is known."""
         return None
 
+    def _reads_tokens(self) -> bool:
+        """Return whether the input is indices for an embedding."""
+        return False
+
     def reset_parameters(self) -> None:
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
         reset_inner(self)
@@ -155,7 +159,8 @@ class BaseStack(Clipped, nn.Module):
     def _batch(
         self, input: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None, like: Tensor
     ) -> SequenceBatch:
-        return SequenceBatch.of(input, lengths, self.batch_first, like, self._input_features())
+        features, tokens = self._input_features(), self._reads_tokens()
+        return SequenceBatch.of(input, lengths, self.batch_first, like, features, tokens)
 
     def _choose(self, stack: Stack, load: Workload) -> tuple[str, int, int]:
         """Return the strategy to run, its chunk length, and how many checkpoints it keeps.

@@ -190,6 +190,14 @@ def reset_inner(module: nn.Module) -> None:
             each.reset_parameters()  # type: ignore[operator]
 
 
+def reads_tokens(module: nn.Module) -> bool:
+    """Return whether a module is an ``nn.Embedding``, compiled or not, or begins with one."""
+    module = getattr(module, "_orig_mod", module)
+    if type(module) is nn.Sequential and len(module):
+        return reads_tokens(module[0])
+    return isinstance(module, nn.Embedding)
+
+
 def is_recurrent(module: nn.Module) -> bool:
     """Return whether a module of a stack has a recurrence: is a :class:`Block`, or looks like one.
 

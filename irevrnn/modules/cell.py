@@ -120,7 +120,7 @@ class IRevRNNCell(Clipped, nn.Module):
         if (states := self._fused_step(input, hidden, resets)) is not None:
             return states
         batched, layer = input.dim() == 2, self.layer
-        check_values(input, layer.recurrent_weight, None)
+        check_values(input, layer.recurrent_weight)
         z = layer(input if batched else input.unsqueeze(0)).unsqueeze(0)
         h_0, c_0 = _states(z, hidden, batched)
         if resets is not None:
