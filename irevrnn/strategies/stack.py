@@ -48,6 +48,11 @@ class Stack:
         return [block for pair in zip(self.modules, self.reverse, strict=True) for block in pair]
 
     @property
+    def widest(self) -> int:
+        """The most units that a block has."""
+        return max(block.hidden_size for block in self.blocks)
+
+    @property
     def places(self) -> list[int]:
         """The indices of the blocks among the modules."""
         return [index for index, module in enumerate(self.modules) if is_recurrent(module)]

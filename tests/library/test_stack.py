@@ -77,6 +77,50 @@ def same(got, wanted):
     return all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
 
 
+# --- inference -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", ["reversible", "store_fixed"])
+@pytest.mark.parametrize("kind", ["gated", "mixed"])
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, "frozen"])
+@pytest.mark.filterwarnings("ignore:states of block")
+def test_without_gradients_fixed_point_gives_the_bits_of_recompute(memory, kind, context):
+    model, x = make_stack(kind, memory).eval(), make_input()
+    x[0, 5] = 1e9  # beyond the range of fixed point
+    if context == "frozen":
+        model.requires_grad_(False)
+        context = torch.enable_grad
+    with context():
+        got = model(x, lengths=[T, 7, 500])
+    model.memory = "recompute"
+    with context():
+        wanted = model(x, lengths=[T, 7, 500])
+    assert_same_bits([got[0], *got[1]], [wanted[0], *wanted[1]])
+
+
+def test_inference_with_reversible_needs_no_kernels_and_no_small_weights(monkeypatch):
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+    model = IRevStack([IRevBlock(4, 3)], "reversible", "1MB")
+    nn.init.constant_(model.blocks[0].recurrent_weight, 1.01)
+    x = make_input(30)
+    with torch.no_grad():
+        output, _ = model(x)
+    model.memory_budget, model.memory = None, "recompute"
+    assert torch.equal(output, model(x)[0])
+
+
+def test_long_inference_with_reversible_runs_in_chunks(monkeypatch):
+    monkeypatch.setattr("irevrnn.modules.base_stack.WHOLE", 1000)
+    model, x = make_stack("gated", "reversible").eval(), make_input(5000)
+    longest = []
+    model.blocks[0].register_forward_hook(lambda *_: longest.append(len(_[-1])))
+    with torch.no_grad():
+        output, _ = model(x)
+        assert len(longest) > 1
+        model.memory = "recompute"
+        torch.testing.assert_close(output, model(x)[0])
+
+
 # --- tokens --------------------------------------------------------------------------------------
 
 
