@@ -18,7 +18,8 @@ choose_backend = torch.compiler.assume_constant_result(backend.choose_backend)
 
 
 @torch.compiler.disable(
-    reason="memory='store' and 'recompute' can be compiled, with sequences of one length"
+    reason="irevrnn compiles with memory='recompute' or 'store', and sequences of one length: set "
+    "model.memory = 'recompute', or leave out fullgraph=True to run the layer uncompiled"
 )
 def run_uncompiled(function: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     """Call a function outside of the graph."""

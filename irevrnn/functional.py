@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from irevrnn import reference
 from irevrnn.activations import get_activation
 from irevrnn.backend import choose_backend
-from irevrnn.input_checks import check_batch_sizes, check_resets
+from irevrnn.input_checks import check_batch_sizes, check_dense, check_resets
 from irevrnn.observers import transformed
 from irevrnn.ops import HALF, NOTHING_SAVED, run_scan
 from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT, check_strategy
@@ -189,6 +189,7 @@ def _check_tensors(named: dict[str, Tensor]) -> None:
             raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
         if not x.is_floating_point():
             raise TypeError(f"{name} must be of a floating-point dtype; got {x.dtype}")
+        check_dense(name, x)
         wide = name in ("h_0", "c_0") and x.dtype == torch.float32
         if x.dtype != z.dtype and not (wide and z.dtype in HALF):
             raise ValueError(f"{name} must have the dtype of z, {z.dtype}; got {x.dtype}")

@@ -32,6 +32,7 @@ def check_states(
             raise TypeError(f"{name} must be a torch.Tensor; got {type(state).__name__}")
         if not state.is_floating_point():
             raise TypeError(f"{name} must be of a floating-point dtype; got {state.dtype}")
+        check_dense(name, state)
         if tuple(state.shape) != shape:
             raise ValueError(
                 f"{name} must have shape {shape} = {symbols}; got {tuple(state.shape)}"
@@ -62,6 +63,12 @@ def _check_pair(hidden: Any, names: tuple[str, str]) -> None:
         raise TypeError(f"hidden must be a pair ({', '.join(names)}); got {given}{count}")
 
 
+def check_dense(name: str, x: Tensor) -> None:
+    """Raise a TypeError unless x is dense."""
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor; got {x.layout}: use {name}.to_dense()")
+
+
 def _check_kind(name: str, x: Tensor, like: Tensor) -> None:
     """Raise a ValueError unless x has the device of ``like`` and, outside autocast, its dtype."""
     if x.device != like.device:
@@ -89,17 +96,42 @@ def autocasts(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
-def check_values(x: Tensor, weight: Tensor, features: int | None) -> None:
-    """Raise a ValueError unless x has the features that are wanted, on the device of ``weight``."""
+def check_values(x: Tensor, weight: Tensor, tokens: bool = False) -> None:
+    """Raise a ValueError unless x has the device and dtype of ``weight``, or are indices of tokens.
+
+    Args:
+        x: the input.
+        weight: a parameter.
+        tokens: whether an embedding reads x.
+    """
+    if not tokens:
+        _check_kind("input", x, weight)
+    elif x.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            "input must be of dtype torch.int64 or torch.int32, indices for the embedding in block "
+            f"0; got {x.dtype}: use input.long(), or leave out the embedding"
+        )
+    elif x.device != weight.device:
+        raise ValueError(
+            f"input must be on the device of the parameters, {weight.device}; got {x.device}"
+        )
+
+
+def check_features(x: Tensor, features: int | None) -> None:
+    """Raise a ValueError unless x has the features that are wanted."""
     if features is not None and x.shape[-1] != features:
         raise ValueError(
             f"input must have {features} features in its last dimension; got shape {tuple(x.shape)}"
         )
-    _check_kind("input", x, weight)
 
 
-def check_tensor(input: Tensor, batch_first: bool, weight: Tensor, features: int | None) -> None:
-    """Raise an error unless ``input`` is a tensor that a stack takes; see :func:`check_values`."""
+def check_tensor(
+    input: Tensor, batch_first: bool, weight: Tensor, features: int | None, tokens: bool
+) -> None:
+    """Raise an error unless ``input`` is a tensor that a stack takes.
+
+    See :func:`check_values` and :func:`check_features`; tokens have no dimension of features.
+    """
     if not isinstance(input, Tensor):
         raise TypeError(
             f"input must be a torch.Tensor or PackedSequence; got {type(input).__name__}"
@@ -109,12 +141,18 @@ def check_tensor(input: Tensor, batch_first: bool, weight: Tensor, features: int
             "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it and "
             "pass lengths, or pack it"
         )
-    shape = tuple(input.shape)
-    if input.dim() not in (2, 3):
-        layout = "(batch, seq, feature)" if batch_first else "(seq, batch, feature)"
-        raise ValueError(f"input must be {layout} or (seq, feature); got shape {shape}")
-    check_values(input, weight, features)
-    if input.shape[1 if batch_first and input.dim() == 3 else 0] == 0:
+    check_dense("input", input)
+    check_values(input, weight, tokens)
+    shape, batched = tuple(input.shape), 2 if tokens else 3
+    if len(shape) not in (batched - 1, batched):
+        layout = "batch, seq" if batch_first else "seq, batch"
+        wanted = f"({layout}, feature) or (seq, feature)"
+        if tokens:
+            wanted = f"({layout}) or (seq,), indices for the embedding in block 0"
+        raise ValueError(f"input must be {wanted}; got shape {shape}")
+    if not tokens:
+        check_features(input, features)
+    if shape[1 if batch_first and len(shape) == batched else 0] == 0:
         raise ValueError(f"input must have at least one step; got shape {shape}")
 
 
@@ -162,6 +200,7 @@ def check_resets(resets: Tensor | None, shape: tuple[int, ...], device: torch.de
         raise TypeError(f"resets must be a torch.Tensor; got {type(resets).__name__}")
     if resets.dtype != torch.bool:
         raise TypeError(f"resets must be of dtype torch.bool; got {resets.dtype}")
+    check_dense("resets", resets)
     if tuple(resets.shape) != shape:
         raise ValueError(
             f"resets must have shape {shape}, that of the input without its features; got shape "

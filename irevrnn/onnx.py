@@ -17,8 +17,11 @@ import torch
 from torch import nn
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from irevrnn import ops
 from irevrnn.activations import get_activation
+from irevrnn.modules.base_stack import BaseStack
 from irevrnn.ops import HALF, load_operators
+from irevrnn.strategies.rules import not_a_graph
 
 
 def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options: Any) -> None:
@@ -39,6 +42,9 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
     """
     if model.training:
         raise ValueError("ONNX is for inference: call model.eval() first")
+    for name, module in model.named_modules():
+        if isinstance(module, BaseStack) and (reason := not_a_graph(module.memory, False)):
+            raise ValueError(f"{name or 'model'} cannot be exported: {reason}")
     inputs, _ = tree_flatten_with_path((args, options.get("kwargs")))
     for (i, x), (j, y) in combinations(inputs, 2):
         if x is y and isinstance(x, torch.Tensor):  # PyTorch would make one input of the two
@@ -71,6 +77,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         raise ImportError(f"ONNX export needs {names}: pip install '.[onnx]' in a clone")
     if not load_operators():
         raise RuntimeError("ONNX export needs the compiled kernels, which could not be built here")
+    ops.has_onnx_form = True
     return {torch.ops.irevrnn.scan.default: _scan}
 
 

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from irevrnn.input_checks import (
     check_batch_sizes,
+    check_features,
     check_lists_of_states,
     check_resets,
     check_states,
@@ -90,7 +91,7 @@ class SequenceBatch:
     """Put an input into the form that a stack takes, and outputs into the form it came in.
 
     Attributes:
-        x: (T, B, in), not always contiguous; or (N, in) packed.
+        x: (T, B, in), not always contiguous; or (N, in) packed. Tokens have one feature.
         packing: of x, if it is packed.
         steps, size: T and B.
         batched: whether the input had a batch dimension.
@@ -116,15 +117,18 @@ class SequenceBatch:
         batch_first: bool,
         like: Tensor,
         features: int | None = None,
+        tokens: bool = False,
     ) -> SequenceBatch:
         """Check an input and bring it into the form of a stack.
 
         Args:
-            input: a tensor of two or three dimensions, or a ``PackedSequence``.
+            input: a tensor of two or three dimensions, or a ``PackedSequence``; tokens have one
+                dimension less.
             lengths: (B,), for padded sequences.
             batch_first: whether the batch dimension of a tensor comes first.
             like: a parameter; the input must have its dtype and device.
             features: the features that the input must have, if that is known.
+            tokens: whether an embedding reads the input.
 
         Raises:
             TypeError: ``input`` is neither, or ``lengths`` are no integers.
@@ -133,17 +137,22 @@ class SequenceBatch:
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths go with padded input; a PackedSequence has its own")
-            if input.data.dim() != 2:
+            check_values(input.data, like, tokens)
+            if input.data.dim() != (1 if tokens else 2):
+                wanted = "(N,), indices for the embedding in block 0" if tokens else "(N, feature)"
                 raise ValueError(
-                    "a PackedSequence must hold data (N, feature); got shape "
-                    f"{tuple(input.data.shape)}"
+                    f"a PackedSequence must hold data {wanted}; got shape {tuple(input.data.shape)}"
                 )
-            check_values(input.data, like, features)
+            if tokens:
+                input = input._replace(data=input.data.unsqueeze(-1))
+            else:
+                check_features(input.data, features)
             check_batch_sizes(input.batch_sizes, len(input.data))
             packing = Packing.of(input.batch_sizes, input.data.device)
             steps, size = len(input.batch_sizes), int(input.batch_sizes[0])
             return cls(input.data, packing, steps, size, True, batch_first, input)
-        check_tensor(input, batch_first, like, features)
+        check_tensor(input, batch_first, like, features, tokens)
+        input = input.unsqueeze(-1) if tokens else input
         if lengths is not None:
             counts = checked_lengths(lengths, input, batch_first)
         if lengths is not None and len(counts):  # a batch without sequences cannot be packed

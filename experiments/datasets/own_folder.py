@@ -4,7 +4,7 @@
 recording: its file's name (with or without the ending), its class, and what must not be divided
 between training and test, such as the person. A recording is ``NAME.csv``, a line for each step
 with its numbers, separated by commas, below at most one heading line; or ``NAME.npy``, an array
-(steps, channels) or (steps,) of real numbers.
+(steps, channels) or (steps,) of real numbers. Links must stay inside the folder.
 
 A heading has names that begin with letters, or counts the columns: 0,1,2. A single ``0`` is a
 heading only if a number of the file has a decimal point: otherwise it is the first step.
@@ -12,6 +12,7 @@ heading only if a number of the file has a decimal point: otherwise it is the fi
 
 import dataclasses
 import io
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 
 from experiments.datasets import DataError
 from experiments.datasets.label_file import Label, read_labels, read_rows
-from experiments.datasets.raw_files import Reject, raw_contents
+from experiments.datasets.raw_files import Reject, printable, raw_contents
 from experiments.datasets.recordings import Description, Recordings, Rejected, join
 
 LABEL_FILE = "labels.csv"
@@ -48,6 +49,7 @@ def load_folder(folder: Path) -> Recordings:
     """
     if not folder.is_dir():
         raise DataError(f"--folder must be the folder of your recordings; {folder} is no folder")
+    _check_links(folder)
     rejected: list[Rejected] = []
 
     def reject(file: str, reason: str) -> None:
@@ -84,6 +86,19 @@ def load_folder(folder: Path) -> Recordings:
         [numbers[group] for group in groups], [*frames], {},
     )  # fmt: skip
     return dataclasses.replace(recordings, rejected=tuple(rejected))
+
+
+def _check_links(folder: Path) -> None:
+    """Raise a DataError if a link to a file leads out of the folder."""
+    inside = os.path.realpath(folder)
+    for path in folder.rglob("*"):
+        if path.is_symlink() and _FILES.fullmatch(path.name):
+            target = os.path.realpath(path)
+            if not Path(target).is_relative_to(inside):
+                raise DataError(
+                    f"--folder must hold your recordings; {printable(str(path))} is a link that "
+                    f"leads out of it, to {printable(target)}: copy the file into the folder"
+                )
 
 
 def _labels_of_files(contents: dict[str, bytes], reject: Reject) -> dict[str, Label]:

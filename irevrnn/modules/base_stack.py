@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.modules.block import reset_inner
-from irevrnn.modules.stability import clip_recurrence_
-from irevrnn.observers import transformed
+from irevrnn.modules.stability import Clipped
+from irevrnn.observers import observed, transformed
 from irevrnn.sequences import SequenceBatch, States
 from irevrnn.strategies import auto
 from irevrnn.strategies.chunks import chunk_length
-from irevrnn.strategies.chunkwise import run_chunkwise
+from irevrnn.strategies.chunkwise import records, run_chunkwise
 from irevrnn.strategies.large_states import warn_of_large_states
 from irevrnn.strategies.layerwise import run_layerwise
+from irevrnn.strategies.replica import parameters_of
 from irevrnn.strategies.rules import (
     BUDGETED,
+    IN_FIXED_POINT,
     OF_THE_STACK,
     check_budget,
     check_strategy,
@@ -32,9 +34,11 @@ from irevrnn.strategies.trace import check_real
 from irevrnn.strategies.workload import Workload
 
 _log = logging.getLogger("irevrnn")
+#: Numbers of one block's states up to which inference with ``reversible`` runs block by block.
+WHOLE = 2**24
 
 
-class BaseStack(nn.Module):
+class BaseStack(Clipped, nn.Module):
     """A stack of blocks and the strategy it is trained with.
 
     Attributes:
@@ -73,37 +77,18 @@ class BaseStack(nn.Module):
         """Return the features that an input must have, if that is known."""
         return None
 
+    def _reads_tokens(self) -> bool:
+        """Return whether the input is indices for an embedding."""
+        return False
+
     def reset_parameters(self) -> None:
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
         reset_inner(self)
 
-    def clip_recurrent_weights_(self, bound: float = 1.0) -> Any:
-        """Clamp every recurrent weight to [-bound, bound], in place, after an optimizer step.
-
-        Where the recurrence is linear with one coupling, couplings with which states would grow
-        are moved to the nearest with which they do not
-        (:func:`irevrnn.modules.stability.clip_couplings_`).
-
-        IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
-        more than ``gamma``-fold over T steps. To clip after every step without a change to the
-        training loop, call ``optimizer.register_step_post_hook(lambda *_:
-        model.clip_recurrent_weights_())``.
-
-        Args:
-            bound: largest absolute value, at least 0.
-
-        Returns:
-            The module itself.
-
-        Raises:
-            ValueError: the bound is negative, or a weight is pruned or parametrized.
-            TypeError: the bound is no number.
-        """
+    def _clipped(self) -> list[tuple[str, nn.Module]]:
         stack = self._stack()
-        for number, block in enumerate(stack.all_blocks):
-            label = stack.name(stack.places[number // stack.directions])
-            clip_recurrence_(block, label, bound)
-        return self
+        places = [place for place in stack.places for _ in range(stack.directions)]
+        return [*zip(map(stack.name, places), stack.all_blocks, strict=True)]
 
     def forward(
         self,
@@ -130,10 +115,13 @@ class BaseStack(nn.Module):
         batch = self._batch(input, lengths, weight)
         bounds = batch.arrange_resets(resets)
         states = batch.initial_states(hidden, sizes, weight, self._states_symbol())
+        flat = (state for pair in states for state in pair)
+        plain = self.memory not in ("auto", *IN_FIXED_POINT)
+        record = plain or records(batch.x, *flat, *parameters_of(stack))
         budgeted = self.memory in BUDGETED and self.memory_budget is not None
         counted = bounds if budgeted else None  # which waits for a GPU
         load = Workload.of(batch, hidden is None, return_sequence, counted)
-        memory, chunk, checkpoints = self._choose(stack, load)
+        memory, chunk, checkpoints = self._choose(stack, load, record)
         arguments = (stack, memory, batch.x, states, batch.packing, bounds)
         if memory in OF_THE_STACK:
             output, finals = run_chunkwise(*arguments, return_sequence, chunk, checkpoints)
@@ -178,22 +166,28 @@ class BaseStack(nn.Module):
     def _batch(
         self, input: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None, like: Tensor
     ) -> SequenceBatch:
-        return SequenceBatch.of(input, lengths, self.batch_first, like, self._input_features())
+        features, tokens = self._input_features(), self._reads_tokens()
+        return SequenceBatch.of(input, lengths, self.batch_first, like, features, tokens)
 
-    def _choose(self, stack: Stack, load: Workload) -> tuple[str, int, int]:
+    def _choose(self, stack: Stack, load: Workload, record: bool) -> tuple[str, int, int]:
         """Return the strategy to run, its chunk length, and how many checkpoints it keeps.
 
-        Without a budget, that is one at the beginning of every chunk, for which 0 stands.
+        Without a budget, that is one at the beginning of every chunk, for which 0 stands. Where no
+        gradient is recorded, none runs in fixed point.
         """
-        memory = self.memory
+        memory, chunk, checkpoints = self.memory, 0, 0
         if memory == "auto":
             check_budget(memory, self.memory_budget)
-        if memory in BUDGETED and self.memory_budget is not None:
-            return self._pick(stack, load, self.memory_budget)
-        if memory in OF_THE_STACK:
-            hidden = max(block.hidden_size for block in stack.blocks)
-            return memory, chunk_length(memory, load.steps, load.batch, hidden), 0
-        return memory, 0, 0
+        budget = self.memory_budget if memory in BUDGETED else None
+        if budget is not None and (record or memory == "auto"):
+            memory, chunk, checkpoints = self._pick(stack, load, budget)
+        elif memory in OF_THE_STACK:
+            chunk = chunk_length(memory, load.steps, load.batch, stack.widest)
+        if memory in IN_FIXED_POINT and not record:
+            fits = budget is None and load.real_steps * stack.widest <= WHOLE
+            chunks = not (fits or observed() or stack.obstacle("checkpoint"))
+            memory = "checkpoint" if chunks else "recompute"
+        return memory, chunk, checkpoints
 
     def _pick(self, stack: Stack, load: Workload, budget: int) -> tuple[str, int, int]:
         if transformed():

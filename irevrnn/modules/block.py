@@ -20,9 +20,10 @@ from irevrnn.modules.initial_values import (
     draw_memories_,
     draw_oscillators_,
 )
+from irevrnn.modules.stability import Clipped
 
 
-class Block(nn.Module):
+class Block(Clipped, nn.Module):
     r"""The base of blocks around a reversible recurrence, to be stacked by ``IRevStack``.
 
     A block computes, where ``...`` are steps and sequences in any layout::
@@ -187,6 +188,14 @@ def reset_inner(module: nn.Module) -> None:
     for each in reversed([*module.modules()][1:]):
         if hasattr(each, "reset_parameters"):
             each.reset_parameters()  # type: ignore[operator]
+
+
+def reads_tokens(module: nn.Module) -> bool:
+    """Return whether a module is an ``nn.Embedding``, compiled or not, or begins with one."""
+    module = getattr(module, "_orig_mod", module)
+    if type(module) is nn.Sequential and len(module):
+        return reads_tokens(module[0])
+    return isinstance(module, nn.Embedding)
 
 
 def is_recurrent(module: nn.Module) -> bool:

@@ -11,14 +11,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from irevrnn.functional import scan_checked
 from irevrnn.input_checks import check_resets, check_states, check_values
 from irevrnn.modules.arguments import describe_arguments
-from irevrnn.modules.block import reset_inner
+from irevrnn.modules.block import Block, reset_inner
 from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.layer import IRevRNNLayer
-from irevrnn.modules.stability import clip_recurrence_
+from irevrnn.modules.stability import Clipped
 from irevrnn.sequences import States
 
 
-class IRevRNNCell(nn.Module):
+class IRevRNNCell(Clipped, nn.Module):
     r"""One step of one layer of :class:`irevrnn.IRevRNN`, for streams and for loops of your own.
 
     Run step by step, the recurrence gives the same bits as the layer gives for the whole sequence,
@@ -83,8 +83,10 @@ class IRevRNNCell(nn.Module):
             TypeError: ``layer`` is not such a layer.
         """
         if not isinstance(layer, IRevRNNLayer):
+            block = isinstance(layer, Block)
+            hint = ": run IRevStack([block]) on sequences of one step instead" if block else ""
             raise TypeError(
-                f"layer must be one of the layers of an IRevRNN; got {type(layer).__name__}"
+                f"layer must be one of the layers of an IRevRNN; got {type(layer).__name__}{hint}"
             )
         norm: str | None = "batch" if isinstance(layer.norm, _BatchNorm) else "layer"
         if isinstance(layer.norm, nn.Identity):
@@ -101,10 +103,8 @@ class IRevRNNCell(nn.Module):
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
         reset_inner(self)
 
-    def clip_recurrent_weights_(self, bound: float = 1.0) -> IRevRNNCell:
-        """Clamp every recurrent weight, as :meth:`irevrnn.IRevRNN.clip_recurrent_weights_` does."""
-        clip_recurrence_(self.layer, "the cell", bound)
-        return self
+    def _clipped(self) -> list[tuple[str, nn.Module]]:
+        return [("the cell", self.layer)]
 
     def forward(
         self, input: Tensor, hidden: States | None = None, resets: Tensor | None = None
@@ -120,7 +120,7 @@ class IRevRNNCell(nn.Module):
         if (states := self._fused_step(input, hidden, resets)) is not None:
             return states
         batched, layer = input.dim() == 2, self.layer
-        check_values(input, layer.recurrent_weight, None)
+        check_values(input, layer.recurrent_weight)
         z = layer(input if batched else input.unsqueeze(0)).unsqueeze(0)
         h_0, c_0 = _states(z, hidden, batched)
         if resets is not None:

@@ -109,9 +109,10 @@ class IRevRNN(BaseStack):
         NotImplementedError: forward-mode differentiation through the compiled kernels;
             ``checkpoint`` and ``reversible`` under ``torch.func`` or ``torch.jit.trace``, or with
             batched or forward-mode gradients.
-        OverflowError: with ``reversible``, a value is NaN or too large for fixed point.
-        RuntimeError: ``reversible`` without the compiled kernels; gradients of gradients with it or
-            ``checkpoint``; in the backward pass of ``checkpoint``, a chunk ends in other states.
+        OverflowError: in training with ``reversible``, a value is NaN or too large for fixed point.
+        RuntimeError: training with ``reversible`` without the compiled kernels; gradients of
+            gradients with it or ``checkpoint``; in the backward pass of ``checkpoint``, a chunk
+            ends in other states.
         irevrnn.ReversalError: (in the backward pass of ``reversible``) the reconstructed states
             differ from those of the forward pass.
 

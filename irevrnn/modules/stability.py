@@ -1,13 +1,68 @@
-"""Keep the states of linear oscillators from growing."""
+"""Keep recurrent weights in range, and the states of linear oscillators from growing."""
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from irevrnn.modules.arguments import check_number
 from irevrnn.modules.recurrence import Recurrence
 from irevrnn.strategies.rules import RECURRENCE, computed_weight
+
+
+class Clipped:
+    """Modules with recurrent weights that can be clipped."""
+
+    def _clipped(self) -> list[tuple[str, nn.Module]]:
+        """Return the modules whose recurrence is clipped, with what an error calls each of them."""
+        return [(type(self).__name__, self)]  # type: ignore[list-item]
+
+    def clip_recurrent_weights_(self, bound: float = 1.0, *, after: Optimizer | None = None) -> Any:
+        """Clamp every recurrent weight to [-bound, bound], in place.
+
+        Where the recurrence is linear with one coupling, couplings with which states would grow
+        are moved to the nearest with which they do not
+        (:func:`irevrnn.modules.stability.clip_couplings_`).
+
+        IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
+        more than ``gamma``-fold over T steps.
+
+        Args:
+            bound: largest absolute value, at least 0.
+            after: an optimizer, for training: its ``step()`` then ends by clipping again. It holds
+                only weak references to the blocks, and copies of it do not clip.
+
+        Returns:
+            The module itself.
+
+        Raises:
+            ValueError: the bound is negative, or a weight is pruned or parametrized.
+            TypeError: the bound is no number, or ``after`` no optimizer.
+
+        Example::
+
+            >>> optimizer = torch.optim.Adam(model.parameters())
+            >>> model = model.clip_recurrent_weights_(after=optimizer)
+        """
+        if after is not None and not isinstance(after, Optimizer):
+            given = type(after).__name__
+            raise TypeError(f"after must be a torch.optim.Optimizer; got {given}")
+        for label, block in self._clipped():
+            clip_recurrence_(block, label, bound)
+        if after is not None:
+            blocks = [(label, weakref.ref(block)) for label, block in self._clipped()]
+
+            def clip(*_: Any) -> None:
+                for label, reference in blocks:
+                    if (block := reference()) is not None:
+                        clip_recurrence_(block, label, bound)
+
+            after.register_step_post_hook(clip)
+        return self
 
 
 @torch.no_grad()

@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from irevrnn.modules.base_stack import BaseStack
-from irevrnn.modules.block import is_recurrent
+from irevrnn.modules.block import is_recurrent, reads_tokens
 from irevrnn.modules.cell import IRevRNNCell
 from irevrnn.modules.gated_block import IRevBlock
 from irevrnn.modules.layer import IRevRNNLayer
@@ -27,10 +28,16 @@ _METHODS = ("forward", "project", "output")
 #: Norms that expect the features in the second dimension.
 _CHANNELS_SECOND = (
     nn.BatchNorm1d, nn.LazyBatchNorm1d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.LazyInstanceNorm1d,
-    nn.GroupNorm,
+    nn.GroupNorm, nn.LocalResponseNorm,
 )  # fmt: skip
 #: What drops all features of a step of (T, B, features).
 _DROPS_STEPS = nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout
+#: What looks beyond a step of (T, B, features).
+_BEYOND_STEPS = (
+    _ConvNd, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d, nn.MultiheadAttention,
+    nn.Transformer, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder,
+    nn.TransformerDecoderLayer,
+)  # fmt: skip
 #: What returns its states besides its output, and so is no block.
 _WHOLE = (BaseStack, IRevRNNCell, nn.RNNBase, nn.RNNCellBase)
 
@@ -49,7 +56,8 @@ class IRevStack(BaseStack):
               own, or any module with their ``project``, ``output`` and parameters;
             - any other module that maps (..., in) to (..., out) and treats each step by itself,
               such as an ``nn.Linear`` that embeds the input (:func:`irevrnn.check_stepwise` finds
-              out whether a module does).
+              out whether a module does). The first may be an ``nn.Embedding``, or an
+              ``nn.Sequential`` that begins with one.
 
             At least one is recurrent. Blocks may be shared.
         memory: what is saved for the backward pass: ``store``, ``recompute``, ``checkpoint``,
@@ -61,7 +69,8 @@ class IRevStack(BaseStack):
 
     Inputs:
         - **input**: (batch, seq, in) with ``batch_first``, else (seq, batch, in), or (seq, in)
-          without a batch; or a ``PackedSequence``.
+          without a batch; or a ``PackedSequence``. For an ``nn.Embedding``, integers without the
+          last dimension.
         - **hidden**: ``(h_0, c_0)``, each (number of recurrent blocks, batch, hidden_size), or
           without the batch dimension for unbatched input. Where the blocks have different hidden
           sizes, each is a tuple of tensors (batch, hidden_size). Zeros if not given.
@@ -86,9 +95,10 @@ class IRevStack(BaseStack):
         NotImplementedError: forward-mode differentiation through the compiled kernels;
             ``checkpoint`` and ``reversible`` under ``torch.func`` or ``torch.jit.trace``, or with
             batched or forward-mode gradients.
-        OverflowError: with ``reversible``, a value is NaN or too large for fixed point.
-        RuntimeError: ``reversible`` without the compiled kernels; gradients of gradients with it or
-            ``checkpoint``; in the backward pass of ``checkpoint``, a chunk ends in other states.
+        OverflowError: in training with ``reversible``, a value is NaN or too large for fixed point.
+        RuntimeError: training with ``reversible`` without the compiled kernels; gradients of
+            gradients with it or ``checkpoint``; in the backward pass of ``checkpoint``, a chunk
+            ends in other states.
         irevrnn.ReversalError: (in the backward pass of ``reversible``) the reconstructed states
             differ from those of the forward pass.
 
@@ -123,6 +133,9 @@ class IRevStack(BaseStack):
     def _input_features(self) -> int | None:
         return _widths(self.blocks[0])[0]
 
+    def _reads_tokens(self) -> bool:
+        return reads_tokens(self.blocks[0])
+
     def extra_repr(self) -> str:
         """Return the arguments beside the blocks."""
         budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
@@ -132,7 +145,7 @@ class IRevStack(BaseStack):
 def _check_blocks(blocks: list[nn.Module]) -> None:
     """Raise an error unless a stack can consist of these blocks."""
     names = [f"block {index} ({type(block).__name__})" for index, block in enumerate(blocks)]
-    for name, block in zip(names, blocks, strict=True):
+    for place, (name, block) in enumerate(zip(names, blocks, strict=True)):
         if not isinstance(block, nn.Module):
             raise TypeError(f"{name}: each block must be a torch.nn.Module")
         if isinstance(block, _WHOLE):
@@ -140,6 +153,8 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
                 f"{name} carries states of its own, so it is no block: take an IRevBlock, or the "
                 "layers of an IRevRNN"
             )
+        if place and reads_tokens(block):
+            raise TypeError(f"{name} reads integers, so it must be the first block")
         _check_dimensions(name, block)
         if not is_recurrent(block):
             continue
@@ -173,6 +188,12 @@ def _check_dimensions(name: str, block: nn.Module) -> None:
             f"{name} drops all features of single steps: take nn.Dropout, or irevrnn.Dropout, "
             "which drops the same features in every step"
         )
+    if isinstance(block, _BEYOND_STEPS) and type(block).__module__.startswith("torch.nn."):
+        raise TypeError(
+            f"{name} looks beyond the single step (..., features) that a module of a stack may "
+            "see, and would take sequences or steps for channels: run it before or behind the "
+            "stack, or inside a module that gives it one step at a time"
+        )
 
 
 def _check_same(blocks: list[nn.Module], names: list[str]) -> None:
@@ -202,6 +223,8 @@ def _widths(block: Any) -> tuple[int | None, int | None]:
     kind = type(block)
     if getattr(kind, "forward", None) in (nn.Linear.forward, Projection.forward):
         return block.in_features or None, block.out_features  # 0 in nn.LazyLinear
+    if getattr(kind, "forward", None) is nn.Embedding.forward:
+        return None, block.embedding_dim
     if isinstance(block, IRevBlock) and _inherits(kind, IRevBlock):
         return block.width, block.width
     if isinstance(block, IRevRNNLayer) and _inherits(kind, IRevRNNLayer):

@@ -36,6 +36,9 @@ between two recurrences is computed again from the chunk's input.
   *Check.* The backward pass compares hashes of the states where chunks begin, at most 64 of each
   block, and one of the output. A mismatch raises :class:`irevrnn.ReversalError`, and no gradient is
   returned.
+
+  *Inference.* Where no gradient is recorded, nothing is reversed: ``recompute`` runs in its place,
+  or ``checkpoint`` with a budget or if one block's states are more than 2^24 numbers.
 - ``store_fixed`` is a control: the arithmetic of ``reversible`` with h of every step and c of every
   segment stored. Its gradient equals that of ``reversible`` to the last bit.
 

@@ -158,7 +158,7 @@ def _variants(stack: Stack, load: Workload, memory: str) -> Iterator[tuple[float
     if memory in OF_A_LAYER:
         yield TIMES[memory], memory, 0, 0
         return
-    hidden = max(block.hidden_size for block in stack.blocks)
+    hidden = stack.widest
     chunk = min(load.steps, chunk_length(memory, load.steps, load.batch, hidden, MOST_NUMBERS))
     while True:
         calls = 1 + CALLS_OF_A_CHUNK / (chunk * max(1, load.batch) * hidden)

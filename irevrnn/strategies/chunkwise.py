@@ -92,9 +92,9 @@ def run_chunkwise(
     flat = parameters_of(stack)
     flat_states = [state for pair in states for state in pair]
     check_reverse_mode(memory, x, *flat_states, *flat)
-    record = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *flat_states, *flat))
-    check_no_cached_weights(memory, stack.named)
+    record = records(x, *flat_states, *flat)
     if record:
+        check_no_cached_weights(memory, stack.named)
         check_initialised(memory, flat)
         check_buffers(memory, buffers_of(stack))
     modes = modes_of(stack) if record else {}
@@ -105,6 +105,11 @@ def run_chunkwise(
     batch_sizes = None if packing is None else packing.batch_sizes
     output, *finals = _Chunkwise.apply(settings, x, batch_sizes, resets, *flat_states, *flat)
     return output, list(zip(finals[::2], finals[1::2], strict=True))
+
+
+def records(*tensors: Tensor) -> bool:
+    """Return whether autograd records what is computed from these tensors."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 @dataclass(frozen=True)

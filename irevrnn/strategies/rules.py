@@ -86,6 +86,11 @@ def obstacle(
                 f"memory={memory!r} cannot run with the batch norm of {label}, whose statistics "
                 "run over all steps; use norm='layer', or memory='recompute'"
             )
+        if any(getattr(each, "scale_grad_by_freq", False) for each in module.modules()):
+            return (
+                f"memory={memory!r} cannot run with scale_grad_by_freq=True in {label}, which "
+                "counts tokens over all steps; use memory='recompute'"
+            )
     if memory not in IN_FIXED_POINT:
         return None
     if device == "meta":

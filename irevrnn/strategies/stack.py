@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from irevrnn.input_checks import autocasts
-from irevrnn.modules.block import is_recurrent
+from irevrnn.modules.block import is_recurrent, reads_tokens
 from irevrnn.modules.steps import Steps, current, passes
 from irevrnn.strategies.rules import has_batch_statistics, obstacle, obstacle_of_weights
 
@@ -46,6 +46,11 @@ class Stack:
         if not self.reverse:
             return self.blocks
         return [block for pair in zip(self.modules, self.reverse, strict=True) for block in pair]
+
+    @property
+    def widest(self) -> int:
+        """The most units that a block has."""
+        return max(block.hidden_size for block in self.blocks)
 
     @property
     def places(self) -> list[int]:
@@ -97,7 +102,7 @@ def run_modules(
     Args:
         stack: the stack.
         modules: its modules, or copies of them.
-        x: (T, B, in), or (N, in) packed.
+        x: (T, B, in), or (N, in) packed; for an embedding, with in = 1.
         recur: the recurrence of the blocks.
         steps: which steps these are; None while compiling, where nothing is packed.
         last_only: whether to return the output of each sequence's last step only.
@@ -117,7 +122,7 @@ def run_modules(
         for index, module in enumerate(modules):
             rows = x.shape[:-1]
             if index not in numbers:
-                x = module(x)
+                x = module(x.squeeze(-1) if index == 0 and reads_tokens(module) else x)
             else:
                 h, h_n = recur(numbers[index], module, x)
                 if numbers[index] == top and last_alone:

@@ -21,6 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from irevrnn.modules.block import reads_tokens
 from irevrnn.modules.steps import Masks
 from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.replica import with_parameters
@@ -126,7 +127,7 @@ def _trace(stack: Stack, memory: str, load: Workload) -> Trace:
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.enable_grad():
         fake, tensors = _with_fakes(stack, mode)
         like = fake.blocks[0].recurrent_weight
-        x = _input(like, load)
+        x = _input(like, load, torch.int64 if reads_tokens(stack.modules[0]) else like.dtype)
         zeros = [like.new_zeros(load.batch, block.hidden_size) for block in stack.all_blocks]
         with _Alive() as alive:
             with saved_tensors_hooks(pack, lambda kept: kept):
@@ -148,10 +149,10 @@ def _trace(stack: Stack, memory: str, load: Workload) -> Trace:
     return Trace(total, sum(mask.nbytes for mask in masks.values()), alive.bytes())
 
 
-def _input(like: Tensor, load: Workload) -> Tensor:
+def _input(like: Tensor, load: Workload, dtype: torch.dtype) -> Tensor:
     if not load.copied:
-        return like.new_empty(load.steps, load.batch, load.features)
-    return like.new_empty(load.batch, load.steps, load.features).transpose(0, 1)
+        return like.new_empty(load.steps, load.batch, load.features, dtype=dtype)
+    return like.new_empty(load.batch, load.steps, load.features, dtype=dtype).transpose(0, 1)
 
 
 def _backpropagate(outputs: list[Tensor], tensors: list[Tensor], alive: _Alive) -> None:

@@ -186,6 +186,21 @@ def test_without_labels_there_is_an_error(own, content, message):
         load_folder(own)
 
 
+def test_a_link_that_leads_out_of_the_folder_is_an_error(own, tmp_path_factory):
+    (own / "below").mkdir()
+    (own / "a.csv").rename(own / "below" / "real.txt")
+    (own / "a.csv").symlink_to(Path("below") / "real.txt")  # one that stays inside
+    assert load_folder(own).names.tolist() == ["a.csv", "b.csv", "c.npy"]
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "secret.csv"
+    elsewhere.write_text("5,6\n")
+    for name in ("b.csv", "labels.csv"):
+        (own / name).rename(own / "kept.txt")
+        (own / name).symlink_to(elsewhere)
+        with pytest.raises(DataError, match=rf"{name} is a link that leads out .*secret.csv: copy"):
+            load_folder(own)
+        (own / "kept.txt").replace(own / name)
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match="--folder must be the folder of your recordings"):
         load_folder(tmp_path / "none")

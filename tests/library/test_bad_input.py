@@ -17,6 +17,7 @@ def replaced(**changes):
     ({"z": lambda x: x[0]}, ValueError, r"z must be \(T, B, H\); got shape \(2, 3\)"),
     ({"z": lambda x: x[:0]}, ValueError, r"z must have at least one step"),
     ({"z": lambda x: x.long()}, TypeError, "z must be of a floating-point dtype; got"),
+    ({"z": lambda x: x.to_sparse()}, TypeError, "z must be a dense tensor; got torch.sparse_coo"),
     ({"z": lambda x: x.tolist()}, TypeError, "z must be a torch.Tensor; got list"),
     ({"h_0": lambda x: x[:1]}, ValueError, r"h_0 must be \(B, H\) = \(2, 3\).*\(1, 3\)"),
     ({"h_0": lambda x: x.double()}, ValueError, "h_0 must have the dtype of z, torch.float32"),
@@ -91,6 +92,9 @@ def test_layer_refuses_arguments(arguments, error, message):
      "have the dtype of the parameters, .* got torch.int64: use .*, or embed tokens first"),
     (torch.nested.nested_tensor([torch.zeros(3, 2)], layout=torch.jagged), TypeError,
      "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it"),
+    *((x, TypeError, rf"input must be a dense tensor; got {x.layout}: use input.to_dense\(\)")
+      for x in (torch.ones(1, 5, 2).to_sparse(), torch.ones(5, 2).to_sparse_csr())),
+    (torch.zeros(5, dtype=torch.int64), ValueError, "dtype of the parameters, .*torch.int64: use"),
     (torch.zeros(1, 5, 2).double(), ValueError,
      r"input must have the dtype of the parameters, .*: use input.to\(torch.float32\)"),
     (torch.zeros(1, 5, 2, device="meta"), ValueError, "input must be on the device of the param"),
@@ -108,6 +112,7 @@ H = torch.zeros(1, 4, 3)
     ((H, None), TypeError, "c_0 must be a torch.Tensor; got NoneType"),
     ((H.to("meta"), H), ValueError, "h_0 must be on the device of the parameters, cpu; got m"),
     ((H[0], H[0]), ValueError, r"h_0 must have shape \(1, 4, 3\)"),
+    ((H.to_sparse(), H), TypeError, "h_0 must be a dense tensor; got torch.sparse_coo: use h_0"),
     ((H, H.double()), ValueError,
      "c_0 must have the dtype of the parameters, torch.float32; got torch.float64: use c_0"),
 ])  # fmt: skip

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
 from irevrnn import IRevBlock, IRevRNN, IRevStack, ReversalError
@@ -276,19 +276,18 @@ def test_hooks_on_what_the_loss_does_not_reach_get_no_none(memory, way):
 @pytest.mark.parametrize("value", [1e7, math.nan, math.inf])
 def test_a_value_out_of_range_names_layer_and_step(value):
     model = make_model(norm=None, coupling_activation="tanh")
-    x, _ = make_input()
-    with torch.no_grad():
-        x[2, 53] = value
-        model.layers[0].projection.weight.fill_(1.0)
-        with pytest.raises(OverflowError, match="layer 0, step 53: .*norm='layer'.*clip_recur"):
-            model(x)
-        model.layers[0].projection.weight.fill_(0.0)
-        model.layers[1].projection.bias.fill_(1e7)
-        with pytest.raises(OverflowError, match="layer [01], step"):
-            model(x)
-        h_0 = torch.tensor([0.0, value])[:, None, None].expand(2, len(x), 7).double()
-        with pytest.raises(OverflowError, match="layer 1, initial state: a value is NaN or left"):
-            model(x, (h_0, torch.zeros_like(h_0)))
+    x = make_input()[0].detach()
+    x[2, 53] = value
+    nn.init.ones_(model.layers[0].projection.weight)
+    with pytest.raises(OverflowError, match="layer 0, step 53: .*norm='layer'.*clip_recur"):
+        model(x)
+    nn.init.zeros_(model.layers[0].projection.weight)
+    nn.init.constant_(model.layers[1].projection.bias, 1e7)
+    with pytest.raises(OverflowError, match="layer [01], step"):
+        model(x)
+    h_0 = torch.tensor([0.0, value])[:, None, None].expand(2, len(x), 7).double()
+    with pytest.raises(OverflowError, match="layer 1, initial state: a value is NaN or left"):
+        model(x, (h_0, torch.zeros_like(h_0)))
 
 
 def test_reversal_needs_the_kernels(monkeypatch):

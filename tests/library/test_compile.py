@@ -108,7 +108,7 @@ def test_inference_shares_its_graphs(dynamic):
 
 
 @pytest.mark.parametrize("options", [
-    {"memory": "checkpoint"}, {"memory": "auto", "memory_budget": "1GB"},
+    {"memory": "checkpoint"}, {"memory": "reversible"}, {"memory": "auto", "memory_budget": "1GB"},
 ], ids=str)  # fmt: skip
 def test_other_strategies_run_uncompiled_and_are_no_full_graph(options):
     model = IRevRNN(5, 8, 2, activation="identity", **options)
@@ -116,7 +116,8 @@ def test_other_strategies_run_uncompiled_and_are_no_full_graph(options):
     x, parameters = torch.randn(3, 40, 5), list(model.parameters())
     assert_same_bits(outcome(compiled, parameters, x), outcome(model, parameters, x))
     torch._dynamo.reset()
-    with pytest.raises(RuntimeError, match="memory='store' and 'recompute' can be compiled"):
+    message = "compiles with memory='recompute' or 'store', and .*: set model.memory = 'recompute'"
+    with pytest.raises(RuntimeError, match=message):
         torch.compile(model, fullgraph=True, backend="aot_eager")(x)
 
 

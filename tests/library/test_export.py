@@ -311,6 +311,27 @@ def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
         irevrnn_onnx.export(model.eval(), (x,), tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("memory", ["checkpoint", "reversible", "store_fixed"])
+def test_onnx_says_which_strategy_it_cannot_write_before_it_begins(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(torch.onnx, "export", None)
+    model = nn.Sequential(make_model(memory=memory, activation="identity")).eval()
+    message = f"0 cannot be exported: memory='{memory}' runs in Python; set memory='recompute' or"
+    with pytest.raises(ValueError, match=message):
+        irevrnn_onnx.export(model, (torch.randn(3, 20, 5),), tmp_path / "model.onnx")
+
+
+@needs_onnx
+@pytest.mark.parametrize("memory", ["recompute", "store"])
+def test_torch_onnx_export_alone_says_what_to_call(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr("irevrnn.ops.has_onnx_form", False)
+    with pytest.raises(torch.onnx.OnnxExporterError, match=r"call irevrnn\.onnx\.export") as caught:
+        torch.onnx.export(
+            make_model(memory=memory), (torch.randn(3, 20, 5),), tmp_path / "model.onnx",
+            dynamo=True, verbose=False,
+        )  # fmt: skip
+    assert str(caught.value.__cause__).startswith("torch.onnx.export does not know the operator")
+
+
 def stack_of_blocks():
     """A stack whose couplings matter."""
     torch.manual_seed(0)

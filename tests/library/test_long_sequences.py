@@ -65,8 +65,7 @@ def forgotten_bits(model, x):
         negative.append((y < 0).sum().item())
 
     handle = model.layers[1].register_forward_pre_hook(lambda _, inputs: count(inputs[0]))
-    with torch.no_grad():
-        count(model(x)[0])
+    count(model(x)[0])  # with gradients: without, nothing is computed in fixed point
     handle.remove()
     of_decay = sum(stored_bits(layer.recurrent_weight).sum().item() for layer in model.layers)
     return of_decay * x.shape[1] + 2 * sum(negative)

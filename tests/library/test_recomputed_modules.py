@@ -391,7 +391,8 @@ def test_selective_checkpointing_around_a_stack():
 @chunkwise
 def test_a_traced_stack_is_refused(memory):
     model = IRevStack([IRevBlock(4, 3), IRevBlock(4, 3)], memory)
-    for context in (nullcontext(), torch.no_grad()):
+    # Without gradients, reversal has nothing to do: floating point takes its place.
+    for context in (nullcontext(), *([torch.no_grad()] if memory == "checkpoint" else [])):
         with context, pytest.raises(NotImplementedError, match=r"torch.export, .*'recompute'"):
             torch.jit.trace(model, draw())
 

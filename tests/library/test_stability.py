@@ -1,11 +1,16 @@
 """Linear oscillators whose states would grow, and the couplings that are nearest to theirs."""
 
+import copy
+import gc
+import pickle
+import weakref
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from irevrnn import IRevBlock, IRevRNN, IRevStack, reference
+from irevrnn import IRevBlock, IRevRNN, IRevRNNCell, IRevStack, reference
 from irevrnn.modules.stability import clip_couplings_
 
 
@@ -132,3 +137,45 @@ def test_other_recurrences_keep_their_couplings(options):
         block.coupling_b.fill_(0.5)
     model.clip_recurrent_weights_()
     assert block.coupling_a.eq(0.5).all() and block.coupling_b.eq(0.5).all()
+
+
+def make_clipped(kind):
+    """A module and its block."""
+    block, layers = IRevBlock(4, 6), IRevRNN(3, 6)
+    return {
+        "stack": (IRevStack([nn.Linear(3, 4), block]), block),
+        "layers": (layers, layers.layers[0]),
+        "cell": (IRevRNNCell.of(layers.layers[0]), layers.layers[0]),
+        "block": (block, block),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["stack", "layers", "cell", "block"])
+def test_an_optimizer_that_clips(kind):
+    module, block = make_clipped(kind)
+    u = block.recurrent_weight
+    nn.init.constant_(u, 2.0)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    assert module.clip_recurrent_weights_(0.9, after=optimizer) is module
+    assert u.eq(0.9).all()
+    u.grad = torch.full_like(u, -5.0)
+    optimizer.step()
+    assert u.eq(0.9).all()
+
+
+def test_an_optimizer_that_clips_keeps_no_model_and_can_be_copied():
+    module, block = make_clipped("stack")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    module.clip_recurrent_weights_(after=optimizer)
+    for copied in (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
+        copied(module), copied(optimizer).step()
+    gone = [weakref.ref(x) for x in (module, block)]
+    del module, block
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+    optimizer.step()
+
+
+def test_only_an_optimizer_can_clip_later():
+    with pytest.raises(TypeError, match="after must be a torch.optim.Optimizer; got generator"):
+        IRevRNN(3, 4).clip_recurrent_weights_(after=IRevRNN(3, 4).parameters())

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 from irevrnn import (
     Block,
@@ -75,6 +75,132 @@ def outcome(model, x, memory, between=lambda: None, **options):
 
 def same(got, wanted):
     return all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+
+
+# --- inference -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", ["reversible", "store_fixed"])
+@pytest.mark.parametrize("kind", ["gated", "mixed"])
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, "frozen"])
+@pytest.mark.filterwarnings("ignore:states of block")
+def test_without_gradients_fixed_point_gives_the_bits_of_recompute(memory, kind, context):
+    model, x = make_stack(kind, memory).eval(), make_input()
+    x[0, 5] = 1e9  # beyond the range of fixed point
+    if context == "frozen":
+        model.requires_grad_(False)
+        context = torch.enable_grad
+    with context():
+        got = model(x, lengths=[T, 7, 500])
+    model.memory = "recompute"
+    with context():
+        wanted = model(x, lengths=[T, 7, 500])
+    assert_same_bits([got[0], *got[1]], [wanted[0], *wanted[1]])
+
+
+def test_inference_with_reversible_needs_no_kernels_and_no_small_weights(monkeypatch):
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+    model = IRevStack([IRevBlock(4, 3)], "reversible", "1MB")
+    nn.init.constant_(model.blocks[0].recurrent_weight, 1.01)
+    x = make_input(30)
+    with torch.no_grad():
+        output, _ = model(x)
+    model.memory_budget, model.memory = None, "recompute"
+    assert torch.equal(output, model(x)[0])
+
+
+def test_long_inference_with_reversible_runs_in_chunks(monkeypatch):
+    monkeypatch.setattr("irevrnn.modules.base_stack.WHOLE", 1000)
+    model, x = make_stack("gated", "reversible").eval(), make_input(5000)
+    longest = []
+    model.blocks[0].register_forward_hook(lambda *_: longest.append(len(_[-1])))
+    with torch.no_grad():
+        output, _ = model(x)
+        assert len(longest) > 1
+        model.memory = "recompute"
+        torch.testing.assert_close(output, model(x)[0])
+
+
+# --- tokens --------------------------------------------------------------------------------------
+
+
+BUDGETS = [("auto", "1GB"), ("auto", "100kB"), ("checkpoint", "50kB"), ("reversible", "100kB")]
+
+
+@pytest.mark.parametrize(("memory", "budget"), [
+    *((memory, None) for memory in ("store", "recompute", *CHUNKED)), *BUDGETS,
+])  # fmt: skip
+@pytest.mark.parametrize("form", ["batch first", "time first", "one", "lengths", "packed", "last"])
+def test_an_embedding_inside_gives_what_one_outside_gives(memory, budget, form):
+    torch.manual_seed(0)
+    embedding = nn.Embedding(20, WIDTH)
+    model = IRevStack([embedding, IRevBlock(WIDTH, H), IRevBlock(WIDTH, H)], memory, budget)
+    tokens = torch.randint(20, (B, 200), dtype=torch.int32 if form == "one" else torch.int64)
+    options = {}
+    if form == "time first":
+        model.batch_first, tokens = False, tokens.t()
+    elif form == "one":
+        tokens = tokens[0]
+    elif form == "lengths":
+        options = {"lengths": [200, 7, 100]}
+    elif form == "packed":
+        tokens = pack_sequence([tokens[0], tokens[1, :50]])
+    elif form == "last":
+        options = {"return_sequence": False, "resets": torch.rand(B, 200) < 0.1}
+    outer = IRevStack(list(model.blocks)[1:], memory, budget, model.batch_first)
+    features = tokens._replace(data=embedding(tokens.data)) if form == "packed" else None
+    results = []
+    for run, x in ((model, tokens), (outer, embedding(tokens) if features is None else features)):
+        output, (h_n, c_n) = run(x, **options)
+        output = output.data if form == "packed" else output
+        loss = output.square().sum() + h_n.sum() + c_n.sum()
+        results.append([output, h_n, *torch.autograd.grad(loss, [*model.parameters()])])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_may_be_compiled_exported_streamed_and_reported(capsys):
+    model = IRevStack([nn.Sequential(nn.Embedding(20, WIDTH), nn.LayerNorm(WIDTH)), gated()]).eval()
+    tokens = torch.randint(20, (B, 40))
+    wanted, _ = model(tokens)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    exported = torch.export.export(model, (tokens,)).module()
+    for run in (compiled, exported):
+        torch.testing.assert_close(run(tokens)[0], wanted)
+    hidden, steps = None, []
+    for step in tokens.split(1, 1):
+        output, hidden = model(step, hidden)
+        steps.append(output)
+    torch.testing.assert_close(torch.cat(steps, 1), wanted)
+    model.memory_report(tokens)
+    assert "reversible" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("change", "error", "message"), [
+    (lambda x: x.float(), ValueError, r"int64 or torch.int32, .* block 0; got torch.float32: use"),
+    (lambda x: x.byte(), ValueError, r"got torch.uint8: use input.long\(\)"),
+    (lambda x: x[..., None], ValueError, r"\(batch, seq\) or \(seq,\), .*; got shape \(3, 9, 1\)"),
+    (lambda x: x[0, 0], ValueError, r"must be \(batch, seq\) or .*; got shape \(\)"),
+    (lambda x: x[:, :0], ValueError, r"at least one step; got shape \(3, 0\)"),
+    (lambda x: x.to("meta"), ValueError, "device of the parameters, cpu; got meta"),
+    (lambda x: x.to_sparse(), TypeError, "must be a dense tensor; got torch.sparse_coo"),
+    (lambda x: pack_sequence([x[0, :, None]]), ValueError, r"must hold data \(N,\), .*\(9, 1\)"),
+])  # fmt: skip
+def test_what_an_embedding_does_not_read(change, error, message):
+    model = IRevStack([nn.Embedding(20, WIDTH), IRevBlock(WIDTH, H)])
+    with pytest.raises(error, match=message):
+        model(change(torch.ones(3, 9, dtype=torch.int64)))
+
+
+def test_tokens_without_an_embedding():
+    with pytest.raises(ValueError, match="input must have the dtype .*got torch.int64.*embed tok"):
+        IRevStack([nn.Linear(4, WIDTH), gated()])(torch.ones(3, 9, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("memory", CHUNKED)
+def test_frequencies_of_tokens_are_those_of_all_steps(memory):
+    model = IRevStack([nn.Embedding(9, WIDTH, scale_grad_by_freq=True), gated()], memory)
+    with pytest.raises(ValueError, match=r"scale_grad_by_freq=True in block 0 \(Embedding\)"):
+        model(torch.ones(3, 9, dtype=torch.int64))
 
 
 # --- strategies -----------------------------------------------------------------------------------
@@ -451,6 +577,13 @@ def test_a_module_that_returns_something_else():
     ([IRevBlock(4, 3), nn.GroupNorm(2, 4)], TypeError, r"block 1 \(GroupNorm\) normalises the"),
     ([IRevBlock(4, 3), nn.Sequential(nn.ReLU(), nn.Sequential(nn.BatchNorm1d(4)))], TypeError,
      r"block 1 \(Sequential\), Sequential, BatchNorm1d normalises the second dimension"),
+    ([nn.Conv1d(4, 4, 3, padding=1), IRevBlock(4, 3)], TypeError,
+     r"block 0 \(Conv1d\) looks beyond the single step .*: run it before or behind the stack"),
+    ([IRevBlock(4, 3), nn.Sequential(nn.AvgPool2d(3, 1, 1))], TypeError, r"AvgPool2d looks beyond"),
+    ([nn.TransformerEncoderLayer(4, 1), IRevBlock(4, 3)], TypeError, "Layer\\) looks beyond"),
+    ([IRevBlock(4, 3), nn.Embedding(3, 4)], TypeError,
+     r"block 1 \(Embedding\) reads integers, so it must be the first block"),
+    ([nn.Embedding(3, 5), IRevBlock(4, 3)], ValueError, r"\(Embedding\) returns 5 features"),
     ([nn.Dropout1d(), IRevBlock(4, 3)], TypeError,
      r"block 0 \(Dropout1d\) drops all features of single steps: take nn.Dropout"),
 ])  # fmt: skip

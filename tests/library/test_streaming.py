@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from irevrnn import IRevRNN, IRevRNNCell, scan
+from irevrnn import IRevBlock, IRevRNN, IRevRNNCell, scan
 from irevrnn.activations import ACTIVATIONS
 from irevrnn.strategies.rules import OF_THE_STACK
 from tests.cases import assert_same_bits, make_inputs
@@ -141,6 +141,8 @@ def test_bad_steps(arguments, error, message):
 
 
 def test_bad_cells():
+    with pytest.raises(TypeError, match=r"got IRevBlock: run IRevStack\(\[block\]\) on sequences"):
+        IRevRNNCell.of(IRevBlock(3, 4))
     with pytest.raises(TypeError, match="layer must be one of the layers of an IRevRNN; got LSTM"):
         IRevRNNCell.of(nn.LSTM(3, 7))
     with pytest.raises(ValueError, match="activation must be one of"):
