@@ -42,20 +42,30 @@ class LaneScales {
   LaneScales(const FixedPass<T>& s, WordStack& stack, int64_t stream, int64_t lane, int64_t count, int64_t end)
       : s_(s), stack_(stack), place_(s.places[stream]), first_(lane), past_last_(lane + count), end_(end) {}
 
-  // Lanes whose sequences begin anew at step t.
-  void after_resets(const Cuts<T>& cuts, int64_t t) {
-    cuts.each_reset(t, [&](int64_t first, int64_t past_last) {
-      for (int64_t lane = first; lane < past_last; ++lane) rescale(lane, t, to_usual(load_lane(s_, lane)));
-    });
+  // Before step t, where lanes are cut: those that begin.
+  void begin(const Cuts<T>& cuts, int64_t t) {
+    const auto each = [&](int64_t first, int64_t past_last, bool reset) {
+      for (int64_t lane = first; lane < past_last; ++lane) {
+        const LaneState x = load_lane(s_, lane);
+        if (!begins(x, t, reset)) continue;
+        const Rescaling by = to_first_scales(s_, x, lane, t);
+        if (is_first(s_, t, reset)) {
+          store_lane(s_, lane, rescaled(x, by));
+        } else {
+          rescale(lane, t, by);
+        }
+      }
+    };
+    cuts.each_reset(t, [&](int64_t first, int64_t past_last) { each(first, past_last, true); });
+    if (t == 0) each(first_, past_last_, false);
   }
-  // Before the block that begins at step t.
+  // Before the block that begins at step t: those that are coarse.
   void refine(int64_t t) {
     bool asked = false;
-    for (int64_t i = first_; i < past_last_; ++i) asked |= may_be_finer(s_.h[i], s_.c[i], s_.bits_h[i], s_.bits_c[i]);
+    for (int64_t i = first_; i < past_last_; ++i) asked |= is_coarse(s_.bits_h[i], s_.bits_c[i]);
     if (!asked) return;
     for (int64_t i = first_; i < past_last_; ++i) {
-      const LaneState x = load_lane(s_, i);
-      if (may_be_finer(x.h, x.c, x.bits_h, x.bits_c)) rescale(i, t, refinement(s_, x, i, t, end_));
+      if (is_coarse(s_.bits_h[i], s_.bits_c[i])) rescale(i, t, to_finer_scales(s_, load_lane(s_, i), i, t, end_));
     }
   }
   // Where step t does not fit. Returns whether it does now.
@@ -136,7 +146,7 @@ void run(FixedForward<T>& s) {
         };
         cuts.each([&](int64_t first, int64_t past_last) {
           forget_resets(s, cuts, first, room());
-          scales.after_resets(cuts, first);
+          scales.begin(cuts, first);
           if (first == begin) scales.refine(begin);
           while (first < past_last && bad_step < 0) {
             const int64_t reached = run_to(first, past_last);

@@ -67,8 +67,8 @@ struct FixedLane {
       if (tried.bits_h < fewest_bits || tried.bits_c < fewest_bits) return false;
       const Step result = try_step(tried);
       if (result.fits()) return true;
-      if (!result.h_fits) by.h -= coarser_by;
-      if (!result.c_fits) by.c -= coarser_by;
+      if (!result.h_fits) by.h -= coarser_by(tried.bits_h);
+      if (!result.c_fits) by.c -= coarser_by(tried.bits_c);
     }
   }
 };

@@ -138,12 +138,18 @@ struct FixedForwardWork {
           const Stacked<WordColumn> after = push_rescaling<WordColumn>({x, place, bits}, by, place_of(s.first_step + t, lane));
           x = after.x, place = after.place, bits = after.bits;
         };
-        if (resets >> (t - first) & 1) {
-          forget_reset(x.h, x.c, bits);
-          rescale(to_usual(x));
+        const bool reset = resets >> (t - first) & 1;
+        if (reset) forget_reset(x.h, x.c, bits);
+        if (begins(x, t, reset)) {
+          const Rescaling by = to_first_scales(s, x, lane, t);
+          if (is_first(s, t, reset)) {
+            x = rescaled(x, by);
+          } else {
+            rescale(by);
+          }
         }
-        if (t % usual_interval == 0 && may_be_finer(x.h, x.c, x.bits_h, x.bits_c)) {
-          rescale(refinement(s, x, lane, t, smaller(stop, t + usual_interval)));
+        if (t % usual_interval == 0 && is_coarse(x.bits_h, x.bits_c)) {
+          rescale(to_finer_scales(s, x, lane, t, smaller(stop, t + usual_interval)));
         }
         const T z = inputs.take();
         const uint32_t offset = offset_of(s.first_step + t);

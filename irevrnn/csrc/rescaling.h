@@ -1,5 +1,5 @@
-// The change of a lane's scales before a step: coarser where a number would leave the range; finer where all numbers are
-// small and their scale is coarser than the usual one, or where a lane that is 0 begins with small numbers.
+// The change of a lane's scales before a step: coarser where a number would leave the range; finer again where all numbers
+// are small; and as the input asks for where a lane begins.
 //
 // A change is noted on the bit stack, with the bits that are lost and the place of the change before it: so a pass without
 // one stores nothing, and the inverse knows where the next one comes. Each bit stack has the place of its last change.
@@ -10,9 +10,12 @@
 
 namespace irevrnn {
 
-constexpr int coarser_by = 2;                // bits
-constexpr int32_t small = int32_t{1} << 17;  // quanta that all numbers are below where the scale becomes finer
-constexpr int bits_when_finer = 24;          // of the largest number, then
+constexpr int32_t small = int32_t{1} << 20;  // quanta that all numbers are below where a scale may be finer
+// Of the largest number, then: where a lane begins, its states will grow; later, they have been larger.
+constexpr int bits_at_first = 22, bits_again = 24;
+
+// By how many bits a scale becomes coarser at once: back to the usual one by few changes.
+IREVRNN_INLINE int coarser_by(int32_t bits) { return bits > usual_bits ? smaller(6, bits - usual_bits) : 2; }
 
 // A lane between two steps.
 struct LaneState {
@@ -37,8 +40,7 @@ IREVRNN_INLINE void store_lane(const FixedPass<T>& s, int64_t lane, const LaneSt
   s.bits_c[lane] = x.bits_c;
 }
 
-// Of a step of the whole sequence and a lane. Where there was no change, 1: so it is in the hash of states (ops.cpp).
-constexpr int64_t no_place = 1;
+// Of a step of the whole sequence and a lane; 1 where there was no change.
 IREVRNN_INLINE int64_t place_of(int64_t step, int64_t lane) { return (step + 1) << 32 | lane; }
 IREVRNN_INLINE int64_t step_of_place(int64_t place) { return (place >> 32) - 1; }
 IREVRNN_INLINE int64_t lane_of_place(int64_t place) { return place & 0xffffffff; }
@@ -46,9 +48,11 @@ IREVRNN_INLINE int64_t lane_of_place(int64_t place) { return place & 0xffffffff;
 IREVRNN_INLINE int32_t shifted(int32_t x, int by) {
   return by >= 0 ? static_cast<int32_t>(static_cast<uint32_t>(x) << smaller(by, 31)) : x >> smaller(-by, 31);
 }
-// The bits that this loses, and how it is undone.
+// How many bits this loses, which ones, and how it is undone.
+IREVRNN_INLINE int count_lost(int by) { return smaller(larger(-by, 0), word_bits); }
 IREVRNN_INLINE uint32_t lost_bits(int32_t x, int by) {
-  return by >= 0 ? 0 : static_cast<uint32_t>(x) & (-by > 31 ? ~0u : (1u << -by) - 1);
+  const int count = count_lost(by);
+  return static_cast<uint32_t>(x) & (count == word_bits ? ~0u : (1u << count) - 1);
 }
 IREVRNN_INLINE int32_t shifted_back(int32_t x, int by, uint32_t lost) {
   return static_cast<int32_t>(-by > 31 ? lost : static_cast<uint32_t>(shifted(x, -by)) | lost);
@@ -70,9 +74,10 @@ struct Stacked {
 
 template <class Bits>
 IREVRNN_RARE Stacked<Bits> push_rescaling(Stacked<Bits> s, Rescaling by, int64_t place) {
-  const uint32_t words[] = {lost_bits(s.x.h, by.h), lost_bits(s.x.c, by.c), static_cast<uint32_t>(s.place >> 32),
-                            static_cast<uint32_t>(s.place)};
-  for (uint32_t word : words) s.bits.push(word, word_bits);
+  s.bits.push(lost_bits(s.x.h, by.h), count_lost(by.h));
+  s.bits.push(lost_bits(s.x.c, by.c), count_lost(by.c));
+  s.bits.push(static_cast<uint32_t>(s.place >> 32), word_bits);
+  s.bits.push(static_cast<uint32_t>(s.place), word_bits);
   s.bits.push((by.h & 0xff) << 8 | (by.c & 0xff), 16);
   return {rescaled(s.x, by), place, s.bits};
 }
@@ -80,37 +85,59 @@ IREVRNN_RARE Stacked<Bits> push_rescaling(Stacked<Bits> s, Rescaling by, int64_t
 template <class Bits>
 IREVRNN_RARE Stacked<Bits> pop_rescaling(Stacked<Bits> s) {
   const uint32_t both = s.bits.pop(16);
-  uint32_t words[4];
-  for (int i = 3; i >= 0; --i) words[i] = s.bits.pop(word_bits);
   const Rescaling by{static_cast<int8_t>(both >> 8), static_cast<int8_t>(both & 0xff)};
-  const LaneState x{shifted_back(s.x.h, by.h, words[0]), shifted_back(s.x.c, by.c, words[1]), s.x.bits_h - by.h,
+  const uint64_t low = s.bits.pop(word_bits), high = s.bits.pop(word_bits);
+  const uint32_t lost_c = s.bits.pop(count_lost(by.c)), lost_h = s.bits.pop(count_lost(by.h));
+  const LaneState x{shifted_back(s.x.h, by.h, lost_h), shifted_back(s.x.c, by.c, lost_c), s.x.bits_h - by.h,
                     s.x.bits_c - by.c};
-  return {x, static_cast<int64_t>(uint64_t{words[2]} << 32 | words[3]), s.bits};
+  return {x, static_cast<int64_t>(high << 32 | low), s.bits};
 }
 
-// After a reset a lane is as a new one.
-IREVRNN_INLINE Rescaling to_usual(const LaneState& x) { return {usual_bits - x.bits_h, usual_bits - x.bits_c}; }
-
-// Whether there may be a refinement.
-IREVRNN_INLINE bool may_be_finer(int32_t h, int32_t c, int32_t bits_h, int32_t bits_c) {
-  return (h | c) == 0 || bits_h < usual_bits || bits_c < usual_bits;
-}
-
-// The finer scales of a lane before a block of steps [begin, end), in which its largest number, that of z included, is small.
+// The largest |z| of a lane from step `begin` on, or a number that is not small in this scale.
 template <class T>
-IREVRNN_RARE Rescaling refinement(const FixedPass<T>& s, LaneState x, int64_t lane, int64_t begin, int64_t end) {
-  const Scale<float> of_h = scale_of<float>(x.bits_h), of_c = scale_of<float>(x.bits_c);
-  const float count = smaller(of_h.count, of_c.count);
-  float largest = larger(absolute(of_h.values_of(x.h)), absolute(of_c.values_of(x.c)));
+IREVRNN_INLINE float largest_input(const FixedPass<T>& s, int64_t lane, int64_t begin, int64_t end, float largest,
+                                   float count) {
   for (int64_t t = begin; t < end && largest * count < small; ++t) {
     largest = larger(largest, absolute(static_cast<float>(s.z[s.row(t) + lane])));  // last, as a NaN stays
   }
-  if (!(largest * count < small) || largest == 0) return {};
+  return largest;
+}
+
+// The bits of a scale in which a number has that many.
+IREVRNN_INLINE int bits_for(float number, int bits) {
   int exponent = 0;
-  ::frexp(largest, &exponent);
-  const int bits = smaller(bits_when_finer - exponent, (x.h | x.c) == 0 ? most_bits : usual_bits);
+  ::frexp(number, &exponent);
+  return bits - exponent;
+}
+
+// Whether a lane begins at step t of a pass: its states are 0, and its scales may be anything.
+IREVRNN_INLINE bool begins(const LaneState& x, int64_t t, bool reset) { return reset || (t == 0 && (x.h | x.c) == 0); }
+// Whether a change before step t need not be undone, as the inverse ends there with states of 0.
+template <class T>
+IREVRNN_INLINE bool is_first(const FixedPass<T>& s, int64_t t, bool reset) { return s.first_step + t == 0 && !reset; }
+
+// To the usual scales, or finer ones where all of the lane's input in this pass is small.
+template <class T>
+IREVRNN_RARE Rescaling to_first_scales(const FixedPass<T>& s, LaneState x, int64_t lane, int64_t t) {
+  const float count = power_of_two(usual_bits);
+  const float largest = largest_input(s, lane, t, s.row_starts ? s.length(lane) : s.steps, 0.0f, count);
+  const bool fine = largest * count < small && largest > 0;
+  const int bits = fine ? smaller(bits_for(largest, bits_at_first), most_bits) : usual_bits;
+  return {bits - x.bits_h, bits - x.bits_c};
+}
+
+IREVRNN_INLINE bool is_coarse(int32_t bits_h, int32_t bits_c) { return bits_h < usual_bits || bits_c < usual_bits; }
+
+// Of a lane that is_coarse, before a block of steps [begin, end): to finer scales, up to the usual ones, if its numbers in
+// the block are small.
+template <class T>
+IREVRNN_RARE Rescaling to_finer_scales(const FixedPass<T>& s, LaneState x, int64_t lane, int64_t begin, int64_t end) {
+  const Scale<float> of_h = scale_of<float>(x.bits_h), of_c = scale_of<float>(x.bits_c);
+  const float states = larger(absolute(of_h.values_of(x.h)), absolute(of_c.values_of(x.c)));
+  const float largest = largest_input(s, lane, begin, end, states, smaller(of_h.count, of_c.count));
   const auto more = [&](int32_t has, const Scale<float>& scale) {
-    return largest * scale.count < small ? larger(bits - has, 0) : 0;
+    const bool may_be_finer = largest * scale.count < small;
+    return may_be_finer ? larger(smaller(bits_for(largest, bits_again), usual_bits) - has, 0) : 0;
   };
   return {more(x.bits_h, of_h), more(x.bits_c, of_c)};
 }

@@ -11,10 +11,10 @@ Why these constants. With 24 bits behind the point, the quantum is the last bit 
 1/2 and 1, and numbers reach to 32. h and c of each unit of each sequence have a scale of their own.
 Before a step in which a number leaves the range, its scale becomes coarser, by two bits at a time,
 so that the largest number has 27 bits or more, where float32 has 24. At the start of each segment,
-scales that have become coarse become finer where all numbers are small, and those of a unit that is
-0 where it begins with small ones. Each change goes to the stack of bits, with what is
-lost (``csrc/rescaling.h``). A weight u is 2^-k (1 - m / 2^32), which float32 holds exactly down to
-2^-8: so memories of up to 2^24 steps can be told apart.
+scales that have become coarse become finer again where all numbers are small. A unit whose input is
+small from the beginning of a chunk, or from a reset, begins in a finer scale. Each change goes to
+the stack of bits, with what is lost (``csrc/rescaling.h``). A weight u is 2^-k (1 - m / 2^32),
+which float32 holds exactly down to 2^-8: so memories of up to 2^24 steps can be told apart.
 """
 
 from __future__ import annotations
@@ -26,20 +26,24 @@ import torch
 from torch import Tensor
 
 from irevrnn.activations import NEGATIVE_SLOPE, get_activation
+from irevrnn.strategies.rules import SEGMENT
 
 #: Bits behind the point of a value of order 1, and how many fewer the next coarser scale has.
 USUAL_BITS = 24
 COARSER_BITS = 2
+#: How many fewer at most, from a scale that is finer than that.
+MOST_COARSER_BITS = 6
 #: The fewest: values reach to 2^23, so a unit that never forgets may add up a million steps.
 FEWEST_BITS = 6
 #: The most, for values below 2^-40.
 MOST_BITS = 64
 #: Absolute values stay below 2^RANGE_BITS quanta.
 RANGE_BITS = 29
-#: A scale becomes finer where all numbers are below 2^SMALL_BITS quanta: so that the largest has
-#: BITS_WHEN_FINER, but no finer than the usual scale unless the states are 0.
-SMALL_BITS = 17
-BITS_WHEN_FINER = 24
+#: A scale may be finer where all numbers are below 2^SMALL_BITS quanta. The largest then has
+#: BITS_AT_FIRST where a sequence begins, as its states will grow, and BITS_AGAIN later.
+SMALL_BITS = 20
+BITS_AT_FIRST = 22
+BITS_AGAIN = 24
 SLOPE_BITS = 2
 #: Bits of the loss of a decay's factor, 1 - m / 2^32, and the largest shift.
 LOSS_BITS = 32
@@ -53,16 +57,13 @@ LARGEST_VALUE = 2.0 ** (RANGE_BITS - FEWEST_BITS)
 
 
 def usual_scales(h: Tensor, c: Tensor) -> Tensor:
-    """Return the bits of scales that float states fit in, (2, B, H) int32.
-
-    Those of small states are as fine as those of a kernel become.
-    """
+    """Return the bits of scales that float states fit in, (2, B, H) int32; finer for small ones."""
     sizes = torch.stack((h, c)).detach().abs()
-    largest = sizes.amax(0)
+    sizes = torch.where(sizes == 0, sizes.amax(0), sizes)  # a zero has the scale of the other state
     rounded_up = sizes * (1 + 2.0**-USUAL_BITS)
     fits = (RANGE_BITS - torch.frexp(rounded_up).exponent).clamp(FEWEST_BITS, USUAL_BITS)
-    fine = (BITS_WHEN_FINER - torch.frexp(largest).exponent).clamp(max=MOST_BITS)
-    small = (largest > 0) & (largest < 2.0 ** (SMALL_BITS - USUAL_BITS))
+    fine = (BITS_AT_FIRST - torch.frexp(sizes).exponent).clamp(max=MOST_BITS)
+    small = (sizes > 0) & (sizes < 2.0 ** (SMALL_BITS - USUAL_BITS))
     return torch.where(small, fine, fits).int()
 
 
@@ -198,14 +199,14 @@ class BitStack:
         where = reset.unsqueeze(-1).expand_as(x.h)
         for state in x[:2]:
             self._push(where, state.long() & (2**32 - 1), 32)
-        x = Numbers(x.h.masked_fill(where, 0), x.c.masked_fill(where, 0), x.scales)
-        return self.rescale(x, torch.where(where, USUAL_BITS - x.scales, 0))
+        return Numbers(x.h.masked_fill(where, 0), x.c.masked_fill(where, 0), x.scales)
 
     def rescale(self, x: Numbers, by: Tensor) -> Numbers:
         """Give the scales more bits, or fewer where ``by``, (2, B, H), is negative."""
         changed, states = (by != 0).any(0), torch.stack(x[:2]).long()
-        for lost in states & ((1 << (-by.long()).clamp(0, 32)) - 1):
-            self._push(changed, lost, 32)
+        counts = (-by.long()).clamp(0, 32)
+        for lost, count in zip(states & ((1 << counts) - 1), counts, strict=True):
+            self._push(changed, lost, count)
         for index in changed.flatten().nonzero().flatten().tolist():
             place = self.places[index]
             self.stacks[index] += [(place >> 32, 32), (place & 0xFFFFFFFF, 32)]
@@ -234,14 +235,22 @@ class Numbers(NamedTuple):
         return to_value(self.h, dtype, self.scales[0]), to_value(self.c, dtype, self.scales[1])
 
 
-def refine(z: Tensor, x: Numbers, stack: BitStack) -> Numbers:
-    """Make the scales finer where the states and z of a segment, (T, B, H), are small."""
+def _to_first_scales(z: Tensor, x: Numbers, begins: Tensor) -> Tensor:
+    """Return the change to the usual scales, or finer ones where z, (T, B, H), is small."""
+    largest = z.float().abs().amax(0)
+    fine = (largest > 0) & (largest * 2.0**USUAL_BITS < 2**SMALL_BITS)
+    finer = (BITS_AT_FIRST - torch.frexp(largest).exponent).clamp(max=MOST_BITS)
+    bits = torch.where(fine, finer, USUAL_BITS)
+    return torch.where(begins, bits - x.scales, 0)
+
+
+def _to_finer_scales(z: Tensor, x: Numbers) -> Tensor:
+    """Return the change to scales up to the usual ones, where z and the states are small."""
     largest = torch.stack([*x.values(torch.float32), z.float().abs().amax(0)]).abs().amax(0)
-    exponent = torch.frexp(largest).exponent
-    most = torch.where((x.h == 0) & (x.c == 0), MOST_BITS, USUAL_BITS)
-    more = (torch.minimum(BITS_WHEN_FINER - exponent, most) - x.scales).clamp(min=0)
-    small = (largest * powers_of_two(x.scales) < 2**SMALL_BITS) & (largest > 0)
-    return stack.rescale(x, torch.where(small, more, 0))
+    finer = (BITS_AGAIN - torch.frexp(largest).exponent).clamp(max=USUAL_BITS)
+    more = (finer - x.scales).clamp(min=0)
+    coarse = (x.scales < USUAL_BITS).any(0)
+    return torch.where(coarse & (largest * powers_of_two(x.scales) < 2**SMALL_BITS), more, 0)
 
 
 def _attempt(
@@ -261,35 +270,57 @@ def _attempt(
     return y, c, fits
 
 
-def step(
+def prepare(
     z: Tensor, x: Numbers, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
-    activation: str = "leaky_relu", coupling_activation: str = "tanh",
-    reset: Tensor | None = None, segment: Tensor | None = None,
+    coupling_activation: str = "tanh", reset: Tensor | None = None, t: int = 0,
 ) -> Numbers:  # fmt: skip
-    """Return the states after a step in fixed point; ``stack`` takes what is forgotten.
+    """Return the states before step t of a pass, in scales that it fits.
 
-    Where ``reset``, (B,) bool, is true, h and c are set to 0 before. At the start of a segment,
-    ``segment`` is z of all its steps.
+    Args:
+        z: from this step to the end of the pass, (T, B, H).
+        x: the states after the step before.
+        u, a, b: weights of the layer.
+        stack: takes what is forgotten.
+        coupling_activation: f.
+        reset: where h and c are set to 0, (B,) bool.
+        t: the step, counted from the beginning of the pass.
 
     Raises:
         OverflowError: a number has room in no scale.
     """
     f = get_activation(coupling_activation).function
-    sign = torch.where(u < 0, -1, 1).int()
+    begins = (x.h == 0) & (x.c == 0) if t == 0 else torch.zeros_like(x.h, dtype=torch.bool)
+    first = torch.full_like(begins, stack.steps == 0)  # what need not be undone
     if reset is not None:
-        x = stack.forget_reset(x, reset)
-    if segment is not None:
-        x = refine(segment, x, stack)
+        x, begins = stack.forget_reset(x, reset), begins | reset.unsqueeze(-1)
+        first &= ~reset.unsqueeze(-1)
+    by = _to_first_scales(z, x, begins)
+    x = x._replace(scales=torch.where(first, x.scales + by, x.scales).int())
+    x = stack.rescale(x, torch.where(first, 0, by))
+    if t % SEGMENT == 0:
+        x = stack.rescale(x, _to_finer_scales(z[:SEGMENT], x))
     by = torch.zeros_like(x.scales)
     while True:
         h, c = (torch.stack(x[:2]) >> (-by).clamp(max=31)).int()
         tried = Numbers(h, c, x.scales + by)
-        y, c, fits = _attempt(z, tried, sign * stack.decay(tried.h), a, b, f)
+        _, _, fits = _attempt(z[0], tried, stack.decay(tried.h) * _sign(u), a, b, f)
         if fits.all():
-            break
-        by = by - COARSER_BITS * (~fits).int()
+            return stack.rescale(x, by)
+        coarser_by = torch.where(tried.scales > USUAL_BITS, tried.scales - USUAL_BITS, COARSER_BITS)
+        by = by - coarser_by.clamp(max=MOST_COARSER_BITS) * (~fits).int()
         if ((x.scales + by) < FEWEST_BITS).any():
             raise OverflowError("a number has room in no scale")
-    x = stack.rescale(x, by)
-    stack.forget(x.h)
+
+
+def step(
+    z: Tensor, x: Numbers, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
+    activation: str = "leaky_relu", coupling_activation: str = "tanh",
+) -> Numbers:  # fmt: skip
+    """Return the states after a step from what :func:`prepare` returned; z is (B, H)."""
+    f = get_activation(coupling_activation).function
+    y, c, _ = _attempt(z, x, stack.forget(x.h) * _sign(u), a, b, f)
     return Numbers(stack.forget_output(activation, y), c, x.scales)
+
+
+def _sign(u: Tensor) -> Tensor:
+    return torch.where(u < 0, -1, 1).int()

@@ -12,7 +12,7 @@ from irevrnn import IRevBlock, IRevRNN, IRevStack, ReversalError
 from irevrnn.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
 from irevrnn.strategies import fixed_point
 from irevrnn.strategies.chunks import chunk_length
-from irevrnn.strategies.fixed_point import BitStack, to_fixed, to_value
+from irevrnn.strategies.fixed_point import BitStack, Numbers
 from irevrnn.strategies.rules import INVERTIBLE, SEGMENT
 from tests.cases import assert_same_bits
 
@@ -22,8 +22,6 @@ all_chunked = pytest.mark.parametrize("memory", CHUNKED)
 every_strategy = pytest.mark.parametrize("memory", ["store", "recompute", *CHUNKED])
 STEPS = 90
 CHUNK = 40
-#: Of the unit that the exact forward keeps throughout: it has room for what random weights do.
-COARSE_BITS = 18
 
 
 @pytest.fixture(autouse=True)
@@ -126,16 +124,6 @@ def test_checkpoint_equals_recompute_in_other_layouts():
     compare_with_recompute({"batch_first": False}, turned, (h_0, c_0))
 
 
-@pytest.fixture
-def coarse_unit(monkeypatch):
-    """Begin in the unit of :class:`ExactForward`."""
-    monkeypatch.setattr("irevrnn.strategies.units.FRACTION_BITS", COARSE_BITS)
-
-
-def to_coarse(x):
-    return to_fixed(x.detach(), COARSE_BITS)
-
-
 class StraightThrough(torch.autograd.Function):
     """A value with the gradient of another."""
 
@@ -146,11 +134,6 @@ class StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         return gradient, None
-
-
-def tied(smooth, fixed):
-    """Return the value of fixed-point numbers with the gradient of a float."""
-    return StraightThrough.apply(smooth, to_value(fixed, smooth.dtype, COARSE_BITS))
 
 
 class ExactForward:
@@ -164,27 +147,38 @@ class ExactForward:
         self.weights = layer.recurrent_weight, layer.coupling_a, layer.coupling_b
         self.activation, self.f = activation, f
         self.stack = BitStack(self.weights[0], h.shape[0])
-        self.h_fixed, self.c_fixed = to_coarse(h), to_coarse(c)
-        self.h, self.c = tied(h, self.h_fixed), c
+        self.numbers, self.c = Numbers.of(h.detach(), c.detach()), c
+        self.h = StraightThrough.apply(h, self.values()[0])
 
-    def step(self, z, begins_segment):
-        if begins_segment:
-            self.c = tied(self.c, self.c_fixed)
+    def values(self):
+        return self.numbers.values(self.weights[0].dtype)
+
+    def step(self, z, t):
+        """Take step t of a chunk, whose z from then on is given."""
+        weights = [weight.detach() for weight in self.weights]
+        self.numbers = fixed_point.prepare(
+            z.detach(), self.numbers, *weights, self.stack, self.f, None, t
+        )
+        if t % SEGMENT == 0:
+            self.c = StraightThrough.apply(self.c, self.values()[1])
         u, a, b = self.weights
         f = get_activation(self.f).function
         p = u * self.h
         for a_i, b_i in zip(a, b, strict=True):
             self.c = self.c + a_i * f(p)
             p = p + b_i * f(self.c)
-        weights = (weight.detach() for weight in self.weights)
-        self.h_fixed, self.c_fixed = fixed_point.step(
-            z.detach(), self.h_fixed, self.c_fixed, *weights, self.stack, self.activation, self.f,
-            None, COARSE_BITS,
-        )  # fmt: skip
+        self.numbers = fixed_point.step(
+            z[0].detach(), self.numbers, *weights, self.stack, self.activation, self.f
+        )
         slopes = {"identity": 1.0, "leaky_relu": NEGATIVE_SLOPE, "relu": 0.0}
-        slope = torch.where(self.h_fixed > 0, 1.0, slopes[self.activation]).to(z.dtype)
-        self.h = tied(slope * (z + p), self.h_fixed)
+        h = self.values()[0]
+        slope = torch.where(h > 0, 1.0, slopes[self.activation]).to(z.dtype)
+        self.h = StraightThrough.apply(slope * (z[0] + p), h)
         return self.h
+
+    def run(self, z):
+        chunks = z.split(CHUNK)
+        return torch.stack([self.step(chunk[t:], t) for chunk in chunks for t in range(len(chunk))])
 
 
 def exact_forward(model, x, hidden, return_sequence=True):
@@ -195,8 +189,8 @@ def exact_forward(model, x, hidden, return_sequence=True):
         cell = ExactForward(
             layer, model.activation, model.coupling_activation, hidden[0][index], hidden[1][index]
         )
-        out = torch.stack([cell.step(z_t, t % CHUNK % SEGMENT == 0) for t, z_t in enumerate(z)])
-        finals.append((cell.h, tied(cell.c, cell.c_fixed)))
+        out = cell.run(z)
+        finals.append((cell.h, StraightThrough.apply(cell.c, cell.values()[1])))
         y = out + y if model.residual and out.shape == y.shape else out
     h_n, c_n = (torch.stack(states) for states in zip(*finals, strict=True))
     return (y.transpose(0, 1) if return_sequence else y[-1]), (h_n, c_n)
@@ -208,9 +202,7 @@ def exact_forward(model, x, hidden, return_sequence=True):
     {"coupling_activation": "leaky_relu"},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("return_sequence", [True, False])
-def test_reversible_gradient_is_that_of_the_exact_forward(
-    coarse_unit, activation, options, return_sequence
-):
+def test_reversible_gradient_is_that_of_the_exact_forward(activation, options, return_sequence):
     model = make_model(activation=activation, **options)
     x, hidden = make_input(layers=model.num_layers)
     call = {"return_sequence": return_sequence}
@@ -222,7 +214,7 @@ def test_reversible_gradient_is_that_of_the_exact_forward(
 
 @pytest.mark.parametrize("backend", ["auto", "cpp"])
 @pytest.mark.parametrize("activation", INVERTIBLE)
-def test_reversible_gradient_in_float32(monkeypatch, coarse_unit, backend, activation):
+def test_reversible_gradient_in_float32(monkeypatch, backend, activation):
     """With an f whose rounding is the same everywhere, so that both forwards are one."""
     monkeypatch.setenv("IREVRNN_BACKEND", backend)
     options = {"activation": activation, "coupling_activation": "leaky_relu", "norm": None}
@@ -328,21 +320,20 @@ def saved_tensors(model, x, change):
 
 @pytest.mark.parametrize(
     "which",
-    ["units", "hashes", "outputs", "h", "c", "tails", "groups", "words", "counts"],
+    ["hashes", "outputs", "h", "c", "scales", "tails", "places", "groups", "words", "counts"],
 )
 def test_a_held_tensor_that_was_tampered_with(which):
     model = make_model()
     x, _ = make_input()
-    states, stacks = ["h", "c", "tails"], ["groups", "words", "counts"]
-    names = ["units", "lost", "lost", "hashes", "outputs", *states, *states, *stacks, *stacks]
+    states, stacks = ["h", "c", "scales", "tails", "places"], ["groups", "words", "counts"]
+    names = ["hashes", "outputs", "steps", *states, *states, *stacks, *stacks]
     wanted = saved_tensors(model, x, lambda _, t: t)[1] - len(names) + names.index(which)
 
     def tamper(index, tensor):
         if index != wanted:
             return tensor
         tensor = tensor.clone()
-        # Hashes, and the chunks where units change, are padded.
-        tensor.view(-1)[0 if which in ("units", "hashes") else -1] ^= 1
+        tensor.view(-1)[0 if which == "hashes" else -1] ^= 1  # hashes are padded
         return tensor
 
     output, _ = saved_tensors(model, x, tamper)

@@ -140,15 +140,21 @@ def test_vector_and_scalar_kernels_give_the_same_bits(shape, kind, activation):
     assert bits_of(vector) == bits_of(scalar)  # each kernel shares the lanes out its own way
 
 
+def in_usual_scale(*args, **options):
+    """A case whose states are neither small at first nor large later."""
+    z, states, weights = make_case(*args, **options)
+    ones = torch.ones(states.h.shape)
+    return 0.1 * z, States.of(ones, ones), weights._replace(a=0.01 * weights.a, b=0.01 * weights.b)
+
+
 @pytest.mark.parametrize("activation", ["identity", "leaky_relu"])
 @pytest.mark.parametrize("u", [0.2, 0.5, 0.7368, -0.9, 0.975, 0.995])
 @every_kernel
 def test_bits_are_those_that_are_told(dtype, vectorize, u, activation):
     """2 (1 - u) a step above 1/2, at most 2 log 2 times the entropy -log2 u."""
     steps, batch, hidden = 4000, 2, 33
-    z, states, weights = make_case(steps, batch, hidden, 2, dtype, activation, u=u)
-    weights.a.mul_(0.01)  # states stay within the usual scale
-    result = forward(0.1 * z, states, weights, vectorize)
+    z, states, weights = in_usual_scale(steps, batch, hidden, 2, dtype, activation, u=u)
+    result = forward(z, states, weights, vectorize)
     units = batch * hidden
     told = stored_bits(weights.u).sum().item() * steps * batch
     if abs(u) > 0.5:
@@ -172,9 +178,7 @@ def test_a_state_that_is_not_fed_decays_at_the_same_price(dtype, vectorize):
 
 @every_kernel
 def test_nothing_is_stored_where_nothing_is_forgotten(dtype, vectorize):
-    z, states, weights = make_case(500, 3, 33, 2, dtype, "identity", u=1)
-    z = 0.1 * z
-    weights.a.mul_(0.01)  # states stay within the usual scale
+    z, states, weights = in_usual_scale(500, 3, 33, 2, dtype, "identity", u=1)
     result = forward(z, states, weights, vectorize)
     assert bits_of(result) == 0
     assert is_undone(states, result, back(z, result, weights, vectorize))
