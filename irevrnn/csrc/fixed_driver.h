@@ -47,7 +47,7 @@ class LaneScales {
     const auto each = [&](int64_t first, int64_t past_last, bool reset) {
       for (int64_t lane = first; lane < past_last; ++lane) {
         const LaneState x = load_lane(s_, lane);
-        if (!begins(x, t, reset)) continue;
+        if (!begins(s_, x, lane, t, reset)) continue;
         const Rescaling by = to_first_scales(s_, x, lane, t);
         if (is_first(s_, t, reset)) {
           store_lane(s_, lane, rescaled(x, by));
@@ -61,9 +61,10 @@ class LaneScales {
   }
   // Before the block that begins at step t: those that are coarse.
   void refine(int64_t t) {
-    bool asked = false;
-    for (int64_t i = first_; i < past_last_; ++i) asked |= is_coarse(s_.bits_h[i], s_.bits_c[i]);
-    if (!asked) return;
+    const int32_t *of_h = s_.bits_h + first_, *of_c = s_.bits_c + first_;
+    int32_t fewest = usual_bits;  // so that the loop compiles to vectors
+    for (int i = 0; i < past_last_ - first_; ++i) fewest = smaller(fewest, smaller(of_h[i], of_c[i]));
+    if (fewest == usual_bits) return;
     for (int64_t i = first_; i < past_last_; ++i) {
       if (is_coarse(s_.bits_h[i], s_.bits_c[i])) rescale(i, t, to_finer_scales(s_, load_lane(s_, i), i, t, end_));
     }

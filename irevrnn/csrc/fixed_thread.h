@@ -140,7 +140,7 @@ struct FixedForwardWork {
         };
         const bool reset = resets >> (t - first) & 1;
         if (reset) forget_reset(x.h, x.c, bits);
-        if (begins(x, t, reset)) {
+        if (begins(s, x, lane, t, reset)) {
           const Rescaling by = to_first_scales(s, x, lane, t);
           if (is_first(s, t, reset)) {
             x = rescaled(x, by);

@@ -110,8 +110,14 @@ IREVRNN_INLINE int bits_for(float number, int bits) {
   return bits - exponent;
 }
 
-// Whether a lane begins at step t of a pass: its states are 0, and its scales may be anything.
-IREVRNN_INLINE bool begins(const LaneState& x, int64_t t, bool reset) { return reset || (t == 0 && (x.h | x.c) == 0); }
+// Whether a lane begins at step t of a pass, where its states are 0 and its scales may be anything, and whether it may
+// need others than it has.
+template <class T>
+IREVRNN_INLINE bool begins(const FixedPass<T>& s, const LaneState& x, int64_t lane, int64_t t, bool reset) {
+  if (!reset && (t > 0 || (x.h | x.c) != 0)) return false;
+  const bool usual = x.bits_h == usual_bits && x.bits_c == usual_bits;
+  return !usual || absolute(s.z[s.row(t) + lane]) * power_of_two(usual_bits) < small;
+}
 // Whether a change before step t need not be undone, as the inverse ends there with states of 0.
 template <class T>
 IREVRNN_INLINE bool is_first(const FixedPass<T>& s, int64_t t, bool reset) { return s.first_step + t == 0 && !reset; }
