@@ -44,20 +44,13 @@ class LaneScales {
 
   // Before step t, where lanes are cut: those that begin.
   void begin(const Cuts<T>& cuts, int64_t t) {
-    const auto each = [&](int64_t first, int64_t past_last, bool reset) {
-      for (int64_t lane = first; lane < past_last; ++lane) {
-        const LaneState x = load_lane(s_, lane);
-        if (!begins(s_, x, lane, t, reset)) continue;
-        const Rescaling by = to_first_scales(s_, x, lane, t);
-        if (is_first(s_, t, reset)) {
-          store_lane(s_, lane, rescaled(x, by));
-        } else {
-          rescale(lane, t, by);
-        }
-      }
-    };
-    cuts.each_reset(t, [&](int64_t first, int64_t past_last) { each(first, past_last, true); });
-    if (t == 0) each(first_, past_last_, false);
+    if (t == 0) {
+      for (int64_t i = first_; i < past_last_; ++i) begin_lane(i, t, s_.resets && s_.resets_at(t)[i / s_.hidden]);
+    } else {
+      cuts.each_reset(t, [&](int64_t first, int64_t past_last) {
+        for (int64_t i = first; i < past_last; ++i) begin_lane(i, t, true);
+      });
+    }
   }
   // Before the block that begins at step t: those that are coarse.
   void refine(int64_t t) {
@@ -96,6 +89,17 @@ class LaneScales {
   }
 
  private:
+  void begin_lane(int64_t lane, int64_t t, bool reset) {
+    const LaneState x = load_lane(s_, lane);
+    if (!begins(s_, x, lane, t, reset)) return;
+    const bool first = is_first(s_, t, reset);
+    const Rescaling by = to_first_scales(s_, x, lane, t, first);
+    if (first) {
+      store_lane(s_, lane, rescaled(x, by));
+    } else {
+      rescale(lane, t, by);
+    }
+  }
   void rescale(int64_t lane, int64_t t, const Rescaling& by) {
     if (!by) return;
     const int64_t place = place_of(s_.first_step + t, lane);

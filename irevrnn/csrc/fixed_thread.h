@@ -141,8 +141,9 @@ struct FixedForwardWork {
         const bool reset = resets >> (t - first) & 1;
         if (reset) forget_reset(x.h, x.c, bits);
         if (begins(s, x, lane, t, reset)) {
-          const Rescaling by = to_first_scales(s, x, lane, t);
-          if (is_first(s, t, reset)) {
+          const bool first = is_first(s, t, reset);
+          const Rescaling by = to_first_scales(s, x, lane, t, first);
+          if (first) {
             x = rescaled(x, by);
           } else {
             rescale(by);

@@ -12,7 +12,8 @@ namespace irevrnn {
 
 constexpr int32_t small = int32_t{1} << 20;  // quanta that all numbers are below where a scale may be finer
 // Of the largest number, then: where a lane begins, its states will grow; later, they have been larger.
-constexpr int bits_at_first = 22, bits_again = 24;
+constexpr int bits_at_first = 20, bits_again = 24;
+constexpr int few_bits = 4;  // for which a change that is stored is not worth it
 
 // By how many bits a scale becomes coarser at once: back to the usual one by few changes.
 IREVRNN_INLINE int coarser_by(int32_t bits) { return bits > usual_bits ? smaller(6, bits - usual_bits) : 2; }
@@ -122,19 +123,23 @@ IREVRNN_INLINE bool begins(const FixedPass<T>& s, const LaneState& x, int64_t la
 template <class T>
 IREVRNN_INLINE bool is_first(const FixedPass<T>& s, int64_t t, bool reset) { return s.first_step + t == 0 && !reset; }
 
-// To the usual scales, or finer ones where all of the lane's input in this pass is small.
+IREVRNN_INLINE bool is_coarse(int32_t bits_h, int32_t bits_c) { return bits_h < usual_bits || bits_c < usual_bits; }
+
+// To the usual scales, or finer ones where all of the lane's input in this pass is small. A change that has to be undone
+// is not worth it for a few bits.
 template <class T>
-IREVRNN_RARE Rescaling to_first_scales(const FixedPass<T>& s, LaneState x, int64_t lane, int64_t t) {
+IREVRNN_RARE Rescaling to_first_scales(const FixedPass<T>& s, LaneState x, int64_t lane, int64_t t, bool is_first) {
   const float count = power_of_two(usual_bits);
   const float largest = largest_input(s, lane, t, s.row_starts ? s.length(lane) : s.steps, 0.0f, count);
   const bool fine = largest * count < small && largest > 0;
   const int bits = fine ? smaller(bits_for(largest, bits_at_first), most_bits) : usual_bits;
-  return {bits - x.bits_h, bits - x.bits_c};
+  const Rescaling by{bits - x.bits_h, bits - x.bits_c};
+  const auto few = [](int change) { return change < few_bits && change > -few_bits; };
+  if (!is_first && few(by.h) && few(by.c) && !is_coarse(x.bits_h, x.bits_c)) return {};
+  return by;
 }
 
-IREVRNN_INLINE bool is_coarse(int32_t bits_h, int32_t bits_c) { return bits_h < usual_bits || bits_c < usual_bits; }
-
-// Of a lane that is_coarse, before a block of steps [begin, end): to finer scales, up to the usual ones, if its numbers in
+// Of a lane that is coarse, before a block of steps [begin, end): to finer scales, up to the usual ones, if its numbers in
 // the block are small.
 template <class T>
 IREVRNN_RARE Rescaling to_finer_scales(const FixedPass<T>& s, LaneState x, int64_t lane, int64_t begin, int64_t end) {

@@ -22,7 +22,7 @@ between two recurrences is computed again from the chunk's input.
   *Bits.* The decay forgets 2 (1 - abs(u)) for each unit and step where abs(u) is above 1/2
   (equation ``eq:decay``). Where u = 1 nothing is forgotten, and what is saved does not grow with
   the length at all. At a reset, both states are stored, 64 bits for each unit; where a state needs
-  another scale, 144. The activation must
+  another scale, about 90. The activation must
   be ``identity``; ``leaky_relu``, which forgets two bits more in each negative step; or ``relu``,
   which forgets all that it cuts off, 30 bits in each step where it is 0.
 

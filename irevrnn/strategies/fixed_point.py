@@ -40,10 +40,12 @@ MOST_BITS = 64
 #: Absolute values stay below 2^RANGE_BITS quanta.
 RANGE_BITS = 29
 #: A scale may be finer where all numbers are below 2^SMALL_BITS quanta. The largest then has
-#: BITS_AT_FIRST where a sequence begins, as its states will grow, and BITS_AGAIN later.
+#: BITS_AT_FIRST where a sequence begins, as its states will grow, and BITS_AGAIN later. A change
+#: between sequences, which is stored, is not worth it for fewer than FEW_BITS.
 SMALL_BITS = 20
-BITS_AT_FIRST = 22
+BITS_AT_FIRST = 20
 BITS_AGAIN = 24
+FEW_BITS = 4
 SLOPE_BITS = 2
 #: Bits of the loss of a decay's factor, 1 - m / 2^32, and the largest shift.
 LOSS_BITS = 32
@@ -296,7 +298,8 @@ def prepare(
         first &= ~reset.unsqueeze(-1)
     by = _to_first_scales(z, x, begins)
     x = x._replace(scales=torch.where(first, x.scales + by, x.scales).int())
-    x = stack.rescale(x, torch.where(first, 0, by))
+    few = (by.abs() < FEW_BITS).all(0) & (x.scales >= USUAL_BITS).all(0)
+    x = stack.rescale(x, torch.where(first | few, 0, by))
     if t % SEGMENT == 0:
         x = stack.rescale(x, _to_finer_scales(z[:SEGMENT], x))
     by = torch.zeros_like(x.scales)

@@ -134,7 +134,8 @@ def test_reversible_blocks_save_what_the_weights_say(kind):
     model = IRevStack(STACKS[kind](), "reversible")
     for case in cases(model, 4, [(1000, *load) for _, *load in LOADS], batch=16):
         plan = plan_of(model, load_of(model, *case), "reversible")
-        assert plan.saved / 1.15 < measured(model, *case) <= plan.saved
+        # Beside it, the changes of a few scales.
+        assert plan.saved / 1.15 < measured(model, *case) <= 1.02 * plan.saved
 
 
 def test_what_never_forgets_saves_the_same_at_every_length_and_64_bits_a_reset():
@@ -143,9 +144,10 @@ def test_what_never_forgets_saves_the_same_at_every_length_and_64_bits_a_reset()
     for steps in (300, 3000):
         x, resets = torch.randn(steps, 32, 4), torch.rand(steps, 32) < 0.02
         saved[steps] = plan_of(model, load_of(model, x), "reversible").saved
-        assert saved[steps] == measured(model, x)
+        # Beside it, the changes of a few scales.
+        assert saved[steps] <= measured(model, x) <= 1.02 * saved[steps]
         with_resets = plan_of(model, load_of(model, x, resets=resets), "reversible").saved
-        assert with_resets == measured(model, x, resets=resets)
+        assert with_resets <= measured(model, x, resets=resets) <= 1.02 * with_resets
         bits = 64 * 2 * 64 * int(resets.sum())
         assert with_resets - saved[steps] == pytest.approx(bits / 8, rel=1e-3)  # and the counts
     assert saved[300] == saved[3000]
