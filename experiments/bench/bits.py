@@ -24,17 +24,18 @@ def bits_per_step(run: fixed_scan.Pass, words: Tensor) -> float:
 def count_bits(
     u: float, activation: str, steps: int, batch: int = 4, hidden: int = 64
 ) -> dict[str, float]:
-    """Run units of one recurrent weight over noise, and count what they store.
+    """Run units of one recurrent weight, below 1, over noise, and count what they store.
 
     Returns ``bits`` per unit and step on the stacks; those ``stored`` by ``eq:stored``, and the
     lower ``bound`` by ``eq:forgotten``. The last two have the bits of
     ``leaky_relu`` with them, two in each step with a negative output.
     """
     generator = torch.Generator().manual_seed(0)
-    z = torch.randn(steps, batch, hidden, generator=generator)
+    # States are then of order 1 throughout, and need no other scale on the way.
+    z = math.sqrt(1 - u**2) * torch.randn(steps, batch, hidden, generator=generator)
     weights = torch.full((hidden,), u)
     couplings = 0.001 * torch.randn(2, 3, hidden, generator=generator)
-    start = fixed_scan.States.of(z[0], z[-1])
+    start = fixed_scan.States.of(*torch.ones(2, batch, hidden))
     run, words, _ = fixed_scan.forward(
         z,
         start,

@@ -30,7 +30,6 @@ def test_the_floor():
     check_times(entry)
     assert {name: entry[name] for name in least} == pytest.approx(least)
     assert entry["over_floor"] == pytest.approx(entry["median_ms"] / entry["floor_ms"])
-    assert entry["over_floor"] > 1
 
 
 @two_cores

@@ -624,16 +624,12 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(small, capsys, after_step)
     assert "continues with --resume" in capsys.readouterr().err
 
 
-def test_threads_signals_and_the_smallest_numbers_are_put_back(small, after_step):
-    """Training takes these for 0: gradients of what is forgotten come to that, and are slow."""
-    tiny, seen = torch.tensor(1e-40), []
-    after_step(lambda run: seen.append((tiny * 1.0).item()))
+def test_threads_and_signals_are_put_back(small):
     before, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
     wanted = 3 - min(before, 2)  # one that differs
     results = train(dataclasses.replace(small, threads=wanted, epochs=1), progress=False)
     assert results["threads"] == wanted and torch.get_num_threads() == before
     assert signal.getsignal(signal.SIGINT) is handler
-    assert set(seen) == {0.0} and (tiny * 1.0).item() > 0
 
 
 def test_every_kind_of_weight_has_its_learning_rate(small):
