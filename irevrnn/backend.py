@@ -40,18 +40,18 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
         raise ValueError(f"IREVRNN_BACKEND must be one of {', '.join(BACKENDS)}; got {wanted!r}")
     if wanted == "python":
         return "python"
-    kind, obstacle = _compiled(device, dtype)
+    kind, reason = _compiled(device, dtype)
     if wanted == "auto":
-        if obstacle and device != "cpu":  # on the CPU, the build has warned
-            _warn_once(f"irevrnn runs its slow PyTorch reference on {device}: {obstacle}")
-        return "python" if obstacle else kind
-    if wanted == "cpp" and device == "cpu" and not obstacle:
+        if reason and device != "cpu":  # on the CPU, the build has warned
+            _warn_once(f"irevrnn runs its slow PyTorch reference on {device}: {reason}")
+        return "python" if reason else kind
+    if wanted == "cpp" and device == "cpu" and not reason:
         return "scalar"
-    if wanted == kind and not obstacle:
+    if wanted == kind and not reason:
         return kind
     raise RuntimeError(
         f"IREVRNN_BACKEND={wanted} has no kernel for {dtype} on {device}"
-        f"{f' ({obstacle})' if obstacle else ''}: {_TAKES[wanted]}. Unset the variable to run what "
+        f"{f' ({reason})' if reason else ''}: {_TAKES[wanted]}. Unset the variable to run what "
         "is there"
     )
 
@@ -74,8 +74,8 @@ def _compiled(device: str, dtype: torch.dtype) -> tuple[str, str]:
         return "", "there is no kernel for it"
     if dtype not in _CUDA_DTYPES:
         return "cuda", f"there is no kernel for {dtype}"
-    obstacle = ops.load_cuda_operators()
-    return "cuda", f"the CUDA kernels could not be loaded: {obstacle}" if obstacle else ""
+    reason = ops.load_cuda_operators()
+    return "cuda", f"the CUDA kernels could not be loaded: {reason}" if reason else ""
 
 
 _warn_once = cache(warn)

@@ -29,7 +29,13 @@ from irevrnn.modules.initial_values import (
     check_periods,
 )
 from irevrnn.strategies.auto import parse_bytes
-from irevrnn.strategies.rules import OF_THE_STACK, STRATEGIES, check_budget, obstacle, require
+from irevrnn.strategies.rules import (
+    OF_THE_STACK,
+    STRATEGIES,
+    check_budget,
+    require,
+    unsupported_reason,
+)
 
 #: Defaults with gated blocks: all that is nonlinear is outside of the recurrence.
 BLOCK_DEFAULTS: dict[str, Any] = {
@@ -236,7 +242,7 @@ class TrainConfig(ABC):
                 f"norm must be layer or none to train with memory {self.memory!r}, which never has "
                 "all steps at once; got 'batch'"
             )
-        _named(require, obstacle(self.memory, activations=[self.activation]))
+        _named(require, unsupported_reason(self.memory, activations=[self.activation]))
         _named(check_budget, self.memory, self.memory_budget)
         if self.memory_budget is not None:
             _named(parse_bytes, self.memory_budget)

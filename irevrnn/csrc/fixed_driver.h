@@ -122,7 +122,7 @@ class LaneScales {
 
 template <class Tiles, class T>
 void run(FixedForward<T>& s) {
-  const Array<T> weights = unit_rows<T>(s, Tiles::width);
+  const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   const DecayRows decays(s, Tiles::width);
   std::vector<int64_t> bad_steps(max_chunks, -1);
@@ -180,7 +180,7 @@ template <class Tiles, class T>
 void run(FixedInverse<T>& s) {
   TORCH_CHECK_VALUE(s.streams == count_chunks(s.lanes(), Tiles::width), "counts must have ",
                     count_chunks(s.lanes(), Tiles::width), " entries; got ", s.streams);
-  const Array<T> weights = unit_rows<T>(s, Tiles::width);
+  const Array<T> weights = unit_rows(s, Tiles::width);
   const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
   const DecayRows decays(s, Tiles::width);
   std::vector<WordStack> stacks(s.streams);

@@ -112,18 +112,15 @@ void for_each_period(int64_t stride, int64_t hidden, const Fn& fn) {
   for (int64_t first = 0; first < stride; first += hidden) fn(first, std::min(hidden, stride - first));
 }
 
-// The coupling weights come multiplied by `scale`.
 template <class T>
-Array<T> unit_rows(const Sizes<T>& s, int width, T scale = 1) {
+Array<T> unit_rows(const Sizes<T>& s, int width) {
   const int64_t stride = s.hidden + width;
   Array<T> rows((1 + 2 * s.couplings) * stride);
   for (int64_t i = 0; i < 1 + 2 * s.couplings; ++i) {
     const T* from = i == 0 ? s.u : i <= s.couplings ? s.a + (i - 1) * s.hidden
                                                     : s.b + (i - 1 - s.couplings) * s.hidden;
-    const T factor = i == 0 ? T(1) : scale;
     for_each_period(stride, s.hidden, [&](int64_t first, int64_t count) {
-      T* to = rows.data() + i * stride + first;
-      for (int64_t j = 0; j < count; ++j) to[j] = from[j] * factor;
+      std::copy_n(from, count, rows.data() + i * stride + first);
     });
   }
   return rows;

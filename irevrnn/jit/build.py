@@ -57,13 +57,13 @@ def once_per_process(function: Callable[[], Result]) -> Callable[[], Result]:
 def build_operators() -> Path:
     """Load the C++ operators; return their library: the package's, the cache's, or a new one."""
     sources = sorted(SOURCES.glob("*.cpp"))
-    library, obstacle = prebuilt.find(digest(*files_of(sources, SOURCES)))
+    library, reason = prebuilt.find(digest(*files_of(sources, SOURCES)))
     if library:
         return library
     try:
-        return build_extension("irevrnn_ops", sources, reason=obstacle)
+        return build_extension("irevrnn_ops", sources, reason=reason)
     except BuildError as error:
-        raise BuildError(f"{obstacle}; {error}" if obstacle else str(error)) from error
+        raise BuildError(f"{reason}; {error}" if reason else str(error)) from error
 
 
 def prebuild(folder: Path) -> list[Path]:

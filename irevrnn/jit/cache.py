@@ -32,10 +32,10 @@ def cached(
     if there:
         return path
     with _locked(path.parent):
-        obstacle = _obstacle(path, load)
-        if obstacle is not None:  # else it was built while this process waited
-            if obstacle:
-                say(f"building again what does not load ({obstacle})")
+        error = _load_error(path, load)
+        if error is not None:  # else it was built while this process waited
+            if error:
+                say(f"building again what does not load ({error})")
             for leftover in path.parent.glob("build-*"):  # of a process that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(
@@ -68,7 +68,7 @@ def locate(key: str, name: str, load: Callable[[Path], None] | None = None) -> t
     for root in (_cache_root, _temporary_root):
         try:
             path = root() / key / name
-            if _obstacle(path, load) is None:  # a filled cache may well be read-only
+            if _load_error(path, load) is None:  # a filled cache may well be read-only
                 return path, True
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path.parent).close()
@@ -85,7 +85,7 @@ def locate(key: str, name: str, load: Callable[[Path], None] | None = None) -> t
     raise OSError(f"no folder can be written ({'; '.join(problems)}). Name one in IREVRNN_CACHE")
 
 
-def _obstacle(path: Path, load: Callable[[Path], None] | None) -> str | None:
+def _load_error(path: Path, load: Callable[[Path], None] | None) -> str | None:
     """Return why a file does not load, "" if it is not there or damaged, None if it loads."""
     if not is_intact(path):
         return ""

@@ -185,7 +185,7 @@ class BaseStack(Clipped, nn.Module):
             chunk = chunk_length(memory, load.steps, load.batch, stack.widest)
         if memory in IN_FIXED_POINT and not record:
             fits = budget is None and load.real_steps * stack.widest <= WHOLE
-            chunks = not (fits or observed() or stack.obstacle("checkpoint"))
+            chunks = not (fits or observed() or stack.unsupported_reason("checkpoint"))
             memory = "checkpoint" if chunks else "recompute"
         return memory, chunk, checkpoints
 

@@ -13,7 +13,7 @@ from irevrnn.modules.arguments import check_count, check_probability, describe_a
 from irevrnn.modules.base_stack import BaseStack
 from irevrnn.modules.initial_values import LONGEST_MEMORY, SHORTEST_PERIOD
 from irevrnn.modules.layer import IRevRNNLayer
-from irevrnn.strategies.rules import obstacle, require
+from irevrnn.strategies.rules import require, unsupported_reason
 from irevrnn.strategies.stack import Stack
 
 
@@ -163,7 +163,7 @@ class IRevRNN(BaseStack):
                 stacklevel=2,
             )
         get_activation(activation)
-        require(obstacle(memory, activations=[activation], bidirectional=bidirectional))
+        require(unsupported_reason(memory, activations=[activation], bidirectional=bidirectional))
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers

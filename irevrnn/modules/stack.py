@@ -15,7 +15,7 @@ from irevrnn.modules.cell import IRevRNNCell
 from irevrnn.modules.gated_block import IRevBlock
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.modules.projection import Projection
-from irevrnn.strategies.rules import obstacle, require
+from irevrnn.strategies.rules import require, unsupported_reason
 from irevrnn.strategies.stack import Stack
 
 #: What a recurrent block must have besides ``recurrent_weight``.
@@ -125,7 +125,7 @@ class IRevStack(BaseStack):
         self.blocks = nn.ModuleList(blocks)
         recurrent = [block for block in blocks if is_recurrent(block)]
         activations: list[Any] = [block.activation for block in recurrent]
-        require(obstacle(memory, activations=activations))
+        require(unsupported_reason(memory, activations=activations))
 
     def _stack(self) -> Stack:
         return Stack(list(self.blocks), costs=self._costs)

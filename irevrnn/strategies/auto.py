@@ -85,7 +85,7 @@ def describe(option: Plan, load: Workload) -> str:
 
 def why_not(stack: Stack, memory: str) -> str | None:
     """Return why a strategy cannot train a stack; None if it can."""
-    reason = stack.obstacle(memory)
+    reason = stack.unsupported_reason(memory)
     if reason or memory not in IN_FIXED_POINT:
         return reason
     like = stack.blocks[0].recurrent_weight

@@ -88,7 +88,7 @@ def run_chunkwise(
         RuntimeError: there are no kernels for fixed point, or none for this dtype.
         ReversalError: (in the backward pass) a state was not reconstructed exactly.
     """
-    require(stack.obstacle(memory))
+    require(stack.unsupported_reason(memory))
     flat = parameters_of(stack)
     flat_states = [state for pair in states for state in pair]
     check_reverse_mode(memory, x, *flat_states, *flat)

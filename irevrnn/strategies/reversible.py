@@ -41,7 +41,6 @@ class _FixedPoint(Strategy):
         self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
     ) -> None:
         fixed_scan.vectorizes(states[0][0])  # raises an error if there are no kernels
-        self.record = record
         self.recurrences = recurrences
         _check_start(states, recurrences, self.name)
         self.states = [fixed_scan.States.of(h, c) for h, c in states]
@@ -112,23 +111,22 @@ class Reversible(_FixedPoint):
 
     def begin_chunk(self, part: Part) -> None:
         super().begin_chunk(part)
-        if self.record and self.chunk % self.stride == 0:
+        if self.chunk % self.stride == 0:
             self.hashes.append(torch.stack([states.hash() for states in self.states]))
             if len(self.hashes) > HASHES:
                 del self.hashes[1::2]
                 self.stride *= 2
 
     def note_output(self, chunk: int, output: Tensor) -> None:
-        if self.record:  # odd factors: chunks come in either order, and each may change the sum
-            self.of_outputs.add_(fixed_scan.hash_of(output), alpha=2 * chunk + 1)
+        # Odd factors: chunks come in either order, and each may change the sum.
+        self.of_outputs.add_(fixed_scan.hash_of(output), alpha=2 * chunk + 1)
 
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         result, words, counts = fixed_scan.forward(
-            z, self.states[number], self.recurrences[number], record=self.record,
+            z, self.states[number], self.recurrences[number], record=True,
             resets=self.part.resets, batch_sizes=self.part.batch_sizes,
         )  # fmt: skip
-        if self.record:
-            self.stacks[number].add(self.chunk, words, counts)
+        self.stacks[number].add(self.chunk, words, counts)
         return result
 
     def saved(self) -> list[Tensor]:
@@ -141,7 +139,7 @@ class Reversible(_FixedPoint):
 
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
         count = 5 * len(self.recurrences)
-        self.hashes, self.of_outputs, self.record = list(saved[0]), -saved[1], True
+        self.hashes, self.of_outputs = list(saved[0]), -saved[1]
         steps, finals, words = int(saved[2]), saved[3 : 3 + count], iter(saved[3 + count :])
         self.states = [
             fixed_scan.States.from_tensors(finals[first : first + 5], steps)
@@ -239,11 +237,10 @@ class StoreFixed(_FixedPoint):
 
     def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
         result, _, _ = fixed_scan.forward(
-            z, self.states[number], self.recurrences[number], save=self.record,
+            z, self.states[number], self.recurrences[number], save=True,
             resets=self.part.resets, batch_sizes=self.part.batch_sizes,
         )  # fmt: skip
-        if self.record:
-            self.passes += [*result[:2], *result.before[:3], *result.after[:3]]
+        self.passes += [*result[:2], *result.before[:3], *result.after[:3]]
         return result
 
     def saved(self) -> list[Tensor]:

@@ -55,7 +55,7 @@ def check_budget(memory: str, memory_budget: float | str | None) -> None:
         )
 
 
-def obstacle(
+def unsupported_reason(
     memory: str,
     *,
     activations: Iterable[str] = (),
@@ -135,7 +135,7 @@ def computed_weight(block: nn.Module, names: Iterable[str] = RECURRENCE) -> str 
     return next((n for n in names if n not in block._parameters and n not in block._buffers), None)
 
 
-def obstacle_of_weights(memory: str, blocks: Iterable[tuple[str, nn.Module]]) -> str | None:
+def unsupported_weights(memory: str, blocks: Iterable[tuple[str, nn.Module]]) -> str | None:
     """Return why a strategy cannot serve these blocks, if u, a or b of one is computed by a hook.
 
     Chunks need these before their block runs.

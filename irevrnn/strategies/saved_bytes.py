@@ -74,7 +74,8 @@ def plan(
     Args:
         stack: the modules that run.
         load: the sizes.
-        memory: a strategy that can serve (:func:`irevrnn.strategies.rules.obstacle`), other than
+        memory: a strategy that can serve
+            (:func:`irevrnn.strategies.rules.unsupported_reason`), other than
             ``store_fixed``.
         chunk: steps in a chunk; the default of the strategy if not given.
         checkpoints: that ``checkpoint`` keeps at once; 0 for all.

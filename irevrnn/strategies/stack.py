@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from irevrnn.input_checks import autocasts
 from irevrnn.modules.block import is_recurrent, reads_tokens
 from irevrnn.modules.steps import Steps, current, passes
-from irevrnn.strategies.rules import has_batch_statistics, obstacle, obstacle_of_weights
+from irevrnn.strategies.rules import has_batch_statistics, unsupported_reason, unsupported_weights
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ class Stack:
         """The modules with a recurrence, with what an error calls each of them."""
         return [(self.name(place), self.modules[place]) for place in self.places]
 
-    def obstacle(self, memory: str) -> str | None:
+    def unsupported_reason(self, memory: str) -> str | None:
         """Return why a strategy cannot run the modules in their present mode; None if it can."""
-        return obstacle(
+        return unsupported_reason(
             memory,
             activations=[block.activation for block in self.blocks],
             bidirectional=self.directions == 2,
             device=self.blocks[0].recurrent_weight.device.type,
             modules=self.named,
-        ) or obstacle_of_weights(memory, self.named_blocks)
+        ) or unsupported_weights(memory, self.named_blocks)
 
     def name(self, index: int) -> str:
         """Return what an error calls module ``index``."""

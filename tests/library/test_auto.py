@@ -23,7 +23,7 @@ from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack
 from irevrnn.strategies import auto
 from irevrnn.strategies import saved_bytes as formulas
 from irevrnn.strategies.chunks import chunk_length
-from irevrnn.strategies.rules import OF_THE_STACK, obstacle
+from irevrnn.strategies.rules import OF_THE_STACK, unsupported_reason
 from irevrnn.strategies.workload import Workload
 from tests.cases import assert_same_bits
 from tests.library.convolution import Convolution
@@ -81,7 +81,7 @@ def cases(model, features, loads, batch=4):
     ("layer", 0.0, True, False), (None, 0.5, True, True), ("layer", 0.0, False, True),
 ])  # fmt: skip
 def test_saved_bytes_are_exact(strategy, norm, dropout, residual, bidirectional):
-    reason = obstacle(strategy, bidirectional=bidirectional)
+    reason = unsupported_reason(strategy, bidirectional=bidirectional)
     if reason or (norm == "batch" and strategy in OF_THE_STACK):
         pytest.skip("cannot train")
     options = {"norm": norm, "dropout": dropout, "residual": residual}

@@ -24,7 +24,7 @@ CHOSEN = ARCHS if EVERYTHING else (FULL, max(ARCHS))
 FILES = sorted(build.FOLDERS[0].glob("*.cu"))
 
 
-def obstacle(check):
+def unsupported_reason(check):
     """Return why the toolkit does not pass a check; empty if it does."""
     try:
         check(find_toolkit())
@@ -33,9 +33,9 @@ def obstacle(check):
     return ""
 
 
-OBSTACLE = obstacle(find_host_compiler)
-TO_LINKING = OBSTACLE or obstacle(check_pytorch)
-needs_nvcc = pytest.mark.skipif(bool(OBSTACLE), reason=f"nothing is compiled: {OBSTACLE}")
+UNSUPPORTED = unsupported_reason(find_host_compiler)
+TO_LINKING = UNSUPPORTED or unsupported_reason(check_pytorch)
+needs_nvcc = pytest.mark.skipif(bool(UNSUPPORTED), reason=f"nothing is compiled: {UNSUPPORTED}")
 
 
 @pytest.fixture(scope="module")

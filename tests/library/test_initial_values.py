@@ -11,7 +11,7 @@ from torch import nn
 from experiments.models import SequenceClassifier
 from irevrnn import Block, IRevBlock, IRevRNN, IRevStack
 from irevrnn.modules.initial_values import COUPLING_DEVIATION
-from irevrnn.strategies.rules import OF_THE_STACK, obstacle
+from irevrnn.strategies.rules import OF_THE_STACK, unsupported_reason
 from tests.library.fresh_models import BATCH, FEATURES, HIDDEN, assert_tame
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -46,7 +46,7 @@ def draw_cases(count):
         of_the_stack = case["memory"] in OF_THE_STACK
         if of_the_stack and (case["bidirectional"] or case["norm"] == "batch"):
             case["memory"] = "recompute"
-        elif obstacle(case["memory"], activations=[case["activation"]]):
+        elif unsupported_reason(case["memory"], activations=[case["activation"]]):
             case["memory"] = "checkpoint"
         if not case["num_couplings"]:
             case["longest_period"] = None

@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN
 from irevrnn.sequences import SequenceBatch
-from irevrnn.strategies.rules import OF_THE_STACK, obstacle
+from irevrnn.strategies.rules import OF_THE_STACK, unsupported_reason
 from irevrnn.strategies.saved_bytes import plan
 from irevrnn.strategies.workload import Workload
 from tests.cases import assert_same_bits
@@ -22,7 +22,7 @@ OPTIONS = (
 #: Every strategy, with the options that it takes.
 CASES = [
     (memory, options) for options in OPTIONS for memory in ("store", "recompute", *OF_THE_STACK)
-    if not obstacle(memory, activations=[options.get("activation", "relu")],
+    if not unsupported_reason(memory, activations=[options.get("activation", "relu")],
                     bidirectional="bidirectional" in options)
 ]  # fmt: skip
 

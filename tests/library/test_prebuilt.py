@@ -56,17 +56,17 @@ def edit(folder, **entries):
 def test_the_best_that_the_processor_runs_is_taken_and_loaded(folder, loaded, monkeypatch):
     for capability in ("AVX512", "AVX2"):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=capability: name)
-        library, obstacle = prebuilt.find(SOURCES, folder)
-        assert library.parent.name.endswith(f"-{capability}") and obstacle == ""
+        library, found = prebuilt.find(SOURCES, folder)
+        assert library.parent.name.endswith(f"-{capability}") and found == ""
         assert loaded.pop() == library and not loaded
 
 
 def test_a_processor_without_any_of_them_is_told(folder, loaded, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    library, obstacle = prebuilt.find(SOURCES, folder)
+    library, found = prebuilt.find(SOURCES, folder)
     assert (
         library is None
-        and "for processors with AVX2, AVX512, which PyTorch does not use here" in obstacle
+        and "for processors with AVX2, AVX512, which PyTorch does not use here" in found
     )
     assert not loaded
 
@@ -90,9 +90,9 @@ def test_other_machines(folder, loaded, monkeypatch, machine, count):
 ])  # fmt: skip
 def test_what_does_not_fit_is_passed_over_and_told(folder, loaded, entries, reason):
     edit(folder, **entries)
-    library, obstacle = prebuilt.find(SOURCES, folder)
+    library, found = prebuilt.find(SOURCES, folder)
     assert library is None and not loaded
-    assert re.search(reason, obstacle), obstacle
+    assert re.search(reason, found), found
 
 
 def test_a_release_of_pytorch_is_one_whatever_it_was_built_for(folder, loaded, monkeypatch):
