@@ -77,7 +77,7 @@ sanitize: $(STAMP) compiler ## Test the CUDA kernels under compute-sanitizer (ne
 	@command -v compute-sanitizer >/dev/null || $(call fail,compute-sanitizer is not on PATH: it comes with the CUDA \
 		toolkit ('conda install cuda-sanitizer-api'))
 	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(call fail,PyTorch finds no GPU)
-	$(PY) -m irevrnn.jit --cuda
+	$(PY) -m irevrnn.kernels --cuda
 	@for tool in memcheck racecheck; do \
 		echo "== $$tool"; \
 		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
@@ -109,7 +109,7 @@ docs: $(STAMP) ## Build the site in build/site, with the notebooks' output where
 
 wheel: $(STAMP) ## Build dist/irevrnn-*.whl with the CPU kernels compiled ahead for this PyTorch
 	rm -rf build/prebuilt
-	$(PY) -m irevrnn.jit --prebuild build/prebuilt
+	$(PY) -m irevrnn.kernels --prebuild build/prebuilt
 	IREVRNN_PREBUILT=build/prebuilt $(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 	@ls -l dist/irevrnn-*.whl
 

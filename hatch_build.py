@@ -18,10 +18,10 @@ class PrebuiltKernels(BuildHookInterface):
         if not named or version == "editable":
             return
         folder = Path(self.root, named)
-        if not list(folder.glob("*/manifest.json")):
+        if not list(folder.glob("*/irevrnn_ops.so")):
             raise FileNotFoundError(
                 f"IREVRNN_PREBUILT names {folder}, which holds no kernels: fill it by "
-                "'python -m irevrnn.jit --prebuild FOLDER', or unset the variable"
+                "'python -m irevrnn.kernels --prebuild FOLDER', or unset the variable"
             )
         build_data["force_include"][str(folder)] = "irevrnn/prebuilt"
         build_data["pure_python"] = False

@@ -60,7 +60,7 @@ def find_files(app: Sphinx, env: Any, docnames: list[str]) -> None:
 def find_equations(app: Sphinx, env: Any, docnames: list[str]) -> None:
     """Find the labels of equations, such as eq:cell, in the library's code and the notebooks."""
     sources = [n for n, address in addresses.items() if address == f"{n}.html" and "irevrnn/" in n]
-    for name in sorted(sources, key=lambda name: (name != "irevrnn/reference.py", name)):
+    for name in sorted(sources, key=lambda name: (name != "irevrnn/kernels/reference.py", name)):
         text = (ROOT / name).read_text()
         for label in re.finditer(r"\beq:\w+", text):
             line, title = text.count("\n", 0, label.start()) + 1, Path(name).name

@@ -12,7 +12,7 @@ import json
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,12 +28,12 @@ from experiments.provenance import require_clean
 from experiments.tasks import TASKS
 from experiments.tasks.synthetic import SyntheticConfig
 from experiments.train.config import ConfigError, TrainConfig
-from experiments.train.model import count_parameters, make_model
+from experiments.train.model import count_parameters
 from experiments.train.peak import peak_bytes
 from experiments.train.run import Run
 from experiments.train.runs import commits_of, figure_of, summarise, train_all
 from experiments.train.task import Task
-from irevrnn.allocator import use_caching_allocator
+from irevrnn.kernels.allocator import use_caching_allocator
 
 #: Steps between checkpoints: at most these are lost when a run is killed.
 CHECKPOINT_EVERY = 100
@@ -56,8 +56,10 @@ _mnist = partial(Experiment, "mnist")
 # Fields that the experiments of a group share.
 _INDRNN = {"num_couplings": 0, "activation": "relu"}
 # Comparisons use digits of 14 by 14 pixels: many runs of minutes.
-_SMALL = {"downsample": 2, "hidden_size": 64, "num_couplings": 1, "read": "mean", "epochs": 4}
-_QUICK = _SMALL | {"activation": "tanh", "num_layers": 3, "lr": 8e-3, "calibrate": 20}
+_SMALL = {"downsample": 2, "hidden_size": 64, "read": "mean", "epochs": 4}
+_QUICK = _SMALL | {
+    "num_couplings": 1, "activation": "tanh", "num_layers": 3, "lr": 8e-3, "calibrate": 20,
+}  # fmt: skip
 _TURNING = _QUICK | {"longest_period": 600}
 _LAYER = _TURNING | {"norm": "layer", "calibrate": 0}
 _LEAKY = _LAYER | {"activation": "leaky_relu"}
@@ -65,7 +67,7 @@ _LEAKY = _LAYER | {"activation": "leaky_relu"}
 _BLOCK_TRAINING = {
     "downsample": 2, "batch_size": 100, "epochs": 4, "lr": 8e-3, "weight_decay": 0.03,
 }  # fmt: skip
-_BLOCK = _BLOCK_TRAINING | {"block": True, "memory": "reversible", "longest_period": 600}
+_BLOCK = _BLOCK_TRAINING | {"model": "block", "memory": "reversible", "longest_period": 600}
 _SMALL_BLOCK = _BLOCK | {"width": 32, "hidden_size": 32, "num_layers": 3}
 # All 784 pixels.
 _LONG_BLOCK = _BLOCK | {
@@ -99,7 +101,7 @@ _BITS = _SMALL_BLOCK | {"epochs": 2}
 _PEER = _SMALL | {"num_layers": 1, "lr": 5e-3, "epochs": 12, "model": "lstm"}
 # A block that forgets nothing remembers as long as it is asked to, and its reversal stores nothing.
 _KEEPS = {
-    "block": True, "memory": "reversible", "forgets": False, "num_layers": 1, "read": "last",
+    "model": "block", "memory": "reversible", "forgets": False, "num_layers": 1, "read": "last",
 }  # fmt: skip
 _ADDS = _KEEPS | {
     "num_couplings": 0, "longest_period": None, "width": 32, "sparsity": 1.0, "lr": 1e-2,
@@ -272,16 +274,16 @@ def config_of(name: str, profile: str = "paper", **operational: Any) -> TrainCon
         return config
     wanted = config_of(experiment.like, profile, **operational)
     task = wanted.runs()[0][1].task(torch.device("cpu"))  # of any run: all have the same sizes
-    parameters = count_parameters(make_model(wanted, task))
-    nearest = nearest_size(lambda size: replace(config, hidden_size=size), task, parameters)
-    return replace(config, hidden_size=nearest)
+    parameters = count_parameters(wanted.model.build(task))
+    nearest = nearest_size(lambda size: config.changed(hidden_size=size), task, parameters)
+    return config.changed(hidden_size=nearest)
 
 
 def nearest_size(sized: Callable[[int], TrainConfig], task: Task, parameters: int) -> int:
     """Return the size whose configuration comes nearest to a number of parameters."""
 
     def count(size: int) -> int:
-        return count_parameters(make_model(sized(size), task))
+        return count_parameters(sized(size).model.build(task))
 
     bound = 2
     while count(bound) < parameters:

@@ -3,13 +3,14 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NoReturn, TypedDict, get_type_hints
+from typing import Annotated, Any, NoReturn, TypedDict, Union, get_type_hints
 
 import tyro
 
 from experiments.datasets import DataError
 from experiments.provenance import UncommittedChangesError
 from experiments.train.config import ConfigError, TrainConfig
+from experiments.train.networks import NETWORKS
 from irevrnn import ReversalError
 
 _EXPECTED = (
@@ -28,19 +29,18 @@ Names = Annotated[
 def parse_task(
     tasks: Mapping[str, type[TrainConfig]], argv: Sequence[str] | None, program: str, about: str
 ) -> TrainConfig:
-    """Parse the name of a task and the options of a run on it.
+    """Parse the names of a task and of a network, and the options that these two have.
 
     Options that are not given are not passed on, so that a task may choose their defaults
     (:meth:`TrainConfig.of`). The configuration checks choices and limits.
     """
-    commands = {name: _command(kind) for name, kind in tasks.items()}
+    commands = {name: _task(kind) for name, kind in tasks.items()}
     kind, given = tyro.extras.subcommand_cli_from_dict(
-        commands, prog=program, description=about, args=argv
-    )
+        commands, prog=program, description=about, args=argv,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )  # fmt: skip
     try:
-        config = kind.of(**given)
-        config.check_given(given)
-        return config
+        return kind.of(**given)
     except ConfigError as error:
         refuse(program, str(error))
 
@@ -68,29 +68,37 @@ def report_errors(program: str, action: Callable[[], Any]) -> int:
     return 0
 
 
-def _command(kind: type[TrainConfig]) -> Callable[..., tuple[type[TrainConfig], dict[str, Any]]]:
-    """Return a function of a dictionary of fields of ``kind``, all of them optional, for tyro."""
-    hints, options = get_type_hints(kind), {}
-    variants = {"": {}, **kind.variants()}
-    defaults = {label: kind.of(**given) for label, given in variants.items()}
-    for field in dataclasses.fields(kind):
-        name, choices = field.name, field.metadata.get("choices")
-        labels: dict[Any, list[str]] = {getattr(defaults[""], name): []}
-        for label, given in variants.items():
-            if name not in given:
-                labels.setdefault(getattr(defaults[label], name), []).append(label)
-        first, *others = labels.items()
-        shown = [str(first[0]), *(f"{value} with {', '.join(those)}" for value, those in others)]
-        about = tyro.conf.arg(
-            help=field.metadata["help"],
-            help_behavior_hint=f"(default: {'; '.join(shown)})",
-            metavar="{" + ",".join(map(str, choices)) + "}" if choices else None,
-        )
-        options[name] = Annotated[hints[name], about]
+def _task(kind: type[TrainConfig]) -> Callable[..., Any]:
+    """Return a function for tyro of one of the networks, each a command of its own."""
+    commands: Any = tuple(
+        Annotated[Any, tyro.conf.subcommand(name, constructor=_network(kind, name))]
+        for name in NETWORKS
+    )
+
+    def parse(network: Union[commands]) -> Any:  # noqa: UP007 (of any number)
+        return network
+
+    parse.__doc__ = kind.__doc__
+    return parse
+
+
+def _network(kind: type[TrainConfig], name: str) -> Callable[..., Any]:
+    """Return a function for tyro of the options of a network and a task, none of them required."""
+    config, options = kind.of(model=name), {}
+    for of in (config.model, config):
+        hints = get_type_hints(type(of))
+        for field in (one for one in dataclasses.fields(of) if "help" in one.metadata):
+            choices = field.metadata.get("choices")
+            about = tyro.conf.arg(
+                help=field.metadata["help"],
+                help_behavior_hint=f"(default: {getattr(of, field.name)})",
+                metavar="{" + ",".join(map(str, choices)) + "}" if choices else None,
+            )
+            options[field.name] = Annotated[hints[field.name], about]
     fields: Any = TypedDict("Options", options, total=False)  # type: ignore[misc, operator]
 
     def parse(given: Annotated[fields, tyro.conf.arg(name="")]) -> Any:
-        return kind, given
+        return kind, {"model": name, **given}
 
-    parse.__doc__ = kind.__doc__
+    parse.__doc__ = NETWORKS[name].__doc__
     return parse

@@ -21,8 +21,7 @@ from experiments.process import threads
 from experiments.train.config import ConfigError
 from experiments.train.evaluate import evaluate
 from experiments.train.loop import format_figure
-from experiments.train.model import make_model
-from irevrnn.jit.commands import say
+from irevrnn.kernels.jit.compiler import say
 
 PROGRAM = "python -m experiments.evaluate"
 
@@ -69,7 +68,7 @@ def print_figures(name: str) -> None:
             )
         if digest is not None and task.facts["digest"] != digest:  # older results have none
             say(f"warning: the recordings here are not those of the paper's {name}")
-        model = make_model(one, task)
+        model = one.model.build(task)
         model.load_state_dict(weights.load(name, run))
         found.append(evaluate(model, task.test_batches(), task.objective).figure)
         shown = [format_figure(figure, x) for x in (found[-1], written[figure])]

@@ -68,7 +68,7 @@ class SequenceClassifier(nn.Module):
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence."""
         if self.read_at is not None:
-            output = _outputs_at(self.rnn, input, self.read_at)
+            output = outputs_at(self.rnn, input, self.read_at)
             read = self.dropout(self.norm(output.flatten(0, 1)))
             return self.readout(read).unflatten(0, output.shape[:2])
         output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
@@ -129,7 +129,7 @@ class BlockClassifier(nn.Module):
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence."""
         if self.read_at is not None:
-            return self.readout(_outputs_at(self.rnn, input, self.read_at, self.gradient_steps))
+            return self.readout(outputs_at(self.rnn, input, self.read_at, self.gradient_steps))
         output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
         return self.readout(mean_over_time(output, lengths) if self.read == "mean" else output)
 
@@ -180,7 +180,7 @@ def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
     return (output * (steps < lengths).unsqueeze(2)).sum(1) / lengths
 
 
-def _outputs_at(
+def outputs_at(
     rnn: IRevRNN | IRevStack,
     input: Tensor,
     read_at: tuple[int, ...],

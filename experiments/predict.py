@@ -1,7 +1,8 @@
 """Name the class of recordings: ``python -m experiments.predict build/train FILE ...``.
 
-The folder is that of a run of ``python -m experiments.train signals``. For each file, CSV or NPY as
-:mod:`experiments.datasets.own_folder` describes them, it prints the class and its probability.
+The folder is that of a run of ``python -m experiments.train signals block``. For each file, CSV or
+NPY as :mod:`experiments.datasets.own_folder` describes them, it prints the class and its
+probability.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from experiments.signals.dataset import normalised
 from experiments.tasks.signals import SignalsConfig
 from experiments.train import checkpoints
 from experiments.train.config import ConfigError
-from experiments.train.model import Sizes, make_model
+from experiments.train.networks import Sizes
 from experiments.train.objectives import Classification
 
 PROGRAM = "python -m experiments.predict"
@@ -86,18 +87,18 @@ def load(run: Path | str) -> Trained:
             folders = ", ".join(str(one.parent) for one in several)
             raise ConfigError(f"{run} holds several runs: choose one of {folders}")
         raise ConfigError(
-            f"{run} holds no trained network: python -m experiments.train signals --folder DIR "
-            f"--out {run} trains one"
+            f"{run} holds no trained network: python -m experiments.train signals block "
+            f"--folder DIR --out {run} trains one"
         )
     state = checkpoints.read(file)
     try:
-        config = SignalsConfig(**state["config"])
+        config = SignalsConfig.read(state["config"])
         class_names, channels = state["class_names"], state["input_size"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, ConfigError) as error:
         raise ConfigError(
             f"{file} is of another task than signals, or of an older version ({error}): train again"
         ) from error
-    network = make_model(config, Sizes(channels, len(class_names)))
+    network = config.model.build(Sizes(channels, len(class_names)))
     network.load_state_dict(state["model"])
     return Trained(network.eval(), class_names, channels)
 

@@ -6,15 +6,16 @@ chooses what is saved for the backward pass: from every intermediate value (``st
 final states and the bits that were forgotten (``reversible``).
 """
 
-from irevrnn.functional import scan
 from irevrnn.modules.block import Block
 from irevrnn.modules.cell import IRevRNNCell
 from irevrnn.modules.dropout import Dropout
+from irevrnn.modules.functional import scan
 from irevrnn.modules.gated_block import IRevBlock
 from irevrnn.modules.optimization import parameter_groups
 from irevrnn.modules.rnn import IRevRNN
 from irevrnn.modules.stack import IRevStack
 from irevrnn.modules.stepwise import check_stepwise
+from irevrnn.modules.through_time import ThroughTime
 from irevrnn.strategies.reversible import ReversalError
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "IRevRNNCell",
     "IRevStack",
     "ReversalError",
+    "ThroughTime",
     "check_stepwise",
     "parameter_groups",
     "scan",

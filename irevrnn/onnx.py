@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import keystr, tree_flatten_with_path
+from torch.utils._pytree import tree_leaves
 
-from irevrnn import ops
-from irevrnn.activations import get_activation
+from irevrnn.kernels import ops
+from irevrnn.kernels.activations import get_activation
+from irevrnn.kernels.ops import HALF, load_operators
 from irevrnn.modules.base_stack import BaseStack
-from irevrnn.ops import HALF, load_operators
 from irevrnn.strategies.rules import not_a_graph
 
 
@@ -35,25 +34,19 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
         options: of ``torch.onnx.export``, such as ``dynamic_shapes`` for any batch and length.
 
     Raises:
-        ImportError: the extra ``onnx`` is missing.
         ValueError: the model is in training mode or in half precision, its strategy cannot be
-            exported, or one tensor stands for two inputs.
-        RuntimeError: the C++ kernels, which register the operator, could not be built.
+            exported, or one tensor stands for two inputs; or what :func:`translations` raises.
     """
     if model.training:
         raise ValueError("ONNX is for inference: call model.eval() first")
     for name, module in model.named_modules():
         if isinstance(module, BaseStack) and (reason := not_a_graph(module.memory, False)):
             raise ValueError(f"{name or 'model'} cannot be exported: {reason}")
-    inputs, _ = tree_flatten_with_path((args, options.get("kwargs")))
-    for (i, x), (j, y) in combinations(inputs, 2):
-        if x is y and isinstance(x, torch.Tensor):  # PyTorch would make one input of the two
-            first, second = (keystr(place[1:]) for place in (i, j))
-            raise ValueError(
-                f"inputs {first} and {second} are the same tensor: give each input its own"
-            )
-    for tensor in (*model.parameters(), *model.buffers(), *(x for _, x in inputs)):
-        if getattr(tensor, "dtype", None) in HALF:  # onnxruntime refuses the file, or crashes
+    inputs = [x for x in tree_leaves((args, options.get("kwargs"))) if isinstance(x, torch.Tensor)]
+    if len({*map(id, inputs)}) < len(inputs):  # PyTorch would make one input of the two
+        raise ValueError("two inputs are the same tensor: give each input its own")
+    for tensor in (*model.parameters(), *model.buffers(), *inputs):
+        if tensor.dtype in HALF:  # onnxruntime refuses the file, or crashes
             raise ValueError(
                 f"ONNX export is for float32 and float64; got a tensor of {tensor.dtype}: call "
                 "model.float() first, and give inputs in float32"
@@ -71,10 +64,9 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         ImportError: the extra ``onnx`` is missing.
         RuntimeError: the C++ kernels, which register the operator, could not be built.
     """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        names = " and ".join(missing)
-        raise ImportError(f"ONNX export needs {names}: pip install '.[onnx]' in a clone")
+    for name in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"ONNX export needs {name}: pip install '.[onnx]' in a clone")
     if not load_operators():
         raise RuntimeError("ONNX export needs the compiled kernels, which could not be built here")
     ops.has_onnx_form = True
@@ -106,10 +98,7 @@ def _scan(
 def _step(
     z: Any, h_0: Any, u: Any, a: Any, b: Any, activation: str, coupling: str, resets: Any
 ) -> Any:
-    """Return one step of the cell as the body of a ``Scan``: (h, c, z_t) to (h_t, c_t, h_t).
-
-    With resets, their row of the step is the last input.
-    """
+    """Return a step as the body of a ``Scan``: (h, c, z_t, resets if any) to (h_t, c_t, h_t)."""
     import onnx_ir as ir
 
     nodes: list[ir.Node] = []
@@ -129,17 +118,15 @@ def _step(
             return apply("Max", x, apply("Mul", slope, x))
         return apply(operator, x, **attributes)
 
-    def state(name: str) -> ir.Value:
-        return ir.Value(name=named(name), shape=ir.Shape(h_0.shape), type=ir.TensorType(z.dtype))
+    def given(name: str, shape: Any, dtype: Any) -> ir.Value:
+        return ir.Value(name=named(name), shape=ir.Shape(shape), type=ir.TensorType(dtype))
 
     def row(x: ir.Value, i: int) -> ir.Value:
         return apply("Gather", x, apply("Constant", value_int=i))
 
-    inputs = [state("h"), state("c"), state("z_t")]
-    h, c, z_t = inputs
+    h, c, z_t = inputs = [given(name, h_0.shape, z.dtype) for name in ("h", "c", "z_t")]
     if resets is not None:
-        rows = ir.Shape(h_0.shape[:1])
-        reset = ir.Value(name=named("reset"), shape=rows, type=ir.TensorType(resets.dtype))
+        reset = given("reset", h_0.shape[:1], resets.dtype)
         inputs.append(reset)
         of_sequence = apply("Unsqueeze", reset, apply("Constant", value_ints=[1]))
         zero = apply("CastLike", apply("Constant", value_float=0.0), z_t)

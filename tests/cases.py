@@ -11,8 +11,7 @@ from torch.library import opcheck
 from torch.nn.utils.rnn import pack_sequence
 
 from experiments import process
-from irevrnn.activations import ACTIVATIONS
-from irevrnn.ops import HALF
+from irevrnn.kernels.activations import ACTIVATIONS
 
 #: Recurrent weights at which a wrong inverse or a wrong gradient shows.
 AWKWARD_WEIGHTS = (0.0, 1e-6, -1e-6, 1.0, -1.0)
@@ -118,8 +117,7 @@ def opcheck_scan(case: Inputs, *options) -> Tensor:
     opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
     with torch.no_grad():
         out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
-    first = case.z if case.z.dtype in HALF else out
-    kept = (first.detach(), saved, *(x.detach() for x in case[1:]))
+    kept = (out, saved, *(x.detach() for x in case[1:]))
     for gradients in ((torch.ones_like(out), h_n, c_n), (None, h_n, None)):
         opcheck(torch.ops.irevrnn.scan_backward.default, (*gradients, *kept, *options))
     return saved

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments import process
-from irevrnn.ops import load_operators
+from irevrnn.kernels.ops import load_operators
 
 # The same examples each time, and no failure for a machine that is slow for a moment.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)

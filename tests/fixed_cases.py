@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from irevrnn.modules.recurrence import Recurrence
-from irevrnn.strategies import fixed_point
-from irevrnn.strategies.fixed_point import BitStack
-from irevrnn.strategies.fixed_scan import Buffer, States
-from irevrnn.strategies.rules import INVERTIBLE
+from experiments import fixed_reference
+from experiments.fixed_reference import BitStack
+from irevrnn.recurrences.block import FORGOTTEN_BITS
+from irevrnn.recurrences.fixed_scan import Buffer, States
+from irevrnn.recurrences.oscillator import Weights
 
 KERNELS = {
     "vector float32": (torch.float32, True),
@@ -26,7 +26,7 @@ BATCH_SIZES = {
     "one": ([1], 1),
 }
 every_kernel = pytest.mark.parametrize(("dtype", "vectorize"), KERNELS.values(), ids=KERNELS)
-every_g = pytest.mark.parametrize("activation", INVERTIBLE)
+every_g = pytest.mark.parametrize("activation", FORGOTTEN_BITS)
 every_batch = pytest.mark.parametrize("sizes", BATCH_SIZES)
 
 
@@ -67,7 +67,7 @@ def make_case(
     a, b = (0.3 / (2 + couplings) / size * draw(couplings, hidden) for _ in range(2))
     states = States.of(draw(batch, hidden), draw(batch, hidden))
     z = draw(steps, batch, hidden)
-    return z, states, Recurrence(weights.to(dtype), a, b, activation, f)
+    return z, states, Weights(weights.to(dtype), a, b, activation, f)
 
 
 def make_packed_case(sizes, hidden, dtype, activation="leaky_relu", often=0.0):
@@ -117,8 +117,8 @@ def oracle(z, states, weights, resets=None):
     stack, x, out = BitStack(weights.u, z.shape[1]), states.numbers, []
     for t, z_t in enumerate(z):
         anew = None if resets is None else resets[t]
-        x = fixed_point.prepare(z[t:], x, *weights[:3], stack, weights[4], anew, t)
-        x = fixed_point.step(z_t, x, *weights[:3], stack, *weights[3:])
+        x = fixed_reference.prepare(z[t:], x, *weights[:3], stack, weights[4], anew, t)
+        x = fixed_reference.step(z_t, x, *weights[:3], stack, *weights[3:])
         out.append(x.values(z.dtype)[0])
     return torch.stack(out), x, stack
 

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from irevrnn.modules.recurrence import Recurrence
-from irevrnn.strategies import fixed_scan
-from irevrnn.strategies.fixed_point import stored_bits
+from irevrnn.recurrences import fixed_scan
+from irevrnn.recurrences.fixed_point import stored_bits
+from irevrnn.recurrences.oscillator import Weights
 
 
 def bits_per_step(run: fixed_scan.Pass, words: Tensor) -> float:
@@ -39,7 +39,7 @@ def count_bits(
     run, words, _ = fixed_scan.forward(
         z,
         start,
-        Recurrence(weights, couplings[0], couplings[1], activation, "tanh"),
+        Weights(weights, couplings[0], couplings[1], activation, "tanh"),
         record=True,
     )
     leaks = 2 * (run.out < 0).double().mean().item() if activation == "leaky_relu" else 0.0

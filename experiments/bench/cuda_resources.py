@@ -24,20 +24,19 @@ import tyro
 
 from experiments.files import write_text
 from experiments.provenance import provenance
-from irevrnn.jit import cuda
-from irevrnn.jit.build import files_of
-from irevrnn.jit.cache import digest, locate, put
-from irevrnn.jit.commands import BuildError, last_lines, run, say
+from irevrnn.kernels.jit import cuda
+from irevrnn.kernels.jit.build import cache_folder, digest, files_of
+from irevrnn.kernels.jit.compiler import BuildError, run, say
 
-#: Turing, Ampere, Hopper, Blackwell: the kernels are compiled for those that the toolkit knows.
+#: Turing, Ampere, Hopper, Blackwell.
 ARCHS = (75, 80, 90, 100)
 
 #: For each pass, its float32 kernels that are compiled for an R.
 PASSES = {
-    "forward recompute": r"Forward.*, (\d), false, float, float",
-    "forward store": r"Forward.*, (\d), true, float, float",
-    "backward recompute": r"Backward.*, (\d), false, float, float",
-    "backward store": r"Backward.*, (\d), true, float, float",
+    "forward recompute": r"Forward.*, (\d), false, float",
+    "forward store": r"Forward.*, (\d), true, float",
+    "backward recompute": r"Backward.*, (\d), false, float",
+    "backward store": r"Backward.*, (\d), true, float",
     "forward reversible": r"FixedForward.*<(\d), .*, float",
     "inverse reversible": r"FixedInverse.*<(\d), .*, float",
 }
@@ -72,23 +71,21 @@ def kernels_of(jobs: Iterable[tuple[int, Path]], folders: tuple[Path, Path]) -> 
 
     A report is kept in the cache, in a folder named after all that it depends on.
     """
-    toolkit = cuda.find_toolkit()
-    host = cuda.find_host_compiler(toolkit)
+    nvcc, identity = cuda.find_nvcc()
     reports: dict[str, Path] = {}
     missing: dict[str, list[str]] = {}
     for arch, file in jobs:
-        flags = [*cuda.options(host), *_STRICT, "-gencode", f"arch=compute_{arch},code=sm_{arch}"]
-        key = digest(toolkit.identity, host.identity, *flags, *files_of([file], *folders))
-        job = f"{file.name} for compute capability {cuda.spoken([arch])}"
-        reports[job], there = locate(f"report-{key}", f"{file.name}.txt")
-        if not there:
+        words = [*nvcc, *_STRICT, "-gencode", f"arch=compute_{arch},code=sm_{arch}"]
+        key = digest(identity, *words, *files_of([file], *folders))
+        job = f"{file.name} for compute capability {arch / 10}"
+        reports[job] = cache_folder() / f"report-{key}" / f"{file.name}.txt"
+        if not reports[job].exists():
             own = [f"-I{folder}" for folder in folders]
-            missing[job] = [toolkit.nvcc, *flags, *own, "-c", str(file), "-o", f"{job}.o"]
+            missing[job] = [*words, *own, "-c", str(file), "-o", f"{job}.o"]
     with tempfile.TemporaryDirectory(prefix="irevrnn-") as work:
-        for job, said in run(missing, work, f"{toolkit} does not take every file"):
-            whole = reports[job].with_name("whole")
-            whole.write_text(said)
-            put(whole, reports[job])
+        for job, said in run(missing, work).items():
+            reports[job].parent.mkdir(parents=True, exist_ok=True)
+            write_text(reports[job], said)
     files = ((kept.stem, kept.read_text()) for kept in reports.values())
     return [kernel for name, text in files for kernel in read_report(name, text)]
 
@@ -99,7 +96,7 @@ def read_report(file: str, report: str) -> list[Kernel]:
     text = re.sub(r"\(anonymous namespace\)::|irevrnn::", "", text)
     found = _ENTRY.findall(text)
     if len(found) != report.count("Compiling entry function"):
-        raise BuildError(f"this report of ptxas is not understood:\n{last_lines(report)}")
+        raise BuildError(f"this report of ptxas is not understood:\n{report[-3000:]}")
     kernels = []
     for name, *words in found:
         arch, stack, stored, loaded, registers, shared = (int(word or 0) for word in words)
@@ -129,11 +126,14 @@ def main(output: Path) -> None:
         output: the JSON file to write; a list of all kernels goes beside it.
     """
     try:
-        toolkit = cuda.find_toolkit()
-        archs = [arch for arch in ARCHS if arch in toolkit.archs]
-        say(f"compiling every CUDA kernel for compute capability {cuda.spoken(archs)} ...")
-        kernels = kernels_of(product(archs, sorted(cuda.FOLDERS[0].glob("*.cu"))), cuda.FOLDERS)
-        found = {"environment": provenance(), "nvcc": toolkit.version, "archs": archs}
+        version = re.findall(r"release ([\d.]+)", cuda.find_nvcc()[1])
+        say(f"compiling every CUDA kernel for the architectures {ARCHS} ...")
+        files = sorted(cuda.FOLDERS[0].glob("*.cu"))
+        kernels = [
+            kernel for arch in ARCHS  # one after another: an interruption loses one alone
+            for kernel in kernels_of(product([arch], files), cuda.FOLDERS)
+        ]  # fmt: skip
+        found = {"environment": provenance(), "nvcc": version[0], "archs": ARCHS}
         found["summary"] = [summary(name, kernels) for name in PASSES]
         write_text(output, json.dumps(found, indent=1) + "\n")
         lines = [f"{json.dumps(asdict(kernel))}\n" for kernel in kernels]

@@ -24,8 +24,9 @@ from experiments.bench.measure import (
 )
 from experiments.files import write_text
 from experiments.provenance import provenance
-from irevrnn import IRevBlock, IRevStack
+from irevrnn import IRevBlock, IRevStack, ThroughTime
 from irevrnn.strategies.revolve import fewest_checkpoints
+from irevrnn.strategies.run import Plan
 
 WIDTH, HIDDEN, BLOCKS = 64, 64, 4
 #: How often a chunk runs forward before it runs with its graph. Up to 2 this is the average: r
@@ -47,6 +48,7 @@ LINES = {
     "reversible, u = 1": ("reversible", "u = 1"),
     "store": ("store", "up to 1,000 steps"),
     "nn.LSTM": ("lstm", ""),
+    "ThroughTime(nn.LSTM)": ("through_time", ""),
 }
 #: What is measured in several processes if asked for: reversal without bits and its rivals, by
 #: method, rounds and memories.
@@ -69,7 +71,7 @@ class Case(NamedTuple):
     """One measurement.
 
     Attributes:
-        method: a strategy, ``lstm`` or ``torch_checkpoint``.
+        method: a strategy, ``lstm``, ``through_time`` around it, or ``torch_checkpoint``.
         steps, batch: T and B.
         chunk: steps in a chunk; 0 leaves the choice to the strategy.
         rounds: one of :data:`ROUNDS`, for ``checkpoint``.
@@ -146,9 +148,10 @@ def measure(case: Case) -> dict[str, Any]:
 
 def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
     """Return a function of (B, T, 1) to the last output (B, width), and its parameters."""
-    if case.method == "lstm":
+    if case.method in ("lstm", "through_time"):
         lstm = nn.LSTM(1, HIDDEN, BLOCKS, batch_first=True)
-        return lambda x: lstm(x)[0][:, -1], list(lstm.parameters())
+        rnn = lstm if case.method == "lstm" else ThroughTime(lstm)
+        return lambda x: rnn(x)[0][:, -1], list(lstm.parameters())
     memory = "recompute" if case.method == "torch_checkpoint" else case.method
     stack = make_stack(memory, case.memories)
     parameters = list(stack.parameters())
@@ -157,7 +160,8 @@ def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
     if case.chunk:  # in place of what the strategy would choose
         number = -(-case.steps // case.chunk)
         kept = fewest_checkpoints(number, case.rounds) if case.rounds > 1 else 0
-        stack._choose = lambda *_: (memory, case.chunk, kept)  # type: ignore[method-assign]
+        plan = Plan(memory, case.chunk, kept)
+        stack._choose = lambda *_: plan  # type: ignore[method-assign]
     return lambda x: stack(x, return_sequence=False)[0], parameters
 
 

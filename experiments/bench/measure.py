@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 
-from irevrnn.allocator import empty_cache, use_caching_allocator
+from irevrnn.kernels.allocator import empty_cache, use_caching_allocator
 
 #: A method whose last warm-up took longer than this is repeated less often.
 SLOW_SECONDS = 5.0

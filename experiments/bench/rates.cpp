@@ -33,7 +33,7 @@ void each_pack(Tensor& x, const Fn& fn) {
 // The couplings' tanh, over and over: packs are independent of each other.
 void repeat_tanh(Tensor x, int64_t passes) {
   for (int64_t pass = 0; pass < passes; ++pass) {
-    each_pack<8>(x, [](float* at) { store_pack(at, activate_in_pairs<Activation::tanh>(load_pack<8>(at))); });
+    each_pack<8>(x, [](float* at) { store_pack(at, activate_coupling<Activation::tanh>(load_pack<8>(at))); });
   }
 }
 

@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from experiments.bench.measure import interleaved_times, saved_bytes, summary
-from irevrnn import reference
-from irevrnn.functional import scan
+from irevrnn.kernels import reference
+from irevrnn.modules.functional import scan
 from irevrnn.modules.rnn import IRevRNN
 
 #: Steps that torch.compile unrolls at once. Longer chunks take minutes to compile.

@@ -34,8 +34,9 @@ import numpy as np
 import torch
 
 from experiments.bench.recurrences import Shape
-from irevrnn.jit.build import build_extension
-from irevrnn.strategies.rules import OF_A_LAYER, SEGMENT
+from irevrnn.kernels.jit.build import build_extension
+from irevrnn.kernels.ops import SEGMENT
+from irevrnn.strategies.rules import OF_A_LAYER
 
 #: Bytes of a float32 number.
 NUMBER = 4

@@ -22,7 +22,7 @@ from torch import Tensor
 from experiments.bench.measure import interleaved_times, quartiles, summary, wall_clock
 from experiments.bench.recurrences import Shape, Timed, make_problem
 from experiments.bench.roofline import floor, rates_of, yardsticks
-from irevrnn.functional import scan
+from irevrnn.modules.functional import scan
 
 #: B, H and R where the time of a step is compared at several lengths.
 FLAT = (4, 64, 3)

@@ -27,8 +27,8 @@ from experiments.bench.roofline import COPIED
 from experiments.bench.stacks import NETWORKS, StackShape, measure_stacks
 from experiments.process import threads as use_threads
 from experiments.provenance import provenance
-from irevrnn.backend import choose_backend
-from irevrnn.jit.compiler import BuildError, find_compiler
+from irevrnn.kernels.backend import choose_backend
+from irevrnn.kernels.jit.compiler import BuildError, find_compiler
 
 SHAPES = (
     Shape(784, 32, 128, 3),

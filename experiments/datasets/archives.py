@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from experiments.datasets import DataError, as_data_error, data_root
 from experiments.datasets.recordings import Recordings, open_recordings
-from irevrnn.jit.commands import say
+from irevrnn.kernels.jit.compiler import say
 
 #: Seconds to wait for an answer of a server.
 TIMEOUT = 30

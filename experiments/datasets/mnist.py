@@ -26,7 +26,7 @@ from torch import Tensor
 
 from experiments.datasets import DataError, as_data_error, data_root
 from experiments.files import replacing
-from irevrnn.jit.commands import say
+from irevrnn.kernels.jit.compiler import say
 
 #: Published MD5 sums of the four files, uncompressed.
 MD5 = {

@@ -96,7 +96,7 @@ def lengths(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, quantity in zip(panels, quantities, strict=True):
         theme.frame(axes, "steps, $T$", quantity, log="xy")
     theme.plain_numbers(panels[2].yaxis)
-    theme.legend_above(figure, panels[0], ncols=6)
+    theme.legend_above(figure, panels[0], ncols=4)
     return figure
 
 

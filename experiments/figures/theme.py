@@ -26,6 +26,7 @@ STRATEGIES = {
     "torch.utils.checkpoint": COLOURS[3],
     "store": COLOURS[5],
     "nn.LSTM": COLOURS[6],
+    "ThroughTime(nn.LSTM)": COLOURS[4],
 }
 #: For guides: bounds, predictions, zero lines.
 GREY = "#777777"

@@ -33,7 +33,7 @@ from experiments.provenance import provenance, require_clean
 from experiments.train.checkpoints import make_folder
 from experiments.train.config import ConfigError
 from irevrnn import ReversalError
-from irevrnn.allocator import use_caching_allocator
+from irevrnn.kernels.allocator import use_caching_allocator
 
 PROGRAM = "python -m experiments.forecast"
 #: The learning rates that every method may choose from.

@@ -30,6 +30,15 @@ STACKS = {
     "lstm": "`nn.LSTM`",
     "lstm_to_reversible": '`nn.LSTM` over `"reversible"`',
 }
+#: The same of the lines of notebook 05.
+LENGTHS = {
+    "nn.LSTM": "`nn.LSTM`, four layers",
+    "ThroughTime(nn.LSTM)": "`ThroughTime` around it",
+    "recompute": '`"recompute"`',
+    "checkpoint": '`"checkpoint"`',
+    "reversible, u = 1": '`"reversible"`, u = 1',
+    "reversible": '`"reversible"`, memories of up to 1,000 steps',
+}
 #: The same of the frontier, by method, rounds of checkpoints and memories.
 FRONTIER = {
     ("lstm", 0, "up to 1,000 steps"): "`nn.LSTM`, four layers",

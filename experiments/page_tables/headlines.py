@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.page_tables.costs import FRONTIER, FRONTIER_CHUNKS
+from experiments.page_tables.costs import LENGTHS
 from experiments.page_tables.markdown import Entry, Table, count, read, scientific
 from experiments.page_tables.trained import score
 
@@ -99,15 +99,12 @@ def _score(results: Path, name: str) -> str:
 
 def step_costs(results: Path) -> Table:
     """Tabulate what a training step on the longest sequence of each strategy costs."""
-    report, inverse = (read(results, name) for name in ("frontier", "inverse"))
-    rows = [x for x in report["rows"] if x["batch"] == 1 and x["chunk"] in FRONTIER_CHUNKS]
-    longest = {
-        (row["method"], row["rounds"], row["memories"]): row
-        for row in sorted(rows, key=lambda row: row["steps"])
-    }
+    report, inverse = (read(results, name) for name in ("memory", "inverse"))
+    rows = sorted(report["lengths"], key=lambda row: row["steps"])
+    longest = {row["line"]: row for row in rows}
     cells = []
-    for case, label in FRONTIER.items():
-        row = longest[case]
+    for line, label in LENGTHS.items():
+        row = longest[line]
         time, memory = 1e6 * row["seconds"] / row["steps"], row["peak_bytes"] / 1e6
         error = _gradient_error(inverse["long_gradient_errors"], row)
         cells.append([label, f"{row['steps']:,}", f"{memory:,.0f} MB", f"{time:.1f} µs", error])
@@ -118,8 +115,6 @@ def step_costs(results: Path) -> Table:
 
 def _gradient_error(errors: Entry, row: Entry) -> str:
     """Return the error of a row's network; for checkpoints that of the one with u = 1, too."""
-    if row["rounds"] > 1:
-        return ""
     found = {
         memories: scientific(of[str(row["steps"])][row["method"]])
         for memories, of in errors.items()

@@ -1,43 +1,40 @@
-"""Classifiers around the networks we compare with."""
+"""Classifiers around the networks we compare with, and their stacks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from experiments.models import make_embedding, mean_over_time
-from experiments.peers.cornn import CoRNN
+from experiments.models import make_embedding, mean_over_time, outputs_at
 from experiments.peers.gates import start_gates
 from experiments.peers.indrnn import IndRNN
-from experiments.peers.linoss import LinOSS
-from experiments.peers.lru import LRU
+from experiments.peers.layers import GatedBlock, PlainLayer
 from experiments.peers.mingru import MinGRU
 from experiments.peers.resnet import ResNet
-from experiments.peers.revgru import RevGRU
-from experiments.peers.stack import EVERY, At, GatedBlock, PlainLayer, Stack
+from irevrnn import IRevStack
 
 
 class PeerClassifier(nn.Module):
     """A stack of another recurrence, or a convolutional network, with a readout.
 
     Args:
-        kind: key of :data:`PEERS`.
-        input_size, num_classes, hidden_size, num_layers, dropout, read, read_at: as for
+        layers: :func:`gates_of`, :func:`plain_stack` or :func:`gated_stack` of a recurrence, or
+            :class:`ResNet`, to be called with ``input_size`` and all of ``options``.
+        options: of these layers.
+        input_size, num_classes, hidden_size, dropout, read, read_at: as for
             :class:`experiments.models.SequenceClassifier`, and so are the shapes.
-        options: of the kind, see :data:`PEERS`.
     """
 
     def __init__(
         self,
-        kind: str,
+        layers: Callable[..., nn.Module],
         input_size: int,
         num_classes: int,
-        hidden_size: int = 128,
-        num_layers: int = 1,
+        *,
+        hidden_size: int,
         dropout: float = 0.0,
         read: str = "last",
         read_at: tuple[int, ...] | None = None,
@@ -45,125 +42,91 @@ class PeerClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.read, self.read_at = read, read_at
-        peer = PEERS[kind]
-        self.rnn = peer.build(input_size, hidden_size, num_layers, dropout, **options)
-        self.dropout = nn.Dropout(0.0 if peer.gated else dropout)  # a block has its own
-        features = self.rnn.features if isinstance(self.rnn, Stack) else hidden_size
-        self.readout = nn.Linear(features, num_classes)
+        self.rnn = layers(input_size, hidden_size=hidden_size, dropout=dropout, **options)
+        if isinstance(self.rnn, ResNet) and read != "mean":
+            raise ValueError(f"read must be mean with resnet, which merges steps; got {read!r}")
+        top: Any = self.rnn.blocks[-1] if isinstance(self.rnn, IRevStack) else None
+        gated = isinstance(top, GatedBlock)
+        self.dropout = nn.Dropout(0.0 if gated else dropout)  # a block has its own
+        self.readout = nn.Linear(top.width if gated else hidden_size, num_classes)
 
     @property
     def embedding(self) -> nn.Module:
         """The embedding before a stack of gated blocks."""
-        return cast(Stack, self.rnn).embedding
+        return cast(IRevStack, self.rnn).blocks[0]
+
+    def clip_recurrent_weights_(self) -> None:
+        """Bring recurrent weights back to their range, after a step of the optimizer."""
+        for module in self.modules():
+            if isinstance(module, IndRNN):
+                module.clip_recurrent_weights_()
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence."""
-        at: At = EVERY
-        if self.read_at is not None:
-            at = torch.tensor(self.read_at, device=input.device) - 1
-        elif self.read == "last" and lengths is None:
-            at = slice(-1, None)
-        if isinstance(self.rnn, Stack):
-            output = self.rnn(input, lengths, at)
-        elif isinstance(self.rnn, ResNet):
-            output, lengths = self.rnn(input, lengths)
-        else:
-            output = self.rnn(input)[0][:, at]
+        return self.readout(self.dropout(self._read(input, lengths)))
+
+    def _read(self, input: Tensor, lengths: Tensor | None) -> Tensor:
+        if isinstance(self.rnn, IRevStack):
+            if self.read_at is not None:
+                return outputs_at(self.rnn, input, self.read_at)
+            last = self.read == "last"
+            output, _ = self.rnn(input, lengths=lengths, return_sequence=not last)
+            return output if last else mean_over_time(output, lengths)
+        if isinstance(self.rnn, ResNet):
+            return mean_over_time(*self.rnn(input, lengths))
         # The recurrence runs forward only, so padding at the end does not reach the steps read.
+        output, _ = self.rnn(input)
         if self.read_at is not None:
-            read = output
-        elif self.read == "mean":
-            read = mean_over_time(output, lengths)
-        elif lengths is None:
-            read = output[:, -1]
-        else:
-            read = output[torch.arange(len(output)), lengths - 1]
-        return self.readout(self.dropout(read))
+            return output[:, [steps - 1 for steps in self.read_at]]
+        if self.read == "mean":
+            return mean_over_time(output, lengths)
+        return output[:, -1] if lengths is None else output[torch.arange(len(output)), lengths - 1]
 
 
 # --- the networks -------------------------------------------------------------------------------
 
 
-def _lstm_or_gru(
-    kind: type[nn.LSTM | nn.GRU], inputs: int, hidden: int, layers: int, dropout: float,
-    forget_bias: float | None = None, chrono: float | None = None,
+def gates_of(
+    kind: type[nn.LSTM | nn.GRU], inputs: int, *, hidden_size: int, num_layers: int,
+    dropout: float, forget_bias: float | None = None, chrono: float | None = None,
 ) -> nn.Module:  # fmt: skip
+    """Build PyTorch's LSTM or GRU, whose gates start as :func:`start_gates` says."""
     # They warn of dropout in a single layer.
-    rnn = kind(inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+    between = dropout if num_layers > 1 else 0.0
+    rnn = kind(inputs, hidden_size, num_layers, batch_first=True, dropout=between)
     start_gates(rnn, forget_bias, chrono)
     return rnn
 
 
-def _plain(
-    kind: type[IndRNN | CoRNN | RevGRU], inputs: int, hidden: int, layers: int, dropout: float,
-    norm: str | None = None, **options: Any,
-) -> Stack:  # fmt: skip
+def plain_stack(
+    kind: Callable[..., nn.Module], inputs: int, *, hidden_size: int, num_layers: int,
+    dropout: float, norm: str | None = None, **options: Any,
+) -> IRevStack:  # fmt: skip
+    """Build plain layers of a recurrence, which takes ``options``."""
     plain = []
-    for index in range(layers):
-        last = index == layers - 1
+    for index in range(num_layers):
+        last = index == num_layers - 1
         if kind is IndRNN:
             options["last"] = last
-        recurrence = kind(hidden if index else inputs, hidden, **options)
-        plain.append(PlainLayer(recurrence, hidden, norm, 0.0 if last else dropout))
-    return Stack(plain, hidden)
+        recurrence = kind(hidden_size if index else inputs, hidden_size, **options)
+        plain.append(PlainLayer(recurrence, hidden_size, norm, 0.0 if last else dropout))
+    return IRevStack(plain)
 
 
-def _gated(
-    kind: type[LRU | LinOSS | MinGRU], inputs: int, hidden: int, layers: int, dropout: float,
-    width: int = 64, norm: str | None = "layer", sparsity: float | None = None, **options: Any,
-) -> Stack:  # fmt: skip
+def gated_stack(
+    kind: Callable[..., nn.Module], inputs: int, *, hidden_size: int, num_layers: int,
+    dropout: float, width: int, norm: str | None, sparsity: float | None, **options: Any,
+) -> IRevStack:  # fmt: skip
+    """Build an embedding and gated blocks around a recurrence, which takes ``options``."""
     sparse, features = sparsity is not None, width
     if kind is MinGRU:  # the others project back
-        features, options = hidden, {**options, "candidate_bias": not sparse}
+        features, options = hidden_size, {**options, "candidate_bias": not sparse}
     # A norm of a single feature's embedding would leave nothing but the sign.
     blocks = [
         GatedBlock(
-            width, kind(width, hidden, **options), features, norm if index else None, dropout,
+            width, kind(width, hidden_size, **options), features, norm if index else None, dropout,
             not sparse,
         )
-        for index in range(layers)
+        for index in range(num_layers)
     ]  # fmt: skip
-    return Stack(blocks, width, make_embedding(inputs, width, sparse))
-
-
-class Peer(NamedTuple):
-    """A network to compare with.
-
-    Attributes:
-        build: function of input size, units, layers, dropout and options.
-        options: names of the options, each a field of the configuration, too.
-        gated: whether its recurrence stands in gated blocks, whose features ``width`` are.
-        keeps_steps: whether its output has as many steps as its input, and can be read at each.
-        recurrent: ends of the names of the parameters that ``recurrent_lr_scale`` is for.
-    """
-
-    build: Callable[..., nn.Module]
-    options: tuple[str, ...]
-    gated: bool = False
-    keeps_steps: bool = True
-    recurrent: tuple[str, ...] = ()
-
-
-#: Every network to compare with, by its name.
-PEERS = {
-    "lstm": Peer(partial(_lstm_or_gru, nn.LSTM, forget_bias=1.0), ("forget_bias", "chrono")),
-    "gru": Peer(partial(_lstm_or_gru, nn.GRU), ("chrono",)),
-    "indrnn": Peer(
-        partial(_plain, IndRNN, norm="batch"), ("norm", "longest_memory"),
-        recurrent=("recurrent_weight",),
-    ),
-    "lru": Peer(
-        partial(_gated, LRU),
-        ("width", "norm", "sparsity", "shortest_memory", "longest_memory", "shortest_period"),
-        True,
-        recurrent=("nu_log", "theta_log", "gamma_log"),
-    ),
-    "linoss": Peer(
-        partial(_gated, LinOSS), ("width", "norm", "sparsity"), True,
-        recurrent=("stiffness", "time_step"),
-    ),
-    "mingru": Peer(partial(_gated, MinGRU), ("width", "norm", "sparsity", "chrono"), True),
-    "revgru": Peer(partial(_plain, RevGRU), ("most_bits", "chrono")),
-    "cornn": Peer(partial(_plain, CoRNN), ("time_step", "stiffness", "damping")),
-    "resnet": Peer(ResNet, (), keeps_steps=False),
-}  # fmt: skip
+    return IRevStack([make_embedding(inputs, width, sparse), *blocks])

@@ -30,7 +30,8 @@ class CoRNN(nn.Module):
 
     Shape:
         - input: (T, B, input_size)
-        - output: y, (T, B, hidden_size)
+        - state: y and z, (B, 2 * hidden_size), or None
+        - output: y, (T, B, hidden_size), and the last state
     """
 
     def __init__(
@@ -46,22 +47,27 @@ class CoRNN(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return y of every step."""
-        drive = self.projection(x).to(self.mixing.weight.dtype)
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return y of every step, and the last state."""
+        matrix = self.mixing.weight
+        drive = self.projection(x).to(matrix.dtype)
+        if state is None:
+            state = drive.new_zeros(drive.shape[1], 2 * len(matrix))
         with torch.autocast(x.device.type, enabled=False):  # states stay in full precision
-            return _Oscillators.apply(drive, self.mixing.weight, *self.constants)
+            return _Oscillators.apply(drive, state, matrix, *self.constants)
 
 
 class _Oscillators(torch.autograd.Function):
-    """The recurrence over V x + b, (T, B, H), with the matrix (H, 2 H) of y and z."""
+    """The recurrence over V x + b, (T, B, H), from y and z (B, 2 H), with their matrix."""
 
     @staticmethod
     def forward(
-        ctx: Any, drive: Tensor, matrix: Tensor, dt: float, gamma: float, epsilon: float
-    ) -> Tensor:
+        ctx: Any, drive: Tensor, state: Tensor, matrix: Tensor,
+        dt: float, gamma: float, epsilon: float,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         hidden = len(matrix)
-        states = drive.new_zeros(len(drive) + 1, drive.shape[1], 2 * hidden)
+        states = drive.new_empty(len(drive) + 1, drive.shape[1], 2 * hidden)
+        states[0] = state
         ys, zs = states[..., :hidden].unbind(), states[..., hidden:].unbind()
         force = torch.empty_like(drive)
         for t, (drive_t, force_t) in enumerate(zip(drive, force, strict=True)):
@@ -71,14 +77,14 @@ class _Oscillators(torch.autograd.Function):
             torch.add(ys[t], z, alpha=dt, out=ys[t + 1])
         ctx.save_for_backward(states, force, matrix)
         ctx.constants = dt, gamma, epsilon
-        return states[1:, :, :hidden].contiguous()
+        return states[1:, :, :hidden].contiguous(), states[-1].clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, grad_state: Tensor) -> tuple[Tensor | None, ...]:
         states, force, matrix = ctx.saved_tensors
         dt, gamma, epsilon = ctx.constants
-        both = torch.zeros_like(states[0])  # gradients of y and z
+        both = grad_state.clone()  # gradients of y and z
         y, z = both.chunk(2, dim=1)
         slope = (1 - force.square()).mul_(dt)
         grad_drive = torch.empty_like(force)
@@ -91,4 +97,4 @@ class _Oscillators(torch.autograd.Function):
             z.mul_(1 - dt * epsilon)
             both.addmm_(drive_t, matrix)
         grad_matrix = grad_drive.flatten(0, 1).t() @ states[:-1].flatten(0, 1)
-        return grad_drive, grad_matrix, None, None, None
+        return grad_drive, both, grad_matrix, None, None, None

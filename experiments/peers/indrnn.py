@@ -29,7 +29,8 @@ class IndRNN(nn.Module):
 
     Shape:
         - input: (T, B, input_size)
-        - output: (T, B, hidden_size)
+        - state: (B, hidden_size), or None
+        - output: (T, B, hidden_size), and the last state
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class IndRNN(nn.Module):
         weights.uniform_(1 / self.largest_weight if last else 0.0, self.largest_weight)
         self.recurrent_weight = nn.Parameter(weights)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return h of every step."""
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return h of every step, and of the last."""
         u = self.recurrent_weight
         z = self.projection(x).to(u.dtype)  # states stay in full precision under autocast
-        state, couplings = z.new_zeros(z.shape[1:]), z.new_zeros(0, z.shape[2])
-        return scan(z, state, state, u, couplings, couplings, activation="relu")[0]
+        zeros, couplings = z.new_zeros(z.shape[1:]), z.new_zeros(0, z.shape[2])
+        h_0 = zeros if state is None else state
+        out, h_n, _ = scan(z, h_0, zeros, u, couplings, couplings, activation="relu")
+        return out, h_n
 
     @torch.no_grad()
     def clip_recurrent_weights_(self) -> None:

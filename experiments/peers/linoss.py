@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from experiments.peers.stack import EVERY, At
 from irevrnn import scan
 from irevrnn.modules.projection import Projection, linear
 
@@ -29,8 +28,8 @@ class LinOSS(nn.Module):
 
     Shape:
         - input: (T, B, features)
-        - at: an index of the steps at which o is wanted, all by default
-        - output: (T, B, features), or as many steps as wanted
+        - state: three times (B, 2 * hidden_size), or None
+        - output: (T, B, features), and the last state
     """
 
     def __init__(self, features: int, hidden_size: int) -> None:
@@ -45,16 +44,20 @@ class LinOSS(nn.Module):
         for matrix, size in ((self.input_matrix, features), (self.output_matrix, hidden_size)):
             nn.init.uniform_(matrix.weight, -(size**-0.5), size**-0.5)
 
-    def forward(self, x: Tensor, at: At = EVERY) -> Tensor:
-        """Return o."""
+    def forward(
+        self, x: Tensor, state: tuple[Tensor, ...] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return o of every step, and the last state."""
         step = torch.sigmoid(self.time_step).repeat(2)
         push = -step * torch.relu(self.stiffness).repeat(2)
         rows = step.unsqueeze(1) * self.input_matrix.weight  # faster than scaling B x
         drive = linear(x, rows, None).to(rows.dtype)  # full precision under autocast
         rest, keep = drive.new_zeros(drive.shape[1:]), torch.ones_like(step)
+        h, c, sum_of_z = (rest, rest, rest) if state is None else state
         couplings = step.unsqueeze(0), push.unsqueeze(0)
-        z = scan(drive, rest, rest, keep, *couplings, "identity", "identity")[0]
+        z, h, c = scan(drive, h, c, keep, *couplings, "identity", "identity")
         none = couplings[0][:0]
-        total = scan(z, rest, rest, keep, none, none, "identity")[0]  # faster than cumsum
+        total, sum_of_z, _ = scan(z, sum_of_z, rest, keep, none, none, "identity")  # as cumsum
         # Re(C y), with -Im(C) as the weights of the imaginary parts.
-        return torch.addcmul(self.output_matrix(step * total[at]), self.skip, x[at])
+        y = torch.addcmul(self.output_matrix(step * total), self.skip, x)
+        return y, (h, c, sum_of_z)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from experiments.peers.linear_scan import linear_scan
-from experiments.peers.stack import EVERY, At
 from irevrnn.modules.projection import Projection, linear
 
 #: Shortest time constant, in steps, at the start: r_min = 0.9. From 1 on, few units would have a
@@ -24,8 +23,7 @@ class LRU(nn.Module):
         \lambda = \exp(-e^{\nu} + i e^{\theta}) \\
         y_t &= \mathrm{Re}(C h_t) + D \odot x_t
 
-    B is trained as all matrices are. :func:`irevrnn.scan` cannot compute the recurrence: it returns
-    one real number of each unit and step, and y takes both parts of h.
+    B is trained as all matrices are.
 
     Args:
         features: of input and output.
@@ -36,8 +34,8 @@ class LRU(nn.Module):
 
     Shape:
         - input: (T, B, features)
-        - at: an index of the steps at which y is wanted, all by default
-        - output: (T, B, features), or as many steps as wanted
+        - state: (B, hidden_size), complex, or None
+        - output: (T, B, features), and the last state
     """
 
     def __init__(
@@ -69,15 +67,16 @@ class LRU(nn.Module):
         """Lambda, (H,) complex."""
         return torch.exp(torch.complex(-self.nu_log.exp(), self.theta_log.exp()))
 
-    def forward(self, x: Tensor, at: At = EVERY) -> Tensor:
-        """Return y."""
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return y of every step, and the last state."""
         # Scaling B is faster than scaling B x.
         rows = self.gamma_log.exp().repeat_interleave(2).unsqueeze(1) * self.input_matrix.weight
         parts = linear(x, rows, None).to(rows.dtype)  # full precision under autocast
         inputs = torch.view_as_complex(parts.unflatten(-1, (-1, 2)))
-        h = torch.view_as_real(linear_scan(self.recurrent_weights, inputs)[at]).flatten(-2)
+        h = linear_scan(self.recurrent_weights, inputs, state)
         # Re(C h), with -Im(C) as the weights of the imaginary parts.
-        return torch.addcmul(self.output_matrix(h), self.skip, x[at])
+        y = self.output_matrix(torch.view_as_real(h).flatten(-2))
+        return torch.addcmul(y, self.skip, x), h[-1]
 
 
 def check_ring(shortest_memory: float, longest_memory: float, shortest_period: float) -> None:

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from experiments.peers.gates import chrono_biases
 from experiments.peers.linear_scan import linear_scan
-from experiments.peers.stack import EVERY, At
 from irevrnn.modules.projection import Projection, linear
 
 
@@ -28,8 +27,8 @@ class MinGRU(nn.Module):
 
     Shape:
         - input: (T, B, features)
-        - at: an index of the steps at which h is wanted, all by default
-        - output: (T, B, hidden_size), or as many steps as wanted
+        - state: (B, hidden_size), or None
+        - output: h, (T, B, hidden_size), and the last state
     """
 
     def __init__(
@@ -45,11 +44,12 @@ class MinGRU(nn.Module):
                 bias = self.projection.bias[:hidden_size]
                 bias.copy_(-chrono_biases(bias, chrono))
 
-    def forward(self, x: Tensor, at: At = EVERY) -> Tensor:
-        """Return h."""
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return h of every step, and of the last."""
         # States stay in full precision under autocast.
         weight, bias = self.projection.weight, self.projection.bias
         both = linear(x, weight, F.pad(bias, (0, len(weight) - len(bias)))).to(weight.dtype)
         gate, candidate = both.chunk(2, dim=-1)
         z = torch.sigmoid(gate)
-        return linear_scan(1 - z, z * candidate)[at]
+        h = linear_scan(1 - z, z * candidate, state)
+        return h, h[-1]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.peers.stack import normalize_steps
+from irevrnn.modules.norm import normalize
 
 #: Steps that a convolution sees.
 KERNEL = 9
@@ -48,21 +48,23 @@ class ResNet(nn.Module):
 
     Args:
         inputs: features of a step.
-        width: features within.
-        blocks: how many.
+        hidden_size: features within.
+        num_layers: blocks.
         dropout: probability of dropping a feature within a block, in all steps of a sequence.
 
     Shape:
         - input: (batch, seq, inputs)
         - lengths: (batch,) int64, steps of each sequence, if some are padded at their end
-        - output: (batch, seq', width), and the lengths in steps of the output
+        - output: (batch, seq', hidden_size), and the lengths in steps of the output
     """
 
-    def __init__(self, inputs: int, width: int, blocks: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, inputs: int, hidden_size: int, num_layers: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.embedding = nn.Conv1d(inputs, width, KERNEL, padding=KERNEL // 2)
-        self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(blocks))
-        self.norm = nn.BatchNorm1d(width)
+        self.embedding = nn.Conv1d(inputs, hidden_size, KERNEL, padding=KERNEL // 2)
+        self.blocks = nn.ModuleList(ResidualBlock(hidden_size, dropout) for _ in range(num_layers))
+        self.norm = nn.BatchNorm1d(hidden_size)
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return features of every few steps, and the lengths of sequences in these."""
@@ -86,3 +88,15 @@ def _activate(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
 def _real(lengths: Tensor, steps: int) -> Tensor:
     """Return which of (B, T) are steps of a sequence."""
     return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def normalize_steps(norm: nn.Module, x: Tensor, real: Tensor | None) -> Tensor:
+    """Normalise (T, B, features); batch statistics leave padding out.
+
+    ``real``, (T, B) bool, is False at padding; None if there is none.
+    """
+    if real is None or not isinstance(norm, nn.BatchNorm1d):
+        return normalize(norm, x)
+    y = torch.zeros_like(x)
+    y[real] = norm(x[real])
+    return y

@@ -33,7 +33,8 @@ class RevGRU(nn.Module):
 
     Shape:
         - input: (T, B, input_size)
-        - output: both halves, (T, B, hidden_size)
+        - state: both halves, (B, hidden_size), or None
+        - output: both halves of every step, (T, B, hidden_size), and the last state
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class RevGRU(nn.Module):
             for bias in (parts[0], parts[3]):  # of z; the others are of r and g
                 bias.copy_(chrono_biases(bias, chrono))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return both halves of the state of every step."""
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return both halves of the state of every step, and of the last."""
         weights = [each.weight for pair in (self.gates, self.candidates) for each in pair]
         drive = self.projection(x).to(weights[0].dtype)
+        if state is None:
+            state = drive.new_zeros(drive.shape[1], sum(self.sizes))
         with torch.autocast(x.device.type, enabled=False):  # states stay in full precision
-            return _Halves.apply(drive, self.sizes, self.least, *weights)
+            return _Halves.apply(drive, state, self.sizes, self.least, *weights)
 
 
 class _Halves(torch.autograd.Function):
@@ -70,10 +73,12 @@ class _Halves(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, drive: Tensor, sizes: tuple[int, int], least: float, *weights: Tensor
-    ) -> Tensor:
+        ctx: Any, drive: Tensor, state: Tensor, sizes: tuple[int, int], least: float,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         hidden = sum(sizes)
-        states = drive.new_zeros(len(drive) + 1, drive.shape[1], hidden)
+        states = drive.new_empty(len(drive) + 1, drive.shape[1], hidden)
+        states[0] = state
         halves = states.split(sizes, -1)
         # z and r, then g, of either half: first what drives them, then what they are.
         first, g_first, second, g_second = drive.split([hidden, sizes[0], hidden, sizes[1]], -1)
@@ -87,16 +92,16 @@ class _Halves(torch.autograd.Function):
                 torch.lerp(g, halves[i][t], z, out=halves[i][t + 1])
         ctx.save_for_backward(states, *gates, *candidates, *weights)
         ctx.sizes, ctx.least = sizes, least
-        return states[1:].clone()
+        return states[1:].clone(), states[-1].clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad: Tensor, grad_state: Tensor) -> tuple[Any, ...]:
         states, *saved = ctx.saved_tensors
         gates, candidates, weights = saved[:2], saved[2:4], saved[4:]
         halves, grads = states.split(ctx.sizes, -1), grad.split(ctx.sizes, -1)
         others = halves[1][:-1], halves[0][1:]
-        total = [torch.zeros_like(half[0]) for half in halves]
+        total = [*grad_state.split(ctx.sizes, -1)]
         of_gates, of_candidates = ([torch.empty_like(x) for x in xs] for xs in (gates, candidates))
         for t in reversed(range(len(grad))):
             total = [later + direct[t] for later, direct in zip(total, grads, strict=True)]
@@ -115,7 +120,7 @@ class _Halves(torch.autograd.Function):
             _, r = _gates(gates[i], ctx.sizes[i], ctx.least)
             of_weights.append(_outer(of_candidates[i], r * others[i]))
         of_drive = torch.cat([of_gates[0], of_candidates[0], of_gates[1], of_candidates[1]], -1)
-        return of_drive, None, None, *of_weights
+        return of_drive, torch.cat(total, -1), None, None, *of_weights
 
 
 def _gates(both: Tensor, units: int, least: float) -> tuple[Tensor, Tensor]:

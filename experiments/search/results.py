@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from experiments import folders
 from experiments.files import write_text
 from experiments.process import threads
 from experiments.provenance import require_clean
-from experiments.search.space import METHODS, SEARCHES, Search
-from experiments.search.trials import configure, run_trial
-from experiments.train.config import ConfigError, TrainConfig
+from experiments.search.space import METHODS, SEARCHES
+from experiments.search.trials import choose_settings, configure, run_trial
+from experiments.train.config import ConfigError, updated
 from experiments.train.loop import format_figure
 from experiments.train.objectives import Regression
 from experiments.train.runs import figure_of, summarise, train_all
@@ -51,22 +50,20 @@ def run(
         UncommittedChangesError: a result for ``paper/`` would be made from uncommitted code.
     """
     require_clean(folders.folder(profile))
-    search, out = SEARCHES[name], _folder(name, profile)
     head = _head(name, profile) | {"minutes": minutes, "threads": cpu_threads}
-    read = partial(_read, result_file(name, profile), head, methods)
-    with threads(cpu_threads):
+    with threads(cpu_threads), _result(name, profile, head, methods) as (done, write):
         for trial, method in product(range(trials), methods):  # a search that is stopped is even
-            with FileLock(out / f"{method}.lock"):  # another process may search, too
-                if trial < len(read()["methods"][method]["trials"]):
-                    continue
-                own: dict[str, Any] = {"threads": cpu_threads, "out": out / method}
-                config = configure(search, method, trial, profile, **own)
-                result = run_trial(config, minutes)
-                one = {"seed": trial, "settings": _settings(search, method, config)} | result
-                with _changing(name, profile, read, [result["git_commit"]]) as done:
-                    _add_trial(done["methods"][method], one)
+            entry = done["methods"][method]
+            if trial < len(entry["trials"]):
+                continue
+            settings = choose_settings(SEARCHES[name], method, trial, profile)
+            own = {"seed": trial, "threads": cpu_threads, "out": _folder(name, profile) / method}
+            config = configure(SEARCHES[name], method, settings, profile, **own)
+            result = run_trial(config, minutes)
+            _add_trial(entry, {"seed": trial, "settings": settings} | result)
+            write([result["git_commit"]])
             print(f"{method}, trial {trial + 1} of {trials}: {_describe(result)}", flush=True)
-    return read()
+        return done
 
 
 def test_best(
@@ -90,30 +87,30 @@ def test_best(
         UncommittedChangesError: as for :func:`run`.
     """
     require_clean(folders.folder(profile))
-    file, out = result_file(name, profile), _folder(name, profile)
+    file = result_file(name, profile)
     if not file.is_file():
         raise ConfigError(f"there is no {file}: search first, without --test-seeds")
-    read = partial(_read, file, _head(name, profile), methods)
-    for method in methods:
-        entry = read()["methods"][method]
-        if entry["best"] is None:
-            raise ConfigError(f"{file} has no trial of {method} that has ended: search first")
-        best = entry["trials"][entry["best"]]
-        config = replace(
-            configure(SEARCHES[name], method, best["seed"], profile, threads=cpu_threads),
-            epochs=best["epochs"], epoch_steps=best["epoch_steps"], seed=FIRST_SEED, seeds=seeds,
-            test=True, resume=True,
-        )  # fmt: skip
-        folder = out / f"{method}-{best['seed']}"
-        runs = [replace(one, out=folder / of_seed) for of_seed, one in config.runs()]
-        results = [train_all(one, progress=False) for one in runs]
-        test = {"trial": entry["best"], **summarise(config.identity(), results)}
-        with _changing(name, profile, read, test["git_commits"]) as done:
-            done["methods"][method]["test"] = test
-        figure = f"test_{figure_of(best)}"
-        shown = format_figure(figure, test[figure]["mean"])
-        print(f"{method}: {figure} {shown} on average over {seeds} seeds", flush=True)
-    return read()
+    with _result(name, profile, _head(name, profile), methods) as (done, write):
+        for method in methods:
+            entry = done["methods"][method]
+            if entry["best"] is None:
+                raise ConfigError(f"{file} has no trial of {method} that has ended: search first")
+            best = entry["trials"][entry["best"]]
+            out = _folder(name, profile) / f"{method}-{best['seed']}"
+            config = configure(
+                SEARCHES[name], method, best["settings"], profile, threads=cpu_threads,
+                epochs=best["epochs"], epoch_steps=best["epoch_steps"], seed=FIRST_SEED,
+                seeds=seeds, test=True, resume=True, out=out,
+            )  # fmt: skip
+            runs = [replace(one, out=out / of_seed) for of_seed, one in config.runs()]
+            results = [train_all(one, progress=False) for one in runs]
+            summary = summarise(config.identity(), results)
+            entry["test"] = {"trial": entry["best"], **summary}
+            write(summary["git_commits"])
+            figure = f"test_{figure_of(best)}"
+            shown = format_figure(figure, summary[figure]["mean"])
+            print(f"{method}: {figure} {shown} on average over {seeds} seeds", flush=True)
+        return done
 
 
 def _add_trial(entry: dict[str, Any], one: dict[str, Any]) -> None:
@@ -125,16 +122,22 @@ def _add_trial(entry: dict[str, Any], one: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _changing(
-    name: str, profile: str, read: Callable[[], dict[str, Any]], commits: Sequence[str | None]
-) -> Iterator[dict[str, Any]]:
-    """Change the content of the file: other processes may search other methods."""
+def _result(
+    name: str, profile: str, head: dict[str, Any], methods: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], Callable[[Sequence[str | None]], None]]]:
+    """Give the content of a result, and a function of new commits that writes it.
+
+    Another process waits for the file meanwhile.
+    """
     with FileLock(_folder(name, profile) / "lock"):
-        done = read()
-        yield done
-        done["git_commits"] = list(dict.fromkeys([*done["git_commits"], *commits]))
-        text = json.dumps(done, indent=1, allow_nan=False)
-        write_text(result_file(name, profile), text + "\n")
+        done = _read(result_file(name, profile), head, methods)
+
+        def write(commits: Sequence[str | None]) -> None:
+            done["git_commits"] = list(dict.fromkeys([*done["git_commits"], *commits]))
+            text = json.dumps(done, indent=1, allow_nan=False)
+            write_text(result_file(name, profile), text + "\n")
+
+        yield done, write
 
 
 def _folder(name: str, profile: str) -> Path:
@@ -178,11 +181,11 @@ def _read(file: Path, head: dict[str, Any], methods: Sequence[str]) -> dict[str,
     ConfigError if it is no such content, it began with another ``head``, or the spaces of
     ``methods`` were others.
     """
-    ranges = {name: SEARCHES[head["search"]].ranges_of(name) for name in methods}
+    search = SEARCHES[head["search"]]
     spaces = {
         name: {
             "fields": dict(METHODS[name].fields),
-            "ranges": {key: asdict(one) for key, one in ranges[name].items()},
+            "ranges": {key: asdict(one) for key, one in search.ranges_of(name).items()},
         }
         for name in methods
     }
@@ -198,20 +201,13 @@ def _read(file: Path, head: dict[str, Any], methods: Sequence[str]) -> dict[str,
         done["methods"].setdefault(name, {**space, "best": None, "trials": []})
     pairs = [(head, done), *((space, done["methods"][name]) for name, space in spaces.items())]
     for wanted, found in pairs:
+        found = {**found, "fields": updated(found.get("fields", {}))}
         if changed := [key for key in wanted if found.get(key) != wanted[key]]:
             raise ConfigError(
                 f"{changed[0]} is {wanted[changed[0]]}, but the trials in {file} had "
                 f"{found.get(changed[0])}: choose as they did, or delete them"
             )
     return done
-
-
-def _settings(search: Search, method: str, config: TrainConfig) -> dict[str, Any]:
-    """Return the fields that the search has chosen."""
-    names: dict[str, Any] = {**search.ranges_of(method), "hidden_size": None}
-    if names.pop("units", None):
-        names["width"] = None
-    return {name: getattr(config, name) for name in names}
 
 
 def _describe(result: Mapping[str, Any]) -> str:

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from optuna import Trial, create_study
+from optuna.logging import WARNING, set_verbosity
+from optuna.samplers import RandomSampler
+
+set_verbosity(WARNING)  # a study is made for each trial
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,11 @@ class LogUniform:
     of_length: bool = False
     least: float = 0.0
 
-    def at(self, share: float, length: int) -> float:
-        """Return the number at ``share``, in [0, 1), of the range."""
-        number = self.lowest * (self.highest / self.lowest) ** share
-        return max(self.least, number * length if self.of_length else number)
+    def suggest(self, trial: Trial, key: str, length: int) -> float:
+        """Draw a number."""
+        scale = length if self.of_length else 1
+        number = trial.suggest_float(key, self.lowest * scale, self.highest * scale, log=True)
+        return max(self.least, number)
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,10 @@ class Choice:
 
     values: tuple[Any, ...]
 
-    def at(self, share: float, length: int) -> Any:
-        """Return the value at ``share``, in [0, 1)."""
-        index, rest = divmod(share * len(self.values), 1)
-        value = self.values[int(index)]
-        return value.at(rest, length) if isinstance(value, LogUniform) else value
+    def suggest(self, trial: Trial, key: str, length: int) -> Any:
+        """Draw a value."""
+        value = self.values[trial.suggest_int(f"index of {key}", 0, len(self.values) - 1)]
+        return value.suggest(trial, key, length) if isinstance(value, LogUniform) else value
 
 
 Range = LogUniform | Choice
@@ -69,7 +73,7 @@ class Method:
     ranges: Mapping[str, Range]
 
 
-_OURS = {"model": "irevrnn", "block": True, "memory": "recompute"}
+_OURS = {"model": "block", "memory": "recompute"}
 _OSCILLATORS: dict[str, Range] = {
     "units": _UNITS, "longest_memory": _LONGEST, "longest_period": _LONGEST,
     "shortest_period": _SHORTEST_PERIOD, "recurrent_lr_scale": _RECURRENT_RATE,
@@ -152,7 +156,7 @@ _FAST: dict[str, dict[str, Range]] = dict.fromkeys(
 )
 _SMALL_DIGITS = {"downsample": 2, "batch_size": 100}
 
-#: Every search, by the name of its result file. Of several folds the first one is searched.
+#: Every search, by the name of its result file.
 SEARCHES: dict[str, Search] = {
     "mnist": Search("mnist", _SMALL_DIGITS, 30_000),
     "permuted": Search("mnist", _SMALL_DIGITS | {"permuted": True}, 30_000, _FAST),
@@ -167,13 +171,12 @@ def draw(search: Search, name: str, trial: int, length: int) -> dict[str, Any]:
     Trial i draws the common settings of all methods by the same random numbers, so that no method
     has more luck with them.
     """
-    ranges = search.ranges_of(name)
-    seed = trial, zlib.crc32(name.encode())
-    common, own = np.random.default_rng(trial), np.random.default_rng(seed)
-    shares = {key: common.random() for key in COMMON} | {
-        key: own.random() for key in ranges if key not in COMMON
-    }
-    drawn = {key: one.at(shares[key], length) for key, one in ranges.items()}
+    ranges, seeds = search.ranges_of(name), (trial, zlib.crc32(f"{name} {trial}".encode()))
+    common, own = (create_study(sampler=RandomSampler(seed)).ask() for seed in seeds)
+    drawn = {key: one.suggest(common, key, length) for key, one in COMMON.items()}
+    for key, one in ranges.items():
+        if one is not COMMON.get(key):
+            drawn[key] = one.suggest(own, key, length)
     if "longest_period" in drawn:  # of short sequences, it may be the shorter one, or too short
         drawn["longest_period"] = max(drawn["longest_period"], _SHORTEST_PERIOD.lowest)
         drawn["shortest_period"] = min(drawn["shortest_period"], drawn["longest_period"])

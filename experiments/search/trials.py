@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count, islice
 from typing import Any
@@ -31,30 +31,38 @@ from experiments.train.run import Run
 from experiments.train.runs import figure_of
 from experiments.train.task import Batch, Task
 from irevrnn import ReversalError
-from irevrnn.allocator import use_caching_allocator
+from irevrnn.kernels.allocator import use_caching_allocator
 
 #: Steps by which a trial is timed, after a first one that is not counted.
 TIMED_STEPS = 10
 
 
-def configure(search: Search, name: str, trial: int, profile: str, **fields: Any) -> TrainConfig:
-    """Return the configuration of a trial, but for the length of its schedule."""
-    method, kind = METHODS[name], TASKS[search.task]
-    fixed = {**search.fields, **smaller(search.task, profile), **method.fields, **fields}
-    fixed |= {"seed": trial, "keep": "last", "test": False}
-    task = kind.of(**fixed).runs()[0][1].task(torch.device("cpu"))
-    settings = draw(search, name, trial, task.facts["sequence_length"])
+def configure(
+    search: Search, method: str, settings: Mapping[str, Any], profile: str, **fields: Any
+) -> TrainConfig:
+    """Return the configuration with these settings, but for the length of its schedule."""
+    fixed = {**search.fields, **smaller(search.task, profile), **METHODS[method].fields}
+    fixed |= {"keep": "last", "test": False}
+    return TASKS[search.task].of(**{**fixed, **settings, **fields})
+
+
+def choose_settings(search: Search, method: str, trial: int, profile: str) -> dict[str, Any]:
+    """Draw the settings of a trial, with the size that has the search's number of parameters."""
+    task = configure(search, method, {}, profile).task(torch.device("cpu"))
+    settings = draw(search, method, trial, task.facts["sequence_length"])
     units = settings.pop("units", None)
     if task.read_at is not None:
         settings["read"] = "last"
-    config = kind.of(**{**fixed, **settings}).runs()[0][1]
 
-    def sized(size: int) -> TrainConfig:
+    def sized(size: int) -> dict[str, Any]:
         if units is None:
-            return replace(config, hidden_size=size)
-        return replace(config, width=size, hidden_size=max(1, round(units * size)))
+            return settings | {"hidden_size": size}
+        return settings | {"hidden_size": max(1, round(units * size)), "width": size}
 
-    return sized(nearest_size(sized, task, search.parameters))
+    def configured(size: int) -> TrainConfig:
+        return configure(search, method, sized(size), profile)
+
+    return sized(nearest_size(configured, task, search.parameters))
 
 
 def fit_schedule(

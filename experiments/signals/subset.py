@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from experiments.tasks.signals import SignalsConfig
 from experiments.train.config import option
 
 
-@dataclass(frozen=True, kw_only=True)
 class SubsetConfig(SignalsConfig):
     """Train on as many recordings of each class, or on made-up ones."""
 

@@ -1,8 +1,9 @@
-"""Action recognition: ``python -m experiments.train action``."""
+"""Action recognition: ``python -m experiments.train action irevrnn``."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from experiments.datasets.recordings import Recordings, open_recordings
 from experiments.datasets.watch import load_watch
 from experiments.sequences import Fold, Key, Sequences
 from experiments.tasks.folds import chosen_fold, details, runs_of_folds
-from experiments.train.config import ConfigError, TrainConfig, option
+from experiments.train.config import ConfigError, DataConfig, TrainConfig, option
 from experiments.train.objectives import Evaluation
 from experiments.train.task import Task
 
@@ -49,12 +50,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class ActionConfig(TrainConfig):
+class ActionConfig(DataConfig):
     """Train on recordings of movements: skeletons or the signals of a smartwatch."""
 
     # the data
-    data_set: str = option("watch", "the data set", choices=tuple(PROTOCOLS))
+    data_set: str = option(
+        "watch", "the data set; each has defaults of its own", choices=tuple(PROTOCOLS)
+    )
     protocol: str | None = option(
         None, "loso, 5fold, xsub, xview or xset; if not given, the first that the data set has"
     )
@@ -86,16 +88,9 @@ class ActionConfig(TrainConfig):
     workers: int = option(0, "processes that make batches", least=0, operational=True)
 
     @classmethod
-    def of(cls, **given: Any) -> ActionConfig:
-        """Build a configuration with the presets of its data set as defaults."""
-        presets = PRESETS.get(given.get("data_set", "watch"), {})
-        return cls(**{**presets, **cls.block_defaults(given), **given})
-
-    @classmethod
-    def variants(cls) -> dict[str, dict[str, Any]]:
-        """Return what chooses other defaults than those of the watch."""
-        sets = {f"--data-set {name}": {"data_set": name} for name in PRESETS if name != "watch"}
-        return {**super().variants(), **sets}
+    def presets(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults of the data set."""
+        return PRESETS.get(given.get("data_set", "watch"), {})
 
     def __post_init__(self) -> None:
         super().__post_init__()

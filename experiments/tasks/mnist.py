@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.datasets.mnist import PERMUTATION_SEED, SPLIT_SEED, Split, load_mnist, pixel_order
-from experiments.train.config import TrainConfig, option
+from experiments.train.config import DataConfig, option
 from experiments.train.task import Batch, Task
 
 SIDE = 28
 
 
-@dataclass(frozen=True, kw_only=True)
-class MnistConfig(TrainConfig):
+class MnistConfig(DataConfig):
     """Train on MNIST, one pixel a step."""
 
     permuted: bool = option(False, "show the pixels in a random order, the same for all images and "
@@ -72,7 +70,7 @@ def _downsample(images: Tensor, k: int) -> Tensor:
 # DataLoader would call Python for each image, or copy batches between processes.
 
 
-def _shuffled(split: Split, config: TrainConfig, epoch: int, skip: int) -> Iterator[Batch]:
+def _shuffled(split: Split, config: DataConfig, epoch: int, skip: int) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = torch.randperm(len(split.labels), generator=generator).to(split.labels.device)
     # An incomplete last batch is left out: its few images would weigh more than others, and another

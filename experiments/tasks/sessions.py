@@ -1,4 +1,4 @@
-"""Sessions with a smartwatch as one sequence each: ``python -m experiments.train sessions``.
+"""Sessions with a smartwatch as one sequence each: ``experiments.train sessions irevrnn``.
 
 A session is all that one person did: seven exercises with each arm, fourteen recordings. A window
 of each, joined in random order, makes a sequence of more than 10,000 steps. The network reads it
@@ -11,7 +11,7 @@ each person: the first window of each recording, in an order that is always the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,11 @@ from experiments.action.dataset import SequenceDataset
 from experiments.sequences import SPLIT_SEED, Key, Sequences
 from experiments.tasks.action import PRESETS, ActionConfig, make_parts
 from experiments.tasks.folds import details
-from experiments.train.config import ConfigError, TrainConfig, option
+from experiments.train.config import ConfigError, option
 from experiments.train.task import Task
 
 #: Defaults that differ from the presets of the watch.
-_PRESET: dict[str, Any] = {"frames": 900, "norm": "layer", "batch_size": 8}
+_PRESET: dict[str, Any] = {"frames": 900, "norm": "layer", "batch_size": 8, "read": "last"}
 #: Options that sessions fix.
 _FIXED = {
     "data_set": "watch", "sampling": "window", "workers": 0, "train_subset": None,
@@ -34,23 +34,15 @@ _FIXED = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class SessionsConfig(ActionConfig):
     """Train on sessions with a smartwatch: name each of fourteen exercises at its end."""
-
-    several_answers = True
 
     sessions: int = option(8, "sessions to draw of each person in an epoch", least=1)
 
     @classmethod
-    def of(cls, **given: Any) -> SessionsConfig:
-        """Build a configuration with the presets of sessions as defaults."""
-        return cls(**{**PRESETS["watch"], **_PRESET, **cls.block_defaults(given), **given})
-
-    @classmethod
-    def variants(cls) -> dict[str, dict[str, Any]]:
-        """Return what chooses other defaults: the data set is always the same."""
-        return TrainConfig.variants()
+    def presets(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults of sessions."""
+        return PRESETS["watch"] | _PRESET
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Classification of whole signals: ``python -m experiments.train signals``.
+"""Classification of whole signals: ``python -m experiments.train signals block``.
 
 ECG recordings (``--data-set cinc2017``), spoken digits (``--data-set fsdd``), or recordings of your
 own (``--folder DIR``; :mod:`experiments.datasets.own_folder` describes such a folder). Sequences
@@ -7,7 +7,8 @@ are whole recordings, thousands of steps long and of different lengths, which ga
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,11 @@ from experiments.signals.dataset import (
 )
 from experiments.signals.folds import SPLITS, make_folds
 from experiments.tasks.folds import chosen_fold, details, runs_of_folds
-from experiments.train.config import ConfigError, TrainConfig, option
+from experiments.train.config import ConfigError, DataConfig, TrainConfig, option
 from experiments.train.objectives import Classification, Evaluation, MeanF1
 from experiments.train.task import Task
-from irevrnn.jit.commands import say
+from irevrnn.kernels.jit.compiler import say
 
-#: Defaults of all data sets with gated blocks, the network for such lengths.
-_BLOCKS: dict[str, Any] = {"block": True, "memory": "reversible"}
 _PRESET: dict[str, Any] = {
     "epochs": 16, "batch_size": 32, "lr": 8e-3, "weight_decay": 0.05, "hidden_size": 48,
     "width": 32, "read": "mean",
@@ -58,12 +57,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 SCORED = {"cinc2017": 3}
 
 
-@dataclass(frozen=True, kw_only=True)
-class SignalsConfig(TrainConfig):
+class SignalsConfig(DataConfig):
     """Train on whole signals: ECG, spoken digits or recordings of your own."""
 
+    usual_network = "block"
+
     # the data
-    data_set: str = option("cinc2017", "the data set", choices=tuple(SPLITS))
+    data_set: str = option(
+        "cinc2017", "the data set; each has defaults of its own", choices=tuple(SPLITS)
+    )
     folder: str | None = option(None, "a folder of your own recordings, as data set")
     split: str | None = option(None, "folds, official or speaker (else the data set's)")
     fold: int | None = option(None, "this fold alone, from 0 (all of them, if not given)", least=0)
@@ -83,14 +85,11 @@ class SignalsConfig(TrainConfig):
     workers: int = option(0, "processes that make batches", least=0, operational=True)
 
     @classmethod
-    def of(cls, **given: Any) -> SignalsConfig:
-        """Build a configuration with gated blocks and the presets of its data set as defaults."""
+    def presets(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults of the data set."""
         if given.get("folder") is not None:
-            given = {"data_set": "folder", **given}
-        ours = given.get("model", "irevrnn") == "irevrnn"
-        blocks = _BLOCKS if ours and given.get("block", True) else {}
-        given = {**PRESETS.get(given.get("data_set", "cinc2017"), {}), **blocks, **given}
-        return cls(**{**cls.block_defaults(given), **given})
+            return {"data_set": "folder"} | PRESETS["folder"]
+        return PRESETS.get(given.get("data_set", "cinc2017"), {})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,15 +106,6 @@ class SignalsConfig(TrainConfig):
             raise ConfigError(
                 f"split must be one of {allowed} for {self.data_set}; got {self.split!r}"
             )
-
-    @classmethod
-    def variants(cls) -> dict[str, dict[str, Any]]:
-        """Return what chooses other defaults than those of an ECG."""
-        return {
-            "--data-set fsdd": {"data_set": "fsdd"},
-            "--folder": {"folder": "DIR"},
-            "--no-block": {"block": False},
-        }
 
     def load(self) -> Recordings:
         """Load the recordings, or raise a DataError."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from experiments.train.config import ConfigError, TrainConfig, option, with_default
+from experiments.train.config import ConfigError, TrainConfig, option
 from experiments.train.objectives import Regression
 from experiments.train.task import Batch, Task
 
@@ -29,14 +29,8 @@ SHORTEST, MOST_SEQUENCES = 10, 64
 _TRAIN, _VAL, _TEST = range(3)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SyntheticConfig(TrainConfig):
     """Train on generated sequences."""
-
-    hidden_size: int = with_default("hidden_size", 64)
-    num_layers: int = with_default("num_layers", 2)
-    norm: str = with_default("norm", "layer")
-    calibrate: int = with_default("calibrate", 10)
 
     length: int = option(5000, "T, the number of steps to remember over", least=2)
     growth: float = option(
@@ -48,14 +42,10 @@ class SyntheticConfig(TrainConfig):
     batches: int = option(100, "batches of an epoch", least=1)
     held_out: int = option(1000, "sequences for validation, and as many for the test", least=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("train_subset", "eval_subset"):
-            if getattr(self, name) is not None:
-                raise ConfigError(
-                    f"{name} must be None where sequences are generated (batches and held_out are "
-                    f"their numbers); got {getattr(self, name)}"
-                )
+    @classmethod
+    def presets(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults of generated sequences."""
+        return {"hidden_size": 64, "num_layers": 2, "norm": "layer", "calibrate": 10}
 
     def length_at(self, epoch: int) -> int:
         """Return the length of the training sequences of an epoch."""
@@ -93,7 +83,6 @@ class SyntheticConfig(TrainConfig):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class AddingConfig(SyntheticConfig):
     """Train on the adding task: name the sum of the two marked numbers."""
 
@@ -130,11 +119,13 @@ class AddingConfig(SyntheticConfig):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class CopyConfig(SyntheticConfig):
     """Train on the copying task: repeat ten symbols after many blank steps."""
 
-    several_answers = True
+    @classmethod
+    def presets(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults of generated sequences with several answers."""
+        return {**super().presets(given), "read": "last"}
 
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw ten symbols, T - 1 blanks, a signal, and ten blanks in which to repeat them.

@@ -1,6 +1,6 @@
-"""Train a sequence classifier: ``python -m experiments.train mnist``.
+"""Train a sequence classifier: ``python -m experiments.train mnist block``.
 
-``torchrun --nproc-per-node 2 -m experiments.train mnist`` trains with several workers.
+``torchrun --nproc-per-node 2 -m experiments.train mnist block`` trains with several workers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def settings(config: TrainConfig) -> str:
-    """Return in one line what differs from the first defaults that --help shows."""
-    plain = type(config).of().identity()
+    """Return in one line what differs from the defaults that --help shows."""
+    plain = type(config).of(model=config.model.name).identity()
     changed = {name: value for name, value in config.identity().items() if value != plain[name]}
     listed = ", ".join(f"{name} {value}" for name, value in changed.items())
     return f"settings other than the defaults of --help: {listed or 'none'}"

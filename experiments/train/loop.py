@@ -37,7 +37,7 @@ from experiments.train.evaluate import calibrate, evaluate, mistakes
 from experiments.train.model import count_parameters
 from experiments.train.objectives import Evaluation, Objective
 from experiments.train.run import Run
-from irevrnn.allocator import use_caching_allocator
+from irevrnn.kernels.allocator import use_caching_allocator
 
 #: Steps between two readings of the running loss: on a GPU each waits for the device.
 READ_LOSS_EVERY = 10
@@ -240,7 +240,7 @@ def _describe_test(run: Run, test: Evaluation) -> dict[str, Any]:
 def _headline(run: Run) -> str:
     given = {name: value for name, value in run.task.facts.items() if value is not None}
     facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
-    network = f"{run.config.model} with {count_parameters(run.network):,} parameters"
+    network = f"{run.config.model.name} with {count_parameters(run.network):,} parameters"
     where = f"seed {run.config.seed}, on {run.fabric.device}"
     lines = textwrap.fill(f"{run.task.data_set} ({facts});", 96, subsequent_indent="  ")
     return f"{lines}\n  {network}, {where}"

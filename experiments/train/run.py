@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_utilities import apply_to_collection
@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments.models import Ours, embedding_l1, forgotten_bits
-from experiments.peers import PEERS
+from experiments.peers.classifier import PeerClassifier
 from experiments.provenance import provenance
 from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.model import (
     forward,
     in_dtype_of,
-    make_model,
     make_optimizer,
     make_schedule,
 )
+from experiments.train.networks import Block, Gated, IRevRNN, Reversible
 from experiments.train.task import Batch, Input, Task
+from irevrnn.strategies.rules import OF_THE_STACK
 
 
 @dataclass
@@ -58,10 +59,11 @@ class Run:
             self.task = _shortened(self.task, config.epoch_steps)
         _check_task(config, self.task)
         try:
-            self.network = make_model(config, self.task)
+            self.network = config.model.build(self.task)
         except ValueError as error:  # sizes and options that do not go together
             raise ConfigError(str(error)) from None
-        self.clip_weights = getattr(self.network.rnn, "clip_recurrent_weights_", lambda: None)
+        owner: Any = self.network if isinstance(self.network, PeerClassifier) else self.network.rnn
+        self.clip_weights = owner.clip_recurrent_weights_
         if self.workers > 1:
             self._prepare_to_share()
         optimizer = make_optimizer(config, self.network)
@@ -125,11 +127,12 @@ class Run:
 
     def _penalty(self, x: Input) -> Tensor | float:
         penalty: Tensor | float = 0.0
-        if self.config.bits_penalty and isinstance(self.network, Ours):
-            penalty = self.config.bits_penalty * forgotten_bits(self.network)
-        if self.config.sparsity:
+        options = self.config.model
+        if isinstance(options, Reversible) and options.bits_penalty:
+            penalty = options.bits_penalty * forgotten_bits(cast(Ours, self.network))
+        if isinstance(options, Block | Gated) and options.sparsity:
             inputs = in_dtype_of(self.network, x[0] if isinstance(x, tuple) else x)
-            penalty = penalty + self.config.sparsity * embedding_l1(self.network, inputs)
+            penalty = penalty + options.sparsity * embedding_l1(self.network, inputs)
         return penalty
 
     def means(self) -> tuple[float, float]:
@@ -202,29 +205,27 @@ def _check_task(config: TrainConfig, task: Task) -> None:
             f"{config.keep!r}, test {config.test}"
         )
     small = config.batch_size == 1 or getattr(config, "steps_per_batch", None) is not None
-    plain = config.model == "irevrnn" and not config.block
-    if plain and small and task.read_at is None:
+    options, several = config.model, task.read_at is not None
+    if isinstance(options, IRevRNN) and small and not several:
         raise ConfigError(
             "plain layers end in a batch norm, which takes two sequences at least: choose block, "
             "or a batch_size above 1 without steps_per_batch"
         )
-    if task.read_at is None and config.gradient_steps is not None:
+    if isinstance(options, Block) and options.gradient_steps is not None and not several:
         raise ConfigError(
             "gradient_steps must be None where one answer is read from a sequence, after its last "
-            f"step; got {config.gradient_steps}"
+            f"step; got {options.gradient_steps}"
         )
-    peer = PEERS.get(config.model)
-    if task.read_at is not None and peer and not peer.keeps_steps:
+    if several and options.read != "last":
         raise ConfigError(
-            f"model={config.model!r} merges steps, so it cannot give the several answers that "
-            f"{task.data_set} asks for: choose another model"
+            f"read must be last where several answers are read from a sequence; got {options.read}"
         )
-    if task.read_at is not None and config.read != "last":
+    if (
+        isinstance(options, Reversible)
+        and options.norm == "batch"
+        and (several or options.memory in OF_THE_STACK)
+    ):
         raise ConfigError(
-            f"read must be last where several answers are read from a sequence; got {config.read!r}"
-        )
-    if task.read_at is not None and config.model == "irevrnn" and config.norm == "batch":
-        raise ConfigError(
-            "norm must be layer or none where several answers are read from a sequence, of which "
-            "the network sees one piece after another; got 'batch'"
+            "norm must be layer or none where several answers are read from a sequence, and with "
+            f"memory {', '.join(OF_THE_STACK)}: the network never has all steps; got 'batch'"
         )

@@ -22,18 +22,18 @@ struct LaunchOn : AllInstances {
   cudaError_t operator()(const Work& work, const Grid& grid) const { return run_grid(work, grid, stream); }
 };
 
-template <class T, class IO>
-cudaError_t scan_on_device(const Forward<T, IO>& s, cudaStream_t stream) {
+template <class Problem>
+cudaError_t scan_on_device(const Problem& s, cudaStream_t stream) {
   return scan_on_grid(s, Grid::of(s.lanes()), LaunchOn(stream));
 }
 
-template <class T, class IO>
-cudaError_t scan_on_device(const Backward<T, IO>& s, T* workspace, cudaStream_t stream) {
+template <class T>
+cudaError_t scan_on_device(const Backward<T>& s, T* workspace, cudaStream_t stream) {
   return scan_on_grid(s, plan_of<AllInstances>(s, choose_block), workspace, LaunchOn(stream));
 }
 
-template <class T, class IO>
-int64_t workspace_numbers(const Backward<T, IO>& s) {
+template <class T>
+int64_t workspace_numbers(const Backward<T>& s) {
   const BackwardPlan plan = plan_of<AllInstances>(s, choose_block);
   return plan.totals + plan.scratch;
 }

@@ -1,22 +1,23 @@
-// Launches of the scan's kernels: plain C++ signatures, for what knows nothing of nvcc. All are
-// asynchronous and return whether the launch went well.
+// Launches of the kernels: plain C++ signatures, for what knows nothing of nvcc. All are asynchronous and return whether
+// the launch went well.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
-#include "scan.h"
+#include "fixed_scan.h"
 
 namespace irevrnn {
 
-// The problem's pointers, row_starts too, are of the device.
-template <class T, class IO>
-cudaError_t scan_on_device(const Forward<T, IO>& s, cudaStream_t stream);
+// Forward, LaneForward or FixedInverse, whose pointers, row_starts too, are of the device.
+template <class Problem>
+cudaError_t scan_on_device(const Problem& s, cudaStream_t stream);
+cudaError_t scan_on_device(const LaneWords& s, cudaStream_t stream);
 
 // `workspace`, of the device, has workspace_numbers(s) numbers.
-template <class T, class IO>
-cudaError_t scan_on_device(const Backward<T, IO>& s, T* workspace, cudaStream_t stream);
-template <class T, class IO>
-int64_t workspace_numbers(const Backward<T, IO>& s);
+template <class T>
+cudaError_t scan_on_device(const Backward<T>& s, T* workspace, cudaStream_t stream);
+template <class T>
+int64_t workspace_numbers(const Backward<T>& s);
 
 // Writes numbers of the CPU to the device. They travel as arguments of kernels: there is no memory that
 // must stay as it is until a copy is over, or until a captured graph is run.

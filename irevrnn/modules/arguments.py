@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import math
 import numbers
 from typing import Any
 
 from torch import nn
 
 
-def check_number(name: str, value: float) -> None:
-    """Raise a TypeError that names the argument unless ``value`` is a real number."""
+def check_number(name: str, value: float, least: float = -math.inf) -> None:
+    """Raise an error that names the argument unless ``value`` is a number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least:g}; got {value}")
 
 
 def check_count(name: str, value: int, least: int) -> None:

@@ -1,4 +1,4 @@
-"""The base of :class:`irevrnn.IRevRNN` and :class:`irevrnn.IRevStack`: how a stack is run."""
+"""The base of what runs a stack under a strategy: ``IRevRNN``, ``IRevStack``, ``ThroughTime``."""
 
 from __future__ import annotations
 
@@ -10,50 +10,56 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from irevrnn.kernels.observers import autocasts, observed, traced, transformed
 from irevrnn.modules.block import reset_inner
+from irevrnn.modules.input_checks import check_input
+from irevrnn.modules.sequences import SequenceBatch
 from irevrnn.modules.stability import Clipped
-from irevrnn.observers import observed, transformed
-from irevrnn.sequences import SequenceBatch, States
-from irevrnn.strategies import auto
+from irevrnn.modules.states import Hidden, final_states, initial_states
+from irevrnn.recurrences.protocol import State
+from irevrnn.strategies.budget import Workload, choose, format_bytes, parse_bytes, widest
 from irevrnn.strategies.chunks import chunk_length
-from irevrnn.strategies.chunkwise import records, run_chunkwise
+from irevrnn.strategies.chunkwise import parameters_of, records, run_chunkwise
 from irevrnn.strategies.large_states import warn_of_large_states
 from irevrnn.strategies.layerwise import run_layerwise
-from irevrnn.strategies.replica import parameters_of
+from irevrnn.strategies.report import MemoryReport, memory_report
+from irevrnn.strategies.resident import resident_bytes
 from irevrnn.strategies.rules import (
     BUDGETED,
     IN_FIXED_POINT,
     OF_THE_STACK,
     check_budget,
+    check_initialised,
     check_strategy,
     not_a_graph,
+    unsupported_reason,
 )
-from irevrnn.strategies.saved_bytes import Plan
+from irevrnn.strategies.run import Plan
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.trace import check_real
-from irevrnn.strategies.workload import Workload
+from irevrnn.strategies.strategy import States, flat
 
 _log = logging.getLogger("irevrnn")
-#: Numbers of one block's states up to which inference with ``reversible`` runs block by block.
+#: Numbers of one recurrence's states up to which inference with ``reversible`` runs layer by layer.
 WHOLE = 2**24
+#: Measurements that a stack keeps, one for each batch size and form of the input.
+MOST_COSTS = 64
 
 
-class BaseStack(Clipped, nn.Module):
-    """A stack of blocks and the strategy it is trained with.
+class StrategyModule(nn.Module):
+    """A module that runs a stack under a strategy.
 
     Attributes:
-        memory, memory_budget, batch_first: see :class:`irevrnn.IRevStack`.
-        picked: the plan that was last chosen for a budget.
+        memory, memory_budget: see :class:`irevrnn.IRevStack`.
+        picked: the plan that was last chosen for a budget, with its cost.
     """
 
-    def __init__(self, memory: str, memory_budget: float | str | None, batch_first: bool) -> None:
+    def __init__(self, memory: str, memory_budget: float | str | None) -> None:
         super().__init__()
         check_budget(memory, memory_budget)
         self.memory = memory
-        self.memory_budget = None if memory_budget is None else auto.parse_bytes(memory_budget)
-        self.batch_first = batch_first
+        self.memory_budget = None if memory_budget is None else parse_bytes(memory_budget)
         self.picked: Plan | None = None
-        self._costs: dict[Any, Any] = {}
+        self._costs: dict[Any, tuple[dict[str, Any], int]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Check a strategy when it is set, too."""
@@ -68,6 +74,73 @@ class BaseStack(Clipped, nn.Module):
     def _stack(self) -> Stack:
         """Return the modules as they are to run."""
         raise NotImplementedError
+
+    def _run(
+        self, stack: Stack, batch: SequenceBatch, states: States, resets: Any,
+        return_sequence: bool, before: int,
+    ) -> tuple[Tensor, list[State]]:  # fmt: skip
+        """Run the stack over all steps by the strategy; ``before`` bytes were resident before."""
+        x, steps = batch.x, batch.all_steps(resets)
+        plain = self.memory not in ("auto", *IN_FIXED_POINT)
+        record = plain or records(x, *flat(states), *parameters_of(stack))
+        load = Workload(stack, x, states, steps, return_sequence, batch.padded, {}, before)
+        plan = self._choose(load, record)
+        if plan.memory in OF_THE_STACK:
+            return run_chunkwise(stack, plan, x, states, steps, return_sequence)
+        return run_layerwise(stack, plan.memory, x, states, steps, return_sequence)
+
+    def _choose(self, load: Workload, record: bool) -> Plan:
+        """Return the plan to run; where no gradient is recorded, none runs in fixed point."""
+        memory, stack, steps = self.memory, load.stack, load.steps
+        if memory == "auto":
+            check_budget(memory, self.memory_budget)
+        budget = self.memory_budget if memory in BUDGETED else None
+        if budget is not None and record and torch.is_grad_enabled():
+            return self._pick(load, parse_bytes(budget))
+        if memory in IN_FIXED_POINT and not record or memory == "auto":
+            fits = budget is None and load.x.shape[0] * steps.batch * widest(stack) <= WHOLE
+            whole = fits or observed() or unsupported_reason(stack, "checkpoint")
+            memory = "recompute" if whole else "checkpoint"
+        if memory not in OF_THE_STACK:
+            return Plan(memory)
+        return Plan(memory, chunk_length(memory, steps.end, steps.batch, widest(stack)))
+
+    def _pick(self, load: Workload, budget: int) -> Plan:
+        if transformed() or traced():
+            raise NotImplementedError(
+                f"memory={self.memory!r} with a memory_budget measures a pass over the first steps,"
+                " which cannot be transformed or recorded; use memory='recompute' or 'store'"
+            )
+        check_initialised(self.memory, parameters_of(load.stack))
+        key = _key(load)
+        load.costs, load.loaded = self._costs.get(key, ({}, 0))
+        plan = choose(load, self.memory, budget)
+        if len(self._costs) >= MOST_COSTS:
+            self._costs.clear()
+        self._costs[key] = load.costs, load.loaded
+        before, self.picked = self.picked, plan  # by whichever thread was last
+        if before is None or plan.memory != before.memory:
+            _log.info("memory=%r picked %s", self.memory, describe(plan, load))
+        return plan
+
+    def _report(
+        self, stack: Stack, batch: SequenceBatch, states: States, resets: Any, return_sequence: bool
+    ) -> MemoryReport:
+        steps = batch.all_steps(resets)
+        load = Workload(stack, batch.x, states, steps, return_sequence, batch.padded, {}, 0)
+        return memory_report(load)
+
+
+class BaseStack(Clipped, StrategyModule):
+    """A stack of blocks and other modules.
+
+    Attributes:
+        batch_first: see :class:`irevrnn.IRevStack`.
+    """
+
+    def __init__(self, memory: str, memory_budget: float | str | None, batch_first: bool) -> None:
+        super().__init__(memory, memory_budget)
+        self.batch_first = batch_first
 
     def _states_symbol(self) -> str:
         """Return what an error calls the number of states."""
@@ -86,51 +159,35 @@ class BaseStack(Clipped, nn.Module):
         reset_inner(self)
 
     def _clipped(self) -> list[tuple[str, nn.Module]]:
-        stack = self._stack()
-        places = [place for place in stack.places for _ in range(stack.directions)]
-        return [*zip(map(stack.name, places), stack.all_blocks, strict=True)]
+        recurrences = self._stack().recurrences
+        return [(r.name, r.block) for r in recurrences if hasattr(r, "block")]
 
     def forward(
         self,
         input: Tensor | PackedSequence,
-        hidden: States | None = None,
+        hidden: Hidden | None = None,
         *,
         lengths: Tensor | Sequence[int] | None = None,
         return_sequence: bool = True,
         resets: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, States]:
+    ) -> tuple[Tensor | PackedSequence, Hidden]:
         """Run the stack over a sequence; see the class for shapes."""
         if torch.compiler.is_compiling():
             packed = lengths is not None or isinstance(input, PackedSequence)
             if reason := not_a_graph(self.memory, packed):
                 if torch.compiler.is_exporting():
                     raise ValueError(f"this forward pass cannot be exported: {reason}")
-                from irevrnn.compiling import run_uncompiled
+                from irevrnn.kernels.compiling import run_uncompiled
 
                 options = {"lengths": lengths, "return_sequence": return_sequence, "resets": resets}
                 return run_uncompiled(self.forward, input, hidden, **options)
+        before = 0 if self.memory_budget is None else resident_bytes()
         stack = self._stack()
-        blocks = stack.all_blocks
-        weight, sizes = blocks[0].recurrent_weight, [block.hidden_size for block in blocks]
-        batch = self._batch(input, lengths, weight)
-        bounds = batch.arrange_resets(resets)
-        states = batch.initial_states(hidden, sizes, weight, self._states_symbol())
-        flat = (state for pair in states for state in pair)
-        plain = self.memory not in ("auto", *IN_FIXED_POINT)
-        record = plain or records(batch.x, *flat, *parameters_of(stack))
-        budgeted = self.memory in BUDGETED and self.memory_budget is not None
-        counted = bounds if budgeted else None  # which waits for a GPU
-        load = Workload.of(batch, hidden is None, return_sequence, counted)
-        memory, chunk, checkpoints = self._choose(stack, load, record)
-        arguments = (stack, memory, batch.x, states, batch.packing, bounds)
-        if memory in OF_THE_STACK:
-            output, finals = run_chunkwise(*arguments, return_sequence, chunk, checkpoints)
-        else:
-            output, finals = run_layerwise(*arguments, return_sequence)
-        if budgeted:
-            check_real(output, batch.x)
+        batch = self._batch(stack, input, lengths)
+        states = initial_states(stack, batch, hidden, self._states_symbol())
+        output, finals = self._run(stack, batch, states, resets, return_sequence, before)
         warn_of_large_states(self, stack, finals)
-        return batch.restore(output, finals, return_sequence)
+        return batch.restore(output, return_sequence), final_states(stack, batch, finals)
 
     def memory_report(
         self,
@@ -139,65 +196,61 @@ class BaseStack(Clipped, nn.Module):
         lengths: Tensor | Sequence[int] | None = None,
         return_sequence: bool = True,
         resets: Tensor | None = None,
-    ) -> None:
-        """Print what training on ``input`` would need under each strategy: saved bytes and peak.
+    ) -> MemoryReport:
+        """Return what training on ``input`` would need under each strategy: saved bytes and peak.
 
-        All strategies are compared, whatever ``memory`` is. The numbers follow from the sizes and
-        the recurrent weights, without computing any values
-        (:mod:`irevrnn.strategies.saved_bytes`); the modules run on tensors without values, so side
-        effects in Python do happen. ``saved`` is an upper bound for sequences of different length.
-        For ``reversible`` it is an average, or, with ``relu`` and ``leaky_relu``, an upper bound,
-        which assumes that they forget in every step. ``peak of a step`` is an estimate.
+        All strategies are compared, whatever ``memory`` is. The modules run forward and backward
+        over the first steps to be measured (:mod:`irevrnn.strategies.measure`). What ``reversible``
+        saves is an average of what decays forget; ``relu`` and ``leaky_relu`` count as if they
+        forgot in every step.
 
         Args:
             input, lengths, return_sequence, resets: as for :meth:`forward`.
 
+        Returns:
+            An object with ``plans``, each with its ``saved`` and ``peak`` bytes, and with
+            ``reasons`` against strategies that cannot serve. ``print`` shows it as a table.
+
         Raises:
             TypeError: an argument is of a wrong type or dtype.
-            ValueError: an argument does not fit, or a module looks at values while it runs.
+            ValueError: an argument does not fit.
         """
         stack = self._stack()
-        batch = self._batch(input, lengths, stack.blocks[0].recurrent_weight)
-        load = Workload.of(batch, True, return_sequence, batch.arrange_resets(resets))
-        print(f"{type(self).__name__}({self.extra_repr()})")
-        print(f"input of {batch.steps} steps and batch {batch.size}, {return_sequence=}\n")
-        print(auto.table(stack, load))
+        batch = self._batch(stack, input, lengths)
+        states = initial_states(stack, batch, None, self._states_symbol())
+        return self._report(stack, batch, states, resets, return_sequence)
 
-    def _batch(
-        self, input: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None, like: Tensor
-    ) -> SequenceBatch:
-        features, tokens = self._input_features(), self._reads_tokens()
-        return SequenceBatch.of(input, lengths, self.batch_first, like, features, tokens)
+    def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
+        tokens, like = self._reads_tokens(), stack.like
+        check_input(input, self.batch_first, like, self._input_features(), tokens)
+        if isinstance(input, PackedSequence):
+            packed = input._replace(data=input.data.unsqueeze(-1)) if tokens else input
+            return SequenceBatch.of(packed, lengths, self.batch_first)
+        batched = input.dim() == (2 if tokens else 3)
+        input = input.unsqueeze(-1) if tokens else input
+        return SequenceBatch.of(input, lengths, self.batch_first, batched)
 
-    def _choose(self, stack: Stack, load: Workload, record: bool) -> tuple[str, int, int]:
-        """Return the strategy to run, its chunk length, and how many checkpoints it keeps.
 
-        Without a budget, that is one at the beginning of every chunk, for which 0 stands. Where no
-        gradient is recorded, none runs in fixed point.
-        """
-        memory, chunk, checkpoints = self.memory, 0, 0
-        if memory == "auto":
-            check_budget(memory, self.memory_budget)
-        budget = self.memory_budget if memory in BUDGETED else None
-        if budget is not None and (record or memory == "auto"):
-            memory, chunk, checkpoints = self._pick(stack, load, budget)
-        elif memory in OF_THE_STACK:
-            chunk = chunk_length(memory, load.steps, load.batch, stack.widest)
-        if memory in IN_FIXED_POINT and not record:
-            fits = budget is None and load.real_steps * stack.widest <= WHOLE
-            chunks = not (fits or observed() or stack.unsupported_reason("checkpoint"))
-            memory = "checkpoint" if chunks else "recompute"
-        return memory, chunk, checkpoints
+def describe(plan: Plan, load: Workload) -> str:
+    """Describe a plan and its cost in one line."""
+    chunks = f", chunks of {plan.chunk} steps" if plan.chunk else ""
+    if plan.checkpoints:
+        chunks += f" and {plan.checkpoints} checkpoints at once"
+    return (
+        f"{plan.memory!r}{chunks}, for {load.steps.end} steps and batch {load.steps.batch}: saves "
+        f"about {format_bytes(plan.saved)}, with a peak of about {format_bytes(plan.peak)}"
+    )
 
-    def _pick(self, stack: Stack, load: Workload, budget: int) -> tuple[str, int, int]:
-        if transformed():
-            raise NotImplementedError(
-                f"memory={self.memory!r} with a memory_budget runs the modules without values, "
-                "which transforms of torch.func do not allow; use memory='recompute' or 'store'"
-            )
-        before = self.picked and self.picked.memory
-        picked = auto.choose(stack, load, self.memory, auto.parse_bytes(budget))
-        self.picked = picked  # by whichever thread was last
-        if picked.memory != before:
-            _log.info("memory=%r picked %s", self.memory, auto.describe(picked, load))
-        return picked.memory, picked.chunk, picked.checkpoints
+
+def _key(load: Workload) -> tuple[Any, ...]:
+    """Return what the costs of the first steps depend on."""
+    x, steps = load.x, load.steps
+    modules = [each for m in (*load.stack.modules, *load.stack.reverse) for each in m.modules()]
+    parameters = [p for each in modules for p in each.parameters(recurse=False)]
+    return (
+        (steps.batch, x.shape[1:], x.dtype, x.device, x.requires_grad, x.is_contiguous()),
+        (steps.packing is None, steps.resets is None, load.return_sequence, steps.end < 32),
+        autocasts(x.device.type) and torch.get_autocast_dtype(x.device.type),
+        tuple((type(each), each.training) for each in modules),
+        tuple((p.requires_grad, p.dtype, p.device, p.shape) for p in parameters),
+    )

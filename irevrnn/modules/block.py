@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irevrnn.activations import get_activation
+from irevrnn.kernels.activations import get_activation
 from irevrnn.modules.arguments import check_count
 from irevrnn.modules.initial_values import (
     LONGEST_MEMORY,
@@ -47,10 +47,8 @@ class Block(Clipped, nn.Module):
         hidden_size: H, units of the recurrence.
         num_couplings: R, additive couplings between output and cell state. Without any,
             ``longest_period`` must be None.
-        activation: output nonlinearity g of the recurrence. ``identity``, ``leaky_relu`` and
-            ``relu`` can be inverted, so that ``memory="reversible"`` takes them; see
-            :mod:`irevrnn.strategies` for what they cost.
-        coupling_activation: coupling nonlinearity f.
+        activation, coupling_activation: nonlinearities g and f of the recurrence.
+            ``memory="reversible"`` takes a g that can be inverted (:mod:`irevrnn.strategies`).
         forgets: whether units forget. If not, u = 1: ``recurrent_weight`` is a buffer of ones, not
             a parameter, and with ``activation="identity"`` reversal stores nothing.
         shortest_period, longest_period: units start as oscillators with periods log-uniform between
@@ -65,8 +63,7 @@ class Block(Clipped, nn.Module):
         coupling_a, coupling_b: a and b, (R, H).
 
     Raises:
-        ValueError: an argument is out of range, or there is a ``longest_period`` without couplings.
-        TypeError: an argument is of another type than it should be.
+        ValueError, TypeError: an argument is out of range or of another type than it should be.
         NotImplementedError: the block is called, or a method that it must define is missing.
 
     Example::
@@ -85,19 +82,12 @@ class Block(Clipped, nn.Module):
     recurrent_weight: Tensor
 
     def __init__(
-        self,
-        hidden_size: int,
-        num_couplings: int = 1,
-        *,
-        activation: str = "identity",
-        coupling_activation: str = "identity",
-        forgets: bool = True,
-        shortest_period: float = SHORTEST_PERIOD,
-        longest_period: float | None = LONGEST_PERIOD,
+        self, hidden_size: int, num_couplings: int = 1, *,
+        activation: str = "identity", coupling_activation: str = "identity", forgets: bool = True,
+        shortest_period: float = SHORTEST_PERIOD, longest_period: float | None = LONGEST_PERIOD,
         longest_memory: float = LONGEST_MEMORY,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+        device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         check_count("hidden_size", hidden_size, 1)
         check_count("num_couplings", num_couplings, 0)
@@ -107,9 +97,8 @@ class Block(Clipped, nn.Module):
         check_memory(longest_memory)
         self.hidden_size, self.num_couplings = hidden_size, num_couplings
         self.activation, self.coupling_activation = activation, coupling_activation
-        self.forgets = forgets
+        self.forgets, self.longest_memory = forgets, longest_memory
         self.shortest_period, self.longest_period = shortest_period, longest_period
-        self.longest_memory = longest_memory
         if dtype is not None and not getattr(dtype, "is_floating_point", False):
             raise TypeError(f"dtype must be a floating-point torch.dtype; got {dtype!r}")
         factory = {"device": device, "dtype": dtype}
@@ -141,34 +130,23 @@ class Block(Clipped, nn.Module):
         reset_inner(self)
         self.reset_recurrence()
 
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool,
-        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
-    ) -> None:  # fmt: skip
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
         """Refuse recurrent weights that forget where ``forgets=False`` promises that none does."""
-        name = f"{prefix}recurrent_weight"
-        u = state_dict.get(name)
+        u = state_dict.get(f"{prefix}recurrent_weight")
         if not self.forgets and isinstance(u, Tensor) and not u.is_meta and not (u == 1).all():
-            error_msgs.append(
-                f"{name} must be 1 everywhere, as the block was made with "
+            raise RuntimeError(
+                f"{prefix}recurrent_weight must be 1 everywhere, as the block was made with "
                 f"forgets=False; got values from {u.min():g} to {u.max():g}. Build the block with "
                 "forgets=True to load them"
             )
-            # The error is raised when all else is copied: by then these must not be.
-            state_dict = {**state_dict, name: self.recurrent_weight}
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     @torch.no_grad()
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
         """Draw the parameters of the recurrence anew.
 
-        Args:
-            shortest_memory: the shortest time constant, in steps.
-
         Returns:
-            The time constants tau of the units, (H,), in steps.
+            The time constants tau of the units, (H,), in steps, from ``shortest_memory`` on.
         """
         u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
         if not self.forgets:  # it has no values if the module comes from the meta device
@@ -188,20 +166,3 @@ def reset_inner(module: nn.Module) -> None:
     for each in reversed([*module.modules()][1:]):
         if hasattr(each, "reset_parameters"):
             each.reset_parameters()  # type: ignore[operator]
-
-
-def reads_tokens(module: nn.Module) -> bool:
-    """Return whether a module is an ``nn.Embedding``, compiled or not, or begins with one."""
-    module = getattr(module, "_orig_mod", module)
-    if type(module) is nn.Sequential and len(module):
-        return reads_tokens(module[0])
-    return isinstance(module, nn.Embedding)
-
-
-def is_recurrent(module: nn.Module) -> bool:
-    """Return whether a module of a stack has a recurrence: is a :class:`Block`, or looks like one.
-
-    All others are functions of a step.
-    """
-    # The first is the faster one, and every step of a stream asks often.
-    return isinstance(module, Block) or hasattr(module, "recurrent_weight")

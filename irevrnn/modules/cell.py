@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from irevrnn.functional import scan_checked
-from irevrnn.input_checks import check_resets, check_states, check_values
 from irevrnn.modules.arguments import describe_arguments
 from irevrnn.modules.block import Block, reset_inner
 from irevrnn.modules.fused import can_fuse, norm_arguments
+from irevrnn.modules.input_checks import check_kind, check_resets, check_states
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.modules.stability import Clipped
-from irevrnn.sequences import States
+from irevrnn.modules.states import Hidden
+from irevrnn.recurrences.oscillator import Weights
+from irevrnn.strategies.rules import RECURRENCE
 
 
 class IRevRNNCell(Clipped, nn.Module):
@@ -26,11 +26,10 @@ class IRevRNNCell(Clipped, nn.Module):
     many. :meth:`of` makes a cell from a trained layer. The layer is the attribute ``layer``.
 
     Args:
-        input_size, hidden_size, num_couplings, activation, coupling_activation, bias: as for
-            :class:`irevrnn.IRevRNN`.
+        input_size, hidden_size, num_couplings, activation, coupling_activation, bias, device,
+            dtype: as for :class:`irevrnn.IRevRNN`.
         norm: likewise; but in training, ``"batch"`` takes the statistics of this one step, not of
             all steps as the layer does, and needs a batch of at least 2.
-        device, dtype: of the parameters.
 
     Inputs:
         - **input**: (batch, input_size), or (input_size,).
@@ -43,28 +42,15 @@ class IRevRNNCell(Clipped, nn.Module):
         - **(h, c)** after the step, in the shape of ``hidden``.
 
     Raises:
-        ValueError: an argument or a shape does not fit.
-        TypeError: ``hidden`` is not a pair of floating-point tensors, or ``resets`` are not bool.
+        ValueError, TypeError: an argument does not fit.
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_couplings: int = 3,
-        *,
-        activation: str = "relu",
-        coupling_activation: str = "tanh",
-        bias: bool = True,
-        norm: str | None = None,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_couplings: int = 3, *,
+        activation: str = "relu", coupling_activation: str = "tanh", bias: bool = True,
+        norm: str | None = None, device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.input_size, self.hidden_size = input_size, hidden_size
-        self.num_couplings = num_couplings
-        self.activation, self.coupling_activation = activation, coupling_activation
-        self.bias, self.norm = bias, norm
         self.layer = IRevRNNLayer(
             input_size, hidden_size, num_couplings, activation=activation,
             coupling_activation=coupling_activation, bias=bias, norm=norm, device=device,
@@ -83,19 +69,12 @@ class IRevRNNCell(Clipped, nn.Module):
             TypeError: ``layer`` is not such a layer.
         """
         if not isinstance(layer, IRevRNNLayer):
-            block = isinstance(layer, Block)
-            hint = ": run IRevStack([block]) on sequences of one step instead" if block else ""
+            hint = ": run IRevStack([block]) on sequences of one step instead"
             raise TypeError(
-                f"layer must be one of the layers of an IRevRNN; got {type(layer).__name__}{hint}"
+                f"layer must be one of the layers of an IRevRNN; got {type(layer).__name__}"
+                f"{hint if isinstance(layer, Block) else ''}"
             )
-        norm: str | None = "batch" if isinstance(layer.norm, _BatchNorm) else "layer"
-        if isinstance(layer.norm, nn.Identity):
-            norm = None
-        cell = cls(
-            layer.input_size, layer.hidden_size, layer.num_couplings, activation=layer.activation,
-            coupling_activation=layer.coupling_activation, bias=layer.bias, norm=norm,
-            device="meta",
-        )  # fmt: skip
+        cell = cls(1, 1, device="meta")
         cell.layer, cell.training = layer, layer.training
         return cell
 
@@ -107,31 +86,34 @@ class IRevRNNCell(Clipped, nn.Module):
         return [("the cell", self.layer)]
 
     def forward(
-        self, input: Tensor, hidden: States | None = None, resets: Tensor | None = None
-    ) -> States:
+        self, input: Tensor, hidden: Hidden | None = None, resets: Tensor | None = None
+    ) -> Hidden:
         """Run one step; see the class for shapes."""
         if not isinstance(input, Tensor):
             raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
-        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
+        size = self.layer.input_size
+        if input.dim() not in (1, 2) or input.shape[-1] != size:
             raise ValueError(
-                f"input must be (batch, {self.input_size}) or ({self.input_size},); got shape "
-                f"{tuple(input.shape)}"
+                f"input must be (batch, {size}) or ({size},); got shape {tuple(input.shape)}"
             )
         if (states := self._fused_step(input, hidden, resets)) is not None:
             return states
         batched, layer = input.dim() == 2, self.layer
-        check_values(input, layer.recurrent_weight)
+        check_kind("input", input, layer.recurrent_weight)
         z = layer(input if batched else input.unsqueeze(0)).unsqueeze(0)
-        h_0, c_0 = _states(z, hidden, batched)
+        shape = (*input.shape[:-1], layer.hidden_size)
+        if hidden is None:
+            hidden = z.new_zeros(shape), z.new_zeros(shape)
+        symbols = "(batch, hidden_size)" if batched else "(hidden_size,)"
+        check_states(hidden, shape, symbols, z, ("h", "c"))
+        h_0, c_0 = (state.to(z.dtype).reshape(z.shape[1:]) for state in hidden)
         if resets is not None:
-            check_resets(resets, tuple(z.shape[1:2]) if batched else (), z.device)
+            check_resets(resets, shape[:-1], z.device)
             resets = resets.view(1, -1)
-        weights = layer.recurrent_weight, layer.coupling_a, layer.coupling_b
-        options = self.activation, self.coupling_activation
-        _, h, c = scan_checked(z, (h_0, c_0, *weights), options, resets=resets)
-        return (h, c) if batched else (h[0], c[0])
+        _, h, c = Weights.of(layer).scan(z, (h_0, c_0), resets=resets)
+        return h.view(shape), c.view(shape)
 
-    def _fused_step(self, input: Tensor, hidden: Any, resets: Tensor | None) -> States | None:
+    def _fused_step(self, input: Tensor, hidden: Any, resets: Tensor | None) -> Hidden | None:
         """Run one step by the compiled operator; return None where the layer has to be called."""
         # As attributes, the modules and parameters would take as long as the checks do.
         layer: Any = self._modules.get("layer")
@@ -140,40 +122,23 @@ class IRevRNNCell(Clipped, nn.Module):
         norm: Any = layer._modules.get("norm")
         projection: Any = layer._modules.get("projection")
         h, c = hidden
-        normed = norm_arguments(norm, self.hidden_size)
+        normed = norm_arguments(norm, layer.hidden_size)
         if normed is None or not can_fuse((input, h, c), layer, norm, projection):
             return None
         *batch, _ = input.shape
-        shape = (*batch, self.hidden_size)
+        shape = (*batch, layer.hidden_size)
         if h.shape != shape or c.shape != shape:
             return None
         if resets is not None:
             check_resets(resets, shape[:-1], input.device)
         own, linear = layer._parameters, projection._parameters
-        try:
-            u, a, b = own["recurrent_weight"], own["coupling_a"], own["coupling_b"]
-            weight, bias = linear["weight"], linear["bias"]
-        except KeyError:  # a user has put something else there
+        u, a, b = (own.get(name) for name in RECURRENCE)
+        if u is None or a is None or b is None:  # they are pruned or parametrized
             return None
-        options = self.activation, self.coupling_activation, True, resets
+        options = layer.activation, layer.coupling_activation, True, resets
         step = torch.ops.irevrnn.layer_step.default
-        return step(input, weight, bias, *normed, h, c, u, a, b, *options)
+        return step(input, linear["weight"], linear["bias"], *normed, h, c, u, a, b, *options)
 
     def extra_repr(self) -> str:
         """Return the arguments that differ from their defaults."""
-        return describe_arguments(self, IRevRNNCell.__init__)
-
-
-def _states(z: Tensor, hidden: States | None, batched: bool) -> States:
-    shape = z.shape[1:]
-    if hidden is None:
-        zeros = z.new_zeros(shape)
-        return zeros, zeros
-    wanted = tuple(shape) if batched else tuple(shape[1:])
-    symbols = "(batch, hidden_size)" if batched else "(hidden_size,)"
-    check_states(hidden, wanted, symbols, z, ("h", "c"))
-    h, c = hidden
-    if batched and h.dtype == c.dtype == z.dtype:
-        return h, c
-    h, c = (state.to(z.dtype).reshape(shape) for state in hidden)
-    return h, c
+        return describe_arguments(self.layer, IRevRNNCell.__init__)

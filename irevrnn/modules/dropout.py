@@ -6,18 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.modules.arguments import check_probability
-from irevrnn.modules.steps import current, draw_mask, passes
+from irevrnn.strategies.dropout_masks import current, draw_mask, passes
 
 
 class Dropout(nn.Module):
     """Drop features of each step, for use in a :class:`irevrnn.Block` or between blocks.
 
-    All steps of a sequence share one mask (variational dropout; Gal and Ghahramani, 2016), which is
-    drawn once for each forward pass of a stack. So it is the same when the stack computes a chunk
-    of steps again, and the same under every strategy. ``nn.Dropout``, which drops other features in
-    each step, is replayed from the generator's state instead: right as well, but only if no other
-    thread draws numbers, and different under each strategy. Under ``torch.utils.checkpoint`` inside
-    of a block, use ``nn.Dropout``.
+    All steps of a sequence share one mask (variational dropout; Gal and Ghahramani, 2016), drawn
+    once for each forward pass of a stack: the same when a chunk of steps is computed again, and
+    under every strategy. ``nn.Dropout``, which drops other features in each step, is replayed from
+    the generator's state instead: right as well, but only if no other thread draws numbers, and
+    different under each strategy. Under ``torch.utils.checkpoint`` in a block, use ``nn.Dropout``.
 
     Args:
         p: probability of dropping a feature, in [0, 1).
@@ -27,8 +26,8 @@ class Dropout(nn.Module):
           first dimension of three or more is taken for time: it must not be the batch.
 
     Raises:
-        ValueError: ``p`` is out of range; or, inside a stack, the input has other dimensions first.
-        TypeError: ``p`` is no number.
+        ValueError, TypeError: ``p`` is no number in [0, 1); or, inside a stack, the input has other
+            dimensions first.
         RuntimeError: something other than the stack computes it again in the backward pass.
     """
 
@@ -49,12 +48,12 @@ class Dropout(nn.Module):
         if not self.active:
             return input
         if not torch.compiler.is_compiling():
-            if current.steps is not None:
+            if current.seen is not None:
                 self._in_stack = True
-                return input * current.steps.mask(input, self.p)
+                return input * current.seen.mask(input, self.p)
             self._check_repetition()
         elif passes.running:  # the stack knows the mask
-            from irevrnn.compiling import run_uncompiled
+            from irevrnn.kernels.compiling import run_uncompiled
 
             dropped: Tensor = run_uncompiled(self.forward, input)
             return dropped

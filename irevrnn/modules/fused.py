@@ -1,17 +1,18 @@
-"""Decide where a compiled operator gives what calling modules one by one would, but faster."""
+"""Compiled operators in place of modules: where they may run, and those of a gated block."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from irevrnn.backend import choose_backend
-from irevrnn.modules.norm import LayerNorm
-from irevrnn.modules.projection import Projection, prefers_onednn
-from irevrnn.observers import sees_modules
-from irevrnn.ops import eager_float32
+from irevrnn.kernels.backend import choose_backend
+from irevrnn.kernels.observers import sees_modules
+from irevrnn.kernels.ops import eager_float32
+from irevrnn.modules.norm import LayerNorm, normalize
+from irevrnn.modules.projection import Projection, linear
 
 
 def can_fuse(tensors: tuple[Any, ...], *modules: Any) -> bool:
@@ -21,21 +22,17 @@ def can_fuse(tensors: tuple[Any, ...], *modules: Any) -> bool:
     call does nothing but to compute with their parameters.
 
     Args:
-        tensors: what goes in beside the parameters of the modules, first what has the shape of the
-            projection's input.
+        tensors: what goes in beside the parameters of the modules.
         modules: the last is the projection: a :class:`Projection`, or what a user has put there.
     """
     projection = modules[-1]
     if type(projection) is not Projection or has_hooks(*modules):
         return False
-    weight = projection._parameters.get("weight")  # quicker than the attribute
     parameters = [p for module in modules for p in module._parameters.values() if p is not None]
-    if weight is None or not eager_float32(*tensors, *parameters):
+    if "weight" not in projection._parameters or not eager_float32(*tensors, *parameters):
         return False
-    # The operators multiply by MKL, which has no wide vectors on AMD's processors.
-    if torch.is_autocast_enabled("cpu") or prefers_onednn(tensors[0], weight):
-        return False
-    return choose_backend("cpu", torch.float32) == "vector"
+    plain = not torch.is_autocast_enabled("cpu")
+    return plain and choose_backend("cpu", torch.float32) == "vector"
 
 
 def norm_arguments(norm: Any, features: int) -> tuple[Any, ...] | None:
@@ -66,3 +63,34 @@ def has_hooks(*modules: Any) -> bool:
         ):
             return True
     return False
+
+
+def block_input(norm: nn.Module, projection: nn.Module, scale: Tensor, x: Tensor) -> Tensor:
+    """Return ``scale * projection(norm(x))``.
+
+    Args:
+        norm: ``nn.LayerNorm``, or any other.
+        projection: :class:`Projection`, or what a user has put in its place.
+        scale: (H,).
+        x: (..., width).
+    """
+    y = normalize(norm, x)
+    # Under autocast, what sums over steps stays in full precision.
+    if type(projection) is not Projection or has_hooks(projection):
+        return projection(y).to(scale.dtype) * scale
+    bias = None if projection.bias is None else projection.bias * scale
+    return linear(y, projection.weight * scale.unsqueeze(1), bias).to(scale.dtype)
+
+
+def block_output(projection: nn.Module, h: Tensor, x: Tensor | None) -> Tensor:
+    """Return ``glu(projection(gelu(h))) + x``; add nothing if x is None.
+
+    Args:
+        projection: as for :func:`block_input`.
+        h: (..., H).
+        x: (..., width).
+    """
+    if can_fuse((h,) if x is None else (h, x), projection):
+        return torch.ops.irevrnn.block_output.default(h, projection.weight, projection.bias, x)
+    y = F.glu(projection(F.gelu(h)))
+    return y if x is None else x + y

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from irevrnn.modules.arguments import check_count, check_probability, describe_arguments
 from irevrnn.modules.block import Block
 from irevrnn.modules.dropout import Dropout
-from irevrnn.modules.fused import has_hooks
-from irevrnn.modules.fused_block import block_input, block_output
+from irevrnn.modules.fused import block_input, block_output, has_hooks
 from irevrnn.modules.initial_values import (
     LONGEST_MEMORY,
     LONGEST_PERIOD,
@@ -40,9 +39,6 @@ class IRevBlock(Block):
 
     Args:
         width: features of input and output.
-        hidden_size, num_couplings, activation, coupling_activation, forgets: of the recurrence, as
-            for :class:`irevrnn.Block`.
-        shortest_period, longest_period, longest_memory: of its start, likewise.
         norm: of the input: ``"layer"``, ``"batch"`` (statistics over all steps and the batch; not
             with ``checkpoint`` and ``reversible`` in training) or ``None``. The first block above
             an embedding of few features trains better without: a norm removes their magnitude.
@@ -51,7 +47,8 @@ class IRevBlock(Block):
         gate: whether the output projection has a gate (GLU; Dauphin et al., 2017).
         residual: whether the input is added to the output.
         bias: whether the projections have biases.
-        device, dtype: of the parameters.
+        hidden_size, num_couplings, activation, coupling_activation, forgets, shortest_period,
+            longest_period, longest_memory, device, dtype: as for :class:`irevrnn.Block`.
 
     Attributes:
         norm: the norm.
@@ -74,25 +71,14 @@ class IRevBlock(Block):
     """
 
     def __init__(
-        self,
-        width: int,
-        hidden_size: int,
-        num_couplings: int = 1,
-        *,
-        activation: str = "identity",
-        coupling_activation: str = "identity",
-        norm: str | None = "layer",
-        dropout: float = 0.0,
-        forgets: bool = True,
-        shortest_period: float = SHORTEST_PERIOD,
-        longest_period: float | None = LONGEST_PERIOD,
+        self, width: int, hidden_size: int, num_couplings: int = 1, *,
+        activation: str = "identity", coupling_activation: str = "identity",
+        norm: str | None = "layer", dropout: float = 0.0, forgets: bool = True,
+        shortest_period: float = SHORTEST_PERIOD, longest_period: float | None = LONGEST_PERIOD,
         longest_memory: float = LONGEST_MEMORY,
-        gate: bool = True,
-        residual: bool = True,
-        bias: bool = True,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+        gate: bool = True, residual: bool = True, bias: bool = True,
+        device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         check_count("width", width, 1)
         check_probability("dropout", dropout)
         super().__init__(
@@ -119,12 +105,10 @@ class IRevBlock(Block):
         """
         tau = super().reset_recurrence(shortest_memory)
         forgotten = -torch.expm1(-2 / tau)  # 1 - u^2, also where u is rounded to 1
-        if self.longest_period is None:
-            self.scale.copy_(forgotten / 2)
-        else:
-            self.scale.copy_(forgotten.sqrt())
-            if self.coupling_activation != "identity":
-                self.scale.mul_(NONLINEAR_SCALE)
+        oscillates = self.longest_period is not None
+        self.scale.copy_(forgotten.sqrt() if oscillates else forgotten / 2)
+        if oscillates and self.coupling_activation != "identity":
+            self.scale.mul_(NONLINEAR_SCALE)
         bias = getattr(self.input_projection, "bias", None)  # which may be another module
         if bias is not None:  # added up over a memory, a constant would be all that the unit knows
             bias.zero_()
@@ -139,11 +123,8 @@ class IRevBlock(Block):
         idle = type(self.dropout) is Dropout and not self.dropout.active
         if self.gate and idle and not has_hooks(self.dropout):
             return block_output(self.output_projection, h, x if self.residual else None)
-        if self.gate:
-            y = block_output(self.output_projection, h, None)
-        else:
-            y = self.output_projection(F.gelu(h))
-        y = self.dropout(y)
+        outer = self.output_projection
+        y = self.dropout(block_output(outer, h, None) if self.gate else outer(F.gelu(h)))
         return x + y if self.residual else y
 
     def extra_repr(self) -> str:

@@ -9,13 +9,11 @@ from torch import Tensor
 
 from irevrnn.modules.arguments import check_number
 
-#: Shortest time constant, in steps, of freshly drawn recurrent weights.
+#: Time constants, in steps, of freshly drawn recurrent weights, unless others are asked for.
 SHORTEST_MEMORY = 1.0
-#: Longest time constant, in steps, unless another is asked for.
 LONGEST_MEMORY = 1000.0
-#: Shortest period, in steps, of units that start as oscillators, unless another is asked for.
+#: Periods, in steps, of units that start as oscillators, likewise.
 SHORTEST_PERIOD = 6.0
-#: Longest of these periods, in steps, in a block, unless another is asked for.
 LONGEST_PERIOD = 1000.0
 #: Standard deviation of freshly drawn coupling weights.
 COUPLING_DEVIATION = 1e-3
@@ -71,8 +69,7 @@ def draw_oscillators_(
         u: recurrent weights, (H,), to fill; left as they are without ``forgets``.
         a, b: weights of the couplings, (R, H). The first is filled; the signs of the others are
             changed to match, a positive and b negative.
-        periods: the shortest and the longest, in steps.
-        memories: the shortest and the longest time constant tau, in steps.
+        periods, memories: the shortest and the longest, in steps.
         forgets: whether u is drawn.
 
     Returns:
@@ -95,13 +92,10 @@ def draw_oscillators_(
 
 
 def coupling_of_period(period: Tensor, root: Tensor) -> Tensor:
-    """Return a = -b for which a linear unit of one coupling has a period (``eq:oscillator``).
+    """Return a = -b for which a linear unit of one coupling has a period P (``eq:oscillator``).
 
     Its eigenvalues are sqrt(u) exp(+-2 pi i / P), so that sqrt(u) 2 cos(2 pi / P) = 1 + u - u a^2.
-
-    Args:
-        period: P, in steps.
-        root: sqrt(u).
+    ``root`` is sqrt(u).
     """
     square = (1 - root) ** 2 + 4 * root * torch.sin(math.pi / period) ** 2
     return square.sqrt() / root
@@ -122,15 +116,12 @@ def check_periods(shortest: float, longest: float | None, num_couplings: int) ->
         )
     if num_couplings == 0:
         raise ValueError(
-            f"longest_period, {longest:g}, needs num_couplings of at least 1; got 0: set "
-            "longest_period=None"
+            f"longest_period={longest:g} needs num_couplings of at least 1: set it to None"
         )
 
 
 def check_memory(longest: float) -> None:
     """Raise an error unless units can start with a time constant of ``longest`` steps."""
-    check_number("longest_memory", longest)
-    if not SHORTEST_MEMORY <= longest < math.inf:
-        raise ValueError(
-            f"longest_memory must be finite and at least {SHORTEST_MEMORY:g} step; got {longest}"
-        )
+    check_number("longest_memory", longest, SHORTEST_MEMORY)
+    if longest == math.inf:
+        raise ValueError("longest_memory must be finite; got inf")

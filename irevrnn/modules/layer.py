@@ -12,9 +12,7 @@ from irevrnn.modules.arguments import check_count
 from irevrnn.modules.block import Block
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.initial_values import (
-    LONGEST_MEMORY,
     SHORTEST_MEMORY,
-    SHORTEST_PERIOD,
     draw_couplings_,
     draw_memories_,
     draw_periods_,
@@ -28,46 +26,30 @@ class IRevRNNLayer(Block):
 
     Args:
         input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
-            shortest_period, longest_period, longest_memory: as for :class:`irevrnn.IRevRNN`.
+            longest_period: as for :class:`irevrnn.IRevRNN`.
         residual: whether the input is added to the output.
-        device, dtype: of the parameters.
+        options: further ones of :class:`irevrnn.Block`.
 
     Attributes:
         projection: ``nn.Linear(input_size, hidden_size)``, the only place where units mix.
         norm: ``nn.LayerNorm``, ``nn.BatchNorm1d`` or ``nn.Identity``, applied to the projection.
-        recurrent_weight: u, (H,).
-        coupling_a, coupling_b: (R, H).
     """
 
     _is_called = True  # by ``project``, so that a stack need not run its hooks
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_couplings: int = 3,
-        *,
-        activation: str = "relu",
-        coupling_activation: str = "tanh",
-        bias: bool = True,
-        norm: str | None = None,
-        shortest_period: float = SHORTEST_PERIOD,
-        longest_period: float | None = None,
-        longest_memory: float = LONGEST_MEMORY,
-        residual: bool = False,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_couplings: int = 3, *,
+        activation: str = "relu", coupling_activation: str = "tanh", bias: bool = True,
+        norm: str | None = None, longest_period: float | None = None, residual: bool = False,
+        **options: Any,
+    ) -> None:  # fmt: skip
         check_count("input_size", input_size, 1)
         super().__init__(
             hidden_size, num_couplings, activation=activation,
-            coupling_activation=coupling_activation, shortest_period=shortest_period,
-            longest_period=longest_period, longest_memory=longest_memory, device=device,
-            dtype=dtype,
+            coupling_activation=coupling_activation, longest_period=longest_period, **options,
         )  # fmt: skip
-        self.input_size, self.bias = input_size, bias
-        self.residual = residual
-        factory = {"device": device, "dtype": dtype}
+        self.input_size, self.bias, self.residual = input_size, bias, residual
+        factory = {"device": self.coupling_a.device, "dtype": self.coupling_a.dtype}
         self.projection = Projection(input_size, hidden_size, bias, **factory)
         self.norm = make_norm(norm, hidden_size, **factory)
         self.dropout = Dropout(0.0)

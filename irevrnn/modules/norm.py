@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from irevrnn.ops import HALF
+from irevrnn.kernels.ops import HALF
 
 
 class LayerNorm(nn.LayerNorm):

@@ -44,8 +44,7 @@ def parameter_groups(
         ``params``, ``lr`` and ``weight_decay``, which override the arguments of the optimizer.
 
     Raises:
-        ValueError: a number is negative.
-        TypeError: an argument has the wrong type.
+        ValueError, TypeError: a number is negative, or an argument has the wrong type.
 
     Example::
 
@@ -57,21 +56,15 @@ def parameter_groups(
         "coupling_lr_scale": coupling_lr_scale,
     }  # fmt: skip
     for name, number in numbers.items():
-        check_number(name, number)
-        if not number >= 0:
-            raise ValueError(f"{name} must be at least 0; got {number}")
+        check_number(name, number, 0)
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
-    if not isinstance(recurrent_names, tuple):
-        given = type(recurrent_names).__name__
-        raise TypeError(f"recurrent_names must be a tuple of str; got {given}")
-    groups: list[dict[str, Any]] = [
-        {"params": [], "lr": lr, "weight_decay": weight_decay},
-        {"params": [], "lr": lr, "weight_decay": 0.0},
-        {"params": [], "lr": lr * recurrent_lr_scale, "weight_decay": 0.0},
-        {"params": [], "lr": lr * coupling_lr_scale, "weight_decay": 0.0},
-    ]
+    if isinstance(recurrent_names, str):
+        raise TypeError("recurrent_names must be a tuple of str; got str")
+    rates = (lr, lr, lr * recurrent_lr_scale, lr * coupling_lr_scale)
+    groups: list[dict[str, Any]] = [{"params": [], "lr": x, "weight_decay": 0.0} for x in rates]
     matrices, vectors, recurrent, couplings = groups
+    matrices["weight_decay"] = weight_decay
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from irevrnn.activations import get_activation
+from irevrnn.kernels.activations import get_activation
 from irevrnn.modules.arguments import check_count, check_probability, describe_arguments
 from irevrnn.modules.base_stack import BaseStack
 from irevrnn.modules.initial_values import LONGEST_MEMORY, SHORTEST_PERIOD
@@ -29,14 +29,13 @@ class IRevRNN(BaseStack):
         num_layers: layers stacked on one another.
         num_couplings: R, additive couplings between output and cell state; 0 is IndRNN. All
             further arguments are keyword-only.
-        activation: output nonlinearity g: ``relu``, ``tanh``, ``sigmoid``, ``leaky_relu`` (slope
-            1/4) or ``identity``.
-        coupling_activation: coupling nonlinearity f, from the same list.
+        activation, coupling_activation: nonlinearities g and f of the cell, as for
+            :func:`irevrnn.scan`.
         bias: whether the projection has a bias.
         batch_first: whether input and output are (batch, seq, feature), the default, unlike that
             of ``nn.LSTM``, or (seq, batch, feature).
-        dropout: probability, in [0, 1), of dropping a unit between layers, with one mask for all
-            steps of a sequence (variational dropout; Gal and Ghahramani, 2016).
+        dropout: probability, in [0, 1), of dropping a unit between layers, by
+            :class:`irevrnn.Dropout`: with one mask for all steps of a sequence.
         bidirectional: a second stack reads each sequence from its end; as in ``nn.LSTM``, each
             layer reads the outputs of both directions below it, and the output has 2 * hidden_size
             features, those of the forward direction first. Not for ``checkpoint`` and
@@ -45,17 +44,7 @@ class IRevRNN(BaseStack):
             (statistics over all steps and the batch; not with ``checkpoint`` and ``reversible`` in
             training).
         residual: add a layer's input to its output where the two have the same size.
-        memory: what is saved for the backward pass: ``store``, ``recompute``, ``checkpoint``,
-            ``reversible`` or ``auto``; see :mod:`irevrnn.strategies`.
-        memory_budget: memory that a forward and backward pass may need beyond input, output,
-            parameters and their gradients, in bytes or as text such as ``"256MB"`` (MB are 10^6
-            bytes, MiB 2^20). ``memory="auto"`` requires a budget and runs the strategy that is
-            expected to be fastest within it: ``picked.memory`` names that strategy (``picked`` is
-            None before the first call), and the logger ``irevrnn`` reports it at level INFO when it
-            changes. With
-            ``memory="checkpoint"`` and ``"reversible"`` a budget is optional: chunks are then as
-            long as it allows, up to the length that is fastest, and ``"checkpoint"`` keeps fewer
-            states where it must.
+        memory, memory_budget: as for :class:`irevrnn.IRevStack`.
         shortest_period: shortest period of oscillators, above 2 steps. With periods near 2, single
             steps can be told apart for as long as units remember.
         longest_period: if given, the first coupling starts with weights a = -b that make each unit
@@ -68,34 +57,13 @@ class IRevRNN(BaseStack):
             2 tau.
         device, dtype: of the parameters.
 
-    Inputs:
-        - **input**: (batch, seq, input_size) with ``batch_first``, else (seq, batch, input_size),
-          or (seq, input_size) without a batch; or a ``PackedSequence``, sorted by length or not.
-        - **hidden**: ``(h_0, c_0)``, each (num_layers, batch, hidden_size), or without the batch
-          dimension for unbatched input. If bidirectional, (2 * num_layers, ...), the directions of
-          a layer next to one another. Zeros if not given.
-        - **lengths** (keyword): (batch,) integers, the lengths of padded sequences. Steps
-          beyond the end of a sequence are neither read nor computed; their output is 0.
-        - **resets** (keyword): bool, (batch, seq) with ``batch_first``, else (seq, batch); (seq,)
-          without a batch; for a ``PackedSequence``, in the order of its ``data``. Where it is true,
-          the states of the sequence are set to zero before the step, in each direction between the
-          same two steps, and no gradient passes.
-        - **return_sequence** (keyword): whether ``output`` holds all steps or the last one alone.
+    Inputs and outputs are those of :class:`irevrnn.IRevStack`, from (batch, seq, input_size) to h
+    of the last layer, (batch, seq, hidden_size), with states (num_layers, batch, hidden_size).
 
-    Outputs:
-        - **output**: h of the last layer, (batch, seq, hidden_size) with ``batch_first``, else
-          (seq, batch, hidden_size), or packed like the input; (batch, hidden_size), the last step
-          of each sequence, if ``return_sequence=False``; without the batch dimension for unbatched
-          input. With ``residual``, the input of the last layer is added. If bidirectional, twice as
-          many features; at the last step, the other direction has read only one step, so for one
-          vector per sequence, concatenate ``h_n[-2]`` and ``h_n[-1]``.
-        - **(h_n, c_n)**: final states of all layers, in the shape of ``hidden``.
-
-    In one direction, a sequence may be fed in pieces, each with the final states of the one before.
-    The result equals that of the complete sequence up to the rounding of matrix products. The
-    fixed-point rounding of ``reversible`` also starts afresh with each piece: each step may then
-    differ by less than 2^-22 while states stay below 32, and states are rounded to float32 between
-    pieces.
+    If bidirectional, states are (2 * num_layers, batch, hidden_size), the directions of a layer
+    next to one another, and ``output`` has twice as many features; at the last step, the other
+    direction has read only one step, so for one vector per sequence, concatenate ``h_n[-2]`` and
+    ``h_n[-1]``. Resets part a sequence between the same two steps in each direction.
 
     The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
     ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``
@@ -103,18 +71,8 @@ class IRevRNN(BaseStack):
     other direction are under ``reverse_layers``.
 
     Raises:
-        ValueError: an argument is out of range, the input does not fit, or the strategy cannot
-            serve it.
-        TypeError: an argument or an input is of another type than it should be.
-        NotImplementedError: forward-mode differentiation through the compiled kernels;
-            ``checkpoint`` and ``reversible`` under ``torch.func`` or ``torch.jit.trace``, or with
-            batched or forward-mode gradients.
-        OverflowError: in training with ``reversible``, a value is NaN or too large for fixed point.
-        RuntimeError: training with ``reversible`` without the compiled kernels; gradients of
-            gradients with it or ``checkpoint``; in the backward pass of ``checkpoint``, a chunk
-            ends in other states.
-        irevrnn.ReversalError: (in the backward pass of ``reversible``) the reconstructed states
-            differ from those of the forward pass.
+        ValueError, TypeError: an argument or an input does not fit; and what
+            :class:`irevrnn.IRevStack` raises.
 
     Example::
 
@@ -125,28 +83,15 @@ class IRevRNN(BaseStack):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        num_couplings: int = 3,
-        *,
-        activation: str = "relu",
-        coupling_activation: str = "tanh",
-        bias: bool = True,
-        batch_first: bool = True,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        norm: str | None = None,
-        residual: bool = False,
-        memory: str = "recompute",
-        memory_budget: float | str | None = None,
-        shortest_period: float = SHORTEST_PERIOD,
-        longest_period: float | None = None,
+        self, input_size: int, hidden_size: int, num_layers: int = 1, num_couplings: int = 3, *,
+        activation: str = "relu", coupling_activation: str = "tanh", bias: bool = True,
+        batch_first: bool = True, dropout: float = 0.0, bidirectional: bool = False,
+        norm: str | None = None, residual: bool = False,
+        memory: str = "recompute", memory_budget: float | str | None = None,
+        shortest_period: float = SHORTEST_PERIOD, longest_period: float | None = None,
         longest_memory: float = LONGEST_MEMORY,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+        device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(memory, memory_budget, batch_first)
         check_count("hidden_size", hidden_size, 1)
         check_count("num_layers", num_layers, 1)
@@ -163,30 +108,23 @@ class IRevRNN(BaseStack):
                 stacklevel=2,
             )
         get_activation(activation)
-        require(unsupported_reason(memory, activations=[activation], bidirectional=bidirectional))
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.num_couplings = num_couplings
-        self.activation = activation
-        self.coupling_activation = coupling_activation
-        self.bias = bias
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.num_layers, self.num_couplings = num_layers, num_couplings
+        self.activation, self.coupling_activation = activation, coupling_activation
+        self.bias, self.norm, self.residual = bias, norm, residual
         self.bidirectional = bidirectional
-        self.norm = norm
-        self.residual = residual
-        self.longest_period = longest_period
-        self.shortest_period = shortest_period
+        self.shortest_period, self.longest_period = shortest_period, longest_period
         self.longest_memory = longest_memory
+        width = (2 if bidirectional else 1) * hidden_size
 
         def layer(index: int) -> IRevRNNLayer:
-            width = (2 if bidirectional else 1) * hidden_size
             features = width if index else input_size
             return IRevRNNLayer(
                 features, hidden_size, num_couplings, activation=activation,
                 coupling_activation=coupling_activation, bias=bias, norm=norm,
-                shortest_period=shortest_period, longest_period=longest_period,
-                longest_memory=longest_memory, residual=residual and features == width,
-                device=device, dtype=dtype,
+                residual=residual and features == width, shortest_period=shortest_period,
+                longest_period=longest_period, longest_memory=longest_memory, device=device,
+                dtype=dtype,
             )  # fmt: skip
 
         self.layers = nn.ModuleList(layer(index) for index in range(num_layers))
@@ -194,6 +132,7 @@ class IRevRNN(BaseStack):
         if bidirectional:
             self.reverse_layers = nn.ModuleList(layer(index) for index in range(num_layers))
         self.dropout = dropout
+        require(unsupported_reason(self._stack(), memory, running=False))
 
     @property
     def dropout(self) -> float:
@@ -208,7 +147,7 @@ class IRevRNN(BaseStack):
             layer.dropout.p = self._dropout  # type: ignore[union-attr]
 
     def _stack(self) -> Stack:
-        return Stack(list(self.layers), list(self.reverse_layers), "layer", self._costs)
+        return Stack(list(self.layers), list(self.reverse_layers), "layer")
 
     def _states_symbol(self) -> str:
         return "num_layers * 2" if self.bidirectional else "num_layers"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from irevrnn.modules.arguments import check_number
-from irevrnn.modules.recurrence import Recurrence
+from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import RECURRENCE, computed_weight
 
 
@@ -33,15 +32,15 @@ class Clipped:
 
         Args:
             bound: largest absolute value, at least 0.
-            after: an optimizer, for training: its ``step()`` then ends by clipping again. It holds
-                only weak references to the blocks, and copies of it do not clip.
+            after: an optimizer, for training: its ``step()`` then ends by clipping again. Copies of
+                the optimizer do not clip.
 
         Returns:
             The module itself.
 
         Raises:
-            ValueError: the bound is negative, or a weight is pruned or parametrized.
-            TypeError: the bound is no number, or ``after`` no optimizer.
+            ValueError, TypeError: the bound is no number of at least 0, ``after`` is no optimizer,
+                or a weight is pruned or parametrized.
 
         Example::
 
@@ -52,37 +51,19 @@ class Clipped:
             given = type(after).__name__
             raise TypeError(f"after must be a torch.optim.Optimizer; got {given}")
         for label, block in self._clipped():
-            clip_recurrence_(block, label, bound)
+            _clip(block, label, bound)
         if after is not None:
-            blocks = [(label, weakref.ref(block)) for label, block in self._clipped()]
-
-            def clip(*_: Any) -> None:
-                for label, reference in blocks:
-                    if (block := reference()) is not None:
-                        clip_recurrence_(block, label, bound)
-
-            after.register_step_post_hook(clip)
+            after.register_step_post_hook(lambda *_: self.clip_recurrent_weights_(bound))
         return self
 
 
 @torch.no_grad()
-def clip_recurrence_(block: nn.Module, label: str, bound: float) -> None:
-    """Clamp recurrent weights to [-bound, bound], and move couplings of linear oscillators.
-
-    Args:
-        block: with a recurrence.
-        label: what an error calls it.
-        bound: largest absolute value, at least 0.
-
-    Raises:
-        ValueError: the bound is negative, or a weight is pruned or parametrized.
-        TypeError: the bound is no number.
-    """
-    check_number("bound", bound)
-    if not bound >= 0:
-        raise ValueError(f"bound must be at least 0; got {bound}")
-    recurrence = Recurrence.of(block)
-    oscillates = is_oscillator(recurrence)
+def _clip(block: nn.Module, label: str, bound: float) -> None:
+    """Clip a block as :meth:`Clipped.clip_recurrent_weights_` does; errors call it ``label``."""
+    check_number("bound", bound, 0)
+    recurrence = Weights.of(block)
+    linear = recurrence.activation == recurrence.coupling_activation == "identity"
+    oscillates = linear and len(recurrence.a) == 1
     owner = getattr(block, "_orig_mod", block)  # torch.compile wraps a module
     if name := computed_weight(owner, RECURRENCE if oscillates else RECURRENCE[:1]):
         raise ValueError(
@@ -94,12 +75,6 @@ def clip_recurrence_(block: nn.Module, label: str, bound: float) -> None:
         recurrence.u.clamp_(-bound, bound)
     if oscillates:
         clip_couplings_(recurrence.u, recurrence.a[0], recurrence.b[0])
-
-
-def is_oscillator(recurrence: Recurrence) -> bool:
-    """Return whether a recurrence is linear, with one coupling."""
-    linear = recurrence.activation == recurrence.coupling_activation == "identity"
-    return linear and len(recurrence.a) == 1
 
 
 @torch.no_grad()
@@ -122,14 +97,8 @@ def clip_couplings_(u: Tensor, a: Tensor, b: Tensor) -> None:
     wrong_way = product > 0
     smaller = wide_a.abs() <= wide_b.abs()
     lowest = (-2 * (1 + wide_u)).clamp(max=0)
-    # The recurrence itself rounds, in float32: it must not leave the bound, either.
-    factor = torch.where(product < lowest, (lowest / product).sqrt() * (1 - 1e-6), 1)
-    a.copy_(_towards_zero((wide_a * factor).masked_fill(wrong_way & smaller, 0), a.dtype))
-    b.copy_(_towards_zero((wide_b * factor).masked_fill(wrong_way & ~smaller, 0), b.dtype))
-
-
-def _towards_zero(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return x in another dtype, nowhere larger in absolute value."""
-    nearest, info = x.to(dtype), torch.finfo(dtype)
-    step = info.eps * (x.abs() + info.smallest_normal)  # torch.nextafter lacks float16 on a GPU
-    return torch.where(nearest.double().abs() > x.abs(), (x - x.sign() * step).to(dtype), nearest)
+    # The couplings are rounded, and the recurrence rounds: neither must leave the bound.
+    margin = 1 - max(1e-6, torch.finfo(a.dtype).eps)
+    factor = torch.where(product < lowest, (lowest / product).sqrt() * margin, 1)
+    a.copy_((wide_a * factor).masked_fill(wrong_way & smaller, 0))
+    b.copy_((wide_b * factor).masked_fill(wrong_way & ~smaller, 0))

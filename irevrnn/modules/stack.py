@@ -7,16 +7,18 @@ from itertools import pairwise
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from irevrnn.modules.base_stack import BaseStack
-from irevrnn.modules.block import is_recurrent, reads_tokens
 from irevrnn.modules.cell import IRevRNNCell
 from irevrnn.modules.gated_block import IRevBlock
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.modules.projection import Projection
+from irevrnn.modules.through_time import ThroughTime
+from irevrnn.recurrences.stateful import check_one_direction, is_stateful
 from irevrnn.strategies.rules import require, unsupported_reason
-from irevrnn.strategies.stack import Stack
+from irevrnn.strategies.stack import Stack, is_block, reads_tokens, recurrence_of
 
 #: What a recurrent block must have besides ``recurrent_weight``.
 _INTERFACE = (
@@ -25,21 +27,28 @@ _INTERFACE = (
 )  # fmt: skip
 #: What a stack calls of a recurrent block.
 _METHODS = ("forward", "project", "output")
-#: Norms that expect the features in the second dimension.
-_CHANNELS_SECOND = (
-    nn.BatchNorm1d, nn.LazyBatchNorm1d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.LazyInstanceNorm1d,
-    nn.GroupNorm, nn.LocalResponseNorm,
-)  # fmt: skip
-#: What drops all features of a step of (T, B, features).
-_DROPS_STEPS = nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout
-#: What looks beyond a step of (T, B, features).
-_BEYOND_STEPS = (
-    _ConvNd, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d, nn.MultiheadAttention,
-    nn.Transformer, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder,
-    nn.TransformerDecoderLayer,
-)  # fmt: skip
-#: What returns its states besides its output, and so is no block.
-_WHOLE = (BaseStack, IRevRNNCell, nn.RNNBase, nn.RNNCellBase)
+#: Modules of PyTorch that take dimensions of (T, B, features) for others, and why they are refused.
+_OTHER_DIMENSIONS = {
+    (_NormBase, nn.GroupNorm, nn.LocalResponseNorm): (
+        "normalises the second dimension, which holds sequences unless they are packed: take "
+        "nn.LayerNorm, or an IRevBlock with norm='batch'"
+    ),
+    (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout): (
+        "drops all features of single steps: take nn.Dropout, or irevrnn.Dropout, which drops the "
+        "same features in every step"
+    ),
+    (
+        _ConvNd, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d, nn.MultiheadAttention,
+        nn.Transformer, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder,
+        nn.TransformerDecoderLayer,
+    ): (
+        "looks beyond the single step (..., features) that a module of a stack may see, and would "
+        "take sequences or steps for channels: run it before or behind the stack, or inside a "
+        "module that gives it one step at a time"
+    ),
+}  # fmt: skip
+#: What has a strategy of its own, or runs one step alone, and so is no block.
+_NO_BLOCKS = (BaseStack, IRevRNNCell, nn.RNNCellBase)
 
 
 class IRevStack(BaseStack):
@@ -54,16 +63,26 @@ class IRevStack(BaseStack):
 
             - a recurrent block: an :class:`irevrnn.IRevBlock`, a :class:`irevrnn.Block` of your
               own, or any module with their ``project``, ``output`` and parameters;
+            - any other recurrent network in one direction: an ``nn.LSTM``, ``nn.GRU`` or
+              ``nn.RNN``, or a module ``forward(x, state) -> (y, state)``, as
+              :class:`irevrnn.ThroughTime` takes them. It saves what it saves under ``store`` and
+              ``recompute``, and cannot be reversed;
             - any other module that maps (..., in) to (..., out) and treats each step by itself,
               such as an ``nn.Linear`` that embeds the input (:func:`irevrnn.check_stepwise` finds
               out whether a module does). The first may be an ``nn.Embedding``, or an
               ``nn.Sequential`` that begins with one.
 
-            At least one is recurrent. Blocks may be shared.
+            At least one is recurrent.
         memory: what is saved for the backward pass: ``store``, ``recompute``, ``checkpoint``,
             ``reversible`` or ``auto``; see :mod:`irevrnn.strategies`.
-        memory_budget: for ``memory="auto"``, ``"checkpoint"`` and ``"reversible"``, as for
-            :class:`irevrnn.IRevRNN`.
+        memory_budget: memory that a forward and backward pass may need beyond input, output,
+            parameters and their gradients, in bytes or as text such as ``"256MB"`` (MB are 10^6
+            bytes, MiB 2^20). ``memory="auto"`` requires a budget and runs the strategy that is
+            expected to be fastest within it: ``picked.memory`` names that strategy (``picked`` is
+            None before the first call), and the logger ``irevrnn`` reports it at level INFO when it
+            changes. With ``"checkpoint"`` and ``"reversible"`` a budget is optional: chunks are
+            then as long as it allows, up to the length that is fastest, and ``"checkpoint"`` keeps
+            fewer states where it must.
         batch_first: whether input and output are (batch, seq, feature), the default, or (seq,
             batch, feature).
 
@@ -73,7 +92,9 @@ class IRevStack(BaseStack):
           last dimension.
         - **hidden**: ``(h_0, c_0)``, each (number of recurrent blocks, batch, hidden_size), or
           without the batch dimension for unbatched input. Where the blocks have different hidden
-          sizes, each is a tuple of tensors (batch, hidden_size). Zeros if not given.
+          sizes, each is a tuple of tensors (batch, hidden_size). Zeros if not given. In a stack
+          with other recurrent networks: a tuple of one state for each recurrence, ``(h, c)`` of a
+          block, or what the network takes.
         - **lengths** (keyword): (batch,) integers, the lengths of padded sequences. Steps
           beyond the end of a sequence are neither read nor computed; their output is 0.
         - **resets** (keyword): bool, (batch, seq) with ``batch_first``, else (seq, batch); (seq,)
@@ -87,18 +108,16 @@ class IRevStack(BaseStack):
           ``return_sequence=False``; without the batch dimension for unbatched input.
         - **(h_n, c_n)**: final states of the recurrent blocks, in the form of ``hidden``.
 
+    In one direction, a sequence may be fed in pieces, each with the final states of the one before,
+    with the same result up to the rounding of matrix products. With ``reversible``, states are
+    rounded between pieces, and each step may differ by less than 2^-22 while they stay below 32.
+
     Raises:
-        ValueError: there is no recurrent block, widths do not fit, the input does not fit, a block
-            returns another shape or dtype than it should, or the strategy cannot serve.
-        TypeError: ``blocks`` is no list of modules, or one of them runs sequences by itself, as an
-            ``IRevRNN`` or ``nn.LSTM`` does.
-        NotImplementedError: forward-mode differentiation through the compiled kernels;
-            ``checkpoint`` and ``reversible`` under ``torch.func`` or ``torch.jit.trace``, or with
-            batched or forward-mode gradients.
+        ValueError, TypeError: the blocks do not fit one another, the input does not fit them, a
+            block returns something else than it should, or the strategy cannot serve.
+        NotImplementedError, RuntimeError: the strategy does not go with a transform, a second
+            derivative or what kernels there are, or a module that runs again gives other results.
         OverflowError: in training with ``reversible``, a value is NaN or too large for fixed point.
-        RuntimeError: training with ``reversible`` without the compiled kernels; gradients of
-            gradients with it or ``checkpoint``; in the backward pass of ``checkpoint``, a chunk
-            ends in other states.
         irevrnn.ReversalError: (in the backward pass of ``reversible``) the reconstructed states
             differ from those of the forward pass.
 
@@ -123,12 +142,10 @@ class IRevStack(BaseStack):
         blocks = list(blocks)
         _check_blocks(blocks)
         self.blocks = nn.ModuleList(blocks)
-        recurrent = [block for block in blocks if is_recurrent(block)]
-        activations: list[Any] = [block.activation for block in recurrent]
-        require(unsupported_reason(memory, activations=activations))
+        require(unsupported_reason(self._stack(), memory, running=False))
 
     def _stack(self) -> Stack:
-        return Stack(list(self.blocks), costs=self._costs)
+        return Stack([b.rnn if isinstance(b, ThroughTime) else b for b in self.blocks])
 
     def _input_features(self) -> int | None:
         return _widths(self.blocks[0])[0]
@@ -148,19 +165,21 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
     for place, (name, block) in enumerate(zip(names, blocks, strict=True)):
         if not isinstance(block, nn.Module):
             raise TypeError(f"{name}: each block must be a torch.nn.Module")
-        if isinstance(block, _WHOLE):
+        if isinstance(block, _NO_BLOCKS):
             raise TypeError(
-                f"{name} carries states of its own, so it is no block: take an IRevBlock, or the "
-                "layers of an IRevRNN"
+                f"{name} has a strategy of its own, or runs single steps, so it is no block: take "
+                "an IRevBlock, the layers of an IRevRNN, or an nn.LSTM"
             )
         if place and reads_tokens(block):
             raise TypeError(f"{name} reads integers, so it must be the first block")
         _check_dimensions(name, block)
-        if not is_recurrent(block):
+        if not is_block(block):
+            if is_stateful(block):
+                check_one_direction(getattr(block, "rnn", block), name)
             continue
         if missing := [each for each in _INTERFACE if not hasattr(block, each)]:
             raise TypeError(f"{name} has a recurrent_weight, but not {', '.join(missing)}")
-    if not any(map(is_recurrent, blocks)):
+    if not any(recurrence_of(block, name) for name, block in zip(names, blocks, strict=True)):
         raise ValueError(
             f"blocks must hold at least one with a recurrence; got {names or 'an empty list'}"
         )
@@ -170,7 +189,6 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
             raise ValueError(
                 f"blocks do not fit: {name} returns {width} features, {name_above} takes {wanted}"
             )
-    _check_same(blocks, names)
 
 
 def _check_dimensions(name: str, block: nn.Module) -> None:
@@ -178,41 +196,10 @@ def _check_dimensions(name: str, block: nn.Module) -> None:
     if type(block) is nn.Sequential:
         for child in block:
             _check_dimensions(f"{name}, {type(child).__name__}", child)
-    if type(block) in _CHANNELS_SECOND:
-        raise TypeError(
-            f"{name} normalises the second dimension, which holds sequences unless they are "
-            "packed: take nn.LayerNorm, or an IRevBlock with norm='batch'"
-        )
-    if type(block) in _DROPS_STEPS:
-        raise TypeError(
-            f"{name} drops all features of single steps: take nn.Dropout, or irevrnn.Dropout, "
-            "which drops the same features in every step"
-        )
-    if isinstance(block, _BEYOND_STEPS) and type(block).__module__.startswith("torch.nn."):
-        raise TypeError(
-            f"{name} looks beyond the single step (..., features) that a module of a stack may "
-            "see, and would take sequences or steps for channels: run it before or behind the "
-            "stack, or inside a module that gives it one step at a time"
-        )
-
-
-def _check_same(blocks: list[nn.Module], names: list[str]) -> None:
-    """Raise a ValueError unless all parameters are on one device and of one dtype."""
-    floating = (p for block in blocks for p in block.parameters() if p.is_floating_point())
-    if (first := next(floating, None)) is None:
-        return
-    for name, block in zip(names, blocks, strict=True):
-        for parameter in block.parameters():
-            if parameter.device != first.device:
-                raise ValueError(
-                    f"blocks must be on one device; got {first.device}, and {parameter.device} in "
-                    f"{name}"
-                )
-            if parameter.is_floating_point() and parameter.dtype != first.dtype:
-                raise ValueError(
-                    f"blocks must have one dtype; got {first.dtype}, and {parameter.dtype} in "
-                    f"{name}"
-                )
+    if type(block).__module__.startswith("torch.nn."):
+        for kinds, reason in _OTHER_DIMENSIONS.items():
+            if isinstance(block, kinds):
+                raise TypeError(f"{name} {reason}")
 
 
 def _widths(block: Any) -> tuple[int | None, int | None]:

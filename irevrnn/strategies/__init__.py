@@ -5,7 +5,7 @@ Every strategy trades memory against recomputation. The first two work block by 
 
 - ``store`` saves every intermediate value, as textbook BPTT does.
 - ``recompute`` saves h, which the next block would save in any case, and c once every
-  :data:`~irevrnn.strategies.rules.SEGMENT` steps (equation ``eq:saved`` of the paper). The backward
+  :data:`~irevrnn.kernels.ops.SEGMENT` steps (equation ``eq:saved`` of the paper). The backward
   pass replays each segment once, by the same instructions as the forward pass, so its gradient
   equals that of ``store`` to the last bit.
 
@@ -30,7 +30,7 @@ between two recurrences is computed again from the chunk's input.
   outputs differ from those of the other strategies by rounding, and ``torch.autograd.gradcheck``
   needs one of the others. The gradient is that of BPTT at the states that the forward pass visited,
   straight through every rounding: at exactly these h, and at exactly these c once every
-  :data:`~irevrnn.strategies.rules.SEGMENT` steps, from which those between are computed in floating
+  :data:`~irevrnn.kernels.ops.SEGMENT` steps, from which those between are computed in floating
   point.
 
   *Check.* The backward pass compares hashes of the states where chunks begin, at most 64 of each
@@ -42,8 +42,8 @@ between two recurrences is computed again from the chunk's input.
 - ``store_fixed`` is a control: the arithmetic of ``reversible`` with h of every step and c of every
   segment stored. Its gradient equals that of ``reversible`` to the last bit.
 
-``auto`` picks whichever of ``recompute``, ``checkpoint`` and ``reversible``, with chunks of any
-length, including ``checkpoint`` with fewer states (:mod:`~irevrnn.strategies.revolve`), is expected
-to be fastest within ``memory_budget`` (:mod:`~irevrnn.strategies.auto`). What goes with what is
-decided in :mod:`~irevrnn.strategies.rules`.
+``auto`` takes ``recompute`` if it fits ``memory_budget``, and else ``checkpoint`` with chunks and
+states that do (:mod:`~irevrnn.strategies.budget`). What goes with what is decided in
+:mod:`~irevrnn.strategies.rules`. A strategy knows a recurrence by one protocol
+(:mod:`irevrnn.recurrences.protocol`) and nothing else about it.
 """

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from irevrnn.strategies.fixed_scan import Buffer
+from irevrnn.recurrences.fixed_scan import Buffer
 
 #: Chunks in a group. A group has a 64-bit count for each stack: with fewer chunks the counts, with
 #: more the parts of a group that is not complete, would take more memory.

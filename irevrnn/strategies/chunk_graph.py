@@ -1,71 +1,195 @@
-"""The graph of a chunk that was computed again, and the backward pass through it."""
+"""The backward pass through the graph of a chunk, and the gradients of parameters of all chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from irevrnn.kernels.ops import HALF
+from irevrnn.strategies.stack import Stack
 
-@dataclass(frozen=True)
-class ChunkGraph:
-    """A chunk with its graph.
+
+class Gradients:
+    """The gradients of parameters, summed over chunks.
+
+    The graph of a chunk reads the modules' own parameters. Where a module has others by now, as
+    after ``torch.func.functional_call``, it gets those of the forward pass for the time being.
+
+    Args:
+        stack: the modules.
+        parameters: of the forward pass.
+        needed: whether each of them needs a gradient.
+        memory: the strategy, for errors.
 
     Attributes:
-        before: h and c of every block where the chunk begins; leaves.
-        after: the same where the chunk ends.
-        top: the output of the stack: all steps of the chunk, or a last one.
+        leaves: the parameters that need a gradient.
+        sums: of their gradients, at least in float32: autograd rounds them to the parameters'
+            dtype. None where there is none.
     """
 
-    before: list[Tensor]
-    after: list[Tensor]
-    top: Tensor
+    def __init__(
+        self, stack: Stack, parameters: Sequence[Tensor], needed: Sequence[bool], memory: str
+    ) -> None:
+        self._stack, self._parameters, self._needed = stack, parameters, needed
+        self.leaves = [p for p, need in zip(parameters, needed, strict=True) if need]
+        self.sums: list[Tensor | None] = [None] * len(self.leaves)
+        if frozen := [p for p in self.leaves if not p.requires_grad]:
+            raise RuntimeError(
+                f"memory={memory!r} needs a parameter of shape {tuple(frozen[0].shape)} as it was "
+                "in the forward pass, but its requires_grad was set to False since"
+            )
 
-    def foreign(self, known: frozenset[int]) -> Tensor | None:
-        """Return a tensor that the chunk has a gradient for, and whose id is not among those known.
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Put the parameters of the forward pass in place, without their hooks.
 
-        Any gradient of such a tensor would be lost.
+        A hook on a parameter is for its whole gradient, and autograd calls it with that.
         """
-        known = known | {id(state) for state in self.before}
-        ahead = [y.grad_fn for y in (*self.after, self.top) if y.grad_fn is not None]
-        met = set(ahead)
-        while ahead:
-            node = ahead.pop()
-            leaf = getattr(node, "variable", None)  # of a node that accumulates gradients
-            if leaf is not None and id(leaf) not in known:
-                return leaf
-            new = {following for following, _ in node.next_functions if following is not None} - met
-            met |= new
-            ahead += new
-        return None
+        places = _places(self._stack)
+        now = [owner[name] for owner, name in places]
+        each_once = {id(p): index for index, p in reversed([*enumerate(now)])}
+        order = sorted(each_once.values())
+        wanted = {id(now[i]): p for i, p in zip(order, self._parameters, strict=True)}
+        hooks = [(h, dict(h)) for p in self.leaves if (h := p._backward_hooks)]
+        try:
+            for present, _ in hooks:
+                present.clear()
+            for (owner, name), p in zip(places, now, strict=True):
+                if wanted[id(p)] is not p:
+                    owner[name] = wanted[id(p)]
+            yield
+        finally:
+            for (owner, name), p in zip(places, now, strict=True):
+                owner[name] = p
+            for present, before in hooks:
+                present.update(before)
 
-    def backpropagate(
-        self,
-        carried: Sequence[Tensor | None],
-        grad_top: Tensor | None,
-        leaves: list[Tensor],
-        x: Tensor,
-    ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None], Tensor | None]:
-        """Backpropagate through the chunk, which frees its graph.
+    def add(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add the gradients of a chunk to the sums."""
+        sums, more = [], []
+        for index, gradient in enumerate(gradients):
+            if gradient is None:
+                continue
+            if (before := self.sums[index]) is None:
+                # In half precision a sum of many chunks stops growing.
+                dtype = torch.float32 if gradient.dtype in HALF else gradient.dtype
+                self.sums[index] = gradient.to(dtype, copy=True)  # it may be shared, or expanded
+            else:
+                sums.append(before)
+                more.append(gradient)
+        if sums:
+            torch._foreach_add_(sums, more)
 
-        Args:
-            carried: gradients of ``after``, None where there is none.
-            grad_top: gradient of ``top``, or None.
-            leaves: the parameters.
-            x: the chunk's input.
+    def results(self) -> list[Tensor | None]:
+        """Return a gradient for each parameter, zeros for one with hooks, which take no None."""
+        sums = iter(self.sums)
+        found: list[Tensor | None] = []
+        for p, need in zip(self._parameters, self._needed, strict=True):
+            gradient = next(sums) if need else None
+            if need and gradient is None and (p._backward_hooks or _has_post_hooks(p)):
+                gradient = torch.zeros_like(p)
+            found.append(gradient)
+        return found
 
-        Returns:
-            Gradients of ``before``, of the parameters, and of ``x``, None where what has a gradient
-            does not depend on them.
-        """
-        pairs = zip([*self.after, self.top], [*carried, grad_top], strict=True)
-        used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
-        wanted = [*self.before, *leaves, *([x] if x.requires_grad else [])]
-        found: Sequence[Tensor | None] = [None] * len(wanted)
-        if used:
-            outputs, upstream = zip(*used, strict=True)
-            found = torch.autograd.grad(outputs, wanted, upstream, allow_unused=True)
-        states, end = len(self.before), len(self.before) + len(leaves)
-        return found[:states], found[states:end], found[end] if x.requires_grad else None
+
+def _places(stack: Stack) -> list[tuple[dict[str, Any], str]]:
+    """Return where each parameter is kept, once for each module that has it."""
+    modules = dict.fromkeys(each for module in stack.modules for each in module.modules())
+    return [
+        (each._parameters, name)
+        for each in modules
+        for name, p in each._parameters.items()
+        if p is not None
+    ]
+
+
+def _has_post_hooks(p: Tensor) -> bool:
+    return bool(getattr(p, "_post_accumulate_grad_hooks", None))
+
+
+def backpropagate(
+    before: list[Tensor],
+    outputs: list[Tensor],
+    upstream: Sequence[Tensor | None],
+    gradients: Gradients,
+    x: Tensor,
+) -> tuple[list[Tensor | None], Tensor | None]:
+    """Backpropagate through the graph of a chunk, which frees it.
+
+    Args:
+        before: the states before the chunk.
+        outputs: the states after it, and its output.
+        upstream: the gradients of ``outputs``, None where there is none.
+        gradients: of the parameters, to which those of this chunk are added.
+        x: the chunk's input.
+
+    Returns:
+        The gradients of ``before`` and of ``x``, None where nothing depends on them.
+    """
+    pairs = zip(outputs, upstream, strict=True)
+    used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
+    states = [state for state in before if state.requires_grad]
+    wanted = [*states, *gradients.leaves, *([x] if x.requires_grad else [])]
+    found: Sequence[Tensor | None] = [None] * len(wanted)
+    if used and wanted:
+        ys, gs = zip(*used, strict=True)
+        with torch.enable_grad():
+            scalar = _Scalar.apply(gs, *ys)
+        found = torch.autograd.grad(scalar, wanted, allow_unused=True)
+    parameters = slice(len(states), len(states) + len(gradients.leaves))
+    gradients.add(found[parameters])
+    of_states = iter(found)
+    carried = [next(of_states) if state.requires_grad else None for state in before]
+    return carried, found[-1] if x.requires_grad else None
+
+
+class _Scalar(torch.autograd.Function):
+    """A scalar of which the gradients of some tensors are given.
+
+    With gradients of several tensors to start from, ``torch.autograd.grad`` imports SymPy, which
+    takes 40 MB.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gradients: tuple[Tensor, ...], *outputs: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return torch.zeros((), device=outputs[0].device)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.gradients
+
+
+def check_leaves(outputs: list[Tensor], known: Sequence[Tensor], memory: str) -> None:
+    """Raise a ValueError if a chunk has a gradient for a tensor that is not known.
+
+    Any gradient of such a tensor would be lost.
+    """
+    leaf = untracked_leaf(outputs, known)
+    if leaf is not None:
+        raise ValueError(
+            f"a module of the stack uses a tensor of shape {tuple(leaf.shape)} that requires a "
+            f"gradient and is none of its parameters: memory={memory!r} would lose this gradient; "
+            "use memory='recompute', or make it a parameter of the module"
+        )
+
+
+def untracked_leaf(outputs: list[Tensor], known: Sequence[Tensor]) -> Tensor | None:
+    """Return a leaf of the graph of ``outputs`` that is not among the tensors known, or None."""
+    ids = {id(x) for x in known}
+    met = {x.grad_fn for x in known} - {None}  # behind these the graph is not that of the chunk
+    ahead = [y.grad_fn for y in outputs if y.grad_fn is not None]
+    met |= {*ahead}
+    while ahead:
+        node = ahead.pop()
+        leaf = getattr(node, "variable", None)  # of a node that accumulates gradients
+        if leaf is not None and id(leaf) not in ids:
+            return leaf
+        new = {following for following, _ in node.next_functions if following is not None} - met
+        met |= new
+        ahead += new
+    return None

@@ -1,9 +1,9 @@
 """Backpropagation through the whole stack, chunk by chunk, from the last chunk to the first.
 
-In the forward pass a chunk of steps goes through all blocks before the next chunk, and nothing of
+In the forward pass a chunk of steps goes through all modules before the next chunk, and nothing of
 it is saved but what the strategy needs to restore its initial states. The backward pass takes the
 chunks in reverse order: it rebuilds a chunk with its graph, backpropagates through it and drops it.
-So neither z nor any block's output exists for more than a chunk of steps at a time.
+So neither the drive nor the output of any recurrence exists for more than a chunk at a time.
 
 What a strategy saves, and how it rebuilds a chunk, is in :mod:`irevrnn.strategies.checkpoint` and
 :mod:`irevrnn.strategies.reversible`.
@@ -11,100 +11,80 @@ What a strategy saves, and how it rebuilds a chunk, is in :mod:`irevrnn.strategi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from irevrnn.allocator import allocate, allocate_like
-from irevrnn.modules.recurrence import Recurrence, State
-from irevrnn.modules.steps import Masks, Steps
-from irevrnn.observers import Observers, as_observed, observers
-from irevrnn.sequences import Packing
-from irevrnn.strategies.buffers import check_versions, versions_of
-from irevrnn.strategies.checkpoint import Checkpoint, Slots
-from irevrnn.strategies.chunk_graph import ChunkGraph
-from irevrnn.strategies.chunks import Part, Parts
-from irevrnn.strategies.randomness import Randomness
-from irevrnn.strategies.replica import (
-    Modes,
-    Replica,
-    buffers_of,
-    modes_of,
-    names_of,
-    parameters_of,
-)
-from irevrnn.strategies.reversible import Reversible, StoreFixed
+from irevrnn.kernels.allocator import allocate, allocate_like
+from irevrnn.kernels.observers import PLAIN, observed, observed_as, sees_modules
+from irevrnn.recurrences.packing import Steps
+from irevrnn.recurrences.protocol import Recurrence, State
+from irevrnn.strategies.chunk_graph import Gradients, backpropagate, check_leaves
+from irevrnn.strategies.chunks import Chunks
+from irevrnn.strategies.dropout_masks import Masks
+from irevrnn.strategies.resident import Watch
 from irevrnn.strategies.rules import (
-    check_buffers,
     check_initialised,
-    check_known,
     check_no_cached_weights,
     check_reverse_mode,
     first_order_only,
     require,
+    unsupported_reason,
 )
-from irevrnn.strategies.stack import Stack, project, run_modules
-from irevrnn.strategies.strategy import Strategy
+from irevrnn.strategies.run import Plan, Run
+from irevrnn.strategies.stack import Stack
+from irevrnn.strategies.strategy import States, Strategy, flat
 
 
 def run_chunkwise(
-    stack: Stack,
-    memory: str,
-    x: Tensor,
-    states: list[State],
-    packing: Packing | None,
-    resets: Tensor | None,
-    return_sequence: bool,
-    chunk: int,
-    checkpoints: int = 0,
+    stack: Stack, plan: Plan, x: Tensor, states: States, steps: Steps, return_sequence: bool
 ) -> tuple[Tensor, list[State]]:
     """Run a stack over a sequence, chunk by chunk.
 
     Args:
         stack: the modules, of one direction.
-        memory: ``checkpoint``, ``reversible`` or ``store_fixed``.
+        plan: for ``checkpoint``, ``reversible`` or ``store_fixed``.
         x: (T, B, in), which need not be contiguous; or (N, in) packed.
-        states: h_0 and c_0 of every block, (B, H) each.
-        packing: of x, if it is packed.
-        resets: (T, B) or (N,), or None.
+        states: of every recurrence before the first step.
+        steps: all steps.
         return_sequence: whether to return the output of all steps.
-        chunk: steps in a chunk.
-        checkpoints: that ``checkpoint`` keeps at once; 0 for one at the beginning of every chunk.
 
     Returns:
-        The output, (T, B, out) or (N, out), or (B, out) of the last step; h_n and c_n of every
-        block.
+        The output, (T, B, out) or (N, out), or (B, out) of the last step; the states of every
+        recurrence after the last step.
 
     Raises:
         NotImplementedError: a transform of ``torch.func``, or forward-mode differentiation.
         OverflowError: a value left the range of the fixed-point numbers.
-        ValueError: batch normalisation in training, or a recurrent weight outside [-1, 1].
+        ValueError: the strategy cannot serve the modules, or one changes the input or a buffer.
         RuntimeError: there are no kernels for fixed point, or none for this dtype.
         ReversalError: (in the backward pass) a state was not reconstructed exactly.
     """
-    require(stack.unsupported_reason(memory))
-    flat = parameters_of(stack)
-    flat_states = [state for pair in states for state in pair]
-    check_reverse_mode(memory, x, *flat_states, *flat)
-    record = records(x, *flat_states, *flat)
-    if record:
+    memory = plan.memory
+    require(unsupported_reason(stack, memory))
+    parameters = parameters_of(stack)
+    initial = flat(states)
+    check_reverse_mode(memory, x, *initial, *parameters)
+    counts = [None if state is None else len(state) for state in states]
+    run = Run(stack, plan, Chunks(steps, plan.chunk), counts, return_sequence)
+    run.record = records(x, *initial, *parameters)
+    run.observed = (
+        observed() or sees_modules() or any(type(p) not in PLAIN for p in (x, *parameters))
+    )
+    if run.record:
         check_no_cached_weights(memory, stack.named)
-        check_initialised(memory, flat)
-        check_buffers(memory, buffers_of(stack))
-    modes = modes_of(stack) if record else {}
-    settings = Settings(
-        stack, memory, chunk, checkpoints, return_sequence, record, modes,
-        frozenset(map(id, flat)), observers(x, *flat_states, *flat),
-    )  # fmt: skip
-    batch_sizes = None if packing is None else packing.batch_sizes
-    output, *finals = _Chunkwise.apply(settings, x, batch_sizes, resets, *flat_states, *flat)
-    return output, list(zip(finals[::2], finals[1::2], strict=True))
+        check_initialised(memory, parameters)
+    output, *finals = _Chunkwise.apply(run, x, *initial, *parameters)
+    tensors = iter(finals)
+    return output, [tuple(islice(tensors, count)) for count in run.finals]
+
+
+def parameters_of(stack: Stack) -> list[Tensor]:
+    """Return the parameters of all modules, each once."""
+    return list(nn.ModuleList(stack.modules).parameters())
 
 
 def records(*tensors: Tensor) -> bool:
@@ -112,217 +92,158 @@ def records(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a stack runs: see :func:`run_chunkwise`.
-
-    Attributes:
-        record: whether a backward pass may follow.
-        modes: of the modules, for this backward pass.
-        parameters: ids of the parameters of this pass, whose gradients are returned or not needed.
-        observers: of this pass; chunks are computed again under the same ones.
-    """
-
-    stack: Stack
-    memory: str
-    chunk: int
-    checkpoints: int
-    return_sequence: bool
-    record: bool
-    modes: Modes
-    parameters: frozenset[int]
-    observers: Observers
-    randomness: Randomness = field(default_factory=Randomness)
-    slots: Slots = field(default_factory=Slots)
-
-    def new_strategy(self) -> Strategy:
-        """Return the strategy, which has recorded nothing."""
-        if self.memory == "checkpoint":
-            return Checkpoint(self.checkpoints, self.slots)
-        return (Reversible if self.memory == "reversible" else StoreFixed)(self.block_name)
-
-    def block_name(self, number: int) -> str:
-        """Return what an error calls a block."""
-        return self.stack.name(self.stack.places[number])
-
-    @contextmanager
-    def replayed(self, chunk: int) -> Iterator[None]:
-        """Run a chunk once more as it ran: by the same operators, with the same random numbers."""
-        with as_observed(self.observers), self.randomness.replayed(chunk):
-            yield
-
-    def run(
-        self, modules: Sequence[nn.Module], x: Tensor, part: Part, recur: Any, masks: Masks
-    ) -> Tensor:
-        """Take a chunk through all modules."""
-        last_only = not self.return_sequence
-        steps = Steps(masks, part.begin, part.end, part.batch, part.packing)
-        return run_modules(self.stack, modules, x, recur, steps, last_only)
-
-
 class _Chunkwise(torch.autograd.Function):
     """The stack as one node of the graph: output and final states of x, states and parameters."""
 
     @staticmethod
-    def forward(
-        ctx: Any, settings: Settings, x: Tensor, batch_sizes: Tensor | None, resets: Tensor | None,
-        *tensors: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        stack, strategy = settings.stack, settings.new_strategy()
-        count = 2 * len(stack.blocks)
-        states = list(zip(tensors[:count:2], tensors[1:count:2], strict=True))
-        recurrences = [Recurrence.of(block) for block in stack.blocks]
-        chunks = Parts(settings.chunk, x, batch_sizes, resets)
+    def forward(ctx: Any, run: Run, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        strategy, resets = run.new_strategy(), run.chunks.steps.resets
+        initial = iter(tensors)
+        states = [None if n is None else tuple(islice(initial, n)) for n in run.counts]
+        parameters = tuple(initial)
         if resets is not None:
-            states = _after_resets(states, chunks[0])
-        strategy.begin(states, recurrences, settings.record, len(chunks))
-        autocast, masks = _autocast_of(x.device.type), Masks()
-        with autocast(), as_observed(settings.observers):
-            output = _run_forward(settings, strategy, x, chunks, masks)
-        if settings.record:
-            ctx.settings, ctx.memory, ctx.autocast = settings, settings.memory, autocast
-            buffers = buffers_of(stack)
-            ctx.num_parameters, ctx.num_buffers = len(tensors) - count, len(buffers)
-            ctx.places, ctx.names = list(masks), names_of(stack)
+            states = _after_resets(states, run)
+        strategy.begin(states, run.record, len(run.chunks))
+        with run.autocast(), observed_as(run.observed):
+            output = _run_forward(run, strategy, x)
+        finals = strategy.finals(run.stack.like.dtype)
+        run.finals = [len(state) for state in finals]
+        if run.record:
+            ctx.run, ctx.memory, ctx.parameters = run, run.plan.memory, parameters
             ctx.set_materialize_grads(False)
-            kept = (*tensors[count:], *buffers, *masks.values(), *strategy.saved())
-            ctx.save_for_backward(x, batch_sizes, resets, *kept)
-        finals = strategy.finals(tensors[0].dtype)
-        return (output, *(state for pair in finals for state in pair))
+            saved = strategy.saved()
+            run.layout = strategy.layout
+            buffers = [b for module in run.stack.modules for b in module.buffers()]
+            watched = [*parameters, *buffers, *([] if resets is None else [resets])]
+            ctx.masks, ctx.watched = list(run.masks), len(watched)
+            ctx.save_for_backward(x, *watched, *run.masks.values(), *saved)
+            run.masks = Masks()
+        # Copies: what is saved must not have this node, or change with what a user does to these.
+        flattened = [x.clone() for state in finals for x in state]
+        ctx.mark_non_differentiable(
+            *(x for x in flattened if not (x.is_floating_point() or x.is_complex()))
+        )
+        return output, *flattened
 
     @staticmethod
     @first_order_only
     def backward(ctx: Any, grad_output: Any, *grad_finals: Any) -> Any:
-        settings: Settings = ctx.settings
-        stack = settings.stack
-        x, batch_sizes, resets, *rest = ctx.saved_tensors
-        parts, counts = iter(rest), (ctx.num_parameters, ctx.num_buffers, len(ctx.places))
-        parameters, buffers, drawn = ([*islice(parts, count)] for count in counts)
-        masks = dict(zip(ctx.places, drawn, strict=True))
-        needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - ctx.num_parameters :]
-        replica = Replica(stack, ctx.names, parameters, buffers, needed, settings.modes)
-        modules = replica.modules
-        blocks = [modules[place] for place in stack.places]
-        strategy = settings.new_strategy()
-        chunks = Parts(settings.chunk, x, batch_sizes, resets)
-        recurrences = [Recurrence.of(block) for block in blocks]
-        strategy.begin_backward([*parts], recurrences, len(chunks))
+        run: Run = ctx.run
+        run.check_modes()
+        x, *rest = ctx.saved_tensors  # where PyTorch finds that one was changed in place
+        saved = iter(rest[ctx.watched :])
+        run.masks = {place: next(saved) for place in ctx.masks}
+        strategy = run.new_strategy()
+        strategy.layout = run.layout
+        strategy.begin_backward([*saved], len(run.chunks))
+        needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - len(ctx.parameters) :]
+        gradients = Gradients(run.stack, ctx.parameters, needed, ctx.memory)
         grad_x = allocate_like(x) if ctx.needs_input_grad[1] else None
         carried: Sequence[Tensor | None] = grad_finals
+        watch, kept_bytes = Watch(run.plan.graph), 0
 
-        def run(index: int) -> None:
-            part = chunks[index]
-            strategy.begin_chunk(part)
-            with torch.no_grad(), ctx.autocast(), settings.replayed(index):
-                _run_chunk(settings, strategy, modules, x, part, masks)
+        def again(index: int) -> None:
+            with torch.no_grad(), run.replayed(index):
+                run.forward(strategy, x, run.chunks[index])
 
-        known = settings.parameters.union(map(id, replica.leaves))
-        for chunk in reversed(range(len(chunks))):
-            part = chunks[chunk]
-            strategy.restore(chunk, run)
-            x_part = x[part.rows].detach().contiguous()
-            x_part.requires_grad_(grad_x is not None)
-            with torch.enable_grad(), ctx.autocast(), settings.replayed(chunk):
-                graph = _rebuild(settings, strategy, modules, chunk, x_part, part, masks)
-            strategy.note_output(chunk, graph.top.detach())
-            check_known(settings.memory, graph.foreign(known | {id(x_part)}))
-            of_top = _part_of_output(settings, grad_output, part)
-            carried, gradients, of_x = graph.backpropagate(carried, of_top, replica.leaves, x_part)
-            replica.add(gradients)
-            if grad_x is not None:
-                grad_x[part.rows] = 0 if of_x is None else of_x
+        with gradients.collected():
+            for index in reversed(range(len(run.chunks))):
+                steps = run.chunks[index]
+                strategy.restore(index, again)
+                part = x[steps.rows].detach().contiguous().requires_grad_(grad_x is not None)
+                before, after, top = _rebuild(run, strategy, index, part, steps)
+                strategy.note_output(index, top.detach())
+                if index == len(run.chunks) - 1:
+                    check_leaves([*after, top], [*before, part, *ctx.parameters], ctx.memory)
+                of_top = _part_of_output(run, grad_output, steps)
+                carried, of_x = backpropagate(
+                    before, [*after, top], [*carried, of_top], gradients, part
+                )
+                if grad_x is not None:
+                    grad_x[steps.rows] = 0 if of_x is None else of_x
+                    kept_bytes += part.nbytes
+                del part, before, after, top, of_top, of_x
+                watch.between_chunks(kept_bytes)
         strategy.finish()
-        return None, grad_x, None, None, *carried, *replica.gradients()
+        run.masks = Masks()
+        return None, grad_x, *carried, *gradients.results()
 
 
-def _after_resets(states: list[State], first: Part) -> list[State]:
+def _after_resets(states: States, run: Run) -> States:
     """Return states that are 0 where the first step resets them: nobody reads what they were."""
-    assert first.resets is not None
-    sizes = first.batch_sizes
-    reset = first.resets[0] if sizes is None else first.resets[: int(sizes[0])]
-    reset = nn.functional.pad(reset, (0, first.batch - len(reset))).unsqueeze(1)
-    return [(h.masked_fill(reset, 0), c.masked_fill(reset, 0)) for h, c in states]
+    steps = run.chunks.steps
+    assert steps.resets is not None
+    sizes = steps.batch_sizes
+    reset = steps.resets[0] if sizes is None else steps.resets[: int(sizes[0])]
+    reset = nn.functional.pad(reset, (0, steps.batch - len(reset))).unsqueeze(1)
+    return [
+        tuple(x.masked_fill(reset, 0) for x in state) if r.full_precision and state else state
+        for state, r in zip(states, run.stack.recurrences, strict=True)
+    ]
 
 
-def _run_forward(
-    settings: Settings, strategy: Strategy, x: Tensor, chunks: Parts, masks: Masks
-) -> Tensor:
+def _run_forward(run: Run, strategy: Strategy, x: Tensor) -> Tensor:
     """Run all chunks and return the output, of all steps or of the last."""
-    stack = settings.stack
     output: Tensor | None = None
-    versions = versions_of(stack, x) if settings.record else {}
-    for chunk, part in enumerate(chunks):
-        strategy.begin_chunk(part)
-        with settings.randomness.recorded(settings.record, x):
-            new = _run_chunk(settings, strategy, stack.modules, x, part, masks)
-        strategy.note_output(chunk, new)
+    versions = _versions(run.stack, x) if run.record else {}
+    for steps in run.chunks:
+        with run.randomness.recorded(run.record, x):
+            new = run.forward(strategy, x, steps)
+        strategy.note_output(strategy.chunk, new)
         if output is None:
-            length = x.shape[0] if settings.return_sequence else part.batch
+            length = x.shape[0] if run.return_sequence else steps.batch
             output = allocate(new, [length, *new.shape[1:]])
-        output[part.rows if settings.return_sequence else part.ended] = new
-    if settings.record:
-        check_versions(stack, x, settings.memory, versions)
+        output[steps.rows if run.return_sequence else steps.ended] = new
+    for (place, name), version in (_versions(run.stack, x) if run.record else {}).items():
+        if versions.get((place, name)) != version:
+            what = (
+                f"{run.stack.name(place)} changes its buffer {name!r}"
+                if name
+                else (f"{run.stack.name(0)}, or a module above it, changes the input in place")
+            )
+            raise ValueError(
+                f"{what} while it runs, but memory={run.plan.memory!r} runs modules again and "
+                "needs the same results each time; use memory='recompute', or a module that keeps "
+                "no state and does not work in place"
+            )
     assert output is not None  # there is at least one step
     return output
 
 
-def _run_chunk(
-    settings: Settings,
-    strategy: Strategy,
-    modules: Sequence[nn.Module],
-    x: Tensor,
-    part: Part,
-    masks: Masks,
-) -> Tensor:
-    """Take a chunk of x through all modules, without a graph."""
-
-    def recur(number: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        return strategy.forward(number, project(settings.stack, number, block, x))
-
-    return settings.run(modules, x[part.rows].contiguous(), part, recur, masks)
+def _versions(stack: Stack, x: Tensor) -> dict[tuple[int, str], tuple[int, int]]:
+    """Return the input and each buffer of each module, and how often they were written to."""
+    named = {(i, name): b for i, m in enumerate(stack.modules) for name, b in m.named_buffers()}
+    named[0, ""] = x
+    return {key: (id(t), 0 if t.is_inference() else t._version) for key, t in named.items()}
 
 
 def _rebuild(
-    settings: Settings,
-    strategy: Strategy,
-    modules: Sequence[nn.Module],
-    chunk: int,
-    x: Tensor,
-    part: Part,
-    masks: Masks,
-) -> ChunkGraph:
-    """Run a chunk once more, with gradients, from states that the strategy restores."""
+    run: Run, strategy: Strategy, index: int, x: Tensor, steps: Steps
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Run a chunk once more, with its graph, from states that the strategy restores.
+
+    Returns:
+        The states before the chunk, leaves of the graph; those after it; the output.
+    """
     leaves = strategy.leaves()
-    finals: list[State] = []
+    finals: States = []
 
-    def recur(number: int, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = project(settings.stack, number, block, x)
-        out, h_n, c_n = strategy.rebuild(chunk, part, number, z, leaves[number])
-        finals.append((h_n, c_n))
-        return out, h_n
+    def recur(number: int, recurrence: Recurrence, x: Tensor) -> tuple[Tensor, State]:
+        drive = recurrence.drive(x)
+        out, after = strategy.rebuild(index, steps, number, drive, leaves[number])
+        finals.append(after)
+        return out, after
 
-    # Tools that watch modules, such as FlopCounterMode, do not take a leaf within autograd.grad.
-    top = settings.run(modules, x.view_as(x), part, recur, masks)
-    before, after = ([state for pair in states for state in pair] for states in (leaves, finals))
-    return ChunkGraph(before, after, top)
+    with torch.enable_grad(), run.replayed(index):
+        # Tools that watch modules, such as FlopCounterMode, take no leaf within autograd.grad.
+        top = run.take(x.view_as(x), steps, recur)
+    return flat(leaves), flat(finals), top
 
 
-def _part_of_output(settings: Settings, gradient: Tensor | None, part: Part) -> Tensor | None:
+def _part_of_output(run: Run, gradient: Tensor | None, steps: Steps) -> Tensor | None:
     """Return the part of the output's gradient that belongs to a chunk."""
     if gradient is None:
         return None
-    if settings.return_sequence:
-        return gradient[part.rows]
-    return gradient[part.ended] if part.ends_some else None
-
-
-def _autocast_of(device: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Return a function that restores the present state of autocast.
-
-    Its cache of cast weights stays off: it would hand casts without gradients, made here, to other
-    users of the weights, and those of one chunk's graph to the next.
-    """
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext
-    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-    return partial(torch.autocast, device, dtype, enabled, cache_enabled=False)
+    if run.return_sequence:
+        return gradient[steps.rows]
+    return gradient[steps.ended] if steps.ends_some else None

@@ -7,8 +7,9 @@ from weakref import WeakSet
 
 from torch import Tensor, nn
 
-from irevrnn.jit.build import warn
-from irevrnn.observers import observed
+from irevrnn.kernels.jit.build import warn
+from irevrnn.kernels.observers import observed
+from irevrnn.recurrences.protocol import State
 from irevrnn.strategies.stack import Stack
 
 #: Size of a state from which a network is unlikely to train; a fresh one stays of order 1.
@@ -16,9 +17,7 @@ LARGE_STATE = 1e4
 _warned: WeakSet[nn.Module] = WeakSet()
 
 
-def warn_of_large_states(
-    module: nn.Module, stack: Stack, finals: list[tuple[Tensor, Tensor]]
-) -> None:
+def warn_of_large_states(module: nn.Module, stack: Stack, finals: list[State]) -> None:
     """Issue a UserWarning, once per module, if a final state exceeds :data:`LARGE_STATE`.
 
     States on a GPU are not looked at, since that would wait for it, nor are those that have no
@@ -27,17 +26,18 @@ def warn_of_large_states(
     Args:
         module: that computed the states.
         stack: its modules.
-        finals: h_n and c_n of every block, (B, H); the directions of a layer together.
+        finals: the states of every recurrence after the last step.
     """
-    if not _have_values(finals[0][0]) or module in _warned:
+    if observed() or module in _warned:
         return
-    for number, pair in enumerate(finals):
-        sizes = [abs(x.item()) for state in pair for x in state.detach().aminmax()]
+    for recurrence, state in zip(stack.recurrences, finals, strict=True):
+        if not (recurrence.full_precision and _have_values(state[0])):
+            continue
+        sizes = [abs(x.item()) for each in state for x in each.detach().aminmax()]
         large = [size for size in sizes if not size <= LARGE_STATE]  # NaN, too
         if large:
             _warned.add(module)
-            name = stack.name(stack.places[number // stack.directions])
-            warn(f"states of {name} {_describe(large[0])}", UserWarning)
+            warn(f"states of {recurrence.name} {_describe(large[0])}", UserWarning)
             return
 
 
@@ -53,6 +53,4 @@ def _describe(size: float) -> str:
 
 
 def _have_values(states: Tensor) -> bool:
-    if observed():
-        return False
     return type(states) is Tensor and states.is_cpu and states.numel() > 0

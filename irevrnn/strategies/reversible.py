@@ -6,18 +6,17 @@ Beside it ``store_fixed``, its control: the same arithmetic with every state sav
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from irevrnn.modules.recurrence import Recurrence, State
-from irevrnn.strategies import fixed_scan
+from irevrnn.recurrences import fixed_scan
+from irevrnn.recurrences.fixed_scan import Pass
+from irevrnn.recurrences.packing import Steps
+from irevrnn.recurrences.protocol import Drive, ExactRecurrence, State
 from irevrnn.strategies.bit_stacks import GROUP, BitStacks
-from irevrnn.strategies.chunks import Part
-from irevrnn.strategies.fixed_point import LARGEST_VALUE, largest_of
-from irevrnn.strategies.rules import check_weight
-from irevrnn.strategies.strategy import Strategy
+from irevrnn.strategies.strategy import States, Strategy, flat
 
 #: Hashes that are saved of a block's states.
 HASHES = 64
@@ -28,66 +27,55 @@ class ReversalError(RuntimeError):
 
 
 class _FixedPoint(Strategy):
-    """The recurrence in fixed point, shared by both strategies.
+    """The recurrence in fixed point, shared by both strategies."""
 
-    Args:
-        name: what an error calls a block, given its number.
-    """
+    recurrences: Sequence[ExactRecurrence]
+    states: list[fixed_scan.States]
 
-    def __init__(self, name: Callable[[int], str]) -> None:
-        self.name = name
+    def begin(self, states: States, record: bool, chunks: int) -> None:
+        self.layout = flat(states)[0].dtype
+        pairs = zip(self.recurrences, states, strict=True)
+        self.states = [recurrence.exact_state(state) for recurrence, state in pairs]
 
-    def begin(
-        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
-    ) -> None:
-        fixed_scan.vectorizes(states[0][0])  # raises an error if there are no kernels
-        self.recurrences = recurrences
-        _check_start(states, recurrences, self.name)
-        self.states = [fixed_scan.States.of(h, c) for h, c in states]
-
-    def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
-        try:
-            result = self._run(number, z)
-        except fixed_scan.RangeError as error:
-            raise _overflow(f"{self.name(number)}, step {self.part.begin + error.step}") from None
+    def forward(self, number: int, drive: Drive) -> tuple[Tensor, State]:
+        result = self._run(self.recurrences[number], number, drive)
         self.states[number] = result.after
-        return result.out, result.out[-1]
+        return result.out, (result.out[-1],)
 
     @abstractmethod
-    def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
-        """Run block ``number`` over the chunk and record what the strategy saves."""
+    def _run(self, recurrence: ExactRecurrence, number: int, drive: Drive) -> Pass:
+        """Run a recurrence over the chunk and record what the strategy saves."""
 
     def finals(self, dtype: torch.dtype) -> list[State]:
         return [states.numbers.values(dtype) for states in self.states]
 
-    def begin_backward(
-        self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
-    ) -> None:
-        self.recurrences = recurrences
+    def begin_backward(self, saved: Sequence[Tensor], chunks: int) -> None:
         self._begin_inverse(saved, chunks)
-        dtype = recurrences[0].u.dtype
-        zeros = [torch.zeros_like(states.h, dtype=dtype) for states in self.states]
-        self.carriers = [(zero.clone().requires_grad_(), zero.requires_grad_()) for zero in zeros]
+        #: Tensors that carry gradients, not values: the same for every chunk.
+        self.carriers: States = []
+        for states in self.states:
+            zero = torch.zeros_like(states.h, dtype=self.layout)
+            self.carriers.append((zero.clone().requires_grad_(), zero.requires_grad_()))
 
     @abstractmethod
     def _begin_inverse(self, saved: Sequence[Tensor], chunks: int) -> None:
         """Begin the backward pass from what :meth:`saved` returned."""
 
-    def leaves(self) -> list[State]:
-        return self.carriers  # of gradients, not of values: the same for every chunk
+    def leaves(self) -> States:
+        return self.carriers
 
     def rebuild(
-        self, chunk: int, part: Part, number: int, z: Tensor, state: State
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, chunk: int, steps: Steps, number: int, drive: Drive, state: State | None
+    ) -> tuple[Tensor, State]:
+        recurrence = self.recurrences[number]
+        assert state is not None
         with torch.no_grad():
-            result = self._reconstruct(chunk, part, number, z)
-        return fixed_scan.with_gradient(
-            result, self.recurrences[number], z, *state, part.resets, part.batch_sizes
-        )
+            result = self._reconstruct(chunk, steps, number, drive)
+        return recurrence.with_gradient(result, drive, state, steps)
 
     @abstractmethod
-    def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
-        """Return the pass of block ``number`` over the chunk."""
+    def _reconstruct(self, chunk: int, steps: Steps, number: int, drive: Drive) -> Pass:
+        """Return the pass of recurrence ``number`` over the chunk."""
 
 
 class Reversible(_FixedPoint):
@@ -98,19 +86,25 @@ class Reversible(_FixedPoint):
     last recurrence, so one more hash is that of all outputs. In the backward pass nothing waits
     for the device to say whether states were reconstructed exactly: all hashes are compared
     together, before a gradient is returned.
+
+    Args:
+        recurrences: of the stack.
+        limit: the most bytes that forgotten bits may take; None for any number.
     """
 
-    def begin(
-        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
-    ) -> None:
-        super().begin(states, recurrences, record, chunks)
+    def __init__(self, recurrences: Sequence[ExactRecurrence], limit: int | None = None) -> None:
+        super().__init__(recurrences)
+        self.limit, self.stored = limit, 0
+
+    def begin(self, states: States, record: bool, chunks: int) -> None:
+        super().begin(states, record, chunks)
         self.stacks = [BitStacks() for _ in states]
         self.hashes: list[Tensor] = []
         self.of_outputs = self.states[0].tails.new_zeros(())
         self.stride = 1
 
-    def begin_chunk(self, part: Part) -> None:
-        super().begin_chunk(part)
+    def begin_chunk(self, steps: Steps) -> None:
+        super().begin_chunk(steps)
         if self.chunk % self.stride == 0:
             self.hashes.append(torch.stack([states.hash() for states in self.states]))
             if len(self.hashes) > HASHES:
@@ -121,12 +115,18 @@ class Reversible(_FixedPoint):
         # Odd factors: chunks come in either order, and each may change the sum.
         self.of_outputs.add_(fixed_scan.hash_of(output), alpha=2 * chunk + 1)
 
-    def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
-        result, words, counts = fixed_scan.forward(
-            z, self.states[number], self.recurrences[number], record=True,
-            resets=self.part.resets, batch_sizes=self.part.batch_sizes,
-        )  # fmt: skip
+    def _run(self, recurrence: ExactRecurrence, number: int, drive: Drive) -> Pass:
+        result, words, counts = recurrence.forward_exact(
+            drive, self.states[number], self.steps, record=True
+        )
         self.stacks[number].add(self.chunk, words, counts)
+        self.stored += words.nbytes
+        if self.limit is not None and self.stored > self.limit:
+            raise ValueError(
+                f"memory_budget leaves {self.limit:,} bytes for what the recurrences forget, and "
+                f"after {self.steps.end:,} of the steps it takes {self.stored:,}; raise the "
+                "budget, or use memory='checkpoint'"
+            )
         return result
 
     def saved(self) -> list[Tensor]:
@@ -153,11 +153,10 @@ class Reversible(_FixedPoint):
         self.buffers = [stacks.buffer(chunks - 1) for stacks in self.stacks]
         self.left = [torch.zeros_like(buffer.counts) for buffer in self.buffers]
 
-    def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
-        result, self.buffers[number] = fixed_scan.inverse(
-            z, self.states[number], self.buffers[number], self.recurrences[number], part.resets,
-            part.batch_sizes,
-        )  # fmt: skip
+    def _reconstruct(self, chunk: int, steps: Steps, number: int, drive: Drive) -> Pass:
+        result, self.buffers[number] = self.recurrences[number].inverse_exact(
+            drive, self.states[number], self.buffers[number], steps
+        )
         if chunk % GROUP == 0:
             self._next_group(chunk, number)
         self.states[number] = result.before
@@ -180,37 +179,16 @@ class Reversible(_FixedPoint):
         for (chunk, number, _), match in zip(self.checked, matches, strict=True):
             if not match:
                 after = f" to {chunk + self.stride - 1}" if self.stride > 1 else ""
-                raise _differ(f"{self.name(number)}, chunk {chunk}{after}", "reconstructed states")
+                where = f"{self.recurrences[number].name}, chunk {chunk}{after}"
+                raise _differ(where, "reconstructed states")
         if not used_up:
             number = left.tolist().index(max(left.tolist()))
             raise ReversalError(
-                f"{self.name(number)}: the inverse did not take as many bits as were forgotten; no "
-                "gradient is returned"
+                f"{self.recurrences[number].name}: the inverse did not take as many bits as were "
+                "forgotten; no gradient is returned"
             )
         if not same_outputs:
-            raise _differ(f"above the recurrence of {self.name(len(left) - 1)}", "outputs")
-
-
-def _check_start(
-    states: list[State], recurrences: list[Recurrence], name: Callable[[int], str]
-) -> None:
-    """Raise an error if a weight or an initial state has no inverse, after one transfer."""
-    largest = [largest_of(x) for r, (h, c) in zip(recurrences, states, strict=True)
-               for x in (r.u, torch.stack((h, c)))]  # fmt: skip
-    values = torch.stack([x.double() for x in largest]).tolist()
-    for number, (weight, state) in enumerate(zip(values[::2], values[1::2], strict=True)):
-        check_weight(weight, name(number))
-        if not state < LARGEST_VALUE:
-            raise _overflow(f"{name(number)}, initial state")
-
-
-def _overflow(where: str) -> OverflowError:
-    """Return the error for a value that no scale has room for."""
-    return OverflowError(
-        f"{where}: a value is NaN or left the range of the fixed-point numbers, abs(x) < "
-        f"{LARGEST_VALUE:.0f}; scale the input down, use norm='layer', or bound the recurrent "
-        "weights below 1 (clip_recurrent_weights_)"
-    )
+            raise _differ(f"above the recurrence of {self.recurrences[-1].name}", "outputs")
 
 
 def _differ(where: str, what: str) -> ReversalError:
@@ -229,17 +207,12 @@ class StoreFixed(_FixedPoint):
     #: Tensors of one block's pass over one chunk.
     PER_PASS = 8
 
-    def begin(
-        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
-    ) -> None:
-        super().begin(states, recurrences, record, chunks)
+    def begin(self, states: States, record: bool, chunks: int) -> None:
+        super().begin(states, record, chunks)
         self.passes: list[Tensor] = []
 
-    def _run(self, number: int, z: Tensor) -> fixed_scan.Pass:
-        result, _, _ = fixed_scan.forward(
-            z, self.states[number], self.recurrences[number], save=True,
-            resets=self.part.resets, batch_sizes=self.part.batch_sizes,
-        )  # fmt: skip
+    def _run(self, recurrence: ExactRecurrence, number: int, drive: Drive) -> Pass:
+        result, _, _ = recurrence.forward_exact(drive, self.states[number], self.steps, save=True)
         self.passes += [*result[:2], *result.before[:3], *result.after[:3]]
         return result
 
@@ -250,12 +223,12 @@ class StoreFixed(_FixedPoint):
         self.passes, self.blocks = list(saved), len(self.recurrences)
         self.states = [self._pass(0, number).before for number in range(self.blocks)]
 
-    def _pass(self, chunk: int, number: int) -> fixed_scan.Pass:
+    def _pass(self, chunk: int, number: int) -> Pass:
         first = (chunk * self.blocks + number) * self.PER_PASS
         out, saved, *states = self.passes[first : first + self.PER_PASS]
         none = 2 * [states[0].new_empty(0, dtype=torch.int64)]
         ends = (fixed_scan.States.from_tensors([*states[i : i + 3], *none]) for i in (0, 3))
-        return fixed_scan.Pass(out, saved, *ends)
+        return Pass(out, saved, *ends)
 
-    def _reconstruct(self, chunk: int, part: Part, number: int, z: Tensor) -> fixed_scan.Pass:
+    def _reconstruct(self, chunk: int, steps: Steps, number: int, drive: Drive) -> Pass:
         return self._pass(chunk, number)

@@ -12,13 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from irevrnn.activations import ACTIVATIONS
-from irevrnn.observers import transformed
-from irevrnn.ops import has_tangent
-
-#: Steps between two saved cell states under ``recompute``: large enough that c costs little beside
-#: the output, small enough that the replayed values of a segment stay in the processor's cache.
-SEGMENT = 16
+from irevrnn.kernels.observers import transformed
+from irevrnn.kernels.ops import has_tangent
 
 STRATEGIES = ("store", "recompute", "checkpoint", "reversible", "store_fixed", "auto")
 OF_A_LAYER = ("store", "recompute")
@@ -26,11 +21,6 @@ OF_THE_STACK = ("checkpoint", "reversible", "store_fixed")
 IN_FIXED_POINT = ("reversible", "store_fixed")
 #: What a budget can shape: which strategy, the length of chunks, or how many checkpoints are kept.
 BUDGETED = ("auto", "checkpoint", "reversible")
-_FORGOTTEN_BITS = sorted(
-    (g.forgotten_bits, name) for name, g in ACTIVATIONS.items() if g.forgotten_bits is not None
-)
-#: Output nonlinearities with an inverse in fixed point, that which forgets least first.
-INVERTIBLE = tuple(name for _, name in _FORGOTTEN_BITS)
 #: The parameters of a block that make up its recurrence: u, a and b.
 RECURRENCE = ("recurrent_weight", "coupling_a", "coupling_b")
 
@@ -55,33 +45,23 @@ def check_budget(memory: str, memory_budget: float | str | None) -> None:
         )
 
 
-def unsupported_reason(
-    memory: str,
-    *,
-    activations: Iterable[str] = (),
-    bidirectional: bool = False,
-    device: str = "cpu",
-    modules: Iterable[tuple[str, nn.Module]] = (),
-) -> str | None:
-    """Return why a strategy cannot serve, and which one can; None if it can.
+def unsupported_reason(stack: Any, memory: str, running: bool = True) -> str | None:
+    """Return why a strategy cannot train a stack, and which one can; None if it can.
 
     Args:
+        stack: a :class:`irevrnn.strategies.stack.Stack`.
         memory: the strategy.
-        activations: the output nonlinearities of the recurrences.
-        bidirectional: whether the stack reads sequences from both ends.
-        device: the type of the device.
-        modules: those of the stack, in the mode in which they will run, with what an error calls
-            each of them.
+        running: whether it is about to run, in the present mode of its modules.
     """
     if memory not in OF_THE_STACK:
         return None
-    if bidirectional:
+    if stack.directions == 2:
         return (
             f"bidirectional=True does not go with memory={memory!r}, which takes all layers "
             "through a chunk of steps at once; use memory='recompute' or 'store'"
         )
-    for label, module in modules:
-        if has_batch_statistics(module):
+    for label, module in stack.named:
+        if running and has_batch_statistics(module):
             return (
                 f"memory={memory!r} cannot run with the batch norm of {label}, whose statistics "
                 "run over all steps; use norm='layer', or memory='recompute'"
@@ -93,20 +73,13 @@ def unsupported_reason(
             )
     if memory not in IN_FIXED_POINT:
         return None
-    if device == "meta":
+    if running and stack.like.device.type == "meta":
         return (
             f"memory={memory!r} looks at values, and there are none on the meta device; use "
             "memory='recompute', 'store' or 'checkpoint'"
         )
-    for activation in activations:
-        if activation not in INVERTIBLE:
-            prices = ", ".join(f"{name} ({bits:g} bits)" for bits, name in _FORGOTTEN_BITS)
-            return (
-                f"activation={activation!r} cannot be inverted: memory={memory!r} takes {prices}, "
-                "and stores these bits for each output that they change; memory='checkpoint' "
-                "and 'recompute' take any activation"
-            )
-    return None
+    reasons = (recurrence.inexact_reason(memory) for recurrence in stack.recurrences)
+    return next(filter(None, reasons), None)
 
 
 def require(reason: str | None) -> None:
@@ -135,61 +108,12 @@ def computed_weight(block: nn.Module, names: Iterable[str] = RECURRENCE) -> str 
     return next((n for n in names if n not in block._parameters and n not in block._buffers), None)
 
 
-def unsupported_weights(memory: str, blocks: Iterable[tuple[str, nn.Module]]) -> str | None:
-    """Return why a strategy cannot serve these blocks, if u, a or b of one is computed by a hook.
-
-    Chunks need these before their block runs.
-
-    Args:
-        memory: the strategy.
-        blocks: with what an error calls each of them.
-    """
-    for label, block in blocks:
-        if memory in OF_THE_STACK and getattr(block, "_is_replica", False):
-            return (
-                f"memory={memory!r} does not run under torch.nn.DataParallel, whose replicas have "
-                "no parameters of their own; use DistributedDataParallel, or memory='recompute'"
-            )
-        if memory in OF_THE_STACK and (name := computed_weight(block)):
-            needs = f"memory={memory!r} needs {name} of {label} as a parameter of its own, but "
-            if not block._parameters:
-                return (
-                    f"{needs}{type(block).__name__} wraps the module that has it; use "
-                    "memory='recompute', or wrap the modules inside of the block"
-                )
-            return (
-                f"{needs}it is pruned or parametrized; use memory='recompute', or make it "
-                "permanent (torch.nn.utils.prune.remove)"
-            )
-    return None
-
-
-def check_initialised(memory: str, parameters: Iterable[nn.Parameter]) -> None:
+def check_initialised(memory: str, parameters: Iterable[Tensor]) -> None:
     """Raise a ValueError if a parameter of a lazy module is not initialised."""
     if any(map(is_lazy, parameters)):
         raise ValueError(
             f"memory={memory!r} needs the parameters of lazy modules, such as nn.LazyLinear, from "
             "the start; run the model once under torch.no_grad() with memory='recompute'"
-        )
-
-
-def check_buffers(memory: str, buffers: Iterable[Tensor]) -> None:
-    """Raise a ValueError if a buffer requires a gradient, which parameters alone get."""
-    for x in buffers:
-        if x.requires_grad:
-            raise ValueError(
-                f"memory={memory!r} computes no gradient of a buffer, and one of shape "
-                f"{tuple(x.shape)} requires it; use memory='recompute', or make it a parameter"
-            )
-
-
-def check_known(memory: str, foreign: Tensor | None) -> None:
-    """Raise a ValueError if a chunk has a gradient for a tensor that is no parameter."""
-    if foreign is not None:
-        raise ValueError(
-            f"a module of the stack uses a tensor of shape {tuple(foreign.shape)} that requires a "
-            f"gradient and is none of its parameters: memory={memory!r} would lose this gradient; "
-            "use memory='recompute', or make it a parameter of the module"
         )
 
 
@@ -206,21 +130,6 @@ def check_no_cached_weights(memory: str, modules: Iterable[tuple[str, nn.Module]
                 f"memory={memory!r} does not go with torch.nn.utils.parametrize.cached(), as "
                 f"{label} is parametrized; leave the context, or use memory='recompute'"
             )
-
-
-def check_weight(largest: float, block: str) -> None:
-    """Raise a ValueError unless the largest absolute recurrent weight is at most 1, and a number.
-
-    Args:
-        largest: max(abs(u)), or NaN.
-        block: what an error calls the block.
-    """
-    if not largest <= 1:
-        raise ValueError(
-            f"{block}: recurrent weights must lie in [-1, 1] to be inverted, but the largest has "
-            f"absolute value {largest:.9g}; call clip_recurrent_weights_() after each step of the "
-            "optimizer"
-        )
 
 
 def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
@@ -261,7 +170,7 @@ def first_order_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., 
     @wraps(backward)
     def wrapper(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
         if torch.compiler.is_compiling():  # by compiled autograd
-            from irevrnn.compiling import run_uncompiled
+            from irevrnn.kernels.compiling import run_uncompiled
 
             gradients: tuple[Any, ...] = run_uncompiled(wrapper, ctx, *upstream)
             return gradients

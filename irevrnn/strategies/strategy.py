@@ -1,41 +1,56 @@
-"""The interface of the strategies of a whole stack: :class:`Strategy`."""
+"""The interface of the strategies that run chunk by chunk: :class:`Strategy`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from irevrnn.modules.recurrence import Recurrence, State
-from irevrnn.strategies.chunks import Part
+from irevrnn.recurrences.packing import Steps
+from irevrnn.recurrences.protocol import Drive, Recurrence, State
+
+#: The state of each recurrence; None where it begins with one of its own.
+States: TypeAlias = list[State | None]
+
+
+def flat(states: States) -> list[Tensor]:
+    """Return the tensors of all states."""
+    return [x for state in states if state is not None for x in state]
 
 
 class Strategy(ABC):
     """A strategy: it saves something of the forward pass and rebuilds a chunk from that.
 
+    Args:
+        recurrences: of the stack.
+
     Attributes:
-        chunk, part: the one that runs forward: its number and where it is.
+        chunk, steps: the one that runs forward: its number, and its steps.
+        layout: how what is saved is laid out; that of the forward pass in the backward pass.
     """
 
-    chunk = -1
-    part: Part
+    steps: Steps
+    layout: Any = None
+
+    def __init__(self, recurrences: Sequence[Recurrence]) -> None:
+        self.recurrences = recurrences
+        self.chunk = -1
 
     @abstractmethod
-    def begin(
-        self, states: list[State], recurrences: list[Recurrence], record: bool, chunks: int
-    ) -> None:
+    def begin(self, states: States, record: bool, chunks: int) -> None:
         """Begin the forward pass; without ``record`` no backward pass will follow."""
 
-    def begin_chunk(self, part: Part) -> None:
+    def begin_chunk(self, steps: Steps) -> None:
         """Begin a chunk."""
-        self.part = part
+        self.steps = steps
         self.chunk += 1
 
     @abstractmethod
-    def forward(self, number: int, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the recurrence of block ``number`` over the chunk; return ``out`` and ``h_n``."""
+    def forward(self, number: int, drive: Drive) -> tuple[Tensor, State]:
+        """Run recurrence ``number`` over the chunk; return h, and the state after the last step."""
 
     def note_output(self, chunk: int, output: Tensor) -> None:
         """Take note of what the stack returned for a chunk, in the forward or backward pass.
@@ -46,16 +61,14 @@ class Strategy(ABC):
 
     @abstractmethod
     def finals(self, dtype: torch.dtype) -> list[State]:
-        """Return h_n and c_n of every block, (B, H)."""
+        """Return the states of every recurrence after the last step."""
 
     @abstractmethod
     def saved(self) -> list[Tensor]:
         """Return all that is saved for the backward pass."""
 
     @abstractmethod
-    def begin_backward(
-        self, saved: Sequence[Tensor], recurrences: list[Recurrence], chunks: int
-    ) -> None:
+    def begin_backward(self, saved: Sequence[Tensor], chunks: int) -> None:
         """Begin the backward pass from what :meth:`saved` returned."""
 
     def restore(self, chunk: int, run: Callable[[int], None]) -> None:
@@ -66,14 +79,14 @@ class Strategy(ABC):
         return None
 
     @abstractmethod
-    def leaves(self) -> list[State]:
-        """Return (h, c) of every block where the restored chunk begins, as leaves of its graph."""
+    def leaves(self) -> States:
+        """Return the states where the restored chunk begins, as leaves of its graph."""
 
     @abstractmethod
     def rebuild(
-        self, chunk: int, part: Part, number: int, z: Tensor, state: State
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``out``, ``h_n`` and ``c_n`` of a block over the chunk, with gradients."""
+        self, chunk: int, steps: Steps, number: int, drive: Drive, state: State | None
+    ) -> tuple[Tensor, State]:
+        """Return what :meth:`forward` does for a chunk, with gradients."""
 
     def finish(self) -> None:
         """End the backward pass; raise an error if a chunk was not reconstructed exactly.

@@ -10,9 +10,12 @@ SMALL = {
 }  # fmt: skip
 
 
-def words(fields):
-    """Return options of a command line, such as ``--hidden-size=12``."""
-    return [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
+def words(fields, task="mnist"):
+    """Return a command line, such as ``mnist lstm --hidden-size=12``."""
+    fields = {"model": "irevrnn", **fields}
+    network = fields.pop("model")
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
+    return [task, network, *options]
 
 
 def bits(folder):

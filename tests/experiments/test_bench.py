@@ -13,9 +13,9 @@ from experiments.bench import stacks, suite
 from experiments.bench.__main__ import main
 from experiments.bench.recurrences import METHODS, Shape, make_problem, prepare_step
 from experiments.bench.stacks import StackShape
-from irevrnn import reference
-from irevrnn.jit.compiler import BuildError
-from irevrnn.strategies.rules import SEGMENT
+from irevrnn.kernels import reference
+from irevrnn.kernels.jit.compiler import BuildError
+from irevrnn.kernels.ops import SEGMENT
 
 SHAPE = Shape(20, 3, 8, 2)  # 20 steps: a whole chunk of 16 and a part of one
 SAME_CELL = ("scan", "scan_store", "autograd", "checkpoint", "checkpoint_reentrant")

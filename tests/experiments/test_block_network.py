@@ -5,30 +5,19 @@ import torch
 
 from experiments.models import BlockClassifier, forgotten_bits
 from experiments.tasks.mnist import MnistConfig
-from experiments.tasks.sessions import SessionsConfig
-from experiments.train.config import BLOCK_DEFAULTS
 from experiments.train.loop import train
-from experiments.train.model import make_model
 
 SMALL = {
-    "block": True, "memory": "reversible", "width": 8, "hidden_size": 12, "num_layers": 2,
+    "model": "block", "memory": "reversible", "width": 8, "hidden_size": 12, "num_layers": 2,
     "downsample": 7, "batch_size": 32, "epochs": 2, "lr": 0.02, "device": "cpu", "threads": 1,
 }  # fmt: skip
-
-
-def test_other_defaults_go_with_blocks():
-    config = MnistConfig.of(block=True, hidden_size=7)
-    defaults = BLOCK_DEFAULTS | {"hidden_size": 7}
-    assert {name: getattr(config, name) for name in defaults} == defaults
-    assert MnistConfig.of().norm == "batch" and MnistConfig.of().hidden_size == 128
-    assert SessionsConfig.of(block=True).activation == "identity"
 
 
 @pytest.mark.parametrize("forgets", [True, False])
 @pytest.mark.parametrize("read", ["mean", "last"])
 def test_the_network_that_is_built(digits, forgets, read):
     config = MnistConfig.of(**SMALL, forgets=forgets, read=read, longest_memory=20, dropout=0.1)
-    model = make_model(config, config.task(torch.device("cpu")))
+    model = config.model.build(config.task(torch.device("cpu")))
     assert isinstance(model, BlockClassifier) and model.rnn.memory == "reversible"
     first, *others = list(model.rnn.blocks)[1:]
     assert isinstance(first.norm, torch.nn.Identity)
@@ -42,7 +31,7 @@ def test_the_network_that_is_built(digits, forgets, read):
 
 def test_the_parts_of_a_block_that_may_be_left_out_or_changed(digits):
     config = MnistConfig.of(**SMALL, gate=False, coupling_activation="tanh", num_couplings=2)
-    for block in make_model(config, config.task(torch.device("cpu"))).rnn.blocks[1:]:
+    for block in config.model.build(config.task(torch.device("cpu"))).rnn.blocks[1:]:
         assert not block.gate and block.output_projection.out_features == block.width
         assert block.coupling_activation == "tanh" and block.num_couplings == 2
 

@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def options(out, **more):
-    return ["mnist", f"--out={out}", *words(SMALL | more)]
+    return [*words(SMALL | more), f"--out={out}"]
 
 
 def torchrun(*arguments, **environment):
@@ -80,7 +80,7 @@ TINY = ["--length=20", "--batches=4", "--held-out=40", "--batch-size=16", "--epo
 
 
 def test_two_workers_calibrate_a_reversible_network(kernels, tmp_path):
-    words = ["adding", *TINY, "--norm=layer", "--memory=reversible", "--calibrate=2"]
+    words = ["adding", "irevrnn", *TINY, "--norm=layer", "--memory=reversible", "--calibrate=2"]
     words.append("--activation=leaky_relu")
     status, _, err = torchrun(*words, f"--out={tmp_path}", "--device=cpu")
     assert status == 0, err

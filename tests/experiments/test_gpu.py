@@ -9,7 +9,7 @@ from experiments.bench import gpu
 from experiments.bench.recurrences import METHODS, Shape
 from experiments.bench.roofline import backward_bytes, forward_bytes
 from experiments.bench.tables import gpu_tables
-from irevrnn.strategies.rules import SEGMENT
+from irevrnn.kernels.ops import SEGMENT
 
 SHAPE = Shape(40, 2, 8, 3)
 

@@ -11,7 +11,7 @@ from experiments.datasets.ntu import reader
 from experiments.datasets.ntu.reader import read_skeleton
 from experiments.datasets.ntu.reference_reader import parse
 from experiments.datasets.recordings import SkeletonError
-from irevrnn.jit.compiler import BuildError
+from irevrnn.kernels.jit.compiler import BuildError
 from tests.experiments.fake_ntu import BODY, POSE, moving, recording, text_of
 from tests.experiments.mutations import mutated, mutations
 

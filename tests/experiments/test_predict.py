@@ -83,7 +83,7 @@ def test_a_folder_without_a_network_is_named(folder, tmp_path, capsys):
 
 def test_a_network_of_another_task_or_version_is_refused(folder, tmp_path):
     state = torch.load(folder / "run" / "best.pt", weights_only=True)
-    for changed in ({"config": MnistConfig().identity()}, {"class_names": None}):
+    for changed in ({"config": MnistConfig.of(model="block").identity()}, {"class_names": None}):
         there = {key: x for key, x in (state | changed).items() if x is not None}
         torch.save(there, tmp_path / "best.pt")
         with pytest.raises(ConfigError, match="of another task than signals, or of an older"):

@@ -9,8 +9,8 @@ from experiments.bench import roofline
 from experiments.bench.measure import interleaved_times
 from experiments.bench.recurrences import Shape, make_problem
 from experiments.bench.roofline import Work, operators, rates_of, yardsticks
-from irevrnn import reference
-from irevrnn.strategies.rules import SEGMENT
+from irevrnn.kernels import reference
+from irevrnn.kernels.ops import SEGMENT
 from tests.cases import make_inputs
 
 SHAPES = [Shape(1, 1, 1, 1), Shape(5, 3, 7, 1), Shape(4, 2, 3, 4)]

@@ -248,11 +248,10 @@ def test_an_interval_has_the_width_of_the_standard_error():
 
 
 def test_the_network_is_of_gated_blocks_unless_others_are_wanted(root):
-    ours = SignalsConfig.of()
-    assert ours.block and ours.memory == "reversible" and ours.read == "mean"
+    ours = SignalsConfig.of().model
+    assert (ours.name, ours.memory, ours.read) == ("block", "reversible", "mean")
     assert isinstance(Run(config(root, fold=0)).network, BlockClassifier)
-    assert not SignalsConfig.of(model="lstm").block
-    assert SignalsConfig.of(block=False).memory == "recompute"
+    assert SignalsConfig.of(model="irevrnn").model.memory == "recompute"
 
 
 def test_an_ecg_network_is_chosen_and_tested_by_its_mean_f1(root, tmp_path, monkeypatch):
@@ -312,7 +311,7 @@ def own(root, tmp_path):
 def test_a_folder_of_ones_own_is_trained_on(own, tmp_path, capsys):
     (own / "r0.csv").write_text("1,x\n")
     np.save(own / "r1.npy", np.load(own / "r1.npy") * [1, 0])
-    command = ["signals", f"--folder={own}", "--folds=3", "--fold=0", *words(SMALL)]
+    command = words({"model": "block", **SMALL, "folder": own, "folds": 3, "fold": 0}, "signals")
     assert main([*command, f"--out={tmp_path}"]) == 0
     shown = capsys.readouterr()
     assert "left out: r0.csv: line 1: 'x' is no number" in shown.err
@@ -329,7 +328,7 @@ def test_a_folder_of_ones_own_is_trained_on(own, tmp_path, capsys):
 def test_too_few_recordings_may_be_those_that_were_left_out(own, capsys):
     for number in range(0, 24, 2):
         (own / f"r{number}.csv").write_text("1,x\n")
-    assert main(["signals", f"--folder={own}", *words(SMALL)]) == 1
+    assert main(words({"model": "block", **SMALL, "folder": own}, "signals")) == 1
     assert "(12 left out, such as r0.csv: line 1: 'x' is no number)" in capsys.readouterr().err
 
 

@@ -48,7 +48,7 @@ def test_ten_symbols_are_shown_and_asked_for_after_the_signal():
 @both
 def test_no_two_batches_are_alike_and_each_can_be_made_again(kind):
     def batches(part="train", skip=0, epoch=0, **given):
-        task = kind(**SMALL | given).task(CPU)
+        task = kind.of(**SMALL | given).task(CPU)
         found = task.train_batches(epoch, skip) if part == "train" else getattr(task, part)()
         return [x for x, _ in found]
 
@@ -79,7 +79,7 @@ def test_sequences_grow_up_to_their_length_and_batches_shrink():
 
 
 OURS = {
-    "block": True, "memory": "reversible", "forgets": False, "longest_memory": 10,
+    "model": "block", "memory": "reversible", "forgets": False, "longest_memory": 10,
     "num_couplings": 0, "longest_period": None,
 }  # fmt: skip
 
@@ -122,9 +122,10 @@ def test_sparsity_keeps_the_embedding_of_every_gated_block_at_0(tmp_path, networ
 # --- reading at several steps -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", [{"block": True}, {"model": "lru"}])
+@pytest.mark.parametrize("given", [{"model": "block"}, {"model": "lru"}])
 def test_blocks_are_read_where_the_answers_are(given):
-    assert CopyConfig.of(**given).read == "last" and AddingConfig.of(**given).read == "mean"
+    kinds = (CopyConfig, AddingConfig)
+    assert [kind.of(**given).model.read for kind in kinds] == ["last", "mean"]
 
 
 @pytest.mark.parametrize("memory", ["recompute", "reversible"])
@@ -149,10 +150,20 @@ def test_gradients_flow_from_the_last_answer_to_the_first_step():
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (CopyConfig, {"norm": "batch"}, "norm must be layer or none where several .*got 'batch'"),
-        (CopyConfig, {"read": "mean"}, "read must be last where several answers .*got 'mean'"),
-        (CopyConfig, {"model": "resnet"}, "model='resnet' merges steps, so it cannot give"),
-        (AddingConfig, {"block": True, "gradient_steps": 5}, "gradient_steps must be None .*got 5"),
+        (CopyConfig, {"norm": "batch"}, "norm must be layer or none where several"),
+        (
+            AddingConfig,
+            {"norm": "batch", "memory": "checkpoint"},
+            "norm must be .* with memory checkpoint",
+        ),
+        (AddingConfig, {"memory": "auto"}, "memory='auto' needs memory_budget"),
+        (CopyConfig, {"read": "mean"}, "read must be last where several answers .*got mean"),
+        (CopyConfig, {"model": "resnet"}, "read must be mean with resnet, which merges steps"),
+        (
+            AddingConfig,
+            {"model": "block", "gradient_steps": 5},
+            "gradient_steps must be None .*got 5",
+        ),
     ],
 )
 def test_what_does_not_fit_the_number_of_answers_is_named(kind, options, message):
@@ -196,7 +207,7 @@ def test_the_figure_of_a_regression_is_its_squared_error():
 
 @pytest.mark.parametrize("model", ["irevrnn", "lstm"])
 def test_short_sums_are_learnt(tmp_path, model):
-    config = AddingConfig(
+    config = AddingConfig.of(
         **SMALL | {"length": 10, "epochs": 12, "batches": 50, "model": model}, out=tmp_path
     )
     results = train(config, progress=False)
@@ -211,7 +222,7 @@ def test_short_sums_are_learnt(tmp_path, model):
 
 
 def test_copying_is_judged_by_ten_answers_to_each_sequence(tmp_path):
-    config = CopyConfig(**SMALL, memory="reversible", activation="leaky_relu", out=tmp_path)
+    config = CopyConfig.of(**SMALL, memory="reversible", activation="leaky_relu", out=tmp_path)
     results = train(config, progress=False)
     assert results["data"]["test_size"] == 400
     matrix = np.array(results["confusion_matrix"])
@@ -220,7 +231,7 @@ def test_copying_is_judged_by_ten_answers_to_each_sequence(tmp_path):
 
 
 def test_batch_norm_is_calibrated_on_the_weights_that_are_judged():
-    task = AddingConfig(**SMALL).task(CPU)
+    task = AddingConfig.of(**SMALL).task(CPU)
     model = SequenceClassifier(2, 1, 8, 1, norm="layer").eval()
     wanted = []
     hook = model.norm.register_forward_pre_hook(lambda _, args: wanted.append(args[0]))
@@ -236,7 +247,7 @@ def test_batch_norm_is_calibrated_on_the_weights_that_are_judged():
 
 def test_early_validation_is_like_training_once_batch_norm_is_calibrated(tmp_path):
     def worst(batches):
-        config = AddingConfig(
+        config = AddingConfig.of(
             length=100, batches=40, held_out=64, epochs=4, lr=3e-3, activation="leaky_relu",
             hidden_size=32, calibrate=batches, device="cpu", threads=1, out=tmp_path,
         )  # fmt: skip

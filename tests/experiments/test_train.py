@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,9 @@ from experiments.train import checkpoints, loop
 from experiments.train.__main__ import main
 from experiments.train.config import ConfigError
 from experiments.train.loop import train
-from experiments.train.model import make_model, make_optimizer
+from experiments.train.networks import NETWORKS
 from experiments.train.run import Run
 from experiments.train.runs import train_all
-from irevrnn.activations import ACTIVATIONS
-from irevrnn.strategies.rules import STRATEGIES
 from tests.experiments.fake_mnist import fake_mnist
 from tests.experiments.small_runs import SMALL, assert_same, bits, words
 
@@ -50,7 +49,7 @@ def test_reads(monkeypatch):
 @pytest.fixture
 def small(tmp_path, test_reads):
     """A configuration that trains in a second."""
-    return MnistConfig(**SMALL, out=tmp_path / "run")
+    return MnistConfig.of(**SMALL, out=tmp_path / "run")
 
 
 @pytest.fixture
@@ -80,7 +79,8 @@ def press_ctrl_c():
 
 @pytest.mark.parametrize("model", ["irevrnn", "lstm", "gru"])
 def test_the_loss_falls(small, model):
-    results = train(dataclasses.replace(small, model=model, epochs=8), progress=False)
+    config = MnistConfig.of(**SMALL | {"model": model, "epochs": 8}, out=small.out)
+    results = train(config, progress=False)
     losses = [row["train_loss"] for row in results["history"]]
     assert losses[-1] < 0.8 * losses[0]
     assert results["test_accuracy"] > 0.2
@@ -94,20 +94,21 @@ def test_the_loss_falls(small, model):
         {"residual": True, "norm": "none", "num_couplings": 0, "memory": "store"},
         {"coupling_lr_scale": 1.0, "norm": "layer", "activation": "tanh"},
         {"precision": "64-true", "average": 0.5, "clip": 0.0},
-        {"precision": "64-true", "block": True, "norm": "layer", "width": 8, "sparsity": 0.1},
+        {"precision": "64-true", "model": "block", "memory": "store", "width": 8, "sparsity": 0.1},
         {"precision": "bf16-mixed"},
         {"train_subset": 40, "eval_subset": 10, "epochs": 1},
     ],
     ids=str,
 )
 def test_options_train(small, options):
-    results = train(dataclasses.replace(small, **{"epochs": 2} | options), progress=False)
+    config = MnistConfig.of(**SMALL | {"epochs": 2} | options, out=small.out)
+    results = train(config, progress=False)
     assert results["finished"] and len(results["history"]) == results["config"]["epochs"]
 
 
 def test_every_epoch_has_its_order_and_every_seed_its_own(small, test_reads):
     def labels(seed, epoch, skip=0):
-        task = dataclasses.replace(small, seed=seed).task(torch.device("cpu"))
+        task = small.changed(seed=seed).task(torch.device("cpu"))
         return [y.tolist() for _, y in task.train_batches(epoch, skip)]
 
     assert labels(0, 1) == labels(0, 1)
@@ -117,7 +118,7 @@ def test_every_epoch_has_its_order_and_every_seed_its_own(small, test_reads):
 
 
 def test_batches_are_sequences_of_scaled_pixels(small):
-    task = dataclasses.replace(small, downsample=1, permuted=True).task(torch.device("cpu"))
+    task = small.changed(downsample=1, permuted=True).task(torch.device("cpu"))
     x, y = next(task.val_batches())
     assert x.shape == (32, 784, 1) and x.dtype == torch.float32 and y.dtype == torch.int64
     images = fake_mnist().val.images[:32, pixel_order(permuted=True)]
@@ -143,7 +144,7 @@ def folder_of_all(tmp_path_factory):
 def whole(small, folder_of_all):
     """Return the folder of a run that is never stopped, one for all tests."""
     if not (folder_of_all / "results.json").exists():
-        train(dataclasses.replace(small, out=folder_of_all), progress=False)
+        train(small.changed(out=folder_of_all), progress=False)
     return folder_of_all
 
 
@@ -154,7 +155,7 @@ def test_resumes_to_the_same_bits_from_a_signal_after_a_step(small, whole, after
     with pytest.raises(KeyboardInterrupt, match="resume"):
         train(small, progress=False)
     torch.manual_seed(99)  # another process has another generator
-    train(dataclasses.replace(small, resume=True), progress=False)
+    train(small.changed(resume=True), progress=False)
     assert_same(bits(small.out), bits(whole))
 
 
@@ -171,29 +172,29 @@ def test_resumes_to_the_same_bits_from_an_epoch_border(small, whole, monkeypatch
         patch.setattr(loop, "finish_epoch", finish_epoch)
         with pytest.raises(KeyboardInterrupt):
             train(small, progress=False)
-    train(dataclasses.replace(small, resume=True), progress=False)
+    train(small.changed(resume=True), progress=False)
     assert_same(bits(small.out), bits(whole))
 
 
 def test_a_killed_run_resumes_to_the_same_bits(small, whole):
     fields = SMALL | {"out": small.out, "checkpoint_every": 3}
     victim = subprocess.run(
-        [sys.executable, "-m", "tests.experiments.train_fake_mnist", "mnist", *words(fields)],
+        [sys.executable, "-m", "tests.experiments.train_fake_mnist", *words(fields)],
         cwd=ROOT, env=os.environ | {"HARM": "KILL 11"}, capture_output=True,
     )  # fmt: skip
     assert victim.returncode == -signal.SIGKILL, victim.stderr
     before = torch.load(small.out / "last.pt", weights_only=True)["progress"]
     assert 0 < before["epoch"] * STEPS + before["batch"] < 11
-    train(dataclasses.replace(small, resume=True), progress=False)
+    train(small.changed(resume=True), progress=False)
     assert_same(bits(small.out), bits(whole))
 
 
 def test_processor_time_is_summed_over_sessions_without_pauses(small, after_step):
     after_step(lambda run: time.sleep(0.01))
     mine = time.process_time()
-    while not (
-        results := train(dataclasses.replace(small, resume=True, max_minutes=0), progress=False)
-    )["finished"]:
+    while not (results := train(small.changed(resume=True, max_minutes=0), progress=False))[
+        "finished"
+    ]:
         time.sleep(0.02)
     mine = time.process_time() - mine
     assert 0 < results["processor_seconds"] <= mine
@@ -204,7 +205,7 @@ def test_processor_time_is_summed_over_sessions_without_pauses(small, after_step
 
 
 def test_short_epochs_show_another_part_each(small, after_step):
-    config, shown = dataclasses.replace(small, epoch_steps=5), []
+    config, shown = small.changed(epoch_steps=5), []
     after_step(lambda run: shown.append(run.schedule.get_last_lr()[0]))
     results = train(config, progress=False)
     assert [row["step"] for row in results["history"]] == [5, 10, 15]
@@ -221,9 +222,9 @@ def test_short_epochs_show_another_part_each(small, after_step):
 
 @pytest.mark.parametrize("options", [{}, {"epoch_steps": 3}, {"average": 0.9}], ids=str)
 def test_resumes_to_the_same_bits_after_a_stop_at_every_step(small, tmp_path, options):
-    config, stops = dataclasses.replace(small, **options), 0
-    train(dataclasses.replace(config, out=tmp_path / "whole"), progress=False)
-    again = dataclasses.replace(config, resume=True, max_minutes=0)
+    config, stops = small.changed(**options), 0
+    train(config.changed(out=tmp_path / "whole"), progress=False)
+    again = config.changed(resume=True, max_minutes=0)
     while not train(again, progress=False)["finished"]:
         stops += 1  # no time at all is one step
     assert stops == 3 * options.get("epoch_steps", STEPS)
@@ -232,24 +233,24 @@ def test_resumes_to_the_same_bits_after_a_stop_at_every_step(small, tmp_path, op
 
 def test_a_run_is_not_resumed_with_other_options(small):
     """A field that did not exist yet when the run began had its default."""
-    train(dataclasses.replace(small, max_minutes=0), progress=False)
+    train(small.changed(max_minutes=0), progress=False)
     without("average", "config")(small.out / "last.pt")
     for name, value, was in (("lr", 0.5, 0.02), ("average", 0.5, 0.0)):
         with pytest.raises(ConfigError, match=f"{name} is {value}, but the run in .* has {was}"):
-            train(dataclasses.replace(small, resume=True, **{name: value}), progress=False)
-    assert train(dataclasses.replace(small, resume=True), progress=False)["finished"]
+            train(small.changed(resume=True, **{name: value}), progress=False)
+    assert train(small.changed(resume=True), progress=False)["finished"]
 
 
 def test_a_run_is_not_resumed_with_other_data(small, monkeypatch):
-    train(dataclasses.replace(small, max_minutes=0), progress=False)
+    train(small.changed(max_minutes=0), progress=False)
     monkeypatch.setattr(mnist, "SPLIT_SEED", 0)
     message = r"the data have changed since the run in .* began: split_seed was \d+ and is 0"
     with pytest.raises(ConfigError, match=message):
-        train(dataclasses.replace(small, resume=True), progress=False)
+        train(small.changed(resume=True), progress=False)
 
 
 def test_runs_on_other_data_are_not_summarised(small, monkeypatch):
-    several = dataclasses.replace(small, seeds=2, epochs=1, resume=True)
+    several = small.changed(seeds=2, epochs=1, resume=True)
     train_all(several, progress=False)
     (small.out / "seed1" / "results.json").unlink()
     (small.out / "seed1" / "last.pt").unlink()
@@ -261,15 +262,15 @@ def test_runs_on_other_data_are_not_summarised(small, monkeypatch):
 
 def test_earlier_runs_are_gone_once_the_first_new_one_has_begun(small):
     """Otherwise a later --resume would take them for new ones."""
-    both = dataclasses.replace(small, epochs=1, seeds=2)
-    train(dataclasses.replace(small, epochs=1), progress=False)
+    both = small.changed(epochs=1, seeds=2)
+    train(small.changed(epochs=1), progress=False)
     train_all(both, progress=False)
     assert {path.name for path in small.out.iterdir()} == {"seed0", "seed1", "results.json"}
     message = f"epoch_steps must be at most the {STEPS} steps of an epoch; got {STEPS + 1}"
     with pytest.raises(ConfigError, match=message):
-        train_all(dataclasses.replace(both, epoch_steps=STEPS + 1), progress=False)
+        train_all(both.changed(epoch_steps=STEPS + 1), progress=False)
     assert (small.out / "seed1" / "results.json").is_file()  # none has begun
-    others = dataclasses.replace(both, seed=5, max_minutes=0)
+    others = both.changed(seed=5, max_minutes=0)
     assert not train_all(others, progress=False)["finished"]
     left = [path for path in small.out.rglob("*") if path.is_file()]
     assert left == [small.out / "seed5" / "last.pt"]
@@ -291,8 +292,8 @@ def test_two_runs_do_not_share_a_folder(small, after_step):
 def test_a_single_run_is_not_resumed_as_several(small, capsys):
     results = train(small, progress=False)
     with pytest.raises(ConfigError, match="is one run, and folds and seeds are 2"):
-        train_all(dataclasses.replace(small, seeds=2, resume=True), progress=False)
-    assert train_all(dataclasses.replace(small, resume=True)) == json.loads(json.dumps(results))
+        train_all(small.changed(seeds=2, resume=True), progress=False)
+    assert train_all(small.changed(resume=True)) == json.loads(json.dumps(results))
     assert "already finished" in capsys.readouterr().out
 
 
@@ -303,13 +304,13 @@ def test_weights_of_another_run_are_not_tested(small):
     with pytest.raises(ConfigError, match=r"best.pt was written by another run"):
         checkpoints.load_best(run)
     with pytest.raises(ConfigError, match=r"seed is 1, but the run in .* has 0"):
-        checkpoints.load_best(Run(dataclasses.replace(small, seed=1)))
+        checkpoints.load_best(Run(small.changed(seed=1)))
 
 
 def test_forgotten_bits_are_of_the_weights_that_are_tested(small):
-    config = dataclasses.replace(small, average=0.9)
+    config = small.changed(average=0.9)
     results = train(config, progress=False)
-    network = make_model(config, Run(config).task)
+    network = config.model.build(Run(config).task)
     assert results["forgotten_bits"] != forgotten_bits(network).item()
     network.load_state_dict(checkpoints.read(small.out / "best.pt")["model"])
     assert results["forgotten_bits"] == forgotten_bits(network).item()
@@ -317,7 +318,7 @@ def test_forgotten_bits_are_of_the_weights_that_are_tested(small):
 
 def test_without_clipping_gradients_are_as_they_are(small):
     losses = [
-        [row["train_loss"] for row in train(dataclasses.replace(small, clip=clip),
+        [row["train_loss"] for row in train(small.changed(clip=clip),
                                             progress=False)["history"]]
         for clip in (0.0, 1e9, 1e-3)
     ]  # fmt: skip
@@ -330,8 +331,8 @@ def test_results_name_the_commits_of_all_sessions(small, monkeypatch):
             "experiments.train.run.provenance",
             lambda commit=commit: {**provenance(), "git_commit": commit},
         )
-        train(dataclasses.replace(small, resume=True, max_minutes=0), progress=False)
-    results = train(dataclasses.replace(small, resume=True), progress=False)
+        train(small.changed(resume=True, max_minutes=0), progress=False)
+    results = train(small.changed(resume=True), progress=False)
     assert results["git_commit"] == "second" and results["git_commits"] == ["first", "second"]
 
 
@@ -368,7 +369,7 @@ def test_a_damaged_file_ends_in_one_line(small, whole, capsys, name, damage):
     if name != "results.json":
         (small.out / "results.json").unlink()
     damage(small.out / name)
-    assert main(["mnist", *words(SMALL), f"--out={small.out}", "--resume"]) == 1
+    assert main([*words(SMALL), f"--out={small.out}", "--resume"]) == 1
     shown = capsys.readouterr().err.splitlines()[-1]
     assert shown.startswith(f"python -m experiments.train: {small.out / name} is damaged")
     assert "without --resume" in shown
@@ -376,7 +377,7 @@ def test_a_damaged_file_ends_in_one_line(small, whole, capsys, name, damage):
 
 def test_a_folder_that_cannot_be_written_ends_in_one_line(small, capsys, monkeypatch, tmp_path):
     def refused(out):
-        status = main(["mnist", *words(SMALL), f"--out={out}"])
+        status = main([*words(SMALL), f"--out={out}"])
         shown = capsys.readouterr().err
         return status == 1 and len(shown.splitlines()) == 1 and f"got {out} (" in shown
 
@@ -391,14 +392,14 @@ def test_a_folder_that_cannot_be_written_ends_in_one_line(small, capsys, monkeyp
 
 
 def test_a_run_resumed_elsewhere_is_told_that_bits_will_differ(small):
-    train(dataclasses.replace(small, threads=2, max_minutes=0), progress=False)
+    train(small.changed(threads=2, max_minutes=0), progress=False)
     with pytest.warns(UserWarning, match="1 threads on cpu, but began with 2 threads on cpu"):
-        train(dataclasses.replace(small, resume=True), progress=False)
+        train(small.changed(resume=True), progress=False)
 
 
 def test_a_run_started_afresh_leaves_nothing_of_the_last(small):
-    train(dataclasses.replace(small, epochs=1), progress=False)
-    train(dataclasses.replace(small, max_minutes=0), progress=False)
+    train(small.changed(epochs=1), progress=False)
+    train(small.changed(max_minutes=0), progress=False)
     assert {path.name for path in small.out.iterdir()} == {"last.pt"}
 
 
@@ -412,7 +413,7 @@ def test_nan_stops_the_run_and_spares_the_checkpoint(small, after_step):
 
     after_step(poison)
     with pytest.raises(FloatingPointError, match="largest weight is nan at epoch 2.*lower lr"):
-        train(dataclasses.replace(small, checkpoint_every=1), progress=False)
+        train(small.changed(checkpoint_every=1), progress=False)
     state = torch.load(small.out / "last.pt", weights_only=True)
     assert state["progress"]["batch"] == 1
     assert all(x.isfinite().all() for x in state["model"].values())
@@ -425,15 +426,15 @@ def test_nan_stops_the_run_and_spares_the_checkpoint(small, after_step):
 def test_test_data_is_read_once_and_after_the_last_step(small, test_reads, after_step):
     steps = []
     after_step(lambda run: steps.append(time.monotonic()))
-    results = train(dataclasses.replace(small, max_minutes=0), progress=False)
+    results = train(small.changed(max_minutes=0), progress=False)
     assert not results["finished"] and "test_accuracy" not in results and test_reads == []
-    train(dataclasses.replace(small, resume=True), progress=False)
+    train(small.changed(resume=True), progress=False)
     assert len(steps) == 3 * STEPS
     assert len(test_reads) == 1 and test_reads[0] > steps[-1]
 
 
 def test_results(small):
-    returned = train(dataclasses.replace(small, permuted=True, downsample=4), progress=False)
+    returned = train(small.changed(permuted=True, downsample=4), progress=False)
     results = json.loads((small.out / "results.json").read_text())
     assert results == returned
     assert results["data_set"] == "MNIST" and results["seed"] == 0
@@ -442,7 +443,7 @@ def test_results(small):
         "test_size": 100, "split_seed": 2023, "permutation_seed": 92916,
     }  # fmt: skip
     assert results["config"]["hidden_size"] == 12 and results["config"]["permuted"]
-    run = Run(dataclasses.replace(small, permuted=True))
+    run = Run(small.changed(permuted=True))
     assert results["num_parameters"] == sum(p.numel() for p in run.network.parameters())
     assert results["wall_seconds"] > 0 and results["versions"]["torch"] == torch.__version__
     assert results["threads"] == 1 and results["cpu"]
@@ -483,7 +484,7 @@ def test_log(small):
 
 
 def test_progress_shows_loss_accuracy_and_time_left(small, capsys):
-    train(dataclasses.replace(small, permuted=True), progress=True)
+    train(small.changed(permuted=True), progress=True)
     shown = capsys.readouterr()
     assert "permutation seed 92916" in shown.out and "epoch 3/3: loss" in shown.out
     assert "epoch 1/3" in shown.err and "/24 [" in shown.err
@@ -494,67 +495,40 @@ def test_progress_shows_loss_accuracy_and_time_left(small, capsys):
 # --- options ------------------------------------------------------------------------------------
 
 
-def shown_help(capsys, task):
+def shown_help(capsys, *names):
     with pytest.raises(SystemExit) as end:
-        main([task, "--help"])
+        main([*names, "--help"])
     assert end.value.code == 0
     return " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_help_explains_every_option_with_its_default(capsys, task):
-    shown, kind = shown_help(capsys, task), TASKS[task]
-    for field in dataclasses.fields(kind):
-        assert f"--{field.name.replace('_', '-')}" in shown
-        default = getattr(kind.of(), field.name)
-        begin = f"{field.metadata['help']} (default: {default}"
-        assert begin + ")" in shown or begin + "; " in shown
-
-
-def test_help_shows_the_defaults_of_other_choices(capsys):
-    signals, mnist, action = (shown_help(capsys, task) for task in ("signals", "mnist", "action"))
-    assert "reversing the sign (default: 0.5; 0.0 with --folder)" in signals
-    blocks = "--block, --model lru, --model linoss, --model mingru"
-    assert f"layers (default: 6; 4 with {blocks})" in mnist and "BLOCK_DEFAULTS" not in mnist
-    assert "(default: 40; 120 with --data-set utkinect, --data-set msr; 10 with" in action
-
-
-def test_a_new_activation_reaches_configuration_and_help(capsys, monkeypatch):
-    monkeypatch.setitem(ACTIVATIONS, "made_up", ACTIVATIONS["tanh"])
-    assert MnistConfig(activation="made_up").activation == "made_up"
-    assert f"--activation {{{','.join(ACTIVATIONS)}}}" in shown_help(capsys, "mnist")
-    seen = []
-    monkeypatch.setattr("experiments.train.__main__.train_all", seen.append)
-    assert main(["mnist", "--activation", "made_up"]) == 0
-    assert seen == [MnistConfig(activation="made_up")]
-    with pytest.raises(ConfigError, match=", made_up; got 'step'"):
-        MnistConfig(activation="step")
-    with pytest.raises(ConfigError, match="'made_up' cannot be inverted: memory='rever"):
-        MnistConfig(activation="made_up", norm="layer", memory="reversible")
+@pytest.mark.parametrize(
+    ("task", "network"), [*product(TASKS, ["block"]), *product(["action"], NETWORKS)]
+)
+def test_help_explains_every_option_with_its_default(capsys, task, network):
+    shown, config = shown_help(capsys, task, network), TASKS[task].of(model=network)
+    for of in (config, config.model):
+        for field in dataclasses.fields(of):
+            if field.name != "model":
+                assert f"--{field.name.replace('_', '-')}" in shown
+                assert f"{field.metadata['help']} (default: {getattr(of, field.name)})" in shown
 
 
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
         (
-            "mnist --hidden-size 3 --lr 0.1 --residual --norm none --data a --threads 1 --out b "
-            "--max-minutes 0.5 --checkpoint-every 7 --permuted --downsample 14",
+            "mnist irevrnn --hidden-size 3 --lr 0.1 --residual --norm none --data a --threads 1 "
+            "--out b --max-minutes 0.5 --checkpoint-every 7 --permuted --downsample 14",
             {"hidden_size": 3, "lr": 0.1, "residual": True, "norm": "none", "data": Path("a"),
              "threads": 1, "out": Path("b"), "max_minutes": 0.5, "checkpoint_every": 7,
              "permuted": True, "downsample": 14},
         ),
         (
-            "mnist --block --width 9 --no-gate --memory reversible --bits-penalty 2",
-            {"block": True, "width": 9, "gate": False, "memory": "reversible", "bits_penalty": 2},
+            "signals block --width 9 --no-gate --memory store --bits-penalty 2",
+            {"width": 9, "gate": False, "memory": "store", "bits_penalty": 2},
         ),
-        (
-            "mnist --model lru --width 9 --norm none --shortest-period 9 --recurrent-lr-scale 0.5",
-            {"model": "lru", "width": 9, "norm": "none", "shortest_period": 9,
-             "recurrent_lr_scale": 0.5},
-        ),
-        ("mnist --model lstm --chrono 9 --no-block", {"model": "lstm", "chrono": 9}),
-        ("signals --model mingru --width 9", {"model": "mingru", "width": 9}),
-        ("action --model lstm --forget-bias 2", {"model": "lstm", "forget_bias": 2}),
+        ("action lstm --forget-bias 2", {"model": "lstm", "forget_bias": 2}),
     ],
 )  # fmt: skip
 def test_every_option_reaches_the_run(monkeypatch, line, wanted):
@@ -564,10 +538,28 @@ def test_every_option_reaches_the_run(monkeypatch, line, wanted):
     assert seen == [TASKS[line.split()[0]].of(**wanted)]
 
 
+def test_no_network_has_an_option_that_a_task_has():
+    """They are written as one dictionary."""
+    for network, task in product(NETWORKS.values(), TASKS.values()):
+        assert not network.names() & task.names()
+
+
+def test_configurations_of_older_versions_are_read():
+    """They had the options of all networks, and gated blocks were one of them."""
+    others = {"residual": False, "chrono": None}
+    old = {"model": "irevrnn", "block": True, "forgets": False, "lr": 0.5, **others}
+    config = MnistConfig.read(old)
+    assert config == MnistConfig.of(model="block", forgets=False, lr=0.5)
+    config.check_same(old)
+    with pytest.raises(ConfigError, match="forgets is False, but the run in .* has True"):
+        config.check_same(old | {"forgets": True})
+    assert MnistConfig.read(old | {"block": False}) == MnistConfig.of(lr=0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("model", "rnn"), ("hidden_size", 0), ("epochs", 0), ("batch_size", -1), ("lr", -1.0),
+        ("hidden_size", 0), ("epochs", 0), ("batch_size", -1), ("lr", -1.0),
         ("lr", float("nan")), ("schedule", "step"), ("precision", "8"), ("downsample", 3),
         ("norm", "group"), ("train_subset", 0), ("max_minutes", -1.0), ("threads", 0),
         ("dropout", 1.5), ("dropout", 1.0), ("label_smoothing", 2.0), ("average", 1.0),
@@ -575,9 +567,9 @@ def test_every_option_reaches_the_run(monkeypatch, line, wanted):
 )  # fmt: skip
 def test_bad_options_are_named(name, value, capsys):
     with pytest.raises(ConfigError, match=f"{name} must be .*got {value!r}"):
-        MnistConfig(**{name: value})
+        MnistConfig.of(**{name: value})
     with pytest.raises(SystemExit) as end:
-        main(["mnist", *words({name: value})])
+        main(words({name: value}))
     shown = capsys.readouterr().err
     assert end.value.code == 2 and len(shown.splitlines()) == 1
     assert re.search(f"error: {name} must be .*got {value!r}", shown)
@@ -593,25 +585,16 @@ def test_bad_options_are_named(name, value, capsys):
     ],
 )
 def test_a_run_that_cannot_be_ends_in_one_line(small, capsys, options, message):
-    assert main(["mnist", f"--out={small.out}", *words(SMALL | options)]) == 1
+    assert main([*words(SMALL | options), f"--out={small.out}"]) == 1
     shown = capsys.readouterr().err
     assert message in shown and len(shown.splitlines()) == 1
-
-
-@pytest.mark.parametrize("memory", STRATEGIES)
-def test_every_strategy_trains(small, memory):
-    budget = "10MB" if memory == "auto" else None
-    config = dataclasses.replace(
-        small, memory=memory, memory_budget=budget, norm="layer", activation="leaky_relu", epochs=1
-    )
-    assert train(config, progress=False)["finished"]
 
 
 def test_a_value_out_of_range_ends_in_one_line(small, capsys):
     fields = SMALL | {
         "memory": "reversible", "activation": "leaky_relu", "norm": "none", "lr": 1e9, "clip": 1e9,
     }  # fmt: skip
-    assert main(["mnist", f"--out={small.out}", *words(fields)]) == 1
+    assert main([*words(fields), f"--out={small.out}"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(
         r"^python -m experiments.train: layer \d, step \d+: a value is NaN or left the range", last
@@ -620,29 +603,13 @@ def test_a_value_out_of_range_ends_in_one_line(small, capsys):
 
 def test_ctrl_c_on_the_command_line_says_how_to_go_on(small, capsys, after_step):
     after_step(lambda run: press_ctrl_c() if run.progress.batch == 2 else None)
-    assert main(["mnist", f"--out={small.out}", *words(SMALL)]) == 130
+    assert main([*words(SMALL), f"--out={small.out}"]) == 130
     assert "continues with --resume" in capsys.readouterr().err
 
 
 def test_threads_and_signals_are_put_back(small):
     before, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
     wanted = 3 - min(before, 2)  # one that differs
-    results = train(dataclasses.replace(small, threads=wanted, epochs=1), progress=False)
+    results = train(small.changed(threads=wanted, epochs=1), progress=False)
     assert results["threads"] == wanted and torch.get_num_threads() == before
     assert signal.getsignal(signal.SIGINT) is handler
-
-
-def test_every_kind_of_weight_has_its_learning_rate(small):
-    config = dataclasses.replace(
-        small, lr=0.5, recurrent_lr_scale=0.1, coupling_lr_scale=0.2, weight_decay=0.3
-    )
-    model = make_model(config, config.task(torch.device("cpu")))
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    for group in make_optimizer(config, model).param_groups:
-        for parameter in group["params"]:
-            name = names.pop(parameter)
-            factor = 0.1 if "recurrent_weight" in name else 0.2 if "coupling" in name else 1.0
-            matrix = name.endswith(("readout.weight", "projection.weight"))
-            assert group["lr"] == pytest.approx(0.5 * factor)
-            assert group["weight_decay"] == (0.3 if matrix else 0.0)
-    assert not names

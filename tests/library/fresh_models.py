@@ -34,7 +34,7 @@ def gradient_share(model, output, num_layers, bidirectional=False):
 
 def memory_of(model, steps):
     """The root mean square over units of what h gains from its bias: the sum of u^k over steps."""
-    blocks = model._stack().all_blocks
+    blocks = model._stack().blocks
     u = torch.cat([block.recurrent_weight.detach().double() for block in blocks])
     remembered = (1 - u**steps) / (1 - u).clamp(min=1e-12)
     return torch.where(u == 1, steps, remembered).square().mean().sqrt().item()

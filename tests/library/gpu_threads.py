@@ -1,7 +1,7 @@
 """Runs the operators by the functions of a GPU's threads, on the CPU.
 
-The library has these functions for float32 and float64 with R at run time. ``threads/`` compiles
-every kernel that a GPU gets, those for half precision included.
+The library has these functions with R at run time. ``threads/`` compiles every kernel that a GPU
+gets.
 """
 
 import warnings
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.library import Library
 
-from irevrnn.jit.build import build_extension
+from irevrnn.kernels.jit.build import build_extension
 
 SOURCES = sorted((Path(__file__).parent / "threads").glob("*.cpp"))
 OPERATORS = ("scan", "scan_backward", "fixed_scan", "fixed_unscan")

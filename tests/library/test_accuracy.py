@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from experiments.process import threads
-from irevrnn import reference, scan
+from irevrnn import scan
+from irevrnn.kernels import reference
 from tests.cases import Inputs, make_inputs, run
 
 NAMES = ("out", "h_n", "c_n", "z", "h_0", "c_0", "u", "a", "b")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from irevrnn import IRevRNN, onnx
-from irevrnn.activations import ACTIVATIONS, Activation
+from irevrnn.kernels.activations import ACTIVATIONS, Activation
 
 SOFTSIGN = Activation(
     torch.nn.functional.softsign, lambda y: (1 - y.abs()).square(), ("Softsign", {})

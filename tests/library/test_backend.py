@@ -5,8 +5,8 @@ import warnings
 import pytest
 import torch
 
-from irevrnn import backend, ops
-from irevrnn.backend import choose_backend
+from irevrnn.kernels import backend, ops
+from irevrnn.kernels.backend import choose_backend
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def without_cuda(monkeypatch):
     monkeypatch.setattr(ops, "load_cuda_operators", lambda: "nvcc is missing")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("wanted", ["auto", "cuda"])
 def test_a_gpu_gets_the_cuda_kernels(with_cuda, monkeypatch, wanted, dtype):
     monkeypatch.setenv("IREVRNN_BACKEND", wanted)
@@ -51,7 +51,7 @@ def test_without_cuda_kernels_the_reference_runs_after_one_warning_that_says_why
     assert choose_backend("cpu", torch.float32) == "vector"  # which they do not touch
 
 
-@pytest.mark.parametrize("device, dtype", [("xpu", torch.float32), ("cuda", torch.float8_e5m2)])
+@pytest.mark.parametrize("device, dtype", [("xpu", torch.float32), ("cuda", torch.bfloat16)])
 def test_what_no_kernel_takes_runs_on_the_reference(with_cuda, device, dtype):
     with pytest.warns(RuntimeWarning, match=f"reference on {device}: there is no kernel for"):
         assert choose_backend(device, dtype) == "python"
@@ -59,7 +59,7 @@ def test_what_no_kernel_takes_runs_on_the_reference(with_cuda, device, dtype):
 
 @pytest.mark.parametrize("wanted, device, dtype, message", [
     ("cuda", "cpu", torch.float32, "IREVRNN_BACKEND=cuda has no kernel for torch.float32 on c"),
-    ("cuda", "cuda", torch.float32, "on cuda .*nvcc is missing.*it takes float32, float64"),
+    ("cuda", "cuda", torch.float32, "on cuda .*nvcc is missing.*it takes float32 or"),
     ("cpp", "cuda", torch.float32, "IREVRNN_BACKEND=cpp has no kernel for .* on cuda"),
     ("cpp", "cpu", torch.float16, "there is no kernel for torch.float16.*it takes float32 or"),
 ])  # fmt: skip

@@ -14,8 +14,8 @@ def replaced(**changes):
 
 
 @pytest.mark.parametrize(("change", "error", "message"), [
-    ({"z": lambda x: x[0]}, ValueError, r"z must be \(T, B, H\); got shape \(2, 3\)"),
-    ({"z": lambda x: x[:0]}, ValueError, r"z must have at least one step"),
+    ({"z": lambda x: x[0]}, ValueError, r"z must be \(T, B, H\) with T > 0; got shape \(2, 3\)"),
+    ({"z": lambda x: x[:0]}, ValueError, r"z must be \(T, B, H\) with T > 0; got"),
     ({"z": lambda x: x.long()}, TypeError, "z must be of a floating-point dtype; got"),
     ({"z": lambda x: x.to_sparse()}, TypeError, "z must be a dense tensor; got torch.sparse_coo"),
     ({"z": lambda x: x.tolist()}, TypeError, "z must be a torch.Tensor; got list"),
@@ -32,19 +32,11 @@ def test_scan_refuses(change, error, message):
         scan(*replaced(**change))
 
 
-def test_scan_refuses_states_without_a_batch_of_packed_sequences():
-    case = replaced(z=lambda z: z[:2, 0], h_0=lambda h: h[0])
-    with pytest.raises(ValueError, match=r"h_0 must be \(B, H\) = \(1, 3\) .*got shape \(3,\)"):
-        scan(*case, batch_sizes=torch.tensor([1, 1]))
-
-
 @pytest.mark.parametrize(("keywords", "message"), [
     ({"activation": "swish"}, "activation must be one of relu, .*; got 'swish'"),
     ({"coupling_activation": 3}, "coupling_activation must be one of .*; got 3"),
     ({"memory": "hope"}, "memory must be one of store, recompute.*; got 'hope'"),
     ({"memory": "checkpoint"}, "memory='checkpoint' works on a whole stack: use IRev"),
-    ({"memory": "reversible"}, "memory='reversible' works on a whole stack: use IRev"),
-    ({"memory": "auto"}, "memory='auto' works on a whole stack: use IRev"),
 ])  # fmt: skip
 def test_scan_refuses_options(keywords, message):
     with pytest.raises(ValueError, match=message):
@@ -60,14 +52,11 @@ def test_scan_refuses_an_unknown_backend(monkeypatch):
 @pytest.mark.parametrize(("arguments", "error", "message"), [
     ({"input_size": 0}, ValueError, "input_size must be at least 1; got 0"),
     ({"hidden_size": 2.5}, TypeError, "hidden_size must be an int; got float"),
-    ({"hidden_size": None}, TypeError, "hidden_size must be an int; got NoneType"),
     ({"num_layers": 0}, ValueError, "num_layers must be at least 1; got 0"),
     ({"num_couplings": -1}, ValueError, "num_couplings must be at least 0; got -1"),
     ({"activation": "swish"}, ValueError, "activation must be one of"),
-    ({"activation": "swish", "memory": "reversible"}, ValueError, "activation must be one of"),
-    ({"coupling_activation": "swish"}, ValueError, "coupling_activation must be one of"),
     ({"dropout": 1.0}, ValueError, r"dropout must be in \[0, 1\); got 1.0"),
-    *(({"dropout": p}, TypeError, "dropout must be a number; got") for p in ("0.5", None, True)),
+    ({"dropout": "0.5"}, TypeError, "dropout must be a number; got str"),
     ({"norm": "group"}, ValueError, "norm must be None, 'layer' or 'batch'; got 'group'"),
     ({"memory": "hope"}, ValueError, "memory must be one of"),
     ({"memory": "auto"}, ValueError, "memory='auto' needs memory_budget, such as"),
@@ -92,9 +81,7 @@ def test_layer_refuses_arguments(arguments, error, message):
      "have the dtype of the parameters, .* got torch.int64: use .*, or embed tokens first"),
     (torch.nested.nested_tensor([torch.zeros(3, 2)], layout=torch.jagged), TypeError,
      "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it"),
-    *((x, TypeError, rf"input must be a dense tensor; got {x.layout}: use input.to_dense\(\)")
-      for x in (torch.ones(1, 5, 2).to_sparse(), torch.ones(5, 2).to_sparse_csr())),
-    (torch.zeros(5, dtype=torch.int64), ValueError, "dtype of the parameters, .*torch.int64: use"),
+    (torch.ones(1, 5, 2).to_sparse(), TypeError, "input must be a dense tensor; got torch.sparse"),
     (torch.zeros(1, 5, 2).double(), ValueError,
      r"input must have the dtype of the parameters, .*: use input.to\(torch.float32\)"),
     (torch.zeros(1, 5, 2, device="meta"), ValueError, "input must be on the device of the param"),
@@ -129,10 +116,3 @@ def test_an_argument_without_effect_is_warned_of(options, message):
     with pytest.warns(UserWarning, match=message) as caught:
         IRevRNN(2, 3, **options)
     assert caught[0].filename == __file__
-
-
-def test_clipping_refuses_a_bound_that_is_no_bound():
-    with pytest.raises(ValueError, match="bound must be at least 0; got -1"):
-        IRevRNN(2, 3).clip_recurrent_weights_(-1)
-    with pytest.raises(TypeError, match="bound must be a number; got str"):
-        IRevRNN(2, 3).clip_recurrent_weights_("a")

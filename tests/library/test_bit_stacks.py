@@ -43,10 +43,7 @@ def test_chunks_without_words_save_nothing():
     words, counts = pushed(4 * GROUP, 0)
     short, long = (there_and_back(words[:n], counts[:n]).saved() for n in (1, 4 * GROUP))
     assert [x.shape for x in short] == [x.shape for x in long]
-
-
-def test_control_a_single_word_of_a_later_group_is_saved():
-    words, counts = pushed(4 * GROUP, 0)
+    # The control, a single word of a later group, is saved.
     counts[-1, 2], words[-1] = 1, torch.tensor([7], dtype=torch.int32)
     stacks = there_and_back(words, counts)
     assert stacks.buffer(4 * GROUP - 1).words.tolist() == [7]

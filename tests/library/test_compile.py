@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch._dynamo.compiled_autograd import _enable
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.nn.utils.rnn import pack_sequence
 
 from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack, scan
+from irevrnn.strategies.run import Plan
 from tests.cases import assert_same_bits, make_inputs, run
 
 LENGTHS = (40, 333, 48, 47, 64, 100, 117, 500)
@@ -18,7 +18,6 @@ OPTIONS = (
     {}, {"norm": "layer"}, {"norm": "batch"}, {"dropout": 0.3}, {"residual": True},
     {"bidirectional": True}, {"batch_first": False},
 )  # fmt: skip
-of_a_layer = pytest.mark.parametrize("memory", ["store", "recompute"])
 dynamically = pytest.mark.parametrize(
     ("memory", "dynamic"), [("recompute", True), ("recompute", None), ("store", None)]
 )
@@ -40,16 +39,8 @@ def outcome(model, parameters, *inputs, **options):
     return [output.detach(), h_n.detach(), c_n.detach(), *torch.autograd.grad(loss, parameters)]
 
 
-@of_a_layer
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_scan(memory, dtype):
-    case = make_inputs(40, 2, 9, 3, dtype)
-    compiled = torch.compile(scan, fullgraph=True, backend="aot_eager")
-    assert_same_bits(run(compiled, case, memory=memory), run(scan, case, memory=memory))
-
-
 @dynamically
-def test_scan_with_resets(memory, dynamic):
+def test_scan(memory, dynamic):
     """One graph for any length, and none of it depends on where the resets are."""
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(scan, fullgraph=True, backend=counter, dynamic=dynamic)
@@ -95,18 +86,6 @@ def test_lengths_and_batches_share_their_graphs(memory, dynamic):
     assert counter.frame_count <= 5
 
 
-@pytest.mark.parametrize("dynamic", [True, None])
-def test_inference_shares_its_graphs(dynamic):
-    model = IRevRNN(5, 8, 2)
-    counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(model, fullgraph=True, backend=counter, dynamic=dynamic)
-    with torch.no_grad():
-        for steps in (5, 17, 33, *LENGTHS):
-            x = torch.randn(3, steps, 5)
-            assert torch.equal(compiled(x)[0], model(x)[0])
-    assert counter.frame_count <= 3
-
-
 @pytest.mark.parametrize("options", [
     {"memory": "checkpoint"}, {"memory": "reversible"}, {"memory": "auto", "memory_budget": "1GB"},
 ], ids=str)  # fmt: skip
@@ -121,31 +100,7 @@ def test_other_strategies_run_uncompiled_and_are_no_full_graph(options):
         torch.compile(model, fullgraph=True, backend="aot_eager")(x)
 
 
-def test_a_model_around_an_uncompiled_layer():
-    """Modules before and behind it are compiled."""
-
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.before = torch.nn.Linear(4, 5)
-            self.rnn = IRevRNN(5, 8, 2, memory="checkpoint")
-            self.after = torch.nn.Linear(8, 2)
-
-        def forward(self, x):
-            output, _ = self.rnn(self.before(x).relu(), return_sequence=False)
-            return self.after(output)
-
-    model, counter = Model(), CompileCounterWithBackend("aot_eager")
-    compiled, x = torch.compile(model, backend=counter), torch.randn(3, 20, 4)
-    got, wanted = (
-        torch.autograd.grad(m(x).square().sum(), list(model.parameters()))
-        for m in (compiled, model)
-    )
-    torch.testing.assert_close(got, wanted)
-    assert counter.frame_count == 2
-
-
-@pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
+@pytest.mark.parametrize("memory", ["recompute", "checkpoint"])
 def test_sequences_of_different_length_run_uncompiled(memory):
     model = IRevRNN(5, 8, 2, memory=memory)
     compiled = torch.compile(model, backend="aot_eager")
@@ -153,19 +108,9 @@ def test_sequences_of_different_length_run_uncompiled(memory):
     x = torch.randn(3, 9, 5)
     got, wanted = (outcome(m, parameters, x, lengths=lengths) for m in (compiled, model))
     assert_same_bits(got, wanted)
-    packed = pack_sequence([x[i, :n] for i, n in enumerate(lengths)], enforce_sorted=False)
-    assert torch.equal(compiled(packed)[0].data, model(packed)[0].data)
     torch._dynamo.reset()
     with pytest.raises(RuntimeError, match="sequences of one length"):
-        torch.compile(model, fullgraph=True, backend="aot_eager")(packed)
-
-
-def test_packed_scan():
-    """The function takes packed sequences in a full graph."""
-    _, *rest = make_inputs(1, 3, 5, 2, torch.float32)
-    z, sizes = torch.randn(6, 5, requires_grad=True), torch.tensor([3, 2, 1])
-    compiled = torch.compile(scan, fullgraph=True, backend="aot_eager")
-    assert_same_bits(compiled(z, *rest, batch_sizes=sizes), scan(z, *rest, batch_sizes=sizes))
+        torch.compile(model, fullgraph=True, backend="aot_eager")(x, lengths=lengths)
 
 
 @pytest.mark.parametrize("memory", ["store", "recompute"])
@@ -177,23 +122,15 @@ def test_a_stack_of_blocks(memory):
     torch.testing.assert_close(got, wanted)
 
 
-class _Residual(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear, self.dropout = nn.Linear(6, 6), Dropout(0.5)
-
-    def forward(self, x):
-        return x + self.dropout(self.linear(x))
-
-
 def test_a_compiled_module_of_a_stack_drops_what_it_drops_uncompiled():
     """The mask of a sequence is that of all its chunks."""
-    inner, block, x = _Residual(), IRevBlock(6, 8), torch.randn(2, 400, 6)
+    inner = nn.Sequential(nn.Linear(6, 6), Dropout(0.5))
+    block, x = IRevBlock(6, 8), torch.randn(2, 400, 6)
     results = []
     for module in (inner, torch.compile(inner, backend="aot_eager")):
-        model = IRevStack([module, block], "checkpoint", "40kB")
+        model = IRevStack([module, block], "checkpoint")
+        model._choose = lambda *_: Plan("checkpoint", 128)
         results.append(outcome(model, [*model.parameters()], x))
-        assert model.picked.chunk < 200
     torch.testing.assert_close(*results)
     torch.compile(inner, fullgraph=True, backend="aot_eager")(x)  # alone, it is one graph
 

@@ -7,19 +7,25 @@ import pytest
 import torch
 
 from irevrnn import IRevRNN, scan
-from irevrnn.activations import ACTIVATIONS
-from irevrnn.backend import choose_backend
-from irevrnn.ops import HALF, NOTHING_SAVED, saved_shape
-from tests.cases import STATES, Inputs, assert_same_bits, make_inputs, opcheck_scan, run, upstream
+from irevrnn.kernels.activations import ACTIVATIONS
+from irevrnn.kernels.backend import choose_backend
+from tests.cases import (
+    STATES,
+    Inputs,
+    assert_near,
+    assert_same_bits,
+    make_inputs,
+    run,
+    upstream,
+)
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
     pytest.mark.usefixtures("kernels", "cuda_kernels"),
 ]
-FULL = (torch.float32, torch.float64)
 #: Relative to the largest value: a GPU has the float32 formulas of the CPU, and its own tanh in
 #: float64. Sums over lanes have another order.
-TOLERANCES = {torch.float32: 2e-4, torch.float64: 1e-11, torch.bfloat16: 0.03, torch.float16: 4e-3}
+TOLERANCES = {torch.float32: 2e-4, torch.float64: 1e-11}
 MEMORY = ("store", "recompute")
 OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
 SHAPES = [(1, 1, 1, 1), (33, 3, 129, 3), (50, 5, 100, 0), (130, 2, 7, 6), (17, 1, 31, 4)]
@@ -27,7 +33,7 @@ SHAPES = [(1, 1, 1, 1), (33, 3, 129, 3), (50, 5, 100, 0), (130, 2, 7, 6), (17, 1
 allocated_by_pytorch = pytest.mark.skipif(
     "PYTORCH_NO_CUDA_MEMORY_CACHING" in os.environ, reason="PyTorch's allocator is switched off"
 )
-of_a_dtype = pytest.mark.parametrize("dtype", [*FULL, *HALF], ids=str)
+of_a_dtype = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 of_a_strategy = pytest.mark.parametrize("memory", MEMORY)
 
 
@@ -41,23 +47,21 @@ def to(case, device="cuda", dtype=None):
     return Inputs(*(x.detach().to(device, dtype).requires_grad_() for x in case))
 
 
-def assert_near(got, wanted, tolerance):
-    for x, y in zip(got, wanted, strict=True):
-        assert x.is_cuda and x.dtype == y.dtype
-        bound = tolerance * max(1.0, y.double().abs().max().item() if y.numel() else 0.0)
-        torch.testing.assert_close(x.cpu().double(), y.double(), rtol=0, atol=bound)
+def on_cpu(tensors):
+    assert all(x.is_cuda for x in tensors)
+    return [x.cpu() for x in tensors]
 
 
 @of_a_dtype
 @of_a_strategy
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_cpu_and_gpu_agree(shape, memory, dtype):
-    # With larger couplings, states without a nonlinearity grow beyond half precision.
     case = to(make_inputs(*shape, torch.float64, scale=0.01), "cpu", dtype)
     for options in OPTIONS:
         wanted = run(scan, case, *options, memory)
         assert all(x.isfinite().all() for x in wanted)
-        assert_near(run(scan, to(case), *options, memory), wanted, TOLERANCES[dtype])
+        got = on_cpu(run(scan, to(case), *options, memory))
+        assert_near(got, wanted, TOLERANCES[dtype])
 
 
 @of_a_strategy
@@ -68,7 +72,7 @@ def test_a_gpu_has_the_bits_of_the_cpu_in_float32(memory, couplings):
     for options in OPTIONS:
         wanted = run(scan, case, *options, memory)[STATES]
         got = run(scan, to(case), *options, memory)[STATES]
-        assert_same_bits([x.cpu() for x in got], wanted)
+        assert_same_bits(on_cpu(got), wanted)
 
 
 @of_a_dtype
@@ -81,13 +85,6 @@ def test_store_and_recompute_have_the_same_bits(dtype):
 
 @of_a_dtype
 @of_a_strategy
-def test_two_runs_have_the_same_bits(memory, dtype):
-    case = to(make_inputs(100, 70, 100, 3, torch.float32), dtype=dtype)
-    assert_same_bits(*(run(scan, case, memory=memory) for _ in range(2)))
-
-
-@of_a_dtype
-@of_a_strategy
 def test_packed_sequences(memory, dtype):
     sizes = torch.tensor([5] * 16 + [3] * 17 + [1] * 600)  # more steps than one kernel's arguments
     case = to(make_inputs(1, 5, 33, 3, torch.float64), "cpu", dtype)
@@ -95,7 +92,7 @@ def test_packed_sequences(memory, dtype):
     case = case._replace(z=rows.requires_grad_())
     wanted = run(scan, case, memory=memory, batch_sizes=sizes)
     got = run(scan, to(case), memory=memory, batch_sizes=sizes)
-    assert_near(got, wanted, TOLERANCES[dtype])
+    assert_near(on_cpu(got), wanted, TOLERANCES[dtype])
 
 
 @of_a_strategy
@@ -119,7 +116,7 @@ def test_a_second_device(memory):
     wanted = run(scan, to(case, "cuda:0"), memory=memory)
     got = run(scan, to(case, "cuda:1"), memory=memory)  # while cuda:0 is the current one
     assert all(x.device.index == 1 for x in got)
-    assert_same_bits([x.cpu() for x in got], [x.cpu() for x in wanted])
+    assert_same_bits(on_cpu(got), on_cpu(wanted))
 
 
 @allocated_by_pytorch
@@ -169,28 +166,6 @@ def rounded(size):
 
 
 @allocated_by_pytorch
-@pytest.mark.parametrize("memory", [None, *MEMORY])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_peak_memory_of_a_forward_pass(memory, dtype):
-    """The results and what is saved, and nothing else."""
-    steps, batch, hidden, couplings = shape = (512, 16, 256, 3)
-    case = make_inputs(*shape, torch.float32)
-    z, rest = case.z.detach().to("cuda", dtype), [x.detach().cuda() for x in case[1:]]
-    interval = {None: NOTHING_SAVED, "store": 0, "recompute": 16}[memory]
-    torch.cuda.empty_cache()  # which may have larger blocks that fit
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    results = torch.ops.irevrnn.scan(z, *rest, None, "relu", "tanh", interval, True)
-    torch.cuda.synchronize()
-    saved = 4 * torch.Size(saved_shape(z, rest[0], None, couplings, interval)).numel()
-    states = 2 * rounded(4 * batch * hidden)
-    wanted = rounded(z.numel() * z.element_size()) + states + rounded(saved)
-    assert torch.cuda.max_memory_allocated() - before == wanted
-    del results
-
-
-@allocated_by_pytorch
 @of_a_strategy
 @pytest.mark.parametrize("couplings", [1, 4, 6, 10, 11])
 def test_peak_memory_of_a_backward_pass(memory, couplings):
@@ -218,16 +193,6 @@ def test_peak_memory_of_a_backward_pass(memory, couplings):
     results = sum(rounded(x.numel() * 4) for x in case)
     assert torch.cuda.max_memory_allocated() - before == results + rounded(4 * workspace)
     del gradients
-
-
-@of_a_dtype
-@pytest.mark.parametrize("interval", [0, 16])
-def test_opcheck(dtype, interval):
-    case = to(make_inputs(40, 2, 9, 3, torch.float32))
-    if dtype == torch.float64:
-        case = to(case, dtype=dtype)
-    case = case._replace(z=case.z.detach().to(dtype).requires_grad_())
-    opcheck_scan(case, None, "relu", "tanh", interval, True)
 
 
 @pytest.mark.parametrize("memory", [*MEMORY, "checkpoint"])

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from irevrnn import IRevRNN, ReversalError
-from irevrnn.activations import ACTIVATIONS
-from irevrnn.backend import choose_backend
-from irevrnn.strategies.fixed_scan import States
+from irevrnn.kernels.activations import ACTIVATIONS
+from irevrnn.kernels.backend import choose_backend
+from irevrnn.recurrences.fixed_scan import States
 from tests.cases import assert_same_bits
 from tests.fixed_cases import (
     back,

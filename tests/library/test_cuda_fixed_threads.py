@@ -4,12 +4,10 @@ Blocks have 16 threads (``gpu_threads.py``); the last is partial where that does
 number of lanes.
 """
 
-import math
-
 import pytest
 import torch
 
-from irevrnn.activations import ACTIVATIONS
+from irevrnn.kernels.activations import ACTIVATIONS
 from tests import fixed_cases
 from tests.cases import assert_same_bits
 from tests.fixed_cases import (
@@ -91,51 +89,6 @@ def test_a_grid_gives_the_bits_of_the_vectors(size, couplings, f):
     assert bits_of(lanes) == bits_of(vectors)
 
 
-@every_g
-@dtypes
-def test_twenty_thousand_steps_are_undone(dtype, activation):
-    case = make_case(20_000, 1, 17, 2, dtype, activation)
-    result = run(*case, False)
-    undone = back(case[0], result, case[2], False)
-    assert result[7] == -1 and is_undone(case[1], result, undone)
-
-
-@dtypes
-@pytest.mark.parametrize("value", [math.nan, math.inf, -1e7])
-@pytest.mark.parametrize("steps", [(37, 5), (5, 37), (0, 0), (16, 15)])
-def test_the_first_step_out_of_range_of_any_lane_is_reported(steps, value, dtype):
-    z, states, weights = make_case(40, 2, 33, 2, dtype)
-    for lane, step in zip((3, 31), steps, strict=True):
-        z[step, 1, lane] = value
-    result = run(z, states, weights, False)
-    assert result[7] == min(steps)
-    assert len(result[4]) == 0
-
-
-@every_g
-@dtypes
-def test_control_any_tampered_word_is_noticed(dtype, activation):
-    case = make_case(60, 1, 6, 1, dtype, activation)
-    result = run(*case, False)
-    assert len(result[4]) > 10
-    for index in range(len(result[4])):
-        words = result[4].clone()
-        words[index] ^= 1 << index % 15
-        assert not is_undone(case[1], result, back(case[0], result, case[2], False, words=words))
-
-
-@pytest.mark.parametrize("change", [1, -1, 10_000, -(2**62), 2**62])
-@every_g
-def test_control_a_tampered_count_reads_nothing_beyond(activation, change):
-    """A lane that asks for more than there is gets zeros and says so."""
-    case = make_case(60, 1, 6, 1, torch.float64, activation)
-    result = list(run(*case, False))
-    result[5] = result[5].clone()
-    result[5][3] += change
-    undone = back(case[0], result, case[2], False)
-    assert not is_undone(case[1], result, undone)
-
-
 def test_a_pass_that_keeps_no_words_has_the_same_states():
     case = make_case(40, 2, 9, 2, torch.float64, "relu")
     z, states, weights = case
@@ -149,5 +102,5 @@ def test_another_number_of_stacks_is_refused():
     case = make_case(4, 2, 9, 2, torch.float64)
     result = list(run(*case, False))
     result[5] = result[5][:-1]
-    with pytest.raises(ValueError, match="counts must have 18 entries; got 17"):
+    with pytest.raises(ValueError, match="counts must be Long of shape .18.*got .*17"):
         back(case[0], result, case[2], False)

@@ -8,29 +8,23 @@ from functools import partial
 
 import pytest
 import torch
-from torch.library import opcheck
-from torch.nn.utils.rnn import pack_sequence
 
-from irevrnn import reference
-from irevrnn.activations import ACTIVATIONS
-from irevrnn.ops import HALF, NOTHING_SAVED, saved_shape
+from irevrnn.kernels import reference
+from irevrnn.kernels.activations import ACTIVATIONS
 from tests import cases
 from tests.cases import (
     STATES,
-    Inputs,
     assert_near,
     assert_same_bits,
     assert_same_with_any_threads,
     make_inputs,
     make_packed,
-    opcheck_scan,
 )
 from tests.library.gpu_threads import by_gpu_threads
 
 pytestmark = pytest.mark.usefixtures("kernels")
 INTERVALS = {"store": 0, "recompute": 16}
 OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
-of_a_half = pytest.mark.parametrize("half", HALF, ids=["bfloat16", "float16"])
 EVERY_INTERVAL = (0, 16, 5, 64)
 every_strategy = pytest.mark.parametrize("interval", EVERY_INTERVAL)
 
@@ -51,12 +45,6 @@ def run(kernel, case, *options):
     """Outputs and gradients; the operators have the kernels of the threads."""
     with by_gpu_threads():
         return cases.run(kernel, case, *options)
-
-
-@pytest.fixture
-def library_with_threads():
-    with by_gpu_threads():
-        yield
 
 
 # --- against the reference -----------------------------------------------------------------------
@@ -81,23 +69,6 @@ def test_equals_the_reference(shape, with_resets, couplings):
         wanted = run(partial(reference.scan, resets=resets), case, *options)
         for interval in EVERY_INTERVAL:
             assert_near(run(threads(*options, interval, resets=resets), case), wanted, 1e-11)
-
-
-@pytest.mark.parametrize(("activation", "coupling_activation"), OPTIONS)
-@pytest.mark.parametrize("couplings", [2, 5])
-def test_every_pair_of_activations(activation, coupling_activation, couplings):
-    case = make_inputs(40, 3, 7, couplings, torch.float64)
-    options = (activation, coupling_activation)
-    wanted = run(reference.scan, case, *options)
-    for interval in INTERVALS.values():
-        assert_near(run(threads(*options, interval), case), wanted, 1e-12)
-
-
-@pytest.mark.parametrize("interval", [0, 16])
-def test_a_long_sequence(interval):
-    case = make_inputs(5000, 2, 6, 2, torch.float64, scale=0.01)
-    wanted = run(reference.scan, case, "tanh")
-    assert_near(run(threads("tanh", interval=interval), case), wanted, 1e-10)
 
 
 def test_a_batch_that_is_summed_in_several_passes():
@@ -151,113 +122,6 @@ def test_store_and_recompute_have_the_same_bits(dtype, couplings):
         assert_same_bits(stored, recomputed)
 
 
-def test_control_one_bit_in_a_saved_state_is_seen():
-    case = make_inputs(40, 2, 9, 3, torch.float32)
-    options = (None, "relu", "tanh", 16, False)
-    with torch.no_grad(), by_gpu_threads():
-        out, _, _, saved = torch.ops.irevrnn.scan(*case, *options)
-        upstream = (torch.ones_like(out), None, None)
-        good, bad = (
-            torch.ops.irevrnn.scan_backward(*upstream, out, x, *case[1:], *options)
-            for x in (saved, torch.nextafter(saved, saved + 1))
-        )
-    assert not torch.equal(good[4], bad[4])
-
-
 def test_any_number_of_processors_gives_the_same_bits():
     case = make_inputs(60, 40, 7, 3, torch.float32)
     assert_same_with_any_threads(lambda: run(threads(), case))
-
-
-# --- half precision in and out, float32 within ---------------------------------------------------
-
-
-def make_half(half, steps=40, batch=3, hidden=11, couplings=3):
-    """z in half precision, the rest in float32."""
-    case = make_inputs(steps, batch, hidden, couplings, torch.float32)
-    return case._replace(z=case.z.detach().to(half).requires_grad_())
-
-
-def widened(kernel, half):
-    """The same with sequences converted before and after."""
-
-    def scan(z, *rest):
-        out, h_n, c_n = kernel(z.float(), *rest)
-        return out.to(half), h_n, c_n
-
-    return scan
-
-
-@of_a_half
-@pytest.mark.parametrize("couplings", [0, 1, 3, 4, 5])
-@every_strategy
-def test_halves_have_the_bits_of_their_conversion(half, couplings, interval):
-    """Nothing is lost but in z, out and their gradients: the state never is a half."""
-    case = make_half(half, couplings=couplings)
-    for options in OPTIONS:
-        kernel = threads(*options, interval)
-        got, wanted = run(kernel, case), run(widened(kernel, half), case)
-        assert [x.dtype for x in got] == [x.dtype for x in wanted]
-        assert_same_bits(got, wanted)
-
-
-@of_a_half
-@pytest.mark.parametrize("couplings", [0, 3, 5])
-@every_strategy
-def test_halves_with_resets(half, couplings, interval):
-    case, resets = make_half(half, 150, couplings=couplings), random_resets(150, 3)
-    kernel = threads("tanh", interval=interval, resets=resets)
-    assert_same_bits(run(kernel, case), run(widened(kernel, half), case))
-
-
-@of_a_half
-def test_control_a_state_in_half_precision_is_seen(half):
-    case = make_half(half)
-    rounded = case._replace(c_0=case.c_0.detach().to(half).float().requires_grad_())
-    got, wanted = run(threads(), case), run(threads(), rounded)
-    assert not torch.equal(got[2], wanted[2])
-
-
-@of_a_half
-@pytest.mark.parametrize("interval", [0, 16])
-def test_packed_halves(half, interval):
-    lengths = [40, 33, 16, 15, 1]
-    dense = make_half(half, max(lengths), len(lengths))
-    packed = pack_sequence([dense.z[:n, i].detach() for i, n in enumerate(lengths)])
-    case, sizes = dense._replace(z=packed.data.requires_grad_()), packed.batch_sizes
-    kernel = threads(interval=interval, batch_sizes=sizes)
-    assert_same_bits(run(kernel, case), run(widened(kernel, half), case))
-
-
-@of_a_half
-@pytest.mark.parametrize("interval", [0, 16, NOTHING_SAVED])
-@pytest.mark.parametrize("packed", [False, True])
-def test_opcheck_of_halves(half, interval, packed, library_with_threads):
-    case, sizes = make_half(half), None
-    if packed:
-        sizes = torch.full((40,), 3)
-        case = case._replace(z=case.z.detach().flatten(0, 1).requires_grad_())
-    if interval == NOTHING_SAVED:
-        case = Inputs(*(x.detach() for x in case))
-    options = (sizes, "tanh", "tanh", interval, False)
-    if interval == NOTHING_SAVED:
-        opcheck(torch.ops.irevrnn.scan.default, (*case, *options))
-        return
-    saved = opcheck_scan(case, *options)
-    assert saved.shape == saved_shape(case.z, case.h_0, sizes, 3, interval)
-
-
-@of_a_half
-def test_second_derivative_of_halves(half, library_with_threads):
-    case = make_half(half, steps=6, couplings=2)
-
-    def second(kernel):
-        out, h_n, c_n = kernel(*case)
-        loss = out.float().square().sum() + h_n.sum() + c_n.square().sum()
-        first = torch.autograd.grad(loss, case, create_graph=True)
-        return torch.autograd.grad(sum(x.float().square().sum() for x in first), case)
-
-    wanted = second(widened(threads("tanh"), half))
-    for name, x, y in zip(Inputs._fields, second(threads("tanh")), wanted, strict=True):
-        error = (x.double() - y.double()).norm() / y.double().norm()
-        assert error < 8 * torch.finfo(half).eps, name

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from irevrnn.strategies.fixed_scan import States
-from irevrnn.strategies.rules import SEGMENT
+from irevrnn.kernels.ops import SEGMENT
+from irevrnn.recurrences.fixed_scan import States
 from tests.fixed_cases import (
     back,
     every_batch,
@@ -67,7 +67,7 @@ def test_what_is_saved_lies_as_the_gradient_reads_it(dtype, vectorize):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda c: c.flip(0), "batch_sizes must fall"),
-    (lambda c: c[:-1], "batch_sizes must sum"),
+    (lambda c: c[:-1], "batch_sizes that sum to N"),
     (lambda c: c.int(), "batch_sizes must be"),
 ])  # fmt: skip
 def test_batch_sizes_that_do_not_fit(change, message):

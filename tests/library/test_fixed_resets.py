@@ -1,15 +1,13 @@
 """Resets in fixed point: what they forget is kept, and the inverse takes it back."""
 
-import math
-
 import pytest
 import torch
 
-from irevrnn import reference
-from irevrnn.modules.recurrence import Recurrence
-from irevrnn.strategies import fixed_scan
-from irevrnn.strategies.fixed_scan import Buffer, States
-from tests.cases import KINDS, assert_same_bits, every_kind, make_resets, upstream
+from irevrnn.kernels import reference
+from irevrnn.recurrences import fixed_scan
+from irevrnn.recurrences.fixed_scan import States
+from irevrnn.recurrences.oscillator import Weights
+from tests.cases import assert_same_bits, every_kind, make_resets, upstream
 from tests.fixed_cases import (
     back,
     every_g,
@@ -21,16 +19,6 @@ from tests.fixed_cases import (
 from tests.library.gpu_threads import by_gpu_threads
 
 pytestmark = pytest.mark.usefixtures("kernels")
-
-
-@every_kernel
-@every_g
-def test_a_thousand_steps_with_a_reset_at_each_are_undone(dtype, vectorize, activation):
-    z, states, weights = make_case(1000, 2, 33, 3, dtype, activation)
-    resets = make_resets("at every step", 1000, 2)
-    result = forward(z, states, weights, vectorize, resets)
-    assert len(result[4]) >= 1000 * 2 * 33 * 2
-    assert is_undone(states, result, back(z, result, weights, vectorize, resets))
 
 
 @every_kernel
@@ -94,34 +82,6 @@ def test_a_reset_forgets_a_state_out_of_range(dtype, vectorize):
 
 
 @every_kernel
-def test_the_first_step_out_of_range_is_reported(dtype, vectorize):
-    z, states, weights = make_case(40, 2, 33, 2, dtype)
-    z[5, 1, 3] = z[12, 0, 31] = math.inf
-    for kind in KINDS:
-        assert forward(z, states, weights, vectorize, make_resets(kind, 40, 2))[7] == 5
-
-
-@every_kernel
-def test_chunk_by_chunk(dtype, vectorize, monkeypatch):
-    """By the functions that the strategies call."""
-    monkeypatch.setenv("IREVRNN_BACKEND", "auto" if vectorize else "cpp")
-    z, start, weights = make_case(48, 3, 17, 2, dtype)
-    weights, resets = Recurrence(*weights), make_resets("at random", 48, 3)
-    whole, _, _ = fixed_scan.forward(z, start, weights, save=True, resets=resets)
-    states, passes = start, []
-    for part, anew in zip(z.split(16), resets.split(16), strict=True):
-        done, words, counts = fixed_scan.forward(part, states, weights, record=True, resets=anew)
-        passes.append((part, anew, done, Buffer(words, counts.cumsum(0) - counts, counts)))
-        states = done.after
-    assert_same_bits(states[:3], whole.after[:3])
-    for part, anew, done, buffer in reversed(passes):
-        undone, left = fixed_scan.inverse(part, states, buffer, weights, anew)
-        assert torch.equal(undone.out, done.out) and not left.counts.any()
-        states = undone.before
-    assert all(map(torch.equal, states[:3], start[:3])) and (states.tails == 1).all()
-
-
-@every_kernel
 @every_kind
 @every_g
 def test_the_gradient_is_that_of_the_float_recurrence(
@@ -136,7 +96,7 @@ def test_the_gradient_is_that_of_the_float_recurrence(
     wanted = reference.scan(*case, activation, "tanh", resets=resets)
     wanted = torch.autograd.grad(wanted, case, upstream(wanted), materialize_grads=True)
     leaves = [x.detach().to(dtype).requires_grad_() for x in case]
-    weights = Recurrence(*leaves[3:], activation, "tanh")
+    weights = Weights(*leaves[3:], activation, "tanh")
     got = fixed_scan.with_gradient(result, weights, *leaves[:3], resets)
     got = torch.autograd.grad(got, leaves, upstream(got))
     for x, y in zip(got, wanted, strict=True):

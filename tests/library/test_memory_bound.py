@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN, scan
-from irevrnn.strategies.rules import SEGMENT
+from irevrnn.kernels.ops import SEGMENT
 from tests.cases import Inputs, make_inputs
 
 pytestmark = pytest.mark.usefixtures("kernels")

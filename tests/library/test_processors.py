@@ -5,98 +5,65 @@ run here, the others than x86-64 under emulation where a cross compiler and QEMU
 g++-aarch64-linux-gnu, qemu-user).
 """
 
-import functools
 import platform
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
-from irevrnn.jit import build
-from irevrnn.jit.compiler import BuildError, find_compiler
+from irevrnn.kernels.jit import build
+from irevrnn.kernels.jit.compiler import BuildError, find_compiler
 
 PROGRAM = Path(__file__).parent / "processors" / "vector_bits.cpp"
-#: What the levels of x86-64 have, as Linux names it.
-ABILITIES = {
-    "x86-64": {"sse2"},
-    "x86-64-v3": {"avx2", "bmi2", "f16c", "fma"},
-    "x86-64-v4": {"avx2", "bmi2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
-}
-#: A constant of the hyperbolic tangent, as it is written in activations.h.
-LN_2_HALVED = "0.346573591f"
 
 pytestmark = pytest.mark.slow
 
 
-@functools.cache
-def abilities():
-    """Those of the processor; none where they cannot be told."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return {name for line in lines if line.startswith("flags") for name in line.split()}
-
-
-def skip_unless_here(level):
-    if platform.machine() != "x86_64" or not ABILITIES[level] <= abilities():
-        pytest.skip(f"this processor cannot run code for {level}")
-
-
-def compile_for(folder, *options, command=None, sources=build.SOURCES):
+def bits(folder, *options, command=None, emulator=(), sources=build.SOURCES):
+    """The lines that the program prints, compiled by these options."""
     try:
         compiler = find_compiler(native=False)
     except BuildError as error:
         pytest.skip(str(error))
-    includes = [PROGRAM.parent / "without_torch", sources]
-    program = folder / "program"
-    subprocess.run(
-        [
-            *(command or compiler.command), *compiler.flags, *options,
-            *(f"-I{path}" for path in includes), *build.TORCH_INCLUDES, PROGRAM, "-o", program,
-        ],
-        check=True,
-    )  # fmt: skip
-    return program
-
-
-def output_of(*command):
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    includes = [f"-I{PROGRAM.parent / 'without_torch'}", f"-I{sources}", *build.TORCH_INCLUDES]
+    words = [command or compiler.command, *compiler.flags, *options, *includes]
+    subprocess.run([*words, PROGRAM, "-o", folder / "program"], check=True)
+    run = [*emulator, folder / "program"]
+    return subprocess.run(run, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory):
     """Results with vectors of 128 bits and none of the newer instructions."""
-    skip_unless_here("x86-64")
-    printed = output_of(compile_for(tmp_path_factory.mktemp("narrow"), "-march=x86-64"))
-    assert len(printed.splitlines()) == 300
+    if platform.machine() != "x86_64":
+        pytest.skip("this is no x86-64")
+    printed = bits(tmp_path_factory.mktemp("narrow"), "-march=x86-64")
+    assert len(printed) == 300
     return printed
 
 
-@pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
-def test_wider_vectors_give_the_same_bits(narrow, level, tmp_path):
-    skip_unless_here(level)
-    assert output_of(compile_for(tmp_path, f"-march={level}")) == narrow
+@pytest.mark.parametrize("level, sets", [("v3", ("AVX2", "AVX512")), ("v4", ("AVX512",))])
+def test_wider_vectors_give_the_same_bits(narrow, level, sets, tmp_path):
+    if torch.backends.cpu.get_cpu_capability() not in sets:
+        pytest.skip(f"this processor cannot run code for x86-64-{level}")
+    assert bits(tmp_path, f"-march=x86-64-{level}") == narrow
 
 
 def test_arm_gives_the_same_bits(narrow, tmp_path):
     cross, emulator = "aarch64-linux-gnu-g++", "qemu-aarch64"
-    for tool in (cross, emulator):
-        if not shutil.which(tool):
-            pytest.skip(f"there is no {tool}")
-    program = compile_for(tmp_path, "-static", command=(cross,))
-    assert output_of(emulator, program) == narrow
+    if not shutil.which(cross) or not shutil.which(emulator):
+        pytest.skip(f"there is no {cross} or no {emulator}")
+    assert bits(tmp_path, "-static", command=cross, emulator=[emulator]) == narrow
 
 
 def test_one_constant_rounded_otherwise_gives_other_bits(narrow, tmp_path):
-    """The control."""
-    skip_unless_here("x86-64-v3")
+    """The control, with another constant of the hyperbolic tangent."""
     sources = shutil.copytree(build.SOURCES, tmp_path / "csrc")
     header = sources / "activations.h"
     text = header.read_text()
-    assert text.count(LN_2_HALVED) == 1
-    header.write_text(text.replace(LN_2_HALVED, "0.346573621f"))
-    printed = output_of(compile_for(tmp_path, "-march=x86-64-v3", sources=sources))
-    pairs = zip(printed.splitlines(), narrow.splitlines(), strict=True)
-    assert sum(here != there for here, there in pairs) > 100
+    assert text.count("0.346573591f") == 1
+    header.write_text(text.replace("0.346573591f", "0.346573621f"))
+    printed = bits(tmp_path, "-march=x86-64", sources=sources)
+    assert sum(here != there for here, there in zip(printed, narrow, strict=True)) > 100

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from irevrnn import reference
-from irevrnn.activations import ACTIVATIONS
+from irevrnn.kernels import reference
+from irevrnn.kernels.activations import ACTIVATIONS
 from tests.cases import make_inputs, upstream
 
 

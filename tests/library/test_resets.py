@@ -4,14 +4,12 @@ from functools import partial
 
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, vmap
 
-from irevrnn import reference, scan
-from irevrnn.activations import ACTIVATIONS
+from irevrnn import scan
+from irevrnn.kernels import reference
 from tests.cases import (
     KINDS,
-    PAIRS,
     STATES,
     Inputs,
     assert_near,
@@ -31,8 +29,6 @@ MEMORY = ("store", "recompute")
 DTYPES = (torch.float32, torch.float64)
 both = pytest.mark.parametrize("memory", MEMORY)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
-backends = pytest.mark.parametrize("backend", ["auto", "cpp"])
-every_activation = pytest.mark.parametrize(("activation", "coupling_activation"), PAIRS)
 
 
 # --- against pieces and the reference ------------------------------------------------------------
@@ -54,27 +50,6 @@ def test_the_reference_runs_the_pieces(kind, activation):
     assert_near(written, got[3:], 1e-12)
 
 
-@both
-@every_activation
-def test_float64_equals_the_reference(activation, coupling_activation, memory):
-    case, options = make_inputs(40, 3, 7, 2, torch.float64), (activation, coupling_activation)
-    for kind in KINDS:
-        resets = make_resets(kind, 40, 3)
-        wanted = run(reference.scan, case, *options, resets=resets)
-        assert_near(run(scan, case, *options, memory, resets=resets), wanted, 1e-12)
-
-
-@backends
-@every_activation
-def test_float32_stays_near_the_reference(monkeypatch, backend, activation, coupling_activation):
-    monkeypatch.setenv("IREVRNN_BACKEND", backend)
-    case, resets = make_inputs(70, 3, 43, 3, torch.float32), make_resets("at random", 70, 3)
-    exact = Inputs(*(x.detach().double().requires_grad_() for x in case))
-    options = (activation, coupling_activation)
-    wanted = run(reference.scan, exact, *options, resets=resets)
-    assert_near(run(scan, case, *options, resets=resets), wanted, 3e-5)
-
-
 SIZES = ((1, 1), (40, 1), (5, 3), (3, 17), (2, 64), (3, 129))
 
 
@@ -92,31 +67,12 @@ def test_equals_the_pieces_to_the_last_bit(monkeypatch, kind, size, backend, dty
     assert_near(got, wanted, 1e-12 if dtype == torch.float64 else 1e-5)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@dtypes
-def test_every_activation_equals_the_pieces(activation, dtype):
-    case, resets = make_inputs(40, 3, 9, 2, dtype), make_resets("at random", 40, 3)
-    got = run(scan, case, activation, activation, resets=resets)
-    wanted = run(in_pieces(lambda *x: scan(*x, activation, activation), resets), case)
-    assert_same_bits(got[STATES], wanted[STATES])
-
-
 def test_control_a_reset_that_is_dropped_is_seen():
     case, resets = make_inputs(50, 3, 9, 2, torch.float32), make_resets("at random", 50, 3)
     fewer = resets.clone()
     fewer[tuple(resets.nonzero()[5].tolist())] = False
     got, wanted = (run(scan, case, resets=x) for x in (fewer, resets))
     assert not torch.equal(got[0], wanted[0]) and not torch.equal(got[3], wanted[3])
-
-
-@backends
-@dtypes
-@every_kind
-def test_recompute_equals_store_to_the_last_bit(monkeypatch, backend, dtype, kind):
-    monkeypatch.setenv("IREVRNN_BACKEND", backend)
-    case, resets = make_inputs(70, 3, 43, 3, dtype), make_resets(kind, 70, 3)
-    stored, again = (run(scan, case, memory=m, resets=resets) for m in ("store", "recompute"))
-    assert_same_bits(again, stored)
 
 
 @every_kind
@@ -132,41 +88,12 @@ def test_both_kernels_of_the_cpu_have_the_same_bits(kind, interval):
 
 
 @both
-def test_a_sequence_that_is_written_past_the_caches(monkeypatch, memory):
-    case, resets = make_inputs(300, 32, 128, 1, torch.float32), make_resets("at random", 300, 32)
-    vector = run(scan, case, memory=memory, resets=resets)
-    monkeypatch.setenv("IREVRNN_BACKEND", "cpp")
-    threads = run(scan, case, memory=memory, resets=resets)
-    assert_same_bits(vector[STATES], threads[STATES])
-
-
-@both
 def test_any_number_of_threads_gives_the_same_bits(memory):
     case, resets = make_inputs(60, 7, 100, 3, torch.float32), make_resets("at random", 60, 7)
     assert_same_with_any_threads(lambda: run(scan, case, memory=memory, resets=resets))
 
 
-def test_half_precision_on_the_cpu():
-    case, resets = make_inputs(40, 3, 9, 2, torch.float32), make_resets("at random", 40, 3)
-    case = Inputs(*(x.detach().bfloat16() for x in case))
-    got = scan(*case, resets=resets)
-    wanted = scan(*(x.float() for x in case), resets=resets)
-    assert_same_bits(got, tuple(y.bfloat16() for y in wanted))
-
-
-def test_resets_that_are_not_contiguous():
-    case, resets = make_inputs(40, 3, 9, 2, torch.float32), make_resets("at random", 40, 3)
-    turned = resets.T.contiguous().T
-    assert not turned.is_contiguous()
-    assert_same_bits(run(scan, case, resets=turned), run(scan, case, resets=resets))
-
-
 # --- packed sequences ----------------------------------------------------------------------------
-
-
-def make_packed_resets(kind, sizes):
-    dense = make_resets(kind, len(sizes), int(sizes[0]))
-    return torch.cat([row[:size] for row, size in zip(dense, sizes.tolist(), strict=True)])
 
 
 @both
@@ -176,21 +103,12 @@ def make_packed_resets(kind, sizes):
 @pytest.mark.parametrize("lengths", ["around a segment", "long and short"])
 def test_packed_sequences(lengths, kind, hidden, dtype, memory):
     case, sizes = make_packed(lengths, hidden, 2, dtype)
-    resets = make_packed_resets(kind, sizes)
+    dense = make_resets(kind, len(sizes), int(sizes[0]))
+    resets = torch.cat([row[:size] for row, size in zip(dense, sizes.tolist(), strict=True)])
     got = run(scan, case, memory=memory, batch_sizes=sizes, resets=resets)
     wanted = run(in_pieces(partial(scan, memory=memory), resets, sizes), case)
     assert_same_bits(got[STATES], wanted[STATES])
     assert_near(got, wanted, 1e-12 if dtype == torch.float64 else 1e-4)
-
-
-@every_kind
-def test_the_reference_runs_the_pieces_of_packed_sequences(kind):
-    case, sizes = make_packed("around a segment", 5, 2)
-    resets = make_packed_resets(kind, sizes)
-    got = run(lambda z, *r: reference.scan(z, *r, resets=resets, batch_sizes=sizes), case)
-    wanted = run(in_pieces(reference.scan, resets, sizes), case)
-    assert_same_bits(got[STATES], wanted[STATES])
-    assert_near(got, wanted, 1e-12)
 
 
 # --- what was before a reset does not matter -----------------------------------------------------
@@ -232,14 +150,6 @@ def test_no_gradient_passes_a_reset(monkeypatch, backend, value, couplings, memo
 # --- derivatives and transforms ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("activation", "memory"), [("tanh", "store"), ("identity", "recompute")])
-def test_gradients_of_every_order(activation, memory):
-    case, resets = make_inputs(18, 2, 3, 2, torch.float64), make_resets("at random", 18, 2)
-    function = lambda *x: scan(*x, activation, "sigmoid", memory, resets=resets)  # noqa: E731
-    assert gradcheck(function, tuple(case))
-    assert gradgradcheck(function, tuple(case), fast_mode=True)
-
-
 @pytest.mark.parametrize("backend", ["auto", "python"])
 @pytest.mark.parametrize("shared", [True, False])
 def test_vmap(monkeypatch, backend, shared):
@@ -263,49 +173,16 @@ def test_vmap(monkeypatch, backend, shared):
         torch.testing.assert_close(got, wanted)
 
 
-@pytest.mark.parametrize("given", [True, False])
-def test_vmap_in_a_compiled_function(given):
-    """There the rule is called without the last argument where it is None."""
-    case = [x.detach() for x in make_inputs(9, 2, 4, 1, torch.float64)]
-    z, resets = torch.stack([case[0], 2 * case[0]]), make_resets("at random", 9, 2)
-    run_one = lambda z: scan(z, *case[1:], resets=resets if given else None)[0]  # noqa: E731
-    compiled = torch.compile(vmap(run_one), backend="aot_eager")
-    assert torch.equal(compiled(z), torch.stack([run_one(x) for x in z]))
-
-
 # --- bad input -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("change", "error", "message"), [
     (lambda x: x.tolist(), TypeError, "resets must be a torch.Tensor; got list"),
     (lambda x: x.float(), TypeError, "resets must be of dtype torch.bool; got torch.float32"),
-    (lambda x: x.byte(), TypeError, "resets must be of dtype torch.bool; got torch.uint8"),
     (lambda x: x[:-1], ValueError, r"resets must have shape \(4, 2\), that .* got shape \(3, 2\)"),
-    (lambda x: x.T, ValueError, r"resets must have shape \(4, 2\), that .* got shape \(2, 4\)"),
-    (lambda x: x[..., None], ValueError, r"resets must have shape \(4, 2\), that .* got"),
     (lambda x: x.to("meta"), ValueError, "resets must be on the device of the input, cpu; got"),
 ])  # fmt: skip
 def test_scan_refuses(change, error, message):
     resets = change(torch.zeros(4, 2, dtype=torch.bool))
     with pytest.raises(error, match=message):
         scan(*make_inputs(4, 2, 3, 1, torch.float32), resets=resets)
-
-
-def test_scan_refuses_resets_that_are_not_packed():
-    case, sizes = make_packed("same")
-    with pytest.raises(ValueError, match=r"resets must have shape \(99,\), .* got shape \(33, 3\)"):
-        scan(*case, batch_sizes=sizes, resets=torch.zeros(33, 3, dtype=torch.bool))
-
-
-@pytest.mark.parametrize("operator", ["scan", "scan_backward"])
-def test_the_operators_refuse(operator):
-    case = [x.detach() for x in make_inputs(4, 2, 3, 1, torch.float32)]
-    options = (None, "relu", "tanh", 0, True)
-    out, h_n, c_n, saved = torch.ops.irevrnn.scan(*case, *options)
-    inputs = case if operator == "scan" else (out, h_n, c_n, out, saved, *case[1:])
-    for resets, error, message in (
-        (torch.zeros(4, 3, dtype=torch.bool), ValueError, r"resets must have shape \[4, 2\]"),
-        (torch.zeros(4, 2), TypeError, "resets must be bool; got Float"),
-    ):
-        with pytest.raises(error, match=message):
-            getattr(torch.ops.irevrnn, operator)(*inputs, *options, resets)

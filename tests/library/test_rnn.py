@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from experiments.models import SequenceClassifier
-from irevrnn import IRevRNN, reference
+from irevrnn import IRevRNN
+from irevrnn.kernels import reference
 
 
 def awake(model):
@@ -47,24 +48,6 @@ def test_layers_by_hand(kernels, norm, residual, memory):
         torch.testing.assert_close(last, output[:, -1])
 
 
-def test_layouts_agree(kernels):
-    model = awake(IRevRNN(3, 6, 2))
-    x = torch.randn(4, 15, 3)
-    hidden = (torch.randn(2, 4, 6), torch.randn(2, 4, 6))
-    output, (h_n, c_n) = model(x, hidden)
-    model.batch_first = False
-    time_major, states = model(x.transpose(0, 1), hidden)
-    assert torch.equal(time_major.transpose(0, 1), output)
-    assert torch.equal(states[0], h_n)
-    for batch_first in (True, False):
-        model.batch_first = batch_first
-        single, (h, c) = model(x[1], tuple(state[:, 1] for state in hidden))
-        assert single.shape == (15, 6)
-        assert h.shape == c.shape == (2, 6)
-        torch.testing.assert_close(single, output[1])
-        torch.testing.assert_close(c, c_n[:, 1])
-
-
 def test_dropout_has_one_mask_for_all_steps(kernels):
     model = IRevRNN(3, 50, 2, dropout=0.5)
     seen = []
@@ -90,19 +73,6 @@ def test_dropout_can_be_set_later():
         model.dropout = 2
 
 
-def test_recurrent_weights_stay_in_range(kernels):
-    model = IRevRNN(3, 5000)
-    u = model.layers[0].recurrent_weight
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    optimizer.register_step_post_hook(lambda *_: model.clip_recurrent_weights_())
-    u.grad = torch.linspace(-3, 3, 5000)
-    optimizer.step()
-    assert u.min() == -1
-    assert u.max() == 1
-    assert model.clip_recurrent_weights_(0.5) is model
-    assert u.abs().max() == 0.5
-
-
 def test_state_dict_is_as_documented():
     shapes = {name: tuple(x.shape) for name, x in IRevRNN(3, 8, 2, 4).state_dict().items()}
     assert shapes == {
@@ -123,33 +93,12 @@ def test_repr_shows_what_differs_from_the_defaults():
     assert "IRevRNN(\n  3, 8, num_layers=2, activation='tanh', residual=True" in text
 
 
-def test_parameters_take_device_and_dtype():
-    model = IRevRNN(3, 8, 2, norm="batch", device="meta", dtype=torch.float64)
-    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float64)}
-
-
-def test_no_bias():
-    model = IRevRNN(3, 8, 2, bias=False)
-    assert not any("bias" in name for name, _ in model.named_parameters())
-
-
-@pytest.mark.parametrize("batch", [4, 6])
-def test_synchronised_batch_norm_normalises_features(batch):
+def test_synchronised_batch_norm_normalises_features():
     model = IRevRNN(3, 6, norm="batch")
     model(torch.randn(5, 9, 3))
-    x = torch.randn(batch, 9, 3)
+    x = torch.randn(4, 9, 3)
     wanted, _ = model.eval()(x)
     torch.testing.assert_close(nn.SyncBatchNorm.convert_sync_batchnorm(model)(x)[0], wanted)
-
-
-def test_synchronised_batch_norm_starts_like_batch_norm():
-    model, synchronised = IRevRNN(3, 6, norm="batch"), IRevRNN(3, 6, norm="batch")
-    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(synchronised)
-    for each in (model, synchronised):
-        torch.manual_seed(0)
-        each.reset_parameters()
-    for one, other in zip(model.parameters(), synchronised.parameters(), strict=True):
-        assert torch.equal(one, other)
 
 
 def test_options_are_given_by_name():

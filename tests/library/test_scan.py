@@ -5,10 +5,11 @@ import itertools
 import pytest
 import torch
 
-from irevrnn import functional, reference, scan
-from irevrnn.activations import ACTIVATIONS
-from irevrnn.ops import NOTHING_SAVED
-from irevrnn.strategies.rules import SEGMENT
+from irevrnn import scan
+from irevrnn.kernels import reference
+from irevrnn.kernels.activations import ACTIVATIONS
+from irevrnn.kernels.ops import NOTHING_SAVED, SEGMENT
+from irevrnn.recurrences import oscillator
 from tests.cases import (
     PAIRS,
     Inputs,
@@ -37,24 +38,20 @@ CASES = [
 every_case = pytest.mark.parametrize(("shape", "activation", "coupling_activation"), CASES, ids=str)
 
 
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize(("backend", "dtype", "memory"), [
+    *(("auto", torch.float64, memory) for memory in MEMORY),
+    *((backend, torch.float32, "recompute") for backend in ("auto", "cpp")),
+])  # fmt: skip
 @every_case
-def test_scalar_kernel_in_float64(kernels, shape, activation, coupling_activation, memory):
-    case = make_inputs(*shape, torch.float64)
-    options = (activation, coupling_activation)
-    assert_near(run(scan, case, *options, memory), run(reference.scan, case, *options), 1e-12)
-
-
-@pytest.mark.parametrize("backend", ["auto", "cpp"])
-@every_case
-def test_kernels_in_float32(kernels, monkeypatch, backend, shape, activation, coupling_activation):
+def test_kernels_equal_the_reference(
+    kernels, monkeypatch, shape, activation, coupling_activation, backend, dtype, memory
+):
     """Away from relu's kink, where a last bit decides, float32 stays near the float64 reference."""
     monkeypatch.setenv("IREVRNN_BACKEND", backend)
-    case = make_inputs(*shape, torch.float32)
+    case, options = make_inputs(*shape, dtype), (activation, coupling_activation)
     exact = Inputs(*(x.detach().double().requires_grad_() for x in case))
-    options = (activation, coupling_activation)
-    wanted = run(reference.scan, exact, *options)
-    assert_near(run(scan, case, *options), wanted, 3e-5)
+    tolerance = 1e-12 if dtype == torch.float64 else 3e-5
+    assert_near(run(scan, case, *options, memory), run(reference.scan, exact, *options), tolerance)
 
 
 @pytest.mark.parametrize("backend", ["auto", "cpp", "python"])
@@ -138,13 +135,8 @@ def test_nan_passes_through_its_own_lane_only(kernels, monkeypatch, backend, act
 
 
 def test_no_grad_holds_nothing(kernels, monkeypatch):
-    real, intervals = functional.run_scan, []
-
-    def run_scan(*arguments):
-        intervals.append(arguments[-3])
-        return real(*arguments)
-
-    monkeypatch.setattr(functional, "run_scan", run_scan)
+    real, intervals = oscillator._interval, []
+    monkeypatch.setattr(oscillator, "_interval", lambda *x: intervals.append(real(*x)) or real(*x))
     case = make_inputs(100, 2, 8, 3, torch.float32)
     with torch.no_grad():
         outputs = scan(*case)

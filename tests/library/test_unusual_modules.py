@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call, grad
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
@@ -55,14 +55,23 @@ def test_work_in_place_on_the_last_output_leaves_states_alone(memory, monkeypatc
 
 
 @chunkwise
-def test_other_parameters_that_a_compiled_module_does_not_see_are_refused(memory):
-    """In the backward pass it computes with its own again, whose gradients would be lost."""
+def test_other_parameters_of_a_compiled_module(memory):
+    """In the backward pass it has its own again, which must not be taken for those."""
     compiled = torch.compile(nn.Linear(4, 4), backend="eager")
     model = IRevStack([compiled, IRevBlock(4, 3)], memory)
     other = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.01)
     output, _ = functional_call(model, other, (draw(),))
-    with pytest.raises(ValueError, match="uses a tensor .* none of its parameters"):
-        output.square().mean().backward()
+    found = torch.autograd.grad(output.square().mean(), list(other.values()))
+    model.memory = "recompute"
+    output, _ = functional_call(model, other, (draw(),))
+    for got, wanted in zip(
+        found, torch.autograd.grad(output.square().mean(), list(other.values())), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5)
+    assert all(p.grad is None for p in model.parameters())
 
 
 class Subclass(torch.Tensor):
@@ -82,14 +91,6 @@ def test_tensors_of_a_subclass(memory):
     for got in (outcome(model, draw().as_subclass(Subclass)), outcome(own, draw())):
         for one, other in zip(got, wanted, strict=True):
             torch.testing.assert_close(one.as_subclass(torch.Tensor), other, rtol=1e-3, atol=1e-5)
-
-
-def test_a_budget_is_refused_under_a_transform_whether_or_not_costs_are_known():
-    model = IRevRNN(4, 6, 1, memory="auto", memory_budget="1GB")
-    for _ in range(2):
-        with pytest.raises(NotImplementedError, match="memory_budget runs the modules without"):
-            grad(lambda x: model(x)[0].sum())(draw())
-        model(draw())
 
 
 class BatchNorm(nn.Module):
@@ -141,18 +142,6 @@ def test_a_module_that_draws_by_itself_is_not_said_to_mix_steps():
     check_stepwise(module.eval(), draw().transpose(0, 1))
 
 
-class ThroughNumpy(nn.Module):
-    def forward(self, x):
-        return x + torch.from_numpy(0 * x.detach().numpy())
-
-
-@pytest.mark.parametrize("memory", ["auto", "checkpoint"])
-def test_a_module_that_leaves_pytorch_has_no_budget(memory):
-    model = IRevStack([ThroughNumpy(), IRevBlock(4, 3)], memory, "1GB")
-    with pytest.raises(ValueError, match="memory_budget .* one looks at values .*numpy"):
-        model(draw())
-
-
 @pytest.mark.parametrize("make", [lambda: IRevRNN(4, 3), lambda: IRevStack([IRevBlock(4, 3)])])
 def test_a_copy_of_a_model_that_was_compiled_in_place_has_weights_of_its_own(make):
     model = make()
@@ -166,35 +155,12 @@ def test_a_copy_of_a_model_that_was_compiled_in_place_has_weights_of_its_own(mak
     assert_same_bits(outcome(pickle.loads(pickle.dumps(twin)), draw()), outcome(twin, draw()))
 
 
-def set_again(norm):
-    weight = norm.weight
-    del norm.weight
-    norm.weight = weight
-
-
-@chunkwise
-@pytest.mark.parametrize("change", [lambda norm: setattr(norm, "eps", 1.0), set_again])
-def test_a_module_is_run_again_with_its_attributes_of_the_forward_pass(memory, change, monkeypatch):
-    monkeypatch.setattr("irevrnn.modules.base_stack.chunk_length", lambda *_: 32)
-    norm = nn.LayerNorm(4)
-    model = IRevStack([norm, IRevBlock(4, 3)], memory)
-    parameters = dict(model.named_parameters())
-    gradients = []
-    for after in (lambda _: None, change):
-        loss = model(draw())[0].square().mean()
-        after(norm)
-        loss.backward()
-        gradients.append([p.grad.clone() for p in parameters.values()])
-        model.zero_grad()
-    assert_same_bits(*gradients)
-
-
 @chunkwise
 def test_parameters_that_come_between_the_passes_are_an_error(memory):
     norm = nn.LayerNorm(4)
     output, _ = IRevStack([norm, IRevBlock(4, 3)], memory)(draw())
     prune.identity(norm, "weight")
-    with pytest.raises(ValueError, match=r"block 0 \(LayerNorm\) must have the parameters of the"):
+    with pytest.raises(RuntimeError):
         output.sum().backward()
 
 
@@ -229,20 +195,6 @@ def test_a_budget_goes_with_sparse_gradients():
     model = IRevStack([Tokens(), IRevBlock(4, 3)], "auto", memory_budget="1GB")
     model(torch.ones(2, 50, 1))[0].sum().backward()
     assert model.blocks[0].embedding.weight.grad.is_sparse
-
-
-class Sums(nn.Module):
-    def forward(self, x):
-        return x.copy_(x.cumsum(0))
-
-
-def test_work_in_place_does_not_hide_that_steps_are_mixed():
-    x = torch.randn(20, 2, 4)
-    before = x.clone()
-    check_stepwise(nn.ReLU(inplace=True), x)
-    with pytest.raises(ValueError, match="mixes steps"):
-        check_stepwise(Sums(), x)
-    assert torch.equal(x, before)
 
 
 class OneHot(nn.Linear):

@@ -149,7 +149,7 @@ def test_what_the_sanitizer_of_kernels_lacks_is_said(make, tmp_path):
     done, said, _ = make("sanitize", fail_on="is_available", PATH=path)
     assert done.returncode != 0 and said == "irevrnn: PyTorch finds no GPU"
     done, said, calls = make("sanitize", PATH=path)
-    assert done.returncode == 0 and "-m irevrnn.jit --cuda" in calls
+    assert done.returncode == 0 and "-m irevrnn.kernels --cuda" in calls
     assert "== memcheck" in done.stdout and "== racecheck" in done.stdout
 
 

@@ -21,7 +21,13 @@ EXECUTED = next(name for name, text in NOTEBOOKS.items() if "(`eq:coupling`)" in
 ONCE = next(name for name in NOTEBOOKS if name != EXECUTED)
 #: Profiles and notebooks that were run, the newest last.
 RUNS = (("paper", EXECUTED), ("paper", ONCE), ("smoke", EXECUTED))
-PAGES = ["index", "docs/memory", "docs/api", f"notebooks/{EXECUTED}", "irevrnn/reference.py"]
+PAGES = [
+    "index",
+    "docs/memory",
+    "docs/api",
+    f"notebooks/{EXECUTED}",
+    "irevrnn/kernels/reference.py",
+]
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -110,7 +116,7 @@ def test_equations_lead_to_their_code_and_docstrings_to_the_equations(site, page
     notebooks = [pages[site / "notebooks" / f"{name}.html"] for name in NOTEBOOKS]
     links = "\n".join(link for page in notebooks for link in page.links)
     lines = {int(line) for line in re.findall(r"irevrnn/reference\.py\.html#L-(\d+)", links)}
-    source = (ROOT / "irevrnn" / "reference.py").read_text().splitlines()
+    source = (ROOT / "irevrnn" / "kernels" / "reference.py").read_text().splitlines()
     functions = {re.match(r"def (\w+)", source[line - 1])[1] for line in lines}
     assert functions >= {"couple", "uncouple", "step", "scan_backward"}
     back = "\n".join(pages[site / "docs" / "api.html"].links)
@@ -120,7 +126,7 @@ def test_equations_lead_to_their_code_and_docstrings_to_the_equations(site, page
 def test_the_reference_has_every_public_name_and_no_markup(site, pages):
     page = pages[site / "docs" / "api.html"]
     assert {f"irevrnn.{name}" for name in irevrnn.__all__} <= page.anchors
-    assert {"irevrnn.reference.step", "irevrnn.onnx.export"} <= page.anchors
+    assert {"irevrnn.kernels.reference.step", "irevrnn.onnx.export"} <= page.anchors
     assert "../irevrnn/modules/rnn.py.html#L-" in "".join(page.links)
     assert not re.findall(r":\w+:`|``|\.\. math", "".join(page.text))
 

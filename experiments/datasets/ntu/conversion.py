@@ -39,7 +39,7 @@ from experiments.datasets.recordings import (
     writing,
 )
 from experiments.files import replacing, write_text
-from irevrnn.jit.commands import say
+from irevrnn.kernels.jit.compiler import say
 
 #: Increased when a file would be read to another result than before.
 VERSION = 2

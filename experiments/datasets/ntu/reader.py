@@ -23,8 +23,8 @@ from experiments.datasets.ntu.reference_reader import (
     parse,
 )
 from experiments.datasets.recordings import SkeletonError
-from irevrnn.jit.build import build_extension
-from irevrnn.jit.compiler import BuildError
+from irevrnn.kernels.jit.build import build_extension
+from irevrnn.kernels.jit.compiler import BuildError
 
 #: The least size of a body: one character for each field, and one after it.
 _BYTES_OF_BODY = 2 * (1 + BODY_FIELDS) + len("25\n") + 2 * JOINTS * JOINT_FIELDS

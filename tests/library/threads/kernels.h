@@ -1,4 +1,4 @@
-// The definitions of threads.h, for one type of sequence each. Like those of a device, threads take all steps at once.
+// The definition of run_threads in threads.h. Like those of a device, threads take all steps at once.
 #pragma once
 
 #include "scan_slices.h"
@@ -6,13 +6,7 @@
 
 namespace irevrnn {
 
-template <class T, class IO>
-void run_threads(const Forward<T, IO>& s) { scan_in_slices<AllInstances>(s, s.steps); }
-template <class T, class IO>
-void run_threads(const Backward<T, IO>& s) { scan_in_slices<AllInstances>(s, s.steps); }
-template <class T>
-void run_threads(const LaneForward<T>& s) { fixed_scan_in_slices<AllInstances>(s, s.steps); }
-template <class T>
-void run_threads(const FixedInverse<T>& s) { fixed_scan_in_slices<AllInstances>(s, s.steps); }
+template <class Problem>
+void run_threads(const Problem& s) { scan_in_slices<AllInstances>(s, s.steps); }
 
 }  // namespace irevrnn

@@ -2,18 +2,11 @@
 #pragma once
 
 #include "fixed_scan.h"
-#include "scan.h"
 
 namespace irevrnn {
 
-template <class T, class IO>
-void run_threads(const Forward<T, IO>& s);
-template <class T, class IO>
-void run_threads(const Backward<T, IO>& s);
-template <class T>
-void run_threads(const LaneForward<T>& s);
-template <class T>
-void run_threads(const FixedInverse<T>& s);
+template <class Problem>
+void run_threads(const Problem& s);
 void run_threads(const LaneWords& s);
 
 }  // namespace irevrnn

@@ -1,0 +1,1 @@
+"""The compiled kernels: their operators, the reference, and how they are built and chosen."""

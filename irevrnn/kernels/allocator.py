@@ -1,0 +1,86 @@
+"""Give the large results of a training step the memory of those of the step before.
+
+A training step allocates the same blocks as the step before. By default glibc gives each large
+block back to the system when it is freed, and gets the next one page by page, at the price of a
+page fault each. The kernels therefore keep the blocks of their own results (``csrc/allocate.h``);
+:func:`use_caching_allocator` extends this to the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from irevrnn.kernels.backend import choose_backend
+from irevrnn.kernels.observers import observed
+
+# From malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_NEVER = -1
+
+_uses_caching_allocator = False
+
+
+def allocate(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return an uninitialised contiguous tensor, on the CPU from the kernels' caching allocator.
+
+    Args:
+        like: a tensor of the same dtype and device.
+        shape: of the result.
+    """
+    if not like.is_cpu or observed() or choose_backend("cpu", torch.float32) == "python":
+        return like.new_empty(shape)
+    return torch.ops.irevrnn.allocate(like, shape)
+
+
+def allocate_like(x: Tensor) -> Tensor:
+    """Return an uninitialised tensor with the shape of x, and its strides if x is dense.
+
+    x is (T, B, features), or the transpose of a contiguous (B, T, features).
+    """
+    if x.is_contiguous():
+        return allocate(x, x.shape)
+    transposed = x.transpose(0, 1)
+    if transposed.is_contiguous():
+        return allocate(x, transposed.shape).transpose(0, 1)
+    return torch.empty_like(x)
+
+
+def use_caching_allocator() -> None:
+    """Let glibc keep freed blocks of up to 1 GiB (older versions: 32 MiB) for the next allocation.
+
+    Memory that any part of the process frees then stays with the process, so one that measures its
+    peak should not call this. Does nothing where there is no glibc.
+    """
+    global _uses_caching_allocator
+    if mallopt := _of_libc("mallopt"):
+        for size in (1 << 25, 1 << 30):  # versions before 2.35 refuse the second
+            _uses_caching_allocator |= bool(mallopt(_M_MMAP_THRESHOLD, size))
+        mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def uses_caching_allocator() -> bool:
+    """Return whether :func:`use_caching_allocator` took effect in this process."""
+    return _uses_caching_allocator
+
+
+def empty_cache() -> None:
+    """Give the memory that this process keeps for its next allocations back to the system.
+
+    The kernels keep at most an eighth more than was in use at once, which the system takes when it
+    is short of memory; glibc some of what was freed, and all of it after
+    :func:`use_caching_allocator`. For a GPU there is ``torch.cuda.empty_cache``.
+    """
+    if hasattr(torch.ops.irevrnn, "empty_cache"):  # if the kernels are loaded
+        torch.ops.irevrnn.empty_cache()
+    if malloc_trim := _of_libc("malloc_trim"):
+        malloc_trim(0)
+
+
+def _of_libc(name: str) -> ctypes._FuncPointer | None:
+    """Return a function of the C library; None where it has none of this name."""
+    return getattr(ctypes.CDLL(None), name, None)

@@ -1,0 +1,123 @@
+// What the operators check of their inputs: what a kernel that got it wrong would read or write beyond its memory for. The
+// Python code that calls them says more.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <iterator>
+#include <optional>
+#include <vector>
+
+#include "allocate.h"
+#include "scan.h"
+
+namespace irevrnn {
+
+using at::Tensor;
+using Maybe = std::optional<Tensor>;
+using Name = c10::string_view;
+
+inline Activation parse_activation(Name name) {
+  for (size_t i = 0; i < std::size(activation_names); ++i) {
+    if (name == activation_names[i]) return static_cast<Activation>(i);
+  }
+  TORCH_CHECK_VALUE(false, "the compiled kernels have no activation ", name,
+                    ": add it to irevrnn/kernels/csrc/activations.h");
+}
+
+// x, contiguous, if it has this shape and dtype and is on the device of z.
+inline Tensor checked(const Tensor& z, const Tensor& x, at::IntArrayRef sizes, at::ScalarType dtype, const char* name) {
+  TORCH_CHECK_VALUE(x.sizes() == sizes && x.scalar_type() == dtype && x.device() == z.device(), name, " must be ", dtype,
+                    " of shape ", sizes, " on ", z.device(), "; got ", x.scalar_type(), " of shape ", x.sizes(), " on ",
+                    x.device());
+  return x.contiguous();
+}
+inline Tensor checked(const Tensor& z, const Tensor& x, at::IntArrayRef sizes, const char* name) {
+  return checked(z, x, sizes, z.scalar_type(), name);
+}
+// Undefined if it is missing.
+inline Tensor checked(const Tensor& z, const Maybe& x, at::IntArrayRef sizes, at::ScalarType dtype, const char* name) {
+  return x && x->defined() ? checked(z, *x, sizes, dtype, name) : Tensor();
+}
+
+// The elements of a tensor that has been checked; null where it is missing.
+template <class T>
+const T* read(const Tensor& x) {
+  return x.defined() ? static_cast<const T*>(x.const_data_ptr()) : nullptr;
+}
+template <class T>
+T* write(const Tensor& x) { return static_cast<T*>(x.mutable_data_ptr()); }
+
+// The inputs that all passes share. They must stay alive as long as the problem that they fill.
+struct PassInputs {
+  int64_t steps, batch, hidden, interval;
+  std::vector<int64_t> row_starts;  // of a packed sequence
+  Tensor u, a, b, resets;
+  Activation activation, coupling_activation;
+
+  // z, or out, is (T, B, H); or (N, H), packed with batch_sizes (T,), for states h (B, H).
+  PassInputs(const Tensor& z, const Tensor& h, const Tensor& u_, const Tensor& a_, const Tensor& b_,
+             const Maybe& batch_sizes, Name g, Name f, int64_t interval, const Maybe& resets_)
+      : batch(h.size(0)), hidden(z.size(-1)), interval(interval), u(checked(z, u_, {hidden}, "u")),
+        a(checked(z, a_, {a_.size(0), hidden}, "a")), b(checked(z, b_, a.sizes(), "b")),
+        resets(checked(z, resets_, z.sizes().slice(0, z.dim() - 1), at::kBool, "resets")),
+        activation(parse_activation(g)), coupling_activation(parse_activation(f)) {
+    TORCH_CHECK_VALUE(interval >= nothing_saved && interval <= longest_interval, "interval must be from 0 to ",
+                      longest_interval, ", or ", nothing_saved, " if no backward pass follows; got ", interval);
+    const bool has_sizes = batch_sizes && batch_sizes->defined();
+    if (has_sizes) find_row_starts(batch_sizes->contiguous());
+    steps = has_sizes ? batch_sizes->size(0) : z.size(0);
+    TORCH_CHECK_VALUE(has_sizes ? z.dim() == 2 && row_starts[steps] == z.size(0) : z.dim() == 3 && z.size(1) == batch,
+                      "z must be (T, B, H), or (N, H) with batch_sizes that sum to N; got ", z.sizes());
+    TORCH_CHECK_VALUE(steps > 0, "z must have a step");
+  }
+
+  bool packed() const { return !row_starts.empty(); }
+
+  // ops.saved_shape in Python is the same rule.
+  std::vector<int64_t> saved_shape(const Tensor& z) const {
+    if (interval == nothing_saved) return {0, batch, hidden};
+    if (interval > 0) return {(steps + interval - 1) / interval - 1, batch, hidden};
+    if (packed()) return {2 * a.size(0) * z.size(0), hidden};
+    return {steps, 2 * a.size(0), batch, hidden};
+  }
+
+  template <class T>
+  void fill(Sizes<T>& s) const {
+    s.steps = steps;
+    s.batch = batch;
+    s.hidden = hidden;
+    s.row_starts = packed() ? row_starts.data() : nullptr;
+    s.couplings = static_cast<int>(a.size(0));
+    s.interval = interval;
+    s.activation = activation;
+    s.coupling_activation = coupling_activation;
+    s.resets = read<uint8_t>(resets);
+    s.u = read<T>(u);
+    s.a = read<T>(a);
+    s.b = read<T>(b);
+  }
+
+ private:
+  void find_row_starts(const Tensor& sizes) {
+    TORCH_CHECK_VALUE(sizes.dim() == 1 && sizes.scalar_type() == at::kLong && sizes.is_cpu(),
+                      "batch_sizes must be (T,) int64 on the CPU; got ", sizes.sizes(), " ", sizes.scalar_type());
+    row_starts = {0};
+    int64_t most = batch;
+    for (int64_t size : at::IntArrayRef(read<int64_t>(sizes), sizes.size(0))) {
+      TORCH_CHECK_VALUE(size > 0 && size <= most, "batch_sizes must fall from at most ", batch, " to 1; got ", size);
+      row_starts.push_back(row_starts.back() + size);
+      most = size;
+    }
+  }
+};
+
+// Calls fn with a number of the type of the sequence.
+template <class Fn>
+void for_sequence(const Tensor& like, const Fn& fn) {
+  if (like.scalar_type() == at::kFloat) return fn(float{});
+  if (like.scalar_type() == at::kDouble) return fn(double{});
+  TORCH_CHECK_VALUE(false, "z must be float32 or float64 on ", like.device(), "; got ", like.scalar_type());
+}
+
+}  // namespace irevrnn

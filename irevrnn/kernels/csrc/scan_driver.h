@@ -1,0 +1,215 @@
+// Cuts a scan into chunks of lanes for the threads, and each chunk into tiles and blocks of steps.
+#pragma once
+
+#include "parallel.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "scan_tile.h"
+
+namespace irevrnn {
+
+// The cut does not depend on the number of threads, and chunks are summed in order: so neither do the
+// bits of the result.
+constexpr int64_t max_chunks = 16;
+
+inline int64_t chunk_size(int64_t lanes, int width) {
+  const int64_t least = std::max<int64_t>(1, (lanes + max_chunks - 1) / max_chunks);
+  return (least + width - 1) / width * width;
+}
+
+inline int64_t count_chunks(int64_t lanes, int width) {
+  const int64_t size = chunk_size(lanes, width);
+  return (lanes + size - 1) / size;
+}
+
+struct Chunk {
+  int64_t index, first, past_last;  // lanes
+};
+
+// Calls fn(chunks) on several threads, with those of each in the order of memory. A thread gets neighbours in
+// the order first, last, second, last but one, ...: packed sequences get shorter from chunk to chunk.
+template <class Fn>
+void share_chunks(int64_t lanes, int width, const Fn& fn) {
+  const int64_t size = chunk_size(lanes, width), count = count_chunks(lanes, width);
+  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    std::vector<Chunk> chunks;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t index = i % 2 == 0 ? i / 2 : count - 1 - i / 2;
+      chunks.push_back({index, index * size, std::min(lanes, (index + 1) * size)});
+    }
+    std::sort(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) { return a.index < b.index; });
+    fn(chunks);
+  });
+}
+
+// Calls fn(first, past_last, end) for the parts of a range of lanes that run to the same step in a block:
+// all to its end, but for sequences that are shorter.
+template <class T, class Fn>
+void for_each_end(const Sizes<T>& s, int64_t first, int64_t past_last, int64_t begin, int64_t end,
+                  const Fn& fn) {
+  for (; end > begin && first < past_last; --end) {
+    const int64_t next = std::min(past_last, s.lanes_at(end - 1));
+    if (next > first) fn(first, next, end);
+    first = std::max(first, next);
+  }
+}
+
+// A tile of a block: its lanes, the chunk that they belong to, the step where they end, and how far from their numbers
+// those lie that come next.
+struct Place {
+  int64_t lane, count, chunk, end, ahead;
+};
+
+// The tiles of a thread in the block from step `begin` on, row by row as they lie in memory.
+template <class Tiles, class T>
+std::vector<Place> places_in(const Sizes<T>& s, const std::vector<Chunk>& chunks, int64_t begin) {
+  std::vector<Place> places;
+  const int64_t block_end = std::min(s.steps, begin + s.block());
+  for (const Chunk& chunk : chunks) {
+    for_each_end(s, chunk.first, chunk.past_last, begin, block_end, [&](int64_t lane, int64_t past_last, int64_t end) {
+      for (int64_t count; lane < past_last; lane += count) {
+        count = Tiles::fitting(past_last - lane);
+        places.push_back({lane, count, chunk.index, end, 0});
+      }
+    });
+  }
+  return places;
+}
+
+// Calls fn(tile, place) for them, from the first to the last or in the reverse order; then comes the block from step
+// `next` on. Tiles says which tiles there are: its width, how many lanes of some fit a tile, and with_tile(count, fn),
+// which calls fn(tile).
+template <class Tiles, int direction = 1, class T, class Fn>
+void for_each_tile(const Sizes<T>& s, const std::vector<Chunk>& chunks, int64_t begin, int64_t next, const Fn& fn) {
+  std::vector<Place> places = places_in<Tiles>(s, chunks, begin);
+  if (places.empty()) return;
+  if (direction < 0) std::reverse(places.begin(), places.end());
+  for (size_t i = 0; i + 1 < places.size(); ++i) places[i].ahead = places[i + 1].lane - places[i].lane;
+  places.back().ahead = s.row(next) - s.row(begin) + places.front().lane - places.back().lane;
+  for (const Place& place : places) {
+    Tiles::with_tile(place.count, [&](auto tile) { fn(tile, place); });
+  }
+}
+
+// Copies numbers [first, past_last), or zeros where there are none.
+template <class T>
+void start_from(const T* from, T* to, int64_t first, int64_t past_last) {
+  if (from) {
+    std::copy(from + first, from + past_last, to + first);
+  } else {
+    std::fill(to + first, to + past_last, T(0));
+  }
+}
+
+// Calls fn(first, count) for the parts of a row of UnitRows that begin with unit 0.
+template <class Fn>
+void for_each_period(int64_t stride, int64_t hidden, const Fn& fn) {
+  for (int64_t first = 0; first < stride; first += hidden) fn(first, std::min(hidden, stride - first));
+}
+
+template <class T>
+Array<T> unit_rows(const Sizes<T>& s, int width) {
+  const int64_t stride = s.hidden + width;
+  Array<T> rows((1 + 2 * s.couplings) * stride);
+  const WeightRows<const T> weights{s.u, s.a, s.b, s.hidden, s.couplings};
+  for (int64_t i = 0; i < 1 + 2 * s.couplings; ++i) {
+    for_each_period(stride, s.hidden, [&](int64_t first, int64_t count) {
+      std::copy_n(weights.row(i), count, rows.data() + i * stride + first);
+    });
+  }
+  return rows;
+}
+
+// Calls fn(f). f is compiled into whole tiles alone and chosen at run time in those for the rest of
+// the lanes: these take little of a scan, and each copy takes the compiler a quarter of a second.
+template <class Tiles, class T, class Tile, class Fn>
+IREVRNN_INLINE void with_coupling(const Sizes<T>& s, Tile, const Fn& fn) {
+  if constexpr (Tile::width == Tiles::width) {
+    with_activation(s.coupling_activation, [&](auto f) { fn(CompiledActivation<f.value>{}); });
+  } else {
+    fn(ChosenActivation{s.coupling_activation});
+  }
+}
+
+template <class Tiles, class T>
+void run(const Forward<T>& s) {
+  const Array<T> weights = unit_rows(s, Tiles::width);
+  const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
+  share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
+    for (const Chunk& chunk : chunks) {
+      start_from(s.h_0, s.h_n, chunk.first, chunk.past_last);
+      start_from(s.c_0, s.c_n, chunk.first, chunk.past_last);
+    }
+    for (int64_t begin = 0; begin < s.steps; begin += s.block()) {
+      const int64_t next = std::min(s.steps, begin + s.block());
+      for_each_tile<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
+        const TileWeights<decltype(tile)> w{rows.at(at.lane % s.hidden), s.couplings};
+        const Cuts<T> cuts(s, at.lane, tile.count, begin, at.end);
+        cuts.each([&](int64_t first, int64_t past_last) {
+          cuts.clear(first, s.h_n + at.lane);
+          cuts.clear(first, s.c_n + at.lane);
+          const bool save_c = first == begin && begin > 0 && s.saved_rows > 0;
+          with_coupling<Tiles>(s, tile, [&](const auto& f) {
+            with_keeping(s, [&](auto keep_all) {
+              forward_tile<keep_all.value>(s, f, tile, w, at.lane, first, past_last, at.ahead, save_c);
+            });
+          });
+        });
+      });
+    }
+  });
+}
+
+template <class Tiles, class T>
+void run(const Backward<T>& s) {
+  const int count = 1 + 2 * s.couplings;
+  const int64_t stride = s.hidden + Tiles::width, rows_size = count * stride;
+  const Array<T> weights = unit_rows(s, Tiles::width);
+  const UnitRows<const T> rows{weights.data(), stride};
+  const int64_t chunks_in_all = count_chunks(s.lanes(), Tiles::width);
+  Array<T> totals(chunks_in_all * rows_size);  // one set of rows a chunk
+
+  share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
+    Array<T> scratch((s.interval == 0 ? 0 : s.block() * 2 * s.couplings) * Tiles::width);
+    Array<T> sums(count * Tiles::width);
+    for (const Chunk& chunk : chunks) {
+      start_from(s.grad_h_n, s.grad_h_0, chunk.first, chunk.past_last);
+      start_from(s.grad_c_n, s.grad_c_0, chunk.first, chunk.past_last);
+    }
+    for (int64_t begin = (s.steps - 1) / s.block() * s.block(); begin >= 0; begin -= s.block()) {
+      const int64_t next = std::max<int64_t>(0, begin - s.block());
+      for_each_tile<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
+        using Tile = decltype(tile);
+        const int64_t unit = at.lane % s.hidden;
+        // Summing a block on its own first keeps rounding errors from growing with T.
+        std::fill(sums.begin(), sums.end(), T(0));
+        with_coupling<Tiles>(s, tile, [&](const auto& f) {
+          with_keeping(s, [&](auto keep_all) {
+            backward_tile<keep_all.value>(s, f, tile, rows.at(unit), sums.data(), at.lane, begin, at.end, at.ahead,
+                                          scratch.data());
+          });
+        });
+        T* total = totals.data() + at.chunk * rows_size + unit;
+        for (int i = 0; i < count; ++i) {
+          for (int j = 0; j < Tile::width; ++j) total[i * stride + j] += sums[i * Tile::width + j];
+        }
+      });
+    }
+  });
+
+  const WeightRows<T> gradients{s.grad_u, s.grad_a, s.grad_b, s.hidden, s.couplings};
+  for (int64_t i = 0; i < count; ++i) {
+    T* to = gradients.row(i);
+    std::fill(to, to + s.hidden, T(0));
+    for (int64_t chunk = 0; chunk < chunks_in_all; ++chunk) {
+      const T* sums = totals.data() + chunk * rows_size + i * stride;
+      for_each_period(stride, s.hidden, [&](int64_t first, int64_t count) {
+        for (int64_t j = 0; j < count; ++j) to[j] += sums[first + j];
+      });
+    }
+  }
+}
+
+}  // namespace irevrnn

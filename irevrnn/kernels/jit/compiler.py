@@ -1,0 +1,124 @@
+"""Find the C++ compiler and what it can do here; run compilers side by side."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+import torch
+
+# C++20 is what PyTorch's headers ask for. Contraction is off because a coupling must round alike
+# wherever it is computed, or it cannot be undone.
+FLAGS = ("-std=c++20", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno")
+# This shell becomes the command. Beside it, another waits for the end of the pipe on its input, and
+# then kills both. A library that is preloaded into Python, such as a sanitizer, is not theirs.
+_TIED = """unset LD_PRELOAD
+exec 3<&0
+(read _ <&3; kill -9 0) >/dev/null 2>&1 &
+exec "$@" </dev/null 3<&-"""
+
+
+class BuildError(RuntimeError):
+    """A library cannot be built; the message says why and what helps."""
+
+
+def say(message: str) -> None:
+    """Print a line of progress on stderr, apart from the program's output."""
+    print(f"irevrnn: {message}", file=sys.stderr, flush=True)
+
+
+def run(commands: Mapping[str, Sequence[str]], folder: str) -> dict[str, str]:
+    """Run named commands in a folder, as many at a time as MAX_JOBS says; return their outputs.
+
+    All end when one fails (with a BuildError), on Ctrl-C, and when this process dies (``kill -9``):
+    they wait for the end of a pipe that this process alone holds open.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    pool = ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or cores or 1))
+    pipe, held = os.pipe()
+    outputs = {}
+    try:
+        started = {
+            pool.submit(
+                subprocess.run, ["sh", "-c", _TIED, "sh", *words], cwd=folder, stdin=pipe,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                start_new_session=True,
+            ): name for name, words in commands.items()
+        }  # fmt: skip
+        for ended in as_completed(started):
+            name, done = started[ended], ended.result()
+            if done.returncode != 0:
+                raise BuildError(f"{commands[name][0]} fails on {name}:\n{done.stdout[-3000:]}")
+            outputs[name] = done.stdout
+            say(f"[{len(outputs)}/{len(commands)}] {name}")
+    finally:
+        os.close(held)
+        pool.shutdown(cancel_futures=True)
+        os.close(pipe)
+    return outputs
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler, the flags it takes and all that tells its output from another's."""
+
+    command: str
+    flags: tuple[str, ...]
+    link_flags: tuple[str, ...]
+    identity: str
+
+
+def find_compiler(
+    variables: tuple[str, ...] = ("CXX",), *, native: bool = True, processor: tuple[str, ...] = ()
+) -> Compiler:
+    """Return the compiler that the first of the variables that is set names, or the first found.
+
+    Flags in IREVRNN_CXXFLAGS are added to its own, for compiling and linking: for sanitizers, say.
+    If ``native``, the code may use OpenMP, and all that this machine's processor can do, unless the
+    flags in ``processor`` or IREVRNN_CXXFLAGS name another one. A BuildError says what is missing.
+    """
+    if sys.platform == "win32":
+        raise BuildError("the kernels are not built on Windows. Use WSL, the Linux inside Windows")
+    named = next(filter(None, map(os.environ.get, variables)), None)
+    names = [named] if named else ["g++", "c++", "clang++"]
+    found = next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        raise BuildError(
+            f"there is no C++ compiler {' or '.join(names)}. 'apt install g++' or 'conda install "
+            f"gxx' brings one ('xcode-select --install' on a Mac); {variables[0]} names another"
+        )
+    command = os.path.abspath(found)  # the build runs in another folder
+    own = tuple(os.environ.get("IREVRNN_CXXFLAGS", "").split())
+    flags = (*FLAGS, *processor, *own)
+    macros = _macros(command, flags)
+    tuned = processor or any(flag.startswith(("-march=", "-mcpu=")) for flag in own)
+    arm = platform.machine() in ("aarch64", "arm64")
+    optional = [] if tuned else ["-mcpu=native" if arm else "-march=native"]
+    if torch.backends.openmp.is_available():  # at::parallel_for runs on it
+        optional.append("-fopenmp")
+    for flag in optional if native else []:  # they make the kernels faster, where they are known
+        if more := _macros(command, (*flags, flag)):
+            flags, macros = (*flags, flag), more
+    # g++ names no OpenMP runtime: then the library finds the very one that PyTorch loaded, whatever
+    # its file is called, and torch.set_num_threads holds for both. clang++ calls functions that the
+    # one of PyTorch may lack.
+    openmp = ("-fopenmp",) if "-fopenmp" in flags and "__clang__" in macros else ()
+    return Compiler(command, flags, (*openmp, *own), ask(command, "--version") + macros)
+
+
+def _macros(command: str, flags: tuple[str, ...]) -> str:
+    """Return the macros predefined under ``flags``; none if the compiler refuses one."""
+    source = "#include <omp.h>\n" if "-fopenmp" in flags else ""
+    return ask(command, *flags, "-dM", "-E", "-x", "c++", "-", source=source)
+
+
+def ask(*command: str, source: str = "") -> str:
+    """Return what a compiler says at once, and nothing if it fails."""
+    done = subprocess.run(command, input=source, capture_output=True, text=True, errors="replace")
+    return done.stdout if done.returncode == 0 else ""

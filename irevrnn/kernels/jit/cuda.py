@@ -1,0 +1,132 @@
+"""Build the CUDA operators and register them beside those of the CPU.
+
+In the cache, the folder of a library is named after its architectures, inside one named after all
+else that its code depends on (PyTorch, sources, flags). So one that was built ahead, by ``python -m
+irevrnn.kernels --cuda``, is found on a node that has no nvcc, or another processor.
+
+An architecture is a number: 80 is compute capability 8.0, 100 is 10.0.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import torch
+
+from irevrnn.kernels.jit import build as cpp
+from irevrnn.kernels.jit.compiler import FLAGS as HOST_FLAGS
+from irevrnn.kernels.jit.compiler import BuildError, ask, find_compiler
+
+#: Folders of the sources: the first is compiled, the second has the headers shared with the CPU.
+FOLDERS = (Path(__file__).parents[2] / "cuda", cpp.SOURCES)
+LIBRARY = "irevrnn_cuda.so"
+#: Built for where nothing says what the GPU will be. They serve Ampere, Ada and Hopper as they are,
+#: and newer GPUs by just-in-time compilation.
+DEFAULT_ARCHS = (80, 90)
+# As for the CPU: a coupling must round alike wherever it is computed. nvcc would contract a product
+# and a sum into one rounding where it likes; the cell says itself where it wants that. The other
+# three are the defaults, which NVCC_APPEND_FLAGS=--use_fast_math would change.
+ROUNDING = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
+FLAGS = ("-std=c++20", "-O3", *ROUNDING, "--expt-relaxed-constexpr", "--extended-lambda")
+
+
+@cpp.once_per_process
+def load() -> str:
+    """Register the CUDA operators, building them if need be; return why that fails, or ``""``."""
+    here = gpus()
+    if not here:
+        return "PyTorch finds no GPU"
+    found = [
+        ([int(arch) for arch in re.findall(r"sm(\d+)", path.parent.name)], path)
+        for path in (cpp.cache_folder() / _family()).glob(f"*/{LIBRARY}")
+    ]
+    for archs, library in sorted(found, reverse=True):
+        if min(archs) <= min(here) and cpp.loads(library):
+            return ""
+    try:
+        named = named_archs()
+        if named and min(named) > min(here):
+            return f"IREVRNN_CUDA_ARCHS names {named}, and the GPUs here are {here}"
+        build()
+    except (BuildError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def build() -> Path:
+    """Load a library of the sources in the first folder, built if the cache lacks it.
+
+    It is for the architectures that IREVRNN_CUDA_ARCHS names, else those of the GPUs that are
+    there, or the default; for each there is machine code, and PTX, which the driver of any newer
+    GPU compiles. nvcc compiles and links all of it, so it finds its own headers.
+    """
+    nvcc, identity = find_nvcc()
+    release = re.search(r"release (\d+)", identity)
+    if not release or release[1] != str(torch.version.cuda).partition(".")[0]:
+        raise BuildError(
+            f"this PyTorch is built for CUDA {torch.version.cuda}, and {nvcc[0]} is not of that "
+            f"major version. CUDA_HOME names another. It says:\n{identity[:300]}"
+        )
+    archs = named_archs() or gpus() or DEFAULT_ARCHS
+    codes = [f"-gencode=arch=compute_{arch},code=[sm_{arch},compute_{arch}]" for arch in archs]
+    words = [*nvcc, *codes, *(f"-I{folder}" for folder in FOLDERS), *cpp.TORCH_INCLUDES]
+    # PyTorch has loaded its runtime of CUDA by then: the toolkit's need not be found again.
+    link = [*nvcc, "-cudart=shared", *cpp.TORCH_LIBRARIES, "-lc10_cuda"]
+    name = "-".join([*(f"sm{arch}" for arch in archs), cpp.digest(identity, *nvcc)])
+    return cpp.cached_library(
+        f"{_family()}/{name}/{LIBRARY}",
+        lambda path: cpp.compile_library(path, dict.fromkeys(_sources(), words), link),
+        f" for architectures {archs}",
+    )
+
+
+def _sources() -> list[Path]:
+    return sorted([*FOLDERS[0].glob("*.cu"), *FOLDERS[0].glob("*.cpp")])
+
+
+def _family() -> str:
+    files = cpp.files_of(_sources(), *FOLDERS)
+    return f"cuda-{cpp.digest(cpp.TORCH, *FLAGS, *HOST_FLAGS, *files)}"
+
+
+def find_nvcc() -> tuple[list[str], str]:
+    """Return nvcc with its options, and all that tells its output from another's.
+
+    The options fix how numbers round, and hand the host compiler its own. That is the one of
+    CUDAHOSTCXX, CXX, or the first found, and does not tune for this machine's processor: what is
+    built on a login node runs elsewhere.
+    """
+    home = os.environ.get("CUDA_HOME")
+    nvcc = shutil.which("nvcc", path=f"{home}/bin" if home else None)
+    if not nvcc:
+        raise BuildError(
+            f"nvcc is missing from {home or 'PATH'}. Install NVIDIA's CUDA toolkit ('conda install "
+            "cuda-nvcc cuda-libraries-dev'), or name its folder in CUDA_HOME"
+        )
+    host = find_compiler(("CUDAHOSTCXX", "CXX"), native=False)
+    own = [flag.replace(",", r"\,") for flag in host.flags if not flag.startswith("-std=")]
+    handed = [f"-Xcompiler={flag}" for flag in own]  # it splits at commas
+    identity = ask(nvcc, "--version") + host.identity
+    return [nvcc, "-ccbin", host.command, *FLAGS, *handed], identity
+
+
+def named_archs() -> tuple[int, ...]:
+    """Return the architectures that IREVRNN_CUDA_ARCHS names, in rising order."""
+    named = os.environ.get("IREVRNN_CUDA_ARCHS", "")
+    try:
+        return tuple(sorted({round(10 * float(word)) for word in re.findall("[^;, ]+", named)}))
+    except ValueError:
+        raise BuildError(
+            f"IREVRNN_CUDA_ARCHS takes compute capabilities such as '8.0;9.0'; got {named!r}"
+        ) from None
+
+
+def gpus() -> tuple[int, ...]:
+    """Return the architectures of the GPUs that this process sees, in rising order."""
+    if not torch.cuda.is_available():
+        return ()
+    capabilities = map(torch.cuda.get_device_capability, range(torch.cuda.device_count()))
+    return tuple(sorted({10 * major + minor for major, minor in capabilities}))

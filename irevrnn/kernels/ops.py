@@ -1,0 +1,148 @@
+"""The registered operators ``torch.ops.irevrnn.scan`` and ``scan_backward``.
+
+``csrc/`` holds their schema, their CPU kernels, and the autograd formula that ties the two
+together. Here are the shapes they return (fake tensors, for ``torch.compile``), and the second
+derivative. Transforms of ``torch.func`` run the reference in their place.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from irevrnn.kernels import reference
+from irevrnn.kernels.jit import build, cuda, operators
+from irevrnn.kernels.observers import PLAIN, observed
+
+#: The interval of a scan that no backward pass follows.
+NOTHING_SAVED = -1
+#: Steps between two saved cell states under ``recompute``: large enough that c costs little beside
+#: the output, small enough that the replayed values of a segment stay in the processor's cache.
+SEGMENT = 16
+#: Dtypes that no kernel takes: the recurrence is computed in float32.
+HALF = (torch.bfloat16, torch.float16)
+#: Whether :mod:`irevrnn.onnx` has told how ``torch.onnx.export`` writes the operators.
+has_onnx_form = False
+
+
+@build.once_per_process
+def load_operators() -> bool:
+    """Build the C++ kernels on first use and register the operators; return False if that fails."""
+    if not operators.load():
+        return False
+    torch.library.register_fake("irevrnn::scan", _scan_fake)
+    torch.library.register_fake("irevrnn::scan_backward", _scan_backward_fake)
+    torch.library.register_autograd(
+        "irevrnn::scan_backward", _second_backward, setup_context=_keep_for_second_backward
+    )
+    return True
+
+
+def load_cuda_operators() -> str:
+    """Register the CUDA kernels beside those of the CPU, building them where the cache has none.
+
+    Returns:
+        The reason why that cannot be done, or an empty string.
+    """
+    if not load_operators():
+        return "the C++ kernels, which register the operators, could not be built"
+    return cuda.load()
+
+
+def eager_float32(*tensors: Tensor) -> bool:
+    """Return whether all tensors are plain float32 on the CPU, and no mode or transform is on."""
+    if observed() or has_tangent(*tensors):
+        return False
+    for t in tensors:  # a generator would take twice as long
+        if type(t) not in PLAIN or t.dtype is not torch.float32 or not t.is_cpu:
+            return False
+    return True
+
+
+def has_tangent(*arguments: Any) -> bool:
+    """Return whether forward-mode differentiation goes through one of the arguments."""
+    if forward_ad._current_level < 0:  # as unpack_dual asks, for each tensor
+        return False
+    tensors = (x for x in arguments if isinstance(x, Tensor))
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+
+
+def saved_shape(
+    z: Tensor, h_0: Tensor, batch_sizes: Tensor | None, couplings: int, interval: int
+) -> tuple[int, ...]:
+    """Return the shape of what the forward kernel saves beside its output.
+
+    Args:
+        z: (T, B, H), or (N, H) packed.
+        h_0: (B, H).
+        batch_sizes: (T,), sequences at each step of a packed z.
+        couplings: R.
+        interval: 0 saves f(p) and f(c) of every coupling and step; K > 0 saves c every K steps,
+            but for c_0, which the caller has; :data:`NOTHING_SAVED` saves nothing.
+    """
+    steps = z.shape[0] if batch_sizes is None else batch_sizes.shape[0]
+    if interval == NOTHING_SAVED:
+        return 0, *h_0.shape
+    if interval > 0:
+        return (steps + interval - 1) // interval - 1, *h_0.shape
+    if batch_sizes is None:
+        return steps, 2 * couplings, *h_0.shape
+    return 2 * couplings * z.shape[0], z.shape[1]
+
+
+def _scan_fake(
+    z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
+    batch_sizes: Tensor | None,
+    activation: str, coupling_activation: str, interval: int, vectorize: bool,
+    resets: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    exporting = torch.compiler.is_exporting() and not has_onnx_form
+    if exporting and torch.onnx.is_in_onnx_export():  # which loads the exporter
+        raise ValueError(
+            "torch.onnx.export does not know the operator irevrnn::scan: call irevrnn.onnx.export, "
+            "or pass dynamo=True and custom_translation_table=irevrnn.onnx.translations()"
+        )
+    out = z.new_empty(z.shape)
+    saved = h_0.new_empty(saved_shape(z, h_0, batch_sizes, a.shape[0], interval))
+    return out, h_0.new_empty(h_0.shape), c_0.new_empty(c_0.shape), saved
+
+
+def _scan_backward_fake(
+    grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None,
+    out: Tensor, saved: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
+    batch_sizes: Tensor | None,
+    activation: str, coupling_activation: str, interval: int, vectorize: bool,
+    resets: Tensor | None = None,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    return tuple(x.new_empty(x.shape) for x in (out, h_0, c_0, u, a, b))
+
+
+def _keep_for_second_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, activation, coupling_activation, _, _, resets = inputs
+    ctx.options = activation, coupling_activation
+    ctx.save_for_backward(*tensors, resets)
+
+
+def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiate the reference's gradient, which has derivatives of every order.
+
+    Nothing flows back into ``saved``: it follows from the other inputs, as the reference has it.
+    """
+    *upstream, out, _, h_0, c_0, u, a, b, batch_sizes, resets = ctx.saved_tensors
+    shapes = (out, h_0, c_0)
+    grads = [torch.zeros_like(x) if g is None else g for g, x in zip(upstream, shapes, strict=True)]
+    activation, coupling_activation = ctx.options
+    backward = partial(
+        reference.scan_backward, activation=activation, coupling_activation=coupling_activation,
+        batch_sizes=batch_sizes, resets=resets,
+    )  # fmt: skip
+    vjp_fn: Any
+    _, vjp_fn, *_ = torch.func.vjp(backward, *grads, out, h_0, c_0, u, a, b)
+    *grad_upstream, of_out, of_h_0, of_c_0, of_u, of_a, of_b = vjp_fn(gradients)
+    of_upstream = [None if g is None else x for g, x in zip(upstream, grad_upstream, strict=True)]
+    no_options = (None,) * 6
+    return *of_upstream, of_out, None, of_h_0, of_c_0, of_u, of_a, of_b, *no_options

@@ -1,0 +1,233 @@
+"""Checks of what a user hands in: tensors, states, lengths and resets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from irevrnn.kernels.observers import autocasts
+
+
+def check_tensor(name: str, x: Any, dtype: torch.dtype | None = None) -> None:
+    """Raise a TypeError unless x is a dense tensor of ``dtype``; None is any floating point."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
+    if not x.is_floating_point() if dtype is None else x.dtype != dtype:
+        wanted = "a floating-point dtype" if dtype is None else f"dtype {dtype}"
+        raise TypeError(f"{name} must be of {wanted}; got {x.dtype}")
+    check_dense(name, x)
+
+
+def check_dense(name: str, x: Tensor) -> None:
+    """Raise a TypeError unless x is dense."""
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor; got {x.layout}: use {name}.to_dense()")
+
+
+def check_device(name: str, x: Tensor, device: torch.device, owner: str) -> None:
+    """Raise a ValueError unless x is on the device of ``owner``."""
+    if x.device != device:
+        raise ValueError(f"{name} must be on the device of {owner}, {device}; got {x.device}")
+
+
+def check_kind(
+    name: str, x: Tensor, like: Tensor, owner: str = "the parameters", cast: bool | None = None
+) -> None:
+    """Raise a ValueError unless x has the device of ``like`` and, unless it is cast, its dtype.
+
+    Args:
+        name: of x.
+        x, like: a tensor, and one that it goes with.
+        owner: what an error calls ``like``.
+        cast: whether x may have another dtype; where autocast is on, if None.
+    """
+    check_device(name, x, like.device, owner)
+    if x.dtype == like.dtype:
+        return
+    if cast is None:
+        wide = torch.float64 in (x.dtype, like.dtype)  # which autocast leaves alone
+        cast = x.is_floating_point() and not wide and autocasts(x.device.type)
+    if not cast:
+        embed = "" if x.is_floating_point() else ", or embed tokens first"
+        raise ValueError(
+            f"{name} must have the dtype of {owner}, {like.dtype}; got {x.dtype}: use "
+            f"{name}.to({like.dtype}){embed}"
+        )
+
+
+def check_states(
+    hidden: Any, shape: tuple[int, ...], symbols: str, like: Tensor, names: tuple[str, str]
+) -> None:
+    """Raise an error unless ``hidden`` is a pair of tensors of ``shape``, fit for ``like``.
+
+    Args:
+        hidden: what was given.
+        shape: that of each state.
+        symbols: what an error calls the shape.
+        like: a parameter, or what is computed from it; states must have its dtype and device.
+        names: of the states.
+    """
+    _check_pair(hidden, names)
+    for name, state in zip(names, hidden, strict=True):
+        check_tensor(name, state)
+        if tuple(state.shape) != shape:
+            given = tuple(state.shape)
+            raise ValueError(f"{name} must have shape {shape} = {symbols}; got {given}")
+        check_kind(name, state, like)
+
+
+def check_lists_of_states(hidden: Any, count: int) -> None:
+    """Raise a TypeError unless ``hidden`` is a pair of ``count`` tensors each."""
+    names = ("h_0", "c_0")
+    _check_pair(hidden, names)
+    for name, states in zip(names, hidden, strict=True):
+        listed = isinstance(states, tuple | list)
+        if listed and [isinstance(state, Tensor) for state in states] == [True] * count:
+            continue
+        given = [type(state).__name__ for state in states] if listed else type(states).__name__
+        raise TypeError(
+            f"{name} must be a tuple of {count} tensors (batch, hidden_size), as the blocks have "
+            f"different sizes; got {given}"
+        )
+
+
+def _check_pair(hidden: Any, names: tuple[str, str]) -> None:
+    """Raise a TypeError unless ``hidden`` is a pair."""
+    if not (isinstance(hidden, tuple | list) and len(hidden) == 2):
+        given = type(hidden).__name__
+        count = f" of {len(hidden)}" if isinstance(hidden, tuple | list) else ""
+        raise TypeError(f"hidden must be a pair ({', '.join(names)}); got {given}{count}")
+
+
+def check_input(
+    input: Any, batch_first: bool, weight: Tensor, features: int | None, tokens: bool
+) -> None:
+    """Raise an error unless ``input`` is what a stack takes.
+
+    Args:
+        input: a tensor or ``PackedSequence``.
+        batch_first: whether the batch comes first.
+        weight: a parameter, whose device and dtype the input must have.
+        features: those that it must have, if that is known.
+        tokens: whether it is indices for an embedding, which have no dimension of features.
+    """
+    packed = isinstance(input, PackedSequence)
+    x = input.data if packed else input
+    if not isinstance(x, Tensor):
+        raise TypeError(f"input must be a torch.Tensor or PackedSequence; got {type(x).__name__}")
+    if x.is_nested:
+        raise TypeError(
+            "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it and "
+            "pass lengths, or pack it"
+        )
+    check_dense("input", x)
+    if not tokens:
+        check_kind("input", x, weight)
+    elif x.dtype in (torch.int64, torch.int32):
+        check_device("input", x, weight.device, "the parameters")
+    else:
+        raise ValueError(
+            "input must be of dtype torch.int64 or torch.int32, indices for the embedding in block "
+            f"0; got {x.dtype}: use input.long(), or leave out the embedding"
+        )
+    shape, batched = tuple(x.shape), 2 if tokens else 3
+    if len(shape) not in ((batched - 1,) if packed else (batched - 1, batched)):
+        raise ValueError(f"{_wanted(packed, batch_first, tokens)}; got shape {shape}")
+    if not tokens and features is not None and shape[-1] != features:
+        raise ValueError(
+            f"input must have {features} features in its last dimension; got shape {shape}"
+        )
+    if not packed and shape[1 if batch_first and len(shape) == batched else 0] == 0:
+        raise ValueError(f"input must have at least one step; got shape {shape}")
+
+
+def _wanted(packed: bool, batch_first: bool, tokens: bool) -> str:
+    """Return the shapes that an input may have, for an error."""
+    layout = "batch, seq" if batch_first else "seq, batch"
+    end = ")" if tokens else ", feature)"
+    single = ",)" if tokens else end
+    block = ", indices for the embedding in block 0" if tokens else ""
+    if packed:
+        return f"a PackedSequence must hold data (N{single}{block}"
+    return f"input must be ({layout}{end} or (seq{single}{block}"
+
+
+def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int | None = None) -> None:
+    """Raise an error unless ``batch_sizes`` (T,) describe packed sequences.
+
+    Args:
+        batch_sizes: the number of sequences that have each step.
+        rows: N, what they sum to.
+        batch: B, if it is known.
+    """
+    if not isinstance(batch_sizes, Tensor):
+        raise TypeError(f"batch_sizes must be a torch.Tensor; got {type(batch_sizes).__name__}")
+    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
+        raise ValueError(
+            "batch_sizes must be (T,), int64 and on the CPU; got shape "
+            f"{tuple(batch_sizes.shape)}, {batch_sizes.dtype} on {batch_sizes.device}"
+        )
+    if torch.compiler.is_compiling():
+        return  # the kernel checks the values
+    try:
+        sizes = batch_sizes.tolist()
+    except RuntimeError as error:
+        raise ValueError("batch_sizes must be the same for all members of a vmap") from error
+    most = batch if batch is not None else max(sizes, default=0)
+    falls = all(0 < size <= before for before, size in pairwise([most, *sizes]))
+    if not sizes or not falls or sum(sizes) != rows:
+        raise ValueError(
+            f"batch_sizes must fall from at most B = {most} to at least 1 and sum to the {rows} "
+            f"rows; got {sizes if len(sizes) < 20 else f'{len(sizes)} sizes'}"
+        )
+
+
+def check_resets(resets: Tensor | None, shape: tuple[int, ...], device: torch.device) -> None:
+    """Raise an error unless ``resets`` say of each step of each sequence whether it begins anew.
+
+    Args:
+        resets: bool; None, where none does, is no error.
+        shape: that of the input without its features.
+        device: that of the input.
+    """
+    if resets is None:
+        return
+    check_tensor("resets", resets, torch.bool)
+    if tuple(resets.shape) != shape:
+        raise ValueError(
+            f"resets must have shape {shape}, that of the input without its features; got shape "
+            f"{tuple(resets.shape)}"
+        )
+    check_device("resets", resets, device, "the input")
+
+
+def checked_lengths(
+    lengths: Tensor | Iterable[int], input: Tensor, batch_first: bool, batched: bool
+) -> Tensor:
+    """Return ``lengths`` as (B,) int64 on the CPU."""
+    try:
+        listed = lengths if isinstance(lengths, Tensor) else list(lengths)
+        counts = torch.as_tensor(listed, device="cpu")
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(f"lengths must be integers, (batch,): {error}") from None
+    if not batched or input.dim() < 2:
+        raise ValueError(
+            f"lengths go with a batch of padded sequences; got input of shape {tuple(input.shape)}"
+        )
+    batch, steps = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
+    if counts.shape != (batch,):
+        raise ValueError(
+            f"lengths must be ({batch},), one for each sequence; got {tuple(counts.shape)}"
+        )
+    fractions = counts.is_floating_point() or counts.is_complex()
+    if batch and (fractions or counts.dtype == torch.bool):  # an empty list is of float32
+        raise TypeError(f"lengths must be integers; got {counts.dtype}")
+    counts = counts.to(torch.int64)
+    if not bool(((counts >= 1) & (counts <= steps)).all()):
+        raise ValueError(f"lengths must lie between 1 and the {steps} steps; got {counts.tolist()}")
+    return counts

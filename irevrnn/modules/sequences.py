@@ -1,0 +1,144 @@
+"""The forms an input may take, and the single form that a stack works on: time first, or packed.
+
+Packed rows are laid out as in PyTorch's ``PackedSequence``: step after step, the rows of all
+sequences that have that step, the longest sequence first. So there is no padding to compute, and a
+module that maps row by row needs to know nothing of lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from irevrnn.modules.input_checks import check_batch_sizes, check_resets, checked_lengths
+from irevrnn.recurrences.packing import Packing, Steps
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Put an input into the form that a stack takes, and outputs into the form it came in.
+
+    Attributes:
+        x: (T, B, in), not always contiguous; or (N, in) packed. Tokens have one feature.
+        packing: of x, if it is packed.
+        steps, size: T and B.
+        batched: whether the input had a batch dimension.
+        batch_first: whether that dimension came first.
+        packed: the packed input, if it is packed.
+        padded: whether the input was padded and came with lengths.
+    """
+
+    x: Tensor
+    packing: Packing | None
+    steps: int
+    size: int
+    batched: bool
+    batch_first: bool
+    packed: PackedSequence | None = None
+    padded: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        input: Tensor | PackedSequence,
+        lengths: Tensor | Sequence[int] | None,
+        batch_first: bool,
+        batched: bool = True,
+    ) -> SequenceBatch:
+        """Bring an input into the form of a stack.
+
+        Args:
+            input: a tensor, with dimensions for time and, if ``batched``, for the batch; or a
+                ``PackedSequence``.
+            lengths: (B,), for padded sequences.
+            batch_first: whether the batch dimension of a tensor comes first.
+            batched: whether there is one.
+
+        Raises:
+            TypeError: ``lengths`` are no integers.
+            ValueError: they do not fit.
+        """
+        if isinstance(input, PackedSequence):
+            if lengths is not None:
+                raise ValueError("lengths go with padded input; a PackedSequence has its own")
+            check_batch_sizes(input.batch_sizes, len(input.data))
+            packing = Packing.of(input.batch_sizes, input.data.device)
+            steps, size = len(input.batch_sizes), int(input.batch_sizes[0])
+            return cls(input.data, packing, steps, size, True, batch_first, input)
+        if lengths is not None:
+            counts = checked_lengths(lengths, input, batch_first, batched)
+            if len(counts):  # a batch without sequences cannot be packed
+                packed = pack_padded_sequence(input, counts, batch_first, enforce_sorted=False)
+                steps = input.shape[1 if batch_first else 0]
+                packing = Packing.of(packed.batch_sizes, input.device)
+                return cls(
+                    packed.data, packing, steps, len(counts), True, batch_first, packed, True
+                )
+        if not batched:
+            return cls(input.unsqueeze(1), None, input.shape[0], 1, False, batch_first)
+        x = input.transpose(0, 1) if batch_first else input
+        return cls(x, None, x.shape[0], x.shape[1] if x.dim() > 1 else 1, True, batch_first)
+
+    def all_steps(self, resets: Tensor | None) -> Steps:
+        """Return all steps, with their resets in the form of x."""
+        length = self.steps if self.packing is None else self.packing.batch_sizes.shape[0]
+        rows = slice(0, self.x.shape[0])
+        return Steps(0, length, self.size, rows, self.packing, self.arrange_resets(resets))
+
+    def arrange_resets(self, resets: Tensor | None) -> Tensor | None:
+        """Check a mask of resets and bring it into the form of x.
+
+        Args:
+            resets: bool, (B, T) or (T, B) as the input has it, (T,) without a batch; (N,) in the
+                order of the rows of a ``PackedSequence``.
+
+        Returns:
+            (T, B) or (N,).
+
+        Raises:
+            TypeError: it is not a tensor of bool.
+            ValueError: a shape or device does not fit.
+        """
+        if resets is None:
+            return None
+        packed_input = self.packed is not None and not self.padded
+        shape: tuple[int, ...] = (self.steps, self.size)
+        shape = (len(self.x),) if packed_input else shape[::-1] if self.batch_first else shape
+        check_resets(resets, shape if self.batched else (self.steps,), self.x.device)
+        if packed_input:
+            return resets
+        resets = resets.view(self.steps, -1) if not self.batched else resets
+        resets = resets.t() if self.batch_first and self.batched else resets
+        if self.packing is None:
+            return resets.contiguous()
+        order = self.packed.sorted_indices  # type: ignore[union-attr]
+        resets = resets if order is None else resets[:, order]
+        return resets[self.packing.steps, self.packing.sequences]
+
+    def sorted(self, state: Tensor, dim: int = 0) -> Tensor:
+        """Bring a state into the order of the rows; ``dim`` is its batch, inserted if missing."""
+        order = None if self.packed is None else self.packed.sorted_indices
+        state = state if self.batched else state.unsqueeze(dim)
+        return state if order is None else state.index_select(dim, order)
+
+    def restored(self, state: Tensor, dim: int = 0) -> Tensor:
+        """Invert :meth:`sorted`."""
+        order = None if self.packed is None else self.packed.unsorted_indices
+        state = state if order is None else state.index_select(dim, order)
+        return state if self.batched else state.squeeze(dim)
+
+    def restore(self, output: Tensor, return_sequence: bool = True) -> Tensor | PackedSequence:
+        """Bring an output into the form of the input."""
+        if not return_sequence:
+            return self.restored(output)
+        if self.packed is not None:
+            packed = self.packed._replace(data=output)
+            if not self.padded:
+                return packed
+            return pad_packed_sequence(packed, self.batch_first, total_length=self.steps)[0]
+        if not self.batched:
+            return output.squeeze(1)
+        return output.transpose(0, 1) if self.batch_first else output

@@ -1,0 +1,1 @@
+"""The recurrences that a strategy can run."""

@@ -1,0 +1,172 @@
+"""The oscillators of a block, as a strategy runs them: :class:`BlockRecurrence`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from irevrnn.kernels.activations import ACTIVATIONS
+from irevrnn.kernels.observers import autocasts
+from irevrnn.recurrences import fixed_scan
+from irevrnn.recurrences.fixed_point import LARGEST_VALUE, stored_bits
+from irevrnn.recurrences.fixed_scan import Buffer, Pass, States
+from irevrnn.recurrences.oscillator import Weights
+from irevrnn.recurrences.packing import Steps
+from irevrnn.recurrences.protocol import Drive, State, check_result
+
+#: Output nonlinearities with an inverse in fixed point, and the bits that each forgets where it
+#: changes something; that which forgets least first.
+FORGOTTEN_BITS = {
+    name: bits
+    for bits, name in sorted(
+        (g.forgotten_bits, name) for name, g in ACTIVATIONS.items() if g.forgotten_bits is not None
+    )
+}
+
+
+class BlockRecurrence:
+    """The recurrence of a block, between its ``project`` and its ``output``.
+
+    Args:
+        block: an :class:`irevrnn.Block`, or a module that looks like one.
+        name: what an error calls it.
+    """
+
+    full_precision = True
+
+    def __init__(self, block: Any, name: str) -> None:
+        self.block, self.name, self.width = block, name, block.hidden_size
+
+    @property
+    def weights(self) -> Weights:
+        """u, a, b and the names of g and f; a hook may have computed them in :meth:`drive`."""
+        return Weights.of(self.block)
+
+    def initial_state(self, batch: int) -> State:
+        """Return h and c of 0, (B, H) each; one tensor."""
+        zeros = self.block.recurrent_weight.new_zeros(batch, self.block.hidden_size)
+        return zeros, zeros
+
+    def drive(self, x: Tensor) -> Drive:
+        """Return the input projection, checked, in the dtype of the states.
+
+        Under autocast the states stay in full precision: the recurrence sums over many steps.
+        """
+        block = self.block
+        # A block is not called, as a rule; a hook may compute its weights, as by pruning.
+        if not getattr(block, "_is_called", False):
+            for key, hook in [*block._forward_pre_hooks.items()]:
+                if key in block._forward_pre_hooks_with_kwargs:
+                    hook(block, (x,), {})
+                else:
+                    hook(block, (x,))
+        z, u = block.project(x), block.recurrent_weight
+        check_result(self.name, "project", z, (*x.shape[:-1], len(u)))
+        if z.dtype != u.dtype:
+            if not autocasts(z.device.type):
+                raise ValueError(
+                    f"{self.name}: project must return the dtype of the recurrence, {u.dtype}; "
+                    f"got {z.dtype}"
+                )
+            z = z.to(u.dtype)
+        return (z,)
+
+    def scan(
+        self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
+    ) -> tuple[Tensor, State]:
+        """Run :func:`irevrnn.scan` over some steps."""
+        assert state is not None
+        out, *final = self.weights.scan(
+            drive[0], (state[0], state[1]), memory, steps.batch_sizes, steps.resets
+        )
+        return out, tuple(final)
+
+    def last(self, h: Tensor, state: State) -> Tensor:
+        """Return h_n, a tensor of its own: the gradient of a slice of h would be as large as h."""
+        return state[0].clone()  # it is returned, too, and modules may work in place
+
+    def output(self, x: Tensor, h: Tensor) -> Tensor:
+        """Return the block's output."""
+        y: Tensor = self.block.output(x, h)
+        return y
+
+    def inexact_reason(self, memory: str) -> str | None:
+        """Return why g has no inverse; None if it has one."""
+        if (activation := self.block.activation) in FORGOTTEN_BITS:
+            return None
+        prices = ", ".join(f"{name} ({bits:g} bits)" for name, bits in FORGOTTEN_BITS.items())
+        return (
+            f"activation={activation!r} cannot be inverted: memory={memory!r} takes {prices}, and "
+            "stores these bits for each output that they change; memory='checkpoint' and "
+            "'recompute' take any activation"
+        )
+
+    def expected_bits(self) -> float:
+        """Return the bits that u forgets on average, and g at most: in every step."""
+        of_g = FORGOTTEN_BITS[self.block.activation] * self.width
+        return float(stored_bits(self.block.recurrent_weight).sum()) + of_g
+
+    def exact_state(self, state: State | States) -> States:
+        """Round h and c to fixed point.
+
+        Raises:
+            ValueError: a recurrent weight is outside [-1, 1], or NaN.
+            OverflowError: a state is too large, or NaN.
+            RuntimeError: there are no kernels.
+        """
+        if isinstance(state, States):
+            return state
+        h, c = state
+        fixed_scan.vectorizes(h)  # raises an error if there are no kernels
+        sizes = [self.block.recurrent_weight, torch.stack((h, c))]
+        weight, size = (float(x.detach().abs().max()) if x.numel() else 0.0 for x in sizes)
+        if not weight <= 1:
+            raise ValueError(
+                f"{self.name}: recurrent weights must lie in [-1, 1] to be inverted, but the "
+                f"largest has absolute value {weight:.9g}; call clip_recurrent_weights_() after "
+                "each step of the optimizer"
+            )
+        if not size < LARGEST_VALUE:
+            raise _overflow(f"{self.name}, initial state")
+        return States.of(h, c)
+
+    def forward_exact(
+        self, drive: Drive, states: States, steps: Steps, *, record: bool = False,
+        save: bool = False,
+    ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
+        """Run :func:`irevrnn.recurrences.fixed_scan.forward`; an OverflowError names the step."""
+        try:
+            return fixed_scan.forward(
+                drive[0], states, self.weights, record=record, save=save, resets=steps.resets,
+                batch_sizes=steps.batch_sizes,
+            )  # fmt: skip
+        except fixed_scan.RangeError as error:
+            raise _overflow(f"{self.name}, step {steps.begin + error.step}") from None
+
+    def inverse_exact(
+        self, drive: Drive, states: States, buffer: Buffer, steps: Steps
+    ) -> tuple[Pass, Buffer]:
+        """Run :func:`irevrnn.recurrences.fixed_scan.inverse`."""
+        return fixed_scan.inverse(
+            drive[0], states, buffer, self.weights, steps.resets, steps.batch_sizes
+        )
+
+    def with_gradient(
+        self, result: Pass, drive: Drive, state: State, steps: Steps
+    ) -> tuple[Tensor, State]:
+        """Return h, h_n and c_n of a pass as functions of z, the initial states and the weights."""
+        out, *final = fixed_scan.with_gradient(
+            result, self.weights, drive[0], state[0], state[1], steps.resets, steps.batch_sizes
+        )
+        return out, tuple(final)
+
+
+def _overflow(where: str) -> OverflowError:
+    """Return the error for a value that no scale has room for."""
+    return OverflowError(
+        f"{where}: a value is NaN or left the range of the fixed-point numbers, abs(x) < "
+        f"{LARGEST_VALUE:.0f}; scale the input down, use norm='layer', or bound the recurrent "
+        "weights below 1 (clip_recurrent_weights_)"
+    )

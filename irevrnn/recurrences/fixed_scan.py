@@ -1,0 +1,225 @@
+"""The compiled recurrence in fixed point: forward, its exact inverse, and its gradient.
+
+``experiments/fixed_reference.py`` is its reference. The gradient is that of the float recurrence,
+evaluated at the states that were visited, straight through every rounding: at h of every step, and
+at c of every :data:`~irevrnn.kernels.ops.SEGMENT` steps, from which those between are computed in
+floating point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from irevrnn.kernels.backend import choose_backend
+from irevrnn.kernels.ops import HALF
+from irevrnn.recurrences.fixed_point import Numbers
+from irevrnn.recurrences.oscillator import Weights
+
+#: Integers in place of numbers of so many bytes; larger ones are taken apart.
+_BITS = {1: torch.uint8, 2: torch.int16}
+
+
+class States(NamedTuple):
+    """Fixed-point states of a block.
+
+    Attributes:
+        h, c: output and cell state, int32, (B, H).
+        scales: the bits of their scales, int32, (2, B, H): quanta are 2^-bits.
+        tails: the last bits of each bit stack, fewer than a word, int64, one entry for each stack;
+            without entries where all stacks are empty. In the vectorised kernel the lanes of a
+            layer share at most 16 stacks; on a GPU, and in the scalar kernel, each has its own.
+        places: likewise of the last change of scales.
+        steps: the steps of the sequence before these states.
+    """
+
+    h: Tensor
+    c: Tensor
+    scales: Tensor
+    tails: Tensor
+    places: Tensor
+    steps: int = 0
+
+    @classmethod
+    def of(cls, h_0: Tensor, c_0: Tensor) -> States:
+        """Round float states and begin empty bit stacks."""
+        numbers = Numbers.of(h_0, c_0)
+        none = numbers.h.new_empty(0, dtype=torch.int64)
+        return cls(*numbers, none, none)
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor], steps: int = 0) -> States:
+        """Invert :attr:`tensors`."""
+        h, c, scales, tails, places = tensors
+        return cls(h, c, scales, tails, places, steps)
+
+    @property
+    def numbers(self) -> Numbers:
+        """h, c and their scales."""
+        return Numbers(*self[:3])
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that is a tensor."""
+        return list(self[:5])
+
+    def hash(self) -> Tensor:
+        """Return a 64-bit hash, int64, which any one changed bit changes, on any device.
+
+        Scales are left out: those with which a sequence begins are chosen by its first pass. If
+        they are wrong, so are the states before.
+        """
+        return torch.ops.irevrnn.state_hash([self.h, self.c, self.tails, self.places])
+
+
+def hash_of(x: Tensor) -> Tensor:
+    """Return a hash of any tensor, as that of :class:`States`."""
+    bits = x.resolve_conj().contiguous().view(_BITS.get(x.element_size(), torch.int32)).int()
+    hashed: Tensor = torch.ops.irevrnn.state_hash([bits])
+    return hashed
+
+
+class Buffer(NamedTuple):
+    """The words of a layer's bit stacks, and where each stack begins and ends.
+
+    Attributes:
+        words: int32, one stack after the other.
+        starts, counts: int64, one entry for each stack.
+    """
+
+    words: Tensor
+    starts: Tensor
+    counts: Tensor
+
+
+class Pass(NamedTuple):
+    """The result of a pass over some steps, with all that their gradient needs.
+
+    Attributes:
+        out: (T, B, H), h of every step; (N, H) if packed.
+        saved: (ceil(T / SEGMENT) - 1, B, H), c before every step that begins a segment, but for the
+            first.
+        before, after: the states at both ends.
+    """
+
+    out: Tensor
+    saved: Tensor
+    before: States
+    after: States
+
+
+class RangeError(OverflowError):
+    """A value has room in no scale of the fixed-point numbers, or is NaN.
+
+    Attributes:
+        step: the first such step, counted from the beginning of the pass.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"value out of range at step {step}")
+
+
+def vectorizes(z: Tensor) -> bool:
+    """Return whether the vectorised kernel runs, not the scalar one; build them if needed.
+
+    Raises:
+        RuntimeError: there are no kernels for the dtype and device of z.
+    """
+    if z.dtype in HALF or (backend := choose_backend(z.device.type, z.dtype)) == "python":
+        raise RuntimeError(
+            "memory='reversible' and 'store_fixed' need the compiled kernels, and there are none "
+            f"for {z.dtype} on {z.device.type} here, or IREVRNN_BACKEND=python leaves them out; "
+            "use memory='checkpoint', which runs without them, or autocast for half precision"
+        )
+    return backend == "vector"
+
+
+def forward(
+    z: Tensor, states: States, weights: Weights, *, record: bool = False, save: bool = False,
+    resets: Tensor | None = None, batch_sizes: Tensor | None = None,
+) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
+    """Run the recurrence in fixed point.
+
+    On a GPU the host waits, to read whether a value left the range and how many words there are, so
+    this cannot be captured in a CUDA graph. With ``record``, room for all words that the steps may
+    push is allocated until then: 4 bytes for each number of z, 8 with relu, 8 for each unit and
+    reset, and 160 for each unit's changes of scales, with more room in another try.
+
+    Args:
+        z: (T, B, H); or (N, H), packed.
+        states: before the first step.
+        weights: of the layer.
+        record: whether to return what is forgotten.
+        save: whether to return ``saved``, which the gradient needs.
+        resets: (T, B) or (N,) bool, where h and c of a sequence are set to 0 before the step;
+            ``record`` keeps what they were.
+        batch_sizes: (T,) int64 on the CPU, if z is packed: the sequences that have each step.
+
+    Returns:
+        The pass (``saved`` empty without ``save``), and the words and counts that were pushed,
+        empty without ``record``.
+
+    Raises:
+        RangeError: a value left the range.
+    """
+    vectorize = vectorizes(z)
+    out, tensors, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
+        z, states.tensors, states.steps, *weights, record, save, vectorize, resets, batch_sizes
+    )
+    if bad_step >= 0:
+        raise RangeError(bad_step)
+    after = States.from_tensors(tensors, states.steps + _steps(z, batch_sizes))
+    return Pass(out, saved, states, after), words, counts
+
+
+def inverse(
+    z: Tensor, states: States, buffer: Buffer, weights: Weights, resets: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+) -> tuple[Pass, Buffer]:  # fmt: skip
+    """Run the inverse recurrence from the states after the last step. Waits for no device.
+
+    Args:
+        z, weights, resets, batch_sizes: as given to :func:`forward`.
+        states: after the last step.
+        buffer: the words that were pushed.
+
+    Returns:
+        The pass, and what is left of ``buffer``; a negative count says that more words were asked
+        for than there were.
+    """
+    vectorize = vectorizes(z)
+    out, tensors, counts, saved = torch.ops.irevrnn.fixed_unscan(
+        z, states.tensors, states.steps, *buffer, *weights, vectorize, resets, batch_sizes
+    )
+    before = States.from_tensors(tensors, states.steps - _steps(z, batch_sizes))
+    return Pass(out, saved, before, states), buffer._replace(counts=counts)
+
+
+def _steps(z: Tensor, batch_sizes: Tensor | None) -> int:
+    return len(z if batch_sizes is None else batch_sizes)
+
+
+def with_gradient(
+    result: Pass, weights: Weights, z: Tensor, h_0: Tensor, c_0: Tensor,
+    resets: Tensor | None = None, batch_sizes: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return a pass as a function of z, the initial states and the weights.
+
+    Args:
+        result: the pass, computed without gradients.
+        weights, z, resets, batch_sizes: as given to :func:`forward`.
+        h_0, c_0: (B, H). They only carry their gradients: the pass has its own states.
+
+    Returns:
+        ``out``, in the form of z, ``h_n`` and ``c_n`` (B, H).
+    """
+    before, after = result.before, result.after
+    results: tuple[Tensor, Tensor, Tensor] = torch.ops.irevrnn.fixed_gradient.default(
+        z, h_0, c_0, *weights[:3], result.out, result.saved, [*before[:3], *after[:3]],
+        *weights[3:], vectorizes(z), resets, batch_sizes,
+    )  # fmt: skip
+    return results

@@ -1,0 +1,240 @@
+"""Any module with a state, as a strategy runs it: :class:`StatefulModule`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irevrnn.recurrences.packing import Steps
+from irevrnn.recurrences.protocol import Drive, State
+
+#: Units of a module that has no ``hidden_size``.
+WIDTH = 64
+
+
+def is_stateful(module: nn.Module) -> bool:
+    """Return whether a module carries a state from step to step.
+
+    An ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` does, and so does any other whose ``forward`` takes a
+    second argument: ``forward(x, state)``.
+    """
+    kind: Any = type(getattr(module, "_orig_mod", module))  # torch.compile wraps a module
+    if kind not in _STATEFUL:  # every step of a stream asks, and a compiler takes no signatures
+        _STATEFUL[kind] = _takes_a_state(kind)
+    return _STATEFUL[kind]
+
+
+_STATEFUL: dict[type, bool] = {}
+
+
+def _takes_a_state(kind: type[nn.Module]) -> bool:
+    if issubclass(kind, torch.jit.ScriptModule):  # whose signature says nothing
+        return False
+    _, *parameters = inspect.signature(kind.forward).parameters.values()  # without self
+    positional = [p for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
+    return len(positional) > 1 and positional[1].default in (None, inspect.Parameter.empty)
+
+
+def check_one_direction(module: Any, name: str) -> None:
+    """Raise a ValueError if a module reads sequences from both ends."""
+    if getattr(module, "bidirectional", False):
+        raise ValueError(
+            f"{name} must read sequences in one direction, as chunks of steps run one after the "
+            "other; got bidirectional=True: use two modules, and give x.flip(0) (x.flip(1) with "
+            "batch_first) to the second one"
+        )
+
+
+class StatefulModule:
+    """A module ``forward(x, state) -> (y, state)`` over any number of steps.
+
+    Time is the first dimension of x and y, or the second if the module's ``batch_first`` is true. A
+    state is None before the first step, else a tensor or nested tuples of tensors. Where sequences
+    end or begin anew, the module runs piece by piece, and states are set to 0 where a sequence
+    begins anew.
+
+    Args:
+        module: the module.
+        name: what an error calls it.
+    """
+
+    full_precision = False
+
+    def __init__(self, module: Any, name: str) -> None:
+        self.module, self.name = module, name
+        size = getattr(module, "hidden_size", None)
+        self.width = size if isinstance(size, int) else WIDTH
+        self._structure: Any = None
+        #: The dimension of the batch in each tensor of a state, if it is known.
+        self._dims: list[int] | None = None
+        if isinstance(module, nn.RNNBase):
+            self._dims = [1] * (2 if module.mode == "LSTM" else 1)
+
+    def initial_state(self, batch: int) -> None:
+        """Return None, for the module to choose."""
+        return
+
+    def batch_dims(self, state: State, batch: int) -> list[int]:
+        """Return the dimension of the batch in each tensor of a state.
+
+        Raises:
+            ValueError: it cannot be told.
+        """
+        if self._dims is None:
+            dims = [[dim for dim, size in enumerate(x.shape) if size == batch] for x in state]
+            if any(len(each) != 1 for each in dims):
+                shapes = ", ".join(str(tuple(x.shape)) for x in state)
+                raise ValueError(
+                    f"{self.name}: each tensor of a state must have one dimension for the batch of "
+                    f"{batch}; got shapes {shapes}"
+                )
+            return [dim for (dim,) in dims]
+        return self._dims
+
+    def _find_batch_dims(self, x: Tensor) -> list[int]:
+        """Run the module over a step of two sequences, and of three, to find out.
+
+        Raises:
+            ValueError: a tensor has no dimension for the batch, or more than one.
+        """
+        step = x[:1, :1]
+        with torch.no_grad(), torch.random.fork_rng([x.device] if x.is_cuda else []):
+            two, three = (self._run(torch.cat([step] * size, 1), None)[1] for size in (2, 3))
+        dims = []
+        for one, other in zip(two, three, strict=True):
+            pairs = zip(one.shape, other.shape, strict=True)
+            differ = [dim for dim, pair in enumerate(pairs) if pair == (2, 3)]
+            if len(differ) != 1:
+                raise ValueError(
+                    f"{self.name}: with lengths, resets or packing, each tensor of a state must "
+                    f"have a dimension for the batch; got shapes {tuple(one.shape)} and "
+                    f"{tuple(other.shape)} for two and three sequences"
+                )
+            dims += differ
+        return dims
+
+    def drive(self, x: Tensor) -> Drive:
+        """Return the input itself."""
+        return (x,)
+
+    def scan(
+        self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
+    ) -> tuple[Tensor, State]:
+        """Run the module over some steps."""
+        (x,) = drive
+        if steps.packing is None and steps.resets is None:
+            return self._run(x, state)
+        outputs: list[Tensor] = []
+        ended: list[State] = []
+        for piece in steps.pieces():
+            part = x[piece.rows]
+            if steps.packing is not None:
+                part = part.unflatten(0, (piece.steps, piece.size))
+            if self._dims is None:
+                self._dims = self._find_batch_dims(part)
+            if state is not None:
+                state, rest = _split(state, self._dims, piece.size)
+                ended += rest
+                state = _reset(state, self._dims, piece.resets)
+            y, state = self._run(part, state)
+            outputs.append(y if steps.packing is None else y.flatten(0, 1))
+        assert state is not None  # there is at least one step
+        for others in reversed(ended):
+            joined = zip(state, others, self._dims or (), strict=True)
+            state = tuple(torch.cat((x, y), dim) for x, y, dim in joined)
+        return torch.cat(outputs), state
+
+    def last(self, h: Tensor, state: State) -> Tensor:
+        """Return the last step."""
+        return h[-1]
+
+    def output(self, x: Tensor, h: Tensor) -> Tensor:
+        """Return h itself."""
+        return h
+
+    def inexact_reason(self, memory: str) -> str:
+        """Return why steps have no exact inverse."""
+        return f"memory={memory!r} inverts steps, which {self.name} cannot; use memory='checkpoint'"
+
+    def flatten(self, state: Any) -> State:
+        """Return the tensors of a nested state, and remember how they are nested.
+
+        Raises:
+            TypeError: it holds something other than tensors.
+        """
+        tensors: list[Tensor] = []
+        self._structure = _take_apart(state, tensors, self.name)
+        return tuple(tensors)
+
+    def nest(self, state: State) -> Any:
+        """Invert :meth:`flatten`."""
+        return _put_together(self._structure, iter(state))
+
+    def _run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        batch_first = getattr(self.module, "batch_first", False) is True
+        steps = len(x)
+        x = x.transpose(0, 1) if batch_first else x
+        result = self.module(x, None if state is None else self.nest(state))
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor)):
+            raise TypeError(
+                f"{self.name}: forward takes a second argument, the state, so it must return a "
+                "pair, a torch.Tensor of all steps and the state; got "
+                f"{type(result).__name__}. If the second argument is no state, wrap the module in "
+                "one whose forward takes x alone"
+            )
+        y, after = result
+        y = y.transpose(0, 1) if batch_first else y
+        if len(y) != steps:
+            raise ValueError(
+                f"{self.name}: forward must return an output for each of {steps} steps, in the "
+                f"dimension that time has in x; got {tuple(result[0].shape)} for {tuple(x.shape)}"
+            )
+        return y, self.flatten(after)
+
+
+def _split(state: State, dims: list[int], size: int) -> tuple[State, list[State]]:
+    """Split off the states of sequences that have ended, those from ``size`` on."""
+    rest = state[0].shape[dims[0]] - size
+    if not rest:
+        return state, []
+    parts = [x.split([size, rest], dim) for x, dim in zip(state, dims, strict=True)]
+    return tuple(first for first, _ in parts), [tuple(second for _, second in parts)]
+
+
+def _reset(state: State, dims: list[int], resets: Tensor | None) -> State:
+    """Set the states of sequences that begin anew to 0, whatever they were."""
+    if resets is None or not resets.any():
+        return state
+    masked = []
+    for x, dim in zip(state, dims, strict=True):
+        shape = [1] * x.dim()
+        shape[dim] = -1
+        masked.append(x.masked_fill(resets.view(shape), 0))
+    return tuple(masked)
+
+
+def _take_apart(state: Any, tensors: list[Tensor], name: str) -> Any:
+    """Append the tensors of a nested state to a list; return the state with None in their place."""
+    if isinstance(state, Tensor):
+        tensors.append(state)
+        return None
+    if not isinstance(state, tuple | list):
+        raise TypeError(
+            f"{name}: a state must be a torch.Tensor or nested tuples of them; got "
+            f"{type(state).__name__}"
+        )
+    return _same_type(state, [_take_apart(part, tensors, name) for part in state])
+
+
+def _put_together(structure: Any, tensors: Iterator[Tensor]) -> Any:
+    if structure is None:
+        return next(tensors)
+    return _same_type(structure, [_put_together(part, tensors) for part in structure])
+
+
+def _same_type(like: Any, parts: list[Any]) -> Any:
+    return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)

@@ -1,0 +1,239 @@
+"""Meet a memory budget: choose the strategy, the length of chunks and the number of checkpoints.
+
+The first steps are measured (:mod:`irevrnn.strategies.measure`), and so is what the process takes
+for the code that they load. The costs of longer passes follow from these.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from numbers import Integral
+from typing import Any
+
+from torch import Tensor
+
+from irevrnn.kernels.backend import choose_backend
+from irevrnn.kernels.ops import HALF, SEGMENT
+from irevrnn.recurrences.packing import Steps
+from irevrnn.strategies.bit_stacks import GROUP
+from irevrnn.strategies.chunks import MOST_NUMBERS, SHORTEST, chunk_length
+from irevrnn.strategies.chunkwise import parameters_of, run_chunkwise
+from irevrnn.strategies.layerwise import run_layerwise
+from irevrnn.strategies.measure import Costs, measure, rehearse
+from irevrnn.strategies.resident import SLACK
+from irevrnn.strategies.reversible import HASHES
+from irevrnn.strategies.revolve import fewest_checkpoints
+from irevrnn.strategies.rules import OF_A_LAYER, OF_THE_STACK, require, unsupported_reason
+from irevrnn.strategies.run import Plan
+from irevrnn.strategies.stack import Stack
+from irevrnn.strategies.strategy import States
+
+#: How often a chunk runs forward before it runs with its graph: with one round, all states are
+#: kept; with 1.5, half of them; with more than 6, the stack mostly runs forward.
+ROUNDS = (1, 1.5, 2, 3, 4, 5, 6)
+#: The share of a chunk's memory that allocators keep beside it.
+KEPT = 1 / 3
+#: The most bit stacks of a block on a CPU, each with a partial word, a place and counts.
+STACKS = 16
+_UNITS = {"B": 1, "kB": 1000} | {
+    f"{prefix}{infix}B": base**power
+    for infix, base in (("", 1000), ("i", 1024))
+    for power, prefix in enumerate("KMGT", start=1)
+}
+
+
+@dataclass
+class Workload:
+    """A pass, and what is known of its cost.
+
+    Attributes:
+        stack: the modules.
+        x: (T, B, ...), or (N, ...) packed.
+        states: of every recurrence before the first step.
+        steps: all steps.
+        return_sequence: whether the output of all steps is returned.
+        padded: whether x was packed from a padded input.
+        costs: those of the strategies that run layer by layer.
+        before: bytes that were resident before the pass; 0 if nobody asks.
+        loaded: bytes that the process took to run the first steps, for code above all.
+    """
+
+    stack: Stack
+    x: Tensor
+    states: States
+    steps: Steps
+    return_sequence: bool
+    padded: bool
+    costs: dict[str, Costs]
+    before: int
+    loaded: int = 0
+
+    @property
+    def whole(self) -> str:
+        """The strategy that runs all steps at once: recurrences without kernels know but one."""
+        return "store" if self.stack.label == "rnn" else "recompute"
+
+    def measure(self, memory: str) -> Costs:
+        """Return the costs of a strategy, if it runs in chunks those of a single one."""
+        if memory not in self.costs:
+
+            def run(x: Tensor, states: States, steps: Steps, chunk: int = 0) -> Any:
+                if memory in OF_THE_STACK:
+                    plan = Plan(memory, chunk or steps.end)
+                    return run_chunkwise(self.stack, plan, x, states, steps, self.return_sequence)
+                return run_layerwise(self.stack, memory, x, states, steps, self.return_sequence)
+
+            self.costs[memory] = measure(self.stack, self.x, self.states, self.steps, run)
+            if self.before and self.x.device.type == "cpu":
+                first = self.steps.part(0, min(self.steps.end, SHORTEST))
+                now = rehearse(
+                    self.stack, self.x, self.states, first, partial(run, chunk=SHORTEST // 2)
+                )
+                self.loaded = max(self.loaded, now - self.before)
+        return self.costs[memory]
+
+    def outside(self, output: float) -> int:
+        """Return the bytes of copies of x and of the output where these are packed, and sorted."""
+        copies = self.x.nbytes * (1 + self.x.requires_grad) + 2 * output
+        return 2 * math.ceil(copies) if self.padded else 0
+
+    def plan(self, memory: str, chunk: int = 0, checkpoints: int = 0) -> Plan:
+        """Return a plan with its cost."""
+        steps, costs = self.steps.end, self.measure(memory)
+        outside = self.outside(costs.of(steps).output) + SLACK + self.loaded
+        if memory in OF_A_LAYER:
+            whole = costs.of(steps)
+            peak = whole.peak * (1 + KEPT) + outside
+            return Plan(memory, saved=math.ceil(whole.saved), peak=math.ceil(peak))
+        usual = chunk_length(memory, steps, self.steps.batch, widest(self.stack))
+        chunk = min(steps, chunk or usual)
+        number = math.ceil(steps / chunk)
+        if memory == "checkpoint":
+            kept = checkpoints or number
+            own = (kept + 1) * costs.state
+            again = own if kept < number else 0  # the states between, computed again
+        else:
+            own, again = self._reversible(number), 0
+        graph = costs.of(chunk).peak * (1 + KEPT)
+        # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
+        sums = sum(p.numel() * max(4, p.element_size()) for p in parameters_of(self.stack))
+        peak = math.ceil(own + again + graph + sums + outside)
+        return Plan(memory, chunk, checkpoints, graph=int(graph), saved=own, peak=peak)
+
+    def _reversible(self, chunks: int) -> int:
+        """Return the bytes of final states, hashes, and bits that decays forget on average."""
+        recurrences: Any = self.stack.recurrences
+        rows = self.x.shape[0] * (1 if self.steps.packing else self.steps.batch)
+        bits = rows * sum(r.expected_bits() for r in recurrences)
+        if self.steps.resets is not None:  # each stores two states of 32 bits
+            bits += int(self.steps.resets.sum()) * 64 * sum(r.width for r in recurrences)
+        groups = math.ceil(chunks / GROUP) if bits else 1
+        numbers = len(recurrences) * (2 * STACKS + groups * (1 + STACKS) + HASHES)
+        states = 2 * self.measure("reversible").state  # h, c and their scales
+        return math.ceil(bits / 8) + states + 8 * numbers
+
+    def chunks(self, shortest: int) -> Iterator[int]:
+        """Return lengths of chunks: the longest that pays, and halves of it."""
+        steps, batch = self.steps.end, self.steps.batch
+        chunk = chunk_length("reversible", steps, batch, widest(self.stack), MOST_NUMBERS)
+        chunk = min(chunk, math.ceil(steps / SEGMENT) * SEGMENT)
+        while chunk >= shortest:
+            yield min(chunk, steps)
+            chunk = chunk // 2 // SEGMENT * SEGMENT
+
+    def plans(self, memory: str) -> Iterator[Plan]:
+        """Return all plans that a budget may choose from, faster ones first."""
+        if memory == "auto":
+            yield self.plan(self.whole)
+            memory = "checkpoint"
+        if unsupported_reason(self.stack, memory):
+            return
+        rounds = ROUNDS if memory == "checkpoint" else ROUNDS[:1]
+        for shortest in (SHORTEST, SEGMENT):
+            for each in rounds:
+                for chunk in self.chunks(shortest):
+                    number = math.ceil(self.steps.end / chunk)
+                    kept = fewest_checkpoints(number, each) if each > 1 else 0
+                    if kept < number:
+                        yield self.plan(memory, chunk, kept)
+
+
+def widest(stack: Stack) -> int:
+    """Return the most units of a recurrence."""
+    return max(r.width for r in stack.recurrences)
+
+
+def choose(load: Workload, memory: str, budget: int) -> Plan:
+    """Return the first plan whose peak is at most ``budget`` bytes.
+
+    Args:
+        load: the pass.
+        memory: ``auto``, ``checkpoint`` or ``reversible``.
+        budget: bytes.
+
+    Raises:
+        ValueError: no plan's peak is, or the strategy cannot serve.
+    """
+    if memory in OF_THE_STACK:
+        require(why_not(load.stack, memory))
+    plans = []
+    for plan in load.plans(memory):
+        if plan.peak <= budget:
+            left = budget - plan.peak + plan.saved
+            return replace(plan, most_bits=left) if plan.memory == "reversible" else plan
+        plans.append(plan)
+    least = min(plans, key=lambda plan: plan.peak)
+    code = f", {format_bytes(load.loaded)} of them for code" if load.loaded else ""
+    reason = unsupported_reason(load.stack, "checkpoint") if memory == "auto" else None
+    impossible = f"; 'checkpoint' is impossible: {reason}" if reason else ""
+    raise ValueError(
+        f"memory_budget is {format_bytes(budget)}, but an input of {load.steps.end} steps and "
+        f"batch {load.steps.batch} needs at least {format_bytes(least.peak)}{code} "
+        f"(memory={least.memory!r}{impossible}); raise the budget, shorten the input or split the "
+        "batch"
+    )
+
+
+def why_not(stack: Stack, memory: str) -> str | None:
+    """Return why a strategy cannot train a stack; None if it can."""
+    reason = unsupported_reason(stack, memory)
+    if reason or memory in (*OF_A_LAYER, "checkpoint"):
+        return reason
+    like = stack.like
+    if like.dtype in HALF:
+        return f"memory={memory!r} takes parameters of float32 or float64; got {like.dtype}"
+    if choose_backend(like.device.type, like.dtype) == "python":
+        return f"memory={memory!r} needs the compiled kernels, which are not there"
+    return None
+
+
+def parse_bytes(size: str | float) -> int:
+    """Return the bytes that ``"256MB"``, ``"1.5 GiB"`` or a number of bytes stands for.
+
+    Raises:
+        ValueError: it is neither, or less than a byte.
+    """
+    whole = isinstance(size, Integral) or (isinstance(size, float) and size.is_integer())
+    count = int(size) if whole and not isinstance(size, bool) else 0
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", str(size))
+    if isinstance(size, str) and match is not None and match[2] in _UNITS:
+        count = int(Fraction(match[1]) * _UNITS[match[2]])
+    if count < 1:
+        raise ValueError(
+            "memory_budget must be a whole number of bytes, or text such as '256MB' or "
+            f"'1.5GiB' (units: {', '.join(_UNITS)}); got {size!r}"
+        )
+    return count
+
+
+def format_bytes(size: int) -> str:
+    """Write a number of bytes for people, in decimal units."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= 0.9995 * factor:  # which is rounded to 1
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} B"

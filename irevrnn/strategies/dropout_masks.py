@@ -1,0 +1,101 @@
+"""Tell a module inside a stack which steps it sees, for masks that are functions of the step."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from irevrnn.recurrences.packing import Steps
+
+#: The masks of one pass through a stack, by their place in it, drawn when its first chunk runs.
+Masks = dict[int, Tensor]
+
+
+@dataclass
+class Seen:
+    """The steps of the sequence that a stack's modules see at present.
+
+    Attributes:
+        masks: of this pass.
+        steps: these steps.
+        place: the number of masks met so far: every module has masks of its own.
+        first: whether masks are drawn in this chunk. When it is computed again they are drawn again
+            and thrown away, so that other modules get the same numbers from the generator.
+    """
+
+    masks: Masks
+    steps: Steps
+    place: int = field(default=0, init=False)
+    first: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = self.steps.begin == 0
+
+    def see_last(self) -> None:
+        """See the last of these steps alone from the next mask on."""
+        end = self.steps.end
+        self.steps = Steps(end - 1, end, self.steps.batch, slice(end - 1, end))
+
+    def mask(self, x: Tensor, p: float) -> Tensor:
+        """Return what x is multiplied by, for all steps of a sequence the same: 0, or 1 / (1 - p).
+
+        Args:
+            x: (T, B, ...), or (N, ...) packed.
+            p: probability of 0.
+        """
+        place, self.place = self.place, self.place + 1
+        steps, packing = self.steps, self.steps.packing
+        rows = [steps.end - steps.begin, steps.batch]
+        if packing is not None:
+            rows = [len(packing.sequences)]
+        if list(x.shape[: len(rows)]) != rows:
+            raise ValueError(
+                f"irevrnn.Dropout inside a stack must read shape ({', '.join(map(str, rows))}, "
+                f"...), as the stack hands it to modules; got {tuple(x.shape)}"
+            )
+        if self.first:
+            self.masks.setdefault(place, draw_mask(x, (steps.batch, *x.shape[len(rows) :]), p))
+        elif place not in self.masks:
+            raise RuntimeError(
+                "a chunk of steps met an irevrnn.Dropout that the first one did not: modules of a "
+                "stack must take the same way for all steps; draw what is skipped once, before "
+                "the stack runs"
+            )
+        mask = self.masks[place]
+        return mask if packing is None else mask[packing.sequences]
+
+
+def draw_mask(x: Tensor, shape: Sequence[int], p: float) -> Tensor:
+    """Draw a mask for x: 0, or 1 / (1 - p)."""
+    return F.dropout(torch.ones(tuple(shape), dtype=x.dtype, device=x.device), p)
+
+
+class _Current(threading.local):
+    """The state of the stack that a thread runs.
+
+    Attributes:
+        seen: the steps that its modules see; None outside of a stack.
+    """
+
+    seen: Seen | None = None
+
+
+current = _Current()
+
+
+class _Passes:
+    """The passes that run, which a compiler can watch, unlike the state of a thread.
+
+    Attributes:
+        running: passes through a stack, of all threads, outside of what is compiled.
+    """
+
+    running = 0
+
+
+passes = _Passes()
