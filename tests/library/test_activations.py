@@ -44,7 +44,7 @@ def test_errors_name_a_new_activation():
 @pytest.mark.usefixtures("made_up")
 @pytest.mark.parametrize("argument", ["activation", "coupling_activation"])
 def test_the_kernels_say_what_they_lack(kernels, argument):
-    message = f"^{argument} must be one of relu, .*; the compiled kernels do not have made_up: add"
+    message = "the compiled kernels have no activation made_up: add it to"
     with pytest.raises(ValueError, match=message):
         IRevRNN(3, 4, **{argument: "made_up"})(torch.randn(2, 7, 3))
 

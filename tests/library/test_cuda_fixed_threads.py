@@ -102,5 +102,5 @@ def test_another_number_of_stacks_is_refused():
     case = make_case(4, 2, 9, 2, torch.float64)
     result = list(run(*case, False))
     result[5] = result[5][:-1]
-    with pytest.raises(ValueError, match="counts must be Long of shape .18.*got .*17"):
+    with pytest.raises(ValueError, match="starts must be Long of shape .18.*got .*17"):
         back(case[0], result, case[2], False)
