@@ -33,7 +33,7 @@ STACKS = {
 #: The same of the lines of notebook 05.
 LENGTHS = {
     "nn.LSTM": "`nn.LSTM`, four layers",
-    "ThroughTime(nn.LSTM)": "`ThroughTime` around it",
+    "ThroughTime(nn.LSTM)": "`ThroughTime` around it (512 MB are the output and its gradient)",
     "recompute": '`"recompute"`',
     "checkpoint": '`"checkpoint"`',
     "reversible, u = 1": '`"reversible"`, u = 1',
