@@ -26,8 +26,8 @@ class IRevRNNCell(Clipped, nn.Module):
     many. :meth:`of` makes a cell from a trained layer. The layer is the attribute ``layer``.
 
     Args:
-        input_size, hidden_size, num_couplings, activation, coupling_activation, bias, device,
-            dtype: as for :class:`irevrnn.IRevRNN`.
+        input_size, hidden_size, num_couplings, activation, coupling_activation, bias: as for
+            :class:`irevrnn.IRevRNN`, and so are ``device`` and ``dtype``.
         norm: likewise; but in training, ``"batch"`` takes the statistics of this one step, not of
             all steps as the layer does, and needs a batch of at least 2.
 

@@ -47,8 +47,8 @@ class IRevBlock(Block):
         gate: whether the output projection has a gate (GLU; Dauphin et al., 2017).
         residual: whether the input is added to the output.
         bias: whether the projections have biases.
-        hidden_size, num_couplings, activation, coupling_activation, forgets, shortest_period,
-            longest_period, longest_memory, device, dtype: as for :class:`irevrnn.Block`.
+        hidden_size, num_couplings, activation, coupling_activation, forgets: as for
+            :class:`irevrnn.Block`, and so are all other arguments.
 
     Attributes:
         norm: the norm.
