@@ -99,8 +99,8 @@ class Workload:
 
     def outside(self, output: float) -> int:
         """Return the bytes of copies of x and of the output where these are packed, and sorted."""
-        copies = self.x.nbytes * (1 + self.x.requires_grad) + 2 * output
-        return 2 * math.ceil(copies) if self.padded else 0
+        copies = 2 * self.x.nbytes * (1 + self.x.requires_grad) + 5 * output
+        return math.ceil(copies) if self.padded else 0
 
     def plan(self, memory: str, chunk: int = 0, checkpoints: int = 0) -> Plan:
         """Return a plan with its cost."""

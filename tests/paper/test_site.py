@@ -115,7 +115,9 @@ def test_the_newest_output_is_shown_and_its_lack_is_said(site, pages):
 def test_equations_lead_to_their_code_and_docstrings_to_the_equations(site, pages):
     notebooks = [pages[site / "notebooks" / f"{name}.html"] for name in NOTEBOOKS]
     links = "\n".join(link for page in notebooks for link in page.links)
-    lines = {int(line) for line in re.findall(r"irevrnn/kernels/reference\.py\.html#L-(\d+)", links)}
+    lines = {
+        int(line) for line in re.findall(r"irevrnn/kernels/reference\.py\.html#L-(\d+)", links)
+    }
     source = (ROOT / "irevrnn" / "kernels" / "reference.py").read_text().splitlines()
     functions = {re.match(r"def (\w+)", source[line - 1])[1] for line in lines}
     assert functions >= {"couple", "uncouple", "step", "scan_backward"}
