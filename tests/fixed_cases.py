@@ -36,7 +36,7 @@ class Result(NamedTuple):
     out: Tensor
     h: Tensor
     c: Tensor
-    tails: Tensor
+    partial_words: Tensor
     words: Tensor
     counts: Tensor
     saved: Tensor
@@ -80,17 +80,17 @@ def make_packed_case(sizes, hidden, dtype, activation="leaky_relu", often=0.0):
 
 
 def forward(z, states, weights, vectorize, resets=None, batch_sizes=None, record=True):
-    out, (h, c, scales, tails, places), *rest = torch.ops.irevrnn.fixed_scan(
+    out, (h, c, scales, partial_words, places), *rest = torch.ops.irevrnn.fixed_scan(
         z, states.tensors, states.steps, *weights, record, record, vectorize, resets, batch_sizes
     )
-    return Result(out, h, c, tails, *rest, scales, places)
+    return Result(out, h, c, partial_words, *rest, scales, places)
 
 
 def back(z, result, weights, vectorize, resets=None, batch_sizes=None, words=None):
     """(out, states, counts_left, saved)."""
     r, steps = Result(*result), len(z if batch_sizes is None else batch_sizes)
     buffer = Buffer(r.words if words is None else words, r.counts.cumsum(0) - r.counts, r.counts)
-    tensors = [r.h, r.c, r.scales, r.tails, r.places]
+    tensors = [r.h, r.c, r.scales, r.partial_words, r.places]
     out, tensors, left, saved = torch.ops.irevrnn.fixed_unscan(
         z, tensors, steps, *buffer, *weights, vectorize, resets, batch_sizes
     )
@@ -108,7 +108,7 @@ def is_undone(states, result, undone):
         *zip(states[:2], before[:2], strict=True),
         scales,
     ]
-    empty = (before.tails == 1).all() and (before.places == 1).all() and not left.any()
+    empty = (before.partial_words == 1).all() and (before.places == 1).all() and not left.any()
     return all(torch.equal(x, y) for x, y in pairs) and bool(empty)
 
 
@@ -124,9 +124,9 @@ def oracle(z, states, weights, resets=None):
 
 
 def bits_of(result):
-    """Bits on all stacks: in whole words, and in the tails, before each of which stands a 1."""
-    tails, words = result[3], result[4]
-    return 32 * len(words) + sum(tail.bit_length() - 1 for tail in tails.tolist())
+    """Bits on all stacks: in whole words, and in partial words, before each of which is a 1."""
+    partial_words, words = result[3], result[4]
+    return 32 * len(words) + sum(tail.bit_length() - 1 for tail in partial_words.tolist())
 
 
 def in_words(pushed):
@@ -144,4 +144,4 @@ def words_of_lanes(result):
     """The words of each lane, as numbers without a sign, and its tail."""
     parts = result.words.split(result.counts.tolist())
     stacks = [[word & 0xFFFFFFFF for word in part.tolist()] for part in parts]
-    return list(zip(stacks, result.tails.tolist(), strict=True))
+    return list(zip(stacks, result.partial_words.tolist(), strict=True))

@@ -15,10 +15,11 @@ from irevrnn.recurrences.oscillator import Weights
 def bits_per_step(run: fixed_scan.Pass, words: Tensor) -> float:
     """Return the bits on the stacks per unit and step.
 
-    They are in whole words, and in the tails of the stacks, before each of which stands a 1.
+    They are in whole words, and in the partial words of the stacks, before each of which stands a
+    1.
     """
-    in_tails = sum(tail.bit_length() - 1 for tail in run.after.tails.tolist())
-    return (32 * len(words) + in_tails) / run.out.numel()
+    partial = sum(word.bit_length() - 1 for word in run.after.partial_words.tolist())
+    return (32 * len(words) + partial) / run.out.numel()
 
 
 def count_bits(

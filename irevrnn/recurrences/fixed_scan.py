@@ -29,9 +29,9 @@ class States(NamedTuple):
     Attributes:
         h, c: output and cell state, int32, (B, H).
         scales: the bits of their scales, int32, (2, B, H): quanta are 2^-bits.
-        tails: the last bits of each bit stack, fewer than a word, int64, one entry for each stack;
-            without entries where all stacks are empty. In the vectorised kernel the lanes of a
-            layer share at most 16 stacks; on a GPU, and in the scalar kernel, each has its own.
+        partial_words: the last bits of each bit stack, fewer than a word, int64, one entry for each
+            stack; without entries where all stacks are empty. In the vectorised kernel the lanes of
+            a layer share at most 16 stacks; on a GPU, and in the scalar kernel, each has its own.
         places: likewise of the last change of scales.
         steps: the steps of the sequence before these states.
     """
@@ -39,7 +39,7 @@ class States(NamedTuple):
     h: Tensor
     c: Tensor
     scales: Tensor
-    tails: Tensor
+    partial_words: Tensor
     places: Tensor
     steps: int = 0
 
@@ -53,8 +53,8 @@ class States(NamedTuple):
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor], steps: int = 0) -> States:
         """Invert :attr:`tensors`."""
-        h, c, scales, tails, places = tensors
-        return cls(h, c, scales, tails, places, steps)
+        h, c, scales, partial_words, places = tensors
+        return cls(h, c, scales, partial_words, places, steps)
 
     @property
     def numbers(self) -> Numbers:
@@ -72,7 +72,7 @@ class States(NamedTuple):
         Scales are left out: those with which a sequence begins are chosen by its first pass. If
         they are wrong, so are the states before.
         """
-        return torch.ops.irevrnn.state_hash([self.h, self.c, self.tails, self.places])
+        return torch.ops.irevrnn.state_hash([self.h, self.c, self.partial_words, self.places])
 
 
 def hash_of(x: Tensor) -> Tensor:

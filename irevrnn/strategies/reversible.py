@@ -100,7 +100,7 @@ class Reversible(_FixedPoint):
         super().begin(states, record, chunks)
         self.stacks = [BitStacks() for _ in states]
         self.hashes: list[Tensor] = []
-        self.of_outputs = self.states[0].tails.new_zeros(())
+        self.of_outputs = self.states[0].partial_words.new_zeros(())
         self.stride = 1
 
     def begin_chunk(self, steps: Steps) -> None:

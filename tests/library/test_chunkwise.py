@@ -276,12 +276,23 @@ def saved_tensors(model, x, change):
 
 @pytest.mark.parametrize(
     "which",
-    ["hashes", "outputs", "h", "c", "scales", "tails", "places", "groups", "words", "counts"],
+    [
+        "hashes",
+        "outputs",
+        "h",
+        "c",
+        "scales",
+        "partial_words",
+        "places",
+        "groups",
+        "words",
+        "counts",
+    ],
 )
 def test_a_held_tensor_that_was_tampered_with(which):
     model = make_model()
     x, _ = make_input()
-    states, stacks = ["h", "c", "scales", "tails", "places"], ["groups", "words", "counts"]
+    states, stacks = ["h", "c", "scales", "partial_words", "places"], ["groups", "words", "counts"]
     names = ["hashes", "outputs", "steps", *states, *states, *stacks, *stacks]
     count = saved_tensors(model, x, lambda _, t: t)[1]
     wanted = count - len(names) + names.index(which)

@@ -35,7 +35,9 @@ def test_packed_sequences_are_as_each_alone_and_undone(
         rows = starts[counts > sequence] + sequence
         h, c = states.h[sequence, None], states.c[sequence, None]
         if len(rows):
-            alone = States(h, c, states.scales[:, sequence, None], states.tails, states.places)
+            alone = States(
+                h, c, states.scales[:, sequence, None], states.partial_words, states.places
+            )
             out, h, c, *_ = forward(z[rows, None], alone, weights, vectorize, resets[rows, None])
             assert torch.equal(out[:, 0], result[0][rows])
         assert torch.equal(h[0], result[1][sequence]) and torch.equal(c[0], result[2][sequence])

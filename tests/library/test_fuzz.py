@@ -249,5 +249,7 @@ def test_fixed_point_goes_back(
     buffer = fixed_scan.Buffer(words, counts.cumsum(0) - counts, counts)
     back, left = fixed_scan.inverse(z, there.after, buffer, weights, resets)
     assert not left.counts.any()
-    assert all(map(torch.equal, back.before[:2], start[:2])) and (back.before.tails == 1).all()
+    assert (
+        all(map(torch.equal, back.before[:2], start[:2])) and (back.before.partial_words == 1).all()
+    )
     assert torch.equal(back.out, there.out) and torch.equal(back.saved, kept.saved)
