@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments import fixed_reference
-from experiments.fixed_reference import BitStack
+from experiments.bit_stack import BitStack
 from irevrnn.recurrences.block import FORGOTTEN_BITS
 from irevrnn.recurrences.fixed_scan import Buffer, States
 from irevrnn.recurrences.oscillator import Weights
+from tests import fixed_reference
 
 KERNELS = {
     "vector float32": (torch.float32, True),

@@ -15,8 +15,7 @@ from irevrnn.recurrences.oscillator import Weights
 def bits_per_step(run: fixed_scan.Pass, words: Tensor) -> float:
     """Return the bits on the stacks per unit and step.
 
-    They are in whole words, and in the partial words of the stacks, before each of which stands a
-    1.
+    They are in whole words, and in partial words, before each of which stands a 1.
     """
     partial = sum(word.bit_length() - 1 for word in run.after.partial_words.tolist())
     return (32 * len(words) + partial) / run.out.numel()

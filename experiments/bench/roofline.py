@@ -36,7 +36,7 @@ import torch
 from experiments.bench.recurrences import Shape
 from irevrnn.kernels.jit.build import build_extension
 from irevrnn.kernels.ops import SEGMENT
-from irevrnn.strategies.rules import OF_A_LAYER
+from irevrnn.strategies.rules import LAYERWISE
 
 #: Bytes of a float32 number.
 NUMBER = 4
@@ -118,8 +118,8 @@ def backward_bytes(shape: Shape, memory: str, *, sums_apart: bool = True) -> int
 
 def saved_by_kernel(shape: Shape, memory: str) -> int:
     """Count the bytes that the kernel saves for the backward pass, beside its output."""
-    if memory not in OF_A_LAYER:
-        raise ValueError(f"memory must be one of {', '.join(OF_A_LAYER)}; got {memory!r}")
+    if memory not in LAYERWISE:
+        raise ValueError(f"memory must be one of {', '.join(LAYERWISE)}; got {memory!r}")
     stores = memory == "store"
     rows = 2 * shape.couplings * shape.steps if stores else -(-shape.steps // SEGMENT) - 1
     return NUMBER * rows * shape.batch * shape.hidden

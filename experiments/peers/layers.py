@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from irevrnn import Dropout
 from irevrnn.modules.fused import block_output
 from irevrnn.modules.norm import make_norm, normalize
 from irevrnn.modules.projection import Projection
-from irevrnn.recurrences.protocol import Drive
 from irevrnn.recurrences.stateful import StatefulModule
 
 
@@ -32,17 +33,11 @@ class PlainLayer(nn.Module):
 
     def as_recurrence(self, name: str) -> StatefulModule:
         """Return the layer as a strategy runs it."""
-        return _Plain(self, name)
 
+        def after(_: Tensor, h: Tensor) -> Tensor:
+            return self.dropout(normalize(self.norm, h))
 
-class _Plain(StatefulModule):
-    def __init__(self, layer: PlainLayer, name: str) -> None:
-        super().__init__(layer.recurrence, name)
-        self.layer = layer
-
-    def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return the layer's output."""
-        return self.layer.dropout(normalize(self.layer.norm, h))
+        return StatefulModule(self.recurrence, name, after=after)
 
 
 class GatedBlock(nn.Module):
@@ -71,18 +66,8 @@ class GatedBlock(nn.Module):
 
     def as_recurrence(self, name: str) -> StatefulModule:
         """Return the block as a strategy runs it."""
-        return _Gated(self, name)
 
+        def after(x: Tensor, h: Tensor) -> Tensor:
+            return x + self.dropout(block_output(self.output_projection, h, None))
 
-class _Gated(StatefulModule):
-    def __init__(self, block: GatedBlock, name: str) -> None:
-        super().__init__(block.recurrence, name)
-        self.block = block
-
-    def drive(self, x: Tensor) -> Drive:
-        """Return what the recurrence reads."""
-        return (normalize(self.block.norm, x),)
-
-    def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return the block's output."""
-        return x + self.block.dropout(block_output(self.block.output_projection, h, None))
+        return StatefulModule(self.recurrence, name, partial(normalize, self.norm), after)

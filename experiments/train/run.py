@@ -28,7 +28,7 @@ from experiments.train.model import (
 )
 from experiments.train.networks import Block, Gated, IRevRNN, Reversible
 from experiments.train.task import Batch, Input, Task
-from irevrnn.strategies.rules import OF_THE_STACK
+from irevrnn.strategies.rules import CHUNKWISE
 
 
 @dataclass
@@ -223,9 +223,9 @@ def _check_task(config: TrainConfig, task: Task) -> None:
     if (
         isinstance(options, Reversible)
         and options.norm == "batch"
-        and (several or options.memory in OF_THE_STACK)
+        and (several or options.memory in CHUNKWISE)
     ):
         raise ConfigError(
             "norm must be layer or none where several answers are read from a sequence, and with "
-            f"memory {', '.join(OF_THE_STACK)}: the network never has all steps; got 'batch'"
+            f"memory {', '.join(CHUNKWISE)}: the network never has all steps; got 'batch'"
         )

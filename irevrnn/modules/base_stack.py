@@ -26,8 +26,8 @@ from irevrnn.strategies.report import MemoryReport, memory_report
 from irevrnn.strategies.resident import resident_bytes
 from irevrnn.strategies.rules import (
     BUDGETED,
+    CHUNKWISE,
     IN_FIXED_POINT,
-    OF_THE_STACK,
     check_budget,
     check_initialised,
     check_strategy,
@@ -85,7 +85,7 @@ class StrategyModule(nn.Module):
         record = plain or records(x, *flat(states), *parameters_of(stack))
         load = Workload(stack, x, states, steps, return_sequence, batch.padded, {}, before)
         plan = self._choose(load, record)
-        if plan.memory in OF_THE_STACK:
+        if plan.memory in CHUNKWISE:
             return run_chunkwise(stack, plan, x, states, steps, return_sequence)
         return run_layerwise(stack, plan.memory, x, states, steps, return_sequence)
 
@@ -101,7 +101,7 @@ class StrategyModule(nn.Module):
             fits = budget is None and load.x.shape[0] * steps.batch * widest(stack) <= WHOLE
             whole = fits or observed() or unsupported_reason(stack, "checkpoint")
             memory = "recompute" if whole else "checkpoint"
-        if memory not in OF_THE_STACK:
+        if memory not in CHUNKWISE:
             return Plan(memory)
         return Plan(memory, chunk_length(memory, steps.end, steps.batch, widest(stack)))
 

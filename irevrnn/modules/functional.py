@@ -14,7 +14,7 @@ from irevrnn.modules.input_checks import (
     check_tensor,
 )
 from irevrnn.recurrences.oscillator import Weights
-from irevrnn.strategies.rules import OF_A_LAYER, check_strategy
+from irevrnn.strategies.rules import LAYERWISE, check_strategy
 
 
 def scan(
@@ -68,7 +68,7 @@ def scan(
     check_resets(resets, tuple(z.shape[:-1]), z.device)
     get_activation(activation)
     get_activation(coupling_activation, "coupling_activation")
-    if check_strategy(memory) not in OF_A_LAYER:
+    if check_strategy(memory) not in LAYERWISE:
         raise ValueError(
             f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
         )

@@ -5,7 +5,7 @@ undone. What the decay and the output nonlinearity g forget goes to a stack of b
 that of Maclaurin et al. (2015), which MacKay et al. (2018) use for reversible RNNs: they carry the
 remainder of a multiplication by a rational. Here the decay rounds, up or down by an offset that
 changes from step to step, and one bit is stored where two neighbours come to the same number.
-``csrc/decay.h`` has it, and ``experiments/fixed_reference.py`` the whole step in plain PyTorch.
+``csrc/decay.h`` has it, and ``tests/fixed_reference.py`` the whole step in plain PyTorch.
 
 Why these constants. With 24 bits behind the point, the quantum is the last bit of a float between
 1/2 and 1, and numbers reach to 32. h and c of each unit of each sequence have a scale of their own.

@@ -1,6 +1,6 @@
 """The compiled recurrence in fixed point: forward, its exact inverse, and its gradient.
 
-``experiments/fixed_reference.py`` is its reference. The gradient is that of the float recurrence,
+``tests/fixed_reference.py`` is its reference. The gradient is that of the float recurrence,
 evaluated at the states that were visited, straight through every rounding: at h of every step, and
 at c of every :data:`~irevrnn.kernels.ops.SEGMENT` steps, from which those between are computed in
 floating point.

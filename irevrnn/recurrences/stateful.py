@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -60,12 +60,19 @@ class StatefulModule:
     Args:
         module: the module.
         name: what an error calls it.
+        before: what the module reads, a function of each step of x; x itself if not given.
+        after: the output, a function of each step of x and y; y itself if not given.
     """
 
     full_precision = False
 
-    def __init__(self, module: Any, name: str) -> None:
+    def __init__(
+        self, module: Any, name: str,
+        before: Callable[[Tensor], Tensor] | None = None,
+        after: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:  # fmt: skip
         self.module, self.name = module, name
+        self._before, self._after = before, after
         size = getattr(module, "hidden_size", None)
         self.width = size if isinstance(size, int) else WIDTH
         self._structure: Any = None
@@ -118,8 +125,8 @@ class StatefulModule:
         return dims
 
     def drive(self, x: Tensor) -> Drive:
-        """Return the input itself."""
-        return (x,)
+        """Return what the module reads."""
+        return (x if self._before is None else self._before(x),)
 
     def scan(
         self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
@@ -153,8 +160,8 @@ class StatefulModule:
         return h[-1]
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return h itself."""
-        return h
+        """Return the output of each step."""
+        return h if self._after is None else self._after(x, h)
 
     def inexact_reason(self, memory: str) -> str:
         """Return why steps have no exact inverse."""

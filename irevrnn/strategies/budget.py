@@ -28,7 +28,7 @@ from irevrnn.strategies.measure import Costs, measure, rehearse
 from irevrnn.strategies.resident import SLACK
 from irevrnn.strategies.reversible import HASHES
 from irevrnn.strategies.revolve import fewest_checkpoints
-from irevrnn.strategies.rules import OF_A_LAYER, OF_THE_STACK, require, unsupported_reason
+from irevrnn.strategies.rules import CHUNKWISE, LAYERWISE, require, unsupported_reason
 from irevrnn.strategies.run import Plan
 from irevrnn.strategies.stack import Stack
 from irevrnn.strategies.strategy import States
@@ -83,7 +83,7 @@ class Workload:
         if memory not in self.costs:
 
             def run(x: Tensor, states: States, steps: Steps, chunk: int = 0) -> Any:
-                if memory in OF_THE_STACK:
+                if memory in CHUNKWISE:
                     plan = Plan(memory, chunk or steps.end)
                     return run_chunkwise(self.stack, plan, x, states, steps, self.return_sequence)
                 return run_layerwise(self.stack, memory, x, states, steps, self.return_sequence)
@@ -106,7 +106,7 @@ class Workload:
         """Return a plan with its cost."""
         steps, costs = self.steps.end, self.measure(memory)
         outside = self.outside(costs.of(steps).output) + SLACK + self.loaded
-        if memory in OF_A_LAYER:
+        if memory in LAYERWISE:
             whole = costs.of(steps)
             peak = whole.peak * (1 + KEPT) + outside
             return Plan(memory, saved=math.ceil(whole.saved), peak=math.ceil(peak))
@@ -179,7 +179,7 @@ def choose(load: Workload, memory: str, budget: int) -> Plan:
     Raises:
         ValueError: no plan's peak is, or the strategy cannot serve.
     """
-    if memory in OF_THE_STACK:
+    if memory in CHUNKWISE:
         require(why_not(load.stack, memory))
     plans = []
     for plan in load.plans(memory):
@@ -202,7 +202,7 @@ def choose(load: Workload, memory: str, budget: int) -> Plan:
 def why_not(stack: Stack, memory: str) -> str | None:
     """Return why a strategy cannot train a stack; None if it can."""
     reason = unsupported_reason(stack, memory)
-    if reason or memory in (*OF_A_LAYER, "checkpoint"):
+    if reason or memory in (*LAYERWISE, "checkpoint"):
         return reason
     like = stack.like
     if like.dtype in HALF:

@@ -16,8 +16,8 @@ from irevrnn.kernels.observers import transformed
 from irevrnn.kernels.ops import has_tangent
 
 STRATEGIES = ("store", "recompute", "checkpoint", "reversible", "store_fixed", "auto")
-OF_A_LAYER = ("store", "recompute")
-OF_THE_STACK = ("checkpoint", "reversible", "store_fixed")
+LAYERWISE = ("store", "recompute")
+CHUNKWISE = ("checkpoint", "reversible", "store_fixed")
 IN_FIXED_POINT = ("reversible", "store_fixed")
 #: What a budget can shape: which strategy, the length of chunks, or how many checkpoints are kept.
 BUDGETED = ("auto", "checkpoint", "reversible")
@@ -53,7 +53,7 @@ def unsupported_reason(stack: Any, memory: str, running: bool = True) -> str | N
         memory: the strategy.
         running: whether it is about to run, in the present mode of its modules.
     """
-    if memory not in OF_THE_STACK:
+    if memory not in CHUNKWISE:
         return None
     if stack.directions == 2:
         return (
@@ -96,7 +96,7 @@ def has_batch_statistics(module: nn.Module) -> bool:
 
 def not_a_graph(memory: str, packed: bool) -> str | None:
     """Return why ``torch.compile`` and ``torch.export`` cannot trace a forward pass, or None."""
-    if memory not in OF_A_LAYER:
+    if memory not in LAYERWISE:
         return f"memory={memory!r} runs in Python; set memory='recompute' or 'store'"
     if packed:
         return "sequences of different length are packed in Python"

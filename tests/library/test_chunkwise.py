@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
-from experiments import fixed_reference
-from experiments.fixed_reference import BitStack
+from experiments.bit_stack import BitStack
 from irevrnn import IRevBlock, IRevRNN, IRevStack, ReversalError
 from irevrnn.kernels.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
 from irevrnn.kernels.ops import SEGMENT
@@ -16,6 +15,7 @@ from irevrnn.recurrences.block import FORGOTTEN_BITS
 from irevrnn.recurrences.fixed_point import Numbers
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.run import Plan
+from tests import fixed_reference
 from tests.cases import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("kernels")

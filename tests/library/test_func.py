@@ -14,7 +14,7 @@ from irevrnn.strategies.rules import STRATEGIES
 from tests.cases import make_inputs, make_resets, run, upstream
 
 of_a_layer = pytest.mark.parametrize("memory", ["store", "recompute"])
-of_the_stack = pytest.mark.parametrize("memory", ["checkpoint", "reversible", "store_fixed"])
+chunkwise = pytest.mark.parametrize("memory", ["checkpoint", "reversible", "store_fixed"])
 
 
 def loss_of_weight(memory="recompute", activation="tanh"):
@@ -49,9 +49,9 @@ def test_gradgradcheck_of_packed_sequences(kernels, memory, resets):
     assert gradgradcheck(function, (z, *rest))
 
 
-@of_the_stack
+@chunkwise
 @pytest.mark.parametrize("squared", [False, True])
-def test_strategies_of_the_stack_refuse_a_second_derivative(kernels, memory, squared):
+def test_chunkwise_strategies_refuse_a_second_derivative(kernels, memory, squared):
     model = IRevRNN(3, 6, activation="identity", memory=memory)
     x = torch.randn(2, 20, 3, requires_grad=True)
     output = model(x)[0]
@@ -134,8 +134,8 @@ def test_forward_mode(kernels):
         assert_close(forward_ad.unpack_dual(loss(forward_ad.make_dual(u, u))).tangent, slope)
 
 
-@of_the_stack
-def test_strategies_of_the_stack_refuse_transforms(kernels, memory):
+@chunkwise
+def test_chunkwise_strategies_refuse_transforms(kernels, memory):
     model = IRevRNN(3, 6, activation="identity", memory=memory)
     x = torch.randn(2, 20, 3)
     refused = pytest.raises(NotImplementedError, match=f"memory='{memory}' cannot be transformed")

@@ -13,7 +13,7 @@ from irevrnn.kernels.activations import ACTIVATIONS
 from irevrnn.recurrences import fixed_scan
 from irevrnn.recurrences.block import FORGOTTEN_BITS
 from irevrnn.recurrences.oscillator import Weights
-from irevrnn.strategies.rules import IN_FIXED_POINT, OF_THE_STACK
+from irevrnn.strategies.rules import CHUNKWISE, IN_FIXED_POINT
 from tests.cases import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -190,8 +190,8 @@ def test_layer_under_every_strategy(
     wanted = results_of(oracle, torch.float64)
     monkeypatch.setenv("IREVRNN_BACKEND", "auto")
     exact = {}
-    for memory in ("store", "recompute", *OF_THE_STACK):
-        if memory in OF_THE_STACK and bidirectional:
+    for memory in ("store", "recompute", *CHUNKWISE):
+        if memory in CHUNKWISE and bidirectional:
             continue
         if memory in IN_FIXED_POINT and activation not in FORGOTTEN_BITS:
             continue

@@ -13,7 +13,7 @@ from experiments.models import SequenceClassifier
 from irevrnn import IRevBlock, IRevRNN, IRevStack
 from irevrnn.modules.initial_values import COUPLING_DEVIATION
 from irevrnn.recurrences.block import FORGOTTEN_BITS
-from irevrnn.strategies.rules import IN_FIXED_POINT, OF_THE_STACK
+from irevrnn.strategies.rules import CHUNKWISE, IN_FIXED_POINT
 from tests.library.fresh_models import BATCH, FEATURES, HIDDEN, assert_tame
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -46,8 +46,8 @@ def draw_cases(count):
     columns = {name: spread(values, count, generator) for name, values in VALUES.items()}
     cases = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     for case in cases:
-        of_the_stack = case["memory"] in OF_THE_STACK
-        if of_the_stack and (case["bidirectional"] or case["norm"] == "batch"):
+        chunkwise = case["memory"] in CHUNKWISE
+        if chunkwise and (case["bidirectional"] or case["norm"] == "batch"):
             case["memory"] = "recompute"
         elif case["memory"] in IN_FIXED_POINT and case["activation"] not in FORGOTTEN_BITS:
             case["memory"] = "checkpoint"

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from irevrnn import IRevRNN
-from irevrnn.strategies.rules import OF_THE_STACK
+from irevrnn.strategies.rules import CHUNKWISE
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -25,7 +25,7 @@ def test_hooks_run():
     assert sorted(seen) == ["gradient", "layer", "model"]
 
 
-@pytest.mark.parametrize("memory", OF_THE_STACK)
+@pytest.mark.parametrize("memory", CHUNKWISE)
 def test_pruning_of_the_recurrence_in_chunks(memory):
     model = IRevRNN(3, 8, activation="leaky_relu", memory=memory)
     prune.random_unstructured(model.layers[0], "recurrent_weight", 0.5)
@@ -33,7 +33,7 @@ def test_pruning_of_the_recurrence_in_chunks(memory):
     assert trains(model)
 
 
-@pytest.mark.parametrize("memory", OF_THE_STACK)
+@pytest.mark.parametrize("memory", CHUNKWISE)
 def test_spectral_norm_changes_its_buffers_in_training_only(memory):
     model = IRevRNN(3, 8, activation="leaky_relu", memory=memory)
     nn.utils.parametrizations.spectral_norm(model.layers[0].projection)

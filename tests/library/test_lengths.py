@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_sequence
 from experiments.bench.measure import saved_bytes
 from irevrnn import IRevRNN
 from irevrnn.recurrences.block import FORGOTTEN_BITS
-from irevrnn.strategies.rules import IN_FIXED_POINT, OF_THE_STACK
+from irevrnn.strategies.rules import CHUNKWISE, IN_FIXED_POINT
 from tests.cases import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -19,8 +19,8 @@ OPTIONS = (
 )  # fmt: skip
 #: Every strategy, with the options that it takes.
 CASES = [
-    (memory, options) for options in OPTIONS for memory in ("store", "recompute", *OF_THE_STACK)
-    if not (memory in OF_THE_STACK and "bidirectional" in options)
+    (memory, options) for options in OPTIONS for memory in ("store", "recompute", *CHUNKWISE)
+    if not (memory in CHUNKWISE and "bidirectional" in options)
     and not (memory in IN_FIXED_POINT and options.get("activation", "relu") not in FORGOTTEN_BITS)
 ]  # fmt: skip
 

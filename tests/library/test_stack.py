@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_s
 
 from irevrnn import Block, Dropout, IRevBlock, IRevRNN, IRevRNNCell, IRevStack, check_stepwise
 from irevrnn.kernels import reference
-from irevrnn.strategies.rules import OF_THE_STACK
+from irevrnn.strategies.rules import CHUNKWISE
 from tests.cases import assert_same_bits
 from tests.library.convolution import Convolution
 
@@ -581,7 +581,7 @@ def test_no_gradient_passes_a_reset(memory):
     assert not x.grad[:, :60].any() and x.grad[:, 60:].any()
 
 
-@pytest.mark.parametrize("memory", ["store", "recompute", *OF_THE_STACK])
+@pytest.mark.parametrize("memory", ["store", "recompute", *CHUNKWISE])
 def test_resets_of_padded_and_packed_sequences(memory):
     model, x = make_stack("gated", memory, torch.float64).eval(), make_input(80, torch.float64)
     lengths, resets = torch.tensor([33, 80, 7]), random_resets(80, 0.1)

@@ -6,7 +6,7 @@ from torch import nn
 
 from irevrnn import IRevBlock, IRevRNN, IRevRNNCell, scan
 from irevrnn.kernels.activations import ACTIVATIONS
-from irevrnn.strategies.rules import OF_THE_STACK
+from irevrnn.strategies.rules import CHUNKWISE
 from tests.cases import assert_same_bits, make_inputs
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -59,7 +59,7 @@ def test_pieces_in_fixed_point_keep_within_a_bound(memory, piece):
     assert (h_n[0] - state[0][0]).abs().amax() <= apart.max()
 
 
-@pytest.mark.parametrize("memory", ["store", "recompute", *OF_THE_STACK])
+@pytest.mark.parametrize("memory", ["store", "recompute", *CHUNKWISE])
 def test_truncated_backpropagation(memory):
     """Detached states cut the gradient where the pieces meet, and only there."""
     model, x = make_model(memory), torch.randn(3, 60, 1, requires_grad=True)

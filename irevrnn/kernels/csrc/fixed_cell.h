@@ -1,5 +1,5 @@
 // The cell in fixed point: V holds values (float, double or a pack), L the fixed-point numbers that go
-// with it (int32_t or a pack). Compare experiments/fixed_reference.py line by line.
+// with it (int32_t or a pack). Compare tests/fixed_reference.py line by line.
 #pragma once
 
 #include "bit_stack.h"
