@@ -69,6 +69,8 @@ Tensor state_hash(at::TensorList states) {
 TORCH_LIBRARY_IMPL(irevrnn, CUDA, m) {
   m.impl("scan", &scan_op<LaunchOnCuda>);
   m.impl("scan_backward", &scan_backward_op<LaunchOnCuda>);
+  m.impl("selective_scan", &selective_scan_op<LaunchOnCuda>);
+  m.impl("selective_scan_backward", &selective_scan_backward_op<LaunchOnCuda>);
   m.impl("fixed_scan", &fixed_scan_op<LaunchOnCuda>);
   m.impl("fixed_unscan", &fixed_unscan_op<LaunchOnCuda>);
   m.impl("state_hash", &state_hash);

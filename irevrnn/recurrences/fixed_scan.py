@@ -168,7 +168,7 @@ def forward(
     """
     vectorize = vectorizes(z)
     out, tensors, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
-        z, states.tensors, states.steps, *weights, record, save, vectorize, resets, batch_sizes
+        z, states.tensors, states.steps, list(weights[:3]), *weights[3:], record, save, vectorize, resets, batch_sizes
     )
     if bad_step >= 0:
         raise RangeError(bad_step)
@@ -193,7 +193,7 @@ def inverse(
     """
     vectorize = vectorizes(z)
     out, tensors, counts, saved = torch.ops.irevrnn.fixed_unscan(
-        z, states.tensors, states.steps, *buffer, *weights, vectorize, resets, batch_sizes
+        z, states.tensors, states.steps, *buffer, list(weights[:3]), *weights[3:], vectorize, resets, batch_sizes
     )
     before = States.from_tensors(tensors, states.steps - _steps(z, batch_sizes))
     return Pass(out, saved, before, states), buffer._replace(counts=counts)

@@ -70,8 +70,9 @@ struct Bits {
 };
 #endif
 
-// Words that the steps of a lane fill at most, one each: a decay has 30 bits, and a leak 2 more, or relu a number in range.
-constexpr int most_words(Activation g) { return g == Activation::relu ? 2 : 1; }
+// Words that the steps of a lane fill at most, one each: a decay has 30 bits, and a leak 2 more, or relu a number in range,
+// or c as many as h.
+constexpr int most_words(Activation g, bool c_decays) { return c_decays || g == Activation::relu ? 2 : 1; }
 
 constexpr int bits_of_number = 30;  // of one in range, its sign apart
 

@@ -13,6 +13,8 @@ namespace irevrnn {
 
 constexpr int longest_shift = 29;  // a number in range has no more bits
 
+constexpr float above_one = 0x1.000002p0f;  // the float next to 1: decays are smaller, and no NaN is
+
 // One lane's decay.
 struct Decay {
   int32_t m, shift, sign;  // sign is -1 where the recurrent weight is negative, else 0

@@ -4,6 +4,7 @@
 
 #include "bit_stack.h"
 #include "cell.h"
+#include "rotation.h"
 
 namespace irevrnn {
 
@@ -56,5 +57,31 @@ IREVRNN_INLINE void uncouple_fixed(const F& f, const Scales<V>& scales, L& p, L&
     c = minus(c, increment(f, scales.h, w.a(i), whole_values<V>(p)));
   }
 }
+
+// The shears of a rotation (paper, eq:shears), like rotate in rotation.h, but for the sign; and their inverse.
+template <class V>
+struct FixedShears {
+  V tangent, sine;
+
+  IREVRNN_INLINE FixedShears(const Rotation<V>& r, const Scales<V>& of)
+      : tangent(r.tangent * (of.h.count * of.c.quantum)), sine(r.sine * (of.c.count * of.h.quantum)) {}
+
+  template <class L>
+  IREVRNN_INLINE void turn(L& p, L& q, V& largest_p, V& largest_q) const {
+    p = minus(p, nearest(tangent * whole_values<V>(q)));
+    const V first_p = whole_values<V>(p);
+    q = plus(q, nearest(sine * first_p));
+    const V whole_q = whole_values<V>(q);
+    p = minus(p, nearest(tangent * whole_q));
+    largest_p = larger(larger(largest_p, absolute(first_p)), absolute(whole_values<V>(p)));
+    largest_q = larger(largest_q, absolute(whole_q));
+  }
+  template <class L>
+  IREVRNN_INLINE void turn_back(L& p, L& q) const {
+    p = plus(p, nearest(tangent * whole_values<V>(q)));
+    q = minus(q, nearest(sine * whole_values<V>(p)));
+    p = plus(p, nearest(tangent * whole_values<V>(q)));
+  }
+};
 
 }  // namespace irevrnn

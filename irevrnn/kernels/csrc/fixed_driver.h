@@ -10,8 +10,8 @@
 namespace irevrnn {
 
 template <class Tile>
-Bits& room_for(WordStack& stack, Activation g, int64_t steps, int64_t resets) {
-  return stack.with_room((steps * most_words(g) + resets * words_of_reset) * Tile::width);
+Bits& room_for(WordStack& stack, int64_t words_of_step, int64_t steps, int64_t resets) {
+  return stack.with_room((steps * words_of_step + resets * words_of_reset) * Tile::width);
 }
 
 // The changes of scales of a tile's lanes, which are few. Between two calls all states are in memory.
@@ -46,11 +46,14 @@ class LaneScales {
   bool coarsen(int64_t t) {
     bool changed = false;
     for (int64_t lane = first_; lane < past_last_; ++lane) {
-      const FixedLane<any, ChosenActivation, T> cell(s_, {s_.coupling_activation}, lane % s_.hidden);
       Rescaling by;
-      const bool fits = cell.find_scales(load_lane(s_, lane), by, [&](const LaneState& tried) {
+      const bool fits = find_scales(load_lane(s_, lane), by, [&](const LaneState& tried) {
         NoBits none;
-        return cell.step(tried, s_.z[s_.row(t) + lane], offset_of(s_.first_step + t), none);
+        const T z = s_.z[s_.row(t) + lane];
+        const uint32_t offset = offset_of(s_.first_step + t);
+        if (s_.angle) return TurningLane<T>{s_, lane}.step(tried, z, t, offset, none);
+        using Cell = FixedLane<any, ChosenActivation, T>;
+        return Cell(s_, {s_.coupling_activation}, lane).step(tried, z, t, offset, none);
       });
       if (!fits) return false;
       rescale(lane, t, by);
@@ -96,11 +99,30 @@ class LaneScales {
   int64_t first_, past_last_, end_;
 };
 
+// What the cells of all tiles share.
+template <class Tiles, class T>
+struct TileCells {
+  const FixedPass<T>& s;
+  Array<T> weights;
+  DecayRows decays;
+
+  explicit TileCells(const FixedPass<T>& s) : s(s), weights(unit_rows(s, Tiles::width)), decays(s, Tiles::width) {}
+
+  // Calls fn(cell) with that of a tile. scratch: (1 + 2R, width).
+  template <class Tile, class Fn>
+  IREVRNN_INLINE void of(const Tile& tile, int64_t lane, T* scratch, const Fn& fn) const {
+    if (s.angle) return fn(TurningTile<Tile, T>(s, tile, lane));
+    const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
+    with_coupling<Tiles>(s, tile, [&](const auto& f) {
+      fn(OscillatingTile(s, f, tile, rows.at(lane % s.hidden), decays, lane, scratch));
+    });
+  }
+};
+
 template <class Tiles, class T>
 void run(FixedForward<T>& s) {
-  const Array<T> weights = unit_rows(s, Tiles::width);
-  const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
-  const DecayRows decays(s, Tiles::width);
+  const TileCells<Tiles, T> cells(s);
+  const int64_t words_of_step = most_words(s.activation, static_cast<bool>(s.decay));
   std::vector<int64_t> bad_steps(max_chunks, -1);
   s.words.resize(count_chunks(s.lanes(), Tiles::width));
   std::vector<WordStack> stacks(s.words.size());
@@ -116,12 +138,11 @@ void run(FixedForward<T>& s) {
         WordStack& stack = stacks[at.chunk];
         const Cuts<T> cuts(s, at.lane, tile.count, begin, at.end);
         LaneScales<T> scales(s, stack, at.chunk, at.lane, tile.count, at.end);
-        const auto room = [&]() -> Bits& { return room_for<Tile>(stack, s.activation, at.end - begin, cuts.count()); };
+        const auto room = [&]() -> Bits& { return room_for<Tile>(stack, words_of_step, at.end - begin, cuts.count()); };
         const auto run_to = [&](int64_t first, int64_t past_last) {
           int64_t reached = 0;
-          with_coupling<Tiles>(s, tile, [&](const auto& f) {
-            reached = fixed_forward_tile(s, f, tile, rows.at(at.lane % s.hidden), decays, scratch.data(), room(), at.lane,
-                                         first, past_last, at.ahead);
+          cells.of(tile, at.lane, scratch.data(), [&](const auto& cell) {
+            reached = fixed_forward_tile(s, cell, tile, room(), at.lane, first, past_last, at.ahead);
           });
           return reached;
         };
@@ -154,9 +175,8 @@ void run(FixedForward<T>& s) {
 
 template <class Tiles, class T>
 void run(FixedInverse<T>& s) {
-  const Array<T> weights = unit_rows(s, Tiles::width);
-  const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
-  const DecayRows decays(s, Tiles::width);
+  const TileCells<Tiles, T> cells(s);
+  const int64_t words_of_step = most_words(s.activation, static_cast<bool>(s.decay));
   std::vector<WordStack> stacks(s.streams);
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
     Array<T> scratch((1 + 2 * s.couplings) * Tiles::width);
@@ -172,11 +192,10 @@ void run(FixedInverse<T>& s) {
         WordStack& stack = stacks[at.chunk];
         const Cuts<T> cuts(s, at.lane, tile.count, begin, at.end);
         LaneScales<T> scales(s, stack, at.chunk, at.lane, tile.count, at.end);
-        const auto room = [&]() -> Bits& { return room_for<Tile>(stack, s.activation, at.end - begin, cuts.count()); };
+        const auto room = [&]() -> Bits& { return room_for<Tile>(stack, words_of_step, at.end - begin, cuts.count()); };
         const auto run_back = [&](int64_t first, int64_t past_last) {
-          with_coupling<Tiles>(s, tile, [&](const auto& f) {
-            fixed_inverse_tile(s, f, tile, rows.at(at.lane % s.hidden), decays, scratch.data(), room(), at.lane, first,
-                               past_last, at.ahead);
+          cells.of(tile, at.lane, scratch.data(), [&](const auto& cell) {
+            fixed_inverse_tile(s, cell, tile, room(), at.lane, first, past_last, at.ahead);
           });
         };
         cuts.each_reversed([&](int64_t first, int64_t past_last) {

@@ -43,9 +43,9 @@ struct FixedTensors {
 
   // z: (T, B, H), or (N, H) packed with batch_sizes. steps: of the sequence before the states; streams: the number of bit
   // stacks; inverse: whether the states are those after the pass.
-  FixedTensors(const Tensor& z_, at::TensorList given, int64_t steps, int64_t streams, bool inverse, const Tensor& u,
-               const Tensor& a, const Tensor& b, Name g, Name f, bool save, const Maybe& resets, const Maybe& batch_sizes)
-      : shared(z_, given[0], u, a, b, batch_sizes, g, f, usual_interval, resets), z(z_.contiguous()),
+  FixedTensors(const Tensor& z_, at::TensorList given, int64_t steps, int64_t streams, bool inverse,
+               at::TensorList weights, Name g, Name f, bool save, const Maybe& resets, const Maybe& batch_sizes)
+      : shared(z_, given[0], weights, batch_sizes, g, f, usual_interval, resets), z(z_.contiguous()),
         out(allocate(z.sizes(), z.options())),
         saved(save ? allocate(shared.saved_shape(z), z.options()) : allocate({0}, z.options())),
         first_step(steps - (inverse ? shared.steps : 0)) {
@@ -99,7 +99,7 @@ std::optional<FixedResults> scan_lanes(const FixedTensors& x, bool record, int64
   const auto options = x.z.options();
   const int64_t lanes = x.shared.batch * x.shared.hidden, reset_rows = record ? x.most_reset_words() : 0;
   const int64_t rows =
-      record ? x.shared.steps * most_words(x.shared.activation) + reset_rows + changes * words_of_rescaling : 0;
+      record ? x.shared.steps * most_words(x.shared.activation, x.shared.decays()) + reset_rows + changes * words_of_rescaling : 0;
   const Tensor columns = at::empty({rows, lanes}, options.dtype(at::kInt));
   Tensor counts = at::empty({lanes}, options.dtype(at::kLong));
   Tensor bad_step = at::full({}, -1, options.dtype(at::kLong)), crowded = at::zeros({}, options.dtype(at::kLong));
@@ -143,13 +143,12 @@ int64_t streams_of(const Tensor& h, bool in_vectors) {
 }
 
 template <class Launch>
-FixedResults fixed_scan_op(const Tensor& z, at::TensorList states, int64_t steps, const Tensor& u, const Tensor& a,
-                           const Tensor& b, Name activation, Name coupling_activation, bool record, bool save,
+FixedResults fixed_scan_op(const Tensor& z, at::TensorList states, int64_t steps, at::TensorList weights, Name activation, Name coupling_activation, bool record, bool save,
                            bool vectorize, const Maybe& resets, const Maybe& batch_sizes) {
   const Launch launch(z, vectorize);
   const bool in_vectors = runs_in_vectors(launch, z, states);
   for (int64_t changes = 8;; changes *= 8) {
-    const FixedTensors x(z, states, steps, streams_of<Launch>(states[0], in_vectors), false, u, a, b, activation,
+    const FixedTensors x(z, states, steps, streams_of<Launch>(states[0], in_vectors), false, weights, activation,
                          coupling_activation, save, resets, batch_sizes);
     if constexpr (Launch::has_vectors) {
       if (in_vectors) return launch.scan_in_vectors(x, record);
@@ -160,13 +159,12 @@ FixedResults fixed_scan_op(const Tensor& z, at::TensorList states, int64_t steps
 
 template <class Launch>
 FixedInverseResults fixed_unscan_op(const Tensor& z, at::TensorList states, int64_t steps, const Tensor& words,
-                                    const Tensor& starts, const Tensor& counts, const Tensor& u, const Tensor& a,
-                                    const Tensor& b, Name activation, Name coupling_activation, bool vectorize,
+                                    const Tensor& starts, const Tensor& counts, at::TensorList weights, Name activation, Name coupling_activation, bool vectorize,
                                     const Maybe& resets, const Maybe& batch_sizes) {
   const Launch launch(z, vectorize);
   const bool in_vectors = runs_in_vectors(launch, z, states);
   const int64_t streams = streams_of<Launch>(states[0], in_vectors);
-  const FixedTensors x(z, states, steps, streams, true, u, a, b, activation, coupling_activation, true, resets, batch_sizes);
+  const FixedTensors x(z, states, steps, streams, true, weights, activation, coupling_activation, true, resets, batch_sizes);
   const Tensor all_words = checked(z, words, words.numel(), at::kInt, "words");
   const Tensor first_words = checked(z, starts, streams, at::kLong, "starts");
   const Tensor counts_left = copy_of(checked(z, counts, streams, at::kLong, "counts"));

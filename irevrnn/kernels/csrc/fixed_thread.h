@@ -89,13 +89,24 @@ IREVRNN_INLINE void note_step(int64_t* earliest, int64_t t) {
 #endif
 }
 
+// A cell of a lane, FixedLane or TurningLane.
+template <class Cell, class T>
+struct CellMaker {
+  IREVRNN_INLINE Cell operator()(const FixedPass<T>& s, int64_t lane) const { return {s, lane}; }
+};
+template <int R, class F, class T>
+struct CellMaker<FixedLane<R, F, T>, T> {
+  F f;
+  IREVRNN_INLINE FixedLane<R, F, T> operator()(const FixedPass<T>& s, int64_t lane) const { return {s, f, lane}; }
+};
+
 // Steps begin to end. Between two calls states and numbers of words are in memory; a negative number says
 // that the lane stopped.
-template <int R, class F, class T>
+template <class Cell, class T>
 struct FixedForwardWork {
   static constexpr int direction = 1;
   LaneForward<T> s;
-  F f;
+  CellMaker<Cell, T> make;
   int64_t begin, end;
 
   IREVRNN_INLINE void operator()(const Thread& thread) const {
@@ -104,7 +115,7 @@ struct FixedForwardWork {
     int64_t& count = s.counts[lane];
     if (begin > 0 && count < 0) return;
     const int64_t stop = smaller(end, s.length(lane));
-    const FixedLane<R, F, T> cell(s, f, lane % s.hidden);
+    const Cell cell = make(s, lane);
     WordColumn bits{s.words ? s.words + lane : nullptr, s.lanes(), begin > 0 ? count : 0, Tail::of(s.tails[lane])};
     LaneState x = load_lane(s, lane);
     int64_t place = s.places[lane];
@@ -127,12 +138,12 @@ struct FixedForwardWork {
         }
         const T z = inputs.take();
         const uint32_t offset = offset_of(s.first_step + t);
-        typename FixedLane<R, F, T>::Step result;
+        FixedStep result;
         for (Rescaling by;;) {  // a loop, as the compiler is to write the step out once
           const WordColumn before = bits;
-          const bool fits = cell.find_scales(x, by, [&](const LaneState& tried) {
+          const bool fits = find_scales(x, by, [&](const LaneState& tried) {
             bits = before;
-            return result = cell.step(tried, z, offset, bits);
+            return result = cell.step(tried, z, t, offset, bits);
           });
           if (fits && !by) break;
           bits = before;
@@ -141,7 +152,7 @@ struct FixedForwardWork {
           goes_on &= fits;
           if (!goes_on) return;
         }
-        const Scales<T> scales = cell.scales_of(x);
+        const Scales<T> scales = scales_of<T>(x);
         if (T* border = s.border(t)) border[lane] = scales.c.values_of(x.c);
         x.h = forget_output(s.activation, result.y, bits);
         x.c = result.c;
@@ -156,7 +167,7 @@ struct FixedForwardWork {
 
   // Whether a change of scales before step t leaves rows for all that may follow.
   IREVRNN_INLINE bool has_room(const WordColumn& bits, int64_t t) const {
-    const int64_t needed = words_of_rescaling + (s.steps - t) * most_words(s.activation) + s.reset_rows;
+    const int64_t needed = words_of_rescaling + (s.steps - t) * most_words(s.activation, static_cast<bool>(s.decay)) + s.reset_rows;
     if (!s.words || bits.count + needed <= s.rows) return true;
     *s.crowded = 1;
     return false;
@@ -164,18 +175,18 @@ struct FixedForwardWork {
 };
 
 // Steps end - 1 down to begin undone.
-template <int R, class F, class T>
+template <class Cell, class T>
 struct FixedInverseWork {
   static constexpr int direction = -1;
   FixedInverse<T> s;
-  F f;
+  CellMaker<Cell, T> make;
   int64_t begin, end;
 
   IREVRNN_INLINE void operator()(const Thread& thread) const {
     const int64_t lane = thread.number();
     if (lane >= s.lanes()) return;
     const int64_t stop = smaller(end, s.length(lane));
-    const FixedLane<R, F, T> cell(s, f, lane % s.hidden);
+    const Cell cell = make(s, lane);
     const bool sound = s.is_sound(lane);
     WordReader bits(s.words + (sound ? s.starts[lane] : 0), sound ? s.counts[lane] : -1, Tail::of(s.tails[lane]));
     LaneState x = load_lane(s, lane);
@@ -183,12 +194,10 @@ struct FixedInverseWork {
     Ahead<T, -1> inputs(s, lane, begin, stop);
     for_each_window<-1>(s, lane, begin, stop, [&](int64_t first, int64_t past_last, uint64_t resets) {
       for (int64_t t = past_last - 1; t >= first; --t) {
-        const Scales<T> scales = cell.scales_of(x);
+        const Scales<T> scales = scales_of<T>(x);
         s.out[s.row(t) + lane] = scales.h.values_of(x.h);
-        const T z = scales.h.quanta_of(inputs.take());
-        int32_t p = minus(recall_output(s.activation, x.h, bits), nearest(z));
-        uncouple_fixed<T>(f, scales, p, x.c, cell.couplings, cell.weights(scales));
-        x.h = recall(p, cell.decay, offset_of(s.first_step + t), bits);
+        const int32_t y = recall_output(s.activation, x.h, bits);
+        cell.undo(x, y, inputs.take(), t, offset_of(s.first_step + t), bits);
         if (T* border = s.border(t)) border[lane] = scales.c.values_of(x.c);
         while (place == place_of(s.first_step + t, lane)) {
           const Stacked<WordReader> before = pop_rescaling<WordReader>({x, place, bits});

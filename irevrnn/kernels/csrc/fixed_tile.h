@@ -7,7 +7,7 @@
 
 #include "fixed_cell.h"
 #include "fixed_scan.h"
-#include "scan_tile.h"
+#include "selective_tile.h"
 
 namespace irevrnn {
 
@@ -22,7 +22,7 @@ struct DecayRows {
   template <class T>
   DecayRows(const Sizes<T>& s, int width)
       : m(s.hidden + width), shift(m.size()), sign(m.size()), inverse(m.size()) {
-    for (int64_t i = 0; i < s.hidden; ++i) {
+    for (int64_t i = 0; s.u && i < s.hidden; ++i) {
       const Decay d = decay_of(s.u[i]);
       for (size_t j = i; j < m.size(); j += s.hidden) {
         m[j] = d.m;
@@ -67,27 +67,88 @@ struct TileScales {
   }
 };
 
-// Returns `end`, or the step of which a number does not fit the scales; then the states and the stack stay as they are.
+// The steps of a tile, forward and undone, for lanes from `lane` on and inputs z in quanta.
 template <class F, class Tile, class T>
-IREVRNN_FLATTEN int64_t fixed_forward_tile(const FixedForward<T>& s, F f, Tile tile, UnitRows<const T> rows,
-                                           const DecayRows& decays, T* scratch, Bits& stack, int64_t lane,
+struct OscillatingTile {
+  using V = typename Tile::V;
+  using L = typename Tile::L;
+  const FixedPass<T>& s;
+  F f;
+  const Tile& tile;
+  typename Tile::DecayL decay;
+  TileScales<F, Tile> scales;
+
+  IREVRNN_INLINE OscillatingTile(const FixedPass<T>& s, F f, const Tile& tile, UnitRows<const T> rows,
+                                 const DecayRows& decays, int64_t lane, T* scratch)
+      : s(s), f(f), tile(tile), decay(decays.of(tile, lane % s.hidden)), scales(s, tile, rows, lane, scratch) {}
+
+  IREVRNN_INLINE const Scales<V>& of() const { return scales.of; }
+  IREVRNN_INLINE L step(const L& h, L& c, int64_t t, uint32_t offset, Bits& bits, V& largest) const {
+    L p = tile.forget(h, decay, offset, bits);
+    couple_fixed<V>(f, scales.of, p, c, s.couplings, scales.weights, largest, largest);
+    return p;
+  }
+  IREVRNN_INLINE L undo(L p, L& c, int64_t t, uint32_t offset, Bits& bits) const {
+    uncouple_fixed<V>(f, scales.of, p, c, s.couplings, scales.weights);
+    return tile.recall(p, decay, offset, bits);
+  }
+  IREVRNN_INLINE void expect(int64_t) const {}
+};
+
+// The same of selective oscillators.
+template <class Tile, class T>
+struct TurningTile {
+  using V = typename Tile::V;
+  using L = typename Tile::L;
+  const FixedPass<T>& s;
+  const Tile& tile;
+  int64_t lane;
+  Scales<V> scales;
+
+  IREVRNN_INLINE TurningTile(const FixedPass<T>& s, const Tile& tile, int64_t lane)
+      : s(s), tile(tile), lane(lane), scales{scale_of<V>(tile.load(s.bits_h + lane)), scale_of<V>(tile.load(s.bits_c + lane))} {}
+
+  IREVRNN_INLINE const Scales<V>& of() const { return scales; }
+  IREVRNN_INLINE L step(const L& h, L& c, int64_t t, uint32_t offset, Bits& bits, V& largest) const {
+    const Turn<V> turn(s, tile, lane, s.row(t));
+    L p = h;
+    FixedShears<V>(turn.rotation, scales).turn(p, c, largest, largest);
+    const auto decay = tile.decay(turn.factor);
+    p = tile.forget(p, decay, offset, bits);
+    c = tile.forget(c, decay, offset, bits);
+    // Not where it is above 1, or NaN.
+    if (!all_below(absolute(turn.factor), above_one)) largest = Tile::all(cut_off);
+    return p;
+  }
+  IREVRNN_INLINE L undo(const L& y, L& c, int64_t t, uint32_t offset, Bits& bits) const {
+    const Turn<V> turn(s, tile, lane, s.row(t));
+    const auto decay = tile.decay(turn.factor);
+    c = tile.recall(c, decay, offset, bits);
+    L p = tile.recall(y, decay, offset, bits);
+    FixedShears<V>(turn.rotation, scales).turn_back(p, c);
+    return p;
+  }
+  IREVRNN_INLINE void expect(int64_t at) const { expect_turn<Tile>(s, at); }
+};
+
+// Returns `end`, or the step of which a number does not fit the scales; then the states and the stack stay as they are.
+template <class Cell, class Tile, class T>
+IREVRNN_FLATTEN int64_t fixed_forward_tile(const FixedForward<T>& s, const Cell& cell, Tile tile, Bits& stack, int64_t lane,
                                            int64_t begin, int64_t end, int64_t ahead) {
   using V = typename Tile::V;
   using L = typename Tile::L;
-  const typename Tile::DecayL decay = decays.of(tile, lane % s.hidden);
-  const TileScales<F, Tile> scales(s, tile, rows, lane, scratch);
-  const Scales<V>& of = scales.of;
+  const Scales<V> of = cell.of();
   Bits bits = stack;  // a copy, as it may stay in registers
   L h = tile.load(s.h + lane);
   L c = tile.load(s.c + lane);
   if (tile.out_of_range(h) || tile.out_of_range(c)) return begin;
   if (T* border = s.border(begin)) tile.store(border + lane, of.c.values_of(c));
   for (int64_t t = begin; t < end; ++t) {
-    L p = tile.forget(h, decay, offset_of(s.first_step + t), bits);
     V largest{};
-    couple_fixed<V>(f, of, p, c, s.couplings, scales.weights, largest, largest);
+    const L p = cell.step(h, c, t, offset_of(s.first_step + t), bits, largest);
     const int64_t at = s.row(t) + lane;
     expect_rows<Tile>(s, at + ahead);
+    cell.expect(at + ahead);
     const V z = of.h.quanta_of(tile.load(s.z + at));
     largest = larger(largest, absolute(z));  // last, as a NaN stays from here on
     const L y = plus(nearest(z), p);
@@ -117,25 +178,22 @@ void recall_resets(const FixedPass<T>& s, const Cuts<T>& cuts, int64_t t, Bits& 
 }
 
 // Steps end - 1 down to begin undone.
-template <class F, class Tile, class T>
-IREVRNN_FLATTEN void fixed_inverse_tile(const FixedInverse<T>& s, F f, Tile tile, UnitRows<const T> rows,
-                                        const DecayRows& decays, T* scratch, Bits& stack, int64_t lane,
+template <class Cell, class Tile, class T>
+IREVRNN_FLATTEN void fixed_inverse_tile(const FixedInverse<T>& s, const Cell& cell, Tile tile, Bits& stack, int64_t lane,
                                         int64_t begin, int64_t end, int64_t ahead) {
   using V = typename Tile::V;
   using L = typename Tile::L;
-  const typename Tile::DecayL decay = decays.of(tile, lane % s.hidden);
-  const TileScales<F, Tile> scales(s, tile, rows, lane, scratch);
-  const Scales<V>& of = scales.of;
+  const Scales<V> of = cell.of();
   Bits bits = stack;
   L h = tile.load(s.h + lane);
   L c = tile.load(s.c + lane);
   for (int64_t t = end - 1; t >= begin; --t) {
     const int64_t at = s.row(t) + lane;
     expect_rows<Tile>(s, at + ahead);
+    cell.expect(at + ahead);
     tile.store(s.out + at, of.h.values_of(h));
-    L p = minus(tile.recall_output(s.activation, h, bits), nearest(of.h.quanta_of(tile.load(s.z + at))));
-    uncouple_fixed<V>(f, of, p, c, s.couplings, scales.weights);
-    h = tile.recall(p, decay, offset_of(s.first_step + t), bits);
+    const L p = minus(tile.recall_output(s.activation, h, bits), nearest(of.h.quanta_of(tile.load(s.z + at))));
+    h = cell.undo(p, c, t, offset_of(s.first_step + t), bits);
   }
   if (T* border = s.border(begin)) tile.store(border + lane, of.c.values_of(c));
   stack = bits;

@@ -132,6 +132,42 @@ struct FixedVectorTile : VectorTile<N, cut> {
     return d;
   }
 
+  // Of factors from -1 to 1, as decay_of in decay.h has it of one; the bits of a float are those of m and the shift.
+  IREVRNN_INLINE DecayL decay(const V& factor) const {
+    DecayL d;
+    Lanes moved{}, shifted{}, flipped{};
+    each<N>([&](auto i) {
+      const Ints bits = (Ints)factor.part[i.value], size = bits & all_lanes(0x7fffffff);
+      const Ints below = size & all_lanes(0x7fffff), exponent = size >> 23;
+      const Lanes whole = same(below, Ints{}), none = less(exponent, all_lanes(126 - longest_shift));
+      Ints shift = irevrnn::minus(choose(whole, all_lanes(127), all_lanes(126)), exponent);
+      Ints m = choose(whole, Ints{}, irevrnn::minus(all_lanes(0x800000), below) << 8);
+      shift = choose(none, all_lanes(longest_shift), shift);
+      m = choose(none, Ints{}, m);
+      if constexpr (cut) {
+        const Lanes exist = lanes_of_part(existing(), i);
+        m = choose(exist, m, Ints{});
+        shift = choose(exist, shift, Ints{});
+      }
+      d.m.part[i.value] = m;
+      d.shift.part[i.value] = shift;
+      d.sign.part[i.value] = bits >> 31;
+      d.inverse[i.value] = reciprocals((Vector)choose(same(m, Ints{}), all_lanes(127 << 23), below | all_lanes(126 << 23)));
+      moved = moved | less(Ints{}, m);
+      shifted = shifted | less(Ints{}, shift);
+      flipped = flipped | less(bits, Ints{});
+    });
+    d.flips = bits_of(flipped) != 0;
+    d.longest_shift = 0;
+    if (bits_of(shifted) != 0) {
+      each<N>([&](auto i) {
+        for (int k = 0; k < vector_lanes; ++k) d.longest_shift = std::max<int>(d.longest_shift, d.shift.part[i.value][k]);
+      });
+    }
+    d.forgets = d.longest_shift > 0 || bits_of(moved) != 0;
+    return d;
+  }
+
   IREVRNN_INLINE static L with_sign(const L& x, const DecayL& d) {
     if (!d.flips) return x;
     return make_pack<N>([&](auto i) {

@@ -52,16 +52,29 @@ T* write(const Tensor& x) { return static_cast<T*>(x.mutable_data_ptr()); }
 struct PassInputs {
   int64_t steps, batch, hidden, interval;
   std::vector<int64_t> row_starts;  // of a packed sequence
-  Tensor u, a, b, resets;
+  std::vector<Tensor> weights;
+  std::vector<bool> of_steps;  // whether each of a selective oscillator's has a row for each step
+  Tensor resets;
   Activation activation, coupling_activation;
 
-  // z, or out, is (T, B, H); or (N, H), packed with batch_sizes (T,), for states h (B, H).
-  PassInputs(const Tensor& z, const Tensor& h, const Tensor& u_, const Tensor& a_, const Tensor& b_,
-             const Maybe& batch_sizes, Name g, Name f, int64_t interval, const Maybe& resets_)
-      : batch(h.size(0)), hidden(z.size(-1)), interval(interval), u(checked(z, u_, {hidden}, "u")),
-        a(checked(z, a_, {a_.size(0), hidden}, "a")), b(checked(z, b_, a.sizes(), "b")),
+  // z, or out, is (T, B, H); or (N, H), packed with batch_sizes (T,), for states h (B, H). given: the weights u, a and b; or
+  // the angles of a selective oscillator and, if it has them, its decays.
+  PassInputs(const Tensor& z, const Tensor& h, at::TensorList given, const Maybe& batch_sizes, Name g, Name f,
+             int64_t interval, const Maybe& resets_)
+      : batch(h.size(0)), hidden(z.size(-1)), interval(interval),
         resets(checked(z, resets_, z.sizes().slice(0, z.dim() - 1), at::kBool, "resets")),
         activation(parse_activation(g)), coupling_activation(parse_activation(f)) {
+    if (given.size() == 3) {
+      const Tensor& a = given[1];
+      weights = {checked(z, given[0], {hidden}, "u"), checked(z, a, {a.size(0), hidden}, "a"),
+                 checked(z, given[2], a.sizes(), "b")};
+    } else {
+      TORCH_CHECK_VALUE(interval != 0, "interval must not be 0 for a selective oscillator");
+      for (const Tensor& x : given) {
+        of_steps.push_back(x.sizes() == z.sizes());
+        weights.push_back(checked(z, x, of_steps.back() ? z.sizes() : h.sizes(), "angle or decay"));
+      }
+    }
     TORCH_CHECK_VALUE(interval >= nothing_saved && interval <= longest_interval, "interval must be from 0 to ",
                       longest_interval, ", or ", nothing_saved, " if no backward pass follows; got ", interval);
     const bool has_sizes = batch_sizes && batch_sizes->defined();
@@ -73,13 +86,16 @@ struct PassInputs {
   }
 
   bool packed() const { return !row_starts.empty(); }
+  bool selective() const { return weights.size() != 3; }
+  bool decays() const { return weights.size() == 2; }  // those of both h and c
+  int64_t couplings() const { return selective() ? 0 : weights[1].size(0); }
 
   // ops.saved_shape in Python is the same rule.
   std::vector<int64_t> saved_shape(const Tensor& z) const {
     if (interval == nothing_saved) return {0, batch, hidden};
     if (interval > 0) return {(steps + interval - 1) / interval - 1, batch, hidden};
-    if (packed()) return {2 * a.size(0) * z.size(0), hidden};
-    return {steps, 2 * a.size(0), batch, hidden};
+    if (packed()) return {2 * couplings() * z.size(0), hidden};
+    return {steps, 2 * couplings(), batch, hidden};
   }
 
   template <class T>
@@ -88,14 +104,38 @@ struct PassInputs {
     s.batch = batch;
     s.hidden = hidden;
     s.row_starts = packed() ? row_starts.data() : nullptr;
-    s.couplings = static_cast<int>(a.size(0));
+    s.couplings = static_cast<int>(couplings());
     s.interval = interval;
     s.activation = activation;
     s.coupling_activation = coupling_activation;
     s.resets = read<uint8_t>(resets);
-    s.u = read<T>(u);
-    s.a = read<T>(a);
-    s.b = read<T>(b);
+    if (selective()) {
+      s.angle = rows_of<const T>(weights, 0);
+      s.decay = rows_of<const T>(weights, 1);
+      return;
+    }
+    s.u = read<T>(weights[0]);
+    s.a = read<T>(weights[1]);
+    s.b = read<T>(weights[2]);
+  }
+
+  template <class T>
+  void fill_gradients(Backward<T>& s, const std::vector<Tensor>& gradients) const {
+    if (selective()) {
+      s.grad_angle = rows_of<T>(gradients, 0);
+      s.grad_decay = rows_of<T>(gradients, 1);
+      return;
+    }
+    s.grad_u = write<T>(gradients[0]);
+    s.grad_a = write<T>(gradients[1]);
+    s.grad_b = write<T>(gradients[2]);
+  }
+
+  // Of weights that a selective oscillator has, or their gradients.
+  template <class T>
+  Rows<T> rows_of(const std::vector<Tensor>& x, size_t i) const {
+    if (i >= weights.size()) return {};
+    return {static_cast<T*>(x[i].data_ptr()), of_steps[i]};
   }
 
  private:

@@ -112,6 +112,13 @@ TORCH_LIBRARY(irevrnn, m) {
       "str activation, str coupling_activation, int interval, bool vectorize, Tensor? resets=None) "
       "-> (Tensor grad_z, Tensor grad_h_0, Tensor grad_c_0, Tensor grad_u, Tensor grad_a, "
       "Tensor grad_b)");
+  m.def(
+      "selective_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor[] turns, Tensor? batch_sizes, int interval, "
+      "bool vectorize, Tensor? resets=None) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor saved)");
+  m.def(
+      "selective_scan_backward(Tensor? grad_out, Tensor? grad_h_n, Tensor? grad_c_n, Tensor out, Tensor saved, "
+      "Tensor h_0, Tensor c_0, Tensor[] turns, Tensor? batch_sizes, int interval, bool vectorize, Tensor? resets=None) "
+      "-> Tensor[]");
   m.def("block_output(Tensor h, Tensor weight, Tensor? bias, Tensor? x) -> Tensor");
   m.def(
       "layer_step(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias, float eps, bool norm, "
@@ -121,13 +128,13 @@ TORCH_LIBRARY(irevrnn, m) {
   // fixed_scan and fixed_unscan have no fake tensors: how many words a pass leaves depends on its data, and the
   // strategies that use them run chunk by chunk, which torch.compile(fullgraph=True) is not promised for.
   m.def(
-      "fixed_scan(Tensor z, Tensor[] states, int steps, Tensor u, Tensor a, Tensor b, str activation, "
+      "fixed_scan(Tensor z, Tensor[] states, int steps, Tensor[] weights, str activation, "
       "str coupling_activation, bool record, bool save, bool vectorize, Tensor? resets=None, Tensor? batch_sizes=None) "
       "-> (Tensor out, Tensor[] states, Tensor words, Tensor counts, Tensor saved, int bad_step)");
   m.def("state_hash(Tensor[] states) -> Tensor");
   m.def(
-      "fixed_unscan(Tensor z, Tensor[] states, int steps, Tensor words, Tensor starts, Tensor counts, Tensor u, Tensor a, "
-      "Tensor b, str activation, str coupling_activation, bool vectorize, Tensor? resets=None, Tensor? batch_sizes=None) "
+      "fixed_unscan(Tensor z, Tensor[] states, int steps, Tensor words, Tensor starts, Tensor counts, "
+      "Tensor[] weights, str activation, str coupling_activation, bool vectorize, Tensor? resets=None, Tensor? batch_sizes=None) "
       "-> (Tensor out, Tensor[] states, Tensor counts_left, Tensor saved)");
   m.def(
       "fixed_gradient(Tensor z, Tensor h_0, Tensor c_0, Tensor u, Tensor a, Tensor b, Tensor out, Tensor saved, "
@@ -140,6 +147,8 @@ TORCH_LIBRARY_IMPL(irevrnn, CPU, m) {
   m.impl("allocate", &allocate_like);
   m.impl("scan", &scan_op<LaunchOnCpu>);
   m.impl("scan_backward", &scan_backward_op<LaunchOnCpu>);
+  m.impl("selective_scan", &selective_scan_op<LaunchOnCpu>);
+  m.impl("selective_scan_backward", &selective_scan_backward_op<LaunchOnCpu>);
   m.impl("block_output", &block_output);
   m.impl("fixed_scan", &fixed_scan_op<LaunchOnCpu>);
   m.impl("fixed_unscan", &fixed_unscan_op<LaunchOnCpu>);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "activations.h"
+#include "rotation.h"
 
 namespace irevrnn {
 
@@ -50,6 +51,11 @@ IREVRNN_OF_TWO(operator*, IREVRNN_PART(x) * IREVRNN_PART(y))
 IREVRNN_OF_TWO(operator/, IREVRNN_PART(x) / IREVRNN_PART(y))
 
 template <int N>
+IREVRNN_INLINE Pack<N> operator-(const Pack<N>& x) {
+  return make_pack<N>([&](auto i) { return -IREVRNN_PART(x); });
+}
+
+template <int N>
 IREVRNN_INLINE Pack<N> fma(const Pack<N>& a, const Pack<N>& b, const Pack<N>& c) {
   return make_pack<N>([&](auto i) { return fma(a.part[i.value], b.part[i.value], c.part[i.value]); });
 }
@@ -67,6 +73,18 @@ IREVRNN_INLINE Pair broadcast<Pair>(float x) { return {{broadcast<Vector>(x), br
 template <Activation kind, int N>
 IREVRNN_INLINE Pack<N> activate(const Pack<N>& x) {
   return make_pack<N>([&](auto i) { return activate<kind>(x.part[i.value]); });
+}
+
+template <int N>
+IREVRNN_INLINE Rotation<Pack<N>> rotation_of(const Pack<N>& angle) {
+  Rotation<Pack<N>> r;
+  each<N>([&](auto i) {
+    const Rotation<Vector> part = rotation_of(angle.part[i.value]);
+    r.tangent.part[i.value] = part.tangent;
+    r.sine.part[i.value] = part.sine;
+    r.sign.part[i.value] = part.sign;
+  });
+  return r;
 }
 
 // tanh takes two vectors at a time through each of its operations: one fills the gaps that the other leaves.

@@ -80,4 +80,14 @@ IREVRNN_INLINE float power_from_low_bits(float shifted) {
   return shifted;
 }
 
+// x, with its sign changed if the lowest bit of `bits` is 1.
+IREVRNN_INLINE float flip_by_low_bit(float x, float bits) {
+  uint32_t number, low;
+  memcpy(&number, &x, sizeof number);
+  memcpy(&low, &bits, sizeof low);
+  number ^= low << 31;
+  memcpy(&x, &number, sizeof x);
+  return x;
+}
+
 }  // namespace irevrnn

@@ -15,6 +15,16 @@ namespace irevrnn {
 constexpr int64_t nothing_saved = -1, longest_interval = 64;  // of Sizes::interval
 constexpr int64_t usual_interval = 16;                        // SEGMENT in irevrnn/strategies/rules.py
 
+// Numbers of all lanes: one row, or a row for each step.
+template <class T>
+struct Rows {
+  T* first = nullptr;  // null where there are none
+  bool of_steps = false;
+  IREVRNN_INLINE explicit operator bool() const { return first != nullptr; }
+  // Those of the step whose other numbers lie at `row`.
+  IREVRNN_INLINE T* at(int64_t row) const { return of_steps ? first + row : first; }
+};
+
 template <class T>
 struct Sizes {
   int64_t steps, batch, hidden;
@@ -24,7 +34,9 @@ struct Sizes {
   int64_t saved_rows;  // rows of c that are saved, 0 if no backward pass follows
   Activation activation, coupling_activation;
   const T *h_0, *c_0;    // (B, H)
-  const T *u, *a, *b;    // (H,), (R, H), (R, H)
+  const T *u = nullptr, *a = nullptr, *b = nullptr;  // (H,), (R, H), (R, H)
+  // Of a selective oscillator, which has them in place of u, a and b; the decay may be missing.
+  Rows<const T> angle, decay;
 
   // Sequences in the rows before each row and, at the end, in all of them; null unless packed.
   const int64_t* row_starts = nullptr;
@@ -90,7 +102,8 @@ struct Backward : Sizes<T> {
   const T *out, *saved;
   T* grad_z;                    // (T, B, H)
   T *grad_h_0, *grad_c_0;       // (B, H)
-  T *grad_u, *grad_a, *grad_b;  // (H,), (R, H), (R, H)
+  T *grad_u = nullptr, *grad_a = nullptr, *grad_b = nullptr;  // (H,), (R, H), (R, H)
+  Rows<T> grad_angle, grad_decay;  // 0 on entry where all steps have one
 };
 
 // A gradient of a state as it goes from a block of steps to the one before it: 0 where it is so small that PyTorch's

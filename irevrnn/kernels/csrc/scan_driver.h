@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "scan_tile.h"
+#include "selective_tile.h"
 
 namespace irevrnn {
 
@@ -113,6 +113,7 @@ template <class T>
 Array<T> unit_rows(const Sizes<T>& s, int width) {
   const int64_t stride = s.hidden + width;
   Array<T> rows((1 + 2 * s.couplings) * stride);
+  if (s.angle) return rows;  // there are no weights
   const WeightRows<const T> weights{s.u, s.a, s.b, s.hidden, s.couplings};
   for (int64_t i = 0; i < 1 + 2 * s.couplings; ++i) {
     for_each_period(stride, s.hidden, [&](int64_t first, int64_t count) {
@@ -151,6 +152,11 @@ void run(const Forward<T>& s) {
           cuts.clear(first, s.h_n + at.lane);
           cuts.clear(first, s.c_n + at.lane);
           const bool save_c = first == begin && begin > 0 && s.saved_rows > 0;
+          if (s.angle) {
+            return tile.each_narrow([&](auto narrow, int i) {
+              forward_turns(s, narrow, at.lane + i, first, past_last, at.ahead, save_c);
+            });
+          }
           with_coupling<Tiles>(s, tile, [&](const auto& f) {
             with_keeping(s, [&](auto keep_all) {
               forward_tile<keep_all.value>(s, f, tile, w, at.lane, first, past_last, at.ahead, save_c);
@@ -172,7 +178,8 @@ void run(const Backward<T>& s) {
   Array<T> totals(chunks_in_all * rows_size);  // one set of rows a chunk
 
   share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
-    Array<T> scratch((s.interval == 0 ? 0 : s.block() * 2 * s.couplings) * Tiles::width);
+    const int64_t replayed = s.angle ? 1 : s.interval == 0 ? 0 : 2 * s.couplings;
+    Array<T> scratch(s.block() * replayed * Tiles::width);
     Array<T> sums(count * Tiles::width);
     for (const Chunk& chunk : chunks) {
       start_from(s.grad_h_n, s.grad_h_0, chunk.first, chunk.past_last);
@@ -182,6 +189,7 @@ void run(const Backward<T>& s) {
       const int64_t next = std::max<int64_t>(0, begin - s.block());
       for_each_tile<Tiles>(s, chunks, begin, next, [&](auto tile, const Place& at) {
         using Tile = decltype(tile);
+        if (s.angle) return backward_turns(s, tile, at.lane, begin, at.end, at.ahead, scratch.data());
         const int64_t unit = at.lane % s.hidden;
         // Summing a block on its own first keeps rounding errors from growing with T.
         std::fill(sums.begin(), sums.end(), T(0));
@@ -199,6 +207,7 @@ void run(const Backward<T>& s) {
     }
   });
 
+  if (s.angle) return;
   const WeightRows<T> gradients{s.grad_u, s.grad_a, s.grad_b, s.hidden, s.couplings};
   for (int64_t i = 0; i < count; ++i) {
     T* to = gradients.row(i);

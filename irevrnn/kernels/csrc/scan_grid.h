@@ -6,6 +6,7 @@
 
 #include "fixed_thread.h"
 #include "scan_thread.h"
+#include "selective_thread.h"
 
 namespace irevrnn {
 
@@ -87,6 +88,7 @@ struct BackwardPlan {
 // The grid that choose(lanes, bytes of scratch for each) returns has no shared memory where it does not suffice.
 template <class Instances, class T, class Choose>
 BackwardPlan plan_of(const Backward<T>& s, const Choose& choose) {
+  if (s.angle) return {choose(s.lanes(), 0), 0, 0};
   const int64_t numbers = with_instance<Instances>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
     return BackwardWork<f.value, couplings.value, keep_all.value, T>::scratch_numbers(s);
   });
@@ -98,6 +100,7 @@ BackwardPlan plan_of(const Backward<T>& s, const Choose& choose) {
 // Runner: run(work, grid), which returns what a launch returns, with the members of AllInstances or FewInstances.
 template <class T, class Runner>
 auto scan_on_grid(const Forward<T>& s, const Grid& grid, const Runner& run) {
+  if (s.angle) return run(TurnForwardWork<T>{s, 0, s.steps}, grid);
   return with_instance<Runner>(s, s.couplings, [&](auto f, auto couplings, auto keep_all) {
     return run(ForwardWork<f.value, couplings.value, keep_all.value, T>{s, 0, s.steps}, grid);
   });
@@ -106,6 +109,7 @@ auto scan_on_grid(const Forward<T>& s, const Grid& grid, const Runner& run) {
 // `workspace` has the numbers of the plan.
 template <class T, class Runner>
 auto scan_on_grid(const Backward<T>& s, const BackwardPlan& plan, T* workspace, const Runner& run) {
+  if (s.angle) return run(TurnBackwardWork<T>{s, 0, s.steps}, plan.grid);
   T* scratch = plan.scratch > 0 ? workspace + plan.totals : nullptr;
   auto status = with_instance<Runner>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
     using Work = BackwardWork<f.value, couplings.value, keep_all.value, T>;
@@ -130,14 +134,14 @@ auto scan_on_grid(const Backward<T>& s, const BackwardPlan& plan, T* workspace, 
 // In fixed point: R from 0 to 4 and at run time for float, at run time alone for double; f is known to the compiler where
 // it is tanh, the default, and chosen by a switch elsewhere: all threads take the same way through it, and this leaves 14
 // kernels a direction where there would be 35.
-// Calls fn(constant<R>, f).
+// Calls fn(CellMaker).
 template <class Instances, class T, class Fn>
 auto with_fixed_instance(const Sizes<T>& s, const Fn& fn) {
+  if (s.angle) return fn(CellMaker<TurningLane<T>, T>{});
   const auto with_f = [&](auto couplings) {
-    if (s.coupling_activation == Activation::tanh) {
-      return fn(couplings, CompiledActivation<Activation::tanh>{});
-    }
-    return fn(couplings, ChosenActivation{s.coupling_activation});
+    const auto call = [&](auto f) { return fn(CellMaker<FixedLane<couplings.value, decltype(f), T>, T>{f}); };
+    if (s.coupling_activation == Activation::tanh) return call(CompiledActivation<Activation::tanh>{});
+    return call(ChosenActivation{s.coupling_activation});
   };
   if constexpr (Instances::knows_couplings && std::is_same_v<T, float>) {
     return with_couplings(s.couplings, with_f);
@@ -148,15 +152,15 @@ auto with_fixed_instance(const Sizes<T>& s, const Fn& fn) {
 
 template <class T, class Runner>
 auto scan_on_grid(const LaneForward<T>& s, const Grid& grid, const Runner& run) {
-  return with_fixed_instance<Runner>(s, [&](auto couplings, auto f) {
-    return run(FixedForwardWork<couplings.value, decltype(f), T>{s, f, 0, s.steps}, grid);
+  return with_fixed_instance<Runner>(s, [&]<class Cell>(const CellMaker<Cell, T>& make) {
+    return run(FixedForwardWork<Cell, T>{s, make, 0, s.steps}, grid);
   });
 }
 
 template <class T, class Runner>
 auto scan_on_grid(const FixedInverse<T>& s, const Grid& grid, const Runner& run) {
-  return with_fixed_instance<Runner>(s, [&](auto couplings, auto f) {
-    return run(FixedInverseWork<couplings.value, decltype(f), T>{s, f, 0, s.steps}, grid);
+  return with_fixed_instance<Runner>(s, [&]<class Cell>(const CellMaker<Cell, T>& make) {
+    return run(FixedInverseWork<Cell, T>{s, make, 0, s.steps}, grid);
   });
 }
 

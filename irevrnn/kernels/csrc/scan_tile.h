@@ -149,13 +149,13 @@ IREVRNN_INLINE void backpropagate(const Backward<T>& s, F f, Tile tile, TileWeig
   tile.store(s.grad_c_0 + lane, d_c);
 }
 
-// The gradients of a tile in a block: of the lanes' states, of z, and of the weights, which are added to `sums`
-// (1 + 2R, width).
-template <bool keep_all, class F, class Tile, class T>
-void backward_tile(const Backward<T>& s, F f, Tile tile, UnitRows<const T> weights, T* sums, int64_t lane,
-                   int64_t begin, int64_t end, int64_t ahead, T* scratch) {
+// Goes through the steps of a tile in a block: replay(first, past_last, the outputs before step first, c before it) for those
+// between two cuts, from the first to the last, if `replays`; then back(first, past_last, the same outputs) in the reverse
+// order. Between two cuts grad_h_0 and grad_c_0 have the gradients of the states.
+template <bool replays, class Tile, class T, class Replay, class Back>
+void backward_block(const Backward<T>& s, Tile tile, int64_t lane, int64_t begin, int64_t end, const Replay& replay,
+                    const Back& back) {
   constexpr int width = Tile::width;
-  const int64_t rows = 2 * s.couplings;
   const Cuts<T> cuts(s, lane, tile.count, begin, end);
   T copy[width];
   // The outputs before step t, in a copy where some of them are reset.
@@ -166,17 +166,36 @@ void backward_tile(const Backward<T>& s, F f, Tile tile, UnitRows<const T> weigh
     cuts.clear(t, copy);
     return copy;
   };
-  if constexpr (!keep_all) {
+  if constexpr (replays) {
     T c[width];
     Tile::store_whole(c, tile.load((begin == 0 ? s.c_0 : s.saved + (begin / s.interval - 1) * s.lanes()) + lane));
     cuts.each([&](int64_t first, int64_t past_last) {
       cuts.clear(first, c);
-      recompute_tile(s, f, tile, TileWeights<Tile>{weights, s.couplings}, lane, first, past_last, ahead,
-                     outputs_before(first), c, scratch + (first - begin) * rows * width);
+      replay(first, past_last, outputs_before(first), c);
     });
   }
   cuts.each_reversed([&](int64_t first, int64_t past_last) {
-    const T* before = outputs_before(first);
+    back(first, past_last, outputs_before(first));
+    cuts.clear(first, s.grad_h_0 + lane);
+    cuts.clear(first, s.grad_c_0 + lane);
+  });
+  for (T* gradients : {s.grad_h_0 + lane, s.grad_c_0 + lane}) {
+    for (int i = 0; i < tile.count; ++i) gradients[i] = carried(gradients[i]);
+  }
+}
+
+// The gradients of a tile in a block: of the lanes' states, of z, and of the weights, which are added to `sums`
+// (1 + 2R, width).
+template <bool keep_all, class F, class Tile, class T>
+void backward_tile(const Backward<T>& s, F f, Tile tile, UnitRows<const T> weights, T* sums, int64_t lane,
+                   int64_t begin, int64_t end, int64_t ahead, T* scratch) {
+  constexpr int width = Tile::width;
+  const int64_t rows = 2 * s.couplings;
+  const auto replay = [&](int64_t first, int64_t past_last, const T* before, T* c) {
+    recompute_tile(s, f, tile, TileWeights<Tile>{weights, s.couplings}, lane, first, past_last, ahead, before, c,
+                   scratch + (first - begin) * rows * width);
+  };
+  backward_block<!keep_all>(s, tile, lane, begin, end, replay, [&](int64_t first, int64_t past_last, const T* before) {
     tile.each_narrow([&](auto narrow, int i) {
       using Narrow = decltype(narrow);
       backpropagate(s, f, narrow, TileWeights<Narrow>{weights.at(i), s.couplings},
@@ -189,12 +208,7 @@ void backward_tile(const Backward<T>& s, F f, Tile tile, UnitRows<const T> weigh
                       }
                     });
     });
-    cuts.clear(first, s.grad_h_0 + lane);
-    cuts.clear(first, s.grad_c_0 + lane);
   });
-  for (T* gradients : {s.grad_h_0 + lane, s.grad_c_0 + lane}) {
-    for (int i = 0; i < tile.count; ++i) gradients[i] = carried(gradients[i]);
-  }
 }
 
 }  // namespace irevrnn

@@ -24,6 +24,9 @@ struct VectorTile {
   static constexpr int width = N * vector_lanes;
   int count = width;
 
+  IREVRNN_INLINE static V all(float x) {
+    return make_pack<N>([&](auto) { return broadcast<Vector>(x); });
+  }
   // T is float or int32_t.
   template <class T>
   IREVRNN_INLINE static auto load_whole(const T* from) {

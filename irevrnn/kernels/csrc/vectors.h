@@ -66,6 +66,9 @@ IREVRNN_INLINE Vector copy_sign(Vector magnitude, Vector sign) {
   return (Vector)((VectorBits)magnitude | ((VectorBits)sign & 0x80000000u));
 }
 IREVRNN_INLINE Vector power_from_low_bits(Vector shifted) { return (Vector)((VectorBits)shifted << 23); }
+IREVRNN_INLINE Vector flip_by_low_bit(Vector x, Vector bits) {
+  return (Vector)((VectorBits)x ^ ((VectorBits)bits << 31));
+}
 
 #if defined(IREVRNN_X86)
 IREVRNN_INLINE Vector larger(Vector x, Vector y) { return IREVRNN_X86(max_ps)(x, y); }
@@ -178,6 +181,21 @@ struct Doubles {
 };
 
 IREVRNN_INLINE Doubles load_vector(const double* from) { return load_as<Doubles>(from); }
+
+IREVRNN_INLINE Doubles reciprocals(Vector x) {
+#if defined(__AVX512F__)
+  const __m256 low = _mm512_castps512_ps256(x), high = _mm512_extractf32x8_ps(x, 1);
+  return {1.0 / (HalfDoubles)_mm512_cvtps_pd(low), 1.0 / (HalfDoubles)_mm512_cvtps_pd(high)};
+#else
+  Doubles y;
+  constexpr int half = vector_lanes / 2;
+  for (int i = 0; i < half; ++i) {
+    y.low[i] = 1.0 / x[i];
+    y.high[i] = 1.0 / x[i + half];
+  }
+  return y;
+#endif
+}
 
 // floor((x + part) * factor).
 IREVRNN_INLINE Ints floor_of_product(Ints x, double part, const Doubles& factor) {
