@@ -36,6 +36,11 @@ def load_operators() -> bool:
         return False
     torch.library.register_fake("irevrnn::scan", _scan_fake)
     torch.library.register_fake("irevrnn::scan_backward", _scan_backward_fake)
+    torch.library.register_fake("irevrnn::selective_scan", _selective_fake)
+    torch.library.register_fake("irevrnn::selective_scan_backward", _selective_backward_fake)
+    torch.library.register_autograd(
+        "irevrnn::selective_scan", _selective_backward, setup_context=_keep_for_selective_backward
+    )
     torch.library.register_autograd(
         "irevrnn::scan_backward", _second_backward, setup_context=_keep_for_second_backward
     )
@@ -146,3 +151,34 @@ def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     of_upstream = [None if g is None else x for g, x in zip(upstream, grad_upstream, strict=True)]
     no_options = (None,) * 6
     return *of_upstream, of_out, None, of_h_0, of_c_0, of_u, of_a, of_b, *no_options
+
+
+def _selective_fake(
+    z: Tensor, h_0: Tensor, c_0: Tensor, turns: list[Tensor], batch_sizes: Tensor | None,
+    interval: int, vectorize: bool, resets: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    saved = h_0.new_empty(saved_shape(z, h_0, batch_sizes, 0, interval))
+    return z.new_empty(z.shape), h_0.new_empty(h_0.shape), c_0.new_empty(c_0.shape), saved
+
+
+def _selective_backward_fake(
+    grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None,
+    out: Tensor, saved: Tensor, h_0: Tensor, c_0: Tensor, turns: list[Tensor],
+    batch_sizes: Tensor | None, interval: int, vectorize: bool, resets: Tensor | None = None,
+) -> list[Tensor]:  # fmt: skip
+    return [x.new_empty(x.shape) for x in (out, h_0, c_0, *turns)]
+
+
+def _keep_for_selective_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    _, h_0, c_0, turns, batch_sizes, *ctx.numbers, resets = inputs
+    ctx.save_for_backward(output[0], output[3], h_0, c_0, *turns, batch_sizes, resets)
+    ctx.set_materialize_grads(False)
+
+
+def _selective_backward(ctx: Any, *arriving: Tensor | None) -> tuple[Any, ...]:
+    *tensors, batch_sizes, resets = ctx.saved_tensors
+    out, saved, h_0, c_0, *turns = tensors
+    z, h, c, *of_turns = torch.ops.irevrnn.selective_scan_backward(
+        *arriving[:3], out, saved, h_0, c_0, turns, batch_sizes, *ctx.numbers, resets
+    )
+    return z, h, c, of_turns, None, None, None, None

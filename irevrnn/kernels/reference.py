@@ -85,6 +85,42 @@ def scan(
     return _join(outputs, batch_sizes), h, c
 
 
+def rotate(p: Tensor, q: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn the state (p, q) by an angle, in radians (equation ``eq:rotation``)."""
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    return cosine * p - sine * q, sine * p + cosine * q
+
+
+def selective_scan(
+    z: Tensor, h_0: Tensor, c_0: Tensor, angle: Tensor, decay: Tensor | None = None,
+    batch_sizes: Tensor | None = None, resets: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Run selective oscillators over sequences (equation ``eq:selective``).
+
+    Args:
+        z, h_0, c_0, batch_sizes, resets: as for :func:`scan`.
+        angle: by which each step turns the state, in radians: shaped like z, or (B, H) if all steps
+            turn alike.
+        decay: what h and c are multiplied by after that, from -1 to 1, likewise; nothing is
+            forgotten if None.
+
+    Returns:
+        Those of :func:`scan`.
+    """
+    h, c, outputs = h_0, c_0, []
+    steps = _steps(z, batch_sizes)
+    angles, decays = (_steps_of(x, z, steps, batch_sizes) for x in (angle, decay))
+    resets_of = _steps_of_resets(resets, steps)
+    for z_t, angle_t, decay_t, reset in zip(steps, angles, decays, resets_of, strict=True):
+        p, q = (_reset(_first(x, len(z_t)), reset) for x in (h, c))
+        p, q = rotate(p, q, angle_t)
+        if decay_t is not None:
+            p, q = decay_t * p, decay_t * q
+        outputs.append(p + z_t)
+        h, c = _joined(outputs[-1], h, len(h)), _joined(q, c, len(c))
+    return _join(outputs, batch_sizes), h, c
+
+
 def scan_backward(
     grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor,
     out: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
@@ -151,6 +187,17 @@ def scan_backward(
 def _steps(x: Tensor, batch_sizes: Tensor | None) -> tuple[Tensor, ...]:
     """Split x into its steps: at once, as indexing would make autograd add up T full gradients."""
     return x.unbind(0) if batch_sizes is None else x.split(batch_sizes.tolist())
+
+
+def _steps_of(
+    x: Tensor | None, z: Tensor, steps: Sequence[Tensor], batch_sizes: Tensor | None
+) -> Sequence[Tensor | None]:
+    """Split x into its steps; if it has none, each has that of its sequences."""
+    if x is None:
+        return [None] * len(steps)
+    if x.shape == z.shape:
+        return _steps(x, batch_sizes)
+    return [x[: len(z_t)] for z_t in steps]
 
 
 def _join(steps: list[Tensor], batch_sizes: Tensor | None) -> Tensor:

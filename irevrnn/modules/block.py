@@ -16,11 +16,14 @@ from irevrnn.modules.initial_values import (
     SHORTEST_PERIOD,
     check_memory,
     check_periods,
+    check_selection,
     draw_couplings_,
     draw_memories_,
     draw_oscillators_,
+    draw_turns_,
 )
 from irevrnn.modules.stability import Clipped
+from irevrnn.recurrences.block import is_selective
 
 
 class Block(Clipped, nn.Module):
@@ -50,7 +53,13 @@ class Block(Clipped, nn.Module):
         activation, coupling_activation: nonlinearities g and f of the recurrence.
             ``memory="reversible"`` takes a g that can be inverted (:mod:`irevrnn.strategies`).
         forgets: whether units forget. If not, u = 1: ``recurrent_weight`` is a buffer of ones, not
-            a parameter, and with ``activation="identity"`` reversal stores nothing.
+            a parameter, and with ``activation="identity"`` reversal stores nothing. With
+            ``"input"`` the input chooses at each step what h and c are multiplied by, as in Mamba:
+            ``project`` returns these decays, from 0 to 1, behind z.
+        turns: ``"fixed"``; or ``"input"``, if the input chooses at each step by which angle the
+            state (h, c) turns: ``project`` returns the angles, in radians, behind z (and before
+            decays). Reversal stores nothing for a rotation, whatever its angle. With either,
+            rotations stand in the place of couplings, and the nonlinearities are ``"identity"``.
         shortest_period, longest_period: units start as oscillators with periods log-uniform between
             these numbers of steps. With ``longest_period=None`` all couplings start near 0.
         longest_memory: time constants tau in u = exp(-1 / tau) start log-uniform up to this number
@@ -61,6 +70,8 @@ class Block(Clipped, nn.Module):
     Attributes:
         recurrent_weight: u, (H,).
         coupling_a, coupling_b: a and b, (R, H).
+        angle: of the rotations, (H,), where the input chooses angles or decays: for
+            ``turns="fixed"``, and for a subclass to choose from.
 
     Raises:
         ValueError, TypeError: an argument is out of range or of another type than it should be.
@@ -83,7 +94,8 @@ class Block(Clipped, nn.Module):
 
     def __init__(
         self, hidden_size: int, num_couplings: int = 1, *,
-        activation: str = "identity", coupling_activation: str = "identity", forgets: bool = True,
+        activation: str = "identity", coupling_activation: str = "identity",
+        forgets: bool | str = True, turns: str = "fixed",
         shortest_period: float = SHORTEST_PERIOD, longest_period: float | None = LONGEST_PERIOD,
         longest_memory: float = LONGEST_MEMORY,
         device: Any = None, dtype: torch.dtype | None = None,
@@ -93,22 +105,32 @@ class Block(Clipped, nn.Module):
         check_count("num_couplings", num_couplings, 0)
         get_activation(activation)
         get_activation(coupling_activation, "coupling_activation")
+        check_selection(forgets, turns, num_couplings, (activation, coupling_activation))
         check_periods(shortest_period, longest_period, num_couplings)
         check_memory(longest_memory)
         self.hidden_size, self.num_couplings = hidden_size, num_couplings
         self.activation, self.coupling_activation = activation, coupling_activation
-        self.forgets, self.longest_memory = forgets, longest_memory
+        self.forgets, self.turns, self.longest_memory = forgets, turns, longest_memory
         self.shortest_period, self.longest_period = shortest_period, longest_period
         if dtype is not None and not getattr(dtype, "is_floating_point", False):
             raise TypeError(f"dtype must be a floating-point torch.dtype; got {dtype!r}")
         factory = {"device": device, "dtype": dtype}
-        if forgets:
+        if forgets is True:
             self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))
         else:
             self.register_buffer("recurrent_weight", torch.ones(hidden_size, **factory))
-        self.coupling_a = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
-        self.coupling_b = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
+        if self.selective:
+            self.angle = nn.Parameter(torch.empty(hidden_size, **factory))
+            self.coupling_a = self.coupling_b = torch.empty(0, hidden_size, **factory)
+        else:
+            self.coupling_a = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
+            self.coupling_b = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
         Block.reset_recurrence(self)
+
+    @property
+    def selective(self) -> bool:
+        """Whether the input chooses angles or decays."""
+        return is_selective(self)
 
     def project(self, x: Tensor) -> Tensor:
         """Return the input projection z, (..., H), of the block's input (..., in)."""
@@ -130,14 +152,18 @@ class Block(Clipped, nn.Module):
         reset_inner(self)
         self.reset_recurrence()
 
+    def usual_decay(self) -> Tensor:
+        """Return the decay of a step, (H,), or about what the input chooses for most."""
+        return self.recurrent_weight
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
         """Refuse recurrent weights that forget where ``forgets=False`` promises that none does."""
         u = state_dict.get(f"{prefix}recurrent_weight")
-        if not self.forgets and isinstance(u, Tensor) and not u.is_meta and not (u == 1).all():
+        if self.forgets is not True and isinstance(u, Tensor) and not u.is_meta and not (u == 1).all():
             raise RuntimeError(
                 f"{prefix}recurrent_weight must be 1 everywhere, as the block was made with "
-                f"forgets=False; got values from {u.min():g} to {u.max():g}. Build the block with "
-                "forgets=True to load them"
+                f"forgets={self.forgets!r}; got values from {u.min():g} to {u.max():g}. Build the "
+                "block with forgets=True to load them"
             )
         super()._load_from_state_dict(state_dict, prefix, *others)
 
@@ -149,10 +175,13 @@ class Block(Clipped, nn.Module):
             The time constants tau of the units, (H,), in steps, from ``shortest_memory`` on.
         """
         u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
-        if not self.forgets:  # it has no values if the module comes from the meta device
+        if self.forgets is not True:  # it has no values if the module comes from the meta device
             u.fill_(1)
-        draw_couplings_(a, b)
         memories = (shortest_memory, self.longest_memory)
+        if self.selective:
+            periods = self.longest_period and (self.shortest_period, self.longest_period)
+            return draw_turns_(u, self.angle, periods, memories, self.forgets)
+        draw_couplings_(a, b)
         if self.longest_period is not None:
             periods = (self.shortest_period, self.longest_period)
             return draw_oscillators_(u, a, b, periods, memories, self.forgets)

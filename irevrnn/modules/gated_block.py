@@ -18,7 +18,7 @@ from irevrnn.modules.initial_values import (
     SHORTEST_MEMORY,
     SHORTEST_PERIOD,
 )
-from irevrnn.modules.norm import make_norm
+from irevrnn.modules.norm import make_norm, normalize
 from irevrnn.modules.projection import Projection
 
 #: Size of the states of fresh oscillators with nonlinear couplings. Where these saturate, the
@@ -45,6 +45,8 @@ class IRevBlock(Block):
         dropout: probability of dropping a feature before the input is added, by
             :class:`irevrnn.Dropout`.
         gate: whether the output projection has a gate (GLU; Dauphin et al., 2017).
+        input_gate: whether the input also chooses how much of z is read: clamp(1 + W x, 0, 2)
+            times z, which can close for good.
         residual: whether the input is added to the output.
         bias: whether the projections have biases.
         hidden_size, num_couplings, activation, coupling_activation, forgets: as for
@@ -59,6 +61,10 @@ class IRevBlock(Block):
             they read, so for them it is (1 - u^2) / 2, about 1 - u. Where u = 1, the u in these
             formulas is that of a memory of ``longest_memory`` steps: set this argument to about
             the length of the sequences.
+        input_gate, angle_gate, decay_gate: projections of the normed input to what the gates are
+            made of, or None. The angle is ``angle * 2 sigmoid(angle_gate(x))``, the decay
+            ``sigmoid(decay_gate(x))``. Their weights start at 0, so a fresh block turns and forgets
+            alike in all steps.
         output_projection: ``nn.Linear(hidden_size, 2 * width)``, or ``width`` without the gate.
 
     Example::
@@ -73,7 +79,8 @@ class IRevBlock(Block):
     def __init__(
         self, width: int, hidden_size: int, num_couplings: int = 1, *,
         activation: str = "identity", coupling_activation: str = "identity",
-        norm: str | None = "layer", dropout: float = 0.0, forgets: bool = True,
+        norm: str | None = "layer", dropout: float = 0.0, forgets: bool | str = True,
+        turns: str = "fixed", input_gate: bool = False,
         shortest_period: float = SHORTEST_PERIOD, longest_period: float | None = LONGEST_PERIOD,
         longest_memory: float = LONGEST_MEMORY,
         gate: bool = True, residual: bool = True, bias: bool = True,
@@ -83,7 +90,7 @@ class IRevBlock(Block):
         check_probability("dropout", dropout)
         super().__init__(
             hidden_size, num_couplings, activation=activation,
-            coupling_activation=coupling_activation, forgets=forgets,
+            coupling_activation=coupling_activation, forgets=forgets, turns=turns,
             shortest_period=shortest_period, longest_period=longest_period,
             longest_memory=longest_memory, device=device, dtype=dtype,
         )  # fmt: skip
@@ -92,6 +99,9 @@ class IRevBlock(Block):
         self.norm = make_norm(norm, width, **factory)
         self.input_projection = Projection(width, hidden_size, bias, **factory)
         self.scale = nn.Parameter(torch.empty(hidden_size, **factory))
+        self.input_gate = Projection(width, hidden_size, **factory) if input_gate else None
+        self.angle_gate = Projection(width, hidden_size, **factory) if turns == "input" else None
+        self.decay_gate = Projection(width, hidden_size, **factory) if forgets == "input" else None
         columns = (2 if gate else 1) * width
         self.output_projection = Projection(hidden_size, columns, bias, **factory)
         self.dropout = Dropout(dropout)
@@ -112,11 +122,39 @@ class IRevBlock(Block):
         bias = getattr(self.input_projection, "bias", None)  # which may be another module
         if bias is not None:  # added up over a memory, a constant would be all that the unit knows
             bias.zero_()
+        for gate in (self.input_gate, self.angle_gate, self.decay_gate):
+            if gate is not None:  # a fresh block does what one with fixed angles and decays does
+                gate.weight.zero_()
+                gate.bias.zero_()
+        if self.decay_gate is not None:
+            self.decay_gate.bias.copy_(-torch.log(torch.expm1(0.5 / tau)))
         return tau
 
-    def project(self, x: Tensor) -> Tensor:
-        """Return the input projection z (..., H) of the input (..., width)."""
-        return block_input(self.norm, self.input_projection, self.scale, x)
+    def usual_decay(self) -> Tensor:
+        """Return the decay of a step, (H,), or what the input chooses where it is 0."""
+        if self.decay_gate is None:
+            return super().usual_decay()
+        return torch.sigmoid(self.decay_gate.bias)
+
+    def project(self, x: Tensor) -> Any:
+        """Return the input projection z (..., H) of the input (..., width).
+
+        Behind it come the angles and the decays that the input chooses, (..., H) each.
+        """
+        gates = self.input_gate, self.angle_gate, self.decay_gate
+        if gates == (None, None, None):
+            return block_input(self.norm, self.input_projection, self.scale, x)
+        x = normalize(self.norm, x)
+        z = block_input(nn.Identity(), self.input_projection, self.scale, x)
+        opening, turning, keeping = (None if gate is None else gate(x).to(z.dtype) for gate in gates)
+        if opening is not None:  # one that can close for good; twice one half where it starts
+            z = z * torch.clamp(1 + opening, 0, 2)
+        chosen = []
+        if turning is not None:
+            chosen.append(self.angle * (2 * torch.sigmoid(turning)))
+        if keeping is not None:
+            chosen.append(torch.sigmoid(keeping))
+        return (z, *chosen) if chosen else z
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the block's output (..., width) from its input and h (..., H)."""

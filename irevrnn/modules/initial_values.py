@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,11 +60,7 @@ def draw_oscillators_(
     u: Tensor, a: Tensor, b: Tensor,
     periods: tuple[float, float], memories: tuple[float, float], forgets: bool,
 ) -> Tensor:  # fmt: skip
-    """Draw periods and memories together, so that each unit oscillates (``eq:oscillator``).
-
-    The period P is log-uniform. A unit that oscillates remembers for 2 tau steps; tau is
-    log-uniform among the values for which it turns at least once before it has fallen to exp(-2 pi)
-    (P < 4 pi tau). The coupling is the one that gives the period P at this u.
+    """Draw oscillators: periods and memories, and the coupling for both (``eq:oscillator``).
 
     Args:
         u: recurrent weights, (H,), to fill; left as they are without ``forgets``.
@@ -77,18 +74,59 @@ def draw_oscillators_(
     """
     a.abs_()
     b.abs_().neg_()
-    period = log_uniform_(torch.empty_like(u, dtype=torch.float64), *periods)
-    shortest, longest = memories
-    tau, root = torch.full_like(period, longest), torch.ones_like(period)  # root of u
+    period, tau = draw_periods_and_memories(u, periods, memories, forgets)
+    root = torch.ones_like(period)  # of u
     if forgets:
-        lowest = (period / (4 * math.pi)).clamp(max=longest).clamp(min=shortest).log()
-        share = torch.empty_like(period).uniform_()
-        tau = torch.exp(lowest + share * (math.log(longest) - lowest))
         root = torch.exp(-0.5 / tau)
         u.copy_(root * root)
     a[0] = coupling_of_period(period, root)
     b[0] = -a[0]
     return tau
+
+
+def draw_turns_(
+    decay: Tensor, angle: Tensor, periods: tuple[float, float] | None,
+    memories: tuple[float, float], forgets: bool | str,
+) -> Tensor:  # fmt: skip
+    """Draw oscillators that rotate, with periods and memories as those of couplings.
+
+    Args:
+        decay: of h and of c, (H,), to fill with exp(-1 / (2 tau)) if ``forgets`` is True.
+        angle: of a step, (H,), to fill with 2 pi / P.
+        periods: the shortest and the longest, in steps; None for units that do not turn.
+        memories: likewise of tau, in steps.
+        forgets: that of the block.
+
+    Returns:
+        tau, (H,); the longest, where nothing is forgotten.
+    """
+    if periods is None:
+        angle.zero_()
+        tau = draw_memories_(torch.empty_like(decay), *memories)
+    else:
+        period, tau = draw_periods_and_memories(decay, periods, memories, bool(forgets))
+        angle.copy_(2 * math.pi / period)
+    if forgets is True:
+        decay.copy_(torch.exp(-0.5 / tau))
+    return tau
+
+
+def draw_periods_and_memories(
+    like: Tensor, periods: tuple[float, float], memories: tuple[float, float], forgets: bool
+) -> tuple[Tensor, Tensor]:
+    """Draw periods and memories together, so that each unit of ``like`` (H,) oscillates.
+
+    The period P is log-uniform. A unit that oscillates remembers for 2 tau steps; tau is
+    log-uniform among the values for which it turns at least once before it has fallen to exp(-2 pi)
+    (P < 4 pi tau). Without ``forgets`` tau is the longest of the memories.
+    """
+    period = log_uniform_(torch.empty_like(like, dtype=torch.float64), *periods)
+    shortest, longest = memories
+    if not forgets:
+        return period, torch.full_like(period, longest)
+    lowest = (period / (4 * math.pi)).clamp(max=longest).clamp(min=shortest).log()
+    share = torch.empty_like(period).uniform_()
+    return period, torch.exp(lowest + share * (math.log(longest) - lowest))
 
 
 def coupling_of_period(period: Tensor, root: Tensor) -> Tensor:
@@ -99,6 +137,28 @@ def coupling_of_period(period: Tensor, root: Tensor) -> Tensor:
     """
     square = (1 - root) ** 2 + 4 * root * torch.sin(math.pi / period) ** 2
     return square.sqrt() / root
+
+
+def check_selection(
+    forgets: Any, turns: Any, num_couplings: int, activations: tuple[str, str]
+) -> None:
+    """Raise an error unless units can forget and turn so."""
+    if forgets not in (True, False, "input"):
+        raise ValueError(f"forgets must be True, False or 'input'; got {forgets!r}")
+    if turns not in ("fixed", "input"):
+        raise ValueError(f"turns must be 'fixed' or 'input'; got {turns!r}")
+    if "input" not in (forgets, turns):
+        return
+    if num_couplings != 1:
+        raise ValueError(
+            f"num_couplings must be 1 with forgets={forgets!r} and turns={turns!r}: a rotation "
+            f"stands in the place of the couplings; got {num_couplings}"
+        )
+    if activations != ("identity", "identity"):
+        raise ValueError(
+            "activation and coupling_activation must be 'identity' where the input chooses angles "
+            f"or decays; got {activations[0]!r} and {activations[1]!r}"
+        )
 
 
 def check_periods(shortest: float, longest: float | None, num_couplings: int) -> None:

@@ -11,7 +11,8 @@ from torch.nn.parameter import is_lazy
 from irevrnn.modules.arguments import check_number
 
 _RECURRENT = ("recurrent_weight",)
-_COUPLINGS = ("coupling_a", "coupling_b")
+_COUPLINGS = ("coupling_a", "coupling_b", "angle")
+_GATES = ("input_gate", "angle_gate", "decay_gate")
 
 
 def parameter_groups(

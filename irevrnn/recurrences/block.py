@@ -15,6 +15,7 @@ from irevrnn.recurrences.fixed_scan import Buffer, Pass, States
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import Drive, State, check_result
+from irevrnn.recurrences.selective import Turns
 
 #: Output nonlinearities with an inverse in fixed point, and the bits that each forgets where it
 #: changes something; that which forgets least first.
@@ -24,6 +25,11 @@ FORGOTTEN_BITS = {
         (g.forgotten_bits, name) for name, g in ACTIVATIONS.items() if g.forgotten_bits is not None
     )
 }
+
+
+def is_selective(block: Any) -> bool:
+    """Return whether the input chooses the angles of a block's oscillators, or their decays."""
+    return "input" in (getattr(block, "turns", "fixed"), getattr(block, "forgets", True))
 
 
 class BlockRecurrence:
@@ -39,10 +45,16 @@ class BlockRecurrence:
     def __init__(self, block: Any, name: str) -> None:
         self.block, self.name, self.width = block, name, block.hidden_size
 
-    @property
-    def weights(self) -> Weights:
-        """u, a, b and the names of g and f; a hook may have computed them in :meth:`drive`."""
-        return Weights.of(self.block)
+    def weights(self, drive: Drive, batch: int) -> Weights | Turns:
+        """Return the weights, which a hook may have computed in :meth:`drive`; or the turns."""
+        if not is_selective(block := self.block):
+            return Weights.of(block)
+        chosen = list(drive[1:])
+        angle = chosen.pop(0) if block.turns == "input" else block.angle.expand(batch, -1)
+        if block.forgets == "input":
+            return Turns(angle, chosen.pop(0))
+        decays = block.recurrent_weight.expand(batch, -1) if block.forgets else None
+        return Turns(angle, decays)
 
     def initial_state(self, batch: int) -> State:
         """Return h and c of 0, (B, H) each; one tensor."""
@@ -51,6 +63,8 @@ class BlockRecurrence:
 
     def drive(self, x: Tensor) -> Drive:
         """Return the input projection, checked, in the dtype of the states.
+
+        Behind it are the angles and the decays that the input chooses.
 
         Under autocast the states stay in full precision: the recurrence sums over many steps.
         """
@@ -62,23 +76,33 @@ class BlockRecurrence:
                     hook(block, (x,), {})
                 else:
                     hook(block, (x,))
-        z, u = block.project(x), block.recurrent_weight
-        check_result(self.name, "project", z, (*x.shape[:-1], len(u)))
-        if z.dtype != u.dtype:
-            if not autocasts(z.device.type):
-                raise ValueError(
-                    f"{self.name}: project must return the dtype of the recurrence, {u.dtype}; "
-                    f"got {z.dtype}"
-                )
-            z = z.to(u.dtype)
-        return (z,)
+        results, u = block.project(x), block.recurrent_weight
+        count = 1 + sum(getattr(block, name, None) == "input" for name in ("turns", "forgets"))
+        if count == 1:
+            results = (results,)
+        elif not isinstance(results, tuple) or len(results) != count:
+            raise TypeError(
+                f"{self.name}: project must return a tuple of {count} tensors, z and what the input "
+                f"chooses (turns={block.turns!r}, forgets={block.forgets!r}); got "
+                f"{type(results).__name__}"
+            )
+        return tuple(self._checked(z, (*x.shape[:-1], len(u)), u.dtype) for z in results)
+
+    def _checked(self, z: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        check_result(self.name, "project", z, shape)
+        if z.dtype != dtype and not autocasts(z.device.type):
+            raise ValueError(
+                f"{self.name}: project must return the dtype of the recurrence, {dtype}; got "
+                f"{z.dtype}"
+            )
+        return z.to(dtype)  # type: ignore[no-any-return]
 
     def scan(
         self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
     ) -> tuple[Tensor, State]:
         """Run :func:`irevrnn.scan` over some steps."""
         assert state is not None
-        out, *final = self.weights.scan(
+        out, *final = self.weights(drive, steps.batch).scan(
             drive[0], (state[0], state[1]), memory, steps.batch_sizes, steps.resets
         )
         return out, tuple(final)
@@ -105,8 +129,10 @@ class BlockRecurrence:
 
     def expected_bits(self) -> float:
         """Return the bits that u forgets on average, and g at most: in every step."""
-        of_g = FORGOTTEN_BITS[self.block.activation] * self.width
-        return float(stored_bits(self.block.recurrent_weight).sum()) + of_g
+        bits = float(stored_bits(self.block.usual_decay()).sum())
+        if is_selective(self.block):
+            return 2 * bits  # of h, and of c
+        return bits + FORGOTTEN_BITS[self.block.activation] * self.width
 
     def exact_state(self, state: State | States) -> States:
         """Round h and c to fixed point.
@@ -139,7 +165,7 @@ class BlockRecurrence:
         """Run :func:`irevrnn.recurrences.fixed_scan.forward`; an OverflowError names the step."""
         try:
             return fixed_scan.forward(
-                drive[0], states, self.weights, record=record, save=save, resets=steps.resets,
+                drive[0], states, self.weights(drive, steps.batch), record=record, save=save, resets=steps.resets,
                 batch_sizes=steps.batch_sizes,
             )  # fmt: skip
         except fixed_scan.RangeError as error:
@@ -150,7 +176,7 @@ class BlockRecurrence:
     ) -> tuple[Pass, Buffer]:
         """Run :func:`irevrnn.recurrences.fixed_scan.inverse`."""
         return fixed_scan.inverse(
-            drive[0], states, buffer, self.weights, steps.resets, steps.batch_sizes
+            drive[0], states, buffer, self.weights(drive, steps.batch), steps.resets, steps.batch_sizes
         )
 
     def with_gradient(
@@ -158,7 +184,7 @@ class BlockRecurrence:
     ) -> tuple[Tensor, State]:
         """Return h, h_n and c_n of a pass as functions of z, the initial states and the weights."""
         out, *final = fixed_scan.with_gradient(
-            result, self.weights, drive[0], state[0], state[1], steps.resets, steps.batch_sizes
+            result, self.weights(drive, steps.batch), drive[0], state[0], state[1], steps.resets, steps.batch_sizes
         )
         return out, tuple(final)
 

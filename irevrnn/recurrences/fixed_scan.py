@@ -18,6 +18,7 @@ from irevrnn.kernels.backend import choose_backend
 from irevrnn.kernels.ops import HALF
 from irevrnn.recurrences.fixed_point import Numbers
 from irevrnn.recurrences.oscillator import Weights
+from irevrnn.recurrences.selective import Turns
 
 #: Integers in place of numbers of so many bytes; larger ones are taken apart.
 _BITS = {1: torch.uint8, 2: torch.int16}
@@ -139,7 +140,7 @@ def vectorizes(z: Tensor) -> bool:
 
 
 def forward(
-    z: Tensor, states: States, weights: Weights, *, record: bool = False, save: bool = False,
+    z: Tensor, states: States, weights: Weights | Turns, *, record: bool = False, save: bool = False,
     resets: Tensor | None = None, batch_sizes: Tensor | None = None,
 ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
     """Run the recurrence in fixed point.
@@ -152,7 +153,7 @@ def forward(
     Args:
         z: (T, B, H); or (N, H), packed.
         states: before the first step.
-        weights: of the layer.
+        weights: of the layer, or how it turns.
         record: whether to return what is forgotten.
         save: whether to return ``saved``, which the gradient needs.
         resets: (T, B) or (N,) bool, where h and c of a sequence are set to 0 before the step;
@@ -168,7 +169,7 @@ def forward(
     """
     vectorize = vectorizes(z)
     out, tensors, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
-        z, states.tensors, states.steps, list(weights[:3]), *weights[3:], record, save, vectorize, resets, batch_sizes
+        z, states.tensors, states.steps, *weights.arguments, record, save, vectorize, resets, batch_sizes
     )
     if bad_step >= 0:
         raise RangeError(bad_step)
@@ -177,7 +178,7 @@ def forward(
 
 
 def inverse(
-    z: Tensor, states: States, buffer: Buffer, weights: Weights, resets: Tensor | None = None,
+    z: Tensor, states: States, buffer: Buffer, weights: Weights | Turns, resets: Tensor | None = None,
     batch_sizes: Tensor | None = None,
 ) -> tuple[Pass, Buffer]:  # fmt: skip
     """Run the inverse recurrence from the states after the last step. Waits for no device.
@@ -193,7 +194,7 @@ def inverse(
     """
     vectorize = vectorizes(z)
     out, tensors, counts, saved = torch.ops.irevrnn.fixed_unscan(
-        z, states.tensors, states.steps, *buffer, list(weights[:3]), *weights[3:], vectorize, resets, batch_sizes
+        z, states.tensors, states.steps, *buffer, *weights.arguments, vectorize, resets, batch_sizes
     )
     before = States.from_tensors(tensors, states.steps - _steps(z, batch_sizes))
     return Pass(out, saved, before, states), buffer._replace(counts=counts)
@@ -204,7 +205,7 @@ def _steps(z: Tensor, batch_sizes: Tensor | None) -> int:
 
 
 def with_gradient(
-    result: Pass, weights: Weights, z: Tensor, h_0: Tensor, c_0: Tensor,
+    result: Pass, weights: Weights | Turns, z: Tensor, h_0: Tensor, c_0: Tensor,
     resets: Tensor | None = None, batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return a pass as a function of z, the initial states and the weights.
@@ -217,9 +218,4 @@ def with_gradient(
     Returns:
         ``out``, in the form of z, ``h_n`` and ``c_n`` (B, H).
     """
-    before, after = result.before, result.after
-    results: tuple[Tensor, Tensor, Tensor] = torch.ops.irevrnn.fixed_gradient.default(
-        z, h_0, c_0, *weights[:3], result.out, result.saved, [*before[:3], *after[:3]],
-        *weights[3:], vectorizes(z), resets, batch_sizes,
-    )  # fmt: skip
-    return results
+    return weights.gradient(result, z, h_0, c_0, vectorizes(z), resets, batch_sizes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from irevrnn.kernels import reference
 from irevrnn.kernels.backend import choose_backend
 from irevrnn.kernels.observers import transformed
 from irevrnn.kernels.ops import HALF, NOTHING_SAVED, SEGMENT, has_tangent
+
+if TYPE_CHECKING:
+    from irevrnn.recurrences.fixed_scan import Pass
 
 
 class Weights(NamedTuple):
@@ -30,6 +34,23 @@ class Weights(NamedTuple):
         weights = block.recurrent_weight, block.coupling_a, block.coupling_b
         return cls(*weights, block.activation, block.coupling_activation)
 
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What the operators in fixed point take: u, a and b, and the names."""
+        return [*self[:3]], *self[3:]
+
+    def gradient(
+        self, result: Pass, z: Tensor, h_0: Tensor, c_0: Tensor, vectorize: bool,
+        resets: Tensor | None, batch_sizes: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Return a pass as a function of its inputs (:func:`fixed_scan.with_gradient`)."""
+        states = [*result.before[:3], *result.after[:3]]
+        results: tuple[Tensor, Tensor, Tensor] = torch.ops.irevrnn.fixed_gradient.default(
+            z, h_0, c_0, *self[:3], result.out, result.saved, states, *self[3:], vectorize, resets,
+            batch_sizes,
+        )  # fmt: skip
+        return results
+
     def scan(
         self, z: Tensor, state: tuple[Tensor, Tensor], memory: str = "recompute",
         batch_sizes: Tensor | None = None, resets: Tensor | None = None,
@@ -46,7 +67,8 @@ class Weights(NamedTuple):
         return out.to(z.dtype), h_n.to(state[0].dtype), c_n.to(state[1].dtype)
 
 
-def _backend(z: Tensor) -> str:
+def backend_of(z: Tensor) -> str:
+    """Return the backend for a drive z (:func:`irevrnn.kernels.backend.choose_backend`)."""
     if torch.compiler.is_compiling():
         from irevrnn.kernels import compiling
 
@@ -58,23 +80,27 @@ def _run(
     z: Tensor, rest: tuple[Tensor, ...], options: tuple[str, str], memory: str,
     batch_sizes: Tensor | None, resets: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    backend = _backend(z)
-    # The reference alone has all derivatives of all transforms, which cannot look into a
-    # checkpoint; what they save is their own affair.
-    transforms = transformed() or has_tangent(z, *rest)
-    arguments: Any = (*rest, *options, batch_sizes, resets)
-    if transforms or (backend == "python" and memory == "store"):
-        return reference.scan(z, *arguments)
-    if backend == "python":
-        return _recompute_reference(z, batch_sizes, resets, *rest, *options)
-    interval = _interval(memory, z, *rest)
+    h, c, *weights = rest
+    backend = backend_of(z)
+    if backend == "python" or needs_reference(z, *rest):
+
+        def step(z: Tensor, h: Tensor, c: Tensor, *layout: Any) -> Any:
+            return reference.scan(z, h, c, *weights, *options, *layout)
+
+        return run_reference(step, (z,), h, c, memory, batch_sizes, resets)
+    interval = saved_interval(memory, z, *rest)
     out, h_n, c_n, _ = torch.ops.irevrnn.scan.default(
         z, *rest, batch_sizes, *options, interval, backend == "vector", resets
     )
     return out, h_n, c_n
 
 
-def _interval(memory: str, *tensors: Tensor) -> int:
+def needs_reference(*tensors: Tensor) -> bool:
+    """Return whether a transform is on: the reference alone has all derivatives of all of them."""
+    return transformed() or has_tangent(*tensors)
+
+
+def saved_interval(memory: str, *tensors: Tensor) -> int:
     """Return the steps between two saved cell states; 0 saves everything."""
     differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     # What torch.jit.trace records is run without gradients to be checked, and with them afterwards.
@@ -86,19 +112,29 @@ def _interval(memory: str, *tensors: Tensor) -> int:
     return NOTHING_SAVED if torch.compiler.is_exporting() else SEGMENT
 
 
-def _recompute_reference(
-    z: Tensor, batch_sizes: Tensor | None, resets: Tensor | None, h: Tensor, c: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the reference with ``recompute``: one checkpoint for each segment."""
+def run_reference(
+    function: Callable[..., Any], streams: tuple[Tensor, ...], h: Tensor, c: Tensor, memory: str,
+    batch_sizes: Tensor | None, resets: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Run the reference; with ``recompute``, under one checkpoint for each segment.
+
+    A transform cannot look into a checkpoint, and what it saves is its own affair.
+
+    Args:
+        function: of the streams, h, c, batch_sizes and resets; it returns h of all steps, h and c.
+        streams: what has a row for each step.
+    """
+    if memory == "store" or needs_reference(*streams, h, c):
+        return function(*streams, h, c, batch_sizes, resets)
     none: Any = repeat(None)
     sizes = none if batch_sizes is None else batch_sizes.split(SEGMENT)
     rows: Any = SEGMENT if batch_sizes is None else [int(part.sum()) for part in sizes]
     marks = none if resets is None else resets.split(rows)
+    pieces = zip(*(x.split(rows) for x in streams), strict=True)
     outputs = []
-    for part in zip(z.split(rows), sizes, marks, strict=False):
+    for piece, *layout in zip(pieces, sizes, marks, strict=False):
         out, h, c = checkpoint(
-            reference.scan, part[0], h, c, *rest, *part[1:], use_reentrant=False,
-            preserve_rng_state=False,
-        )  # fmt: skip
+            function, *piece, h, c, *layout, use_reentrant=False, preserve_rng_state=False
+        )
         outputs.append(out)
     return torch.cat(outputs), h, c
