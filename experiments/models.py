@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from experiments.train.task import ReadAt
 from irevrnn import IRevBlock, IRevRNN, IRevStack
 from irevrnn.modules.initial_values import SHORTEST_MEMORY
 from irevrnn.modules.layer import IRevRNNLayer
@@ -27,10 +28,9 @@ class SequenceClassifier(nn.Module):
         dropout: probability of dropping a unit after a layer, the last one included.
         read: "last" to read the last layer's output after the last step; "mean", its mean over
             time.
-        read_at: rising numbers of steps after which to read it, with ``read="last"``. The stack
-            runs from one to the next with the states handed on, so that gradients flow through the
-            sequence and only the outputs that are read exist; dropout between layers is drawn anew
-            for each of these pieces.
+        read_at: where to read it, with ``read="last"``. The stack runs from one such step to the
+            next with the states handed on, so that gradients flow through the sequence and only the
+            outputs that are read exist; dropout between layers is drawn anew for each piece.
         options: passed on to :class:`IRevRNN` (``residual``, ``num_couplings``, ``memory``, ...).
 
     Shape:
@@ -49,7 +49,7 @@ class SequenceClassifier(nn.Module):
         norm: str | None = "batch",
         dropout: float = 0.0,
         read: str = "last",
-        read_at: tuple[int, ...] | None = None,
+        read_at: ReadAt | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class BlockClassifier(nn.Module):
         norm: str | None = "layer",
         sparsity: float | None = None,
         read: str = "mean",
-        read_at: tuple[int, ...] | None = None,
+        read_at: ReadAt | None = None,
         gradient_steps: int | None = None,
         memory: str = "reversible",
         memory_budget: str | None = None,
@@ -181,17 +181,20 @@ def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def outputs_at(
-    rnn: IRevRNN | IRevStack,
-    input: Tensor,
-    read_at: tuple[int, ...],
-    gradient_steps: int | None = None,
+    rnn: IRevRNN | IRevStack, input: Tensor, read_at: ReadAt, gradient_steps: int | None = None
 ) -> Tensor:
-    """Return the last layer's output at the ends of these pieces, (batch, answers, hidden)."""
-    outputs, hidden = [], None
-    begin = 0 if gradient_steps is None else max(0, read_at[0] - gradient_steps)
+    """Return the last layer's output where it is read, (batch, answers, hidden)."""
+    outputs, hidden, count = [], None, input.shape[1]
+    first = 1 + read_at.indices(count)[0] if isinstance(read_at, slice) else read_at[0]
+    begin = 0 if gradient_steps is None else max(0, first - gradient_steps)
     if begin:
         with torch.no_grad():
             _, hidden = rnn(input[:, :begin], return_sequence=False)
+    if isinstance(read_at, slice):
+        if begin < first - 1:
+            _, hidden = rnn(input[:, begin : first - 1], hidden, return_sequence=False)
+        output, _ = rnn(input[:, first - 1 :], hidden)
+        return output
     for start, end in zip((begin, *read_at), read_at, strict=False):
         last, hidden = rnn(input[:, start:end], hidden, return_sequence=False)
         outputs.append(last)

@@ -81,7 +81,7 @@ def make_packed_case(sizes, hidden, dtype, activation="leaky_relu", often=0.0):
 
 def forward(z, states, weights, vectorize, resets=None, batch_sizes=None, record=True):
     out, (h, c, scales, partial_words, places), *rest = torch.ops.irevrnn.fixed_scan(
-        z, states.tensors, states.steps, *weights, record, record, vectorize, resets, batch_sizes
+        z, states.tensors, states.steps, *weights.arguments, record, record, vectorize, resets, batch_sizes
     )
     return Result(out, h, c, partial_words, *rest, scales, places)
 
@@ -92,7 +92,7 @@ def back(z, result, weights, vectorize, resets=None, batch_sizes=None, words=Non
     buffer = Buffer(r.words if words is None else words, r.counts.cumsum(0) - r.counts, r.counts)
     tensors = [r.h, r.c, r.scales, r.partial_words, r.places]
     out, tensors, left, saved = torch.ops.irevrnn.fixed_unscan(
-        z, tensors, steps, *buffer, *weights, vectorize, resets, batch_sizes
+        z, tensors, steps, *buffer, *weights.arguments, vectorize, resets, batch_sizes
     )
     return out, States.from_tensors(tensors), left, saved
 

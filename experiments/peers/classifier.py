@@ -14,6 +14,7 @@ from experiments.peers.indrnn import IndRNN
 from experiments.peers.layers import GatedBlock, PlainLayer
 from experiments.peers.mingru import MinGRU
 from experiments.peers.resnet import ResNet
+from experiments.train.task import ReadAt
 from irevrnn import IRevStack
 
 
@@ -37,7 +38,7 @@ class PeerClassifier(nn.Module):
         hidden_size: int,
         dropout: float = 0.0,
         read: str = "last",
-        read_at: tuple[int, ...] | None = None,
+        read_at: ReadAt | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -77,7 +78,8 @@ class PeerClassifier(nn.Module):
         # The recurrence runs forward only, so padding at the end does not reach the steps read.
         output, _ = self.rnn(input)
         if self.read_at is not None:
-            return output[:, [steps - 1 for steps in self.read_at]]
+            read = self.read_at
+            return output[:, read if isinstance(read, slice) else [steps - 1 for steps in read]]
         if self.read == "mean":
             return mean_over_time(output, lengths)
         return output[:, -1] if lengths is None else output[torch.arange(len(output)), lengths - 1]

@@ -2,6 +2,7 @@
 
 from experiments.tasks.action import ActionConfig
 from experiments.tasks.mnist import MnistConfig
+from experiments.tasks.selection import CountingConfig, RecallConfig, SelectiveCopyConfig
 from experiments.tasks.sessions import SessionsConfig
 from experiments.tasks.signals import SignalsConfig
 from experiments.tasks.synthetic import AddingConfig, CopyConfig
@@ -12,7 +13,10 @@ TASKS: dict[str, type[TrainConfig]] = {
     "action": ActionConfig,
     "adding": AddingConfig,
     "copy": CopyConfig,
+    "counting": CountingConfig,
     "mnist": MnistConfig,
+    "recall": RecallConfig,
+    "selective-copy": SelectiveCopyConfig,
     "sessions": SessionsConfig,
     "signals": SignalsConfig,
 }

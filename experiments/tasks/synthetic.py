@@ -41,6 +41,8 @@ class SyntheticConfig(TrainConfig):
     )
     batches: int = option(100, "batches of an epoch", least=1)
     held_out: int = option(1000, "sequences for validation, and as many for the test", least=1)
+    test_length: int | None = option(
+        None, "T of validation and test; None takes --length", least=2)  # fmt: skip
 
     @classmethod
     def presets(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +52,11 @@ class SyntheticConfig(TrainConfig):
     def length_at(self, epoch: int) -> int:
         """Return the length of the training sequences of an epoch."""
         length = math.ceil(self.length / self.growth ** (self.epochs - 1 - epoch))
-        return min(max(length, SHORTEST), self.length)
+        return min(max(length, self.shortest()), self.length)
+
+    def shortest(self) -> int:
+        """Return the length that a growing length begins with."""
+        return SHORTEST
 
     @abstractmethod
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -70,9 +76,11 @@ class SyntheticConfig(TrainConfig):
                 count = self.batch_size * max(1, times)
                 yield batch(shorter, count, _TRAIN, self.seed, epoch, index)
 
+        tested = replace(self, length=self.test_length or self.length)
+
         def held_out(part: int) -> Iterator[Batch]:
             for start in range(0, self.held_out, self.batch_size):
-                yield batch(self, min(self.batch_size, self.held_out - start), part, start)
+                yield batch(tested, min(self.batch_size, self.held_out - start), part, start)
 
         return Task(
             steps_per_epoch=self.batches,
@@ -141,12 +149,11 @@ class CopyConfig(SyntheticConfig):
 
     def task(self, device: torch.device) -> Task:
         """Return generated sequences on ``device``, of which the last ten steps are read."""
-        steps = self.length + 2 * REMEMBERED
         return self.task_of(
             device,
             data_set="copy",
             input_size=KINDS + 2,
             num_classes=KINDS,
-            read_at=tuple(range(steps - REMEMBERED + 1, steps + 1)),
-            facts={"sequence_length": steps, "chance": 1 / KINDS},
+            read_at=slice(-REMEMBERED, None),
+            facts={"sequence_length": self.length + 2 * REMEMBERED, "chance": 1 / KINDS},
         )

@@ -30,11 +30,12 @@ def in_dtype_of(model: nn.Module, x: Tensor) -> Tensor:
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Build AdamW with weight decay on matrices only and learning rates of the recurrence's own."""
-    recurrent, couplings = (
-        getattr(config.model, f"{name}_lr_scale", 1.0) for name in ("recurrent", "coupling")
-    )
+    rates = {
+        f"{name}_lr_scale": getattr(config.model, f"{name}_lr_scale", 1.0)
+        for name in ("recurrent", "coupling", "gate")
+    }
     groups = parameter_groups(
-        model, config.lr, config.weight_decay, recurrent, couplings, config.model.recurrent
+        model, config.lr, config.weight_decay, recurrent_names=config.model.recurrent, **rates
     )
     return torch.optim.AdamW(groups)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from experiments.models import READS, BlockClassifier, SequenceClassifier
 from experiments.peers import cornn, indrnn, linoss, lru, mingru, resnet, revgru
 from experiments.peers.classifier import PeerClassifier, gated_stack, gates_of, plain_stack
 from experiments.train.options import Options, option, with_default
-from experiments.train.task import Task
+from experiments.train.task import ReadAt, Task
 from irevrnn.kernels.activations import ACTIVATIONS
 from irevrnn.modules.initial_values import LONGEST_MEMORY, LONGEST_PERIOD, SHORTEST_PERIOD
 from irevrnn.strategies.rules import STRATEGIES
@@ -26,7 +26,7 @@ class Sizes(NamedTuple):
 
     input_size: int
     num_classes: int
-    read_at: tuple[int, ...] | None = None
+    read_at: ReadAt | None = None
 
 
 class Network(Options):
@@ -115,7 +115,12 @@ class Block(Reversible):
     longest_period: float | None = with_default(Reversible, "longest_period", LONGEST_PERIOD)
     memory: str = with_default(Reversible, "memory", "reversible")
     width: int = option(64, "features between blocks", least=1)
-    forgets: bool = option(True, "units forget; without, u = 1")
+    forgets: bool | Literal["input"] = option(
+        True, "units forget; False for u = 1, input for decays that the input chooses",
+        choices=(True, False, "input"))
+    turns: str = option("fixed", "by which angles units turn", choices=("fixed", "input"))
+    input_gate: bool = option(False, "the input chooses how much of it is read")
+    gate_lr_scale: float = _rate("the gates by which the input chooses")
     gate: bool = option(True, "the output projection has a gate")
     coupling_activation: str = option("identity", "nonlinearity of the couplings",
                                       choices=ACTIVATIONS)

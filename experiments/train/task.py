@@ -18,6 +18,11 @@ Input: TypeAlias = Tensor | tuple[Tensor, Tensor]
 Batch: TypeAlias = tuple[Input, Tensor]
 
 
+#: Rising numbers of steps, after each of which an answer is read; or a slice of steps, of the last
+#: ones or of all, each of which has an answer.
+ReadAt: TypeAlias = tuple[int, ...] | slice
+
+
 @dataclass(frozen=True)
 class Task:
     """A data set, ready to train on; ``num_classes`` is 1 in a regression.
@@ -30,8 +35,8 @@ class Task:
         test_batches: function that reads and returns the test data, in order; called once.
         facts: facts about the data, for the results.
         test_details: function that returns further results of a test.
-        read_at: numbers of steps after which an answer is read, for (batch, answers, ...); None
-            for one answer after the last step.
+        read_at: where answers are read, for (batch, answers, ...); None for one answer after the
+            last step.
         class_names: names of the classes, in the order of the labels, if they have any.
     """
 
@@ -45,5 +50,5 @@ class Task:
     facts: dict[str, Any]
     test_details: Callable[[Evaluation], dict[str, Any]] | None = None
     objective: Objective = field(default_factory=Classification)
-    read_at: tuple[int, ...] | None = None
+    read_at: ReadAt | None = None
     class_names: tuple[str, ...] = ()

@@ -159,7 +159,12 @@ class Block(Clipped, nn.Module):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
         """Refuse recurrent weights that forget where ``forgets=False`` promises that none does."""
         u = state_dict.get(f"{prefix}recurrent_weight")
-        if self.forgets is not True and isinstance(u, Tensor) and not u.is_meta and not (u == 1).all():
+        if (
+            self.forgets is not True
+            and isinstance(u, Tensor)
+            and not u.is_meta
+            and not (u == 1).all()
+        ):
             raise RuntimeError(
                 f"{prefix}recurrent_weight must be 1 everywhere, as the block was made with "
                 f"forgets={self.forgets!r}; got values from {u.min():g} to {u.max():g}. Build the "

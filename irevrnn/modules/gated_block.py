@@ -146,12 +146,21 @@ class IRevBlock(Block):
             return block_input(self.norm, self.input_projection, self.scale, x)
         x = normalize(self.norm, x)
         z = block_input(nn.Identity(), self.input_projection, self.scale, x)
-        opening, turning, keeping = (None if gate is None else gate(x).to(z.dtype) for gate in gates)
+        opening, turning, keeping = (
+            None if gate is None else gate(x).to(z.dtype) for gate in gates
+        )
         if opening is not None:  # one that can close for good; twice one half where it starts
             z = z * torch.clamp(1 + opening, 0, 2)
         chosen = []
         if turning is not None:
-            chosen.append(self.angle * (2 * torch.sigmoid(turning)))
+            import os
+
+            gate = (
+                torch.clamp(1 + turning, 0, 2)
+                if os.environ.get("IRX")
+                else 2 * torch.sigmoid(turning)
+            )
+            chosen.append(self.angle * gate)
         if keeping is not None:
             chosen.append(torch.sigmoid(keeping))
         return (z, *chosen) if chosen else z

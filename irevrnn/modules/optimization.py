@@ -12,7 +12,7 @@ from irevrnn.modules.arguments import check_number
 
 _RECURRENT = ("recurrent_weight",)
 _COUPLINGS = ("coupling_a", "coupling_b", "angle")
-_GATES = ("input_gate", "angle_gate", "decay_gate")
+_GATES = re.compile(r"(^|\.)(input|angle|decay)_gate\.")
 
 
 def parameter_groups(
@@ -22,6 +22,7 @@ def parameter_groups(
     recurrent_lr_scale: float = 0.1,
     coupling_lr_scale: float = 0.1,
     recurrent_names: tuple[str, ...] = _RECURRENT,
+    gate_lr_scale: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Return the parameters of a model in groups for an optimizer, each with its learning rate.
 
@@ -37,11 +38,15 @@ def parameter_groups(
         weight_decay: of matrices and of what has more dimensions.
         recurrent_lr_scale, coupling_lr_scale: factors on the learning rate of recurrent weights and
             of couplings. Over thousands of steps, couplings may need 1e-3.
+        gate_lr_scale: factor on the learning rate of the gates of a selective block, on top of which
+            their weights decay like other matrices. Where little has to be chosen, 0.03 keeps them
+            close to the fixed block that they start as.
         recurrent_names: ends of the names of recurrent weights, in place of ``recurrent_weight``,
             which has to be among them if there are layers of this library.
 
     Returns:
-        The groups that are not empty: matrices, vectors, recurrent weights and couplings, each with
+        The groups that are not empty: matrices, vectors, recurrent weights, couplings (with angles),
+        and matrices and vectors of gates, each with
         ``params``, ``lr`` and ``weight_decay``, which override the arguments of the optimizer.
 
     Raises:
@@ -54,7 +59,7 @@ def parameter_groups(
     """
     numbers = {
         "lr": lr, "weight_decay": weight_decay, "recurrent_lr_scale": recurrent_lr_scale,
-        "coupling_lr_scale": coupling_lr_scale,
+        "coupling_lr_scale": coupling_lr_scale, "gate_lr_scale": gate_lr_scale,
     }  # fmt: skip
     for name, number in numbers.items():
         check_number(name, number, 0)
@@ -62,10 +67,11 @@ def parameter_groups(
         raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
     if isinstance(recurrent_names, str):
         raise TypeError("recurrent_names must be a tuple of str; got str")
-    rates = (lr, lr, lr * recurrent_lr_scale, lr * coupling_lr_scale)
+    of_gates = lr * gate_lr_scale
+    rates = (lr, lr, lr * recurrent_lr_scale, lr * coupling_lr_scale, of_gates, of_gates)
     groups: list[dict[str, Any]] = [{"params": [], "lr": x, "weight_decay": 0.0} for x in rates]
-    matrices, vectors, recurrent, couplings = groups
-    matrices["weight_decay"] = weight_decay
+    matrices, vectors, recurrent, couplings, gate_matrices, gate_vectors = groups
+    matrices["weight_decay"] = gate_matrices["weight_decay"] = weight_decay
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
             raise ValueError(
@@ -77,6 +83,8 @@ def parameter_groups(
             group = recurrent
         elif weight.endswith(_COUPLINGS):
             group = couplings
+        elif _GATES.search(name):
+            group = gate_matrices if parameter.ndim >= 2 else gate_vectors
         else:
             group = matrices if parameter.ndim >= 2 else vectors
         group["params"].append(parameter)

@@ -176,7 +176,12 @@ class BlockRecurrence:
     ) -> tuple[Pass, Buffer]:
         """Run :func:`irevrnn.recurrences.fixed_scan.inverse`."""
         return fixed_scan.inverse(
-            drive[0], states, buffer, self.weights(drive, steps.batch), steps.resets, steps.batch_sizes
+            drive[0],
+            states,
+            buffer,
+            self.weights(drive, steps.batch),
+            steps.resets,
+            steps.batch_sizes,
         )
 
     def with_gradient(
@@ -184,7 +189,13 @@ class BlockRecurrence:
     ) -> tuple[Tensor, State]:
         """Return h, h_n and c_n of a pass as functions of z, the initial states and the weights."""
         out, *final = fixed_scan.with_gradient(
-            result, self.weights(drive, steps.batch), drive[0], state[0], state[1], steps.resets, steps.batch_sizes
+            result,
+            self.weights(drive, steps.batch),
+            drive[0],
+            state[0],
+            state[1],
+            steps.resets,
+            steps.batch_sizes,
         )
         return out, tuple(final)
 

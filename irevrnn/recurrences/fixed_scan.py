@@ -169,7 +169,15 @@ def forward(
     """
     vectorize = vectorizes(z)
     out, tensors, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
-        z, states.tensors, states.steps, *weights.arguments, record, save, vectorize, resets, batch_sizes
+        z,
+        states.tensors,
+        states.steps,
+        *weights.arguments,
+        record,
+        save,
+        vectorize,
+        resets,
+        batch_sizes,
     )
     if bad_step >= 0:
         raise RangeError(bad_step)

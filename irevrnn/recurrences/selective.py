@@ -73,9 +73,7 @@ class Turns(NamedTuple):
 
         def function(z: Tensor, *rest: Any) -> Any:
             parts, others = iter(rest[: len(streams)]), rest[len(streams) :]
-            turns = (
-                next(parts) if moves else x for x, moves in zip(self, of_steps, strict=True)
-            )
+            turns = (next(parts) if moves else x for x, moves in zip(self, of_steps, strict=True))
             h, c, *layout = others
             return reference.selective_scan(z, h, c, *turns, *layout)
 

@@ -16,7 +16,10 @@ from torch.library import Library
 from irevrnn.kernels.jit.build import build_extension
 
 SOURCES = sorted((Path(__file__).parent / "threads").glob("*.cpp"))
-OPERATORS = ("scan", "scan_backward", "fixed_scan", "fixed_unscan")
+OPERATORS = (
+    "scan", "scan_backward", "selective_scan", "selective_scan_backward", "fixed_scan",
+    "fixed_unscan",
+)  # fmt: skip
 
 
 @cache

@@ -139,8 +139,9 @@ struct FixedVectorTile : VectorTile<N, cut> {
     each<N>([&](auto i) {
       const Ints bits = (Ints)factor.part[i.value], size = bits & all_lanes(0x7fffffff);
       const Ints below = size & all_lanes(0x7fffff), exponent = size >> 23;
-      const Lanes whole = same(below, Ints{}), none = less(exponent, all_lanes(126 - longest_shift));
+      const Lanes whole = same(below, Ints{}), negative = less(factor.part[i.value], Vector{});
       Ints shift = irevrnn::minus(choose(whole, all_lanes(127), all_lanes(126)), exponent);
+      const Lanes none = less(all_lanes(longest_shift), shift);
       Ints m = choose(whole, Ints{}, irevrnn::minus(all_lanes(0x800000), below) << 8);
       shift = choose(none, all_lanes(longest_shift), shift);
       m = choose(none, Ints{}, m);
@@ -151,11 +152,11 @@ struct FixedVectorTile : VectorTile<N, cut> {
       }
       d.m.part[i.value] = m;
       d.shift.part[i.value] = shift;
-      d.sign.part[i.value] = bits >> 31;
+      d.sign.part[i.value] = choose(negative, all_lanes(-1), Ints{});
       d.inverse[i.value] = reciprocals((Vector)choose(same(m, Ints{}), all_lanes(127 << 23), below | all_lanes(126 << 23)));
       moved = moved | less(Ints{}, m);
       shifted = shifted | less(Ints{}, shift);
-      flipped = flipped | less(bits, Ints{});
+      flipped = flipped | negative;
     });
     d.flips = bits_of(flipped) != 0;
     d.longest_shift = 0;

@@ -21,6 +21,8 @@ struct Launch {
 TORCH_LIBRARY(irevrnn_threads, m) {
   m.def("scan", &scan_op<Launch>);
   m.def("scan_backward", &scan_backward_op<Launch>);
+  m.def("selective_scan", &selective_scan_op<Launch>);
+  m.def("selective_scan_backward", &selective_scan_backward_op<Launch>);
   m.def("fixed_scan", &fixed_scan_op<Launch>);
   m.def("fixed_unscan", &fixed_unscan_op<Launch>);
 }
