@@ -18,12 +18,12 @@ from irevrnn.modules.stability import Clipped
 from irevrnn.modules.states import Hidden, final_states, initial_states
 from irevrnn.recurrences.protocol import State
 from irevrnn.strategies.budget import Workload, choose, format_bytes, parse_bytes, widest
-from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.chunkwise import parameters_of, records, run_chunkwise
 from irevrnn.strategies.large_states import warn_of_large_states
 from irevrnn.strategies.layerwise import run_layerwise
+from irevrnn.strategies.measure import resident_bytes
+from irevrnn.strategies.plan import Plan, chunk_length
 from irevrnn.strategies.report import MemoryReport, memory_report
-from irevrnn.strategies.resident import resident_bytes
 from irevrnn.strategies.rules import (
     BUDGETED,
     CHUNKWISE,
@@ -34,7 +34,6 @@ from irevrnn.strategies.rules import (
     not_a_graph,
     unsupported_reason,
 )
-from irevrnn.strategies.run import Plan
 from irevrnn.strategies.stack import Stack
 from irevrnn.strategies.strategy import States, flat
 

@@ -133,6 +133,7 @@ class StatefulModule:
     ) -> tuple[Tensor, State]:
         """Run the module over some steps."""
         (x,) = drive
+        state = state or None
         if steps.packing is None and steps.resets is None:
             return self._run(x, state)
         outputs: list[Tensor] = []

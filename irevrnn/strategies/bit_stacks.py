@@ -7,8 +7,6 @@ it is complete. Joining all of them at the end would take their memory twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -44,19 +42,10 @@ class BitStacks:
             self.groups[self.group] = _joined(self.parts)
             self.parts = []
 
-    def saved(self) -> list[Tensor]:
-        """Return tensors that :meth:`restored` takes."""
+    def record(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Return all groups, which make these stacks again."""
         self._close()
-        return [
-            torch.tensor(list(self.groups), device="cpu"),
-            *(x for pair in self.groups.values() for x in pair),
-        ]
-
-    @classmethod
-    def restored(cls, saved: Iterator[Tensor]) -> BitStacks:
-        """Return the stacks whose tensors come next."""
-        numbers = next(saved).tolist()
-        return cls({number: (next(saved), next(saved)) for number in numbers})
+        return self.groups
 
     def buffer(self, chunk: int) -> Buffer:
         """Return the words of the group of a chunk, the last of this group."""

@@ -21,15 +21,13 @@ from irevrnn.kernels.backend import choose_backend
 from irevrnn.kernels.ops import HALF, SEGMENT
 from irevrnn.recurrences.packing import Steps
 from irevrnn.strategies.bit_stacks import GROUP
-from irevrnn.strategies.chunks import MOST_NUMBERS, SHORTEST, chunk_length
 from irevrnn.strategies.chunkwise import parameters_of, run_chunkwise
 from irevrnn.strategies.layerwise import run_layerwise
-from irevrnn.strategies.measure import Costs, measure, rehearse
-from irevrnn.strategies.resident import SLACK
+from irevrnn.strategies.measure import SLACK, Costs, measure, rehearse
+from irevrnn.strategies.plan import MOST_NUMBERS, SHORTEST, Plan, chunk_length
 from irevrnn.strategies.reversible import HASHES
 from irevrnn.strategies.revolve import fewest_checkpoints
 from irevrnn.strategies.rules import CHUNKWISE, LAYERWISE, require, unsupported_reason
-from irevrnn.strategies.run import Plan
 from irevrnn.strategies.stack import Stack
 from irevrnn.strategies.strategy import States
 

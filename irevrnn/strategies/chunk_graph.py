@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 
 from irevrnn.kernels.ops import HALF
 from irevrnn.strategies.stack import Stack
@@ -15,9 +16,6 @@ from irevrnn.strategies.stack import Stack
 
 class Gradients:
     """The gradients of parameters, summed over chunks.
-
-    The graph of a chunk reads the modules' own parameters. Where a module has others by now, as
-    after ``torch.func.functional_call``, it gets those of the forward pass for the time being.
 
     Args:
         stack: the modules.
@@ -47,24 +45,19 @@ class Gradients:
     def collected(self) -> Iterator[None]:
         """Put the parameters of the forward pass in place, without their hooks.
 
-        A hook on a parameter is for its whole gradient, and autograd calls it with that.
+        Modules have others by now after ``torch.func.functional_call``. A hook on a parameter is
+        for its whole gradient, and autograd calls it with that.
         """
-        places = _places(self._stack)
-        now = [owner[name] for owner, name in places]
-        each_once = {id(p): index for index, p in reversed([*enumerate(now)])}
-        order = sorted(each_once.values())
-        wanted = {id(now[i]): p for i, p in zip(order, self._parameters, strict=True)}
+        modules = nn.ModuleList(self._stack.modules)
+        names = (name for name, _ in modules.named_parameters())
+        own = dict(zip(names, self._parameters, strict=True))
         hooks = [(h, dict(h)) for p in self.leaves if (h := p._backward_hooks)]
         try:
             for present, _ in hooks:
                 present.clear()
-            for (owner, name), p in zip(places, now, strict=True):
-                if wanted[id(p)] is not p:
-                    owner[name] = wanted[id(p)]
-            yield
+            with _reparametrize_module(modules, own, tie_weights=True):
+                yield
         finally:
-            for (owner, name), p in zip(places, now, strict=True):
-                owner[name] = p
             for present, before in hooks:
                 present.update(before)
 
@@ -90,25 +83,9 @@ class Gradients:
         found: list[Tensor | None] = []
         for p, need in zip(self._parameters, self._needed, strict=True):
             gradient = next(sums) if need else None
-            if need and gradient is None and (p._backward_hooks or _has_post_hooks(p)):
-                gradient = torch.zeros_like(p)
-            found.append(gradient)
+            hooks = p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)
+            found.append(torch.zeros_like(p) if need and gradient is None and hooks else gradient)
         return found
-
-
-def _places(stack: Stack) -> list[tuple[dict[str, Any], str]]:
-    """Return where each parameter is kept, once for each module that has it."""
-    modules = dict.fromkeys(each for module in stack.modules for each in module.modules())
-    return [
-        (each._parameters, name)
-        for each in modules
-        for name, p in each._parameters.items()
-        if p is not None
-    ]
-
-
-def _has_post_hooks(p: Tensor) -> bool:
-    return bool(getattr(p, "_post_accumulate_grad_hooks", None))
 
 
 def backpropagate(
@@ -165,21 +142,10 @@ class _Scalar(torch.autograd.Function):
 
 
 def check_leaves(outputs: list[Tensor], known: Sequence[Tensor], memory: str) -> None:
-    """Raise a ValueError if a chunk has a gradient for a tensor that is not known.
+    """Raise a ValueError if the graph of ``outputs`` has a leaf that is not among those known.
 
     Any gradient of such a tensor would be lost.
     """
-    leaf = untracked_leaf(outputs, known)
-    if leaf is not None:
-        raise ValueError(
-            f"a module of the stack uses a tensor of shape {tuple(leaf.shape)} that requires a "
-            f"gradient and is none of its parameters: memory={memory!r} would lose this gradient; "
-            "use memory='recompute', or make it a parameter of the module"
-        )
-
-
-def untracked_leaf(outputs: list[Tensor], known: Sequence[Tensor]) -> Tensor | None:
-    """Return a leaf of the graph of ``outputs`` that is not among the tensors known, or None."""
     ids = {id(x) for x in known}
     met = {x.grad_fn for x in known} - {None}  # behind these the graph is not that of the chunk
     ahead = [y.grad_fn for y in outputs if y.grad_fn is not None]
@@ -188,8 +154,11 @@ def untracked_leaf(outputs: list[Tensor], known: Sequence[Tensor]) -> Tensor | N
         node = ahead.pop()
         leaf = getattr(node, "variable", None)  # of a node that accumulates gradients
         if leaf is not None and id(leaf) not in ids:
-            return leaf
+            raise ValueError(
+                f"a module of the stack uses a tensor of shape {tuple(leaf.shape)} that requires a "
+                f"gradient and is none of its parameters: memory={memory!r} would lose this "
+                "gradient; use memory='recompute', or make it a parameter of the module"
+            )
         new = {following for following, _ in node.next_functions if following is not None} - met
         met |= new
         ahead += new
-    return None

@@ -6,11 +6,13 @@ is followed until it is freed. What an operator allocates and frees by itself is
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,12 +24,12 @@ from irevrnn.kernels.observers import observed_as
 from irevrnn.kernels.ops import SEGMENT
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import State
-from irevrnn.strategies.checkpoint import leaf
 from irevrnn.strategies.chunk_graph import Gradients, backpropagate
-from irevrnn.strategies.resident import resident_bytes
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import States, flat
+from irevrnn.strategies.strategy import States, flat, leaf
 
+#: The least memory that is worth giving back to the system.
+SLACK = 64_000
 #: Bytes of an operation in a graph: its node, and the objects around what it saves.
 NODE_BYTES = 1000
 #: Runs some steps of x from states; returns the output and the last states.
@@ -86,6 +88,14 @@ class Costs(NamedTuple):
             peak = max(one.alive) + times * growth
         peak += NODE_BYTES * further(one.nodes, other.nodes)
         return Cost(further(one.saved, other.saved), peak, further(one.output, other.output))
+
+
+def resident_bytes() -> int:
+    """Return the memory of this process that is resident; 0 where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def measure(stack: Stack, x: Tensor, states: States, steps: Steps, run: Runner) -> Costs:

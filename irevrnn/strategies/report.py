@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from irevrnn.strategies.budget import Workload, format_bytes, why_not
+from irevrnn.strategies.plan import Plan
 from irevrnn.strategies.revolve import fewest_checkpoints
-from irevrnn.strategies.run import Plan
 
 
 @dataclass(frozen=True, repr=False)

@@ -13,8 +13,7 @@ from irevrnn.kernels.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activat
 from irevrnn.kernels.ops import SEGMENT
 from irevrnn.recurrences.block import FORGOTTEN_BITS
 from irevrnn.recurrences.fixed_point import Numbers
-from irevrnn.strategies.chunks import chunk_length
-from irevrnn.strategies.run import Plan
+from irevrnn.strategies.plan import Plan, chunk_length
 from tests import fixed_reference
 from tests.cases import assert_same_bits
 

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 from torch.utils.flop_counter import FlopCounterMode
 
 from irevrnn import Block, Dropout, IRevBlock, IRevRNN, IRevStack, ReversalError
-from irevrnn.strategies.run import Plan
+from irevrnn.strategies.plan import Plan
 from tests.cases import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("kernels")

@@ -1,14 +1,11 @@
-"""Cut a sequence into chunks of steps."""
+"""How a strategy runs: :class:`Plan`, and the length of chunks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from irevrnn.kernels.ops import SEGMENT
-from irevrnn.recurrences.packing import Steps
 
 #: Numbers of one layer's output in a chunk, unless it is of the least length or ``checkpoint`` has
 #: to keep fewer states. The graph of a chunk is most of the peak: some eight tensors of this size
@@ -22,6 +19,29 @@ MOST_NUMBERS = 2**18
 SHORTEST = 64
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How a strategy runs, and what that costs if a budget has led to it.
+
+    Attributes:
+        memory: the strategy.
+        chunk: steps in a chunk; 0 for the strategies that run layer by layer.
+        checkpoints: that ``checkpoint`` keeps at once; 0 for one at the beginning of every chunk.
+        most_bits: the most bytes of bits that ``reversible`` may store; None for any number.
+        graph: the bytes of a chunk's graph, if there is a budget to meet; else 0.
+        saved: bytes between forward and backward.
+        peak: bytes at the largest moment of the two.
+    """
+
+    memory: str
+    chunk: int = 0
+    checkpoints: int = 0
+    most_bits: int | None = None
+    graph: int = 0
+    saved: int = 0
+    peak: int = 0
+
+
 def chunk_length(
     memory: str, steps: int, batch: int, hidden: int, numbers: int = CHUNK_NUMBERS
 ) -> int:
@@ -32,25 +52,3 @@ def chunk_length(
     """
     length = max(SHORTEST, numbers // max(1, batch * hidden) // SEGMENT * SEGMENT)
     return max(length, math.isqrt(steps - 1) + 1) if memory == "checkpoint" else length
-
-
-@dataclass(frozen=True)
-class Chunks(Sequence[Steps]):
-    """The chunks of a sequence, each made when it is asked for.
-
-    Nothing here grows with T, except the table of packed rows.
-
-    Args:
-        steps: all steps.
-        length: of a chunk; the last may be shorter.
-    """
-
-    steps: Steps
-    length: int
-
-    def __len__(self) -> int:
-        return math.ceil(self.steps.end / self.length)
-
-    def __getitem__(self, index: Any) -> Any:
-        begin = range(0, self.steps.end, self.length)[index]
-        return self.steps.part(begin, min(self.steps.end, begin + self.length))
