@@ -17,13 +17,19 @@ from irevrnn.modules.sequences import SequenceBatch
 from irevrnn.modules.stability import Clipped
 from irevrnn.modules.states import Hidden, final_states, initial_states
 from irevrnn.recurrences.protocol import State
-from irevrnn.strategies.budget import Workload, choose, format_bytes, parse_bytes, widest
+from irevrnn.strategies.budget import (
+    MemoryReport,
+    Workload,
+    choose,
+    format_bytes,
+    memory_report,
+    parse_bytes,
+    widest,
+)
 from irevrnn.strategies.chunkwise import parameters_of, records, run_chunkwise
 from irevrnn.strategies.large_states import warn_of_large_states
 from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.measure import resident_bytes
-from irevrnn.strategies.plan import Plan, chunk_length
-from irevrnn.strategies.report import MemoryReport, memory_report
 from irevrnn.strategies.rules import (
     BUDGETED,
     CHUNKWISE,
@@ -35,7 +41,7 @@ from irevrnn.strategies.rules import (
     unsupported_reason,
 )
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import States, flat
+from irevrnn.strategies.strategy import Plan, States, chunk_length, flat
 
 _log = logging.getLogger("irevrnn")
 #: Numbers of one recurrence's states up to which inference with ``reversible`` runs layer by layer.

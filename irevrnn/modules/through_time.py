@@ -12,8 +12,8 @@ from irevrnn.modules.base_stack import StrategyModule
 from irevrnn.modules.sequences import SequenceBatch
 from irevrnn.modules.states import give_state, take_state
 from irevrnn.recurrences.stateful import StatefulModule, check_one_direction, is_stateful
+from irevrnn.strategies.budget import MemoryReport
 from irevrnn.strategies.measure import resident_bytes
-from irevrnn.strategies.report import MemoryReport
 from irevrnn.strategies.stack import Stack
 
 #: The strategies that run any module.

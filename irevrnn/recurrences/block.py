@@ -109,13 +109,7 @@ class BlockRecurrence:
         return float(stored_bits(self.block.recurrent_weight).sum()) + of_g
 
     def exact_state(self, state: State | States) -> States:
-        """Round h and c to fixed point.
-
-        Raises:
-            ValueError: a recurrent weight is outside [-1, 1], or NaN.
-            OverflowError: a state is too large, or NaN.
-            RuntimeError: there are no kernels.
-        """
+        """Round h and c to fixed point; raise an error if u, h or c is too large, or NaN."""
         if isinstance(state, States):
             return state
         h, c = state

@@ -15,13 +15,7 @@ from irevrnn.strategies.stack import Stack
 
 
 class Gradients:
-    """The gradients of parameters, summed over chunks.
-
-    Args:
-        stack: the modules.
-        parameters: of the forward pass.
-        needed: whether each of them needs a gradient.
-        memory: the strategy, for errors.
+    """The gradients of the parameters of the forward pass, summed over chunks.
 
     Attributes:
         leaves: the parameters that need a gradient.
@@ -29,17 +23,10 @@ class Gradients:
             dtype. None where there is none.
     """
 
-    def __init__(
-        self, stack: Stack, parameters: Sequence[Tensor], needed: Sequence[bool], memory: str
-    ) -> None:
+    def __init__(self, stack: Stack, parameters: Sequence[Tensor], needed: Sequence[bool]) -> None:
         self._stack, self._parameters, self._needed = stack, parameters, needed
         self.leaves = [p for p, need in zip(parameters, needed, strict=True) if need]
         self.sums: list[Tensor | None] = [None] * len(self.leaves)
-        if frozen := [p for p in self.leaves if not p.requires_grad]:
-            raise RuntimeError(
-                f"memory={memory!r} needs a parameter of shape {tuple(frozen[0].shape)} as it was "
-                "in the forward pass, but its requires_grad was set to False since"
-            )
 
     @contextmanager
     def collected(self) -> Iterator[None]:
@@ -105,7 +92,7 @@ def backpropagate(
         x: the chunk's input.
 
     Returns:
-        The gradients of ``before`` and of ``x``, None where nothing depends on them.
+        The gradients of ``before`` and of ``x``, None where there is none.
     """
     pairs = zip(outputs, upstream, strict=True)
     used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]

@@ -25,10 +25,8 @@ from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import State
 from irevrnn.strategies.chunk_graph import Gradients, backpropagate, check_leaves
 from irevrnn.strategies.measure import SLACK, resident_bytes
-from irevrnn.strategies.plan import Plan
 from irevrnn.strategies.rules import (
     check_initialised,
-    check_no_cached_weights,
     check_reverse_mode,
     first_order_only,
     require,
@@ -36,32 +34,16 @@ from irevrnn.strategies.rules import (
 )
 from irevrnn.strategies.run import Run
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import States, flat
+from irevrnn.strategies.strategy import Plan, States, flat
 
 
 def run_chunkwise(
     stack: Stack, plan: Plan, x: Tensor, states: States, steps: Steps, return_sequence: bool
 ) -> tuple[Tensor, list[State]]:
-    """Run a stack over a sequence, chunk by chunk.
+    """Run a stack of one direction over a sequence, chunk by chunk.
 
-    Args:
-        stack: the modules, of one direction.
-        plan: for ``checkpoint``, ``reversible`` or ``store_fixed``.
-        x: (T, B, in), which need not be contiguous; or (N, in) packed.
-        states: of every recurrence before the first step.
-        steps: all steps.
-        return_sequence: whether to return the output of all steps.
-
-    Returns:
-        The output, (T, B, out) or (N, out), or (B, out) of the last step; the states of every
-        recurrence after the last step.
-
-    Raises:
-        NotImplementedError: a transform of ``torch.func``, or forward-mode differentiation.
-        OverflowError: a value left the range of the fixed-point numbers.
-        ValueError: the strategy cannot serve the modules, or one changes the input or a buffer.
-        RuntimeError: there are no kernels for fixed point, or none for this dtype.
-        ReversalError: (in the backward pass) a state was not reconstructed exactly.
+    ``plan`` is for ``checkpoint``, ``reversible`` or ``store_fixed``; the other arguments and
+    results are as for :func:`irevrnn.strategies.layerwise.run_layerwise`.
     """
     require(unsupported_reason(stack, plan.memory))
     parameters, initial = parameters_of(stack), flat(states)
@@ -72,7 +54,6 @@ def run_chunkwise(
         observed() or sees_modules() or any(type(p) not in PLAIN for p in (x, *parameters))
     )
     if run.record:
-        check_no_cached_weights(plan.memory, stack.named)
         check_initialised(plan.memory, parameters)
     counts = [len(state or ()) for state in states]
     output, *finals = _Chunkwise.apply(run, counts, x, *initial, *parameters)
@@ -97,11 +78,9 @@ class _Chunkwise(torch.autograd.Function):
         ctx: Any, run: Run, counts: list[int], x: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         initial = iter(tensors)
-        states = _nested(initial, counts)
+        states = _after_resets(_nested(initial, counts), run)
         parameters = tuple(initial)
         strategy, resets = run.new_strategy(), run.steps.resets
-        if resets is not None:
-            states = _after_resets(states, run)
         strategy.begin(states, run.record)
         output = run.forward(strategy, x)
         finals = strategy.finals(run.stack.like.dtype)
@@ -114,7 +93,7 @@ class _Chunkwise(torch.autograd.Function):
             saved, ctx.structure = tree_flatten((run.masks, strategy.record()))
             ctx.plain = [None if isinstance(each, Tensor) else each for each in saved]
             tensors_saved = [each if isinstance(each, Tensor) else None for each in saved]
-            ctx.save_for_backward(x, *tensors_saved, *watched)
+            ctx.save_for_backward(x, *watched, *tensors_saved)
             run.masks = {}
         # Copies: what is saved must not have this node, or change with what a user does to these.
         flattened = [x.clone() for x in flat(finals)]
@@ -129,13 +108,13 @@ class _Chunkwise(torch.autograd.Function):
         run: Run = ctx.run
         run.check_modes()
         x, *saved = ctx.saved_tensors  # where PyTorch finds that one was changed in place
-        pairs = zip(saved, ctx.plain, strict=False)
+        pairs = zip(saved[len(saved) - len(ctx.plain) :], ctx.plain, strict=True)
         record = [plain if tensor is None else tensor for tensor, plain in pairs]
         run.masks, record = tree_unflatten(record, ctx.structure)
         strategy = run.new_strategy()
         strategy.begin_backward(record)
         needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - len(ctx.parameters) :]
-        gradients = Gradients(run.stack, ctx.parameters, needed, ctx.memory)
+        gradients = Gradients(run.stack, ctx.parameters, needed)
         grad_x = allocate_like(x) if ctx.needs_input_grad[2] else None
         carried: Sequence[Tensor | None] = grad_finals
         # Freed blocks between blocks that are in use serve no larger ones, and add up.
@@ -177,11 +156,10 @@ def _nested(tensors: Iterator[Tensor], counts: list[int]) -> list[State]:
 
 def _after_resets(states: list[State], run: Run) -> list[State]:
     """Return states that are 0 where the first step resets them: nobody reads what they were."""
-    steps = run.steps
-    assert steps.resets is not None
-    sizes = steps.batch_sizes
-    reset = steps.resets[0] if sizes is None else steps.resets[: int(sizes[0])]
-    reset = nn.functional.pad(reset, (0, steps.batch - len(reset))).unsqueeze(1)
+    reset = run.steps.begins_anew
+    if reset is None:
+        return states
+    reset = nn.functional.pad(reset, (0, run.steps.batch - len(reset))).unsqueeze(1)
     return [
         tuple(x.masked_fill(reset, 0) for x in state) if r.full_precision else state
         for state, r in zip(states, run.stack.recurrences, strict=True)

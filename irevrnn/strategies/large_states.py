@@ -22,35 +22,25 @@ def warn_of_large_states(module: nn.Module, stack: Stack, finals: list[State]) -
 
     States on a GPU are not looked at, since that would wait for it, nor are those that have no
     values, while PyTorch records operators or transforms functions.
-
-    Args:
-        module: that computed the states.
-        stack: its modules.
-        finals: the states of every recurrence after the last step.
     """
     if observed() or module in _warned:
         return
     for recurrence, state in zip(stack.recurrences, finals, strict=True):
-        if not (recurrence.full_precision and _have_values(state[0])):
+        plain = type(state[0]) is Tensor and state[0].is_cpu and state[0].numel() > 0
+        if not (plain and recurrence.full_precision):
             continue
         sizes = [abs(x.item()) for each in state for x in each.detach().aminmax()]
-        large = [size for size in sizes if not size <= LARGE_STATE]  # NaN, too
-        if large:
-            _warned.add(module)
-            warn(f"states of {recurrence.name} {_describe(large[0])}", UserWarning)
-            return
-
-
-def _describe(size: float) -> str:
-    if math.isnan(size):
-        what = "are NaN: the input or a parameter is NaN, or states have overflowed"
-    else:
+        if all(size <= LARGE_STATE for size in sizes):
+            continue
+        size = next(size for size in sizes if not size <= LARGE_STATE)
         what = f"have grown to {size:.1e}, and training may diverge"
-    return (
-        f"{what}; set norm='layer', call clip_recurrent_weights_() after each step of the "
-        "optimizer, use a smaller learning rate, or keep the initial scale of the projections"
-    )
-
-
-def _have_values(states: Tensor) -> bool:
-    return type(states) is Tensor and states.is_cpu and states.numel() > 0
+        if math.isnan(size):
+            what = "are NaN: the input or a parameter is NaN, or states have overflowed"
+        _warned.add(module)
+        warn(
+            f"states of {recurrence.name} {what}; set norm='layer', call clip_recurrent_weights_() "
+            "after each step of the optimizer, use a smaller learning rate, or keep the initial "
+            "scale of the projections",
+            UserWarning,
+        )
+        return

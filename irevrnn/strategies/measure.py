@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from irevrnn.kernels.observers import observed_as
 from irevrnn.kernels.ops import SEGMENT
@@ -99,15 +100,7 @@ def resident_bytes() -> int:
 
 
 def measure(stack: Stack, x: Tensor, states: States, steps: Steps, run: Runner) -> Costs:
-    """Measure passes over one segment and over two.
-
-    Args:
-        stack: the modules.
-        x: (T, B, ...), or (N, ...) packed, of which the first steps are read.
-        states: of every recurrence before the first step.
-        steps: all steps.
-        run: a strategy.
-    """
+    """Measure passes of a strategy over the first segment of x and over two."""
     lengths = min(steps.end, SEGMENT), min(steps.end, 2 * SEGMENT)
     with _leaving_no_trace(stack, x):
         parts = (_Part(stack, x, states, steps.part(0, length)) for length in lengths)
@@ -115,12 +108,7 @@ def measure(stack: Stack, x: Tensor, states: States, steps: Steps, run: Runner) 
 
 
 def rehearse(stack: Stack, x: Tensor, states: States, steps: Steps, run: Runner) -> int:
-    """Run some steps forward and backward; return the resident memory of the process then.
-
-    Args:
-        stack, x, states, run: as for :func:`measure`.
-        steps: those to run.
-    """
+    """Run some steps forward and backward; return the resident memory of the process then."""
     with _leaving_no_trace(stack, x):
         part = _Part(stack, x, states, steps)
         outputs, _ = part.forward(run)
@@ -148,7 +136,7 @@ class _Part:
         modules = nn.ModuleList([*stack.modules, *stack.reverse])
         parameters = [*modules.parameters()]
         needed = [p.requires_grad for p in parameters]
-        self.gradients = Gradients(Stack([*modules]), parameters, needed, "auto")
+        self.gradients = Gradients(Stack([*modules]), parameters, needed)
         self.leaves: States = [None if s is None else tuple(map(leaf, s)) for s in states]
         self.x = x[steps.rows].detach().requires_grad_(x.requires_grad)
         self.steps = replace(steps, rows=slice(None))
@@ -218,7 +206,7 @@ class _Alive(TorchDispatchMode):
         results = {_key(x): x for x in _tensors(result)}
         new = results.keys() - self.living.keys()
         if new:  # most operations return views
-            new -= {_key(x) for x in _tensors((args, tuple((kwargs or {}).values())))}
+            new -= {_key(x) for x in _tensors((args, kwargs))}
         for key in new:
             storage = results[key].untyped_storage()
             self.living[key] = _Life(storage.nbytes(), self.time)
@@ -246,12 +234,9 @@ class _Alive(TorchDispatchMode):
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    """Return the dense tensors in nested tuples and lists; others have no storage of their own."""
-    if isinstance(tree, Tensor):
-        return [tree] if tree.layout is torch.strided else []
-    if not isinstance(tree, tuple | list):
-        return []
-    return [x for part in tree for x in _tensors(part)]
+    """Return the dense tensors of a tree; others have no storage of their own."""
+    leaves = (x for x in tree_leaves(tree) if isinstance(x, Tensor))
+    return [x for x in leaves if x.layout is torch.strided]
 
 
 def _key(x: Tensor) -> int:

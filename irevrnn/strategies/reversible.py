@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from irevrnn.recurrences.fixed_scan import Pass
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import Drive, ExactRecurrence, State
 from irevrnn.strategies.bit_stacks import GROUP, BitStacks
-from irevrnn.strategies.plan import Plan
 from irevrnn.strategies.strategy import Strategy, flat, leaf
 
 #: Hashes that are saved of a block's states.
@@ -79,17 +79,16 @@ class Reversible(_FixedPoint):
     """Save final states, forgotten bits, and hashes of the states where chunks begin.
 
     There are :data:`HASHES` hashes of each block, whatever the length: where a sequence has more
-    chunks, they are those of every second, fourth, ... chunk. No state depends on what follows the
+    chunks, they are those of every second, third, ... chunk. No state depends on what follows the
     last recurrence, so one more hash is that of all outputs. In the backward pass nothing waits
     for the device to say whether states were reconstructed exactly: all hashes are compared
     together, before a gradient is returned.
     """
 
-    def __init__(self, recurrences: Sequence[ExactRecurrence], plan: Plan, chunks: int) -> None:
-        super().__init__(recurrences, plan, chunks)
-        self.stride = 1
-        while chunks > HASHES * self.stride:
-            self.stride *= 2
+    @property
+    def stride(self) -> int:
+        """The number of chunks from one hash to the next."""
+        return ceil(self.chunks / HASHES)
 
     def begin(self, states: list[State], record: bool) -> None:
         super().begin(states, record)

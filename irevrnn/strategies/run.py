@@ -18,10 +18,9 @@ from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import Recurrence, State
 from irevrnn.strategies.checkpoint import Checkpoint
 from irevrnn.strategies.dropout_masks import Masks
-from irevrnn.strategies.plan import Plan
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.stack import Stack, run_modules
-from irevrnn.strategies.strategy import Strategy, flat
+from irevrnn.strategies.strategy import Plan, Strategy, flat
 
 _STRATEGIES = {"checkpoint": Checkpoint, "reversible": Reversible, "store_fixed": StoreFixed}
 
@@ -107,9 +106,9 @@ class Run:
         for (place, name), version in self._versions(x).items():
             if versions.get((place, name)) != version:
                 what = (
-                    f"{self.stack.name(place)} changes its buffer {name!r}"
+                    f"{self.stack.names[place]} changes its buffer {name!r}"
                     if name
-                    else f"{self.stack.name(0)}, or a module above it, changes the input in place"
+                    else f"{self.stack.names[0]}, or a module above it, changes the input in place"
                 )
                 raise ValueError(
                     f"{what} while it runs, but memory={self.plan.memory!r} runs modules again and "

@@ -44,6 +44,7 @@ class Stack:
         label: what an error calls one of them: "layer" or "block"; "rnn" for a single network.
 
     Attributes:
+        names: what an error calls each module; those of layers are all of one class.
         layers: the recurrence of each module; None for functions of a step.
         recurrences: those of all directions, in the order of the states: a layer's together.
     """
@@ -55,26 +56,18 @@ class Stack:
         label: str = "block",
     ) -> None:
         self.modules, self.reverse, self.label = modules, reverse, label
+        kinds = ["" if label == "layer" else f" ({type(module).__name__})" for module in modules]
+        self.names = [f"{label} {index}{kind}" for index, kind in enumerate(kinds)]
         find = StatefulModule if label == "rnn" else recurrence_of
-        self.layers = [find(module, self.name(i)) for i, module in enumerate(modules)]
-        turned = [recurrence_of(m, self.name(i)) for i, m in enumerate(reverse)]
+        self.layers = [*map(find, modules, self.names)]
+        turned = [*map(recurrence_of, reverse, self.names)]
         both = zip(self.layers, turned, strict=True) if turned else ((x,) for x in self.layers)
         self.recurrences = [layer for each in both for layer in each if layer is not None]
-
-    @property
-    def directions(self) -> int:
-        """The number of directions that sequences are read in."""
-        return 2 if self.reverse else 1
 
     @property
     def blocks(self) -> list[Any]:
         """The modules with oscillators, in the order of the states."""
         return [r.block for r in self.recurrences if isinstance(r, BlockRecurrence)]
-
-    @property
-    def named(self) -> list[tuple[str, nn.Module]]:
-        """The modules, with what an error calls each of them."""
-        return [(self.name(index), module) for index, module in enumerate(self.modules)]
 
     @property
     def like(self) -> Tensor:
@@ -85,12 +78,6 @@ class Stack:
     def initial_states(self, batch: int) -> list[State | None]:
         """Return the states before the first step."""
         return [recurrence.initial_state(batch) for recurrence in self.recurrences]
-
-    def name(self, index: int) -> str:
-        """Return what an error calls module ``index``."""
-        if self.label == "layer":
-            return f"layer {index}"  # all are of one class
-        return f"{self.label} {index} ({type(self.modules[index]).__name__})"
 
 
 #: Run a recurrence, given its number and its input x; return h of every row, and the state after
@@ -104,10 +91,7 @@ def run_modules(
     """Take some steps through all modules of a stack.
 
     Args:
-        stack: the stack.
         x: (T, B, in), or (N, in) packed; for an embedding, with in = 1.
-        recur: runs the recurrences.
-        steps: which steps these are.
         masks: of dropout, in this pass.
         last_only: whether to return the output of each sequence's last step only.
 
@@ -133,11 +117,11 @@ def run_modules(
                 number += 1
                 if index == top and last_alone:
                     x, h = x[-1:], layer.last(h, state).unsqueeze(0)
-                    seen.see_last()
+                    seen.last = True
                     rows = x.shape[:-1]
                 x = layer.output(x, h)
             if stack.label != "rnn":  # whose output may have any dimensions
-                check_result(stack.name(index), "output", x, rows)
+                check_result(stack.names[index], "output", x, rows)
     finally:  # without a call, at which an interrupt could come first
         if watched:
             current.seen = before
