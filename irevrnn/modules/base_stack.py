@@ -27,7 +27,6 @@ from irevrnn.strategies.budget import (
     widest,
 )
 from irevrnn.strategies.chunkwise import parameters_of, records, run_chunkwise
-from irevrnn.strategies.large_states import warn_of_large_states
 from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.measure import resident_bytes
 from irevrnn.strategies.rules import (
@@ -40,7 +39,7 @@ from irevrnn.strategies.rules import (
     not_a_graph,
     unsupported_reason,
 )
-from irevrnn.strategies.stack import Stack
+from irevrnn.strategies.stack import Stack, warn_of_large_states
 from irevrnn.strategies.strategy import Plan, States, chunk_length, flat
 
 _log = logging.getLogger("irevrnn")

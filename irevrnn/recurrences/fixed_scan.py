@@ -128,11 +128,7 @@ class RangeError(OverflowError):
 
 
 def vectorizes(z: Tensor) -> bool:
-    """Return whether the vectorised kernel runs, not the scalar one; build them if needed.
-
-    Raises:
-        RuntimeError: there are no kernels for the dtype and device of z.
-    """
+    """Return whether the vectorised kernel runs, not the scalar one; build them if needed."""
     if z.dtype in HALF or (backend := choose_backend(z.device.type, z.dtype)) == "python":
         raise RuntimeError(
             "memory='reversible' and 'store_fixed' need the compiled kernels, and there are none "

@@ -46,19 +46,14 @@ class Weights(NamedTuple):
         return out.to(z.dtype), h_n.to(state[0].dtype), c_n.to(state[1].dtype)
 
 
-def _backend(z: Tensor) -> str:
-    if torch.compiler.is_compiling():
-        from irevrnn.kernels import compiling
-
-        return compiling.choose_backend(z.device.type, z.dtype)
-    return choose_backend(z.device.type, z.dtype)
-
-
 def _run(
     z: Tensor, rest: tuple[Tensor, ...], options: tuple[str, str], memory: str,
     batch_sizes: Tensor | None, resets: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    backend = _backend(z)
+    choose = choose_backend
+    if torch.compiler.is_compiling():
+        from irevrnn.kernels.compiling import choose_backend as choose
+    backend = choose(z.device.type, z.dtype)
     # The reference alone has all derivatives of all transforms, which cannot look into a
     # checkpoint; what they save is their own affair.
     transforms = transformed() or has_tangent(z, *rest)

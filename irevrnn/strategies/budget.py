@@ -20,11 +20,10 @@ from torch import Tensor
 from irevrnn.kernels.ops import SEGMENT
 from irevrnn.recurrences.fixed_scan import vectorizes
 from irevrnn.recurrences.packing import Steps
-from irevrnn.strategies.bit_stacks import GROUP
 from irevrnn.strategies.chunkwise import parameters_of, run_chunkwise
 from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.measure import SLACK, Costs, measure, rehearse
-from irevrnn.strategies.reversible import HASHES
+from irevrnn.strategies.reversible import GROUP, HASHES
 from irevrnn.strategies.revolve import fewest_checkpoints
 from irevrnn.strategies.rules import CHUNKWISE, IN_FIXED_POINT, LAYERWISE, unsupported_reason
 from irevrnn.strategies.stack import Stack
@@ -94,17 +93,14 @@ class Workload:
                 self.loaded = max(self.loaded, now - self.before)
         return self.costs[memory]
 
-    def outside(self, output: float) -> int:
-        """Return the bytes of copies of x and of the output where these are packed, and sorted."""
-        copies = 2 * self.x.nbytes * (1 + self.x.requires_grad) + 5 * output
-        return math.ceil(copies) if self.padded else 0
-
     def plan(self, memory: str, chunk: int = 0, checkpoints: int = 0) -> Plan:
         """Return a plan with its cost."""
         steps, costs = self.steps.end, self.measure(memory)
-        outside = self.outside(costs.of(steps).output) + SLACK + self.loaded
+        whole, outside = costs.of(steps), SLACK + self.loaded
+        if self.padded:  # x and the output are packed, and sorted
+            copies = 2 * self.x.nbytes * (1 + self.x.requires_grad) + 5 * whole.output
+            outside += math.ceil(copies)
         if memory in LAYERWISE:
-            whole = costs.of(steps)
             peak = whole.peak * (1 + KEPT) + outside
             return Plan(memory, saved=math.ceil(whole.saved), peak=math.ceil(peak))
         usual = chunk_length(memory, steps, self.steps.batch, widest(self.stack))
@@ -112,7 +108,7 @@ class Workload:
         number = math.ceil(steps / chunk)
         if memory == "checkpoint":
             kept = checkpoints or number
-            own = (kept + 1) * costs.state
+            own = (kept + 1) * costs.short.state
             again = own if kept < number else 0  # the states between, computed again
         else:
             own, again = self._reversible(number), 0
@@ -131,7 +127,7 @@ class Workload:
             bits += int(self.steps.resets.sum()) * 64 * sum(r.width for r in recurrences)
         groups = math.ceil(chunks / GROUP) if bits else 1
         numbers = len(recurrences) * (2 * STACKS + groups * (1 + STACKS) + HASHES)
-        states = 2 * self.measure("reversible").state  # h, c and their scales
+        states = 2 * self.measure("reversible").short.state  # h, c and their scales
         return math.ceil(bits / 8) + states + 8 * numbers
 
     def chunks(self, shortest: int) -> Iterator[int]:
@@ -238,15 +234,10 @@ class MemoryReport:
         """Return the table."""
         rows = [("memory", "saved", "peak of a step", "chunk", "checkpoints")]
         for plan in self.plans:
-            rows.append(
-                (
-                    plan.memory,
-                    format_bytes(plan.saved),
-                    format_bytes(plan.peak),
-                    f"{plan.chunk} steps" if plan.chunk else "",
-                    f"{plan.checkpoints} at once" if plan.checkpoints else "",
-                )
-            )
+            chunk = f"{plan.chunk} steps" if plan.chunk else ""
+            kept = f"{plan.checkpoints} at once" if plan.checkpoints else ""
+            sizes = format_bytes(plan.saved), format_bytes(plan.peak)
+            rows.append((plan.memory, *sizes, chunk, kept))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(f"{x:<{w}}" for x, w in zip(row, widths, strict=True)) for row in rows]
         notes = [f"{name}: cannot be used, {reason}" for name, reason in self.reasons.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
 
 from irevrnn.kernels.ops import HALF
-from irevrnn.strategies.stack import Stack
 
 
 class Gradients:
@@ -23,8 +22,10 @@ class Gradients:
             dtype. None where there is none.
     """
 
-    def __init__(self, stack: Stack, parameters: Sequence[Tensor], needed: Sequence[bool]) -> None:
-        self._stack, self._parameters, self._needed = stack, parameters, needed
+    def __init__(
+        self, modules: Iterable[nn.Module], parameters: Sequence[Tensor], needed: Sequence[bool]
+    ) -> None:
+        self._modules, self._parameters, self._needed = nn.ModuleList(modules), parameters, needed
         self.leaves = [p for p, need in zip(parameters, needed, strict=True) if need]
         self.sums: list[Tensor | None] = [None] * len(self.leaves)
 
@@ -35,14 +36,13 @@ class Gradients:
         Modules have others by now after ``torch.func.functional_call``. A hook on a parameter is
         for its whole gradient, and autograd calls it with that.
         """
-        modules = nn.ModuleList(self._stack.modules)
-        names = (name for name, _ in modules.named_parameters())
+        names = (name for name, _ in self._modules.named_parameters())
         own = dict(zip(names, self._parameters, strict=True))
         hooks = [(h, dict(h)) for p in self.leaves if (h := p._backward_hooks)]
         try:
             for present, _ in hooks:
                 present.clear()
-            with _reparametrize_module(modules, own, tie_weights=True):
+            with _reparametrize_module(self._modules, own, tie_weights=True):
                 yield
         finally:
             for present, before in hooks:

@@ -4,9 +4,6 @@ In the forward pass a chunk of steps goes through all modules before the next ch
 it is saved but what the strategy needs to restore its initial states. The backward pass takes the
 chunks in reverse order: it rebuilds a chunk with its graph, backpropagates through it and drops it.
 So neither the drive nor the output of any recurrence exists for more than a chunk at a time.
-
-What a strategy saves, and how it rebuilds a chunk, is in :mod:`irevrnn.strategies.checkpoint` and
-:mod:`irevrnn.strategies.reversible`.
 """
 
 from __future__ import annotations
@@ -26,9 +23,9 @@ from irevrnn.recurrences.protocol import State
 from irevrnn.strategies.chunk_graph import Gradients, backpropagate, check_leaves
 from irevrnn.strategies.measure import SLACK, resident_bytes
 from irevrnn.strategies.rules import (
+    WHAT_CAN,
     check_initialised,
     check_reverse_mode,
-    first_order_only,
     require,
     unsupported_reason,
 )
@@ -103,8 +100,18 @@ class _Chunkwise(torch.autograd.Function):
         return output, *flattened
 
     @staticmethod
-    @first_order_only
     def backward(ctx: Any, grad_output: Any, *grad_finals: Any) -> Any:
+        if torch.compiler.is_compiling():  # by compiled autograd
+            from irevrnn.kernels.compiling import run_uncompiled
+
+            return run_uncompiled(_Chunkwise.backward, ctx, grad_output, *grad_finals)
+        check_reverse_mode(ctx.memory, grad_output, *grad_finals)
+        # PyTorch's once_differentiable notices only upstream gradients that require a gradient.
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                f"memory={ctx.memory!r} cannot be differentiated twice (create_graph=True); "
+                f"{WHAT_CAN}"
+            )
         run: Run = ctx.run
         run.check_modes()
         x, *saved = ctx.saved_tensors  # where PyTorch finds that one was changed in place
@@ -114,7 +121,7 @@ class _Chunkwise(torch.autograd.Function):
         strategy = run.new_strategy()
         strategy.begin_backward(record)
         needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - len(ctx.parameters) :]
-        gradients = Gradients(run.stack, ctx.parameters, needed)
+        gradients = Gradients(run.stack.modules, ctx.parameters, needed)
         grad_x = allocate_like(x) if ctx.needs_input_grad[2] else None
         carried: Sequence[Tensor | None] = grad_finals
         # Freed blocks between blocks that are in use serve no larger ones, and add up.
@@ -131,7 +138,7 @@ class _Chunkwise(torch.autograd.Function):
                 strategy.chunk, strategy.steps = index, (steps := run.part(index))
                 before, part = flat(leaves), x[steps.rows].detach().contiguous()
                 part.requires_grad_(grad_x is not None)
-                after, top = run.rebuild(strategy, index, part, leaves)
+                after, top = run.rebuild(strategy, part, leaves)
                 if index == run.chunks - 1:
                     check_leaves([*after, top], [*before, part, *ctx.parameters], ctx.memory)
                 of_top = _part_of_output(run, grad_output, steps)

@@ -52,7 +52,7 @@ class Cost(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """The bytes of a pass, as in :class:`Cost`, but ``alive`` moment by moment."""
+    """The bytes of a pass, as in :class:`Cost`, but ``alive`` moment by moment; and of states."""
 
     steps: int
     saved: int
@@ -67,11 +67,6 @@ class Costs(NamedTuple):
 
     short: Measured
     longer: Measured
-
-    @property
-    def state(self) -> int:
-        """The bytes of the states of all recurrences."""
-        return self.short.state
 
     def of(self, steps: int) -> Cost:
         """Return the cost of a pass over that many steps."""
@@ -111,7 +106,7 @@ def rehearse(stack: Stack, x: Tensor, states: States, steps: Steps, run: Runner)
     """Run some steps forward and backward; return the resident memory of the process then."""
     with _leaving_no_trace(stack, x):
         part = _Part(stack, x, states, steps)
-        outputs, _ = part.forward(run)
+        outputs = part.forward(run)
         part.backward(outputs, [torch.ones_like(y) for y in outputs])
         return resident_bytes()
 
@@ -136,17 +131,16 @@ class _Part:
         modules = nn.ModuleList([*stack.modules, *stack.reverse])
         parameters = [*modules.parameters()]
         needed = [p.requires_grad for p in parameters]
-        self.gradients = Gradients(Stack([*modules]), parameters, needed)
+        self.gradients = Gradients([*modules], parameters, needed)
         self.leaves: States = [None if s is None else tuple(map(leaf, s)) for s in states]
         self.x = x[steps.rows].detach().requires_grad_(x.requires_grad)
         self.steps = replace(steps, rows=slice(None))
         self.known = [self.x, *parameters, *modules.buffers(), *flat(self.leaves)]
 
-    def forward(self, run: Runner) -> tuple[list[Tensor], int]:
-        """Return the last states and the output, and the bytes of the states."""
+    def forward(self, run: Runner) -> list[Tensor]:
+        """Return the last states and the output."""
         output, finals = run(self.x, self.leaves, self.steps)
-        states = flat([*finals])
-        return [*states, output], sum(x.nbytes for x in states)
+        return [*flat(finals), output]
 
     def backward(self, outputs: list[Tensor], upstream: list[Tensor]) -> Tensor | None:
         """Backpropagate, and return the gradient of x."""
@@ -164,7 +158,7 @@ def _measure(part: _Part, run: Runner) -> Measured:
 
     with observed_as(False), _Alive() as alive:
         with saved_tensors_hooks(pack, lambda kept: kept):
-            outputs, state = part.forward(run)
+            outputs = part.forward(run)
         known = {_key(t) for t in (*part.known, *outputs)}
         kept = {_key(t): t for ref in saved if (t := ref()) is not None}
         total = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in known)
@@ -173,8 +167,8 @@ def _measure(part: _Part, run: Runner) -> Measured:
         alive.leave_out([*upstream, outputs[-1]])
         of_x = part.backward(outputs, upstream)
         alive.leave_out([] if of_x is None else [of_x])
-        nodes, output = alive.nodes, outputs[-1].nbytes
-        return Measured(part.steps.end, total, alive.bytes(), nodes, output, state)
+        *states, output = (y.nbytes for y in outputs)
+        return Measured(part.steps.end, total, alive.bytes(), alive.nodes, output, sum(states))
 
 
 @dataclass

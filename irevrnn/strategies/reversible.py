@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from irevrnn.recurrences import fixed_scan
-from irevrnn.recurrences.fixed_scan import Pass
+from irevrnn.recurrences.fixed_scan import Buffer, Pass
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import Drive, ExactRecurrence, State
-from irevrnn.strategies.bit_stacks import GROUP, BitStacks
 from irevrnn.strategies.strategy import Strategy, flat, leaf
 
 #: Hashes that are saved of a block's states.
 HASHES = 64
+#: Chunks in a group. A group has a 64-bit count for each stack: with fewer chunks the counts, with
+#: more the parts of a group that is not complete, would take more memory.
+GROUP = 16
 
 
 class ReversalError(RuntimeError):
@@ -73,6 +75,64 @@ class _FixedPoint(Strategy):
     @abstractmethod
     def _reconstruct(self, number: int, drive: Drive) -> Pass:
         """Return the pass of a recurrence over the chunk."""
+
+
+class BitStacks:
+    """The words of a block's bit stacks, from the forward pass to the backward pass.
+
+    The inverse of a chunk takes just the words that its forward pass pushed. So they need never be
+    one tensor: they are saved in groups of :data:`GROUP` chunks, each of which is joined when it is
+    complete. Joining all of them at the end would take their memory twice.
+
+    Chunks and groups without words are left out, but for the first, whose counts tell how many
+    stacks there are: where nothing is forgotten, nothing grows with the length.
+    """
+
+    def __init__(self, groups: dict[int, tuple[Tensor, Tensor]] | None = None) -> None:
+        self.groups = groups or {}
+        self.parts: list[tuple[Tensor, Tensor]] = []
+        self.group = 0
+
+    def add(self, chunk: int, words: Tensor, counts: Tensor) -> None:
+        """Add the words of a chunk, stack by stack, and the number of words of each stack."""
+        if chunk // GROUP != self.group:
+            self._close()
+            self.group = chunk // GROUP
+        if len(words) or chunk == 0:
+            self.parts.append((words, counts))
+
+    def _close(self) -> None:
+        if self.parts:
+            self.groups[self.group] = _joined(self.parts)
+            self.parts = []
+
+    def record(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Return all groups, which make these stacks again."""
+        self._close()
+        return self.groups
+
+    def buffer(self, chunk: int) -> Buffer:
+        """Return the words of the group of a chunk, the last of this group."""
+        if chunk // GROUP in self.groups:
+            words, counts = self.groups[chunk // GROUP]
+            return Buffer(words, counts.cumsum(0) - counts, counts)
+        words, counts = next(iter(self.groups.values()))
+        return Buffer(words[:0], *2 * [torch.zeros_like(counts)])
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return all words, stack by stack, and the number of words of each stack."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = torch.stack([count for _, count in parts]).sum(0)
+    joined = parts[0][0].new_empty(sum(len(words) for words, _ in parts))
+    begin = counts.cumsum(0) - counts  # of each stack, then of what a part adds to it
+    for words, count in parts:
+        shift = begin - (count.cumsum(0) - count)
+        place = shift.repeat_interleave(count, output_size=len(words))
+        joined[place.add_(torch.arange(len(words), device=words.device))] = words
+        begin += count
+    return joined, counts
 
 
 class Reversible(_FixedPoint):
@@ -147,26 +207,22 @@ class Reversible(_FixedPoint):
         return result
 
     def finish(self) -> None:
+        # The last chunk first, as they went backwards.
+        wrong = (self.hashes != self.expected).flip(0).nonzero().tolist()
         left = torch.stack([counts.sum() for counts in self.left])
-        differ = torch.cat([(self.hashes != self.expected).flatten(), left != 0])
-        *wrong, outputs = torch.cat([differ, self.of_outputs[None] != 0]).tolist()
-        if not any(wrong) and not outputs:
-            return
-        blocks = len(self.recurrences)
-        for row in reversed(range(HASHES)):  # the last chunk is the first that went backwards
-            for number in range(blocks):
-                if wrong[row * blocks + number]:
-                    chunk = row * self.stride
-                    after = f" to {chunk + self.stride - 1}" if self.stride > 1 else ""
-                    where = f"{self.recurrences[number].name}, chunk {chunk}{after}"
-                    raise _differ(where, "reconstructed states")
-        if any(wrong):
-            number = int(left.argmax())
+        if wrong:
+            row, number = wrong[0]
+            chunk = (HASHES - 1 - row) * self.stride
+            after = f" to {chunk + self.stride - 1}" if self.stride > 1 else ""
+            where = f"{self.recurrences[number].name}, chunk {chunk}{after}"
+            raise _differ(where, "reconstructed states")
+        if left.any():
             raise ReversalError(
-                f"{self.recurrences[number].name}: the inverse did not take as many bits as were "
-                "forgotten; no gradient is returned"
+                f"{self.recurrences[int(left.argmax())].name}: the inverse did not take as many "
+                "bits as were forgotten; no gradient is returned"
             )
-        raise _differ(f"above the recurrence of {self.recurrences[-1].name}", "outputs")
+        if self.of_outputs != 0:
+            raise _differ(f"above the recurrence of {self.recurrences[-1].name}", "outputs")
 
 
 def _differ(where: str, what: str) -> ReversalError:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import wraps
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,7 +23,8 @@ BUDGETED = ("auto", "checkpoint", "reversible")
 #: The parameters of a block that make up its recurrence: u, a and b.
 RECURRENCE = ("recurrent_weight", "coupling_a", "coupling_b")
 
-_FIRST_ORDER = "memory='store' and memory='recompute' can"
+#: What takes transforms and second derivatives.
+WHAT_CAN = "memory='store' and memory='recompute' can"
 
 
 def check_strategy(memory: str) -> str:
@@ -123,38 +123,14 @@ def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
             "torch.no_grad(), after setting memory='recompute'"
         )
     elif transformed():
-        what = f"cannot be transformed by torch.func; {_FIRST_ORDER}"
+        what = f"cannot be transformed by torch.func; {WHAT_CAN}"
     elif any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors):
         what = (
             "takes no batch of gradients (is_grads_batched=True, or jacobian with vectorize=True); "
-            f"{_FIRST_ORDER}"
+            f"{WHAT_CAN}"
         )
     elif has_tangent(*tensors):
         what = "has no forward-mode derivative (jvp); use reverse mode (vjp)"
     else:
         return
     raise NotImplementedError(f"memory={memory!r} {what}")
-
-
-def first_order_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
-    """Make ``create_graph=True`` an error that names the strategy, ``ctx.memory``.
-
-    PyTorch's ``once_differentiable`` notices only upstream gradients that require a gradient.
-    """
-
-    @wraps(backward)
-    def wrapper(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-        if torch.compiler.is_compiling():  # by compiled autograd
-            from irevrnn.kernels.compiling import run_uncompiled
-
-            gradients: tuple[Any, ...] = run_uncompiled(wrapper, ctx, *upstream)
-            return gradients
-        check_reverse_mode(ctx.memory, *upstream)
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                f"memory={ctx.memory!r} cannot be differentiated twice (create_graph=True); "
-                f"{_FIRST_ORDER}"
-            )
-        return backward(ctx, *upstream)
-
-    return wrapper

@@ -148,13 +148,9 @@ class Run:
             yield
 
     def rebuild(
-        self, strategy: Strategy, index: int, x: Tensor, leaves: list[State]
+        self, strategy: Strategy, x: Tensor, leaves: list[State]
     ) -> tuple[list[Tensor], Tensor]:
-        """Run a chunk of which x is the input once more, with its graph.
-
-        Returns:
-            The states after the chunk; the output.
-        """
+        """Run a chunk once more, with its graph; return the states after it, and the output."""
         finals: list[State] = []
 
         def recur(number: int, recurrence: Recurrence, x: Tensor) -> tuple[Tensor, State]:
@@ -162,7 +158,7 @@ class Run:
             finals.append(after)
             return out, after
 
-        with torch.enable_grad(), self.replayed(index):
+        with torch.enable_grad(), self.replayed(strategy.chunk):
             # Tools that watch modules, such as FlopCounterMode, take no leaf within autograd.grad.
             top = self.take(x.view_as(x), strategy.steps, recur)
         after = flat(finals)

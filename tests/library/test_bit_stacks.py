@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from irevrnn.strategies.bit_stacks import GROUP, BitStacks
+from irevrnn.strategies.reversible import GROUP, BitStacks
 
 STACKS = 5
 
