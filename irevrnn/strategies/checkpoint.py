@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only, tree_structure, tree_unflatten
 
 from irevrnn.kernels.allocator import allocate
 from irevrnn.kernels.ops import HALF
 from irevrnn.recurrences.packing import Steps
-from irevrnn.recurrences.protocol import Drive, State
+from irevrnn.recurrences.protocol import Drive, Recurrence, State
 from irevrnn.strategies.revolve import first_places, stride
-from irevrnn.strategies.strategy import Strategy, flat, leaf
+from irevrnn.strategies.strategy import Strategy, flat, leaf, nested
 
 #: Largest difference between states that are computed twice, relative to the largest of them.
 TOLERANCE = 1e-2
@@ -27,6 +26,8 @@ class Checkpoint(Strategy):
     (:mod:`irevrnn.strategies.revolve`). Those at the end are saved, too: in the backward pass, each
     chunk must end where it did before.
     """
+
+    recurrences: Sequence[Recurrence]
 
     def begin(self, states: list[State], record: bool) -> None:
         # Rounded between chunks, results in half precision would depend on the chunks' length.
@@ -57,10 +58,7 @@ class Checkpoint(Strategy):
         return out, self.states[number]
 
     def rebuild(self, number: int, drive: Drive, state: State) -> tuple[Tensor, State]:
-        scanned: tuple[Tensor, State] = self.recurrences[number].scan(
-            drive, state, self.steps, "recompute"
-        )
-        return scanned
+        return self.recurrences[number].scan(drive, state, self.steps, "recompute")
 
     def finals(self, dtype: torch.dtype) -> list[State]:
         pairs = zip(self.states, self.recurrences, strict=True)
@@ -71,7 +69,7 @@ class Checkpoint(Strategy):
 
     def begin_backward(self, record: Any) -> None:
         initial, self.boundaries, self.states = record
-        self.structure = tree_structure(self.states)
+        self.counts = [len(state) for state in self.states]
         self.begun, self.places = flat(self.states), {}
         #: The chunks before which states are kept, each with the states or their place.
         self.kept: list[tuple[int, list[State] | int]] = [(0, initial)]
@@ -89,12 +87,11 @@ class Checkpoint(Strategy):
             self.kept.append((ahead, list(self.states)))
         states = self._states(self.kept.pop()[1])
         self.begun, self.wanted = flat(states), self.begun
-        leaves: list[State] = tree_map_only(Tensor, leaf, states)
-        return leaves
+        return [tuple(map(leaf, state)) for state in states]
 
     def _states(self, kept: list[State] | int) -> list[State]:
         if isinstance(kept, int):
-            return tree_unflatten([x[kept] for x in self.boundaries], self.structure)
+            return nested(iter([x[kept] for x in self.boundaries]), self.counts)
         return kept
 
     @torch.no_grad()

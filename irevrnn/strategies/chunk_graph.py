@@ -36,17 +36,18 @@ class Gradients:
         Modules have others by now after ``torch.func.functional_call``. A hook on a parameter is
         for its whole gradient, and autograd calls it with that.
         """
-        names = (name for name, _ in self._modules.named_parameters())
-        own = dict(zip(names, self._parameters, strict=True))
+        present = dict(self._modules.named_parameters())
+        wanted = dict(zip(present, self._parameters, strict=True))
+        others = any(present[name] is not wanted[name] for name in present)
         hooks = [(h, dict(h)) for p in self.leaves if (h := p._backward_hooks)]
         try:
-            for present, _ in hooks:
-                present.clear()
-            with _reparametrize_module(self._modules, own, tie_weights=True):
+            for its_hooks, _ in hooks:
+                its_hooks.clear()
+            with _reparametrize_module(self._modules, wanted if others else {}, tie_weights=others):
                 yield
         finally:
-            for present, before in hooks:
-                present.update(before)
+            for its_hooks, before in hooks:
+                its_hooks.update(before)
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
         """Add the gradients of a chunk to the sums."""

@@ -8,8 +8,7 @@ So neither the drive nor the output of any recurrence exists for more than a chu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from irevrnn.strategies.rules import (
 )
 from irevrnn.strategies.run import Run
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import Plan, States, flat
+from irevrnn.strategies.strategy import Plan, States, flat, nested
 
 
 def run_chunkwise(
@@ -54,7 +53,7 @@ def run_chunkwise(
         check_initialised(plan.memory, parameters)
     counts = [len(state or ()) for state in states]
     output, *finals = _Chunkwise.apply(run, counts, x, *initial, *parameters)
-    return output, _nested(iter(finals), run.finals)
+    return output, nested(iter(finals), run.finals)
 
 
 def parameters_of(stack: Stack) -> list[Tensor]:
@@ -75,7 +74,7 @@ class _Chunkwise(torch.autograd.Function):
         ctx: Any, run: Run, counts: list[int], x: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         initial = iter(tensors)
-        states = _after_resets(_nested(initial, counts), run)
+        states = _after_resets(nested(initial, counts), run)
         parameters = tuple(initial)
         strategy, resets = run.new_strategy(), run.steps.resets
         strategy.begin(states, run.record)
@@ -154,11 +153,6 @@ class _Chunkwise(torch.autograd.Function):
         strategy.finish()
         run.masks = {}
         return None, None, grad_x, *carried, *gradients.results()
-
-
-def _nested(tensors: Iterator[Tensor], counts: list[int]) -> list[State]:
-    """Return the states that the next tensors are."""
-    return [tuple(islice(tensors, count)) for count in counts]
 
 
 def _after_resets(states: list[State], run: Run) -> list[State]:

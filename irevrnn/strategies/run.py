@@ -22,7 +22,11 @@ from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.stack import Stack, run_modules
 from irevrnn.strategies.strategy import Plan, Strategy, flat
 
-_STRATEGIES = {"checkpoint": Checkpoint, "reversible": Reversible, "store_fixed": StoreFixed}
+_STRATEGIES: dict[str, type[Strategy]] = {
+    "checkpoint": Checkpoint,
+    "reversible": Reversible,
+    "store_fixed": StoreFixed,
+}
 
 
 class Run:
@@ -65,9 +69,8 @@ class Run:
 
     def new_strategy(self) -> Strategy:
         """Return the strategy, which has recorded nothing."""
-        kind: Any = _STRATEGIES[self.plan.memory]
-        strategy: Strategy = kind(self.stack.recurrences, self.plan, self.chunks)
-        return strategy
+        kind = _STRATEGIES[self.plan.memory]
+        return kind(self.stack.recurrences, self.plan, self.chunks)
 
     def part(self, index: int) -> Steps:
         """Return the steps of a chunk."""

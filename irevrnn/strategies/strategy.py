@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 import torch
@@ -32,6 +33,11 @@ States: TypeAlias = list[State | None]
 def flat(states: Iterable[State | None]) -> list[Tensor]:
     """Return the tensors of all states."""
     return [x for state in states for x in state or ()]
+
+
+def nested(tensors: Iterator[Tensor], counts: Iterable[int]) -> list[State]:
+    """Return the states that the next tensors are."""
+    return [tuple(islice(tensors, count)) for count in counts]
 
 
 def leaf(x: Tensor) -> Tensor:
