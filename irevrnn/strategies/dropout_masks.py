@@ -67,7 +67,7 @@ def draw_mask(x: Tensor, shape: Sequence[int], p: float) -> Tensor:
 
 
 class _Current(threading.local):
-    """What the modules of the stack that a thread runs see; None outside of a stack."""
+    """The steps that modules of the stack that a thread runs see; None outside of a stack."""
 
     seen: Seen | None = None
 

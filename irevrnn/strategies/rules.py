@@ -23,7 +23,7 @@ BUDGETED = ("auto", "checkpoint", "reversible")
 #: The parameters of a block that make up its recurrence: u, a and b.
 RECURRENCE = ("recurrent_weight", "coupling_a", "coupling_b")
 
-#: What takes transforms and second derivatives.
+#: The strategies that take transforms and second derivatives.
 WHAT_CAN = "memory='store' and memory='recompute' can"
 
 
