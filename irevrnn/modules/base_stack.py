@@ -16,7 +16,6 @@ from irevrnn.modules.input_checks import check_input
 from irevrnn.modules.sequences import SequenceBatch
 from irevrnn.modules.stability import Clipped
 from irevrnn.modules.states import Hidden, final_states, initial_states
-from irevrnn.recurrences.protocol import State
 from irevrnn.strategies.budget import Workload, choose, format_bytes, parse_bytes, widest
 from irevrnn.strategies.chunks import chunk_length
 from irevrnn.strategies.chunkwise import parameters_of, records, run_chunkwise
@@ -28,15 +27,15 @@ from irevrnn.strategies.rules import (
     BUDGETED,
     CHUNKWISE,
     IN_FIXED_POINT,
+    STRATEGIES,
     check_budget,
     check_initialised,
-    check_strategy,
     not_a_graph,
     unsupported_reason,
 )
 from irevrnn.strategies.run import Plan
-from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import States, flat
+from irevrnn.strategies.stack import Stack, reads_tokens
+from irevrnn.strategies.strategy import flat
 
 _log = logging.getLogger("irevrnn")
 #: Numbers of one recurrence's states up to which inference with ``reversible`` runs layer by layer.
@@ -46,25 +45,23 @@ MOST_COSTS = 64
 
 
 class StrategyModule(nn.Module):
-    """A module that runs a stack under a strategy.
+    """A module that runs a stack under a strategy."""
 
-    Attributes:
-        memory, memory_budget: see :class:`irevrnn.IRevStack`.
-        picked: the plan that was last chosen for a budget, with its cost.
-    """
+    #: Those that ``memory`` may name.
+    strategies: tuple[str, ...] = STRATEGIES
 
     def __init__(self, memory: str, memory_budget: float | str | None) -> None:
         super().__init__()
-        check_budget(memory, memory_budget)
         self.memory = memory
+        check_budget(memory, memory_budget)
         self.memory_budget = None if memory_budget is None else parse_bytes(memory_budget)
         self.picked: Plan | None = None
         self._costs: dict[Any, tuple[dict[str, Any], int]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Check a strategy when it is set, too."""
-        if name == "memory":
-            check_strategy(value)
+        if name == "memory" and value not in self.strategies:
+            raise ValueError(f"memory must be one of {', '.join(self.strategies)}; got {value!r}")
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,19 +72,29 @@ class StrategyModule(nn.Module):
         """Return the modules as they are to run."""
         raise NotImplementedError
 
+    def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
+        """Check an input, and bring it into the form of the stack."""
+        raise NotImplementedError
+
     def _run(
-        self, stack: Stack, batch: SequenceBatch, states: States, resets: Any,
-        return_sequence: bool, before: int,
-    ) -> tuple[Tensor, list[State]]:  # fmt: skip
-        """Run the stack over all steps by the strategy; ``before`` bytes were resident before."""
+        self, input: Any, hidden: Any, lengths: Any, resets: Any, return_sequence: bool = True
+    ) -> tuple[Any, Any]:
+        """Run the stack over all steps by the strategy."""
+        before = 0 if self.memory_budget is None else resident_bytes()
+        stack = self._stack()
+        batch = self._batch(stack, input, lengths)
+        states = initial_states(stack, batch, hidden)
         x, steps = batch.x, batch.all_steps(resets)
         plain = self.memory not in ("auto", *IN_FIXED_POINT)
         record = plain or records(x, *flat(states), *parameters_of(stack))
         load = Workload(stack, x, states, steps, return_sequence, batch.padded, {}, before)
         plan = self._choose(load, record)
         if plan.memory in CHUNKWISE:
-            return run_chunkwise(stack, plan, x, states, steps, return_sequence)
-        return run_layerwise(stack, plan.memory, x, states, steps, return_sequence)
+            output, finals = run_chunkwise(stack, plan, x, states, steps, return_sequence)
+        else:
+            output, finals = run_layerwise(stack, plan.memory, x, states, steps, return_sequence)
+        warn_of_large_states(self, stack, finals)
+        return batch.restore(output, return_sequence), final_states(stack, batch, finals)
 
     def _choose(self, load: Workload, record: bool) -> Plan:
         """Return the plan to run; where no gradient is recorded, none runs in fixed point."""
@@ -124,43 +131,34 @@ class StrategyModule(nn.Module):
         return plan
 
     def _report(
-        self, stack: Stack, batch: SequenceBatch, states: States, resets: Any, return_sequence: bool
+        self, input: Any, lengths: Any, resets: Any, return_sequence: bool = True
     ) -> MemoryReport:
-        steps = batch.all_steps(resets)
+        stack = self._stack()
+        batch = self._batch(stack, input, lengths)
+        states, steps = stack.initial_states(batch.size), batch.all_steps(resets)
         load = Workload(stack, batch.x, states, steps, return_sequence, batch.padded, {}, 0)
         return memory_report(load)
 
+    def extra_repr(self) -> str:
+        """Return the strategy and its budget."""
+        budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
+        return f"memory={self.memory!r}{budget}"
+
 
 class BaseStack(Clipped, StrategyModule):
-    """A stack of blocks and other modules.
-
-    Attributes:
-        batch_first: see :class:`irevrnn.IRevStack`.
-    """
+    """A stack of blocks and other modules."""
 
     def __init__(self, memory: str, memory_budget: float | str | None, batch_first: bool) -> None:
         super().__init__(memory, memory_budget)
         self.batch_first = batch_first
 
-    def _states_symbol(self) -> str:
-        """Return what an error calls the number of states."""
-        return "recurrent blocks"
-
     def _input_features(self) -> int | None:
         """Return the features that an input must have, if that is known."""
-        return None
-
-    def _reads_tokens(self) -> bool:
-        """Return whether the input is indices for an embedding."""
-        return False
+        raise NotImplementedError
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
         reset_inner(self)
-
-    def _clipped(self) -> list[tuple[str, nn.Module]]:
-        recurrences = self._stack().recurrences
-        return [(r.name, r.block) for r in recurrences if hasattr(r, "block")]
 
     def forward(
         self,
@@ -181,13 +179,7 @@ class BaseStack(Clipped, StrategyModule):
 
                 options = {"lengths": lengths, "return_sequence": return_sequence, "resets": resets}
                 return run_uncompiled(self.forward, input, hidden, **options)
-        before = 0 if self.memory_budget is None else resident_bytes()
-        stack = self._stack()
-        batch = self._batch(stack, input, lengths)
-        states = initial_states(stack, batch, hidden, self._states_symbol())
-        output, finals = self._run(stack, batch, states, resets, return_sequence, before)
-        warn_of_large_states(self, stack, finals)
-        return batch.restore(output, return_sequence), final_states(stack, batch, finals)
+        return self._run(input, hidden, lengths, resets, return_sequence)
 
     def memory_report(
         self,
@@ -215,14 +207,11 @@ class BaseStack(Clipped, StrategyModule):
             TypeError: an argument is of a wrong type or dtype.
             ValueError: an argument does not fit.
         """
-        stack = self._stack()
-        batch = self._batch(stack, input, lengths)
-        states = initial_states(stack, batch, None, self._states_symbol())
-        return self._report(stack, batch, states, resets, return_sequence)
+        return self._report(input, lengths, resets, return_sequence)
 
     def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
-        tokens, like = self._reads_tokens(), stack.like
-        check_input(input, self.batch_first, like, self._input_features(), tokens)
+        tokens = stack.layers[0] is None and reads_tokens(stack.modules[0])
+        check_input(input, self.batch_first, stack.like, self._input_features(), tokens)
         if isinstance(input, PackedSequence):
             packed = input._replace(data=input.data.unsqueeze(-1)) if tokens else input
             return SequenceBatch.of(packed, lengths, self.batch_first)

@@ -23,7 +23,7 @@ from irevrnn.modules.initial_values import (
 from irevrnn.modules.stability import Clipped
 
 
-class Block(Clipped, nn.Module):
+class Block(Clipped):
     r"""The base of blocks around a reversible recurrence, to be stacked by ``IRevStack``.
 
     A block computes, where ``...`` are steps and sequences in any layout::

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from irevrnn.modules.arguments import describe_arguments
 from irevrnn.modules.block import Block, reset_inner
@@ -18,7 +18,7 @@ from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import RECURRENCE
 
 
-class IRevRNNCell(Clipped, nn.Module):
+class IRevRNNCell(Clipped):
     r"""One step of one layer of :class:`irevrnn.IRevRNN`, for streams and for loops of your own.
 
     Run step by step, the recurrence gives the same bits as the layer gives for the whole sequence,
@@ -81,9 +81,6 @@ class IRevRNNCell(Clipped, nn.Module):
     def reset_parameters(self) -> None:
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
         reset_inner(self)
-
-    def _clipped(self) -> list[tuple[str, nn.Module]]:
-        return [("the cell", self.layer)]
 
     def forward(
         self, input: Tensor, hidden: Hidden | None = None, resets: Tensor | None = None

@@ -65,14 +65,9 @@ def check_states(
 ) -> None:
     """Raise an error unless ``hidden`` is a pair of tensors of ``shape``, fit for ``like``.
 
-    Args:
-        hidden: what was given.
-        shape: that of each state.
-        symbols: what an error calls the shape.
-        like: a parameter, or what is computed from it; states must have its dtype and device.
-        names: of the states.
+    An error calls the shape ``symbols``, and the states by their ``names``.
     """
-    _check_pair(hidden, names)
+    check_tuple("hidden", hidden, 2, f"a pair ({names[0]}, {names[1]})")
     for name, state in zip(names, hidden, strict=True):
         check_tensor(name, state)
         if tuple(state.shape) != shape:
@@ -81,27 +76,12 @@ def check_states(
         check_kind(name, state, like)
 
 
-def check_lists_of_states(hidden: Any, count: int) -> None:
-    """Raise a TypeError unless ``hidden`` is a pair of ``count`` tensors each."""
-    names = ("h_0", "c_0")
-    _check_pair(hidden, names)
-    for name, states in zip(names, hidden, strict=True):
-        listed = isinstance(states, tuple | list)
-        if listed and [isinstance(state, Tensor) for state in states] == [True] * count:
-            continue
-        given = [type(state).__name__ for state in states] if listed else type(states).__name__
-        raise TypeError(
-            f"{name} must be a tuple of {count} tensors (batch, hidden_size), as the blocks have "
-            f"different sizes; got {given}"
-        )
-
-
-def _check_pair(hidden: Any, names: tuple[str, str]) -> None:
-    """Raise a TypeError unless ``hidden`` is a pair."""
-    if not (isinstance(hidden, tuple | list) and len(hidden) == 2):
-        given = type(hidden).__name__
-        count = f" of {len(hidden)}" if isinstance(hidden, tuple | list) else ""
-        raise TypeError(f"hidden must be a pair ({', '.join(names)}); got {given}{count}")
+def check_tuple(name: str, given: Any, count: int, wanted: str) -> None:
+    """Raise a TypeError unless ``given`` is a tuple or list of ``count``; say what is wanted."""
+    listed = isinstance(given, tuple | list)
+    if not listed or len(given) != count:
+        length = f" of {len(given)}" if listed else ""
+        raise TypeError(f"{name} must be {wanted}; got {type(given).__name__}{length}")
 
 
 def check_input(

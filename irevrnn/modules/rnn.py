@@ -149,9 +149,6 @@ class IRevRNN(BaseStack):
     def _stack(self) -> Stack:
         return Stack(list(self.layers), list(self.reverse_layers), "layer")
 
-    def _states_symbol(self) -> str:
-        return "num_layers * 2" if self.bidirectional else "num_layers"
-
     def _input_features(self) -> int:
         return self.input_size
 

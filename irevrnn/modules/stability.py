@@ -13,19 +13,14 @@ from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import RECURRENCE, computed_weight
 
 
-class Clipped:
+class Clipped(nn.Module):
     """Modules with recurrent weights that can be clipped."""
-
-    def _clipped(self) -> list[tuple[str, nn.Module]]:
-        """Return the modules whose recurrence is clipped, with what an error calls each of them."""
-        return [(type(self).__name__, self)]  # type: ignore[list-item]
 
     def clip_recurrent_weights_(self, bound: float = 1.0, *, after: Optimizer | None = None) -> Any:
         """Clamp every recurrent weight to [-bound, bound], in place.
 
         Where the recurrence is linear with one coupling, couplings with which states would grow
-        are moved to the nearest with which they do not
-        (:func:`irevrnn.modules.stability.clip_couplings_`).
+        are moved to the nearest with which they do not.
 
         IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
         more than ``gamma``-fold over T steps.
@@ -50,26 +45,26 @@ class Clipped:
         if after is not None and not isinstance(after, Optimizer):
             given = type(after).__name__
             raise TypeError(f"after must be a torch.optim.Optimizer; got {given}")
-        for label, block in self._clipped():
-            _clip(block, label, bound)
+        check_number("bound", bound, 0)
+        for name, module in self.named_modules():
+            # torch.compile wraps a block, and has its attributes.
+            if hasattr(module, "coupling_a") and not hasattr(module, "_orig_mod"):
+                _clip(module, f"{name}." if name else "", bound)
         if after is not None:
             after.register_step_post_hook(lambda *_: self.clip_recurrent_weights_(bound))
         return self
 
 
 @torch.no_grad()
-def _clip(block: nn.Module, label: str, bound: float) -> None:
-    """Clip a block as :meth:`Clipped.clip_recurrent_weights_` does; errors call it ``label``."""
-    check_number("bound", bound, 0)
+def _clip(block: nn.Module, prefix: str, bound: float) -> None:
+    """Clip a block; an error puts ``prefix`` before the names of its weights."""
     recurrence = Weights.of(block)
     linear = recurrence.activation == recurrence.coupling_activation == "identity"
     oscillates = linear and len(recurrence.a) == 1
-    owner = getattr(block, "_orig_mod", block)  # torch.compile wraps a module
-    if name := computed_weight(owner, RECURRENCE if oscillates else RECURRENCE[:1]):
+    if name := computed_weight(block, RECURRENCE if oscillates else RECURRENCE[:1]):
         raise ValueError(
-            f"{name} of {label} cannot be clipped in place, since it is pruned or "
-            "parametrized; clip what it is computed from, or make it permanent "
-            "(torch.nn.utils.prune.remove)"
+            f"{prefix}{name} cannot be clipped in place, since it is pruned or parametrized; clip "
+            "what it is computed from, or make it permanent (torch.nn.utils.prune.remove)"
         )
     if isinstance(recurrence.u, nn.Parameter):
         recurrence.u.clamp_(-bound, bound)
@@ -85,11 +80,7 @@ def clip_couplings_(u: Tensor, a: Tensor, b: Tensor) -> None:
     eigenvalues exceeds 1 if -2 (1 + u) <= u a b <= 0 (Jury's criterion): elsewhere states grow
     exponentially, however much is forgotten. Where u a b is positive, the smaller of a and b
     becomes 0; where it is too low, both shrink alike. Where u is outside of [-1, 1], states grow
-    whatever the couplings are; below -1, u a b becomes 0.
-
-    Args:
-        u: recurrent weights (H,).
-        a, b: coupling weights (H,).
+    whatever the couplings are; below -1, u a b becomes 0. All are (H,).
     """
     # In half precision the product would be rounded coarsely, or overflow.
     wide_u, wide_a, wide_b = u.double(), a.double(), b.double()

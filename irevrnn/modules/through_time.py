@@ -10,14 +10,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.modules.base_stack import StrategyModule
 from irevrnn.modules.sequences import SequenceBatch
-from irevrnn.modules.states import give_state, take_state
-from irevrnn.recurrences.stateful import StatefulModule, check_one_direction, is_stateful
+from irevrnn.recurrences.stateful import check_one_direction, is_stateful
 from irevrnn.strategies.report import MemoryReport
-from irevrnn.strategies.resident import resident_bytes
 from irevrnn.strategies.stack import Stack
-
-#: The strategies that run any module.
-STRATEGIES = ("store", "checkpoint", "auto")
 
 
 class ThroughTime(StrategyModule):
@@ -44,11 +39,7 @@ class ThroughTime(StrategyModule):
 
     Inputs:
         - **input**, **state**: what ``rnn`` takes; or a ``PackedSequence``.
-        - **lengths** (keyword): (batch,) integers, the lengths of padded sequences. Steps beyond
-          the end of a sequence are not computed; their output is 0.
-        - **resets** (keyword): bool, of the shape of the input's time and batch dimensions; for a
-          ``PackedSequence``, in the order of its ``data``. Where it is true, the states of the
-          sequence are set to zero before the step, and no gradient passes.
+        - **lengths**, **resets** (keywords): as for :class:`irevrnn.IRevStack`.
 
     Outputs:
         - **output**, **state**: what ``rnn`` returns.
@@ -71,11 +62,12 @@ class ThroughTime(StrategyModule):
         >>> output.sum().backward()
     """
 
+    strategies = ("store", "checkpoint", "auto")
+
     def __init__(
         self, rnn: nn.Module, memory: str = "checkpoint", memory_budget: float | str | None = None
     ) -> None:
         super().__init__(memory, memory_budget)
-        _check_memory(memory)
         if not isinstance(rnn, nn.Module):
             raise TypeError(f"rnn must be a torch.nn.Module; got {type(rnn).__name__}")
         if isinstance(rnn, StrategyModule):
@@ -91,12 +83,6 @@ class ThroughTime(StrategyModule):
         check_one_direction(rnn, "rnn")
         self.rnn = rnn
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Check a strategy when it is set, too."""
-        if name == "memory":
-            _check_memory(value)
-        super().__setattr__(name, value)
-
     def _stack(self) -> Stack:
         return Stack([self.rnn], label="rnn")
 
@@ -109,12 +95,8 @@ class ThroughTime(StrategyModule):
         resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Any]:
         """Run the network over a sequence; see the class for shapes."""
-        before = 0 if self.memory_budget is None else resident_bytes()
-        stack = self._stack()
-        batch, recurrence = self._batch(input, lengths), _recurrence(stack)
-        states = [None if state is None else take_state(recurrence, batch, state)]
-        output, [final] = self._run(stack, batch, states, resets, True, before)
-        return batch.restore(output), give_state(recurrence, batch, final)
+        output, (final,) = self._run(input, (state,), lengths, resets)
+        return output, final
 
     def memory_report(
         self,
@@ -127,9 +109,9 @@ class ThroughTime(StrategyModule):
 
         See :meth:`irevrnn.IRevStack.memory_report`.
         """
-        return self._report(self._stack(), self._batch(input, lengths), [None], resets, True)
+        return self._report(input, lengths, resets)
 
-    def _batch(self, input: Any, lengths: Any) -> SequenceBatch:
+    def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
         if not isinstance(input, Tensor | PackedSequence):
             raise TypeError(
                 f"input must be a torch.Tensor or PackedSequence; got {type(input).__name__}"
@@ -145,19 +127,3 @@ class ThroughTime(StrategyModule):
                 f"{tuple(input.shape)}"
             )
         return SequenceBatch.of(input, lengths, batch_first, not unbatched)
-
-    def extra_repr(self) -> str:
-        """Return the arguments beside the network."""
-        budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
-        return f"memory={self.memory!r}{budget}"
-
-
-def _recurrence(stack: Stack) -> StatefulModule:
-    [recurrence] = stack.recurrences
-    assert isinstance(recurrence, StatefulModule)
-    return recurrence
-
-
-def _check_memory(memory: str) -> None:
-    if memory not in STRATEGIES:
-        raise ValueError(f"memory must be one of {', '.join(STRATEGIES)}; got {memory!r}")
