@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from irevrnn.kernels.activations import get_activation
-from irevrnn.modules.arguments import check_count
+from irevrnn.modules.arguments import check_count, check_number
 from irevrnn.modules.initial_values import (
     LONGEST_MEMORY,
     LONGEST_PERIOD,
     SHORTEST_MEMORY,
     SHORTEST_PERIOD,
-    check_memory,
     check_periods,
     draw_couplings_,
     draw_memories_,
@@ -94,7 +94,7 @@ class Block(Clipped):
         get_activation(activation)
         get_activation(coupling_activation, "coupling_activation")
         check_periods(shortest_period, longest_period, num_couplings)
-        check_memory(longest_memory)
+        check_number("longest_memory", longest_memory, SHORTEST_MEMORY, math.inf)
         self.hidden_size, self.num_couplings = hidden_size, num_couplings
         self.activation, self.coupling_activation = activation, coupling_activation
         self.forgets, self.longest_memory = forgets, longest_memory
@@ -129,17 +129,6 @@ class Block(Clipped):
         """Draw all parameters anew."""
         reset_inner(self)
         self.reset_recurrence()
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
-        """Refuse recurrent weights that forget where ``forgets=False`` promises that none does."""
-        u = state_dict.get(f"{prefix}recurrent_weight")
-        if not self.forgets and isinstance(u, Tensor) and not u.is_meta and not (u == 1).all():
-            raise RuntimeError(
-                f"{prefix}recurrent_weight must be 1 everywhere, as the block was made with "
-                f"forgets=False; got values from {u.min():g} to {u.max():g}. Build the block with "
-                "forgets=True to load them"
-            )
-        super()._load_from_state_dict(state_dict, prefix, *others)
 
     @torch.no_grad()
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:

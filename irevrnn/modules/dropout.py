@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from irevrnn.modules.arguments import check_probability
+from irevrnn.modules.arguments import check_number
 from irevrnn.strategies.dropout_masks import current, draw_mask, passes
 
 
@@ -35,7 +35,7 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        check_probability("p", p)
+        check_number("p", p, 0, 1)
         self.p = float(p)
 
     @property
@@ -51,7 +51,13 @@ class Dropout(nn.Module):
             if current.seen is not None:
                 self._in_stack = True
                 return input * current.seen.mask(input, self.p)
-            self._check_repetition()
+            if self._in_stack and torch._C._current_graph_task_id() != -1:
+                raise RuntimeError(
+                    "irevrnn.Dropout ran inside a stack, and something else computes it again in "
+                    "the backward pass, such as torch.utils.checkpoint inside of a block: it would "
+                    "drop other features; use nn.Dropout there"
+                )
+            self._in_stack = False
         elif passes.running:  # the stack knows the mask
             from irevrnn.kernels.compiling import run_uncompiled
 
@@ -59,16 +65,6 @@ class Dropout(nn.Module):
             return dropped
         shape = input.shape[1:] if input.dim() > 2 else input.shape
         return input * draw_mask(input, shape, self.p)
-
-    def _check_repetition(self) -> None:
-        """Raise a RuntimeError in a backward pass, if the forward pass was that of a stack."""
-        if self._in_stack and torch._C._current_graph_task_id() != -1:
-            raise RuntimeError(
-                "irevrnn.Dropout ran inside a stack, and something else computes it again in the "
-                "backward pass, such as torch.utils.checkpoint inside of a block: it would drop "
-                "other features; use nn.Dropout there"
-            )
-        self._in_stack = False
 
     def extra_repr(self) -> str:
         """Return the argument."""

@@ -7,12 +7,7 @@ from torch import Tensor
 
 from irevrnn.kernels.activations import get_activation
 from irevrnn.kernels.ops import HALF
-from irevrnn.modules.input_checks import (
-    check_batch_sizes,
-    check_kind,
-    check_resets,
-    check_tensor,
-)
+from irevrnn.modules.input_checks import check_batch_sizes, check_kind, check_resets, check_tensor
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import LAYERWISE, check_strategy
 
@@ -63,7 +58,10 @@ def scan(
         RuntimeError: IREVRNN_BACKEND asks for kernels that cannot run.
     """
     named = {"z": z, "h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}
-    _check_tensors(named)
+    for name, x in named.items():
+        check_tensor(name, x)
+        wide = name in ("h_0", "c_0") and x.dtype == torch.float32
+        check_kind(name, x, z, "z", wide and z.dtype in HALF)
     _check_shapes(named, batch_sizes)
     check_resets(resets, tuple(z.shape[:-1]), z.device)
     get_activation(activation)
@@ -74,14 +72,6 @@ def scan(
         )
     weights = Weights(u, a, b, activation, coupling_activation)
     return weights.scan(z, (h_0, c_0), memory, batch_sizes, resets)
-
-
-def _check_tensors(named: dict[str, Tensor]) -> None:
-    z = named["z"]
-    for name, x in named.items():
-        check_tensor(name, x)
-        wide = name in ("h_0", "c_0") and x.dtype == torch.float32
-        check_kind(name, x, z, "z", wide and z.dtype in HALF)
 
 
 def _check_shapes(named: dict[str, Tensor], batch_sizes: Tensor | None) -> None:

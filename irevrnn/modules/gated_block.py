@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irevrnn.modules.arguments import check_count, check_probability, describe_arguments
+from irevrnn.modules.arguments import check_count, check_number, describe_arguments
 from irevrnn.modules.block import Block
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.fused import block_input, block_output, has_hooks
@@ -80,7 +80,7 @@ class IRevBlock(Block):
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         check_count("width", width, 1)
-        check_probability("dropout", dropout)
+        check_number("dropout", dropout, 0, 1)
         super().__init__(
             hidden_size, num_couplings, activation=activation,
             coupling_activation=coupling_activation, forgets=forgets,

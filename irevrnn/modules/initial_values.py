@@ -63,17 +63,11 @@ def draw_oscillators_(
 
     The period P is log-uniform. A unit that oscillates remembers for 2 tau steps; tau is
     log-uniform among the values for which it turns at least once before it has fallen to exp(-2 pi)
-    (P < 4 pi tau). The coupling is the one that gives the period P at this u.
-
-    Args:
-        u: recurrent weights, (H,), to fill; left as they are without ``forgets``.
-        a, b: weights of the couplings, (R, H). The first is filled; the signs of the others are
-            changed to match, a positive and b negative.
-        periods, memories: the shortest and the longest, in steps.
-        forgets: whether u is drawn.
+    (P < 4 pi tau). The first coupling is the one that gives the period P at this u; the others turn
+    the same way.
 
     Returns:
-        tau, (H,); the longest, where nothing is forgotten.
+        tau, (H,); the longest without ``forgets``, which leaves u as it is.
     """
     a.abs_()
     b.abs_().neg_()
@@ -103,25 +97,13 @@ def coupling_of_period(period: Tensor, root: Tensor) -> Tensor:
 
 def check_periods(shortest: float, longest: float | None, num_couplings: int) -> None:
     """Raise an error unless units can start with periods from ``shortest`` to ``longest``."""
-    check_number("shortest_period", shortest)
-    if not 2 < shortest < math.inf:
-        raise ValueError(f"shortest_period must be finite and above 2 steps; got {shortest}")
+    check_number("shortest_period", shortest, 2, math.inf)
+    if shortest == 2:
+        raise ValueError("shortest_period must be above 2 steps; got 2")
     if longest is None:
         return
-    check_number("longest_period", longest)
-    if not shortest <= longest < math.inf:
-        raise ValueError(
-            f"longest_period must be finite and at least shortest_period, {shortest:g} steps; got "
-            f"{longest}"
-        )
+    check_number("longest_period", longest, shortest, math.inf)
     if num_couplings == 0:
         raise ValueError(
             f"longest_period={longest:g} needs num_couplings of at least 1: set it to None"
         )
-
-
-def check_memory(longest: float) -> None:
-    """Raise an error unless units can start with a time constant of ``longest`` steps."""
-    check_number("longest_memory", longest, SHORTEST_MEMORY)
-    if longest == math.inf:
-        raise ValueError("longest_memory must be finite; got inf")

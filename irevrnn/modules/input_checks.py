@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -40,11 +39,7 @@ def check_kind(
 ) -> None:
     """Raise a ValueError unless x has the device of ``like`` and, unless it is cast, its dtype.
 
-    Args:
-        name: of x.
-        x, like: a tensor, and one that it goes with.
-        owner: what an error calls ``like``.
-        cast: whether x may have another dtype; where autocast is on, if None.
+    An error calls ``like`` the ``owner``. If ``cast`` is None, autocast decides.
     """
     check_device(name, x, like.device, owner)
     if x.dtype == like.dtype:
@@ -87,14 +82,10 @@ def check_tuple(name: str, given: Any, count: int, wanted: str) -> None:
 def check_input(
     input: Any, batch_first: bool, weight: Tensor, features: int | None, tokens: bool
 ) -> None:
-    """Raise an error unless ``input`` is what a stack takes.
+    """Raise an error unless ``input`` is what a stack takes: a tensor or ``PackedSequence``.
 
-    Args:
-        input: a tensor or ``PackedSequence``.
-        batch_first: whether the batch comes first.
-        weight: a parameter, whose device and dtype the input must have.
-        features: those that it must have, if that is known.
-        tokens: whether it is indices for an embedding, which have no dimension of features.
+    It must have the device and dtype of ``weight``; if it is ``tokens``, it is indices for an
+    embedding, which have no dimension of features.
     """
     packed = isinstance(input, PackedSequence)
     x = input.data if packed else input
@@ -117,7 +108,12 @@ def check_input(
         )
     shape, batched = tuple(x.shape), 2 if tokens else 3
     if len(shape) not in ((batched - 1,) if packed else (batched - 1, batched)):
-        raise ValueError(f"{_wanted(packed, batch_first, tokens)}; got shape {shape}")
+        end, single = ("", ",") if tokens else (", feature", ", feature")
+        layout = "batch, seq" if batch_first else "seq, batch"
+        wanted = f"input must be ({layout}{end}) or (seq{single})"
+        wanted = f"a PackedSequence must hold data (N{single})" if packed else wanted
+        hint = ", indices for the embedding in block 0" if tokens else ""
+        raise ValueError(f"{wanted}{hint}; got shape {shape}")
     if not tokens and features is not None and shape[-1] != features:
         raise ValueError(
             f"input must have {features} features in its last dimension; got shape {shape}"
@@ -126,25 +122,8 @@ def check_input(
         raise ValueError(f"input must have at least one step; got shape {shape}")
 
 
-def _wanted(packed: bool, batch_first: bool, tokens: bool) -> str:
-    """Return the shapes that an input may have, for an error."""
-    layout = "batch, seq" if batch_first else "seq, batch"
-    end = ")" if tokens else ", feature)"
-    single = ",)" if tokens else end
-    block = ", indices for the embedding in block 0" if tokens else ""
-    if packed:
-        return f"a PackedSequence must hold data (N{single}{block}"
-    return f"input must be ({layout}{end} or (seq{single}{block}"
-
-
 def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int | None = None) -> None:
-    """Raise an error unless ``batch_sizes`` (T,) describe packed sequences.
-
-    Args:
-        batch_sizes: the number of sequences that have each step.
-        rows: N, what they sum to.
-        batch: B, if it is known.
-    """
+    """Raise an error unless ``batch_sizes`` (T,) describe N packed rows of B sequences."""
     if not isinstance(batch_sizes, Tensor):
         raise TypeError(f"batch_sizes must be a torch.Tensor; got {type(batch_sizes).__name__}")
     if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
@@ -168,13 +147,7 @@ def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int | None = None) 
 
 
 def check_resets(resets: Tensor | None, shape: tuple[int, ...], device: torch.device) -> None:
-    """Raise an error unless ``resets`` say of each step of each sequence whether it begins anew.
-
-    Args:
-        resets: bool; None, where none does, is no error.
-        shape: that of the input without its features.
-        device: that of the input.
-    """
+    """Raise an error unless ``resets`` are None, or bool of the input's shape without features."""
     if resets is None:
         return
     check_tensor("resets", resets, torch.bool)
@@ -186,20 +159,17 @@ def check_resets(resets: Tensor | None, shape: tuple[int, ...], device: torch.de
     check_device("resets", resets, device, "the input")
 
 
-def checked_lengths(
-    lengths: Tensor | Iterable[int], input: Tensor, batch_first: bool, batched: bool
-) -> Tensor:
-    """Return ``lengths`` as (B,) int64 on the CPU."""
+def checked_lengths(lengths: Any, x: Tensor, batched: bool) -> Tensor:
+    """Return ``lengths`` as (B,) int64 on the CPU, for x (T, B, ...)."""
     try:
         listed = lengths if isinstance(lengths, Tensor) else list(lengths)
         counts = torch.as_tensor(listed, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"lengths must be integers, (batch,): {error}") from None
-    if not batched or input.dim() < 2:
-        raise ValueError(
-            f"lengths go with a batch of padded sequences; got input of shape {tuple(input.shape)}"
-        )
-    batch, steps = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
+    if not batched or x.dim() < 2:
+        given = tuple(x.shape)
+        raise ValueError(f"lengths go with a batch of padded sequences; got input of shape {given}")
+    steps, batch = x.shape[:2]
     if counts.shape != (batch,):
         raise ValueError(
             f"lengths must be ({batch},), one for each sequence; got {tuple(counts.shape)}"
@@ -208,6 +178,6 @@ def checked_lengths(
     if batch and (fractions or counts.dtype == torch.bool):  # an empty list is of float32
         raise TypeError(f"lengths must be integers; got {counts.dtype}")
     counts = counts.to(torch.int64)
-    if not bool(((counts >= 1) & (counts <= steps)).all()):
+    if not all(1 <= count <= steps for count in counts.tolist()):
         raise ValueError(f"lengths must lie between 1 and the {steps} steps; got {counts.tolist()}")
     return counts

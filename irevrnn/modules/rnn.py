@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from irevrnn.kernels.activations import get_activation
-from irevrnn.modules.arguments import check_count, check_probability, describe_arguments
+from irevrnn.modules.arguments import check_count, check_number, describe_arguments
 from irevrnn.modules.base_stack import BaseStack
 from irevrnn.modules.initial_values import LONGEST_MEMORY, SHORTEST_PERIOD
 from irevrnn.modules.layer import IRevRNNLayer
@@ -93,9 +92,7 @@ class IRevRNN(BaseStack):
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(memory, memory_budget, batch_first)
-        check_count("hidden_size", hidden_size, 1)
         check_count("num_layers", num_layers, 1)
-        check_probability("dropout", dropout)
         if dropout and num_layers == 1:
             warnings.warn(
                 f"dropout={dropout} has no effect: it is for the output of every layer but the "
@@ -107,12 +104,11 @@ class IRevRNN(BaseStack):
                 f"shortest_period={shortest_period} has no effect without longest_period",
                 stacklevel=2,
             )
-        get_activation(activation)
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_layers, self.num_couplings = num_layers, num_couplings
         self.activation, self.coupling_activation = activation, coupling_activation
-        self.bias, self.norm, self.residual = bias, norm, residual
-        self.bidirectional = bidirectional
+        self.bias, self.norm = bias, norm
+        self.residual, self.bidirectional = residual, bidirectional
         self.shortest_period, self.longest_period = shortest_period, longest_period
         self.longest_memory = longest_memory
         width = (2 if bidirectional else 1) * hidden_size
@@ -141,7 +137,7 @@ class IRevRNN(BaseStack):
 
     @dropout.setter
     def dropout(self, p: float) -> None:
-        check_probability("dropout", p)
+        check_number("dropout", p, 0, 1)
         self._dropout = float(p)
         for layer in (*self.layers[:-1], *self.reverse_layers[:-1]):
             layer.dropout.p = self._dropout  # type: ignore[union-attr]

@@ -330,19 +330,6 @@ def test_dropout_outside_of_a_stack():
     assert not torch.equal(one, other)
 
 
-# --- memory ---------------------------------------------------------------------------------------
-
-
-def test_weights_that_forget_are_refused_where_nothing_may_be_forgotten():
-    keeps, forgets = IRevStack([IRevBlock(4, 6, forgets=False)]), IRevStack([IRevBlock(4, 6)])
-    keeps.load_state_dict(keeps.state_dict())
-    forgets.load_state_dict(keeps.state_dict())
-    forgets.load_state_dict(IRevStack([IRevBlock(4, 6)]).state_dict())
-    with pytest.raises(RuntimeError, match=r"blocks.0.recurrent_weight must be 1 everywhere.* got"):
-        keeps.load_state_dict(IRevStack([IRevBlock(4, 6)]).state_dict())
-    assert (keeps.blocks[0].recurrent_weight == 1).all()
-
-
 # --- bad input ------------------------------------------------------------------------------------
 
 
