@@ -50,15 +50,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def get_activation(name: str, argument: str = "activation") -> Activation:
-    """Look a nonlinearity up by name.
-
-    Args:
-        name: a key of :data:`ACTIVATIONS`.
-        argument: the name of the caller's argument, for the error.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
+    """Look a nonlinearity up by name; a ValueError names the caller's ``argument``."""
     try:
         return ACTIVATIONS[name]
     except (KeyError, TypeError):

@@ -43,11 +43,7 @@ def load_operators() -> bool:
 
 
 def load_cuda_operators() -> str:
-    """Register the CUDA kernels beside those of the CPU, building them where the cache has none.
-
-    Returns:
-        The reason why that cannot be done, or an empty string.
-    """
+    """Register the CUDA kernels, built if the cache has none; return why that fails, or ""."""
     if not load_operators():
         return "the C++ kernels, which register the operators, could not be built"
     return cuda.load()
@@ -76,13 +72,8 @@ def saved_shape(
 ) -> tuple[int, ...]:
     """Return the shape of what the forward kernel saves beside its output.
 
-    Args:
-        z: (T, B, H), or (N, H) packed.
-        h_0: (B, H).
-        batch_sizes: (T,), sequences at each step of a packed z.
-        couplings: R.
-        interval: 0 saves f(p) and f(c) of every coupling and step; K > 0 saves c every K steps,
-            but for c_0, which the caller has; :data:`NOTHING_SAVED` saves nothing.
+    An interval of 0 saves f(p) and f(c) of every coupling and step; K > 0 saves c every K steps,
+    but for c_0, which the caller has; :data:`NOTHING_SAVED` saves nothing.
     """
     steps = z.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     if interval == NOTHING_SAVED:

@@ -41,15 +41,9 @@ def uncouple(
 
 
 def step(
-    z: Tensor,
-    h: Tensor,
-    c: Tensor,
-    u: Tensor,
-    a: Tensor,
-    b: Tensor,
-    activation: str = "relu",
-    coupling_activation: str = "tanh",
-) -> tuple[Tensor, Tensor]:
+    z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor,
+    activation: str = "relu", coupling_activation: str = "tanh",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Run one time step of the cell (equation ``eq:cell``).
 
     Args:

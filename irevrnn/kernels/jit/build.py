@@ -36,8 +36,7 @@ Result = TypeVar("Result")
 def build_extension(name: str, sources: Sequence[Path], note: str = "") -> Path:
     """Load a library of C++ files, built with the kernels' compiler and flags if need be.
 
-    Headers are looked for in :data:`SOURCES`, too. The line that says that it is being built ends
-    with ``note``. Returns the library's path; a BuildError says why it cannot be built.
+    Returns the library's path; a BuildError says why it cannot be built.
     """
     compiler = find_compiler()
     files = files_of(sources, SOURCES, *(source.parent for source in sources))
@@ -57,9 +56,8 @@ def compile_library(
 ) -> None:
     """Compile sources, each by the words that it is mapped to, and link them into a library.
 
-    One command for each source needs no ninja. ``torch.utils.cpp_extension.load`` was tried: it
-    takes no folder with a ``$`` or ``:`` in its name, waits for ever for the lock of a killed
-    process, and what it started goes on when Python is killed.
+    Unlike ``torch.utils.cpp_extension.load``, it needs no ninja, takes any name of a folder, and
+    does not wait for ever for the lock of a killed process.
     """
     if not compilations:
         raise BuildError("the sources are missing: install the package as a folder")
@@ -76,8 +74,7 @@ def compile_library(
 def cached_library(place: str, make: Callable[[Path], None], note: str = "") -> Path:
     """Load the library at a place in the cache; make it if it is missing or does not load.
 
-    Of processes that need it at the same time, one makes it and the others wait. Returns the
-    library's path; a BuildError says why it cannot be had.
+    Of processes that need it at the same time, one makes it and the others wait.
     """
     library = cache_folder() / place
     if loads(library):

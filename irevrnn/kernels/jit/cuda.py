@@ -60,8 +60,7 @@ def build() -> Path:
     """Load a library of the sources in the first folder, built if the cache lacks it.
 
     It is for the architectures that IREVRNN_CUDA_ARCHS names, else those of the GPUs that are
-    there, or the default; for each there is machine code, and PTX, which the driver of any newer
-    GPU compiles. nvcc compiles and links all of it, so it finds its own headers.
+    there, or the default; for each there is machine code, and PTX for any newer GPU.
     """
     nvcc, identity = find_nvcc()
     release = re.search(r"release (\d+)", identity)
@@ -95,9 +94,7 @@ def _family() -> str:
 def find_nvcc() -> tuple[list[str], str]:
     """Return nvcc with its options, and all that tells its output from another's.
 
-    The options fix how numbers round, and hand the host compiler its own. That is the one of
-    CUDAHOSTCXX, CXX, or the first found, and does not tune for this machine's processor: what is
-    built on a login node runs elsewhere.
+    The host compiler does not tune for this processor: what a login node builds runs elsewhere.
     """
     home = os.environ.get("CUDA_HOME")
     nvcc = shutil.which("nvcc", path=f"{home}/bin" if home else None)
@@ -119,9 +116,8 @@ def named_archs() -> tuple[int, ...]:
     try:
         return tuple(sorted({round(10 * float(word)) for word in re.findall("[^;, ]+", named)}))
     except ValueError:
-        raise BuildError(
-            f"IREVRNN_CUDA_ARCHS takes compute capabilities such as '8.0;9.0'; got {named!r}"
-        ) from None
+        wanted = "compute capabilities such as '8.0;9.0'"
+        raise BuildError(f"IREVRNN_CUDA_ARCHS takes {wanted}; got {named!r}") from None
 
 
 def gpus() -> tuple[int, ...]:
