@@ -25,8 +25,6 @@ NOTHING_SAVED = -1
 SEGMENT = 16
 #: Dtypes that no kernel takes: the recurrence is computed in float32.
 HALF = (torch.bfloat16, torch.float16)
-#: Whether :mod:`irevrnn.onnx` has told how ``torch.onnx.export`` writes the operators.
-has_onnx_form = False
 
 
 @build.once_per_process
@@ -91,12 +89,6 @@ def _scan_fake(
     activation: str, coupling_activation: str, interval: int, vectorize: bool,
     resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    exporting = torch.compiler.is_exporting() and not has_onnx_form
-    if exporting and torch.onnx.is_in_onnx_export():  # which loads the exporter
-        raise ValueError(
-            "torch.onnx.export does not know the operator irevrnn::scan: call irevrnn.onnx.export, "
-            "or pass dynamo=True and custom_translation_table=irevrnn.onnx.translations()"
-        )
     out = z.new_empty(z.shape)
     saved = h_0.new_empty(saved_shape(z, h_0, batch_sizes, a.shape[0], interval))
     return out, h_0.new_empty(h_0.shape), c_0.new_empty(c_0.shape), saved

@@ -127,7 +127,9 @@ class StrategyModule(nn.Module):
         self._costs[key] = load.costs, load.loaded
         before, self.picked = self.picked, plan  # by whichever thread was last
         if before is None or plan.memory != before.memory:
-            _log.info("memory=%r picked %s", self.memory, describe(plan, load))
+            saved, peak = format_bytes(plan.saved), format_bytes(plan.peak)
+            text = "memory=%r picked %r: saves about %s, with a peak of about %s"
+            _log.info(text, self.memory, plan.memory, saved, peak)
         return plan
 
     def _report(
@@ -218,17 +220,6 @@ class BaseStack(Clipped, StrategyModule):
         batched = input.dim() == (2 if tokens else 3)
         input = input.unsqueeze(-1) if tokens else input
         return SequenceBatch.of(input, lengths, self.batch_first, batched)
-
-
-def describe(plan: Plan, load: Workload) -> str:
-    """Describe a plan and its cost in one line."""
-    chunks = f", chunks of {plan.chunk} steps" if plan.chunk else ""
-    if plan.checkpoints:
-        chunks += f" and {plan.checkpoints} checkpoints at once"
-    return (
-        f"{plan.memory!r}{chunks}, for {load.steps.end} steps and batch {load.steps.batch}: saves "
-        f"about {format_bytes(plan.saved)}, with a peak of about {format_bytes(plan.peak)}"
-    )
 
 
 def _key(load: Workload) -> tuple[Any, ...]:

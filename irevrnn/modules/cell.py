@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from irevrnn.modules.arguments import describe_arguments
-from irevrnn.modules.block import Block, reset_inner
+from irevrnn.modules.block import reset_inner
 from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.input_checks import check_kind, check_resets, check_states
 from irevrnn.modules.layer import IRevRNNLayer
@@ -69,10 +69,9 @@ class IRevRNNCell(Clipped):
             TypeError: ``layer`` is not such a layer.
         """
         if not isinstance(layer, IRevRNNLayer):
-            hint = ": run IRevStack([block]) on sequences of one step instead"
             raise TypeError(
-                f"layer must be one of the layers of an IRevRNN; got {type(layer).__name__}"
-                f"{hint if isinstance(layer, Block) else ''}"
+                f"layer must be one of the layers of an IRevRNN; got {type(layer).__name__}: run "
+                "IRevStack([block]) on sequences of one step instead"
             )
         cell = cls(1, 1, device="meta")
         cell.layer, cell.training = layer, layer.training

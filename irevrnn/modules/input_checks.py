@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -133,13 +132,10 @@ def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int | None = None) 
         )
     if torch.compiler.is_compiling():
         return  # the kernel checks the values
-    try:
-        sizes = batch_sizes.tolist()
-    except RuntimeError as error:
-        raise ValueError("batch_sizes must be the same for all members of a vmap") from error
+    sizes = batch_sizes.tolist()
     most = batch if batch is not None else max(sizes, default=0)
-    falls = all(0 < size <= before for before, size in pairwise([most, *sizes]))
-    if not sizes or not falls or sum(sizes) != rows:
+    falls = [most, *sizes] == sorted([most, *sizes], reverse=True)
+    if not sizes or not falls or sizes[-1] < 1 or sum(sizes) != rows:
         raise ValueError(
             f"batch_sizes must fall from at most B = {most} to at least 1 and sum to the {rows} "
             f"rows; got {sizes if len(sizes) < 20 else f'{len(sizes)} sizes'}"

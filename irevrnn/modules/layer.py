@@ -25,10 +25,9 @@ class IRevRNNLayer(Block):
     """One layer of :class:`irevrnn.IRevRNN`: projection, normalisation and recurrence.
 
     Args:
-        input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
-            longest_period: as for :class:`irevrnn.IRevRNN`.
+        input_size, hidden_size, num_couplings, bias, norm: as for :class:`irevrnn.IRevRNN`.
         residual: whether the input is added to the output.
-        options: further ones of :class:`irevrnn.Block`.
+        options: of :class:`irevrnn.Block`, with the defaults of :class:`irevrnn.IRevRNN`.
 
     Attributes:
         projection: ``nn.Linear(input_size, hidden_size)``, the only place where units mix.
@@ -38,16 +37,12 @@ class IRevRNNLayer(Block):
     _is_called = True  # by ``project``, so that a stack need not run its hooks
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_couplings: int = 3, *,
-        activation: str = "relu", coupling_activation: str = "tanh", bias: bool = True,
-        norm: str | None = None, longest_period: float | None = None, residual: bool = False,
-        **options: Any,
+        self, input_size: int, hidden_size: int, num_couplings: int = 3, *, bias: bool = True,
+        norm: str | None = None, residual: bool = False, **options: Any,
     ) -> None:  # fmt: skip
         check_count("input_size", input_size, 1)
-        super().__init__(
-            hidden_size, num_couplings, activation=activation,
-            coupling_activation=coupling_activation, longest_period=longest_period, **options,
-        )  # fmt: skip
+        own = {"activation": "relu", "coupling_activation": "tanh", "longest_period": None}
+        super().__init__(hidden_size, num_couplings, **(own | options))
         self.input_size, self.bias, self.residual = input_size, bias, residual
         factory = {"device": self.coupling_a.device, "dtype": self.coupling_a.dtype}
         self.projection = Projection(input_size, hidden_size, bias, **factory)
@@ -83,7 +78,6 @@ class IRevRNNLayer(Block):
         return tau
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised input projection z (..., H) of the input (..., in)."""
         # Under autocast, what sums over steps stays in full precision: the norm and the state.
         z = self.projection(x).to(self.recurrent_weight.dtype)
         return normalize(self.norm, z)
