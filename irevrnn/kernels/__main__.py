@@ -10,8 +10,7 @@ from irevrnn.kernels.jit import cuda, operators
 from irevrnn.kernels.jit.compiler import BuildError
 
 _CUDA = (
-    "build the CUDA operators, too, by nvcc for the compute capabilities in IREVRNN_CUDA_ARCHS="
-    "'8.0;9.0' (default: those of the GPUs here, or else 8.0 and 9.0) and newer ones"
+    "build the CUDA operators, too, for the compute capabilities in IREVRNN_CUDA_ARCHS='8.0;9.0'"
 )
 _PREBUILD = "instead build the C++ operators for each kind of processor, for a wheel ('make wheel')"
 

@@ -25,9 +25,7 @@ def traced() -> bool:
 
 
 class _Forced(threading.local):
-    """Whether this thread takes for granted that it is observed, or not; None where it looks."""
-
-    observed: bool | None = None
+    observed: bool | None = None  # where this thread looks
 
 
 _forced = _Forced()

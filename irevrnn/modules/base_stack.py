@@ -47,8 +47,7 @@ MOST_COSTS = 64
 class StrategyModule(nn.Module):
     """A module that runs a stack under a strategy."""
 
-    #: Those that ``memory`` may name.
-    strategies: tuple[str, ...] = STRATEGIES
+    _strategies: tuple[str, ...] = STRATEGIES  # that ``memory`` may name
 
     def __init__(self, memory: str, memory_budget: float | str | None) -> None:
         super().__init__()
@@ -60,8 +59,9 @@ class StrategyModule(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Check a strategy when it is set, too."""
-        if name == "memory" and value not in self.strategies:
-            raise ValueError(f"memory must be one of {', '.join(self.strategies)}; got {value!r}")
+        if name == "memory" and value not in self._strategies:
+            known = ", ".join(self._strategies)
+            raise ValueError(f"memory must be one of {known}; got {value!r}")
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:

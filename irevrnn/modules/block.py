@@ -35,10 +35,9 @@ class Block(Clipped):
     A subclass defines ``project`` and ``output``. They may use any modules that act on each step
     independently (:func:`irevrnn.check_stepwise` tests that). They are computed again in the
     backward pass, so their results must depend on their arguments and parameters alone. Random
-    numbers of PyTorch's global generators are replayed; :class:`irevrnn.Dropout` also draws the
-    same mask under every strategy. ``x`` is (T, B, in) whatever ``batch_first`` is, or packed as
-    (N, in) where sequences have lengths. The recurrence is that of :func:`irevrnn.scan`, with the
-    parameters and nonlinearities given here.
+    numbers of PyTorch's global generators are replayed. ``x`` is (T, B, in) whatever
+    ``batch_first`` is, or packed as (N, in) where sequences have lengths. The recurrence is that of
+    :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
 
     A stack calls these two methods, never the block itself. Of the hooks on a block, only forward
     pre-hooks run, before ``project``, and what they return is ignored.

@@ -91,10 +91,7 @@ def check_input(
     if not isinstance(x, Tensor):
         raise TypeError(f"input must be a torch.Tensor or PackedSequence; got {type(x).__name__}")
     if x.is_nested:
-        raise TypeError(
-            "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it and "
-            "pass lengths, or pack it"
-        )
+        raise TypeError("input must be a dense tensor; got a nested tensor: pad it, or pack it")
     check_dense("input", x)
     if not tokens:
         check_kind("input", x, weight)
@@ -123,13 +120,10 @@ def check_input(
 
 def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int | None = None) -> None:
     """Raise an error unless ``batch_sizes`` (T,) describe N packed rows of B sequences."""
-    if not isinstance(batch_sizes, Tensor):
-        raise TypeError(f"batch_sizes must be a torch.Tensor; got {type(batch_sizes).__name__}")
-    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
-        raise ValueError(
-            "batch_sizes must be (T,), int64 and on the CPU; got shape "
-            f"{tuple(batch_sizes.shape)}, {batch_sizes.dtype} on {batch_sizes.device}"
-        )
+    check_tensor("batch_sizes", batch_sizes, torch.int64)
+    if batch_sizes.dim() != 1 or not batch_sizes.is_cpu:
+        given = f"shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
+        raise ValueError(f"batch_sizes must be (T,), on the CPU; got {given}")
     if torch.compiler.is_compiling():
         return  # the kernel checks the values
     sizes = batch_sizes.tolist()
@@ -147,11 +141,9 @@ def check_resets(resets: Tensor | None, shape: tuple[int, ...], device: torch.de
     if resets is None:
         return
     check_tensor("resets", resets, torch.bool)
-    if tuple(resets.shape) != shape:
-        raise ValueError(
-            f"resets must have shape {shape}, that of the input without its features; got shape "
-            f"{tuple(resets.shape)}"
-        )
+    if (given := tuple(resets.shape)) != shape:
+        wanted = f"{shape}, that of the input without its features"
+        raise ValueError(f"resets must have shape {wanted}; got shape {given}")
     check_device("resets", resets, device, "the input")
 
 
@@ -167,9 +159,8 @@ def checked_lengths(lengths: Any, x: Tensor, batched: bool) -> Tensor:
         raise ValueError(f"lengths go with a batch of padded sequences; got input of shape {given}")
     steps, batch = x.shape[:2]
     if counts.shape != (batch,):
-        raise ValueError(
-            f"lengths must be ({batch},), one for each sequence; got {tuple(counts.shape)}"
-        )
+        given = tuple(counts.shape)
+        raise ValueError(f"lengths must be ({batch},), one for each sequence; got {given}")
     fractions = counts.is_floating_point() or counts.is_complex()
     if batch and (fractions or counts.dtype == torch.bool):  # an empty list is of float32
         raise TypeError(f"lengths must be integers; got {counts.dtype}")

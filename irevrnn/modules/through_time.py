@@ -19,8 +19,7 @@ class ThroughTime(StrategyModule):
     r"""Train any recurrent network on long sequences in bounded memory, with the same gradients.
 
     The network runs chunk by chunk, and only its states between chunks are kept. The backward pass
-    runs each chunk once more, from the last to the first, so the memory hardly grows with the
-    length. Called as the network is, and returns what it returns. In an
+    runs each chunk once more, so the memory hardly grows with the length. In an
     :class:`irevrnn.IRevStack`, the strategy of the stack replaces ``memory``.
 
     Args:
@@ -32,10 +31,7 @@ class ThroughTime(StrategyModule):
         memory: ``"checkpoint"`` keeps the states between chunks. ``"store"`` runs the network as
             it is. ``"auto"`` does that if it fits ``memory_budget``, and keeps checkpoints that do
             otherwise.
-        memory_budget: memory that a forward and backward pass may take beyond input, output,
-            parameters and their gradients, in bytes or as text such as ``"30MB"``. The first steps
-            are measured to meet it; where the states of all chunks would not fit, some are
-            computed again from earlier ones.
+        memory_budget: as for :class:`irevrnn.IRevStack`, in bytes or as text such as ``"30MB"``.
 
     Inputs:
         - **input**, **state**: what ``rnn`` takes; or a ``PackedSequence``.
@@ -62,20 +58,14 @@ class ThroughTime(StrategyModule):
         >>> output.sum().backward()
     """
 
-    strategies = ("store", "checkpoint", "auto")
+    _strategies = ("store", "checkpoint", "auto")
 
     def __init__(
         self, rnn: nn.Module, memory: str = "checkpoint", memory_budget: float | str | None = None
     ) -> None:
         super().__init__(memory, memory_budget)
-        if not isinstance(rnn, nn.Module):
-            raise TypeError(f"rnn must be a torch.nn.Module; got {type(rnn).__name__}")
-        if isinstance(rnn, StrategyModule):
-            raise TypeError(
-                f"rnn has strategies of its own, {type(rnn).__name__}(memory=...); wrap another "
-                "recurrent network"
-            )
-        if isinstance(rnn, nn.RNNCellBase) or not is_stateful(rnn):
+        other = not isinstance(rnn, nn.Module) or isinstance(rnn, nn.RNNCellBase | StrategyModule)
+        if other or not is_stateful(rnn):
             raise TypeError(
                 "rnn must be an nn.LSTM, nn.GRU, nn.RNN or a module whose forward(x, state) takes "
                 f"any number of steps and returns (y, state); got {type(rnn).__name__}"
@@ -112,12 +102,11 @@ class ThroughTime(StrategyModule):
         return self._report(input, lengths, resets)
 
     def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
-        if not isinstance(input, Tensor | PackedSequence):
-            raise TypeError(
-                f"input must be a torch.Tensor or PackedSequence; got {type(input).__name__}"
-            )
         if isinstance(input, PackedSequence):
             return SequenceBatch.of(input, lengths, False)
+        if not isinstance(input, Tensor):
+            given = type(input).__name__
+            raise TypeError(f"input must be a torch.Tensor or PackedSequence; got {given}")
         unbatched = isinstance(self.rnn, nn.RNNBase) and input.dim() == 2
         batch_first = getattr(self.rnn, "batch_first", False) is True and not unbatched
         time = 1 if batch_first else 0
