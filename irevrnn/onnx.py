@@ -62,9 +62,8 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         ImportError: the extra ``onnx`` is missing.
         RuntimeError: the C++ kernels, which register the operator, could not be built.
     """
-    for name in ("onnx", "onnxscript"):
-        if importlib.util.find_spec(name) is None:
-            raise ImportError(f"ONNX export needs {name}: pip install '.[onnx]' in a clone")
+    if importlib.util.find_spec("onnxscript") is None:
+        raise ImportError("ONNX export needs onnxscript: pip install '.[onnx]' in a clone")
     if not load_operators():
         raise RuntimeError("ONNX export needs the compiled kernels, which could not be built here")
     return {torch.ops.irevrnn.scan.default: _scan}

@@ -1,9 +1,8 @@
 """Give the large results of a training step the memory of those of the step before.
 
-A training step allocates the same blocks as the step before. By default glibc gives each large
-block back to the system when it is freed, and gets the next one page by page, at the price of a
-page fault each. The kernels therefore keep the blocks of their own results (``csrc/allocate.h``);
-:func:`use_caching_allocator` extends this to the process.
+By default glibc gives each large block back to the system when it is freed, and gets the next one
+page by page, at the price of a page fault each. The kernels keep the blocks of their own results
+(``csrc/allocate.h``); :func:`use_caching_allocator` extends this to the process.
 """
 
 from __future__ import annotations

@@ -83,25 +83,15 @@ def saved_shape(
     return 2 * couplings * z.shape[0], z.shape[1]
 
 
-def _scan_fake(
-    z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
-    batch_sizes: Tensor | None,
-    activation: str, coupling_activation: str, interval: int, vectorize: bool,
-    resets: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    out = z.new_empty(z.shape)
+def _scan_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    z, h_0, c_0, _, a, _, batch_sizes, _, _, interval, *_ = arguments
     saved = h_0.new_empty(saved_shape(z, h_0, batch_sizes, a.shape[0], interval))
-    return out, h_0.new_empty(h_0.shape), c_0.new_empty(c_0.shape), saved
+    return *(x.new_empty(x.shape) for x in (z, h_0, c_0)), saved
 
 
-def _scan_backward_fake(
-    grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None,
-    out: Tensor, saved: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
-    batch_sizes: Tensor | None,
-    activation: str, coupling_activation: str, interval: int, vectorize: bool,
-    resets: Tensor | None = None,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    return tuple(x.new_empty(x.shape) for x in (out, h_0, c_0, u, a, b))
+def _scan_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    _, _, _, out, _, *states_and_weights = arguments[:10]
+    return tuple(x.new_empty(x.shape) for x in (out, *states_and_weights))
 
 
 def _keep_for_second_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -111,10 +101,7 @@ def _keep_for_second_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) ->
 
 
 def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiate the reference's gradient, which has derivatives of every order.
-
-    Nothing flows back into ``saved``: it follows from the other inputs, as the reference has it.
-    """
+    """Differentiate the reference's gradient, in which ``saved`` follows from the other inputs."""
     *upstream, out, _, h_0, c_0, u, a, b, batch_sizes, resets = ctx.saved_tensors
     shapes = (out, h_0, c_0)
     grads = [torch.zeros_like(x) if g is None else g for g, x in zip(upstream, shapes, strict=True)]

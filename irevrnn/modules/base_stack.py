@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.kernels.observers import autocasts, observed, traced, transformed
-from irevrnn.modules.block import reset_inner
 from irevrnn.modules.input_checks import check_input
 from irevrnn.modules.sequences import SequenceBatch
-from irevrnn.modules.stability import Clipped
+from irevrnn.modules.stability import Recurrent
 from irevrnn.modules.states import Hidden, final_states, initial_states
 from irevrnn.strategies.budget import Workload, choose, format_bytes, parse_bytes, widest
 from irevrnn.strategies.chunks import chunk_length
@@ -147,7 +146,7 @@ class StrategyModule(nn.Module):
         return f"memory={self.memory!r}{budget}"
 
 
-class BaseStack(Clipped, StrategyModule):
+class BaseStack(Recurrent, StrategyModule):
     """A stack of blocks and other modules."""
 
     def __init__(self, memory: str, memory_budget: float | str | None, batch_first: bool) -> None:
@@ -157,10 +156,6 @@ class BaseStack(Clipped, StrategyModule):
     def _input_features(self) -> int | None:
         """Return the features that an input must have, if that is known."""
         raise NotImplementedError
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
-        reset_inner(self)
 
     def forward(
         self,
@@ -193,21 +188,13 @@ class BaseStack(Clipped, StrategyModule):
     ) -> MemoryReport:
         """Return what training on ``input`` would need under each strategy: saved bytes and peak.
 
-        All strategies are compared, whatever ``memory`` is. The modules run forward and backward
-        over the first steps to be measured (:mod:`irevrnn.strategies.measure`). What ``reversible``
-        saves is an average of what decays forget; ``relu`` and ``leaky_relu`` count as if they
-        forgot in every step.
-
-        Args:
-            input, lengths, return_sequence, resets: as for :meth:`forward`.
+        All strategies are compared, whatever ``memory`` is, by a pass over the first steps. What
+        ``reversible`` saves is an average of what decays forget; ``relu`` and ``leaky_relu`` count
+        as if they forgot in every step. Arguments are those of :meth:`forward`.
 
         Returns:
             An object with ``plans``, each with its ``saved`` and ``peak`` bytes, and with
             ``reasons`` against strategies that cannot serve. ``print`` shows it as a table.
-
-        Raises:
-            TypeError: an argument is of a wrong type or dtype.
-            ValueError: an argument does not fit.
         """
         return self._report(input, lengths, resets, return_sequence)
 

@@ -20,10 +20,10 @@ from irevrnn.modules.initial_values import (
     draw_memories_,
     draw_oscillators_,
 )
-from irevrnn.modules.stability import Clipped
+from irevrnn.modules.stability import Recurrent
 
 
-class Block(Clipped):
+class Block(Recurrent):
     r"""The base of blocks around a reversible recurrence, to be stacked by ``IRevStack``.
 
     A block computes, where ``...`` are steps and sequences in any layout::
@@ -98,8 +98,6 @@ class Block(Clipped):
         self.activation, self.coupling_activation = activation, coupling_activation
         self.forgets, self.longest_memory = forgets, longest_memory
         self.shortest_period, self.longest_period = shortest_period, longest_period
-        if dtype is not None and not getattr(dtype, "is_floating_point", False):
-            raise TypeError(f"dtype must be a floating-point torch.dtype; got {dtype!r}")
         factory = {"device": device, "dtype": dtype}
         if forgets:
             self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))
@@ -126,7 +124,7 @@ class Block(Clipped):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
-        reset_inner(self)
+        super().reset_parameters()
         self.reset_recurrence()
 
     @torch.no_grad()
@@ -147,10 +145,3 @@ class Block(Clipped):
         if self.forgets:
             return draw_memories_(u, *memories)
         return torch.full_like(u, self.longest_memory)
-
-
-def reset_inner(module: nn.Module) -> None:
-    """Draw the parameters of all modules inside of one anew, the innermost first."""
-    for each in reversed([*module.modules()][1:]):
-        if hasattr(each, "reset_parameters"):
-            each.reset_parameters()  # type: ignore[operator]

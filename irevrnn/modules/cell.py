@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from irevrnn.modules.arguments import describe_arguments
-from irevrnn.modules.block import reset_inner
 from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.input_checks import check_kind, check_resets, check_states
 from irevrnn.modules.layer import IRevRNNLayer
-from irevrnn.modules.stability import Clipped
+from irevrnn.modules.stability import Recurrent
 from irevrnn.modules.states import Hidden
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import RECURRENCE
 
 
-class IRevRNNCell(Clipped):
+class IRevRNNCell(Recurrent):
     r"""One step of one layer of :class:`irevrnn.IRevRNN`, for streams and for loops of your own.
 
     Run step by step, the recurrence gives the same bits as the layer gives for the whole sequence,
@@ -62,11 +61,8 @@ class IRevRNNCell(Clipped):
         """Return a cell that runs ``layer``, one of the ``layers`` of an :class:`irevrnn.IRevRNN`.
 
         The layer becomes part of the cell: what changes one, such as ``eval()``, changes the other.
-        The cell returns states alone: what ``residual`` or ``dropout`` of the network do to them is
-        left to the caller, and so is the order of steps in one of the ``reverse_layers``.
-
-        Raises:
-            TypeError: ``layer`` is not such a layer.
+        What ``residual`` or ``dropout`` of the network do to the states is left to the caller, and
+        so is the order of steps in one of the ``reverse_layers``.
         """
         if not isinstance(layer, IRevRNNLayer):
             raise TypeError(
@@ -76,10 +72,6 @@ class IRevRNNCell(Clipped):
         cell = cls(1, 1, device="meta")
         cell.layer, cell.training = layer, layer.training
         return cell
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
-        reset_inner(self)
 
     def forward(
         self, input: Tensor, hidden: Hidden | None = None, resets: Tensor | None = None

@@ -15,8 +15,8 @@ class Dropout(nn.Module):
     All steps of a sequence share one mask (variational dropout; Gal and Ghahramani, 2016), drawn
     once for each forward pass of a stack: the same when a chunk of steps is computed again, and
     under every strategy. ``nn.Dropout``, which drops other features in each step, is replayed from
-    the generator's state instead: right as well, but only if no other thread draws numbers, and
-    different under each strategy. Under ``torch.utils.checkpoint`` in a block, use ``nn.Dropout``.
+    the generator's state: that is right if no other thread draws numbers. Under
+    ``torch.utils.checkpoint`` in a block, use ``nn.Dropout``.
 
     Args:
         p: probability of dropping a feature, in [0, 1).

@@ -39,9 +39,8 @@ class IRevBlock(Block):
 
     Args:
         width: features of input and output.
-        norm: of the input: ``"layer"``, ``"batch"`` (statistics over all steps and the batch; not
-            with ``checkpoint`` and ``reversible`` in training) or ``None``. The first block above
-            an embedding of few features trains better without: a norm removes their magnitude.
+        norm: of the input, as for :class:`irevrnn.IRevRNN`. The first block above an embedding of
+            few features trains better without: a norm removes their magnitude.
         dropout: probability of dropping a feature before the input is added, by
             :class:`irevrnn.Dropout`.
         gate: whether the output projection has a gate (GLU; Dauphin et al., 2017).
@@ -99,10 +98,7 @@ class IRevBlock(Block):
 
     @torch.no_grad()
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
-        """Draw the parameters of the recurrence anew, and the scale that depends on them.
-
-        The bias of the input projection becomes 0.
-        """
+        """Draw the parameters of the recurrence anew, and the scale that depends on them."""
         tau = super().reset_recurrence(shortest_memory)
         forgotten = -torch.expm1(-2 / tau)  # 1 - u^2, also where u is rounded to 1
         oscillates = self.longest_period is not None
@@ -115,11 +111,9 @@ class IRevBlock(Block):
         return tau
 
     def project(self, x: Tensor) -> Tensor:
-        """Return the input projection z (..., H) of the input (..., width)."""
         return block_input(self.norm, self.input_projection, self.scale, x)
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return the block's output (..., width) from its input and h (..., H)."""
         idle = type(self.dropout) is Dropout and not self.dropout.active
         if self.gate and idle and not has_hooks(self.dropout):
             return block_output(self.output_projection, h, x if self.residual else None)

@@ -24,10 +24,7 @@ from irevrnn.modules.projection import Projection
 class IRevRNNLayer(Block):
     """One layer of :class:`irevrnn.IRevRNN`: projection, normalisation and recurrence.
 
-    Args:
-        input_size, hidden_size, num_couplings, bias, norm: as for :class:`irevrnn.IRevRNN`.
-        residual: whether the input is added to the output.
-        options: of :class:`irevrnn.Block`, with the defaults of :class:`irevrnn.IRevRNN`.
+    Arguments are those of :class:`irevrnn.IRevRNN`, and ``options`` of :class:`irevrnn.Block`.
 
     Attributes:
         projection: ``nn.Linear(input_size, hidden_size)``, the only place where units mix.
@@ -55,8 +52,7 @@ class IRevRNNLayer(Block):
         """Draw memories, periods independently of them, and a projection that goes with them.
 
         A unit adds up 1 / (1 - u) steps of its input projection. If that starts 1 - u times as
-        large (by the rows of the projection or the norm's weight), h is a weighted mean of what
-        arrives: of order 1, whatever the unit's memory, the input's mean and speed, and the depth.
+        large, h is a weighted mean of what arrives: of order 1, whatever the unit's memory.
         """
         a, b = self.coupling_a, self.coupling_b
         tau = draw_memories_(self.recurrent_weight, shortest_memory, self.longest_memory)
@@ -83,9 +79,7 @@ class IRevRNNLayer(Block):
         return normalize(self.norm, z)
 
     def project(self, x: Tensor) -> Tensor:
-        """Return the normalised input projection z (..., H) of the input (..., in)."""
         return self(x)  # as a call, so that hooks run
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return h (of both directions, if there are two), plus x if residual, after dropout."""
         return self.dropout(h + x if self.residual else h)

@@ -13,9 +13,16 @@ from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import RECURRENCE, computed_weight
 
 
-class Clipped(nn.Module):
-    """Modules with recurrent weights that can be clipped."""
+class Recurrent(nn.Module):
+    """Have recurrent weights, which can be drawn anew and clipped."""
 
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
+        for each in reversed([*self.modules()][1:]):  # the innermost first
+            if hasattr(each, "reset_parameters"):
+                each.reset_parameters()  # type: ignore[operator]
+
+    @torch.no_grad()
     def clip_recurrent_weights_(self, bound: float = 1.0, *, after: Optimizer | None = None) -> Any:
         """Clamp every recurrent weight to [-bound, bound], in place.
 
@@ -48,28 +55,23 @@ class Clipped(nn.Module):
         check_number("bound", bound, 0)
         for name, module in self.named_modules():
             # torch.compile wraps a block, and has its attributes.
-            if hasattr(module, "coupling_a") and not hasattr(module, "_orig_mod"):
-                _clip(module, f"{name}." if name else "", bound)
+            if not hasattr(module, "coupling_a") or hasattr(module, "_orig_mod"):
+                continue
+            u, a, b, *activations = Weights.of(module)
+            oscillates = activations == ["identity", "identity"] and len(a) == 1
+            if weight := computed_weight(module, RECURRENCE if oscillates else RECURRENCE[:1]):
+                raise ValueError(
+                    f"{name}{'.' if name else ''}{weight} cannot be clipped in place, since it is "
+                    "pruned or parametrized; clip what it is computed from, or make it permanent "
+                    "(torch.nn.utils.prune.remove)"
+                )
+            if isinstance(u, nn.Parameter):
+                u.clamp_(-bound, bound)
+            if oscillates:
+                clip_couplings_(u, a[0], b[0])
         if after is not None:
             after.register_step_post_hook(lambda *_: self.clip_recurrent_weights_(bound))
         return self
-
-
-@torch.no_grad()
-def _clip(block: nn.Module, prefix: str, bound: float) -> None:
-    """Clip a block; an error puts ``prefix`` before the names of its weights."""
-    recurrence = Weights.of(block)
-    linear = recurrence.activation == recurrence.coupling_activation == "identity"
-    oscillates = linear and len(recurrence.a) == 1
-    if name := computed_weight(block, RECURRENCE if oscillates else RECURRENCE[:1]):
-        raise ValueError(
-            f"{prefix}{name} cannot be clipped in place, since it is pruned or parametrized; clip "
-            "what it is computed from, or make it permanent (torch.nn.utils.prune.remove)"
-        )
-    if isinstance(recurrence.u, nn.Parameter):
-        recurrence.u.clamp_(-bound, bound)
-    if oscillates:
-        clip_couplings_(recurrence.u, recurrence.a[0], recurrence.b[0])
 
 
 @torch.no_grad()

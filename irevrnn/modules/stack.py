@@ -39,19 +39,16 @@ _NO_BLOCKS = (BaseStack, IRevRNNCell, nn.RNNCellBase)
 class IRevStack(BaseStack):
     r"""A stack of blocks around reversible recurrences, trained with one strategy.
 
-    Each step goes through all blocks, from the first to the last. With ``checkpoint`` and
-    ``reversible`` nothing of a block is saved but what its recurrence needs: all that stands
-    between two recurrences is computed again from the input.
+    With ``checkpoint`` and ``reversible``, all that stands between two recurrences is computed
+    again from the input.
 
     Args:
         blocks: from the bottom up, each one of
 
             - a recurrent block: an :class:`irevrnn.IRevBlock`, a :class:`irevrnn.Block` of your
-              own, or any module with their ``project``, ``output`` and parameters;
-            - any other recurrent network in one direction: an ``nn.LSTM``, ``nn.GRU`` or
-              ``nn.RNN``, or a module ``forward(x, state) -> (y, state)``, as
-              :class:`irevrnn.ThroughTime` takes them. It saves what it saves under ``store`` and
-              ``recompute``, and cannot be reversed;
+              own, or any module with their ``project``, ``output``, attributes and parameters;
+            - any other recurrent network that :class:`irevrnn.ThroughTime` takes, such as an
+              ``nn.LSTM``. It cannot be reversed;
             - any other module that maps (..., in) to (..., out) and treats each step by itself,
               such as an ``nn.Linear`` that embeds the input (:func:`irevrnn.check_stepwise` finds
               out whether a module does). The first may be an ``nn.Embedding``, or an
@@ -63,11 +60,10 @@ class IRevStack(BaseStack):
         memory_budget: memory that a forward and backward pass may need beyond input, output,
             parameters and their gradients, in bytes or as text such as ``"256MB"`` (MB are 10^6
             bytes, MiB 2^20). ``memory="auto"`` requires a budget and runs the strategy that is
-            expected to be fastest within it: ``picked.memory`` names that strategy (``picked`` is
-            None before the first call), and the logger ``irevrnn`` reports it at level INFO when it
-            changes. With ``"checkpoint"`` and ``"reversible"`` a budget is optional: chunks are
-            then as long as it allows, up to the length that is fastest, and ``"checkpoint"`` keeps
-            fewer states where it must.
+            expected to be fastest within it: ``picked.memory`` names it after the first call, and
+            the logger ``irevrnn`` reports it at level INFO when it changes. With ``"checkpoint"``
+            and ``"reversible"`` a budget is optional: chunks are then as long as it allows, up to
+            the length that is fastest, and ``"checkpoint"`` keeps fewer states where it must.
         batch_first: whether input and output are (batch, seq, feature), the default, or (seq,
             batch, feature).
 

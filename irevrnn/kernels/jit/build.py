@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
@@ -48,26 +48,26 @@ def compile_extension(library: Path, sources: Sequence[Path], compiler: Compiler
     """Compile C++ files and link them into a library."""
     words = [compiler.command, *compiler.flags, f"-I{SOURCES}", *TORCH_INCLUDES]
     link = [compiler.command, *compiler.link_flags, *TORCH_LIBRARIES]
-    compile_library(library, dict.fromkeys(sources, words), link)
+    compile_library(library, sources, words, link)
 
 
 def compile_library(
-    library: Path, compilations: Mapping[Path, Sequence[str]], link: Sequence[str]
+    library: Path, sources: Sequence[Path], words: Sequence[str], link: Sequence[str]
 ) -> None:
-    """Compile sources, each by the words that it is mapped to, and link them into a library.
+    """Compile sources by a command, and link them into a library by another.
 
     Unlike ``torch.utils.cpp_extension.load``, it needs no ninja, takes any name of a folder, and
     does not wait for ever for the lock of a killed process.
     """
-    if not compilations:
+    if not sources:
         raise BuildError("the sources are missing: install the package as a folder")
     with tempfile.TemporaryDirectory(prefix="irevrnn-") as work:
         commands = {
             f"{file.parent.name}/{file.name}": [*words, "-c", str(file.absolute()), "-o", f"{i}.o"]
-            for i, (file, words) in enumerate(compilations.items())
+            for i, file in enumerate(sources)
         }
         run(commands, work)
-        objects = [words[-1] for words in commands.values()]
+        objects = [command[-1] for command in commands.values()]
         run({"linking": [link[0], "-shared", *objects, "-o", str(library), *link[1:]]}, work)
 
 

@@ -96,9 +96,8 @@ def find_compiler(
     for flag in optional if native else []:  # they make the kernels faster, where they are known
         if more := _macros(command, (*flags, flag)):
             flags, macros = (*flags, flag), more
-    # g++ names no OpenMP runtime: then the library finds the very one that PyTorch loaded, whatever
-    # its file is called, and torch.set_num_threads holds for both. clang++ calls functions that the
-    # one of PyTorch may lack.
+    # g++ names no OpenMP runtime: then the library finds the very one that PyTorch loaded, and
+    # torch.set_num_threads holds for both. clang++ calls functions that the latter may lack.
     openmp = ("-fopenmp",) if "-fopenmp" in flags and "__clang__" in macros else ()
     return Compiler(command, flags, (*openmp, *own), ask(command, "--version") + macros)
 

@@ -1,10 +1,8 @@
 """Build the CUDA operators and register them beside those of the CPU.
 
 In the cache, the folder of a library is named after its architectures, inside one named after all
-else that its code depends on (PyTorch, sources, flags). So one that was built ahead, by ``python -m
-irevrnn.kernels --cuda``, is found on a node that has no nvcc, or another processor.
-
-An architecture is a number: 80 is compute capability 8.0, 100 is 10.0.
+else that its code depends on. So one that was built ahead is found on a node that has no nvcc. An
+architecture is a number: 80 is compute capability 8.0, 100 is 10.0.
 """
 
 from __future__ import annotations
@@ -77,7 +75,7 @@ def build() -> Path:
     name = "-".join([*(f"sm{arch}" for arch in archs), cpp.digest(identity, *nvcc)])
     return cpp.cached_library(
         f"{_family()}/{name}/{LIBRARY}",
-        lambda path: cpp.compile_library(path, dict.fromkeys(_sources(), words), link),
+        lambda path: cpp.compile_library(path, _sources(), words, link),
         f" for architectures {archs}",
     )
 
