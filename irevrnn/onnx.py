@@ -26,7 +26,7 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
     """Write a model for inference to an ONNX file.
 
     Args:
-        model: in evaluation mode, in float32 or float64, on the CPU, with the strategy ``store`` or
+        model: in evaluation mode, in float32 or float64, on the CPU, under ``store`` or
             ``recompute``.
         args: example inputs of the model, each a tensor of its own.
         path: of the file.

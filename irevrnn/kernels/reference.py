@@ -44,16 +44,9 @@ def step(
     z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor,
     activation: str = "relu", coupling_activation: str = "tanh",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Run one time step of the cell (equation ``eq:cell``).
+    """Run one time step of the cell (equation ``eq:cell``); return h and c after it.
 
-    Args:
-        z: input projection, (B, H).
-        h, c: output and cell state of the step before, (B, H).
-        u, a, b: recurrent weights, (H,), and coupling weights, (R, H).
-        activation, coupling_activation: the names of ``g`` and ``f``.
-
-    Returns:
-        ``h`` and ``c`` after the step, each (B, H).
+    z, h and c are (B, H), u is (H,), a and b are (R, H); the names are those of ``g`` and ``f``.
     """
     g = get_activation(activation).function
     p, c = couple(u * h, c, a, b, coupling_activation)
@@ -92,12 +85,10 @@ def scan_backward(
 
     Args:
         grad_out, grad_h_n, grad_c_n: gradients of what :func:`scan` returned.
-        out: what it returned, (T, B, H) or packed.
-        h_0, c_0, u, a, b, activation, coupling_activation, batch_sizes, resets: as given to it.
+        out: what it returned. All others are as given to it.
 
     Returns:
-        Gradients of ``z``, shaped like ``out``, ``h_0``, ``c_0`` (B, H), ``u`` (H,), ``a`` and
-        ``b`` (R, H).
+        Gradients of ``z``, ``h_0``, ``c_0``, ``u``, ``a`` and ``b``.
     """
     coupling = get_activation(coupling_activation, "coupling_activation")
     f, f_slope = coupling.function, coupling.slope_from_output

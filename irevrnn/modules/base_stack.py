@@ -158,14 +158,10 @@ class BaseStack(Recurrent, StrategyModule):
         raise NotImplementedError
 
     def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hidden: Hidden | None = None,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
-        return_sequence: bool = True,
+        self, input: Tensor | PackedSequence, hidden: Hidden | None = None, *,
+        lengths: Tensor | Sequence[int] | None = None, return_sequence: bool = True,
         resets: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, Hidden]:
+    ) -> tuple[Tensor | PackedSequence, Hidden]:  # fmt: skip
         """Run the stack over a sequence; see the class for shapes."""
         if torch.compiler.is_compiling():
             packed = lengths is not None or isinstance(input, PackedSequence)
@@ -179,13 +175,9 @@ class BaseStack(Recurrent, StrategyModule):
         return self._run(input, hidden, lengths, resets, return_sequence)
 
     def memory_report(
-        self,
-        input: Tensor | PackedSequence,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
-        return_sequence: bool = True,
-        resets: Tensor | None = None,
-    ) -> MemoryReport:
+        self, input: Tensor | PackedSequence, *, lengths: Tensor | Sequence[int] | None = None,
+        return_sequence: bool = True, resets: Tensor | None = None,
+    ) -> MemoryReport:  # fmt: skip
         """Return what training on ``input`` would need under each strategy: saved bytes and peak.
 
         All strategies are compared, whatever ``memory`` is, by a pass over the first steps. What

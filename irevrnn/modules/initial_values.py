@@ -46,8 +46,7 @@ def draw_couplings_(a: Tensor, b: Tensor) -> None:
 def draw_periods_(a: Tensor, b: Tensor, shortest: float, longest: float) -> None:
     """Make each unit an oscillator through its first coupling (equation ``eq:period``).
 
-    The period is log-uniform from ``shortest`` to ``longest`` steps where nothing is forgotten; the
-    weights know nothing of u. The other couplings turn the same way.
+    The period is log-uniform where nothing is forgotten. The other couplings turn the same way.
     """
     a.abs_()
     b.abs_().neg_()

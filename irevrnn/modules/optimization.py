@@ -12,13 +12,10 @@ from irevrnn.modules.arguments import check_number
 
 
 def parameter_groups(
-    module: nn.Module,
-    lr: float,
-    weight_decay: float = 0.0,
-    recurrent_lr_scale: float = 0.1,
-    coupling_lr_scale: float = 0.1,
+    module: nn.Module, lr: float, weight_decay: float = 0.0,
+    recurrent_lr_scale: float = 0.1, coupling_lr_scale: float = 0.1,
     recurrent_names: tuple[str, ...] = ("recurrent_weight",),
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """Return the parameters of a model in groups for an optimizer, each with its learning rate.
 
     Recurrent weights and couplings get smaller learning rates than all else. A memory of n steps is
@@ -61,9 +58,8 @@ def parameter_groups(
     matrices["weight_decay"] = weight_decay
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
-            raise ValueError(
-                f"module must be initialised, but {name} has no shape yet: run the model once"
-            )
+            reason = f"{name} has no shape yet: run the model once"
+            raise ValueError(f"module must be initialised, but {reason}")
         # A weight that is parametrized, pruned or weight-normalised is computed from these.
         weight = re.sub(r"parametrizations\.(\w+)\..*$|(_orig|_g|_v)$", r"\1", name)
         if name.endswith(recurrent_names) or weight.endswith(recurrent_names):

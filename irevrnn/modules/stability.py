@@ -79,10 +79,9 @@ def clip_couplings_(u: Tensor, a: Tensor, b: Tensor) -> None:
     """Move couplings of linear oscillators to the nearest whose states do not grow, in place.
 
     A step multiplies (h, c) by a matrix of determinant u and trace 1 + u + u a b. None of its
-    eigenvalues exceeds 1 if -2 (1 + u) <= u a b <= 0 (Jury's criterion): elsewhere states grow
-    exponentially, however much is forgotten. Where u a b is positive, the smaller of a and b
-    becomes 0; where it is too low, both shrink alike. Where u is outside of [-1, 1], states grow
-    whatever the couplings are; below -1, u a b becomes 0. All are (H,).
+    eigenvalues exceeds 1 if -2 (1 + u) <= u a b <= 0 (Jury's criterion). Where u a b is positive,
+    the smaller of a and b becomes 0; where it is too low, both shrink alike. All are (H,). Where u
+    is outside of [-1, 1], states grow whatever the couplings are; below -1, u a b becomes 0.
     """
     # In half precision the product would be rounded coarsely, or overflow.
     wide_u, wide_a, wide_b = u.double(), a.double(), b.double()

@@ -111,12 +111,9 @@ class IRevStack(BaseStack):
     """
 
     def __init__(
-        self,
-        blocks: Iterable[nn.Module],
-        memory: str = "recompute",
-        memory_budget: float | str | None = None,
-        batch_first: bool = True,
-    ) -> None:
+        self, blocks: Iterable[nn.Module], memory: str = "recompute",
+        memory_budget: float | str | None = None, batch_first: bool = True,
+    ) -> None:  # fmt: skip
         if not isinstance(blocks, Iterable):
             raise TypeError(f"blocks must be a list of modules; got {type(blocks).__name__}")
         super().__init__(memory, memory_budget, batch_first)

@@ -77,28 +77,18 @@ class ThroughTime(StrategyModule):
         return Stack([self.rnn], label="rnn")
 
     def forward(
-        self,
-        input: Tensor | PackedSequence,
-        state: Any = None,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
-        resets: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, Any]:
+        self, input: Tensor | PackedSequence, state: Any = None, *,
+        lengths: Tensor | Sequence[int] | None = None, resets: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, Any]:  # fmt: skip
         """Run the network over a sequence; see the class for shapes."""
         output, (final,) = self._run(input, (state,), lengths, resets)
         return output, final
 
     def memory_report(
-        self,
-        input: Tensor | PackedSequence,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
+        self, input: Tensor | PackedSequence, *, lengths: Tensor | Sequence[int] | None = None,
         resets: Tensor | None = None,
-    ) -> MemoryReport:
-        """Return what training on ``input`` would need under each strategy.
-
-        See :meth:`irevrnn.IRevStack.memory_report`.
-        """
+    ) -> MemoryReport:  # fmt: skip
+        """Return the needs of each strategy, as :meth:`irevrnn.IRevStack.memory_report` does."""
         return self._report(input, lengths, resets)
 
     def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
