@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn import scan
-from irevrnn.modules.arguments import check_number
+from irevrnn.modules.checks import check_number
 from irevrnn.modules.initial_values import SHORTEST_MEMORY
 from irevrnn.modules.projection import Projection
 

@@ -65,28 +65,18 @@ def has_tangent(*arguments: Any) -> bool:
     return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
-def saved_shape(
-    z: Tensor, h_0: Tensor, batch_sizes: Tensor | None, couplings: int, interval: int
-) -> tuple[int, ...]:
-    """Return the shape of what the forward kernel saves beside its output.
-
-    An interval of 0 saves f(p) and f(c) of every coupling and step; K > 0 saves c every K steps,
-    but for c_0, which the caller has; :data:`NOTHING_SAVED` saves nothing.
-    """
-    steps = z.shape[0] if batch_sizes is None else batch_sizes.shape[0]
-    if interval == NOTHING_SAVED:
-        return 0, *h_0.shape
-    if interval > 0:
-        return (steps + interval - 1) // interval - 1, *h_0.shape
-    if batch_sizes is None:
-        return steps, 2 * couplings, *h_0.shape
-    return 2 * couplings * z.shape[0], z.shape[1]
-
-
 def _scan_fake(*arguments: Any) -> tuple[Tensor, ...]:
     z, h_0, c_0, _, a, _, batch_sizes, _, _, interval, *_ = arguments
-    saved = h_0.new_empty(saved_shape(z, h_0, batch_sizes, a.shape[0], interval))
-    return *(x.new_empty(x.shape) for x in (z, h_0, c_0)), saved
+    steps = z.shape[0] if batch_sizes is None else batch_sizes.shape[0]
+    if interval == NOTHING_SAVED:
+        shape = 0, *h_0.shape
+    elif interval > 0:  # c every K steps, but for c_0, which the caller has
+        shape = (steps + interval - 1) // interval - 1, *h_0.shape
+    elif batch_sizes is None:  # f(p) and f(c) of every coupling and step
+        shape = steps, 2 * a.shape[0], *h_0.shape
+    else:
+        shape = 2 * a.shape[0] * z.shape[0], z.shape[1]
+    return *(x.new_empty(x.shape) for x in (z, h_0, c_0)), h_0.new_empty(shape)
 
 
 def _scan_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:

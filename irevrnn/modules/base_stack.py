@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.kernels.observers import autocasts, observed, traced, transformed
-from irevrnn.modules.input_checks import check_input
+from irevrnn.modules.checks import check_input
 from irevrnn.modules.sequences import SequenceBatch
 from irevrnn.modules.stability import Recurrent
 from irevrnn.modules.states import Hidden, final_states, initial_states
@@ -141,7 +141,6 @@ class StrategyModule(nn.Module):
         return memory_report(load)
 
     def extra_repr(self) -> str:
-        """Return the strategy and its budget."""
         budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
         return f"memory={self.memory!r}{budget}"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.kernels.activations import get_activation
-from irevrnn.modules.arguments import check_count, check_number
+from irevrnn.modules.checks import check_count, check_number
 from irevrnn.modules.initial_values import (
     LONGEST_MEMORY,
     LONGEST_PERIOD,

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irevrnn.modules.arguments import describe_arguments
+from irevrnn.modules.checks import check_kind, check_resets, check_states, describe_arguments
 from irevrnn.modules.fused import can_fuse, norm_arguments
-from irevrnn.modules.input_checks import check_kind, check_resets, check_states
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.modules.stability import Recurrent
 from irevrnn.modules.states import Hidden
@@ -128,5 +127,4 @@ class IRevRNNCell(Recurrent):
         return step(input, linear["weight"], linear["bias"], *normed, h, c, u, a, b, *options)
 
     def extra_repr(self) -> str:
-        """Return the arguments that differ from their defaults."""
         return describe_arguments(self.layer, IRevRNNCell.__init__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from irevrnn.modules.arguments import check_number
+from irevrnn.modules.checks import check_number
 from irevrnn.strategies.dropout_masks import current, draw_mask, passes
 
 
@@ -67,5 +67,4 @@ class Dropout(nn.Module):
         return input * draw_mask(input, shape, self.p)
 
     def extra_repr(self) -> str:
-        """Return the argument."""
         return f"p={self.p}"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from irevrnn.kernels.activations import get_activation
 from irevrnn.kernels.ops import HALF
-from irevrnn.modules.input_checks import check_batch_sizes, check_kind, check_resets, check_tensor
+from irevrnn.modules.checks import check_batch_sizes, check_kind, check_resets, check_tensor
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import LAYERWISE, check_strategy
 

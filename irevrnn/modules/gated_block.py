@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irevrnn.modules.arguments import check_count, check_number, describe_arguments
 from irevrnn.modules.block import Block
+from irevrnn.modules.checks import check_count, check_number, describe_arguments
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.fused import block_input, block_output, has_hooks
 from irevrnn.modules.initial_values import (
@@ -122,5 +122,4 @@ class IRevBlock(Block):
         return x + y if self.residual else y
 
     def extra_repr(self) -> str:
-        """Return the arguments that differ from their defaults."""
         return describe_arguments(self, IRevBlock.__init__)

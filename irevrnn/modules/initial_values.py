@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from irevrnn.modules.arguments import check_number
+from irevrnn.modules.checks import check_number
 
 #: Time constants, in steps, of freshly drawn recurrent weights, unless others are asked for.
 SHORTEST_MEMORY = 1.0

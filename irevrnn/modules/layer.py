@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from irevrnn.modules.arguments import check_count
 from irevrnn.modules.block import Block
+from irevrnn.modules.checks import check_count
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.initial_values import (
     SHORTEST_MEMORY,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from irevrnn.modules.arguments import check_number
+from irevrnn.modules.checks import check_number
 
 
 def parameter_groups(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from irevrnn.modules.arguments import check_count, check_number, describe_arguments
 from irevrnn.modules.base_stack import BaseStack
+from irevrnn.modules.checks import check_count, check_number, describe_arguments
 from irevrnn.modules.initial_values import LONGEST_MEMORY, SHORTEST_PERIOD
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.strategies.rules import require, unsupported_reason
@@ -141,5 +141,4 @@ class IRevRNN(BaseStack):
         return self.input_size
 
     def extra_repr(self) -> str:
-        """Return the arguments that differ from their defaults."""
         return describe_arguments(self, IRevRNN.__init__)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from irevrnn.modules.input_checks import check_batch_sizes, check_resets, checked_lengths
+from irevrnn.modules.checks import check_batch_sizes, check_resets, checked_lengths
 from irevrnn.recurrences.packing import Packing, Steps
 
 

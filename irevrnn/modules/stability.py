@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from irevrnn.modules.arguments import check_number
+from irevrnn.modules.checks import check_number
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import RECURRENCE, computed_weight
 

@@ -129,7 +129,6 @@ class IRevStack(BaseStack):
         return _width(self.blocks[0], 0)
 
     def extra_repr(self) -> str:
-        """Return the arguments beside the blocks."""
         return f"{super().extra_repr()}, batch_first={self.batch_first}"
 
 

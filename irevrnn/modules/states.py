@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irevrnn.modules.input_checks import check_states, check_tuple
+from irevrnn.modules.checks import check_states, check_tuple
 from irevrnn.modules.sequences import SequenceBatch
 from irevrnn.recurrences.protocol import State
 from irevrnn.recurrences.stateful import StatefulModule

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from irevrnn.modules.checks import check_tensor
 from irevrnn.modules.dropout import Dropout
-from irevrnn.modules.input_checks import check_tensor
 from irevrnn.strategies.stack import is_block
 
 

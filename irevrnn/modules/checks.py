@@ -1,14 +1,33 @@
-"""Checks of what a user hands in: tensors, states, lengths and resets."""
+"""Checks of what a user hands in: arguments of constructors, tensors, states, lengths, resets."""
 
 from __future__ import annotations
 
+import inspect
+import numbers
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.kernels.observers import autocasts
+
+
+def check_number(name: str, value: float, least: float, below: float | None = None) -> None:
+    """Raise an error that names the argument unless ``value`` is a number within the bounds."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+    if not value >= least or (below is not None and not value < below):
+        wanted = f"at least {least:g}" if below is None else f"in [{least:g}, {below:g})"
+        raise ValueError(f"{name} must be {wanted}; got {value}")
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise an error that names the argument unless ``value`` is an int of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int; got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}; got {value}")
 
 
 def check_tensor(name: str, x: Any, dtype: torch.dtype | None = None) -> None:
@@ -168,3 +187,19 @@ def checked_lengths(lengths: Any, x: Tensor, batched: bool) -> Tensor:
     if not all(1 <= count <= steps for count in counts.tolist()):
         raise ValueError(f"lengths must lie between 1 and the {steps} steps; got {counts.tolist()}")
     return counts
+
+
+def describe_arguments(module: nn.Module, constructor: Any) -> str:
+    """Return the arguments of a module that differ from their defaults, for its ``extra_repr``.
+
+    The module has an attribute for each argument of ``constructor`` to show.
+    """
+    shown = []
+    _, *parameters = inspect.signature(constructor).parameters.values()  # without self
+    for parameter in parameters:
+        value = getattr(module, parameter.name, parameter.default)
+        if parameter.default is inspect.Parameter.empty:
+            shown.append(f"{value}")
+        elif value != parameter.default and not isinstance(value, nn.Module):  # it has its own text
+            shown.append(f"{parameter.name}={value!r}")
+    return ", ".join(shown)
