@@ -1,8 +1,6 @@
 """ONNX for inference: the operator ``irevrnn::scan`` as an ONNX ``Scan`` over the cell.
 
-:func:`translations` returns the table by which ``torch.onnx.export`` writes the operator in
-standard ONNX, for any model with an :class:`irevrnn.IRevRNN` inside; :func:`export` uses it. Needs
-``pip install '.[onnx]'``, in a clone.
+Needs ``pip install '.[onnx]'``, in a clone.
 """
 
 from __future__ import annotations
@@ -33,8 +31,8 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
         options: of ``torch.onnx.export``, such as ``dynamic_shapes`` for any batch and length.
 
     Raises:
-        ValueError: the model is in training mode or in half precision, its strategy cannot be
-            exported, or one tensor stands for two inputs; or what :func:`translations` raises.
+        ValueError: the model cannot be exported as it is, or one tensor stands for two inputs.
+        ImportError, RuntimeError: what :func:`translations` raises.
     """
     if model.training:
         raise ValueError("ONNX is for inference: call model.eval() first")
@@ -56,7 +54,7 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return the ``custom_translation_table`` of ``torch.onnx.export``.
+    """Return the ``custom_translation_table`` by which ``torch.onnx.export`` writes the operator.
 
     Raises:
         ImportError: the extra ``onnx`` is missing.

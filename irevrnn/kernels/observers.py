@@ -33,10 +33,7 @@ _forced = _Forced()
 
 @contextmanager
 def observed_as(value: bool) -> Iterator[None]:
-    """Take for granted whether modes and hooks see what is computed: the operators depend on it.
-
-    Others would round differently than in an earlier pass, or take other memory.
-    """
+    """Take for granted whether modes and hooks see what is computed, as in an earlier pass."""
     before, _forced.observed = _forced.observed, value
     try:
         yield

@@ -1,8 +1,7 @@
 """The registered operators ``torch.ops.irevrnn.scan`` and ``scan_backward``.
 
-``csrc/`` holds their schema, their CPU kernels, and the autograd formula that ties the two
-together. Here are the shapes they return (fake tensors, for ``torch.compile``), and the second
-derivative. Transforms of ``torch.func`` run the reference in their place.
+``csrc/`` holds their schema, kernels and autograd formula. Here are the shapes they return, for
+``torch.compile``, and the second derivative. Transforms of ``torch.func`` run the reference.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ Short enough to be read beside the paper, which names these functions in its equ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -64,7 +62,8 @@ def scan(
     """
     h, c, outputs = h_0, c_0, []
     steps = _steps(z, batch_sizes)
-    for z_t, reset in zip(steps, _steps_of_resets(resets, steps), strict=True):
+    step_resets = [None] * len(steps) if resets is None else _steps(resets, batch_sizes)
+    for z_t, reset in zip(steps, step_resets, strict=True):
         h_t, c_t = (_reset(_first(x, len(z_t)), reset) for x in (h, c))
         h_t, c_t = step(z_t, h_t, c_t, u, a, b, activation, coupling_activation)
         outputs.append(h_t)
@@ -94,7 +93,7 @@ def scan_backward(
     f, f_slope = coupling.function, coupling.slope_from_output
     g_slope = get_activation(activation).slope_from_output
     steps, grad_steps = _steps(out, batch_sizes), _steps(grad_out, batch_sizes)
-    step_resets = _steps_of_resets(resets, steps)
+    step_resets = [None] * len(steps) if resets is None else _steps(resets, batch_sizes)
     before = [  # h_{t-1}
         _reset(_first(h, len(h_t)), reset)
         for h, h_t, reset in zip([h_0, *steps[:-1]], steps, step_resets, strict=True)
@@ -141,13 +140,6 @@ def _steps(x: Tensor, batch_sizes: Tensor | None) -> tuple[Tensor, ...]:
 def _join(steps: list[Tensor], batch_sizes: Tensor | None) -> Tensor:
     """Join what :func:`_steps` split."""
     return torch.stack(steps) if batch_sizes is None else torch.cat(steps)
-
-
-def _steps_of_resets(resets: Tensor | None, steps: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """Split resets into those of each step."""
-    if resets is None:
-        return [None] * len(steps)
-    return resets.unbind(0) if resets.dim() == 2 else resets.split([len(x) for x in steps])
 
 
 def _reset(x: Tensor, rows: Tensor | None) -> Tensor:

@@ -129,11 +129,7 @@ class Block(Recurrent):
 
     @torch.no_grad()
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
-        """Draw the parameters of the recurrence anew.
-
-        Returns:
-            The time constants tau of the units, (H,), in steps, from ``shortest_memory`` on.
-        """
+        """Draw the parameters of the recurrence anew; return the time constants tau, (H,)."""
         u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
         if not self.forgets:  # it has no values if the module comes from the meta device
             u.fill_(1)

@@ -19,9 +19,9 @@ from irevrnn.strategies.rules import RECURRENCE
 class IRevRNNCell(Recurrent):
     r"""One step of one layer of :class:`irevrnn.IRevRNN`, for streams and for loops of your own.
 
-    Run step by step, the recurrence gives the same bits as the layer gives for the whole sequence,
-    as long as the input projection does: a product of one row may round differently from one of
-    many. :meth:`of` makes a cell from a trained layer. The layer is the attribute ``layer``.
+    The recurrence gives the same bits as the layer gives for the whole sequence, but a product of
+    one row may round differently from one of many. :meth:`of` makes a cell from a trained layer,
+    which is its attribute ``layer``.
 
     Args:
         input_size, hidden_size, num_couplings, activation, coupling_activation, bias: as for

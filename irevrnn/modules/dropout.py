@@ -26,8 +26,7 @@ class Dropout(nn.Module):
           first dimension of three or more is taken for time: it must not be the batch.
 
     Raises:
-        ValueError, TypeError: ``p`` is no number in [0, 1); or, inside a stack, the input has other
-            dimensions first.
+        ValueError, TypeError: ``p`` is no number in [0, 1), or the input of another shape.
         RuntimeError: something other than the stack computes it again in the backward pass.
     """
 

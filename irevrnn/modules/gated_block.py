@@ -54,8 +54,7 @@ class IRevBlock(Block):
         input_projection: ``nn.Linear(width, hidden_size)``.
         scale: gamma, (H,). For oscillators it is initialised to sqrt(1 - u^2), which makes all
             states equally large (as in the LRU), or to a tenth of that if their couplings are not
-            linear. Units that do not oscillate (``longest_period=None``) add up the mean of what
-            they read, so for them it is (1 - u^2) / 2, about 1 - u. Where u = 1, the u in these
+            linear; for other units to (1 - u^2) / 2, about 1 - u. Where u = 1, the u in these
             formulas is that of a memory of ``longest_memory`` steps: set this argument to about
             the length of the sequences.
         output_projection: ``nn.Linear(hidden_size, 2 * width)``, or ``width`` without the gate.

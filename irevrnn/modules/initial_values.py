@@ -33,10 +33,9 @@ def draw_memories_(u: Tensor, shortest: float, longest: float) -> Tensor:
 
 
 def draw_couplings_(a: Tensor, b: Tensor) -> None:
-    """Fill coupling weights with small numbers that turn the state (h, c).
+    """Fill coupling weights with small normal numbers that turn the state (h, c).
 
-    Each is normal, but a and b of a unit have opposite signs on the whole: with equal signs h and c
-    would drive each other, and grow as exp(sqrt(a b) t).
+    With equal signs of a and b, h and c would drive each other, and grow as exp(sqrt(a b) t).
     """
     a.normal_(0, COUPLING_DEVIATION)
     b.normal_(0, COUPLING_DEVIATION)
@@ -63,10 +62,7 @@ def draw_oscillators_(
     The period P is log-uniform. A unit that oscillates remembers for 2 tau steps; tau is
     log-uniform among the values for which it turns at least once before it has fallen to exp(-2 pi)
     (P < 4 pi tau). The first coupling is the one that gives the period P at this u; the others turn
-    the same way.
-
-    Returns:
-        tau, (H,); the longest without ``forgets``, which leaves u as it is.
+    the same way. Return tau; without ``forgets``, u stays as it is, and tau is the longest.
     """
     a.abs_()
     b.abs_().neg_()

@@ -1,8 +1,7 @@
 """The forms an input may take, and the single form that a stack works on: time first, or packed.
 
-Packed rows are laid out as in PyTorch's ``PackedSequence``: step after step, the rows of all
-sequences that have that step, the longest sequence first. So there is no padding to compute, and a
-module that maps row by row needs to know nothing of lengths.
+Packed rows are laid out as in PyTorch's ``PackedSequence``. So there is no padding to compute, and
+a module that maps row by row needs to know nothing of lengths.
 """
 
 from __future__ import annotations
@@ -42,12 +41,7 @@ class SequenceBatch:
 
     @classmethod
     def of(cls, input: Any, lengths: Any, batch_first: bool, batched: bool = True) -> SequenceBatch:
-        """Bring an input, padded if there are ``lengths``, into the form of a stack.
-
-        Raises:
-            TypeError: ``lengths`` are no integers.
-            ValueError: they do not fit.
-        """
+        """Bring an input, padded if there are ``lengths``, into the form of a stack."""
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths go with padded input; a PackedSequence has its own")

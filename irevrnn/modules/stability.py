@@ -41,8 +41,7 @@ class Recurrent(nn.Module):
             The module itself.
 
         Raises:
-            ValueError, TypeError: the bound is no number of at least 0, ``after`` is no optimizer,
-                or a weight is pruned or parametrized.
+            ValueError, TypeError: an argument does not fit, or a weight is pruned or parametrized.
 
         Example::
 

@@ -20,12 +20,7 @@ Hidden = tuple[Any, Any]
 
 
 def initial_states(stack: Stack, batch: SequenceBatch, hidden: Any) -> States:
-    """Check initial states in the form of :class:`irevrnn.IRevStack`, and sort them as the rows.
-
-    Raises:
-        TypeError: ``hidden`` is of another form.
-        ValueError: a shape, dtype or device does not fit.
-    """
+    """Check initial states in the form of :class:`irevrnn.IRevStack`, and sort them as the rows."""
     if hidden is None:
         return stack.initial_states(batch.size)
     count = len(stack.recurrences)

@@ -37,17 +37,15 @@ class ThroughTime(StrategyModule):
         - **input**, **state**: what ``rnn`` takes; or a ``PackedSequence``.
         - **lengths**, **resets** (keywords): as for :class:`irevrnn.IRevStack`.
 
-    Outputs:
-        - **output**, **state**: what ``rnn`` returns.
+    Outputs: what ``rnn`` returns.
 
     Random numbers from PyTorch's global generators, such as those of dropout, are replayed. Hooks
     on the network run for every chunk, hooks on parameters once. The state_dict is that of the
     network, with the prefix ``rnn``.
 
     Raises:
-        ValueError: ``rnn`` reads in both directions, an argument does not fit, or nothing fits the
-            budget.
-        TypeError: ``rnn`` is no module that takes and returns a state.
+        ValueError, TypeError: ``rnn`` is no such network, an argument does not fit, or nothing fits
+            the budget.
         RuntimeError: (in the backward pass) a chunk ends in other states than before, as a module
             keeps a state elsewhere; or gradients of gradients are asked for.
 

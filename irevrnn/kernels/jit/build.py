@@ -26,18 +26,14 @@ PATIENCE = 1800
 _TORCH = Path(torch.__file__).parent
 #: Distinguishes this build of PyTorch from others, whose headers may differ.
 TORCH = f"{torch.__version__} {torch.version.git_version}"
-#: Options that find PyTorch's headers and libraries. No path of these goes into ours: PyTorch has
-#: loaded its own by then.
+#: Options that find PyTorch's headers and libraries. No path of these goes into ours.
 TORCH_INCLUDES = [f"-I{_TORCH}/include", f"-I{_TORCH}/include/torch/csrc/api/include"]
 TORCH_LIBRARIES = [f"-L{_TORCH}/lib", "-ltorch", "-ltorch_cpu", "-lc10"]
 Result = TypeVar("Result")
 
 
 def build_extension(name: str, sources: Sequence[Path], note: str = "") -> Path:
-    """Load a library of C++ files, built with the kernels' compiler and flags if need be.
-
-    Returns the library's path; a BuildError says why it cannot be built.
-    """
+    """Load a library of C++ files, built with the kernels' compiler if need be; return its path."""
     compiler = find_compiler()
     files = files_of(sources, SOURCES, *(source.parent for source in sources))
     place = f"{digest(TORCH, compiler.identity, *compiler.flags, *files)}/{name}.so"

@@ -21,12 +21,10 @@ from irevrnn.kernels.jit.compiler import BuildError, ask, find_compiler
 #: Folders of the sources: the first is compiled, the second has the headers shared with the CPU.
 FOLDERS = (Path(__file__).parents[2] / "cuda", cpp.SOURCES)
 LIBRARY = "irevrnn_cuda.so"
-#: Built for where nothing says what the GPU will be. They serve Ampere, Ada and Hopper as they are,
-#: and newer GPUs by just-in-time compilation.
+#: Built for where nothing says what the GPU will be: Ampere, Ada, Hopper, and newer ones by PTX.
 DEFAULT_ARCHS = (80, 90)
-# As for the CPU: a coupling must round alike wherever it is computed. nvcc would contract a product
-# and a sum into one rounding where it likes; the cell says itself where it wants that. The other
-# three are the defaults, which NVCC_APPEND_FLAGS=--use_fast_math would change.
+# As for the CPU: a coupling must round alike wherever it is computed, so nvcc must not contract a
+# product and a sum. NVCC_APPEND_FLAGS=--use_fast_math would change the other three.
 ROUNDING = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
 FLAGS = ("-std=c++20", "-O3", *ROUNDING, "--expt-relaxed-constexpr", "--extended-lambda")
 
