@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from irevrnn.kernels.activations import get_activation
-from irevrnn.modules.arguments import check_count
+from irevrnn.modules.checks import check_count, check_number
 from irevrnn.modules.initial_values import (
     LONGEST_MEMORY,
     LONGEST_PERIOD,
     SHORTEST_MEMORY,
     SHORTEST_PERIOD,
-    check_memory,
     check_periods,
     draw_couplings_,
     draw_memories_,
     draw_oscillators_,
 )
-from irevrnn.modules.stability import Clipped
+from irevrnn.modules.stability import Recurrent
 
 
-class Block(Clipped, nn.Module):
+class Block(Recurrent):
     r"""The base of blocks around a reversible recurrence, to be stacked by ``IRevStack``.
 
     A block computes, where ``...`` are steps and sequences in any layout::
@@ -35,10 +35,9 @@ class Block(Clipped, nn.Module):
     A subclass defines ``project`` and ``output``. They may use any modules that act on each step
     independently (:func:`irevrnn.check_stepwise` tests that). They are computed again in the
     backward pass, so their results must depend on their arguments and parameters alone. Random
-    numbers of PyTorch's global generators are replayed; :class:`irevrnn.Dropout` also draws the
-    same mask under every strategy. ``x`` is (T, B, in) whatever ``batch_first`` is, or packed as
-    (N, in) where sequences have lengths. The recurrence is that of :func:`irevrnn.scan`, with the
-    parameters and nonlinearities given here.
+    numbers of PyTorch's global generators are replayed. ``x`` is (T, B, in) whatever
+    ``batch_first`` is, or packed as (N, in) where sequences have lengths. The recurrence is that of
+    :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
 
     A stack calls these two methods, never the block itself. Of the hooks on a block, only forward
     pre-hooks run, before ``project``, and what they return is ignored.
@@ -94,13 +93,11 @@ class Block(Clipped, nn.Module):
         get_activation(activation)
         get_activation(coupling_activation, "coupling_activation")
         check_periods(shortest_period, longest_period, num_couplings)
-        check_memory(longest_memory)
+        check_number("longest_memory", longest_memory, SHORTEST_MEMORY, math.inf)
         self.hidden_size, self.num_couplings = hidden_size, num_couplings
         self.activation, self.coupling_activation = activation, coupling_activation
         self.forgets, self.longest_memory = forgets, longest_memory
         self.shortest_period, self.longest_period = shortest_period, longest_period
-        if dtype is not None and not getattr(dtype, "is_floating_point", False):
-            raise TypeError(f"dtype must be a floating-point torch.dtype; got {dtype!r}")
         factory = {"device": device, "dtype": dtype}
         if forgets:
             self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))
@@ -127,7 +124,7 @@ class Block(Clipped, nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
-        reset_inner(self)
+        super().reset_parameters()
         self.reset_recurrence()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
@@ -143,11 +140,7 @@ class Block(Clipped, nn.Module):
 
     @torch.no_grad()
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
-        """Draw the parameters of the recurrence anew.
-
-        Returns:
-            The time constants tau of the units, (H,), in steps, from ``shortest_memory`` on.
-        """
+        """Draw the parameters of the recurrence anew; return the time constants tau, (H,)."""
         u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
         if not self.forgets:  # it has no values if the module comes from the meta device
             u.fill_(1)
@@ -159,10 +152,3 @@ class Block(Clipped, nn.Module):
         if self.forgets:
             return draw_memories_(u, *memories)
         return torch.full_like(u, self.longest_memory)
-
-
-def reset_inner(module: nn.Module) -> None:
-    """Draw the parameters of all modules inside of one anew, the innermost first."""
-    for each in reversed([*module.modules()][1:]):
-        if hasattr(each, "reset_parameters"):
-            each.reset_parameters()  # type: ignore[operator]

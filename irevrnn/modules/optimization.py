@@ -8,27 +8,20 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from irevrnn.modules.arguments import check_number
-
-_RECURRENT = ("recurrent_weight",)
-_COUPLINGS = ("coupling_a", "coupling_b")
+from irevrnn.modules.checks import check_number
 
 
 def parameter_groups(
-    module: nn.Module,
-    lr: float,
-    weight_decay: float = 0.0,
-    recurrent_lr_scale: float = 0.1,
-    coupling_lr_scale: float = 0.1,
-    recurrent_names: tuple[str, ...] = _RECURRENT,
-) -> list[dict[str, Any]]:
+    module: nn.Module, lr: float, weight_decay: float = 0.0,
+    recurrent_lr_scale: float = 0.1, coupling_lr_scale: float = 0.1,
+    recurrent_names: tuple[str, ...] = ("recurrent_weight",),
+) -> list[dict[str, Any]]:  # fmt: skip
     """Return the parameters of a model in groups for an optimizer, each with its learning rate.
 
     Recurrent weights and couplings get smaller learning rates than all else. A memory of n steps is
     a recurrent weight of 1 - 1/n, which an update of the usual size would overshoot; and a change
     of a coupling shifts the phase of what was read n steps ago by n times as much. Weight decay
-    would shorten memories, so it applies to matrices only, not to biases, norms, recurrent weights
-    and couplings.
+    would shorten memories, so it applies to matrices only.
 
     Args:
         module: the model; it may hold modules other than those of this library.
@@ -51,12 +44,10 @@ def parameter_groups(
         >>> groups = irevrnn.parameter_groups(model, lr=8e-3, weight_decay=0.03)
         >>> optimizer = torch.optim.AdamW(groups)
     """
-    numbers = {
-        "lr": lr, "weight_decay": weight_decay, "recurrent_lr_scale": recurrent_lr_scale,
-        "coupling_lr_scale": coupling_lr_scale,
-    }  # fmt: skip
-    for name, number in numbers.items():
-        check_number(name, number, 0)
+    check_number("lr", lr, 0)
+    check_number("weight_decay", weight_decay, 0)
+    check_number("recurrent_lr_scale", recurrent_lr_scale, 0)
+    check_number("coupling_lr_scale", coupling_lr_scale, 0)
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
     if isinstance(recurrent_names, str):
@@ -67,14 +58,13 @@ def parameter_groups(
     matrices["weight_decay"] = weight_decay
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
-            raise ValueError(
-                f"module must be initialised, but {name} has no shape yet: run the model once"
-            )
+            reason = f"{name} has no shape yet: run the model once"
+            raise ValueError(f"module must be initialised, but {reason}")
         # A weight that is parametrized, pruned or weight-normalised is computed from these.
         weight = re.sub(r"parametrizations\.(\w+)\..*$|(_orig|_g|_v)$", r"\1", name)
         if name.endswith(recurrent_names) or weight.endswith(recurrent_names):
             group = recurrent
-        elif weight.endswith(_COUPLINGS):
+        elif weight.endswith(("coupling_a", "coupling_b")):
             group = couplings
         else:
             group = matrices if parameter.ndim >= 2 else vectors
