@@ -1,8 +1,6 @@
 """ONNX for inference: the operator ``irevrnn::scan`` as an ONNX ``Scan`` over the cell.
 
-:func:`translations` returns the table by which ``torch.onnx.export`` writes the operator in
-standard ONNX, for any model with an :class:`irevrnn.IRevRNN` inside; :func:`export` uses it. Needs
-``pip install '.[onnx]'``, in a clone.
+Needs ``pip install '.[onnx]'``, in a clone.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from irevrnn.kernels import ops
 from irevrnn.kernels.activations import get_activation
 from irevrnn.kernels.ops import HALF, load_operators
 from irevrnn.modules.base_stack import BaseStack
@@ -27,15 +24,15 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
     """Write a model for inference to an ONNX file.
 
     Args:
-        model: in evaluation mode, in float32 or float64, on the CPU, with the strategy ``store`` or
+        model: in evaluation mode, in float32 or float64, on the CPU, under ``store`` or
             ``recompute``.
         args: example inputs of the model, each a tensor of its own.
         path: of the file.
         options: of ``torch.onnx.export``, such as ``dynamic_shapes`` for any batch and length.
 
     Raises:
-        ValueError: the model is in training mode or in half precision, its strategy cannot be
-            exported, or one tensor stands for two inputs; or what :func:`translations` raises.
+        ValueError: the model cannot be exported as it is, or one tensor stands for two inputs.
+        ImportError, RuntimeError: what :func:`translations` raises.
     """
     if model.training:
         raise ValueError("ONNX is for inference: call model.eval() first")
@@ -51,25 +48,22 @@ def export(model: nn.Module, args: tuple[Any, ...], path: str | Path, **options:
                 f"ONNX export is for float32 and float64; got a tensor of {tensor.dtype}: call "
                 "model.float() first, and give inputs in float32"
             )
+    table = translations()
     with torch.no_grad():
-        torch.onnx.export(
-            model, args, path, dynamo=True, custom_translation_table=translations(), **options
-        )
+        torch.onnx.export(model, args, path, dynamo=True, custom_translation_table=table, **options)
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return the ``custom_translation_table`` of ``torch.onnx.export``.
+    """Return the ``custom_translation_table`` by which ``torch.onnx.export`` writes the operator.
 
     Raises:
         ImportError: the extra ``onnx`` is missing.
         RuntimeError: the C++ kernels, which register the operator, could not be built.
     """
-    for name in ("onnx", "onnxscript"):
-        if importlib.util.find_spec(name) is None:
-            raise ImportError(f"ONNX export needs {name}: pip install '.[onnx]' in a clone")
+    if importlib.util.find_spec("onnxscript") is None:
+        raise ImportError("ONNX export needs onnxscript: pip install '.[onnx]' in a clone")
     if not load_operators():
         raise RuntimeError("ONNX export needs the compiled kernels, which could not be built here")
-    ops.has_onnx_form = True
     return {torch.ops.irevrnn.scan.default: _scan}
 
 
@@ -84,12 +78,12 @@ def _scan(
 
     if batch_sizes is not None:
         raise ValueError("packed sequences have no ONNX form: export the model with padded input")
-    # onnxscript's own Scan would have a single output, so the node goes straight into the graph.
-    recorder: Any = evaluator.default()
     step = _step(z, h_0, u, a, b, activation, coupling_activation, resets)
     sequences = [z] if resets is None else [z, resets]
     attributes = {"body": step, "num_scan_inputs": len(sequences)}
     node = ir.node("Scan", [h_0, c_0, *sequences], attributes, num_outputs=3)
+    # onnxscript's own Scan would have a single output, so the node goes straight into the graph.
+    recorder: Any = evaluator.default()
     recorder.nodes.append(node)
     h_n, c_n, out = node.outputs
     return out, h_n, c_n
@@ -102,12 +96,10 @@ def _step(
     import onnx_ir as ir
 
     nodes: list[ir.Node] = []
-
-    def named(name: str) -> str:
-        return f"{z.name}_step_{name}"  # a body must not use the names of the graph around it
+    prefix = f"{z.name}_step"  # a body must not use the names of the graph around it
 
     def apply(operator: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
-        output = ir.Value(name=named(str(len(nodes))))
+        output = ir.Value(name=f"{prefix}_{len(nodes)}")
         nodes.append(ir.node(operator, inputs, attributes, outputs=[output]))
         return output
 
@@ -119,7 +111,7 @@ def _step(
         return apply(operator, x, **attributes)
 
     def given(name: str, shape: Any, dtype: Any) -> ir.Value:
-        return ir.Value(name=named(name), shape=ir.Shape(shape), type=ir.TensorType(dtype))
+        return ir.Value(name=f"{prefix}_{name}", shape=ir.Shape(shape), type=ir.TensorType(dtype))
 
     def row(x: ir.Value, i: int) -> ir.Value:
         return apply("Gather", x, apply("Constant", value_int=i))
@@ -137,4 +129,4 @@ def _step(
         p = apply("Add", p, apply("Mul", row(b, i), nonlinearity(coupling, c)))
     h_t = nonlinearity(activation, apply("Add", z_t, p))
     outputs = [apply("Identity", x) for x in (h_t, c, h_t)]
-    return ir.Graph(inputs, outputs, nodes=nodes, name=named("body"))
+    return ir.Graph(inputs, outputs, nodes=nodes, name=f"{prefix}_body")

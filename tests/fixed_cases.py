@@ -81,7 +81,15 @@ def make_packed_case(sizes, hidden, dtype, activation="leaky_relu", often=0.0):
 
 def forward(z, states, weights, vectorize, resets=None, batch_sizes=None, record=True):
     out, (h, c, scales, partial_words, places), *rest = torch.ops.irevrnn.fixed_scan(
-        z, states.tensors, states.steps, *weights.arguments, record, record, vectorize, resets, batch_sizes
+        z,
+        states.tensors,
+        states.steps,
+        *weights.arguments,
+        record,
+        record,
+        vectorize,
+        resets,
+        batch_sizes,
     )
     return Result(out, h, c, partial_words, *rest, scales, places)
 

@@ -26,7 +26,7 @@ from experiments.files import write_text
 from experiments.provenance import provenance
 from irevrnn import IRevBlock, IRevStack, ThroughTime
 from irevrnn.strategies.revolve import fewest_checkpoints
-from irevrnn.strategies.run import Plan
+from irevrnn.strategies.strategy import Plan
 
 WIDTH, HIDDEN, BLOCKS = 64, 64, 4
 #: How often a chunk runs forward before it runs with its graph. Up to 2 this is the average: r

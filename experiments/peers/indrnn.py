@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from irevrnn import scan
-from irevrnn.modules.initial_values import check_memory
+from irevrnn.modules.checks import check_number
+from irevrnn.modules.initial_values import SHORTEST_MEMORY
 from irevrnn.modules.projection import Projection
 
 #: The factor by which a state may grow over the longest memory (gamma in the paper); a unit of the
@@ -37,7 +40,7 @@ class IndRNN(nn.Module):
         self, input_size: int, hidden_size: int, longest_memory: float = 1000.0, last: bool = False
     ) -> None:
         super().__init__()
-        check_memory(longest_memory)
+        check_number("longest_memory", longest_memory, SHORTEST_MEMORY, math.inf)
         self.projection = Projection(input_size, hidden_size)
         nn.init.zeros_(self.projection.bias)
         self.largest_weight = GROWTH ** (1 / longest_memory)

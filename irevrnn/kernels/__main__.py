@@ -9,18 +9,14 @@ from pathlib import Path
 from irevrnn.kernels.jit import cuda, operators
 from irevrnn.kernels.jit.compiler import BuildError
 
-_CUDA = (
-    "build the CUDA operators, too, by nvcc for the compute capabilities in IREVRNN_CUDA_ARCHS="
-    "'8.0;9.0' (default: those of the GPUs here, or else 8.0 and 9.0) and newer ones"
-)
-_PREBUILD = "instead build the C++ operators for each kind of processor, for a wheel ('make wheel')"
-
 
 def main() -> None:
     """Build ahead of time and print the libraries' paths."""
     parser = argparse.ArgumentParser("python -m irevrnn.kernels", description=__doc__)
-    parser.add_argument("--cuda", action="store_true", help=_CUDA)
-    parser.add_argument("--prebuild", type=Path, metavar="FOLDER", help=_PREBUILD)
+    cuda_help = "build the CUDA operators, too, for IREVRNN_CUDA_ARCHS='8.0;9.0' or the GPUs here"
+    ahead = "instead build for each kind of processor, for a wheel ('make wheel')"
+    parser.add_argument("--cuda", action="store_true", help=cuda_help)
+    parser.add_argument("--prebuild", type=Path, metavar="FOLDER", help=ahead)
     arguments = parser.parse_args()
     try:
         if arguments.prebuild:

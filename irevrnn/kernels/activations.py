@@ -1,9 +1,7 @@
 """The nonlinearities of the cell, each with its derivative written in terms of its output.
 
-Backpropagation needs ``f'(x)`` but saves only ``y = f(x)``; every function here gives its slope
-from ``y`` alone, so that neither the pre-activation nor the coupling's argument has to be saved
-(equation ``eq:slope`` of the paper). This is the list for Python: the layer, the command line and
-ONNX follow it. ``csrc/activations.h`` has the list for C++ and CUDA.
+So neither the pre-activation nor the coupling's argument has to be saved for backpropagation
+(equation ``eq:slope`` of the paper). ``csrc/activations.h`` has the list for C++ and CUDA.
 """
 
 from __future__ import annotations
@@ -50,15 +48,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def get_activation(name: str, argument: str = "activation") -> Activation:
-    """Look a nonlinearity up by name.
-
-    Args:
-        name: a key of :data:`ACTIVATIONS`.
-        argument: the name of the caller's argument, for the error.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
+    """Look a nonlinearity up by name; a ValueError names the caller's ``argument``."""
     try:
         return ACTIVATIONS[name]
     except (KeyError, TypeError):

@@ -1,9 +1,8 @@
 """Give the large results of a training step the memory of those of the step before.
 
-A training step allocates the same blocks as the step before. By default glibc gives each large
-block back to the system when it is freed, and gets the next one page by page, at the price of a
-page fault each. The kernels therefore keep the blocks of their own results (``csrc/allocate.h``);
-:func:`use_caching_allocator` extends this to the process.
+By default glibc gives each large block back to the system when it is freed, and gets the next one
+page by page, at the price of a page fault each. The kernels keep the blocks of their own results
+(``csrc/allocate.h``); :func:`use_caching_allocator` extends this to the process.
 """
 
 from __future__ import annotations
@@ -18,20 +17,13 @@ from irevrnn.kernels.backend import choose_backend
 from irevrnn.kernels.observers import observed
 
 # From malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_NEVER = -1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 _uses_caching_allocator = False
 
 
 def allocate(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return an uninitialised contiguous tensor, on the CPU from the kernels' caching allocator.
-
-    Args:
-        like: a tensor of the same dtype and device.
-        shape: of the result.
-    """
+    """Return an uninitialised contiguous tensor, on the CPU from the kernels' caching allocator."""
     if not like.is_cpu or observed() or choose_backend("cpu", torch.float32) == "python":
         return like.new_empty(shape)
     return torch.ops.irevrnn.allocate(like, shape)
@@ -57,10 +49,10 @@ def use_caching_allocator() -> None:
     peak should not call this. Does nothing where there is no glibc.
     """
     global _uses_caching_allocator
-    if mallopt := _of_libc("mallopt"):
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         for size in (1 << 25, 1 << 30):  # versions before 2.35 refuse the second
             _uses_caching_allocator |= bool(mallopt(_M_MMAP_THRESHOLD, size))
-        mallopt(_M_TRIM_THRESHOLD, _NEVER)
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
 def uses_caching_allocator() -> bool:
@@ -77,10 +69,5 @@ def empty_cache() -> None:
     """
     if hasattr(torch.ops.irevrnn, "empty_cache"):  # if the kernels are loaded
         torch.ops.irevrnn.empty_cache()
-    if malloc_trim := _of_libc("malloc_trim"):
+    if malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         malloc_trim(0)
-
-
-def _of_libc(name: str) -> ctypes._FuncPointer | None:
-    """Return a function of the C library; None where it has none of this name."""
-    return getattr(ctypes.CDLL(None), name, None)

@@ -13,26 +13,15 @@ from irevrnn.kernels.jit.build import warn
 BACKENDS = ("auto", "cpp", "cuda", "python")
 _VARIABLE = os.environ.encodekey("IREVRNN_BACKEND")
 _DTYPES = (torch.float32, torch.float64)
-_TAKES = {
-    "cpp": "it takes float32 or float64 on the CPU and a C++ compiler",
-    "cuda": "it takes float32 or float64 on a GPU, nvcc and a CUDA PyTorch",
-}
 
 
 def choose_backend(device: str, dtype: torch.dtype) -> str:
-    """Name the implementation for tensors of this device type and dtype.
+    """Return ``"vector"``, ``"scalar"``, ``"cuda"`` or ``"python"``, for a device type and dtype.
 
     The environment variable ``IREVRNN_BACKEND`` overrides the choice: ``auto`` takes the
     vectorised kernel for float32 and the scalar one for float64 on the CPU, and the CUDA kernels on
     a GPU; ``cpp`` the scalar one for both dtypes; ``cuda`` the CUDA kernels; ``python`` the
-    reference.
-
-    Returns:
-        ``"vector"``, ``"scalar"``, ``"cuda"`` or ``"python"``.
-
-    Raises:
-        ValueError: if ``IREVRNN_BACKEND`` is set to something else.
-        RuntimeError: if it asks for kernels that cannot run here.
+    reference. What cannot run here is a RuntimeError.
     """
     wanted = _wanted()
     if wanted not in BACKENDS:
@@ -44,14 +33,13 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
         if reason and device != "cpu":  # on the CPU, the build has warned
             _warn_once(f"irevrnn runs its slow PyTorch reference on {device}: {reason}")
         return "python" if reason else kind
-    if wanted == "cpp" and device == "cpu" and not reason:
-        return "scalar"
-    if wanted == kind and not reason:
-        return kind
+    if not reason and device == ("cuda" if wanted == "cuda" else "cpu"):
+        return "scalar" if wanted == "cpp" else "cuda"
     raise RuntimeError(
-        f"IREVRNN_BACKEND={wanted} has no kernel for {dtype} on {device}"
-        f"{f' ({reason})' if reason else ''}: {_TAKES[wanted]}. Unset the variable to run what "
-        "is there"
+        f"IREVRNN_BACKEND={wanted} has no kernel for {dtype} on {device} "
+        f"({reason or 'which is another device'}): it takes float32 or float64, on the CPU with a "
+        "C++ compiler (cpp), on a GPU with nvcc and a CUDA PyTorch (cuda). Unset the variable to "
+        "run what is there"
     )
 
 

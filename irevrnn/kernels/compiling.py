@@ -1,7 +1,6 @@
 """Mark what ``torch.compile`` must not trace.
 
-Only code that is being compiled imports this module: the marks load ``torch._dynamo``, which takes
-a second of processor time, and is loaded by then.
+Only code that is being compiled imports this module: the marks load ``torch._dynamo``.
 """
 
 from __future__ import annotations

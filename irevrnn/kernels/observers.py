@@ -25,9 +25,7 @@ def traced() -> bool:
 
 
 class _Forced(threading.local):
-    """Whether this thread takes for granted that it is observed, or not; None where it looks."""
-
-    observed: bool | None = None
+    observed: bool | None = None  # where this thread looks
 
 
 _forced = _Forced()
@@ -35,10 +33,7 @@ _forced = _Forced()
 
 @contextmanager
 def observed_as(value: bool) -> Iterator[None]:
-    """Take for granted whether modes and hooks see what is computed: the operators depend on it.
-
-    Others would round differently than in an earlier pass, or take other memory.
-    """
+    """Take for granted whether modes and hooks see what is computed, as in an earlier pass."""
     before, _forced.observed = _forced.observed, value
     try:
         yield

@@ -1,8 +1,7 @@
 """The registered operators ``torch.ops.irevrnn.scan`` and ``scan_backward``.
 
-``csrc/`` holds their schema, their CPU kernels, and the autograd formula that ties the two
-together. Here are the shapes they return (fake tensors, for ``torch.compile``), and the second
-derivative. Transforms of ``torch.func`` run the reference in their place.
+``csrc/`` holds their schema, kernels and autograd formula. Here are the shapes they return, for
+``torch.compile``, and the second derivative. Transforms of ``torch.func`` run the reference.
 """
 
 from __future__ import annotations
@@ -25,8 +24,6 @@ NOTHING_SAVED = -1
 SEGMENT = 16
 #: Dtypes that no kernel takes: the recurrence is computed in float32.
 HALF = (torch.bfloat16, torch.float16)
-#: Whether :mod:`irevrnn.onnx` has told how ``torch.onnx.export`` writes the operators.
-has_onnx_form = False
 
 
 @build.once_per_process
@@ -48,11 +45,7 @@ def load_operators() -> bool:
 
 
 def load_cuda_operators() -> str:
-    """Register the CUDA kernels beside those of the CPU, building them where the cache has none.
-
-    Returns:
-        The reason why that cannot be done, or an empty string.
-    """
+    """Register the CUDA kernels, built if the cache has none; return why that fails, or ""."""
     if not load_operators():
         return "the C++ kernels, which register the operators, could not be built"
     return cuda.load()
@@ -76,54 +69,23 @@ def has_tangent(*arguments: Any) -> bool:
     return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
-def saved_shape(
-    z: Tensor, h_0: Tensor, batch_sizes: Tensor | None, couplings: int, interval: int
-) -> tuple[int, ...]:
-    """Return the shape of what the forward kernel saves beside its output.
-
-    Args:
-        z: (T, B, H), or (N, H) packed.
-        h_0: (B, H).
-        batch_sizes: (T,), sequences at each step of a packed z.
-        couplings: R.
-        interval: 0 saves f(p) and f(c) of every coupling and step; K > 0 saves c every K steps,
-            but for c_0, which the caller has; :data:`NOTHING_SAVED` saves nothing.
-    """
+def _scan_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    z, h_0, c_0, _, a, _, batch_sizes, _, _, interval, *_ = arguments
     steps = z.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     if interval == NOTHING_SAVED:
-        return 0, *h_0.shape
-    if interval > 0:
-        return (steps + interval - 1) // interval - 1, *h_0.shape
-    if batch_sizes is None:
-        return steps, 2 * couplings, *h_0.shape
-    return 2 * couplings * z.shape[0], z.shape[1]
+        shape = 0, *h_0.shape
+    elif interval > 0:  # c every K steps, but for c_0, which the caller has
+        shape = (steps + interval - 1) // interval - 1, *h_0.shape
+    elif batch_sizes is None:  # f(p) and f(c) of every coupling and step
+        shape = steps, 2 * a.shape[0], *h_0.shape
+    else:
+        shape = 2 * a.shape[0] * z.shape[0], z.shape[1]
+    return *(x.new_empty(x.shape) for x in (z, h_0, c_0)), h_0.new_empty(shape)
 
 
-def _scan_fake(
-    z: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
-    batch_sizes: Tensor | None,
-    activation: str, coupling_activation: str, interval: int, vectorize: bool,
-    resets: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    exporting = torch.compiler.is_exporting() and not has_onnx_form
-    if exporting and torch.onnx.is_in_onnx_export():  # which loads the exporter
-        raise ValueError(
-            "torch.onnx.export does not know the operator irevrnn::scan: call irevrnn.onnx.export, "
-            "or pass dynamo=True and custom_translation_table=irevrnn.onnx.translations()"
-        )
-    out = z.new_empty(z.shape)
-    saved = h_0.new_empty(saved_shape(z, h_0, batch_sizes, a.shape[0], interval))
-    return out, h_0.new_empty(h_0.shape), c_0.new_empty(c_0.shape), saved
-
-
-def _scan_backward_fake(
-    grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None,
-    out: Tensor, saved: Tensor, h_0: Tensor, c_0: Tensor, u: Tensor, a: Tensor, b: Tensor,
-    batch_sizes: Tensor | None,
-    activation: str, coupling_activation: str, interval: int, vectorize: bool,
-    resets: Tensor | None = None,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    return tuple(x.new_empty(x.shape) for x in (out, h_0, c_0, u, a, b))
+def _scan_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    _, _, _, out, _, *states_and_weights = arguments[:10]
+    return tuple(x.new_empty(x.shape) for x in (out, *states_and_weights))
 
 
 def _keep_for_second_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -133,10 +95,7 @@ def _keep_for_second_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) ->
 
 
 def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiate the reference's gradient, which has derivatives of every order.
-
-    Nothing flows back into ``saved``: it follows from the other inputs, as the reference has it.
-    """
+    """Differentiate the reference's gradient, in which ``saved`` follows from the other inputs."""
     *upstream, out, _, h_0, c_0, u, a, b, batch_sizes, resets = ctx.saved_tensors
     shapes = (out, h_0, c_0)
     grads = [torch.zeros_like(x) if g is None else g for g, x in zip(upstream, shapes, strict=True)]
@@ -153,19 +112,14 @@ def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     return *of_upstream, of_out, None, of_h_0, of_c_0, of_u, of_a, of_b, *no_options
 
 
-def _selective_fake(
-    z: Tensor, h_0: Tensor, c_0: Tensor, turns: list[Tensor], batch_sizes: Tensor | None,
-    interval: int, vectorize: bool, resets: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    saved = h_0.new_empty(saved_shape(z, h_0, batch_sizes, 0, interval))
-    return z.new_empty(z.shape), h_0.new_empty(h_0.shape), c_0.new_empty(c_0.shape), saved
+def _selective_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    z, h_0, c_0, turns, batch_sizes, interval, *_ = arguments
+    nothing = turns[0][:0]
+    return _scan_fake(z, h_0, c_0, None, nothing, None, batch_sizes, None, None, interval)
 
 
-def _selective_backward_fake(
-    grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None,
-    out: Tensor, saved: Tensor, h_0: Tensor, c_0: Tensor, turns: list[Tensor],
-    batch_sizes: Tensor | None, interval: int, vectorize: bool, resets: Tensor | None = None,
-) -> list[Tensor]:  # fmt: skip
+def _selective_backward_fake(*arguments: Any) -> list[Tensor]:
+    _, _, _, out, _, h_0, c_0, turns, *_ = arguments
     return [x.new_empty(x.shape) for x in (out, h_0, c_0, *turns)]
 
 

@@ -6,7 +6,7 @@ Short enough to be read beside the paper, which names these functions in its equ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,25 +41,12 @@ def uncouple(
 
 
 def step(
-    z: Tensor,
-    h: Tensor,
-    c: Tensor,
-    u: Tensor,
-    a: Tensor,
-    b: Tensor,
-    activation: str = "relu",
-    coupling_activation: str = "tanh",
-) -> tuple[Tensor, Tensor]:
-    """Run one time step of the cell (equation ``eq:cell``).
+    z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor,
+    activation: str = "relu", coupling_activation: str = "tanh",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Run one time step of the cell (equation ``eq:cell``); return h and c after it.
 
-    Args:
-        z: input projection, (B, H).
-        h, c: output and cell state of the step before, (B, H).
-        u, a, b: recurrent weights, (H,), and coupling weights, (R, H).
-        activation, coupling_activation: the names of ``g`` and ``f``.
-
-    Returns:
-        ``h`` and ``c`` after the step, each (B, H).
+    z, h and c are (B, H), u is (H,), a and b are (R, H); the names are those of ``g`` and ``f``.
     """
     g = get_activation(activation).function
     p, c = couple(u * h, c, a, b, coupling_activation)
@@ -77,7 +64,8 @@ def scan(
     """
     h, c, outputs = h_0, c_0, []
     steps = _steps(z, batch_sizes)
-    for z_t, reset in zip(steps, _steps_of_resets(resets, steps), strict=True):
+    step_resets = [None] * len(steps) if resets is None else _steps(resets, batch_sizes)
+    for z_t, reset in zip(steps, step_resets, strict=True):
         h_t, c_t = (_reset(_first(x, len(z_t)), reset) for x in (h, c))
         h_t, c_t = step(z_t, h_t, c_t, u, a, b, activation, coupling_activation)
         outputs.append(h_t)
@@ -109,9 +97,9 @@ def selective_scan(
     """
     h, c, outputs = h_0, c_0, []
     steps = _steps(z, batch_sizes)
-    angles, decays = (_steps_of(x, z, steps, batch_sizes) for x in (angle, decay))
-    resets_of = _steps_of_resets(resets, steps)
-    for z_t, angle_t, decay_t, reset in zip(steps, angles, decays, resets_of, strict=True):
+    angles, decays = (_steps_of(x, z, batch_sizes) for x in (angle, decay))
+    step_resets = [None] * len(steps) if resets is None else _steps(resets, batch_sizes)
+    for z_t, angle_t, decay_t, reset in zip(steps, angles, decays, step_resets, strict=True):
         p, q = (_reset(_first(x, len(z_t)), reset) for x in (h, c))
         p, q = rotate(p, q, angle_t)
         if decay_t is not None:
@@ -134,18 +122,16 @@ def scan_backward(
 
     Args:
         grad_out, grad_h_n, grad_c_n: gradients of what :func:`scan` returned.
-        out: what it returned, (T, B, H) or packed.
-        h_0, c_0, u, a, b, activation, coupling_activation, batch_sizes, resets: as given to it.
+        out: what it returned. All others are as given to it.
 
     Returns:
-        Gradients of ``z``, shaped like ``out``, ``h_0``, ``c_0`` (B, H), ``u`` (H,), ``a`` and
-        ``b`` (R, H).
+        Gradients of ``z``, ``h_0``, ``c_0``, ``u``, ``a`` and ``b``.
     """
     coupling = get_activation(coupling_activation, "coupling_activation")
     f, f_slope = coupling.function, coupling.slope_from_output
     g_slope = get_activation(activation).slope_from_output
     steps, grad_steps = _steps(out, batch_sizes), _steps(grad_out, batch_sizes)
-    step_resets = _steps_of_resets(resets, steps)
+    step_resets = [None] * len(steps) if resets is None else _steps(resets, batch_sizes)
     before = [  # h_{t-1}
         _reset(_first(h, len(h_t)), reset)
         for h, h_t, reset in zip([h_0, *steps[:-1]], steps, step_resets, strict=True)
@@ -189,27 +175,16 @@ def _steps(x: Tensor, batch_sizes: Tensor | None) -> tuple[Tensor, ...]:
     return x.unbind(0) if batch_sizes is None else x.split(batch_sizes.tolist())
 
 
-def _steps_of(
-    x: Tensor | None, z: Tensor, steps: Sequence[Tensor], batch_sizes: Tensor | None
-) -> Sequence[Tensor | None]:
+def _steps_of(x: Tensor | None, z: Tensor, batch_sizes: Tensor | None) -> list[Any]:
     """Split x into its steps; if it has none, each has that of its sequences."""
-    if x is None:
-        return [None] * len(steps)
-    if x.shape == z.shape:
-        return _steps(x, batch_sizes)
-    return [x[: len(z_t)] for z_t in steps]
+    if x is not None and x.shape == z.shape:
+        return [*_steps(x, batch_sizes)]
+    return [x if x is None else x[: len(z_t)] for z_t in _steps(z, batch_sizes)]
 
 
 def _join(steps: list[Tensor], batch_sizes: Tensor | None) -> Tensor:
     """Join what :func:`_steps` split."""
     return torch.stack(steps) if batch_sizes is None else torch.cat(steps)
-
-
-def _steps_of_resets(resets: Tensor | None, steps: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """Split resets into those of each step."""
-    if resets is None:
-        return [None] * len(steps)
-    return resets.unbind(0) if resets.dim() == 2 else resets.split([len(x) for x in steps])
 
 
 def _reset(x: Tensor, rows: Tensor | None) -> Tensor:

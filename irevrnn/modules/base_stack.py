@@ -11,32 +11,34 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.kernels.observers import autocasts, observed, traced, transformed
-from irevrnn.modules.block import reset_inner
-from irevrnn.modules.input_checks import check_input
+from irevrnn.modules.checks import check_input
 from irevrnn.modules.sequences import SequenceBatch
-from irevrnn.modules.stability import Clipped
+from irevrnn.modules.stability import Recurrent
 from irevrnn.modules.states import Hidden, final_states, initial_states
-from irevrnn.recurrences.protocol import State
-from irevrnn.strategies.budget import Workload, choose, format_bytes, parse_bytes, widest
-from irevrnn.strategies.chunks import chunk_length
+from irevrnn.strategies.budget import (
+    MemoryReport,
+    Workload,
+    choose,
+    format_bytes,
+    memory_report,
+    parse_bytes,
+    widest,
+)
 from irevrnn.strategies.chunkwise import parameters_of, records, run_chunkwise
-from irevrnn.strategies.large_states import warn_of_large_states
 from irevrnn.strategies.layerwise import run_layerwise
-from irevrnn.strategies.report import MemoryReport, memory_report
-from irevrnn.strategies.resident import resident_bytes
+from irevrnn.strategies.measure import resident_bytes
 from irevrnn.strategies.rules import (
     BUDGETED,
     CHUNKWISE,
     IN_FIXED_POINT,
+    STRATEGIES,
     check_budget,
     check_initialised,
-    check_strategy,
     not_a_graph,
     unsupported_reason,
 )
-from irevrnn.strategies.run import Plan
-from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import States, flat
+from irevrnn.strategies.stack import Stack, reads_tokens, warn_of_large_states
+from irevrnn.strategies.strategy import Plan, chunk_length, flat
 
 _log = logging.getLogger("irevrnn")
 #: Numbers of one recurrence's states up to which inference with ``reversible`` runs layer by layer.
@@ -46,25 +48,23 @@ MOST_COSTS = 64
 
 
 class StrategyModule(nn.Module):
-    """A module that runs a stack under a strategy.
+    """A module that runs a stack under a strategy."""
 
-    Attributes:
-        memory, memory_budget: see :class:`irevrnn.IRevStack`.
-        picked: the plan that was last chosen for a budget, with its cost.
-    """
+    _strategies: tuple[str, ...] = STRATEGIES  # that ``memory`` may name
 
     def __init__(self, memory: str, memory_budget: float | str | None) -> None:
         super().__init__()
-        check_budget(memory, memory_budget)
         self.memory = memory
+        check_budget(memory, memory_budget)
         self.memory_budget = None if memory_budget is None else parse_bytes(memory_budget)
         self.picked: Plan | None = None
         self._costs: dict[Any, tuple[dict[str, Any], int]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Check a strategy when it is set, too."""
-        if name == "memory":
-            check_strategy(value)
+        if name == "memory" and value not in self._strategies:
+            known = ", ".join(self._strategies)
+            raise ValueError(f"memory must be one of {known}; got {value!r}")
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,19 +75,29 @@ class StrategyModule(nn.Module):
         """Return the modules as they are to run."""
         raise NotImplementedError
 
+    def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
+        """Check an input, and bring it into the form of the stack."""
+        raise NotImplementedError
+
     def _run(
-        self, stack: Stack, batch: SequenceBatch, states: States, resets: Any,
-        return_sequence: bool, before: int,
-    ) -> tuple[Tensor, list[State]]:  # fmt: skip
-        """Run the stack over all steps by the strategy; ``before`` bytes were resident before."""
+        self, input: Any, hidden: Any, lengths: Any, resets: Any, return_sequence: bool = True
+    ) -> tuple[Any, Any]:
+        """Run the stack over all steps by the strategy."""
+        before = 0 if self.memory_budget is None else resident_bytes()
+        stack = self._stack()
+        batch = self._batch(stack, input, lengths)
+        states = initial_states(stack, batch, hidden)
         x, steps = batch.x, batch.all_steps(resets)
         plain = self.memory not in ("auto", *IN_FIXED_POINT)
         record = plain or records(x, *flat(states), *parameters_of(stack))
         load = Workload(stack, x, states, steps, return_sequence, batch.padded, {}, before)
         plan = self._choose(load, record)
         if plan.memory in CHUNKWISE:
-            return run_chunkwise(stack, plan, x, states, steps, return_sequence)
-        return run_layerwise(stack, plan.memory, x, states, steps, return_sequence)
+            output, finals = run_chunkwise(stack, plan, x, states, steps, return_sequence)
+        else:
+            output, finals = run_layerwise(stack, plan.memory, x, states, steps, return_sequence)
+        warn_of_large_states(self, stack, finals)
+        return batch.restore(output, return_sequence), final_states(stack, batch, finals)
 
     def _choose(self, load: Workload, record: bool) -> Plan:
         """Return the plan to run; where no gradient is recorded, none runs in fixed point."""
@@ -120,57 +130,41 @@ class StrategyModule(nn.Module):
         self._costs[key] = load.costs, load.loaded
         before, self.picked = self.picked, plan  # by whichever thread was last
         if before is None or plan.memory != before.memory:
-            _log.info("memory=%r picked %s", self.memory, describe(plan, load))
+            saved, peak = format_bytes(plan.saved), format_bytes(plan.peak)
+            text = "memory=%r picked %r: saves about %s, with a peak of about %s"
+            _log.info(text, self.memory, plan.memory, saved, peak)
         return plan
 
     def _report(
-        self, stack: Stack, batch: SequenceBatch, states: States, resets: Any, return_sequence: bool
+        self, input: Any, lengths: Any, resets: Any, return_sequence: bool = True
     ) -> MemoryReport:
-        steps = batch.all_steps(resets)
+        stack = self._stack()
+        batch = self._batch(stack, input, lengths)
+        states, steps = stack.initial_states(batch.size), batch.all_steps(resets)
         load = Workload(stack, batch.x, states, steps, return_sequence, batch.padded, {}, 0)
         return memory_report(load)
 
+    def extra_repr(self) -> str:
+        budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
+        return f"memory={self.memory!r}{budget}"
 
-class BaseStack(Clipped, StrategyModule):
-    """A stack of blocks and other modules.
 
-    Attributes:
-        batch_first: see :class:`irevrnn.IRevStack`.
-    """
+class BaseStack(Recurrent, StrategyModule):
+    """A stack of blocks and other modules."""
 
     def __init__(self, memory: str, memory_budget: float | str | None, batch_first: bool) -> None:
         super().__init__(memory, memory_budget)
         self.batch_first = batch_first
 
-    def _states_symbol(self) -> str:
-        """Return what an error calls the number of states."""
-        return "recurrent blocks"
-
     def _input_features(self) -> int | None:
         """Return the features that an input must have, if that is known."""
-        return None
-
-    def _reads_tokens(self) -> bool:
-        """Return whether the input is indices for an embedding."""
-        return False
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
-        reset_inner(self)
-
-    def _clipped(self) -> list[tuple[str, nn.Module]]:
-        recurrences = self._stack().recurrences
-        return [(r.name, r.block) for r in recurrences if hasattr(r, "block")]
+        raise NotImplementedError
 
     def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hidden: Hidden | None = None,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
-        return_sequence: bool = True,
+        self, input: Tensor | PackedSequence, hidden: Hidden | None = None, *,
+        lengths: Tensor | Sequence[int] | None = None, return_sequence: bool = True,
         resets: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, Hidden]:
+    ) -> tuple[Tensor | PackedSequence, Hidden]:  # fmt: skip
         """Run the stack over a sequence; see the class for shapes."""
         if torch.compiler.is_compiling():
             packed = lengths is not None or isinstance(input, PackedSequence)
@@ -181,65 +175,33 @@ class BaseStack(Clipped, StrategyModule):
 
                 options = {"lengths": lengths, "return_sequence": return_sequence, "resets": resets}
                 return run_uncompiled(self.forward, input, hidden, **options)
-        before = 0 if self.memory_budget is None else resident_bytes()
-        stack = self._stack()
-        batch = self._batch(stack, input, lengths)
-        states = initial_states(stack, batch, hidden, self._states_symbol())
-        output, finals = self._run(stack, batch, states, resets, return_sequence, before)
-        warn_of_large_states(self, stack, finals)
-        return batch.restore(output, return_sequence), final_states(stack, batch, finals)
+        return self._run(input, hidden, lengths, resets, return_sequence)
 
     def memory_report(
-        self,
-        input: Tensor | PackedSequence,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
-        return_sequence: bool = True,
-        resets: Tensor | None = None,
-    ) -> MemoryReport:
+        self, input: Tensor | PackedSequence, *, lengths: Tensor | Sequence[int] | None = None,
+        return_sequence: bool = True, resets: Tensor | None = None,
+    ) -> MemoryReport:  # fmt: skip
         """Return what training on ``input`` would need under each strategy: saved bytes and peak.
 
-        All strategies are compared, whatever ``memory`` is. The modules run forward and backward
-        over the first steps to be measured (:mod:`irevrnn.strategies.measure`). What ``reversible``
-        saves is an average of what decays forget; ``relu`` and ``leaky_relu`` count as if they
-        forgot in every step.
-
-        Args:
-            input, lengths, return_sequence, resets: as for :meth:`forward`.
+        All strategies are compared, whatever ``memory`` is, by a pass over the first steps. What
+        ``reversible`` saves is an average of what decays forget; ``relu`` and ``leaky_relu`` count
+        as if they forgot in every step. Arguments are those of :meth:`forward`.
 
         Returns:
             An object with ``plans``, each with its ``saved`` and ``peak`` bytes, and with
             ``reasons`` against strategies that cannot serve. ``print`` shows it as a table.
-
-        Raises:
-            TypeError: an argument is of a wrong type or dtype.
-            ValueError: an argument does not fit.
         """
-        stack = self._stack()
-        batch = self._batch(stack, input, lengths)
-        states = initial_states(stack, batch, None, self._states_symbol())
-        return self._report(stack, batch, states, resets, return_sequence)
+        return self._report(input, lengths, resets, return_sequence)
 
     def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
-        tokens, like = self._reads_tokens(), stack.like
-        check_input(input, self.batch_first, like, self._input_features(), tokens)
+        tokens = stack.layers[0] is None and reads_tokens(stack.modules[0])
+        check_input(input, self.batch_first, stack.like, self._input_features(), tokens)
         if isinstance(input, PackedSequence):
             packed = input._replace(data=input.data.unsqueeze(-1)) if tokens else input
             return SequenceBatch.of(packed, lengths, self.batch_first)
         batched = input.dim() == (2 if tokens else 3)
         input = input.unsqueeze(-1) if tokens else input
         return SequenceBatch.of(input, lengths, self.batch_first, batched)
-
-
-def describe(plan: Plan, load: Workload) -> str:
-    """Describe a plan and its cost in one line."""
-    chunks = f", chunks of {plan.chunk} steps" if plan.chunk else ""
-    if plan.checkpoints:
-        chunks += f" and {plan.checkpoints} checkpoints at once"
-    return (
-        f"{plan.memory!r}{chunks}, for {load.steps.end} steps and batch {load.steps.batch}: saves "
-        f"about {format_bytes(plan.saved)}, with a peak of about {format_bytes(plan.peak)}"
-    )
 
 
 def _key(load: Workload) -> tuple[Any, ...]:

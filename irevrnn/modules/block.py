@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from irevrnn.kernels.activations import get_activation
-from irevrnn.modules.arguments import check_count
+from irevrnn.modules.checks import check_count, check_number
 from irevrnn.modules.initial_values import (
     LONGEST_MEMORY,
     LONGEST_PERIOD,
     SHORTEST_MEMORY,
     SHORTEST_PERIOD,
-    check_memory,
     check_periods,
     check_selection,
     draw_couplings_,
@@ -22,11 +22,11 @@ from irevrnn.modules.initial_values import (
     draw_oscillators_,
     draw_turns_,
 )
-from irevrnn.modules.stability import Clipped
+from irevrnn.modules.stability import Recurrent
 from irevrnn.recurrences.block import is_selective
 
 
-class Block(Clipped, nn.Module):
+class Block(Recurrent):
     r"""The base of blocks around a reversible recurrence, to be stacked by ``IRevStack``.
 
     A block computes, where ``...`` are steps and sequences in any layout::
@@ -38,10 +38,9 @@ class Block(Clipped, nn.Module):
     A subclass defines ``project`` and ``output``. They may use any modules that act on each step
     independently (:func:`irevrnn.check_stepwise` tests that). They are computed again in the
     backward pass, so their results must depend on their arguments and parameters alone. Random
-    numbers of PyTorch's global generators are replayed; :class:`irevrnn.Dropout` also draws the
-    same mask under every strategy. ``x`` is (T, B, in) whatever ``batch_first`` is, or packed as
-    (N, in) where sequences have lengths. The recurrence is that of :func:`irevrnn.scan`, with the
-    parameters and nonlinearities given here.
+    numbers of PyTorch's global generators are replayed. ``x`` is (T, B, in) whatever
+    ``batch_first`` is, or packed as (N, in) where sequences have lengths. The recurrence is that of
+    :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
 
     A stack calls these two methods, never the block itself. Of the hooks on a block, only forward
     pre-hooks run, before ``project``, and what they return is ignored.
@@ -107,13 +106,11 @@ class Block(Clipped, nn.Module):
         get_activation(coupling_activation, "coupling_activation")
         check_selection(forgets, turns, num_couplings, (activation, coupling_activation))
         check_periods(shortest_period, longest_period, num_couplings)
-        check_memory(longest_memory)
+        check_number("longest_memory", longest_memory, SHORTEST_MEMORY, math.inf)
         self.hidden_size, self.num_couplings = hidden_size, num_couplings
         self.activation, self.coupling_activation = activation, coupling_activation
         self.forgets, self.turns, self.longest_memory = forgets, turns, longest_memory
         self.shortest_period, self.longest_period = shortest_period, longest_period
-        if dtype is not None and not getattr(dtype, "is_floating_point", False):
-            raise TypeError(f"dtype must be a floating-point torch.dtype; got {dtype!r}")
         factory = {"device": device, "dtype": dtype}
         if forgets is True:
             self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))
@@ -149,7 +146,7 @@ class Block(Clipped, nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
-        reset_inner(self)
+        super().reset_parameters()
         self.reset_recurrence()
 
     def usual_decay(self) -> Tensor:
@@ -174,29 +171,17 @@ class Block(Clipped, nn.Module):
 
     @torch.no_grad()
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
-        """Draw the parameters of the recurrence anew.
-
-        Returns:
-            The time constants tau of the units, (H,), in steps, from ``shortest_memory`` on.
-        """
+        """Draw the parameters of the recurrence anew; return the time constants tau, (H,)."""
         u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
         if self.forgets is not True:  # it has no values if the module comes from the meta device
             u.fill_(1)
-        memories = (shortest_memory, self.longest_memory)
+        memories, longest = (shortest_memory, self.longest_memory), self.longest_period
+        periods = None if longest is None else (self.shortest_period, longest)
         if self.selective:
-            periods = self.longest_period and (self.shortest_period, self.longest_period)
             return draw_turns_(u, self.angle, periods, memories, self.forgets)
         draw_couplings_(a, b)
-        if self.longest_period is not None:
-            periods = (self.shortest_period, self.longest_period)
-            return draw_oscillators_(u, a, b, periods, memories, self.forgets)
+        if periods is not None:
+            return draw_oscillators_(u, a, b, periods, memories, bool(self.forgets))
         if self.forgets:
             return draw_memories_(u, *memories)
         return torch.full_like(u, self.longest_memory)
-
-
-def reset_inner(module: nn.Module) -> None:
-    """Draw the parameters of all modules inside of one anew, the innermost first."""
-    for each in reversed([*module.modules()][1:]):
-        if hasattr(each, "reset_parameters"):
-            each.reset_parameters()  # type: ignore[operator]

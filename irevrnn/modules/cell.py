@@ -5,25 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from irevrnn.modules.arguments import describe_arguments
-from irevrnn.modules.block import Block, reset_inner
+from irevrnn.modules.checks import check_kind, check_resets, check_states, describe_arguments
 from irevrnn.modules.fused import can_fuse, norm_arguments
-from irevrnn.modules.input_checks import check_kind, check_resets, check_states
 from irevrnn.modules.layer import IRevRNNLayer
-from irevrnn.modules.stability import Clipped
+from irevrnn.modules.stability import Recurrent
 from irevrnn.modules.states import Hidden
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import RECURRENCE
 
 
-class IRevRNNCell(Clipped, nn.Module):
+class IRevRNNCell(Recurrent):
     r"""One step of one layer of :class:`irevrnn.IRevRNN`, for streams and for loops of your own.
 
-    Run step by step, the recurrence gives the same bits as the layer gives for the whole sequence,
-    as long as the input projection does: a product of one row may round differently from one of
-    many. :meth:`of` makes a cell from a trained layer. The layer is the attribute ``layer``.
+    The recurrence gives the same bits as the layer gives for the whole sequence, but a product of
+    one row may round differently from one of many. :meth:`of` makes a cell from a trained layer,
+    which is its attribute ``layer``.
 
     Args:
         input_size, hidden_size, num_couplings, activation, coupling_activation, bias: as for
@@ -62,28 +60,17 @@ class IRevRNNCell(Clipped, nn.Module):
         """Return a cell that runs ``layer``, one of the ``layers`` of an :class:`irevrnn.IRevRNN`.
 
         The layer becomes part of the cell: what changes one, such as ``eval()``, changes the other.
-        The cell returns states alone: what ``residual`` or ``dropout`` of the network do to them is
-        left to the caller, and so is the order of steps in one of the ``reverse_layers``.
-
-        Raises:
-            TypeError: ``layer`` is not such a layer.
+        What ``residual`` or ``dropout`` of the network do to the states is left to the caller, and
+        so is the order of steps in one of the ``reverse_layers``.
         """
         if not isinstance(layer, IRevRNNLayer):
-            hint = ": run IRevStack([block]) on sequences of one step instead"
             raise TypeError(
-                f"layer must be one of the layers of an IRevRNN; got {type(layer).__name__}"
-                f"{hint if isinstance(layer, Block) else ''}"
+                f"layer must be one of the layers of an IRevRNN; got {type(layer).__name__}: run "
+                "IRevStack([block]) on sequences of one step instead"
             )
         cell = cls(1, 1, device="meta")
         cell.layer, cell.training = layer, layer.training
         return cell
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
-        reset_inner(self)
-
-    def _clipped(self) -> list[tuple[str, nn.Module]]:
-        return [("the cell", self.layer)]
 
     def forward(
         self, input: Tensor, hidden: Hidden | None = None, resets: Tensor | None = None
@@ -140,5 +127,4 @@ class IRevRNNCell(Clipped, nn.Module):
         return step(input, linear["weight"], linear["bias"], *normed, h, c, u, a, b, *options)
 
     def extra_repr(self) -> str:
-        """Return the arguments that differ from their defaults."""
         return describe_arguments(self.layer, IRevRNNCell.__init__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from irevrnn.modules.arguments import check_probability
+from irevrnn.modules.checks import check_number
 from irevrnn.strategies.dropout_masks import current, draw_mask, passes
 
 
@@ -15,8 +15,8 @@ class Dropout(nn.Module):
     All steps of a sequence share one mask (variational dropout; Gal and Ghahramani, 2016), drawn
     once for each forward pass of a stack: the same when a chunk of steps is computed again, and
     under every strategy. ``nn.Dropout``, which drops other features in each step, is replayed from
-    the generator's state instead: right as well, but only if no other thread draws numbers, and
-    different under each strategy. Under ``torch.utils.checkpoint`` in a block, use ``nn.Dropout``.
+    the generator's state: that is right if no other thread draws numbers. Under
+    ``torch.utils.checkpoint`` in a block, use ``nn.Dropout``.
 
     Args:
         p: probability of dropping a feature, in [0, 1).
@@ -26,8 +26,7 @@ class Dropout(nn.Module):
           first dimension of three or more is taken for time: it must not be the batch.
 
     Raises:
-        ValueError, TypeError: ``p`` is no number in [0, 1); or, inside a stack, the input has other
-            dimensions first.
+        ValueError, TypeError: ``p`` is no number in [0, 1), or the input of another shape.
         RuntimeError: something other than the stack computes it again in the backward pass.
     """
 
@@ -35,7 +34,7 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        check_probability("p", p)
+        check_number("p", p, 0, 1)
         self.p = float(p)
 
     @property
@@ -51,7 +50,13 @@ class Dropout(nn.Module):
             if current.seen is not None:
                 self._in_stack = True
                 return input * current.seen.mask(input, self.p)
-            self._check_repetition()
+            if self._in_stack and torch._C._current_graph_task_id() != -1:
+                raise RuntimeError(
+                    "irevrnn.Dropout ran inside a stack, and something else computes it again in "
+                    "the backward pass, such as torch.utils.checkpoint inside of a block: it would "
+                    "drop other features; use nn.Dropout there"
+                )
+            self._in_stack = False
         elif passes.running:  # the stack knows the mask
             from irevrnn.kernels.compiling import run_uncompiled
 
@@ -60,16 +65,5 @@ class Dropout(nn.Module):
         shape = input.shape[1:] if input.dim() > 2 else input.shape
         return input * draw_mask(input, shape, self.p)
 
-    def _check_repetition(self) -> None:
-        """Raise a RuntimeError in a backward pass, if the forward pass was that of a stack."""
-        if self._in_stack and torch._C._current_graph_task_id() != -1:
-            raise RuntimeError(
-                "irevrnn.Dropout ran inside a stack, and something else computes it again in the "
-                "backward pass, such as torch.utils.checkpoint inside of a block: it would drop "
-                "other features; use nn.Dropout there"
-            )
-        self._in_stack = False
-
     def extra_repr(self) -> str:
-        """Return the argument."""
         return f"p={self.p}"

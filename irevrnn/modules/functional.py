@@ -7,12 +7,7 @@ from torch import Tensor
 
 from irevrnn.kernels.activations import get_activation
 from irevrnn.kernels.ops import HALF
-from irevrnn.modules.input_checks import (
-    check_batch_sizes,
-    check_kind,
-    check_resets,
-    check_tensor,
-)
+from irevrnn.modules.checks import check_batch_sizes, check_kind, check_resets, check_tensor
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import LAYERWISE, check_strategy
 
@@ -33,9 +28,9 @@ def scan(
     The recurrence without couplings (R = 0) is IndRNN (Li et al., 2018).
 
     Args:
-        z: input projection of every step, (T, B, H) with T at least 1. Need not be contiguous; a
-            contiguous z is not copied. With bfloat16 and float16, everything is computed and saved
-            in float32, and the results are rounded.
+        z: input projection of every step, (T, B, H) with T at least 1; a contiguous z is not
+            copied. With bfloat16 and float16, everything is computed and saved in float32, and the
+            results are rounded.
         h_0, c_0: initial output and cell state, (B, H); where z is bfloat16 or float16, they may be
             float32, and so are ``h_n`` and ``c_n`` then.
         u: recurrent weights, (H,).
@@ -51,8 +46,7 @@ def scan(
             rising. z is then (N, H) with N their sum, the longest sequence first.
         resets: where sequences begin anew: bool, (T, B), or (N,) packed like z. Where it is true,
             h and c of the sequence are set to 0 before the step; in the first step, this discards
-            ``h_0`` and ``c_0``. Results and gradients are those of the pieces run one by one from
-            states of 0; no gradient passes a reset, not even one of inf or NaN.
+            ``h_0`` and ``c_0``. No gradient passes a reset, not even one of inf or NaN.
 
     Returns:
         ``out`` with h of every step, of the shape of z; ``h_n`` (B, H) and ``c_n`` (B, H), the
@@ -63,29 +57,10 @@ def scan(
         RuntimeError: IREVRNN_BACKEND asks for kernels that cannot run.
     """
     named = {"z": z, "h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}
-    _check_tensors(named)
-    _check_shapes(named, batch_sizes)
-    check_resets(resets, tuple(z.shape[:-1]), z.device)
-    get_activation(activation)
-    get_activation(coupling_activation, "coupling_activation")
-    if check_strategy(memory) not in LAYERWISE:
-        raise ValueError(
-            f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
-        )
-    weights = Weights(u, a, b, activation, coupling_activation)
-    return weights.scan(z, (h_0, c_0), memory, batch_sizes, resets)
-
-
-def _check_tensors(named: dict[str, Tensor]) -> None:
-    z = named["z"]
     for name, x in named.items():
         check_tensor(name, x)
         wide = name in ("h_0", "c_0") and x.dtype == torch.float32
         check_kind(name, x, z, "z", wide and z.dtype in HALF)
-
-
-def _check_shapes(named: dict[str, Tensor], batch_sizes: Tensor | None) -> None:
-    z, h_0, a = (named[name] for name in ("z", "h_0", "a"))
     hidden, batch = z.shape[-1:], h_0.shape[0] if h_0.dim() == 2 else None
     if batch_sizes is not None:
         if z.dim() != 2:
@@ -105,3 +80,12 @@ def _check_shapes(named: dict[str, Tensor], batch_sizes: Tensor | None) -> None:
         if given != shape:
             of_z = f"for z of shape {tuple(z.shape)}"
             raise ValueError(f"{name} must be {symbols} = {shape} {of_z}; got shape {given}")
+    check_resets(resets, tuple(z.shape[:-1]), z.device)
+    get_activation(activation)
+    get_activation(coupling_activation, "coupling_activation")
+    if check_strategy(memory) not in LAYERWISE:
+        raise ValueError(
+            f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
+        )
+    weights = Weights(u, a, b, activation, coupling_activation)
+    return weights.scan(z, (h_0, c_0), memory, batch_sizes, resets)

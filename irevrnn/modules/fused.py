@@ -19,11 +19,8 @@ def can_fuse(tensors: tuple[Any, ...], *modules: Any) -> bool:
     """Return whether a compiled operator computes what the modules would.
 
     It takes plain float32 tensors on the CPU, outside autocast and transforms, and modules whose
-    call does nothing but to compute with their parameters.
-
-    Args:
-        tensors: what goes in beside the parameters of the modules.
-        modules: the last is the projection: a :class:`Projection`, or what a user has put there.
+    call does nothing but to compute with their parameters. The last one is the projection: a
+    :class:`Projection`, or what a user has put there. ``tensors`` go in beside the parameters.
     """
     projection = modules[-1]
     if type(projection) is not Projection or has_hooks(*modules):
@@ -38,8 +35,7 @@ def can_fuse(tensors: tuple[Any, ...], *modules: Any) -> bool:
 def norm_arguments(norm: Any, features: int) -> tuple[Any, ...] | None:
     """Return what an operator takes for a norm: weight, bias, eps, and whether there is one.
 
-    Returns:
-        None for what is neither an ``nn.LayerNorm`` over all features nor an ``nn.Identity``.
+    It takes an ``nn.LayerNorm`` over all features, or an ``nn.Identity``; None for any other.
     """
     if type(norm) is nn.Identity:
         return None, None, 0.0, False
@@ -66,14 +62,7 @@ def has_hooks(*modules: Any) -> bool:
 
 
 def block_input(norm: nn.Module, projection: nn.Module, scale: Tensor, x: Tensor) -> Tensor:
-    """Return ``scale * projection(norm(x))``.
-
-    Args:
-        norm: ``nn.LayerNorm``, or any other.
-        projection: :class:`Projection`, or what a user has put in its place.
-        scale: (H,).
-        x: (..., width).
-    """
+    """Return ``scale * projection(norm(x))`` for a scale (H,) and x (..., width)."""
     y = normalize(norm, x)
     # Under autocast, what sums over steps stays in full precision.
     if type(projection) is not Projection or has_hooks(projection):
@@ -83,13 +72,7 @@ def block_input(norm: nn.Module, projection: nn.Module, scale: Tensor, x: Tensor
 
 
 def block_output(projection: nn.Module, h: Tensor, x: Tensor | None) -> Tensor:
-    """Return ``glu(projection(gelu(h))) + x``; add nothing if x is None.
-
-    Args:
-        projection: as for :func:`block_input`.
-        h: (..., H).
-        x: (..., width).
-    """
+    """Return ``glu(projection(gelu(h))) + x`` for h (..., H) and x (..., width), or None."""
     if can_fuse((h,) if x is None else (h, x), projection):
         return torch.ops.irevrnn.block_output.default(h, projection.weight, projection.bias, x)
     y = F.glu(projection(F.gelu(h)))

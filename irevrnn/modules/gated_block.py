@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irevrnn.modules.arguments import check_count, check_probability, describe_arguments
 from irevrnn.modules.block import Block
+from irevrnn.modules.checks import check_count, check_number, describe_arguments
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.fused import block_input, block_output, has_hooks
 from irevrnn.modules.initial_values import (
@@ -39,9 +39,8 @@ class IRevBlock(Block):
 
     Args:
         width: features of input and output.
-        norm: of the input: ``"layer"``, ``"batch"`` (statistics over all steps and the batch; not
-            with ``checkpoint`` and ``reversible`` in training) or ``None``. The first block above
-            an embedding of few features trains better without: a norm removes their magnitude.
+        norm: of the input, as for :class:`irevrnn.IRevRNN`. The first block above an embedding of
+            few features trains better without: a norm removes their magnitude.
         dropout: probability of dropping a feature before the input is added, by
             :class:`irevrnn.Dropout`.
         gate: whether the output projection has a gate (GLU; Dauphin et al., 2017).
@@ -57,8 +56,7 @@ class IRevBlock(Block):
         input_projection: ``nn.Linear(width, hidden_size)``.
         scale: gamma, (H,). For oscillators it is initialised to sqrt(1 - u^2), which makes all
             states equally large (as in the LRU), or to a tenth of that if their couplings are not
-            linear. Units that do not oscillate (``longest_period=None``) add up the mean of what
-            they read, so for them it is (1 - u^2) / 2, about 1 - u. Where u = 1, the u in these
+            linear; for other units to (1 - u^2) / 2, about 1 - u. Where u = 1, the u in these
             formulas is that of a memory of ``longest_memory`` steps: set this argument to about
             the length of the sequences.
         input_gate, angle_gate, decay_gate: projections of the normed input to what the gates are
@@ -87,7 +85,7 @@ class IRevBlock(Block):
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         check_count("width", width, 1)
-        check_probability("dropout", dropout)
+        check_number("dropout", dropout, 0, 1)
         super().__init__(
             hidden_size, num_couplings, activation=activation,
             coupling_activation=coupling_activation, forgets=forgets, turns=turns,
@@ -109,10 +107,7 @@ class IRevBlock(Block):
 
     @torch.no_grad()
     def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
-        """Draw the parameters of the recurrence anew, and the scale that depends on them.
-
-        The bias of the input projection becomes 0.
-        """
+        """Draw the parameters of the recurrence anew, and the scale that depends on them."""
         tau = super().reset_recurrence(shortest_memory)
         forgotten = -torch.expm1(-2 / tau)  # 1 - u^2, also where u is rounded to 1
         oscillates = self.longest_period is not None
@@ -166,7 +161,6 @@ class IRevBlock(Block):
         return (z, *chosen) if chosen else z
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return the block's output (..., width) from its input and h (..., H)."""
         idle = type(self.dropout) is Dropout and not self.dropout.active
         if self.gate and idle and not has_hooks(self.dropout):
             return block_output(self.output_projection, h, x if self.residual else None)
@@ -175,5 +169,4 @@ class IRevBlock(Block):
         return x + y if self.residual else y
 
     def extra_repr(self) -> str:
-        """Return the arguments that differ from their defaults."""
         return describe_arguments(self, IRevBlock.__init__)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irevrnn.modules.arguments import check_number
+from irevrnn.modules.checks import check_number
 
 #: Time constants, in steps, of freshly drawn recurrent weights, unless others are asked for.
 SHORTEST_MEMORY = 1.0
@@ -34,10 +34,9 @@ def draw_memories_(u: Tensor, shortest: float, longest: float) -> Tensor:
 
 
 def draw_couplings_(a: Tensor, b: Tensor) -> None:
-    """Fill coupling weights with small numbers that turn the state (h, c).
+    """Fill coupling weights with small normal numbers that turn the state (h, c).
 
-    Each is normal, but a and b of a unit have opposite signs on the whole: with equal signs h and c
-    would drive each other, and grow as exp(sqrt(a b) t).
+    With equal signs of a and b, h and c would drive each other, and grow as exp(sqrt(a b) t).
     """
     a.normal_(0, COUPLING_DEVIATION)
     b.normal_(0, COUPLING_DEVIATION)
@@ -47,8 +46,7 @@ def draw_couplings_(a: Tensor, b: Tensor) -> None:
 def draw_periods_(a: Tensor, b: Tensor, shortest: float, longest: float) -> None:
     """Make each unit an oscillator through its first coupling (equation ``eq:period``).
 
-    The period is log-uniform from ``shortest`` to ``longest`` steps where nothing is forgotten; the
-    weights know nothing of u. The other couplings turn the same way.
+    The period is log-uniform where nothing is forgotten. The other couplings turn the same way.
     """
     a.abs_()
     b.abs_().neg_()
@@ -62,15 +60,8 @@ def draw_oscillators_(
 ) -> Tensor:  # fmt: skip
     """Draw oscillators: periods and memories, and the coupling for both (``eq:oscillator``).
 
-    Args:
-        u: recurrent weights, (H,), to fill; left as they are without ``forgets``.
-        a, b: weights of the couplings, (R, H). The first is filled; the signs of the others are
-            changed to match, a positive and b negative.
-        periods, memories: the shortest and the longest, in steps.
-        forgets: whether u is drawn.
-
-    Returns:
-        tau, (H,); the longest, where nothing is forgotten.
+    The first coupling is the one that gives the period P at this u; the others turn the same way.
+    Return tau; without ``forgets``, u stays as it is, and tau is the longest.
     """
     a.abs_()
     b.abs_().neg_()
@@ -163,25 +154,13 @@ def check_selection(
 
 def check_periods(shortest: float, longest: float | None, num_couplings: int) -> None:
     """Raise an error unless units can start with periods from ``shortest`` to ``longest``."""
-    check_number("shortest_period", shortest)
-    if not 2 < shortest < math.inf:
-        raise ValueError(f"shortest_period must be finite and above 2 steps; got {shortest}")
+    check_number("shortest_period", shortest, 2, math.inf)
+    if shortest == 2:
+        raise ValueError("shortest_period must be above 2 steps; got 2")
     if longest is None:
         return
-    check_number("longest_period", longest)
-    if not shortest <= longest < math.inf:
-        raise ValueError(
-            f"longest_period must be finite and at least shortest_period, {shortest:g} steps; got "
-            f"{longest}"
-        )
+    check_number("longest_period", longest, shortest, math.inf)
     if num_couplings == 0:
         raise ValueError(
             f"longest_period={longest:g} needs num_couplings of at least 1: set it to None"
         )
-
-
-def check_memory(longest: float) -> None:
-    """Raise an error unless units can start with a time constant of ``longest`` steps."""
-    check_number("longest_memory", longest, SHORTEST_MEMORY)
-    if longest == math.inf:
-        raise ValueError("longest_memory must be finite; got inf")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from irevrnn.modules.arguments import check_count
 from irevrnn.modules.block import Block
+from irevrnn.modules.checks import check_count
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.initial_values import (
     SHORTEST_MEMORY,
@@ -24,11 +24,7 @@ from irevrnn.modules.projection import Projection
 class IRevRNNLayer(Block):
     """One layer of :class:`irevrnn.IRevRNN`: projection, normalisation and recurrence.
 
-    Args:
-        input_size, hidden_size, num_couplings, activation, coupling_activation, bias, norm,
-            longest_period: as for :class:`irevrnn.IRevRNN`.
-        residual: whether the input is added to the output.
-        options: further ones of :class:`irevrnn.Block`.
+    Arguments are those of :class:`irevrnn.IRevRNN`, and ``options`` of :class:`irevrnn.Block`.
 
     Attributes:
         projection: ``nn.Linear(input_size, hidden_size)``, the only place where units mix.
@@ -38,16 +34,12 @@ class IRevRNNLayer(Block):
     _is_called = True  # by ``project``, so that a stack need not run its hooks
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_couplings: int = 3, *,
-        activation: str = "relu", coupling_activation: str = "tanh", bias: bool = True,
-        norm: str | None = None, longest_period: float | None = None, residual: bool = False,
-        **options: Any,
+        self, input_size: int, hidden_size: int, num_couplings: int = 3, *, bias: bool = True,
+        norm: str | None = None, residual: bool = False, **options: Any,
     ) -> None:  # fmt: skip
         check_count("input_size", input_size, 1)
-        super().__init__(
-            hidden_size, num_couplings, activation=activation,
-            coupling_activation=coupling_activation, longest_period=longest_period, **options,
-        )  # fmt: skip
+        own = {"activation": "relu", "coupling_activation": "tanh", "longest_period": None}
+        super().__init__(hidden_size, num_couplings, **(own | options))
         self.input_size, self.bias, self.residual = input_size, bias, residual
         factory = {"device": self.coupling_a.device, "dtype": self.coupling_a.dtype}
         self.projection = Projection(input_size, hidden_size, bias, **factory)
@@ -60,8 +52,7 @@ class IRevRNNLayer(Block):
         """Draw memories, periods independently of them, and a projection that goes with them.
 
         A unit adds up 1 / (1 - u) steps of its input projection. If that starts 1 - u times as
-        large (by the rows of the projection or the norm's weight), h is a weighted mean of what
-        arrives: of order 1, whatever the unit's memory, the input's mean and speed, and the depth.
+        large, h is a weighted mean of what arrives: of order 1, whatever the unit's memory.
         """
         a, b = self.coupling_a, self.coupling_b
         tau = draw_memories_(self.recurrent_weight, shortest_memory, self.longest_memory)
@@ -83,15 +74,12 @@ class IRevRNNLayer(Block):
         return tau
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised input projection z (..., H) of the input (..., in)."""
         # Under autocast, what sums over steps stays in full precision: the norm and the state.
         z = self.projection(x).to(self.recurrent_weight.dtype)
         return normalize(self.norm, z)
 
     def project(self, x: Tensor) -> Tensor:
-        """Return the normalised input projection z (..., H) of the input (..., in)."""
         return self(x)  # as a call, so that hooks run
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return h (of both directions, if there are two), plus x if residual, after dropout."""
         return self.dropout(h + x if self.residual else h)

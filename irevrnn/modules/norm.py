@@ -15,8 +15,7 @@ class LayerNorm(nn.LayerNorm):
     """``nn.LayerNorm`` with the same parameters, results (but for rounding) and gradients.
 
     For an input in half precision on the CPU, PyTorch also sums the gradients of weight and bias in
-    half precision, where a sum over some hundreds of steps stops growing. Here it is done in
-    float32.
+    half precision, where a sum over some hundreds of steps stops growing; here, in float32.
     """
 
     def forward(self, input: Tensor) -> Tensor:

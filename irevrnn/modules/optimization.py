@@ -8,29 +8,22 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from irevrnn.modules.arguments import check_number
+from irevrnn.modules.checks import check_number
 
-_RECURRENT = ("recurrent_weight",)
-_COUPLINGS = ("coupling_a", "coupling_b", "angle")
 _GATES = re.compile(r"(^|\.)(input|angle|decay)_gate\.")
 
 
 def parameter_groups(
-    module: nn.Module,
-    lr: float,
-    weight_decay: float = 0.0,
-    recurrent_lr_scale: float = 0.1,
-    coupling_lr_scale: float = 0.1,
-    recurrent_names: tuple[str, ...] = _RECURRENT,
-    gate_lr_scale: float = 1.0,
-) -> list[dict[str, Any]]:
+    module: nn.Module, lr: float, weight_decay: float = 0.0,
+    recurrent_lr_scale: float = 0.1, coupling_lr_scale: float = 0.1,
+    recurrent_names: tuple[str, ...] = ("recurrent_weight",), gate_lr_scale: float = 1.0,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Return the parameters of a model in groups for an optimizer, each with its learning rate.
 
     Recurrent weights and couplings get smaller learning rates than all else. A memory of n steps is
     a recurrent weight of 1 - 1/n, which an update of the usual size would overshoot; and a change
     of a coupling shifts the phase of what was read n steps ago by n times as much. Weight decay
-    would shorten memories, so it applies to matrices only, not to biases, norms, recurrent weights
-    and couplings.
+    would shorten memories, so it applies to matrices only.
 
     Args:
         module: the model; it may hold modules other than those of this library.
@@ -38,16 +31,15 @@ def parameter_groups(
         weight_decay: of matrices and of what has more dimensions.
         recurrent_lr_scale, coupling_lr_scale: factors on the learning rate of recurrent weights and
             of couplings. Over thousands of steps, couplings may need 1e-3.
-        gate_lr_scale: factor on the learning rate of the gates of a selective block, on top of which
-            their weights decay like other matrices. Where little has to be chosen, 0.03 keeps them
-            close to the fixed block that they start as.
+        gate_lr_scale: factor on the learning rate of the gates of a selective block. Where little
+            has to be chosen, 0.03 keeps them close to the fixed block that they start as.
         recurrent_names: ends of the names of recurrent weights, in place of ``recurrent_weight``,
             which has to be among them if there are layers of this library.
 
     Returns:
-        The groups that are not empty: matrices, vectors, recurrent weights, couplings (with angles),
-        and matrices and vectors of gates, each with
-        ``params``, ``lr`` and ``weight_decay``, which override the arguments of the optimizer.
+        The groups that are not empty: matrices, vectors, recurrent weights, couplings (with
+        angles), and matrices and vectors of gates, each with ``params``, ``lr`` and
+        ``weight_decay``, which override the arguments of the optimizer.
 
     Raises:
         ValueError, TypeError: a number is negative, or an argument has the wrong type.
@@ -57,12 +49,11 @@ def parameter_groups(
         >>> groups = irevrnn.parameter_groups(model, lr=8e-3, weight_decay=0.03)
         >>> optimizer = torch.optim.AdamW(groups)
     """
-    numbers = {
-        "lr": lr, "weight_decay": weight_decay, "recurrent_lr_scale": recurrent_lr_scale,
-        "coupling_lr_scale": coupling_lr_scale, "gate_lr_scale": gate_lr_scale,
-    }  # fmt: skip
-    for name, number in numbers.items():
-        check_number(name, number, 0)
+    check_number("lr", lr, 0)
+    check_number("weight_decay", weight_decay, 0)
+    check_number("recurrent_lr_scale", recurrent_lr_scale, 0)
+    check_number("coupling_lr_scale", coupling_lr_scale, 0)
+    check_number("gate_lr_scale", gate_lr_scale, 0)
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
     if isinstance(recurrent_names, str):
@@ -74,14 +65,13 @@ def parameter_groups(
     matrices["weight_decay"] = gate_matrices["weight_decay"] = weight_decay
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
-            raise ValueError(
-                f"module must be initialised, but {name} has no shape yet: run the model once"
-            )
+            reason = f"{name} has no shape yet: run the model once"
+            raise ValueError(f"module must be initialised, but {reason}")
         # A weight that is parametrized, pruned or weight-normalised is computed from these.
         weight = re.sub(r"parametrizations\.(\w+)\..*$|(_orig|_g|_v)$", r"\1", name)
         if name.endswith(recurrent_names) or weight.endswith(recurrent_names):
             group = recurrent
-        elif weight.endswith(_COUPLINGS):
+        elif weight.endswith(("coupling_a", "coupling_b", "angle")):
             group = couplings
         elif _GATES.search(name):
             group = gate_matrices if parameter.ndim >= 2 else gate_vectors

@@ -1,8 +1,7 @@
 """The projection of a layer's input: ``nn.Linear``, faster for large float32 tensors on the CPU.
 
-The projection is the larger part of a layer's time, a third of which may go into getting memory for
-a large product from the system. Here :mod:`irevrnn.kernels.allocator` provides it, unless the
-process uses a caching allocator anyway.
+A third of its time may go into getting memory for a large product from the system. Here
+:mod:`irevrnn.kernels.allocator` provides it, unless the process uses a caching allocator anyway.
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from irevrnn.kernels.activations import get_activation
-from irevrnn.modules.arguments import check_count, check_probability, describe_arguments
 from irevrnn.modules.base_stack import BaseStack
+from irevrnn.modules.checks import check_count, check_number, describe_arguments
 from irevrnn.modules.initial_values import LONGEST_MEMORY, SHORTEST_PERIOD
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.strategies.rules import require, unsupported_reason
@@ -36,13 +35,10 @@ class IRevRNN(BaseStack):
             of ``nn.LSTM``, or (seq, batch, feature).
         dropout: probability, in [0, 1), of dropping a unit between layers, by
             :class:`irevrnn.Dropout`: with one mask for all steps of a sequence.
-        bidirectional: a second stack reads each sequence from its end; as in ``nn.LSTM``, each
-            layer reads the outputs of both directions below it, and the output has 2 * hidden_size
-            features, those of the forward direction first. Not for ``checkpoint`` and
-            ``reversible``.
-        norm: normalisation of the input projection: ``None``, ``"layer"``, or ``"batch"``
-            (statistics over all steps and the batch; not with ``checkpoint`` and ``reversible`` in
-            training).
+        bidirectional: a second stack reads each sequence from its end, as in ``nn.LSTM``. Not for
+            ``checkpoint`` and ``reversible``.
+        norm: of the input projection: ``None``, ``"layer"``, or ``"batch"`` (statistics over all
+            steps and the batch; not with ``checkpoint`` and ``reversible`` in training).
         residual: add a layer's input to its output where the two have the same size.
         memory, memory_budget: as for :class:`irevrnn.IRevStack`.
         shortest_period: shortest period of oscillators, above 2 steps. With periods near 2, single
@@ -50,8 +46,8 @@ class IRevRNN(BaseStack):
         longest_period: if given, the first coupling starts with weights a = -b that make each unit
             an oscillator, with a period drawn log-uniformly from ``shortest_period`` to this number
             of steps (for small states, and a coupling nonlinearity of slope 1 at 0, as tanh's).
-            ``None`` starts all couplings near 0. It needs ``num_couplings`` of at least 1; ``relu``
-            and ``leaky_relu`` as activation damp what is negative, and so most of the oscillation.
+            ``None`` starts all couplings near 0. ``relu`` and ``leaky_relu`` as activation damp
+            what is negative, and so most of the oscillation.
         longest_memory: units start with recurrent weights u = exp(-1 / tau) and time constants tau
             drawn log-uniformly from 1 to this number of steps; one that oscillates remembers for
             2 tau.
@@ -61,9 +57,9 @@ class IRevRNN(BaseStack):
     of the last layer, (batch, seq, hidden_size), with states (num_layers, batch, hidden_size).
 
     If bidirectional, states are (2 * num_layers, batch, hidden_size), the directions of a layer
-    next to one another, and ``output`` has twice as many features; at the last step, the other
-    direction has read only one step, so for one vector per sequence, concatenate ``h_n[-2]`` and
-    ``h_n[-1]``. Resets part a sequence between the same two steps in each direction.
+    next to one another, and ``output`` has twice as many features, those of the forward direction
+    first. For one vector per sequence, concatenate ``h_n[-2]`` and ``h_n[-1]``. Resets part a
+    sequence between the same two steps in each direction.
 
     The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
     ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``
@@ -93,26 +89,18 @@ class IRevRNN(BaseStack):
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(memory, memory_budget, batch_first)
-        check_count("hidden_size", hidden_size, 1)
         check_count("num_layers", num_layers, 1)
-        check_probability("dropout", dropout)
         if dropout and num_layers == 1:
             warnings.warn(
                 f"dropout={dropout} has no effect: it is for the output of every layer but the "
                 "last, and num_layers=1",
                 stacklevel=2,
             )
-        if longest_period is None and shortest_period != SHORTEST_PERIOD:
-            warnings.warn(
-                f"shortest_period={shortest_period} has no effect without longest_period",
-                stacklevel=2,
-            )
-        get_activation(activation)
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_layers, self.num_couplings = num_layers, num_couplings
         self.activation, self.coupling_activation = activation, coupling_activation
-        self.bias, self.norm, self.residual = bias, norm, residual
-        self.bidirectional = bidirectional
+        self.bias, self.norm = bias, norm
+        self.residual, self.bidirectional = residual, bidirectional
         self.shortest_period, self.longest_period = shortest_period, longest_period
         self.longest_memory = longest_memory
         width = (2 if bidirectional else 1) * hidden_size
@@ -141,7 +129,7 @@ class IRevRNN(BaseStack):
 
     @dropout.setter
     def dropout(self, p: float) -> None:
-        check_probability("dropout", p)
+        check_number("dropout", p, 0, 1)
         self._dropout = float(p)
         for layer in (*self.layers[:-1], *self.reverse_layers[:-1]):
             layer.dropout.p = self._dropout  # type: ignore[union-attr]
@@ -149,12 +137,8 @@ class IRevRNN(BaseStack):
     def _stack(self) -> Stack:
         return Stack(list(self.layers), list(self.reverse_layers), "layer")
 
-    def _states_symbol(self) -> str:
-        return "num_layers * 2" if self.bidirectional else "num_layers"
-
     def _input_features(self) -> int:
         return self.input_size
 
     def extra_repr(self) -> str:
-        """Return the arguments that differ from their defaults."""
         return describe_arguments(self, IRevRNN.__init__)

@@ -1,19 +1,18 @@
 """The forms an input may take, and the single form that a stack works on: time first, or packed.
 
-Packed rows are laid out as in PyTorch's ``PackedSequence``: step after step, the rows of all
-sequences that have that step, the longest sequence first. So there is no padding to compute, and a
-module that maps row by row needs to know nothing of lengths.
+Packed rows are laid out as in PyTorch's ``PackedSequence``. So there is no padding to compute, and
+a module that maps row by row needs to know nothing of lengths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from irevrnn.modules.input_checks import check_batch_sizes, check_resets, checked_lengths
+from irevrnn.modules.checks import check_batch_sizes, check_resets, checked_lengths
 from irevrnn.recurrences.packing import Packing, Steps
 
 
@@ -41,26 +40,8 @@ class SequenceBatch:
     padded: bool = False
 
     @classmethod
-    def of(
-        cls,
-        input: Tensor | PackedSequence,
-        lengths: Tensor | Sequence[int] | None,
-        batch_first: bool,
-        batched: bool = True,
-    ) -> SequenceBatch:
-        """Bring an input into the form of a stack.
-
-        Args:
-            input: a tensor, with dimensions for time and, if ``batched``, for the batch; or a
-                ``PackedSequence``.
-            lengths: (B,), for padded sequences.
-            batch_first: whether the batch dimension of a tensor comes first.
-            batched: whether there is one.
-
-        Raises:
-            TypeError: ``lengths`` are no integers.
-            ValueError: they do not fit.
-        """
+    def of(cls, input: Any, lengths: Any, batch_first: bool, batched: bool = True) -> SequenceBatch:
+        """Bring an input, padded if there are ``lengths``, into the form of a stack."""
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths go with padded input; a PackedSequence has its own")
@@ -68,50 +49,36 @@ class SequenceBatch:
             packing = Packing.of(input.batch_sizes, input.data.device)
             steps, size = len(input.batch_sizes), int(input.batch_sizes[0])
             return cls(input.data, packing, steps, size, True, batch_first, input)
-        if lengths is not None:
-            counts = checked_lengths(lengths, input, batch_first, batched)
-            if len(counts):  # a batch without sequences cannot be packed
-                packed = pack_padded_sequence(input, counts, batch_first, enforce_sorted=False)
-                steps = input.shape[1 if batch_first else 0]
-                packing = Packing.of(packed.batch_sizes, input.device)
-                return cls(
-                    packed.data, packing, steps, len(counts), True, batch_first, packed, True
-                )
-        if not batched:
+        if not batched and lengths is None:
             return cls(input.unsqueeze(1), None, input.shape[0], 1, False, batch_first)
-        x = input.transpose(0, 1) if batch_first else input
-        return cls(x, None, x.shape[0], x.shape[1] if x.dim() > 1 else 1, True, batch_first)
+        x = input.transpose(0, 1) if batch_first and batched else input
+        steps, size = x.shape[0], x.shape[1] if x.dim() > 1 else 1
+        # A batch without sequences cannot be packed.
+        if lengths is None or not len(counts := checked_lengths(lengths, x, batched)):
+            return cls(x, None, steps, size, True, batch_first)
+        packed = pack_padded_sequence(x, counts, enforce_sorted=False)
+        packing = Packing.of(packed.batch_sizes, x.device)
+        return cls(packed.data, packing, steps, size, True, batch_first, packed, True)
 
     def all_steps(self, resets: Tensor | None) -> Steps:
         """Return all steps, with their resets in the form of x."""
         length = self.steps if self.packing is None else self.packing.batch_sizes.shape[0]
         rows = slice(0, self.x.shape[0])
-        return Steps(0, length, self.size, rows, self.packing, self.arrange_resets(resets))
+        resets = None if resets is None else self._arranged(resets)
+        return Steps(0, length, self.size, rows, self.packing, resets)
 
-    def arrange_resets(self, resets: Tensor | None) -> Tensor | None:
-        """Check a mask of resets and bring it into the form of x.
-
-        Args:
-            resets: bool, (B, T) or (T, B) as the input has it, (T,) without a batch; (N,) in the
-                order of the rows of a ``PackedSequence``.
-
-        Returns:
-            (T, B) or (N,).
-
-        Raises:
-            TypeError: it is not a tensor of bool.
-            ValueError: a shape or device does not fit.
-        """
-        if resets is None:
-            return None
-        packed_input = self.packed is not None and not self.padded
-        shape: tuple[int, ...] = (self.steps, self.size)
-        shape = (len(self.x),) if packed_input else shape[::-1] if self.batch_first else shape
-        check_resets(resets, shape if self.batched else (self.steps,), self.x.device)
-        if packed_input:
+    def _arranged(self, resets: Tensor) -> Tensor:
+        """Check a mask of resets, and bring it into the form of x: (T, B), or (N,) if packed."""
+        device = self.x.device
+        if self.packed is not None and not self.padded:
+            check_resets(resets, (len(self.x),), device)
             return resets
-        resets = resets.view(self.steps, -1) if not self.batched else resets
-        resets = resets.t() if self.batch_first and self.batched else resets
+        if not self.batched:
+            check_resets(resets, (self.steps,), device)
+            return resets.contiguous().unsqueeze(1)
+        shape = self.size, self.steps
+        check_resets(resets, shape if self.batch_first else shape[::-1], device)
+        resets = resets.t() if self.batch_first else resets
         if self.packing is None:
             return resets.contiguous()
         order = self.packed.sorted_indices  # type: ignore[union-attr]

@@ -8,24 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from irevrnn.modules.arguments import check_number
+from irevrnn.modules.checks import check_number
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import RECURRENCE, computed_weight
 
 
-class Clipped:
-    """Modules with recurrent weights that can be clipped."""
+class Recurrent(nn.Module):
+    """Have recurrent weights, which can be drawn anew and clipped."""
 
-    def _clipped(self) -> list[tuple[str, nn.Module]]:
-        """Return the modules whose recurrence is clipped, with what an error calls each of them."""
-        return [(type(self).__name__, self)]  # type: ignore[list-item]
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
+        for each in reversed([*self.modules()][1:]):  # the innermost first
+            if hasattr(each, "reset_parameters"):
+                each.reset_parameters()  # type: ignore[operator]
 
+    @torch.no_grad()
     def clip_recurrent_weights_(self, bound: float = 1.0, *, after: Optimizer | None = None) -> Any:
         """Clamp every recurrent weight to [-bound, bound], in place.
 
         Where the recurrence is linear with one coupling, couplings with which states would grow
-        are moved to the nearest with which they do not
-        (:func:`irevrnn.modules.stability.clip_couplings_`).
+        are moved to the nearest with which they do not.
 
         IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
         more than ``gamma``-fold over T steps.
@@ -39,8 +41,7 @@ class Clipped:
             The module itself.
 
         Raises:
-            ValueError, TypeError: the bound is no number of at least 0, ``after`` is no optimizer,
-                or a weight is pruned or parametrized.
+            ValueError, TypeError: an argument does not fit, or a weight is pruned or parametrized.
 
         Example::
 
@@ -50,31 +51,26 @@ class Clipped:
         if after is not None and not isinstance(after, Optimizer):
             given = type(after).__name__
             raise TypeError(f"after must be a torch.optim.Optimizer; got {given}")
-        for label, block in self._clipped():
-            _clip(block, label, bound)
+        check_number("bound", bound, 0)
+        for name, module in self.named_modules():
+            # torch.compile wraps a block, and has its attributes.
+            if not hasattr(module, "coupling_a") or hasattr(module, "_orig_mod"):
+                continue
+            u, a, b, *activations = Weights.of(module)
+            oscillates = activations == ["identity", "identity"] and len(a) == 1
+            if weight := computed_weight(module, RECURRENCE if oscillates else RECURRENCE[:1]):
+                raise ValueError(
+                    f"{name}{'.' if name else ''}{weight} cannot be clipped in place, since it is "
+                    "pruned or parametrized; clip what it is computed from, or make it permanent "
+                    "(torch.nn.utils.prune.remove)"
+                )
+            if isinstance(u, nn.Parameter):
+                u.clamp_(-bound, bound)
+            if oscillates:
+                clip_couplings_(u, a[0], b[0])
         if after is not None:
             after.register_step_post_hook(lambda *_: self.clip_recurrent_weights_(bound))
         return self
-
-
-@torch.no_grad()
-def _clip(block: nn.Module, label: str, bound: float) -> None:
-    """Clip a block as :meth:`Clipped.clip_recurrent_weights_` does; errors call it ``label``."""
-    check_number("bound", bound, 0)
-    recurrence = Weights.of(block)
-    linear = recurrence.activation == recurrence.coupling_activation == "identity"
-    oscillates = linear and len(recurrence.a) == 1
-    owner = getattr(block, "_orig_mod", block)  # torch.compile wraps a module
-    if name := computed_weight(owner, RECURRENCE if oscillates else RECURRENCE[:1]):
-        raise ValueError(
-            f"{name} of {label} cannot be clipped in place, since it is pruned or "
-            "parametrized; clip what it is computed from, or make it permanent "
-            "(torch.nn.utils.prune.remove)"
-        )
-    if isinstance(recurrence.u, nn.Parameter):
-        recurrence.u.clamp_(-bound, bound)
-    if oscillates:
-        clip_couplings_(recurrence.u, recurrence.a[0], recurrence.b[0])
 
 
 @torch.no_grad()
@@ -82,14 +78,9 @@ def clip_couplings_(u: Tensor, a: Tensor, b: Tensor) -> None:
     """Move couplings of linear oscillators to the nearest whose states do not grow, in place.
 
     A step multiplies (h, c) by a matrix of determinant u and trace 1 + u + u a b. None of its
-    eigenvalues exceeds 1 if -2 (1 + u) <= u a b <= 0 (Jury's criterion): elsewhere states grow
-    exponentially, however much is forgotten. Where u a b is positive, the smaller of a and b
-    becomes 0; where it is too low, both shrink alike. Where u is outside of [-1, 1], states grow
-    whatever the couplings are; below -1, u a b becomes 0.
-
-    Args:
-        u: recurrent weights (H,).
-        a, b: coupling weights (H,).
+    eigenvalues exceeds 1 if -2 (1 + u) <= u a b <= 0 (Jury's criterion). Where u a b is positive,
+    the smaller of a and b becomes 0; where it is too low, both shrink alike. All are (H,). Where u
+    is outside of [-1, 1], states grow whatever the couplings are; below -1, u a b becomes 0.
     """
     # In half precision the product would be rounded coarsely, or overflow.
     wide_u, wide_a, wide_b = u.double(), a.double(), b.double()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -20,33 +19,19 @@ from irevrnn.recurrences.stateful import check_one_direction, is_stateful
 from irevrnn.strategies.rules import require, unsupported_reason
 from irevrnn.strategies.stack import Stack, is_block, reads_tokens, recurrence_of
 
-#: What a recurrent block must have besides ``recurrent_weight``.
-_INTERFACE = (
-    "project", "output", "hidden_size", "coupling_a", "coupling_b", "activation",
-    "coupling_activation",
+#: Modules of PyTorch that take dimensions of (T, B, features) for others.
+_OTHER_DIMENSIONS = (
+    _NormBase, nn.GroupNorm, nn.LocalResponseNorm, _ConvNd, nn.Dropout1d, nn.Dropout2d,
+    nn.Dropout3d, nn.FeatureAlphaDropout,
 )  # fmt: skip
-#: What a stack calls of a recurrent block.
-_METHODS = ("forward", "project", "output")
-#: Modules of PyTorch that take dimensions of (T, B, features) for others, and why they are refused.
-_OTHER_DIMENSIONS = {
-    (_NormBase, nn.GroupNorm, nn.LocalResponseNorm): (
-        "normalises the second dimension, which holds sequences unless they are packed: take "
-        "nn.LayerNorm, or an IRevBlock with norm='batch'"
-    ),
-    (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout): (
-        "drops all features of single steps: take nn.Dropout, or irevrnn.Dropout, which drops the "
-        "same features in every step"
-    ),
-    (
-        _ConvNd, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d, nn.MultiheadAttention,
-        nn.Transformer, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder,
-        nn.TransformerDecoderLayer,
-    ): (
-        "looks beyond the single step (..., features) that a module of a stack may see, and would "
-        "take sequences or steps for channels: run it before or behind the stack, or inside a "
-        "module that gives it one step at a time"
-    ),
-}  # fmt: skip
+#: The attributes with the numbers of features that a module takes and returns.
+_WIDTHS: dict[type, tuple[str, str]] = {
+    nn.Linear: ("in_features", "out_features"),
+    Projection: ("in_features", "out_features"),
+    nn.Embedding: ("", "embedding_dim"),
+    IRevBlock: ("width", "width"),
+    IRevRNNLayer: ("input_size", "hidden_size"),
+}
 #: What has a strategy of its own, or runs one step alone, and so is no block.
 _NO_BLOCKS = (BaseStack, IRevRNNCell, nn.RNNCellBase)
 
@@ -54,19 +39,16 @@ _NO_BLOCKS = (BaseStack, IRevRNNCell, nn.RNNCellBase)
 class IRevStack(BaseStack):
     r"""A stack of blocks around reversible recurrences, trained with one strategy.
 
-    Each step goes through all blocks, from the first to the last. With ``checkpoint`` and
-    ``reversible`` nothing of a block is saved but what its recurrence needs: all that stands
-    between two recurrences is computed again from the input.
+    With ``checkpoint`` and ``reversible``, all that stands between two recurrences is computed
+    again from the input.
 
     Args:
         blocks: from the bottom up, each one of
 
             - a recurrent block: an :class:`irevrnn.IRevBlock`, a :class:`irevrnn.Block` of your
-              own, or any module with their ``project``, ``output`` and parameters;
-            - any other recurrent network in one direction: an ``nn.LSTM``, ``nn.GRU`` or
-              ``nn.RNN``, or a module ``forward(x, state) -> (y, state)``, as
-              :class:`irevrnn.ThroughTime` takes them. It saves what it saves under ``store`` and
-              ``recompute``, and cannot be reversed;
+              own, or any module with their ``project``, ``output``, attributes and parameters;
+            - any other recurrent network that :class:`irevrnn.ThroughTime` takes, such as an
+              ``nn.LSTM``. It cannot be reversed;
             - any other module that maps (..., in) to (..., out) and treats each step by itself,
               such as an ``nn.Linear`` that embeds the input (:func:`irevrnn.check_stepwise` finds
               out whether a module does). The first may be an ``nn.Embedding``, or an
@@ -78,11 +60,10 @@ class IRevStack(BaseStack):
         memory_budget: memory that a forward and backward pass may need beyond input, output,
             parameters and their gradients, in bytes or as text such as ``"256MB"`` (MB are 10^6
             bytes, MiB 2^20). ``memory="auto"`` requires a budget and runs the strategy that is
-            expected to be fastest within it: ``picked.memory`` names that strategy (``picked`` is
-            None before the first call), and the logger ``irevrnn`` reports it at level INFO when it
-            changes. With ``"checkpoint"`` and ``"reversible"`` a budget is optional: chunks are
-            then as long as it allows, up to the length that is fastest, and ``"checkpoint"`` keeps
-            fewer states where it must.
+            expected to be fastest within it: ``picked.memory`` names it after the first call, and
+            the logger ``irevrnn`` reports it at level INFO when it changes. With ``"checkpoint"``
+            and ``"reversible"`` a budget is optional: chunks are then as long as it allows, up to
+            the length that is fastest, and ``"checkpoint"`` keeps fewer states where it must.
         batch_first: whether input and output are (batch, seq, feature), the default, or (seq,
             batch, feature).
 
@@ -130,12 +111,9 @@ class IRevStack(BaseStack):
     """
 
     def __init__(
-        self,
-        blocks: Iterable[nn.Module],
-        memory: str = "recompute",
-        memory_budget: float | str | None = None,
-        batch_first: bool = True,
-    ) -> None:
+        self, blocks: Iterable[nn.Module], memory: str = "recompute",
+        memory_budget: float | str | None = None, batch_first: bool = True,
+    ) -> None:  # fmt: skip
         if not isinstance(blocks, Iterable):
             raise TypeError(f"blocks must be a list of modules; got {type(blocks).__name__}")
         super().__init__(memory, memory_budget, batch_first)
@@ -148,15 +126,10 @@ class IRevStack(BaseStack):
         return Stack([b.rnn if isinstance(b, ThroughTime) else b for b in self.blocks])
 
     def _input_features(self) -> int | None:
-        return _widths(self.blocks[0])[0]
-
-    def _reads_tokens(self) -> bool:
-        return reads_tokens(self.blocks[0])
+        return _width(self.blocks[0], 0)
 
     def extra_repr(self) -> str:
-        """Return the arguments beside the blocks."""
-        budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
-        return f"memory={self.memory!r}{budget}, batch_first={self.batch_first}"
+        return f"{super().extra_repr()}, batch_first={self.batch_first}"
 
 
 def _check_blocks(blocks: list[nn.Module]) -> None:
@@ -173,18 +146,14 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
         if place and reads_tokens(block):
             raise TypeError(f"{name} reads integers, so it must be the first block")
         _check_dimensions(name, block)
-        if not is_block(block):
-            if is_stateful(block):
-                check_one_direction(getattr(block, "rnn", block), name)
-            continue
-        if missing := [each for each in _INTERFACE if not hasattr(block, each)]:
-            raise TypeError(f"{name} has a recurrent_weight, but not {', '.join(missing)}")
+        if not is_block(block) and is_stateful(block):
+            check_one_direction(getattr(block, "rnn", block), name)
     if not any(recurrence_of(block, name) for name, block in zip(names, blocks, strict=True)):
         raise ValueError(
             f"blocks must hold at least one with a recurrence; got {names or 'an empty list'}"
         )
     for (below, name), (above, name_above) in pairwise(zip(blocks, names, strict=True)):
-        width, wanted = _widths(below)[1], _widths(above)[0]
+        width, wanted = _width(below, 1), _width(above, 0)
         if width is not None and wanted is not None and width != wanted:
             raise ValueError(
                 f"blocks do not fit: {name} returns {width} features, {name_above} takes {wanted}"
@@ -196,29 +165,13 @@ def _check_dimensions(name: str, block: nn.Module) -> None:
     if type(block) is nn.Sequential:
         for child in block:
             _check_dimensions(f"{name}, {type(child).__name__}", child)
-    if type(block).__module__.startswith("torch.nn."):
-        for kinds, reason in _OTHER_DIMENSIONS.items():
-            if isinstance(block, kinds):
-                raise TypeError(f"{name} {reason}")
+    if isinstance(block, _OTHER_DIMENSIONS) and type(block).__module__.startswith("torch.nn."):
+        raise TypeError(
+            f"{name} would take sequences or steps for channels: take nn.LayerNorm or an IRevBlock "
+            "with norm='batch', nn.Dropout or irevrnn.Dropout, or run it before or behind the stack"
+        )
 
 
-def _widths(block: Any) -> tuple[int | None, int | None]:
-    """Return the features that a block takes and returns, as far as they are known.
-
-    A subclass with methods of its own may have others.
-    """
-    kind = type(block)
-    if getattr(kind, "forward", None) in (nn.Linear.forward, Projection.forward):
-        return block.in_features or None, block.out_features  # 0 in nn.LazyLinear
-    if getattr(kind, "forward", None) is nn.Embedding.forward:
-        return None, block.embedding_dim
-    if isinstance(block, IRevBlock) and _inherits(kind, IRevBlock):
-        return block.width, block.width
-    if isinstance(block, IRevRNNLayer) and _inherits(kind, IRevRNNLayer):
-        return block.input_size, block.hidden_size
-    return None, None
-
-
-def _inherits(kind: Any, known: Any) -> bool:
-    """Return whether a class has the methods of another that a stack calls."""
-    return all(getattr(kind, name) is getattr(known, name) for name in _METHODS)
+def _width(block: nn.Module, side: int) -> int | None:
+    """Return the features that a block takes (0) or returns (1), if that is known."""
+    return getattr(block, _WIDTHS.get(type(block), ("", ""))[side], None)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irevrnn.modules.input_checks import check_lists_of_states, check_states
+from irevrnn.modules.checks import check_states, check_tuple
 from irevrnn.modules.sequences import SequenceBatch
 from irevrnn.recurrences.protocol import State
 from irevrnn.recurrences.stateful import StatefulModule
@@ -19,87 +19,64 @@ from irevrnn.strategies.strategy import States
 Hidden = tuple[Any, Any]
 
 
-def initial_states(stack: Stack, batch: SequenceBatch, hidden: Any, symbols: str) -> States:
-    """Check the initial states and bring them into the order of the rows.
-
-    Args:
-        stack: the modules.
-        batch: the input.
-        hidden: as given; zeros, or what a module chooses, if None. For blocks alone ``(h_0, c_0)``,
-            each (L, B, H), or (L, H) without a batch; a sequence of L tensors each, (B, H) or (H,),
-            where the blocks have different sizes. If there are other modules, the state of each of
-            the L recurrences: (h, c) of a block.
-        symbols: the name of L in an error.
-
-    Raises:
-        TypeError: ``hidden`` is of another form.
-        ValueError: a shape, dtype or device does not fit.
-    """
-    count = len(stack.recurrences)
+def initial_states(stack: Stack, batch: SequenceBatch, hidden: Any) -> States:
+    """Check initial states in the form of :class:`irevrnn.IRevStack`, and sort them as the rows."""
     if hidden is None:
         return stack.initial_states(batch.size)
+    count = len(stack.recurrences)
     if len(stack.blocks) == count:
-        return _of_blocks(stack, batch, hidden, symbols)
-    if not (isinstance(hidden, tuple | list) and len(hidden) == count):
-        given = f"{len(hidden)}" if isinstance(hidden, tuple | list) else type(hidden).__name__
-        raise TypeError(
-            f"hidden must be a tuple of {count} states, one for each recurrence, as they are of "
-            f"different kinds; got {given}"
-        )
+        return _of_blocks(stack, batch, hidden)
+    kinds = f"a tuple of {count} states, one for each recurrence, as they are of different kinds"
+    check_tuple("hidden", hidden, count, kinds)
     states: States = []
-    for recurrence, own in zip(stack.recurrences, hidden, strict=True):
-        if own is None:
+    for recurrence, state in zip(stack.recurrences, hidden, strict=True):
+        if state is None:
             states.append(recurrence.initial_state(batch.size))
         elif isinstance(recurrence, StatefulModule):
-            states.append(take_state(recurrence, batch, own))
+            tensors = recurrence.flatten(state)
+            if batch.packed is not None or not batch.batched:
+                dims = recurrence.batch_dims(tensors, batch.size)
+                tensors = tuple(map(batch.sorted, tensors, dims))
+            states.append(tensors)
         else:
-            states.append(_of_block(recurrence.width, stack.like, batch, own, ("h_0", "c_0")))
+            states.append(_of_block(recurrence.width, stack.like, batch, state, ("h_0", "c_0")))
     return states
 
 
-def take_state(recurrence: StatefulModule, batch: SequenceBatch, state: Any) -> State:
-    """Return the tensors of a module's own state, in the order of the rows."""
-    tensors = recurrence.flatten(state)
-    if batch.packed is None and batch.batched:
-        return tensors
-    dims = recurrence.batch_dims(tensors, batch.size)
-    return tuple(batch.sorted(x, dim) for x, dim in zip(tensors, dims, strict=True))
-
-
-def give_state(recurrence: StatefulModule, batch: SequenceBatch, state: State) -> Any:
-    """Invert :func:`take_state`."""
-    if batch.packed is not None or not batch.batched:
-        dims = recurrence.batch_dims(state, batch.size)
-        state = tuple(batch.restored(x, dim) for x, dim in zip(state, dims, strict=True))
-    return recurrence.nest(state)
-
-
 def final_states(stack: Stack, batch: SequenceBatch, finals: list[State]) -> Any:
-    """Return the final states in the form of :func:`initial_states`."""
+    """Return the final states in the form of the initial ones."""
     if len(stack.blocks) < len(finals):
-        return tuple(
-            give_state(r, batch, state)
-            if isinstance(r, StatefulModule)
-            else tuple(map(batch.restored, state))
-            for r, state in zip(stack.recurrences, finals, strict=True)
-        )
+        recurrences = zip(stack.recurrences, finals, strict=True)
+        return tuple(_restored(recurrence, batch, state) for recurrence, state in recurrences)
     h_n, c_n = (tuple(map(batch.restored, states)) for states in zip(*finals, strict=True))
     same = all(state.shape == h_n[0].shape for state in h_n)
     return (torch.stack(h_n), torch.stack(c_n)) if same else (h_n, c_n)
 
 
-def _of_blocks(stack: Stack, batch: SequenceBatch, hidden: Any, symbols: str) -> States:
+def _restored(recurrence: Any, batch: SequenceBatch, state: State) -> Any:
+    if not isinstance(recurrence, StatefulModule):
+        return tuple(map(batch.restored, state))
+    if batch.packed is not None or not batch.batched:
+        state = tuple(map(batch.restored, state, recurrence.batch_dims(state, batch.size)))
+    return recurrence.nest(state)
+
+
+def _of_blocks(stack: Stack, batch: SequenceBatch, hidden: Any) -> States:
     sizes = [recurrence.width for recurrence in stack.recurrences]
     if len(set(sizes)) > 1:
-        check_lists_of_states(hidden, len(sizes))
+        check_tuple("hidden", hidden, 2, "a pair (h_0, c_0)")
+        for name, states in zip(("h_0", "c_0"), hidden, strict=True):
+            each = "tensors (batch, hidden_size), as the blocks have different sizes"
+            check_tuple(name, states, len(sizes), f"a tuple of {len(sizes)} {each}")
         return [
             _of_block(size, stack.like, batch, pair, (f"h_0[{index}]", f"c_0[{index}]"))
             for index, (size, *pair) in enumerate(zip(sizes, *hidden, strict=True))
         ]
+    count = "recurrent blocks" if stack.label == "block" else "num_layers"
+    count += " * 2" if stack.reverse else ""
     rows = (batch.size,) if batch.batched else ()
-    names = f"({symbols}, {'batch, ' if batch.batched else ''}hidden_size)"
-    shape = (len(sizes), *rows, sizes[0])
-    check_states(hidden, shape, names, stack.like, ("h_0", "c_0"))
+    symbols = f"({count}, {'batch, ' if batch.batched else ''}hidden_size)"
+    check_states(hidden, (len(sizes), *rows, sizes[0]), symbols, stack.like, ("h_0", "c_0"))
     return [
         tuple(batch.sorted(x.to(stack.like.dtype)) for x in pair)
         for pair in zip(*(state.unbind() for state in hidden), strict=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from irevrnn.modules.checks import check_tensor
 from irevrnn.modules.dropout import Dropout
 from irevrnn.strategies.stack import is_block
 
@@ -27,9 +28,8 @@ def check_stepwise(module: nn.Module, input: Tensor, tolerance: float = 1e-4) ->
     Args:
         module: a block, or any module that maps (..., in) to (..., out).
         input: (T, B, in) with T at least 3, and no dimension of size 0.
-        tolerance: largest difference, relative to the largest output. Pieces may round differently;
-            a difference within the tolerance still matters to ``reversible``, which then raises a
-            :class:`irevrnn.ReversalError`.
+        tolerance: largest difference, relative to the largest output. One within the tolerance
+            still matters to ``reversible``, which then raises a :class:`irevrnn.ReversalError`.
 
     Raises:
         ValueError: the results differ, or have the wrong shape. It says in which method.
@@ -37,13 +37,10 @@ def check_stepwise(module: nn.Module, input: Tensor, tolerance: float = 1e-4) ->
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
+    check_tensor("input", input)
     if input.dim() != 3 or len(input) < 3 or not input.numel():
-        raise ValueError(
-            "input must be (T, B, in), T at least 3 and nothing of size 0; got shape "
-            f"{tuple(input.shape)}"
-        )
+        wanted = "(T, B, in), T at least 3 and nothing of size 0"
+        raise ValueError(f"input must be {wanted}; got shape {tuple(input.shape)}")
     name, module = type(module).__name__, copy.deepcopy(module)
     for each in module.modules():
         if isinstance(each, Dropout | _DropoutNd):
@@ -68,36 +65,27 @@ def _compare(
     if not isinstance(whole, Tensor):
         raise TypeError(f"{name} must return a torch.Tensor; got {type(whole).__name__}")
     if whole.dim() != 3 or whole.shape[:2] != inputs[0].shape[:2]:
-        raise ValueError(
-            f"{name} must map (T, B, in) to (T, B, out); got {tuple(inputs[0].shape)} to "
-            f"{tuple(whole.shape)}"
-        )
+        shapes = f"{tuple(inputs[0].shape)} to {tuple(whole.shape)}"
+        raise ValueError(f"{name} must map (T, B, in) to (T, B, out); got {shapes}")
     if not whole.isfinite().all():
         raise ValueError(f"{name} must give finite numbers for this input, to be compared")
     bound = tolerance * whole.abs().max().clamp(min=1e-30)
     for length in (steps, steps - 1, steps // 2, 1):
         pieces = zip(*(x.split(length) for x in inputs), strict=True)
         parts = torch.cat([run(*piece) for piece in pieces])
-        wrong = (~((parts - whole).abs().amax((1, 2)) <= bound)).nonzero()  # NaN, too
-        if len(wrong):
-            reason = "mixes steps, or keeps a state"
-            if length == steps:
-                reason = "keeps a state, or draws random numbers, so call eval() first"
+        if not ((parts - whole).abs() <= bound).all():  # NaN, too
+            random = "draws random numbers, so call eval() first"
+            reason = f"keeps a state, or {random if length == steps else 'mixes steps'}"
             raise ValueError(
                 f"{name} does not treat each step by itself: run in pieces of {length} of {steps} "
-                f"steps, it gives other results, first at step {int(wrong[0])}; it {reason}"
+                f"steps, it gives other results; it {reason}"
             )
+    reason = "gives something else, so it mixes sequences, or takes a dimension for another"
     try:
         rows = run(*(x.flatten(0, 1) for x in inputs))
         same = bool(((rows.view_as(whole) - whole).abs() <= bound).all())
     except Exception as error:
-        raise ValueError(
-            f"{name} must take packed steps, (N, in), too: it maps (..., in) to (..., out); it "
-            f"raised {type(error).__name__}: {error}"
-        ) from error
+        same, reason = False, f"raised {type(error).__name__}: {error}"
     if not same:
-        raise ValueError(
-            f"{name} does not treat each step by itself: with steps packed to (N, in) it gives "
-            "something else; it mixes sequences, or takes a dimension for another"
-        )
+        raise ValueError(f"{name} must take packed steps, (N, in), too; with these, it {reason}")
     return whole

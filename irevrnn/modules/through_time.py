@@ -10,22 +10,16 @@ from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.modules.base_stack import StrategyModule
 from irevrnn.modules.sequences import SequenceBatch
-from irevrnn.modules.states import give_state, take_state
-from irevrnn.recurrences.stateful import StatefulModule, check_one_direction, is_stateful
-from irevrnn.strategies.report import MemoryReport
-from irevrnn.strategies.resident import resident_bytes
+from irevrnn.recurrences.stateful import check_one_direction, is_stateful
+from irevrnn.strategies.budget import MemoryReport
 from irevrnn.strategies.stack import Stack
-
-#: The strategies that run any module.
-STRATEGIES = ("store", "checkpoint", "auto")
 
 
 class ThroughTime(StrategyModule):
     r"""Train any recurrent network on long sequences in bounded memory, with the same gradients.
 
     The network runs chunk by chunk, and only its states between chunks are kept. The backward pass
-    runs each chunk once more, from the last to the first, so the memory hardly grows with the
-    length. Called as the network is, and returns what it returns. In an
+    runs each chunk once more, so the memory hardly grows with the length. In an
     :class:`irevrnn.IRevStack`, the strategy of the stack replaces ``memory``.
 
     Args:
@@ -37,30 +31,21 @@ class ThroughTime(StrategyModule):
         memory: ``"checkpoint"`` keeps the states between chunks. ``"store"`` runs the network as
             it is. ``"auto"`` does that if it fits ``memory_budget``, and keeps checkpoints that do
             otherwise.
-        memory_budget: memory that a forward and backward pass may take beyond input, output,
-            parameters and their gradients, in bytes or as text such as ``"30MB"``. The first steps
-            are measured to meet it; where the states of all chunks would not fit, some are
-            computed again from earlier ones.
+        memory_budget: as for :class:`irevrnn.IRevStack`, in bytes or as text such as ``"30MB"``.
 
     Inputs:
         - **input**, **state**: what ``rnn`` takes; or a ``PackedSequence``.
-        - **lengths** (keyword): (batch,) integers, the lengths of padded sequences. Steps beyond
-          the end of a sequence are not computed; their output is 0.
-        - **resets** (keyword): bool, of the shape of the input's time and batch dimensions; for a
-          ``PackedSequence``, in the order of its ``data``. Where it is true, the states of the
-          sequence are set to zero before the step, and no gradient passes.
+        - **lengths**, **resets** (keywords): as for :class:`irevrnn.IRevStack`.
 
-    Outputs:
-        - **output**, **state**: what ``rnn`` returns.
+    Outputs: what ``rnn`` returns.
 
     Random numbers from PyTorch's global generators, such as those of dropout, are replayed. Hooks
     on the network run for every chunk, hooks on parameters once. The state_dict is that of the
     network, with the prefix ``rnn``.
 
     Raises:
-        ValueError: ``rnn`` reads in both directions, an argument does not fit, or nothing fits the
-            budget.
-        TypeError: ``rnn`` is no module that takes and returns a state.
+        ValueError, TypeError: ``rnn`` is no such network, an argument does not fit, or nothing fits
+            the budget.
         RuntimeError: (in the backward pass) a chunk ends in other states than before, as a module
             keeps a state elsewhere; or gradients of gradients are asked for.
 
@@ -71,19 +56,14 @@ class ThroughTime(StrategyModule):
         >>> output.sum().backward()
     """
 
+    _strategies = ("store", "checkpoint", "auto")
+
     def __init__(
         self, rnn: nn.Module, memory: str = "checkpoint", memory_budget: float | str | None = None
     ) -> None:
         super().__init__(memory, memory_budget)
-        _check_memory(memory)
-        if not isinstance(rnn, nn.Module):
-            raise TypeError(f"rnn must be a torch.nn.Module; got {type(rnn).__name__}")
-        if isinstance(rnn, StrategyModule):
-            raise TypeError(
-                f"rnn has strategies of its own, {type(rnn).__name__}(memory=...); wrap another "
-                "recurrent network"
-            )
-        if isinstance(rnn, nn.RNNCellBase) or not is_stateful(rnn):
+        other = not isinstance(rnn, nn.Module) or isinstance(rnn, nn.RNNCellBase | StrategyModule)
+        if other or not is_stateful(rnn):
             raise TypeError(
                 "rnn must be an nn.LSTM, nn.GRU, nn.RNN or a module whose forward(x, state) takes "
                 f"any number of steps and returns (y, state); got {type(rnn).__name__}"
@@ -91,51 +71,30 @@ class ThroughTime(StrategyModule):
         check_one_direction(rnn, "rnn")
         self.rnn = rnn
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Check a strategy when it is set, too."""
-        if name == "memory":
-            _check_memory(value)
-        super().__setattr__(name, value)
-
     def _stack(self) -> Stack:
         return Stack([self.rnn], label="rnn")
 
     def forward(
-        self,
-        input: Tensor | PackedSequence,
-        state: Any = None,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
-        resets: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, Any]:
+        self, input: Tensor | PackedSequence, state: Any = None, *,
+        lengths: Tensor | Sequence[int] | None = None, resets: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, Any]:  # fmt: skip
         """Run the network over a sequence; see the class for shapes."""
-        before = 0 if self.memory_budget is None else resident_bytes()
-        stack = self._stack()
-        batch, recurrence = self._batch(input, lengths), _recurrence(stack)
-        states = [None if state is None else take_state(recurrence, batch, state)]
-        output, [final] = self._run(stack, batch, states, resets, True, before)
-        return batch.restore(output), give_state(recurrence, batch, final)
+        output, (final,) = self._run(input, (state,), lengths, resets)
+        return output, final
 
     def memory_report(
-        self,
-        input: Tensor | PackedSequence,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
+        self, input: Tensor | PackedSequence, *, lengths: Tensor | Sequence[int] | None = None,
         resets: Tensor | None = None,
-    ) -> MemoryReport:
-        """Return what training on ``input`` would need under each strategy.
+    ) -> MemoryReport:  # fmt: skip
+        """Return the needs of each strategy, as :meth:`irevrnn.IRevStack.memory_report` does."""
+        return self._report(input, lengths, resets)
 
-        See :meth:`irevrnn.IRevStack.memory_report`.
-        """
-        return self._report(self._stack(), self._batch(input, lengths), [None], resets, True)
-
-    def _batch(self, input: Any, lengths: Any) -> SequenceBatch:
-        if not isinstance(input, Tensor | PackedSequence):
-            raise TypeError(
-                f"input must be a torch.Tensor or PackedSequence; got {type(input).__name__}"
-            )
+    def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
         if isinstance(input, PackedSequence):
             return SequenceBatch.of(input, lengths, False)
+        if not isinstance(input, Tensor):
+            given = type(input).__name__
+            raise TypeError(f"input must be a torch.Tensor or PackedSequence; got {given}")
         unbatched = isinstance(self.rnn, nn.RNNBase) and input.dim() == 2
         batch_first = getattr(self.rnn, "batch_first", False) is True and not unbatched
         time = 1 if batch_first else 0
@@ -145,19 +104,3 @@ class ThroughTime(StrategyModule):
                 f"{tuple(input.shape)}"
             )
         return SequenceBatch.of(input, lengths, batch_first, not unbatched)
-
-    def extra_repr(self) -> str:
-        """Return the arguments beside the network."""
-        budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
-        return f"memory={self.memory!r}{budget}"
-
-
-def _recurrence(stack: Stack) -> StatefulModule:
-    [recurrence] = stack.recurrences
-    assert isinstance(recurrence, StatefulModule)
-    return recurrence
-
-
-def _check_memory(memory: str) -> None:
-    if memory not in STRATEGIES:
-        raise ValueError(f"memory must be one of {', '.join(STRATEGIES)}; got {memory!r}")

@@ -82,8 +82,8 @@ class BlockRecurrence:
             results = (results,)
         elif not isinstance(results, tuple) or len(results) != count:
             raise TypeError(
-                f"{self.name}: project must return a tuple of {count} tensors, z and what the input "
-                f"chooses (turns={block.turns!r}, forgets={block.forgets!r}); got "
+                f"{self.name}: project must return a tuple of {count} tensors, z and what the "
+                f"input chooses (turns={block.turns!r}, forgets={block.forgets!r}); got "
                 f"{type(results).__name__}"
             )
         return tuple(self._checked(z, (*x.shape[:-1], len(u)), u.dtype) for z in results)
@@ -135,13 +135,7 @@ class BlockRecurrence:
         return bits + FORGOTTEN_BITS[self.block.activation] * self.width
 
     def exact_state(self, state: State | States) -> States:
-        """Round h and c to fixed point.
-
-        Raises:
-            ValueError: a recurrent weight is outside [-1, 1], or NaN.
-            OverflowError: a state is too large, or NaN.
-            RuntimeError: there are no kernels.
-        """
+        """Round h and c to fixed point; raise an error if u, h or c is too large, or NaN."""
         if isinstance(state, States):
             return state
         h, c = state
@@ -165,8 +159,8 @@ class BlockRecurrence:
         """Run :func:`irevrnn.recurrences.fixed_scan.forward`; an OverflowError names the step."""
         try:
             return fixed_scan.forward(
-                drive[0], states, self.weights(drive, steps.batch), record=record, save=save, resets=steps.resets,
-                batch_sizes=steps.batch_sizes,
+                drive[0], states, self.weights(drive, steps.batch), record=record, save=save,
+                resets=steps.resets, batch_sizes=steps.batch_sizes,
             )  # fmt: skip
         except fixed_scan.RangeError as error:
             raise _overflow(f"{self.name}, step {steps.begin + error.step}") from None

@@ -4,6 +4,10 @@
 evaluated at the states that were visited, straight through every rounding: at h of every step, and
 at c of every :data:`~irevrnn.kernels.ops.SEGMENT` steps, from which those between are computed in
 floating point.
+
+All take z, (T, B, H), or (N, H) packed, with ``batch_sizes`` (T,) int64 on the CPU, the sequences
+that have each step. ``resets``, (T, B) or (N,) bool, tells where h and c of a sequence are set to 0
+before a step; their bit stacks keep what they were.
 """
 
 from __future__ import annotations
@@ -125,11 +129,7 @@ class RangeError(OverflowError):
 
 
 def vectorizes(z: Tensor) -> bool:
-    """Return whether the vectorised kernel runs, not the scalar one; build them if needed.
-
-    Raises:
-        RuntimeError: there are no kernels for the dtype and device of z.
-    """
+    """Return whether the vectorised kernel runs, not the scalar one; build them if needed."""
     if z.dtype in HALF or (backend := choose_backend(z.device.type, z.dtype)) == "python":
         raise RuntimeError(
             "memory='reversible' and 'store_fixed' need the compiled kernels, and there are none "
@@ -140,29 +140,19 @@ def vectorizes(z: Tensor) -> bool:
 
 
 def forward(
-    z: Tensor, states: States, weights: Weights | Turns, *, record: bool = False, save: bool = False,
-    resets: Tensor | None = None, batch_sizes: Tensor | None = None,
+    z: Tensor, states: States, weights: Weights | Turns, *, record: bool = False,
+    save: bool = False, resets: Tensor | None = None, batch_sizes: Tensor | None = None,
 ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
-    """Run the recurrence in fixed point.
+    """Run the recurrence in fixed point from the states before the first step.
 
     On a GPU the host waits, to read whether a value left the range and how many words there are, so
     this cannot be captured in a CUDA graph. With ``record``, room for all words that the steps may
     push is allocated until then: 4 bytes for each number of z, 8 with relu, 8 for each unit and
     reset, and 160 for each unit's changes of scales, with more room in another try.
 
-    Args:
-        z: (T, B, H); or (N, H), packed.
-        states: before the first step.
-        weights: of the layer, or how it turns.
-        record: whether to return what is forgotten.
-        save: whether to return ``saved``, which the gradient needs.
-        resets: (T, B) or (N,) bool, where h and c of a sequence are set to 0 before the step;
-            ``record`` keeps what they were.
-        batch_sizes: (T,) int64 on the CPU, if z is packed: the sequences that have each step.
-
     Returns:
-        The pass (``saved`` empty without ``save``), and the words and counts that were pushed,
-        empty without ``record``.
+        The pass (``saved``, which the gradient needs, empty without ``save``), and the words and
+        counts that were pushed, empty without ``record``.
 
     Raises:
         RangeError: a value left the range.
@@ -186,15 +176,10 @@ def forward(
 
 
 def inverse(
-    z: Tensor, states: States, buffer: Buffer, weights: Weights | Turns, resets: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
+    z: Tensor, states: States, buffer: Buffer, weights: Weights | Turns,
+    resets: Tensor | None = None, batch_sizes: Tensor | None = None,
 ) -> tuple[Pass, Buffer]:  # fmt: skip
     """Run the inverse recurrence from the states after the last step. Waits for no device.
-
-    Args:
-        z, weights, resets, batch_sizes: as given to :func:`forward`.
-        states: after the last step.
-        buffer: the words that were pushed.
 
     Returns:
         The pass, and what is left of ``buffer``; a negative count says that more words were asked
@@ -216,14 +201,8 @@ def with_gradient(
     result: Pass, weights: Weights | Turns, z: Tensor, h_0: Tensor, c_0: Tensor,
     resets: Tensor | None = None, batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return a pass as a function of z, the initial states and the weights.
+    """Return h of every step, h_n and c_n of a pass as functions of z, h_0, c_0 and the weights.
 
-    Args:
-        result: the pass, computed without gradients.
-        weights, z, resets, batch_sizes: as given to :func:`forward`.
-        h_0, c_0: (B, H). They only carry their gradients: the pass has its own states.
-
-    Returns:
-        ``out``, in the form of z, ``h_n`` and ``c_n`` (B, H).
+    h_0 and c_0, (B, H), only carry their gradients: the pass has its own states.
     """
     return weights.gradient(result, z, h_0, c_0, vectorizes(z), resets, batch_sizes)

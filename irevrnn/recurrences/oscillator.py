@@ -67,37 +67,38 @@ class Weights(NamedTuple):
         return out.to(z.dtype), h_n.to(state[0].dtype), c_n.to(state[1].dtype)
 
 
-def backend_of(z: Tensor) -> str:
-    """Return the backend for a drive z (:func:`irevrnn.kernels.backend.choose_backend`)."""
-    if torch.compiler.is_compiling():
-        from irevrnn.kernels import compiling
+def backend_of(*tensors: Tensor) -> str:
+    """Return the backend for tensors, or ``"transform"`` where one of ``torch.func`` is on.
 
-        return compiling.choose_backend(z.device.type, z.dtype)
-    return choose_backend(z.device.type, z.dtype)
+    The reference alone has all derivatives of all transforms, which cannot look into a checkpoint;
+    what they save is their own affair.
+    """
+    if transformed() or has_tangent(*tensors):
+        return "transform"
+    choose, z = choose_backend, tensors[0]
+    if torch.compiler.is_compiling():
+        from irevrnn.kernels.compiling import choose_backend as choose
+    return choose(z.device.type, z.dtype)
 
 
 def _run(
     z: Tensor, rest: tuple[Tensor, ...], options: tuple[str, str], memory: str,
     batch_sizes: Tensor | None, resets: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    h, c, *weights = rest
-    backend = backend_of(z)
-    if backend == "python" or needs_reference(z, *rest):
+    h, c, u, a, b = rest
+    backend = backend_of(z, *rest)
+    if backend in ("python", "transform"):
 
-        def step(z: Tensor, h: Tensor, c: Tensor, *layout: Any) -> Any:
-            return reference.scan(z, h, c, *weights, *options, *layout)
+        def function(z: Tensor, h: Tensor, c: Tensor, *layout: Any) -> Any:
+            return reference.scan(z, h, c, u, a, b, *options, *layout)
 
-        return run_reference(step, (z,), h, c, memory, batch_sizes, resets)
+        memory = "store" if backend == "transform" else memory
+        return run_reference(function, (z,), h, c, memory, batch_sizes, resets)
     interval = saved_interval(memory, z, *rest)
     out, h_n, c_n, _ = torch.ops.irevrnn.scan.default(
         z, *rest, batch_sizes, *options, interval, backend == "vector", resets
     )
     return out, h_n, c_n
-
-
-def needs_reference(*tensors: Tensor) -> bool:
-    """Return whether a transform is on: the reference alone has all derivatives of all of them."""
-    return transformed() or has_tangent(*tensors)
 
 
 def saved_interval(memory: str, *tensors: Tensor) -> int:
@@ -118,14 +119,11 @@ def run_reference(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Run the reference; with ``recompute``, under one checkpoint for each segment.
 
-    A transform cannot look into a checkpoint, and what it saves is its own affair.
-
-    Args:
-        function: of the streams, h, c, batch_sizes and resets; it returns h of all steps, h and c.
-        streams: what has a row for each step.
+    ``function`` takes the streams, which have a row for each step, then h, c, batch_sizes and
+    resets. It returns h of all steps, h and c.
     """
-    if memory == "store" or needs_reference(*streams, h, c):
-        return function(*streams, h, c, batch_sizes, resets)
+    if memory == "store":
+        return function(*streams, h, c, batch_sizes, resets)  # type: ignore[no-any-return]
     none: Any = repeat(None)
     sizes = none if batch_sizes is None else batch_sizes.split(SEGMENT)
     rows: Any = SEGMENT if batch_sizes is None else [int(part.sum()) for part in sizes]

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,21 +65,6 @@ class Packing:
         return starts[lengths[self.sequences] - 1 - self.steps] + self.sequences
 
 
-class Piece(NamedTuple):
-    """Steps that all have the same sequences, none of which begins anew but at the first step.
-
-    Attributes:
-        rows: of these steps, among those of a :class:`Steps`.
-        steps, size: how many steps, and sequences.
-        resets: (size,) bool, the sequences that begin anew, or None.
-    """
-
-    rows: slice
-    steps: int
-    size: int
-    resets: Tensor | None
-
-
 @dataclass(frozen=True)
 class Steps:
     """Consecutive steps of a batch of sequences: all of them, or a chunk.
@@ -112,6 +96,15 @@ class Steps:
         """The sequences that end in them; all, if they have one length."""
         return slice(None) if self.packing is None else self.packing.ended
 
+    @property
+    def begins_anew(self) -> Tensor | None:
+        """Which sequences the first step resets, of those that have it."""
+        if self.resets is None:
+            return None
+        sizes = self.batch_sizes
+        first = self.resets[: self.batch if sizes is None else int(sizes[0])]
+        return self.resets[0] if self.resets.dim() == 2 else first
+
     def part(self, begin: int, end: int) -> Steps:
         """Return some of the steps, counted from the first of these; all sequences begin at 0."""
         last = end == self.end - self.begin
@@ -123,8 +116,8 @@ class Steps:
         resets = None if self.resets is None else self.resets[rows]
         return Steps(begin, end, self.batch, rows, packing, resets, last)
 
-    def pieces(self) -> Iterator[Piece]:
-        """Cut the steps where sequences end or begin anew."""
+    def pieces(self) -> Iterator[Steps]:
+        """Cut the steps where sequences end or begin anew; all sequences of a piece are as long."""
         sizes, resets, packing = self.batch_sizes, self.resets, self.packing
         cuts = {0}
         if sizes is not None:
@@ -136,8 +129,6 @@ class Steps:
         for first, last in pairwise([*sorted(cuts), self.end - self.begin]):
             size = self.batch if sizes is None else int(sizes[first])
             rows = slice(row, row + (last - first) * (1 if sizes is None else size))
-            anew = None
-            if resets is not None:
-                anew = resets[row] if sizes is None else resets[row : row + size]
-            yield Piece(rows, last - first, size, anew)
+            anew = None if resets is None else resets[rows]
+            yield Steps(first, last, size, rows, resets=anew)
             row = rows.stop

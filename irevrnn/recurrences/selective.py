@@ -9,12 +9,7 @@ from torch import Tensor
 
 from irevrnn.kernels import reference
 from irevrnn.kernels.ops import HALF, SEGMENT
-from irevrnn.recurrences.oscillator import (
-    backend_of,
-    needs_reference,
-    run_reference,
-    saved_interval,
-)
+from irevrnn.recurrences.oscillator import backend_of, run_reference, saved_interval
 
 if TYPE_CHECKING:
     from irevrnn.recurrences.fixed_scan import Pass
@@ -50,15 +45,15 @@ class Turns(NamedTuple):
         ``store`` saves what ``recompute`` does: a step is linear, so no intermediate is needed.
         """
         if z.dtype in HALF:
-            wide = Turns(*(None if x is None else x.float() for x in self))
-            out, h_n, c_n = wide.scan(
-                z.float(), (state[0].float(), state[1].float()), memory, batch_sizes, resets
-            )
+            wide = Turns(self.angle.float(), None if self.decay is None else self.decay.float())
+            states = state[0].float(), state[1].float()
+            out, h_n, c_n = wide.scan(z.float(), states, memory, batch_sizes, resets)
             return out.to(z.dtype), h_n.to(state[0].dtype), c_n.to(state[1].dtype)
         tensors = (z, *state, *self.tensors)
-        backend = backend_of(z)
-        if backend == "python" or needs_reference(*tensors):
-            return self._run_reference(z, state, memory, batch_sizes, resets)
+        backend = backend_of(*tensors)
+        if backend in ("python", "transform"):
+            memory = "store" if backend == "transform" else memory
+            return self._run_reference(z, *state, memory, batch_sizes, resets)
         interval = saved_interval("recompute", *tensors)
         out, h_n, c_n, _ = torch.ops.irevrnn.selective_scan.default(
             z, *state, self.tensors, batch_sizes, interval, backend == "vector", resets
@@ -66,18 +61,19 @@ class Turns(NamedTuple):
         return out, h_n, c_n
 
     def _run_reference(
-        self, z: Tensor, state: tuple[Tensor, Tensor], memory: str, *layout: Any
+        self, z: Tensor, h: Tensor, c: Tensor, memory: str, *layout: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        of_steps = [x is not None and x.shape == z.shape for x in self]
-        streams = [x for x, moves in zip(self, of_steps, strict=True) if moves]
+        streams = [x for x in self.tensors if x.shape == z.shape]
 
-        def function(z: Tensor, *rest: Any) -> Any:
-            parts, others = iter(rest[: len(streams)]), rest[len(streams) :]
-            turns = (next(parts) if moves else x for x, moves in zip(self, of_steps, strict=True))
-            h, c, *layout = others
-            return reference.selective_scan(z, h, c, *turns, *layout)
+        def function(*arguments: Any) -> Any:
+            z_, *parts = arguments[: 1 + len(streams)]
+            h, c, *layout = arguments[1 + len(streams) :]
+            of_steps = iter(parts)
+            turns = [next(of_steps) if x.shape == z.shape else x for x in self.tensors]
+            decay = turns[1] if len(turns) > 1 else None
+            return reference.selective_scan(z_, h, c, turns[0], decay, *layout)
 
-        return run_reference(function, (z, *streams), *state, memory, *layout)
+        return run_reference(function, (z, *streams), h, c, memory, *layout)
 
     def gradient(
         self, result: Pass, z: Tensor, h_0: Tensor, c_0: Tensor, vectorize: bool,

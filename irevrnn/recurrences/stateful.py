@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import Drive, State
@@ -86,28 +87,19 @@ class StatefulModule:
         return
 
     def batch_dims(self, state: State, batch: int) -> list[int]:
-        """Return the dimension of the batch in each tensor of a state.
-
-        Raises:
-            ValueError: it cannot be told.
-        """
-        if self._dims is None:
-            dims = [[dim for dim, size in enumerate(x.shape) if size == batch] for x in state]
-            if any(len(each) != 1 for each in dims):
-                shapes = ", ".join(str(tuple(x.shape)) for x in state)
-                raise ValueError(
-                    f"{self.name}: each tensor of a state must have one dimension for the batch of "
-                    f"{batch}; got shapes {shapes}"
-                )
-            return [dim for (dim,) in dims]
-        return self._dims
+        """Return the dimension of the batch in each tensor of a state."""
+        if self._dims is not None:
+            return self._dims
+        dims = [[dim for dim, size in enumerate(x.shape) if size == batch] for x in state]
+        if any(len(each) != 1 for each in dims):
+            raise ValueError(
+                f"{self.name}: each tensor of a state must have one dimension for the batch of "
+                f"{batch}; got shapes {', '.join(str(tuple(x.shape)) for x in state)}"
+            )
+        return [dim for (dim,) in dims]
 
     def _find_batch_dims(self, x: Tensor) -> list[int]:
-        """Run the module over a step of two sequences, and of three, to find out.
-
-        Raises:
-            ValueError: a tensor has no dimension for the batch, or more than one.
-        """
+        """Run the module over a step of two sequences, and of three, to find out."""
         step = x[:1, :1]
         with torch.no_grad(), torch.random.fork_rng([x.device] if x.is_cuda else []):
             two, three = (self._run(torch.cat([step] * size, 1), None)[1] for size in (2, 3))
@@ -133,6 +125,7 @@ class StatefulModule:
     ) -> tuple[Tensor, State]:
         """Run the module over some steps."""
         (x,) = drive
+        state = state or None
         if steps.packing is None and steps.resets is None:
             return self._run(x, state)
         outputs: list[Tensor] = []
@@ -140,13 +133,13 @@ class StatefulModule:
         for piece in steps.pieces():
             part = x[piece.rows]
             if steps.packing is not None:
-                part = part.unflatten(0, (piece.steps, piece.size))
+                part = part.unflatten(0, (-1, piece.batch))
             if self._dims is None:
                 self._dims = self._find_batch_dims(part)
             if state is not None:
-                state, rest = _split(state, self._dims, piece.size)
+                state, rest = _split(state, self._dims, piece.batch)
                 ended += rest
-                state = _reset(state, self._dims, piece.resets)
+                state = _reset(state, self._dims, piece.begins_anew)
             y, state = self._run(part, state)
             outputs.append(y if steps.packing is None else y.flatten(0, 1))
         assert state is not None  # there is at least one step
@@ -168,18 +161,23 @@ class StatefulModule:
         return f"memory={memory!r} inverts steps, which {self.name} cannot; use memory='checkpoint'"
 
     def flatten(self, state: Any) -> State:
-        """Return the tensors of a nested state, and remember how they are nested.
+        """Return the tensors of a nested state, and remember how they are nested."""
 
-        Raises:
-            TypeError: it holds something other than tensors.
-        """
-        tensors: list[Tensor] = []
-        self._structure = _take_apart(state, tensors, self.name)
+        def is_leaf(part: Any) -> bool:
+            return not isinstance(part, tuple | list)
+
+        tensors, self._structure = tree_flatten(state, is_leaf)
+        for x in tensors:
+            if not isinstance(x, Tensor):
+                raise TypeError(
+                    f"{self.name}: a state must be a torch.Tensor or nested tuples of them; got "
+                    f"{type(x).__name__}"
+                )
         return tuple(tensors)
 
     def nest(self, state: State) -> Any:
         """Invert :meth:`flatten`."""
-        return _put_together(self._structure, iter(state))
+        return tree_unflatten(list(state), self._structure)
 
     def _run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         batch_first = getattr(self.module, "batch_first", False) is True
@@ -222,26 +220,3 @@ def _reset(state: State, dims: list[int], resets: Tensor | None) -> State:
         shape[dim] = -1
         masked.append(x.masked_fill(resets.view(shape), 0))
     return tuple(masked)
-
-
-def _take_apart(state: Any, tensors: list[Tensor], name: str) -> Any:
-    """Append the tensors of a nested state to a list; return the state with None in their place."""
-    if isinstance(state, Tensor):
-        tensors.append(state)
-        return None
-    if not isinstance(state, tuple | list):
-        raise TypeError(
-            f"{name}: a state must be a torch.Tensor or nested tuples of them; got "
-            f"{type(state).__name__}"
-        )
-    return _same_type(state, [_take_apart(part, tensors, name) for part in state])
-
-
-def _put_together(structure: Any, tensors: Iterator[Tensor]) -> Any:
-    if structure is None:
-        return next(tensors)
-    return _same_type(structure, [_put_together(part, tensors) for part in structure])
-
-
-def _same_type(like: Any, parts: list[Any]) -> Any:
-    return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)

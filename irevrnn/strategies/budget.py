@@ -1,7 +1,8 @@
 """Meet a memory budget: choose the strategy, the length of chunks and the number of checkpoints.
 
 The first steps are measured (:mod:`irevrnn.strategies.measure`), and so is what the process takes
-for the code that they load. The costs of longer passes follow from these.
+for the code that they load. The costs of longer passes follow from these, and so does
+:class:`MemoryReport`, which tells what training would need under each strategy.
 """
 
 from __future__ import annotations
@@ -10,28 +11,23 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import partial
 from numbers import Integral
 from typing import Any
 
 from torch import Tensor
 
-from irevrnn.kernels.backend import choose_backend
-from irevrnn.kernels.ops import HALF, SEGMENT
+from irevrnn.kernels.ops import SEGMENT
+from irevrnn.recurrences.fixed_scan import vectorizes
 from irevrnn.recurrences.packing import Steps
-from irevrnn.strategies.bit_stacks import GROUP
-from irevrnn.strategies.chunks import MOST_NUMBERS, SHORTEST, chunk_length
 from irevrnn.strategies.chunkwise import parameters_of, run_chunkwise
 from irevrnn.strategies.layerwise import run_layerwise
-from irevrnn.strategies.measure import Costs, measure, rehearse
-from irevrnn.strategies.resident import SLACK
-from irevrnn.strategies.reversible import HASHES
+from irevrnn.strategies.measure import SLACK, Costs, measure, rehearse
+from irevrnn.strategies.reversible import GROUP, HASHES
 from irevrnn.strategies.revolve import fewest_checkpoints
-from irevrnn.strategies.rules import CHUNKWISE, LAYERWISE, require, unsupported_reason
-from irevrnn.strategies.run import Plan
+from irevrnn.strategies.rules import CHUNKWISE, IN_FIXED_POINT, LAYERWISE, unsupported_reason
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import States
+from irevrnn.strategies.strategy import MOST_NUMBERS, SHORTEST, Plan, States, chunk_length
 
 #: How often a chunk runs forward before it runs with its graph: with one round, all states are
 #: kept; with 1.5, half of them; with more than 6, the stack mostly runs forward.
@@ -97,17 +93,14 @@ class Workload:
                 self.loaded = max(self.loaded, now - self.before)
         return self.costs[memory]
 
-    def outside(self, output: float) -> int:
-        """Return the bytes of copies of x and of the output where these are packed, and sorted."""
-        copies = 2 * self.x.nbytes * (1 + self.x.requires_grad) + 5 * output
-        return math.ceil(copies) if self.padded else 0
-
     def plan(self, memory: str, chunk: int = 0, checkpoints: int = 0) -> Plan:
         """Return a plan with its cost."""
         steps, costs = self.steps.end, self.measure(memory)
-        outside = self.outside(costs.of(steps).output) + SLACK + self.loaded
+        whole, outside = costs.of(steps), SLACK + self.loaded
+        if self.padded:  # x and the output are packed, and sorted
+            copies = 2 * self.x.nbytes * (1 + self.x.requires_grad) + 5 * whole.output
+            outside += math.ceil(copies)
         if memory in LAYERWISE:
-            whole = costs.of(steps)
             peak = whole.peak * (1 + KEPT) + outside
             return Plan(memory, saved=math.ceil(whole.saved), peak=math.ceil(peak))
         usual = chunk_length(memory, steps, self.steps.batch, widest(self.stack))
@@ -115,7 +108,7 @@ class Workload:
         number = math.ceil(steps / chunk)
         if memory == "checkpoint":
             kept = checkpoints or number
-            own = (kept + 1) * costs.state
+            own = (kept + 1) * costs.short.state
             again = own if kept < number else 0  # the states between, computed again
         else:
             own, again = self._reversible(number), 0
@@ -134,7 +127,7 @@ class Workload:
             bits += int(self.steps.resets.sum()) * 64 * sum(r.width for r in recurrences)
         groups = math.ceil(chunks / GROUP) if bits else 1
         numbers = len(recurrences) * (2 * STACKS + groups * (1 + STACKS) + HASHES)
-        states = 2 * self.measure("reversible").state  # h, c and their scales
+        states = 2 * self.measure("reversible").short.state  # h, c and their scales
         return math.ceil(bits / 8) + states + 8 * numbers
 
     def chunks(self, shortest: int) -> Iterator[int]:
@@ -150,9 +143,9 @@ class Workload:
         """Return all plans that a budget may choose from, faster ones first."""
         if memory == "auto":
             yield self.plan(self.whole)
+            if unsupported_reason(self.stack, "checkpoint"):
+                return
             memory = "checkpoint"
-        if unsupported_reason(self.stack, memory):
-            return
         rounds = ROUNDS if memory == "checkpoint" else ROUNDS[:1]
         for shortest in (SHORTEST, SEGMENT):
             for each in rounds:
@@ -169,18 +162,7 @@ def widest(stack: Stack) -> int:
 
 
 def choose(load: Workload, memory: str, budget: int) -> Plan:
-    """Return the first plan whose peak is at most ``budget`` bytes.
-
-    Args:
-        load: the pass.
-        memory: ``auto``, ``checkpoint`` or ``reversible``.
-        budget: bytes.
-
-    Raises:
-        ValueError: no plan's peak is, or the strategy cannot serve.
-    """
-    if memory in CHUNKWISE:
-        require(why_not(load.stack, memory))
+    """Return the first plan whose peak is at most ``budget`` bytes, else raise a ValueError."""
     plans = []
     for plan in load.plans(memory):
         if plan.peak <= budget:
@@ -202,27 +184,21 @@ def choose(load: Workload, memory: str, budget: int) -> Plan:
 def why_not(stack: Stack, memory: str) -> str | None:
     """Return why a strategy cannot train a stack; None if it can."""
     reason = unsupported_reason(stack, memory)
-    if reason or memory in (*LAYERWISE, "checkpoint"):
-        return reason
-    like = stack.like
-    if like.dtype in HALF:
-        return f"memory={memory!r} takes parameters of float32 or float64; got {like.dtype}"
-    if choose_backend(like.device.type, like.dtype) == "python":
-        return f"memory={memory!r} needs the compiled kernels, which are not there"
-    return None
+    if reason is None and memory in IN_FIXED_POINT:
+        try:
+            vectorizes(stack.like)
+        except RuntimeError as error:
+            return str(error)
+    return reason
 
 
 def parse_bytes(size: str | float) -> int:
-    """Return the bytes that ``"256MB"``, ``"1.5 GiB"`` or a number of bytes stands for.
-
-    Raises:
-        ValueError: it is neither, or less than a byte.
-    """
+    """Return the bytes that ``"256MB"``, ``"1.5 GiB"`` or a number of bytes stands for."""
     whole = isinstance(size, Integral) or (isinstance(size, float) and size.is_integer())
     count = int(size) if whole and not isinstance(size, bool) else 0
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", str(size))
     if isinstance(size, str) and match is not None and match[2] in _UNITS:
-        count = int(Fraction(match[1]) * _UNITS[match[2]])
+        count = round(float(match[1]) * _UNITS[match[2]])
     if count < 1:
         raise ValueError(
             "memory_budget must be a whole number of bytes, or text such as '256MB' or "
@@ -237,3 +213,50 @@ def format_bytes(size: int) -> str:
         if size >= 0.9995 * factor:  # which is rounded to 1
             return f"{size / factor:.3g} {unit}"
     return f"{size} B"
+
+
+@dataclass(frozen=True, repr=False)
+class MemoryReport:
+    """The memory that training on an input needs under each strategy; ``print`` shows a table.
+
+    Attributes:
+        plans: one or more for each strategy, with their ``saved`` and ``peak`` bytes.
+        reasons: why each of the other strategies cannot be used, by its name.
+        steps, batch: of the input.
+    """
+
+    plans: tuple[Plan, ...]
+    reasons: dict[str, str]
+    steps: int
+    batch: int
+
+    def __repr__(self) -> str:
+        """Return the table."""
+        rows = [("memory", "saved", "peak of a step", "chunk", "checkpoints")]
+        for plan in self.plans:
+            chunk = f"{plan.chunk} steps" if plan.chunk else ""
+            kept = f"{plan.checkpoints} at once" if plan.checkpoints else ""
+            sizes = format_bytes(plan.saved), format_bytes(plan.peak)
+            rows.append((plan.memory, *sizes, chunk, kept))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(f"{x:<{w}}" for x, w in zip(row, widths, strict=True)) for row in rows]
+        notes = [f"{name}: cannot be used, {reason}" for name, reason in self.reasons.items()]
+        title = f"{self.steps} steps, batch {self.batch}"
+        return "\n".join(line.rstrip() for line in (title, *lines, *notes))
+
+
+def memory_report(load: Workload) -> MemoryReport:
+    """Measure the first steps of a pass, and return what it needs under each strategy."""
+    names = dict.fromkeys(("store", load.whole, "checkpoint", "reversible"))
+    reasons = {name: reason for name in names if (reason := why_not(load.stack, name))}
+    plans = []
+    for memory in names:
+        if memory in reasons:
+            continue
+        plans.append(load.plan(memory))
+        if memory == "checkpoint":  # one example of what a budget makes of it
+            chunk = plans[-1].chunk
+            chunks = math.ceil(load.steps.end / chunk)
+            if (few := fewest_checkpoints(chunks, 2)) < chunks:
+                plans.append(load.plan(memory, chunk, few))
+    return MemoryReport(tuple(plans), reasons, load.steps.end, load.steps.batch)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 
 from irevrnn.kernels.ops import HALF
-from irevrnn.strategies.stack import Stack
 
 
 class Gradients:
-    """The gradients of parameters, summed over chunks.
-
-    The graph of a chunk reads the modules' own parameters. Where a module has others by now, as
-    after ``torch.func.functional_call``, it gets those of the forward pass for the time being.
-
-    Args:
-        stack: the modules.
-        parameters: of the forward pass.
-        needed: whether each of them needs a gradient.
-        memory: the strategy, for errors.
+    """The gradients of the parameters of the forward pass, summed over chunks.
 
     Attributes:
         leaves: the parameters that need a gradient.
@@ -32,41 +23,31 @@ class Gradients:
     """
 
     def __init__(
-        self, stack: Stack, parameters: Sequence[Tensor], needed: Sequence[bool], memory: str
+        self, modules: Iterable[nn.Module], parameters: Sequence[Tensor], needed: Sequence[bool]
     ) -> None:
-        self._stack, self._parameters, self._needed = stack, parameters, needed
+        self._modules, self._parameters, self._needed = nn.ModuleList(modules), parameters, needed
         self.leaves = [p for p, need in zip(parameters, needed, strict=True) if need]
         self.sums: list[Tensor | None] = [None] * len(self.leaves)
-        if frozen := [p for p in self.leaves if not p.requires_grad]:
-            raise RuntimeError(
-                f"memory={memory!r} needs a parameter of shape {tuple(frozen[0].shape)} as it was "
-                "in the forward pass, but its requires_grad was set to False since"
-            )
 
     @contextmanager
     def collected(self) -> Iterator[None]:
         """Put the parameters of the forward pass in place, without their hooks.
 
-        A hook on a parameter is for its whole gradient, and autograd calls it with that.
+        Modules have others by now after ``torch.func.functional_call``. A hook on a parameter is
+        for its whole gradient, and autograd calls it with that.
         """
-        places = _places(self._stack)
-        now = [owner[name] for owner, name in places]
-        each_once = {id(p): index for index, p in reversed([*enumerate(now)])}
-        order = sorted(each_once.values())
-        wanted = {id(now[i]): p for i, p in zip(order, self._parameters, strict=True)}
+        present = dict(self._modules.named_parameters())
+        wanted = dict(zip(present, self._parameters, strict=True))
+        others = any(present[name] is not wanted[name] for name in present)
         hooks = [(h, dict(h)) for p in self.leaves if (h := p._backward_hooks)]
         try:
-            for present, _ in hooks:
-                present.clear()
-            for (owner, name), p in zip(places, now, strict=True):
-                if wanted[id(p)] is not p:
-                    owner[name] = wanted[id(p)]
-            yield
+            for its_hooks, _ in hooks:
+                its_hooks.clear()
+            with _reparametrize_module(self._modules, wanted if others else {}, tie_weights=others):
+                yield
         finally:
-            for (owner, name), p in zip(places, now, strict=True):
-                owner[name] = p
-            for present, before in hooks:
-                present.update(before)
+            for its_hooks, before in hooks:
+                its_hooks.update(before)
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
         """Add the gradients of a chunk to the sums."""
@@ -90,25 +71,9 @@ class Gradients:
         found: list[Tensor | None] = []
         for p, need in zip(self._parameters, self._needed, strict=True):
             gradient = next(sums) if need else None
-            if need and gradient is None and (p._backward_hooks or _has_post_hooks(p)):
-                gradient = torch.zeros_like(p)
-            found.append(gradient)
+            hooks = p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)
+            found.append(torch.zeros_like(p) if need and gradient is None and hooks else gradient)
         return found
-
-
-def _places(stack: Stack) -> list[tuple[dict[str, Any], str]]:
-    """Return where each parameter is kept, once for each module that has it."""
-    modules = dict.fromkeys(each for module in stack.modules for each in module.modules())
-    return [
-        (each._parameters, name)
-        for each in modules
-        for name, p in each._parameters.items()
-        if p is not None
-    ]
-
-
-def _has_post_hooks(p: Tensor) -> bool:
-    return bool(getattr(p, "_post_accumulate_grad_hooks", None))
 
 
 def backpropagate(
@@ -128,7 +93,7 @@ def backpropagate(
         x: the chunk's input.
 
     Returns:
-        The gradients of ``before`` and of ``x``, None where nothing depends on them.
+        The gradients of ``before`` and of ``x``, None where there is none.
     """
     pairs = zip(outputs, upstream, strict=True)
     used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
@@ -165,21 +130,10 @@ class _Scalar(torch.autograd.Function):
 
 
 def check_leaves(outputs: list[Tensor], known: Sequence[Tensor], memory: str) -> None:
-    """Raise a ValueError if a chunk has a gradient for a tensor that is not known.
+    """Raise a ValueError if the graph of ``outputs`` has a leaf that is not among those known.
 
     Any gradient of such a tensor would be lost.
     """
-    leaf = untracked_leaf(outputs, known)
-    if leaf is not None:
-        raise ValueError(
-            f"a module of the stack uses a tensor of shape {tuple(leaf.shape)} that requires a "
-            f"gradient and is none of its parameters: memory={memory!r} would lose this gradient; "
-            "use memory='recompute', or make it a parameter of the module"
-        )
-
-
-def untracked_leaf(outputs: list[Tensor], known: Sequence[Tensor]) -> Tensor | None:
-    """Return a leaf of the graph of ``outputs`` that is not among the tensors known, or None."""
     ids = {id(x) for x in known}
     met = {x.grad_fn for x in known} - {None}  # behind these the graph is not that of the chunk
     ahead = [y.grad_fn for y in outputs if y.grad_fn is not None]
@@ -188,8 +142,11 @@ def untracked_leaf(outputs: list[Tensor], known: Sequence[Tensor]) -> Tensor | N
         node = ahead.pop()
         leaf = getattr(node, "variable", None)  # of a node that accumulates gradients
         if leaf is not None and id(leaf) not in ids:
-            return leaf
+            raise ValueError(
+                f"a module of the stack uses a tensor of shape {tuple(leaf.shape)} that requires a "
+                f"gradient and is none of its parameters: memory={memory!r} would lose this "
+                "gradient; use memory='recompute', or make it a parameter of the module"
+            )
         new = {following for following, _ in node.next_functions if following is not None} - met
         met |= new
         ahead += new
-    return None

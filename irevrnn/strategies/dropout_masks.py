@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,33 +24,22 @@ class Seen:
         masks: of this pass.
         steps: these steps.
         place: the number of masks met so far: every module has masks of its own.
-        first: whether masks are drawn in this chunk. When it is computed again they are drawn again
-            and thrown away, so that other modules get the same numbers from the generator.
+        last: whether modules see the last of these steps alone, from now on.
     """
 
     masks: Masks
     steps: Steps
-    place: int = field(default=0, init=False)
-    first: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.first = self.steps.begin == 0
-
-    def see_last(self) -> None:
-        """See the last of these steps alone from the next mask on."""
-        end = self.steps.end
-        self.steps = Steps(end - 1, end, self.steps.batch, slice(end - 1, end))
+    place: int = 0
+    last: bool = False
 
     def mask(self, x: Tensor, p: float) -> Tensor:
-        """Return what x is multiplied by, for all steps of a sequence the same: 0, or 1 / (1 - p).
+        """Return what x, (T, B, ...) or (N, ...) packed, is multiplied by: 0, or 1 / (1 - p).
 
-        Args:
-            x: (T, B, ...), or (N, ...) packed.
-            p: probability of 0.
+        It is the same for all steps of a sequence.
         """
         place, self.place = self.place, self.place + 1
         steps, packing = self.steps, self.steps.packing
-        rows = [steps.end - steps.begin, steps.batch]
+        rows = [1 if self.last else steps.end - steps.begin, steps.batch]
         if packing is not None:
             rows = [len(packing.sequences)]
         if list(x.shape[: len(rows)]) != rows:
@@ -58,7 +47,9 @@ class Seen:
                 f"irevrnn.Dropout inside a stack must read shape ({', '.join(map(str, rows))}, "
                 f"...), as the stack hands it to modules; got {tuple(x.shape)}"
             )
-        if self.first:
+        if steps.begin == 0:
+            # When the chunk is computed again, this one is thrown away: other modules get the same
+            # numbers from the generator.
             self.masks.setdefault(place, draw_mask(x, (steps.batch, *x.shape[len(rows) :]), p))
         elif place not in self.masks:
             raise RuntimeError(
@@ -76,11 +67,7 @@ def draw_mask(x: Tensor, shape: Sequence[int], p: float) -> Tensor:
 
 
 class _Current(threading.local):
-    """The state of the stack that a thread runs.
-
-    Attributes:
-        seen: the steps that its modules see; None outside of a stack.
-    """
+    """The steps that modules of the stack that a thread runs see; None outside of a stack."""
 
     seen: Seen | None = None
 
@@ -89,11 +76,7 @@ current = _Current()
 
 
 class _Passes:
-    """The passes that run, which a compiler can watch, unlike the state of a thread.
-
-    Attributes:
-        running: passes through a stack, of all threads, outside of what is compiled.
-    """
+    """The number of passes of all threads, which a compiler can watch, unlike a thread's state."""
 
     running = 0
 

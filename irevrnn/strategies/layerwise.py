@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,22 +36,29 @@ def run_layerwise(
         recurrence after the last step.
     """
     finals: list[State] = []
-    back = _reversal(steps.packing) if stack.reverse else _identity
-    turned = steps
-    if stack.reverse and steps.resets is not None:
-        turned = replace(steps, resets=_turned(steps.resets, back, steps.packing))
+    packing, turned = steps.packing, steps
+    index = packing.reversal() if stack.reverse and packing is not None else None
 
-    def run(recurrence: Recurrence, x: Tensor, turn: Any, steps: Steps) -> tuple[Tensor, State]:
-        drive = tuple(map(turn, recurrence.drive(x)))
-        out, final = recurrence.scan(drive, states[len(finals)], steps, memory)
+    def back(x: Tensor) -> Tensor:
+        """Reverse every sequence in time."""
+        return x.flip(0) if index is None else x.index_select(0, index)
+
+    if stack.reverse and steps.resets is not None:
+        turned = replace(steps, resets=_turned(steps.resets, back, packing))
+
+    def run(recurrence: Recurrence, x: Tensor, backwards: bool = False) -> tuple[Tensor, State]:
+        drive, within = recurrence.drive(x), steps
+        if backwards:
+            drive, within = tuple(map(back, drive)), turned
+        out, final = recurrence.scan(drive, states[len(finals)], within, memory)
         finals.append(final)
-        return turn(out), final
+        return back(out) if backwards else out, final
 
     def recur(number: int, recurrence: Recurrence, x: Tensor) -> tuple[Tensor, State]:
         if not stack.reverse:
-            return run(recurrence, x, _identity, steps)
-        out, (last, *_) = run(stack.recurrences[2 * number], x, _identity, steps)
-        other, _ = run(stack.recurrences[2 * number + 1], x, back, turned)
+            return run(recurrence, x)
+        out, (last, *_) = run(stack.recurrences[2 * number], x)
+        other, _ = run(stack.recurrences[2 * number + 1], x, backwards=True)
         last = torch.cat([last, other[-1].expand_as(last)], -1)  # not used if packed
         return torch.cat([out, other], -1), (last,)
 
@@ -62,20 +68,9 @@ def run_layerwise(
     return output if return_sequence else output.clone(), finals
 
 
-def _identity(x: Tensor) -> Tensor:
-    return x
-
-
-def _reversal(packing: Packing | None) -> Any:
-    """Return the function that reverses every sequence in time."""
-    if packing is None:
-        return partial(torch.flip, dims=(0,))
-    return partial(torch.index_select, dim=0, index=packing.reversal())
-
-
-def _turned(resets: Tensor, turn: Any, packing: Packing | None) -> Tensor:
+def _turned(resets: Tensor, turn: Callable[[Tensor], Tensor], packing: Packing | None) -> Tensor:
     """Return resets for reading from the end: one before step t is then one before step t - 1."""
-    turned: Tensor = turn(resets)
+    turned = turn(resets)
     if packing is None:
         back = turned.roll(1, 0)
         back[:1] = False

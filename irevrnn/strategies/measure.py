@@ -6,28 +6,31 @@ is followed until it is freed. What an operator allocates and frees by itself is
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from irevrnn.kernels.observers import observed_as
 from irevrnn.kernels.ops import SEGMENT
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import State
-from irevrnn.strategies.checkpoint import leaf
 from irevrnn.strategies.chunk_graph import Gradients, backpropagate
-from irevrnn.strategies.resident import resident_bytes
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import States, flat
+from irevrnn.strategies.strategy import States, flat, leaf
 
+#: The least memory that is worth giving back to the system.
+SLACK = 64_000
 #: Bytes of an operation in a graph: its node, and the objects around what it saves.
 NODE_BYTES = 1000
 #: Runs some steps of x from states; returns the output and the last states.
@@ -49,7 +52,7 @@ class Cost(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """The bytes of a pass, as in :class:`Cost`, but ``alive`` moment by moment."""
+    """The bytes of a pass, as in :class:`Cost`, but ``alive`` moment by moment; and of states."""
 
     steps: int
     saved: int
@@ -64,11 +67,6 @@ class Costs(NamedTuple):
 
     short: Measured
     longer: Measured
-
-    @property
-    def state(self) -> int:
-        """The bytes of the states of all recurrences."""
-        return self.short.state
 
     def of(self, steps: int) -> Cost:
         """Return the cost of a pass over that many steps."""
@@ -88,16 +86,16 @@ class Costs(NamedTuple):
         return Cost(further(one.saved, other.saved), peak, further(one.output, other.output))
 
 
-def measure(stack: Stack, x: Tensor, states: States, steps: Steps, run: Runner) -> Costs:
-    """Measure passes over one segment and over two.
+def resident_bytes() -> int:
+    """Return the memory of this process that is resident; 0 where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
-    Args:
-        stack: the modules.
-        x: (T, B, ...), or (N, ...) packed, of which the first steps are read.
-        states: of every recurrence before the first step.
-        steps: all steps.
-        run: a strategy.
-    """
+
+def measure(stack: Stack, x: Tensor, states: States, steps: Steps, run: Runner) -> Costs:
+    """Measure passes of a strategy over the first segment of x and over two."""
     lengths = min(steps.end, SEGMENT), min(steps.end, 2 * SEGMENT)
     with _leaving_no_trace(stack, x):
         parts = (_Part(stack, x, states, steps.part(0, length)) for length in lengths)
@@ -105,15 +103,10 @@ def measure(stack: Stack, x: Tensor, states: States, steps: Steps, run: Runner) 
 
 
 def rehearse(stack: Stack, x: Tensor, states: States, steps: Steps, run: Runner) -> int:
-    """Run some steps forward and backward; return the resident memory of the process then.
-
-    Args:
-        stack, x, states, run: as for :func:`measure`.
-        steps: those to run.
-    """
+    """Run some steps forward and backward; return the resident memory of the process then."""
     with _leaving_no_trace(stack, x):
         part = _Part(stack, x, states, steps)
-        outputs, _ = part.forward(run)
+        outputs = part.forward(run)
         part.backward(outputs, [torch.ones_like(y) for y in outputs])
         return resident_bytes()
 
@@ -138,17 +131,16 @@ class _Part:
         modules = nn.ModuleList([*stack.modules, *stack.reverse])
         parameters = [*modules.parameters()]
         needed = [p.requires_grad for p in parameters]
-        self.gradients = Gradients(Stack([*modules]), parameters, needed, "auto")
+        self.gradients = Gradients([*modules], parameters, needed)
         self.leaves: States = [None if s is None else tuple(map(leaf, s)) for s in states]
         self.x = x[steps.rows].detach().requires_grad_(x.requires_grad)
         self.steps = replace(steps, rows=slice(None))
         self.known = [self.x, *parameters, *modules.buffers(), *flat(self.leaves)]
 
-    def forward(self, run: Runner) -> tuple[list[Tensor], int]:
-        """Return the last states and the output, and the bytes of the states."""
+    def forward(self, run: Runner) -> list[Tensor]:
+        """Return the last states and the output."""
         output, finals = run(self.x, self.leaves, self.steps)
-        states = flat([*finals])
-        return [*states, output], sum(x.nbytes for x in states)
+        return [*flat(finals), output]
 
     def backward(self, outputs: list[Tensor], upstream: list[Tensor]) -> Tensor | None:
         """Backpropagate, and return the gradient of x."""
@@ -166,7 +158,7 @@ def _measure(part: _Part, run: Runner) -> Measured:
 
     with observed_as(False), _Alive() as alive:
         with saved_tensors_hooks(pack, lambda kept: kept):
-            outputs, state = part.forward(run)
+            outputs = part.forward(run)
         known = {_key(t) for t in (*part.known, *outputs)}
         kept = {_key(t): t for ref in saved if (t := ref()) is not None}
         total = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in known)
@@ -175,8 +167,8 @@ def _measure(part: _Part, run: Runner) -> Measured:
         alive.leave_out([*upstream, outputs[-1]])
         of_x = part.backward(outputs, upstream)
         alive.leave_out([] if of_x is None else [of_x])
-        nodes, output = alive.nodes, outputs[-1].nbytes
-        return Measured(part.steps.end, total, alive.bytes(), nodes, output, state)
+        *states, output = (y.nbytes for y in outputs)
+        return Measured(part.steps.end, total, alive.bytes(), alive.nodes, output, sum(states))
 
 
 @dataclass
@@ -208,7 +200,7 @@ class _Alive(TorchDispatchMode):
         results = {_key(x): x for x in _tensors(result)}
         new = results.keys() - self.living.keys()
         if new:  # most operations return views
-            new -= {_key(x) for x in _tensors((args, tuple((kwargs or {}).values())))}
+            new -= {_key(x) for x in _tensors((args, kwargs))}
         for key in new:
             storage = results[key].untyped_storage()
             self.living[key] = _Life(storage.nbytes(), self.time)
@@ -236,12 +228,9 @@ class _Alive(TorchDispatchMode):
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    """Return the dense tensors in nested tuples and lists; others have no storage of their own."""
-    if isinstance(tree, Tensor):
-        return [tree] if tree.layout is torch.strided else []
-    if not isinstance(tree, tuple | list):
-        return []
-    return [x for part in tree for x in _tensors(part)]
+    """Return the dense tensors of a tree; others have no storage of their own."""
+    leaves = (x for x in tree_leaves(tree) if isinstance(x, Tensor))
+    return [x for x in leaves if x.layout is torch.strided]
 
 
 def _key(x: Tensor) -> int:

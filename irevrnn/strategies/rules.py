@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import wraps
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,7 +23,8 @@ BUDGETED = ("auto", "checkpoint", "reversible")
 #: The parameters of a block that make up its recurrence: u, a and b.
 RECURRENCE = ("recurrent_weight", "coupling_a", "coupling_b")
 
-_FIRST_ORDER = "memory='store' and memory='recompute' can"
+#: The strategies that take transforms and second derivatives.
+WHAT_CAN = "memory='store' and memory='recompute' can"
 
 
 def check_strategy(memory: str) -> str:
@@ -48,19 +48,16 @@ def check_budget(memory: str, memory_budget: float | str | None) -> None:
 def unsupported_reason(stack: Any, memory: str, running: bool = True) -> str | None:
     """Return why a strategy cannot train a stack, and which one can; None if it can.
 
-    Args:
-        stack: a :class:`irevrnn.strategies.stack.Stack`.
-        memory: the strategy.
-        running: whether it is about to run, in the present mode of its modules.
+    ``running`` tells whether it is about to run, in the present mode of its modules.
     """
     if memory not in CHUNKWISE:
         return None
-    if stack.directions == 2:
+    if stack.reverse:
         return (
             f"bidirectional=True does not go with memory={memory!r}, which takes all layers "
             "through a chunk of steps at once; use memory='recompute' or 'store'"
         )
-    for label, module in stack.named:
+    for label, module in zip(stack.names, stack.modules, strict=True):
         if running and has_batch_statistics(module):
             return (
                 f"memory={memory!r} cannot run with the batch norm of {label}, whose statistics "
@@ -71,13 +68,14 @@ def unsupported_reason(stack: Any, memory: str, running: bool = True) -> str | N
                 f"memory={memory!r} cannot run with scale_grad_by_freq=True in {label}, which "
                 "counts tokens over all steps; use memory='recompute'"
             )
+        cached = running and torch.is_grad_enabled() and parametrize._cache_enabled
+        if cached and any(map(parametrize.is_parametrized, module.modules())):
+            return (  # what is cached first is without gradients
+                f"memory={memory!r} does not go with torch.nn.utils.parametrize.cached(), as "
+                f"{label} is parametrized; leave the context, or use memory='recompute'"
+            )
     if memory not in IN_FIXED_POINT:
         return None
-    if running and stack.like.device.type == "meta":
-        return (
-            f"memory={memory!r} looks at values, and there are none on the meta device; use "
-            "memory='recompute', 'store' or 'checkpoint'"
-        )
     reasons = (recurrence.inexact_reason(memory) for recurrence in stack.recurrences)
     return next(filter(None, reasons), None)
 
@@ -117,84 +115,22 @@ def check_initialised(memory: str, parameters: Iterable[Tensor]) -> None:
         )
 
 
-def check_no_cached_weights(memory: str, modules: Iterable[tuple[str, nn.Module]]) -> None:
-    """Raise a ValueError within ``parametrize.cached()``, where a module is parametrized.
-
-    Copies of a module would share the weights that were cached, with their graph or without.
-    """
-    if not parametrize._cache_enabled:
-        return
-    for label, module in modules:
-        if any(map(parametrize.is_parametrized, module.modules())):
-            raise ValueError(
-                f"memory={memory!r} does not go with torch.nn.utils.parametrize.cached(), as "
-                f"{label} is parametrized; leave the context, or use memory='recompute'"
-            )
-
-
 def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
-    """Refuse ``torch.jit.trace``, ``torch.func``, batched gradients and forward-mode derivatives.
-
-    Raises:
-        NotImplementedError: one of them is active.
-    """
+    """Refuse ``torch.jit.trace``, ``torch.func``, batches of gradients and forward mode."""
     if torch.jit.is_tracing():
-        raise NotImplementedError(
-            f"memory={memory!r} cannot be recorded by torch.jit.trace; use torch.export, or "
-            "torch.jit.trace under torch.no_grad(), after setting memory='recompute'"
+        what = (
+            "cannot be recorded by torch.jit.trace; use torch.export, or torch.jit.trace under "
+            "torch.no_grad(), after setting memory='recompute'"
         )
-    if transformed():
-        raise NotImplementedError(
-            f"memory={memory!r} cannot be transformed by torch.func; {_FIRST_ORDER}"
+    elif transformed():
+        what = f"cannot be transformed by torch.func; {WHAT_CAN}"
+    elif any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors):
+        what = (
+            "takes no batch of gradients (is_grads_batched=True, or jacobian with vectorize=True); "
+            f"{WHAT_CAN}"
         )
-    if any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors):
-        raise NotImplementedError(
-            f"memory={memory!r} takes no batch of gradients (is_grads_batched=True, or jacobian "
-            f"with vectorize=True); {_FIRST_ORDER}"
-        )
-    if has_tangent(*tensors):
-        raise NotImplementedError(
-            f"memory={memory!r} has no forward-mode derivative (jvp); use reverse mode (vjp)"
-        )
-
-
-def first_order_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
-    """Make differentiating the gradients of ``backward`` an error that names the strategy.
-
-    PyTorch's ``once_differentiable`` notices only upstream gradients that require a gradient.
-
-    Args:
-        backward: of an ``autograd.Function``; ``ctx.memory`` names the strategy.
-    """
-
-    @wraps(backward)
-    def wrapper(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-        if torch.compiler.is_compiling():  # by compiled autograd
-            from irevrnn.kernels.compiling import run_uncompiled
-
-            gradients: tuple[Any, ...] = run_uncompiled(wrapper, ctx, *upstream)
-            return gradients
-        check_reverse_mode(ctx.memory, *upstream)
-        with torch.no_grad():
-            gradients = backward(ctx, *upstream)
-        if not torch.is_grad_enabled():  # no create_graph=True
-            return gradients
-        return tuple(
-            g if g is None else _WithoutGradient.apply(g.requires_grad_(), ctx.memory)
-            for g in gradients
-        )
-
-    return wrapper
-
-
-class _WithoutGradient(torch.autograd.Function):
-    """The identity, whose derivative is an error."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, memory: str) -> Tensor:
-        ctx.memory = memory
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, _: Tensor) -> Any:
-        raise RuntimeError(f"memory={ctx.memory!r} cannot be differentiated twice; {_FIRST_ORDER}")
+    elif has_tangent(*tensors):
+        what = "has no forward-mode derivative (jvp); use reverse mode (vjp)"
+    else:
+        return
+    raise NotImplementedError(f"memory={memory!r} {what}")

@@ -1,87 +1,67 @@
-"""How a stack runs in chunks: :class:`Plan`, and :class:`Run` for one pass."""
+"""One pass through a stack, chunk by chunk: :class:`Run`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
+from irevrnn.kernels.allocator import allocate
 from irevrnn.kernels.observers import observed_as
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import Recurrence, State
 from irevrnn.strategies.checkpoint import Checkpoint
-from irevrnn.strategies.chunks import Chunks
 from irevrnn.strategies.dropout_masks import Masks
-from irevrnn.strategies.randomness import Randomness
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.stack import Stack, run_modules
-from irevrnn.strategies.strategy import Strategy
+from irevrnn.strategies.strategy import Plan, Strategy, flat
+
+_STRATEGIES: dict[str, type[Strategy]] = {
+    "checkpoint": Checkpoint,
+    "reversible": Reversible,
+    "store_fixed": StoreFixed,
+}
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How a strategy runs, and what that costs if a budget has led to it.
-
-    Attributes:
-        memory: the strategy.
-        chunk: steps in a chunk; 0 for the strategies that run layer by layer.
-        checkpoints: that ``checkpoint`` keeps at once; 0 for one at the beginning of every chunk.
-        most_bits: the most bytes of bits that ``reversible`` may store; None for any number.
-        graph: the bytes of a chunk's graph, if there is a budget to meet; else 0.
-        saved: bytes between forward and backward.
-        peak: bytes at the largest moment of the two.
-    """
-
-    memory: str
-    chunk: int = 0
-    checkpoints: int = 0
-    most_bits: int | None = None
-    graph: int = 0
-    saved: int = 0
-    peak: int = 0
-
-
-@dataclass
 class Run:
-    """A pass over a sequence, forward and backward (:mod:`irevrnn.strategies.chunkwise`).
+    """A pass over a sequence, forward and backward.
 
     Attributes:
-        counts: the number of tensors in the first state of each recurrence, or None.
         record: whether a backward pass may follow.
         observed: whether modes or hooks see what is computed.
-        autocast: a function that returns the context of the forward pass.
-        training: the mode of each module in the forward pass.
-        layout: that of the strategy.
         finals: the number of tensors in the last state of each recurrence.
+        masks: of dropout; none between the passes, where autograd saves them.
+        drawn: the states of the generators before each chunk in which a module drew numbers. As in
+            ``torch.utils.checkpoint``, the numbers are those of the forward pass only if no other
+            thread drew any meanwhile. :class:`irevrnn.Dropout` does not need this.
     """
 
-    stack: Stack
-    plan: Plan
-    chunks: Chunks
-    counts: list[int | None]
-    return_sequence: bool
-    record: bool = False
-    observed: bool = False
-    layout: Any = None
-    finals: Sequence[int] = ()
-    masks: Masks = field(default_factory=Masks)
-    randomness: Randomness = field(default_factory=Randomness)
+    record: bool
+    observed: bool
+    finals: list[int]
 
-    def __post_init__(self) -> None:
-        self.autocast = _autocast_of(self.stack.like.device.type)
-        self.training = self._modes()
+    def __init__(
+        self, stack: Stack, plan: Plan, device: torch.device, steps: Steps, return_sequence: bool
+    ) -> None:
+        self.stack, self.plan, self.device, self.steps = stack, plan, device, steps
+        self.return_sequence, self.chunks = return_sequence, ceil(steps.end / plan.chunk)
+        self.masks: Masks = {}
+        self.drawn: dict[int, list[Tensor]] = {}
+        self._autocast = _autocast_of(device.type)
+        self._training = self._modes()
 
     def _modes(self) -> list[bool]:
         return [each.training for module in self.stack.modules for each in module.modules()]
 
     def check_modes(self) -> None:
         """Raise a RuntimeError if a module was switched between training and evaluation."""
-        if self._modes() != self.training:
+        if self._modes() != self._training:
             raise RuntimeError(
                 f"memory={self.plan.memory!r} computes chunks again in the backward pass, but a "
                 "module was switched by train() or eval() since the forward pass"
@@ -89,31 +69,104 @@ class Run:
 
     def new_strategy(self) -> Strategy:
         """Return the strategy, which has recorded nothing."""
-        recurrences: Any = self.stack.recurrences
-        if self.plan.memory == "checkpoint":
-            return Checkpoint(recurrences, self.plan.checkpoints)
-        if self.plan.memory == "reversible":
-            return Reversible(recurrences, self.plan.most_bits)
-        return StoreFixed(recurrences)
+        kind = _STRATEGIES[self.plan.memory]
+        return kind(self.stack.recurrences, self.plan, self.chunks)
+
+    def part(self, index: int) -> Steps:
+        """Return the steps of a chunk."""
+        begin = index * self.plan.chunk
+        return self.steps.part(begin, min(self.steps.end, begin + self.plan.chunk))
 
     def take(self, x: Tensor, steps: Steps, recur: Any) -> Tensor:
         """Take a chunk through all modules."""
         return run_modules(self.stack, x, recur, steps, self.masks, not self.return_sequence)
 
-    @contextmanager
-    def replayed(self, index: int) -> Iterator[None]:
-        """Run a chunk once more as it ran: by the same operators, with the same random numbers."""
-        with self.autocast(), self.randomness.replayed(index), observed_as(self.observed):
-            yield
-
-    def forward(self, strategy: Strategy, x: Tensor, steps: Steps) -> Tensor:
+    def chunk(self, strategy: Strategy, x: Tensor, index: int, steps: Steps) -> Tensor:
         """Take a chunk of x through all modules, without a graph."""
 
         def recur(number: int, recurrence: Recurrence, x: Tensor) -> tuple[Tensor, State]:
             return strategy.forward(number, recurrence.drive(x))
 
-        strategy.begin_chunk(steps)
+        strategy.begin_chunk(index, steps)
         return self.take(x[steps.rows].contiguous(), steps, recur)
+
+    def forward(self, strategy: Strategy, x: Tensor) -> Tensor:
+        """Take all of x through all modules; return the output, of all steps or of the last."""
+        output: Tensor | None = None
+        versions = self._versions(x)
+        with self._autocast(), observed_as(self.observed):
+            for index in range(self.chunks):
+                steps, before = self.part(index), self._generators()
+                new = self.chunk(strategy, x, index, steps)
+                pairs = zip(before, self._generators(), strict=True)
+                if not isinstance(x, FakeTensor) and not all(torch.equal(*p) for p in pairs):
+                    self.drawn[index] = before
+                strategy.note(new)
+                if output is None:
+                    length = x.shape[0] if self.return_sequence else steps.batch
+                    output = allocate(new, [length, *new.shape[1:]])
+                output[steps.rows if self.return_sequence else steps.ended] = new
+        for (place, name), version in self._versions(x).items():
+            if versions.get((place, name)) != version:
+                what = (
+                    f"{self.stack.names[place]} changes its buffer {name!r}"
+                    if name
+                    else f"{self.stack.names[0]}, or a module above it, changes the input in place"
+                )
+                raise ValueError(
+                    f"{what} while it runs, but memory={self.plan.memory!r} runs modules again and "
+                    "needs the same results each time; use memory='recompute', or a module that "
+                    "keeps no state and does not work in place"
+                )
+        assert output is not None  # there is at least one step
+        return output
+
+    def _versions(self, x: Tensor) -> dict[tuple[int, str], tuple[int, int]]:
+        """Return the input and each buffer of each module, and how often they were written to."""
+        modules = enumerate(self.stack.modules if self.record else ())
+        named = {(i, name): b for i, module in modules for name, b in module.named_buffers()}
+        if self.record:
+            named[0, ""] = x
+        return {key: (id(t), 0 if t.is_inference() else t._version) for key, t in named.items()}
+
+    def _generators(self) -> list[Tensor]:
+        """Return the states of the generators that modules such as ``nn.Dropout`` draw from."""
+        cuda = self.device.type == "cuda"
+        states = [torch.get_rng_state()] if self.record else []
+        return [*states, torch.cuda.get_rng_state(self.device)] if states and cuda else states
+
+    @contextmanager
+    def replayed(self, index: int) -> Iterator[None]:
+        """Run a chunk once more as it ran: by the same operators, with the same random numbers.
+
+        The generators go on as before.
+        """
+        devices, drawn = [self.device] if self.device.type == "cuda" else [], self.drawn.get(index)
+        fork = torch.random.fork_rng(devices, enabled=drawn is not None)
+        with self._autocast(), fork, observed_as(self.observed):
+            if drawn is not None:
+                torch.set_rng_state(drawn[0])
+                for state in drawn[1:]:
+                    torch.cuda.set_rng_state(state, self.device)
+            yield
+
+    def rebuild(
+        self, strategy: Strategy, x: Tensor, leaves: list[State]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Run a chunk once more, with its graph; return the states after it, and the output."""
+        finals: list[State] = []
+
+        def recur(number: int, recurrence: Recurrence, x: Tensor) -> tuple[Tensor, State]:
+            out, after = strategy.rebuild(number, recurrence.drive(x), leaves[number])
+            finals.append(after)
+            return out, after
+
+        with torch.enable_grad(), self.replayed(strategy.chunk):
+            # Tools that watch modules, such as FlopCounterMode, take no leaf within autograd.grad.
+            top = self.take(x.view_as(x), strategy.steps, recur)
+        after = flat(finals)
+        strategy.note(top.detach(), after)
+        return after, top
 
 
 def _autocast_of(device: str) -> Callable[[], AbstractContextManager[Any]]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
+from irevrnn.kernels.jit.build import warn
+from irevrnn.kernels.observers import observed
 from irevrnn.recurrences.block import BlockRecurrence
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import Recurrence, State, check_result
 from irevrnn.recurrences.stateful import StatefulModule, is_stateful
 from irevrnn.strategies.dropout_masks import Masks, Seen, current, passes
 from irevrnn.strategies.rules import has_batch_statistics
+
+#: Size of a state from which a network is unlikely to train; a fresh one stays of order 1.
+LARGE_STATE = 1e4
+_warned: WeakSet[nn.Module] = WeakSet()
 
 
 def is_block(module: nn.Module) -> bool:
@@ -44,6 +52,7 @@ class Stack:
         label: what an error calls one of them: "layer" or "block"; "rnn" for a single network.
 
     Attributes:
+        names: what an error calls each module; those of layers are all of one class.
         layers: the recurrence of each module; None for functions of a step.
         recurrences: those of all directions, in the order of the states: a layer's together.
     """
@@ -55,26 +64,18 @@ class Stack:
         label: str = "block",
     ) -> None:
         self.modules, self.reverse, self.label = modules, reverse, label
+        kinds = ["" if label == "layer" else f" ({type(module).__name__})" for module in modules]
+        self.names = [f"{label} {index}{kind}" for index, kind in enumerate(kinds)]
         find = StatefulModule if label == "rnn" else recurrence_of
-        self.layers = [find(module, self.name(i)) for i, module in enumerate(modules)]
-        turned = [recurrence_of(m, self.name(i)) for i, m in enumerate(reverse)]
+        self.layers = [*map(find, modules, self.names)]
+        turned = [*map(recurrence_of, reverse, self.names)]
         both = zip(self.layers, turned, strict=True) if turned else ((x,) for x in self.layers)
         self.recurrences = [layer for each in both for layer in each if layer is not None]
-
-    @property
-    def directions(self) -> int:
-        """The number of directions that sequences are read in."""
-        return 2 if self.reverse else 1
 
     @property
     def blocks(self) -> list[Any]:
         """The modules with oscillators, in the order of the states."""
         return [r.block for r in self.recurrences if isinstance(r, BlockRecurrence)]
-
-    @property
-    def named(self) -> list[tuple[str, nn.Module]]:
-        """The modules, with what an error calls each of them."""
-        return [(self.name(index), module) for index, module in enumerate(self.modules)]
 
     @property
     def like(self) -> Tensor:
@@ -85,12 +86,6 @@ class Stack:
     def initial_states(self, batch: int) -> list[State | None]:
         """Return the states before the first step."""
         return [recurrence.initial_state(batch) for recurrence in self.recurrences]
-
-    def name(self, index: int) -> str:
-        """Return what an error calls module ``index``."""
-        if self.label == "layer":
-            return f"layer {index}"  # all are of one class
-        return f"{self.label} {index} ({type(self.modules[index]).__name__})"
 
 
 #: Run a recurrence, given its number and its input x; return h of every row, and the state after
@@ -104,10 +99,7 @@ def run_modules(
     """Take some steps through all modules of a stack.
 
     Args:
-        stack: the stack.
         x: (T, B, in), or (N, in) packed; for an embedding, with in = 1.
-        recur: runs the recurrences.
-        steps: which steps these are.
         masks: of dropout, in this pass.
         last_only: whether to return the output of each sequence's last step only.
 
@@ -133,11 +125,11 @@ def run_modules(
                 number += 1
                 if index == top and last_alone:
                     x, h = x[-1:], layer.last(h, state).unsqueeze(0)
-                    seen.see_last()
+                    seen.last = True
                     rows = x.shape[:-1]
                 x = layer.output(x, h)
             if stack.label != "rnn":  # whose output may have any dimensions
-                check_result(stack.name(index), "output", x, rows)
+                check_result(stack.names[index], "output", x, rows)
     finally:  # without a call, at which an interrupt could come first
         if watched:
             current.seen = before
@@ -153,3 +145,32 @@ def reads_tokens(module: nn.Module) -> bool:
     if type(module) is nn.Sequential and len(module):
         return reads_tokens(module[0])
     return isinstance(module, nn.Embedding)
+
+
+def warn_of_large_states(module: nn.Module, stack: Stack, finals: list[State]) -> None:
+    """Issue a UserWarning, once per module, if a final state exceeds :data:`LARGE_STATE`.
+
+    States on a GPU are not looked at, since that would wait for it, nor are those that have no
+    values, while PyTorch records operators or transforms functions.
+    """
+    if observed() or module in _warned:
+        return
+    for recurrence, state in zip(stack.recurrences, finals, strict=True):
+        plain = type(state[0]) is Tensor and state[0].is_cpu and state[0].numel() > 0
+        if not (plain and recurrence.full_precision):
+            continue
+        sizes = [abs(x.item()) for each in state for x in each.detach().aminmax()]
+        if all(size <= LARGE_STATE for size in sizes):
+            continue
+        size = next(size for size in sizes if not size <= LARGE_STATE)
+        what = f"have grown to {size:.1e}, and training may diverge"
+        if math.isnan(size):
+            what = "are NaN: the input or a parameter is NaN, or states have overflowed"
+        _warned.add(module)
+        warn(
+            f"states of {recurrence.name} {what}; set norm='layer', call clip_recurrent_weights_() "
+            "after each step of the optimizer, use a smaller learning rate, or keep the initial "
+            "scale of the projections",
+            UserWarning,
+        )
+        return

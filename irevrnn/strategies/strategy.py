@@ -1,62 +1,117 @@
-"""The interface of the strategies that run chunk by chunk: :class:`Strategy`."""
+"""How a strategy runs: :class:`Plan`, and :class:`Strategy` for those that run chunk by chunk."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from irevrnn.kernels.ops import SEGMENT
 from irevrnn.recurrences.packing import Steps
-from irevrnn.recurrences.protocol import Drive, Recurrence, State
+from irevrnn.recurrences.protocol import Drive, State
 
-#: The state of each recurrence; None where it begins with one of its own.
+#: Numbers of one layer's output in a chunk, unless it is of the least length or ``checkpoint`` has
+#: to keep fewer states. The graph of a chunk is most of the peak: some eight tensors of this size
+#: for each block. In shorter chunks the calls of operators take a larger part of the time.
+CHUNK_NUMBERS = 2**16
+#: The same for a budget that allows it. In longer chunks a step takes no less time on a CPU, whose
+#: caches they outgrow; in those of :data:`CHUNK_NUMBERS`, up to 1.3 times as long.
+MOST_NUMBERS = 2**18
+#: The fewest steps of a chunk: in shorter ones the calls of operators take most of the time,
+#: however many sequences there are.
+SHORTEST = 64
+#: The state of each recurrence; None, or no tensors, where it begins with one of its own.
 States: TypeAlias = list[State | None]
 
 
-def flat(states: States) -> list[Tensor]:
+def flat(states: Iterable[State | None]) -> list[Tensor]:
     """Return the tensors of all states."""
-    return [x for state in states if state is not None for x in state]
+    return [x for state in states for x in state or ()]
+
+
+def nested(tensors: Iterator[Tensor], counts: Iterable[int]) -> list[State]:
+    """Return the states that the next tensors are."""
+    return [tuple(islice(tensors, count)) for count in counts]
+
+
+def leaf(x: Tensor) -> Tensor:
+    """Return x as a leaf of a new graph, which takes a gradient if numbers like it can."""
+    return x.detach().requires_grad_(x.is_floating_point() or x.is_complex())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a strategy runs, and what that costs if a budget has led to it.
+
+    Attributes:
+        memory: the strategy.
+        chunk: steps in a chunk; 0 for the strategies that run layer by layer.
+        checkpoints: that ``checkpoint`` keeps at once; 0 for one at the beginning of every chunk.
+        most_bits: the most bytes of bits that ``reversible`` may store; None for any number.
+        graph: the bytes of a chunk's graph, if there is a budget to meet; else 0.
+        saved: bytes between forward and backward.
+        peak: bytes at the largest moment of the two.
+    """
+
+    memory: str
+    chunk: int = 0
+    checkpoints: int = 0
+    most_bits: int | None = None
+    graph: int = 0
+    saved: int = 0
+    peak: int = 0
+
+
+def chunk_length(
+    memory: str, steps: int, batch: int, hidden: int, numbers: int = CHUNK_NUMBERS
+) -> int:
+    """Return the steps of a chunk of about this many numbers (equation ``eq:chunk``).
+
+    It is whole segments, whose number does not depend on T; but sqrt(T) steps at least for
+    ``checkpoint``, so that it keeps no more states than a chunk has steps.
+    """
+    length = max(SHORTEST, numbers // max(1, batch * hidden) // SEGMENT * SEGMENT)
+    return max(length, math.isqrt(steps - 1) + 1) if memory == "checkpoint" else length
 
 
 class Strategy(ABC):
-    """A strategy: it saves something of the forward pass and rebuilds a chunk from that.
+    """A strategy in one pass, forward or backward: it saves little, and rebuilds chunks from that.
 
     Args:
         recurrences: of the stack.
+        plan: how it runs.
+        chunks: their number.
 
     Attributes:
-        chunk, steps: the one that runs forward: its number, and its steps.
-        layout: how what is saved is laid out; that of the forward pass in the backward pass.
+        chunk, steps: the one that runs: its number, and its steps.
     """
 
+    chunk: int
     steps: Steps
-    layout: Any = None
 
-    def __init__(self, recurrences: Sequence[Recurrence]) -> None:
-        self.recurrences = recurrences
-        self.chunk = -1
+    def __init__(self, recurrences: Sequence[Any], plan: Plan, chunks: int) -> None:
+        self.recurrences, self.plan, self.chunks = recurrences, plan, chunks
 
     @abstractmethod
-    def begin(self, states: States, record: bool, chunks: int) -> None:
+    def begin(self, states: list[State], record: bool) -> None:
         """Begin the forward pass; without ``record`` no backward pass will follow."""
 
-    def begin_chunk(self, steps: Steps) -> None:
-        """Begin a chunk."""
-        self.steps = steps
-        self.chunk += 1
+    def begin_chunk(self, chunk: int, steps: Steps) -> None:
+        """Begin a chunk of the forward pass."""
+        self.chunk, self.steps = chunk, steps
 
     @abstractmethod
     def forward(self, number: int, drive: Drive) -> tuple[Tensor, State]:
         """Run recurrence ``number`` over the chunk; return h, and the state after the last step."""
 
-    def note_output(self, chunk: int, output: Tensor) -> None:
-        """Take note of what the stack returned for a chunk, in the forward or backward pass.
-
-        Unless overridden, what would differ from the forward pass is not noticed.
-        """
+    def note(self, output: Tensor, after: Sequence[Tensor] | None = None) -> None:
+        """Take note of the chunk's output, and in the backward pass of the states after it."""
         return None
 
     @abstractmethod
@@ -64,33 +119,24 @@ class Strategy(ABC):
         """Return the states of every recurrence after the last step."""
 
     @abstractmethod
-    def saved(self) -> list[Tensor]:
-        """Return all that is saved for the backward pass."""
+    def record(self) -> Any:
+        """Return what is saved for the backward pass: tensors in nested lists, tuples, dicts."""
 
     @abstractmethod
-    def begin_backward(self, saved: Sequence[Tensor], chunks: int) -> None:
-        """Begin the backward pass from what :meth:`saved` returned."""
+    def begin_backward(self, record: Any) -> None:
+        """Begin the backward pass from a record."""
 
-    def restore(self, chunk: int, run: Callable[[int], None]) -> None:
-        """Find the states where a chunk begins; ``run(i)`` takes chunk i forward once more.
+    @abstractmethod
+    def restore(self, chunk: int, run: Callable[[int], None]) -> list[State]:
+        """Return the states where a chunk begins, as leaves of its graph.
 
-        Unless overridden, the chunk after this one left them there.
+        ``run(i)`` takes chunk i forward once more.
         """
-        return None
 
     @abstractmethod
-    def leaves(self) -> States:
-        """Return the states where the restored chunk begins, as leaves of its graph."""
-
-    @abstractmethod
-    def rebuild(
-        self, chunk: int, steps: Steps, number: int, drive: Drive, state: State | None
-    ) -> tuple[Tensor, State]:
-        """Return what :meth:`forward` does for a chunk, with gradients."""
+    def rebuild(self, number: int, drive: Drive, state: State) -> tuple[Tensor, State]:
+        """Return what :meth:`forward` does, with gradients."""
 
     def finish(self) -> None:
-        """End the backward pass; raise an error if a chunk was not reconstructed exactly.
-
-        Unless overridden, nothing is checked.
-        """
+        """End the backward pass; raise an error if something differed from the forward pass."""
         return None

@@ -25,7 +25,7 @@ from experiments.train.networks import NETWORKS, Sizes
 from experiments.train.run import Run
 from irevrnn import IRevBlock, IRevStack, ThroughTime, scan
 from irevrnn.modules.norm import LayerNorm
-from irevrnn.strategies.run import Plan
+from irevrnn.strategies.strategy import Plan
 
 T, B, FEATURES, H = 23, 3, 5, 7
 PEERS = [name for name in NETWORKS if name not in ("irevrnn", "block")]

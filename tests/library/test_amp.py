@@ -8,7 +8,7 @@ from torch import nn
 
 from irevrnn import IRevBlock, IRevRNN, IRevStack, scan
 from irevrnn.strategies.rules import STRATEGIES
-from irevrnn.strategies.run import Plan
+from irevrnn.strategies.strategy import Plan
 from tests.cases import assert_same_bits, make_inputs, run
 
 HALVES = (torch.bfloat16, torch.float16)

@@ -13,8 +13,7 @@ from irevrnn.kernels.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activat
 from irevrnn.kernels.ops import SEGMENT
 from irevrnn.recurrences.block import FORGOTTEN_BITS
 from irevrnn.recurrences.fixed_point import Numbers
-from irevrnn.strategies.chunks import chunk_length
-from irevrnn.strategies.run import Plan
+from irevrnn.strategies.strategy import Plan, chunk_length
 from tests import fixed_reference
 from tests.cases import assert_same_bits
 
@@ -284,7 +283,6 @@ def saved_tensors(model, x, change):
         "scales",
         "partial_words",
         "places",
-        "groups",
         "words",
         "counts",
     ],
@@ -292,8 +290,8 @@ def saved_tensors(model, x, change):
 def test_a_held_tensor_that_was_tampered_with(which):
     model = make_model()
     x, _ = make_input()
-    states, stacks = ["h", "c", "scales", "partial_words", "places"], ["groups", "words", "counts"]
-    names = ["hashes", "outputs", "steps", *states, *states, *stacks, *stacks]
+    states, stacks = ["h", "c", "scales", "partial_words", "places"], ["words", "counts"]
+    names = [*states, *states, "hashes", "outputs", *stacks, *stacks]
     count = saved_tensors(model, x, lambda _, t: t)[1]
     wanted = count - len(names) + names.index(which)
 
@@ -357,7 +355,7 @@ def test_a_change_that_autograd_cannot_see(what, layer, norm):
 
 def test_a_change_is_found_where_hashes_are_of_every_few_chunks():
     model = IRevStack([IRevBlock(1, 2, norm=None)], "reversible")
-    model._choose = lambda *_: Plan("reversible", 16)  # 188 chunks, of which 47 have one
+    model._choose = lambda *_: Plan("reversible", 16)  # 188 chunks, of which 63 have one
     output, _ = model(torch.randn(1, 3000, 1))
     model.blocks[0].coupling_a.data[0, 0] += 1e-3
     with pytest.raises(ReversalError, match=r"block 0 \(IRevBlock\), chunk \d+ to \d+: "):

@@ -10,7 +10,7 @@ from torch._dynamo.compiled_autograd import _enable
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack, scan
-from irevrnn.strategies.run import Plan
+from irevrnn.strategies.strategy import Plan
 from tests.cases import assert_same_bits, make_inputs, run
 
 LENGTHS = (40, 333, 48, 47, 64, 100, 117, 500)

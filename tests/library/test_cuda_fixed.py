@@ -162,7 +162,9 @@ def test_memory_is_an_equation(activation, words):
     forward(z, states, weights, False)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    result = torch.ops.irevrnn.fixed_scan(z, states.tensors, 0, *weights.arguments, True, False, False)
+    result = torch.ops.irevrnn.fixed_scan(
+        z, states.tensors, 0, *weights.arguments, True, False, False
+    )
     peak = torch.cuda.max_memory_allocated() - before
     saved = 4 * z.numel() + 32 * lanes + 8 * lanes + 4 * len(result[2])  # out, states, counts
     columns = 4 * (words * z.numel() + 40 * lanes)

@@ -240,7 +240,9 @@ def test_an_empty_buffer_is_read_as_zeros(vectorize, activation, steps):
         counts = torch.full((streams,), words_of_stack)
         words = torch.zeros(streams * words_of_stack, dtype=torch.int32)
         buffer = Buffer(words, counts.cumsum(0) - counts, counts)
-        return torch.ops.irevrnn.fixed_unscan(z, tensors, steps, *buffer, *weights.arguments, vectorize)
+        return torch.ops.irevrnn.fixed_unscan(
+            z, tensors, steps, *buffer, *weights.arguments, vectorize
+        )
 
     (out, _, short, _), (same, _, left, _) = undone(0), undone(200 * steps)
     assert torch.equal(out, same) and (short < 0).any() and (left >= 0).all()

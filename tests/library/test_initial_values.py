@@ -132,9 +132,9 @@ def test_where_the_last_step_alone_is_read_its_layer_remembers_for_long(longest,
 
 
 @pytest.mark.parametrize(("options", "error", "message"), [
-    ({"longest_memory": 0.5}, ValueError, "longest_memory must be at least 1; got 0.5"),
+    ({"longest_memory": 0.5}, ValueError, r"longest_memory must be in \[1, inf\); got 0.5"),
     ({"longest_memory": "long"}, TypeError, "longest_memory must be a number; got str"),
-    ({"longest_period": 5}, ValueError, "at least shortest_period, 6 steps; got 5"),
+    ({"longest_period": 5}, ValueError, r"longest_period must be in \[6, inf\); got 5"),
     ({"longest_period": 5, "shortest_period": 2}, ValueError, "above 2 steps; got 2"),
     ({"longest_period": "long"}, TypeError, "longest_period must be a number; got str"),
     ({"longest_period": 9, "num_couplings": 0}, ValueError, "num_couplings of at least 1"),

@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from irevrnn import IRevRNN
-from irevrnn.strategies.large_states import LARGE_STATE
+from irevrnn.strategies.stack import LARGE_STATE
 
 
 def growing(layer, **options):

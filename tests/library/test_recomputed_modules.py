@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 from torch.utils.flop_counter import FlopCounterMode
 
 from irevrnn import Block, Dropout, IRevBlock, IRevRNN, IRevStack, ReversalError
-from irevrnn.strategies.run import Plan
+from irevrnn.strategies.strategy import Plan
 from tests.cases import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -273,7 +273,7 @@ def test_flops_of_one_pass_may_be_counted(observed):
 @chunkwise
 @pytest.mark.parametrize(("change", "message"), [
     (lambda model: model.eval(), "switched by train"),
-    (lambda model: model.requires_grad_(False), r"its requires_grad was set to False"),
+    (lambda model: model.requires_grad_(False), "does not require grad"),
 ])  # fmt: skip
 def test_what_changes_between_the_passes_is_an_error(memory, change, message):
     model = IRevStack([IRevBlock(4, 3), nn.Dropout(0.5), IRevBlock(4, 3)], memory)

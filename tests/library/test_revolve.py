@@ -8,7 +8,7 @@ from torch import nn
 
 from irevrnn import Dropout, IRevBlock, IRevRNN, IRevStack
 from irevrnn.strategies.revolve import fewest_checkpoints, first_places, rounds_of, stride
-from irevrnn.strategies.run import Plan
+from irevrnn.strategies.strategy import Plan
 from tests.cases import assert_same_bits
 
 

@@ -72,7 +72,9 @@ def scan(z, h, c, angle, decay=None, **layout):
 def run(function, case, **options):
     """Outputs and gradients."""
     outputs = function(*case, **options)
-    gradients = torch.autograd.grad(outputs, case, upstream(outputs), allow_unused=True, materialize_grads=True)
+    gradients = torch.autograd.grad(
+        outputs, case, upstream(outputs), allow_unused=True, materialize_grads=True
+    )
     return (*(x.detach() for x in outputs), *gradients)
 
 
@@ -220,7 +222,9 @@ def test_transforms_run_the_reference():
     def of_angle(angle):
         return scan(z, h, c, angle, turns[1])[0]
 
-    _, wanted = torch.func.jvp(lambda x: by_complex_numbers(z, h, c, x, turns[1])[0], (turns[0],), (tangent,))
+    _, wanted = torch.func.jvp(
+        lambda x: by_complex_numbers(z, h, c, x, turns[1])[0], (turns[0],), (tangent,)
+    )
     assert_near([torch.func.jvp(of_angle, (turns[0],), (tangent,))[1]], [wanted], 1e-11)
     rows = torch.stack([turns[0], 2 * turns[0]])
     got = torch.func.vmap(of_angle)(rows)
@@ -348,4 +352,3 @@ def test_impossible_turns_are_refused(which, value, dtype, vectorize):
     if vectorize or dtype == torch.float64:
         with pytest.raises(RangeError):
             fixed_scan.forward(z, states, turns)
-

@@ -97,11 +97,11 @@ def test_weights_that_are_computed_cannot_be_clipped():
     prune.identity(model.layers[1], "coupling_a")
     model.clip_recurrent_weights_()  # a coupling that need not be moved
     parametrize.register_parametrization(model.layers[1], "recurrent_weight", nn.Tanh())
-    with pytest.raises(ValueError, match="recurrent_weight of layer 1 cannot be clipped in place"):
+    with pytest.raises(ValueError, match=r"layers\.1\.recurrent_weight cannot be clipped in place"):
         model.clip_recurrent_weights_()
     stack = IRevStack([nn.Linear(3, 4), IRevBlock(4, 6)])
     prune.identity(stack.blocks[1], "coupling_b")
-    with pytest.raises(ValueError, match=r"coupling_b of block 1 \(IRevBlock\) cannot be clipped"):
+    with pytest.raises(ValueError, match=r"blocks\.1\.coupling_b cannot be clipped"):
         stack.clip_recurrent_weights_()
 
 

@@ -388,16 +388,16 @@ def test_a_block_that_returns_something_else(memory, block, error, message):
     ([IRevRNN(3, 4), IRevBlock(4, 3)], TypeError, r"block 0 \(IRevRNN\) has a strategy of its own"),
     ([IRevBlock(4, 3), IRevRNNCell(4, 4)], TypeError, r"\(IRevRNNCell\) has a .* or runs single"),
     ([nn.BatchNorm1d(4), IRevBlock(4, 3)], TypeError,
-     r"block 0 \(BatchNorm1d\) normalises the second dimension, .* IRevBlock with norm='batch'"),
+     r"block 0 \(BatchNorm1d\) would take sequences .* IRevBlock with norm='batch'"),
     ([IRevBlock(4, 3), nn.Sequential(nn.ReLU(), nn.Sequential(nn.BatchNorm1d(4)))], TypeError,
-     r"block 1 \(Sequential\), Sequential, BatchNorm1d normalises the second dimension"),
+     r"block 1 \(Sequential\), Sequential, BatchNorm1d would take sequences or steps for channels"),
     ([nn.Conv1d(4, 4, 3, padding=1), IRevBlock(4, 3)], TypeError,
-     r"block 0 \(Conv1d\) looks beyond the single step .*: run it before or behind the stack"),
+     r"block 0 \(Conv1d\) would take sequences .* run it before or behind the stack"),
     ([IRevBlock(4, 3), nn.Embedding(3, 4)], TypeError,
      r"block 1 \(Embedding\) reads integers, so it must be the first block"),
     ([nn.Embedding(3, 5), IRevBlock(4, 3)], ValueError, r"\(Embedding\) returns 5 features"),
     ([nn.Dropout1d(), IRevBlock(4, 3)], TypeError,
-     r"block 0 \(Dropout1d\) drops all features of single steps: take nn.Dropout"),
+     r"block 0 \(Dropout1d\) would take .* take .* nn.Dropout or irevrnn.Dropout"),
 ])  # fmt: skip
 def test_blocks_that_make_no_stack(blocks, error, message):
     with pytest.raises(error, match=message):
@@ -416,20 +416,13 @@ H3, H8 = torch.zeros(B, 3), torch.zeros(B, 8)
 
 @pytest.mark.parametrize(("hidden", "error", "message"), [
     ((None, None), TypeError, "h_0 must be a tuple of 2 tensors .* different sizes; got NoneType"),
-    (([H3], [H3, H8]), TypeError, r"h_0 must be a tuple of 2 .*; got \['Tensor'\]"),
+    (([H3], [H3, H8]), TypeError, r"h_0 must be a tuple of 2 .*; got list of 1"),
     (H3, TypeError, r"hidden must be a pair \(h_0, c_0\); got Tensor"),
     (((H3, H8), (H3, H3)), ValueError, r"c_0\[1\] must have shape \(3, 8\) = \(batch, hidden"),
 ])  # fmt: skip
 def test_states_that_do_not_fit(hidden, error, message):
     with pytest.raises(error, match=message):
         IRevStack([IRevBlock(4, 3), IRevBlock(4, 8)])(make_input(5), hidden)
-
-
-def test_a_module_with_half_of_the_interface():
-    half = nn.Linear(3, 4)
-    half.recurrent_weight = nn.Parameter(torch.ones(4))
-    with pytest.raises(TypeError, match=r"block 0 \(Linear\) has a recurrent_weight, but not proj"):
-        IRevStack([half])
 
 
 # --- check_stepwise -------------------------------------------------------------------------------
@@ -471,8 +464,8 @@ def test_modules_that_treat_each_step_by_itself(module):
     (gated(norm="batch"), "IRevBlock.project does not treat each step by itself"),
     (nn.Flatten(1), r"Flatten.forward must map \(T, B, in\) to \(T, B, out\)"),
     (Wrong(output=lambda h: h.cumsum(0)), "Wrong.output does not treat"),
-    (Centred(), r"Centred.forward does not treat .* packed to \(N, in\) .* mixes sequences"),
-    (nn.Conv1d(B, B, 3, padding=1), r"Conv1d.forward must take packed steps, \(N, in\), too: .*"),
+    (Centred(), r"Centred.forward must take packed .* mixes sequences"),
+    (nn.Conv1d(B, B, 3, padding=1), r"Conv1d.forward must take packed steps, \(N, in\).* raised"),
     (nn.BatchNorm1d(B).eval(), "BatchNorm1d.forward must take packed steps"),
 ], ids=lambda case: type(case).__name__)  # fmt: skip
 def test_modules_that_do_not(module, message):

@@ -322,7 +322,7 @@ class Returning(nn.Module):
 @pytest.mark.parametrize(("rnn", "error", "message"), [
     (nn.LSTM(4, 4, bidirectional=True), ValueError, r"rnn must read .*bidirectional=True: use two"),
     (nn.LSTMCell(4, 4), TypeError, "got LSTMCell"), (nn.Linear(4, 4), TypeError, "got Linear"),
-    (IRevRNN(4, 4), TypeError, "strategies of its own"), ("lstm", TypeError, "got str"),
+    (IRevRNN(4, 4), TypeError, "got IRevRNN"), ("lstm", TypeError, "got str"),
 ])  # fmt: skip
 def test_what_is_no_recurrent_network(rnn, error, message):
     with pytest.raises(error, match=message):

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
@@ -26,19 +26,14 @@ PATIENCE = 1800
 _TORCH = Path(torch.__file__).parent
 #: Distinguishes this build of PyTorch from others, whose headers may differ.
 TORCH = f"{torch.__version__} {torch.version.git_version}"
-#: Options that find PyTorch's headers and libraries. No path of these goes into ours: PyTorch has
-#: loaded its own by then.
+#: Options that find PyTorch's headers and libraries. No path of these goes into ours.
 TORCH_INCLUDES = [f"-I{_TORCH}/include", f"-I{_TORCH}/include/torch/csrc/api/include"]
 TORCH_LIBRARIES = [f"-L{_TORCH}/lib", "-ltorch", "-ltorch_cpu", "-lc10"]
 Result = TypeVar("Result")
 
 
 def build_extension(name: str, sources: Sequence[Path], note: str = "") -> Path:
-    """Load a library of C++ files, built with the kernels' compiler and flags if need be.
-
-    Headers are looked for in :data:`SOURCES`, too. The line that says that it is being built ends
-    with ``note``. Returns the library's path; a BuildError says why it cannot be built.
-    """
+    """Load a library of C++ files, built with the kernels' compiler if need be; return its path."""
     compiler = find_compiler()
     files = files_of(sources, SOURCES, *(source.parent for source in sources))
     place = f"{digest(TORCH, compiler.identity, *compiler.flags, *files)}/{name}.so"
@@ -49,35 +44,33 @@ def compile_extension(library: Path, sources: Sequence[Path], compiler: Compiler
     """Compile C++ files and link them into a library."""
     words = [compiler.command, *compiler.flags, f"-I{SOURCES}", *TORCH_INCLUDES]
     link = [compiler.command, *compiler.link_flags, *TORCH_LIBRARIES]
-    compile_library(library, dict.fromkeys(sources, words), link)
+    compile_library(library, sources, words, link)
 
 
 def compile_library(
-    library: Path, compilations: Mapping[Path, Sequence[str]], link: Sequence[str]
+    library: Path, sources: Sequence[Path], words: Sequence[str], link: Sequence[str]
 ) -> None:
-    """Compile sources, each by the words that it is mapped to, and link them into a library.
+    """Compile sources by a command, and link them into a library by another.
 
-    One command for each source needs no ninja. ``torch.utils.cpp_extension.load`` was tried: it
-    takes no folder with a ``$`` or ``:`` in its name, waits for ever for the lock of a killed
-    process, and what it started goes on when Python is killed.
+    Unlike ``torch.utils.cpp_extension.load``, it needs no ninja, takes any name of a folder, and
+    does not wait for ever for the lock of a killed process.
     """
-    if not compilations:
+    if not sources:
         raise BuildError("the sources are missing: install the package as a folder")
     with tempfile.TemporaryDirectory(prefix="irevrnn-") as work:
         commands = {
             f"{file.parent.name}/{file.name}": [*words, "-c", str(file.absolute()), "-o", f"{i}.o"]
-            for i, (file, words) in enumerate(compilations.items())
+            for i, file in enumerate(sources)
         }
         run(commands, work)
-        objects = [words[-1] for words in commands.values()]
+        objects = [command[-1] for command in commands.values()]
         run({"linking": [link[0], "-shared", *objects, "-o", str(library), *link[1:]]}, work)
 
 
 def cached_library(place: str, make: Callable[[Path], None], note: str = "") -> Path:
     """Load the library at a place in the cache; make it if it is missing or does not load.
 
-    Of processes that need it at the same time, one makes it and the others wait. Returns the
-    library's path; a BuildError says why it cannot be had.
+    Of processes that need it at the same time, one makes it and the others wait.
     """
     library = cache_folder() / place
     if loads(library):

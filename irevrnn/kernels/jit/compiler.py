@@ -16,12 +16,6 @@ import torch
 # C++20 is what PyTorch's headers ask for. Contraction is off because a coupling must round alike
 # wherever it is computed, or it cannot be undone.
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno")
-# This shell becomes the command. Beside it, another waits for the end of the pipe on its input, and
-# then kills both. A library that is preloaded into Python, such as a sanitizer, is not theirs.
-_TIED = """unset LD_PRELOAD
-exec 3<&0
-(read _ <&3; kill -9 0) >/dev/null 2>&1 &
-exec "$@" </dev/null 3<&-"""
 
 
 class BuildError(RuntimeError):
@@ -36,19 +30,18 @@ def say(message: str) -> None:
 def run(commands: Mapping[str, Sequence[str]], folder: str) -> dict[str, str]:
     """Run named commands in a folder, as many at a time as MAX_JOBS says; return their outputs.
 
-    All end when one fails (with a BuildError), on Ctrl-C, and when this process dies (``kill -9``):
-    they wait for the end of a pipe that this process alone holds open.
+    When one fails, with a BuildError, no other begins.
     """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    pool = ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or cores or 1))
-    pipe, held = os.pipe()
+    # A library that is preloaded into Python, such as a sanitizer, is not theirs.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     outputs = {}
+    pool = ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or cores or 1))
     try:
         started = {
             pool.submit(
-                subprocess.run, ["sh", "-c", _TIED, "sh", *words], cwd=folder, stdin=pipe,
+                subprocess.run, words, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                start_new_session=True,
             ): name for name, words in commands.items()
         }  # fmt: skip
         for ended in as_completed(started):
@@ -58,9 +51,7 @@ def run(commands: Mapping[str, Sequence[str]], folder: str) -> dict[str, str]:
             outputs[name] = done.stdout
             say(f"[{len(outputs)}/{len(commands)}] {name}")
     finally:
-        os.close(held)
         pool.shutdown(cancel_futures=True)
-        os.close(pipe)
     return outputs
 
 
@@ -105,9 +96,8 @@ def find_compiler(
     for flag in optional if native else []:  # they make the kernels faster, where they are known
         if more := _macros(command, (*flags, flag)):
             flags, macros = (*flags, flag), more
-    # g++ names no OpenMP runtime: then the library finds the very one that PyTorch loaded, whatever
-    # its file is called, and torch.set_num_threads holds for both. clang++ calls functions that the
-    # one of PyTorch may lack.
+    # g++ names no OpenMP runtime: then the library finds the very one that PyTorch loaded, and
+    # torch.set_num_threads holds for both. clang++ calls functions that the latter may lack.
     openmp = ("-fopenmp",) if "-fopenmp" in flags and "__clang__" in macros else ()
     return Compiler(command, flags, (*openmp, *own), ask(command, "--version") + macros)
 

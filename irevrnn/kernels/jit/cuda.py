@@ -1,10 +1,8 @@
 """Build the CUDA operators and register them beside those of the CPU.
 
 In the cache, the folder of a library is named after its architectures, inside one named after all
-else that its code depends on (PyTorch, sources, flags). So one that was built ahead, by ``python -m
-irevrnn.kernels --cuda``, is found on a node that has no nvcc, or another processor.
-
-An architecture is a number: 80 is compute capability 8.0, 100 is 10.0.
+else that its code depends on. So one that was built ahead is found on a node that has no nvcc. An
+architecture is a number: 80 is compute capability 8.0, 100 is 10.0.
 """
 
 from __future__ import annotations
@@ -23,12 +21,10 @@ from irevrnn.kernels.jit.compiler import BuildError, ask, find_compiler
 #: Folders of the sources: the first is compiled, the second has the headers shared with the CPU.
 FOLDERS = (Path(__file__).parents[2] / "cuda", cpp.SOURCES)
 LIBRARY = "irevrnn_cuda.so"
-#: Built for where nothing says what the GPU will be. They serve Ampere, Ada and Hopper as they are,
-#: and newer GPUs by just-in-time compilation.
+#: Built for where nothing says what the GPU will be: Ampere, Ada, Hopper, and newer ones by PTX.
 DEFAULT_ARCHS = (80, 90)
-# As for the CPU: a coupling must round alike wherever it is computed. nvcc would contract a product
-# and a sum into one rounding where it likes; the cell says itself where it wants that. The other
-# three are the defaults, which NVCC_APPEND_FLAGS=--use_fast_math would change.
+# As for the CPU: a coupling must round alike wherever it is computed, so nvcc must not contract a
+# product and a sum. NVCC_APPEND_FLAGS=--use_fast_math would change the other three.
 ROUNDING = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
 FLAGS = ("-std=c++20", "-O3", *ROUNDING, "--expt-relaxed-constexpr", "--extended-lambda")
 
@@ -60,8 +56,7 @@ def build() -> Path:
     """Load a library of the sources in the first folder, built if the cache lacks it.
 
     It is for the architectures that IREVRNN_CUDA_ARCHS names, else those of the GPUs that are
-    there, or the default; for each there is machine code, and PTX, which the driver of any newer
-    GPU compiles. nvcc compiles and links all of it, so it finds its own headers.
+    there, or the default; for each there is machine code, and PTX for any newer GPU.
     """
     nvcc, identity = find_nvcc()
     release = re.search(r"release (\d+)", identity)
@@ -78,7 +73,7 @@ def build() -> Path:
     name = "-".join([*(f"sm{arch}" for arch in archs), cpp.digest(identity, *nvcc)])
     return cpp.cached_library(
         f"{_family()}/{name}/{LIBRARY}",
-        lambda path: cpp.compile_library(path, dict.fromkeys(_sources(), words), link),
+        lambda path: cpp.compile_library(path, _sources(), words, link),
         f" for architectures {archs}",
     )
 
@@ -95,9 +90,7 @@ def _family() -> str:
 def find_nvcc() -> tuple[list[str], str]:
     """Return nvcc with its options, and all that tells its output from another's.
 
-    The options fix how numbers round, and hand the host compiler its own. That is the one of
-    CUDAHOSTCXX, CXX, or the first found, and does not tune for this machine's processor: what is
-    built on a login node runs elsewhere.
+    The host compiler does not tune for this processor: what a login node builds runs elsewhere.
     """
     home = os.environ.get("CUDA_HOME")
     nvcc = shutil.which("nvcc", path=f"{home}/bin" if home else None)
@@ -119,9 +112,8 @@ def named_archs() -> tuple[int, ...]:
     try:
         return tuple(sorted({round(10 * float(word)) for word in re.findall("[^;, ]+", named)}))
     except ValueError:
-        raise BuildError(
-            f"IREVRNN_CUDA_ARCHS takes compute capabilities such as '8.0;9.0'; got {named!r}"
-        ) from None
+        wanted = "compute capabilities such as '8.0;9.0'"
+        raise BuildError(f"IREVRNN_CUDA_ARCHS takes {wanted}; got {named!r}") from None
 
 
 def gpus() -> tuple[int, ...]:

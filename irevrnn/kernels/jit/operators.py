@@ -1,8 +1,7 @@
 """Load the C++ operators, which registers them with PyTorch.
 
-Nothing happens at import. :func:`load` takes a library that came compiled with the package, if one
-fits, else the cache's, which it builds if it is missing. ``make wheel`` compiles ahead: for a
-release of PyTorch, whose C++ interface they use, a library for each instruction set.
+A library that came compiled with the package is taken if one fits, else the cache's, built if it is
+missing. ``make wheel`` compiles ahead: for a release of PyTorch, one for each instruction set.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from irevrnn.kernels.jit.compiler import BuildError, find_compiler
 FOLDER = Path(__file__).parents[2] / "prebuilt"
 NAME = "irevrnn_ops"
 #: For each machine its instruction sets, the best first, and the compiler's flags. On x86-64 these
-#: are the sets that PyTorch has kernels for, by its flags for them: so it can tell whether a
-#: processor has them.
+#: are the sets that PyTorch has kernels for: it can tell whether a processor has them.
 _INSTRUCTION_SETS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c"),
@@ -66,10 +64,7 @@ def build_operators() -> Path:
 
 
 def prebuild(folder: Path) -> list[Path]:
-    """Build the operators for a package: a library for each kind of processor that may load it.
-
-    Those in the folder for other releases of PyTorch stay there. Returns the libraries' paths.
-    """
+    """Build the operators for a package, a library for each instruction set; return the paths."""
     machine = platform.machine()
     if os.environ.get("IREVRNN_CXXFLAGS") or machine not in _INSTRUCTION_SETS:
         raise BuildError(

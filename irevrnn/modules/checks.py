@@ -1,16 +1,33 @@
-"""Checks of what a user hands in: tensors, states, lengths and resets."""
+"""Checks of what a user hands in: arguments of constructors, tensors, states, lengths, resets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
+import inspect
+import numbers
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.kernels.observers import autocasts
+
+
+def check_number(name: str, value: float, least: float, below: float | None = None) -> None:
+    """Raise an error that names the argument unless ``value`` is a number within the bounds."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+    if not value >= least or (below is not None and not value < below):
+        wanted = f"at least {least:g}" if below is None else f"in [{least:g}, {below:g})"
+        raise ValueError(f"{name} must be {wanted}; got {value}")
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise an error that names the argument unless ``value`` is an int of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int; got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}; got {value}")
 
 
 def check_tensor(name: str, x: Any, dtype: torch.dtype | None = None) -> None:
@@ -40,11 +57,7 @@ def check_kind(
 ) -> None:
     """Raise a ValueError unless x has the device of ``like`` and, unless it is cast, its dtype.
 
-    Args:
-        name: of x.
-        x, like: a tensor, and one that it goes with.
-        owner: what an error calls ``like``.
-        cast: whether x may have another dtype; where autocast is on, if None.
+    An error calls ``like`` the ``owner``. If ``cast`` is None, autocast decides.
     """
     check_device(name, x, like.device, owner)
     if x.dtype == like.dtype:
@@ -65,14 +78,9 @@ def check_states(
 ) -> None:
     """Raise an error unless ``hidden`` is a pair of tensors of ``shape``, fit for ``like``.
 
-    Args:
-        hidden: what was given.
-        shape: that of each state.
-        symbols: what an error calls the shape.
-        like: a parameter, or what is computed from it; states must have its dtype and device.
-        names: of the states.
+    An error calls the shape ``symbols``, and the states by their ``names``.
     """
-    _check_pair(hidden, names)
+    check_tuple("hidden", hidden, 2, f"a pair ({names[0]}, {names[1]})")
     for name, state in zip(names, hidden, strict=True):
         check_tensor(name, state)
         if tuple(state.shape) != shape:
@@ -81,50 +89,28 @@ def check_states(
         check_kind(name, state, like)
 
 
-def check_lists_of_states(hidden: Any, count: int) -> None:
-    """Raise a TypeError unless ``hidden`` is a pair of ``count`` tensors each."""
-    names = ("h_0", "c_0")
-    _check_pair(hidden, names)
-    for name, states in zip(names, hidden, strict=True):
-        listed = isinstance(states, tuple | list)
-        if listed and [isinstance(state, Tensor) for state in states] == [True] * count:
-            continue
-        given = [type(state).__name__ for state in states] if listed else type(states).__name__
-        raise TypeError(
-            f"{name} must be a tuple of {count} tensors (batch, hidden_size), as the blocks have "
-            f"different sizes; got {given}"
-        )
-
-
-def _check_pair(hidden: Any, names: tuple[str, str]) -> None:
-    """Raise a TypeError unless ``hidden`` is a pair."""
-    if not (isinstance(hidden, tuple | list) and len(hidden) == 2):
-        given = type(hidden).__name__
-        count = f" of {len(hidden)}" if isinstance(hidden, tuple | list) else ""
-        raise TypeError(f"hidden must be a pair ({', '.join(names)}); got {given}{count}")
+def check_tuple(name: str, given: Any, count: int, wanted: str) -> None:
+    """Raise a TypeError unless ``given`` is a tuple or list of ``count``; say what is wanted."""
+    listed = isinstance(given, tuple | list)
+    if not listed or len(given) != count:
+        length = f" of {len(given)}" if listed else ""
+        raise TypeError(f"{name} must be {wanted}; got {type(given).__name__}{length}")
 
 
 def check_input(
     input: Any, batch_first: bool, weight: Tensor, features: int | None, tokens: bool
 ) -> None:
-    """Raise an error unless ``input`` is what a stack takes.
+    """Raise an error unless ``input`` is what a stack takes: a tensor or ``PackedSequence``.
 
-    Args:
-        input: a tensor or ``PackedSequence``.
-        batch_first: whether the batch comes first.
-        weight: a parameter, whose device and dtype the input must have.
-        features: those that it must have, if that is known.
-        tokens: whether it is indices for an embedding, which have no dimension of features.
+    It must have the device and dtype of ``weight``; if it is ``tokens``, it is indices for an
+    embedding, which have no dimension of features.
     """
     packed = isinstance(input, PackedSequence)
     x = input.data if packed else input
     if not isinstance(x, Tensor):
         raise TypeError(f"input must be a torch.Tensor or PackedSequence; got {type(x).__name__}")
     if x.is_nested:
-        raise TypeError(
-            "input must be a dense tensor or a PackedSequence; got a nested tensor: pad it and "
-            "pass lengths, or pack it"
-        )
+        raise TypeError("input must be a dense tensor; got a nested tensor: pad it, or pack it")
     check_dense("input", x)
     if not tokens:
         check_kind("input", x, weight)
@@ -137,7 +123,12 @@ def check_input(
         )
     shape, batched = tuple(x.shape), 2 if tokens else 3
     if len(shape) not in ((batched - 1,) if packed else (batched - 1, batched)):
-        raise ValueError(f"{_wanted(packed, batch_first, tokens)}; got shape {shape}")
+        end, single = ("", ",") if tokens else (", feature", ", feature")
+        layout = "batch, seq" if batch_first else "seq, batch"
+        wanted = f"input must be ({layout}{end}) or (seq{single})"
+        wanted = f"a PackedSequence must hold data (N{single})" if packed else wanted
+        hint = ", indices for the embedding in block 0" if tokens else ""
+        raise ValueError(f"{wanted}{hint}; got shape {shape}")
     if not tokens and features is not None and shape[-1] != features:
         raise ValueError(
             f"input must have {features} features in its last dimension; got shape {shape}"
@@ -146,41 +137,18 @@ def check_input(
         raise ValueError(f"input must have at least one step; got shape {shape}")
 
 
-def _wanted(packed: bool, batch_first: bool, tokens: bool) -> str:
-    """Return the shapes that an input may have, for an error."""
-    layout = "batch, seq" if batch_first else "seq, batch"
-    end = ")" if tokens else ", feature)"
-    single = ",)" if tokens else end
-    block = ", indices for the embedding in block 0" if tokens else ""
-    if packed:
-        return f"a PackedSequence must hold data (N{single}{block}"
-    return f"input must be ({layout}{end} or (seq{single}{block}"
-
-
 def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int | None = None) -> None:
-    """Raise an error unless ``batch_sizes`` (T,) describe packed sequences.
-
-    Args:
-        batch_sizes: the number of sequences that have each step.
-        rows: N, what they sum to.
-        batch: B, if it is known.
-    """
-    if not isinstance(batch_sizes, Tensor):
-        raise TypeError(f"batch_sizes must be a torch.Tensor; got {type(batch_sizes).__name__}")
-    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
-        raise ValueError(
-            "batch_sizes must be (T,), int64 and on the CPU; got shape "
-            f"{tuple(batch_sizes.shape)}, {batch_sizes.dtype} on {batch_sizes.device}"
-        )
+    """Raise an error unless ``batch_sizes`` (T,) describe N packed rows of B sequences."""
+    check_tensor("batch_sizes", batch_sizes, torch.int64)
+    if batch_sizes.dim() != 1 or not batch_sizes.is_cpu:
+        given = f"shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
+        raise ValueError(f"batch_sizes must be (T,), on the CPU; got {given}")
     if torch.compiler.is_compiling():
         return  # the kernel checks the values
-    try:
-        sizes = batch_sizes.tolist()
-    except RuntimeError as error:
-        raise ValueError("batch_sizes must be the same for all members of a vmap") from error
+    sizes = batch_sizes.tolist()
     most = batch if batch is not None else max(sizes, default=0)
-    falls = all(0 < size <= before for before, size in pairwise([most, *sizes]))
-    if not sizes or not falls or sum(sizes) != rows:
+    falls = [most, *sizes] == sorted([most, *sizes], reverse=True)
+    if not sizes or not falls or sizes[-1] < 1 or sum(sizes) != rows:
         raise ValueError(
             f"batch_sizes must fall from at most B = {most} to at least 1 and sum to the {rows} "
             f"rows; got {sizes if len(sizes) < 20 else f'{len(sizes)} sizes'}"
@@ -188,46 +156,50 @@ def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int | None = None) 
 
 
 def check_resets(resets: Tensor | None, shape: tuple[int, ...], device: torch.device) -> None:
-    """Raise an error unless ``resets`` say of each step of each sequence whether it begins anew.
-
-    Args:
-        resets: bool; None, where none does, is no error.
-        shape: that of the input without its features.
-        device: that of the input.
-    """
+    """Raise an error unless ``resets`` are None, or bool of the input's shape without features."""
     if resets is None:
         return
     check_tensor("resets", resets, torch.bool)
-    if tuple(resets.shape) != shape:
-        raise ValueError(
-            f"resets must have shape {shape}, that of the input without its features; got shape "
-            f"{tuple(resets.shape)}"
-        )
+    if (given := tuple(resets.shape)) != shape:
+        wanted = f"{shape}, that of the input without its features"
+        raise ValueError(f"resets must have shape {wanted}; got shape {given}")
     check_device("resets", resets, device, "the input")
 
 
-def checked_lengths(
-    lengths: Tensor | Iterable[int], input: Tensor, batch_first: bool, batched: bool
-) -> Tensor:
-    """Return ``lengths`` as (B,) int64 on the CPU."""
+def checked_lengths(lengths: Any, x: Tensor, batched: bool) -> Tensor:
+    """Return ``lengths`` as (B,) int64 on the CPU, for x (T, B, ...)."""
     try:
         listed = lengths if isinstance(lengths, Tensor) else list(lengths)
         counts = torch.as_tensor(listed, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"lengths must be integers, (batch,): {error}") from None
-    if not batched or input.dim() < 2:
-        raise ValueError(
-            f"lengths go with a batch of padded sequences; got input of shape {tuple(input.shape)}"
-        )
-    batch, steps = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
+    if not batched or x.dim() < 2:
+        given = tuple(x.shape)
+        raise ValueError(f"lengths go with a batch of padded sequences; got input of shape {given}")
+    steps, batch = x.shape[:2]
     if counts.shape != (batch,):
-        raise ValueError(
-            f"lengths must be ({batch},), one for each sequence; got {tuple(counts.shape)}"
-        )
+        given = tuple(counts.shape)
+        raise ValueError(f"lengths must be ({batch},), one for each sequence; got {given}")
     fractions = counts.is_floating_point() or counts.is_complex()
     if batch and (fractions or counts.dtype == torch.bool):  # an empty list is of float32
         raise TypeError(f"lengths must be integers; got {counts.dtype}")
     counts = counts.to(torch.int64)
-    if not bool(((counts >= 1) & (counts <= steps)).all()):
+    if not all(1 <= count <= steps for count in counts.tolist()):
         raise ValueError(f"lengths must lie between 1 and the {steps} steps; got {counts.tolist()}")
     return counts
+
+
+def describe_arguments(module: nn.Module, constructor: Any) -> str:
+    """Return the arguments of a module that differ from their defaults, for its ``extra_repr``.
+
+    The module has an attribute for each argument of ``constructor`` to show.
+    """
+    shown = []
+    _, *parameters = inspect.signature(constructor).parameters.values()  # without self
+    for parameter in parameters:
+        value = getattr(module, parameter.name, parameter.default)
+        if parameter.default is inspect.Parameter.empty:
+            shown.append(f"{value}")
+        elif value != parameter.default and not isinstance(value, nn.Module):  # it has its own text
+            shown.append(f"{parameter.name}={value!r}")
+    return ", ".join(shown)
