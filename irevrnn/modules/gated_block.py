@@ -148,14 +148,7 @@ class IRevBlock(Block):
             z = z * torch.clamp(1 + opening, 0, 2)
         chosen = []
         if turning is not None:
-            import os
-
-            gate = (
-                torch.clamp(1 + turning, 0, 2)
-                if os.environ.get("IRX")
-                else 2 * torch.sigmoid(turning)
-            )
-            chosen.append(self.angle * gate)
+            chosen.append(self.angle * (2 * torch.sigmoid(turning)))
         if keeping is not None:
             chosen.append(torch.sigmoid(keeping))
         return (z, *chosen) if chosen else z
