@@ -1,4 +1,4 @@
-"""ONNX for inference: the operator ``irevrnn::scan`` as an ONNX ``Scan`` over the cell.
+"""ONNX for inference: the scans as an ONNX ``Scan`` over the cell.
 
 Needs ``pip install '.[onnx]'``, in a clone.
 """
@@ -64,7 +64,8 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         raise ImportError("ONNX export needs onnxscript: pip install '.[onnx]' in a clone")
     if not load_operators():
         raise RuntimeError("ONNX export needs the compiled kernels, which could not be built here")
-    return {torch.ops.irevrnn.scan.default: _scan}
+    operators = torch.ops.irevrnn
+    return {operators.scan.default: _scan, operators.selective_scan.default: _selective_scan}
 
 
 def _scan(
@@ -73,60 +74,97 @@ def _scan(
     vectorize: bool = False, resets: Any = None,
 ) -> tuple[Any, ...]:  # fmt: skip
     """Write ``irevrnn::scan`` in ONNX, without what it saves for a backward pass."""
+
+    def step(body: _Body, h: Any, c: Any, z_t: Any) -> tuple[Any, Any]:
+        p = body("Mul", u, h)
+        for i in range(a.shape[0]):
+            c = body("Add", c, body("Mul", body.row(a, i), body.activate(coupling_activation, p)))
+            p = body("Add", p, body("Mul", body.row(b, i), body.activate(coupling_activation, c)))
+        return body.activate(activation, body("Add", z_t, p)), c
+
+    return _written(step, h_0, c_0, [z], resets, batch_sizes)
+
+
+def _selective_scan(
+    z: Any, h_0: Any, c_0: Any, turns: Any, batch_sizes: Any = None, interval: int = 0,
+    vectorize: bool = False, resets: Any = None,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Write ``irevrnn::selective_scan`` in ONNX, likewise."""
+    moving = [len(x.shape) == 3 for x in turns]
+
+    def step(body: _Body, h: Any, c: Any, z_t: Any, *of_steps: Any) -> tuple[Any, Any]:
+        parts = iter(of_steps)
+        turn = [next(parts) if moves else x for x, moves in zip(turns, moving, strict=True)]
+        cosine, sine = body("Cos", turn[0]), body("Sin", turn[0])
+        p = body("Sub", body("Mul", cosine, h), body("Mul", sine, c))
+        q = body("Add", body("Mul", sine, h), body("Mul", cosine, c))
+        if len(turn) > 1:
+            p, q = body("Mul", turn[1], p), body("Mul", turn[1], q)
+        return body("Add", p, z_t), q
+
+    streams = [z, *(x for x, moves in zip(turns, moving, strict=True) if moves)]
+    return _written(step, h_0, c_0, streams, resets, batch_sizes)
+
+
+class _Body:
+    """The graph of a step, whose names none of the graph around it may have."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.nodes: list[Any] = []
+
+    def __call__(self, operator: str, *inputs: Any, **attributes: Any) -> Any:
+        """Apply an operator of ONNX."""
+        import onnx_ir as ir
+
+        output = ir.Value(name=f"{self.prefix}_{len(self.nodes)}")
+        self.nodes.append(ir.node(operator, inputs, attributes, outputs=[output]))
+        return output
+
+    def activate(self, name: str, x: Any) -> Any:
+        """Apply a nonlinearity."""
+        operator, attributes = get_activation(name).onnx
+        if operator == "LeakyRelu":  # which onnxruntime has in single precision alone
+            slope = self("CastLike", self("Constant", value_float=attributes["alpha"]), x)
+            return self("Max", x, self("Mul", slope, x))
+        return self(operator, x, **attributes)
+
+    def row(self, x: Any, i: int) -> Any:
+        return self("Gather", x, self("Constant", value_int=i))
+
+
+def _written(
+    step: Callable[..., tuple[Any, Any]], h_0: Any, c_0: Any, streams: list[Any], resets: Any,
+    batch_sizes: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Write a ``Scan`` of a step, a function of the body, h, c and a part of each stream."""
     import onnx_ir as ir
     from onnxscript import evaluator
 
     if batch_sizes is not None:
         raise ValueError("packed sequences have no ONNX form: export the model with padded input")
-    step = _step(z, h_0, u, a, b, activation, coupling_activation, resets)
-    sequences = [z] if resets is None else [z, resets]
-    attributes = {"body": step, "num_scan_inputs": len(sequences)}
-    node = ir.node("Scan", [h_0, c_0, *sequences], attributes, num_outputs=3)
+    body = _Body(f"{streams[0].name}_step")
+
+    def given(name: str, shape: Any, dtype: Any) -> Any:
+        text = f"{body.prefix}_{name}"
+        return ir.Value(name=text, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+    names = ["h", "c", "z_t", "angle", "decay"][: 2 + len(streams)]
+    h, c, *parts = inputs = [given(name, h_0.shape, streams[0].dtype) for name in names]
+    if resets is not None:
+        streams = [*streams, resets]
+        reset = given("reset", h_0.shape[:1], resets.dtype)
+        inputs.append(reset)
+        of_sequence = body("Unsqueeze", reset, body("Constant", value_ints=[1]))
+        zero = body("CastLike", body("Constant", value_float=0.0), h)
+        h, c = (body("Where", of_sequence, zero, x) for x in (h, c))
+    h, c = step(body, h, c, *parts)
+    outputs = [body("Identity", x) for x in (h, c, h)]
+    graph = ir.Graph(inputs, outputs, nodes=body.nodes, name=f"{body.prefix}_body")
+    attributes: Any = {"body": graph, "num_scan_inputs": len(streams)}
+    node = ir.node("Scan", [h_0, c_0, *streams], attributes, num_outputs=3)
     # onnxscript's own Scan would have a single output, so the node goes straight into the graph.
     recorder: Any = evaluator.default()
     recorder.nodes.append(node)
     h_n, c_n, out = node.outputs
     return out, h_n, c_n
-
-
-def _step(
-    z: Any, h_0: Any, u: Any, a: Any, b: Any, activation: str, coupling: str, resets: Any
-) -> Any:
-    """Return a step as the body of a ``Scan``: (h, c, z_t, resets if any) to (h_t, c_t, h_t)."""
-    import onnx_ir as ir
-
-    nodes: list[ir.Node] = []
-    prefix = f"{z.name}_step"  # a body must not use the names of the graph around it
-
-    def apply(operator: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
-        output = ir.Value(name=f"{prefix}_{len(nodes)}")
-        nodes.append(ir.node(operator, inputs, attributes, outputs=[output]))
-        return output
-
-    def nonlinearity(name: str, x: ir.Value) -> ir.Value:
-        operator, attributes = get_activation(name).onnx
-        if operator == "LeakyRelu":  # which onnxruntime has in single precision alone
-            slope = apply("CastLike", apply("Constant", value_float=attributes["alpha"]), x)
-            return apply("Max", x, apply("Mul", slope, x))
-        return apply(operator, x, **attributes)
-
-    def given(name: str, shape: Any, dtype: Any) -> ir.Value:
-        return ir.Value(name=f"{prefix}_{name}", shape=ir.Shape(shape), type=ir.TensorType(dtype))
-
-    def row(x: ir.Value, i: int) -> ir.Value:
-        return apply("Gather", x, apply("Constant", value_int=i))
-
-    h, c, z_t = inputs = [given(name, h_0.shape, z.dtype) for name in ("h", "c", "z_t")]
-    if resets is not None:
-        reset = given("reset", h_0.shape[:1], resets.dtype)
-        inputs.append(reset)
-        of_sequence = apply("Unsqueeze", reset, apply("Constant", value_ints=[1]))
-        zero = apply("CastLike", apply("Constant", value_float=0.0), z_t)
-        h, c = (apply("Where", of_sequence, zero, x) for x in (h, c))
-    p = apply("Mul", u, h)
-    for i in range(a.shape[0]):
-        c = apply("Add", c, apply("Mul", row(a, i), nonlinearity(coupling, p)))
-        p = apply("Add", p, apply("Mul", row(b, i), nonlinearity(coupling, c)))
-    h_t = nonlinearity(activation, apply("Add", z_t, p))
-    outputs = [apply("Identity", x) for x in (h_t, c, h_t)]
-    return ir.Graph(inputs, outputs, nodes=nodes, name=f"{prefix}_body")

@@ -15,6 +15,7 @@ from irevrnn.modules.checks import check_input
 from irevrnn.modules.sequences import SequenceBatch
 from irevrnn.modules.stability import Recurrent
 from irevrnn.modules.states import Hidden, final_states, initial_states
+from irevrnn.recurrences.block import BlockRecurrence
 from irevrnn.strategies.budget import (
     MemoryReport,
     Workload,
@@ -58,6 +59,7 @@ class StrategyModule(nn.Module):
         check_budget(memory, memory_budget)
         self.memory_budget = None if memory_budget is None else parse_bytes(memory_budget)
         self.picked: Plan | None = None
+        self._forgotten: tuple[float, list[Tensor]] | None = None
         self._costs: dict[Any, tuple[dict[str, Any], int]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -68,8 +70,8 @@ class StrategyModule(nn.Module):
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is known of costs: its keys hold classes, which may have no name."""
-        return super().__getstate__() | {"_costs": {}}
+        """Leave out costs, whose keys hold classes that may have no name, and the last pass."""
+        return super().__getstate__() | {"_costs": {}, "_forgotten": None}
 
     def _stack(self) -> Stack:
         """Return the modules as they are to run."""
@@ -96,6 +98,10 @@ class StrategyModule(nn.Module):
             output, finals = run_chunkwise(stack, plan, x, states, steps, return_sequence)
         else:
             output, finals = run_layerwise(stack, plan.memory, x, states, steps, return_sequence)
+        *chosen, self._forgotten = *finals.pop(), None
+        if not torch.compiler.is_exporting():
+            rows = len(x) if steps.packing is not None else len(x) * steps.batch
+            self._forgotten = rows / max(1, steps.batch), [bits / steps.batch for bits in chosen]
         warn_of_large_states(self, stack, finals)
         return batch.restore(output, return_sequence), final_states(stack, batch, finals)
 
@@ -176,6 +182,31 @@ class BaseStack(Recurrent, StrategyModule):
                 options = {"lengths": lengths, "return_sequence": return_sequence, "resets": resets}
                 return run_uncompiled(self.forward, input, hidden, **options)
         return self._run(input, hidden, lengths, resets, return_sequence)
+
+    def stored_bits(self) -> Tensor:
+        """Return the bits per sequence that reversal of the last forward pass stores, a scalar.
+
+        They are those that decays forget (``eq:stored``), on average, whatever ``memory`` is. Their
+        gradient goes to recurrent weights and, where the input chooses decays, to what chose them:
+        with ``loss + price * stack.stored_bits()`` a network learns to forget what is worth it.
+
+        Raises:
+            RuntimeError: there was no forward pass.
+            ValueError: a block has another ``activation`` than ``"identity"``, which forgets, too.
+
+        Example::
+
+            >>> block = IRevBlock(16, 32, forgets="input", turns="input")
+            >>> model = IRevStack([block], memory="reversible")
+            >>> output, _ = model(torch.randn(8, 100, 16))
+            >>> loss = output.square().mean() + 1e-6 * model.stored_bits()
+        """
+        if self._forgotten is None:
+            raise RuntimeError("stored_bits needs a forward pass before it")
+        steps, chosen = self._forgotten
+        blocks = [r for r in self._stack().recurrences if isinstance(r, BlockRecurrence)]
+        weights = [block.bits_of_weights() for block in blocks]
+        return torch.stack([*(steps * bits for bits in weights), *chosen]).sum()
 
     def memory_report(
         self, input: Tensor | PackedSequence, *, lengths: Tensor | Sequence[int] | None = None,

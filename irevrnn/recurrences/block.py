@@ -97,6 +97,12 @@ class BlockRecurrence:
             )
         return z.to(dtype)  # type: ignore[no-any-return]
 
+    def chosen_bits(self, drive: Drive) -> Tensor | None:
+        """Return the bits that decays of h and c store."""
+        if getattr(self.block, "forgets", True) != "input" or torch.compiler.is_exporting():
+            return None
+        return 2 * stored_bits(drive[-1]).sum(dtype=torch.float64)
+
     def scan(
         self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
     ) -> tuple[Tensor, State]:
@@ -127,9 +133,19 @@ class BlockRecurrence:
             "'recompute' take any activation"
         )
 
+    def bits_of_weights(self) -> Tensor:
+        """Return the bits that recurrent weights forget in a step of a sequence, on average."""
+        if self.block.activation != "identity":
+            raise ValueError(
+                "stored_bits counts what decays forget: activation must be 'identity'; got "
+                f"{self.block.activation!r} in {self.name}"
+            )
+        bits = stored_bits(self.block.recurrent_weight).double().sum()
+        return 2 * bits if is_selective(self.block) else bits
+
     def expected_bits(self) -> float:
-        """Return the bits that u forgets on average, and g at most: in every step."""
-        bits = float(stored_bits(self.block.usual_decay()).sum())
+        """Return the bits that decays forget on average, and g at most: in every step."""
+        bits = float(stored_bits(self.block.usual_decay().detach()).sum())
         if is_selective(self.block):
             return 2 * bits  # of h, and of c
         return bits + FORGOTTEN_BITS[self.block.activation] * self.width

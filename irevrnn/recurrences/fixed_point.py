@@ -89,12 +89,18 @@ def decay_of(u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stored_bits(u: Tensor) -> Tensor:
-    """Return the bits that a decay stores on average, k + 2 m / 2^32 for each unit (``eq:stored``).
+    """Return the bits that a decay stores on average, k + 2 m / 2^32 for each u (``eq:stored``).
 
-    In a share m / 2^32 of all steps two neighbours come to one number, and both are marked.
+    In a share m / 2^32 of all steps two neighbours come to one number, and both are marked. It has
+    a gradient, that of the second part.
     """
-    loss, shift = decay_of(u)
-    return shift + loss.double() * 2.0 ** (1 - LOSS_BITS)
+    size = u.abs()
+    fraction, exponent = torch.frexp(size.detach())
+    shift = (fraction == 0.5).int() - exponent
+    tiny = (size == 0) | (shift > LONGEST_SHIFT)
+    shift = shift.masked_fill(tiny, LONGEST_SHIFT)
+    lost = 2 - torch.ldexp(size, shift + 1)
+    return shift + lost.masked_fill(tiny, 0)
 
 
 class Numbers(NamedTuple):

@@ -35,6 +35,12 @@ class Recurrence(Protocol):
     def drive(self, x: Tensor) -> Drive:
         """Return what drives the recurrence, a function of each step of the input by itself."""
 
+    def chosen_bits(self, drive: Drive) -> Tensor | None:
+        """Return the bits that the drive chooses to forget, of all steps and sequences, a scalar.
+
+        It is None where the input has no choice.
+        """
+
     def scan(
         self, drive: Drive, state: State | None, steps: Steps, memory: str
     ) -> tuple[Tensor, State]:

@@ -120,6 +120,9 @@ class StatefulModule:
         """Return what the module reads."""
         return (x if self._before is None else self._before(x),)
 
+    def chosen_bits(self, drive: Drive) -> None:
+        """Return None: nothing is stored bit by bit."""
+
     def scan(
         self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
     ) -> tuple[Tensor, State]:

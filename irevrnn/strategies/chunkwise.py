@@ -8,7 +8,6 @@ So neither the drive nor the output of any recurrence exists for more than a chu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from irevrnn.strategies.rules import (
 )
 from irevrnn.strategies.run import Run
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import Plan, States, flat, nested
+from irevrnn.strategies.strategy import Plan, States, bits_state, flat, nested
 
 
 def run_chunkwise(
@@ -79,7 +78,7 @@ class _Chunkwise(torch.autograd.Function):
         strategy, resets = run.new_strategy(), run.steps.resets
         strategy.begin(states, run.record)
         output = run.forward(strategy, x)
-        finals = strategy.finals(run.stack.like.dtype)
+        finals = [*strategy.finals(run.stack.like.dtype), bits_state(run.chosen_bits)]
         run.finals = [len(state) for state in finals]
         if run.record:
             ctx.run, ctx.memory, ctx.parameters = run, run.plan.memory, parameters
@@ -122,7 +121,8 @@ class _Chunkwise(torch.autograd.Function):
         needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - len(ctx.parameters) :]
         gradients = Gradients(run.stack.modules, ctx.parameters, needed)
         grad_x = allocate_like(x) if ctx.needs_input_grad[2] else None
-        carried: Sequence[Tensor | None] = grad_finals
+        carried: list[Tensor | None] = [*grad_finals]
+        of_bits = [carried.pop() for _ in range(run.finals[-1])]  # the same for every chunk
         # Freed blocks between blocks that are in use serve no larger ones, and add up.
         kept, start = 0, resident_bytes() if run.plan.graph else 0
         slack = max(SLACK, run.plan.graph // 4)
@@ -142,7 +142,7 @@ class _Chunkwise(torch.autograd.Function):
                     check_leaves([*after, top], [*before, part, *ctx.parameters], ctx.memory)
                 of_top = _part_of_output(run, grad_output, steps)
                 carried, of_x = backpropagate(
-                    before, [*after, top], [*carried, of_top], gradients, part
+                    before, [*after, top], [*carried, *of_bits, of_top], gradients, part
                 )
                 if grad_x is not None:
                     grad_x[steps.rows] = 0 if of_x is None else of_x

@@ -11,6 +11,7 @@ from torch import Tensor
 from irevrnn.recurrences.packing import Packing, Steps
 from irevrnn.recurrences.protocol import Recurrence, State
 from irevrnn.strategies.stack import Stack, run_modules
+from irevrnn.strategies.strategy import add_bits, bits_state
 
 
 def run_layerwise(
@@ -33,9 +34,11 @@ def run_layerwise(
 
     Returns:
         The output, (T, B, out) or (N, out), or (B, out) of the last step; the states of every
-        recurrence after the last step.
+        recurrence after the last step, and behind them the bits that the input chose to forget, a
+        scalar, if it chooses any.
     """
     finals: list[State] = []
+    bits: Tensor | None = None
     packing, turned = steps.packing, steps
     index = packing.reversal() if stack.reverse and packing is not None else None
 
@@ -47,7 +50,9 @@ def run_layerwise(
         turned = replace(steps, resets=_turned(steps.resets, back, packing))
 
     def run(recurrence: Recurrence, x: Tensor, backwards: bool = False) -> tuple[Tensor, State]:
+        nonlocal bits
         drive, within = recurrence.drive(x), steps
+        bits = add_bits(bits, recurrence.chosen_bits(drive))
         if backwards:
             drive, within = tuple(map(back, drive)), turned
         out, final = recurrence.scan(drive, states[len(finals)], within, memory)
@@ -65,7 +70,7 @@ def run_layerwise(
     # The input is the cheapest tensor to copy: later ones are written in the order of time.
     output = run_modules(stack, x.contiguous(), recur, steps, {}, not return_sequence)
     # A block may return h, whose last step is h_n itself.
-    return output if return_sequence else output.clone(), finals
+    return output if return_sequence else output.clone(), [*finals, bits_state(bits)]
 
 
 def _turned(resets: Tensor, turn: Callable[[Tensor], Tensor], packing: Packing | None) -> Tensor:

@@ -20,7 +20,7 @@ from irevrnn.strategies.checkpoint import Checkpoint
 from irevrnn.strategies.dropout_masks import Masks
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.stack import Stack, run_modules
-from irevrnn.strategies.strategy import Plan, Strategy, flat
+from irevrnn.strategies.strategy import Plan, Strategy, add_bits, bits_state, flat
 
 _STRATEGIES: dict[str, type[Strategy]] = {
     "checkpoint": Checkpoint,
@@ -37,6 +37,7 @@ class Run:
         observed: whether modes or hooks see what is computed.
         finals: the number of tensors in the last state of each recurrence.
         masks: of dropout; none between the passes, where autograd saves them.
+        chosen_bits: that the input chose to forget in the chunks so far, a scalar, or None.
         drawn: the states of the generators before each chunk in which a module drew numbers. As in
             ``torch.utils.checkpoint``, the numbers are those of the forward pass only if no other
             thread drew any meanwhile. :class:`irevrnn.Dropout` does not need this.
@@ -52,6 +53,7 @@ class Run:
         self.stack, self.plan, self.device, self.steps = stack, plan, device, steps
         self.return_sequence, self.chunks = return_sequence, ceil(steps.end / plan.chunk)
         self.masks: Masks = {}
+        self.chosen_bits: Tensor | None = None
         self.drawn: dict[int, list[Tensor]] = {}
         self._autocast = _autocast_of(device.type)
         self._training = self._modes()
@@ -85,7 +87,9 @@ class Run:
         """Take a chunk of x through all modules, without a graph."""
 
         def recur(number: int, recurrence: Recurrence, x: Tensor) -> tuple[Tensor, State]:
-            return strategy.forward(number, recurrence.drive(x))
+            drive = recurrence.drive(x)
+            self.chosen_bits = add_bits(self.chosen_bits, recurrence.chosen_bits(drive))
+            return strategy.forward(number, drive)
 
         strategy.begin_chunk(index, steps)
         return self.take(x[steps.rows].contiguous(), steps, recur)
@@ -93,7 +97,7 @@ class Run:
     def forward(self, strategy: Strategy, x: Tensor) -> Tensor:
         """Take all of x through all modules; return the output, of all steps or of the last."""
         output: Tensor | None = None
-        versions = self._versions(x)
+        self.chosen_bits, versions = None, self._versions(x)
         with self._autocast(), observed_as(self.observed):
             for index in range(self.chunks):
                 steps, before = self.part(index), self._generators()
@@ -153,11 +157,17 @@ class Run:
     def rebuild(
         self, strategy: Strategy, x: Tensor, leaves: list[State]
     ) -> tuple[list[Tensor], Tensor]:
-        """Run a chunk once more, with its graph; return the states after it, and the output."""
+        """Run a chunk once more, with its graph; return the states after it, and the output.
+
+        Behind the states are the bits that the input chose to forget, if it chooses any.
+        """
         finals: list[State] = []
+        self.chosen_bits = None
 
         def recur(number: int, recurrence: Recurrence, x: Tensor) -> tuple[Tensor, State]:
-            out, after = strategy.rebuild(number, recurrence.drive(x), leaves[number])
+            drive = recurrence.drive(x)
+            self.chosen_bits = add_bits(self.chosen_bits, recurrence.chosen_bits(drive))
+            out, after = strategy.rebuild(number, drive, leaves[number])
             finals.append(after)
             return out, after
 
@@ -166,7 +176,7 @@ class Run:
             top = self.take(x.view_as(x), strategy.steps, recur)
         after = flat(finals)
         strategy.note(top.detach(), after)
-        return after, top
+        return [*after, *bits_state(self.chosen_bits)], top
 
 
 def _autocast_of(device: str) -> Callable[[], AbstractContextManager[Any]]:

@@ -80,6 +80,16 @@ def chunk_length(
     return max(length, math.isqrt(steps - 1) + 1) if memory == "checkpoint" else length
 
 
+def add_bits(bits: Tensor | None, more: Tensor | None) -> Tensor | None:
+    """Return the sum of two numbers of bits, each a scalar, or None where there are none."""
+    return more if bits is None else bits if more is None else bits + more
+
+
+def bits_state(bits: Tensor | None) -> State:
+    """Return the bits that the input chose to forget as what follows the last states."""
+    return () if bits is None else (bits,)
+
+
 class Strategy(ABC):
     """A strategy in one pass, forward or backward: it saves little, and rebuilds chunks from that.
 

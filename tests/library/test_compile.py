@@ -114,8 +114,9 @@ def test_sequences_of_different_length_run_uncompiled(memory):
 
 
 @pytest.mark.parametrize("memory", ["store", "recompute"])
-def test_a_stack_of_blocks(memory):
-    blocks = [nn.Linear(3, 6), IRevBlock(6, 8, norm=None, dropout=0.2), IRevBlock(6, 8)]
+@pytest.mark.parametrize("chosen", [{}, {"turns": "input", "forgets": "input"}], ids=str)
+def test_a_stack_of_blocks(memory, chosen):
+    blocks = [nn.Linear(3, 6), IRevBlock(6, 8, norm=None, dropout=0.2), IRevBlock(6, 8, **chosen)]
     model, x = IRevStack(blocks, memory), torch.randn(2, 40, 3)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     got, wanted = (outcome(m, [*model.parameters()], x) for m in (compiled, model))

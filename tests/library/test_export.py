@@ -228,9 +228,16 @@ def test_torch_onnx_export_alone_says_that_it_does_not_know_the_operator():
 
 
 @needs_onnx
-def test_a_stack_of_blocks(tmp_path):
-    oscillates = {"shortest_period": 2.5, "longest_period": 20}  # so that couplings matter
+@pytest.mark.parametrize("chosen", [
+    {}, {"turns": "input", "input_gate": True}, {"forgets": "input"},
+    {"turns": "input", "forgets": "input"}, {"turns": "input", "forgets": False},
+], ids=str)  # fmt: skip
+def test_a_stack_of_blocks(tmp_path, chosen):
+    oscillates = {"shortest_period": 2.5, "longest_period": 20} | chosen  # so couplings matter
     blocks = [IRevBlock(6, 8, norm=None, **oscillates), IRevBlock(6, 4, **oscillates)]
+    for name, parameter in nn.ModuleList(blocks).named_parameters():
+        if "_gate.weight" in name:
+            nn.init.normal_(parameter)
     model, path = IRevStack([nn.Linear(5, 6), *blocks]).eval(), tmp_path / "model.onnx"
     example, x = (torch.randn(4, 20, 5),), torch.randn(2, 77, 5)
     with torch.no_grad():

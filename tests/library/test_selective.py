@@ -82,7 +82,7 @@ def as_float(case, dtype):
     return [x.detach().to(dtype).requires_grad_() for x in case]
 
 
-# --- in floating point -----------------------------------------------------------------------------
+# --- in floating point ---------------------------------------------------------------------------
 
 
 @forms
@@ -222,16 +222,17 @@ def test_transforms_run_the_reference():
     def of_angle(angle):
         return scan(z, h, c, angle, turns[1])[0]
 
-    _, wanted = torch.func.jvp(
-        lambda x: by_complex_numbers(z, h, c, x, turns[1])[0], (turns[0],), (tangent,)
-    )
-    assert_near([torch.func.jvp(of_angle, (turns[0],), (tangent,))[1]], [wanted], 1e-11)
+    def plain(angle):
+        return by_complex_numbers(z, h, c, angle, turns[1])[0]
+
+    got, wanted = (torch.func.jvp(f, (turns[0],), (tangent,))[1] for f in (of_angle, plain))
+    assert_near([got], [wanted], 1e-11)
     rows = torch.stack([turns[0], 2 * turns[0]])
     got = torch.func.vmap(of_angle)(rows)
     assert_near(got, [of_angle(x) for x in rows], 1e-11)
 
 
-# --- in fixed point --------------------------------------------------------------------------------
+# --- in fixed point ------------------------------------------------------------------------------
 
 
 def fixed_case(shape, form, dtype, size=1.0):
