@@ -26,28 +26,18 @@ _uses_caching_allocator = False
 
 
 def allocate(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return an uninitialised contiguous tensor, on the CPU from the kernels' caching allocator.
-
-    Args:
-        like: a tensor of the same dtype and device.
-        shape: of the result.
-    """
+    """Return an uninitialised contiguous tensor, on the CPU from the kernels' caching allocator."""
     if not like.is_cpu or observed() or choose_backend("cpu", torch.float32) == "python":
         return like.new_empty(shape)
     return torch.ops.irevrnn.allocate(like, shape)
 
 
 def allocate_like(x: Tensor) -> Tensor:
-    """Return an uninitialised tensor with the shape of x, and its strides if x is dense.
-
-    x is (T, B, features), or the transpose of a contiguous (B, T, features).
-    """
+    """Return ``torch.empty_like(x)`` in memory of :func:`allocate`."""
     if x.is_contiguous():
         return allocate(x, x.shape)
-    transposed = x.transpose(0, 1)
-    if transposed.is_contiguous():
-        return allocate(x, transposed.shape).transpose(0, 1)
-    return torch.empty_like(x)
+    strides = torch.empty_like(x, device="meta").stride()
+    return allocate(x, [x.numel()]).as_strided(x.shape, strides)
 
 
 def use_caching_allocator() -> None:
