@@ -13,7 +13,7 @@
 
 namespace irevrnn {
 
-// All of them: X(name) for each. Each has a Formula<Activation::name> below; one without does not compile.
+// All of them: X(name) for each. Each has its formulas below; one without does not compile.
 #define IREVRNN_ACTIVATIONS(X) X(relu) X(tanh) X(sigmoid) X(leaky_relu) X(identity)
 
 #define IREVRNN_ENUMERATOR(name) name,
@@ -23,15 +23,12 @@ constexpr const char* activation_names[] = {IREVRNN_ACTIVATIONS(IREVRNN_TEXT)};
 #undef IREVRNN_ENUMERATOR
 #undef IREVRNN_TEXT
 
-// Whether fixed-point arithmetic undoes it as g: bit_stack.h and fixed_vector_tiles.h know how. No other one passes.
-constexpr bool invertible(Activation g) {
-  return g == Activation::identity || g == Activation::leaky_relu || g == Activation::relu;
-}
-
 // Whether f(s x) = s f(x) for s > 0: then powers of two go past it without a rounding.
 constexpr bool homogeneous(Activation f) {
   return f == Activation::identity || f == Activation::leaky_relu || f == Activation::relu;
 }
+// Whether fixed-point arithmetic undoes it as g: bit_stack.h and fixed_vector_tiles.h know how. No other one passes.
+constexpr bool invertible(Activation g) { return homogeneous(g); }
 
 // A power of two, so that exact arithmetic can undo it; irevrnn/kernels/activations.py has the same value.
 constexpr float negative_slope = 0.25f;
@@ -101,68 +98,41 @@ IREVRNN_INLINE V tanh_rational(V x) {
   return fma(cube, p, x) / q;
 }
 
-// value is the nonlinearity, slope its derivative where its output is y.
-template <Activation kind>
-struct Formula;
-
-template <>
-struct Formula<Activation::relu> {  // as in PyTorch, a NaN passes both ways
-  template <class V>
-  static IREVRNN_INLINE V value(V x) {
-    const V zero = broadcast<V>(0.0f);
-    return x <= zero ? zero : x;
-  }
-  template <class V>
-  static IREVRNN_INLINE V slope(V y) {
-    const V zero = broadcast<V>(0.0f);
-    return y <= zero ? zero : broadcast<V>(1.0f);
-  }
-};
-
-template <>
-struct Formula<Activation::tanh> {
-  template <class V>
-  static IREVRNN_INLINE V value(V x) {
+// The nonlinearity ...
+template <Activation kind, class V>
+IREVRNN_INLINE V activate(V x) {
+  if constexpr (kind == Activation::relu) {
+    return x <= broadcast<V>(0.0f) ? broadcast<V>(0.0f) : x;  // as in PyTorch, a NaN passes, in the slope, too
+  } else if constexpr (kind == Activation::tanh) {
     if constexpr (std::is_same_v<V, double>) return ::tanh(x);
     else return tanh_single(x);
-  }
-  template <class V>
-  static IREVRNN_INLINE V slope(V y) { return fma(-y, y, broadcast<V>(1.0f)); }
-};
-
-template <>
-struct Formula<Activation::sigmoid> {
-  template <class V>
-  static IREVRNN_INLINE V value(V x) {
+  } else if constexpr (kind == Activation::sigmoid) {
     if constexpr (std::is_same_v<V, double>) return 1.0 / (1.0 + ::exp(-x));
     else return sigmoid_single(x);
-  }
-  template <class V>
-  static IREVRNN_INLINE V slope(V y) { return fma(-y, y, y); }
-};
-
-template <>
-struct Formula<Activation::leaky_relu> {
-  template <class V>
-  static IREVRNN_INLINE V value(V x) {
+  } else if constexpr (kind == Activation::leaky_relu) {
     return x <= broadcast<V>(0.0f) ? x * broadcast<V>(negative_slope) : x;
+  } else {
+    static_assert(kind == Activation::identity, "give the new activation its formulas, here and below");
+    return x;
   }
-  template <class V>
-  static IREVRNN_INLINE V slope(V y) {
-    return y > broadcast<V>(0.0f) ? broadcast<V>(1.0f) : broadcast<V>(negative_slope);
-  }
-};
+}
 
-template <>
-struct Formula<Activation::identity> {
-  template <class V>
-  static IREVRNN_INLINE V value(V x) { return x; }
-  template <class V>
-  static IREVRNN_INLINE V slope(V) { return broadcast<V>(1.0f); }
-};
-
+// ... and its derivative where its output is y.
 template <Activation kind, class V>
-IREVRNN_INLINE V activate(V x) { return Formula<kind>::value(x); }
+IREVRNN_INLINE V slope_from_output(V y) {
+  if constexpr (kind == Activation::relu) {
+    return y <= broadcast<V>(0.0f) ? broadcast<V>(0.0f) : broadcast<V>(1.0f);
+  } else if constexpr (kind == Activation::tanh) {
+    return fma(-y, y, broadcast<V>(1.0f));
+  } else if constexpr (kind == Activation::sigmoid) {
+    return fma(-y, y, y);
+  } else if constexpr (kind == Activation::leaky_relu) {
+    return y > broadcast<V>(0.0f) ? broadcast<V>(1.0f) : broadcast<V>(negative_slope);
+  } else {
+    static_assert(kind == Activation::identity);
+    return broadcast<V>(1.0f);
+  }
+}
 
 // f, as the couplings apply it, 2R times a step: their weights scale its errors down.
 template <Activation kind, class V>
@@ -170,9 +140,6 @@ IREVRNN_INLINE V activate_coupling(V x) {
   if constexpr (kind == Activation::tanh && !std::is_same_v<V, double>) return tanh_rational(x);
   return activate<kind>(x);
 }
-
-template <Activation kind, class V>
-IREVRNN_INLINE V slope_from_output(V y) { return Formula<kind>::slope(y); }
 
 // Calls fn with the kind as a compile-time constant, so that a switch stays out of inner loops.
 template <class Fn>
