@@ -127,12 +127,15 @@ std::tuple<Tensor, Tensor, Tensor> fixed_gradient(const Tensor& z, const Tensor&
                                                   Name coupling_activation, bool vectorize, const Maybe& resets,
                                                   const Maybe& batch_sizes) {
   const Options options{batch_sizes, activation, coupling_activation, usual_interval, vectorize, resets};
-  const auto state = [&](size_t end, int64_t which) {
+  const auto values = [&](size_t first) {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
-    const Tensor quanta = (127 - states[3 * end + 2].select(0, which)).mul_(1 << 23).view(at::kFloat);  // 2^-bits
-    return states[3 * end + which].to(z.scalar_type()).mul_(quanta);
+    const Tensor quanta = (127 - states[first + 2]).mul_(1 << 23).view(at::kFloat);  // 2^-bits
+    const auto of = [&](int64_t i) { return states[first + i].to(z.scalar_type()).mul_(quanta.select(0, i)); };
+    return std::pair(of(0), of(1));
   };
-  const Pass pass{out, state(1, 0), state(1, 1), saved, state(0, 0), state(0, 1)};
+  const auto [h_before, c_before] = values(0);
+  const auto [h_after, c_after] = values(3);
+  const Pass pass{out, h_after, c_after, saved, h_before, c_before};
   const variable_list results = PassFunction::of(z, h_0, c_0, u, a, b, pass, options);
   return {results[0], results[1], results[2]};
 }
