@@ -62,24 +62,26 @@ IREVRNN_INLINE Reduced<V> reduce(V x) {
 // tanh x = e / (e + 1) with e = (exp(2|x|) - 1) / 2: no cancellation near 0, and 1 to the last bit where tanh
 // is. Error at most 2.6 ulp (2.52 over every 37th float, and above 2 for one in 90,000 of them).
 template <class V>
-IREVRNN_INLINE V tanh_single(V x) {
+IREVRNN_INLINE V accurate_tanh(V x) {
   const V limit = broadcast<V>(9.2f), half = broadcast<V>(0.5f);  // tanh is 1 in float from 9.02 on
   const Reduced<V> y = reduce(smaller(limit, absolute(x)));  // in this order, a NaN stays a NaN
   const V e = fma(y.power, half_exp_minus_one(y.r), fma(y.power, half, -half));
   return copy_sign(e / (e + broadcast<V>(1.0f)), x);
 }
+IREVRNN_INLINE double accurate_tanh(double x) { return ::tanh(x); }
 
 // 1 / (1 + exp(-x)). Error at most 2.5 ulp (2.38 over every 37th float).
 template <class V>
-IREVRNN_INLINE V sigmoid_single(V x) {
+IREVRNN_INLINE V sigmoid(V x) {
   const V limit = broadcast<V>(43.5f), one = broadcast<V>(1.0f);
   const Reduced<V> y = reduce(-larger(-limit, smaller(limit, broadcast<V>(0.5f) * x)));
   // exp magnifies an error of its argument: here the second part of ln(2) counts.
   const V r = fma(y.n, broadcast<V>(0.952327162e-09f), y.r);
   return one / (one + fma(y.power + y.power, half_exp_minus_one(r), y.power));
 }
+IREVRNN_INLINE double sigmoid(double x) { return 1.0 / (1.0 + ::exp(-x)); }
 
-// tanh x = (x + x^3 P(x^2)) / (1 + x^2 Q(x^2)), minimax to 2.2e-8. Two thirds of the time of tanh_single, and no
+// tanh x = (x + x^3 P(x^2)) / (1 + x^2 Q(x^2)), minimax to 2.2e-8. Two thirds of the time of accurate_tanh, and no
 // worse up to |x| = 1 (0.6 ulp root mean square). Then the rounding errors of both parts add up, to 1.2 ulp and 5.1
 // at most near 8, where values up to 1 + 2.4e-7 occur.
 template <class V>
@@ -104,11 +106,9 @@ IREVRNN_INLINE V activate(V x) {
   if constexpr (kind == Activation::relu) {
     return x <= broadcast<V>(0.0f) ? broadcast<V>(0.0f) : x;  // as in PyTorch, a NaN passes, in the slope, too
   } else if constexpr (kind == Activation::tanh) {
-    if constexpr (std::is_same_v<V, double>) return ::tanh(x);
-    else return tanh_single(x);
+    return accurate_tanh(x);
   } else if constexpr (kind == Activation::sigmoid) {
-    if constexpr (std::is_same_v<V, double>) return 1.0 / (1.0 + ::exp(-x));
-    else return sigmoid_single(x);
+    return sigmoid(x);
   } else if constexpr (kind == Activation::leaky_relu) {
     return x <= broadcast<V>(0.0f) ? x * broadcast<V>(negative_slope) : x;
   } else {

@@ -45,11 +45,9 @@ void gelu(void (&of)(const float*, float*, int64_t, int64_t), const Tensor& x, c
 }
 
 void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y) {
-  const int64_t rows = v.size(0), width = v.size(1) / 2;
-  const Gate s{width, v.const_data_ptr<float>(), read<float>(bias)};
-  const int64_t grain = std::max<int64_t>(1, numbers_of_thread / std::max<int64_t>(1, width));
-  parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
-    gate_vector(s, read<float>(x), write<float>(y), begin, end);
+  const int64_t width = v.size(1) / 2, grain = std::max<int64_t>(1, numbers_of_thread / std::max<int64_t>(1, width));
+  parallel_for(0, v.size(0), grain, [&](int64_t begin, int64_t end) {
+    gate_vector(width, read<float>(v), read<float>(bias), read<float>(x), write<float>(y), begin, end);
   });
 }
 
@@ -57,11 +55,10 @@ void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y)
 void gate_gradient(const Tensor& grad_y, const Tensor& v, const Tensor& bias, const Tensor& grad_v, Tensor& grad_bias) {
   const int64_t rows = v.size(0), width = v.size(1) / 2, size = 256, parts = (rows + size - 1) / size;
   const Tensor sums = at::zeros({parts, 2 * width}, v.options());
-  const Gate s{width, v.const_data_ptr<float>(), read<float>(bias)};
   parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      gate_backward_vector(s, grad_y.const_data_ptr<float>(), write<float>(grad_v), write<float>(sums) + 2 * width * i,
-                           i * size, std::min(rows, (i + 1) * size));
+      gate_backward_vector(width, read<float>(v), read<float>(bias), read<float>(grad_y), write<float>(grad_v),
+                           write<float>(sums) + 2 * width * i, i * size, std::min(rows, (i + 1) * size));
     }
   });
   grad_bias += sums.sum(0);

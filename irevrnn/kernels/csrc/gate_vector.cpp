@@ -67,30 +67,28 @@ void gelu_backward_vector(const float* x, float* y, int64_t begin, int64_t end) 
   });
 }
 
-void gate_vector(const Gate& s, const float* x, float* y, int64_t begin, int64_t end) {
+void gate_vector(int64_t width, const float* v, const float* bias, const float* x, float* y, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    const float* v = s.v + 2 * row * s.width;
-    each_number(0, s.width, [&](auto numbers, int64_t i) {
-      const Vector a = numbers.load(v, i) + numbers.load(s.bias, i);
-      const Vector g = numbers.load(v, s.width + i) + numbers.load(s.bias, s.width + i);
-      numbers.store(y + row * s.width + i, a * sigmoid_single(g) + numbers.load(x, row * s.width + i));
+    each_number(0, width, [&](auto numbers, int64_t i) {
+      const Vector a = numbers.load(v, 2 * row * width + i) + numbers.load(bias, i);
+      const Vector g = numbers.load(v, (2 * row + 1) * width + i) + numbers.load(bias, width + i);
+      numbers.store(y + row * width + i, a * sigmoid(g) + numbers.load(x, row * width + i));
     });
   }
 }
 
-void gate_backward_vector(const Gate& s, const float* grad_y, float* grad_v, float* grad_bias, int64_t begin,
-                          int64_t end) {
-  const int64_t width = s.width;
+void gate_backward_vector(int64_t width, const float* v, const float* bias, const float* grad_y, float* grad_v,
+                          float* grad_bias, int64_t begin, int64_t end) {
   for (int64_t first = begin; first < end; first += rows_together) {
     const int64_t past_last = std::min(end, first + rows_together);
     each_number(0, width, [&](auto numbers, int64_t i) {
-      const Vector bias_a = numbers.load(s.bias, i), bias_g = numbers.load(s.bias, width + i);
+      const Vector bias_a = numbers.load(bias, i), bias_g = numbers.load(bias, width + i);
       Vector sum_a{}, sum_g{};
       for (int64_t row = first; row < past_last; ++row) {
         const int64_t a = 2 * row * width + i, g = a + width;
-        const Vector open = sigmoid_single(numbers.load(s.v, g) + bias_g);
+        const Vector open = sigmoid(numbers.load(v, g) + bias_g);
         const Vector grad_a = numbers.load(grad_y, row * width + i) * open;
-        const Vector grad_g = grad_a * (numbers.load(s.v, a) + bias_a) * (broadcast<Vector>(1.0f) - open);
+        const Vector grad_g = grad_a * (numbers.load(v, a) + bias_a) * (broadcast<Vector>(1.0f) - open);
         numbers.store(grad_v + a, grad_a);
         numbers.store(grad_v + g, grad_g);
         sum_a += grad_a;

@@ -54,7 +54,6 @@ __global__ void __launch_bounds__(most_threads, least_blocks<Work>) kernel(const
               static_cast<int>(blockDim.x), shared});
 }
 
-// Asynchronous; says only whether the launch went well.
 template <class Work>
 cudaError_t run_grid(const Work& work, const Grid& grid, cudaStream_t stream) {
   if (grid.blocks == 0) return cudaSuccess;

@@ -53,8 +53,7 @@ class Cuts {
   template <class Fn>
   IREVRNN_INLINE void each(const Fn& fn) const {
     for (int64_t first = begin_, next; first < end_; first = next) {
-      const uint64_t later = resets_ & (~uint64_t{1} << (first - begin_));
-      next = later ? begin_ + __builtin_ctzll(later) : end_;
+      for (next = first + 1; next < end_ && !at(next);) ++next;
       fn(first, next);
     }
   }
@@ -62,8 +61,7 @@ class Cuts {
   template <class Fn>
   IREVRNN_INLINE void each_reversed(const Fn& fn) const {
     for (int64_t past_last = end_, first; past_last > begin_; past_last = first) {
-      const uint64_t earlier = resets_ & (~uint64_t{0} >> (64 - (past_last - begin_)));
-      first = earlier ? begin_ + 63 - __builtin_clzll(earlier) : begin_;
+      for (first = past_last - 1; first > begin_ && !at(first);) --first;
       fn(first, past_last);
     }
   }

@@ -144,14 +144,12 @@ struct BackwardWork {
       using Values = Loaded<T, R == any ? any : 2 * R>;
       return t >= begin ? Values({s.saved + s.row(t) * 2 * couplings + lane, s.lanes_at(t)}) : Values();
     });
-    const auto saved_c = [&](int64_t segment) {
-      return segment == 0 ? s.c_0[lane] : s.saved[(segment / s.interval - 1) * s.lanes() + lane];
-    };
     T h = output_before(last), c = T(0);
-    if constexpr (!keep_all) {
-      befores.fill(segment);
-      c = saved_c(segment);
-    }
+    const auto expect_replay = [&](int64_t from) {
+      befores.fill(from);
+      c = from == 0 ? s.c_0[lane] : s.saved[(from / s.interval - 1) * s.lanes() + lane];
+    };
+    if constexpr (!keep_all) expect_replay(segment);
     bool under_way = false;  // the loads of this segment
     while (segment_end > begin) {
       const uint64_t resets = lane_resets(s, lane, segment, segment_end);
@@ -177,10 +175,7 @@ struct BackwardWork {
           });
         });
         // The next segment, whose loads are under way during this one's backward pass.
-        if (earlier >= begin) {
-          befores.fill(earlier);
-          c = saved_c(earlier);
-        }
+        if (earlier >= begin) expect_replay(earlier);
       }
       const auto step_back = [&](int64_t t, T grad, T before, const auto& values) {
         const bool reset = resets >> (t - segment) & 1;
