@@ -1,4 +1,3 @@
-// The scan's kernels for sequences of double.
 #include "scan_kernels.cuh"
 
 namespace irevrnn {

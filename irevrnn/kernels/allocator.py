@@ -30,16 +30,11 @@ def allocate(like: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def allocate_like(x: Tensor) -> Tensor:
-    """Return an uninitialised tensor with the shape of x, and its strides if x is dense.
-
-    x is (T, B, features), or the transpose of a contiguous (B, T, features).
-    """
+    """Return ``torch.empty_like(x)`` in memory of :func:`allocate`."""
     if x.is_contiguous():
         return allocate(x, x.shape)
-    transposed = x.transpose(0, 1)
-    if transposed.is_contiguous():
-        return allocate(x, transposed.shape).transpose(0, 1)
-    return torch.empty_like(x)
+    strides = torch.empty_like(x, device="meta").stride()
+    return allocate(x, [x.numel()]).as_strided(x.shape, strides)
 
 
 def use_caching_allocator() -> None:

@@ -13,7 +13,7 @@
 
 namespace irevrnn {
 
-// All of them: X(name) for each. Each has a Formula<Activation::name> below; one without does not compile.
+// All of them: X(name) for each. Each has its formulas below; one without does not compile.
 #define IREVRNN_ACTIVATIONS(X) X(relu) X(tanh) X(sigmoid) X(leaky_relu) X(identity)
 
 #define IREVRNN_ENUMERATOR(name) name,
@@ -23,15 +23,12 @@ constexpr const char* activation_names[] = {IREVRNN_ACTIVATIONS(IREVRNN_TEXT)};
 #undef IREVRNN_ENUMERATOR
 #undef IREVRNN_TEXT
 
-// Whether fixed-point arithmetic undoes it as g: bit_stack.h and fixed_vector_tiles.h know how. No other one passes.
-constexpr bool invertible(Activation g) {
-  return g == Activation::identity || g == Activation::leaky_relu || g == Activation::relu;
-}
-
 // Whether f(s x) = s f(x) for s > 0: then powers of two go past it without a rounding.
 constexpr bool homogeneous(Activation f) {
   return f == Activation::identity || f == Activation::leaky_relu || f == Activation::relu;
 }
+// Whether fixed-point arithmetic undoes it as g: bit_stack.h and fixed_vector_tiles.h know how. No other one passes.
+constexpr bool invertible(Activation g) { return homogeneous(g); }
 
 // A power of two, so that exact arithmetic can undo it; irevrnn/kernels/activations.py has the same value.
 constexpr float negative_slope = 0.25f;
@@ -65,24 +62,26 @@ IREVRNN_INLINE Reduced<V> reduce(V x) {
 // tanh x = e / (e + 1) with e = (exp(2|x|) - 1) / 2: no cancellation near 0, and 1 to the last bit where tanh
 // is. Error at most 2.6 ulp (2.52 over every 37th float, and above 2 for one in 90,000 of them).
 template <class V>
-IREVRNN_INLINE V tanh_single(V x) {
+IREVRNN_INLINE V accurate_tanh(V x) {
   const V limit = broadcast<V>(9.2f), half = broadcast<V>(0.5f);  // tanh is 1 in float from 9.02 on
   const Reduced<V> y = reduce(smaller(limit, absolute(x)));  // in this order, a NaN stays a NaN
   const V e = fma(y.power, half_exp_minus_one(y.r), fma(y.power, half, -half));
   return copy_sign(e / (e + broadcast<V>(1.0f)), x);
 }
+IREVRNN_INLINE double accurate_tanh(double x) { return ::tanh(x); }
 
 // 1 / (1 + exp(-x)). Error at most 2.5 ulp (2.38 over every 37th float).
 template <class V>
-IREVRNN_INLINE V sigmoid_single(V x) {
+IREVRNN_INLINE V sigmoid(V x) {
   const V limit = broadcast<V>(43.5f), one = broadcast<V>(1.0f);
   const Reduced<V> y = reduce(-larger(-limit, smaller(limit, broadcast<V>(0.5f) * x)));
   // exp magnifies an error of its argument: here the second part of ln(2) counts.
   const V r = fma(y.n, broadcast<V>(0.952327162e-09f), y.r);
   return one / (one + fma(y.power + y.power, half_exp_minus_one(r), y.power));
 }
+IREVRNN_INLINE double sigmoid(double x) { return 1.0 / (1.0 + ::exp(-x)); }
 
-// tanh x = (x + x^3 P(x^2)) / (1 + x^2 Q(x^2)), minimax to 2.2e-8. Two thirds of the time of tanh_single, and no
+// tanh x = (x + x^3 P(x^2)) / (1 + x^2 Q(x^2)), minimax to 2.2e-8. Two thirds of the time of accurate_tanh, and no
 // worse up to |x| = 1 (0.6 ulp root mean square). Then the rounding errors of both parts add up, to 1.2 ulp and 5.1
 // at most near 8, where values up to 1 + 2.4e-7 occur.
 template <class V>
@@ -101,68 +100,39 @@ IREVRNN_INLINE V tanh_rational(V x) {
   return fma(cube, p, x) / q;
 }
 
-// value is the nonlinearity, slope its derivative where its output is y.
-template <Activation kind>
-struct Formula;
-
-template <>
-struct Formula<Activation::relu> {  // as in PyTorch, a NaN passes both ways
-  template <class V>
-  static IREVRNN_INLINE V value(V x) {
-    const V zero = broadcast<V>(0.0f);
-    return x <= zero ? zero : x;
-  }
-  template <class V>
-  static IREVRNN_INLINE V slope(V y) {
-    const V zero = broadcast<V>(0.0f);
-    return y <= zero ? zero : broadcast<V>(1.0f);
-  }
-};
-
-template <>
-struct Formula<Activation::tanh> {
-  template <class V>
-  static IREVRNN_INLINE V value(V x) {
-    if constexpr (std::is_same_v<V, double>) return ::tanh(x);
-    else return tanh_single(x);
-  }
-  template <class V>
-  static IREVRNN_INLINE V slope(V y) { return fma(-y, y, broadcast<V>(1.0f)); }
-};
-
-template <>
-struct Formula<Activation::sigmoid> {
-  template <class V>
-  static IREVRNN_INLINE V value(V x) {
-    if constexpr (std::is_same_v<V, double>) return 1.0 / (1.0 + ::exp(-x));
-    else return sigmoid_single(x);
-  }
-  template <class V>
-  static IREVRNN_INLINE V slope(V y) { return fma(-y, y, y); }
-};
-
-template <>
-struct Formula<Activation::leaky_relu> {
-  template <class V>
-  static IREVRNN_INLINE V value(V x) {
-    return x <= broadcast<V>(0.0f) ? x * broadcast<V>(negative_slope) : x;
-  }
-  template <class V>
-  static IREVRNN_INLINE V slope(V y) {
-    return y > broadcast<V>(0.0f) ? broadcast<V>(1.0f) : broadcast<V>(negative_slope);
-  }
-};
-
-template <>
-struct Formula<Activation::identity> {
-  template <class V>
-  static IREVRNN_INLINE V value(V x) { return x; }
-  template <class V>
-  static IREVRNN_INLINE V slope(V) { return broadcast<V>(1.0f); }
-};
-
+// The nonlinearity ...
 template <Activation kind, class V>
-IREVRNN_INLINE V activate(V x) { return Formula<kind>::value(x); }
+IREVRNN_INLINE V activate(V x) {
+  if constexpr (kind == Activation::relu) {
+    return x <= broadcast<V>(0.0f) ? broadcast<V>(0.0f) : x;  // as in PyTorch, a NaN passes, in the slope, too
+  } else if constexpr (kind == Activation::tanh) {
+    return accurate_tanh(x);
+  } else if constexpr (kind == Activation::sigmoid) {
+    return sigmoid(x);
+  } else if constexpr (kind == Activation::leaky_relu) {
+    return x <= broadcast<V>(0.0f) ? x * broadcast<V>(negative_slope) : x;
+  } else {
+    static_assert(kind == Activation::identity, "give the new activation its formulas, here and below");
+    return x;
+  }
+}
+
+// ... and its derivative where its output is y.
+template <Activation kind, class V>
+IREVRNN_INLINE V slope_from_output(V y) {
+  if constexpr (kind == Activation::relu) {
+    return y <= broadcast<V>(0.0f) ? broadcast<V>(0.0f) : broadcast<V>(1.0f);
+  } else if constexpr (kind == Activation::tanh) {
+    return fma(-y, y, broadcast<V>(1.0f));
+  } else if constexpr (kind == Activation::sigmoid) {
+    return fma(-y, y, y);
+  } else if constexpr (kind == Activation::leaky_relu) {
+    return y > broadcast<V>(0.0f) ? broadcast<V>(1.0f) : broadcast<V>(negative_slope);
+  } else {
+    static_assert(kind == Activation::identity);
+    return broadcast<V>(1.0f);
+  }
+}
 
 // f, as the couplings apply it, 2R times a step: their weights scale its errors down.
 template <Activation kind, class V>
@@ -170,9 +140,6 @@ IREVRNN_INLINE V activate_coupling(V x) {
   if constexpr (kind == Activation::tanh && !std::is_same_v<V, double>) return tanh_rational(x);
   return activate<kind>(x);
 }
-
-template <Activation kind, class V>
-IREVRNN_INLINE V slope_from_output(V y) { return Formula<kind>::slope(y); }
 
 // Calls fn with the kind as a compile-time constant, so that a switch stays out of inner loops.
 template <class Fn>

@@ -6,8 +6,8 @@
 #pragma once
 
 #include <ATen/EmptyTensor.h>
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/CPUAllocator.h>
 
 #include <algorithm>
@@ -32,13 +32,6 @@ struct Block {
   size_t bytes;
 };
 
-// Advises the system on the complete pages of a large block.
-inline void advise([[maybe_unused]] const Block& block, [[maybe_unused]] int advice) {
-#if defined(__linux__)
-  if (block.bytes >= smallest_huge_block) madvise(block.data, block.bytes / huge_page * huge_page, advice);
-#endif
-}
-
 // Keeps large blocks that tensors gave back, for the next that want as much. Blocks in use and blocks kept are together at
 // most an eighth more than were once in use at the same time.
 class CachingAllocator {
@@ -54,8 +47,9 @@ class CachingAllocator {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = kept_.lower_bound(bytes);
     const bool fits = found != kept_.end() && found->first <= bytes + bytes / 8;
-    const Block block = fits ? remove(found) : fresh(bytes);
-    if (block.data) in_use_ += block.bytes;
+    const Block block = fits ? Block{found->second, found->first} : fresh(bytes);
+    if (fits) kept_.erase(found);
+    in_use_ += block.bytes;
     most_in_use_ = std::max(most_in_use_, in_use_);
     return block;
   }
@@ -63,17 +57,16 @@ class CachingAllocator {
   // Keeps a block; the system may take its pages whenever it is short of memory.
   void give_back(const Block& block) {
 #if defined(MADV_FREE)
-    advise(block, MADV_FREE);
+    if (block.bytes >= smallest_huge_block) madvise(block.data, block.bytes / huge_page * huge_page, MADV_FREE);
 #endif
     const std::lock_guard<std::mutex> lock(mutex_);
     in_use_ -= block.bytes;
-    kept_bytes_ += block.bytes;
     kept_.emplace(block.bytes, block.data);
   }
 
   void release() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    free_all_but(0);
+    free_down_to(in_use_);
   }
 
  private:
@@ -83,34 +76,32 @@ class CachingAllocator {
     pthread_atfork([] { of_process().mutex_.lock(); }, unlock, unlock);
   }
 
-  using Kept = std::multimap<size_t, void*>;
-
-  Block remove(Kept::iterator which) {
-    const auto node = kept_.extract(which);
-    kept_bytes_ -= node.key();
-    return {node.mapped(), node.key()};
-  }
   // Small blocks go first: they cost least to get again.
-  void free_all_but(size_t bytes) {
-    while (!kept_.empty() && kept_bytes_ > bytes) std::free(remove(kept_.begin()).data);
+  void free_down_to(size_t bytes) {
+    while (!kept_.empty() && held_ > bytes) {
+      const auto smallest = kept_.begin();
+      held_ -= smallest->first;
+      std::free(smallest->second);
+      kept_.erase(smallest);
+    }
   }
 
   Block fresh(size_t bytes) {
-    const size_t wanted = in_use_ + bytes, most = std::max(most_in_use_, wanted);
-    free_all_but(most + most / 8 - wanted);
+    const size_t most = std::max(most_in_use_, in_use_ + bytes);
+    free_down_to(most + most / 8 - bytes);
     void* data = nullptr;
-    const size_t alignment = bytes < smallest_huge_block ? 64 : huge_page;  // a line of the cache, or a page
-    if (posix_memalign(&data, alignment, bytes) != 0) return {nullptr, 0};
-    const Block block{data, bytes};
+    const bool huge = bytes >= smallest_huge_block;
+    if (posix_memalign(&data, huge ? huge_page : 64, bytes) != 0) return {nullptr, 0};  // 64: a line of the cache
 #if defined(MADV_HUGEPAGE)
-    advise(block, MADV_HUGEPAGE);
+    if (huge) madvise(data, bytes / huge_page * huge_page, MADV_HUGEPAGE);
 #endif
-    return block;
+    held_ += bytes;
+    return {data, bytes};
   }
 
   std::mutex mutex_;
-  Kept kept_;  // by size
-  size_t kept_bytes_ = 0, in_use_ = 0, most_in_use_ = 0;
+  std::multimap<size_t, void*> kept_;  // by size
+  size_t held_ = 0, in_use_ = 0, most_in_use_ = 0;  // bytes; held are those in use and those kept
 };
 
 // An uninitialised tensor: one that is not small lies where one like it lay before.
@@ -119,16 +110,12 @@ inline at::Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& optio
   if (!options.device().is_cpu() || bytes < smallest_kept) return at::empty(sizes, options);
   const Block block = CachingAllocator::of_process().take(bytes);
   if (!block.data) return at::empty(sizes, options);  // which says what is wrong
-  const auto give_back = [](void* context) {
-    const Block* mine = static_cast<Block*>(context);
-    CachingAllocator::of_process().give_back(*mine);
-    delete mine;
-  };
-  at::DataPtr data(block.data, new Block(block), give_back, at::kCPU);
-  at::Tensor result = at::empty({0}, options);
-  c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, std::move(data), c10::GetCPUAllocator(), true);
-  result.set_(std::move(storage), 0, sizes);
-  return result;
+  return at::for_blob(block.data, sizes)
+      .options(options)
+      .deleter([block](void*) { CachingAllocator::of_process().give_back(block); })
+      .resizeable_storage()
+      .allocator(c10::GetCPUAllocator())
+      .make_tensor();
 }
 
 }  // namespace irevrnn

@@ -19,8 +19,10 @@
 namespace irevrnn {
 namespace {
 
-// (..., features) as (N, features), contiguous, and no negative view.
-Tensor rows_of(const Tensor& x) { return x.resolve_neg().reshape({-1, x.size(-1)}).contiguous(); }
+// (..., features) as (N, features), contiguous, and no negative view; undefined if it is missing.
+Tensor rows_of(const Tensor& x) {
+  return x.defined() ? x.resolve_neg().reshape({-1, x.size(-1)}).contiguous() : x;
+}
 
 // Calls fn(part) for parts of the rows that go through all steps of an operator while they are in the caches; part(x) are
 // those of x.
@@ -42,15 +44,10 @@ void gelu(void (&of)(const float*, float*, int64_t, int64_t), const Tensor& x, c
   });
 }
 
-// x without gaps, and without a negation that is yet to be done; undefined if it is missing.
-Tensor contiguous(const Maybe& x) { return x && x->defined() ? x->resolve_neg().contiguous() : Tensor(); }
-
 void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y) {
-  const int64_t rows = v.size(0), width = v.size(1) / 2;
-  const Gate s{width, v.const_data_ptr<float>(), read<float>(bias)};
-  const int64_t grain = std::max<int64_t>(1, numbers_of_thread / std::max<int64_t>(1, width));
-  parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
-    gate_vector(s, read<float>(x), write<float>(y), begin, end);
+  const int64_t width = v.size(1) / 2, grain = std::max<int64_t>(1, numbers_of_thread / std::max<int64_t>(1, width));
+  parallel_for(0, v.size(0), grain, [&](int64_t begin, int64_t end) {
+    gate_vector(width, read<float>(v), read<float>(bias), read<float>(x), write<float>(y), begin, end);
   });
 }
 
@@ -58,11 +55,10 @@ void gate(const Tensor& v, const Tensor& bias, const Tensor& x, const Tensor& y)
 void gate_gradient(const Tensor& grad_y, const Tensor& v, const Tensor& bias, const Tensor& grad_v, Tensor& grad_bias) {
   const int64_t rows = v.size(0), width = v.size(1) / 2, size = 256, parts = (rows + size - 1) / size;
   const Tensor sums = at::zeros({parts, 2 * width}, v.options());
-  const Gate s{width, v.const_data_ptr<float>(), read<float>(bias)};
   parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      gate_backward_vector(s, grad_y.const_data_ptr<float>(), write<float>(grad_v), write<float>(sums) + 2 * width * i,
-                           i * size, std::min(rows, (i + 1) * size));
+      gate_backward_vector(width, read<float>(v), read<float>(bias), read<float>(grad_y), write<float>(grad_v),
+                           write<float>(sums) + 2 * width * i, i * size, std::min(rows, (i + 1) * size));
     }
   });
   grad_bias += sums.sum(0);
@@ -81,29 +77,26 @@ bool needs_composite(const Tensor& grad_y) {
 variable_list composite_gradients(const variable_list& inputs, const Tensor& grad_y) {
   const bool again = at::GradMode::is_enabled();
   at::AutoGradMode with_graph(true);
-  variable_list aliases, wanted, gradients(inputs.size());
+  variable_list aliases;
   for (const Tensor& x : inputs) {
-    aliases.push_back(x.defined() ? x.view_as(x) : x);
-    if (x.defined() && x.requires_grad()) wanted.push_back(aliases.back());
+    if (x.defined()) aliases.push_back(x.requires_grad() ? x.view_as(x) : x.detach().requires_grad_());
   }
-  if (wanted.empty()) return gradients;
-  const Tensor y = at::glu(at::linear(at::gelu(aliases[0]), aliases[1], maybe(aliases[2])), -1);
-  const variable_list found = torch::autograd::grad({y}, wanted, {grad_y}, true, again, true);
-  for (size_t i = 0, next = 0; i < inputs.size(); ++i) {
-    if (inputs[i].defined() && inputs[i].requires_grad()) gradients[i] = found[next++];
-  }
+  const Maybe bias = aliases.size() > 2 ? Maybe(aliases[2]) : std::nullopt;
+  const Tensor y = at::glu(at::linear(at::gelu(aliases[0]), aliases[1], bias), -1);
+  variable_list gradients = torch::autograd::grad({y}, aliases, {grad_y}, true, again);
+  gradients.resize(inputs.size());
   return gradients;
 }
 
 // y; where active = GELU(h) and v = weight active are defined, they are kept.
-Tensor block_output_of(const Tensor& h_, const Tensor& weight, const Tensor& bias, const Tensor& x_,
+Tensor block_output_of(const Tensor& h_, const Tensor& weight, const Tensor& bias_, const Tensor& x_,
                        const Tensor& active, const Tensor& v) {
   std::vector<int64_t> sizes = h_.sizes().vec();
   sizes.back() = weight.size(0) / 2;
   checked(h_, weight, {2 * sizes.back(), h_.size(-1)}, "weight");
   if (x_.defined()) checked(h_, x_, sizes, "x");
-  if (bias.defined()) checked(h_, bias, weight.size(0), "bias");
-  const Tensor h = rows_of(h_), x = x_.defined() ? rows_of(x_) : x_;
+  if (bias_.defined()) checked(h_, bias_, weight.size(0), "bias");
+  const Tensor h = rows_of(h_), x = rows_of(x_), bias = rows_of(bias_);
   const Tensor y = allocate({h.size(0), weight.size(0) / 2}, h.options());
   each_part(h.size(0), [&](const auto& part) {
     const Tensor of_h = part(h), of_active = active.defined() ? part(active) : at::empty_like(of_h);
@@ -122,7 +115,7 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
     const int64_t rows = h.numel() / std::max<int64_t>(1, h.size(-1));
     const Tensor active = weight.requires_grad() ? allocate({rows, h.size(-1)}, h.options()) : Tensor();
     const Tensor v = allocate({rows, weight.size(0)}, h.options());
-    const Tensor y = block_output_of(h, weight, contiguous(bias), x.value_or(Tensor()), active, v);
+    const Tensor y = block_output_of(h, weight, bias.value_or(Tensor()), x.value_or(Tensor()), active, v);
     ctx->save_for_backward({h, weight, bias.value_or(Tensor()), active, v});
     ctx->saved_data["residual"] = x.has_value();
     return y;
@@ -138,7 +131,7 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
       return {found[0], found[1], found[2], grad_x};
     }
     const Tensor h_rows = rows_of(h), y_rows = rows_of(grad_y), grad_h = allocate(h_rows.sizes(), h.options());
-    const Tensor bias_numbers = contiguous(maybe(bias));
+    const Tensor bias_numbers = rows_of(bias);
     Tensor grad_bias = at::zeros({weight.size(0)}, h.options()), grad_weight;
     if (saved[3].defined()) grad_weight = at::zeros(weight.sizes(), h.options());
     each_part(h_rows.size(0), [&](const auto& part) {
@@ -156,7 +149,7 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
 Tensor block_output(const Tensor& h, const Tensor& weight, const Maybe& bias, const Maybe& x) {
   if (differentiated({h, weight}) || any_differentiated(bias, x)) return BlockOutput::apply(h, weight, bias, x);
   at::AutoDispatchBelowADInplaceOrView past_this_function;
-  return block_output_of(h, weight, contiguous(bias), x.value_or(Tensor()), Tensor(), Tensor());
+  return block_output_of(h, weight, bias.value_or(Tensor()), x.value_or(Tensor()), Tensor(), Tensor());
 }
 
 }  // namespace

@@ -45,9 +45,9 @@ IREVRNN_INLINE void couple(const F& f, V& p, V& c, int couplings, const Weights&
 }
 
 // The couplings' part of the gradient (paper, eq:gradient): d and d_c are the gradients of p_R and c_R
-// on entry, of p_0 and c_0 on return. add_a(i, part, x, y) and add_b(i, part, x, y) add x * y to the gradient
-// of a weight; values has f(p_{i-1}) and f(c_i) of all couplings. The parts of a pack go through a coupling one after the other, as all at once would find no room in
-// the registers.
+// on entry, of p_0 and c_0 on return. add_a(i, part, x, y) and add_b(i, part, x, y) add x * y to the gradient of a weight;
+// values has f(p_{i-1}) and f(c_i) of all couplings. The parts of a pack go through a coupling one after the other, as all
+// at once would find no room in the registers.
 template <class F, class V, class Weights, class Values, class Sums>
 IREVRNN_INLINE void couple_backward(const F& f, V& d, V& d_c, int couplings, const Weights& w,
                                     const Values& values, Sums&& sums) {

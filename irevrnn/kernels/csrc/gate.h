@@ -10,13 +10,10 @@ namespace irevrnn {
 void gelu_vector(const float* x, float* y, int64_t begin, int64_t end);
 void gelu_backward_vector(const float* x, float* y, int64_t begin, int64_t end);
 
-struct Gate {
-  int64_t width;
-  const float *v, *bias;  // (N, 2 * width), (2 * width); bias may be null, as may x (N, width) below
-};
-
-// Rows begin to end. The sum of grad_v over them is added to grad_bias.
-void gate_vector(const Gate& s, const float* x, float* y, int64_t begin, int64_t end);
-void gate_backward_vector(const Gate& s, const float* grad_y, float* grad_v, float* grad_bias, int64_t begin, int64_t end);
+// Rows begin to end. v is (N, 2 * width), bias (2 * width), x (N, width); bias and x may be null.
+void gate_vector(int64_t width, const float* v, const float* bias, const float* x, float* y, int64_t begin, int64_t end);
+// The sum of grad_v over the rows is added to grad_bias.
+void gate_backward_vector(int64_t width, const float* v, const float* bias, const float* grad_y, float* grad_v,
+                          float* grad_bias, int64_t begin, int64_t end);
 
 }  // namespace irevrnn

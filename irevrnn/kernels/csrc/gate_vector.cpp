@@ -12,24 +12,20 @@ namespace {
 template <bool cut>
 struct Numbers {
   int64_t count;
-  IREVRNN_INLINE Vector load(const float* from) const {
-    if (!from) return Vector{};
-    if constexpr (!cut) return load_vector(from);
+  IREVRNN_INLINE size_t bytes() const { return cut ? count * sizeof(float) : sizeof(Vector); }
+  IREVRNN_INLINE Vector load(const float* from, int64_t i) const {
     Vector x{};
-    memcpy(&x, from, count * sizeof(float));
+    if (from) memcpy(&x, from + i, bytes());
     return x;
   }
-  IREVRNN_INLINE void store(float* to, const Vector& x) const {
-    memcpy(to, &x, cut ? count * sizeof(float) : sizeof x);
-  }
+  IREVRNN_INLINE void store(float* to, const Vector& x) const { memcpy(to, &x, bytes()); }
 };
 
-// Calls fn(numbers, i) for all of a row, i being the first.
+// Calls fn(numbers, i) for all from i = begin to end.
 template <class Fn>
-IREVRNN_INLINE void each_number(int64_t width, const Fn& fn) {
-  int64_t i = 0;
-  for (; i + vector_lanes <= width; i += vector_lanes) fn(Numbers<false>{vector_lanes}, i);
-  if (i < width) fn(Numbers<true>{width - i}, i);
+IREVRNN_INLINE void each_number(int64_t begin, int64_t end, const Fn& fn) {
+  for (; begin + vector_lanes <= end; begin += vector_lanes) fn(Numbers<false>{vector_lanes}, begin);
+  if (begin < end) fn(Numbers<true>{end - begin}, begin);
 }
 
 // The distribution and the density of the normal distribution at x. The first is 1 - density * polynomial(1 / (1 + p |x|))
@@ -51,61 +47,55 @@ IREVRNN_INLINE Normal normal_at(Vector x) {
   return {half + copy_sign(half - tail, x), broadcast<Vector>(0.3989422804f) * exp};
 }
 
-IREVRNN_INLINE const float* at(const float* from, int64_t i) { return from ? from + i : nullptr; }
-
 // Rows whose sums stay in registers, while the numbers of all of them stay in the first cache.
 constexpr int64_t rows_together = 16;
 
 }  // namespace
 
 void gelu_vector(const float* x, float* y, int64_t begin, int64_t end) {
-  each_number(end - begin, [&](auto numbers, int64_t i) {
-    const Vector value = numbers.load(x + begin + i);
-    numbers.store(y + begin + i, value * normal_at(value).distribution);
+  each_number(begin, end, [&](auto numbers, int64_t i) {
+    const Vector value = numbers.load(x, i);
+    numbers.store(y + i, value * normal_at(value).distribution);
   });
 }
 
 void gelu_backward_vector(const float* x, float* y, int64_t begin, int64_t end) {
-  each_number(end - begin, [&](auto numbers, int64_t i) {
-    const Vector value = numbers.load(x + begin + i);
+  each_number(begin, end, [&](auto numbers, int64_t i) {
+    const Vector value = numbers.load(x, i);
     const Normal normal = normal_at(value);
-    numbers.store(y + begin + i, numbers.load(y + begin + i) * fma(value, normal.density, normal.distribution));
+    numbers.store(y + i, numbers.load(y, i) * fma(value, normal.density, normal.distribution));
   });
 }
 
-void gate_vector(const Gate& s, const float* x_, float* y_, int64_t begin, int64_t end) {
-  const int64_t width = s.width;
+void gate_vector(int64_t width, const float* v, const float* bias, const float* x, float* y, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    const float *v = s.v + 2 * row * width, *x = at(x_, row * width);
-    float* y = y_ + row * width;
-    each_number(width, [&](auto numbers, int64_t i) {
-      const Vector a = numbers.load(v + i) + numbers.load(at(s.bias, i));
-      const Vector g = numbers.load(v + width + i) + numbers.load(at(s.bias, width + i));
-      numbers.store(y + i, a * sigmoid_single(g) + numbers.load(at(x, i)));
+    each_number(0, width, [&](auto numbers, int64_t i) {
+      const Vector a = numbers.load(v, 2 * row * width + i) + numbers.load(bias, i);
+      const Vector g = numbers.load(v, (2 * row + 1) * width + i) + numbers.load(bias, width + i);
+      numbers.store(y + row * width + i, a * sigmoid(g) + numbers.load(x, row * width + i));
     });
   }
 }
 
-void gate_backward_vector(const Gate& s, const float* grad_y, float* grad_v, float* grad_bias, int64_t begin,
-                          int64_t end) {
-  const int64_t width = s.width;
+void gate_backward_vector(int64_t width, const float* v, const float* bias, const float* grad_y, float* grad_v,
+                          float* grad_bias, int64_t begin, int64_t end) {
   for (int64_t first = begin; first < end; first += rows_together) {
     const int64_t past_last = std::min(end, first + rows_together);
-    each_number(width, [&](auto numbers, int64_t i) {
-      const Vector bias_a = numbers.load(at(s.bias, i)), bias_g = numbers.load(at(s.bias, width + i));
+    each_number(0, width, [&](auto numbers, int64_t i) {
+      const Vector bias_a = numbers.load(bias, i), bias_g = numbers.load(bias, width + i);
       Vector sum_a{}, sum_g{};
       for (int64_t row = first; row < past_last; ++row) {
-        const float* v = s.v + 2 * row * width;
-        const Vector open = sigmoid_single(numbers.load(v + width + i) + bias_g);
-        const Vector grad_a = numbers.load(grad_y + row * width + i) * open;
-        const Vector grad_g = grad_a * (numbers.load(v + i) + bias_a) * (broadcast<Vector>(1.0f) - open);
-        numbers.store(grad_v + 2 * row * width + i, grad_a);
-        numbers.store(grad_v + (2 * row + 1) * width + i, grad_g);
+        const int64_t a = 2 * row * width + i, g = a + width;
+        const Vector open = sigmoid(numbers.load(v, g) + bias_g);
+        const Vector grad_a = numbers.load(grad_y, row * width + i) * open;
+        const Vector grad_g = grad_a * (numbers.load(v, a) + bias_a) * (broadcast<Vector>(1.0f) - open);
+        numbers.store(grad_v + a, grad_a);
+        numbers.store(grad_v + g, grad_g);
         sum_a += grad_a;
         sum_g += grad_g;
       }
-      numbers.store(grad_bias + i, numbers.load(grad_bias + i) + sum_a);
-      numbers.store(grad_bias + width + i, numbers.load(grad_bias + width + i) + sum_g);
+      numbers.store(grad_bias + i, numbers.load(grad_bias, i) + sum_a);
+      numbers.store(grad_bias + width + i, numbers.load(grad_bias, width + i) + sum_g);
     });
   }
 }

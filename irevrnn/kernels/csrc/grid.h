@@ -1,8 +1,6 @@
-// The threads of a kernel, and how a grid of them is run: on a device where nvcc compiles
-// this, on the CPU, one thread after the other, where a host compiler does.
-//
-// A kernel is a Work, an object that a thread calls: work(thread). Its operator() is IREVRNN_INLINE and
-// const. Threads never wait for one another, and none reads what another has written.
+// The threads of a kernel, and how a grid of them is run: on a device where nvcc compiles this, or one after the other.
+// A kernel is a Work, which a thread calls: work(thread). Threads never wait for one another, and none reads what another
+// has written.
 #pragma once
 
 #include <cstddef>
@@ -44,19 +42,18 @@ struct Grid {
 // Blocks that must fit a multiprocessor's registers at once. Said nothing, the compiler aims higher than
 // the scan gains from, and spills for it.
 template <class Work>
-constexpr int least_blocks() {
-  if constexpr (requires { Work::least_blocks; }) return Work::least_blocks;
-  return 1;
-}
+constexpr int least_blocks = 1;
+template <class Work>
+  requires requires { Work::least_blocks; }
+constexpr int least_blocks<Work> = Work::least_blocks;
 
 template <class Work>
-__global__ void __launch_bounds__(most_threads, least_blocks<Work>()) kernel(const Work work) {
+__global__ void __launch_bounds__(most_threads, least_blocks<Work>) kernel(const Work work) {
   extern __shared__ __align__(16) unsigned char shared[];
   work(Thread{static_cast<int64_t>(blockIdx.x), static_cast<int>(threadIdx.x),
               static_cast<int>(blockDim.x), shared});
 }
 
-// Asynchronous; says only whether the launch went well.
 template <class Work>
 cudaError_t run_grid(const Work& work, const Grid& grid, cudaStream_t stream) {
   if (grid.blocks == 0) return cudaSuccess;
@@ -66,7 +63,6 @@ cudaError_t run_grid(const Work& work, const Grid& grid, cudaStream_t stream) {
 
 #else
 
-// The threads of one block, with scratch of grid.shared bytes.
 template <class Work>
 IREVRNN_FLATTEN void run_block(const Work& work, const Grid& grid, int64_t block, void* shared) {
   for (int i = 0; i < grid.threads; ++i) work(Thread{block, i, grid.threads, shared});

@@ -11,32 +11,27 @@ namespace irevrnn {
 // compiler, so that a lane's weights and sums stay in registers.
 constexpr int any = -1, unrolled = 4;
 
-// Room for `count` numbers; C++ has no empty arrays.
-constexpr int room(int count) { return count > 0 ? count : 1; }
-
 // Every stride-th number from `first` on: neighbouring threads have neighbouring columns.
-template <class T, class Index>
+template <class T>
 struct Column {
   T* first;
-  Index stride;
-  IREVRNN_INLINE T& operator[](Index i) const { return first[i * stride]; }
+  int64_t stride;
+  IREVRNN_INLINE T& operator[](int64_t i) const { return first[i * stride]; }
 };
 
 // Numbers of a column: in registers where the compiler knows how many, or where they lie in memory.
 template <class T, int count>
-struct Loaded {
-  T x[room(count)];
-  Loaded() = default;
-  IREVRNN_INLINE explicit Loaded(const Column<const T, int64_t>& from) {
+struct Registers {
+  T x[count > 0 ? count : 1];  // C++ has no empty arrays
+  Registers() = default;
+  IREVRNN_INLINE explicit Registers(const Column<const T>& from) {
     each<count>([&](auto i) { x[i.value] = from[i.value]; });
   }
-  IREVRNN_INLINE T operator[](int i) const { return x[i]; }
+  IREVRNN_INLINE T& operator[](int i) { return x[i]; }
+  IREVRNN_INLINE const T& operator[](int i) const { return x[i]; }
 };
-template <class T>
-struct Loaded<T, any> : Column<const T, int64_t> {
-  Loaded() = default;
-  IREVRNN_INLINE explicit Loaded(const Column<const T, int64_t>& from) : Column<const T, int64_t>(from) {}
-};
+template <class T, int count>
+using Loaded = std::conditional_t<count == any, Column<const T>, Registers<T, count>>;
 
 template <class T, int R>
 struct UnitWeights {
@@ -53,13 +48,12 @@ struct UnitWeights {
 // keeps rounding errors from growing with T. In registers, or for any R in memory.
 template <class T, int R>
 struct LaneSums {
-  using Numbers = std::conditional_t<R == any, Column<T, int64_t>, T[room(1 + 2 * R)]>;
+  using Numbers = std::conditional_t<R == any, Column<T>, Registers<T, 1 + 2 * R>>;
   int couplings;
   Numbers part, total;
 
   // Goes on from the totals in memory, or begins at 0 if `first`.
-  IREVRNN_INLINE LaneSums(int couplings_, const Column<T, int64_t>& totals, const Column<T, int64_t>& scratch,
-                          bool first)
+  IREVRNN_INLINE LaneSums(int couplings_, const Column<T>& totals, const Column<T>& scratch, bool first)
       : couplings(couplings_) {
     if constexpr (R == any) part = scratch, total = totals;
     for_each([&](int i) {
@@ -73,7 +67,7 @@ struct LaneSums {
       part[i] = T(0);
     });
   }
-  IREVRNN_INLINE void store(const Column<T, int64_t>& totals) const {
+  IREVRNN_INLINE void store(const Column<T>& totals) const {
     if constexpr (R != any) for_each([&](int i) { totals[i] = total[i]; });
   }
   IREVRNN_INLINE void add_u(T x, T y) { add(0, x, y); }

@@ -16,8 +16,6 @@ class FlushDenormals {
  public:
   FlushDenormals() : before_(flushes()) { at::globalContext().setFlushDenormal(true); }
   ~FlushDenormals() { at::globalContext().setFlushDenormal(before_); }
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
 
  private:
   static bool flushes() {

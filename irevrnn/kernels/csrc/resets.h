@@ -2,9 +2,7 @@
 // the loop over steps: without resets that costs nothing, and with them no step waits for memory.
 #pragma once
 
-#if !defined(__CUDACC__)
 #include <algorithm>
-#endif
 
 #include "scan.h"
 
@@ -36,7 +34,6 @@ IREVRNN_INLINE void for_each_window(const Sizes<T>& s, int64_t lane, int64_t beg
   }
 }
 
-#if !defined(__CUDACC__)
 // Steps [begin, end), a window at most, of neighbouring lanes, cut where sequences among them are reset. Between two
 // cuts the states of the lanes and their gradients are in memory, where those that are reset become 0.
 template <class T>
@@ -44,7 +41,10 @@ class Cuts {
  public:
   Cuts(const Sizes<T>& s, int64_t lane, int64_t count, int64_t begin, int64_t end)
       : s_(s), lane_(lane), past_last_(lane + count), begin_(begin), end_(end) {
-    if (s.resets) look_up();
+    if (!s.resets) return;
+    for (int64_t i = lane / s.hidden; i * s.hidden < past_last_; ++i) {
+      resets_ |= lane_resets(s, i * s.hidden, begin, end);
+    }
   }
 
   int count() const { return __builtin_popcountll(resets_); }
@@ -53,8 +53,7 @@ class Cuts {
   template <class Fn>
   IREVRNN_INLINE void each(const Fn& fn) const {
     for (int64_t first = begin_, next; first < end_; first = next) {
-      const uint64_t later = resets_ & (~uint64_t{1} << (first - begin_));
-      next = later ? begin_ + __builtin_ctzll(later) : end_;
+      for (next = first + 1; next < end_ && !at(next);) ++next;
       fn(first, next);
     }
   }
@@ -62,8 +61,7 @@ class Cuts {
   template <class Fn>
   IREVRNN_INLINE void each_reversed(const Fn& fn) const {
     for (int64_t past_last = end_, first; past_last > begin_; past_last = first) {
-      const uint64_t earlier = resets_ & (~uint64_t{0} >> (64 - (past_last - begin_)));
-      first = earlier ? begin_ + 63 - __builtin_clzll(earlier) : begin_;
+      for (first = past_last - 1; first > begin_ && !at(first);) --first;
       fn(first, past_last);
     }
   }
@@ -74,7 +72,7 @@ class Cuts {
   template <int direction = 1, class Fn>
   void each_reset(int64_t t, const Fn& fn) const {
     if (!at(t)) return;
-    const int64_t first = first_sequence(), last = last_sequence();
+    const int64_t first = lane_ / s_.hidden, last = (past_last_ - 1) / s_.hidden;
     for (int64_t i = direction > 0 ? first : last; first <= i && i <= last; i += direction) {
       if (!s_.resets_at(t)[i]) continue;
       fn(std::max(lane_, i * s_.hidden), std::min(past_last_, (i + 1) * s_.hidden));
@@ -89,22 +87,9 @@ class Cuts {
   }
 
  private:
-  int64_t first_sequence() const { return lane_ / s_.hidden; }
-  int64_t last_sequence() const { return (past_last_ - 1) / s_.hidden; }
-
-  void look_up() {
-    const int64_t first = first_sequence(), past_last = last_sequence() + 1;
-    for (int64_t t = begin_; t < end_; ++t) {
-      const uint8_t* resets = s_.resets_at(t);
-      const bool any = std::any_of(resets + first, resets + past_last, [](uint8_t reset) { return reset != 0; });
-      resets_ |= uint64_t{any} << (t - begin_);
-    }
-  }
-
   const Sizes<T>& s_;
   int64_t lane_, past_last_, begin_, end_;
   uint64_t resets_ = 0;
 };
-#endif
 
 }  // namespace irevrnn

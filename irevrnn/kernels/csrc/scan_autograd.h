@@ -3,14 +3,12 @@
 #pragma once
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <functional>
 
-#include "fixed_point.h"
 #include "scan_op.h"
 
 namespace irevrnn {
@@ -26,11 +24,6 @@ c10::TypedOperatorHandle<Signature> find(const char* name) {
 
 const auto& scan_operator() {
   static const auto handle = find<decltype(scan_op<void>)>("irevrnn::scan");
-  return handle;
-}
-
-const auto& scan_backward_operator() {
-  static const auto handle = find<decltype(scan_backward_op<void>)>("irevrnn::scan_backward");
   return handle;
 }
 
@@ -71,7 +64,8 @@ struct PassFunction : torch::autograd::Function<PassFunction> {
     const variable_list saved = ctx->get_saved_variables();
     std::optional<at::AutoDispatchBelowADInplaceOrView> not_differentiated;
     if (!at::GradMode::is_enabled()) not_differentiated.emplace();
-    auto [z, h_0, c_0, u, a, b] = scan_backward_operator().call(
+    static const auto scan_backward = find<decltype(scan_backward_op<void>)>("irevrnn::scan_backward");
+    auto [z, h_0, c_0, u, a, b] = scan_backward.call(
         maybe(arriving[0]), maybe(arriving[1]), maybe(arriving[2]), saved[0], saved[1], saved[2], saved[3], saved[4],
         saved[5], saved[6], maybe(saved[7]), ctx->saved_data["activation"].toStringRef(),
         ctx->saved_data["coupling_activation"].toStringRef(), ctx->saved_data["interval"].toInt(),
@@ -125,21 +119,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> differentiable_scan(
   return {results[0], results[1], results[2], results[3]};
 }
 
-// The values of fixed-point numbers x, whose scales have these bits; on the CPU without operators, as in copy_of.
-Tensor values_of(const Tensor& x, const Tensor& bits, at::ScalarType dtype) {
-  if (!x.is_cpu() || !x.is_contiguous() || !bits.is_contiguous()) {
-    return x.to(dtype).mul_((127 - bits).mul_(1 << 23).view(at::kFloat));
-  }
-  Tensor values = at::empty(x.sizes(), x.options().dtype(dtype));
-  for_sequence(values, [&](auto zero) {
-    using T = decltype(zero);
-    const int32_t *from = read<int32_t>(x), *bits_of = read<int32_t>(bits);
-    T* to = write<T>(values);
-    for (int64_t i = 0, count = x.numel(); i < count; ++i) to[i] = scale_of<T>(bits_of[i]).values_of(from[i]);
-  });
-  return values;
-}
-
 // A pass in fixed point as a function of its inputs. h_0 and c_0 only carry their gradients: the pass has its own states, h
 // and c with their scales before it and after it.
 std::tuple<Tensor, Tensor, Tensor> fixed_gradient(const Tensor& z, const Tensor& h_0, const Tensor& c_0,
@@ -148,14 +127,15 @@ std::tuple<Tensor, Tensor, Tensor> fixed_gradient(const Tensor& z, const Tensor&
                                                   Name coupling_activation, bool vectorize, const Maybe& resets,
                                                   const Maybe& batch_sizes) {
   const Options options{batch_sizes, activation, coupling_activation, usual_interval, vectorize, resets};
-  const auto state = [&](size_t end, int64_t which) {
-    return values_of(states[3 * end + which], states[3 * end + 2].select(0, which), z.scalar_type());
-  };
-  Pass pass;
-  {
+  const auto values = [&](size_t first) {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
-    pass = {out, state(1, 0), state(1, 1), saved, state(0, 0), state(0, 1)};
-  }
+    const Tensor quanta = (127 - states[first + 2]).mul_(1 << 23).view(at::kFloat);  // 2^-bits
+    const auto of = [&](int64_t i) { return states[first + i].to(z.scalar_type()).mul_(quanta.select(0, i)); };
+    return std::pair(of(0), of(1));
+  };
+  const auto [h_before, c_before] = values(0);
+  const auto [h_after, c_after] = values(3);
+  const Pass pass{out, h_after, c_after, saved, h_before, c_before};
   const variable_list results = PassFunction::of(z, h_0, c_0, u, a, b, pass, options);
   return {results[0], results[1], results[2]};
 }

@@ -1,5 +1,4 @@
-// The scans on the CPU by the functions that the threads of a device run (scan_thread.h, fixed_thread.h): any type, any
-// shape.
+// The scans on the CPU by the functions that the threads of a device run (scan_thread.h, fixed_thread.h).
 #pragma once
 
 #include "scan_grid.h"
@@ -25,21 +24,19 @@ struct Slices : Instances {
   template <class Work>
   int operator()(const Work& work, const Grid& grid) const {
     if constexpr (requires { Work::direction; }) {
-      for_each_block(grid, [&](int64_t block, void* shared) { run_slices(work, grid, block, shared); });
+      const int64_t count = (steps + slice - 1) / slice;
+      for_each_block(grid, [&](int64_t block, void* shared) {
+        for (int64_t i = 0; i < count; ++i) {
+          Work part = work;
+          part.begin = (Work::direction > 0 ? i : count - 1 - i) * slice;
+          part.end = smaller(steps, part.begin + slice);
+          run_block(part, grid, block, shared);
+        }
+      });
     } else {
       run_grid(work, grid);
     }
     return 0;
-  }
-
-  template <class Work>
-  void run_slices(Work work, const Grid& grid, int64_t block, void* shared) const {
-    const int64_t count = (steps + slice - 1) / slice;
-    for (int64_t i = 0; i < count; ++i) {
-      work.begin = (Work::direction > 0 ? i : count - 1 - i) * slice;
-      work.end = smaller(steps, work.begin + slice);
-      run_block(work, grid, block, shared);
-    }
   }
 };
 
