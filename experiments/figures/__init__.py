@@ -12,7 +12,7 @@ from experiments.figures.costs import (
 from experiments.figures.data import mistakes, sequences, signals, skeletons
 from experiments.figures.derivation import (
     accuracy, division, drift, finite_differences, gradient_errors, lost_increments,
-    oscillators, saturation,
+    oscillators, resonance, saturation,
 )  # fmt: skip
 from experiments.figures.diagrams import reversal
 from experiments.figures.tradeoff import frontier

@@ -164,3 +164,16 @@ def oscillators(
     panels[0].set_ylim(5, 1200)
     theme.legend_above(figure, panels[0])
     return figure
+
+
+def resonance(steps: Sequence[int], norms: Mapping[str, Sequence[float]]) -> Figure:
+    """Plot the norm of states that turn by another angle in each step, over that at the start.
+
+    ``norms`` holds for each way to turn them the median over the units after each number of steps.
+    """
+    figure, axes = plt.subplots()
+    theme.curves(axes, steps, norms)
+    theme.frame(axes, "steps, $t$", r"$|s_t|\,/\,|s_0|$, median", log="xy")
+    axes.set_ylim(0.1, 1e12)
+    theme.legend_above(figure, axes, ncols=1)
+    return figure
