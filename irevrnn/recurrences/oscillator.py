@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from irevrnn.kernels import reference
 from irevrnn.kernels.backend import choose_backend
 from irevrnn.kernels.observers import transformed
 from irevrnn.kernels.ops import HALF, NOTHING_SAVED, SEGMENT, has_tangent
-
-if TYPE_CHECKING:
-    from irevrnn.recurrences.fixed_scan import Pass
 
 
 class Weights(NamedTuple):
@@ -36,11 +33,11 @@ class Weights(NamedTuple):
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """What the operators in fixed point take: u, a and b, and the names."""
+        """Of the operators in fixed point: u, a and b, and the names of g and f."""
         return [*self[:3]], *self[3:]
 
     def gradient(
-        self, result: Pass, z: Tensor, h_0: Tensor, c_0: Tensor, vectorize: bool,
+        self, result: Any, z: Tensor, h_0: Tensor, c_0: Tensor, vectorize: bool,
         resets: Tensor | None, batch_sizes: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Return a pass as a function of its inputs (:func:`fixed_scan.with_gradient`)."""

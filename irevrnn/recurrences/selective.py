@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,9 +10,6 @@ from torch import Tensor
 from irevrnn.kernels import reference
 from irevrnn.kernels.ops import HALF, SEGMENT
 from irevrnn.recurrences.oscillator import backend_of, run_reference, saved_interval
-
-if TYPE_CHECKING:
-    from irevrnn.recurrences.fixed_scan import Pass
 
 
 class Turns(NamedTuple):
@@ -33,7 +30,7 @@ class Turns(NamedTuple):
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """What the operators in fixed point take: the tensors, and names of nonlinearities."""
+        """Of the operators in fixed point: the tensors, and the names of g and f."""
         return self.tensors, "identity", "identity"
 
     def scan(
@@ -76,7 +73,7 @@ class Turns(NamedTuple):
         return run_reference(function, (z, *streams), h, c, memory, *layout)
 
     def gradient(
-        self, result: Pass, z: Tensor, h_0: Tensor, c_0: Tensor, vectorize: bool,
+        self, result: Any, z: Tensor, h_0: Tensor, c_0: Tensor, vectorize: bool,
         resets: Tensor | None, batch_sizes: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Return a pass as a function of its inputs (:func:`fixed_scan.with_gradient`)."""
@@ -90,7 +87,7 @@ class _PassGradient(torch.autograd.Function):
     """A pass in fixed point as a function of z, the initial states, angles and decays."""
 
     @staticmethod
-    def forward(ctx: Any, result: Pass, options: Any, z: Tensor, *others: Tensor) -> Any:
+    def forward(ctx: Any, result: Any, options: Any, z: Tensor, *others: Tensor) -> Any:
         before = result.before.numbers.values(z.dtype)
         batch_sizes, *ctx.numbers, resets = options
         ctx.save_for_backward(result.out, result.saved, *before, *others[2:], batch_sizes, resets)
