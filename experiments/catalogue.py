@@ -132,6 +132,18 @@ _MILLION_COPY = _LONG_COPY | {
     "length": 1_000_000, "batch_size": 4, "batches": 150, "epochs": 6, "held_out": 100,
     "coupling_lr_scale": 5e-6,
 }  # fmt: skip
+# Six of ten symbols among a hundred steps, then the same with what may turn and forget; and the
+# sixteen symbols of Gu and Dao (2023), which begin close to one another.
+_SELECT = {
+    "model": "block", "memory": "reversible", "length": 100, "symbols": 6, "kinds": 10,
+    "num_layers": 2, "forgets": False, "longest_memory": 100, "lr": 6e-3, "batches": 100,
+    "epochs": 20, "gate_lr_scale": 1.0,
+}  # fmt: skip
+_TURNS = {"turns": "input", "input_gate": True}
+_SELECT_LONG = _SELECT | _TURNS | {
+    "length": 4096, "symbols": 16, "kinds": 14, "hidden_size": 128, "width": 128, "batch_size": 16,
+    "longest_memory": 1000, "growth": 1.25, "epochs": 30, "lr": 5e-3, "held_out": 200,
+}  # fmt: skip
 # Chrono initialisation knows the length, as our start does; shorter epochs give the curve points.
 _LSTM = {
     "length": 5000, "model": "lstm", "num_layers": 1, "batch_size": 64, "lr": 3e-3, "batches": 25,
@@ -223,6 +235,18 @@ EXPERIMENTS: dict[str, Experiment] = {
         peak=True),
     "adding-million": Experiment("adding", "A million steps", "adding, u = 1", _MILLION, 3,
         peak=True),
+    "select": Experiment("selective-copy", "Selective copying", "angles by input, u = 1",
+        _SELECT | _TURNS, 3),
+    "select-fixed": Experiment("selective-copy", "Selective copying", "fixed angles, u = 1",
+        _SELECT, 3),
+    "select-fixed-forgets": Experiment("selective-copy", "Selective copying",
+        "fixed angles, learnt decays", _SELECT | {"forgets": True}, 3),
+    "select-decays": Experiment("selective-copy", "Selective copying", "decays by input",
+        _SELECT | {"forgets": "input", "input_gate": True}, 3),
+    "select-both": Experiment("selective-copy", "Selective copying", "angles and decays by input",
+        _SELECT | _TURNS | {"forgets": "input"}, 3),
+    "select-long": Experiment("selective-copy", "Selective copying, 4,096 steps",
+        "angles by input, u = 1", _SELECT_LONG, 3),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
         {"activation": "leaky_relu", "memory": "reversible"}, 3),
     "ecg": Experiment("signals", "Signals", "ECG, whole recordings", {"data_set": "cinc2017"}),
@@ -250,6 +274,9 @@ SMALLER: dict[str, dict[str, Any]] = {
               "hidden_size": 8, "num_layers": 1},
     "adding": {"length": 20, "batches": 5, "held_out": 64, "epochs": 2, "hidden_size": 8},
     "copy": {"length": 20, "batches": 5, "held_out": 64, "epochs": 2, "hidden_size": 8},
+    "selective-copy": {"length": 20, "symbols": 3, "batches": 5, "held_out": 64, "epochs": 2,
+                       "hidden_size": 8, "width": 8},
+    "counting": {"length": 10, "batches": 5, "held_out": 64, "epochs": 2, "hidden_size": 8},
     "sessions": {"frames": 20, "epochs": 1, "sessions": 1, "hidden_size": 8, "fold": 0},
 }  # fmt: skip
 

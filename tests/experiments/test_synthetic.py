@@ -42,7 +42,7 @@ def test_ten_symbols_are_shown_and_asked_for_after_the_signal():
     assert y.shape == (200, 10) and shown[:, :10].equal(y) and y.unique().tolist() == [*range(8)]
     assert shown[:, 39].eq(9).all()
     assert shown[:, 10:39].eq(8).all() and shown[:, 40:].eq(8).all()
-    assert task.read_at == (41, 42, 43, 44, 45, 46, 47, 48, 49, 50)
+    assert task.read_at == slice(-10, None)
 
 
 @both
