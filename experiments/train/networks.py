@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import nn
 
 from experiments.models import READS, BlockClassifier, SequenceClassifier
-from experiments.peers import cornn, indrnn, linoss, lru, mingru, resnet, revgru
+from experiments.peers import cornn, indrnn, linoss, lru, resnet, revgru, selective
 from experiments.peers.classifier import PeerClassifier, gated_stack, gates_of, plain_stack
 from experiments.train.options import Options, option, with_default
 from experiments.train.task import ReadAt, Task
@@ -225,7 +225,7 @@ class LinOSS(Gated):
 class MinGRU(Gated, Gates):
     """minGRU; with sparsity, its gate keeps a bias."""  # noqa: D403 (its name)
 
-    classifier = _peer(gated_stack, mingru.MinGRU)
+    classifier = _peer(gated_stack, selective.MinGRU)
 
 
 class ResNet(Network):

@@ -13,11 +13,10 @@ from experiments.peers.cornn import CoRNN
 from experiments.peers.gates import chrono_biases
 from experiments.peers.indrnn import IndRNN
 from experiments.peers.layers import GatedBlock
-from experiments.peers.linear_scan import linear_scan
 from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
-from experiments.peers.mingru import MinGRU
 from experiments.peers.revgru import RevGRU
+from experiments.peers.selective import MinGRU
 from experiments.tasks.mnist import MnistConfig
 from experiments.train.loop import train
 from experiments.train.model import make_optimizer
@@ -80,7 +79,8 @@ def mingru_steps(m, x):
     h = torch.zeros(B, H, dtype=x.dtype)
     for x_t in x:
         z = 1 / (1 + torch.exp(-(x_t @ weight[:H].T + bias[:H])))
-        h = (1 - z) * h + z * (x_t @ weight[H:].T + bias[H:])
+        candidate = x_t @ weight[H:].T
+        h = (1 - z) * h + z * (candidate + bias[H:] if len(bias) > H else candidate)
         yield h
 
 
@@ -117,6 +117,7 @@ EQUATIONS = {
     "lru": (lambda: LRU(FEATURES, H), lru_steps),
     "linoss": (lambda: LinOSS(FEATURES, H), linoss_steps),
     "mingru": (lambda: MinGRU(FEATURES, H, chrono=10), mingru_steps),
+    "mingru-sparse": (lambda: MinGRU(FEATURES, H, candidate_bias=False), mingru_steps),
     "cornn": (lambda: CoRNN(FEATURES, H, 0.1, 3.0, 2.0), cornn_steps),
     "revgru": (lambda: RevGRU(FEATURES, H), partial(revgru_steps, bits=math.inf)),
     "revgru-bounded": (lambda: RevGRU(FEATURES, H, most_bits=2), revgru_steps),
@@ -152,19 +153,6 @@ def test_outputs_and_gradients_are_those_of_the_equations(name, steps):
         throughout = ThroughTime(module)
         throughout._choose = lambda *_: Plan("checkpoint", 5)
         torch.testing.assert_close(results(throughout(x)[0])[1], found_grads)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
-def test_the_linear_scan_has_its_gradient(dtype):
-    decay = 0.9 * torch.randn(6, 2, 3, dtype=dtype)
-    x = torch.randn(6, 2, 3, dtype=dtype)
-    leaves = decay.requires_grad_(), x.requires_grad_()
-    assert torch.autograd.gradcheck(linear_scan, leaves)
-    assert torch.autograd.gradcheck(linear_scan, (decay[0, 0].detach().requires_grad_(), x))
-    with torch.no_grad():
-        h = linear_scan(decay, x)
-        torch.testing.assert_close(h[0], x[0])
-        torch.testing.assert_close(h[1:], decay[1:] * h[:-1] + x[1:])
 
 
 def test_the_block_is_ours_around_another_recurrence():
