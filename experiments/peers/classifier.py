@@ -12,8 +12,8 @@ from experiments.models import make_embedding, mean_over_time, outputs_at
 from experiments.peers.gates import start_gates
 from experiments.peers.indrnn import IndRNN
 from experiments.peers.layers import GatedBlock, PlainLayer
-from experiments.peers.mingru import MinGRU
 from experiments.peers.resnet import ResNet
+from experiments.peers.selective import MinGRU, Selective
 from experiments.train.task import ReadAt
 from irevrnn import IRevStack
 
@@ -116,13 +116,14 @@ def plain_stack(
 
 
 def gated_stack(
-    kind: Callable[..., nn.Module], inputs: int, *, hidden_size: int, num_layers: int,
+    kind: type[nn.Module], inputs: int, *, hidden_size: int, num_layers: int,
     dropout: float, width: int, norm: str | None, sparsity: float | None, **options: Any,
 ) -> IRevStack:  # fmt: skip
     """Build an embedding and gated blocks around a recurrence, which takes ``options``."""
-    sparse, features = sparsity is not None, width
-    if kind is MinGRU:  # the others project back
-        features, options = hidden_size, {**options, "candidate_bias": not sparse}
+    sparse = sparsity is not None
+    features = hidden_size if issubclass(kind, Selective) else width  # the others project back
+    if kind is MinGRU:
+        options["candidate_bias"] = not sparse
     # A norm of a single feature's embedding would leave nothing but the sign.
     blocks = [
         GatedBlock(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from experiments.peers.linear_scan import linear_scan
 from irevrnn.modules.projection import Projection, linear
 
 #: Shortest time constant, in steps, at the start: r_min = 0.9. From 1 on, few units would have a
@@ -23,7 +24,9 @@ class LRU(nn.Module):
         \lambda = \exp(-e^{\nu} + i e^{\theta}) \\
         y_t &= \mathrm{Re}(C h_t) + D \odot x_t
 
-    B is trained as all matrices are.
+    B is trained as all matrices are. The steps follow one another, with the backward pass written
+    out. Our kernels return the real part of a state alone: by two scans, one after the other, a
+    layer took a third longer at (784, 100, 64), and a fifth less at (5000, 16, 24).
 
     Args:
         features: of input and output.
@@ -73,14 +76,38 @@ class LRU(nn.Module):
         rows = self.gamma_log.exp().repeat_interleave(2).unsqueeze(1) * self.input_matrix.weight
         parts = linear(x, rows, None).to(rows.dtype)  # full precision under autocast
         inputs = torch.view_as_complex(parts.unflatten(-1, (-1, 2)))
-        h = linear_scan(self.recurrent_weights, inputs, state)
+        h_0 = torch.zeros_like(inputs[0]) if state is None else state
+        h = _Scan.apply(self.recurrent_weights, inputs, h_0)
         # Re(C h), with -Im(C) as the weights of the imaginary parts.
         y = self.output_matrix(torch.view_as_real(h).flatten(-2))
         return torch.addcmul(y, self.skip, x), h[-1]
 
 
-def check_ring(shortest_memory: float, longest_memory: float, shortest_period: float) -> None:
-    """Raise a ValueError unless weights of an LRU can start on this ring."""
+class _Scan(torch.autograd.Function):
+    """h of every step, (T, B, H) complex: h_t = weights h_{t-1} + x_t."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, x: Tensor, h_0: Tensor) -> Tensor:
+        out, h = torch.empty_like(x), h_0
+        for x_t, out_t in zip(x, out, strict=True):
+            h = torch.addcmul(x_t, weights, h, out=out_t)
+        ctx.save_for_backward(weights, h_0, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        weights, h_0, out = ctx.saved_tensors
+        weights = weights.conj().resolve_conj()  # as gradients of complex numbers are in PyTorch
+        grads, after = torch.empty_like(out), torch.zeros_like(h_0)
+        for grad_t, grads_t in reversed([*zip(grad.unbind(), grads.unbind(), strict=True)]):
+            after = torch.addcmul(grad_t, weights, after, out=grads_t)
+        of_weights = (grads[0] * h_0.conj()).sum(0) + (grads[1:] * out[:-1].conj()).sum((0, 1))
+        return of_weights, grads, weights * after
+
+
+def check_ring(shortest_memory: float, longest_memory: float, shortest_period: float = 1.0) -> None:
+    """Raise a ValueError unless weights can start on this ring."""
     if not 0 < shortest_memory < longest_memory < math.inf:
         raise ValueError(
             "shortest_memory must be above 0 and below longest_memory, "

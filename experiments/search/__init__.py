@@ -5,8 +5,7 @@ parameters and the same processor time. Trials are judged on the validation data
 the end of the schedule; a search never reads the test data. :mod:`.space` has what is searched,
 :mod:`.trials` one trial and :mod:`.results` the result file.
 
-Equal processor time measures the implementation, too. Ours is fused C++, which IndRNN and LinOSS
-use as well; ``nn.LSTM`` and ``nn.GRU`` are kernels of PyTorch; LRU, minGRU, coRNN and the
-reversible GRU are loops in Python, which take fewer steps in the same time. So each trial records
-its steps.
+Equal processor time measures the implementation, too. Ours is fused C++, which IndRNN, LinOSS,
+minGRU, RG-LRU and S6 use as well; ``nn.LSTM`` and ``nn.GRU`` are kernels of PyTorch; LRU, coRNN and
+the reversible GRU are loops in Python. So each trial records its steps.
 """

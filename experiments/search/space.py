@@ -78,6 +78,10 @@ _OSCILLATORS: dict[str, Range] = {
     "units": _UNITS, "longest_memory": _LONGEST, "longest_period": _LONGEST,
     "shortest_period": _SHORTEST_PERIOD, "recurrent_lr_scale": _RECURRENT_RATE,
 }  # fmt: skip
+_REMEMBERING: dict[str, Range] = {
+    "units": _UNITS, "longest_memory": _LONGEST, "recurrent_lr_scale": _RECURRENT_RATE,
+    "shortest_memory": LogUniform(0.003, 0.1, of_length=True),
+}  # fmt: skip
 #: Every method. Ours takes the fastest strategy: the others differ from it by rounding alone.
 METHODS: dict[str, Method] = {
     "irevrnn": Method("gated blocks (ours)", _OURS, _OSCILLATORS),
@@ -88,11 +92,9 @@ METHODS: dict[str, Method] = {
         "longest_memory": _LONGEST, "norm": Choice(("batch", "layer")),
         "recurrent_lr_scale": _RECURRENT_RATE,
     }),
-    "lru": Method("LRU", {"model": "lru"}, {
-        "units": _UNITS, "longest_memory": _LONGEST, "recurrent_lr_scale": _RECURRENT_RATE,
-        "shortest_memory": LogUniform(0.003, 0.1, of_length=True),
-        "shortest_period": _SHORTEST_PERIOD,
-    }),
+    "lru": Method("LRU", {"model": "lru"}, _REMEMBERING | {"shortest_period": _SHORTEST_PERIOD}),
+    "rglru": Method("RG-LRU", {"model": "rglru"}, _REMEMBERING),
+    "s6": Method("S6, diagonal", {"model": "s6"}, _REMEMBERING),
     # Its oscillators start as the authors' do.
     "linoss": Method("LinOSS", {"model": "linoss"}, {
         "units": _UNITS, "recurrent_lr_scale": _RECURRENT_RATE,
@@ -129,7 +131,9 @@ class Search:
 # need short periods.
 _SLOW_RATE = LogUniform(1e-3, 1.0)
 _SLOW: dict[str, dict[str, Range]] = {
-    **dict.fromkeys(("indrnn", "lru", "linoss"), {"recurrent_lr_scale": _SLOW_RATE}),
+    **dict.fromkeys(
+        ("indrnn", "lru", "rglru", "s6", "linoss"), {"recurrent_lr_scale": _SLOW_RATE}
+    ),
     **dict.fromkeys(("irevrnn", "irevrnn-u1"), {
         "recurrent_lr_scale": _SLOW_RATE, "coupling_lr_scale": LogUniform(1e-4, 0.1),
         "longest_period": LogUniform(0.002, 4.0, of_length=True),
@@ -143,7 +147,7 @@ _ADDING: dict[str, dict[str, Range]] = {
     "lru": _SLOW["lru"] | {
         "sparsity": _SPARSE, "shortest_period": LogUniform(4e-4, 4.0, of_length=True, least=2.0),
     },
-    "linoss": _SLOW["linoss"] | {"sparsity": _SPARSE},
+    **dict.fromkeys(("rglru", "s6", "linoss"), _SLOW["linoss"] | {"sparsity": _SPARSE}),
     "mingru": {"sparsity": _SPARSE},
     **dict.fromkeys(("irevrnn", "irevrnn-u1"), _SLOW["irevrnn"] | {
         "sparsity": _SPARSE, "num_couplings": Choice((0, 1)),

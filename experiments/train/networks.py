@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import nn
 
 from experiments.models import READS, BlockClassifier, SequenceClassifier
-from experiments.peers import cornn, indrnn, linoss, lru, mingru, resnet, revgru
+from experiments.peers import cornn, indrnn, linoss, lru, resnet, revgru, selective
 from experiments.peers.classifier import PeerClassifier, gated_stack, gates_of, plain_stack
 from experiments.train.options import Options, option, with_default
 from experiments.train.task import ReadAt, Task
@@ -201,17 +201,36 @@ class Gated(Network):
     sparsity: float | None = with_default(Block, "sparsity", None)
 
 
-class LRU(Gated):
-    """Linear recurrent units, LRU."""
+class Remembering(Gated):
+    """A recurrence whose time constants start in a range."""
 
-    classifier = _peer(gated_stack, lru.LRU)
-    recurrent = ("nu_log", "theta_log", "gamma_log")
     shortest_memory: float = option(
         lru.SHORTEST_MEMORY, "shortest time constant, in steps, at the start"
     )
     longest_memory: float = with_default(Reversible, "longest_memory", LONGEST_MEMORY)
+    recurrent_lr_scale: float = _rate("the parameters of decays and phases")
+
+
+class LRU(Remembering):
+    """Linear recurrent units, LRU."""
+
+    classifier = _peer(gated_stack, lru.LRU)
+    recurrent = ("nu_log", "theta_log", "gamma_log")
     shortest_period: float = option(SHORTEST_PERIOD, "phases start up to 2 pi over it")
-    recurrent_lr_scale: float = _rate("nu, theta and gamma")
+
+
+class RGLRU(Remembering):
+    """Real-gated linear recurrent units, RG-LRU; with sparsity, gates keep their biases."""
+
+    classifier = _peer(gated_stack, selective.RGLRU)
+    recurrent = ("decay_logit",)
+
+
+class S6(Remembering):
+    """A diagonal, real recurrence like Mamba's; with sparsity, its steps keep their biases."""
+
+    classifier = _peer(gated_stack, selective.S6)
+    recurrent = ("rate_log",)
 
 
 class LinOSS(Gated):
@@ -225,7 +244,7 @@ class LinOSS(Gated):
 class MinGRU(Gated, Gates):
     """minGRU; with sparsity, its gate keeps a bias."""  # noqa: D403 (its name)
 
-    classifier = _peer(gated_stack, mingru.MinGRU)
+    classifier = _peer(gated_stack, selective.MinGRU)
 
 
 class ResNet(Network):
@@ -238,5 +257,7 @@ class ResNet(Network):
 #: Every network, by its name.
 NETWORKS: dict[str, type[Network]] = {
     one.__name__.lower(): one
-    for one in (IRevRNN, Block, LSTM, GRU, IndRNN, LRU, LinOSS, MinGRU, RevGRU, CoRNN, ResNet)
-}
+    for one in (
+        IRevRNN, Block, LSTM, GRU, IndRNN, LRU, RGLRU, S6, LinOSS, MinGRU, RevGRU, CoRNN, ResNet,
+    )
+}  # fmt: skip

@@ -13,11 +13,10 @@ from experiments.peers.cornn import CoRNN
 from experiments.peers.gates import chrono_biases
 from experiments.peers.indrnn import IndRNN
 from experiments.peers.layers import GatedBlock
-from experiments.peers.linear_scan import linear_scan
 from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
-from experiments.peers.mingru import MinGRU
 from experiments.peers.revgru import RevGRU
+from experiments.peers.selective import RGLRU, S6, MinGRU
 from experiments.tasks.mnist import MnistConfig
 from experiments.train.loop import train
 from experiments.train.model import make_optimizer
@@ -29,6 +28,7 @@ from irevrnn.strategies.strategy import Plan
 
 T, B, FEATURES, H = 23, 3, 5, 7
 PEERS = [name for name in NETWORKS if name not in ("irevrnn", "block")]
+GATED = ["lru", "rglru", "s6", "linoss", "mingru"]
 every_peer = pytest.mark.parametrize("kind", PEERS)
 
 
@@ -80,7 +80,29 @@ def mingru_steps(m, x):
     h = torch.zeros(B, H, dtype=x.dtype)
     for x_t in x:
         z = 1 / (1 + torch.exp(-(x_t @ weight[:H].T + bias[:H])))
-        h = (1 - z) * h + z * (x_t @ weight[H:].T + bias[H:])
+        candidate = x_t @ weight[H:].T
+        h = (1 - z) * h + z * (candidate + bias[H:] if len(bias) > H else candidate)
+        yield h
+
+
+def rglru_steps(m, x):
+    of_r, of_i, of_x = m.projection.weight.split(H)
+    b_r, b_i = m.projection.bias.split(H)
+    a = 1 / (1 + torch.exp(-m.decay_logit))
+    h = torch.zeros(B, H, dtype=x.dtype)
+    for x_t in x:
+        r, i = (1 / (1 + torch.exp(-(x_t @ w.T + b))) for w, b in ((of_r, b_r), (of_i, b_i)))
+        a_t = a ** (8 * r)
+        h = a_t * h + torch.sqrt(1 - a_t**2) * (i * (x_t @ of_x.T))
+        yield h
+
+
+def s6_steps(m, x):
+    of_step, of_x = m.projection.weight.split(H)
+    h = torch.zeros(B, H, dtype=x.dtype)
+    for x_t in x:
+        step = torch.log(1 + torch.exp(x_t @ of_step.T + m.projection.bias))
+        h = torch.exp(-step * torch.exp(m.rate_log)) * h + step * (x_t @ of_x.T)
         yield h
 
 
@@ -117,6 +139,9 @@ EQUATIONS = {
     "lru": (lambda: LRU(FEATURES, H), lru_steps),
     "linoss": (lambda: LinOSS(FEATURES, H), linoss_steps),
     "mingru": (lambda: MinGRU(FEATURES, H, chrono=10), mingru_steps),
+    "mingru-sparse": (lambda: MinGRU(FEATURES, H, candidate_bias=False), mingru_steps),
+    "rglru": (lambda: RGLRU(FEATURES, H), rglru_steps),
+    "s6": (lambda: S6(FEATURES, H), s6_steps),
     "cornn": (lambda: CoRNN(FEATURES, H, 0.1, 3.0, 2.0), cornn_steps),
     "revgru": (lambda: RevGRU(FEATURES, H), partial(revgru_steps, bits=math.inf)),
     "revgru-bounded": (lambda: RevGRU(FEATURES, H, most_bits=2), revgru_steps),
@@ -154,19 +179,6 @@ def test_outputs_and_gradients_are_those_of_the_equations(name, steps):
         torch.testing.assert_close(results(throughout(x)[0])[1], found_grads)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
-def test_the_linear_scan_has_its_gradient(dtype):
-    decay = 0.9 * torch.randn(6, 2, 3, dtype=dtype)
-    x = torch.randn(6, 2, 3, dtype=dtype)
-    leaves = decay.requires_grad_(), x.requires_grad_()
-    assert torch.autograd.gradcheck(linear_scan, leaves)
-    assert torch.autograd.gradcheck(linear_scan, (decay[0, 0].detach().requires_grad_(), x))
-    with torch.no_grad():
-        h = linear_scan(decay, x)
-        torch.testing.assert_close(h[0], x[0])
-        torch.testing.assert_close(h[1:], decay[1:] * h[:-1] + x[1:])
-
-
 def test_the_block_is_ours_around_another_recurrence():
     ours = IRevBlock(6, H, dropout=0.3).double()
 
@@ -192,6 +204,13 @@ def test_the_block_is_ours_around_another_recurrence():
 # --- the start ----------------------------------------------------------------------------------
 
 
+def uniform(values, lowest, highest):
+    """Whether numbers are spread evenly between two ends."""
+    ranks = torch.linspace(lowest, highest, len(values))
+    furthest = (values.detach().sort().values - ranks).abs().max()
+    return furthest < 1.95 * (highest - lowest) / math.sqrt(len(values))
+
+
 @torch.no_grad()
 def test_an_lru_starts_uniformly_on_its_ring():
     lru = LRU(2, 4000, shortest_memory=2.0, longest_memory=50.0, shortest_period=8.0)
@@ -200,10 +219,8 @@ def test_an_lru_starts_uniformly_on_its_ring():
     assert not lru.gamma_log.isinf().any()
     lowest, highest = math.exp(-2 / 2), math.exp(-2 / 50)
     share = (square - lowest) / (highest - lowest)
-    for values in (share, phase / (2 * math.pi / 8)):  # uniform from 0 to 1
-        assert values.min() > -1e-5 and values.max() < 1 + 1e-5
-        ranks = torch.linspace(0, 1, len(values))
-        assert (values.sort().values - ranks).abs().max() < 1.95 / math.sqrt(len(values))
+    for values in (share, phase / (2 * math.pi / 8)):
+        assert values.min() > -1e-5 and values.max() < 1 + 1e-5 and uniform(values, 0, 1)
     torch.testing.assert_close(lru.gamma_log.exp().square(), 1 - square, atol=1e-6, rtol=1e-4)
     assert lru.input_matrix.weight.std() == pytest.approx(math.sqrt(1 / 4), rel=0.05)
     assert lru.output_matrix.weight.std() == pytest.approx(math.sqrt(1 / 4000), rel=0.05)
@@ -218,6 +235,31 @@ def test_gamma_keeps_the_states_of_an_lru_small():
     # Normal inputs times B give complex numbers of mean square 1.
     squares = states[0][500:].unflatten(-1, (-1, 2)).square().sum(-1).mean((0, 1))
     assert squares.mean() == pytest.approx(1.0, abs=0.15) and squares.max() < 4
+
+
+def test_an_rglru_starts_with_the_decays_of_the_paper():
+    ends = 0.9, 0.999
+    unit = RGLRU(6, 4000, *(-1 / math.log(end) for end in ends))
+    assert uniform(torch.sigmoid(unit.decay_logit) ** 8, *ends)
+    assert unit.projection.weight.detach().std() == pytest.approx(math.sqrt(1 / 6), rel=0.05)
+    assert unit.projection.bias.eq(0).all() and len(unit.projection.bias) == 8000
+
+
+def test_an_s6_starts_with_the_steps_of_mamba():
+    unit = S6(6, 4000, shortest_memory=10.0, longest_memory=1000.0)
+    steps = nn.functional.softplus(unit.projection.bias)
+    assert uniform(steps.log(), math.log(0.001), math.log(0.1))
+    assert unit.rate_log.eq(0).all()
+
+
+@pytest.mark.parametrize("kind", [RGLRU, S6])
+def test_gates_that_never_or_always_open_have_finite_gradients(kind):
+    unit = kind(2, 3)
+    for bias in (-200.0, 200.0):
+        nn.init.constant_(unit.projection.bias, bias)
+        unit.zero_grad()
+        unit(torch.randn(9, 2, 2))[0].sum().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in unit.parameters())
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -346,7 +388,7 @@ def test_several_answers_are_those_after_so_many_steps(kind):
 
 
 NORMED = [
-    *product(["indrnn", "lru", "linoss", "mingru"], ["batch", "layer", None]),
+    *product(["indrnn", *GATED], ["batch", "layer", None]),
     ("resnet", "batch"),
 ]
 
@@ -381,7 +423,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["indrnn", "lru", "linoss", "mingru", "revgru", "cornn", "resnet"])
+@pytest.mark.parametrize("kind", ["indrnn", *GATED, "revgru", "cornn", "resnet"])
 def test_the_loss_falls(kind, tmp_path):
     # coRNN is as slow as its time step, and sixteen steps are few.
     fast = {"time_step": 0.5, "damping": 1.0, "stiffness": 1.0} if kind == "cornn" else {}
@@ -414,7 +456,7 @@ def test_recurrent_weights_are_kept_in_range(model, largest):
 def test_recurrent_weights_are_learnt_slowly():
     for kind, names in {
         "indrnn": {"recurrent_weight"}, "lru": {"nu_log", "theta_log", "gamma_log"},
-        "linoss": {"stiffness", "time_step"},
+        "linoss": {"stiffness", "time_step"}, "rglru": {"decay_logit"}, "s6": {"rate_log"},
         "block": {"recurrent_weight", "coupling_a", "coupling_b"},
     }.items():  # fmt: skip
         config = MnistConfig.of(model=kind, recurrent_lr_scale=0.1, **SMALL | {"lr": 0.5})
@@ -429,7 +471,7 @@ def test_recurrent_weights_are_learnt_slowly():
         assert found == names and len(slow) == 2 * len(names)
 
 
-@pytest.mark.parametrize("kind", ["lru", "linoss", "mingru"])
+@pytest.mark.parametrize("kind", GATED)
 def test_defaults_of_gated_blocks_go_with_gated_peers(kind):
     config = MnistConfig.of(model=kind)
     assert config.model.read == "mean"

@@ -80,7 +80,7 @@ def test_common_settings_are_drawn_alike_and_others_apart():
         for key in ("lr", "weight_decay", "read"):
             assert len({one[key] for one in drawn}) == 1
         longest = {one["longest_memory"] for one in drawn if "longest_memory" in one}
-        assert len(longest) == 4  # two of ours, IndRNN and LRU
+        assert len(longest) == 6  # two of ours, IndRNN, LRU, RG-LRU and S6
         assert drawn == [draw(SEARCHES["mnist"], name, trial, 100) for name in METHODS]
     assert len({draw(SEARCHES["mnist"], "lru", trial, 100)["lr"] for trial in range(50)}) == 50
 
@@ -292,7 +292,7 @@ def test_recorded_results_go_on(file):
     done = json.loads(file.read_text())
     head = {key: done[key] for key in ("minutes", "threads")} | results._head(file.stem, "paper")
     head["parameters"] = done["parameters"]
-    assert results._read(file, head, tuple(METHODS)) == done
+    assert results._read(file, head, tuple(done["methods"])) == done
     for method, entry in done["methods"].items():
         settings = entry["trials"][entry["best"]]["settings"]
         wanted = configure(SEARCHES[file.stem], method, settings, "paper", test=True).identity()

@@ -96,7 +96,7 @@ def test_a_sparse_network_adds_over_sequences_longer_than_any_it_learnt_on(tmp_p
 
 
 @pytest.mark.parametrize("network", [
-    OURS, {"model": "lru"}, {"model": "linoss"}, {"model": "mingru"},
+    OURS, *({"model": name} for name in ("lru", "rglru", "s6", "linoss", "mingru")),
 ], ids=str)  # fmt: skip
 def test_sparsity_keeps_the_embedding_of_every_gated_block_at_0(tmp_path, network):
     passed = []
