@@ -130,6 +130,11 @@ def _keep_for_selective_backward(ctx: Any, inputs: tuple[Any, ...], output: Any)
 
 
 def _selective_backward(ctx: Any, *arriving: Tensor | None) -> tuple[Any, ...]:
+    if torch.is_grad_enabled():
+        raise NotImplementedError(
+            "the kernels of selective oscillators cannot be differentiated twice "
+            "(create_graph=True): set IREVRNN_BACKEND=python, which runs the reference"
+        )
     *tensors, batch_sizes, resets = ctx.saved_tensors
     out, saved, h_0, c_0, *turns = tensors
     z, h, c, *of_turns = torch.ops.irevrnn.selective_scan_backward(

@@ -232,6 +232,17 @@ def test_transforms_run_the_reference():
     assert_near(got, [of_angle(x) for x in rows], 1e-11)
 
 
+def test_second_derivatives_are_those_of_the_reference(monkeypatch):
+    case = make_case(7, 2, 3)
+    (gradient,) = torch.autograd.grad(scan(*case)[0].sum(), case[3:4], retain_graph=True)
+    with pytest.raises(NotImplementedError, match="cannot be differentiated twice"):
+        torch.autograd.grad(scan(*case)[0].sum(), case, create_graph=True)
+    monkeypatch.setenv("IREVRNN_BACKEND", "python")
+    (same,) = torch.autograd.grad(scan(*case)[0].sum(), case[3:4], create_graph=True)
+    assert_near([same], [gradient], 1e-11)
+    torch.autograd.grad(same.sum(), case)
+
+
 # --- in fixed point ------------------------------------------------------------------------------
 
 
