@@ -20,6 +20,7 @@ from experiments.figures.output import save, write_result
 from experiments.figures.recordings import (
     durations, evidence, long_signals, mistake, step_memory,
 )  # fmt: skip
+from experiments.figures.selection import forgotten, turning
 from experiments.figures.theme import style
 from experiments.folders import folder, repository
 from experiments.figures.training import (
