@@ -30,6 +30,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "recordings": trained.recordings,
     "forecast": trained.forecast,
     "long-memories": trained.long_memories,
+    "selection": trained.selection,
     "search-adding": partial(searches.searched, "adding"),
     "search-copy": partial(searches.searched, "copy"),
     "speed": costs.speed,

@@ -49,6 +49,10 @@ RECORDINGS = {
     "watch": "smartwatch, windows of four seconds",
     "utkinect": "UTKinect-Action3D",
 }
+SELECTION = {
+    "select": "angles that the input chooses, u = 1, `reversible`",
+    "select-fixed": "fixed angles, u = 1, `reversible`",
+}
 #: Notebooks whose results are no experiments.
 NOTEBOOKS = {"watch": "04", "utkinect": "04"}
 #: Rows of what takes a long memory: the first cell, our experiment and that of an LSTM, if any.
@@ -76,6 +80,11 @@ def digits(results: Path) -> Table:
 def recordings(results: Path) -> Table:
     """Tabulate recordings of movements, speech and hearts."""
     return _trained(results, RECORDINGS, "steps, at most|random forest", _length_and_forest)
+
+
+def selection(results: Path) -> Table:
+    """Tabulate selective copying."""
+    return _trained(results, SELECTION)
 
 
 def forecast(results: Path) -> Table:
