@@ -56,6 +56,6 @@ def test_onnx_takes_a_new_activation():
     def value(name, *shape):
         return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
 
-    inputs = value("z", 5, 2, 3), value("h_0", 2, 3), value("u", 3), value("a", 1, 3)
-    body = onnx._step(*inputs, value("b", 1, 3), "made_up", "made_up", None)
-    assert sum(node.op_type == "Softsign" for node in body) == 3
+    body = onnx._Body("step")
+    body.activate("made_up", value("p", 2, 3))
+    assert [node.op_type for node in body.nodes] == ["Softsign"]

@@ -110,5 +110,5 @@ def test_room_is_for_the_resets_there_are():
     resets = torch.tensor([[False, True], [False, True], [True, False]])
     z, none = torch.zeros(3, 2, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.float64)
     states = States.of(torch.zeros(2, 3), torch.zeros(2, 3))
-    counts = forward(z, states, (u, none, none, "identity", "tanh"), False, resets)[5]
+    counts = forward(z, states, Weights(u, none, none, "identity", "tanh"), False, resets)[5]
     assert counts.view(2, 3).tolist() == [[2] * 3, [4] * 3]

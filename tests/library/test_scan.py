@@ -135,8 +135,9 @@ def test_nan_passes_through_its_own_lane_only(kernels, monkeypatch, backend, act
 
 
 def test_no_grad_holds_nothing(kernels, monkeypatch):
-    real, intervals = oscillator._interval, []
-    monkeypatch.setattr(oscillator, "_interval", lambda *x: intervals.append(real(*x)) or real(*x))
+    name, intervals = "saved_interval", []
+    real = getattr(oscillator, name)
+    monkeypatch.setattr(oscillator, name, lambda *x: intervals.append(real(*x)) or real(*x))
     case = make_inputs(100, 2, 8, 3, torch.float32)
     with torch.no_grad():
         outputs = scan(*case)
