@@ -97,7 +97,7 @@ struct TurningLane {
     by.shears.turn(p, q, largest_p, largest_q);
     p = forget(p, by.decay, offset, bits);
     q = forget(q, by.decay, offset, bits);
-    if (!all_below(absolute(by.factor), above_one)) z = z / T(0) * T(0);  // which no scale has room for
+    if (!all_below(absolute(by.factor), above_one)) largest_p = T(cut_off);  // which no scale has room for
     return FixedStep::of(p, q, scales_of<T>(x).h.quanta_of(z), largest_p, largest_q);
   }
   template <class Bits>
