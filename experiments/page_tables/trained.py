@@ -52,6 +52,8 @@ RECORDINGS = {
 SELECTION = {
     "select": "angles that the input chooses, u = 1, `reversible`",
     "select-fixed": "fixed angles, u = 1, `reversible`",
+    "select-fixed-forgets": "fixed angles, learnt decays, `reversible`",
+    "select-decays": "fixed angles, decays that the input chooses (as Mamba), `reversible`",
 }
 #: Notebooks whose results are no experiments.
 NOTEBOOKS = {"watch": "04", "utkinect": "04"}
