@@ -11,6 +11,7 @@ from experiments.train.task import ReadAt
 from irevrnn import IRevBlock, IRevRNN, IRevStack
 from irevrnn.modules.initial_values import SHORTEST_MEMORY
 from irevrnn.modules.layer import IRevRNNLayer
+from irevrnn.recurrences.block import is_selective
 
 #: Shortest time constant of the last layer, as a share of the longest, where only its last output
 #: is read: units with short memory would know nothing of the sequence there.
@@ -157,17 +158,19 @@ def embedding_l1(network: nn.Module, input: Tensor) -> Tensor:
 Ours = SequenceClassifier | BlockClassifier
 
 
-def forgotten_bits(network: Ours) -> Tensor:
+def forgotten_bits(network: Ours) -> Tensor | None:
     """Return the mean of -log2 abs(u) over all units: bits that a unit forgets in a step.
 
-    Where g is the identity, reversal cannot store less.
+    Where g is the identity, reversal cannot store less. A unit whose state turns forgets of h and
+    of c. None where the input chooses decays: then it depends on the data.
     """
-    named = network.named_parameters()
-    weights: list[Tensor] = [u for name, u in named if name.endswith("recurrent_weight")]
-    if not weights:  # u = 1
-        return network.readout.weight.new_zeros(())
+    blocks = [m for m in network.modules() if hasattr(m, "recurrent_weight")]
+    if any(getattr(block, "forgets", True) == "input" for block in blocks):
+        return None
+    weights: list[Any] = [m.recurrent_weight for m in blocks for _ in range(1 + is_selective(m))]
     # No more than 16, or a weight of 0 would be all that counts.
-    return -torch.cat(weights).abs().clamp(min=2**-16).log2().mean()
+    bits = -torch.cat(weights).abs().clamp(min=2**-16).log2()
+    return bits.sum() / sum(len(cast(Tensor, m.recurrent_weight)) for m in blocks)
 
 
 def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.bit_stack import BitStack
 from irevrnn.recurrences.block import FORGOTTEN_BITS
 from irevrnn.recurrences.fixed_scan import Buffer, States
 from irevrnn.recurrences.oscillator import Weights
@@ -122,7 +121,7 @@ def is_undone(states, result, undone):
 
 def oracle(z, states, weights, resets=None):
     """Outputs, final states, and the stack of each lane."""
-    stack, x, out = BitStack(weights.u, z.shape[1]), states.numbers, []
+    stack, x, out = fixed_reference.Stack(weights.u, z.shape[1]), states.numbers, []
     for t, z_t in enumerate(z):
         anew = None if resets is None else resets[t]
         x = fixed_reference.prepare(z[t:], x, *weights[:3], stack, weights[4], anew, t)

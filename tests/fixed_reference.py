@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from experiments.bit_stack import COARSER_BITS, BitStack
+from experiments.bit_stack import BitStack
 from irevrnn.kernels.activations import get_activation
 from irevrnn.kernels.ops import SEGMENT
 from irevrnn.recurrences.fixed_point import (
@@ -26,12 +26,59 @@ from irevrnn.recurrences.fixed_point import (
     to_value,
 )
 
+#: How many fewer bits the next coarser scale has.
+COARSER_BITS = 2
+SLOPE_BITS = 2
 #: How many fewer bits the next coarser scale has at most, from one that is finer than usual.
 MOST_COARSER_BITS = 6
 #: Bits of the largest number in a scale that becomes finer later than where a sequence begins. A
 #: change between sequences, which is stored, is not worth it for fewer than FEW_BITS.
 BITS_AGAIN = 24
 FEW_BITS = 4
+
+
+class Stack(BitStack):
+    """Stacks that also take what g, resets and changes of scales forget.
+
+    Attributes:
+        places: of each unit's last change of scales (``csrc/rescaling.h``), 1 if there is none.
+    """
+
+    def __init__(self, u: Tensor, batch: int) -> None:
+        super().__init__(u, batch)
+        self.places = [1] * self.m.numel()
+
+    def forget_output(self, activation: str, y: Tensor) -> Tensor:
+        """Apply g: leaky_relu stores the bits that it shifts out, relu what it discards."""
+        if activation == "leaky_relu":
+            self._push(y < 0, y & (2**SLOPE_BITS - 1), SLOPE_BITS)
+            return torch.where(y < 0, y >> SLOPE_BITS, y)
+        if activation == "relu":
+            self._push(y <= 0, -y, RANGE_BITS + 1)
+            return y.clamp(min=0)
+        return y
+
+    def forget_reset(self, x: Numbers, reset: Tensor) -> Numbers:
+        """Set h and c to 0 where sequences begin anew, (B,): push the 32 bits of each."""
+        where = reset.unsqueeze(-1).expand_as(x.h)
+        for state in x[:2]:
+            self._push(where, state.long() & (2**32 - 1), 32)
+        return Numbers(x.h.masked_fill(where, 0), x.c.masked_fill(where, 0), x.scales)
+
+    def rescale(self, x: Numbers, by: Tensor) -> Numbers:
+        """Give the scales more bits, or fewer where ``by``, (2, B, H), is negative."""
+        changed, states = (by != 0).any(0), torch.stack(x[:2]).long()
+        counts = (-by.long()).clamp(0, 32)
+        for lost, count in zip(states & ((1 << counts) - 1), counts, strict=True):
+            self._push(changed, lost, count)
+        for index in changed.flatten().nonzero().flatten().tolist():
+            place = self.places[index]
+            self.stacks[index] += [(place >> 32, 32), (place & 0xFFFFFFFF, 32)]
+            self.places[index] = (self.steps + 1) << 32 | index
+        self._push(changed, (by[0] & 255) << 8 | (by[1] & 255), 16)
+        finer, coarser = by.clamp(min=0), (-by).clamp(min=0, max=31)
+        h, c = ((states << finer) >> coarser).int()
+        return Numbers(h, c, (x.scales + by).int())
 
 
 def _to_first_scales(z: Tensor, x: Numbers, begins: Tensor) -> Tensor:
@@ -70,7 +117,7 @@ def _attempt(
 
 
 def prepare(
-    z: Tensor, x: Numbers, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
+    z: Tensor, x: Numbers, u: Tensor, a: Tensor, b: Tensor, stack: Stack,
     coupling_activation: str = "tanh", reset: Tensor | None = None, t: int = 0,
 ) -> Numbers:  # fmt: skip
     """Return the states before step t of a pass, in scales that it fits.
@@ -113,7 +160,7 @@ def prepare(
 
 
 def step(
-    z: Tensor, x: Numbers, u: Tensor, a: Tensor, b: Tensor, stack: BitStack,
+    z: Tensor, x: Numbers, u: Tensor, a: Tensor, b: Tensor, stack: Stack,
     activation: str = "leaky_relu", coupling_activation: str = "tanh",
 ) -> Numbers:  # fmt: skip
     """Return the states after a step from what :func:`prepare` returned; z is (B, H)."""

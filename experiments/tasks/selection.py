@@ -7,31 +7,59 @@ are generated as those of :mod:`experiments.tasks.synthetic`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from experiments.tasks.synthetic import SyntheticConfig
-from experiments.train.config import option
+from experiments.train.config import ConfigError, option
 from experiments.train.task import Task
 
 
 class SelectionConfig(SyntheticConfig):
-    """Train on sequences of which few steps matter."""
+    """Train on sequences of which few steps matter: one-hot tokens, and classes for answers."""
 
     usual_network = "block"
+    #: The name of the data.
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length < self.shortest():
+            raise ConfigError(f"length must be at least {self.shortest()}; got {self.length}")
 
     @classmethod
     def presets(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the defaults: answers after single steps."""
         return {**super().presets(given), "read": "last"}
 
+    @abstractmethod
+    def sizes(self) -> tuple[int, int, int, int | None]:
+        """Return how many tokens there are, classes, steps beside T, and answers at the end.
+
+        Without a number of answers, every step has one.
+        """
+
+    def task(self, device: torch.device) -> Task:
+        """Return generated sequences as batches on ``device``."""
+        tokens, classes, more, answers = self.sizes()
+        return self.task_of(
+            device,
+            data_set=self.name,
+            input_size=tokens,
+            num_classes=classes,
+            read_at=slice(answers and -answers, None),
+            facts={"sequence_length": self.length + more, "chance": 1 / classes},
+        )
+
 
 class SelectiveCopyConfig(SelectionConfig):
     """Train on selective copying: repeat symbols that stand at random places among blanks."""
 
+    name = "selective-copy"
     length: int = option(4096, "steps in which the symbols are shown", least=2)
     symbols: int = option(16, "symbols to repeat", least=1)
     kinds: int = option(14, "different symbols", least=2)
@@ -53,23 +81,20 @@ class SelectiveCopyConfig(SelectionConfig):
             row[np.sort(generator.choice(self.length, self.symbols, replace=False))] = own
         return one_hot(shown, self.kinds + 2), symbols
 
-    def task(self, device: torch.device) -> Task:
-        """Return generated sequences on ``device``, of which the last steps are read."""
-        return self.task_of(
-            device,
-            data_set="selective-copy",
-            input_size=self.kinds + 2,
-            num_classes=self.kinds,
-            read_at=slice(-self.symbols, None),
-            facts={"sequence_length": self.length + self.symbols, "chance": 1 / self.kinds},
-        )
+    def sizes(self) -> tuple[int, int, int, int]:
+        return self.kinds + 2, self.kinds, self.symbols, self.symbols
 
 
 class CountingConfig(SelectionConfig):
     """Train on counting: name the sum of all numbers so far, modulo n, after every step."""
 
+    name = "counting"
     length: int = option(64, "numbers of a sequence", least=2)
     modulus: int = option(2, "n; 2 is parity", least=2)
+
+    def shortest(self) -> int:
+        """Return the length that a growing length begins with."""
+        return 2
 
     def draw(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw numbers below n behind a signal: one-hot (count, 1 + T, n + 1).
@@ -82,24 +107,22 @@ class CountingConfig(SelectionConfig):
         numbers[:, 0] = self.modulus
         return one_hot(numbers, self.modulus + 1), sums
 
-    def task(self, device: torch.device) -> Task:
-        """Return generated sequences on ``device``, of which every step is read."""
-        return self.task_of(
-            device,
-            data_set="counting",
-            input_size=self.modulus + 1,
-            num_classes=self.modulus,
-            read_at=slice(None),
-            facts={"sequence_length": 1 + self.length, "chance": 1 / self.modulus},
-        )
+    def sizes(self) -> tuple[int, int, int, None]:
+        return self.modulus + 1, self.modulus, 1, None
 
 
 class RecallConfig(SelectionConfig):
     """Train on associative recall: keys with their values, then the keys again, in any order."""
 
+    name = "recall"
     length: int = option(64, "steps before the keys come again", least=2)
     pairs: int = option(4, "keys of a sequence, each with a value", least=1)
     kinds: int = option(32, "different keys, and values", least=2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs > self.kinds:
+            raise ConfigError(f"pairs must be at most kinds, {self.kinds}; got {self.pairs}")
 
     def shortest(self) -> int:
         """Return the length that a growing length begins with."""
@@ -125,16 +148,8 @@ class RecallConfig(SelectionConfig):
             row[self.length :], wanted[:] = keys[order], values[order]
         return one_hot(shown, blank + 1), targets
 
-    def task(self, device: torch.device) -> Task:
-        """Return generated sequences on ``device``, of which the last steps are read."""
-        return self.task_of(
-            device,
-            data_set="recall",
-            input_size=2 * self.kinds + 1,
-            num_classes=self.kinds,
-            read_at=slice(-self.pairs, None),
-            facts={"sequence_length": self.length + self.pairs, "chance": 1 / self.kinds},
-        )
+    def sizes(self) -> tuple[int, int, int, int]:
+        return 2 * self.kinds + 1, self.kinds, self.pairs, self.pairs
 
 
 def one_hot(tokens: np.ndarray, kinds: int) -> np.ndarray:

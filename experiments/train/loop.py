@@ -216,7 +216,8 @@ def _describe(run: Run) -> dict[str, Any]:
 
 def _forgotten_bits(run: Run) -> float | None:
     network = run.network if run.average is None else run.average.module
-    return forgotten_bits(network).item() if isinstance(network, Ours) else None
+    bits = forgotten_bits(network) if isinstance(network, Ours) else None
+    return None if bits is None else bits.item()
 
 
 def _describe_test(run: Run, test: Evaluation) -> dict[str, Any]:

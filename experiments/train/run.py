@@ -129,7 +129,9 @@ class Run:
         penalty: Tensor | float = 0.0
         options = self.config.model
         if isinstance(options, Reversible) and options.bits_penalty:
-            penalty = options.bits_penalty * forgotten_bits(cast(Ours, self.network))
+            bits = forgotten_bits(cast(Ours, self.network))
+            assert bits is not None  # as _check_task sees to
+            penalty = options.bits_penalty * bits
         if isinstance(options, Block | Gated) and options.sparsity:
             inputs = in_dtype_of(self.network, x[0] if isinstance(x, tuple) else x)
             penalty = penalty + options.sparsity * embedding_l1(self.network, inputs)
@@ -215,6 +217,11 @@ def _check_task(config: TrainConfig, task: Task) -> None:
         raise ConfigError(
             "gradient_steps must be None where one answer is read from a sequence, after its last "
             f"step; got {options.gradient_steps}"
+        )
+    if isinstance(options, Block) and options.forgets == "input" and options.bits_penalty:
+        raise ConfigError(
+            "bits_penalty is for recurrent weights: it must be 0 where the input chooses what is "
+            f"forgotten; got {options.bits_penalty}"
         )
     if several and options.read != "last":
         raise ConfigError(

@@ -6,6 +6,7 @@ import torch
 
 from experiments.tasks import TASKS
 from experiments.tasks.selection import CountingConfig, RecallConfig, SelectiveCopyConfig
+from experiments.train.config import ConfigError
 from experiments.train.loop import train
 
 
@@ -43,6 +44,16 @@ def test_recall():
         values = dict(zip(shown[keys], shown[keys + 1] - 6, strict=True))
         assert len(values) == 4 and all(0 <= value < 6 for value in values.values())
         assert [values[key] for key in row[20:]] == wanted.tolist()
+
+
+@pytest.mark.parametrize(("name", "given", "message"), [
+    ("selective-copy", {"length": 8}, "length must be at least 32; got 8"),
+    ("recall", {"length": 8, "pairs": 5}, "length must be at least 10; got 8"),
+    ("recall", {"pairs": 5, "kinds": 4}, "pairs must be at most kinds, 4; got 5"),
+])  # fmt: skip
+def test_sizes_that_do_not_fit(name, given, message):
+    with pytest.raises(ConfigError, match=message):
+        TASKS[name].of(**given)
 
 
 @pytest.mark.parametrize("name", ["selective-copy", "counting", "recall"])

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
-from experiments.bit_stack import BitStack
 from irevrnn import IRevBlock, IRevRNN, IRevStack, ReversalError
 from irevrnn.kernels.activations import ACTIVATIONS, NEGATIVE_SLOPE, get_activation
 from irevrnn.kernels.ops import SEGMENT
@@ -124,7 +123,7 @@ class ExactForward:
     def __init__(self, layer, activation, f, h, c):
         self.weights = layer.recurrent_weight, layer.coupling_a, layer.coupling_b
         self.activation, self.f = activation, f
-        self.stack = BitStack(self.weights[0], h.shape[0])
+        self.stack = fixed_reference.Stack(self.weights[0], h.shape[0])
         self.numbers, self.c = Numbers.of(h.detach(), c.detach()), c
         self.h = StraightThrough.apply(h, self.values()[0])
 
