@@ -59,7 +59,7 @@ class IRevBlock(Block):
             linear; for other units to (1 - u^2) / 2, about 1 - u. Where u = 1, the u in these
             formulas is that of a memory of ``longest_memory`` steps: set this argument to about
             the length of the sequences.
-        input_gate, angle_gate, decay_gate: projections of the normed input to what the gates are
+        read_gate, angle_gate, decay_gate: projections of the normed input to what the gates are
             made of, or None. The angle is ``angle * 2 sigmoid(angle_gate(x))``, the decay
             ``sigmoid(decay_gate(x))``. Their weights start at 0, so a fresh block turns and forgets
             alike in all steps.
@@ -97,7 +97,8 @@ class IRevBlock(Block):
         self.norm = make_norm(norm, width, **factory)
         self.input_projection = Projection(width, hidden_size, bias, **factory)
         self.scale = nn.Parameter(torch.empty(hidden_size, **factory))
-        self.input_gate = Projection(width, hidden_size, **factory) if input_gate else None
+        self.input_gate = input_gate
+        self.read_gate = Projection(width, hidden_size, **factory) if input_gate else None
         self.angle_gate = Projection(width, hidden_size, **factory) if turns == "input" else None
         self.decay_gate = Projection(width, hidden_size, **factory) if forgets == "input" else None
         columns = (2 if gate else 1) * width
@@ -117,7 +118,7 @@ class IRevBlock(Block):
         bias = getattr(self.input_projection, "bias", None)  # which may be another module
         if bias is not None:  # added up over a memory, a constant would be all that the unit knows
             bias.zero_()
-        for gate in (self.input_gate, self.angle_gate, self.decay_gate):
+        for gate in (self.read_gate, self.angle_gate, self.decay_gate):
             if gate is not None:  # a fresh block does what one with fixed angles and decays does
                 gate.weight.zero_()
                 gate.bias.zero_()
@@ -136,7 +137,7 @@ class IRevBlock(Block):
 
         Behind it come the angles and the decays that the input chooses, (..., H) each.
         """
-        gates = self.input_gate, self.angle_gate, self.decay_gate
+        gates = self.read_gate, self.angle_gate, self.decay_gate
         if gates == (None, None, None):
             return block_input(self.norm, self.input_projection, self.scale, x)
         x = normalize(self.norm, x)
@@ -144,7 +145,7 @@ class IRevBlock(Block):
         opening, turning, keeping = (
             None if gate is None else gate(x).to(z.dtype) for gate in gates
         )
-        if opening is not None:  # one that can close for good; twice one half where it starts
+        if opening is not None:  # a hard sigmoid, which closes for good, scaled to 1 at the start
             z = z * torch.clamp(1 + opening, 0, 2)
         chosen = []
         if turning is not None:

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from irevrnn.modules.checks import check_number
 
-_GATES = re.compile(r"(^|\.)(input|angle|decay)_gate\.")
+_GATES = re.compile(r"(^|\.)(read|angle|decay)_gate\.")
 
 
 def parameter_groups(

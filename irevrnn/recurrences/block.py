@@ -145,7 +145,8 @@ class BlockRecurrence:
 
     def expected_bits(self) -> float:
         """Return the bits that decays forget on average, and g at most: in every step."""
-        bits = float(stored_bits(self.block.usual_decay().detach()).sum())
+        usual = getattr(self.block, "usual_decay", lambda: self.block.recurrent_weight)
+        bits = float(stored_bits(usual().detach()).sum())
         if is_selective(self.block):
             return 2 * bits  # of h, and of c
         return bits + FORGOTTEN_BITS[self.block.activation] * self.width

@@ -181,6 +181,12 @@ def test_units_that_do_not_turn():
     assert (block.angle == 0).all() and block.recurrent_weight.min() > 0.5
 
 
+def test_what_a_block_shows_of_itself():
+    assert IRevBlock(4, 6).extra_repr() == "4, 6"
+    shown = IRevBlock(4, 6, turns="input", input_gate=True).extra_repr()
+    assert shown == "4, 6, turns='input', input_gate=True"
+
+
 def test_parameter_groups():
     model = make_stack({"turns": "input", "forgets": "input", "input_gate": True})
     names = {p: name for name, p in model.named_parameters()}
@@ -188,7 +194,7 @@ def test_parameter_groups():
     found = {names[p]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert len(found) == len(names)
     assert found["blocks.1.angle"] == (0.25, 0.0)
-    for gate in ("input_gate", "angle_gate", "decay_gate"):
+    for gate in ("read_gate", "angle_gate", "decay_gate"):
         assert found[f"blocks.1.{gate}.weight"] == (0.125, 0.5)
         assert found[f"blocks.1.{gate}.bias"] == (0.125, 0.0)
     assert found["blocks.1.input_projection.weight"] == (1.0, 0.5)
@@ -258,6 +264,30 @@ def test_impossible_decays_are_refused(memory, value):
     model = IRevStack([nn.Identity(), Turning(turns="input", forgets="input")], memory)
     with pytest.raises(OverflowError, match=r"block 1 \(Turning\), step 17"):
         model(x.requires_grad_())
+
+
+class Alike(nn.Module):
+    """A module that has what a stack needs of a block, and no more."""
+
+    hidden_size, activation, coupling_activation = 4, "identity", "identity"
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent_weight = nn.Parameter(torch.full((4,), 0.9))
+        self.coupling_a, self.coupling_b = (nn.Parameter(torch.zeros(1, 4)) for _ in range(2))
+
+    def project(self, x):
+        return x
+
+    def output(self, x, h):
+        return h
+
+
+def test_a_module_that_looks_like_a_block():
+    model, x = IRevStack([Alike()], "reversible"), torch.randn(2, 50, 4)
+    model(x)[0].sum().backward()
+    assert model.stored_bits().item() == pytest.approx(50 * 4 * 0.2, rel=1e-3)
+    assert "reversible" in str(model.memory_report(x))
 
 
 # --- the price of a bit --------------------------------------------------------------------------
