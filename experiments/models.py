@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -92,7 +93,8 @@ class BlockClassifier(nn.Module):
             the weight of a penalty, :func:`embedding_l1`.)
         read, read_at: as for :class:`SequenceClassifier`.
         gradient_steps: steps before the first of several answers that gradients go back through
-            (truncated backpropagation through time); None goes through all.
+            (truncated backpropagation through time), below 1 as a share of these steps; None goes
+            through all.
         memory, memory_budget: of :class:`IRevStack`.
         options: passed on to :class:`IRevBlock` (``forgets``, ``dropout``, ...).
 
@@ -111,7 +113,7 @@ class BlockClassifier(nn.Module):
         sparsity: float | None = None,
         read: str = "mean",
         read_at: ReadAt | None = None,
-        gradient_steps: int | None = None,
+        gradient_steps: float | None = None,
         memory: str = "reversible",
         memory_budget: str | None = None,
         **options: Any,
@@ -126,13 +128,28 @@ class BlockClassifier(nn.Module):
         embedding = make_embedding(input_size, width, sparse)
         self.rnn = IRevStack([*embedding, *blocks], memory, memory_budget)
         self.readout = nn.Linear(width, num_classes)
+        self.chooses_decays = options.get("forgets") == "input"
+        self.stored_bits: list[Tensor] = []
+        self.steps = 0.0
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence."""
+        self.stored_bits, self.steps = [], float(input.shape[1])
         if self.read_at is not None:
-            return self.readout(outputs_at(self.rnn, input, self.read_at, self.gradient_steps))
-        output, _ = self.rnn(input, lengths=lengths, return_sequence=self.read == "mean")
-        return self.readout(mean_over_time(output, lengths) if self.read == "mean" else output)
+            output = outputs_at(self._run, input, self.read_at, self.gradient_steps)
+        else:
+            output, _ = self._run(input, lengths=lengths, return_sequence=self.read == "mean")
+            if lengths is not None:
+                self.steps = lengths.double().mean().item()
+            output = mean_over_time(output, lengths) if self.read == "mean" else output
+        return self.readout(output)
+
+    def _run(self, *arguments: Any, **options: Any) -> tuple[Tensor, Any]:
+        """Run the stack over some steps, and keep the bits that the input chose to forget."""
+        result: tuple[Tensor, Any] = self.rnn(*arguments, **options)
+        if self.chooses_decays:
+            self.stored_bits.append(self.rnn.stored_bits())
+        return result
 
     @property
     def embedding(self) -> nn.Sequential:
@@ -162,11 +179,15 @@ def forgotten_bits(network: Ours) -> Tensor | None:
     """Return the mean of -log2 abs(u) over all units: bits that a unit forgets in a step.
 
     Where g is the identity, reversal cannot store less. A unit whose state turns forgets of h and
-    of c. None where the input chooses decays: then it depends on the data.
+    of c. Where the input chooses decays, return what reversal stores of the last sequences, or None
+    if there were none.
     """
     blocks = [m for m in network.modules() if hasattr(m, "recurrent_weight")]
-    if any(getattr(block, "forgets", True) == "input" for block in blocks):
-        return None
+    if isinstance(network, BlockClassifier) and network.chooses_decays:
+        if not network.stored_bits:
+            return None
+        units = sum(cast(int, block.hidden_size) for block in blocks)
+        return torch.stack(network.stored_bits).sum() / (network.steps * units)
     weights: list[Any] = [m.recurrent_weight for m in blocks for _ in range(1 + is_selective(m))]
     # No more than 16, or a weight of 0 would be all that counts.
     bits = -torch.cat(weights).abs().clamp(min=2**-16).log2()
@@ -184,12 +205,16 @@ def mean_over_time(output: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def outputs_at(
-    rnn: IRevRNN | IRevStack, input: Tensor, read_at: ReadAt, gradient_steps: int | None = None
-) -> Tensor:
+    rnn: Callable[..., tuple[Tensor, Any]], input: Tensor, read_at: ReadAt,
+    gradient_steps: float | None = None,
+) -> Tensor:  # fmt: skip
     """Return the last layer's output where it is read, (batch, answers, hidden)."""
     outputs, hidden, count = [], None, input.shape[1]
     first = 1 + read_at.indices(count)[0] if isinstance(read_at, slice) else read_at[0]
-    begin = 0 if gradient_steps is None else max(0, first - gradient_steps)
+    if gradient_steps is None:
+        gradient_steps = first
+    steps = gradient_steps * first if gradient_steps < 1 else gradient_steps
+    begin = max(0, first - max(1, int(steps)))
     if begin:
         with torch.no_grad():
             _, hidden = rnn(input[:, :begin], return_sequence=False)

@@ -128,9 +128,9 @@ class Block(Reversible):
         None, "weight of an L1 penalty on what the embedding passes on, added to the loss; the "
         "embedding then ends in a ReLU, and blocks have no biases, so that a step that means "
         "nothing adds nothing to a state of the first block", least=0)
-    gradient_steps: int | None = option(
-        None, "steps before the first of several answers that gradients go back through; None goes "
-        "through all", least=1)
+    gradient_steps: float | None = option(
+        None, "steps before the first of several answers that gradients go back through, below 1 "
+        "as a share of them; None goes through all", least=0)
     # fmt: on
 
 

@@ -130,7 +130,7 @@ class Run:
         options = self.config.model
         if isinstance(options, Reversible) and options.bits_penalty:
             bits = forgotten_bits(cast(Ours, self.network))
-            assert bits is not None  # as _check_task sees to
+            assert bits is not None  # there was a forward pass
             penalty = options.bits_penalty * bits
         if isinstance(options, Block | Gated) and options.sparsity:
             inputs = in_dtype_of(self.network, x[0] if isinstance(x, tuple) else x)
@@ -217,11 +217,6 @@ def _check_task(config: TrainConfig, task: Task) -> None:
         raise ConfigError(
             "gradient_steps must be None where one answer is read from a sequence, after its last "
             f"step; got {options.gradient_steps}"
-        )
-    if isinstance(options, Block) and options.forgets == "input" and options.bits_penalty:
-        raise ConfigError(
-            "bits_penalty is for recurrent weights: it must be 0 where the input chooses what is "
-            f"forgotten; got {options.bits_penalty}"
         )
     if several and options.read != "last":
         raise ConfigError(

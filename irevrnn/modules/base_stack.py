@@ -89,6 +89,11 @@ class StrategyModule(nn.Module):
         stack = self._stack()
         batch = self._batch(stack, input, lengths)
         states = initial_states(stack, batch, hidden)
+        learnt = any(getattr(block, "initial_state", None) is not None for block in stack.blocks)
+        if learnt and resets is not None:
+            raise ValueError(
+                "resets must be None in a stack with learn_initial_state=True: they set states to 0"
+            )
         x, steps = batch.x, batch.all_steps(resets)
         plain = self.memory not in ("auto", *IN_FIXED_POINT)
         record = plain or records(x, *flat(states), *parameters_of(stack))

@@ -59,6 +59,8 @@ class Block(Recurrent):
             state (h, c) turns: ``project`` returns the angles, in radians, behind z (and before
             decays). Reversal stores nothing for a rotation, whatever its angle. With either,
             rotations stand in the place of couplings, and the nonlinearities are ``"identity"``.
+        learn_initial_state: whether h_0 and c_0, where a call gives none, are learnt, in place of
+            zeros. Without input, a rotation of zero is zero; units that count start elsewhere.
         shortest_period, longest_period: units start as oscillators with periods log-uniform between
             these numbers of steps. With ``longest_period=None`` all couplings start near 0.
         longest_memory: time constants tau in u = exp(-1 / tau) start log-uniform up to this number
@@ -71,6 +73,7 @@ class Block(Recurrent):
         coupling_a, coupling_b: a and b, (R, H).
         angle: of the rotations, (H,), where the input chooses angles or decays: for
             ``turns="fixed"``, and for a subclass to choose from.
+        initial_state: learnt h_0 and c_0, (2, H), normal at the start; None where they are 0.
 
     Raises:
         ValueError, TypeError: an argument is out of range or of another type than it should be.
@@ -90,11 +93,12 @@ class Block(Recurrent):
     """
 
     recurrent_weight: Tensor
+    initial_state: Tensor | None
 
     def __init__(
         self, hidden_size: int, num_couplings: int = 1, *,
         activation: str = "identity", coupling_activation: str = "identity",
-        forgets: bool | str = True, turns: str = "fixed",
+        forgets: bool | str = True, turns: str = "fixed", learn_initial_state: bool = False,
         shortest_period: float = SHORTEST_PERIOD, longest_period: float | None = LONGEST_PERIOD,
         longest_memory: float = LONGEST_MEMORY,
         device: Any = None, dtype: torch.dtype | None = None,
@@ -111,6 +115,7 @@ class Block(Recurrent):
         self.activation, self.coupling_activation = activation, coupling_activation
         self.forgets, self.turns, self.longest_memory = forgets, turns, longest_memory
         self.shortest_period, self.longest_period = shortest_period, longest_period
+        self.learn_initial_state = learn_initial_state
         factory = {"device": device, "dtype": dtype}
         if forgets is True:
             self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, **factory))
@@ -122,6 +127,8 @@ class Block(Recurrent):
         else:
             self.coupling_a = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
             self.coupling_b = nn.Parameter(torch.empty(num_couplings, hidden_size, **factory))
+        learnt = torch.empty(2, hidden_size, **factory) if learn_initial_state else None
+        self.register_parameter("initial_state", learnt if learnt is None else nn.Parameter(learnt))
         Block.reset_recurrence(self)
 
     @property
@@ -175,6 +182,8 @@ class Block(Recurrent):
         u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
         if self.forgets is not True:  # it has no values if the module comes from the meta device
             u.fill_(1)
+        if self.initial_state is not None:
+            self.initial_state.normal_()
         memories, longest = (shortest_memory, self.longest_memory), self.longest_period
         periods = None if longest is None else (self.shortest_period, longest)
         if self.selective:

@@ -78,7 +78,7 @@ class IRevBlock(Block):
         self, width: int, hidden_size: int, num_couplings: int = 1, *,
         activation: str = "identity", coupling_activation: str = "identity",
         norm: str | None = "layer", dropout: float = 0.0, forgets: bool | str = True,
-        turns: str = "fixed", input_gate: bool = False,
+        turns: str = "fixed", input_gate: bool = False, learn_initial_state: bool = False,
         shortest_period: float = SHORTEST_PERIOD, longest_period: float | None = LONGEST_PERIOD,
         longest_memory: float = LONGEST_MEMORY,
         gate: bool = True, residual: bool = True, bias: bool = True,
@@ -89,6 +89,7 @@ class IRevBlock(Block):
         super().__init__(
             hidden_size, num_couplings, activation=activation,
             coupling_activation=coupling_activation, forgets=forgets, turns=turns,
+            learn_initial_state=learn_initial_state,
             shortest_period=shortest_period, longest_period=longest_period,
             longest_memory=longest_memory, device=device, dtype=dtype,
         )  # fmt: skip

@@ -71,6 +71,8 @@ def parameter_groups(
         weight = re.sub(r"parametrizations\.(\w+)\..*$|(_orig|_g|_v)$", r"\1", name)
         if name.endswith(recurrent_names) or weight.endswith(recurrent_names):
             group = recurrent
+        elif name.endswith("initial_state"):
+            group = vectors
         elif weight.endswith(("coupling_a", "coupling_b", "angle")):
             group = couplings
         elif _GATES.search(name):

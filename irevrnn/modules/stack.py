@@ -73,9 +73,9 @@ class IRevStack(BaseStack):
           last dimension.
         - **hidden**: ``(h_0, c_0)``, each (number of recurrent blocks, batch, hidden_size), or
           without the batch dimension for unbatched input. Where the blocks have different hidden
-          sizes, each is a tuple of tensors (batch, hidden_size). Zeros if not given. In a stack
-          with other recurrent networks: a tuple of one state for each recurrence, ``(h, c)`` of a
-          block, or what the network takes.
+          sizes, each is a tuple of tensors (batch, hidden_size). If not given: zeros, or what
+          blocks with ``learn_initial_state`` learn. In a stack with other recurrent networks: a
+          tuple of one state for each recurrence, ``(h, c)`` of a block, or what the network takes.
         - **lengths** (keyword): (batch,) integers, the lengths of padded sequences. Steps
           beyond the end of a sequence are neither read nor computed; their output is 0.
         - **resets** (keyword): bool, (batch, seq) with ``batch_first``, else (seq, batch); (seq,)

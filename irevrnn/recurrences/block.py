@@ -57,7 +57,11 @@ class BlockRecurrence:
         return Turns(angle, decays)
 
     def initial_state(self, batch: int) -> State:
-        """Return h and c of 0, (B, H) each; one tensor."""
+        """Return h_0 and c_0 as they are learnt, (B, H) each; or else 0, one tensor."""
+        learnt = getattr(self.block, "initial_state", None)
+        if learnt is not None:
+            h, c = learnt.unsqueeze(1).expand(2, batch, -1)
+            return h, c
         zeros = self.block.recurrent_weight.new_zeros(batch, self.block.hidden_size)
         return zeros, zeros
 

@@ -369,3 +369,37 @@ def test_stored_bits_that_cannot_be_told():
     model(torch.randn(2, 10, 3))
     with pytest.raises(ValueError, match=r"must be 'identity'; got 'leaky_relu' in block 0"):
         model.stored_bits()
+
+
+# --- initial states ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", STRATEGIES)
+def test_learnt_initial_states(memory):
+    """They give what they give as an argument, and get the gradients of that."""
+    learnt = {"turns": "input", "forgets": False, "learn_initial_state": True}
+    model, x = make_stack(learnt, memory), torch.randn(2, 90, 3)
+    states = torch.stack([model.blocks[1].initial_state, model.blocks[2].initial_state], 1)
+    hidden = states.unsqueeze(2).expand(-1, -1, 2, -1)
+    given = model(x, tuple(hidden.contiguous()))
+    parameters = [*model.parameters()]
+    pairs = [
+        (out, *torch.autograd.grad(out.square().sum() + h_n.sum(), parameters))
+        for out, (h_n, _) in (model(x), given)
+    ]
+    assert_near(pairs[0], pairs[1], 1e-5)
+    assert all((block.initial_state != 0).all() for block in list(model.blocks)[1:])
+    first, hidden = model(x[:, :40])
+    assert_near([torch.cat([first, model(x[:, 40:], hidden)[0]], 1)], [given[0]], 1e-5)
+
+
+def test_learnt_initial_states_are_vectors_and_take_no_resets():
+    model = make_stack({"learn_initial_state": True})
+    resets = torch.zeros(2, 9, dtype=torch.bool)
+    with pytest.raises(ValueError, match="resets must be None .* learn_initial_state=True"):
+        model(torch.randn(2, 9, 3), resets=resets)
+    groups = parameter_groups(model, 1e-2, weight_decay=0.1)
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert id(model.blocks[1].initial_state) not in decayed
+    assert "blocks.1.initial_state" in model.state_dict()
+    assert "blocks.1.initial_state" not in make_stack({}).state_dict()
