@@ -120,6 +120,7 @@ class Block(Reversible):
         choices=(True, False, "input"))
     turns: str = option("fixed", "by which angles units turn", choices=("fixed", "input"))
     input_gate: bool = option(False, "the input chooses how much of it is read")
+    learn_initial_state: bool = option(False, "the states before the first step are learnt")
     gate_lr_scale: float = _rate("the gates by which the input chooses")
     gate: bool = option(True, "the output projection has a gate")
     coupling_activation: str = option("identity", "nonlinearity of the couplings",
