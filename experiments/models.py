@@ -86,8 +86,8 @@ class BlockClassifier(nn.Module):
         width: features between the blocks.
         hidden_size: units of each block's recurrence.
         num_layers: blocks.
-        norm: of every block but the first: of a single feature's embedding it would leave nothing
-            but the sign.
+        norm: of every block, but of the first only with ``norm_first``: of a single feature's
+            embedding it would leave nothing but the sign.
         sparsity: if given, the embedding ends in a ReLU and blocks have no biases, so that steps
             which mean nothing can add nothing to a state, however many they are. (The number is
             the weight of a penalty, :func:`embedding_l1`.)
@@ -110,6 +110,7 @@ class BlockClassifier(nn.Module):
         *,
         width: int = 64,
         norm: str | None = "layer",
+        norm_first: bool = False,
         sparsity: float | None = None,
         read: str = "mean",
         read_at: ReadAt | None = None,
@@ -121,9 +122,9 @@ class BlockClassifier(nn.Module):
         super().__init__()
         self.read, self.read_at, self.gradient_steps = read, read_at, gradient_steps
         sparse = sparsity is not None
+        norms = [norm if norm_first else None, *[norm] * (num_layers - 1)]
         blocks = [
-            IRevBlock(width, hidden_size, norm=norm if index else None, bias=not sparse, **options)
-            for index in range(num_layers)
+            IRevBlock(width, hidden_size, norm=each, bias=not sparse, **options) for each in norms
         ]
         embedding = make_embedding(input_size, width, sparse)
         self.rnn = IRevStack([*embedding, *blocks], memory, memory_budget)

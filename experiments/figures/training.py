@@ -165,23 +165,26 @@ def comparison(
     return figure
 
 
-def bits(settings: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
-    """Plot test accuracy against the bits that a unit forgets in a step.
+def bits(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> Figure:
+    """Plot test accuracy against the bits that a unit forgets in a step: a panel for each task.
 
-    By setting, ``settings`` holds bits and accuracy of each run.
+    By recurrence, ``panels`` holds bits and accuracy of each run.
     """
-    figure, axes = plt.subplots(figsize=(theme.COLUMN, 2.8))
-    for place, (label, runs) in enumerate(settings.items()):
-        forgotten, accuracies = zip(*runs, strict=True)
-        colour = theme.COLOURS[place % len(theme.COLOURS)]
-        axes.plot(forgotten, accuracies, theme.MARKERS[place % len(theme.MARKERS)], label=label,
-                  fillstyle="none", linestyle="none", color=colour)  # fmt: skip
-    theme.frame(axes, "bits forgotten per unit and step", "test accuracy")
-    axes.set_xscale("symlog", linthresh=0.01)
-    axes.set_xlim(left=-0.002)
-    axes.set_xticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    theme.legend_above(figure, axes, ncols=2)
+    figure, row = plt.subplots(1, len(panels), figsize=(theme.PAGE, 2.8), squeeze=False)
+    for axes, (title, recurrences) in zip(row[0], panels.items(), strict=True):
+        for (label, runs), colour, marker in zip(
+            recurrences.items(), theme.COLOURS, theme.MARKERS, strict=False
+        ):
+            forgotten, accuracies = zip(*runs, strict=True)
+            style = {"fillstyle": "none", "linestyle": "none", "color": colour}
+            axes.plot(forgotten, accuracies, marker, label=label, **style)
+        theme.frame(axes, "bits forgotten per unit and step", "test accuracy")
+        axes.set_title(title, loc="left")
+        axes.set_xscale("symlog", linthresh=0.01)
+        axes.set_xlim(left=-0.002)
+        axes.set_xticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    theme.legend_above(figure, row[0, 0], ncols=2)
     return figure
 
 

@@ -35,10 +35,11 @@ class SyntheticConfig(TrainConfig):
     length: int = option(5000, "T, the number of steps to remember over", least=2)
     growth: float = option(
         1.0,
-        "factor by which training sequences grow from epoch to epoch, up to --length in the "
-        "last one; batches of shorter ones have more of them",
+        "factor by which training sequences grow from epoch to epoch, up to --length; batches of "
+        "shorter ones have more of them",
         least=1,
     )
+    full_epochs: int = option(1, "epochs, the last ones, with sequences of --length", least=1)
     batches: int = option(100, "batches of an epoch", least=1)
     held_out: int = option(1000, "sequences for validation, and as many for the test", least=1)
     test_length: int | None = option(
@@ -51,7 +52,8 @@ class SyntheticConfig(TrainConfig):
 
     def length_at(self, epoch: int) -> int:
         """Return the length of the training sequences of an epoch."""
-        length = math.ceil(self.length / self.growth ** (self.epochs - 1 - epoch))
+        shorter = max(0, self.epochs - self.full_epochs - epoch)
+        length = math.ceil(self.length / self.growth**shorter)
         return min(max(length, self.shortest()), self.length)
 
     def shortest(self) -> int:

@@ -120,6 +120,7 @@ class Block(Reversible):
         choices=(True, False, "input"))
     turns: str = option("fixed", "by which angles units turn", choices=("fixed", "input"))
     input_gate: bool = option(False, "the input chooses how much of it is read")
+    norm_first: bool = option(False, "the first block has a norm, too")
     learn_initial_state: bool = option(False, "the states before the first step are learnt")
     gate_lr_scale: float = _rate("the gates by which the input chooses")
     gate: bool = option(True, "the output projection has a gate")
