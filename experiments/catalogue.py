@@ -144,6 +144,14 @@ _SELECT_LONG = _SELECT | _TURNS | {
     "length": 4096, "symbols": 16, "kinds": 14, "hidden_size": 128, "width": 128, "batch_size": 16,
     "longest_memory": 1000, "growth": 1.25, "epochs": 30, "lr": 5e-3, "held_out": 200,
 }  # fmt: skip
+# One block that only turns, from a state of its own; a few fast units are enough to count.
+_COUNT = {
+    "model": "block", "memory": "reversible", "num_layers": 1, "width": 32, "hidden_size": 32,
+    "gate": False, "norm_first": True, "forgets": False, "learn_initial_state": True,
+    "shortest_period": 2.5, "longest_period": 8, "longest_memory": 64, "coupling_lr_scale": 0.3,
+    "gate_lr_scale": 1.0, "lr": 1e-2, "label_smoothing": 0.1, "test_length": 256, "growth": 1.15,
+    "batch_size": 64, "epochs": 40, "full_epochs": 15,
+}  # fmt: skip
 # Chrono initialisation knows the length, as our start does; shorter epochs give the curve points.
 _LSTM = {
     "length": 5000, "model": "lstm", "num_layers": 1, "batch_size": 64, "lr": 3e-3, "batches": 25,
@@ -247,6 +255,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         _SELECT | _TURNS | {"forgets": "input"}, 3),
     "select-long": Experiment("selective-copy", "Selective copying, 4,096 steps",
         "angles by input, u = 1", _SELECT_LONG, 3),
+    **{
+        f"count-{n}": Experiment("counting", "Counting", f"modulo {n}, angles by input, u = 1",
+            _COUNT | _TURNS | {"modulus": n}, 3)
+        for n in (2, 3, 5)
+    },
+    "count-2-fixed": Experiment("counting", "Counting", "modulo 2, fixed angles, u = 1", _COUNT, 3),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
         {"activation": "leaky_relu", "memory": "reversible"}, 3),
     "ecg": Experiment("signals", "Signals", "ECG, whole recordings", {"data_set": "cinc2017"}),
