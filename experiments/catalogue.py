@@ -219,6 +219,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             _BITS | {"bits_penalty": weight}, 3)
         for weight in (1, 10)
     },
+    "bits-angles": _mnist("Bits", "angles by input, u = 1",
+        _BITS | {"turns": "input", "forgets": False, "longest_memory": 200}, 3),
+    "bits-decays": _mnist("Bits", "decays by input", _BITS | {"forgets": "input"}, 3),
+    **{
+        f"bits-decays-{weight}": _mnist("Bits", f"decays by input, penalty of {weight} a bit",
+            _BITS | {"forgets": "input", "bits_penalty": weight}, 3)
+        for weight in (1, 10)
+    },
     "tanh": _mnist("Activations", "tanh, float", _LAYER, 3),
     "relu": _mnist("Activations", "relu, float", _LAYER | {"activation": "relu"}, 3),
     "identity": _mnist("Activations", "identity, float", _LAYER | {"activation": "identity"}, 3),
@@ -253,6 +261,17 @@ EXPERIMENTS: dict[str, Experiment] = {
         _SELECT | {"forgets": "input", "input_gate": True}, 3),
     "select-both": Experiment("selective-copy", "Selective copying", "angles and decays by input",
         _SELECT | _TURNS | {"forgets": "input"}, 3),
+    **{
+        f"{name}-{weight}": Experiment("selective-copy", "Selective copying",
+            f"{label}, penalty of {weight} a bit", fields | {"bits_penalty": weight}, 3)
+        for name, (label, fields) in {
+            "select-fixed-forgets": ("fixed angles, learnt decays", _SELECT | {"forgets": True}),
+            "select-decays": ("decays by input",
+                _SELECT | {"forgets": "input", "input_gate": True}),
+            "select-both": ("angles and decays by input", _SELECT | _TURNS | {"forgets": "input"}),
+        }.items()
+        for weight in (1, 10)
+    },
     "select-long": Experiment("selective-copy", "Selective copying, 4,096 steps",
         "angles by input, u = 1", _SELECT_LONG, 3),
     **{
