@@ -144,6 +144,11 @@ _SELECT_LONG = _SELECT | _TURNS | {
     "length": 4096, "symbols": 16, "kinds": 14, "hidden_size": 128, "width": 128, "batch_size": 16,
     "longest_memory": 1000, "growth": 1.25, "epochs": 30, "lr": 5e-3, "held_out": 200,
 }  # fmt: skip
+# What does not stand still on a blank shows at each new length, and is unlearnt at the last.
+_SELECT_FAR = _SELECT | _TURNS | {
+    "length": 100_000, "norm_first": True, "batch_size": 2, "batches": 50, "growth": 1.4,
+    "epochs": 40, "full_epochs": 8, "longest_memory": 1000, "held_out": 40,
+}  # fmt: skip
 # One block that only turns, from a state of its own; a few fast units are enough to count.
 _COUNT = {
     "model": "block", "memory": "reversible", "num_layers": 1, "width": 32, "hidden_size": 32,
@@ -274,6 +279,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     },
     "select-long": Experiment("selective-copy", "Selective copying, 4,096 steps",
         "angles by input, u = 1", _SELECT_LONG, 3),
+    "select-far": Experiment("selective-copy", "Selective copying, 100,000 steps",
+        "angles by input, u = 1", _SELECT_FAR, peak=True),
+    # A control: at each length, gradients go back through the last tenth alone.
+    "select-far-truncated": Experiment("selective-copy", "Selective copying, 100,000 steps",
+        "with truncated gradients", _SELECT_FAR | {"gradient_steps": 0.1}),
     **{
         f"count-{n}": Experiment("counting", "Counting", f"modulo {n}, angles by input, u = 1",
             _COUNT | _TURNS | {"modulus": n}, 3)
