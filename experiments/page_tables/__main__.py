@@ -31,6 +31,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "forecast": trained.forecast,
     "long-memories": trained.long_memories,
     "selection": trained.selection,
+    "counting": trained.counting,
     "search-adding": partial(searches.searched, "adding"),
     "search-copy": partial(searches.searched, "copy"),
     "speed": costs.speed,

@@ -54,6 +54,17 @@ SELECTION = {
     "select-fixed": "fixed angles, u = 1, `reversible`",
     "select-fixed-forgets": "fixed angles, learnt decays, `reversible`",
     "select-decays": "fixed angles, decays that the input chooses (as Mamba), `reversible`",
+    "select-both": "angles and decays that the input chooses, `reversible`",
+    "select-long": "16 of 14 symbols in 4,096 steps: angles that the input chooses, u = 1",
+    "select-far": "100,000 steps: angles that the input chooses, u = 1",
+    "select-far-truncated": "the same, gradients through the last tenth alone",
+}
+COUNTING = {
+    "count-2": "modulo 2 (parity)",
+    "count-3": "modulo 3",
+    "count-5": "modulo 5",
+    "count-3-zeros": "modulo 3, from states of zero",
+    "count-2-fixed": "modulo 2, fixed angles",
 }
 #: Notebooks whose results are no experiments.
 NOTEBOOKS = {"watch": "04", "utkinect": "04"}
@@ -87,6 +98,11 @@ def recordings(results: Path) -> Table:
 def selection(results: Path) -> Table:
     """Tabulate selective copying."""
     return _trained(results, SELECTION)
+
+
+def counting(results: Path) -> Table:
+    """Tabulate counting."""
+    return _trained(results, COUNTING)
 
 
 def forecast(results: Path) -> Table:
