@@ -155,7 +155,8 @@ _COUNT = {
     "model": "block", "memory": "reversible", "num_layers": 1, "width": 32, "hidden_size": 32,
     "gate": False, "norm_first": True, "forgets": False, "learn_initial_state": True,
     "shortest_period": 2.5, "longest_period": 8, "longest_memory": 64, "coupling_lr_scale": 0.3,
-    "gate_lr_scale": 1.0, "lr": 7e-3, "weight_decay": 0.1, "label_smoothing": 0.1,
+    "gate_lr_scale": 1.0, "lr": 1e-2, "weight_decay": 0.1, "label_smoothing": 0.1,
+    "epsilon": 1e-6,
     "test_length": 256, "growth": 1.15, "batch_size": 64, "epochs": 40, "full_epochs": 15,
 }  # fmt: skip
 # Chrono initialisation knows the length, as our start does; shorter epochs give the curve points.

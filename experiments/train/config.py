@@ -39,6 +39,9 @@ class TrainConfig(Options, ABC):
     schedule: str = option("onecycle", "schedule of the learning rate",
                            choices=("onecycle", "cosine"))
     weight_decay: float = option(0.0, "weight decay of AdamW, on weight matrices only", least=0)
+    epsilon: float = option(
+        1e-8, "epsilon of AdamW; a larger one keeps steps small where gradients have vanished",
+        least=0)
     clip: float = option(1.0, "largest norm of the gradient; 0 leaves it as it is", least=0)
     label_smoothing: float = option(
         0.0, "share of the target that is spread over all classes", least=0, most=1)

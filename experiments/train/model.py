@@ -37,7 +37,7 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     groups = parameter_groups(
         model, config.lr, config.weight_decay, recurrent_names=config.model.recurrent, **rates
     )
-    return torch.optim.AdamW(groups)
+    return torch.optim.AdamW(groups, eps=config.epsilon)
 
 
 def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
