@@ -283,9 +283,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         "angles by input, u = 1", _SELECT_LONG, 2),
     "select-far": Experiment("selective-copy", "Selective copying, 100,000 steps",
         "angles by input, u = 1", _SELECT_FAR, peak=True),
-    # A control: at each length, gradients go back through the last tenth alone.
+    # A control: at each length, gradients go back through the last tenth alone. Its states leave
+    # the range of fixed point.
     "select-far-truncated": Experiment("selective-copy", "Selective copying, 100,000 steps",
-        "with truncated gradients", _SELECT_FAR | {"gradient_steps": 0.1}),
+        "with truncated gradients", _SELECT_FAR | {"gradient_steps": 0.1, "memory": "recompute"}),
     **{
         f"count-{n}": Experiment("counting", "Counting", f"modulo {n}, angles by input, u = 1",
             _COUNT | _TURNS | {"modulus": n}, 3)
