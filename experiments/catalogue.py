@@ -140,6 +140,8 @@ _SELECT = {
     "epochs": 20, "gate_lr_scale": 1.0,
 }  # fmt: skip
 _TURNS = {"turns": "input", "input_gate": True}
+# Ends of names and labels, and the weight of a bit in the loss.
+_PRICES = (("", "", 0), ("-1", ", penalty of 1 a bit", 1), ("-10", ", penalty of 10 a bit", 10))
 _SELECT_LONG = _SELECT | _TURNS | {
     "length": 4096, "symbols": 16, "kinds": 14, "hidden_size": 128, "width": 128, "batch_size": 8,
     "longest_memory": 1000, "norm_first": True, "growth": 1.25, "epochs": 38, "full_epochs": 10,
@@ -147,17 +149,16 @@ _SELECT_LONG = _SELECT | _TURNS | {
 }  # fmt: skip
 # What does not stand still on a blank shows at each new length, and is unlearnt at the last.
 _SELECT_FAR = _SELECT | _TURNS | {
-    "length": 100_000, "norm_first": True, "batch_size": 2, "batches": 50, "growth": 1.4,
-    "epochs": 40, "full_epochs": 8, "longest_memory": 1000, "held_out": 40,
+    "length": 100_000, "longest_memory": 1000, "norm_first": True, "batch_size": 2, "batches": 50,
+    "growth": 1.4, "epochs": 40, "full_epochs": 8, "held_out": 40,
 }  # fmt: skip
-# One block that only turns, from a state of its own; a few fast units are enough to count.
+# One block that only turns, from a state of its own; a few fast units can count.
 _COUNT = {
-    "model": "block", "memory": "reversible", "num_layers": 1, "width": 32, "hidden_size": 32,
-    "gate": False, "norm_first": True, "forgets": False, "learn_initial_state": True,
-    "shortest_period": 2.5, "longest_period": 8, "longest_memory": 64, "coupling_lr_scale": 0.3,
-    "gate_lr_scale": 1.0, "lr": 1e-2, "weight_decay": 0.1, "label_smoothing": 0.1,
-    "epsilon": 1e-6,
-    "test_length": 256, "growth": 1.15, "batch_size": 64, "epochs": 40, "full_epochs": 15,
+    "model": "block", "num_layers": 1, "width": 32, "hidden_size": 32, "gate": False,
+    "norm_first": True, "forgets": False, "learn_initial_state": True, "shortest_period": 2.5,
+    "longest_period": 8, "longest_memory": 64, "coupling_lr_scale": 0.3, "gate_lr_scale": 1.0,
+    "lr": 1e-2, "weight_decay": 0.1, "epsilon": 1e-6, "label_smoothing": 0.1, "test_length": 256,
+    "growth": 1.15, "batch_size": 64, "epochs": 40, "full_epochs": 15,
 }  # fmt: skip
 # Chrono initialisation knows the length, as our start does; shorter epochs give the curve points.
 _LSTM = {
@@ -228,11 +229,10 @@ EXPERIMENTS: dict[str, Experiment] = {
     },
     "bits-angles": _mnist("Bits", "angles by input, u = 1",
         _BITS | {"turns": "input", "forgets": False, "longest_memory": 200}, 3),
-    "bits-decays": _mnist("Bits", "decays by input", _BITS | {"forgets": "input"}, 3),
     **{
-        f"bits-decays-{weight}": _mnist("Bits", f"decays by input, penalty of {weight} a bit",
-            _BITS | {"forgets": "input", "bits_penalty": weight}, 3)
-        for weight in (1, 10)
+        f"bits-decays{end}": _mnist("Bits", "decays by input" + more,
+            _BITS | {"forgets": "input", "bits_penalty": price}, 3)
+        for end, more, price in _PRICES
     },
     "tanh": _mnist("Activations", "tanh, float", _LAYER, 3),
     "relu": _mnist("Activations", "relu, float", _LAYER | {"activation": "relu"}, 3),
@@ -264,27 +264,20 @@ EXPERIMENTS: dict[str, Experiment] = {
         _SELECT, 3),
     "select-fixed-forgets": Experiment("selective-copy", "Selective copying",
         "fixed angles, learnt decays", _SELECT | {"forgets": True}, 3),
-    "select-decays": Experiment("selective-copy", "Selective copying", "decays by input",
-        _SELECT | {"forgets": "input", "input_gate": True}, 3),
-    "select-both": Experiment("selective-copy", "Selective copying", "angles and decays by input",
-        _SELECT | _TURNS | {"forgets": "input"}, 3),
     **{
-        f"{name}-{weight}": Experiment("selective-copy", "Selective copying",
-            f"{label}, penalty of {weight} a bit", fields | {"bits_penalty": weight}, 3)
-        for name, (label, fields) in {
-            "select-fixed-forgets": ("fixed angles, learnt decays", _SELECT | {"forgets": True}),
-            "select-decays": ("decays by input",
-                _SELECT | {"forgets": "input", "input_gate": True}),
-            "select-both": ("angles and decays by input", _SELECT | _TURNS | {"forgets": "input"}),
-        }.items()
-        for weight in (1, 10)
+        f"{name}{end}": Experiment("selective-copy", "Selective copying", label + more,
+            _SELECT | fields | {"forgets": "input", "bits_penalty": price}, 3)
+        for name, label, fields in (
+            ("select-decays", "decays by input", {"input_gate": True}),
+            ("select-both", "angles and decays by input", _TURNS),
+        )
+        for end, more, price in _PRICES
     },
     "select-long": Experiment("selective-copy", "Selective copying, 4,096 steps",
         "angles by input, u = 1", _SELECT_LONG, 2),
     "select-far": Experiment("selective-copy", "Selective copying, 100,000 steps",
         "angles by input, u = 1", _SELECT_FAR, peak=True),
-    # A control: at each length, gradients go back through the last tenth alone. Its states leave
-    # the range of fixed point.
+    # A control, through the last tenth alone. Its states leave the range of fixed point.
     "select-far-truncated": Experiment("selective-copy", "Selective copying, 100,000 steps",
         "with truncated gradients", _SELECT_FAR | {"gradient_steps": 0.1, "memory": "recompute"}),
     **{
@@ -293,7 +286,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         for n in (2, 3, 5)
     },
     "count-2-fixed": Experiment("counting", "Counting", "modulo 2, fixed angles, u = 1", _COUNT, 3),
-    # A control: all phases begin alike.
     "count-3-zeros": Experiment("counting", "Counting", "modulo 3, angles by input, from zeros",
         _COUNT | _TURNS | {"modulus": 3, "learn_initial_state": False}, 3),
     "sessions-reversible": Experiment("sessions", "Sessions", "reversible",
