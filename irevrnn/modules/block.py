@@ -60,7 +60,7 @@ class Block(Recurrent):
             decays). Reversal stores nothing for a rotation, whatever its angle. With either,
             rotations stand in the place of couplings, and the nonlinearities are ``"identity"``.
         learn_initial_state: whether h_0 and c_0, where a call gives none, are learnt, in place of
-            zeros. Without input, a rotation of zero is zero; units that count start elsewhere.
+            zeros. A rotation of zero is zero, so units that count have to start elsewhere.
         shortest_period, longest_period: units start as oscillators with periods log-uniform between
             these numbers of steps. With ``longest_period=None`` all couplings start near 0.
         longest_memory: time constants tau in u = exp(-1 / tau) start log-uniform up to this number
