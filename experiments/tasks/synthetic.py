@@ -26,7 +26,7 @@ REMEMBERED, KINDS = 10, 8
 #: Length of the sequences that a growing length begins with, and most of them in a batch.
 SHORTEST, MOST_SEQUENCES = 10, 64
 #: First number of the seeds of each part.
-_TRAIN, _VAL, _TEST, _FAR = range(4)
+_TRAIN, _VAL, _TEST = range(3)
 
 
 class SyntheticConfig(TrainConfig):
@@ -44,9 +44,6 @@ class SyntheticConfig(TrainConfig):
     held_out: int = option(1000, "sequences for validation, and as many for the test", least=1)
     test_length: int | None = option(
         None, "T of validation and test; None takes --length", least=2)  # fmt: skip
-    far_length: int | None = option(
-        None, "T of a second test, on a quarter as many sequences; None does without", least=2
-    )
 
     @classmethod
     def presets(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,21 +79,16 @@ class SyntheticConfig(TrainConfig):
                 yield batch(shorter, count, _TRAIN, self.seed, epoch, index)
 
         tested = replace(self, length=self.test_length or self.length)
-        further = replace(self, length=self.far_length or self.length)
 
-        def held_out(part: int, config: SyntheticConfig, total: int) -> Iterator[Batch]:
-            for start in range(0, total, self.batch_size):
-                yield batch(config, min(self.batch_size, total - start), part, start)
-
-        def far() -> Iterator[Batch]:
-            return held_out(_FAR, further, max(1, self.held_out // 4))
+        def held_out(part: int) -> Iterator[Batch]:
+            for start in range(0, self.held_out, self.batch_size):
+                yield batch(tested, min(self.batch_size, self.held_out - start), part, start)
 
         return Task(
             steps_per_epoch=self.batches,
             train_batches=train,
-            val_batches=lambda: held_out(_VAL, tested, self.held_out),
-            test_batches=lambda: held_out(_TEST, tested, self.held_out),
-            far_batches=None if self.far_length is None else far,
+            val_batches=lambda: held_out(_VAL),
+            test_batches=lambda: held_out(_TEST),
             **kind,
         )
 

@@ -181,9 +181,6 @@ def _finish(run: Run, say: Callable[[str], None]) -> dict[str, Any]:
         test = run.fabric.broadcast(evaluate(run.evaluated, task.test_batches(), task.objective))
         results |= _describe_test(run, test)
         results["data"]["test_size"] = len(test.labels)
-        if task.far_batches is not None:
-            far = run.fabric.broadcast(evaluate(run.evaluated, task.far_batches(), task.objective))
-            results[f"far_{task.objective.figure}"] = far.figure
     file = config.out / "results.json"
     if run.is_first:
         write_text(file, json.dumps(results, indent=1) + "\n")

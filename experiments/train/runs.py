@@ -25,7 +25,7 @@ from experiments.train.objectives import Classification, MeanF1, Regression
 #: Entries of each run in the summary.
 _FIGURES = (
     "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_mean_f1", "test_mean_f1",
-    "val_squared_error", "test_squared_error", "forgotten_bits", "far_accuracy",
+    "val_squared_error", "test_squared_error", "forgotten_bits",
 )  # fmt: skip
 #: The folder of a run among several.
 _RUN = re.compile(r"(fold|seed)\d+")

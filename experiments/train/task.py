@@ -33,7 +33,6 @@ class Task:
             Their order depends on seed and epoch alone, so that a resumed run finds its place.
         val_batches: function that returns the validation data, in order; None without such data.
         test_batches: function that reads and returns the test data, in order; called once.
-        far_batches: function that returns the data of a second test, of longer sequences, if any.
         facts: facts about the data, for the results.
         test_details: function that returns further results of a test.
         read_at: where answers are read, for (batch, answers, ...); None for one answer after the
@@ -50,7 +49,6 @@ class Task:
     test_batches: Callable[[], Iterator[Batch]]
     facts: dict[str, Any]
     test_details: Callable[[Evaluation], dict[str, Any]] | None = None
-    far_batches: Callable[[], Iterator[Batch]] | None = None
     objective: Objective = field(default_factory=Classification)
     read_at: ReadAt | None = None
     class_names: tuple[str, ...] = ()
