@@ -143,8 +143,8 @@ _TURNS = {"turns": "input", "input_gate": True}
 # Ends of names and labels, and the weight of a bit in the loss.
 _PRICES = (("", "", 0), ("-1", ", penalty of 1 a bit", 1), ("-10", ", penalty of 10 a bit", 10))
 _SELECT_LONG = _SELECT | _TURNS | {
-    "length": 4096, "symbols": 16, "kinds": 14, "hidden_size": 128, "width": 128, "batch_size": 8,
-    "longest_memory": 1000, "norm_first": True, "growth": 1.25, "epochs": 38, "full_epochs": 10,
+    "length": 4096, "symbols": 16, "kinds": 14, "hidden_size": 128, "width": 128,
+    "batch_size": 16, "longest_memory": 1000, "growth": 1.25, "epochs": 34, "full_epochs": 6,
     "lr": 5e-3, "held_out": 200,
 }  # fmt: skip
 # What does not stand still on a blank shows at each new length, and is unlearnt at the last.
