@@ -124,7 +124,8 @@ class StrategyModule(nn.Module):
             memory = "recompute" if whole else "checkpoint"
         if memory not in CHUNKWISE:
             return Plan(memory)
-        return Plan(memory, chunk_length(memory, steps.end, steps.batch, widest(stack)))
+        length = chunk_length(memory, steps.end, steps.batch, widest(stack), stack.compiles)
+        return Plan(memory, length)
 
     def _pick(self, load: Workload, budget: int) -> Plan:
         if transformed() or traced():

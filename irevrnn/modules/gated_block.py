@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from irevrnn.modules.block import Block
 from irevrnn.modules.checks import check_count, check_number, describe_arguments
 from irevrnn.modules.dropout import Dropout
-from irevrnn.modules.fused import block_input, block_output, has_hooks
+from irevrnn.modules.fused import block_input, block_output, can_fuse, has_hooks, norm_arguments
 from irevrnn.modules.initial_values import (
     LONGEST_MEMORY,
     LONGEST_PERIOD,
@@ -155,9 +155,25 @@ class IRevBlock(Block):
             chosen.append(torch.sigmoid(keeping))
         return (z, *chosen) if chosen else z
 
-    def output(self, x: Tensor, h: Tensor) -> Tensor:
+    @property
+    def _drops_nothing(self) -> bool:
         idle = type(self.dropout) is Dropout and not self.dropout.active
-        if self.gate and idle and not has_hooks(self.dropout):
+        return idle and not has_hooks(self.dropout)
+
+    def can_compile(self) -> bool:
+        """Return whether operators for chunks of steps compute what this block would."""
+        own, inner, u = self.__dict__, self.input_projection, self.recurrent_weight
+        selective = self.selective or self.input_gate
+        if type(self) is not IRevBlock or "project" in own or "output" in own or selective:
+            return False
+        if type(inner) is not Projection or "weight" not in inner._parameters:
+            return False
+        plain = norm_arguments(self.norm, self.width) is not None
+        plain = plain and self.gate and self._drops_nothing
+        return plain and can_fuse((u,), self, self.norm, inner, self.output_projection)
+
+    def output(self, x: Tensor, h: Tensor) -> Tensor:
+        if self.gate and self._drops_nothing:
             return block_output(self.output_projection, h, x if self.residual else None)
         outer = self.output_projection
         y = self.dropout(block_output(outer, h, None) if self.gate else outer(F.gelu(h)))

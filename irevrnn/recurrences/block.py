@@ -170,7 +170,7 @@ class BlockRecurrence:
                 "each step of the optimizer"
             )
         if not size < LARGEST_VALUE:
-            raise _overflow(f"{self.name}, initial state")
+            raise overflow(f"{self.name}, initial state")
         return States.of(h, c)
 
     def forward_exact(
@@ -184,7 +184,7 @@ class BlockRecurrence:
                 resets=steps.resets, batch_sizes=steps.batch_sizes,
             )  # fmt: skip
         except fixed_scan.RangeError as error:
-            raise _overflow(f"{self.name}, step {steps.begin + error.step}") from None
+            raise overflow(f"{self.name}, step {steps.begin + error.step}") from None
 
     def inverse_exact(
         self, drive: Drive, states: States, buffer: Buffer, steps: Steps
@@ -215,7 +215,7 @@ class BlockRecurrence:
         return out, tuple(final)
 
 
-def _overflow(where: str) -> OverflowError:
+def overflow(where: str) -> OverflowError:
     """Return the error for a value that no scale has room for."""
     return OverflowError(
         f"{where}: a value is NaN or left the range of the fixed-point numbers, abs(x) < "

@@ -103,7 +103,8 @@ class Workload:
         if memory in LAYERWISE:
             peak = whole.peak * (1 + KEPT) + outside
             return Plan(memory, saved=math.ceil(whole.saved), peak=math.ceil(peak))
-        usual = chunk_length(memory, steps, self.steps.batch, widest(self.stack))
+        size = self.steps.batch, widest(self.stack), self.stack.compiles
+        usual = chunk_length(memory, steps, *size)
         chunk = min(steps, chunk or usual)
         number = math.ceil(steps / chunk)
         if memory == "checkpoint":
@@ -132,8 +133,8 @@ class Workload:
 
     def chunks(self, shortest: int) -> Iterator[int]:
         """Return lengths of chunks: the longest that pays, and halves of it."""
-        steps, batch = self.steps.end, self.steps.batch
-        chunk = chunk_length("reversible", steps, batch, widest(self.stack), MOST_NUMBERS)
+        steps, size = self.steps.end, (self.steps.batch, widest(self.stack), self.stack.compiles)
+        chunk = chunk_length("reversible", steps, *size, MOST_NUMBERS)
         chunk = min(chunk, math.ceil(steps / SEGMENT) * SEGMENT)
         while chunk >= shortest:
             yield min(chunk, steps)

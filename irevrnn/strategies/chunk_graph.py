@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,13 @@ from irevrnn.kernels.ops import HALF
 class Gradients:
     """The gradients of the parameters of the forward pass, summed over chunks.
 
+    Args:
+        modules: of the stack.
+        parameters: of the forward pass, in the order of ``modules``, and which ``needed`` one.
+
     Attributes:
         leaves: the parameters that need a gradient.
+        in_graph: the places of those among them that a chunk's graph may have.
         sums: of their gradients, at least in float32: autograd rounds them to the parameters'
             dtype. None where there is none.
     """
@@ -28,6 +32,14 @@ class Gradients:
         self._modules, self._parameters, self._needed = nn.ModuleList(modules), parameters, needed
         self.leaves = [p for p, need in zip(parameters, needed, strict=True) if need]
         self.sums: list[Tensor | None] = [None] * len(self.leaves)
+        self.in_graph: Sequence[int] = range(len(self.leaves))
+
+    def leave_out(self, compiled: Iterable[nn.Module]) -> None:
+        """Leave out of the graphs what belongs to some of the modules alone."""
+        inside = set(compiled)
+        outside = [p for m in self._modules if m not in inside for p in m.parameters()]
+        ids = {id(p) for p in outside}
+        self.in_graph = [i for i, p in enumerate(self.leaves) if id(p) in ids]
 
     @contextmanager
     def collected(self) -> Iterator[None]:
@@ -52,7 +64,7 @@ class Gradients:
     def add(self, gradients: Sequence[Tensor | None]) -> None:
         """Add the gradients of a chunk to the sums."""
         sums, more = [], []
-        for index, gradient in enumerate(gradients):
+        for index, gradient in zip(self.in_graph, gradients, strict=True):
             if gradient is None:
                 continue
             if (before := self.sums[index]) is None:
@@ -64,6 +76,13 @@ class Gradients:
                 more.append(gradient)
         if sums:
             torch._foreach_add_(sums, more)
+
+    def add_to(self, found: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Add gradients to the sums of the parameters that they come with."""
+        places = {id(p): index for index, p in enumerate(self.leaves)}
+        for parameter, gradient in found:
+            before = self.sums[index := places[id(parameter)]]
+            self.sums[index] = gradient if before is None else before.add_(gradient)
 
     def results(self) -> list[Tensor | None]:
         """Return a gradient for each parameter, zeros for one with hooks, which take no None."""
@@ -98,35 +117,19 @@ def backpropagate(
     pairs = zip(outputs, upstream, strict=True)
     used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
     states = [state for state in before if state.requires_grad]
-    wanted = [*states, *gradients.leaves, *([x] if x.requires_grad else [])]
+    leaves = [gradients.leaves[i] for i in gradients.in_graph]
+    wanted = [*states, *leaves, *([x] if x.requires_grad else [])]
     found: Sequence[Tensor | None] = [None] * len(wanted)
     if used and wanted:
         ys, gs = zip(*used, strict=True)
-        with torch.enable_grad():
-            scalar = _Scalar.apply(gs, *ys)
-        found = torch.autograd.grad(scalar, wanted, allow_unused=True)
-    parameters = slice(len(states), len(states) + len(gradients.leaves))
-    gradients.add(found[parameters])
+        # torch.autograd.grad would import SymPy for several outputs, which takes 40 MB.
+        found = torch.autograd.Variable._execution_engine.run_backward(
+            ys, gs, False, False, tuple(wanted), allow_unreachable=True, accumulate_grad=False
+        )
+    gradients.add(found[len(states) : len(states) + len(leaves)])
     of_states = iter(found)
     carried = [next(of_states) if state.requires_grad else None for state in before]
     return carried, found[-1] if x.requires_grad else None
-
-
-class _Scalar(torch.autograd.Function):
-    """A scalar of which the gradients of some tensors are given.
-
-    With gradients of several tensors to start from, ``torch.autograd.grad`` imports SymPy, which
-    takes 40 MB.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, gradients: tuple[Tensor, ...], *outputs: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return torch.zeros((), device=outputs[0].device)
-
-    @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *ctx.gradients
 
 
 def check_leaves(outputs: list[Tensor], known: Sequence[Tensor], memory: str) -> None:

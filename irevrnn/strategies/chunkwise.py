@@ -43,16 +43,18 @@ def run_chunkwise(
     require(unsupported_reason(stack, plan.memory))
     parameters, initial = parameters_of(stack), flat(states)
     check_reverse_mode(plan.memory, x, *initial, *parameters)
+    watched = any(type(t) not in PLAIN for t in (x, *initial, *parameters))
+    watched = watched or observed() or sees_modules()
+    if not watched and x.numel():
+        stack = stack.compiled(not return_sequence and steps.packing is None)
+        states = stack.pack(states)
     run = Run(stack, plan, x.device, steps, return_sequence)
-    run.record = records(x, *initial, *parameters)
-    run.observed = (
-        observed() or sees_modules() or any(type(p) not in PLAIN for p in (x, *parameters))
-    )
+    run.record, run.observed = records(x, *initial, *parameters), watched
     if run.record:
         check_initialised(plan.memory, parameters)
     counts = [len(state or ()) for state in states]
-    output, *finals = _Chunkwise.apply(run, counts, x, *initial, *parameters)
-    return output, nested(iter(finals), run.finals)
+    output, *finals = _Chunkwise.apply(run, counts, x, *flat(states), *parameters)
+    return output, stack.unpack(nested(iter(finals), run.finals))
 
 
 def parameters_of(stack: Stack) -> list[Tensor]:
@@ -77,7 +79,8 @@ class _Chunkwise(torch.autograd.Function):
         parameters = tuple(initial)
         strategy, resets = run.new_strategy(), run.steps.resets
         strategy.begin(states, run.record)
-        output = run.forward(strategy, x)
+        with run.compiled_blocks():
+            output = run.forward(strategy, x)
         finals = [*strategy.finals(run.stack.like.dtype), bits_state(run.chosen_bits)]
         run.finals = [len(state) for state in finals]
         if run.record:
@@ -131,7 +134,7 @@ class _Chunkwise(torch.autograd.Function):
             with torch.no_grad(), run.replayed(index):
                 run.chunk(strategy, x, index, run.part(index))
 
-        with gradients.collected():
+        with gradients.collected(), run.as_before(), run.compiled_blocks(gradients):
             for index in reversed(range(run.chunks)):
                 leaves = strategy.restore(index, again)
                 strategy.chunk, strategy.steps = index, (steps := run.part(index))

@@ -17,6 +17,7 @@ from irevrnn.kernels.observers import observed_as
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import Recurrence, State
 from irevrnn.strategies.checkpoint import Checkpoint
+from irevrnn.strategies.chunk_graph import Gradients
 from irevrnn.strategies.dropout_masks import Masks
 from irevrnn.strategies.reversible import Reversible, StoreFixed
 from irevrnn.strategies.stack import Stack, run_modules
@@ -69,6 +70,24 @@ class Run:
                 "module was switched by train() or eval() since the forward pass"
             )
 
+    @contextmanager
+    def compiled_blocks(self, gradients: Gradients | None = None) -> Iterator[None]:
+        """Keep what compiled blocks make of their parameters; add to the gradients of these."""
+        blocks = self.stack.compiled_blocks
+        try:
+            for block in blocks:
+                block.begin(None if gradients is None else gradients.leaves)
+            if gradients is not None:
+                pairs = zip(self.stack.modules, self.stack.layers, strict=True)
+                gradients.leave_out(m for m, layer in pairs if layer in blocks)
+            yield
+            if gradients is not None:
+                for block in blocks:
+                    gradients.add_to(block.parameters.gradients())
+        finally:
+            for block in blocks:
+                block.end()
+
     def new_strategy(self) -> Strategy:
         """Return the strategy, which has recorded nothing."""
         kind = _STRATEGIES[self.plan.memory]
@@ -98,7 +117,7 @@ class Run:
         """Take all of x through all modules; return the output, of all steps or of the last."""
         output: Tensor | None = None
         self.chosen_bits, versions = None, self._versions(x)
-        with self._autocast(), observed_as(self.observed):
+        with self.as_before():
             for index in range(self.chunks):
                 steps, before = self.part(index), self._generators()
                 new = self.chunk(strategy, x, index, steps)
@@ -140,19 +159,23 @@ class Run:
         return [*states, torch.cuda.get_rng_state(self.device)] if states and cuda else states
 
     @contextmanager
-    def replayed(self, index: int) -> Iterator[None]:
-        """Run a chunk once more as it ran: by the same operators, with the same random numbers.
-
-        The generators go on as before.
-        """
-        devices, drawn = [self.device] if self.device.type == "cuda" else [], self.drawn.get(index)
-        fork = torch.random.fork_rng(devices, enabled=drawn is not None)
-        with self._autocast(), fork, observed_as(self.observed):
-            if drawn is not None:
-                torch.set_rng_state(drawn[0])
-                for state in drawn[1:]:
-                    torch.cuda.set_rng_state(state, self.device)
+    def as_before(self) -> Iterator[None]:
+        """Run by the operators of the forward pass, in the backward pass, too."""
+        with self._autocast(), observed_as(self.observed):
             yield
+
+    @contextmanager
+    def _drawn_again(self, drawn: list[Tensor]) -> Iterator[None]:
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.set_rng_state(drawn[0])
+            for state in drawn[1:]:
+                torch.cuda.set_rng_state(state, self.device)
+            yield
+
+    def replayed(self, index: int) -> AbstractContextManager[None]:
+        """Run a chunk with the random numbers of the forward pass; generators go on as before."""
+        drawn = self.drawn.get(index)
+        return nullcontext() if drawn is None else self._drawn_again(drawn)
 
     def rebuild(
         self, strategy: Strategy, x: Tensor, leaves: list[State]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any
 from weakref import WeakSet
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from irevrnn.kernels.jit.build import warn
 from irevrnn.kernels.observers import observed
 from irevrnn.recurrences.block import BlockRecurrence
+from irevrnn.recurrences.compiled_blocks import CompiledBlocks, form_of
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import Recurrence, State, check_result
 from irevrnn.recurrences.stateful import StatefulModule, is_stateful
@@ -71,6 +72,67 @@ class Stack:
         turned = [*map(recurrence_of, reverse, self.names)]
         both = zip(self.layers, turned, strict=True) if turned else ((x,) for x in self.layers)
         self.recurrences = [layer for each in both for layer in each if layer is not None]
+        self._last_is_enough: bool | None = None
+
+    @property
+    def top(self) -> int:
+        """The place of the highest recurrence."""
+        return max(i for i, layer in enumerate(self.layers) if layer is not None)
+
+    def last_is_enough(self) -> bool:
+        """Return whether what is above the recurrences needs the last step alone to give the last.
+
+        Batch statistics are those of all steps, here too.
+        """
+        if self._last_is_enough is None:
+            self._last_is_enough = not any(map(has_batch_statistics, self.modules[self.top :]))
+        return self._last_is_enough
+
+    @property
+    def compiles(self) -> bool:
+        """Whether operators take all recurrences through a chunk at once."""
+        return all(form_of(recurrence) is not None for recurrence in self.recurrences)
+
+    def compiled(self, last_only: bool) -> Stack:
+        """Return the stack of one direction, in which gated blocks run together where they can.
+
+        ``last_only`` tells whether the output of the last step is enough.
+        """
+        stack = Stack([], label=self.label)
+        modules, names, layers = list[nn.Module](), list[str](), list[Any]()
+        last_only = last_only and self.last_is_enough()
+        triples = zip(self.modules, self.names, self.layers, strict=True)
+        for form, group in groupby(triples, lambda triple: form_of(triple[2])):
+            of_modules, of_names, of_layers = map(list, zip(*group, strict=True))
+            if form is not None:
+                last = last_only and of_layers[-1] is self.layers[self.top]
+                of_modules, of_names = [nn.ModuleList(of_modules)], of_names[-1:]
+                of_layers = [CompiledBlocks(of_layers, last)]
+            modules, names, layers = modules + of_modules, names + of_names, layers + of_layers
+        stack.modules, stack.names, stack.layers = modules, names, layers
+        stack.recurrences = [layer for layer in layers if layer is not None]
+        return stack
+
+    @property
+    def compiled_blocks(self) -> list[CompiledBlocks]:
+        """The recurrences of blocks that run together."""
+        return [r for r in self.recurrences if isinstance(r, CompiledBlocks)]
+
+    def pack(self, states: list[State | None]) -> list[State | None]:
+        """Return the state of each recurrence, given those of the blocks one by one."""
+        one: Any = iter(states)
+        return [
+            r.pack([next(one) for _ in r.members]) if isinstance(r, CompiledBlocks) else next(one)
+            for r in self.recurrences
+        ]
+
+    def unpack(self, states: list[State]) -> list[State]:
+        """Invert :meth:`pack`; states behind those of the recurrences stay as they are."""
+        one: Any = iter(states)
+        found = list[State]()
+        for r in self.recurrences:
+            found += r.unpack(next(one)) if isinstance(r, CompiledBlocks) else [next(one)]
+        return [*found, *one]
 
     @property
     def blocks(self) -> list[Any]:
@@ -106,12 +168,10 @@ def run_modules(
     Returns:
         (T, B, out) or (N, out); with ``last_only`` (E, out), for the E sequences that end here.
     """
-    top = max(i for i, layer in enumerate(stack.layers) if layer is not None)
     packing, watched = steps.packing, not torch.compiler.is_compiling()
     before, seen = current.seen if watched else None, Seen(masks, steps)
-    above = stack.modules[top:]  # batch statistics are those of all steps, here too
-    last_alone = last_only and packing is None and not any(map(has_batch_statistics, above))
-    number = 0
+    last_alone = last_only and packing is None and stack.last_is_enough()
+    number, top = 0, stack.top
     try:
         if watched:
             current.seen = seen

@@ -26,6 +26,10 @@ MOST_NUMBERS = 2**18
 #: The fewest steps of a chunk: in shorter ones the calls of operators take most of the time,
 #: however many sequences there are.
 SHORTEST = 64
+#: The same two where all recurrences are gated blocks, which operators take through a chunk at
+#: once: a million steps of one sequence then take a megabyte, and 2.4 times as long as in the
+#: longest chunks, which a budget allows.
+COMPILED_NUMBERS, COMPILED_SHORTEST = 96 * 64, 48
 #: The state of each recurrence; None, or no tensors, where it begins with one of its own.
 States: TypeAlias = list[State | None]
 
@@ -69,14 +73,17 @@ class Plan:
 
 
 def chunk_length(
-    memory: str, steps: int, batch: int, hidden: int, numbers: int = CHUNK_NUMBERS
+    memory: str, steps: int, batch: int, hidden: int, compiled: bool, numbers: int | None = None
 ) -> int:
     """Return the steps of a chunk of about this many numbers (equation ``eq:chunk``).
 
     It is whole segments, whose number does not depend on T; but sqrt(T) steps at least for
-    ``checkpoint``, so that it keeps no more states than a chunk has steps.
+    ``checkpoint``, so that it keeps no more states than a chunk has steps. ``compiled`` tells
+    whether operators take all recurrences through a chunk at once.
     """
-    length = max(SHORTEST, numbers // max(1, batch * hidden) // SEGMENT * SEGMENT)
+    usual = (COMPILED_NUMBERS, COMPILED_SHORTEST) if compiled else (CHUNK_NUMBERS, SHORTEST)
+    rows = (numbers or usual[0]) // max(1, batch * hidden)
+    length = max(usual[1], rows // SEGMENT * SEGMENT)
     return max(length, math.isqrt(steps - 1) + 1) if memory == "checkpoint" else length
 
 

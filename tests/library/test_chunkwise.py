@@ -1,6 +1,7 @@
 """The strategies of the whole stack."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -31,10 +32,17 @@ def _short_chunks(monkeypatch):
 
 
 def test_chunks_are_as_long_as_their_strategy_asks():
-    lengths = {steps: chunk_length("checkpoint", steps, 32, 128) for steps in (10, 784, 10**6)}
+    length = partial(chunk_length, compiled=False)
+    lengths = {steps: length("checkpoint", steps, 32, 128) for steps in (10, 784, 10**6)}
     assert lengths == {10: 64, 784: 64, 10**6: 1000}
-    assert chunk_length("checkpoint", 784, 1, 64) == chunk_length("reversible", 784, 1, 64) == 1024
-    assert chunk_length("reversible", 784, 32, 128) == chunk_length("reversible", 10**6, 32, 128)
+    assert length("checkpoint", 784, 1, 64) == length("reversible", 784, 1, 64) == 1024
+    assert length("reversible", 784, 32, 128) == length("reversible", 10**6, 32, 128)
+
+
+def test_chunks_are_shorter_where_operators_take_them_at_once():
+    length = partial(chunk_length, "reversible", 10**6, hidden=64, compiled=True)
+    assert [length(batch=batch) for batch in (1, 16, 64)] == [96, 48, 48]
+    assert length(batch=1, numbers=2**18) == 4096  # with a budget that allows it
 
 
 def make_model(memory="reversible", dtype=torch.float64, features=3, layers=2, **keywords):

@@ -29,7 +29,8 @@ def bits(folder, *options, command=None, emulator=(), sources=build.SOURCES):
         pytest.skip(str(error))
     includes = [f"-I{PROGRAM.parent / 'without_torch'}", f"-I{sources}", *build.TORCH_INCLUDES]
     words = [command or compiler.command, *compiler.flags, *options, *includes]
-    subprocess.run([*words, PROGRAM, "-o", folder / "program"], check=True)
+    parts = [sources / name for name in ("gate_vector.cpp", "products.cpp")]
+    subprocess.run([*words, PROGRAM, *parts, "-o", folder / "program"], check=True)
     run = [*emulator, folder / "program"]
     return subprocess.run(run, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
 
@@ -40,7 +41,7 @@ def narrow(tmp_path_factory):
     if platform.machine() != "x86_64":
         pytest.skip("this is no x86-64")
     printed = bits(tmp_path_factory.mktemp("narrow"), "-march=x86-64")
-    assert len(printed) == 300
+    assert len(printed) == 304
     return printed
 
 
@@ -58,12 +59,18 @@ def test_arm_gives_the_same_bits(narrow, tmp_path):
     assert bits(tmp_path, "-static", command=cross, emulator=[emulator]) == narrow
 
 
-def test_one_constant_rounded_otherwise_gives_other_bits(narrow, tmp_path):
-    """The control, with another constant of the hyperbolic tangent."""
+@pytest.mark.parametrize(("file", "before", "after", "most_changed"), [
+    ("activations.h", "0.346573591f", "0.346573621f", 300),
+    ("products.cpp", "fma(of_a, of_b[v], sums[r][v])", "of_a * of_b[v] + sums[r][v]", 4),
+], ids=["constant", "product"])  # fmt: skip
+def test_one_operation_rounded_otherwise_gives_other_bits(
+    narrow, tmp_path, file, before, after, most_changed
+):
+    """The control, with another constant of the hyperbolic tangent, or sums rounded twice."""
     sources = shutil.copytree(build.SOURCES, tmp_path / "csrc")
-    header = sources / "activations.h"
-    text = header.read_text()
-    assert text.count("0.346573591f") == 1
-    header.write_text(text.replace("0.346573591f", "0.346573621f"))
+    text = (sources / file).read_text()
+    assert text.count(before) == 1
+    (sources / file).write_text(text.replace(before, after))
     printed = bits(tmp_path, "-march=x86-64", sources=sources)
-    assert sum(here != there for here, there in zip(printed, narrow, strict=True)) > 100
+    changed = sum(here != there for here, there in zip(printed, narrow, strict=True))
+    assert most_changed / 3 < changed <= most_changed

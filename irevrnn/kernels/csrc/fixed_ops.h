@@ -31,7 +31,7 @@ inline Tensor copy_of(const Tensor& x) {
 // What each bit stack has, its tail (bit_stack.h) or its place (rescaling.h); none are given before the first pass.
 inline Tensor of_stacks(const Tensor& z, const Tensor& numbers, int64_t streams, const char* name) {
   if (numbers.size(0) == 0) return at::ones({streams}, z.options().dtype(at::kLong));
-  return copy_of(checked(z, numbers, streams, at::kLong, name));
+  return checked(z, numbers, streams, at::kLong, name);
 }
 
 // One pass: its inputs, checked and made contiguous, the states it moves, and room for its results.
@@ -42,19 +42,20 @@ struct FixedTensors {
   int64_t first_step;
 
   // z: (T, B, H), or (N, H) packed with batch_sizes. steps: of the sequence before the states; streams: the number of bit
-  // stacks; inverse: whether the states are those after the pass.
+  // stacks; inverse: whether the states are those after the pass; in_place: whether the given states move, not copies.
   FixedTensors(const Tensor& z_, at::TensorList given, int64_t steps, int64_t streams, bool inverse,
-               at::TensorList weights, Name g, Name f, bool save, const Maybe& resets, const Maybe& batch_sizes)
+               at::TensorList weights, Name g, Name f, bool save, const Maybe& resets, const Maybe& batch_sizes,
+               bool in_place = false)
       : shared(z_, given[0], weights, batch_sizes, g, f, usual_interval, resets), z(z_.contiguous()),
         out(allocate(z.sizes(), z.options())),
         saved(save ? allocate(shared.saved_shape(z), z.options()) : allocate({0}, z.options())),
         first_step(steps - (inverse ? shared.steps : 0)) {
     TORCH_CHECK_VALUE(invertible(shared.activation), "activation must be invertible in fixed point; got ", g);
     const int64_t batch = shared.batch, hidden = shared.hidden;
-    states = {copy_of(checked(z, given[0], {batch, hidden}, at::kInt, "h")),
-              copy_of(checked(z, given[1], {batch, hidden}, at::kInt, "c")),
-              copy_of(checked(z, given[2], {2, batch, hidden}, at::kInt, "scales")),
-              of_stacks(z, given[3], streams, "tails"), of_stacks(z, given[4], streams, "places")};
+    states = {checked(z, given[0], {batch, hidden}, at::kInt, "h"), checked(z, given[1], {batch, hidden}, at::kInt, "c"),
+              checked(z, given[2], {2, batch, hidden}, at::kInt, "scales"), of_stacks(z, given[3], streams, "tails"),
+              of_stacks(z, given[4], streams, "places")};
+    if (!in_place) std::transform(states.begin(), states.end(), states.begin(), copy_of);
     if (shared.packed()) saved.zero_();  // the rows of sequences that have ended
   }
 

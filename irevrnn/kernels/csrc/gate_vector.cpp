@@ -4,29 +4,10 @@
 #include <algorithm>
 
 #include "activations.h"
+#include "numbers.h"
 
 namespace irevrnn {
 namespace {
-
-// Some numbers of a row that lie side by side: a vector, or at its end fewer.
-template <bool cut>
-struct Numbers {
-  int64_t count;
-  IREVRNN_INLINE size_t bytes() const { return cut ? count * sizeof(float) : sizeof(Vector); }
-  IREVRNN_INLINE Vector load(const float* from, int64_t i) const {
-    Vector x{};
-    if (from) memcpy(&x, from + i, bytes());
-    return x;
-  }
-  IREVRNN_INLINE void store(float* to, const Vector& x) const { memcpy(to, &x, bytes()); }
-};
-
-// Calls fn(numbers, i) for all from i = begin to end.
-template <class Fn>
-IREVRNN_INLINE void each_number(int64_t begin, int64_t end, const Fn& fn) {
-  for (; begin + vector_lanes <= end; begin += vector_lanes) fn(Numbers<false>{vector_lanes}, begin);
-  if (begin < end) fn(Numbers<true>{end - begin}, begin);
-}
 
 // The distribution and the density of the normal distribution at x. The first is 1 - density * polynomial(1 / (1 + p |x|))
 // (Abramowitz and Stegun, 1964, 7.1.26), with an error of 7.5e-8.

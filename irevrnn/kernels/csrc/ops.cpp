@@ -5,53 +5,12 @@
 #include <torch/library.h>
 
 #include "block_ops.h"
-#include "fixed_ops.h"
+#include "launch_on_cpu.h"
 #include "scan_autograd.h"
 #include "scan_op.h"
 
 namespace irevrnn {
 namespace {
-
-// The words of all stacks one after the other, and the number of words of each.
-std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint32_t>>& stacks) {
-  int64_t total = 0;
-  for (const auto& stack : stacks) total += stack.size();
-  Tensor words = at::empty({total}, at::kInt);
-  Tensor counts = at::empty({static_cast<int64_t>(stacks.size())}, at::kLong);
-  auto* to = write<uint32_t>(words);
-  int64_t* count = counts.mutable_data_ptr<int64_t>();
-  for (const auto& stack : stacks) {
-    to = std::copy(stack.begin(), stack.end(), to);
-    *count++ = stack.size();
-  }
-  return {words, counts};
-}
-
-// The vectorised kernels are for float alone.
-struct LaunchOnCpu {
-  static constexpr bool has_vectors = true;
-  LaunchOnCpu(const Tensor&, bool vectorize) : vectorize(vectorize) {}
-  template <class Problem>
-  void operator()(const Problem& s) const {
-    if constexpr (requires { scan_vector(s); }) {
-      if (vectorize) return scan_vector(s);
-    }
-    scan_threads(s);
-  }
-  bool in_vectors(const Tensor& z, const Tensor& h) const {
-    return vectorize && z.scalar_type() == at::kFloat && h.numel() > 0;
-  }
-  FixedResults scan_in_vectors(const FixedTensors& x, bool record) const {
-    FixedForward<float> s;
-    x.fill(s);
-    s.record = record;
-    fixed_scan_vector(s);
-    const auto [words, counts] = pack_words(s.words);
-    return {x.out, x.states, words, counts, x.saved, s.bad_step};
-  }
-  void unscan_in_vectors(FixedInverse<float>& s) const { fixed_scan_vector(s); }
-  bool vectorize;
-};
 
 // Of the states of a block, or of any numbers, so that any one changed bit changes it: a sum weighted by odd
 // numbers, which wraps around alike in whichever order it is taken. Those of bit stacks, int64, are 1 where there is

@@ -13,6 +13,8 @@ namespace irevrnn {
 // The cut does not depend on the number of threads, and chunks are summed in order: so neither do the
 // bits of the result.
 constexpr int64_t max_chunks = 16;
+// Lanes of the smallest chunk of a backward pass, and of the widest tile: nor do they depend on the width of vectors.
+constexpr int summed_lanes = 64;
 
 inline int64_t chunk_size(int64_t lanes, int width) {
   const int64_t least = std::max<int64_t>(1, (lanes + max_chunks - 1) / max_chunks);
@@ -103,10 +105,14 @@ void start_from(const T* from, T* to, int64_t first, int64_t past_last) {
   }
 }
 
-// Calls fn(first, count) for the parts of a row of UnitRows that begin with unit 0.
+// Calls fn(i, unit, count) for the parts of places begin to end, of which place 0 and every H-th is that of unit 0: i is the
+// first place of a part, counted from `begin`, and `unit` what it is that of.
 template <class Fn>
-void for_each_period(int64_t stride, int64_t hidden, const Fn& fn) {
-  for (int64_t first = 0; first < stride; first += hidden) fn(first, std::min(hidden, stride - first));
+void for_each_period(int64_t begin, int64_t end, int64_t hidden, const Fn& fn) {
+  for (int64_t at = begin, next; at < end; at = next) {
+    next = std::min(end, (at / hidden + 1) * hidden);
+    fn(at - begin, at % hidden, next - at);
+  }
 }
 
 template <class T>
@@ -116,7 +122,7 @@ Array<T> unit_rows(const Sizes<T>& s, int width) {
   if (s.angle) return rows;  // there are no weights
   const WeightRows<const T> weights{s.u, s.a, s.b, s.hidden, s.couplings};
   for (int64_t i = 0; i < 1 + 2 * s.couplings; ++i) {
-    for_each_period(stride, s.hidden, [&](int64_t first, int64_t count) {
+    for_each_period(0, stride, s.hidden, [&](int64_t first, int64_t, int64_t count) {
       std::copy_n(weights.row(i), count, rows.data() + i * stride + first);
     });
   }
@@ -170,14 +176,14 @@ void run(const Forward<T>& s) {
 
 template <class Tiles, class T>
 void run(const Backward<T>& s) {
+  static_assert(summed_lanes % Tiles::width == 0);
   const int count = 1 + 2 * s.couplings;
-  const int64_t stride = s.hidden + Tiles::width, rows_size = count * stride;
   const Array<T> weights = unit_rows(s, Tiles::width);
-  const UnitRows<const T> rows{weights.data(), stride};
-  const int64_t chunks_in_all = count_chunks(s.lanes(), Tiles::width);
-  Array<T> totals(chunks_in_all * rows_size);  // one set of rows a chunk
+  const UnitRows<const T> rows{weights.data(), s.hidden + Tiles::width};
+  const int64_t chunks_in_all = count_chunks(s.lanes(), summed_lanes);
+  Array<T> totals(chunks_in_all * count * s.hidden);  // one set of rows a chunk
 
-  share_chunks(s.lanes(), Tiles::width, [&](const std::vector<Chunk>& chunks) {
+  share_chunks(s.lanes(), summed_lanes, [&](const std::vector<Chunk>& chunks) {
     const int64_t replayed = s.angle ? 1 : s.interval == 0 ? 0 : 2 * s.couplings;
     Array<T> scratch(s.block() * replayed * Tiles::width);
     Array<T> sums(count * Tiles::width);
@@ -199,10 +205,12 @@ void run(const Backward<T>& s) {
                                           scratch.data());
           });
         });
-        T* total = totals.data() + at.chunk * rows_size + unit;
-        for (int i = 0; i < count; ++i) {
-          for (int j = 0; j < Tile::width; ++j) total[i * stride + j] += sums[i * Tile::width + j];
-        }
+        T* total = totals.data() + at.chunk * count * s.hidden;
+        for_each_period(unit, unit + at.count, s.hidden, [&](int64_t lane, int64_t of, int64_t units) {
+          for (int i = 0; i < count; ++i) {
+            for (int64_t j = 0; j < units; ++j) total[i * s.hidden + of + j] += sums[i * Tile::width + lane + j];
+          }
+        });
       });
     }
   });
@@ -213,10 +221,8 @@ void run(const Backward<T>& s) {
     T* to = gradients.row(i);
     std::fill(to, to + s.hidden, T(0));
     for (int64_t chunk = 0; chunk < chunks_in_all; ++chunk) {
-      const T* sums = totals.data() + chunk * rows_size + i * stride;
-      for_each_period(stride, s.hidden, [&](int64_t first, int64_t count) {
-        for (int64_t j = 0; j < count; ++j) to[j] += sums[first + j];
-      });
+      const T* sums = totals.data() + (chunk * count + i) * s.hidden;
+      for (int64_t j = 0; j < s.hidden; ++j) to[j] += sums[j];
     }
   }
 }

@@ -11,6 +11,8 @@
 #include "vector_tiles.h"
 
 #include "fixed_driver.h"
+#include "gate.h"
+#include "products.h"
 
 namespace irevrnn {
 namespace {
@@ -56,7 +58,6 @@ void require(bool holds, const char* what) {
   std::exit(1);
 }
 
-// Gradients of weights are sums over lanes, whose order is that of the tiles: they are not compared.
 template <Activation f, bool keep_all>
 void scan(const Case& c) {
   Random random;
@@ -87,6 +88,42 @@ void scan(const Case& c) {
   print("grad_z", grad_z);
   print("grad_h_0", grad_h_0);
   print("grad_c_0", grad_c_0);
+  print("grad_u", grad_u);
+  print("grad_a", grad_a);
+  print("grad_b", grad_b);
+}
+
+// What stands around the recurrence of a gated block: products, norms and gates.
+void block_parts(int64_t rows, int64_t in, int64_t out) {
+  std::printf("block, %d rows of %d and %d:", static_cast<int>(rows), static_cast<int>(in), static_cast<int>(out));
+  Random random;
+  const Floats x = random.between(-2, 2, rows * in), weight = random.between(-1, 1, in * 2 * out);
+  const Floats norm_weight = random.between(-1, 1, in), norm_bias = random.between(-1, 1, in);
+  const Floats bias = random.between(-1, 1, 2 * out), grad = random.between(-1, 1, rows * out);
+  Floats normed(x.size()), moments(2 * rows), grad_x(x), grad_weight(in), grad_bias(in);
+  const LayerNorm norm{in, x.data(), norm_weight.data(), norm_bias.data(), 1e-5f, normed.data(), moments.data()};
+  layer_norm_vector(norm, 0, rows);
+  layer_norm_backward_vector({norm, x.data(), grad_x.data(), grad_weight.data(), grad_bias.data()}, 0, rows);
+  print("normed", normed);
+  print("grad_x", grad_x);
+  print("grad_weight", grad_weight);
+  print("grad_bias", grad_bias);
+  Floats turned(weight.size()), v(rows * 2 * out), y(rows * out), sums(2 * out), product(in * 2 * out, 0.5f);
+  transpose_vector(2 * out, in, weight.data(), bias.data(), turned.data());
+  multiply_vector({rows, 2 * out, in, normed.data(), in, 1, turned.data(), bias.data(), 0, v.data()}, 0, rows);
+  gate_vector(out, v.data(), bias.data(), grad.data(), y.data(), 0, rows);
+  print("v", v);
+  print("y", y);
+  gate_backward_vector(out, v.data(), bias.data(), grad.data(), v.data(), sums.data(), 0, rows);
+  multiply_vector({in, 2 * out, rows, normed.data(), 1, in, v.data(), product.data(), 2 * out, product.data()}, 0, in);
+  gelu_vector(y.data(), y.data(), 0, rows * out);
+  print("grad_v", v);
+  print("sums", sums);
+  print("product", product);
+  print("gelu", y);
+  gelu_backward_vector(grad.data(), y.data(), 0, rows * out);
+  print("grad_h", y);
+  std::printf("\n");
 }
 
 // The words of several chunks, one chunk behind the other.
@@ -169,6 +206,9 @@ void print_all(const char* name, const Case& c) {
 
 int main() {
   using irevrnn::Activation;
+  for (const auto& [rows, in, out] : {std::array{1, 1, 1}, {5, 3, 2}, {50, 64, 64}, {300, 37, 70}}) {
+    irevrnn::block_parts(rows, in, out);
+  }
   for (const auto& [steps, batch, hidden] : {std::array{1, 1, 1}, {5, 2, 3}, {33, 3, 37}, {100, 4, 64}, {300, 2, 17}}) {
     for (int couplings = 0; couplings < 4; ++couplings) {
       for (int activation = 0; activation < 5; ++activation) {

@@ -1,0 +1,166 @@
+// Matrix products and layer norms in vectors.
+#include "products.h"
+
+#include <algorithm>
+
+#include "numbers.h"
+
+namespace irevrnn {
+namespace {
+
+// A tile of results stays in registers: there are 32, or else 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int tile_rows = 6, tile_vectors = 4;
+#else
+constexpr int tile_rows = 6, tile_vectors = 2;
+#endif
+// Steps of k whose rows of b stay in the caches for all rows of a.
+constexpr int64_t depth_together = 256;
+
+// A tile from row i and column j on, for k from begin to end: `rows` by `vectors`, the last of which may be cut.
+template <int rows, int vectors, bool cut>
+IREVRNN_INLINE void multiply_tile(const MatrixProduct& p, int64_t i, int64_t j, int64_t begin, int64_t end) {
+  const Numbers<cut> numbers{cut ? p.columns - j : vector_lanes};
+  Vector sums[rows][vectors];
+  for (int r = 0; r < rows; ++r) {
+    const float* from = begin > 0 ? p.to + (i + r) * p.columns : p.from ? p.from + (i + r) * p.from_step : nullptr;
+    for (int v = 0; v < vectors; ++v) sums[r][v] = numbers.load(from, j + v * vector_lanes);
+  }
+  for (int64_t k = begin; k < end; ++k) {
+    Vector of_b[vectors];
+    for (int v = 0; v < vectors; ++v) of_b[v] = numbers.load(p.b + k * p.columns, j + v * vector_lanes);
+    for (int r = 0; r < rows; ++r) {
+      const Vector of_a = broadcast<Vector>(p.a[(i + r) * p.a_row + k * p.a_column]);
+      for (int v = 0; v < vectors; ++v) sums[r][v] = fma(of_a, of_b[v], sums[r][v]);
+    }
+  }
+  for (int r = 0; r < rows; ++r) {
+    for (int v = 0; v < vectors; ++v) numbers.store(p.to + (i + r) * p.columns + j + v * vector_lanes, sums[r][v]);
+  }
+}
+
+template <int vectors, bool cut>
+void multiply_columns(const MatrixProduct& p, int64_t j, int64_t first, int64_t past_last, int64_t begin, int64_t end) {
+  int64_t i = first;
+  for (; i + tile_rows <= past_last; i += tile_rows) multiply_tile<tile_rows, vectors, cut>(p, i, j, begin, end);
+  switch (past_last - i) {
+    case 5: return multiply_tile<5, vectors, cut>(p, i, j, begin, end);
+    case 4: return multiply_tile<4, vectors, cut>(p, i, j, begin, end);
+    case 3: return multiply_tile<3, vectors, cut>(p, i, j, begin, end);
+    case 2: return multiply_tile<2, vectors, cut>(p, i, j, begin, end);
+    case 1: return multiply_tile<1, vectors, cut>(p, i, j, begin, end);
+  }
+}
+
+// Sixteen sums, of every sixteenth number each, whatever the width of vectors.
+struct Sixteen {
+  static constexpr int lanes = 16, vectors = lanes / vector_lanes;
+  Vector parts[vectors]{};
+
+  // The sum of all, by a fixed tree.
+  float total() const {
+    float x[lanes];
+    memcpy(x, parts, sizeof x);
+    for (int half = lanes / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) x[i] += x[i + half];
+    }
+    return x[0];
+  }
+};
+
+// Calls fn(numbers, i, v) for the numbers of a row from i on, which belong to part v of Sixteen.
+template <class Fn>
+IREVRNN_INLINE void each_of_row(int64_t width, const Fn& fn) {
+  int64_t i = 0;
+  for (; i + Sixteen::lanes <= width; i += Sixteen::lanes) {
+    for (int v = 0; v < Sixteen::vectors; ++v) fn(Numbers<false>{vector_lanes}, i + v * vector_lanes, v);
+  }
+  for (int v = 0; i < width; i += vector_lanes, ++v) {
+    fn(Numbers<true>{std::min<int64_t>(width - i, vector_lanes)}, i, v);
+  }
+}
+
+}  // namespace
+
+void multiply_vector(const MatrixProduct& p, int64_t first, int64_t past_last) {
+  for (int64_t begin = 0; begin < std::max<int64_t>(1, p.depth); begin += depth_together) {
+    const int64_t end = std::min(p.depth, begin + depth_together);
+    constexpr int64_t width = tile_vectors * vector_lanes;
+    int64_t j = 0;
+    for (; j + width <= p.columns; j += width) multiply_columns<tile_vectors, false>(p, j, first, past_last, begin, end);
+    for (; j + vector_lanes <= p.columns; j += vector_lanes) multiply_columns<1, false>(p, j, first, past_last, begin, end);
+    if (j < p.columns) multiply_columns<1, true>(p, j, first, past_last, begin, end);
+  }
+}
+
+void transpose_vector(int64_t rows, int64_t columns, const float* x, const float* by, float* to) {
+  constexpr int64_t together = 16;  // rows, whose numbers fill lines of the cache on either side
+  for (int64_t first = 0; first < rows; first += together) {
+    const int64_t past_last = std::min(rows, first + together);
+    for (int64_t column = 0; column < columns; ++column) {
+      for (int64_t row = first; row < past_last; ++row) {
+        to[column * rows + row] = x[row * columns + column] * (by ? by[row] : 1.0f);
+      }
+    }
+  }
+}
+
+void multiply_rows_vector(int64_t width, const float* x, const float* by, float* y, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    each_number(0, width, [&](auto numbers, int64_t i) {
+      numbers.store(y + row * width + i, numbers.load(x + row * width, i) * numbers.load(by, i));
+    });
+  }
+}
+
+void layer_norm_vector(const LayerNorm& n, int64_t begin, int64_t end) {
+  const float share = 1.0f / static_cast<float>(n.width);
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = n.x + row * n.width;
+    Sixteen sum, squares;
+    each_of_row(n.width, [&](auto numbers, int64_t i, int v) { sum.parts[v] += numbers.load(x, i); });
+    const float mean = sum.total() * share;
+    each_of_row(n.width, [&](auto numbers, int64_t i, int v) {
+      const Vector apart = numbers.kept(numbers.load(x, i) - broadcast<Vector>(mean));
+      squares.parts[v] = fma(apart, apart, squares.parts[v]);
+    });
+    const float scale = 1.0f / std::sqrt(::fmaf(squares.total(), share, n.eps));
+    n.moments[2 * row] = mean;
+    n.moments[2 * row + 1] = scale;
+    each_of_row(n.width, [&](auto numbers, int64_t i, int) {
+      Vector y = (numbers.load(x, i) - broadcast<Vector>(mean)) * broadcast<Vector>(scale);
+      if (n.weight) y *= numbers.load(n.weight, i);
+      if (n.bias) y += numbers.load(n.bias, i);
+      numbers.store(n.y + row * n.width + i, y);
+    });
+  }
+}
+
+// With y = s (x - m) before weight and bias, and g the gradient of that, grad_x = s (g - mean(g) - y mean(g y)).
+void layer_norm_backward_vector(const LayerNormGradient& n, int64_t begin, int64_t end) {
+  const int64_t width = n.norm.width;
+  const float share = 1.0f / static_cast<float>(width);
+  for (int64_t row = begin; row < end; ++row) {
+    const float *x = n.norm.x + row * width, *grad_y = n.grad_y + row * width;
+    const Vector mean = broadcast<Vector>(n.norm.moments[2 * row]), scale = broadcast<Vector>(n.norm.moments[2 * row + 1]);
+    Sixteen sum, product;
+    const auto each = [&](const auto& fn) {
+      each_of_row(width, [&](auto numbers, int64_t i, int v) {
+        const Vector y = (numbers.load(x, i) - mean) * scale, of_y = numbers.load(grad_y, i);
+        fn(numbers, i, v, y, of_y, n.norm.weight ? of_y * numbers.load(n.norm.weight, i) : of_y);
+      });
+    };
+    each([&](auto numbers, int64_t i, int v, Vector y, Vector of_y, Vector g) {
+      sum.parts[v] += g;
+      product.parts[v] = fma(g, y, product.parts[v]);
+      if (n.grad_weight) numbers.store(n.grad_weight + i, fma(of_y, y, numbers.load(n.grad_weight, i)));
+      if (n.grad_bias) numbers.store(n.grad_bias + i, of_y + numbers.load(n.grad_bias, i));
+    });
+    const Vector of_mean = broadcast<Vector>(sum.total() * share), of_scale = broadcast<Vector>(product.total() * share);
+    each([&](auto numbers, int64_t i, int, Vector y, Vector, Vector g) {
+      numbers.store(n.grad_x + row * width + i, scale * (g - of_mean - y * of_scale));
+    });
+  }
+}
+
+}  // namespace irevrnn

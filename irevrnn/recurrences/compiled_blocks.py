@@ -1,0 +1,211 @@
+"""Gated blocks on top of each other in one operator for each chunk of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from irevrnn.recurrences import fixed_scan
+from irevrnn.recurrences.block import BlockRecurrence, overflow
+from irevrnn.recurrences.fixed_point import Numbers
+from irevrnn.recurrences.fixed_scan import Buffer, Pass, States
+from irevrnn.recurrences.packing import Steps
+from irevrnn.recurrences.protocol import Drive, State
+
+
+class Parameters:
+    """The arguments of operators for gated blocks, and the sums of their gradients.
+
+    Args:
+        blocks: of one form, from the bottom up.
+        needed: the parameters whose gradients are to be summed; None in a forward pass.
+
+    Attributes:
+        arguments: for the operators; ``csrc/blocks.cpp`` says what they are.
+        sums: of gradients, over all chunks of a backward pass; without elements where none is
+            wanted.
+    """
+
+    def __init__(self, blocks: Sequence[Any], needed: Sequence[Tensor] | None) -> None:
+        self._blocks, self.sums = blocks, list[Tensor]()
+        self._needed = {id(parameter) for parameter in needed or ()}
+        parameters: list[Tensor | None] = []
+        for block in blocks:
+            values = [None if p is None else p.detach() for p in _parameters_of(block)]
+            *norm, weight, bias, u, a, b, outer_weight, outer_bias = values
+            scale = block.scale.detach()
+            shift = None if bias is None else bias * scale
+            parameters += [*norm, weight, shift, scale, u, a, b, outer_weight, outer_bias]
+            if needed is not None:
+                wanted = [id(p) in self._needed for p in _parameters_of(block)]
+                if id(block.scale) in self._needed:
+                    wanted[2], wanted[3] = True, bias is not None
+                self.sums += [
+                    torch.zeros_like(x) if want and x is not None else scale.new_empty(0)
+                    for x, want in zip(values, wanted, strict=True)
+                ]
+        first = blocks[0]
+        eps = [getattr(block.norm, "eps", -1.0) for block in blocks]
+        self.arguments = parameters, eps, first.residual
+        self.activations = first.activation, first.coupling_activation
+
+    def gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return each parameter that needs a gradient, with the sum of its gradients."""
+        sums = iter(self.sums)
+        for block in self._blocks:
+            parameters = _parameters_of(block)
+            own = [next(sums) for _ in parameters]
+            scale, weight, bias = block.scale, *parameters[2:4]
+            if id(scale) in self._needed:
+                of_scale = (own[2] * weight).sum(1)
+                yield scale, of_scale if bias is None else of_scale + own[3] * bias
+            for place, parameter in enumerate(parameters):
+                if id(parameter) not in self._needed:
+                    continue
+                if place in (2, 3):
+                    own[place] = own[place] * (scale.unsqueeze(1) if place == 2 else scale)
+                yield parameter, own[place]
+
+
+def _parameters_of(block: Any) -> list[Any]:
+    """Return the parameters of a gated block but for gamma."""
+    norm, inner, outer = block.norm, block.input_projection, block.output_projection
+    return [
+        getattr(norm, "weight", None), getattr(norm, "bias", None), inner.weight, inner.bias,
+        block.recurrent_weight, block.coupling_a, block.coupling_b, outer.weight, outer.bias,
+    ]  # fmt: skip
+
+
+class CompiledBlocks:
+    """The recurrences of gated blocks, together with what stands around them.
+
+    What drives it is the input of the lowest block, and h is the output of the highest. A state has
+    those of all blocks: h and c are (L, B, H) each.
+
+    Args:
+        members: the recurrences of the blocks, from the bottom up.
+        last: whether the output of the last step alone is wanted.
+
+    Attributes:
+        parameters: for the pass that is running.
+    """
+
+    full_precision = True
+    parameters: Parameters
+
+    def __init__(self, members: Sequence[BlockRecurrence], last: bool) -> None:
+        self.members, self.last_alone = members, last
+        names = [member.name for member in members]
+        self.name = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        self.width = members[0].width
+
+    def begin(self, needed: Sequence[Tensor] | None) -> None:
+        """Read the parameters for a pass over all chunks; ``needed`` are to have gradients."""
+        self.parameters = Parameters([member.block for member in self.members], needed)
+
+    def end(self) -> None:
+        """Let go of what was made for the pass."""
+        vars(self).pop("parameters", None)
+
+    @property
+    def _arguments(self) -> tuple[Any, ...]:
+        parameters = self.parameters
+        return *parameters.arguments, self.last_alone, *parameters.activations
+
+    def drive(self, x: Tensor) -> Drive:
+        """Return the input."""
+        return (x,)
+
+    def chosen_bits(self, drive: Drive) -> Tensor | None:
+        """Return None: the input has no choice."""
+        return None
+
+    def last(self, h: Tensor, state: State) -> Tensor:
+        """Return the output of the last step."""
+        return h[-1]
+
+    def output(self, x: Tensor, h: Tensor) -> Tensor:
+        """Return the output, which h is."""
+        return h
+
+    def pack(self, states: Sequence[State]) -> State:
+        """Return the states of the members as one."""
+        h, c = (torch.stack(each) for each in zip(*states, strict=True))
+        return h, c
+
+    def unpack(self, state: State) -> list[State]:
+        """Return the state of each member."""
+        return [*zip(*(x.unbind() for x in state), strict=True)]
+
+    def scan(
+        self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
+    ) -> tuple[Tensor, State]:
+        """Run in floating point."""
+        assert state is not None
+        y, *final = torch.ops.irevrnn.blocks_scan.default(
+            *drive, *state, *self._arguments, self.parameters.sums, steps.resets, steps.batch_sizes
+        )
+        return y, tuple(final)
+
+    def exact_state(self, state: State) -> States:
+        """Round h and c to fixed point; raise an error if u, h or c is too large, or NaN."""
+        pairs = zip(self.members, self.unpack(state), strict=True)
+        exact = [member.exact_state(each) for member, each in pairs]
+        h, c, scales = (torch.stack(each) for each in zip(*(s[:3] for s in exact), strict=True))
+        return _BlockStates(h, c, scales, *exact[0][3:])
+
+    def forward_exact(
+        self, drive: Drive, states: States, steps: Steps, *, record: bool = False,
+        save: bool = False,
+    ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
+        """Run in fixed point; an OverflowError names the block and the step."""
+        y, tensors, words, counts, saved, block, step = torch.ops.irevrnn.blocks_fixed_scan.default(
+            *drive, states.tensors, states.steps, *self._arguments, record, save, steps.resets,
+            steps.batch_sizes,
+        )  # fmt: skip
+        if step >= 0:
+            raise overflow(f"{self.members[block].name}, step {steps.begin + step}")
+        after = _BlockStates.from_tensors(tensors, states.steps + steps.end - steps.begin)
+        return Pass(y, saved, states, after), words, counts
+
+    def inverse_exact(
+        self, drive: Drive, states: States, buffer: Buffer, steps: Steps
+    ) -> tuple[Pass, Buffer]:
+        """Run upwards through the blocks, each backwards in time."""
+        y, tensors, counts, saved = torch.ops.irevrnn.blocks_fixed_unscan.default(
+            *drive, states.tensors, states.steps, *buffer, *self._arguments, steps.resets,
+            steps.batch_sizes,
+        )  # fmt: skip
+        before = _BlockStates.from_tensors(tensors, states.steps + steps.begin - steps.end)
+        return Pass(y, saved, before, states), buffer._replace(counts=counts)
+
+    def with_gradient(
+        self, result: Pass, drive: Drive, state: State, steps: Steps
+    ) -> tuple[Tensor, State]:
+        """Return the output and the last states as functions of the input and the first states."""
+        y, *final = torch.ops.irevrnn.blocks_gradient.default(
+            *drive, *state, result.out, result.saved, *self._arguments, self.parameters.sums,
+            steps.resets, steps.batch_sizes,
+        )  # fmt: skip
+        return y, tuple(final)
+
+
+class _BlockStates(fixed_scan.States):
+    """Fixed-point states of several blocks: h and c are (L, B, H), the scales (L, 2, B, H)."""
+
+    @property
+    def numbers(self) -> Numbers:
+        return Numbers(self.h, self.c, self.scales.transpose(0, 1))
+
+
+def form_of(recurrence: Any) -> tuple[Any, ...] | None:
+    """Return what blocks that run together have in common; None for what no operator computes."""
+    block = getattr(recurrence, "block", None)
+    can_compile = getattr(block, "can_compile", None)
+    if block is None or can_compile is None or not can_compile():
+        return None
+    activations = block.activation, block.coupling_activation
+    return block.width, block.hidden_size, block.residual, *activations
