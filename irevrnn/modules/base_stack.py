@@ -15,6 +15,7 @@ from irevrnn.modules.checks import check_input
 from irevrnn.modules.sequences import SequenceBatch
 from irevrnn.modules.stability import Recurrent
 from irevrnn.modules.states import Hidden, final_states, initial_states
+from irevrnn.modules.stepping import Stepper, is_plain
 from irevrnn.recurrences.block import BlockRecurrence
 from irevrnn.strategies.budget import (
     MemoryReport,
@@ -61,6 +62,7 @@ class StrategyModule(nn.Module):
         self.picked: Plan | None = None
         self._forgotten: tuple[float, list[Tensor]] | None = None
         self._costs: dict[Any, tuple[dict[str, Any], int]] = {}
+        self._stepper: Stepper | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Check a strategy when it is set, too."""
@@ -71,7 +73,7 @@ class StrategyModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out costs, whose keys hold classes that may have no name, and the last pass."""
-        return super().__getstate__() | {"_costs": {}, "_forgotten": None}
+        return super().__getstate__() | {"_costs": {}, "_forgotten": None, "_stepper": None}
 
     def _stack(self) -> Stack:
         """Return the modules as they are to run."""
@@ -188,6 +190,44 @@ class BaseStack(Recurrent, StrategyModule):
                 options = {"lengths": lengths, "return_sequence": return_sequence, "resets": resets}
                 return run_uncompiled(self.forward, input, hidden, **options)
         return self._run(input, hidden, lengths, resets, return_sequence)
+
+    def step(self, input: Tensor, hidden: Hidden | None = None) -> tuple[Tensor, Hidden]:
+        """Run one step of a stream, without gradients; return the output and the states after it.
+
+        It is :meth:`forward` for a sequence of one step, up to the rounding of matrix products, and
+        some times as fast where blocks are :class:`irevrnn.IRevBlock` without selection, in float32
+        on a CPU. For gradients, call the stack.
+
+        Args:
+            input: (batch, in), or (in,) without a batch; for an ``nn.Embedding``, integers without
+                the last dimension.
+            hidden: as for :meth:`forward`.
+
+        Example::
+
+            >>> model = IRevStack([nn.Linear(3, 32), IRevBlock(32, 64), IRevBlock(32, 64)]).eval()
+            >>> hidden = None
+            >>> for x in torch.randn(100, 1, 3):
+            ...     output, hidden = model.step(x, hidden)
+        """
+        if is_plain(input, hidden):
+            if self._stepper is None or not self._stepper.holds():
+                self._stepper = Stepper(self, self._stack())
+            if self._stepper.fits:
+                state: Any = hidden
+                output, h, c = self._stepper.step(input, *state)
+                return output, (h, c)
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
+        stack = self._stack()
+        if stack.reverse:
+            raise ValueError("step needs bidirectional=False: a stream has no end to begin from")
+        tokens = stack.layers[0] is None and reads_tokens(stack.modules[0])
+        batched = input.dim() == (1 if tokens else 2)
+        time = 1 if batched and self.batch_first else 0
+        with torch.no_grad():
+            output, hidden = self(input.unsqueeze(time), hidden)
+        return output.squeeze(time), hidden
 
     def stored_bits(self) -> Tensor:
         """Return the bits per sequence that reversal of the last forward pass stores, a scalar.

@@ -34,29 +34,27 @@ class Parameters:
         self._needed = {id(parameter) for parameter in needed or ()}
         parameters: list[Tensor | None] = []
         for block in blocks:
-            values = [None if p is None else p.detach() for p in _parameters_of(block)]
+            values = [None if p is None else p.detach() for p in parameters_of(block)]
             *norm, weight, bias, u, a, b, outer_weight, outer_bias = values
             scale = block.scale.detach()
             shift = None if bias is None else bias * scale
             parameters += [*norm, weight, shift, scale, u, a, b, outer_weight, outer_bias]
             if needed is not None:
-                wanted = [id(p) in self._needed for p in _parameters_of(block)]
+                wanted = [id(p) in self._needed for p in parameters_of(block)]
                 if id(block.scale) in self._needed:
                     wanted[2], wanted[3] = True, bias is not None
                 self.sums += [
                     torch.zeros_like(x) if want and x is not None else scale.new_empty(0)
                     for x, want in zip(values, wanted, strict=True)
                 ]
-        first = blocks[0]
-        eps = [getattr(block.norm, "eps", -1.0) for block in blocks]
-        self.arguments = parameters, eps, first.residual
-        self.activations = first.activation, first.coupling_activation
+        self.arguments = parameters, *options_of(blocks)[:2]
+        self.activations = options_of(blocks)[2:]
 
     def gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Return each parameter that needs a gradient, with the sum of its gradients."""
         sums = iter(self.sums)
         for block in self._blocks:
-            parameters = _parameters_of(block)
+            parameters = parameters_of(block)
             own = [next(sums) for _ in parameters]
             scale, weight, bias = block.scale, *parameters[2:4]
             if id(scale) in self._needed:
@@ -70,13 +68,19 @@ class Parameters:
                 yield parameter, own[place]
 
 
-def _parameters_of(block: Any) -> list[Any]:
-    """Return the parameters of a gated block but for gamma."""
+def parameters_of(block: Any) -> list[Any]:
+    """Return the parameters of a gated block but for gamma; None where it has none."""
     norm, inner, outer = block.norm, block.input_projection, block.output_projection
     return [
         getattr(norm, "weight", None), getattr(norm, "bias", None), inner.weight, inner.bias,
         block.recurrent_weight, block.coupling_a, block.coupling_b, outer.weight, outer.bias,
     ]  # fmt: skip
+
+
+def options_of(blocks: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the eps of all norms, below 0 without one, and what blocks of one form share."""
+    first, eps = blocks[0], [getattr(block.norm, "eps", -1.0) for block in blocks]
+    return eps, first.residual, first.activation, first.coupling_activation
 
 
 class CompiledBlocks:

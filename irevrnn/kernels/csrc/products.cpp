@@ -80,6 +80,14 @@ IREVRNN_INLINE void each_of_row(int64_t width, const Fn& fn) {
   }
 }
 
+// A step of the tree of Sixteen for several sums.
+template <int half, size_t count>
+void add_halves(float (&sums)[count][Sixteen::lanes]) {
+  for (float* x : sums) {
+    for (int i = 0; i < half; ++i) x[i] += x[i + half];
+  }
+}
+
 }  // namespace
 
 void multiply_vector(const MatrixProduct& p, int64_t first, int64_t past_last) {
@@ -90,6 +98,31 @@ void multiply_vector(const MatrixProduct& p, int64_t first, int64_t past_last) {
     for (; j + width <= p.columns; j += width) multiply_columns<tile_vectors, false>(p, j, first, past_last, begin, end);
     for (; j + vector_lanes <= p.columns; j += vector_lanes) multiply_columns<1, false>(p, j, first, past_last, begin, end);
     if (j < p.columns) multiply_columns<1, true>(p, j, first, past_last, begin, end);
+  }
+}
+
+void multiply_few_rows_vector(int64_t rows, int64_t columns, int64_t depth, const float* a, const float* weight,
+                              const float* bias, float* to) {
+  constexpr int64_t together = 16;  // columns, whose sums are added up side by side
+  float sums[together][Sixteen::lanes];
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t first = 0; first < columns; first += together) {
+      const int64_t count = std::min(together, columns - first);
+      for (int64_t i = 0; i < count; ++i) {
+        Sixteen of_column;
+        each_of_row(depth, [&](auto numbers, int64_t k, int v) {
+          const Vector of_weight = numbers.load(weight + (first + i) * depth, k);
+          of_column.parts[v] = fma(numbers.load(a + row * depth, k), of_weight, of_column.parts[v]);
+        });
+        memcpy(sums[i], of_column.parts, sizeof of_column.parts);
+      }
+      add_halves<8>(sums);
+      add_halves<4>(sums);
+      add_halves<2>(sums);
+      add_halves<1>(sums);
+      float* results = to + row * columns + first;
+      for (int64_t i = 0; i < count; ++i) results[i] = bias ? bias[first + i] + sums[i][0] : sums[i][0];
+    }
   }
 }
 

@@ -20,6 +20,11 @@ struct MatrixProduct {
 };
 void multiply_vector(const MatrixProduct& p, int64_t begin, int64_t end);  // rows begin to end
 
+// to (rows, columns) = bias + a weight^T for a (rows, depth) and weight (columns, depth), as sixteen sums over k each: for so few
+// rows that it would take longer to turn the weight. bias (columns) may be null.
+void multiply_few_rows_vector(int64_t rows, int64_t columns, int64_t depth, const float* a, const float* weight,
+                              const float* bias, float* to);
+
 // to (columns, rows) = the transpose of x (rows, columns) with each of its rows times a number of `by`, if that is not null.
 void transpose_vector(int64_t rows, int64_t columns, const float* x, const float* by, float* to);
 
