@@ -31,7 +31,7 @@ fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test fuzz asan cuda sanitize lint lab bench paper tables docs wheel data clean compiler profile
+.PHONY: help setup reproduce test bits fuzz asan cuda sanitize lint lab bench paper tables docs wheel data clean compiler profile
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,9 @@ reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, 
 # come in the order of tests/conftest.py, slow ones first.
 test: $(STAMP) compiler ## Run the tests (ARGS are handed to pytest: "-n 0" runs them in one process)
 	$(PY) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+bits: $(STAMP) compiler ## Train with every instruction set of this machine, on one thread and two: one hash of the weights
+	$(PY) -m experiments.bench.same_bits
 
 fuzz: $(STAMP) compiler ## Compare thousands of random problems with the reference (CASES per test)
 	IREVRNN_FUZZ=$(or $(CASES),1000) $(PY) -m pytest -q tests/library/test_fuzz.py $(ARGS)

@@ -64,7 +64,7 @@ class Parameters:
                 if id(parameter) not in self._needed:
                     continue
                 if place in (2, 3):
-                    own[place] = own[place] * (scale.unsqueeze(1) if place == 2 else scale)
+                    own[place].mul_(scale.detach().unsqueeze(1) if place == 2 else scale.detach())
                 yield parameter, own[place]
 
 

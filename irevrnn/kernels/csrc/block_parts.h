@@ -19,7 +19,7 @@ float* sum_of(const Tensor& sum) { return sum.numel() > 0 ? write<float>(sum) : 
 // Uninitialised numbers, for as long as a call takes.
 struct Scratch {
   Tensor numbers;
-  explicit Scratch(int64_t count) : numbers(at::empty({count}, at::kFloat)) {}
+  explicit Scratch(int64_t count) : numbers(allocate({count}, at::kFloat)) {}
   operator float*() const { return numbers.mutable_data_ptr<float>(); }
 };
 
