@@ -54,6 +54,8 @@ SELECTION = {
     "select-fixed": "fixed angles, u = 1, `reversible`",
     "select-fixed-forgets": "fixed angles, learnt decays, `reversible`",
     "select-decays": "fixed angles, decays that the input chooses (as Mamba), `reversible`",
+    "select-both": "angles and decays that the input chooses, `reversible`",
+    "select-both-1": "the same, with a price of 1 a bit in the loss",
     "select-far": "100,000 steps: angles that the input chooses, u = 1",
     "select-far-truncated": "the same, gradients through the last tenth alone",
 }

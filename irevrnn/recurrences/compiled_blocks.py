@@ -137,8 +137,10 @@ class CompiledBlocks:
 
     def pack(self, states: Sequence[State]) -> State:
         """Return the states of the members as one."""
-        h, c = (torch.stack(each) for each in zip(*states, strict=True))
-        return h, c
+        h = torch.stack([state[0] for state in states])
+        if all(state[0] is state[1] for state in states):  # zeros
+            return h, h
+        return h, torch.stack([state[1] for state in states])
 
     def unpack(self, state: State) -> list[State]:
         """Return the state of each member."""

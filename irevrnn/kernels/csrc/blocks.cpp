@@ -220,7 +220,7 @@ std::tuple<Tensor, Tensor, Tensor> blocks_gradient(const Tensor& x, const Tensor
                                                    const Maybe& resets, const Maybe& batch_sizes) {
   const Blocks blocks(parameters, eps, residual, last, activation, coupling_activation, resets, batch_sizes);
   const variable_list results = BlocksPass::apply(x, h_0, c_0, blocks, kept.vec(), sums.vec(), y,
-                                                  at::empty(h_0.sizes(), h_0.options()), at::empty(c_0.sizes(), c_0.options()));
+                                                  at::zeros(h_0.sizes(), h_0.options()), at::zeros(c_0.sizes(), c_0.options()));
   return {results[0], results[1], results[2]};
 }
 
