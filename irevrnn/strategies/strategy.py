@@ -27,9 +27,9 @@ MOST_NUMBERS = 2**18
 #: however many sequences there are.
 SHORTEST = 64
 #: The same two where all recurrences are gated blocks, which operators take through a chunk at
-#: once: a million steps of one sequence then take a megabyte, and 2.4 times as long as in the
-#: longest chunks, which a budget allows.
-COMPILED_NUMBERS, COMPILED_SHORTEST = 96 * 64, 48
+#: once: a million steps of one sequence through four of 64 units then take little more than a
+#: megabyte, and about twice as long as in the long chunks that a budget allows.
+COMPILED_NUMBERS, COMPILED_SHORTEST = 6144, 48
 #: The state of each recurrence; None, or no tensors, where it begins with one of its own.
 States: TypeAlias = list[State | None]
 
