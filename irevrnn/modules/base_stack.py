@@ -195,8 +195,8 @@ class BaseStack(Recurrent, StrategyModule):
         """Run one step of a stream, without gradients; return the output and the states after it.
 
         It is :meth:`forward` for a sequence of one step, up to the rounding of matrix products, and
-        some times as fast where blocks are :class:`irevrnn.IRevBlock` without selection, in float32
-        on a CPU. For gradients, call the stack.
+        several times as fast where blocks are :class:`irevrnn.IRevBlock` without selection, in
+        float32 on a CPU. For gradients, call the stack.
 
         Args:
             input: (batch, in), or (in,) without a batch; for an ``nn.Embedding``, integers without

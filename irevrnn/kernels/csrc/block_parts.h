@@ -6,15 +6,22 @@
 // Gradients of parameters are added to sums that last from chunk to chunk; a sum has no elements where no gradient is wanted.
 #pragma once
 
-#include "block_ops.h"
+#include "gate.h"
+#include "op_inputs.h"
+#include "parallel.h"
 #include "products.h"
 
 namespace irevrnn {
 namespace {
 
+// (..., features) as (N, features), contiguous, and no negative view; undefined if it is missing.
+Tensor rows_of(const Tensor& x) {
+  return x.defined() ? x.resolve_neg().reshape({-1, x.size(-1)}).contiguous() : x;
+}
+
 constexpr int64_t piece_rows = 48, part_rows = 8 * piece_rows;
 
-float* sum_of(const Tensor& sum) { return sum.numel() > 0 ? write<float>(sum) : nullptr; }
+float* sum_of(const Tensor& sum) { return sum.defined() && sum.numel() > 0 ? write<float>(sum) : nullptr; }
 
 // Uninitialised numbers, for as long as a call takes.
 struct Scratch {
@@ -23,16 +30,21 @@ struct Scratch {
   operator float*() const { return numbers.mutable_data_ptr<float>(); }
 };
 
-// Sums over the rows of a part, one for each of its pieces.
+// Sums over rows: of each piece of a part by itself, and of all parts in double precision.
 struct PieceSums {
   int64_t columns;
   std::vector<float> sums;
-  PieceSums(int64_t columns, bool wanted) : columns(columns), sums(wanted ? columns * part_rows / piece_rows : 0) {}
+  std::vector<double> totals;
+  PieceSums(int64_t columns, bool wanted)
+      : columns(columns), sums(wanted ? columns * part_rows / piece_rows : 0), totals(columns) {}
   float* of(int64_t piece) { return sums.empty() ? nullptr : sums.data() + piece * columns; }
-  // Adds them to a total, and begins anew.
-  void move_to(float* total) {
-    for (size_t i = 0; i < sums.size(); ++i) total[i % columns] += sums[i];
+  void end_part() {
+    for (size_t i = 0; i < sums.size(); ++i) totals[i % columns] += sums[i];
     std::fill(sums.begin(), sums.end(), 0.0f);
+  }
+  void add_to(float* to) const {
+    if (sums.empty()) return;
+    for (int64_t i = 0; i < columns; ++i) to[i] += static_cast<float>(totals[i]);
   }
 };
 
@@ -110,11 +122,13 @@ struct Inner {
         layer_norm_vector(norm, begin, end);
         layer_norm_backward_vector({norm, to, to, of_weight.of(piece), of_bias.of(piece)}, begin, end);
       });
-      of_weight.move_to(sum_of(sums[0]));
-      of_bias.move_to(sum_of(sums[1]));
+      of_weight.end_part();
+      of_bias.end_part();
       if (float* sum = sum_of(sums[2])) add_outer_product(count, out, in, of_z, norms() ? normed : from, sum);
       if (float* sum = sum_of(sums[3])) add_rows(count, out, of_z, sum);
     });
+    of_weight.add_to(sum_of(sums[0]));
+    of_bias.add_to(sum_of(sums[1]));
     return grad_x.view(x_.sizes());
   }
 
@@ -141,7 +155,9 @@ struct Outer {
         gate_vector(width(), between.v, read<float>(bias), of_x, write<float>(y) + first * width(), begin, end);
       });
     });
-    return y.view(x_.sizes());
+    std::vector<int64_t> sizes = h_.sizes().vec();
+    sizes.back() = width();
+    return y.view(sizes);
   }
 
   // Returns the gradient of h, and adds those of weight and bias to two sums.
@@ -162,9 +178,10 @@ struct Outer {
         multiply_vector(product, begin, end);
         gelu_backward_vector(of_h, to, begin * hidden(), end * hidden());
       });
-      if (float* sum = sum_of(sums[1])) of_bias.move_to(sum);
+      of_bias.end_part();
       if (float* sum = sum_of(sums[0])) add_outer_product(count, 2 * width(), hidden(), grad_v, between.active, sum);
     });
+    if (float* sum = sum_of(sums[1])) of_bias.add_to(sum);
     return grad_h.view(h_.sizes());
   }
 

@@ -1,5 +1,6 @@
 // Matrix products and layer norms of float32 that give the same bits with vectors of any width and on any number of threads:
-// sums over k are taken in its order, with fused multiply-adds; sums over a row as sixteen, which a fixed tree adds up.
+// sums over k are taken in its order, 256 at a time, with fused multiply-adds; sums over a row as sixteen, which a fixed tree
+// adds up.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +8,7 @@
 namespace irevrnn {
 
 // to (rows, columns) = from + a b, where a(i, k) is at a[i * a_row + k * a_column], and b (depth, columns) and to lie row by row.
-// Each row of the result starts from `from`, or from 0 where that is null: from `to` itself if the product is added, or from a
-// bias, with a step of 0 from row to row.
+// `from` is added to each row of the result unless it is null: it is `to` itself, or a bias, with a step of 0 from row to row.
 struct MatrixProduct {
   int64_t rows, columns, depth;
   const float* a;
