@@ -31,7 +31,7 @@ fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test bits fuzz asan cuda sanitize lint lab bench paper tables docs wheel data clean compiler profile
+.PHONY: help setup reproduce notebooks test bits fuzz asan cuda sanitize lint lab bench paper tables docs wheel data clean compiler profile
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,11 @@ reproduce: profile $(STAMP) compiler ## Run every notebook and build the paper, 
 	@notebooks="$(if $(FIGURE),$$($(PY) paper/build.py --notebook-of '$(FIGURE)'),$(NOTEBOOKS))" || exit 1; \
 	$(PY) -m experiments.reproduce --profile $(PROFILE) $(if $(FIGURE),--figure '$(FIGURE)') $$notebooks
 	$(if $(FIGURE),,$(PY) paper/build.py --profile $(PROFILE))
+
+# Each notebook has its output as soon as it has run: to go on after a stop, name those that are left.
+notebooks: $(STAMP) compiler ## Put the output of a quick run into the notebooks, all or NOTEBOOK="06_costs", to be committed
+	@$(PY) -m experiments.provenance
+	$(PY) -m experiments.reproduce --keep $(if $(NOTEBOOK),$(NOTEBOOK:%=notebooks/%.ipynb),$(NOTEBOOKS))
 
 # One process per core, each of which takes entire files: what a file compiles is compiled once. Files
 # come in the order of tests/conftest.py, slow ones first.
@@ -104,8 +109,8 @@ paper: $(STAMP) ## Compile paper/paper.pdf from the committed results
 tables: $(STAMP) ## Write the tables of figures in README.md and docs/ from the committed results
 	$(PY) -m experiments.page_tables
 
-# Every page anew: what a page shows depends on notebooks' output and on sources all over the tree.
-docs: $(STAMP) ## Build the site in build/site, with the notebooks' output where make reproduce has run
+# Every page anew: what a page shows depends on sources all over the tree.
+docs: $(STAMP) ## Build the site in build/site, with the notebooks and their output
 	rm -rf build/site
 	$(PY) -m sphinx -E -q -W --keep-going -c docs -d build/doctrees . build/site
 	@echo "build/site/index.html"

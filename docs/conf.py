@@ -33,7 +33,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!irevrnn\.).*|irevrnn\.\w+\..*")]
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 4
 nb_merge_streams = True
-nb_execution_mode = "off"  # make reproduce executes them
+nb_execution_mode = "off"  # they are committed with their output
 nb_render_markdown_format = "myst"
 nb_ipywidgets_js = {}  # they would come from the network
 

@@ -1,4 +1,4 @@
-"""Sphinx extension: files of the repository, code beside equations, the output of notebooks.
+"""Sphinx extension: files of the repository, code beside equations, the numbers of notebooks.
 
 Links to files work in a clone; this makes them work on the site. Sources become pages, folders
 become lists, and other files are copied, all at the path that they have in the repository.
@@ -28,7 +28,6 @@ LANGUAGES = {
     ".cuh": "cpp", ".h": "cpp", ".py": "python", ".rst": "rst", ".toml": "toml", ".typ": "text",
     ".yml": "yaml",
 }  # fmt: skip
-PROFILES = ("smoke", "quick", "paper")
 DEFINITION = re.compile(r"^ *(?:def|class) (\w+)", re.MULTILINE)
 
 addresses: dict[str, str] = {}  # on the site: of each file and folder, by its path
@@ -165,33 +164,21 @@ def copy_files(app: Sphinx, exception: Exception | None) -> None:
             shutil.copy(ROOT / name, app.outdir / name)
 
 
-def take_executed(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Take a notebook with its output from its newest run, and say of which profile."""
-    if not docname.startswith("notebooks/"):
-        return
-    name, build = Path(app.env.doc2path(docname)).name, Path(app.config.repository_build)
-    runs = [path for profile in PROFILES for path in build.glob(f"{profile}/notebooks/{name}")]
-    note = "Not executed here: `make reproduce` runs it, and then `make docs` shows its output."
-    if runs:
-        newest = max(runs, key=lambda path: path.stat().st_mtime)
-        source[0] = newest.read_text()
-        note = f"Executed by `make reproduce PROFILE={newest.parts[-3]}`."
-    notebook = json.loads(source[0])
-    cells = notebook["cells"]
-    title = "".join(cells[0]["source"])
-    cells[0]["source"] = re.sub(r"\A# ", f"# {name[:2]}. ", title)  # "see notebook 04"
-    cells.insert(
-        1, {"cell_type": "markdown", "id": "executed", "metadata": {}, "source": f"*{note}*"}
-    )
-    source[0] = json.dumps(notebook)
+def number_title(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put a notebook's number before its title: texts say "notebook 04"."""
+    if docname.startswith("notebooks/"):
+        notebook = json.loads(source[0])
+        first = notebook["cells"][0]
+        number = docname.removeprefix("notebooks/")[:2]
+        first["source"] = re.sub(r"\A# ", f"# {number}. ", "".join(first["source"]))
+        source[0] = json.dumps(notebook)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect all this to Sphinx's events."""
-    app.add_config_value("repository_build", str(ROOT / "build"), "env")
     app.connect("env-before-read-docs", find_files)
     app.connect("env-before-read-docs", find_equations)
-    app.connect("source-read", take_executed)
+    app.connect("source-read", number_title)
     app.connect("doctree-read", link_files, priority=400)  # before Sphinx collects downloads
     app.connect("doctree-read", link_equations)
     app.connect("html-collect-pages", pages)

@@ -1,8 +1,9 @@
-"""Run notebooks from top to bottom, for ``make reproduce``.
+"""Run notebooks from top to bottom, for ``make reproduce`` and ``make notebooks``.
 
 Executed notebooks go to ``build/PROFILE/notebooks``, each also as a page of HTML. Cells may have
 tags ``figure:NAME``: for one figure alone, cells that are tagged with others only are left out, as
-are those tagged ``results``.
+are those tagged ``results``. In the paper profile, all of a notebook is run, because a result and
+its figures are of one run; or, if the figure's cells are tagged ``part:NAME``, all but other parts.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+from experiments import outputs
 from experiments.command_line import refuse
 from experiments.folders import PROFILES, folder, repository
 
@@ -36,8 +38,10 @@ class Command:
     profile: str = "quick"
     """smoke, quick or paper"""
     figure: str | None = None
-    """run only what this figure needs (in the paper profile, all of the notebook: its result and
-    its figures are of one run)"""
+    """run only what this figure needs (in the paper profile, all of its notebook's part: a result
+    and its figures are of one run)"""
+    keep: tyro.conf.FlagCreatePairsOff[bool] = False
+    """put the output into the notebooks themselves, to be committed"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +51,6 @@ def main(argv: list[str] | None = None) -> int:
         refuse(PROGRAM, f"profile must be one of {', '.join(PROFILES)}; got {command.profile!r}")
     if missing := [one for one in command.notebooks if not one.is_file()]:
         refuse(PROGRAM, f"there is no notebook {missing[0]}")
-    figure = None if command.profile == "paper" else command.figure
     if data := os.environ.get("IREVRNN_DATA"):  # notebooks run in their own folder
         os.environ["IREVRNN_DATA"] = str(Path(data).expanduser().absolute())
     seconds, started = {}, time.time()
@@ -55,10 +58,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"== {notebook} ({command.profile})", flush=True)
         start = time.monotonic()
         try:
-            target = run(notebook, command.profile, figure)
+            target = run(notebook, command.profile, command.figure)
+            if command.keep:
+                outputs.keep(target, notebook)
         except PapermillExecutionError as error:
             print(error, file=sys.stderr)
             refuse(PROGRAM, f"{notebook} failed: see above")
+        except outputs.OutputError as error:
+            refuse(PROGRAM, f"the output of {notebook} is not kept: {error}")
         seconds[target.with_suffix(".html")] = time.monotonic() - start
     for page, taken in seconds.items():
         print(f"{taken / 60:5.1f} minutes  {page.relative_to(repository())}")
@@ -81,7 +88,9 @@ def run(notebook: Path, profile: str, figure: str | None = None) -> Path:
     target = repository() / "build" / profile / "notebooks" / (figure or "") / notebook.name
     target.parent.mkdir(parents=True, exist_ok=True)
     content = nbformat.read(notebook, as_version=4)
-    content.cells = [cell for cell in content.cells if _is_needed(cell, figure)]
+    if figure:
+        in_parts = profile == "paper"
+        content.cells = _needed(content.cells, figure, in_parts)
     nbformat.write(content, target)
     parameters: dict[str, str | bool] = {"profile": profile}
     if "interactive" in papermill.inspect_notebook(target):
@@ -95,10 +104,22 @@ def run(notebook: Path, profile: str, figure: str | None = None) -> Path:
     return target
 
 
-def _is_needed(cell: NotebookNode, figure: str | None) -> bool:
-    tags = cell.metadata.get("tags", [])
-    drawn = [tag.removeprefix("figure:") for tag in tags if tag.startswith("figure:")]
-    return figure is None or not (("results" in tags) or (drawn and figure not in drawn))
+def _needed(cells: list[NotebookNode], figure: str, whole_part: bool) -> list[NotebookNode]:
+    """Return the cells that a figure needs, or those of its part and of none."""
+
+    def tags(cell: NotebookNode, kind: str) -> set[str]:
+        return {tag for tag in cell.metadata.get("tags", []) if tag.startswith(kind)}
+
+    mine = f"figure:{figure}"
+    parts = {part for cell in cells if mine in tags(cell, "") for part in tags(cell, "part:")}
+    cells = [cell for cell in cells if not parts or tags(cell, "part:") <= parts]
+    if whole_part:
+        return cells
+    return [
+        cell
+        for cell in cells
+        if "results" not in tags(cell, "") and (mine in tags(cell, "") or not tags(cell, "figure:"))
+    ]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,18 +26,20 @@ SOURCE = REPOSITORY / "paper" / "paper.typ"
 PROFILES = ("smoke", "quick", "paper")
 
 
-#: The notebook that writes each result file, ``results/<name>.json``.
-NOTEBOOKS = {
+#: What writes each result file, ``results/<name>.json``: a notebook, or a command.
+MADE_BY = {
     "derivation": "notebooks/01_derivation.ipynb",
     "inverse": "notebooks/02_exact_inverse.ipynb",
-    "mnist": "notebooks/03_mnist.ipynb",
-    "watch": "notebooks/04_action_recognition.ipynb",
-    "memory": "notebooks/05_memory.ipynb",
-    "benchmark": "notebooks/06_speed.ipynb",
-    "experiments": "notebooks/07_experiments.ipynb",
-    "long_signals": "notebooks/08_long_signals.ipynb",
-    "frontier": "notebooks/09_frontier.ipynb",
+    "mnist": "notebooks/04_mnist.ipynb",
+    "watch": "notebooks/05_action_recognition.ipynb",
+    "memory": "notebooks/06_costs.ipynb",
+    "benchmark": "notebooks/06_costs.ipynb",
+    "frontier": "notebooks/06_costs.ipynb",
+    "long_signals": "notebooks/07_long_signals.ipynb",
+    "experiments": "make tables",
 }
+#: What is made from committed results: the same in every profile.
+COLLECTED = "experiments"
 #: Results that may be missing, of data that people bring. The paper says "not yet run" of them.
 BROUGHT = ("utkinect", "msr", "ntu60", "ntu120")
 _FIGURES_OF = {
@@ -94,7 +97,7 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     Raises:
         BuildError: names all that are missing or of another run.
     """
-    made_by = {results / f"{name}.json": notebook for name, notebook in NOTEBOOKS.items()}
+    made_by = {results / f"{name}.json": maker for name, maker in MADE_BY.items()}
     drawn_with = {
         figures / f"{name}.svg": results / f"{result}.json" for name, result in FIGURES.items()
     }
@@ -107,9 +110,9 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
         if profile == "paper":
             remedy += " (takes hours; make reproduce builds a paper from a short run)"
         raise BuildError("\n".join(["these files are missing:", *missing, remedy]))
-    again = f"to make it again: make reproduce PROFILE={profile} FIGURE="
     foreign = [
-        f"  {_shown(figure)} was not drawn with {_shown(result)} ({again}{figure.stem})"
+        f"  {_shown(figure)} was not drawn with {_shown(result)} (to make it again: "
+        f"{_command(figure.stem, profile)})"
         for figure, result in drawn_with.items()
         if _digest(figure) != _read(result).get("figures", {}).get(figure.stem)
     ]
@@ -124,7 +127,7 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     if changed := sorted({name for name, _ in experiments.items() ^ made_from.items()}):
         raise BuildError(
             f"{_shown(table)} was made from other results than those in experiments/: "
-            f"{', '.join(changed)} ({again}race)"
+            f"{', '.join(changed)} (to make it again: {MADE_BY[COLLECTED]})"
         )
 
 
@@ -132,7 +135,27 @@ def notebook_of(figure: str) -> str:
     """Return the notebook that draws a figure."""
     if figure not in FIGURES:
         raise BuildError(f"FIGURE={figure} is unknown: choose one of {', '.join(sorted(FIGURES))}")
-    return NOTEBOOKS[FIGURES[figure]]
+    if FIGURES[figure] == COLLECTED:
+        raise BuildError(f"FIGURE={figure} is drawn from committed results, by {_command(figure)}")
+    return MADE_BY[FIGURES[figure]]
+
+
+def _command(figure: str, profile: str = "paper") -> str:
+    """Return the command that draws a figure."""
+    if FIGURES[figure] == COLLECTED:
+        return MADE_BY[COLLECTED]
+    return f"make reproduce PROFILE={profile} FIGURE={figure}"
+
+
+def take_collected(results: Path, figures: Path) -> None:
+    """Copy what is made from committed results to the folders of a profile."""
+    committed = REPOSITORY / "paper"
+    files = {results: [f"{COLLECTED}.json"]}
+    files[figures] = [f"{name}.svg" for name in _FIGURES_OF[COLLECTED]]
+    for folder, names in files.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            shutil.copy(committed / folder.name / name, folder)
 
 
 def made_from_uncommitted(results: Path) -> list[str]:
@@ -222,6 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _build_profile(profile: str) -> None:
     folder = REPOSITORY / ("paper" if profile == "paper" else f"build/{profile}")
     output = folder / "paper.pdf"
+    if profile != "paper":
+        take_collected(folder / "results", folder / "figures")
     if warnings := build(folder / "results", folder / "figures", output, profile):
         print(warnings, file=sys.stderr)
     if profile == "paper" and (names := made_from_uncommitted(folder / "results")):

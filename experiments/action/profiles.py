@@ -1,4 +1,4 @@
-"""The training of notebook 04, by profile."""
+"""The training of notebook 05, by profile."""
 
 from __future__ import annotations
 

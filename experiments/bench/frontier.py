@@ -1,7 +1,7 @@
 """Measure a training step of four gated blocks and of their rivals: its time and its memory.
 
-Notebook 05 measures them against the length, notebook 09 at several lengths of a chunk and, for
-checkpoints, with fewer and fewer of them kept. Every measurement has a process of its own.
+Notebook 06 measures them against the length, and at several lengths of a chunk with, for
+checkpoints, fewer and fewer of them kept. Every measurement has a process of its own.
 """
 
 from __future__ import annotations

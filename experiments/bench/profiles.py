@@ -1,4 +1,4 @@
-"""The measurements of notebooks 05 and 06, by profile."""
+"""The measurements of notebook 06, by profile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_COMPILER = tuple(name for name in METHODS if name != "compiled_chunks")
 
 @dataclass(frozen=True)
 class Memory:
-    """The measurements of notebook 05.
+    """What is measured of memory.
 
     Attributes:
         batch, hidden, steps, couplings: where saved tensors are counted.
@@ -76,7 +76,7 @@ MEMORY = {
     "paper": Memory(),
 }  # fmt: skip
 
-#: The measurements of notebook 06.
+#: What is measured of time.
 SPEED = {
     "smoke": suite.Plan(
         shapes=[Shape(64, 8, 32, 3)], repetitions=3, names=_NO_COMPILER,
@@ -90,3 +90,18 @@ SPEED = {
     ),
     "paper": suite.Plan(shapes=suite.SHAPES[:1], more=suite.SHAPES[1:]),
 }  # fmt: skip
+
+#: Time against memory: for each T and B, lengths of chunks, and how many processes measure the
+#: closest rivals.
+FRONTIER: dict[str, dict[tuple[int, int], tuple[tuple[int, ...], int]]] = {
+    "smoke": {(200, 1): ((64,), 2)},
+    "quick": {(10_000, 1): ((64, 1024), 1)},
+    "paper": {
+        (10_000, 1): ((64, 256, 1024), 3),
+        (100_000, 1): ((64, 256, 1024), 3),
+        (1_000_000, 1): ((256, 512, 1024), 3),
+        (10_000, 16): ((64, 256), 3),
+        (100_000, 16): ((64, 128, 256), 3),
+        (1_000_000, 16): ((128, 512), 1),
+    },
+}

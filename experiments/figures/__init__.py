@@ -7,21 +7,21 @@ calls :func:`style` once, hands its figures to :func:`save` and its numbers to
 """
 
 from experiments.figures.costs import (
-    crossover, entropy, lengths, over_floor, peak_memory, saved_bytes, speed,
+    crossover, entropy, lengths, saved_bytes, speed,
 )  # fmt: skip
 from experiments.figures.data import mistakes, sequences, signals, skeletons
 from experiments.figures.derivation import (
-    accuracy, division, drift, finite_differences, gradient_errors, lost_increments,
-    oscillators, resonance, saturation,
+    accuracy, division, drift, gradient_errors, oscillators, resonance, saturation,
 )  # fmt: skip
 from experiments.figures.diagrams import reversal
+from experiments.figures.moving import moving
 from experiments.figures.tradeoff import frontier
 from experiments.figures.output import save, write_result
 from experiments.figures.recordings import (
     durations, evidence, long_signals, mistake, step_memory,
 )  # fmt: skip
 from experiments.figures.selection import forgotten, turning
-from experiments.figures.theme import style
+from experiments.figures.theme import STRATEGIES, style
 from experiments.folders import folder, repository
 from experiments.figures.training import (
     bits, comparison, confusion, learning_curve, race, same_training, subjects,

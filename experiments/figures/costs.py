@@ -38,23 +38,6 @@ def saved_bytes(
     return figure
 
 
-def peak_memory(
-    steps: Sequence[int], by_method: Mapping[str, Sequence[float]], sequence: Sequence[float]
-) -> Figure:
-    """Plot the growth of a process's peak memory against T, by method, in bytes.
-
-    ``sequence`` is the size of one tensor (T, B, H) at each T.
-    """
-    figure, axes = plt.subplots(figsize=(theme.COLUMN, 3.4))
-    theme.curves(axes, steps, by_method, unit=1e6, fillstyle="none")
-    theme.guide(axes, steps, np.divide(sequence, 1e6), label="one $(T, B, H)$")
-    theme.frame(axes, "steps, $T$", "growth of the peak, MB", log="xy")
-    axes.set_xticks(steps, [f"{x}" for x in steps])
-    axes.minorticks_off()
-    theme.legend_above(figure, axes)
-    return figure
-
-
 def entropy(
     forgetting: Sequence[float],
     bits: Mapping[str, Sequence[float]],
@@ -155,29 +138,3 @@ def speed(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 def _significant(number: float) -> str:
     """Format three significant figures, or all of those before the point."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-
-
-def over_floor(shapes: Mapping[str, Sequence[float]]) -> Figure:
-    """Plot the time of the scan as a multiple of its floor, and the parts of the floor.
-
-    Each shape has, over the floor: the time of tanh, of multiply-adds, of moving bytes, and the
-    measured time.
-    """
-    figure, axes = plt.subplots(figsize=(theme.COLUMN, 0.9 + 0.24 * len(shapes)))
-    places = range(len(shapes))
-    tanh, multiply_adds, moved, measured = np.array(list(shapes.values())).T
-    arithmetic = tanh + multiply_adds
-    for left, width, label, colour in (
-        (0 * tanh, tanh, "tanh", theme.COLOURS[0]),
-        (tanh, multiply_adds, "multiply-adds", theme.COLOURS[4]),
-        (arithmetic, measured - arithmetic, "the rest, measured", "#dddddd"),
-    ):
-        axes.barh(places, width, left=left, height=0.7, color=colour, label=label)
-    axes.plot(moved, places, "D", color="black", label="bytes, meanwhile")
-    axes.axvline(1, linestyle="-", color="black", linewidth=0.8, marker="")
-    for place, value in enumerate(measured):
-        axes.text(value + 0.02 * measured.max(), place, f"{value:.2f}", va="center", size=6)
-    theme.bar_rows(axes, shapes)
-    axes.set(xlabel="time over the floor", xlim=(0, 1.15 * max(1, measured.max())))
-    theme.legend_above(figure, axes)
-    return figure

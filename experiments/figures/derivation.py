@@ -33,18 +33,6 @@ def drift(
     return figure
 
 
-def finite_differences(deltas: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
-    """Plot the error of central differences of step ``deltas`` against the derived gradient.
-
-    ``errors`` holds for each tensor the relative error of the derivative along a random direction.
-    """
-    figure, axes = plt.subplots()
-    theme.curves(axes, deltas, {f"${name}$": values for name, values in errors.items()})
-    theme.frame(axes, r"step of the difference, $\delta$", "relative error", log="xy")
-    axes.legend(ncols=2)
-    return figure
-
-
 def division(u: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
     """Plot the relative error of du, NaN where du is NaN, for each way to compute it.
 
@@ -113,14 +101,6 @@ def saturation(
     growth.legend()
     learning.plot(steps, slope)
     theme.frame(learning, "steps, $T$", "slope $f'(c_T)$, median", log="x")
-    return figure
-
-
-def lost_increments(steps: Sequence[int], errors: Sequence[float]) -> Figure:
-    """Plot the relative error of c_T in float32, median over the units, against T."""
-    figure, axes = plt.subplots()
-    axes.plot(steps, errors)
-    theme.frame(axes, "steps, $T$", "relative error of $c_T$, median", log="xy")
     return figure
 
 

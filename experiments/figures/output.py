@@ -19,13 +19,13 @@ from experiments.provenance import require_clean
 _drawn: dict[Path, str] = {}
 
 
-def save(figure: Figure, name: str, profile: str, note: str = "") -> None:
+def save(figure: Figure, name: str, profile: str) -> None:
     """Write ``figures/<name>.svg`` of a profile.
 
-    A figure of a small profile carries the profile's name on its lower edge, and ``note``.
+    A figure of a small profile carries the profile's name on its lower edge.
     """
     if profile != "paper":
-        _stamp(figure, ", ".join(filter(None, (f"{profile} profile", note))))
+        _stamp(figure, f"{profile} profile")
     svg = subfolder(profile, "figures") / f"{name}.svg"
     with replacing(svg) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""Figures of notebook 10: a unit that stands still, turns and counts; where a network forgets."""
+"""Figures of notebook 03: a unit that stands still, turns and counts; where a network forgets."""
 
 from __future__ import annotations
 

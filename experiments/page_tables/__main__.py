@@ -1,4 +1,7 @@
-"""Write the tables of the pages: ``python -m experiments.page_tables``, ``make tables``."""
+"""Collect what was trained, and write the tables of the pages: ``make tables``.
+
+:mod:`.collected` says what is collected; it is, wherever a result has changed since.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from pathlib import Path
 import tyro
 
 from experiments.files import write_text
-from experiments.page_tables import costs, headlines, searches, trained
+from experiments.page_tables import collected, costs, headlines, searches, trained
 from experiments.page_tables.markdown import Table, TableError
-from experiments.provenance import REPOSITORY
+from experiments.provenance import REPOSITORY, UncommittedChangesError
 
 PROGRAM = "python -m experiments.page_tables"
 _BEGIN = "<!-- table: "
@@ -81,10 +84,19 @@ def _make(name: str, results: Path) -> Table:
 def main(check: tyro.conf.FlagCreatePairsOff[bool] = False) -> None:
     """Write the tables in README.md and docs/ from the results in paper/results.
 
+    Before, collect the experiments in paper/results/experiments.json and draw their figures.
+
     Args:
-        check: change nothing; print a line for each stale table, and fail if there is one.
+        check: change nothing; print a line for what is stale, and fail if anything is.
     """
-    stale = False
+    stale = collected.stale()
+    if stale and check:
+        print("paper/results/experiments.json is stale: run make tables")
+    elif stale:
+        try:
+            collected.write()
+        except UncommittedChangesError as error:
+            sys.exit(f"{PROGRAM}: {error}")
     for page in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))):
         shown = page.relative_to(REPOSITORY)
         try:

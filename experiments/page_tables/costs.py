@@ -30,7 +30,7 @@ STACKS = {
     "lstm": "`nn.LSTM`",
     "lstm_to_reversible": '`nn.LSTM` over `"reversible"`',
 }
-#: The same of the lines of notebook 05.
+#: The same of the lines of notebook 06.
 LENGTHS = {
     "nn.LSTM": "`nn.LSTM`, four layers",
     "ThroughTime(nn.LSTM)": "`ThroughTime` around it (512 MB are the output and its gradient)",

@@ -27,7 +27,7 @@ def repository(repository, monkeypatch):
 
 
 def draw():
-    return figures.lost_increments([1, 10, 100], [1e-7, 1e-6, 1e-5])
+    return figures.drift([1, 10, 100], {"float32": [1e-7, 1e-6, 1e-5]}, [])
 
 
 def test_small_profiles_and_the_paper_have_places_of_their_own(repository):

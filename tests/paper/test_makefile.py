@@ -163,6 +163,21 @@ def test_reproduce_runs_the_notebooks_in_order_then_the_paper(make):
     assert "experiments.provenance" not in calls
 
 
+def test_notebooks_get_their_output_all_or_some_from_committed_code(make):
+    for arguments, named in (
+        ((), "notebooks/01_a.ipynb notebooks/02_b.ipynb"),
+        (("NOTEBOOK=02_b",), "notebooks/02_b.ipynb"),
+    ):
+        done, _, calls = make("notebooks", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert calls.splitlines()[-2:] == [
+            "-m experiments.provenance",
+            f"-m experiments.reproduce --keep {named}",
+        ]
+    done, _, calls = make("notebooks", fail_on="experiments.provenance")
+    assert done.returncode != 0 and "experiments.reproduce" not in calls
+
+
 def test_the_paper_profile_needs_committed_code(make):
     done, _, calls = make("reproduce", "PROFILE=paper", fail_on="experiments.provenance")
     assert done.returncode != 0

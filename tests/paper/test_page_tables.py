@@ -9,7 +9,7 @@ import pytest
 
 from experiments.catalogue import EXPERIMENTS
 from experiments.page_tables import __main__ as page_tables
-from experiments.page_tables import trained
+from experiments.page_tables import collected, trained
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "paper" / "results"
@@ -36,6 +36,29 @@ def edit(path, change):
 
 
 def test_no_table_is_stale():
+    page_tables.main(check=True)
+
+
+def test_what_was_trained_is_collected_where_it_has_changed(repository, monkeypatch, capsys):
+    for name in ("figures", "notebooks"):
+        (repository / name).mkdir()
+    (repository / "pyproject.toml").touch()
+    shutil.copytree(ROOT / "paper" / "figures", repository / "paper" / "figures")
+    monkeypatch.chdir(repository)
+    file = repository / "paper" / "results" / "experiments.json"
+    before = json.loads(file.read_text())
+    page_tables.main(check=True)
+    (repository / "paper" / "results" / "experiments" / "block.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        page_tables.main(check=True)
+    assert "experiments.json is stale: run make tables" in capsys.readouterr().out
+
+    shutil.copy(RESULTS / "experiments" / "block.json", file.parent / "experiments")
+    (repository / "paper" / "figures" / "race.svg").unlink()
+    monkeypatch.setattr(collected, "_session", lambda: before["session"])
+    page_tables.main()
+    after = json.loads(file.read_text())
+    assert {**after, "environment": 0} == {**before, "environment": 0}
     page_tables.main(check=True)
 
 

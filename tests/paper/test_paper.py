@@ -91,11 +91,11 @@ def test_the_first_page_names_a_small_profile(tmp_path, profile):
     assert profile == "paper" or profile in json.dumps(notices)
 
 
-@pytest.mark.parametrize("name", sorted(paper.NOTEBOOKS))
+@pytest.mark.parametrize("name", sorted(paper.MADE_BY))
 def test_a_missing_result_is_named(tmp_path, name):
     results, figures, pdf = write(tmp_path, RESULTS)
     (results / f"{name}.json").unlink()
-    with pytest.raises(paper.BuildError, match=rf"{name}\.json.*{paper.NOTEBOOKS[name]}"):
+    with pytest.raises(paper.BuildError, match=rf"{name}\.json.*{paper.MADE_BY[name]}"):
         paper.build(results, figures, pdf)
     assert not pdf.exists()
 
@@ -124,7 +124,7 @@ ENTRIES = read_entries()
 
 
 def test_the_text_reads_every_result_file():
-    assert {entry[0] for entry in ENTRIES} - set(paper.BROUGHT) == paper.NOTEBOOKS.keys()
+    assert {entry[0] for entry in ENTRIES} - set(paper.BROUGHT) == paper.MADE_BY.keys()
     assert len(ENTRIES) > 15
 
 
@@ -173,7 +173,7 @@ def test_experiments_are_those_that_the_table_was_made_from(tmp_path):
 
 @pytest.mark.parametrize("made_from", [{}, {"couplings-1": "another"}])
 def test_an_experiment_that_the_table_does_not_know_is_named(tmp_path, made_from):
-    with pytest.raises(paper.BuildError, match=r": couplings-1 .*FIGURE=race\)"):
+    with pytest.raises(paper.BuildError, match=r": couplings-1 .*make tables\)"):
         paper.build(*with_an_experiment(tmp_path, made_from))
 
 
@@ -252,9 +252,20 @@ def test_the_committed_results_and_figures_go_together():
 
 def test_the_notebook_of_a_figure(capsys):
     paper.main(["--notebook-of", "entropy"])
-    assert capsys.readouterr().out == "notebooks/05_memory.ipynb\n"
+    assert capsys.readouterr().out == "notebooks/06_costs.ipynb\n"
     with pytest.raises(SystemExit, match="FIGURE=entropie is unknown: choose one of accuracy, "):
         paper.main(["--notebook-of", "entropie"])
+    with pytest.raises(SystemExit, match="FIGURE=race is drawn from committed results, by make t"):
+        paper.main(["--notebook-of", "race"])
+
+
+def test_what_is_collected_is_taken_as_committed(tmp_path):
+    folders = tmp_path / "results", tmp_path / "figures"
+    paper.take_collected(*folders)
+    taken = [path for folder in folders for path in folder.iterdir()]
+    assert len(taken) == 1 + list(paper.FIGURES.values()).count("experiments")
+    for path in taken:
+        assert path.read_bytes() == (PAPER / path.parent.name / path.name).read_bytes()
 
 
 # --- the text -----------------------------------------------------------------------------------
@@ -267,9 +278,9 @@ def test_the_build_knows_the_figures_of_the_text():
     assert drawn < set(paper.FIGURES) and set(paper.FIGURES) - drawn < shown
 
 
-@pytest.mark.parametrize("result", paper.NOTEBOOKS)
+@pytest.mark.parametrize("result", [x for x in paper.MADE_BY if x != paper.COLLECTED])
 def test_the_notebooks_make_what_the_build_wants(result):
-    notebook = json.loads((REPOSITORY / paper.NOTEBOOKS[result]).read_text())
+    notebook = json.loads((REPOSITORY / paper.MADE_BY[result]).read_text())
     code = "\n".join(
         "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"
     )

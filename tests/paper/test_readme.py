@@ -62,16 +62,16 @@ def test_figures_that_can_be_made_are_those_of_the_paper():
     from .test_paper import load_build  # skipped without Typst
 
     build = load_build()
-    rows = re.findall(r"^\| (0\d) \| ((?:\d+ `\w+`,? ?)+)\|", REPRODUCE, re.MULTILINE)
+    rows = re.findall(r"^\| (\S.*?) \| ((?:\d+ `\w+`,? ?)+)\|", REPRODUCE, re.MULTILINE)
     written = {
-        (int(number), name, notebook)
-        for notebook, cell in rows
+        (int(number), name, maker.strip("`")[:2])
+        for maker, cell in rows
         for number, name in re.findall(r"(\d+) `(\w+)`", cell)
     }
     compiler = build.make_compiler(ROOT / "paper" / "results", ROOT / "paper" / "figures")
     names = [drawing["value"] for drawing in json.loads(compiler.query("<drawing>"))]
     assert len(names) > 10 and written == {
-        (number, name, Path(build.notebook_of(name)).name[:2])
+        (number, name, Path(build.MADE_BY[build.FIGURES[name]]).name[:2])
         for number, name in enumerate(names, 1)
     }
 

@@ -1,4 +1,4 @@
-"""Show the source code of functions in a notebook."""
+"""What notebooks show: the source code of functions, and what sliders change."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+import ipywidgets
 from IPython.display import Markdown
 
 
@@ -19,3 +20,11 @@ def show_source(*functions: Callable[..., Any]) -> Markdown:
     sources = "\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
     sources = re.sub(r"(?::\w+:)?(`+)~?([^`]+)\1", r"\2", sources)
     return Markdown(f"```python\n{sources}```")
+
+
+def vary(show: Callable[..., object], interactive: bool, **sliders: ipywidgets.ValueWidget) -> None:
+    """Let sliders move what a function shows; without them, show it for their initial values."""
+    if interactive:
+        ipywidgets.interact(show, **sliders)
+    else:
+        show(**{name: slider.value for name, slider in sliders.items()})

@@ -1,0 +1,77 @@
+"""The output that notebooks are committed with, without what is of one machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from experiments.files import write_text
+from experiments.folders import repository
+
+#: The most bytes of an image.
+LARGEST = 120_000
+#: What tells of one machine or one process.
+_LOCAL = re.compile(rf"{re.escape(str(Path.home()))}/|/tmp/|\bat 0x[0-9a-f]{{6,}}")
+
+
+class OutputError(ValueError):
+    """A notebook's output is not fit to be committed; the message says why."""
+
+
+def digest(notebook: NotebookNode) -> str:
+    """Return the SHA-256 of type and source of every cell."""
+    sources = [(cell.cell_type, cell.source) for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+
+
+def keep(executed: Path, notebook: Path) -> None:
+    """Put the output of an executed copy into a notebook, with the digest of its sources."""
+    content, run = (nbformat.read(path, as_version=4) for path in (notebook, executed))
+    made = {cell.id: cell.outputs for cell in run.cells if cell.cell_type == "code"}
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = _cleaned(made[cell.id]), None
+    content.metadata["sources"] = digest(content)
+    check(content)
+    write_text(notebook, nbformat.writes(content) + "\n")
+
+
+def check(notebook: NotebookNode) -> None:
+    """Raise an OutputError if the output is of other sources, too large, or of one machine."""
+    if notebook.metadata.get("sources") != digest(notebook):
+        raise OutputError("it is of other sources: run make notebooks")
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        outputs = json.dumps(cell.outputs)
+        found = _LOCAL.search(outputs) or re.search(re.escape(str(repository())), outputs)
+        if found:
+            raise OutputError(f"it names {found[0]!r}, which is of this machine, in\n{cell.source}")
+        if cell.execution_count is not None or '"stderr"' in outputs or "widget" in outputs:
+            raise OutputError(
+                f"it has counts, messages or widgets: run make notebooks\n{cell.source}"
+            )
+        for data in (output.get("data", {}) for output in cell.outputs):
+            if max(map(len, map(str, data.values())), default=0) > LARGEST * 4 / 3:
+                raise OutputError(f"an image has more than {LARGEST:,} bytes, in\n{cell.source}")
+
+
+def _cleaned(outputs: list[NotebookNode]) -> list[dict[str, Any]]:
+    """Leave out messages, such as those of a build, and join what was printed."""
+    cleaned: list[dict[str, Any]] = []
+    for output in outputs:
+        if output.get("name") == "stderr":
+            continue
+        if "execution_count" in output:
+            output["execution_count"] = None
+        if output.output_type == "stream" and cleaned and cleaned[-1].get("name") == "stdout":
+            cleaned[-1]["text"] += output.text
+        else:
+            cleaned.append(output)
+    return cleaned

@@ -1,0 +1,172 @@
+"""What was trained, collected in ``paper/results/experiments.json``, and drawn.
+
+The file has a line for each experiment, what a session of more than 10,000 steps saves with each
+strategy, and a hash of every result that it comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments import figures
+from experiments.bench.classifiers import saved_by
+from experiments.catalogue import config_of, read_results
+from experiments.provenance import provenance
+from experiments.search.results import read_search
+from experiments.search.space import METHODS
+from experiments.tasks.sessions import SessionsConfig
+from experiments.train.networks import LSTM
+from experiments.train.runs import figure_of, seconds_of
+
+SEARCHED = {
+    "mnist": ("search", "digits, pixels in order"),
+    "permuted": ("search_permuted", "digits, pixels permuted"),
+    "copy": ("search_copy", "copying over 5,000 steps"),
+    "adding": ("search_adding", "adding over 5,000 steps"),
+}
+#: The groups whose runs race, and what they are judged by.
+RACES = {"Adding": "mean squared error (adding)", "Copying": "accuracy (copying)"}
+#: What the names of experiments begin with whose bits are compared.
+RECURRENCES = {
+    "selective copying": {
+        "angles by input": ["select"],
+        "decays learnt, or u = 1": ["select-fixed", "select-fixed-forgets*"],
+        "decays by input": ["select-decays*"],
+        "angles and decays by input": ["select-both*"],
+    },
+    "digits of 14 by 14 pixels": {
+        "angles by input": ["bits-angles"],
+        "decays learnt, or u = 1": ["bits-0", "bits-memory-*", "bits-penalty-*"],
+        "decays by input": ["bits-decays*"],
+    },
+}
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def stale() -> bool:
+    """Return whether a result or a figure is not the one that the file was written with."""
+    file = figures.folder("paper") / "results" / "experiments.json"
+    if not file.is_file():
+        return True
+    recorded = json.loads(file.read_text(encoding="utf-8"))
+    drawn = {name: file.parents[1] / "figures" / f"{name}.svg" for name in recorded["figures"]}
+    return recorded["made_from"] != _made_from() or recorded["figures"] != _digests(drawn)
+
+
+def write() -> None:
+    """Draw the figures and write the file; the code must have been committed."""
+    figures.style()
+    results = read_results()
+    _compare(results)
+    _draw_searches()
+    panels = {
+        task: {label: _bits(results, names) for label, names in kinds.items()}
+        for task, kinds in RECURRENCES.items()
+    }
+    figures.save(figures.bits(panels), "bits", "paper")
+    _race(results)
+    rows = [_row(name, result) for name, result in results.items()]
+    content = {"environment": provenance(), "rows": rows, "made_from": _made_from()}
+    figures.write_result("experiments", {**content, "session": _session()}, "paper")
+
+
+def _made_from() -> dict[str, str]:
+    folder = figures.folder("paper") / "results"
+    files = {path.stem: path for path in sorted(folder.glob("experiments/*.json"))}
+    files |= {f"search/{path.stem}": path for path in sorted(folder.glob("search/*.json"))}
+    return _digests(files)
+
+
+def _digests(files: Mapping[str, Path]) -> dict[str, str]:
+    there = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in there.items()}
+
+
+def _row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the paper's table says of an experiment."""
+    figure = result[f"test_{result['figure']}"]
+    return {
+        "name": name,
+        **{key: result[key] for key in ("task", "group", "label", "figure", "num_parameters")},
+        **{key: figure[key] for key in ("mean", "lowest", "highest")},
+        "epochs": result["config"]["epochs"],
+        "runs": result["num_runs"],
+        "steps": result["data"]["sequence_length"],
+        "chance": result["data"].get("chance"),
+        "seconds": seconds_of(result) / result["num_runs"],  # of a run
+        "by_clock": not result.get("processor_seconds"),
+    }
+
+
+def _compare(results: Results) -> None:
+    groups: dict[str, dict[str, list[float]]] = {}
+    for result in results.values():
+        elsewhere = result["task"] in ("copy", "counting") or result["group"] == "Bits"
+        if "test_accuracy" in result and not elsewhere:
+            accuracies = [run["test_accuracy"] for run in result["runs"]]
+            groups.setdefault(result["group"], {})[result["label"]] = accuracies
+    several = {name: lines for name, lines in groups.items() if len(lines) > 1}
+    figures.save(figures.comparison(several), "comparison", "paper")
+
+
+def _draw_searches() -> None:
+    for search, (drawing, title) in SEARCHED.items():
+        trials, tests, figure = {}, {}, ""
+        methods = (read_search(search) or {"methods": {}})["methods"]
+        for name in filter(methods.__contains__, METHODS):
+            method, label = methods[name], METHODS[name].label
+            if "test" in method:
+                figure = figure_of(method["trials"][method["best"]])
+                done = [one for one in method["trials"] if "error" not in one]
+                trials[label] = [one[f"val_{figure}"] for one in done]
+                tests[label] = [run[f"test_{figure}"] for run in method["test"]["runs"]]
+        panels = {"every trial, validation": trials, "best setting, new seeds, test": tests}
+        if tests:
+            drawn = figures.comparison(panels, figure.replace("_", " "), title)
+            figures.save(drawn, drawing, "paper")
+
+
+def _bits(results: Results, patterns: Sequence[str]) -> list[tuple[float, float]]:
+    """Return the bits and the accuracy of each run of experiments with such names."""
+    found = [name for name in results if any(fnmatch(name, pattern) for pattern in patterns)]
+    runs = [run for name in found for run in results[name]["runs"]]
+    return [(run["forgotten_bits"], run["test_accuracy"]) for run in runs]
+
+
+def _race(results: Results) -> None:
+    panels: dict[str, dict[str, Any]] = {}
+    chance = {}
+    for result in results.values():
+        if quantity := RACES.get(result["group"]):
+            first = result["runs"][0]
+            history = first["history"]
+            step_minutes = seconds_of(first) / history[-1]["step"] / 60
+            minutes = [step_minutes * one["step"] for one in history]  # without pauses of a run
+            values = [one[f"val_{result['figure']}"] for one in history]
+            panels.setdefault(quantity, {})[result["label"]] = minutes, values
+            chance[quantity] = result["data"]["chance"]
+    figures.save(figures.race(panels, chance), "race", "paper")
+
+
+def _session() -> dict[str, Any]:
+    """Count what a batch of sessions saves between the passes, with each strategy and an LSTM."""
+    config = config_of("sessions-reversible")
+    assert isinstance(config, SessionsConfig)
+    config = replace(config, fold=0)
+    task, ours = config.task(torch.device("cpu")), config.model
+    x, _ = next(iter(task.train_batches(0, 0)))
+    same = {name: getattr(ours, name) for name in ("hidden_size", "num_layers", "dropout", "read")}
+    saved = {}
+    for name in ("reversible", "checkpoint", "recompute", "store", "lstm"):
+        torch.manual_seed(0)
+        model = LSTM(**same) if name == "lstm" else replace(ours, memory=name)
+        saved[name] = saved_by(model.build(task), x)
+    return {"batch": len(x), "steps": x.shape[1], "saved": saved}
