@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def moving(figures: Iterable[Figure], seconds: float = 0.1, pause: float = 1.5) -> Shown:
-    """Join figures of one size to an animated PNG of few colours, and close them.
+    """Join figures of one size to an animated PNG of four grey levels, and close them.
 
     The first and the last are shown for ``pause``, all others for ``seconds``.
     """
@@ -21,7 +21,7 @@ def moving(figures: Iterable[Figure], seconds: float = 0.1, pause: float = 1.5) 
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=figure.dpi)
         plt.close(figure)
-        frames.append(Image.open(file).convert("L").quantize(8))
+        frames.append(Image.open(file).convert("L").point(lambda value: 85 * round(value / 85)))
     times = [1000 * seconds] * len(frames)
     times[0] = times[-1] = 1000 * pause
     file = io.BytesIO()
