@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
+from PIL import Image
 
 from experiments.files import write_text
 from experiments.folders import repository
@@ -70,8 +73,19 @@ def _cleaned(outputs: list[NotebookNode]) -> list[dict[str, Any]]:
             continue
         if "execution_count" in output:
             output["execution_count"] = None
+        if "image/png" in (data := output.get("data", {})):
+            data["image/png"] = _smaller(data["image/png"])
         if output.output_type == "stream" and cleaned and cleaned[-1].get("name") == "stdout":
             cleaned[-1]["text"] += output.text
         else:
             cleaned.append(output)
     return cleaned
+
+
+def _smaller(png: str) -> str:
+    """Draw an image with few colours, if that is enough to make it smaller."""
+    image, file = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+    if getattr(image, "is_animated", False):
+        return png
+    image.convert("RGB").quantize(48, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    return min(png, base64.b64encode(file.getvalue()).decode(), key=len)
