@@ -36,6 +36,10 @@ def digest(notebook: NotebookNode) -> str:
 def keep(executed: Path, notebook: Path) -> None:
     """Put the output of an executed copy into a notebook, with the digest of its sources."""
     content, run = (nbformat.read(path, as_version=4) for path in (notebook, executed))
+    ids = {cell.id for cell in content.cells}
+    run.cells = [cell for cell in run.cells if cell.id in ids]  # without injected parameters
+    if digest(run) != digest(content):
+        raise OutputError("the notebook has been edited while it ran")
     made = {cell.id: cell.outputs for cell in run.cells if cell.cell_type == "code"}
     for cell in content.cells:
         if cell.cell_type == "code":
