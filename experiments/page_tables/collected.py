@@ -23,7 +23,7 @@ from experiments.provenance import provenance
 from experiments.search.results import read_search
 from experiments.search.space import METHODS
 from experiments.tasks.sessions import SessionsConfig
-from experiments.train.networks import LSTM
+from experiments.train.networks import LSTM, IRevRNN
 from experiments.train.runs import figure_of, seconds_of
 
 SEARCHED = {
@@ -160,9 +160,9 @@ def _session() -> dict[str, Any]:
     """Count what a batch of sessions saves between the passes, with each strategy and an LSTM."""
     config = config_of("sessions-reversible")
     assert isinstance(config, SessionsConfig)
-    config = replace(config, fold=0)
-    task, ours = config.task(torch.device("cpu")), config.model
+    task, ours = replace(config, fold=0).task(torch.device("cpu")), config.model
     x, _ = next(iter(task.train_batches(0, 0)))
+    assert isinstance(ours, IRevRNN) and isinstance(x, torch.Tensor)
     same = {name: getattr(ours, name) for name in ("hidden_size", "num_layers", "dropout", "read")}
     saved = {}
     for name in ("reversible", "checkpoint", "recompute", "store", "lstm"):

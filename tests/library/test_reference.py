@@ -39,3 +39,17 @@ def test_without_couplings_it_is_indrnn():
     assert torch.equal(h_n, h)
     assert torch.equal(out[-1], h)
     assert torch.equal(c_n, case.c_0)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_only_decay_and_activation_change_volumes(activation):
+    case = make_inputs(1, 1, 1, 2, torch.float64)
+    z, h, c, u, a, b = (x.squeeze() for x in case)
+
+    def step(state):
+        return torch.stack(reference.step(z, *state, u, a, b, activation))
+
+    state = torch.stack([h, c])
+    jacobian = torch.autograd.functional.jacobian(step, state)
+    expected = u * ACTIVATIONS[activation].slope_from_output(step(state)[0])  # eq:volume
+    torch.testing.assert_close(torch.linalg.det(jacobian), expected)
