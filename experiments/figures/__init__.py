@@ -17,9 +17,7 @@ from experiments.figures.diagrams import reversal
 from experiments.figures.moving import moving
 from experiments.figures.tradeoff import frontier
 from experiments.figures.output import save, write_result
-from experiments.figures.recordings import (
-    durations, evidence, long_signals, mistake, step_memory,
-)  # fmt: skip
+from experiments.figures.recordings import evidence, long_signals, step_memory
 from experiments.figures.selection import forgotten, turning
 from experiments.figures.theme import STRATEGIES, style
 from experiments.folders import folder, repository

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from experiments.figures import theme
 
@@ -39,21 +38,6 @@ def _trace(axes: Axes, values: np.ndarray, rate: float) -> None:
     seconds = np.arange(len(values)) / rate
     axes.plot(seconds, values, "-", color="black", marker="", linewidth=0.5)
     axes.grid(True)
-
-
-def durations(seconds: np.ndarray, rate: float, title: str) -> Figure:
-    """Plot how many recordings there are of each duration."""
-    figure, axes = plt.subplots(figsize=(theme.COLUMN, 2.2))
-    axes.hist(seconds, bins=30, color=theme.COLOURS[0])
-    axes.set_yscale("log")
-    axes.set(xlabel="duration, s", ylabel="recordings", title=title)
-    axes.grid(True, axis="y")
-    axes.set_axisbelow(True)
-    to_steps = partial(np.multiply, rate), partial(np.multiply, 1 / rate)
-    steps = axes.secondary_xaxis("top", functions=to_steps)
-    steps.set_xlabel("steps, $T$")
-    steps.xaxis.set_major_locator(MaxNLocator(4))
-    return figure
 
 
 def evidence(
@@ -90,32 +74,6 @@ def evidence(
             axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     rows[-1, 0].set_xlabel("time, s")
     figure.align_ylabels()
-    figure.suptitle(title)
-    return figure
-
-
-def mistake(
-    values: np.ndarray,
-    probabilities: Mapping[str, float],
-    true: str,
-    rate: float,
-    unit: str,
-    title: str,
-) -> Figure:
-    """Plot a recording (T,) that was misclassified, and the probability of each class."""
-    figure, (signal, bars) = plt.subplots(
-        1, 2, figsize=(theme.PAGE, 1.9), width_ratios=(3.4, 1)
-    )  # fmt: skip
-    _trace(signal, values, rate)
-    signal.set(xlabel="time, s", ylabel=unit, xlim=(0, len(values) / rate))
-    colours = [theme.COLOURS[2 if name == true else 1] for name in probabilities]
-    bars.barh(range(len(probabilities)), list(probabilities.values()), color=colours, height=0.7)
-    names = [f"{name} (true)" if name == true else name for name in probabilities]
-    theme.bar_rows(bars, names)
-    bars.set(xlabel="probability", xlim=(0, 1))
-    bars.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    bars.grid(True, axis="x")
-    bars.set_axisbelow(True)
     figure.suptitle(title)
     return figure
 
