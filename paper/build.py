@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +156,8 @@ def take_collected(results: Path, figures: Path) -> None:
     for folder, names in files.items():
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
-            shutil.copy(committed / folder.name / name, folder)
+            with suppress(FileNotFoundError):  # which the build will name
+                shutil.copy(committed / folder.name / name, folder)
 
 
 def made_from_uncommitted(results: Path) -> list[str]:
