@@ -287,6 +287,10 @@ def test_the_notebooks_make_what_the_build_wants(result):
     # A notebook may make the same of several data sets, in a loop over their names.
     named = f'"{result}"' in code and "write_result(name," in code
     assert named or re.search(rf'write_result\(\s*"{result}"', code)
+    tags = {tag for cell in notebook["cells"] for tag in cell["metadata"].get("tags", [])}
+    if any(tag.startswith("part:") for tag in tags):
+        mine = {figure for figure, source in paper.FIGURES.items() if source == result}
+        assert {f"figure:{figure}" for figure in mine} <= tags
     for figure, source in paper.FIGURES.items():
         looped = f'"{{name}}_{figure.removeprefix(result + "_")}"'
         assert source != result or f'"{figure}"' in code or looped in code
