@@ -100,7 +100,7 @@ def test_minutes_are_of_the_processor_where_it_was_timed(repository):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (marked("sped"), "there is no table 'sped': choose from accuracies, "),
+        (marked("sped"), "there is no table 'sped': choose from step-costs, "),
         ("<!-- table: speed -->\n", "a <!-- table: NAME --> has no <!-- end -->"),
         ("<!-- table: speed -->\n" + marked("digits"), "has no <!-- end -->"),
     ],
