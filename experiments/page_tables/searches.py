@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.page_tables.markdown import Table, count, read
+from experiments.page_tables.markdown import Table, read
 from experiments.page_tables.trained import scores
 from experiments.search.space import METHODS
 from experiments.train.runs import figure_of
@@ -32,7 +32,7 @@ def searched(results: Path) -> Table:
     [minutes] = {search["minutes"] for search in searches}
     note = (
         f"Mean over new seeds with the best of {trials} settings, each of which trained for "
-        f"{count(round(minutes), 'minute')} of processor time; in brackets, the training steps in it."
+        f"{minutes:g} minutes of processor time; in brackets, the training steps in that time."
     )
     return Table("|".join(["", *SEARCHES.values()]), rows, note)
 
