@@ -111,7 +111,7 @@ class CompiledBlocks:
         self.parameters = Parameters([member.block for member in self.members], needed)
 
     def end(self) -> None:
-        """Let go of what was made for the pass."""
+        """Release what was made for the pass."""
         vars(self).pop("parameters", None)
 
     @property
@@ -124,7 +124,7 @@ class CompiledBlocks:
         return (x,)
 
     def chosen_bits(self, drive: Drive) -> Tensor | None:
-        """Return None: the input has no choice."""
+        """Return None: the input chooses nothing."""
         return None
 
     def last(self, h: Tensor, state: State) -> Tensor:
