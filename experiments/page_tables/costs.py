@@ -35,7 +35,7 @@ LINES = {
     "nn.LSTM": "`nn.LSTM`",
     "recompute": '`"recompute"`, the default',
     "checkpoint": '`"checkpoint"`',
-    "reversible, u = 1": '`"reversible"`, nothing forgotten',
+    "reversible, u = 1": '`"reversible"`, units that forget nothing',
 }
 #: The same of the frontier, by method, rounds of checkpoints and memories.
 FRONTIER = {
