@@ -2,5 +2,5 @@
 
 What stands on a page between ``<!-- table: NAME -->`` and ``<!-- end -->`` is the table of that
 name; ``make tables`` writes them all. :mod:`.trained` has those of accuracy, :mod:`.searches` those
-of searches, :mod:`.costs` those of time and memory, and :mod:`.headlines` those of README.md.
+of searches, and :mod:`.costs` those of time and memory.
 """

@@ -116,7 +116,7 @@ class CompiledBlocks:
         self.parameters = Parameters(blocks, needed, self.last_alone)
 
     def end(self) -> None:
-        """Let go of what was made for the pass."""
+        """Release what was made for the pass."""
         vars(self).pop("parameters", None)
 
     def drive(self, x: Tensor) -> Drive:
@@ -124,7 +124,7 @@ class CompiledBlocks:
         return (x,)
 
     def chosen_bits(self, drive: Drive) -> Tensor | None:
-        """Return None: the input has no choice."""
+        """Return None: the input chooses nothing."""
         return None
 
     def last(self, h: Tensor, state: State) -> Tensor:

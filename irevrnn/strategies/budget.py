@@ -55,7 +55,7 @@ class Workload:
         return_sequence: whether the output of all steps is returned.
         padded: whether x was packed from a padded input.
         costs: those of the strategies that run layer by layer.
-        before: bytes that were resident before the pass; 0 if nobody asks.
+        before: bytes that were resident before the pass; 0 without a budget.
         loaded: bytes that the process took to run the first steps, for code above all.
     """
 
@@ -75,7 +75,7 @@ class Workload:
         return "store" if self.stack.label == "rnn" else "recompute"
 
     def measure(self, memory: str) -> Costs:
-        """Return the costs of a strategy, if it runs in chunks those of a single one."""
+        """Return the costs of a strategy: of all steps, or of one chunk if it runs in chunks."""
         if memory not in self.costs:
 
             def run(x: Tensor, states: States, steps: Steps, chunk: int = 0) -> Any:
@@ -209,7 +209,7 @@ def parse_bytes(size: str | float) -> int:
 
 
 def format_bytes(size: int) -> str:
-    """Write a number of bytes for people, in decimal units."""
+    """Format a number of bytes in decimal units."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= 0.9995 * factor:  # which is rounded to 1
             return f"{size / factor:.3g} {unit}"

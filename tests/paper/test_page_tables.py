@@ -55,7 +55,7 @@ def test_a_figure_that_changed_is_found_then_written(repository, capsys):
     page.write_text(marked("small-digits", "speed"))
     page_tables.main()
     file = repository / "paper" / "results" / "experiments" / "block.json"
-    mean = f"| {100 * json.loads(file.read_text())['test_accuracy']['mean']:.2f} % |"
+    mean = f"| {100 * json.loads(file.read_text())['test_accuracy']['mean']:.2f} % ("
     assert mean in page.read_text()
     page_tables.main(check=True)
     capsys.readouterr()
@@ -69,7 +69,7 @@ def test_a_figure_that_changed_is_found_then_written(repository, capsys):
     assert page.read_text() == before
 
     page_tables.main()
-    assert page.read_text() == before.replace(mean, "| 50.00 % |")
+    assert page.read_text() == before.replace(mean, "| 50.00 % (")
 
 
 def test_a_forecast_that_diverged_has_no_figure(repository):
@@ -100,7 +100,7 @@ def test_minutes_are_of_the_processor_where_it_was_timed(repository):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (marked("sped"), "there is no table 'sped': choose from accuracies, "),
+        (marked("sped"), "there is no table 'sped': choose from step-costs, "),
         ("<!-- table: speed -->\n", "a <!-- table: NAME --> has no <!-- end -->"),
         ("<!-- table: speed -->\n" + marked("digits"), "has no <!-- end -->"),
     ],
