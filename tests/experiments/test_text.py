@@ -150,7 +150,7 @@ def test_each_character_has_the_next_for_its_target(play):
 
 def test_a_text_is_learnt_and_written(play, repository, monkeypatch):
     fields = {**language(play).identity(), "data": play, **SMALL, "lr": 0.1, "width": 32}
-    tiny = Experiment("shakespeare", "Text", "tiny", {**fields, "epochs": 8, "batch_size": 1})
+    tiny = Experiment("shakespeare", "Text", "tiny", {**fields, "epochs": 4, "batch_size": 1})
     monkeypatch.setattr(catalogue, "EXPERIMENTS", {"shakespeare": tiny})
     result = catalogue.run("shakespeare", progress=False, threads=1)
     assert result["figure"] == "cross_entropy" and "confusion_matrix" not in result
@@ -170,7 +170,7 @@ def test_a_text_is_learnt_and_written(play, repository, monkeypatch):
 def test_tokens_need_an_embedding(play):
     Run(language(play, model="mingru"))
     with pytest.raises(ConfigError, match="must have gated blocks, to embed tokens; got lstm"):
-        Run(ShakespeareConfig.of(data=play, model="lstm"))
+        Run(ShakespeareConfig.of(data=play, model="lstm", batch_size=4))
 
 
 # --- reviews ------------------------------------------------------------------------------------
