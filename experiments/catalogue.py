@@ -159,7 +159,6 @@ _LSTM = {
     "length": 5000, "model": "lstm", "num_layers": 1, "batch_size": 64, "lr": 3e-3, "batches": 25,
     "epochs": 60, "chrono": 5000.0,
 }  # fmt: skip
-
 # No fewer parameters than our networks for the same data.
 _RESNET = {"model": "resnet", "num_layers": 7, "hidden_size": 13}
 
@@ -202,8 +201,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         _LONG_BLOCK | {"forgets": False, "longest_memory": 800}),
     "pmnist-block": _mnist("784 pixels", "permuted, reversible blocks",
         _LONG_BLOCK | {"permuted": True}),
-    "pmnist-block-conserving": _mnist("784 pixels", "permuted, reversible, u = 1",
-        _PERMUTED, 3),
+    "pmnist-block-conserving": _mnist("784 pixels", "permuted, reversible, u = 1", _PERMUTED, 3),
     # A control: the same units, but they forget.
     "pmnist-block-forgetting": _mnist("784 pixels", "permuted, reversible, forgetting",
         _PERMUTED | {"forgets": True, "longest_memory": 1e4}, 3),
@@ -302,12 +300,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         {"data_set": "fsdd", "forgets": False, "longest_memory": 200} | _TURNS, 3),
     "digits-speakers": Experiment("signals", "Signals", "spoken digits, unseen speakers",
         {"data_set": "fsdd", "split": "speaker"}),
+    "shakespeare": Experiment("shakespeare", "Text", "Tiny Shakespeare, reversible", {}),
+    "reviews": Experiment("reviews", "Text", "reviews byte by byte, reversible", {}),
 }  # fmt: skip
 
 #: The experiments whose weights are kept, for :mod:`experiments.evaluate`.
 FLAGSHIPS = (
     "block", "block-conserving", "smnist-block", "pmnist-block", "pmnist-block-conserving", "ecg",
-    "digits",
+    "digits", "shakespeare",
 )  # fmt: skip
 
 #: Fields that the profiles smoke and quick change, for each task whose data are always there.
