@@ -66,7 +66,7 @@ def step_costs(results: Path) -> Table:
         rows.append([label, *sizes, f"{1e6 * last['seconds'] / last['steps']:.1f} µs"])
     environment = report["environment"]
     machine = f"{environment['cpu']}, {count(environment['threads'], 'thread')}"
-    head = "|".join([machine, *(f"memory, {x:,} steps" for x in lengths), "time per step"])
+    head = "|".join([machine, *(f"memory, {x:,} steps" for x in lengths), "time per time step"])
     return Table(head, rows)
 
 

@@ -56,6 +56,7 @@ SELECTION = {
     "select-decays": "fixed angles, decays that the input chooses (as Mamba)",
     "select-both": "angles and decays that the input chooses",
     "select-both-1": "the same, with a price of 1 a bit in the loss",
+    "select-long": "4,096 steps: angles that the input chooses, u = 1",
     "select-far": "100,000 steps: angles that the input chooses, u = 1",
     "select-far-truncated": "the same, gradients through the last tenth alone",
 }
