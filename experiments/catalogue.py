@@ -9,31 +9,25 @@ and writes ``paper/results/experiments/NAME.json``. The runs stay in
 from __future__ import annotations
 
 import json
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 
 from experiments import folders, weights
 from experiments.files import write_text
-from experiments.process import threads
 from experiments.provenance import require_clean
 from experiments.tasks import TASKS
 from experiments.tasks.synthetic import SyntheticConfig
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.model import count_parameters
 from experiments.train.peak import peak_bytes
-from experiments.train.run import Run
 from experiments.train.runs import commits_of, figure_of, summarise, train_all
 from experiments.train.task import Task
-from irevrnn.kernels.allocator import use_caching_allocator
 
 #: Steps between checkpoints: at most these are lost when a run is killed.
 CHECKPOINT_EVERY = 100
@@ -165,7 +159,6 @@ _LSTM = {
     "length": 5000, "model": "lstm", "num_layers": 1, "batch_size": 64, "lr": 3e-3, "batches": 25,
     "epochs": 60, "chrono": 5000.0,
 }  # fmt: skip
-
 # No fewer parameters than our networks for the same data.
 _RESNET = {"model": "resnet", "num_layers": 7, "hidden_size": 13}
 
@@ -186,6 +179,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "block-conserving": _mnist("Blocks", "reversible, u = 1",
         _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
     "block-small": _mnist("Blocks", "reversible, three small", _SMALL_BLOCK, 5),
+    # What the input chooses: angles, at no bits, or decays, at a price.
+    "block-angles": _mnist("Blocks", "reversible, angles by input, u = 1",
+        _BLOCK | _TURNS | {"forgets": False, "longest_memory": 200}, 3),
+    "block-decays": _mnist("Blocks", "reversible, decays by input, penalty of 2 a bit",
+        _BLOCK | {"forgets": "input", "bits_penalty": 2}, 3),
     # Controls: the blocks in floating point, and around recurrences that cannot be reversed or that
     # others use.
     "block-float": _mnist("Blocks", "in floating point", _BLOCK | {"memory": "recompute"}, 3),
@@ -203,8 +201,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         _LONG_BLOCK | {"forgets": False, "longest_memory": 800}),
     "pmnist-block": _mnist("784 pixels", "permuted, reversible blocks",
         _LONG_BLOCK | {"permuted": True}),
-    "pmnist-block-conserving": _mnist("784 pixels", "permuted, reversible, u = 1",
-        _PERMUTED, 3),
+    "pmnist-block-conserving": _mnist("784 pixels", "permuted, reversible, u = 1", _PERMUTED, 3),
     # A control: the same units, but they forget.
     "pmnist-block-forgetting": _mnist("784 pixels", "permuted, reversible, forgetting",
         _PERMUTED | {"forgets": True, "longest_memory": 1e4}, 3),
@@ -299,14 +296,18 @@ EXPERIMENTS: dict[str, Experiment] = {
         {"data_set": "fsdd"} | _RESNET, 3),
     "digits-conserving": Experiment("signals", "Signals", "spoken digits, u = 1",
         {"data_set": "fsdd", "forgets": False, "longest_memory": 200, "settings_tried": 3}, 3),
+    "digits-angles": Experiment("signals", "Signals", "spoken digits, angles by input, u = 1",
+        {"data_set": "fsdd", "forgets": False, "longest_memory": 200} | _TURNS, 3),
     "digits-speakers": Experiment("signals", "Signals", "spoken digits, unseen speakers",
         {"data_set": "fsdd", "split": "speaker"}),
+    "shakespeare": Experiment("shakespeare", "Text", "Tiny Shakespeare, reversible", {}),
+    "reviews": Experiment("reviews", "Text", "reviews byte by byte, reversible", {}),
 }  # fmt: skip
 
 #: The experiments whose weights are kept, for :mod:`experiments.evaluate`.
 FLAGSHIPS = (
     "block", "block-conserving", "smnist-block", "pmnist-block", "pmnist-block-conserving", "ecg",
-    "digits",
+    "digits", "shakespeare",
 )  # fmt: skip
 
 #: Fields that the profiles smoke and quick change, for each task whose data are always there.
@@ -412,39 +413,3 @@ def read_results() -> dict[str, dict[str, Any]]:
         for name in EXPERIMENTS
         if (file := result_file(name)).is_file()
     }
-
-
-def seconds_per_step(config: TrainConfig, steps: int = 3) -> tuple[float, int]:
-    """Return the seconds of the fastest of some training steps, and the steps of all runs.
-
-    Where sequences grow from epoch to epoch, the seconds are the mean over epochs. Validation comes
-    on top.
-    """
-    use_caching_allocator()
-    runs = config.runs()
-    grows = isinstance(config, SyntheticConfig) and config.growth > 1
-    with threads(config.threads):
-        first = Run(runs[0][1])
-
-        def fastest(epoch: int) -> float:
-            times = []
-            for x, y in islice(first.task.train_batches(epoch, 0), 1 + steps):
-                start = time.perf_counter()
-                first.step(x, y)
-                times.append(time.perf_counter() - start)
-            return min(times)
-
-        seconds = fmean(map(fastest, range(first.config.epochs if grows else 1)))
-    return seconds, first.total_steps * len(runs)
-
-
-def describe(name: str, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Describe an experiment, and its result if there is one, in a line."""
-    experiment = EXPERIMENTS[name]
-    state = "not yet run"
-    if name in results:
-        figure = f"test_{results[name]['figure']}"
-        state = f"{figure} {results[name][figure]['mean']:.4g}"
-    fields = ", ".join(f"{key} {value}" for key, value in experiment.fields.items())
-    like = f", as many parameters as {experiment.like}" if experiment.like else ""
-    return f"{name}: {experiment.task}, {fields}{like}; seeds {experiment.seeds}; {state}"

@@ -86,6 +86,7 @@ class BlockClassifier(nn.Module):
         width: features between the blocks.
         hidden_size: units of each block's recurrence.
         num_layers: blocks.
+        tokens: whether the input is int64 tokens, (batch, seq), below ``input_size``.
         norm: of every block, but of the first only with ``norm_first``: of a single feature's
             embedding it would leave nothing but the sign.
         sparsity: if given, the embedding ends in a ReLU and blocks have no biases, so that steps
@@ -112,6 +113,7 @@ class BlockClassifier(nn.Module):
         norm: str | None = "layer",
         norm_first: bool = False,
         sparsity: float | None = None,
+        tokens: bool = False,
         read: str = "mean",
         read_at: ReadAt | None = None,
         gradient_steps: float | None = None,
@@ -126,7 +128,7 @@ class BlockClassifier(nn.Module):
         blocks = [
             IRevBlock(width, hidden_size, norm=each, bias=not sparse, **options) for each in norms
         ]
-        embedding = make_embedding(input_size, width, sparse)
+        embedding = make_embedding(input_size, width, sparse, tokens)
         self.rnn = IRevStack([*embedding, *blocks], memory, memory_budget)
         self.readout = nn.Linear(width, num_classes)
         self.chooses_decays = options.get("forgets") == "input"
@@ -158,9 +160,12 @@ class BlockClassifier(nn.Module):
         return nn.Sequential(*(m for m in self.rnn.blocks if not isinstance(m, IRevBlock)))
 
 
-def make_embedding(input_size: int, width: int, sparse: bool) -> nn.Sequential:
+def make_embedding(
+    input_size: int, width: int, sparse: bool, tokens: bool = False
+) -> nn.Sequential:
     """Build the embedding before a stack of gated blocks: linear, then a ReLU if ``sparse``."""
-    return nn.Sequential(nn.Linear(input_size, width), *([nn.ReLU()] if sparse else []))
+    kind = nn.Embedding if tokens else nn.Linear
+    return nn.Sequential(kind(input_size, width), *([nn.ReLU()] if sparse else []))
 
 
 def embedding_l1(network: nn.Module, input: Tensor) -> Tensor:

@@ -43,6 +43,11 @@ class Sequences(Dataset[tuple[Tensor, Any]]):
     def __len__(self) -> int:
         raise NotImplementedError
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Return the steps of each sequence, (len,) int64, where they differ."""
+        raise NotImplementedError
+
 
 def load(
     data: Sequences, batches: list[list[int]], workers: int, epoch: int | None = None
@@ -72,10 +77,11 @@ def collate(items: list[tuple[Tensor, Any]]) -> Batch:
     """
     sequences = [sequence for sequence, _ in items]
     labels = torch.stack([torch.as_tensor(label) for _, label in items])
-    lengths = torch.tensor([sequence.shape[-2] for sequence in sequences])
+    time = max(-2, -sequences[0].dim())
+    lengths = torch.tensor([sequence.shape[time] for sequence in sequences])
     longest = int(lengths.max())
     if (lengths == longest).all():
         return torch.stack(sequences), labels
     steps = torch.arange(longest).minimum(lengths[:, None] - 1)
-    padded = [sequence[..., own, :] for sequence, own in zip(sequences, steps, strict=True)]
+    padded = [one.index_select(time, own) for one, own in zip(sequences, steps, strict=True)]
     return (torch.stack(padded), lengths), labels

@@ -44,12 +44,10 @@ COLLECTED = "experiments"
 #: Results that may be missing, of data that people bring. The paper says "not yet run" of them.
 BROUGHT = ("utkinect", "msr", "ntu60", "ntu120")
 _FIGURES_OF = {
-    "derivation": ("drift", "saturation", "division", "accuracy"),
-    "inverse": ("oscillators", "reversal"),
-    "watch": ("watch_confusion", "watch_subjects"),
-    "memory": ("saved_bytes", "entropy", "lengths", "crossover", "same_training"),
+    "derivation": ("drift", "accuracy"),
+    "inverse": ("reversal",),
+    "memory": ("entropy", "lengths", "same_training"),
     "experiments": (
-        "race",
         "bits",
         "comparison",
         "search",
@@ -200,6 +198,8 @@ def make_compiler(results: Path, figures: Path) -> typst.Compiler:
     # Typst reads no file outside its root, and takes a path that starts with / from there.
     root = Path(os.path.commonpath([REPOSITORY, *folders.values()]))
     inputs = {name: f"/{folder.relative_to(root).as_posix()}" for name, folder in folders.items()}
+    drawn = {figure: MADE_BY[result] for figure, result in FIGURES.items()}
+    inputs["made-by"] = json.dumps(MADE_BY | drawn)
     inputs["brought"] = " ".join(name for name in BROUGHT if (results / f"{name}.json").is_file())
     # Its own fonts alone: the same pages on every machine.
     return typst.Compiler(str(SOURCE), root=str(root), sys_inputs=inputs, ignore_system_fonts=True)

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from experiments.datasets import (
     DataError,
+    aclimdb,
     cinc2017,
     data_root,
     fsdd,
@@ -21,13 +22,16 @@ from experiments.datasets import (
     mitdb,
     mnist,
     ntu,
+    shakespeare,
     watch,
 )
 from experiments.datasets.archives import obtain
 from experiments.datasets.recordings import Recordings
 
 #: The module of each data set, by name.
-FETCHED: dict[str, ModuleType] = {"mnist": mnist, "watch": watch}
+FETCHED: dict[str, ModuleType] = {
+    "aclimdb": aclimdb, "mnist": mnist, "shakespeare": shakespeare, "watch": watch,
+}  # fmt: skip
 ARCHIVES: dict[str, ModuleType] = {"cinc2017": cinc2017, "fsdd": fsdd, "mitdb": mitdb}
 CONVERTED: dict[str, ModuleType] = {"msr": kinect, "ntu": ntu, "utkinect": kinect}
 REJECTED = 3

@@ -32,7 +32,7 @@ from irevrnn.kernels.jit.compiler import say
 #: Seconds to wait for an answer of a server.
 TIMEOUT = 30
 #: What a damaged archive raises, depending on where it is damaged.
-_OF_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+OF_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 def obtain(
@@ -57,6 +57,26 @@ def obtain(
                 if not (out / "meta.json").is_file():
                     return _fetch(name, module, out)
     return open_recordings(out)
+
+
+def fetched(name: str, address: str, root: str | os.PathLike[str] | None) -> Path:
+    """Return a file in the folder ``name`` of ``root``, fetched if it is not there."""
+    file = data_root(root) / name / address.rpartition("/")[2]
+    if file.is_file():
+        return file
+    with as_data_error(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.parent / ".lock"):
+            if not file.is_file():
+                say(f"{name}: fetching {address} into {file.parent}")
+                try:
+                    _download(address, file)
+                except (DataError, OSError, http.client.HTTPException) as error:
+                    raise DataError(
+                        f"could not get {file.name} ({error}): run the same command again, or "
+                        f"download {address} and put it into {file.parent}"
+                    ) from error
+    return file
 
 
 def listing_sha256(contents: Iterable[tuple[str, bytes]]) -> str:
@@ -117,7 +137,7 @@ def _unpack_and_convert(module: ModuleType, archive: Path, out: Path) -> Recordi
                     if module.FILES.fullmatch(member.filename.rpartition("/")[2]):
                         packed.extract(member, raw)
             problem = module.difference(Path(raw))
-        except _OF_DAMAGE as error:
+        except OF_DAMAGE as error:
             problem = f"the archive is damaged: {error}"
         if problem is not None:
             archive.unlink()  # the next attempt fetches it anew

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -61,26 +62,45 @@ def entropy(
 
 
 def lengths(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Plot saved bytes, peak memory and time per step of a stack against T.
+    """Plot the memory that a training step of a stack adds to a process, and its time, against T.
 
-    Rows have ``line``, which is the label, ``steps``, ``saved_bytes``, ``peak_bytes`` and
-    ``seconds``.
+    Rows have ``line``, which is the label, ``steps``, ``peak_bytes`` and ``seconds``. The memory is
+    written where a line ends.
     """
-    figure, panels = plt.subplots(1, 3, figsize=(theme.PAGE, 2.4), sharex=True)
+    figure, panels = plt.subplots(1, 2, figsize=(theme.PAGE, 2.7), width_ratios=(3, 2))
+    ends = {}
     for label in dict.fromkeys(row["line"] for row in rows):
         mine = [row for row in rows if row["line"] == label]
-        steps, saved, peak, seconds = (
-            np.array([row[key] for row in mine])
-            for key in ("steps", "saved_bytes", "peak_bytes", "seconds")
+        steps, peak, seconds = (
+            np.array([row[key] for row in mine]) for key in ("steps", "peak_bytes", "seconds")
         )
-        for axes, values in zip(panels, (saved, peak, 1e12 * seconds / steps), strict=True):
+        for axes, values in zip(panels, (peak, 1e12 * seconds / steps), strict=True):
             theme.curves(axes, steps, {label: values}, unit=1e6, fillstyle="none")
-    quantities = ("saved, MB", "growth of the peak, MB", "time per step, µs")
-    for axes, quantity in zip(panels, quantities, strict=True):
+        ends[label] = steps[-1], peak[-1] / 1e6
+    for axes, quantity in zip(panels, ("memory, MB", "time per step, µs"), strict=True):
         theme.frame(axes, "steps, $T$", quantity, log="xy")
-    theme.plain_numbers(panels[2].yaxis)
+    theme.plain_numbers(panels[1].yaxis)
+    _write_ends(panels[0], ends)
     theme.legend_above(figure, panels[0], ncols=4)
     return figure
+
+
+def _write_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
+    """Write the values at which the longest lines end beside them, and that of the LSTM above."""
+    colours = theme.colours_of(ends)
+    longest = max(steps for steps, _ in ends.values())
+    look: dict[str, Any] = {"textcoords": "offset points", "size": 7, "annotation_clip": False}
+    axes.set_xlim(right=8 * longest)  # room for text
+    apart = axes.get_ylim()[1] / axes.get_ylim()[0]
+    lowest = 0.0
+    for label, (steps, value) in sorted(ends.items(), key=lambda end: end[1][1]):
+        text = f"{value / 1e3:.1f} GB" if value >= 1e3 else f"{value:.{int(value < 10)}f} MB"
+        if steps == longest:
+            place = max(value, lowest)
+            lowest = place * apart**0.055  # so that one line of text does not cover another
+            axes.annotate(text, (steps, place), (5, 0), va="center", color=colours[label], **look)
+        elif label == "nn.LSTM":
+            axes.annotate(text, (steps, value), (0, 4), ha="center", color=colours[label], **look)
 
 
 def crossover(

@@ -170,52 +170,22 @@ def bits(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> F
 
     By recurrence, ``panels`` holds bits and accuracy of each run.
     """
-    size = (theme.COLUMN, 2.2 * len(panels) + 0.4)
-    figure, column = plt.subplots(len(panels), 1, figsize=size, squeeze=False)
+    # Three panels of this width fill a page.
+    figure, row = plt.subplots(1, len(panels), figsize=(2.25 * len(panels), 2.4), squeeze=False)
     labels = list(dict.fromkeys(label for recurrences in panels.values() for label in recurrences))
-    for axes, (title, recurrences) in zip(column[:, 0], panels.items(), strict=True):
+    for axes, (title, recurrences) in zip(row[0], panels.items(), strict=True):
         for place, label in enumerate(labels):  # all in each panel, for the legend
             forgotten, accuracies = zip(*recurrences.get(label, [(np.nan, np.nan)]), strict=True)
             colour, marker = theme.COLOURS[place], theme.MARKERS[place]
             style = {"fillstyle": "none", "linestyle": "none", "color": colour}
             axes.plot(forgotten, accuracies, marker, label=label, **style)
-        theme.frame(axes, ylabel="test accuracy")
+        theme.frame(axes)
         axes.set_title(title, loc="left")
         axes.set_xscale("symlog", linthresh=0.01)
         axes.set_xlim(left=-0.002)
         axes.set_xticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_xlabel("bits forgotten per unit and step")
-    theme.legend_above(figure, column[0, 0], ncols=2)
-    return figure
-
-
-def race(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
-    chance: Mapping[str, float],
-) -> Figure:
-    """Plot learning curves against processor time: a panel for each quantity.
-
-    By method, ``panels`` holds minutes, and the quantity on validation data then; ``chance`` is the
-    quantity that guessing reaches. Errors have a logarithmic scale, accuracies do not.
-    """
-    figure, rows = plt.subplots(
-        len(panels), 1, figsize=(theme.COLUMN, 1.9 * len(panels) + 0.3), squeeze=False
-    )
-    for axes, (quantity, methods) in zip(rows[:, 0], panels.items(), strict=True):
-        for label, (minutes, values) in methods.items():
-            every = max(1, len(minutes) // 12)  # more markers would hide the line
-            axes.plot(minutes, values, label=label, markevery=every)
-        axes.axhline(
-            chance[quantity], color=theme.GREY, linewidth=0.8, linestyle="--", label="chance"
-        )
-        is_accuracy = quantity.startswith("accuracy")
-        theme.frame(
-            axes, "training, minutes of processor time", quantity, log="" if is_accuracy else "y"
-        )
-        if is_accuracy:
-            axes.yaxis.set_major_formatter(PercentFormatter(1))
-            axes.set_ylim(0, 1.02)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-    theme.legend_above(figure, rows[0, 0], ncols=3)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.4g}"))
+    row[0, 0].set_ylabel("test accuracy, %")
+    figure.supxlabel("bits forgotten per unit and step", size=8)
+    theme.legend_above(figure, row[0, 0], ncols=2)
     return figure

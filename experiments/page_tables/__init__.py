@@ -2,6 +2,6 @@
 
 What stands on a page between ``<!-- table: NAME -->`` and ``<!-- end -->`` is the table of that
 name; ``make tables`` writes them all. :mod:`.trained` has those of accuracy, :mod:`.searches` those
-of searches, :mod:`.costs` those of time and memory, and :mod:`.headlines` those of README.md.
-:mod:`.collected` makes the file and the figures that compare experiments.
+of searches, and :mod:`.costs` those of time and memory. :mod:`.collected` makes the file and the
+figures that compare experiments.
 """

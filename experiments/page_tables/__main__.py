@@ -14,7 +14,7 @@ from pathlib import Path
 import tyro
 
 from experiments.files import write_text
-from experiments.page_tables import collected, costs, headlines, searches, trained
+from experiments.page_tables import collected, costs, searches, trained
 from experiments.page_tables.markdown import Table, TableError
 from experiments.provenance import REPOSITORY, UncommittedChangesError
 
@@ -24,26 +24,21 @@ _MARKED = re.compile(rf"({_BEGIN}(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 #: The tables by name.
 TABLES: dict[str, Callable[[Path], Table]] = {
-    "accuracies": headlines.accuracies,
-    "step-costs": headlines.step_costs,
+    "step-costs": costs.step_costs,
     "small-digits": trained.small_digits,
-    "search": partial(searches.searched, "mnist"),
+    "searches": searches.searched,
     "digits": trained.digits,
-    "search-permuted": partial(searches.searched, "permuted"),
     "recordings": trained.recordings,
     "forecast": trained.forecast,
     "long-memories": trained.long_memories,
     "selection": trained.selection,
     "counting": trained.counting,
-    "search-adding": partial(searches.searched, "adding"),
-    "search-copy": partial(searches.searched, "copy"),
     "speed": costs.speed,
     "shapes": costs.shapes,
     "scan": costs.scan,
     "stacks": costs.stacks,
     "frontier": costs.frontier,
     "frontier-16": partial(costs.frontier, batch=16, chunks=(128,)),
-    "session": costs.session,
     "gradients": costs.gradients,
 }
 

@@ -1,7 +1,6 @@
 """What was trained, collected in ``paper/results/experiments.json``, and drawn.
 
-The file has a line for each experiment, what a session of more than 10,000 steps saves with each
-strategy, and a hash of every result that it comes from.
+The file has a line for each experiment, and a hash of every result that it comes from.
 """
 
 from __future__ import annotations
@@ -9,21 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments import figures
-from experiments.bench.classifiers import saved_by
-from experiments.catalogue import config_of, read_results
+from experiments.catalogue import read_results
 from experiments.provenance import provenance
 from experiments.search.results import read_search
 from experiments.search.space import METHODS
-from experiments.tasks.sessions import SessionsConfig
-from experiments.train.networks import LSTM, IRevRNN
 from experiments.train.runs import figure_of, seconds_of
 
 SEARCHED = {
@@ -32,8 +25,6 @@ SEARCHED = {
     "copy": ("search_copy", "copying over 5,000 steps"),
     "adding": ("search_adding", "adding over 5,000 steps"),
 }
-#: The groups whose runs race, and what they are judged by.
-RACES = {"Adding": "mean squared error (adding)", "Copying": "accuracy (copying)"}
 #: What the names of experiments begin with whose bits are compared.
 RECURRENCES = {
     "selective copying": {
@@ -72,10 +63,9 @@ def write() -> None:
         for task, kinds in RECURRENCES.items()
     }
     figures.save(figures.bits(panels), "bits", "paper")
-    _race(results)
     rows = [_row(name, result) for name, result in results.items()]
     content = {"environment": provenance(), "rows": rows, "made_from": _made_from()}
-    figures.write_result("experiments", {**content, "session": _session()}, "paper")
+    figures.write_result("experiments", content, "paper")
 
 
 def _made_from() -> dict[str, str]:
@@ -139,34 +129,3 @@ def _bits(results: Results, patterns: Sequence[str]) -> list[tuple[float, float]
     found = [name for name in results if any(fnmatch(name, pattern) for pattern in patterns)]
     runs = [run for name in found for run in results[name]["runs"]]
     return [(run["forgotten_bits"], run["test_accuracy"]) for run in runs]
-
-
-def _race(results: Results) -> None:
-    panels: dict[str, dict[str, Any]] = {}
-    chance = {}
-    for result in results.values():
-        if quantity := RACES.get(result["group"]):
-            first = result["runs"][0]
-            history = first["history"]
-            step_minutes = seconds_of(first) / history[-1]["step"] / 60
-            minutes = [step_minutes * one["step"] for one in history]  # without pauses of a run
-            values = [one[f"val_{result['figure']}"] for one in history]
-            panels.setdefault(quantity, {})[result["label"]] = minutes, values
-            chance[quantity] = result["data"]["chance"]
-    figures.save(figures.race(panels, chance), "race", "paper")
-
-
-def _session() -> dict[str, Any]:
-    """Count what a batch of sessions saves between the passes, with each strategy and an LSTM."""
-    config = config_of("sessions-reversible")
-    assert isinstance(config, SessionsConfig)
-    task, ours = replace(config, fold=0).task(torch.device("cpu")), config.model
-    x, _ = next(iter(task.train_batches(0, 0)))
-    assert isinstance(ours, IRevRNN) and isinstance(x, torch.Tensor)
-    same = {name: getattr(ours, name) for name in ("hidden_size", "num_layers", "dropout", "read")}
-    saved = {}
-    for name in ("reversible", "checkpoint", "recompute", "store", "lstm"):
-        torch.manual_seed(0)
-        model = LSTM(**same) if name == "lstm" else replace(ours, memory=name)
-        saved[name] = saved_by(model.build(task), x)
-    return {"batch": len(x), "steps": x.shape[1], "saved": saved}

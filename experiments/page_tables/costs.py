@@ -30,14 +30,12 @@ STACKS = {
     "lstm": "`nn.LSTM`",
     "lstm_to_reversible": '`nn.LSTM` over `"reversible"`',
 }
-#: The same of the lines of notebook 06.
-LENGTHS = {
-    "nn.LSTM": "`nn.LSTM`, four layers",
-    "ThroughTime(nn.LSTM)": "`ThroughTime` around it (512 MB are the output and its gradient)",
-    "recompute": '`"recompute"`',
+#: The same of lines that are measured against the length, for README.md.
+LINES = {
+    "nn.LSTM": "`nn.LSTM`",
+    "recompute": '`"recompute"`, the default',
     "checkpoint": '`"checkpoint"`',
-    "reversible, u = 1": '`"reversible"`, u = 1',
-    "reversible": '`"reversible"`, memories of up to 1,000 steps',
+    "reversible, u = 1": '`"reversible"`, units that forget nothing',
 }
 #: The same of the frontier, by method, rounds of checkpoints and memories.
 FRONTIER = {
@@ -52,6 +50,28 @@ FRONTIER = {
 }
 #: Steps in a chunk of the frontier's table for one sequence; 0 are methods without chunks.
 FRONTIER_CHUNKS = (0, 1024)
+
+
+def step_costs(results: Path) -> Table:
+    """Tabulate what a training step on a long sequence adds to a process, and how long it takes."""
+    report = read(results, "memory")
+    found = {(row["line"], row["steps"]): row for row in report["lengths"]}
+    longest = max(steps for _, steps in found)
+    lengths = (longest // 10, longest)
+    rows = []
+    for line, label in LINES.items():
+        measured = [found.get((line, steps)) for steps in lengths]
+        sizes = [_rounded(row["peak_bytes"] / 1e6) if row else "not run" for row in measured]
+        last = [row for row in measured if row][-1]
+        rows.append([label, *sizes, f"{1e6 * last['seconds'] / last['steps']:.1f} µs"])
+    environment = report["environment"]
+    machine = f"{environment['cpu']}, {count(environment['threads'], 'thread')}"
+    head = "|".join([machine, *(f"memory, {x:,} steps" for x in lengths), "time per time step"])
+    return Table(head, rows)
+
+
+def _rounded(megabytes: float) -> str:
+    return f"{megabytes:,.0f} MB" if megabytes >= 10 else f"{megabytes:.1f} MB"
 
 
 def speed(results: Path) -> Table:
@@ -151,14 +171,6 @@ def gradients(results: Path) -> Table:
     )
     head = "network|steps|error of `reversible`|in single precision"
     return Table(head, rows, f"{note}. {_measured(report)}")
-
-
-def session(results: Path) -> Table:
-    """Compare what strategies save of whole sessions with a smartwatch."""
-    session = read(results, "experiments")["session"]
-    saved = session["saved"]
-    rows = [[label, _megabytes(saved[name], 2)] for name, label in STACKS.items() if name in saved]
-    return Table(f"|saved, T = {session['steps']:,}, B = {session['batch']}", rows)
 
 
 def _cost(row: Entry) -> str:

@@ -1,42 +1,43 @@
-"""Tables of searched settings: what every method reaches with as many trials, each as long."""
+"""The table of searched settings: what every method reaches with as many trials, each as long."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from pathlib import Path
+from typing import Any
 
-from experiments.page_tables.markdown import Entry, Table, read
-from experiments.page_tables.trained import score, scores
+from experiments.page_tables.markdown import Table, read
+from experiments.page_tables.trained import scores
 from experiments.search.space import METHODS
-from experiments.train.objectives import Regression
 from experiments.train.runs import figure_of
 
+#: The columns: searches, and their headings.
+SEARCHES = {
+    "mnist": "pixels in order",
+    "permuted": "pixels permuted",
+    "adding": "adding, squared error",
+    "copy": "copying",
+}
 
-def searched(search: str, results: Path) -> Table:
-    """Tabulate the search with this name."""
-    done = read(results, f"search/{search}")
-    found = [(name, done["methods"][name]) for name in METHODS if name in done["methods"]]
-    rows = [[METHODS[name].label, *_cells(entry)] for name, entry in found if "test" in entry]
-    head = "|best trial|median|test|lowest to highest|layers|units|rate|read|steps|parameters"
-    counts = {len(entry["trials"]) for _, entry in found}
-    trials = f"{'At least ' if len(counts) > 1 else ''}{min(counts)} trials"
+
+def searched(results: Path) -> Table:
+    """Tabulate what the best setting of each method reaches in each search."""
+    done = {name: read(results, f"search/{name}") for name in SEARCHES}
+    rows = []
+    for method, of in METHODS.items():
+        entries = [search["methods"].get(method, {}) for search in done.values()]
+        rows.append([of.label, *(_cell(entry) if "test" in entry else "" for entry in entries)])
+    rows = [row for row in rows if any(row[1:])]
+    searches = done.values()
+    trials = min(len(entry["trials"]) for x in searches for entry in x["methods"].values())
+    [minutes] = {search["minutes"] for search in searches}
     note = (
-        f"{trials} of {done['minutes']:g} minutes of processor time each; "
-        "best and median: validation data; test: new seeds with the best setting"
+        f"Mean over new seeds with the best of {trials} settings, each of which trained for "
+        f"{minutes:g} minutes of processor time; in brackets, the training steps in that time."
     )
-    return Table(head, rows, note)
+    return Table("|".join(["", *SEARCHES.values()]), rows, note)
 
 
-def _cells(entry: Entry) -> list[str]:
+def _cell(entry: dict[str, Any]) -> str:
     best, test = entry["trials"][entry["best"]], entry["test"]
-    figure, settings = figure_of(best), best["settings"]
-    worst = math.inf if figure == Regression.figure else 0.0  # what a trial that failed counts as
-    found = [trial.get(f"val_{figure}", worst) for trial in entry["trials"]]
-    mean, span, _ = scores({**test, "data": {}, "figure": figure})
-    return [
-        *(score(figure, x) for x in (best[f"val_{figure}"], statistics.median(found))),
-        mean, span, f"{settings['num_layers']}", f"{settings['hidden_size']}",
-        f"{settings['lr']:.1e}", settings["read"], f"{best['steps']:,}",
-        f"{best['num_parameters']:,}",
-    ]  # fmt: skip
+    mean, _, _ = scores({**test, "data": {}, "figure": figure_of(best)})
+    return f"{mean} ({best['steps']:,})"

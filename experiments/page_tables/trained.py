@@ -12,11 +12,11 @@ from experiments.train.runs import seconds_of
 
 #: Rows of the tables: results, and what the first cell says of each.
 SMALL_DIGITS = {
-    "block": "gated blocks, `reversible`",
-    "block-conserving": "gated blocks that forget nothing (u = 1), `reversible`",
-    "block-small": "three small gated blocks, `reversible`",
+    "block": "gated blocks",
+    "block-conserving": "gated blocks that forget nothing (u = 1)",
+    "block-small": "three small gated blocks",
     **{
-        name: f"three small gated blocks, {one.label}, `reversible`"
+        name: f"three small gated blocks, {one.label}"
         for name, one in EXPERIMENTS.items()
         if one.group == "Small blocks"
     },
@@ -50,12 +50,13 @@ RECORDINGS = {
     "utkinect": "UTKinect-Action3D",
 }
 SELECTION = {
-    "select": "angles that the input chooses, u = 1, `reversible`",
-    "select-fixed": "fixed angles, u = 1, `reversible`",
-    "select-fixed-forgets": "fixed angles, learnt decays, `reversible`",
-    "select-decays": "fixed angles, decays that the input chooses (as Mamba), `reversible`",
-    "select-both": "angles and decays that the input chooses, `reversible`",
+    "select": "angles that the input chooses, u = 1",
+    "select-fixed": "fixed angles, u = 1",
+    "select-fixed-forgets": "fixed angles, learnt decays",
+    "select-decays": "fixed angles, decays that the input chooses (as Mamba)",
+    "select-both": "angles and decays that the input chooses",
     "select-both-1": "the same, with a price of 1 a bit in the loss",
+    "select-long": "4,096 steps: angles that the input chooses, u = 1",
     "select-far": "100,000 steps: angles that the input chooses, u = 1",
     "select-far-truncated": "the same, gradients through the last tenth alone",
 }
@@ -152,8 +153,10 @@ def _trained(
         more = cells(result) if cells else []
         by = f"notebook {NOTEBOOKS[name]}" if name in NOTEBOOKS else f"`{name}`"
         size = f"{result['num_parameters']:,}"
-        rows.append([label, *scores(result), *more, size, _minutes(result), by])
-    head = ["", "test", "lowest to highest", "runs", *([columns] if cells else [])]
+        mean, span, runs = scores(result)
+        test = f"{mean} ({span})" if span else mean
+        rows.append([label, test, runs, *more, size, _minutes(result), by])
+    head = ["", "test (lowest to highest)", "runs", *([columns] if cells else [])]
     head += ["parameters", "minutes a run", "experiment"]
     return Table("|".join(head), rows)
 
@@ -173,7 +176,8 @@ def scores(result: Entry) -> list[str]:
     if (folds := result["data"].get("folds", 1)) > 1:
         runs.insert(0, count(folds, "fold"))
     mean, lowest, highest = (score(figure, value[x]) for x in ("mean", "lowest", "highest"))
-    span = f"{lowest.removesuffix(' %')} to {highest}" if result["num_runs"] > 1 else ""
+    lowest, highest = (text.removesuffix(" %") for text in (lowest, highest))
+    span = f"{lowest} to {highest}" if result["num_runs"] > 1 else ""
     return [mean, span, ", ".join(runs)]
 
 
@@ -191,7 +195,7 @@ def _minutes(result: Entry) -> str:
 
 def _bits(result: Entry) -> list[str]:
     reversed_ = result["config"]["memory"] == "reversible"
-    return [f"{result['forgotten_bits']['mean']:.2f}" if reversed_ else "not reversed here"]
+    return [f"{result['forgotten_bits']['mean']:.2f}" if reversed_ else ""]
 
 
 def _length_and_forest(result: Entry) -> list[str]:

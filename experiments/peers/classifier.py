@@ -117,7 +117,8 @@ def plain_stack(
 
 def gated_stack(
     kind: type[nn.Module], inputs: int, *, hidden_size: int, num_layers: int,
-    dropout: float, width: int, norm: str | None, sparsity: float | None, **options: Any,
+    dropout: float, width: int, norm: str | None, sparsity: float | None,
+    tokens: bool = False, **options: Any,
 ) -> IRevStack:  # fmt: skip
     """Build an embedding and gated blocks around a recurrence, which takes ``options``."""
     sparse = sparsity is not None
@@ -132,4 +133,4 @@ def gated_stack(
         )
         for index in range(num_layers)
     ]  # fmt: skip
-    return IRevStack([make_embedding(inputs, width, sparse), *blocks])
+    return IRevStack([make_embedding(inputs, width, sparse, tokens), *blocks])

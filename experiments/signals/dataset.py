@@ -75,7 +75,7 @@ def longest_first(recordings: Recordings, chosen: np.ndarray) -> np.ndarray:
 
 
 def bucketed(
-    data: SignalDataset, batch_size: int, bound: int | None, workers: int, epoch: int,
+    data: Sequences, batch_size: int, bound: int | None, workers: int, epoch: int,
     places: range,
 ) -> Iterator[Batch]:  # fmt: skip
     """Yield the batches of an epoch (:func:`batches_of_epoch`) at these places."""
@@ -83,16 +83,14 @@ def bucketed(
     return load(data, batches, workers, epoch)
 
 
-def in_order(
-    data: SignalDataset, batch_size: int, bound: int | None, workers: int
-) -> Iterator[Batch]:
+def in_order(data: Sequences, batch_size: int, bound: int | None, workers: int) -> Iterator[Batch]:
     """Yield all sequences as shown at test; they should be in :func:`longest_first` order."""
     batches = _divided(list(range(len(data))), data.lengths, batch_size, bound)
     return load(data, batches, workers)
 
 
 def batches_of_epoch(
-    data: SignalDataset, batch_size: int, bound: int | None, epoch: int
+    data: Sequences, batch_size: int, bound: int | None, epoch: int
 ) -> list[list[int]]:
     """Return the sequences of each batch, in random order but of nearly equal lengths.
 

@@ -2,8 +2,10 @@
 
 from experiments.tasks.action import ActionConfig
 from experiments.tasks.mnist import MnistConfig
+from experiments.tasks.reviews import ReviewsConfig
 from experiments.tasks.selection import CountingConfig, RecallConfig, SelectiveCopyConfig
 from experiments.tasks.sessions import SessionsConfig
+from experiments.tasks.shakespeare import ShakespeareConfig
 from experiments.tasks.signals import SignalsConfig
 from experiments.tasks.synthetic import AddingConfig, CopyConfig
 from experiments.train.config import TrainConfig
@@ -16,7 +18,9 @@ TASKS: dict[str, type[TrainConfig]] = {
     "counting": CountingConfig,
     "mnist": MnistConfig,
     "recall": RecallConfig,
+    "reviews": ReviewsConfig,
     "selective-copy": SelectiveCopyConfig,
     "sessions": SessionsConfig,
+    "shakespeare": ShakespeareConfig,
     "signals": SignalsConfig,
 }

@@ -231,7 +231,7 @@ def _describe_test(run: Run, test: Evaluation) -> dict[str, Any]:
         f"test_{task.objective.figure}": test.figure,
         "test_loss": test.loss,
         "forgotten_bits": _forgotten_bits(run),  # which may depend on the data
-        **(mistakes(test, task.num_classes) if task.num_classes > 1 else {}),
+        **(mistakes(test, task.num_classes) if task.objective.sign > 0 else {}),
         **(task.test_details(test) if task.test_details else {}),
     }
 

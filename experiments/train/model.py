@@ -24,8 +24,8 @@ def forward(model: nn.Module, x: Input) -> Tensor:
 
 
 def in_dtype_of(model: nn.Module, x: Tensor) -> Tensor:
-    """Return x in the dtype of the parameters: Fabric sees to it for the model it has set up."""
-    return x.to(next(model.parameters()).dtype)
+    """Return x, if no tokens, in the dtype of the parameters: Fabric does so for its model."""
+    return x if not x.is_floating_point() else x.to(next(model.parameters()).dtype)
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

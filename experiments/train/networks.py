@@ -27,6 +27,7 @@ class Sizes(NamedTuple):
     input_size: int
     num_classes: int
     read_at: ReadAt | None = None
+    tokens: bool = False
 
 
 class Network(Options):
@@ -56,6 +57,8 @@ class Network(Options):
         given = {field.name: getattr(self, field.name) for field in fields}
         options = {name: None if value == "none" else value for name, value in given.items()}
         sizes = task.input_size, task.num_classes
+        if task.tokens:  # which only blocks can embed
+            options["tokens"] = True
         return type(self).classifier(*sizes, read_at=task.read_at, **options)
 
 

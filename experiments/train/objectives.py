@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -95,6 +95,16 @@ class MeanF1(Classification):
 
         hits = count(labels[predictions == labels])
         return float((2 * hits / np.maximum(count(predictions) + count(labels), 1)).mean())
+
+
+class CrossEntropy(Classification):
+    """Name a class; compared by the mean cross entropy, in nats."""
+
+    figure, sign = "cross_entropy", -1
+
+    def judge(self, outputs: Tensor, labels: Tensor) -> Evaluation:
+        found = super().judge(outputs, labels)
+        return replace(found, figure=found.loss)
 
 
 class Regression:

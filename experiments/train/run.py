@@ -218,6 +218,8 @@ def _check_task(config: TrainConfig, task: Task) -> None:
             "gradient_steps must be None where one answer is read from a sequence, after its last "
             f"step; got {options.gradient_steps}"
         )
+    if task.tokens and not isinstance(options, Block | Gated):
+        raise ConfigError(f"model must have gated blocks, to embed tokens; got {options.name}")
     if several and options.read != "last":
         raise ConfigError(
             f"read must be last where several answers are read from a sequence; got {options.read}"

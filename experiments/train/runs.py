@@ -20,12 +20,13 @@ from experiments.provenance import provenance
 from experiments.train import checkpoints, distributed
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.loop import format_figure, train
-from experiments.train.objectives import Classification, MeanF1, Regression
+from experiments.train.objectives import Classification, CrossEntropy, MeanF1, Regression
 
 #: Entries of each run in the summary.
 _FIGURES = (
     "val_accuracy", "test_accuracy", "test_accuracy_of_recordings", "val_mean_f1", "test_mean_f1",
-    "val_squared_error", "test_squared_error", "forgotten_bits",
+    "val_squared_error", "test_squared_error", "val_cross_entropy", "test_cross_entropy",
+    "forgotten_bits",
 )  # fmt: skip
 #: The folder of a run among several.
 _RUN = re.compile(r"(fold|seed)\d+")
@@ -112,7 +113,7 @@ def _train_once(
 
 def figure_of(result: Mapping[str, Any]) -> str:
     """Return the figure of a result: that of its objective."""
-    figures = (objective.figure for objective in (Classification, MeanF1, Regression))
+    figures = (objective.figure for objective in (Classification, CrossEntropy, MeanF1, Regression))
     return next(figure for figure in figures if f"val_{figure}" in result)
 
 

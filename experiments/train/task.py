@@ -11,7 +11,8 @@ from torch import Tensor
 from experiments.train.objectives import Classification, Evaluation, Objective
 
 #: Float32 sequences, (batch, seq, feature); or (batch, clips, seq, feature), whose clips are
-#: averaged when a sequence is classified; or a pair of either and the lengths, (batch,) int64.
+#: averaged when a sequence is classified; or int64 tokens, (batch, seq); or a pair of one of them
+#: and the lengths, (batch,) int64.
 Input: TypeAlias = Tensor | tuple[Tensor, Tensor]
 #: Sequences and targets: labels, (batch,) int64, or (batch, answers) if a sequence has several
 #: answers; numbers, (batch,) float32, in a regression.
@@ -37,6 +38,7 @@ class Task:
         test_details: function that returns further results of a test.
         read_at: where answers are read, for (batch, answers, ...); None for one answer after the
             last step.
+        tokens: whether steps are tokens, of which ``input_size`` are different.
         class_names: names of the classes, in the order of the labels, if they have any.
     """
 
@@ -51,4 +53,5 @@ class Task:
     test_details: Callable[[Evaluation], dict[str, Any]] | None = None
     objective: Objective = field(default_factory=Classification)
     read_at: ReadAt | None = None
+    tokens: bool = False
     class_names: tuple[str, ...] = ()

@@ -56,11 +56,11 @@ def uses_caching_allocator() -> bool:
 
 
 def empty_cache() -> None:
-    """Give the memory that this process keeps for its next allocations back to the system.
+    """Release unused cached memory of this process to the system.
 
-    The kernels keep at most an eighth more than was in use at once, which the system takes when it
-    is short of memory; glibc some of what was freed, and all of it after
-    :func:`use_caching_allocator`. For a GPU there is ``torch.cuda.empty_cache``.
+    The kernels cache at most an eighth more than was in use at once, and the system takes it back
+    when it is short of memory. After :func:`use_caching_allocator`, glibc caches all that was
+    freed. For a GPU there is ``torch.cuda.empty_cache``.
     """
     if hasattr(torch.ops.irevrnn, "empty_cache"):  # if the kernels are loaded
         torch.ops.irevrnn.empty_cache()

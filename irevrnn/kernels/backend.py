@@ -21,7 +21,7 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
     The environment variable ``IREVRNN_BACKEND`` overrides the choice: ``auto`` takes the
     vectorised kernel for float32 and the scalar one for float64 on the CPU, and the CUDA kernels on
     a GPU; ``cpp`` the scalar one for both dtypes; ``cuda`` the CUDA kernels; ``python`` the
-    reference. What cannot run here is a RuntimeError.
+    reference. Raise a RuntimeError if what it names cannot run here.
     """
     wanted = _wanted()
     if wanted not in BACKENDS:
@@ -39,7 +39,7 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
         f"IREVRNN_BACKEND={wanted} has no kernel for {dtype} on {device} "
         f"({reason or 'which is another device'}): it takes float32 or float64, on the CPU with a "
         "C++ compiler (cpp), on a GPU with nvcc and a CUDA PyTorch (cuda). Unset the variable to "
-        "run what is there"
+        "run what is available"
     )
 
 

@@ -198,5 +198,5 @@ def _first(x: Tensor, count: int) -> Tensor:
 
 
 def _joined(running: Tensor, ended: Tensor, count: int) -> Tensor:
-    """Put behind the rows that run those that have ended, up to ``count`` in all."""
+    """Append the rows of sequences that have ended, up to ``count`` in all."""
     return running if len(running) == count else torch.cat([running, ended[len(running) : count]])

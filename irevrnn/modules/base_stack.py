@@ -65,7 +65,7 @@ class StrategyModule(nn.Module):
         self._stepper: Stepper | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Check a strategy when it is set, too."""
+        """Check a strategy when it is set after construction, too."""
         if name == "memory" and value not in self._strategies:
             known = ", ".join(self._strategies)
             raise ValueError(f"memory must be one of {known}; got {value!r}")
@@ -234,7 +234,7 @@ class BaseStack(Recurrent, StrategyModule):
 
         They are those that decays forget (``eq:stored``), on average, whatever ``memory`` is. Their
         gradient goes to recurrent weights and, where the input chooses decays, to what chose them:
-        with ``loss + price * stack.stored_bits()`` a network learns to forget what is worth it.
+        with ``loss + price * stack.stored_bits()`` a network learns what is worth forgetting.
 
         Raises:
             RuntimeError: there was no forward pass.
@@ -248,7 +248,7 @@ class BaseStack(Recurrent, StrategyModule):
             >>> loss = output.square().mean() + 1e-6 * model.stored_bits()
         """
         if self._forgotten is None:
-            raise RuntimeError("stored_bits needs a forward pass before it")
+            raise RuntimeError("stored_bits needs a forward pass first")
         steps, chosen = self._forgotten
         blocks = [r for r in self._stack().recurrences if isinstance(r, BlockRecurrence)]
         weights = [block.bits_of_weights() for block in blocks]
@@ -266,7 +266,7 @@ class BaseStack(Recurrent, StrategyModule):
 
         Returns:
             An object with ``plans``, each with its ``saved`` and ``peak`` bytes, and with
-            ``reasons`` against strategies that cannot serve. ``print`` shows it as a table.
+            ``reasons`` why others cannot be used. ``print`` shows it as a table.
         """
         return self._report(input, lengths, resets, return_sequence)
 

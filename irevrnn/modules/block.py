@@ -1,4 +1,4 @@
-"""The interface of what a stack consists of: :class:`Block`, and modules without a recurrence."""
+"""The base class of the blocks of a stack: :class:`Block`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Block(Recurrent):
     A block computes, where ``...`` are steps and sequences in any layout::
 
         z = block.project(x)       # (..., in) to (..., hidden_size), each step by itself
-        h = the recurrence over z  # run by the stack, as its strategy has it
+        h = the recurrence over z  # run by the stack, with its strategy
         y = block.output(x, h)     # (..., in) and (..., hidden_size) to (..., out), likewise
 
     A subclass defines ``project`` and ``output``. They may use any modules that act on each step
@@ -76,7 +76,7 @@ class Block(Recurrent):
         initial_state: learnt h_0 and c_0, (2, H), normal at the start; None where they are 0.
 
     Raises:
-        ValueError, TypeError: an argument is out of range or of another type than it should be.
+        ValueError, TypeError: an argument is out of range, or of a wrong type.
         NotImplementedError: the block is called, or a method that it must define is missing.
 
     Example::
@@ -157,7 +157,7 @@ class Block(Recurrent):
         self.reset_recurrence()
 
     def usual_decay(self) -> Tensor:
-        """Return the decay of a step, (H,), or about what the input chooses for most."""
+        """Return the decay of a step, (H,), or a typical one if the input chooses it."""
         return self.recurrent_weight
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:

@@ -60,8 +60,8 @@ class IRevRNNCell(Recurrent):
         """Return a cell that runs ``layer``, one of the ``layers`` of an :class:`irevrnn.IRevRNN`.
 
         The layer becomes part of the cell: what changes one, such as ``eval()``, changes the other.
-        What ``residual`` or ``dropout`` of the network do to the states is left to the caller, and
-        so is the order of steps in one of the ``reverse_layers``.
+        ``residual`` and ``dropout`` of the network, and the order of steps of ``reverse_layers``,
+        are left to the caller.
         """
         if not isinstance(layer, IRevRNNLayer):
             raise TypeError(

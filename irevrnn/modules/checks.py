@@ -1,4 +1,4 @@
-"""Checks of what a user hands in: arguments of constructors, tensors, states, lengths, resets."""
+"""Check what users pass: arguments of constructors, tensors, states, lengths and resets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_count(name: str, value: int, least: int) -> None:
 
 
 def check_tensor(name: str, x: Any, dtype: torch.dtype | None = None) -> None:
-    """Raise a TypeError unless x is a dense tensor of ``dtype``; None is any floating point."""
+    """Raise a TypeError unless x is a dense tensor of ``dtype``; None allows any floating point."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
     if not x.is_floating_point() if dtype is None else x.dtype != dtype:

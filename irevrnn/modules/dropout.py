@@ -1,4 +1,4 @@
-"""Dropout whose mask comes out the same when a step is computed again, whatever the strategy."""
+"""Dropout with one mask under every strategy, also when a step is computed again."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class IRevBlock(Block):
         return tau
 
     def usual_decay(self) -> Tensor:
-        """Return the decay of a step, (H,), or what the input chooses where it is 0."""
+        """Return the decay of a step, (H,), or the one that an input of 0 chooses."""
         if self.decay_gate is None:
             return super().usual_decay()
         return torch.sigmoid(self.decay_gate.bias)

@@ -133,7 +133,7 @@ def coupling_of_period(period: Tensor, root: Tensor) -> Tensor:
 def check_selection(
     forgets: Any, turns: Any, num_couplings: int, activations: tuple[str, str]
 ) -> None:
-    """Raise an error unless units can forget and turn so."""
+    """Raise an error unless ``forgets`` and ``turns`` go with the couplings and activations."""
     if forgets not in (True, False, "input"):
         raise ValueError(f"forgets must be True, False or 'input'; got {forgets!r}")
     if turns not in ("fixed", "input"):
@@ -153,7 +153,7 @@ def check_selection(
 
 
 def check_periods(shortest: float, longest: float | None, num_couplings: int) -> None:
-    """Raise an error unless units can start with periods from ``shortest`` to ``longest``."""
+    """Raise an error unless units can start with periods between these."""
     check_number("shortest_period", shortest, 2, math.inf)
     if shortest == 2:
         raise ValueError("shortest_period must be above 2 steps; got 2")

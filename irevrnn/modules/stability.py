@@ -1,4 +1,4 @@
-"""Keep recurrent weights in range, and the states of linear oscillators from growing."""
+"""Clip recurrent weights, and project the couplings of linear oscillators to be stable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from irevrnn.strategies.rules import RECURRENCE, computed_weight
 
 
 class Recurrent(nn.Module):
-    """Have recurrent weights, which can be drawn anew and clipped."""
+    """A module with recurrent weights, which can be drawn anew and clipped."""
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew and reset the statistics of ``norm="batch"``."""
@@ -26,8 +26,8 @@ class Recurrent(nn.Module):
     def clip_recurrent_weights_(self, bound: float = 1.0, *, after: Optimizer | None = None) -> Any:
         """Clamp every recurrent weight to [-bound, bound], in place.
 
-        Where the recurrence is linear with one coupling, couplings with which states would grow
-        are moved to the nearest with which they do not.
+        Where the recurrence is linear with one coupling, unstable couplings are projected onto the
+        stable region, where states cannot grow exponentially.
 
         IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
         more than ``gamma``-fold over T steps.
@@ -75,7 +75,7 @@ class Recurrent(nn.Module):
 
 @torch.no_grad()
 def clip_couplings_(u: Tensor, a: Tensor, b: Tensor) -> None:
-    """Move couplings of linear oscillators to the nearest whose states do not grow, in place.
+    """Project couplings of linear oscillators onto the stable region, in place.
 
     A step multiplies (h, c) by a matrix of determinant u and trace 1 + u + u a b. None of its
     eigenvalues exceeds 1 if -2 (1 + u) <= u a b <= 0 (Jury's criterion). Where u a b is positive,

@@ -95,9 +95,9 @@ class IRevStack(BaseStack):
 
     Raises:
         ValueError, TypeError: the blocks do not fit one another, the input does not fit them, a
-            block returns something else than it should, or the strategy cannot serve.
-        NotImplementedError, RuntimeError: the strategy does not go with a transform, a second
-            derivative or what kernels there are, or a module that runs again gives other results.
+            block returns a wrong type or shape, or the strategy does not support a block.
+        NotImplementedError, RuntimeError: the strategy does not support a transform or a second
+            derivative, lacks its kernels, or a module gives other results when it runs again.
         OverflowError: in training with ``reversible``, a value is NaN or too large for fixed point.
         irevrnn.ReversalError: (in the backward pass of ``reversible``) the reconstructed states
             differ from those of the forward pass.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.kernels.observers import observed, sees_modules
-from irevrnn.recurrences.compiled_blocks import options_of, parameters_of
+from irevrnn.recurrences.compiled_blocks import parameters_of, prepared
 from irevrnn.strategies.stack import Stack
 
 
@@ -34,7 +34,7 @@ class Stepper:
         below = places.index(True) if self.fits else len(places)
         self._below, self._above = compiled.modules[:below], compiled.modules[below + 1 :]
         blocks = [member.block for run in runs for member in run.members]
-        self._arguments = self._blocks_arguments(blocks) if self.fits else ()
+        self._blocks = self._prepared(blocks) if self.fits else None
         inside = [m for block in blocks for m in block.modules()]
         self._inside = [(m.__dict__, len(m.__dict__)) for m in inside]
         self._dropouts = [block.dropout.__dict__ for block in blocks]
@@ -43,12 +43,12 @@ class Stepper:
         ]
 
     @staticmethod
-    def _blocks_arguments(blocks: list[Any]) -> tuple[Any, ...]:
+    def _prepared(blocks: list[Any]) -> Any:
         parameters: list[Any] = []
         for block in blocks:
             *first, u, a, b, outer_weight, outer_bias = parameters_of(block)
             parameters += [*first, block.scale, u, a, b, outer_weight, outer_bias]
-        return parameters, *options_of(blocks)
+        return prepared(blocks, parameters, last=False, sums=[])
 
     def holds(self) -> bool:
         """Return whether modules, parameters and modes are those of before.
@@ -71,11 +71,11 @@ class Stepper:
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take x, (B, in), a step on from h and c, (L, B, H)."""
         if not self._below and not self._above:  # an operator that makes no graph
-            return torch.ops.irevrnn.blocks_step.default(x, h, c, *self._arguments)
+            return torch.ops.irevrnn.blocks_step.default(x, h, c, self._blocks)
         with torch.no_grad():
             for module in self._below:
                 x = module(x)
-            x, h, c = torch.ops.irevrnn.blocks_step.default(x, h, c, *self._arguments)
+            x, h, c = torch.ops.irevrnn.blocks_step.default(x, h, c, self._blocks)
             for module in self._above:
                 x = module(x)
         return x, h, c

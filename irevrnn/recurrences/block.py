@@ -216,7 +216,7 @@ class BlockRecurrence:
 
 
 def overflow(where: str) -> OverflowError:
-    """Return the error for a value that no scale has room for."""
+    """Return the error for a value that is too large for any scale."""
     return OverflowError(
         f"{where}: a value is NaN or left the range of the fixed-point numbers, abs(x) < "
         f"{LARGEST_VALUE:.0f}; scale the input down, use norm='layer', or bound the recurrent "

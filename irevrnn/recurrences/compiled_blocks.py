@@ -17,19 +17,20 @@ from irevrnn.recurrences.protocol import Drive, State
 
 
 class Parameters:
-    """The arguments of operators for gated blocks, and the sums of their gradients.
+    """Gated blocks made ready for operators, and the sums of their parameters' gradients.
 
     Args:
         blocks: of one form, from the bottom up.
         needed: the parameters whose gradients are to be summed; None in a forward pass.
+        last: whether the highest block returns its output of the last step alone.
 
     Attributes:
-        arguments: for the operators; ``csrc/blocks.cpp`` says what they are.
+        ready: the blocks, for the operators (``csrc/gated_blocks.h``).
         sums: of gradients, over all chunks of a backward pass; without elements where none is
             wanted.
     """
 
-    def __init__(self, blocks: Sequence[Any], needed: Sequence[Tensor] | None) -> None:
+    def __init__(self, blocks: Sequence[Any], needed: Sequence[Tensor] | None, last: bool) -> None:
         self._blocks, self.sums = blocks, list[Tensor]()
         self._needed = {id(parameter) for parameter in needed or ()}
         parameters: list[Tensor | None] = []
@@ -47,8 +48,7 @@ class Parameters:
                     torch.zeros_like(x) if want and x is not None else scale.new_empty(0)
                     for x, want in zip(values, wanted, strict=True)
                 ]
-        self.arguments = parameters, *options_of(blocks)[:2]
-        self.activations = options_of(blocks)[2:]
+        self.ready = prepared(blocks, parameters, last, self.sums)
 
     def gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Return each parameter that needs a gradient, with the sum of its gradients."""
@@ -77,10 +77,14 @@ def parameters_of(block: Any) -> list[Any]:
     ]  # fmt: skip
 
 
-def options_of(blocks: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the eps of all norms, below 0 without one, and what blocks of one form share."""
+def prepared(
+    blocks: Sequence[Any], parameters: list[Tensor | None], last: bool, sums: list[Tensor]
+) -> Any:
+    """Return blocks of one form for operators; ``csrc/gated_blocks.h`` says what these take."""
     first, eps = blocks[0], [getattr(block.norm, "eps", -1.0) for block in blocks]
-    return eps, first.residual, first.activation, first.coupling_activation
+    return torch.classes.irevrnn.GatedBlocks(
+        parameters, eps, first.residual, last, first.activation, first.coupling_activation, sums
+    )
 
 
 class CompiledBlocks:
@@ -108,23 +112,19 @@ class CompiledBlocks:
 
     def begin(self, needed: Sequence[Tensor] | None) -> None:
         """Read the parameters for a pass over all chunks; ``needed`` are to have gradients."""
-        self.parameters = Parameters([member.block for member in self.members], needed)
+        blocks = [member.block for member in self.members]
+        self.parameters = Parameters(blocks, needed, self.last_alone)
 
     def end(self) -> None:
-        """Let go of what was made for the pass."""
+        """Release what was made for the pass."""
         vars(self).pop("parameters", None)
-
-    @property
-    def _arguments(self) -> tuple[Any, ...]:
-        parameters = self.parameters
-        return *parameters.arguments, self.last_alone, *parameters.activations
 
     def drive(self, x: Tensor) -> Drive:
         """Return the input."""
         return (x,)
 
     def chosen_bits(self, drive: Drive) -> Tensor | None:
-        """Return None: the input has no choice."""
+        """Return None: the input chooses nothing."""
         return None
 
     def last(self, h: Tensor, state: State) -> Tensor:
@@ -152,7 +152,7 @@ class CompiledBlocks:
         """Run in floating point."""
         assert state is not None
         y, *final = torch.ops.irevrnn.blocks_scan.default(
-            *drive, *state, *self._arguments, self.parameters.sums, steps.resets, steps.batch_sizes
+            *drive, *state, self.parameters.ready, steps.resets, steps.batch_sizes
         )
         return y, tuple(final)
 
@@ -169,7 +169,7 @@ class CompiledBlocks:
     ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
         """Run in fixed point; an OverflowError names the block and the step."""
         y, tensors, words, counts, saved, block, step = torch.ops.irevrnn.blocks_fixed_scan.default(
-            *drive, states.tensors, states.steps, *self._arguments, record, save, steps.resets,
+            *drive, states.tensors, states.steps, self.parameters.ready, record, save, steps.resets,
             steps.batch_sizes,
         )  # fmt: skip
         if step >= 0:
@@ -182,7 +182,7 @@ class CompiledBlocks:
     ) -> tuple[Pass, Buffer]:
         """Run upwards through the blocks, each backwards in time."""
         y, tensors, counts, saved = torch.ops.irevrnn.blocks_fixed_unscan.default(
-            *drive, states.tensors, states.steps, *buffer, *self._arguments, steps.resets,
+            *drive, states.tensors, states.steps, *buffer, self.parameters.ready, steps.resets,
             steps.batch_sizes,
         )  # fmt: skip
         before = _BlockStates.from_tensors(tensors, states.steps + steps.begin - steps.end)
@@ -193,8 +193,8 @@ class CompiledBlocks:
     ) -> tuple[Tensor, State]:
         """Return the output and the last states as functions of the input and the first states."""
         y, *final = torch.ops.irevrnn.blocks_gradient.default(
-            *drive, *state, result.out, result.saved, *self._arguments, self.parameters.sums,
-            steps.resets, steps.batch_sizes,
+            *drive, *state, result.out, result.saved, self.parameters.ready, steps.resets,
+            steps.batch_sizes,
         )  # fmt: skip
         return y, tuple(final)
 

@@ -117,7 +117,7 @@ class Pass(NamedTuple):
 
 
 class RangeError(OverflowError):
-    """A value has room in no scale of the fixed-point numbers, or is NaN.
+    """A value is too large for any scale of the fixed-point numbers, or is NaN.
 
     Attributes:
         step: the first such step, counted from the beginning of the pass.

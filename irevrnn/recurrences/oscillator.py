@@ -67,8 +67,8 @@ class Weights(NamedTuple):
 def backend_of(*tensors: Tensor) -> str:
     """Return the backend for tensors, or ``"transform"`` where one of ``torch.func`` is on.
 
-    The reference alone has all derivatives of all transforms, which cannot look into a checkpoint;
-    what they save is their own affair.
+    The reference alone has the derivatives that transforms ask for. They cannot look into a
+    checkpoint, so under them ``memory`` has no say in what is saved.
     """
     if transformed() or has_tangent(*tensors):
         return "transform"

@@ -38,7 +38,7 @@ class Recurrence(Protocol):
     def chosen_bits(self, drive: Drive) -> Tensor | None:
         """Return the bits that the drive chooses to forget, of all steps and sequences, a scalar.
 
-        It is None where the input has no choice.
+        None where the input chooses nothing.
         """
 
     def scan(

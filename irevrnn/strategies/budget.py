@@ -23,7 +23,7 @@ from irevrnn.recurrences.packing import Steps
 from irevrnn.strategies.chunkwise import parameters_of, run_chunkwise
 from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.measure import SLACK, Costs, measure, rehearse
-from irevrnn.strategies.reversible import GROUP, HASHES
+from irevrnn.strategies.reversible import GROUP, GROUPS, HASHES
 from irevrnn.strategies.revolve import fewest_checkpoints
 from irevrnn.strategies.rules import CHUNKWISE, IN_FIXED_POINT, LAYERWISE, unsupported_reason
 from irevrnn.strategies.stack import Stack
@@ -55,7 +55,7 @@ class Workload:
         return_sequence: whether the output of all steps is returned.
         padded: whether x was packed from a padded input.
         costs: those of the strategies that run layer by layer.
-        before: bytes that were resident before the pass; 0 if nobody asks.
+        before: bytes that were resident before the pass; 0 without a budget.
         loaded: bytes that the process took to run the first steps, for code above all.
     """
 
@@ -75,7 +75,7 @@ class Workload:
         return "store" if self.stack.label == "rnn" else "recompute"
 
     def measure(self, memory: str) -> Costs:
-        """Return the costs of a strategy, if it runs in chunks those of a single one."""
+        """Return the costs of a strategy: of all steps, or of one chunk if it runs in chunks."""
         if memory not in self.costs:
 
             def run(x: Tensor, states: States, steps: Steps, chunk: int = 0) -> Any:
@@ -126,7 +126,7 @@ class Workload:
         bits = rows * sum(r.expected_bits() for r in recurrences)
         if self.steps.resets is not None:  # each stores two states of 32 bits
             bits += int(self.steps.resets.sum()) * 64 * sum(r.width for r in recurrences)
-        groups = math.ceil(chunks / GROUP) if bits else 1
+        groups = min(GROUPS, math.ceil(chunks / GROUP)) if bits else 1
         numbers = len(recurrences) * (2 * STACKS + groups * (1 + STACKS) + HASHES)
         states = 2 * self.measure("reversible").short.state  # h, c and their scales
         return math.ceil(bits / 8) + states + 8 * numbers
@@ -209,7 +209,7 @@ def parse_bytes(size: str | float) -> int:
 
 
 def format_bytes(size: int) -> str:
-    """Write a number of bytes for people, in decimal units."""
+    """Format a number of bytes in decimal units."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= 0.9995 * factor:  # which is rounded to 1
             return f"{size / factor:.3g} {unit}"

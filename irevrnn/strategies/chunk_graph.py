@@ -147,7 +147,7 @@ def check_leaves(outputs: list[Tensor], known: Sequence[Tensor], memory: str) ->
         if leaf is not None and id(leaf) not in ids:
             raise ValueError(
                 f"a module of the stack uses a tensor of shape {tuple(leaf.shape)} that requires a "
-                f"gradient and is none of its parameters: memory={memory!r} would lose this "
+                f"gradient and is not one of its parameters: memory={memory!r} would lose this "
                 "gradient; use memory='recompute', or make it a parameter of the module"
             )
         new = {following for following, _ in node.next_functions if following is not None} - met

@@ -159,7 +159,7 @@ class _Chunkwise(torch.autograd.Function):
 
 
 def _after_resets(states: list[State], run: Run) -> list[State]:
-    """Return states that are 0 where the first step resets them: nobody reads what they were."""
+    """Return the states with 0 where the first step resets them, whatever they were."""
     reset = run.steps.begins_anew
     if reset is None:
         return states

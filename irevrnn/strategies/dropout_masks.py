@@ -54,7 +54,7 @@ class Seen:
         elif place not in self.masks:
             raise RuntimeError(
                 "a chunk of steps met an irevrnn.Dropout that the first one did not: modules of a "
-                "stack must take the same way for all steps; draw what is skipped once, before "
+                "stack must take the same branch in all steps; decide what to skip once, before "
                 "the stack runs"
             )
         mask = self.masks[place]

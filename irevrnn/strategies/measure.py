@@ -42,7 +42,7 @@ class Cost(NamedTuple):
 
     Attributes:
         saved: that autograd saves between forward and backward, beside the output.
-        peak: at the largest moment, without the output.
+        peak: the most that are alive at once, without the output.
         output: of the output.
     """
 

@@ -21,9 +21,10 @@ from irevrnn.strategies.strategy import Strategy, flat, leaf
 
 #: Hashes that are saved of a block's states.
 HASHES = 64
-#: Chunks in a group. A group has a 64-bit count for each stack: with fewer chunks the counts, with
-#: more the parts of a group that is not complete, would take more memory.
-GROUP = 16
+#: The fewest chunks in a group, and the most groups. A group has a 64-bit count for each stack:
+#: with fewer chunks the counts, with more the parts of a group that is not complete, would take
+#: more memory.
+GROUP, GROUPS = 16, 128
 
 
 class ReversalError(RuntimeError):
@@ -81,23 +82,24 @@ class BitStacks:
     """The words of a block's bit stacks, from the forward pass to the backward pass.
 
     The inverse of a chunk takes just the words that its forward pass pushed. So they need never be
-    one tensor: they are saved in groups of :data:`GROUP` chunks, each of which is joined when it is
-    complete. Joining all of them at the end would take their memory twice.
+    one tensor: they are saved in groups of chunks, each of which is joined when it is complete.
+    Joining all of them at the end would take their memory twice.
 
     Chunks and groups without words are left out, but for the first, whose counts tell how many
     stacks there are: where nothing is forgotten, nothing grows with the length.
     """
 
-    def __init__(self, groups: dict[int, tuple[Tensor, Tensor]] | None = None) -> None:
+    def __init__(self, chunks: int, groups: dict[int, tuple[Tensor, Tensor]] | None = None) -> None:
+        self.size = max(GROUP, ceil(chunks / GROUPS))  # chunks in a group
         self.groups = groups or {}
         self.parts: list[tuple[Tensor, Tensor]] = []
         self.group = 0
 
     def add(self, chunk: int, words: Tensor, counts: Tensor) -> None:
         """Add the words of a chunk, stack by stack, and the number of words of each stack."""
-        if chunk // GROUP != self.group:
+        if chunk // self.size != self.group:
             self._close()
-            self.group = chunk // GROUP
+            self.group = chunk // self.size
         if len(words) or chunk == 0:
             self.parts.append((words, counts))
 
@@ -113,8 +115,8 @@ class BitStacks:
 
     def buffer(self, chunk: int) -> Buffer:
         """Return the words of the group of a chunk, the last of this group."""
-        if chunk // GROUP in self.groups:
-            words, counts = self.groups[chunk // GROUP]
+        if chunk // self.size in self.groups:
+            words, counts = self.groups[chunk // self.size]
             return Buffer(words, counts.cumsum(0) - counts, counts)
         words, counts = next(iter(self.groups.values()))
         return Buffer(words[:0], *2 * [torch.zeros_like(counts)])
@@ -152,7 +154,7 @@ class Reversible(_FixedPoint):
 
     def begin(self, states: list[State], record: bool) -> None:
         super().begin(states, record)
-        self.stacks, self.stored = [BitStacks() for _ in states], 0
+        self.stacks, self.stored = [BitStacks(self.chunks) for _ in states], 0
         self.of_outputs = self.states[0].partial_words.new_zeros(())
         self.hashes = self.of_outputs.new_zeros(HASHES, len(states))
 
@@ -189,7 +191,7 @@ class Reversible(_FixedPoint):
         states, self.expected, of_outputs, stacks = record
         super().begin_backward(states)
         self.hashes, self.of_outputs = torch.zeros_like(self.expected), -of_outputs
-        self.stacks = [BitStacks(groups) for groups in stacks]
+        self.stacks = [BitStacks(self.chunks, groups) for groups in stacks]
         self.buffers = [each.buffer(self.chunks - 1) for each in self.stacks]
         self.left = [torch.zeros_like(buffer.counts) for buffer in self.buffers]
 
@@ -197,7 +199,7 @@ class Reversible(_FixedPoint):
         result, self.buffers[number] = self.recurrences[number].inverse_exact(
             drive, self.states[number], self.buffers[number], self.steps
         )
-        if self.chunk % GROUP == 0:  # of this group no words are left if all went well
+        if self.chunk % self.stacks[number].size == 0:  # if all went well, no words are left of it
             self.left[number] += self.buffers[number].counts.abs()
             if self.chunk:
                 self.buffers[number] = self.stacks[number].buffer(self.chunk - 1)

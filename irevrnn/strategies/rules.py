@@ -35,7 +35,7 @@ def check_strategy(memory: str) -> str:
 
 
 def check_budget(memory: str, memory_budget: float | str | None) -> None:
-    """Raise a ValueError if a budget is missing, or given where nothing goes by it."""
+    """Raise a ValueError if a budget is missing, or given to a strategy that takes none."""
     if check_strategy(memory) == "auto" and memory_budget is None:
         raise ValueError("memory='auto' needs memory_budget, such as memory_budget='256MB'")
     if memory not in BUDGETED and memory_budget is not None:

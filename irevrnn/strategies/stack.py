@@ -210,8 +210,8 @@ def reads_tokens(module: nn.Module) -> bool:
 def warn_of_large_states(module: nn.Module, stack: Stack, finals: list[State]) -> None:
     """Issue a UserWarning, once per module, if a final state exceeds :data:`LARGE_STATE`.
 
-    States on a GPU are not looked at, since that would wait for it, nor are those that have no
-    values, while PyTorch records operators or transforms functions.
+    States on a GPU are not checked, since that would wait for it, nor are those without values,
+    while PyTorch records operators or transforms functions.
     """
     if observed() or module in _warned:
         return

@@ -40,12 +40,12 @@ def flat(states: Iterable[State | None]) -> list[Tensor]:
 
 
 def nested(tensors: Iterator[Tensor], counts: Iterable[int]) -> list[State]:
-    """Return the states that the next tensors are."""
+    """Group tensors into states of ``counts`` tensors each; invert :func:`flat`."""
     return [tuple(islice(tensors, count)) for count in counts]
 
 
 def leaf(x: Tensor) -> Tensor:
-    """Return x as a leaf of a new graph, which takes a gradient if numbers like it can."""
+    """Return x as a leaf of a new graph; it requires a gradient if its dtype allows one."""
     return x.detach().requires_grad_(x.is_floating_point() or x.is_complex())
 
 
@@ -60,7 +60,7 @@ class Plan:
         most_bits: the most bytes of bits that ``reversible`` may store; None for any number.
         graph: the bytes of a chunk's graph, if there is a budget to meet; else 0.
         saved: bytes between forward and backward.
-        peak: bytes at the largest moment of the two.
+        peak: the most bytes that are alive at once in the two passes.
     """
 
     memory: str

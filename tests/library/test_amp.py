@@ -12,7 +12,7 @@ from irevrnn.strategies.strategy import Plan
 from tests.cases import assert_same_bits, make_inputs, run
 
 HALVES = (torch.bfloat16, torch.float16)
-#: Relative errors of outputs and gradients that docs/transforms.md states.
+#: Relative errors of outputs and gradients that docs/training.md states.
 BOUNDS = {torch.bfloat16: (0.01, 0.03), torch.float16: (0.001, 0.005), None: (1e-4, 1e-3)}
 of_a_half = pytest.mark.parametrize("dtype", HALVES, ids=["bfloat16", "float16"])
 forward_in_time = pytest.mark.parametrize("memory", ["store", "recompute", "checkpoint"])
@@ -139,7 +139,7 @@ def test_fixed_point_takes_no_converted_model(kernels, memory):
 @pytest.mark.parametrize("memory", [each for each in STRATEGIES if each != "auto"])
 @pytest.mark.parametrize("norm", [None, "layer"])
 def test_accuracy_of_autocast(kernels, memory, norm, dtype):
-    """Two layers of 64 over 784 steps, as in docs/transforms.md; without autocast for None."""
+    """Two layers of 64 over 784 steps, as in docs/training.md; without autocast for None."""
     model, x = make_model(memory, norm), torch.rand(8, 784, 1)
     wanted = outcome(make_model(norm=norm).double(), x.double())  # by recompute
     scale = 2.0**10  # a mean over 400,000 numbers has gradients that float16 would round to 0

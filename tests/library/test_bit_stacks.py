@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from irevrnn.strategies.reversible import GROUP, BitStacks
+from irevrnn.strategies.reversible import GROUP, GROUPS, BitStacks
 
 STACKS = 5
 
@@ -17,10 +17,10 @@ def pushed(chunks, most, seed=0):
 
 
 def there_and_back(words, counts):
-    stacks = BitStacks()
+    stacks = BitStacks(len(words))
     for chunk, parts in enumerate(zip(words, counts, strict=True)):
         stacks.add(chunk, *parts)
-    return BitStacks(stacks.record())
+    return BitStacks(len(words), stacks.record())
 
 
 @pytest.mark.parametrize("chunks", [1, 2, GROUP, GROUP + 1, 3 * GROUP + 5])
@@ -48,3 +48,13 @@ def test_chunks_without_words_save_nothing():
     stacks = there_and_back(words, counts)
     assert stacks.buffer(4 * GROUP - 1).words.tolist() == [7]
     assert stacks.buffer(3 * GROUP - 1).counts.tolist() == [0] * STACKS
+
+
+def test_the_number_of_groups_is_bounded():
+    chunks = 3 * GROUP * GROUPS + 1
+    counts = torch.ones(chunks, 1, dtype=torch.int64)
+    words = list(torch.arange(chunks, dtype=torch.int32).split(1))
+    stacks = there_and_back(words, counts)
+    assert 1 < len(stacks.groups) <= GROUPS
+    found = [stacks.buffer(chunk).words for chunk in range(0, chunks, stacks.size)]
+    assert torch.equal(torch.cat(found), torch.cat(words))

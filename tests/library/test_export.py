@@ -103,11 +103,12 @@ def test_other_strategies_cannot_be_exported(tmp_path, memory):
 
 @pytest.mark.slow
 @needs_onnx
-def test_what_the_page_saves_can_be_loaded_elsewhere(tmp_path):
-    """Each block of docs/transforms.md that reads or writes files, in a process of its own."""
-    page = (Path(__file__).parents[2] / "docs" / "transforms.md").read_text()
-    blocks = re.findall(r"^```python files\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 3
+@pytest.mark.parametrize(("page", "count"), [("transforms", 3), ("streaming", 1)])
+def test_what_a_page_saves_can_be_loaded_elsewhere(page, count, tmp_path):
+    """Each block of the page that reads or writes files, in a process of its own."""
+    text = (Path(__file__).parents[2] / "docs" / f"{page}.md").read_text()
+    blocks = re.findall(r"^```python files\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == count
     for code in blocks:
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True

@@ -131,7 +131,7 @@ def test_the_text_reads_every_result_file():
 #: One of each file, and facts of the training, whose names the text puts together.
 SOME = [
     *{entry[0]: entry for entry in ENTRIES}.values(),
-    ("mnist", "threads"), ("mnist", "config", "hidden_size"),
+    ("watch", "num_parameters"), ("watch", "config", "hidden_size"),
 ]  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_an_experiment_that_the_table_does_not_know_is_named(tmp_path, made_from
         paper.build(*with_an_experiment(tmp_path, made_from))
 
 
-def test_a_method_that_could_not_run_leaves_a_dash(tmp_path):
+def test_a_method_that_could_not_run_is_left_out(tmp_path):
     results = copy.deepcopy(RESULTS)
     for shape in results["benchmark"]["shapes"]:
         del shape["methods"]["compiled_chunks"], shape["ratios"]["compiled_chunks"]
@@ -196,8 +196,8 @@ def test_what_one_core_or_no_kernel_cannot_measure_is_left_out(tmp_path, key):
 
 def test_a_figure_that_another_run_has_drawn_is_not_taken(tmp_path):
     results, figures, pdf = write(tmp_path, RESULTS)
-    (figures / "division.svg").write_text(SVG.replace("L9 9", "L9 8"))
-    message = r"division\.svg .*derivation\.json .*PROFILE=paper FIGURE=division\)"
+    (figures / "drift.svg").write_text(SVG.replace("L9 9", "L9 8"))
+    message = r"drift\.svg .*derivation\.json .*PROFILE=paper FIGURE=drift\)"
     with pytest.raises(paper.BuildError, match=message) as error:
         paper.build(results, figures, pdf)
     assert "accuracy.svg" not in str(error.value)
@@ -255,8 +255,8 @@ def test_the_notebook_of_a_figure(capsys):
     assert capsys.readouterr().out == "notebooks/06_costs.ipynb\n"
     with pytest.raises(SystemExit, match="FIGURE=entropie is unknown: choose one of accuracy, "):
         paper.main(["--notebook-of", "entropie"])
-    with pytest.raises(SystemExit, match="FIGURE=race is drawn from committed results, by make t"):
-        paper.main(["--notebook-of", "race"])
+    with pytest.raises(SystemExit, match="FIGURE=bits is drawn from committed results, by make t"):
+        paper.main(["--notebook-of", "bits"])
 
 
 def test_what_is_collected_is_taken_as_committed(tmp_path):
@@ -269,6 +269,25 @@ def test_what_is_collected_is_taken_as_committed(tmp_path):
 
 
 # --- the text -----------------------------------------------------------------------------------
+
+
+def test_the_main_text_has_eleven_pages_and_the_appendix_six():
+    compiler = paper.make_compiler(PAPER / "results", PAPER / "figures")
+    main, appendix = (found["value"] for found in json.loads(compiler.query("<last-page>")))
+    assert main <= 11 and appendix - main <= 6
+
+
+def test_the_abstract_has_at_most_170_words():
+    text = (PAPER / "sections/abstract.typ").read_text().partition("*Abstract.*")[2]
+    text = re.sub(r"#[\w-]+\((?:[^()]|\([^()]*\))*\)", "a number", text)
+    assert 100 < len(re.sub(r"\$[^$]*\$", "x", text).split()) <= 170
+
+
+def test_the_text_knows_what_draws_each_figure():
+    compiler = paper.make_compiler(PAPER / "results", PAPER / "figures")
+    names = [drawing["value"] for drawing in json.loads(compiler.query("<drawing>"))]
+    assert len(names) > 5 and sorted(names) == sorted(set(names))
+    assert set(names) <= set(paper.FIGURES)
 
 
 def test_the_build_knows_the_figures_of_the_text():
@@ -331,7 +350,7 @@ def test_no_semicolon_of_the_text_is_swallowed():
 
 
 def test_the_listing_of_the_decay_does_what_the_library_does():
-    source = (PAPER / "sections/memory.typ").read_text()
+    source = (PAPER / "sections/decay.typ").read_text()
     code = "\n".join(re.findall(r'code\("(.*?)"\)', source, re.S))
     stack: list[tuple[int, int]] = []
 

@@ -46,7 +46,7 @@ Tensor block_output_of(const Tensor& h, const Tensor& weight, const Maybe& bias,
   checked(h, weight, {2 * sizes.back(), h.size(-1)}, "weight");
   const Tensor residual = checked(h, x, sizes, at::kFloat, "x");
   const Tensor shift = checked(h, bias, weight.size(0), at::kFloat, "bias");
-  return Outer{rows_of(weight), rows_of(shift), residual.defined()}.y(h, residual);
+  return Outer{plain(weight), plain(shift), residual.defined()}.y(h, residual);
 }
 
 struct BlockOutput : torch::autograd::Function<BlockOutput> {
@@ -70,7 +70,7 @@ struct BlockOutput : torch::autograd::Function<BlockOutput> {
       return x.defined() && x.requires_grad() ? at::zeros_like(x, at::MemoryFormat::Contiguous) : Tensor();
     };
     const std::array<Tensor, 2> sums{sum(weight), sum(bias)};
-    const Tensor grad_h = Outer{rows_of(weight), rows_of(bias), grad_x.defined()}.backward(h, grad_y, sums.data());
+    const Tensor grad_h = Outer{plain(weight), plain(bias), grad_x.defined()}.backward(h, grad_y, sums.data());
     return {grad_h, sums[0], sums[1], grad_x};
   }
 };

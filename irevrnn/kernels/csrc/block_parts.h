@@ -14,9 +14,16 @@
 namespace irevrnn {
 namespace {
 
-// (..., features) as (N, features), contiguous, and no negative view; undefined if it is missing.
-Tensor rows_of(const Tensor& x) {
-  return x.defined() ? x.resolve_neg().reshape({-1, x.size(-1)}).contiguous() : x;
+// x, contiguous, and no negative view; undefined if it is missing.
+Tensor plain(const Tensor& x) { return !x.defined() ? x : x.is_neg() ? x.resolve_neg().contiguous() : x.contiguous(); }
+
+int64_t count_rows(const Tensor& x) { return x.numel() / x.size(-1); }
+
+// An uninitialised tensor with the rows of x.
+Tensor allocate_rows(const Tensor& x, int64_t columns) {
+  at::DimVector sizes(x.sizes());
+  sizes.back() = columns;
+  return allocate(sizes, x.options());
 }
 
 constexpr int64_t piece_rows = 48, part_rows = 8 * piece_rows;
@@ -85,11 +92,11 @@ struct Inner {
   bool norms() const { return eps >= 0; }
 
   Tensor z(const Tensor& x_) const {
-    const Tensor x = rows_of(x_), z = allocate({x.size(0), hidden()}, x.options());
-    const int64_t in = features(), out = hidden(), most = std::min(x.size(0), part_rows);
+    const Tensor x = plain(x_), z = allocate_rows(x, hidden());
+    const int64_t in = features(), out = hidden(), rows = count_rows(x), most = std::min(rows, part_rows);
     const Scratch turned(in * out), normed(norms() ? most * in : 0), moments(2 * most);
     transpose_vector(out, in, read<float>(weight), read<float>(scale), turned);
-    each_row_part(x.size(0), [&](int64_t first, int64_t count) {
+    each_row_part(rows, [&](int64_t first, int64_t count) {
       const float* from = read<float>(x) + first * in;
       const LayerNorm norm = norm_of(from, normed, moments);
       const MatrixProduct product{count, out, in, norms() ? normed : from, in, 1, turned, read<float>(bias), 0,
@@ -99,18 +106,16 @@ struct Inner {
         multiply_vector(product, begin, end);
       });
     });
-    std::vector<int64_t> sizes = x_.sizes().vec();
-    sizes.back() = out;
-    return z.view(sizes);
+    return z;
   }
 
   // Returns the gradient of x, and adds those of norm_weight, norm_bias, and of weight and bias with gamma to four sums.
   Tensor backward(const Tensor& x_, const Tensor& grad_z_, const Tensor* sums) const {
-    const Tensor x = rows_of(x_), grad_z = rows_of(grad_z_), grad_x = allocate(x.sizes(), x.options());
-    const int64_t in = features(), out = hidden(), most = std::min(x.size(0), part_rows);
+    const Tensor x = plain(x_), grad_z = plain(grad_z_), grad_x = allocate(x.sizes(), x.options());
+    const int64_t in = features(), out = hidden(), rows = count_rows(x), most = std::min(rows, part_rows);
     const Scratch scaled(most * out), normed(norms() ? most * in : 0), moments(2 * most);
     PieceSums of_weight(in, norms() && sum_of(sums[0])), of_bias(in, norms() && sum_of(sums[1]));
-    each_row_part(x.size(0), [&](int64_t first, int64_t count) {
+    each_row_part(rows, [&](int64_t first, int64_t count) {
       const float *from = read<float>(x) + first * in, *of_z = read<float>(grad_z) + first * out;
       float* to = write<float>(grad_x) + first * in;
       const LayerNorm norm = norm_of(from, normed, moments);
@@ -129,7 +134,7 @@ struct Inner {
     });
     of_weight.add_to(sum_of(sums[0]));
     of_bias.add_to(sum_of(sums[1]));
-    return grad_x.view(x_.sizes());
+    return grad_x;
   }
 
  private:
@@ -144,9 +149,9 @@ struct Outer {
   bool residual;
 
   Tensor y(const Tensor& h_, const Tensor& x_) const {
-    const Tensor h = rows_of(h_), x = rows_of(x_), y = allocate({h.size(0), width()}, h.options());
-    const Between between(*this, h.size(0));
-    each_row_part(h.size(0), [&](int64_t first, int64_t count) {
+    const Tensor h = plain(h_), x = plain(x_), y = allocate_rows(h, width());
+    const Between between(*this, count_rows(h));
+    each_row_part(count_rows(h), [&](int64_t first, int64_t count) {
       const MatrixProduct product = between.product(count);
       const float *of_h = read<float>(h) + first * hidden(), *of_x = residual ? read<float>(x) + first * width() : nullptr;
       each_piece(count, [&](int64_t begin, int64_t end, int64_t) {
@@ -155,18 +160,16 @@ struct Outer {
         gate_vector(width(), between.v, read<float>(bias), of_x, write<float>(y) + first * width(), begin, end);
       });
     });
-    std::vector<int64_t> sizes = h_.sizes().vec();
-    sizes.back() = width();
-    return y.view(sizes);
+    return y;
   }
 
   // Returns the gradient of h, and adds those of weight and bias to two sums.
   Tensor backward(const Tensor& h_, const Tensor& grad_y_, const Tensor* sums) const {
-    const Tensor h = rows_of(h_), grad_y = rows_of(grad_y_), grad_h = allocate(h.sizes(), h.options());
-    const Between between(*this, h.size(0));
+    const Tensor h = plain(h_), grad_y = plain(grad_y_), grad_h = allocate(h.sizes(), h.options());
+    const Between between(*this, count_rows(h));
     float* const grad_v = between.v;  // in its place
     PieceSums of_bias(2 * width(), true);
-    each_row_part(h.size(0), [&](int64_t first, int64_t count) {
+    each_row_part(count_rows(h), [&](int64_t first, int64_t count) {
       const float *of_h = read<float>(h) + first * hidden(), *of_y = read<float>(grad_y) + first * width();
       float* to = write<float>(grad_h) + first * hidden();
       const MatrixProduct again = between.product(count);
@@ -182,7 +185,7 @@ struct Outer {
       if (float* sum = sum_of(sums[0])) add_outer_product(count, 2 * width(), hidden(), grad_v, between.active, sum);
     });
     if (float* sum = sum_of(sums[1])) of_bias.add_to(sum);
-    return grad_h.view(h_.sizes());
+    return grad_h;
   }
 
  private:

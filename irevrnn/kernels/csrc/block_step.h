@@ -18,11 +18,10 @@ void project(int64_t rows, const Tensor& weight, const float* bias, const float*
 // A single step without a gradient: y, h and c after it. x is (B, in), h_0 and c_0 (L, B, H). Here the bias of an input
 // projection is without its scale: all parameters are those of the modules, so that a change of one is seen.
 std::tuple<Tensor, Tensor, Tensor> blocks_step(const Tensor& x_, const Tensor& h_0_, const Tensor& c_0_,
-                                               const MaybeList& parameters, at::ArrayRef<double> eps, bool residual,
-                                               Name activation, Name coupling_activation) {
+                                               const BlocksPointer& pointer) {
   at::AutoDispatchBelowADInplaceOrView no_graph;
   const FlushDenormals flush;
-  const Blocks blocks(parameters, eps, residual, false, activation, coupling_activation, std::nullopt, std::nullopt);
+  const GatedBlocks& blocks = *pointer;
   const int64_t rows = x_.size(0), hidden = blocks.inner(0).hidden(), width = blocks.inner(0).features();
   const Tensor x = checked(x_, x_, {rows, width}, at::kFloat, "x");
   const Tensor h_0 = checked(x, h_0_, {blocks.count(), rows, hidden}, "h"), c_0 = checked(x, c_0_, h_0.sizes(), "c");
@@ -35,12 +34,12 @@ std::tuple<Tensor, Tensor, Tensor> blocks_step(const Tensor& x_, const Tensor& h
   s.batch = rows;
   s.hidden = hidden;
   s.interval = nothing_saved;
-  s.activation = parse_activation(activation);
-  s.coupling_activation = parse_activation(coupling_activation);
+  s.activation = parse_activation(blocks.activation);
+  s.coupling_activation = parse_activation(blocks.coupling_activation);
   const float* from = read<float>(x);
   for (int64_t i = 0; i < blocks.count(); ++i) {
-    const Inner inner = blocks.inner(i);
-    const Outer outer = blocks.outer(i);
+    const Inner& inner = blocks.inner(i);
+    const Outer& outer = blocks.outer(i);
     const float* normed = from;
     if (inner.norms()) {
       layer_norm_vector({width, from, read<float>(inner.norm_weight), read<float>(inner.norm_bias), inner.eps, one, moments},
@@ -49,7 +48,7 @@ std::tuple<Tensor, Tensor, Tensor> blocks_step(const Tensor& x_, const Tensor& h
     }
     project(rows, inner.weight, read<float>(inner.bias), normed, turned, other);
     multiply_rows_vector(hidden, other, read<float>(inner.scale), other, 0, rows);
-    const auto recurrent = blocks.recurrent(i);
+    const auto& recurrent = blocks.recurrent(i);
     const int64_t at = i * rows * hidden;
     s.couplings = static_cast<int>(recurrent[1].size(0));
     s.u = read<float>(recurrent[0]);
@@ -64,7 +63,7 @@ std::tuple<Tensor, Tensor, Tensor> blocks_step(const Tensor& x_, const Tensor& h
     scan_vector(s);
     gelu_vector(s.h_n, one, 0, rows * hidden);
     project(rows, outer.weight, nullptr, one, turned, other);
-    gate_vector(width, other, read<float>(outer.bias), residual ? from : nullptr, write<float>(y), 0, rows);
+    gate_vector(width, other, read<float>(outer.bias), blocks.residual ? from : nullptr, write<float>(y), 0, rows);
     from = read<float>(y);
   }
   return {y, h, c};

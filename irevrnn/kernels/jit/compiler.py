@@ -109,6 +109,6 @@ def _macros(command: str, flags: tuple[str, ...]) -> str:
 
 
 def ask(*command: str, source: str = "") -> str:
-    """Return what a compiler says at once, and nothing if it fails."""
+    """Return what a compiler prints for a query; an empty text if it fails."""
     done = subprocess.run(command, input=source, capture_output=True, text=True, errors="replace")
     return done.stdout if done.returncode == 0 else ""

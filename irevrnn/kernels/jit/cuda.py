@@ -55,8 +55,8 @@ def load() -> str:
 def build() -> Path:
     """Load a library of the sources in the first folder, built if the cache lacks it.
 
-    It is for the architectures that IREVRNN_CUDA_ARCHS names, else those of the GPUs that are
-    there, or the default; for each there is machine code, and PTX for any newer GPU.
+    Its architectures are those that IREVRNN_CUDA_ARCHS names, else those of the GPUs here, else the
+    default. It has machine code for each, and PTX for any newer GPU.
     """
     nvcc, identity = find_nvcc()
     release = re.search(r"release (\d+)", identity)
