@@ -67,7 +67,7 @@ MEMORY = {
         names=_TOLD, peak=(512, 2048),
         peak_names=("scan", "lstm", "autograd"), bit_steps=20_000,
         longest={
-            "recompute": 5, "checkpoint": 6, "reversible": 6, "nn.LSTM": 4,
+            "recompute": 5, "checkpoint": 6, "reversible": 6, "reversible, u = 1": 6, "nn.LSTM": 4,
             "ThroughTime(nn.LSTM)": 5,
         },
         training=100,
