@@ -28,13 +28,13 @@ class OutputError(ValueError):
 
 
 def digest(notebook: NotebookNode) -> str:
-    """Return the SHA-256 of type and source of every cell."""
-    sources = [(cell.cell_type, cell.source) for cell in notebook.cells]
+    """Return the SHA-256 of the code of all cells: prose may change without a new run."""
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def keep(executed: Path, notebook: Path) -> None:
-    """Put the output of an executed copy into a notebook, with the digest of its sources."""
+    """Put the output of an executed copy into a notebook, with the digest of its code."""
     content, run = (nbformat.read(path, as_version=4) for path in (notebook, executed))
     ids = {cell.id for cell in content.cells}
     run.cells = [cell for cell in run.cells if cell.id in ids]  # without injected parameters
@@ -50,9 +50,9 @@ def keep(executed: Path, notebook: Path) -> None:
 
 
 def check(notebook: NotebookNode) -> None:
-    """Raise an OutputError if the output is of other sources, too large, or of one machine."""
+    """Raise an OutputError if the output is of other code, too large, or of one machine."""
     if notebook.metadata.get("sources") != digest(notebook):
-        raise OutputError("it is of other sources: run make notebooks")
+        raise OutputError("it is of other code: run make notebooks")
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue

@@ -71,7 +71,7 @@ def test_the_paper_profile_runs_all_of_a_figures_part(notebook):
     assert tags == [["parameters"], [], ["figure:two", "part:two"]]
 
 
-def test_output_is_kept_with_a_hash_of_the_sources(notebook, capsys):
+def test_output_is_kept_with_a_hash_of_the_code(notebook, capsys):
     content = nbformat.read(notebook, as_version=4)
     content.cells[2].source = "import sys\nprint('a log', file=sys.stderr)\nprint('one')"
     nbformat.write(content, notebook)
@@ -82,7 +82,7 @@ def test_output_is_kept_with_a_hash_of_the_sources(notebook, capsys):
     outputs.check(kept)
 
     kept.cells[1].source += "  # changed"
-    with pytest.raises(outputs.OutputError, match="other sources"):
+    with pytest.raises(outputs.OutputError, match="other code"):
         outputs.check(kept)
     content.cells[2].source = f"print({str(Path.home() / 'x')!r})"
     nbformat.write(content, notebook)
