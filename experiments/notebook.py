@@ -1,4 +1,4 @@
-"""What notebooks show: the source code of functions, and what sliders change."""
+"""Show source code in notebooks, and what sliders change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was trained, collected in ``paper/results/experiments.json``, and drawn.
+"""Collect what was trained in ``paper/results/experiments.json``, and draw it.
 
 The file has a line for each experiment, and a hash of every result that it comes from.
 """
