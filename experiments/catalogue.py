@@ -259,6 +259,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         _SELECT | _TURNS, 3),
     "select-fixed": Experiment("selective-copy", "Selective copying", "fixed angles, u = 1",
         _SELECT, 3),
+    # Which of the two choices does it?
+    "select-gate": Experiment("selective-copy", "Selective copying",
+        "fixed angles, gate by input, u = 1", _SELECT | {"input_gate": True}, 3),
+    "select-angles": Experiment("selective-copy", "Selective copying",
+        "angles by input, no gate, u = 1", _SELECT | {"turns": "input"}, 3),
     "select-fixed-forgets": Experiment("selective-copy", "Selective copying",
         "fixed angles, learnt decays", _SELECT | {"forgets": True}, 3),
     **{
