@@ -259,6 +259,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         _SELECT | _TURNS, 3),
     "select-fixed": Experiment("selective-copy", "Selective copying", "fixed angles, u = 1",
         _SELECT, 3),
+    # Which of the two choices does it?
+    "select-gate": Experiment("selective-copy", "Selective copying",
+        "fixed angles, gate by input, u = 1", _SELECT | {"input_gate": True}, 3),
+    "select-angles": Experiment("selective-copy", "Selective copying",
+        "angles by input, no gate, u = 1", _SELECT | {"turns": "input"}, 3),
     "select-fixed-forgets": Experiment("selective-copy", "Selective copying",
         "fixed angles, learnt decays", _SELECT | {"forgets": True}, 3),
     **{
@@ -297,7 +302,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "digits-conserving": Experiment("signals", "Signals", "spoken digits, u = 1",
         {"data_set": "fsdd", "forgets": False, "longest_memory": 200, "settings_tried": 3}, 3),
     "digits-angles": Experiment("signals", "Signals", "spoken digits, angles by input, u = 1",
-        {"data_set": "fsdd", "forgets": False, "longest_memory": 200} | _TURNS, 3),
+        {"data_set": "fsdd", "forgets": False, "longest_memory": 200, "gate_lr_scale": 0.03,
+            "settings_tried": 2} | _TURNS),
     "digits-speakers": Experiment("signals", "Signals", "spoken digits, unseen speakers",
         {"data_set": "fsdd", "split": "speaker"}),
     "shakespeare": Experiment("shakespeare", "Text", "Tiny Shakespeare, reversible", {}),
