@@ -24,7 +24,7 @@ _NO_COMPILER = tuple(name for name in METHODS if name != "compiled_chunks")
 
 @dataclass(frozen=True)
 class Memory:
-    """What is measured of memory.
+    """The measurements of memory.
 
     Attributes:
         batch, hidden, steps, couplings: where saved tensors are counted.
