@@ -51,7 +51,9 @@ RECORDINGS = {
 }
 SELECTION = {
     "select": "angles that the input chooses, u = 1",
+    "select-angles": "the same, without the gate on what is read",
     "select-fixed": "fixed angles, u = 1",
+    "select-gate": "the same, with the gate",
     "select-fixed-forgets": "fixed angles, learnt decays",
     "select-decays": "fixed angles, decays that the input chooses (as Mamba)",
     "select-both": "angles and decays that the input chooses",
