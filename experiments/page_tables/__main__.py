@@ -33,6 +33,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "long-memories": trained.long_memories,
     "selection": trained.selection,
     "counting": trained.counting,
+    "text": trained.text,
     "speed": costs.speed,
     "shapes": costs.shapes,
     "scan": costs.scan,

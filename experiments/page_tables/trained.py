@@ -69,6 +69,7 @@ COUNTING = {
     "count-3-zeros": "modulo 3, from states of zero",
     "count-2-fixed": "modulo 2, fixed angles",
 }
+TEXT = {"shakespeare": "angles, decays and the gate that the input chooses"}
 #: Notebooks whose results are no experiments.
 NOTEBOOKS = {"watch": "05", "utkinect": "05"}
 #: Rows of what takes a long memory: the first cell, our experiment and that of an LSTM, if any.
@@ -106,6 +107,11 @@ def selection(results: Path) -> Table:
 def counting(results: Path) -> Table:
     """Tabulate counting."""
     return _trained(results, COUNTING)
+
+
+def text(results: Path) -> Table:
+    """Tabulate text."""
+    return _trained(results, TEXT, "bits forgotten", _bits)
 
 
 def forecast(results: Path) -> Table:
