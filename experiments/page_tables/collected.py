@@ -28,8 +28,8 @@ SEARCHED = {
 #: What the names of experiments begin with whose bits are compared.
 RECURRENCES = {
     "selective copying": {
-        "angles by input": ["select"],
-        "decays learnt, or u = 1": ["select-fixed", "select-fixed-forgets*"],
+        "angles by input": ["select", "select-angles"],
+        "decays learnt, or u = 1": ["select-fixed", "select-gate", "select-fixed-forgets*"],
         "decays by input": ["select-decays*"],
         "angles and decays by input": ["select-both*"],
     },
