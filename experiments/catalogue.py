@@ -56,7 +56,6 @@ _QUICK = _SMALL | {
 }  # fmt: skip
 _TURNING = _QUICK | {"longest_period": 600}
 _LAYER = _TURNING | {"norm": "layer", "calibrate": 0}
-_LEAKY = _LAYER | {"activation": "leaky_relu"}
 # Gated blocks: the recurrence is linear, and reversed.
 _BLOCK_TRAINING = {
     "downsample": 2, "batch_size": 100, "epochs": 4, "lr": 8e-3, "weight_decay": 0.03,
@@ -170,7 +169,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "couplings-0-relu": _mnist("Couplings", "R = 0 (IndRNN), relu", _QUICK | _INDRNN, 3),
     "couplings-1-still": _mnist("Couplings", "R = 1, from near 0", _QUICK, 3),
     "couplings-1": _mnist("Couplings", "R = 1, oscillating", _TURNING, 3),
-    "couplings-3": _mnist("Couplings", "R = 3, oscillating", _TURNING | {"num_couplings": 3}, 3),
     "residual": _mnist("Stack and peers", "residual, R = 1", _TURNING | {"residual": True}, 3),
     "lstm": _mnist("Stack and peers", "LSTM", _PEER, 3, "couplings-1"),
     "gru": _mnist("Stack and peers", "GRU", _PEER | {"model": "gru", "epochs": 6}, 3,
@@ -232,13 +230,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         for end, more, price in _PRICES
     },
     "tanh": _mnist("Activations", "tanh, float", _LAYER, 3),
-    "relu": _mnist("Activations", "relu, float", _LAYER | {"activation": "relu"}, 3),
-    "identity": _mnist("Activations", "identity, float", _LAYER | {"activation": "identity"}, 3),
-    "leaky_relu": _mnist("Activations", "leaky_relu, float", _LEAKY, 3),
-    "leaky_relu-store_fixed": _mnist("Activations", "leaky_relu, store_fixed",
-        _LEAKY | {"memory": "store_fixed"}, 3),
-    "leaky_relu-reversible": _mnist("Activations", "leaky_relu, reversible",
-        _LEAKY | {"memory": "reversible"}, 3),
     "adding-irevrnn": Experiment("adding", "Adding", "reversible block, u = 1", _ADDING, 3),
     "adding-lstm": Experiment("adding", "Adding", "LSTM", _LSTM, 3, "adding-irevrnn"),
     "copy-irevrnn": Experiment("copy", "Copying", "reversible block, u = 1", _COPY, 3),

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from experiments.folders import repository
 #: The most bytes of an image.
 LARGEST = 120_000
 #: What tells of one machine or one process.
-_LOCAL = re.compile(rf"{re.escape(str(Path.home()))}/|/tmp/|\bat 0x[0-9a-f]{{6,}}")
+_LOCAL = re.compile(
+    "|".join(re.escape(f"{folder}/") for folder in (Path.home(), tempfile.gettempdir()))
+    + r"|\bat 0x[0-9a-f]{6,}"
+)
 
 
 class OutputError(ValueError):
