@@ -153,6 +153,7 @@ def comparison(
             steps = ERROR_TICKS if least < 0.2 else LARGE_TICKS
             axes.set_xticks([x for x in steps if least / 1.2 < x < 1.2 * most])
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):.4g}"))
+        axes.tick_params(axis="x", labelsize=6)  # so that labels do not touch
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left")
         axes.grid(True, axis="x")
