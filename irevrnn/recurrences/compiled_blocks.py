@@ -151,9 +151,7 @@ class CompiledBlocks:
     ) -> tuple[Tensor, State]:
         """Run in floating point."""
         assert state is not None
-        y, *final = torch.ops.irevrnn.blocks_scan.default(
-            *drive, *state, self.parameters.ready, steps.resets, steps.batch_sizes
-        )
+        y, *final = self.parameters.ready.scan(*drive, *state, steps.resets, steps.batch_sizes)
         return y, tuple(final)
 
     def exact_state(self, state: State) -> States:
@@ -168,10 +166,9 @@ class CompiledBlocks:
         save: bool = False,
     ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
         """Run in fixed point; an OverflowError names the block and the step."""
-        y, tensors, words, counts, saved, block, step = torch.ops.irevrnn.blocks_fixed_scan.default(
-            *drive, states.tensors, states.steps, self.parameters.ready, record, save, steps.resets,
-            steps.batch_sizes,
-        )  # fmt: skip
+        y, tensors, words, counts, saved, block, step = self.parameters.ready.scan_fixed(
+            *drive, states.tensors, states.steps, record, save, steps.resets, steps.batch_sizes
+        )
         if step >= 0:
             raise overflow(f"{self.members[block].name}, step {steps.begin + step}")
         after = _BlockStates.from_tensors(tensors, states.steps + steps.end - steps.begin)
@@ -181,10 +178,9 @@ class CompiledBlocks:
         self, drive: Drive, states: States, buffer: Buffer, steps: Steps
     ) -> tuple[Pass, Buffer]:
         """Run upwards through the blocks, each backwards in time."""
-        y, tensors, counts, saved = torch.ops.irevrnn.blocks_fixed_unscan.default(
-            *drive, states.tensors, states.steps, *buffer, self.parameters.ready, steps.resets,
-            steps.batch_sizes,
-        )  # fmt: skip
+        y, tensors, counts, saved = self.parameters.ready.unscan_fixed(
+            *drive, states.tensors, states.steps, *buffer, steps.resets, steps.batch_sizes
+        )
         before = _BlockStates.from_tensors(tensors, states.steps + steps.begin - steps.end)
         return Pass(y, saved, before, states), buffer._replace(counts=counts)
 
@@ -192,10 +188,9 @@ class CompiledBlocks:
         self, result: Pass, drive: Drive, state: State, steps: Steps
     ) -> tuple[Tensor, State]:
         """Return the output and the last states as functions of the input and the first states."""
-        y, *final = torch.ops.irevrnn.blocks_gradient.default(
-            *drive, *state, result.out, result.saved, self.parameters.ready, steps.resets,
-            steps.batch_sizes,
-        )  # fmt: skip
+        y, *final = self.parameters.ready.with_gradient(
+            *drive, *state, result.out, result.saved, steps.resets, steps.batch_sizes
+        )
         return y, tuple(final)
 
 

@@ -17,8 +17,8 @@ void project(int64_t rows, const Tensor& weight, const float* bias, const float*
 
 // A single step without a gradient: y, h and c after it. x is (B, in), h_0 and c_0 (L, B, H). Here the bias of an input
 // projection is without its scale: all parameters are those of the modules, so that a change of one is seen.
-std::tuple<Tensor, Tensor, Tensor> blocks_step(const Tensor& x_, const Tensor& h_0_, const Tensor& c_0_,
-                                               const BlocksPointer& pointer) {
+std::tuple<Tensor, Tensor, Tensor> step_blocks(const BlocksPointer& pointer, const Tensor& x_, const Tensor& h_0_,
+                                               const Tensor& c_0_) {
   at::AutoDispatchBelowADInplaceOrView no_graph;
   const FlushDenormals flush;
   const GatedBlocks& blocks = *pointer;

@@ -1,5 +1,5 @@
 // A chunk of steps through gated blocks on top of each other, forward in floating point or in fixed point, and back. In one
-// operator each: modules and operators called one by one take longer than they compute in short chunks.
+// call each: modules and operators called one by one take longer than they compute in short chunks.
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/stack.h>
@@ -108,8 +108,8 @@ struct BlocksPass : torch::autograd::Function<BlocksPass> {
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor> blocks_scan(const Tensor& x, const Tensor& h_0, const Tensor& c_0,
-                                               const BlocksPointer& blocks, const Maybe& resets, const Maybe& batch_sizes) {
+std::tuple<Tensor, Tensor, Tensor> scan_blocks(const BlocksPointer& blocks, const Tensor& x, const Tensor& h_0,
+                                               const Tensor& c_0, const Maybe& resets, const Maybe& batch_sizes) {
   const StepLayout layout{resets, batch_sizes};
   const bool graph = differentiated({x, h_0, c_0});
   std::vector<Tensor> kept, h_n, c_n;
@@ -137,7 +137,7 @@ struct FixedStates {
   std::vector<Tensor> all;
   int64_t blocks, streams;
 
-  FixedStates(at::TensorList given, int64_t blocks)
+  FixedStates(const std::vector<Tensor>& given, int64_t blocks)
       : blocks(blocks), streams(vector_streams(given[0].numel() / std::max<int64_t>(1, blocks))) {
     for (int64_t i = 0; i < 5; ++i) {
       const bool fresh = i >= 3 && given[i].numel() == 0;
@@ -166,8 +166,8 @@ struct FixedStates {
   }
 };
 
-std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor, std::vector<Tensor>, int64_t, int64_t> blocks_fixed_scan(
-    const Tensor& x, at::TensorList given, int64_t steps, const BlocksPointer& blocks, bool record, bool save,
+std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor, std::vector<Tensor>, int64_t, int64_t> scan_fixed(
+    const BlocksPointer& blocks, const Tensor& x, const std::vector<Tensor>& given, int64_t steps, bool record, bool save,
     const Maybe& resets, const Maybe& batch_sizes) {
   const FixedStates states(given, blocks->count());
   std::vector<Tensor> kept, values, words, counts;
@@ -186,9 +186,9 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor, std::vector<Tensor>, int
   return {y, states.all, at::cat(words), at::cat(counts), kept, bad_block, bad_step};
 }
 
-std::tuple<Tensor, std::vector<Tensor>, Tensor, std::vector<Tensor>> blocks_fixed_unscan(
-    const Tensor& x, at::TensorList given, int64_t steps, const Tensor& words_, const Tensor& starts_, const Tensor& counts_,
-    const BlocksPointer& blocks, const Maybe& resets, const Maybe& batch_sizes) {
+std::tuple<Tensor, std::vector<Tensor>, Tensor, std::vector<Tensor>> unscan_fixed(
+    const BlocksPointer& blocks, const Tensor& x, const std::vector<Tensor>& given, int64_t steps, const Tensor& words_,
+    const Tensor& starts_, const Tensor& counts_, const Maybe& resets, const Maybe& batch_sizes) {
   const FixedStates states(given, blocks->count());
   const int64_t streams = states.streams, all = blocks->count() * streams;
   const Tensor words = checked(x, words_, words_.numel(), at::kInt, "words");
@@ -212,35 +212,26 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor, std::vector<Tensor>> blocks_fixe
 }
 
 // y of such a pass as a function of x, h_0 and c_0, which only carry their gradients, as the last states do.
-std::tuple<Tensor, Tensor, Tensor> blocks_gradient(const Tensor& x, const Tensor& h_0, const Tensor& c_0, const Tensor& y,
-                                                   at::TensorList kept, const BlocksPointer& blocks, const Maybe& resets,
-                                                   const Maybe& batch_sizes) {
+std::tuple<Tensor, Tensor, Tensor> with_gradient(const BlocksPointer& blocks, const Tensor& x, const Tensor& h_0,
+                                                 const Tensor& c_0, const Tensor& y, const std::vector<Tensor>& kept,
+                                                 const Maybe& resets, const Maybe& batch_sizes) {
   const variable_list results =
-      BlocksPass::apply(x, h_0, c_0, blocks, kept.vec(), StepLayout{resets, batch_sizes}, y,
+      BlocksPass::apply(x, h_0, c_0, blocks, kept, StepLayout{resets, batch_sizes}, y,
                         at::zeros(h_0.sizes(), h_0.options()), at::zeros(c_0.sizes(), c_0.options()));
   return {results[0], results[1], results[2]};
 }
 
 }  // namespace
 
-#define BLOCKS "__torch__.torch.classes.irevrnn.GatedBlocks blocks"
-#define LAYOUT "Tensor? resets=None, Tensor? batch_sizes=None"
-
 TORCH_LIBRARY_FRAGMENT(irevrnn, m) {
+  // Methods, not operators: PyTorch looks through all arguments of an operator that takes an object, at each call.
   m.class_<GatedBlocks>("GatedBlocks")
-      .def(torch::init<const MaybeList&, const std::vector<double>&, bool, bool, std::string, std::string, std::vector<Tensor>>());
-  m.def("blocks_step(Tensor x, Tensor h, Tensor c, " BLOCKS ") -> (Tensor y, Tensor h, Tensor c)", &blocks_step);
-  m.def("blocks_scan(Tensor x, Tensor h_0, Tensor c_0, " BLOCKS ", " LAYOUT ") -> (Tensor y, Tensor h_n, Tensor c_n)",
-        &blocks_scan);
-  m.def("blocks_fixed_scan(Tensor x, Tensor[] states, int steps, " BLOCKS ", bool record, bool save, " LAYOUT
-        ") -> (Tensor y, Tensor[] states, Tensor words, Tensor counts, Tensor[] saved, int bad_block, int bad_step)",
-        &blocks_fixed_scan);
-  m.def("blocks_fixed_unscan(Tensor x, Tensor[] states, int steps, Tensor words, Tensor starts, Tensor counts, " BLOCKS
-        ", " LAYOUT ") -> (Tensor y, Tensor[] states, Tensor counts_left, Tensor[] saved)",
-        &blocks_fixed_unscan);
-  m.def("blocks_gradient(Tensor x, Tensor h_0, Tensor c_0, Tensor y, Tensor[] saved, " BLOCKS ", " LAYOUT
-        ") -> (Tensor y, Tensor h_n, Tensor c_n)",
-        &blocks_gradient);
+      .def(torch::init<const MaybeList&, const std::vector<double>&, bool, bool, std::string, std::string, std::vector<Tensor>>())
+      .def("step", &step_blocks)
+      .def("scan", &scan_blocks)
+      .def("scan_fixed", &scan_fixed)
+      .def("unscan_fixed", &unscan_fixed)
+      .def("with_gradient", &with_gradient);
 }
 
 }  // namespace irevrnn
