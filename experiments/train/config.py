@@ -32,8 +32,6 @@ class TrainConfig(Options, ABC):
     # fmt: off
     # the optimization
     epochs: int = option(10, "passes over the training data; the schedule spans them", least=1)
-    epoch_steps: int | None = option(
-        None, "steps of an epoch, on a random part of the data; None takes all of it", least=1)
     batch_size: int = option(64, "sequences per step", least=1)
     lr: float = option(4e-3, "learning rate (the highest of the schedule)", least=0)
     schedule: str = option("onecycle", "schedule of the learning rate",
@@ -162,9 +160,10 @@ class DataConfig(TrainConfig):
 def updated(written: Mapping[str, Any]) -> dict[str, Any]:
     """Return an identity as it is now: gated blocks were an option of ``irevrnn`` once.
 
-    Those of older versions have the options of all networks.
+    Those of older versions have the options of all networks, and ``epoch_steps``, mostly None.
     """
-    now = {name: value for name, value in written.items() if name != "block"}
+    gone = ("block", "epoch_steps")
+    now = {name: value for name, value in written.items() if name not in gone}
     return now | {"model": "block"} if written.get("block") else now
 
 

@@ -94,20 +94,6 @@ def test_a_figure_that_changed_is_found_then_written(repository, capsys):
     assert page.read_text() == before.replace(mean, "| 50.00 % (")
 
 
-def test_a_forecast_that_diverged_has_no_figure(repository):
-    results = repository / "paper" / "results"
-
-    def diverge(forecast):
-        [key] = [key for key in forecast["runs"] if key.startswith("whole/")]
-        forecast["runs"][key + ", too"] = {"bits": None, "diverged": "a value left the range"}
-
-    edit(results / "forecast.json", diverge)
-    text, _ = page_tables.update(marked("forecast"), results)
-    diverged = r"^\| whole recordings \| diverged \(1 of 2\) \| +\| +\| \d+ MB \|$"
-    assert re.search(diverged, text, re.MULTILINE)
-    assert text.count("diverged") == 1
-
-
 def test_minutes_are_of_the_processor_where_it_was_timed(repository):
     results = repository / "paper" / "results"
     file = results / "experiments" / "smnist-block.json"
