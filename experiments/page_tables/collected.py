@@ -91,7 +91,7 @@ def _compare(results: Results) -> None:
         if "test_accuracy" in result and not elsewhere:
             accuracies = [run["test_accuracy"] for run in result["runs"]]
             groups.setdefault(result["group"], {})[result["label"]] = accuracies
-    several = {name: lines for name, lines in groups.items() if len(lines) > 1}
+    several = {name: lines for name, lines in groups.items() if len(lines) > 2}
     figures.save(figures.comparison(several), "comparison", "paper")
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from experiments.models import mean_over_time
-from experiments.peers.gates import start_gates
 from experiments.peers.resnet import ResNet
 from experiments.train.task import ReadAt
 
@@ -64,11 +63,17 @@ class PeerClassifier(nn.Module):
 
 def gates_of(
     kind: type[nn.LSTM | nn.GRU], inputs: int, *, hidden_size: int, num_layers: int,
-    dropout: float, forget_bias: float | None = None, chrono: float | None = None,
+    dropout: float, forget_bias: float | None = None,
 ) -> nn.Module:  # fmt: skip
-    """Build PyTorch's LSTM or GRU, whose gates start as :func:`start_gates` says."""
+    """Build PyTorch's LSTM or GRU; ``forget_bias`` is that of the LSTM's forget gates.
+
+    Jozefowicz et al. (2015) take 1. PyTorch draws it around 0, with which an LSTM hardly learns
+    over hundreds of steps: that would be a weakened peer.
+    """
     # They warn of dropout in a single layer.
     between = dropout if num_layers > 1 else 0.0
     rnn = kind(inputs, hidden_size, num_layers, batch_first=True, dropout=between)
-    start_gates(rnn, forget_bias, chrono)
+    for layer in range(num_layers if forget_bias is not None else 0):
+        for name, value in (("bias_ih", forget_bias), ("bias_hh", 0.0)):  # a sum
+            getattr(rnn, f"{name}_l{layer}").data[hidden_size : 2 * hidden_size] = value
     return rnn

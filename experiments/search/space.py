@@ -1,4 +1,4 @@
-"""What is searched: the methods, the tasks, and the one space that settings are drawn from."""
+"""The methods and tasks of a search, and the one space that settings are drawn from."""
 
 from __future__ import annotations
 
@@ -88,8 +88,6 @@ def settings_of(search: Search, method: str, trial: int, profile: str) -> dict[s
     task = plain.task(torch.device("cpu"))
     drawn = draw(trial, task.facts["sequence_length"])
     units = drawn.pop("units")
-    if "chrono" in plain.model.names():  # as minGRU calls it
-        drawn["chrono"] = drawn["longest_memory"]
     known = plain.names() | plain.model.names()
     settings = {name: value for name, value in drawn.items() if name in known}
 

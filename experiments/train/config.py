@@ -98,9 +98,16 @@ class TrainConfig(Options, ABC):
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Self:
-        """Return the configuration with this :meth:`identity`, maybe of an older version."""
+        """Return the configuration with this :meth:`identity`.
+
+        Of older versions, options that only other networks have, or that are gone and None, are
+        left out.
+        """
         given = updated(written)
-        return cls.of(**_without_others(_network(given["model"]), given))
+        network = _network(given["model"])
+        known = {"model"} | cls.names() | network.names()
+        options = _without_others(network, given)
+        return cls.of(**{k: x for k, x in options.items() if k in known or x is not None})
 
     def changed(self, **given: Any) -> Self:
         """Return the configuration with some options changed, of the task or of the network."""
@@ -160,10 +167,9 @@ class DataConfig(TrainConfig):
 def updated(written: Mapping[str, Any]) -> dict[str, Any]:
     """Return an identity as it is now: gated blocks were an option of ``irevrnn`` once.
 
-    Those of older versions have the options of all networks, and ``epoch_steps``, mostly None.
+    Those of older versions have the options of all networks.
     """
-    gone = ("block", "epoch_steps")
-    now = {name: value for name, value in written.items() if name not in gone}
+    now = {name: value for name, value in written.items() if name != "block"}
     return now | {"model": "block"} if written.get("block") else now
 
 

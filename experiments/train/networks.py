@@ -148,22 +148,14 @@ def _gated(kind: type[nn.Module]) -> Callable[..., nn.Module]:
     return partial(BlockClassifier, block=partial(gated_block, kind), memory="recompute")
 
 
-class Gates(Network):
-    """A network whose gates may start by chrono initialisation."""
-
-    chrono: float | None = option(
-        None, "longest dependency, in steps, of chrono initialisation of the gates; None does "
-        "without", least=2)  # fmt: skip
-
-
-class LSTM(Gates):
+class LSTM(Network):
     """LSTM of PyTorch."""
 
     classifier = partial(PeerClassifier, partial(gates_of, nn.LSTM))
     forget_bias: float = option(1.0, "bias of the forget gate at the start")
 
 
-class GRU(Gates):
+class GRU(Network):
     """GRU of PyTorch."""
 
     classifier = partial(PeerClassifier, partial(gates_of, nn.GRU))
@@ -222,10 +214,13 @@ class LinOSS(Gated):
     recurrent_lr_scale: float = _rate("A and dt")
 
 
-class MinGRU(Gated, Gates):
+class MinGRU(Gated):
     """minGRU; with sparsity, its gate keeps a bias."""  # noqa: D403 (its name)
 
     classifier = _gated(selective.MinGRU)
+    longest_memory: float | None = option(
+        None, "longest dependency, in steps, of chrono initialisation of the gate; None does "
+        "without", least=2)  # fmt: skip
 
 
 class ResNet(Network):

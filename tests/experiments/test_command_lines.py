@@ -42,7 +42,7 @@ def test_a_number_or_file_that_cannot_be_is_refused(command, message, capsys):
     ("network", "option"),
     [
         ("lstm", "num_couplings"), ("gru", "residual"), ("lru", "bits_penalty"),
-        ("block", "chrono"), ("irevrnn", "width"),
+        ("block", "forget_bias"), ("irevrnn", "width"),
     ],
 )  # fmt: skip
 def test_options_of_another_network_are_refused(network, option, capsys):
@@ -89,7 +89,7 @@ def test_data_that_is_not_there_is_named(words, command, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
-        ("mnist", {"model": "lstm", "chrono": 1.0}, "chrono must be at least 2; got 1.0"),
+        ("mnist", {"model": "mingru", "longest_memory": 1.0}, "longest_memory must be at least 2"),
         ("mnist", {"model": "lru", "sparsity": -0.1}, "sparsity must be at least 0; got -0.1"),
         ("signals", {"data_set": "folder"}, "choose either a folder or a data_set other than"),
         ("signals", {"data_set": "fsdd", "folder": "x"}, "choose either a folder or a data_set"),

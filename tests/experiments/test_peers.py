@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.peers.gates import chrono_biases
 from experiments.peers.layers import GatedBlock
 from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
@@ -96,7 +95,7 @@ def s6_steps(m, x):
 EQUATIONS = {
     "lru": (lambda: LRU(FEATURES, H), lru_steps),
     "linoss": (lambda: LinOSS(FEATURES, H), linoss_steps),
-    "mingru": (lambda: MinGRU(FEATURES, H, chrono=10), mingru_steps),
+    "mingru": (lambda: MinGRU(FEATURES, H, longest_memory=10), mingru_steps),
     "mingru-sparse": (lambda: MinGRU(FEATURES, H, candidate_bias=False), mingru_steps),
     "rglru": (lambda: RGLRU(FEATURES, H), rglru_steps),
     "s6": (lambda: S6(FEATURES, H), s6_steps),
@@ -221,35 +220,6 @@ def forget_biases(rnn, layer):
     return getattr(rnn, f"bias_ih_l{layer}") + getattr(rnn, f"bias_hh_l{layer}")
 
 
-def test_chrono_initialisation_of_lstm_and_gru():
-    size, longest = 3000, 50.0
-    lstm = peer("lstm", size, 1, chrono=longest).rnn
-    bias = forget_biases(lstm, 0).detach()
-    forget, steps = bias[size : 2 * size], bias[size : 2 * size].exp()
-    assert torch.equal(bias[:size], -forget)
-    assert steps.min() >= 1 - 1e-6 and steps.max() <= 49 + 1e-3
-    assert steps.mean() == pytest.approx(25.0, rel=0.03)  # uniform, not log-uniform
-    assert not bias[2 * size :].eq(0).any()
-    gru = peer("gru", 40, chrono=longest).rnn
-    for layer in range(2):
-        update = forget_biases(gru, layer)[40:80]
-        assert update.min() >= 0 and 2 < update.max() <= math.log(49)
-
-
-def test_gates_that_start_by_chrono_keep_the_state():
-    """A state decays as 1/e in about as many steps as the bias says."""
-    lstm = peer("lstm", 200, 1, chrono=100.0).rnn.double()
-    for name in ("weight_ih_l0", "weight_hh_l0"):
-        getattr(lstm, name).data.zero_()
-    state = (torch.zeros(1, 1, 200).double(), torch.ones(1, 1, 200).double())
-    with torch.no_grad():
-        lstm.bias_ih_l0[400:600] = lstm.bias_hh_l0[400:600] = 0.0  # nothing new
-        _, (_, c) = lstm(torch.zeros(1, 50, 3).double(), state)
-    memory = -50 / c.log()
-    wanted = forget_biases(lstm, 0)[200:400].exp() + 0.5
-    torch.testing.assert_close(memory.flatten(), wanted, rtol=0.1, atol=0.1)
-
-
 @pytest.mark.parametrize("options", [{}, {"forget_bias": 2.5}], ids=str)
 def test_the_forget_bias_is_1_or_an_option(options):
     lstm, wanted = peer("lstm", 4, **options).rnn, options.get("forget_bias", 1)
@@ -259,14 +229,8 @@ def test_the_forget_bias_is_1_or_an_option(options):
 
 
 def test_mingru_starts_with_memories_by_chrono():
-    gate = MinGRU(3, 500, chrono=30.0).projection.bias[:500]
+    gate = MinGRU(3, 500, longest_memory=30.0).projection.bias[:500]
     assert gate.max() <= 0 and gate.min() >= -math.log(29) - 1e-6 and gate.exp().min() < 0.05
-
-
-@pytest.mark.parametrize("longest", [1.5, math.inf, math.nan])
-def test_no_chrono_initialisation_for_less_than_two_steps(longest):
-    with pytest.raises(ValueError, match="chrono must be at least 2 steps; got"):
-        chrono_biases(torch.empty(3), longest)
 
 
 # --- the classifier -----------------------------------------------------------------------------

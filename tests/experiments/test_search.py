@@ -62,8 +62,7 @@ def test_a_method_takes_what_it_has_of_the_same_numbers():
         sized = {"units", "width", "hidden_size"}
         for method in METHODS:
             settings = settings_of(of, method, trial, "paper")
-            assert all(settings[key] == drawn[key] for key in settings.keys() - sized - {"chrono"})
-            assert settings.get("chrono", drawn["longest_memory"]) == drawn["longest_memory"]
+            assert all(settings[key] == drawn[key] for key in settings.keys() - sized)
             assert {"lr", "weight_decay", "num_layers", *sized} - {"units"} <= settings.keys()
     assert len({draw(trial, 100)["lr"] for trial in range(50)}) == 50
 

@@ -100,15 +100,13 @@ def test_minutes_are_of_the_processor_where_it_was_timed(repository):
     edit(file, lambda result: result.update(wall_seconds=1800.0, processor_seconds=180.0))
     assert "| 1.0 | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
     edit(file, lambda result: result.update(processor_seconds=None))
-    assert (
-        "| 10.0 by the clock | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
-    )
+    assert "| not recorded | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (marked("sped"), "there is no table 'sped': choose from step-costs, "),
+        (marked("sped"), "there is no table 'sped': choose from small-digits, "),
         ("<!-- table: speed -->\n", "a <!-- table: NAME --> has no <!-- end -->"),
         ("<!-- table: speed -->\n" + marked("digits"), "has no <!-- end -->"),
     ],
