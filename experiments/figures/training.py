@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 from experiments.figures import theme
 
 #: Ticks of an axis of accuracies, as shares of wrong answers.
-ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
+ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.004, 0.002)
 #: The least share of wrong answers that is drawn; those below lie there.
 LEAST_ERROR = 1e-3
 
