@@ -158,7 +158,7 @@ def summary(done: dict[str, Any]) -> str:
         best = ", ".join(f"{n}: {expected[n - 1]:.4g}" for n in (1, 5, 20) if n <= len(trials))
         lines.append(
             f"{method}: expected best of {best}; {failed} of {len(trials)} trials failed; "
-            f"{minutes[method]:.2f} minutes of processor time each"
+            f"{minutes[method]:.3g} minutes of processor time each"
         )
     figures.style()
     drawn = figures.expected_best({METHODS[one][0]: (found[one], minutes[one]) for one in found})
