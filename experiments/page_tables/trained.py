@@ -22,7 +22,6 @@ SMALL_DIGITS = {
     "block-float": "gated blocks, in floating point",
     "block-tanh": "gated blocks, g = tanh",
     "block-lru": "gated blocks around an LRU",
-    "couplings-1": "three plain layers, batch norm, tanh",
 }
 DIGITS = {
     "smnist-block": "gated blocks, `reversible`",
