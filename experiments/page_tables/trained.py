@@ -142,9 +142,8 @@ def _length_and_forest(result: Entry) -> list[str]:
     return [f"{steps:,}", score("accuracy", forest["test_accuracy"]) if forest else ""]
 
 
-def _length_and_chance(result: Entry) -> list[str]:
-    data = result["data"]
-    return [f"{data['sequence_length']:,}", score(result["figure"], data["chance"])]
+def _length(result: Entry) -> list[str]:
+    return [f"{result['data']['sequence_length']:,}"]
 
 
 #: The tables by name.
@@ -157,9 +156,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
         _trained, labels=RECORDINGS, columns="steps, at most|random forest",
         cells=_length_and_forest,
     ),
-    "long-memories": partial(
-        _trained, labels=LONG_MEMORIES, columns="steps|chance", cells=_length_and_chance
-    ),
+    "long-memories": partial(_trained, labels=LONG_MEMORIES, columns="steps", cells=_length),
     "selection": partial(_trained, labels=SELECTION),
     "counting": partial(_trained, labels=COUNTING),
     "text": partial(_trained, labels=TEXT, columns="bits forgotten", cells=_bits),
