@@ -49,12 +49,6 @@ class Experiment:
 _mnist = partial(Experiment, "mnist")
 # Fields that the experiments of a group share.
 # Comparisons use digits of 14 by 14 pixels: many runs of minutes.
-_QUICK = {
-    "downsample": 2, "hidden_size": 64, "read": "mean", "epochs": 4, "num_couplings": 1,
-    "activation": "tanh", "num_layers": 3, "lr": 8e-3, "calibrate": 20,
-}  # fmt: skip
-_TURNING = _QUICK | {"longest_period": 600}
-# Gated blocks: the recurrence is linear, and reversed.
 _BLOCK_TRAINING = {
     "downsample": 2, "batch_size": 100, "epochs": 4, "lr": 8e-3, "weight_decay": 0.03,
 }  # fmt: skip
@@ -156,9 +150,6 @@ _RESNET = {"model": "resnet", "num_layers": 7, "hidden_size": 13}
 #: for as many epochs as the networks that they are compared with, the others on permuted pixels for
 #: twice as many.
 EXPERIMENTS: dict[str, Experiment] = {
-    "couplings-0": _mnist("Couplings", "R = 0 (IndRNN), tanh", _QUICK | {"num_couplings": 0}, 3),
-    "couplings-1-still": _mnist("Couplings", "R = 1, from near 0", _QUICK, 3),
-    "couplings-1": _mnist("Couplings", "R = 1, oscillating", _TURNING, 3),
     "block": _mnist("Blocks", "reversible", _BLOCK, 3),
     "block-conserving": _mnist("Blocks", "reversible, u = 1",
         _BLOCK | {"forgets": False, "longest_memory": 200}, 3),
