@@ -107,8 +107,13 @@ def load_best(run: Run) -> None:
         raise _damaged(run.config.out / "best.pt", error) from error
 
 
-def make_folder(out: Path) -> None:
-    """Make the folder of a run; ConfigError if it cannot be made or written to."""
+@contextmanager
+def folder_of_its_own(run: Run) -> Iterator[None]:
+    """Make the folder of a run; ConfigError if that fails, or another process is training in it.
+
+    The lock is on the folder itself, so that no file is left, and ends with the process.
+    """
+    out = run.config.out
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
@@ -116,22 +121,13 @@ def make_folder(out: Path) -> None:
         raise ConfigError(
             f"out must be a folder that can be written to; got {out} ({error.strerror})"
         ) from error
-
-
-@contextmanager
-def folder_of_its_own(run: Run) -> Iterator[None]:
-    """Make the folder of a run; ConfigError if another process is training in it.
-
-    The lock is on the folder itself, so that no file is left, and ends with the process.
-    """
-    make_folder(run.config.out)
-    folder = os.open(run.config.out, os.O_RDONLY)
+    folder = os.open(out, os.O_RDONLY)
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"another run is training in {run.config.out}: wait for it, or choose another out"
+                f"another run is training in {out}: wait for it, or choose another out"
             ) from None
         yield
     finally:
