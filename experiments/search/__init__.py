@@ -4,8 +4,7 @@ Every method is a recurrence in the same gated blocks, trained by the same loop.
 same numbers for all of them, from one space (:mod:`.space`), and a method takes those that it has
 an option for. Every trial has about the same number of parameters and the same number of updates;
 its processor time is a second reading. Trials are judged on the validation data at the end of the
-schedule: the test data is never read. What a method is worth is the expected best of n trials, for
-every n, in which a trial that failed counts as the worst of all.
-
-The best settings are for an experiment of the catalogue, which tests them with seeds of its own.
+schedule; an experiment of the catalogue is to test the best settings, with seeds of its own. What a
+method is worth is the expected best of n trials, in which one that failed counts as the worst of
+all. Four methods are ours: the best of them would have had four times the trials of another.
 """
