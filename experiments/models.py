@@ -96,8 +96,9 @@ class BlockClassifier(nn.Module):
         gradient_steps: steps before the first of several answers that gradients go back through
             (truncated backpropagation through time), below 1 as a share of these steps; None goes
             through all.
+        block: makes a block from width and units, as :class:`IRevBlock` does.
         memory, memory_budget: of :class:`IRevStack`.
-        options: passed on to :class:`IRevBlock` (``forgets``, ``dropout``, ...).
+        options: passed on to ``block`` (``forgets``, ``dropout``, ...).
 
     Shape: as for :class:`SequenceClassifier`.
     """
@@ -117,18 +118,21 @@ class BlockClassifier(nn.Module):
         read: str = "mean",
         read_at: ReadAt | None = None,
         gradient_steps: float | None = None,
+        block: Callable[..., nn.Module] = IRevBlock,
         memory: str = "reversible",
         memory_budget: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         self.read, self.read_at, self.gradient_steps = read, read_at, gradient_steps
+        self.num_layers = num_layers
         sparse = sparsity is not None
         norms = [norm if norm_first else None, *[norm] * (num_layers - 1)]
         blocks = [
-            IRevBlock(width, hidden_size, norm=each, bias=not sparse, **options) for each in norms
+            block(width, hidden_size, norm=each, bias=not sparse, **options) for each in norms
         ]
-        embedding = make_embedding(input_size, width, sparse, tokens)
+        embed = (nn.Embedding if tokens else nn.Linear)(input_size, width)
+        embedding = [embed, nn.ReLU()] if sparse else [embed]
         self.rnn = IRevStack([*embedding, *blocks], memory, memory_budget)
         self.readout = nn.Linear(width, num_classes)
         self.chooses_decays = options.get("forgets") == "input"
@@ -154,41 +158,28 @@ class BlockClassifier(nn.Module):
             self.stored_bits.append(self.rnn.stored_bits())
         return result
 
-    @property
-    def embedding(self) -> nn.Sequential:
-        """The modules before the blocks: the linear embedding, and its ReLU in a sparse network."""
-        return nn.Sequential(*(m for m in self.rnn.blocks if not isinstance(m, IRevBlock)))
-
-
-def make_embedding(
-    input_size: int, width: int, sparse: bool, tokens: bool = False
-) -> nn.Sequential:
-    """Build the embedding before a stack of gated blocks: linear, then a ReLU if ``sparse``."""
-    kind = nn.Embedding if tokens else nn.Linear
-    return nn.Sequential(kind(input_size, width), *([nn.ReLU()] if sparse else []))
-
 
 def embedding_l1(network: nn.Module, input: Tensor) -> Tensor:
     """Return the mean absolute output of a network's embedding, over some of the steps.
 
     Some are enough: the graph of all would grow with the length.
     """
-    embedding = cast(nn.Module, network.embedding)
-    return embedding(input[:, :: max(1, input.shape[1] // EMBEDDED_STEPS)]).abs().mean()
+    assert isinstance(network, BlockClassifier)
+    embedding = nn.Sequential(*list(network.rnn.blocks)[: -network.num_layers])
+    output: Tensor = embedding(input[:, :: max(1, input.shape[1] // EMBEDDED_STEPS)])
+    return output.abs().mean()
 
 
-#: The networks of this project, whose recurrence forgets.
-Ours = SequenceClassifier | BlockClassifier
-
-
-def forgotten_bits(network: Ours) -> Tensor | None:
+def forgotten_bits(network: nn.Module) -> Tensor | None:
     """Return the mean of -log2 abs(u) over all units: bits that a unit forgets in a step.
 
     Where g is the identity, reversal cannot store less. A unit whose state turns forgets of h and
     of c. Where the input chooses decays, return what reversal stores of the last sequences, or None
-    if there were none.
+    if there were none. None for the networks that we compare with.
     """
     blocks = [m for m in network.modules() if hasattr(m, "recurrent_weight")]
+    if not blocks:
+        return None
     if isinstance(network, BlockClassifier) and network.chooses_decays:
         if not network.stored_bits:
             return None

@@ -98,8 +98,7 @@ def require_clean(folder: Path | None = None) -> None:
         raise UncommittedChangesError(
             "results in paper/ need committed code, but these files had uncommitted changes when "
             f"the program started: {', '.join(changed[:4])}{more}. Commit or stash them and start "
-            "again, or let results go elsewhere (make: PROFILE=quick; experiments.search: "
-            "--profile quick; experiments.forecast: --out FILE)"
+            "again, or let results go elsewhere (PROFILE=quick, or --profile quick)"
         )
 
 

@@ -47,14 +47,7 @@ _FIGURES_OF = {
     "derivation": ("drift", "accuracy"),
     "inverse": ("reversal",),
     "memory": ("entropy", "lengths", "same_training"),
-    "experiments": (
-        "bits",
-        "comparison",
-        "search",
-        "search_permuted",
-        "search_adding",
-        "search_copy",
-    ),
+    "experiments": ("bits", "comparison"),
     "frontier": ("frontier",),
 }
 #: The result that each figure, ``figures/<name>.svg``, is drawn with: of the paper, and of pages.
@@ -120,7 +113,6 @@ def check_inputs(results: Path, figures: Path, profile: str) -> None:
     # The other profiles draw what is committed.
     runs = results if profile == "paper" else REPOSITORY / "paper" / "results"
     experiments = {path.stem: _digest(path) for path in runs.glob("experiments/*.json")}
-    experiments |= {f"search/{path.stem}": _digest(path) for path in runs.glob("search/*.json")}
     table = results / "experiments.json"
     made_from = _read(table)["made_from"]
     if changed := sorted({name for name, _ in experiments.items() ^ made_from.items()}):

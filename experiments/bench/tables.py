@@ -54,6 +54,16 @@ def tables(report: Entry) -> str:
     return "\n\n".join(parts)
 
 
+def gpu_tables(card: str, report: Entry) -> Iterable[str]:
+    """Write a table for each shape in a report of :func:`experiments.bench.gpu.measure`."""
+    for entry in report["shapes"]:
+        methods = {
+            name: method["both"] | {"saved_bytes": method["saved_bytes"]}
+            for name, method in entry["methods"].items()
+        }
+        yield _methods(f"On {card}, by CUDA events: {sizes(entry)}", {**entry, "methods": methods})
+
+
 def _table(title: str, head: str, row: str, entries: Iterable[Entry], *notes: str) -> str:
     """Align a row for each entry; ``|`` parts the cells of the head and of a row's format."""
     cells = [head.split("|"), *(row.format(**entry).split("|") for entry in entries)]
@@ -133,26 +143,3 @@ def _scan_alone(report: Entry) -> list[str]:
         title = f"Sequences of 1 to T steps, {sizes(entry)}"
         parts.append(_methods(title, entry, "packed over it"))
     return parts
-
-
-def gpu_tables(card: str, report: Entry) -> list[str]:
-    """Write the report of :func:`experiments.bench.gpu.measure`, with a table for each shape."""
-    title = (
-        f"On {card}, float32, CUDA events. Of bandwidth: the bytes that the kernels have to move, "
-        f"over what\ncopying a tensor of {report['copied_bytes'] / 1e9:.2f} GB reaches, "
-        f"{report['copy_bytes_per_second'] / 1e9:.0f} GB/s read and written."
-    )
-    head = "|forward ms|of bandwidth|both ms|of bandwidth|x scan|saved MB"
-    row = "{label}|{forward:.2f}|{of_forward}|{both:.2f}|{of_both}|{ratio:.2f}|{saved_mb:.2f}"
-    return [title, *(_table(sizes(x), head, row, _gpu_rows(x)) for x in report["shapes"])]
-
-
-def _gpu_rows(entry: Entry) -> Iterable[Entry]:
-    scan = entry["methods"]["scan"]["both"]["median_ms"]
-    for name, method in entry["methods"].items():
-        row = {"label": METHODS[name].label, "saved_mb": method["saved_bytes"] / 1e6}
-        for part in ("forward", "both"):
-            share = method[part].get("share_of_bandwidth")
-            row[part] = method[part]["median_ms"]
-            row[f"of_{part}"] = "" if share is None else f"{share:.0%}"
-        yield {**row, "ratio": row["both"] / scan}

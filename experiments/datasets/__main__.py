@@ -19,7 +19,6 @@ from experiments.datasets import (
     data_root,
     fsdd,
     kinect,
-    mitdb,
     mnist,
     ntu,
     shakespeare,
@@ -32,7 +31,7 @@ from experiments.datasets.recordings import Recordings
 FETCHED: dict[str, ModuleType] = {
     "aclimdb": aclimdb, "mnist": mnist, "shakespeare": shakespeare, "watch": watch,
 }  # fmt: skip
-ARCHIVES: dict[str, ModuleType] = {"cinc2017": cinc2017, "fsdd": fsdd, "mitdb": mitdb}
+ARCHIVES: dict[str, ModuleType] = {"cinc2017": cinc2017, "fsdd": fsdd}
 CONVERTED: dict[str, ModuleType] = {"msr": kinect, "ntu": ntu, "utkinect": kinect}
 REJECTED = 3
 STOPPED = 130
@@ -41,7 +40,7 @@ STOPPED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     options = _parser().parse_args(argv)
-    problem = "stopped; run the same command to continue from here"
+    problem = "stopped"
     try:
         if options.name in CONVERTED:
             return _convert(options.name, options.raw, options.out, options.workers)

@@ -1,10 +1,9 @@
 """PhysioNet/CinC Challenge 2017: 8,528 ECG recordings of four classes, by G. D. Clifford et al.
 
-A hand-held device recorded a single lead at 300 Hz for 9 to 61 s. A recording is a pair of files:
-``A00001.mat`` (MATLAB 4, one row of int16, 1,000 units per mV) and its WFDB header ``A00001.hea``.
-``REFERENCE.csv`` holds a name and a class per line: N (normal), A (atrial fibrillation), O (other
-rhythm) or ~ (noisy). Recordings are kept whole, in mV. Whose they are is unknown, so that each
-counts as a subject of its own.
+A hand-held device recorded a single lead at 300 Hz for 9 to 61 s. A recording is a file
+``A00001.mat`` (MATLAB 4, one row of int16, 1,000 units per mV). ``REFERENCE.csv`` holds a name and
+a class per line: N (normal), A (atrial fibrillation), O (other rhythm) or ~ (noisy). Recordings are
+kept whole, in mV. Whose they are is unknown, so that each counts as a subject of its own.
 """
 
 import re
@@ -19,11 +18,10 @@ from experiments.datasets.archives import listing_sha256
 from experiments.datasets.label_file import Label, read_labels, read_rows
 from experiments.datasets.raw_files import Reject, raw_contents
 from experiments.datasets.recordings import Description, Recordings, open_recordings, writing
-from experiments.datasets.wfdb_header import read_header
 
 ADDRESSES = ("https://physionet.org/files/challenge-2017/1.0.0/training2017.zip",)
 LABEL_FILE = "REFERENCE.csv"
-FILES = re.compile(rf"A\d{{5}}\.(mat|hea)|{LABEL_FILE}")
+FILES = re.compile(rf"A\d{{5}}\.mat|{LABEL_FILE}")
 #: SHA-256 of the listing of the .mat files and of the labels (see ``_verifiable``).
 SHA256 = "8fc3f1d5cb90b8e500c81ee17cb7c6c09bdead830158a0c61a173cb2ad90e1e5"
 #: The classes in the files, in the order of the labels.
@@ -37,10 +35,10 @@ ABOUT = Description(
     joint_names=("ecg",),
 )
 GAIN = 1000
-#: Bytes before the samples, which depend on the number of samples alone.
-_HEADER_SIZE = 24
+#: The beginning of a file: a matrix of int16 by its rows and columns, and the length of its name.
+_HEADER = struct.Struct("<5i4s")
 _NAME = re.compile(r"A\d{5}")
-_SAMPLES, _HEADERS = re.compile(r"A\d{5}\.mat"), re.compile(r"A\d{5}\.hea")
+_SAMPLES = re.compile(r"A\d{5}\.mat")
 
 
 def difference(raw: Path) -> str | None:
@@ -53,14 +51,13 @@ def convert(raw: Path, out: Path, note: str = "") -> Recordings:
     """Convert the files in ``raw``; ``note`` is appended to the source."""
     with writing(out, ABOUT, note=note) as writer:
         labels = _read_label_file(raw, writer.reject)
-        headers = dict(raw_contents(raw, _HEADERS, writer.reject))
         there = set()
         for file, data in raw_contents(raw, _SAMPLES, writer.reject):
             name = file.removesuffix(".mat")
             there.add(name)
             try:
                 label = _label_of(name, labels)
-                frames = read_samples(name, data, headers.get(f"{name}.hea"))
+                frames = read_samples(data)
             except DataError as error:
                 writer.reject(file, str(error))
             else:
@@ -71,21 +68,13 @@ def convert(raw: Path, out: Path, note: str = "") -> Recordings:
     return open_recordings(out)
 
 
-def read_samples(name: str, data: bytes, header: bytes | None) -> np.ndarray:
+def read_samples(data: bytes) -> np.ndarray:
     """Return the samples of a .mat file in mV, (samples, 1) float32, or raise a DataError."""
-    if header is None:
-        raise DataError(f"there is no {name}.hea")
-    found = read_header(header)
-    described = [(one.file, one.format, one.gain, one.zero) for one in found.signals]
-    expected = [(f"{name}.mat", f"16+{_HEADER_SIZE}", GAIN, 0)]
-    if (found.record, found.rate) != (name, ABOUT.frame_rate) or described != expected:
-        raise DataError(f"the header is not that of {name}.mat, a signal of 300 Hz and 1000/mV")
-    size = _HEADER_SIZE + 2 * found.samples
-    if len(data) != size:
-        raise DataError(f"{len(data)} bytes; expected {size} for {found.samples} samples")
-    if data[:_HEADER_SIZE] != struct.pack("<5i4s", 30, 1, found.samples, 0, 4, b"val\0"):
-        raise DataError(f"not a row of {found.samples} int16 with the name val")
-    samples = np.frombuffer(data, "<i2", offset=_HEADER_SIZE)
+    count = (len(data) - _HEADER.size) // 2
+    header = _HEADER.pack(30, 1, max(1, count), 0, 4, b"val\0")
+    if len(data) % 2 or not data.startswith(header):
+        raise DataError(f"{len(data)} bytes are not a row of int16 named val")
+    samples = np.frombuffer(data, "<i2", offset=_HEADER.size)
     return (samples[:, None] / np.float32(GAIN)).astype(np.float32)
 
 

@@ -278,15 +278,15 @@ def writing(
     about = replace(about, source=about.source + note)
     with as_data_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "frames.npy") as temporary:
-        with temporary.open("wb") as file:
-            writer = Writer(about, bodies, file)
-            yield writer
-            writer.finish()
-        # Until the new meta.json is there, the folder must not pass for a finished conversion.
-        (folder / "meta.json").unlink(missing_ok=True)
-    with replacing(folder / "index.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, **writer.index())
-    rejected = [asdict(one) for one in writer.rejected]
-    meta = {"version": VERSION, **asdict(about), "rejected": rejected}
-    write_text(folder / "meta.json", json.dumps(meta, indent=1) + "\n")
+        with replacing(folder / "frames.npy") as temporary:
+            with temporary.open("wb") as file:
+                writer = Writer(about, bodies, file)
+                yield writer
+                writer.finish()
+            # Until the new meta.json is there, the folder must not pass for a finished conversion.
+            (folder / "meta.json").unlink(missing_ok=True)
+        with replacing(folder / "index.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, **writer.index())
+        rejected = [asdict(one) for one in writer.rejected]
+        meta = {"version": VERSION, **asdict(about), "rejected": rejected}
+        write_text(folder / "meta.json", json.dumps(meta, indent=1) + "\n")

@@ -22,5 +22,5 @@ from experiments.figures.selection import forgotten, turning
 from experiments.figures.theme import STRATEGIES, style
 from experiments.folders import folder, repository
 from experiments.figures.training import (
-    bits, comparison, confusion, learning_curve, same_training, subjects,
+    bits, comparison, confusion, expected_best, learning_curve, same_training, subjects,
 )  # fmt: skip

@@ -12,12 +12,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 
 from experiments.figures import theme
 
-#: Ticks of an axis of accuracies, as shares of wrong answers: the usual ones, and those where all
-#: shares are large.
-ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
-LARGE_TICKS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2)
-#: The least share of wrong answers and the largest error that are drawn; those beyond lie there.
-LEAST_ERROR, MOST_ERROR = 1e-3, 1.0
+#: Ticks of an axis of accuracies, as shares of wrong answers.
+ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.004, 0.002)
+#: The least share of wrong answers that is drawn; those below lie there.
+LEAST_ERROR = 1e-3
 
 
 def learning_curve(
@@ -116,53 +114,56 @@ def same_training(losses: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def comparison(
-    groups: Mapping[str, Mapping[str, Sequence[float]]], quantity: str = "test accuracy",
-    heading: str = "",
-) -> Figure:  # fmt: skip
-    """Compare accuracies or errors of runs: a panel for each group, a row for each of its members.
+def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Compare accuracies of runs: a panel for each group, a row for each of its members.
 
     All panels have one axis, logarithmic in the error: 98 and 99 % are as far apart as 80 and 90 %.
-    The better is on the right. A ``quantity`` that ends with "accuracy" is shown in per cent, and
-    errors of more than 1 are drawn at 1.
+    The better is on the right.
     """
-    accurate = quantity.endswith("accuracy")
     sizes = [len(members) for members in groups.values()]
     heights = [0.2 * (max(sizes[row : row + 2]) + 1.5) for row in range(0, len(sizes), 2)]
     figure, places = theme.panels_of(len(groups), 2, heights, 0.5)
-
-    def errors_of(values: Sequence[float]) -> np.ndarray:
-        missed = np.maximum(1 - np.array(values), LEAST_ERROR) if accurate else np.array(values)
-        return np.minimum(missed, MOST_ERROR)
-
     runs = [x for rows in groups.values() for values in rows.values() for x in values]
-    least, most = errors_of(runs).min(), errors_of(runs).max()
+    least, most = max(LEAST_ERROR, 1 - max(runs)), max(LEAST_ERROR, 1 - min(runs))
     for axes, (title, members) in zip(places, groups.items(), strict=True):
         for place, values in enumerate(members.values()):
-            missed = errors_of(values)
+            missed = np.maximum(1 - np.array(values), LEAST_ERROR)
             axes.plot(missed, [place] * len(missed), "o", color=theme.COLOURS[0],
                       fillstyle="none", zorder=3, label="a run")  # fmt: skip
-            mean = errors_of([sum(values) / len(values)])
-            axes.plot(mean, [place], "|", markersize=11, color=theme.COLOURS[1],
+            mean = max(LEAST_ERROR, 1 - sum(values) / len(values))
+            axes.plot([mean], [place], "|", markersize=11, color=theme.COLOURS[1],
                       zorder=3, label="mean of the runs")  # fmt: skip
         theme.bar_rows(axes, members)
         axes.set_ylim(len(members) - 0.4, -0.6)
         axes.set_xscale("log")
         axes.set_xlim(1.3 * most, least / 1.3)
-        if accurate:  # errors have powers of ten
-            steps = ERROR_TICKS if least < 0.2 else LARGE_TICKS
-            axes.set_xticks([x for x in steps if least / 1.2 < x < 1.2 * most])
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):.4g}"))
+        axes.set_xticks([x for x in ERROR_TICKS if least / 1.2 < x < 1.2 * most])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):.4g}"))
         axes.tick_params(axis="x", labelsize=6)  # so that labels do not touch
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left")
         axes.grid(True, axis="x")
-    more = " (1: or more)" if most == MOST_ERROR else ""
-    label = f"{quantity}, %" if accurate else quantity + more
-    figure.supxlabel(f"{label} (better to the right)", size=8)
-    if heading:
-        figure.suptitle(heading, x=0.01, ha="left")
+    figure.supxlabel("test accuracy, % (better to the right)", size=8)
     figure.legend(handles=places[0].get_lines()[:2], loc="outside upper right", ncols=2)
+    return figure
+
+
+def expected_best(methods: Mapping[str, tuple[Sequence[float], float]]) -> Figure:
+    """Plot the expected best of n trials of a search against n, and against processor time.
+
+    By method, there are the expected best of 1, 2, ... trials, and the minutes of a trial.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(theme.PAGE, 2.6), sharey=True)
+    for index, (label, (best, minutes)) in enumerate(methods.items()):
+        trials, again = np.arange(1, 1 + len(best)), index // len(theme.COLOURS)
+        # Where colours come again, markers are empty, and others.
+        marker = theme.MARKERS[(index + again) % len(theme.MARKERS)]
+        for axes, places in zip(panels, (trials, minutes * trials), strict=True):
+            axes.plot(places, best, label=label, marker=marker, fillstyle="none" if again else None)
+    theme.frame(panels[0], "trials, each of as many updates", "expected best, validation")
+    theme.frame(panels[1], "minutes of processor time", log="x")
+    panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    theme.legend_above(figure, panels[0], ncols=4)
     return figure
 
 

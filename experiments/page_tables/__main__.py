@@ -14,7 +14,7 @@ from pathlib import Path
 import tyro
 
 from experiments.files import write_text
-from experiments.page_tables import collected, costs, searches, trained
+from experiments.page_tables import collected, costs, trained
 from experiments.page_tables.markdown import Table, TableError
 from experiments.provenance import REPOSITORY, UncommittedChangesError
 
@@ -24,16 +24,8 @@ _MARKED = re.compile(rf"({_BEGIN}(\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 #: The tables by name.
 TABLES: dict[str, Callable[[Path], Table]] = {
+    **trained.TABLES,
     "step-costs": costs.step_costs,
-    "small-digits": trained.small_digits,
-    "searches": searches.searched,
-    "digits": trained.digits,
-    "recordings": trained.recordings,
-    "forecast": trained.forecast,
-    "long-memories": trained.long_memories,
-    "selection": trained.selection,
-    "counting": trained.counting,
-    "text": trained.text,
     "speed": costs.speed,
     "shapes": costs.shapes,
     "scan": costs.scan,

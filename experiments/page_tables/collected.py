@@ -15,16 +15,7 @@ from typing import Any
 from experiments import figures
 from experiments.catalogue import read_results
 from experiments.provenance import provenance
-from experiments.search.results import read_search
-from experiments.search.space import METHODS
-from experiments.train.runs import figure_of, seconds_of
 
-SEARCHED = {
-    "mnist": ("search", "digits, pixels in order"),
-    "permuted": ("search_permuted", "digits, pixels permuted"),
-    "copy": ("search_copy", "copying over 5,000 steps"),
-    "adding": ("search_adding", "adding over 5,000 steps"),
-}
 #: What the names of experiments begin with whose bits are compared.
 RECURRENCES = {
     "selective copying": {
@@ -57,7 +48,6 @@ def write() -> None:
     figures.style()
     results = read_results()
     _compare(results)
-    _draw_searches()
     panels = {
         task: {label: _bits(results, names) for label, names in kinds.items()}
         for task, kinds in RECURRENCES.items()
@@ -71,7 +61,6 @@ def write() -> None:
 def _made_from() -> dict[str, str]:
     folder = figures.folder("paper") / "results"
     files = {path.stem: path for path in sorted(folder.glob("experiments/*.json"))}
-    files |= {f"search/{path.stem}": path for path in sorted(folder.glob("search/*.json"))}
     return _digests(files)
 
 
@@ -91,8 +80,7 @@ def _row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "runs": result["num_runs"],
         "steps": result["data"]["sequence_length"],
         "chance": result["data"].get("chance"),
-        "seconds": seconds_of(result) / result["num_runs"],  # of a run
-        "by_clock": not result.get("processor_seconds"),
+        "seconds": (result["processor_seconds"] or result["wall_seconds"]) / result["num_runs"],
     }
 
 
@@ -103,25 +91,8 @@ def _compare(results: Results) -> None:
         if "test_accuracy" in result and not elsewhere:
             accuracies = [run["test_accuracy"] for run in result["runs"]]
             groups.setdefault(result["group"], {})[result["label"]] = accuracies
-    several = {name: lines for name, lines in groups.items() if len(lines) > 1}
+    several = {name: lines for name, lines in groups.items() if len(lines) > 2}
     figures.save(figures.comparison(several), "comparison", "paper")
-
-
-def _draw_searches() -> None:
-    for search, (drawing, title) in SEARCHED.items():
-        trials, tests, figure = {}, {}, ""
-        methods = (read_search(search) or {"methods": {}})["methods"]
-        for name in filter(methods.__contains__, METHODS):
-            method, label = methods[name], METHODS[name].label
-            if "test" in method:
-                figure = figure_of(method["trials"][method["best"]])
-                done = [one for one in method["trials"] if "error" not in one]
-                trials[label] = [one[f"val_{figure}"] for one in done]
-                tests[label] = [run[f"test_{figure}"] for run in method["test"]["runs"]]
-        panels = {"every trial, validation": trials, "best setting, new seeds, test": tests}
-        if tests:
-            drawn = figures.comparison(panels, figure.replace("_", " "), title)
-            figures.save(drawn, drawing, "paper")
 
 
 def _bits(results: Results, patterns: Sequence[str]) -> list[tuple[float, float]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from experiments.catalogue import EXPERIMENTS
-from experiments.forecast.training import METHODS
 from experiments.page_tables.markdown import Entry, Table, count, read
-from experiments.train.runs import seconds_of
 
 #: Rows of the tables: results, and what the first cell says of each.
 SMALL_DIGITS = {
@@ -23,11 +22,6 @@ SMALL_DIGITS = {
     "block-float": "gated blocks, in floating point",
     "block-tanh": "gated blocks, g = tanh",
     "block-lru": "gated blocks around an LRU",
-    "tanh": "three plain layers, layer norm, tanh",
-    "couplings-1": "three plain layers, batch norm, tanh",
-    "couplings-0-relu": "three plain layers, R = 0, batch norm, relu",
-    "gru": "`nn.GRU`",
-    "lstm": "`nn.LSTM`",
 }
 DIGITS = {
     "smnist-block": "gated blocks, `reversible`",
@@ -72,80 +66,15 @@ COUNTING = {
 TEXT = {"shakespeare": "angles, decays and the gate that the input chooses"}
 #: Notebooks whose results are no experiments.
 NOTEBOOKS = {"watch": "05", "utkinect": "05"}
-#: Rows of what takes a long memory: the first cell, our experiment and that of an LSTM, if any.
-LONG_MEMORIES = (
-    ("adding, squared error", "adding-irevrnn", "adding-lstm"),
-    ("copying, symbols right", "copy-irevrnn", "copy-lstm"),
-    ("copying: `copy-long`", "copy-long"),
-    ("the same, truncated: `copy-long-truncated`", "copy-long-truncated"),
-    ("the same, couplings frozen: `copy-long-frozen`", "copy-long-frozen"),
-    ("copying: `copy-million`", "copy-million"),
-    ("adding: `adding-million`", "adding-million"),
-)
-
-
-def small_digits(results: Path) -> Table:
-    """Tabulate digits of 14 by 14 pixels."""
-    return _trained(results, SMALL_DIGITS, "bits forgotten", _bits)
-
-
-def digits(results: Path) -> Table:
-    """Tabulate digits of 28 by 28 pixels."""
-    return _trained(results, DIGITS)
-
-
-def recordings(results: Path) -> Table:
-    """Tabulate recordings of movements, speech and hearts."""
-    return _trained(results, RECORDINGS, "steps, at most|random forest", _length_and_forest)
-
-
-def selection(results: Path) -> Table:
-    """Tabulate selective copying."""
-    return _trained(results, SELECTION)
-
-
-def counting(results: Path) -> Table:
-    """Tabulate counting."""
-    return _trained(results, COUNTING)
-
-
-def text(results: Path) -> Table:
-    """Tabulate text."""
-    return _trained(results, TEXT, "bits forgotten", _bits)
-
-
-def forecast(results: Path) -> Table:
-    """Compare gradients through half an hour with truncated ones."""
-    done = read(results, "forecast")
-    rows = [["linear predictor", *_bits_a_sample([*done["linear"].values()]), "", ""]]
-    for name, method in METHODS.items():
-        runs = [run for key, run in done["runs"].items() if key.startswith(f"{name}/")]
-        diverged = sum(run["bits"] is None for run in runs)
-        bits, updates = [f"diverged ({diverged} of {len(runs)})", ""], ""
-        if not diverged:
-            bits = _bits_a_sample([run["bits"] for run in runs])
-            updates = f"{round(sum(run['updates'] for run in runs) / len(runs)):,}"
-        rows.append([method.label, *bits, updates, f"{done['peak_bytes'][name] / 1e6:.0f} MB"])
-    return Table("|bits a sample|lowest to highest|updates|peak of an update", rows)
-
-
-def _bits_a_sample(bits: list[float]) -> list[str]:
-    """Return the mean over recordings, and its range."""
-    span = f"{min(bits):.3f} to {max(bits):.3f}" if len(bits) > 1 else ""
-    return [f"{sum(bits) / len(bits):.3f}", span]
-
-
-def long_memories(results: Path) -> Table:
-    """Compare with an LSTM of as many parameters on tasks that take a long memory."""
-    rows = []
-    for label, *names in LONG_MEMORIES:
-        found = [_result(results, name) for name in names]
-        steps, chance = (found[0]["data"][key] for key in ("sequence_length", "chance"))
-        row = [label, f"{steps:,}", score(found[0]["figure"], chance)]
-        for result in found:
-            row += [scores(result)[0], _minutes(result)]
-        rows.append([*row, "", ""][:7])  # one without an LSTM
-    return Table("|steps|chance|reversible block, u = 1|minutes|`nn.LSTM`|minutes", rows)
+LONG_MEMORIES = {
+    "adding-irevrnn": "adding, squared error",
+    "copy-irevrnn": "copying, symbols right",
+    "copy-long": "copying, symbols right",
+    "copy-long-truncated": "the same, gradients through the last tenth alone",
+    "copy-long-frozen": "the same, couplings frozen",
+    "copy-million": "copying, symbols right",
+    "adding-million": "adding, squared error",
+}
 
 
 def _trained(
@@ -197,8 +126,9 @@ def score(figure: str, value: float) -> str:
 
 
 def _minutes(result: Entry) -> str:
-    by_clock = "" if result.get("processor_seconds") else " by the clock"
-    return f"{seconds_of(result) / result.get('num_runs', 1) / 60:.1f}{by_clock}"
+    """Return the processor time of a run, which the oldest results do not have."""
+    seconds = result.get("processor_seconds")
+    return f"{seconds / result.get('num_runs', 1) / 60:.1f}" if seconds else "not recorded"
 
 
 def _bits(result: Entry) -> list[str]:
@@ -210,3 +140,24 @@ def _length_and_forest(result: Entry) -> list[str]:
     steps = result["data"].get("sequence_length") or result["config"]["frames"]
     forest = result.get("forest")
     return [f"{steps:,}", score("accuracy", forest["test_accuracy"]) if forest else ""]
+
+
+def _length(result: Entry) -> list[str]:
+    return [f"{result['data']['sequence_length']:,}"]
+
+
+#: The tables by name.
+TABLES: dict[str, Callable[[Path], Table]] = {
+    "small-digits": partial(
+        _trained, labels=SMALL_DIGITS, columns="bits forgotten", cells=_bits
+    ),
+    "digits": partial(_trained, labels=DIGITS),
+    "recordings": partial(
+        _trained, labels=RECORDINGS, columns="steps, at most|random forest",
+        cells=_length_and_forest,
+    ),
+    "long-memories": partial(_trained, labels=LONG_MEMORIES, columns="steps", cells=_length),
+    "selection": partial(_trained, labels=SELECTION),
+    "counting": partial(_trained, labels=COUNTING),
+    "text": partial(_trained, labels=TEXT, columns="bits forgotten", cells=_bits),
+}  # fmt: skip

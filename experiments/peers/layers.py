@@ -1,11 +1,13 @@
-"""Other recurrences as modules of :class:`irevrnn.IRevStack`: plain layers and gated blocks."""
+"""The gated block of :class:`irevrnn.IRevBlock` around other recurrences."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
+from experiments.peers.selective import MinGRU, Selective
 from irevrnn import Dropout
 from irevrnn.modules.fused import block_output
 from irevrnn.modules.norm import make_norm, normalize
@@ -13,31 +15,15 @@ from irevrnn.modules.projection import Projection
 from irevrnn.recurrences.stateful import StatefulModule
 
 
-class PlainLayer(nn.Module):
-    """A recurrence, then norm and dropout.
-
-    Args:
-        recurrence: ``forward(x, state) -> (y, state)``, with x (T, B, in).
-        features: of its output.
-        norm: None, "layer" or "batch".
-        dropout: probability of dropping a feature, in all steps of a sequence.
-    """
-
-    def __init__(
-        self, recurrence: nn.Module, features: int, norm: str | None = None, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.recurrence = recurrence
-        self.norm = make_norm(norm, features)
-        self.dropout = Dropout(dropout)
-
-    def as_recurrence(self, name: str) -> StatefulModule:
-        """Return the layer as a strategy runs it."""
-
-        def after(_: Tensor, h: Tensor) -> Tensor:
-            return self.dropout(normalize(self.norm, h))
-
-        return StatefulModule(self.recurrence, name, after=after)
+def gated_block(
+    kind: type[nn.Module], width: int, hidden_size: int, *,
+    norm: str | None, bias: bool, dropout: float, **options: Any,
+) -> GatedBlock:  # fmt: skip
+    """Build a gated block around a recurrence, which takes ``options``."""
+    if kind is MinGRU:
+        options["candidate_bias"] = bias
+    features = hidden_size if issubclass(kind, Selective) else width  # the others project back
+    return GatedBlock(width, kind(width, hidden_size, **options), features, norm, dropout, bias)
 
 
 class GatedBlock(nn.Module):
@@ -49,7 +35,10 @@ class GatedBlock(nn.Module):
 
     Args:
         width: features of input and output.
-        recurrence, features, norm, dropout: as for :class:`PlainLayer`.
+        recurrence: ``forward(x, state) -> (y, state)``, with x (T, B, width).
+        features: of its output.
+        norm: None, "layer" or "batch".
+        dropout: probability of dropping a feature, in all steps of a sequence.
         bias: whether the output projection has one.
     """
 

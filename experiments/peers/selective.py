@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.peers.gates import chrono_biases
 from experiments.peers.lru import SHORTEST_MEMORY, check_ring
 from irevrnn.modules.projection import Projection, linear
 from irevrnn.recurrences.selective import Turns
@@ -67,19 +66,19 @@ class MinGRU(Selective):
 
     Args:
         features, hidden_size: as for :class:`Selective`, and so are the shapes.
-        chrono: longest dependency, in steps, of biases b_z that are the negatives of
-            :func:`experiments.peers.gates.chrono_biases`; None leaves them to ``nn.Linear``.
+        longest_memory: T, in steps: biases b_z start as -log(U(1, T - 1)), by chrono
+            initialisation (Tallec and Ollivier, 2018); None leaves them to ``nn.Linear``.
         candidate_bias: whether there is a b_h.
     """
 
     def __init__(
-        self, features: int, hidden_size: int, chrono: float | None = None,
+        self, features: int, hidden_size: int, longest_memory: float | None = None,
         candidate_bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(features, hidden_size, 2, 1 + candidate_bias)
-        if chrono is not None:
+        if longest_memory is not None:
             bias = self.projection.bias.data[:hidden_size]
-            bias.copy_(-chrono_biases(bias, chrono))
+            bias.copy_(-torch.empty_like(bias).uniform_(1, longest_memory - 1).log())
 
     def choose(self, *projected: Tensor) -> tuple[Tensor, Tensor]:
         gate, candidate = projected

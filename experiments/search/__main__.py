@@ -1,32 +1,35 @@
-"""The command line of the search."""
+"""The command line of the search, and its result: every trial of every method."""
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
+from filelock import FileLock
 
+import experiments.search
+from experiments import figures, folders
 from experiments.command_line import refuse, report_errors, require_positive
-from experiments.folders import PROFILES
-from experiments.search.results import result_file, run, test_best
-from experiments.search.space import METHODS, SEARCHES
+from experiments.files import write_text
+from experiments.process import threads
+from experiments.provenance import provenance, require_clean
+from experiments.search.space import METHODS, SEARCHES, configure, settings_of
+from experiments.train.config import ConfigError, TrainConfig
+from experiments.train.loop import train
+from experiments.train.runs import figure_of
+from irevrnn import ReversalError
 
 PROGRAM = "python -m experiments.search"
-ABOUT = f"""Search settings for every method alike.
-
-Every method gets the same number of random trials, and every trial about the same number of
-parameters and the same processor time. Trials are judged on the validation data.
-
-Searches: {", ".join(SEARCHES)}.
-
-Methods: {", ".join(METHODS)}.
-
-The result, with every trial, is paper/results/search/SEARCH.json (with another profile, below
-build/PROFILE/). Trials that are in it are not repeated; one that was stopped starts again.
-"""
+#: What a result keeps of a trial, beside its figure.
+_KEPT = ("num_parameters", "processor_seconds", "wall_seconds", "git_commit")
 
 
 @dataclass
@@ -39,40 +42,128 @@ class Command:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[METHOD ...]")
     ] = tuple(METHODS)
     """what to train; everything if nothing is named"""
-    trials: int = 8
+    trials: int = 20
     """of each method"""
-    minutes: float = 10.0
-    """processor time of each trial"""
     threads: int = 1
     """CPU threads"""
-    test_seeds: int | None = None
-    """do no trials: train the best setting of each method with this many new seeds, and test each
-    network once"""
     profile: str = "paper"
     """whose folder the result goes to: paper; or quick or smoke, on less data"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do as the command line says; return the exit status."""
-    command = tyro.cli(Command, args=argv, prog=PROGRAM, description=ABOUT)
+    lists = f"Searches: {', '.join(SEARCHES)}.\n\nMethods: {', '.join(METHODS)}."
+    about = f"{experiments.search.__doc__}\n{lists}"
+    command = tyro.cli(Command, args=argv, prog=PROGRAM, description=about)
     for given, known in (((command.search,), set(SEARCHES)), (command.methods, set(METHODS))):
         if unknown := set(given) - known:
             refuse(PROGRAM, f"there is no {min(unknown)}: choose from {', '.join(sorted(known))}")
-    if command.profile not in PROFILES:
-        refuse(PROGRAM, f"profile must be one of {', '.join(PROFILES)}; got {command.profile}")
-    numbers = ("trials", "minutes", "threads", "test_seeds")
-    require_positive(PROGRAM, **{name: getattr(command, name) for name in numbers})
+    if command.profile not in folders.PROFILES:
+        choices = ", ".join(folders.PROFILES)
+        refuse(PROGRAM, f"profile must be one of {choices}; got {command.profile}")
+    require_positive(PROGRAM, trials=command.trials, threads=command.threads)
+    return report_errors(PROGRAM, lambda: print(summary(run(command))))
 
-    def search() -> None:
-        name, methods, seeds = command.search, command.methods, command.test_seeds
-        options: Any = {"profile": command.profile, "cpu_threads": command.threads}
-        if seeds is None:
-            run(name, methods, command.trials, command.minutes, **options)
-        else:
-            test_best(name, methods, seeds, **options)
-        print(f"written to {result_file(command.search, command.profile)}")
 
-    return report_errors(PROGRAM, search)
+def run(command: Command) -> dict[str, Any]:
+    """Do the trials that are missing in the result of a search, and write it after each.
+
+    Returns:
+        The content of ``results/search/NAME.json`` of the profile. For each method it has the
+        ``trials``: number, settings, validation figure (or ``error``) and times of each.
+
+    Raises:
+        ConfigError: the trials that are there had other tasks, threads or another processor.
+        UncommittedChangesError: a result for ``paper/`` would be made from uncommitted code.
+    """
+    require_clean(folders.folder(command.profile))
+    name, profile, search = command.search, command.profile, SEARCHES[command.search]
+    head = {"search": name, **asdict(search), "profile": profile, "threads": command.threads}
+    head["cpu"] = provenance()["cpu"]
+    file = folders.subfolder(profile, "results/search") / f"{name}.json"
+    out = folders.repository() / f"build/{profile}/search/{name}"
+    out.mkdir(parents=True, exist_ok=True)
+    with threads(command.threads), FileLock(out / "lock"):
+        done = _read(file, head)
+        # A search that is stopped has done about as much for each method.
+        for trial, method in product(range(command.trials), command.methods):
+            trials = done["methods"].setdefault(method, [])
+            if trial < len(trials):
+                continue
+            settings = settings_of(search, method, trial, profile)
+            own = {"seed": trial, "threads": command.threads, "out": out / method}
+            result = _train(configure(search, method, settings, profile, **own))
+            trials.append({"trial": trial, "settings": settings, **result})
+            write_text(file, json.dumps(done, indent=1, allow_nan=False) + "\n")
+            print(f"{method}, trial {trial + 1}: {result}", flush=True)
+    return done
+
+
+def _read(file: Path, head: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a result; ConfigError if it began with another ``head``."""
+    if not file.is_file():
+        return {**head, "methods": {}}
+    done: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for key, wanted in json.loads(json.dumps(head)).items():
+        if done.get(key) != wanted:
+            raise ConfigError(
+                f"{key} is {wanted}, but the trials in {file} had {done.get(key)}: go on as they "
+                "began, or delete them"
+            )
+    return done
+
+
+def _train(config: TrainConfig) -> dict[str, Any]:
+    """Train, and return what the result keeps; an ``error`` in place of a figure if it failed."""
+    started = time.process_time()
+    try:
+        result = train(config, progress=False)
+    except (ArithmeticError, ReversalError) as error:
+        seconds = time.process_time() - started
+        commit = provenance()["git_commit"]
+        return {"error": str(error), "processor_seconds": seconds, "git_commit": commit}
+    updates = result["history"][-1]["step"]
+    figure = f"val_{figure_of(result)}"
+    return {figure: result[figure], "updates": updates, **{key: result[key] for key in _KEPT}}
+
+
+def curves(done: dict[str, Any]) -> dict[str, list[float]]:
+    """Return the expected best of 1, 2, ... trials of each method, up to all of them.
+
+    That is the mean of the best of n draws, with replacement, from the trials (Dodge et al., 2019).
+    """
+    every = [trial for trials in done["methods"].values() for trial in trials]
+    ended = [trial for trial in every if "error" not in trial]
+    if not ended:
+        raise ConfigError("no trial has ended without an error")
+    figure = f"val_{figure_of(ended[0])}"
+    sign = 1 if "accuracy" in figure or "f1" in figure else -1
+    worst = min(sign * trial[figure] for trial in ended)
+    found = {}
+    for method, trials in done["methods"].items():
+        values = np.sort([sign * trial[figure] if figure in trial else worst for trial in trials])
+        shares = np.arange(len(values) + 1) / len(values)
+        chances = [np.diff(shares**n) for n in range(1, 1 + len(values))]
+        found[method] = [float(sign * (values @ chance)) for chance in chances]
+    return found
+
+
+def summary(done: dict[str, Any]) -> str:
+    """Draw the curves of a search, and return a line for each method."""
+    found, lines, minutes = curves(done), [], {}
+    for method, expected in found.items():
+        trials = done["methods"][method]
+        failed = sum("error" in trial for trial in trials)
+        minutes[method] = np.mean([trial["processor_seconds"] for trial in trials]) / 60
+        best = ", ".join(f"{n}: {expected[n - 1]:.4g}" for n in (1, 5, 20) if n <= len(trials))
+        lines.append(
+            f"{method}: expected best of {best}; {failed} of {len(trials)} trials failed; "
+            f"{minutes[method]:.3g} minutes of processor time each"
+        )
+    figures.style()
+    drawn = figures.expected_best({METHODS[one][0]: (found[one], minutes[one]) for one in found})
+    figures.save(drawn, f"search_{done['search']}", done["profile"])
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class ReviewsConfig(DataConfig):
     usual_network = "block"
     steps_per_batch: int | None = option(
         None, "bytes in a batch at most, padding included: batches of long reviews are smaller "
-        "then (for a single process)", least=1)  # fmt: skip
+        "then", least=1)  # fmt: skip
 
     @classmethod
     def presets(cls, given: Mapping[str, Any]) -> dict[str, Any]:

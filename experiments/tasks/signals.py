@@ -72,7 +72,7 @@ class SignalsConfig(DataConfig):
     folds: int = option(5, "parts of the split into folds, each of which is tested once", least=2)
     steps_per_batch: int | None = option(
         None, "steps in a batch at most, padding included: batches of long sequences are smaller "
-        "then (for a single process)", least=1)  # fmt: skip
+        "then", least=1)  # fmt: skip
     settings_tried: int = option(
         1, "settings that were compared on the validation data to choose this one, for the "
         "results", least=1, operational=True)  # fmt: skip

@@ -1,11 +1,7 @@
-"""Train a sequence classifier: ``python -m experiments.train mnist block``.
-
-``torchrun --nproc-per-node 2 -m experiments.train mnist block`` trains with several workers.
-"""
+"""Train a sequence classifier: ``python -m experiments.train mnist block``."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -20,8 +16,7 @@ PROGRAM = "python -m experiments.train"
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
     config = parse_task(TASKS, argv, PROGRAM, str(__doc__))
-    if os.environ.get("RANK", "0") == "0":  # of several workers, the first
-        print(settings(config))
+    print(settings(config))
     return report_errors(PROGRAM, lambda: train_all(config))
 
 

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from experiments.files import replacing
-from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.run import Progress, Run
 
@@ -43,7 +42,7 @@ def save(run: Run) -> None:
         "data": _data(run),
         "progress": asdict(run.progress)
         | {"seconds": run.seconds(), "processor_seconds": run.processor_seconds()},
-        "rng": distributed.gathered(_rng_state(run), run.workers),
+        "rng": [_rng_state(run)],
     }
     _write(run, "last.pt", state)
 
@@ -56,8 +55,6 @@ def save_best(run: Run, row: dict[str, Any]) -> None:
 
 def write_log(run: Run) -> None:
     """Write log.csv, the history of the run."""
-    if not run.is_first:
-        return
     history, file = run.progress.history, run.config.out / "log.csv"
     with replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
         writer = csv.DictWriter(text, fieldnames=list(history[0]))
@@ -67,7 +64,7 @@ def write_log(run: Run) -> None:
 
 def load(run: Run) -> None:
     """Restore the state in last.pt; ConfigError if it is damaged, or of other options."""
-    state = _read(run, "last.pt")
+    state = read(run.config.out / "last.pt")
     try:
         run.config.check_same(state["config"])
         _check_data(run, state["data"])
@@ -81,11 +78,10 @@ def load(run: Run) -> None:
             part.load_state_dict(state[name])
         run.progress = Progress(**state["progress"])
         run.progress.totals = run.progress.totals.to(run.fabric.device)
-        if len(state["rng"]) == run.workers:  # otherwise each worker keeps its seed
-            rng = state["rng"][run.fabric.global_rank]
-            torch.set_rng_state(rng["cpu"])
-            if run.fabric.device.type == "cuda" and "cuda" in rng:
-                torch.cuda.set_rng_state(rng["cuda"], run.fabric.device)
+        [rng] = state["rng"]
+        torch.set_rng_state(rng["cpu"])
+        if run.fabric.device.type == "cuda" and "cuda" in rng:
+            torch.cuda.set_rng_state(rng["cuda"], run.fabric.device)
         before = state["git_commits"]
         run.commits = [*before, *(one for one in run.commits if one != before[-1])]
     except ConfigError:
@@ -96,10 +92,10 @@ def load(run: Run) -> None:
 
 def load_best(run: Run) -> None:
     """Load the weights to be tested; ConfigError if they are damaged, or of another run."""
-    state = _read(run, "best.pt")
+    state = read(run.config.out / "best.pt")
     try:
         run.config.check_same(state["config"])
-        if _without_time(state["row"]) != _without_time(run.progress.best):
+        if state["row"] != run.progress.best:
             raise ConfigError(
                 f"{run.config.out / 'best.pt'} was written by another run: start again with an out "
                 "of its own"
@@ -111,13 +107,13 @@ def load_best(run: Run) -> None:
         raise _damaged(run.config.out / "best.pt", error) from error
 
 
-def _without_time(row: dict[str, Any] | None) -> dict[str, Any]:
-    """Return a row of the history but for its time, which differs from worker to worker."""
-    return {name: value for name, value in (row or {}).items() if name != "seconds"}
+@contextmanager
+def folder_of_its_own(run: Run) -> Iterator[None]:
+    """Make the folder of a run; ConfigError if that fails, or another process is training in it.
 
-
-def make_folder(out: Path) -> None:
-    """Make the folder of a run; ConfigError if it cannot be made or written to."""
+    The lock is on the folder itself, so that no file is left, and ends with the process.
+    """
+    out = run.config.out
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
@@ -125,28 +121,15 @@ def make_folder(out: Path) -> None:
         raise ConfigError(
             f"out must be a folder that can be written to; got {out} ({error.strerror})"
         ) from error
-
-
-@contextmanager
-def folder_of_its_own(run: Run) -> Iterator[None]:
-    """Make the folder of a run; ConfigError if another process is training in it.
-
-    The lock is on the folder itself, so that no file is left, and ends with the process.
-    """
-    if not run.is_first:
-        yield
-        return
-    make_folder(run.config.out)
-    folder = os.open(run.config.out, os.O_RDONLY)
+    folder = os.open(out, os.O_RDONLY)
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"another run is training in {run.config.out}: wait for it, or choose another out"
+                f"another run is training in {out}: wait for it, or choose another out"
             ) from None
         yield
-        fcntl.flock(folder, fcntl.LOCK_UN)  # of workers that have not ended yet, too
     finally:
         os.close(folder)
 
@@ -174,17 +157,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _write(run: Run, name: str, state: dict[str, Any]) -> None:
-    if not run.is_first:
-        run.fabric.barrier()  # Fabric.save of the first worker waits for the others
-        return
     with replacing(run.config.out / name) as temporary:
         run.fabric.save(temporary, {**state, "config": run.config.identity()})
-
-
-def _read(run: Run, name: str) -> dict[str, Any]:
-    """Return what the first worker reads: the folder may be on its machine alone."""
-    state: Any = read(run.config.out / name) if run.is_first else None
-    return run.fabric.broadcast(state)
 
 
 def _damaged(path: Path, error: Exception) -> ConfigError:
@@ -225,8 +199,7 @@ def _check_data(run: Run, before: dict[str, Any]) -> None:
 
 
 def _place(run: Run) -> str:
-    each = f"{torch.get_num_threads()} threads on {run.fabric.device.type}"
-    return each if run.workers == 1 else f"{run.workers} workers with {each} each"
+    return f"{torch.get_num_threads()} threads on {run.fabric.device.type}"
 
 
 def _rng_state(run: Run) -> dict[str, Tensor]:

@@ -32,8 +32,6 @@ class TrainConfig(Options, ABC):
     # fmt: off
     # the optimization
     epochs: int = option(10, "passes over the training data; the schedule spans them", least=1)
-    epoch_steps: int | None = option(
-        None, "steps of an epoch, on a random part of the data; None takes all of it", least=1)
     batch_size: int = option(64, "sequences per step", least=1)
     lr: float = option(4e-3, "learning rate (the highest of the schedule)", least=0)
     schedule: str = option("onecycle", "schedule of the learning rate",
@@ -100,9 +98,16 @@ class TrainConfig(Options, ABC):
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Self:
-        """Return the configuration with this :meth:`identity`, maybe of an older version."""
+        """Return the configuration with this :meth:`identity`.
+
+        Of older versions, options that only other networks have, or that are gone and None, are
+        left out.
+        """
         given = updated(written)
-        return cls.of(**_without_others(_network(given["model"]), given))
+        network = _network(given["model"])
+        known = {"model"} | cls.names() | network.names()
+        options = _without_others(network, given)
+        return cls.of(**{k: x for k, x in options.items() if k in known or x is not None})
 
     def changed(self, **given: Any) -> Self:
         """Return the configuration with some options changed, of the task or of the network."""

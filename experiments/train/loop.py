@@ -7,10 +7,6 @@ In the folder ``out`` a run leaves
     best.pt       the weights to be tested: by default those that did best on the validation data
     results.json  the final figures, once the run has finished; they alone use the test data
     test.npz      log-probabilities (N, classes), or predictions (N,), and labels (N,) of the test
-
-With several workers (see ``distributed.py``), each computes the validation and test figures itself:
-otherwise it would only wait for the first one, whose figures count, and which alone prints and
-writes.
 """
 
 from __future__ import annotations
@@ -29,9 +25,9 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.files import replacing, write_text
-from experiments.models import Ours, forgotten_bits
+from experiments.models import forgotten_bits
 from experiments.process import stop_signals, threads
-from experiments.train import checkpoints, distributed
+from experiments.train import checkpoints
 from experiments.train.config import TrainConfig
 from experiments.train.evaluate import calibrate, evaluate, mistakes
 from experiments.train.model import count_parameters
@@ -67,20 +63,15 @@ def train(
         DataError: the data cannot be loaded.
     """
     use_caching_allocator()
-    with threads(config.threads), distributed.leaving_in_order():
-        return _train(config, progress, replaced)
-
-
-def _train(config: TrainConfig, progress: bool, replaced: Sequence[Path]) -> dict[str, Any]:
-    run = Run(config)
-    shown = progress and run.is_first
-    say = tqdm.write if shown else lambda message: None
-    with checkpoints.folder_of_its_own(run):
-        _open_folder(run, say, replaced)
-        say(_headline(run))
-        with stop_signals() as stop, _progress_bar(run, shown) as bar:
-            finished = _fit(run, stop, bar, say)
-        return _end(run, finished, stop, say)
+    say = tqdm.write if progress else lambda message: None
+    with threads(config.threads):
+        run = Run(config)
+        with checkpoints.folder_of_its_own(run):
+            _open_folder(run, say, replaced)
+            say(_headline(run))
+            with stop_signals() as stop, _progress_bar(run, progress) as bar:
+                finished = _fit(run, stop, bar, say)
+            return _end(run, finished, stop, say)
 
 
 def _end(
@@ -89,7 +80,7 @@ def _end(
     """Test a run that has finished, and say how one that was stopped continues."""
     config = run.config
     way_on = f"the run in {config.out} continues with --resume (resume=True)"
-    if run.on_any_worker(stop.is_set()):
+    if stop.is_set():
         raise KeyboardInterrupt(f"stopped; {way_on}")
     if not finished:
         say(f"max_minutes = {config.max_minutes} are over; {way_on}")
@@ -100,15 +91,15 @@ def _end(
 def _open_folder(run: Run, say: Callable[[str], None], replaced: Sequence[Path]) -> None:
     """Resume the run in ``out`` if that is wanted, or delete it and those that it replaces."""
     out = run.config.out
-    exists = run.fabric.broadcast((out / "last.pt").exists())
+    exists = (out / "last.pt").exists()
     if exists and run.config.resume:
         checkpoints.load(run)
-    elif run.is_first:
-        if exists:
-            say(f"replacing the run in {out} (to continue it: --resume)")
-        for folder in [out] if run.config.resume else [out, *replaced]:
-            for name in checkpoints.FILES:
-                (folder / name).unlink(missing_ok=True)
+        return
+    if exists:
+        say(f"replacing the run in {out} (to continue it: --resume)")
+    for folder in [out] if run.config.resume else [out, *replaced]:
+        for name in checkpoints.FILES:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _fit(run: Run, stop: threading.Event, bar: tqdm, say: Callable[[str], None]) -> bool:
@@ -121,14 +112,14 @@ def _fit(run: Run, stop: threading.Event, bar: tqdm, say: Callable[[str], None])
         for x, y in task.train_batches(progress.epoch, progress.batch):
             run.step(x, y)
             _show_step(run, bar)
-            halt = run.on_any_worker(stop.is_set() or time.monotonic() > deadline)
+            halt = stop.is_set() or time.monotonic() > deadline
             if halt or progress.batch % (config.checkpoint_every or math.inf) == 0:
                 checkpoints.save(run)
             if halt:
                 return False
         finish_epoch(run)
         say(_describe_epoch(progress.history[-1], config.epochs, task.objective))
-        if run.on_any_worker(stop.is_set()):
+        if stop.is_set():
             return False
     return True
 
@@ -139,11 +130,10 @@ def finish_epoch(run: Run) -> None:
     figure, validation = task.objective.figure, None
     train_loss, train_figure = run.means()
     if config.calibrate:
-        batches = map(run.share, task.train_batches(progress.epoch, 0))
-        calibrate(run.evaluated, islice(batches, config.calibrate))
+        batches = islice(task.train_batches(progress.epoch, 0), config.calibrate)
+        calibrate(run.evaluated, batches)
     if task.val_batches is not None:
-        judged = evaluate(run.evaluated, task.val_batches(), task.objective)
-        validation = run.fabric.broadcast(judged)
+        validation = evaluate(run.evaluated, task.val_batches(), task.objective)
         run.check_finite("validation loss", validation.loss)
     row = {
         "epoch": progress.epoch + 1,
@@ -178,12 +168,11 @@ def _finish(run: Run, say: Callable[[str], None]) -> dict[str, Any]:
     checkpoints.write_log(run)  # it may have been killed before the last
     results = _describe(run) | {"finished": True}
     if config.test:
-        test = run.fabric.broadcast(evaluate(run.evaluated, task.test_batches(), task.objective))
+        test = evaluate(run.evaluated, task.test_batches(), task.objective)
         results |= _describe_test(run, test)
         results["data"]["test_size"] = len(test.labels)
     file = config.out / "results.json"
-    if run.is_first:
-        write_text(file, json.dumps(results, indent=1) + "\n")
+    write_text(file, json.dumps(results, indent=1) + "\n")
     name = f"{'test' if config.test else 'val'}_{task.objective.figure}"
     shown = format_figure(name, results[name])
     say(f"{task.data_set}: {name} {shown} (weights of epoch {results['best_epoch']}); {file}")
@@ -203,7 +192,6 @@ def _describe(run: Run) -> dict[str, Any]:
         "num_parameters": count_parameters(run.network),
         "forgotten_bits": _forgotten_bits(run),
         "device": str(run.fabric.device),
-        "workers": run.workers,
         **run.provenance,
         "git_commits": run.commits,  # of all sessions, where git_commit is that of the last
         "wall_seconds": run.seconds(),
@@ -216,17 +204,16 @@ def _describe(run: Run) -> dict[str, Any]:
 
 def _forgotten_bits(run: Run) -> float | None:
     network = run.network if run.average is None else run.average.module
-    bits = forgotten_bits(network) if isinstance(network, Ours) else None
+    bits = forgotten_bits(network)
     return None if bits is None else bits.item()
 
 
 def _describe_test(run: Run, test: Evaluation) -> dict[str, Any]:
     """Write test.npz and return the figures of the test."""
     task = run.task
-    if run.is_first:
-        with replacing(run.config.out / "test.npz") as temporary, temporary.open("wb") as file:
-            arrays = {task.objective.outputs: test.outputs.numpy(), "labels": test.labels.numpy()}
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+    with replacing(run.config.out / "test.npz") as temporary, temporary.open("wb") as file:
+        arrays = {task.objective.outputs: test.outputs.numpy(), "labels": test.labels.numpy()}
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     return {
         f"test_{task.objective.figure}": test.figure,
         "test_loss": test.loss,

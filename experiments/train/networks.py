@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import nn
 
 from experiments.models import READS, BlockClassifier, SequenceClassifier
-from experiments.peers import cornn, indrnn, linoss, lru, resnet, revgru, selective
-from experiments.peers.classifier import PeerClassifier, gated_stack, gates_of, plain_stack
+from experiments.peers import linoss, lru, resnet, selective
+from experiments.peers.classifier import PeerClassifier, gates_of
+from experiments.peers.layers import gated_block
 from experiments.train.options import Options, option, with_default
 from experiments.train.task import ReadAt, Task
 from irevrnn.kernels.activations import ACTIVATIONS
@@ -142,57 +143,22 @@ class Block(Reversible):
 # --- the others ---------------------------------------------------------------------------------
 
 
-def _peer(stack: Callable[..., nn.Module], *kind: type[nn.Module]) -> Callable[..., nn.Module]:
-    return partial(PeerClassifier, partial(stack, *kind))
+def _gated(kind: type[nn.Module]) -> Callable[..., nn.Module]:
+    """Put a recurrence into the blocks, the stack and the readout of ours."""
+    return partial(BlockClassifier, block=partial(gated_block, kind), memory="recompute")
 
 
-class Gates(Network):
-    """A network whose gates may start by chrono initialisation."""
-
-    chrono: float | None = option(
-        None, "longest dependency, in steps, of chrono initialisation of the gates; None does "
-        "without", least=2)  # fmt: skip
-
-
-class LSTM(Gates):
+class LSTM(Network):
     """LSTM of PyTorch."""
 
-    classifier = _peer(gates_of, nn.LSTM)
+    classifier = partial(PeerClassifier, partial(gates_of, nn.LSTM))
     forget_bias: float = option(1.0, "bias of the forget gate at the start")
 
 
-class GRU(Gates):
+class GRU(Network):
     """GRU of PyTorch."""
 
-    classifier = _peer(gates_of, nn.GRU)
-
-
-class RevGRU(Gates):
-    """Reversible GRU."""
-
-    classifier = _peer(plain_stack, revgru.RevGRU)
-    most_bits: float | None = option(
-        None, "most bits that a unit forgets in a step; None sets no bound", least=0
-    )
-
-
-class IndRNN(Network):
-    """IndRNN."""
-
-    classifier = _peer(plain_stack, indrnn.IndRNN)
-    recurrent = ("recurrent_weight",)
-    norm: str = option("batch", "normalisation of a layer's output", choices=_NORMS)
-    longest_memory: float = option(LONGEST_MEMORY, "steps to remember over")
-    recurrent_lr_scale: float = _rate("recurrent weights")
-
-
-class CoRNN(Network):
-    """Coupled oscillators, coRNN."""
-
-    classifier = _peer(plain_stack, cornn.CoRNN)
-    time_step: float = option(0.042, "time step of the oscillators", least=0)
-    stiffness: float = option(2.7, "stiffness gamma of the oscillators", least=0)
-    damping: float = option(4.7, "damping epsilon of the oscillators", least=0)
+    classifier = partial(PeerClassifier, partial(gates_of, nn.GRU))
 
 
 class Gated(Network):
@@ -203,7 +169,9 @@ class Gated(Network):
     read: str = with_default(Network, "read", "mean")
     norm: str = option("layer", "normalisation of a block's input", choices=_NORMS)
     width: int = with_default(Block, "width", 64)
+    norm_first: bool = with_default(Block, "norm_first", False)
     sparsity: float | None = with_default(Block, "sparsity", None)
+    gradient_steps: float | None = with_default(Block, "gradient_steps", None)
 
 
 class Remembering(Gated):
@@ -219,7 +187,7 @@ class Remembering(Gated):
 class LRU(Remembering):
     """Linear recurrent units, LRU."""
 
-    classifier = _peer(gated_stack, lru.LRU)
+    classifier = _gated(lru.LRU)
     recurrent = ("nu_log", "theta_log", "gamma_log")
     shortest_period: float = option(SHORTEST_PERIOD, "phases start up to 2 pi over it")
 
@@ -227,35 +195,38 @@ class LRU(Remembering):
 class RGLRU(Remembering):
     """Real-gated linear recurrent units, RG-LRU; with sparsity, gates keep their biases."""
 
-    classifier = _peer(gated_stack, selective.RGLRU)
+    classifier = _gated(selective.RGLRU)
     recurrent = ("decay_logit",)
 
 
 class S6(Remembering):
     """A diagonal, real recurrence like Mamba's; with sparsity, its steps keep their biases."""
 
-    classifier = _peer(gated_stack, selective.S6)
+    classifier = _gated(selective.S6)
     recurrent = ("rate_log",)
 
 
 class LinOSS(Gated):
     """Linear oscillators, LinOSS."""
 
-    classifier = _peer(gated_stack, linoss.LinOSS)
+    classifier = _gated(linoss.LinOSS)
     recurrent = ("stiffness", "time_step")
     recurrent_lr_scale: float = _rate("A and dt")
 
 
-class MinGRU(Gated, Gates):
+class MinGRU(Gated):
     """minGRU; with sparsity, its gate keeps a bias."""  # noqa: D403 (its name)
 
-    classifier = _peer(gated_stack, selective.MinGRU)
+    classifier = _gated(selective.MinGRU)
+    longest_memory: float | None = option(
+        None, "longest dependency, in steps, of chrono initialisation of the gate; None does "
+        "without", least=2)  # fmt: skip
 
 
 class ResNet(Network):
     """A residual convolutional network, which merges steps."""
 
-    classifier = _peer(resnet.ResNet)
+    classifier = partial(PeerClassifier, resnet.ResNet)
     read: str = with_default(Network, "read", "mean")
 
 
@@ -263,6 +234,6 @@ class ResNet(Network):
 NETWORKS: dict[str, type[Network]] = {
     one.__name__.lower(): one
     for one in (
-        IRevRNN, Block, LSTM, GRU, IndRNN, LRU, RGLRU, S6, LinOSS, MinGRU, RevGRU, CoRNN, ResNet,
+        IRevRNN, Block, LSTM, GRU, LRU, RGLRU, S6, LinOSS, MinGRU, ResNet,
     )
 }  # fmt: skip

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import islice
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from lightning_utilities import apply_to_collection
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from experiments.models import Ours, embedding_l1, forgotten_bits
-from experiments.peers.classifier import PeerClassifier
+from experiments.models import embedding_l1, forgotten_bits
 from experiments.provenance import provenance
-from experiments.train import distributed
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.model import (
     forward,
@@ -27,7 +22,7 @@ from experiments.train.model import (
     make_schedule,
 )
 from experiments.train.networks import Block, Gated, IRevRNN, Reversible
-from experiments.train.task import Batch, Input, Task
+from experiments.train.task import Input, Task
 from irevrnn.strategies.rules import CHUNKWISE
 
 
@@ -50,22 +45,15 @@ class Run:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.fabric = distributed.make_fabric(config)
-        self.workers = self.fabric.world_size
-        self.is_first = self.fabric.is_global_zero  # it alone prints and writes
+        self.fabric = make_fabric(config)
         torch.manual_seed(config.seed)
         self.task = config.task(self.fabric.device)
-        if config.epoch_steps is not None:
-            self.task = _shortened(self.task, config.epoch_steps)
         _check_task(config, self.task)
         try:
             self.network = config.model.build(self.task)
         except ValueError as error:  # sizes and options that do not go together
             raise ConfigError(str(error)) from None
-        owner: Any = self.network if isinstance(self.network, PeerClassifier) else self.network.rnn
-        self.clip_weights = owner.clip_recurrent_weights_
-        if self.workers > 1:
-            self._prepare_to_share()
+        self.clip_weights = getattr(self.network.rnn, "clip_recurrent_weights_", lambda: None)
         optimizer = make_optimizer(config, self.network)
         self.total_steps = config.epochs * self.task.steps_per_epoch
         self.schedule = make_schedule(config, optimizer, self.total_steps)
@@ -79,31 +67,13 @@ class Run:
         self.commits: list[str | None] = [self.provenance["git_commit"]]  # of each session
         self.started, self.processor_started = time.monotonic(), time.process_time()
 
-    def _prepare_to_share(self) -> None:
-        """Check that batches can be shared, and let batch norm use all of a batch."""
-        if self.config.batch_size % self.workers:
-            raise ConfigError(
-                f"batch_size must be a multiple of the {self.workers} workers; "
-                f"got {self.config.batch_size}"
-            )
-        bound = getattr(self.config, "steps_per_batch", None)
-        if bound is not None:
-            raise ConfigError(
-                "steps_per_batch must be None with several workers, which share batches of one "
-                f"size; got {bound}"
-            )
-        distributed.share_statistics(self.network)
-        # All workers drew the same weights; from here on each draws its own dropout.
-        torch.manual_seed(self.config.seed + 1_000_003 * (1 + self.fabric.global_rank))
-
     @property
     def evaluated(self) -> nn.Module:
         """The model that is validated, kept and tested."""
         return self.model if self.average is None else self.average.module
 
     def step(self, x: Input, y: Tensor) -> None:
-        """Take one optimizer step on a batch, of which this worker takes its share."""
-        x, y = self.share((x, y))
+        """Take one optimizer step on a batch."""
         output = forward(self.model, x)
         loss = self.task.objective.loss(output, y, self.config.label_smoothing)
         self.optimizer.zero_grad()
@@ -120,16 +90,15 @@ class Run:
             self.average.update_parameters(self.network)
         figure = self.task.objective.total(output, y)
         # Of as many sequences as a full batch has: a task may make smaller ones.
-        figure = figure * (self.config.batch_size / (len(y) * self.workers))
-        totals = torch.stack([loss.detach().double() / self.workers, figure])
-        self.progress.totals += distributed.sum_(totals, self.workers)
+        figure = figure * (self.config.batch_size / len(y))
+        self.progress.totals += torch.stack([loss.detach().double(), figure])
         self.progress.batch += 1
 
     def _penalty(self, x: Input) -> Tensor | float:
         penalty: Tensor | float = 0.0
         options = self.config.model
         if isinstance(options, Reversible) and options.bits_penalty:
-            bits = forgotten_bits(cast(Ours, self.network))
+            bits = forgotten_bits(self.network)
             assert bits is not None  # there was a forward pass
             penalty = options.bits_penalty * bits
         if isinstance(options, Block | Gated) and options.sparsity:
@@ -174,30 +143,22 @@ class Run:
         now = time.process_time()
         return self.progress.processor_seconds + now - self.processor_started
 
-    def share(self, batch: Batch) -> Batch:
-        """Return this worker's share of a batch."""
-        share = partial(distributed.share_of, rank=self.fabric.global_rank, workers=self.workers)
-        return apply_to_collection(batch, Tensor, share)
 
-    def on_any_worker(self, wish: bool) -> bool:
-        """Return whether ``wish`` is true on at least one worker: all then do the same."""
-        if self.workers == 1:
-            return wish
-        count = torch.tensor(float(wish), device=self.fabric.device)
-        return distributed.sum_(count, self.workers).item() > 0
-
-
-def _shortened(task: Task, steps: int) -> Task:
-    """Return the task with epochs of ``steps`` steps: the beginning of each shuffle."""
-    if steps > task.steps_per_epoch:
-        raise ConfigError(
-            f"epoch_steps must be at most the {task.steps_per_epoch} steps of an epoch; got {steps}"
-        )
-
-    def train_batches(epoch: int, skip: int) -> Iterator[Batch]:
-        return islice(task.train_batches(epoch, skip), steps - skip)
-
-    return replace(task, steps_per_epoch=steps, train_batches=train_batches)
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Return Lightning Fabric on the device of ``config``; ConfigError if there is none such."""
+    device = config.device
+    if device == "auto":  # Fabric's "auto" would take an Apple GPU: the kernels have no Metal
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
+    if kind == "cuda" and not int(number or 0) < torch.cuda.device_count():
+        raise ConfigError(f"device is {device!r}, but PyTorch sees no such GPU here")
+    devices: Any = [int(number)] if number and kind == "cuda" else 1
+    precision: Any = config.precision
+    fabric = Fabric(accelerator=kind, devices=devices, precision=precision)
+    fabric.launch()
+    return fabric
 
 
 def _check_task(config: TrainConfig, task: Task) -> None:
@@ -213,10 +174,11 @@ def _check_task(config: TrainConfig, task: Task) -> None:
             "plain layers end in a batch norm, which takes two sequences at least: choose block, "
             "or a batch_size above 1 without steps_per_batch"
         )
-    if isinstance(options, Block) and options.gradient_steps is not None and not several:
+    truncated = getattr(options, "gradient_steps", None)
+    if truncated is not None and not several:
         raise ConfigError(
             "gradient_steps must be None where one answer is read from a sequence, after its last "
-            f"step; got {options.gradient_steps}"
+            f"step; got {truncated}"
         )
     if task.tokens and not isinstance(options, Block | Gated):
         raise ConfigError(f"model must have gated blocks, to embed tokens; got {options.name}")

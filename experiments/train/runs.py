@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from experiments.files import write_text
 from experiments.provenance import provenance
-from experiments.train import checkpoints, distributed
+from experiments.train import checkpoints
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.loop import format_figure, train
 from experiments.train.objectives import Classification, CrossEntropy, MeanF1, Regression
@@ -48,11 +48,6 @@ def train_all(config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
     runs = config.runs()
     if len(runs) == 1:
         return _train_once(runs[0][1], progress)
-    if distributed.launched():
-        raise ConfigError(
-            f"folds and seeds are {len(runs)} runs, which several workers cannot share: start "
-            "torchrun for one of them at a time, or run without it"
-        )
     if config.resume and (config.out / "last.pt").exists():
         raise ConfigError(
             f"the run in {config.out} is one run, and folds and seeds are {len(runs)}: choose "
@@ -172,12 +167,6 @@ def summarise(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict
 def commits_of(result: dict[str, Any]) -> list[str | None]:
     """Return the commits that a run was made with, one for each time that another continued it."""
     return result.get("git_commits", [result.get("git_commit")])
-
-
-def seconds_of(result: Mapping[str, Any]) -> float:
-    """Return the processor seconds of a result, or those by the clock if it recorded no others."""
-    seconds: float = result.get("processor_seconds") or result["wall_seconds"]
-    return seconds
 
 
 def _spread(results: Sequence[dict[str, Any]], name: str) -> dict[str, float | None]:

@@ -24,13 +24,6 @@ def mat_bytes(samples):
     )
 
 
-def cinc_header(name, length):
-    lines = (
-        f"{name} 1 300 {length} 05:05:15 1/05/2000 \r\n{name}.mat 16+24 1000/mV 16 0 7 0 0 ECG \r\n"
-    )
-    return lines.encode()
-
-
 def write_cinc(folder, letters="NAO~" * 10, seed=0):
     """A recording of each letter, of 40 to 90 samples; returns the samples by name."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +33,6 @@ def write_cinc(folder, letters="NAO~" * 10, seed=0):
         name, length = f"A{number:05d}", int(generator.integers(40, 91))
         samples = (300 * waves("NAO~".index(letter), length, generator)).astype(np.int16)
         (folder / f"{name}.mat").write_bytes(mat_bytes(samples))
-        (folder / f"{name}.hea").write_bytes(cinc_header(name, length))
         written[name] = samples
     rows = [f"{name},{letter}" for name, letter in zip(written, letters, strict=True)]
     (folder / "REFERENCE.csv").write_text("\n".join(rows) + "\n")
@@ -72,38 +64,6 @@ def write_fsdd(folder, speakers=("george", "lucas", "theo"), digits=3, indices=9
                 samples = (9000 * waves(digit, length, generator)).astype(np.int16)
                 (folder / f"{name}.wav").write_bytes(wav_bytes(samples))
                 written[name] = samples
-    return written
-
-
-# --- MIT-BIH ------------------------------------------------------------------------------------
-
-
-def pack_212(samples):
-    """(samples, 2) of 12 bit to three bytes for each pair."""
-    one, two = samples.T.astype(int) & 0xFFF
-    return (
-        np.stack([one & 0xFF, one >> 8 | two >> 8 << 4, two & 0xFF], 1).astype(np.uint8).tobytes()
-    )
-
-
-def mitdb_header(name, samples, leads=("MLII", "V5")):
-    lines = [f"{name} 2 360 {len(samples)}"]
-    for lead, of in zip(leads, samples.T.astype(int), strict=True):
-        checksum = (int(of.sum()) + 2**15) % 2**16 - 2**15
-        lines.append(f"{name}.dat 212 200 11 1024 {of[0]} {checksum} 0 {lead}")
-    return "\r\n".join([*lines, "# 69 M 1085 1629 x1", ""]).encode()
-
-
-def write_mitdb(folder, names=("100", "202"), length=50, seed=0):
-    """Recordings with two leads; returns the samples by name, (length, 2) each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    generator = np.random.default_rng(seed)
-    written = {}
-    for name in names:
-        samples = generator.integers(-2047, 2048, (length, 2))
-        (folder / f"{name}.dat").write_bytes(pack_212(samples))
-        (folder / f"{name}.hea").write_bytes(mitdb_header(name, samples))
-        written[name] = samples
     return written
 
 

@@ -1,6 +1,5 @@
 """Command lines that cannot be are refused in one line, configurations with a name."""
 
-import math
 from functools import partial
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from experiments import __main__ as experiments
 from experiments import evaluate, reproduce
 from experiments.bench import __main__ as bench
-from experiments.forecast import __main__ as forecast
 from experiments.search import __main__ as search
 from experiments.tasks import TASKS
 from experiments.train import __main__ as train
@@ -28,10 +26,6 @@ def refused(command, message, capsys):
     [
         (partial(bench.main, threads=0), "threads must be above 0; got 0"),
         (partial(bench.main, repetitions=-1), "repetitions must be above 0; got -1"),
-        (partial(forecast.main, threads=0), "threads must be above 0; got 0"),
-        (partial(forecast.main, minutes=-1.0), "minutes must be above 0; got -1.0"),
-        (partial(forecast.main, minutes=math.nan), "minutes must be above 0; got nan"),
-        (partial(forecast.main, steps=0), "steps must be above 0; got 0"),
         (partial(evaluate.main, ["--threads", "0"]), "threads must be above 0; got 0"),
         (partial(reproduce.main, ["nosuch.ipynb"]), "there is no notebook nosuch.ipynb"),
         (partial(reproduce.main, ["--profile", "big", "a"]), "of smoke, quick, paper; got 'big'"),
@@ -48,7 +42,7 @@ def test_a_number_or_file_that_cannot_be_is_refused(command, message, capsys):
     ("network", "option"),
     [
         ("lstm", "num_couplings"), ("gru", "residual"), ("lru", "bits_penalty"),
-        ("block", "chrono"), ("irevrnn", "width"),
+        ("block", "forget_bias"), ("irevrnn", "width"),
     ],
 )  # fmt: skip
 def test_options_of_another_network_are_refused(network, option, capsys):
@@ -72,11 +66,9 @@ def test_a_network_must_be_named(words, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("unknown", "there is no unknown: choose from adding, "),
-        ("mnist gru rnn", "there is no rnn: choose from cornn, "),
+        ("unknown", "there is no unknown: choose from mnist, "),
+        ("mnist lru gru", "there is no gru: choose from fixed, "),
         ("mnist --trials 0", "trials must be above 0; got 0"),
-        ("mnist --minutes -1", "minutes must be above 0; got -1"),
-        ("mnist --test-seeds 0", "test_seeds must be above 0; got 0"),
         ("mnist --profile tiny", "profile must be one of smoke, quick, paper; got tiny"),
     ],
 )
@@ -97,8 +89,8 @@ def test_data_that_is_not_there_is_named(words, command, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
-        ("mnist", {"model": "lstm", "chrono": 1.0}, "chrono must be at least 2; got 1.0"),
-        ("mnist", {"model": "cornn", "time_step": -0.1}, "time_step must be at least 0; got -0.1"),
+        ("mnist", {"model": "mingru", "longest_memory": 1.0}, "longest_memory must be at least 2"),
+        ("mnist", {"model": "lru", "sparsity": -0.1}, "sparsity must be at least 0; got -0.1"),
         ("signals", {"data_set": "folder"}, "choose either a folder or a data_set other than"),
         ("signals", {"data_set": "fsdd", "folder": "x"}, "choose either a folder or a data_set"),
         ("signals", {"split": "speaker"}, "split must be one of folds for cinc2017; got 'speaker'"),

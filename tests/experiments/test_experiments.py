@@ -188,7 +188,5 @@ def test_the_command_times_without_running(tiny, capsys):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(
-        ConfigError, match="there is no experiment 'unknown': choose from couplings-0"
-    ):
+    with pytest.raises(ConfigError, match="there is no experiment 'unknown': choose from block"):
         config_of("unknown")

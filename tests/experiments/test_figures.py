@@ -152,13 +152,10 @@ def test_every_run_of_a_comparison_is_shown_with_the_mean(repository):
     assert [label.get_text() for label in shown[0].get_yticklabels()] == ["a", "b"]
 
 
-def test_errors_are_compared_as_they_are(repository):
-    panels = {"trials": {"a": [0.16, 1e-5, 46.0]}, "tests": {"a": [2e-5]}}
-    trials, tests = figures.comparison(panels, "squared error").axes
-    assert [*trials.get_lines()[0].get_xdata()] == [0.16, 1e-5, 1]
-    worst, best = tests.get_xlim()
-    assert worst > 0.16 and best < 1e-5, "one axis, the better on the right"
-    assert tests.figure.get_supxlabel() == "squared error (1: or more) (better to the right)"
+def test_the_expected_best_is_drawn_against_trials_and_time(repository):
+    trials, time = figures.expected_best({"a": ([0.5, 0.7], 3.0), "b": ([0.6], 1.0)}).axes
+    assert [[*line.get_xdata()] for line in trials.get_lines()] == [[1, 2], [1]]
+    assert [[*line.get_xdata()] for line in time.get_lines()] == [[3, 6], [1]]
 
 
 def test_a_strategy_has_one_colour_in_all_figures(repository):

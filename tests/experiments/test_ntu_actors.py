@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.datasets.ntu.actors import main_actors
-from experiments.datasets.ntu.reference_reader import parse
+from experiments.datasets.ntu.reader import parse
 from experiments.datasets.recordings import SkeletonError
 from tests.experiments.fake_ntu import BODY, JOINTS, POSE, moving, text_of
 

@@ -2,11 +2,7 @@
 
 import errno
 import os
-import resource
 import signal
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.datasets import DataError
 from experiments.datasets.__main__ import REJECTED, main
-from experiments.datasets.ntu import conversion, reader
+from experiments.datasets.ntu import conversion
 from experiments.datasets.ntu.actors import main_actors
-from experiments.datasets.ntu.conversion import convert
-from experiments.datasets.ntu.reader import read_skeleton
-from experiments.datasets.ntu.reference_reader import parse
+from experiments.datasets.ntu.reader import parse
 from experiments.datasets.recordings import SkeletonError, open_recordings
 from tests.experiments.fake_ntu import BODY, POSE, fill, recording, text_of
 
@@ -31,7 +24,7 @@ NAMES = [
 ]
 #: On the authors' list of missing skeletons.
 LISTED = "S001C002P005R002A008"
-OUTPUT = {".lock", "frames.npy", "index.npz", "meta.json", "sources.json"}
+OUTPUT = {"frames.npy", "index.npz", "meta.json"}
 
 
 @pytest.fixture
@@ -43,19 +36,6 @@ def raw(tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out"
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """The names of the files that are read, as they are (by this process)."""
-    names = []
-
-    def watched(path):
-        names.append(Path(path).stem)
-        return read_skeleton(path)
-
-    monkeypatch.setattr(conversion, "read_skeleton", watched)
-    return names
 
 
 def path_of(raw, index):
@@ -114,11 +94,10 @@ def test_later_actions_make_it_ntu_120(raw, out, capsys):
     assert "xset: 2 train, 4 test" in capsys.readouterr().out
 
 
-def test_the_official_list_is_honoured(raw, out, reads, capsys):
+def test_the_official_list_is_honoured(raw, out, capsys):
     (raw / f"{LISTED}.skeleton").write_bytes(b"not even a file")
     assert run(raw, out) == 0
     assert_whole(out, raw)
-    assert LISTED not in reads
     assert "1 on the authors' list of missing skeletons" in capsys.readouterr().err
 
 
@@ -134,42 +113,21 @@ def test_several_processes_make_the_same(raw, tmp_path, monkeypatch):
     assert_whole(tmp_path / "two", raw, NAMES[:2] + NAMES[3:])
 
 
-def test_an_output_is_converted_again_only_if_something_changed(raw, out, reads):
-    assert run(raw, out) == 0
-    assert sorted(reads) == sorted(NAMES)
-    before = (out / "frames.npy").stat()
-    reads.clear()
-    assert run(raw, out) == 0
-    assert not reads and (out / "frames.npy").stat().st_mtime_ns == before.st_mtime_ns
-    fill(raw, ["S003C001P002R002A009"])
-    assert run(raw, out) == 0
-    assert reads == ["S003C001P002R002A009"]
-    assert_whole(out, raw, [*NAMES, "S003C001P002R002A009"])
-    reads.clear()
-    path_of(raw, 1).unlink()
-    assert run(raw, out) == 0 and not reads
-    assert_whole(out, raw, [NAMES[0], *NAMES[2:], "S003C001P002R002A009"])
-
-
 # --- a file is no recording ---------------------------------------------------------------------
 
 
-def test_a_damaged_file_is_rejected_in_one_line_and_the_rest_converts(raw, out, reads, capsys):
+def test_a_damaged_file_is_rejected_in_one_line_and_the_rest_converts(raw, out, capsys):
     path = path_of(raw, 1)
     whole = text_of([{BODY: POSE}] * 4)
     path.write_bytes(whole[:-10])
-    complaint = ", line 113: expected joint 25 of 25, 12 fields; got"
-    for _ in range(2):  # it is named again, and not read again
-        assert run(raw, out) == REJECTED
-        lines = capsys.readouterr().err.splitlines()
-        assert lines[-2] == "rejected: 1"
-        assert lines[-1].startswith(path.name) and complaint in lines[-1]
-        recordings = assert_whole(out, raw, NAMES[:1] + NAMES[2:])
-        assert [one.file for one in recordings.rejected] == [path.name]
-    assert reads.count(path.stem) == 1
+    assert run(raw, out) == REJECTED
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2] == "rejected: 1" and lines[-1].startswith(path.name)
+    assert ", line 113: expected joint 25 of 25, 12 fields; got" in lines[-1]
+    recordings = assert_whole(out, raw, NAMES[:1] + NAMES[2:])
+    assert [one.file for one in recordings.rejected] == [path.name]
     path.write_bytes(whole)  # put right
     assert run(raw, out) == 0
-    assert reads.count(path.stem) == 2 and len(reads) == len(NAMES) + 1
     assert not assert_whole(out, raw).rejected
 
 
@@ -235,7 +193,8 @@ def test_what_may_not_be_read_is_named_and_tried_again(raw, out, monkeypatch, ca
             file.chmod(0)
         else:
             patch.setattr(os, "scandir", partial(denied, os.scandir, folder.name))
-            patch.setattr(reader, "_load", partial(denied, reader._load, file.name))
+            fails = partial(denied, conversion.read_skeleton, file.name)
+            patch.setattr(conversion, "read_skeleton", fails)
         assert run(raw, out) == REJECTED
     lines = capsys.readouterr().err.splitlines()[-2:]
     assert "closed/: the folder cannot be read: Permission denied" in lines
@@ -294,156 +253,37 @@ def test_mutated_files_are_converted_right_or_rejected(tmp_path, changes):
 # --- killed, and no room ------------------------------------------------------------------------
 
 
-def make_many(raw, count=60, frames=4):
-    names = [f"S001C001P001R001A{a:03d}" for a in range(1, count + 1)]
-    fill(raw, names, frames)
-    return names
-
-
-COMMAND = """
-import signal, sys, time
-# What a shell starts in the background inherits that Ctrl-C is ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from experiments.datasets.__main__ import main
-from experiments.datasets.ntu import conversion
-conversion.FILES_PER_WORKER = 1
-read = conversion.read_skeleton
-def slow(path):  # time to kill it
-    time.sleep(0.05)
-    return read(path)
-conversion.read_skeleton = slow
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "workers"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1), (signal.SIGINT, 2)]
-)
-def test_a_killed_conversion_goes_on_where_it_was(tmp_path, out, reads, number, workers):
-    raw = tmp_path / "raw"
-    names = make_many(raw)
-    script = tmp_path / "command.py"
-    script.write_text(COMMAND)
-    process = subprocess.Popen(
-        [sys.executable, script, "ntu", raw, out, "--workers", str(workers)],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    deadline = time.monotonic() + 240
-    while len(list(out.glob(".parts/*.npz"))) < 15:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=240)  # also waits for workers, who have the pipe too
-    if number == signal.SIGINT:
-        assert process.returncode == 130
-        assert errors.splitlines()[-1].endswith("run the same command to continue from here")
-    else:
-        assert process.returncode == -number
-    assert not (out / "meta.json").exists() and not (out / "frames.npy").exists()
-    finished = finished_in(out)
-    assert 15 <= len(finished) < len(names)
-    (out / ".frames.npy.1.tmp").write_bytes(b"of a process that was killed")
-    assert run(raw, out) == 0
-    assert sorted(reads) == sorted(set(names) - set(finished))
-    assert_whole(out, raw, names)
-
-
-def finished_in(out):
-    """The names of the recordings that a stopped conversion has finished."""
-    return [path.name.partition("-")[0] for path in out.glob(".parts/*.npz")]
-
-
-def test_a_damaged_part_is_read_again(raw, out, reads, monkeypatch):
-    def stopped(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(conversion, "_assemble", stopped)
-        assert run(raw, out, "--workers", "1") == 130
-    parts = sorted(out.glob(".parts/*.npz"))
-    cut, rotten = parts[2:4]
-    cut.write_bytes(cut.read_bytes()[:-40])
-    data = rotten.read_bytes()
-    middle = len(data) // 2
-    rotten.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
-    reads.clear()
-    assert run(raw, out) == 0
-    assert sorted(reads) == sorted(NAMES)[2:4]
-    assert_whole(out, raw)
-
-
-def test_what_an_older_version_made_is_read_again(raw, out, reads, monkeypatch):
-    assert run(raw, out) == 0
-    reads.clear()
-    monkeypatch.setattr(conversion, "VERSION", conversion.VERSION + 1)
-    assert run(raw, out) == 0
-    assert sorted(reads) == sorted(NAMES)
-    assert_whole(out, raw)
-
-
-class KilledParts(conversion._Parts):
+class KilledFiles(conversion._Files):
     def __getitem__(self, index):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_is_killed_is_reported(tmp_path, out, monkeypatch, capsys):
-    raw = tmp_path / "raw"
-    make_many(raw, 4)
+def test_a_worker_that_is_killed_is_reported(raw, out, monkeypatch, capsys):
     monkeypatch.setattr(conversion, "FILES_PER_WORKER", 1)
-    monkeypatch.setattr(conversion, "_Parts", KilledParts)
+    monkeypatch.setattr(conversion, "_Files", KilledFiles)
     assert run(raw, out, "--workers", "2") == 1
     assert "a process that read files was killed" in capsys.readouterr().err
+    assert not [*out.iterdir()]
 
 
-@pytest.fixture
-def small_files():
-    """Files of this process can have 50 kB, and what is too much is an error, not a signal."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
-
-
-@pytest.mark.parametrize("frames", [100, 4])
-def test_a_full_disk_keeps_what_is_finished(tmp_path, out, reads, capsys, request, frames):
-    """With long recordings the first part is too much; with short ones the output is."""
-    raw = tmp_path / "raw"
-    names = make_many(raw, 24, frames)
-    reader._parser()  # build it while there is room
-    more_room = request.getfixturevalue("small_files")
-    assert run(raw, out, "--workers", "1") == 1
-    more_room()
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "cannot write" in error and "File too large" in error and str(out) in error
-    assert "run the same command again" in error
-    assert not (out / "meta.json").exists() and not (out / "frames.npy").exists()
-    assert not list(out.rglob("*.tmp"))
-    finished = finished_in(out)
-    assert len(finished) == (0 if frames == 100 else len(names))
-    reads.clear()
-    assert run(raw, out) == 0
-    assert sorted(reads) == sorted(set(names) - set(finished))
-    assert_whole(out, raw, names)
-
-
-def test_a_full_disk_leaves_the_output_that_was_there(raw, out, monkeypatch, capsys):
+def test_a_full_disk_or_a_stop_leaves_the_output_that_was_there(raw, out, monkeypatch, capsys):
     assert run(raw, out) == 0
     before = (out / "frames.npy").read_bytes()
     fill(raw, ["S003C001P002R002A009"])
+    for error, status in (
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (KeyboardInterrupt(), 130),
+    ):
 
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        def fail(*arguments, error=error):
+            raise error
 
-    with monkeypatch.context() as patch:
-        patch.setattr("experiments.datasets.recordings.Writer.finish", full)
-        assert run(raw, out) == 1
-    assert "No space left on device" in capsys.readouterr().err
-    assert (out / "frames.npy").read_bytes() == before
-    assert len(open_recordings(out)) == len(NAMES)
+        with monkeypatch.context() as patch:
+            patch.setattr("experiments.datasets.recordings.Writer.finish", fail)
+            assert run(raw, out) == status
+        assert ("No space left on device" in capsys.readouterr().err) == (status == 1)
+        assert (out / "frames.npy").read_bytes() == before
+        assert len(open_recordings(out)) == len(NAMES)
     assert run(raw, out) == 0
     assert_whole(out, raw, [*NAMES, "S003C001P002R002A009"])
 
@@ -451,14 +291,7 @@ def test_a_full_disk_leaves_the_output_that_was_there(raw, out, monkeypatch, cap
 def test_an_output_that_cannot_be_a_folder(raw, out, capsys):
     out.write_text("a file")
     assert run(raw, out) == 1
-    assert f"cannot write {out}" in capsys.readouterr().err
-
-
-def test_two_conversions_do_not_write_one_folder(raw, out):
-    with conversion._alone(out), pytest.raises(DataError, match="another conversion writes"):
-        convert("ntu", raw, out, 1)
-    convert("ntu", raw, out, 1)
-    assert_whole(out, raw)
+    assert f"{out} cannot be written to" in capsys.readouterr().err
 
 
 # --- the command line ---------------------------------------------------------------------------

@@ -1,21 +1,15 @@
 """The networks we compare with: each against its equations, step by step in float64."""
 
-import cmath
 import math
-from functools import partial
 from itertools import product
 
 import pytest
 import torch
 from torch import nn
 
-from experiments.peers.cornn import CoRNN
-from experiments.peers.gates import chrono_biases
-from experiments.peers.indrnn import IndRNN
 from experiments.peers.layers import GatedBlock
 from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
-from experiments.peers.revgru import RevGRU
 from experiments.peers.selective import RGLRU, S6, MinGRU
 from experiments.tasks.mnist import MnistConfig
 from experiments.train.loop import train
@@ -42,14 +36,6 @@ def peer(kind, hidden_size=8, num_layers=2, read_at=None, **options):
 
 
 # --- the equations ------------------------------------------------------------------------------
-
-
-def indrnn_steps(m, x):
-    h = torch.zeros(B, H, dtype=x.dtype)
-    for x_t in x:
-        before = x_t @ m.projection.weight.T + m.projection.bias + m.recurrent_weight * h
-        h = torch.where(before > 0, before, 0.0)
-        yield h
 
 
 def lru_steps(m, x):
@@ -106,45 +92,13 @@ def s6_steps(m, x):
         yield h
 
 
-def cornn_steps(m, x, dt=0.1, gamma=3.0, epsilon=2.0):
-    of_y, of_z = m.mixing.weight.split(H, dim=1)
-    y = z = torch.zeros(B, H, dtype=x.dtype)
-    for x_t in x:
-        drive = x_t @ m.projection.weight.T + m.projection.bias
-        force = torch.tanh(y @ of_y.T + z @ of_z.T + drive)
-        z = z + dt * (force - gamma * y - epsilon * z)
-        y = y + dt * z
-        yield y
-
-
-def revgru_steps(m, x, bits=2):
-    projected = x @ m.projection.weight.T + m.projection.bias
-    first, second = torch.zeros(B, 4, dtype=x.dtype), torch.zeros(B, 3, dtype=x.dtype)
-
-    def step(i, h, other, drive):
-        n = h.shape[1]
-        both = 1 / (1 + torch.exp(-(other @ m.gates[i].weight.T + drive[:, :7])))
-        z, r = 2**-bits + (1 - 2**-bits) * both[:, :n], both[:, n:]
-        g = torch.tanh((r * other) @ m.candidates[i].weight.T + drive[:, 7:])
-        return z * h + (1 - z) * g
-
-    for drive in projected:
-        first = step(0, first, second, drive[:, :11])
-        second = step(1, second, first, drive[:, 11:])
-        yield torch.cat([first, second], -1)
-
-
 EQUATIONS = {
-    "indrnn": (lambda: IndRNN(FEATURES, H), indrnn_steps),
     "lru": (lambda: LRU(FEATURES, H), lru_steps),
     "linoss": (lambda: LinOSS(FEATURES, H), linoss_steps),
-    "mingru": (lambda: MinGRU(FEATURES, H, chrono=10), mingru_steps),
+    "mingru": (lambda: MinGRU(FEATURES, H, longest_memory=10), mingru_steps),
     "mingru-sparse": (lambda: MinGRU(FEATURES, H, candidate_bias=False), mingru_steps),
     "rglru": (lambda: RGLRU(FEATURES, H), rglru_steps),
     "s6": (lambda: S6(FEATURES, H), s6_steps),
-    "cornn": (lambda: CoRNN(FEATURES, H, 0.1, 3.0, 2.0), cornn_steps),
-    "revgru": (lambda: RevGRU(FEATURES, H), partial(revgru_steps, bits=math.inf)),
-    "revgru-bounded": (lambda: RevGRU(FEATURES, H, most_bits=2), revgru_steps),
 }
 
 
@@ -262,54 +216,8 @@ def test_gates_that_never_or_always_open_have_finite_gradients(kind):
         assert all(parameter.grad.isfinite().all() for parameter in unit.parameters())
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_indrnn_starts_in_range_and_is_kept_there(last):
-    layer = IndRNN(2, 1000, longest_memory=20.0, last=last)
-    weights, largest = layer.recurrent_weight.data, 2 ** (1 / 20)
-    lowest = 1 / largest if last else 0.0
-    assert lowest <= weights.min() < lowest + 0.01 and largest - 0.01 < weights.max() <= largest
-    weights.mul_(-1.5)
-    layer.clip_recurrent_weights_()
-    assert weights.min() == pytest.approx(-largest) and weights.abs().max() <= largest + 1e-7
-
-
-def test_the_last_layer_of_indrnn_has_long_memories(tmp_path):
-    model = peer("indrnn", 50, 3, longest_memory=100.0)
-    smallest = [layer.recurrence.recurrent_weight.min() for layer in model.rnn.blocks]
-    assert smallest[-1] >= 2 ** (-1 / 100) and max(smallest[:-1]) < 0.5
-
-
 def forget_biases(rnn, layer):
     return getattr(rnn, f"bias_ih_l{layer}") + getattr(rnn, f"bias_hh_l{layer}")
-
-
-def test_chrono_initialisation_of_lstm_and_gru():
-    size, longest = 3000, 50.0
-    lstm = peer("lstm", size, 1, chrono=longest).rnn
-    bias = forget_biases(lstm, 0).detach()
-    forget, steps = bias[size : 2 * size], bias[size : 2 * size].exp()
-    assert torch.equal(bias[:size], -forget)
-    assert steps.min() >= 1 - 1e-6 and steps.max() <= 49 + 1e-3
-    assert steps.mean() == pytest.approx(25.0, rel=0.03)  # uniform, not log-uniform
-    assert not bias[2 * size :].eq(0).any()
-    gru = peer("gru", 40, chrono=longest).rnn
-    for layer in range(2):
-        update = forget_biases(gru, layer)[40:80]
-        assert update.min() >= 0 and 2 < update.max() <= math.log(49)
-
-
-def test_gates_that_start_by_chrono_keep_the_state():
-    """A state decays as 1/e in about as many steps as the bias says."""
-    lstm = peer("lstm", 200, 1, chrono=100.0).rnn.double()
-    for name in ("weight_ih_l0", "weight_hh_l0"):
-        getattr(lstm, name).data.zero_()
-    state = (torch.zeros(1, 1, 200).double(), torch.ones(1, 1, 200).double())
-    with torch.no_grad():
-        lstm.bias_ih_l0[400:600] = lstm.bias_hh_l0[400:600] = 0.0  # nothing new
-        _, (_, c) = lstm(torch.zeros(1, 50, 3).double(), state)
-    memory = -50 / c.log()
-    wanted = forget_biases(lstm, 0)[200:400].exp() + 0.5
-    torch.testing.assert_close(memory.flatten(), wanted, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize("options", [{}, {"forget_bias": 2.5}], ids=str)
@@ -321,45 +229,8 @@ def test_the_forget_bias_is_1_or_an_option(options):
 
 
 def test_mingru_starts_with_memories_by_chrono():
-    gate = MinGRU(3, 500, chrono=30.0).projection.bias[:500]
+    gate = MinGRU(3, 500, longest_memory=30.0).projection.bias[:500]
     assert gate.max() <= 0 and gate.min() >= -math.log(29) - 1e-6 and gate.exp().min() < 0.05
-
-
-def test_both_halves_of_a_reversible_gru_start_with_memories_by_chrono():
-    plain, chrono = (RevGRU(3, 1001, chrono=longest).projection.bias for longest in (None, 30.0))
-    bound = 1001**-0.5
-    assert plain.abs().max() <= bound
-    for part, bias in enumerate(chrono.split(3 * [501, 500])):  # z, r, g of either half
-        if part in (0, 3):
-            assert bias.min() >= 0 and 3 < bias.max() <= math.log(29) + 1e-6
-        else:
-            assert bias.abs().max() <= bound
-
-
-def test_a_reversible_gru_needs_two_units():
-    with pytest.raises(ValueError, match="hidden_size must be at least 2, for two halves; got 1"):
-        RevGRU(3, 1)
-
-
-@pytest.mark.parametrize("longest", [1.5, math.inf, math.nan])
-def test_no_chrono_initialisation_for_less_than_two_steps(longest):
-    with pytest.raises(ValueError, match="chrono must be at least 2 steps; got"):
-        chrono_biases(torch.empty(3), longest)
-
-
-def test_cornn_turns_with_its_frequency():
-    """Uncoupled, undamped and not driven, an oscillator turns by 2 asin(dt sqrt(gamma) / 2)."""
-    layer = CoRNN(1, 1, time_step=0.1, stiffness=4.0, damping=0.0).double()
-    for parameter in layer.parameters():
-        parameter.data.zero_()
-    layer.projection.weight.data.fill_(1.0)
-    kick = torch.zeros(400, 1, 1).double()
-    kick[0] = 1.0
-    with torch.no_grad():
-        y = layer(kick)[0].flatten()
-    turn = cmath.phase(cmath.exp(2j * math.asin(0.1)))
-    torch.testing.assert_close(y[2:] + y[:-2], 2 * math.cos(turn) * y[1:-1])
-    assert y[300:].abs().max() == pytest.approx(y[:100].abs().max().item(), rel=0.02)
 
 
 # --- the classifier -----------------------------------------------------------------------------
@@ -388,7 +259,7 @@ def test_several_answers_are_those_after_so_many_steps(kind):
 
 
 NORMED = [
-    *product(["indrnn", *GATED], ["batch", "layer", None]),
+    *product(GATED, ["batch", "layer", None]),
     ("resnet", "batch"),
 ]
 
@@ -423,11 +294,9 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["indrnn", *GATED, "revgru", "cornn", "resnet"])
+@pytest.mark.parametrize("kind", [*GATED, "resnet"])
 def test_the_loss_falls(kind, tmp_path):
-    # coRNN is as slow as its time step, and sixteen steps are few.
-    fast = {"time_step": 0.5, "damping": 1.0, "stiffness": 1.0} if kind == "cornn" else {}
-    config = MnistConfig.of(model=kind, **SMALL | fast, out=tmp_path)
+    config = MnistConfig.of(model=kind, **SMALL, out=tmp_path)
     results = train(config, progress=False)
     losses = [row["train_loss"] for row in results["history"]]
     assert losses[-1] < 0.8 * losses[0] and results["test_accuracy"] > 0.2
@@ -442,20 +311,19 @@ def test_every_precision_trains(kind, precision, tmp_path):
     assert train(config, progress=False)["finished"]
 
 
-@pytest.mark.parametrize(("model", "largest"), [("irevrnn", 1.0), ("indrnn", 2**0.1 + 1e-6)])
-def test_recurrent_weights_are_kept_in_range(model, largest):
+def test_recurrent_weights_are_kept_in_range():
     fast = {"lr": 1.0, "recurrent_lr_scale": 1.0, "schedule": "cosine"}
-    run = Run(MnistConfig.of(model=model, longest_memory=10.0, **SMALL | fast))
+    run = Run(MnistConfig.of(model="irevrnn", longest_memory=10.0, **SMALL | fast))
     named = [*run.network.named_parameters()]
     for x, y in run.task.train_batches(0, 0):
         run.step(x, y)
         weights = [u.abs().max() for name, u in named if name.endswith("recurrent_weight")]
-        assert len(weights) == 2 and max(weights) <= largest
+        assert len(weights) == 2 and max(weights) <= 1
 
 
 def test_recurrent_weights_are_learnt_slowly():
     for kind, names in {
-        "indrnn": {"recurrent_weight"}, "lru": {"nu_log", "theta_log", "gamma_log"},
+        "lru": {"nu_log", "theta_log", "gamma_log"},
         "linoss": {"stiffness", "time_step"}, "rglru": {"decay_logit"}, "s6": {"rate_log"},
         "block": {"recurrent_weight", "coupling_a", "coupling_b"},
     }.items():  # fmt: skip
@@ -499,5 +367,3 @@ def test_options_reach_the_network():
     weights = model.rnn.blocks[2].recurrence.recurrent_weights
     assert math.exp(-1 / 3) < weights.abs().min() < weights.abs().max() < math.exp(-1 / 4)
     assert weights.angle().max() < 2 * math.pi / 100 + 1e-6 and model.rnn.blocks[2].width == 6
-    model = peer("cornn", time_step=0.5, stiffness=6.0, damping=7.0)
-    assert model.rnn.blocks[0].recurrence.constants == (0.5, 6.0, 7.0)

@@ -94,35 +94,19 @@ def test_a_figure_that_changed_is_found_then_written(repository, capsys):
     assert page.read_text() == before.replace(mean, "| 50.00 % (")
 
 
-def test_a_forecast_that_diverged_has_no_figure(repository):
-    results = repository / "paper" / "results"
-
-    def diverge(forecast):
-        [key] = [key for key in forecast["runs"] if key.startswith("whole/")]
-        forecast["runs"][key + ", too"] = {"bits": None, "diverged": "a value left the range"}
-
-    edit(results / "forecast.json", diverge)
-    text, _ = page_tables.update(marked("forecast"), results)
-    diverged = r"^\| whole recordings \| diverged \(1 of 2\) \| +\| +\| \d+ MB \|$"
-    assert re.search(diverged, text, re.MULTILINE)
-    assert text.count("diverged") == 1
-
-
 def test_minutes_are_of_the_processor_where_it_was_timed(repository):
     results = repository / "paper" / "results"
     file = results / "experiments" / "smnist-block.json"
     edit(file, lambda result: result.update(wall_seconds=1800.0, processor_seconds=180.0))
     assert "| 1.0 | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
     edit(file, lambda result: result.update(processor_seconds=None))
-    assert (
-        "| 10.0 by the clock | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
-    )
+    assert "| not recorded | `smnist-block` |" in page_tables.update(marked("digits"), results)[0]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (marked("sped"), "there is no table 'sped': choose from step-costs, "),
+        (marked("sped"), "there is no table 'sped': choose from small-digits, "),
         ("<!-- table: speed -->\n", "a <!-- table: NAME --> has no <!-- end -->"),
         ("<!-- table: speed -->\n" + marked("digits"), "has no <!-- end -->"),
     ],

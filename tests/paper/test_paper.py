@@ -159,10 +159,10 @@ def with_an_experiment(folder, made_from=None):
     """The results, and an experiment that experiments.json was made from unless told otherwise."""
     text = json.dumps({"task": "mnist"})
     (folder / "results/experiments").mkdir(parents=True)
-    (folder / "results/experiments/couplings-1.json").write_text(text)
+    (folder / "results/experiments/block.json").write_text(text)
     results = copy.deepcopy(RESULTS)
     if made_from is None:
-        made_from = {"couplings-1": hashlib.sha256(text.encode()).hexdigest()}
+        made_from = {"block": hashlib.sha256(text.encode()).hexdigest()}
     results["experiments"]["made_from"] = made_from
     return write(folder, results)
 
@@ -171,9 +171,9 @@ def test_experiments_are_those_that_the_table_was_made_from(tmp_path):
     assert paper.build(*with_an_experiment(tmp_path)) == ""
 
 
-@pytest.mark.parametrize("made_from", [{}, {"couplings-1": "another"}])
+@pytest.mark.parametrize("made_from", [{}, {"block": "another"}])
 def test_an_experiment_that_the_table_does_not_know_is_named(tmp_path, made_from):
-    with pytest.raises(paper.BuildError, match=r": couplings-1 .*make tables\)"):
+    with pytest.raises(paper.BuildError, match=r": block .*make tables\)"):
         paper.build(*with_an_experiment(tmp_path, made_from))
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.datasets.ntu.reference_reader import BODY_LINES, Skeletons
+from experiments.datasets.ntu.reader import BODY_LINES, Skeletons
 from experiments.datasets.recordings import SkeletonError
 
 ACTORS = 2

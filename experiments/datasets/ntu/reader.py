@@ -1,87 +1,152 @@
-"""The fast reader of ``.skeleton`` files.
+"""The format of NTU RGB+D's ``.skeleton`` files, and their reader.
 
-``skeleton_parser.cpp`` reads files in the plain form of all published ones, some twenty times
-faster than a loop over their lines. It is built on first use, as the kernels are. A file that it
-declines goes to the reference reader, which reads it or says what is wrong; so does every file
-where there is no compiler. The result is the same.
+A file is text, one item per line, words separated by blanks (lines may end in blanks and CR LF):
+
+    number of frames
+    for each frame: number of bodies
+        for each body: tracking id, clipped edges, hand left confidence and state, hand right
+                confidence and state, restricted, lean x and y, tracking state
+            number of joints, which is 25
+            for each joint: x y z depthX depthY colorX colorY orientW orientX orientY orientZ state
+
+x, y and z are metres in the camera's frame, finite and at most 1000 (the sensor sees about 8: a
+larger number has lost its decimal point); state is 0 (not tracked), 1 (inferred) or 2 (tracked).
+The other fields are not used and may be NaN or infinite, as pixels outside the image are.
+
+A file cut short at any byte is noticed: a body ends in a state of one digit, and a frame without
+bodies in a 0, so that no cut leaves a shorter number there. Only the end of the last line may be
+missing.
 """
 
-import ctypes
-import os
-import warnings
-from functools import cache
+from __future__ import annotations
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from experiments.datasets.ntu.reference_reader import (
-    BODY_FIELDS,
-    JOINT_FIELDS,
-    JOINTS,
-    Skeletons,
-    parse,
-)
 from experiments.datasets.recordings import SkeletonError
-from irevrnn.kernels.jit.build import build_extension
-from irevrnn.kernels.jit.compiler import BuildError
 
-#: The least size of a body: one character for each field, and one after it.
-_BYTES_OF_BODY = 2 * (1 + BODY_FIELDS) + len("25\n") + 2 * JOINTS * JOINT_FIELDS
-#: Bytes around the text that the parser may read.
-_BEFORE, _BEHIND = 64, 128
-#: The largest published file has some 10 MB.
-_LARGEST = 1 << 30
-
-
-def read_skeleton(path: str | os.PathLike[str]) -> Skeletons:
-    """Read a ``.skeleton`` file, or raise an OSError, or a SkeletonError that names the line."""
-    buffer, size = _load(path)
-    parsed = _parse_fast(buffer, size)
-    return parse(buffer[_BEFORE : _BEFORE + size].tobytes()) if parsed is None else parsed
+JOINTS = 25
+#: Numbers in the line of a joint, and in that of a body after its tracking id.
+JOINT_FIELDS, BODY_FIELDS = 12, 9
+#: The fields of a body, the number of joints, the joints.
+BODY_LINES = 2 + JOINTS
+#: The largest coordinate, in metres.
+FARTHEST = 1000.0
+#: Bytes of the largest file; the largest published one has some 10 MB.
+LARGEST = 1 << 30
 
 
-def _load(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
-    """Return the content of a file with space around it, and its size."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > _LARGEST:
-            raise SkeletonError(f"the file has {size} bytes; expected at most {_LARGEST}")
-        buffer = np.zeros(_BEFORE + size + _BEHIND, np.uint8)
-        return buffer, file.readinto(buffer.data[_BEFORE : _BEFORE + size])
+@dataclass(frozen=True, eq=False)
+class Skeletons:
+    """The content of a file, with M >= 1 bodies in all frames, in the order of the file.
+
+    Attributes:
+        frame: (M,) int64, the frame of each body, from 0.
+        body: (M,) uint64, the tracking id, which is the same in all frames of a body.
+        joints: (M, 25, 3) float32, x, y and z in metres.
+    """
+
+    frame: np.ndarray
+    body: np.ndarray
+    joints: np.ndarray
 
 
-def _parse_fast(buffer: np.ndarray, size: int) -> Skeletons | None:
-    """Parse what :func:`_load` returned; None if there is no parser, or it declines the text."""
-    parser = _parser()
-    if parser is None:
-        return None
-    if not size or buffer[_BEFORE + size - 1] != ord("\n"):  # the end of the last line is missing
-        buffer[_BEFORE + size] = ord("\n")
-        size += 1
-    capacity = size // _BYTES_OF_BODY + 1
-    bodies: tuple[np.ndarray, ...] = (
-        np.empty(capacity, np.int64),
-        np.empty(capacity, np.uint64),
-        np.empty((capacity, JOINTS, 3), np.float32),
+def read_skeleton(path: Path) -> Skeletons:
+    """Read a file, or raise an OSError, or a SkeletonError that names the first wrong line."""
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise SkeletonError(f"the file has {size} bytes; expected at most {LARGEST}")
+    return parse(path.read_bytes())
+
+
+def parse(data: bytes) -> Skeletons:
+    """Read the content of a file."""
+    lines = _Lines(data)
+    frames = lines.whole("the number of frames")
+    if frames == 0:
+        raise lines.error("the number of frames, at least 1", 0)
+    bodies = []
+    for frame in range(frames):
+        for _ in range(lines.whole(f"the number of bodies in frame {frame + 1} of {frames}")):
+            bodies.append((frame, _body(lines), [_joint(lines, j) for j in range(JOINTS)]))
+    lines.end()
+    if not bodies:
+        raise SkeletonError(f"there is no body in any of the {frames} frames")
+    frame_of, ids, joints = zip(*bodies, strict=True)
+    return Skeletons(
+        np.array(frame_of, np.int64), np.array(ids, np.uint64), np.array(joints, np.float32)
     )
-    pointers = [array.ctypes.data for array in bodies]
-    count = parser(buffer.ctypes.data + _BEFORE, size, capacity, *pointers)
-    return Skeletons(*(array[:count] for array in bodies)) if count > 0 else None
 
 
-@cache
-def _parser() -> Any:
-    """Return the compiled parser, or None, after one warning, where it cannot be built."""
-    try:
-        source = Path(__file__).with_name("skeleton_parser.cpp")
-        library = ctypes.CDLL(str(build_extension(source.stem, [source])))
-    except (BuildError, OSError) as error:
-        problem = "its C++ parser could not be built"
-        message = f"irevrnn reads NTU RGB+D line by line, slowly, because {problem}: {error}"
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
-        return None
-    function = library.irevrnn_parse_skeleton
-    size, pointer = ctypes.c_int64, ctypes.c_void_p
-    function.restype, function.argtypes = size, [pointer, size, size, *[pointer] * 3]
-    return function
+class _Lines:
+    """Yields the words of one line after another."""
+
+    def __init__(self, data: bytes) -> None:
+        self._lines = data.rstrip().split(b"\n")
+        self.number = 0
+
+    def error(self, expected: str, got: object) -> SkeletonError:
+        return SkeletonError(f"expected {expected}; got {got}", self.number)
+
+    def words(self, count: int, expected: str) -> list[bytes]:
+        line = self._lines[self.number] if self.number < len(self._lines) else b""
+        self.number += 1
+        words = line.split()
+        if not words and self.number >= len(self._lines):
+            raise self.error(expected, "the end of the file")
+        if len(words) != count:
+            raise self.error(f"{expected}, {count} fields", f"{len(words)}: {_shown(words)}")
+        return words
+
+    def whole(self, expected: str) -> int:
+        return self.to_whole(self.words(1, expected), expected)
+
+    def to_whole(self, words: list[bytes], expected: str) -> int:
+        [word] = words
+        if not word.isdigit() or len(word) > 20 or int(word) >= 2**64:
+            raise self.error(f"{expected}, a whole number", _shown(words))
+        return int(word)
+
+    def to_floats(self, words: list[bytes], expected: str) -> list[float]:
+        try:
+            return [float(word.replace(b"_", b"?")) for word in words]  # float() reads 1_000
+        except ValueError:
+            raise self.error(f"{expected}, {len(words)} numbers", _shown(words)) from None
+
+    def end(self) -> None:
+        if self.number < len(self._lines):
+            line = _shown([self._lines[self.number]])
+            self.number += 1
+            raise self.error("the end of the file after the last frame", line)
+
+
+def _body(lines: _Lines) -> int:
+    """Return the tracking id of the next body, whose further fields are numbers, too."""
+    expected = "the tracking id of a body and its 9 further fields"
+    words = lines.words(1 + BODY_FIELDS, expected)
+    tracking_id = lines.to_whole(words[:1], "a tracking id")
+    lines.to_floats(words[1:], expected)
+    joints = lines.whole("the number of joints")
+    if joints != JOINTS:
+        raise lines.error(f"{JOINTS} joints", joints)
+    return tracking_id
+
+
+def _joint(lines: _Lines, joint: int) -> list[float]:
+    expected = f"joint {joint + 1} of {JOINTS}"
+    numbers = lines.to_floats(lines.words(JOINT_FIELDS, expected), expected)
+    for name, number in zip("xyz", numbers, strict=False):
+        if not abs(number) <= FARTHEST:
+            limit = f"finite and at most {FARTHEST:g} m"
+            raise lines.error(f"{name} of {expected}, {limit}", f"{number:g}")
+    if numbers[-1] not in (0, 1, 2):
+        raise lines.error(f"the tracking state of {expected}, 0, 1 or 2", f"{numbers[-1]:g}")
+    return numbers[:3]
+
+
+def _shown(words: list[bytes], most: int = 40) -> str:
+    """Return a piece of a file, fit for a message of one line."""
+    text = b" ".join(words)
+    return ascii(text[:most].decode("latin-1")) + "..." * (len(text) > most)
