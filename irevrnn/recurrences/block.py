@@ -11,7 +11,7 @@ from irevrnn.kernels.activations import ACTIVATIONS
 from irevrnn.kernels.observers import autocasts
 from irevrnn.recurrences import fixed_scan
 from irevrnn.recurrences.fixed_point import LARGEST_VALUE, stored_bits
-from irevrnn.recurrences.fixed_scan import Buffer, Pass, States
+from irevrnn.recurrences.fixed_scan import Buffer, Pass, States, overflow
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import Drive, State, check_result
@@ -49,19 +49,17 @@ class BlockRecurrence:
         """Return the weights, which a hook may have computed in :meth:`drive`; or the turns."""
         if not is_selective(block := self.block):
             return Weights.of(block)
-        chosen = list(drive[1:])
-        angle = chosen.pop(0) if block.turns == "input" else block.angle.expand(batch, -1)
+        chosen = iter(drive[1:])
+        angle = next(chosen) if block.turns == "input" else block.angle.expand(batch, -1)
         if block.forgets == "input":
-            return Turns(angle, chosen.pop(0))
-        decays = block.recurrent_weight.expand(batch, -1) if block.forgets else None
-        return Turns(angle, decays)
+            return Turns(angle, next(chosen))
+        return Turns(angle, block.recurrent_weight.expand(batch, -1) if block.forgets else None)
 
     def initial_state(self, batch: int) -> State:
         """Return h_0 and c_0 as they are learnt, (B, H) each; or else 0, one tensor."""
         learnt = getattr(self.block, "initial_state", None)
         if learnt is not None:
-            h, c = learnt.unsqueeze(1).expand(2, batch, -1)
-            return h, c
+            return learnt.unsqueeze(1).expand(2, batch, -1).unbind()
         zeros = self.block.recurrent_weight.new_zeros(batch, self.block.hidden_size)
         return zeros, zeros
 
@@ -82,24 +80,21 @@ class BlockRecurrence:
                     hook(block, (x,))
         results, u = block.project(x), block.recurrent_weight
         count = 1 + sum(getattr(block, name, None) == "input" for name in ("turns", "forgets"))
-        if count == 1:
-            results = (results,)
-        elif not isinstance(results, tuple) or len(results) != count:
+        results = (results,) if count == 1 else results
+        if not isinstance(results, tuple) or len(results) != count:
             raise TypeError(
                 f"{self.name}: project must return a tuple of {count} tensors, z and what the "
                 f"input chooses (turns={block.turns!r}, forgets={block.forgets!r}); got "
                 f"{type(results).__name__}"
             )
-        return tuple(self._checked(z, (*x.shape[:-1], len(u)), u.dtype) for z in results)
-
-    def _checked(self, z: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        check_result(self.name, "project", z, shape)
-        if z.dtype != dtype and not autocasts(z.device.type):
-            raise ValueError(
-                f"{self.name}: project must return the dtype of the recurrence, {dtype}; got "
-                f"{z.dtype}"
-            )
-        return z.to(dtype)  # type: ignore[no-any-return]
+        for z in results:
+            check_result(self.name, "project", z, (*x.shape[:-1], len(u)))
+            if z.dtype != u.dtype and not autocasts(z.device.type):
+                raise ValueError(
+                    f"{self.name}: project must return the dtype of the recurrence, {u.dtype}; "
+                    f"got {z.dtype}"
+                )
+        return tuple(z.to(u.dtype) for z in results)
 
     def chosen_bits(self, drive: Drive) -> Tensor | None:
         """Return the bits that decays of h and c store."""
@@ -123,8 +118,7 @@ class BlockRecurrence:
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the block's output."""
-        y: Tensor = self.block.output(x, h)
-        return y
+        return self.block.output(x, h)
 
     def inexact_reason(self, memory: str) -> str | None:
         """Return why g has no inverse; None if it has one."""
@@ -155,10 +149,8 @@ class BlockRecurrence:
             return 2 * bits  # of h, and of c
         return bits + FORGOTTEN_BITS[self.block.activation] * self.width
 
-    def exact_state(self, state: State | States) -> States:
+    def exact_state(self, state: State) -> States:
         """Round h and c to fixed point; raise an error if u, h or c is too large, or NaN."""
-        if isinstance(state, States):
-            return state
         h, c = state
         fixed_scan.vectorizes(h)  # raises an error if there are no kernels
         sizes = [self.block.recurrent_weight, torch.stack((h, c))]
@@ -177,48 +169,26 @@ class BlockRecurrence:
         self, drive: Drive, states: States, steps: Steps, *, record: bool = False,
         save: bool = False,
     ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
-        """Run :func:`irevrnn.recurrences.fixed_scan.forward`; an OverflowError names the step."""
-        try:
-            return fixed_scan.forward(
-                drive[0], states, self.weights(drive, steps.batch), record=record, save=save,
-                resets=steps.resets, batch_sizes=steps.batch_sizes,
-            )  # fmt: skip
-        except fixed_scan.RangeError as error:
-            raise overflow(f"{self.name}, step {steps.begin + error.step}") from None
+        """Run :func:`irevrnn.recurrences.fixed_scan.forward`."""
+        return fixed_scan.forward(
+            drive[0], states, self.weights(drive, steps.batch), record=record, save=save,
+            resets=steps.resets, batch_sizes=steps.batch_sizes, name=self.name,
+        )  # fmt: skip
 
     def inverse_exact(
         self, drive: Drive, states: States, buffer: Buffer, steps: Steps
     ) -> tuple[Pass, Buffer]:
         """Run :func:`irevrnn.recurrences.fixed_scan.inverse`."""
+        weights = self.weights(drive, steps.batch)
         return fixed_scan.inverse(
-            drive[0],
-            states,
-            buffer,
-            self.weights(drive, steps.batch),
-            steps.resets,
-            steps.batch_sizes,
+            drive[0], states, buffer, weights, steps.resets, steps.batch_sizes
         )
 
     def with_gradient(
         self, result: Pass, drive: Drive, state: State, steps: Steps
     ) -> tuple[Tensor, State]:
         """Return h, h_n and c_n of a pass as functions of z, the initial states and the weights."""
-        out, *final = fixed_scan.with_gradient(
-            result,
-            self.weights(drive, steps.batch),
-            drive[0],
-            state[0],
-            state[1],
-            steps.resets,
-            steps.batch_sizes,
-        )
+        weights, layout = self.weights(drive, steps.batch), (steps.batch_sizes, steps.resets)
+        vectorize = fixed_scan.vectorizes(drive[0])
+        out, *final = weights.gradient(result, drive[0], state, vectorize, *layout)
         return out, tuple(final)
-
-
-def overflow(where: str) -> OverflowError:
-    """Return the error for a value that is too large for any scale."""
-    return OverflowError(
-        f"{where}: a value is NaN or left the range of the fixed-point numbers, abs(x) < "
-        f"{LARGEST_VALUE:.0f}; scale the input down, use norm='layer', or bound the recurrent "
-        "weights below 1 (clip_recurrent_weights_)"
-    )

@@ -1,9 +1,9 @@
-"""The compiled recurrence in fixed point: forward, its exact inverse, and its gradient.
+"""The compiled recurrence in fixed point: forward, and its exact inverse.
 
-``tests/fixed_reference.py`` is its reference. The gradient is that of the float recurrence,
-evaluated at the states that were visited, straight through every rounding: at h of every step, and
-at c of every :data:`~irevrnn.kernels.ops.SEGMENT` steps, from which those between are computed in
-floating point.
+``tests/fixed_reference.py`` is its reference. The gradient (``Weights.gradient``) is that of the
+float recurrence, evaluated at the states that were visited, straight through every rounding: at h
+of every step, and at c of every :data:`~irevrnn.kernels.ops.SEGMENT` steps, from which those
+between are computed in floating point.
 
 All take z, (T, B, H), or (N, H) packed, with ``batch_sizes`` (T,) int64 on the CPU, the sequences
 that have each step. ``resets``, (T, B) or (N,) bool, tells where h and c of a sequence are set to 0
@@ -20,9 +20,8 @@ from torch import Tensor
 
 from irevrnn.kernels.backend import choose_backend
 from irevrnn.kernels.ops import HALF
-from irevrnn.recurrences.fixed_point import Numbers
-from irevrnn.recurrences.oscillator import Weights
-from irevrnn.recurrences.selective import Turns
+from irevrnn.recurrences.fixed_point import LARGEST_VALUE, Numbers
+from irevrnn.recurrences.oscillator import Oscillators
 
 #: Integers in place of numbers of so many bytes; larger ones are taken apart.
 _BITS = {1: torch.uint8, 2: torch.int16}
@@ -83,8 +82,7 @@ class States(NamedTuple):
 def hash_of(x: Tensor) -> Tensor:
     """Return a hash of any tensor, as that of :class:`States`."""
     bits = x.resolve_conj().contiguous().view(_BITS.get(x.element_size(), torch.int32)).int()
-    hashed: Tensor = torch.ops.irevrnn.state_hash([bits])
-    return hashed
+    return torch.ops.irevrnn.state_hash([bits])
 
 
 class Buffer(NamedTuple):
@@ -116,16 +114,13 @@ class Pass(NamedTuple):
     after: States
 
 
-class RangeError(OverflowError):
-    """A value is too large for any scale of the fixed-point numbers, or is NaN.
-
-    Attributes:
-        step: the first such step, counted from the beginning of the pass.
-    """
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-        super().__init__(f"value out of range at step {step}")
+def overflow(where: str) -> OverflowError:
+    """Return the error for a value that is too large for any scale."""
+    return OverflowError(
+        f"{where}: a value is NaN or left the range of the fixed-point numbers, abs(x) < "
+        f"{LARGEST_VALUE:.0f}; scale the input down, use norm='layer', or bound the recurrent "
+        "weights below 1 (clip_recurrent_weights_)"
+    )
 
 
 def vectorizes(z: Tensor) -> bool:
@@ -140,8 +135,8 @@ def vectorizes(z: Tensor) -> bool:
 
 
 def forward(
-    z: Tensor, states: States, weights: Weights | Turns, *, record: bool = False,
-    save: bool = False, resets: Tensor | None = None, batch_sizes: Tensor | None = None,
+    z: Tensor, states: States, weights: Oscillators, *, record: bool = False, save: bool = False,
+    resets: Tensor | None = None, batch_sizes: Tensor | None = None, name: str = "scan",
 ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
     """Run the recurrence in fixed point from the states before the first step.
 
@@ -155,28 +150,20 @@ def forward(
         counts that were pushed, empty without ``record``.
 
     Raises:
-        RangeError: a value left the range.
+        OverflowError: a value left the range; it has the ``name`` and the step.
     """
-    vectorize = vectorizes(z)
+    options = record, save, vectorizes(z), resets, batch_sizes
     out, tensors, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
-        z,
-        states.tensors,
-        states.steps,
-        *weights.arguments,
-        record,
-        save,
-        vectorize,
-        resets,
-        batch_sizes,
+        z, states.tensors, states.steps, *weights.arguments, *options
     )
     if bad_step >= 0:
-        raise RangeError(bad_step)
+        raise overflow(f"{name}, step {states.steps + bad_step}")
     after = States.from_tensors(tensors, states.steps + _steps(z, batch_sizes))
     return Pass(out, saved, states, after), words, counts
 
 
 def inverse(
-    z: Tensor, states: States, buffer: Buffer, weights: Weights | Turns,
+    z: Tensor, states: States, buffer: Buffer, weights: Oscillators,
     resets: Tensor | None = None, batch_sizes: Tensor | None = None,
 ) -> tuple[Pass, Buffer]:  # fmt: skip
     """Run the inverse recurrence from the states after the last step. Waits for no device.
@@ -185,9 +172,9 @@ def inverse(
         The pass, and what is left of ``buffer``; a negative count says that more words were asked
         for than there were.
     """
-    vectorize = vectorizes(z)
+    options = vectorizes(z), resets, batch_sizes
     out, tensors, counts, saved = torch.ops.irevrnn.fixed_unscan(
-        z, states.tensors, states.steps, *buffer, *weights.arguments, vectorize, resets, batch_sizes
+        z, states.tensors, states.steps, *buffer, *weights.arguments, *options
     )
     before = States.from_tensors(tensors, states.steps - _steps(z, batch_sizes))
     return Pass(out, saved, before, states), buffer._replace(counts=counts)
@@ -195,14 +182,3 @@ def inverse(
 
 def _steps(z: Tensor, batch_sizes: Tensor | None) -> int:
     return len(z if batch_sizes is None else batch_sizes)
-
-
-def with_gradient(
-    result: Pass, weights: Weights | Turns, z: Tensor, h_0: Tensor, c_0: Tensor,
-    resets: Tensor | None = None, batch_sizes: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return h of every step, h_n and c_n of a pass as functions of z, h_0, c_0 and the weights.
-
-    h_0 and c_0, (B, H), only carry their gradients: the pass has its own states.
-    """
-    return weights.gradient(result, z, h_0, c_0, vectorizes(z), resets, batch_sizes)

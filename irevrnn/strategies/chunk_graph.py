@@ -18,6 +18,7 @@ class Gradients:
     Args:
         modules: of the stack.
         parameters: of the forward pass, in the order of ``modules``, and which ``needed`` one.
+        compiled: the modules whose parameters no graph of a chunk has.
 
     Attributes:
         leaves: the parameters that need a gradient.
@@ -27,19 +28,16 @@ class Gradients:
     """
 
     def __init__(
-        self, modules: Iterable[nn.Module], parameters: Sequence[Tensor], needed: Sequence[bool]
-    ) -> None:
+        self, modules: Iterable[nn.Module], parameters: Sequence[Tensor], needed: Sequence[bool],
+        compiled: Sequence[nn.Module] = (),
+    ) -> None:  # fmt: skip
         self._modules, self._parameters, self._needed = nn.ModuleList(modules), parameters, needed
         self.leaves = [p for p, need in zip(parameters, needed, strict=True) if need]
         self.sums: list[Tensor | None] = [None] * len(self.leaves)
-        self.in_graph: Sequence[int] = range(len(self.leaves))
-
-    def leave_out(self, compiled: Iterable[nn.Module]) -> None:
-        """Leave out of the graphs what belongs to some of the modules alone."""
-        inside = set(compiled)
-        outside = [p for m in self._modules if m not in inside for p in m.parameters()]
-        ids = {id(p) for p in outside}
-        self.in_graph = [i for i, p in enumerate(self.leaves) if id(p) in ids]
+        outside = {id(p) for m in self._modules if m not in compiled for p in m.parameters()}
+        present = zip(self._modules.parameters(), needed, strict=True)
+        inside = [id(p) in outside for p, need in present if need]
+        self.in_graph = [index for index, is_inside in enumerate(inside) if is_inside]
 
     @contextmanager
     def collected(self) -> Iterator[None]:
@@ -96,23 +94,13 @@ class Gradients:
 
 
 def backpropagate(
-    before: list[Tensor],
-    outputs: list[Tensor],
-    upstream: Sequence[Tensor | None],
-    gradients: Gradients,
-    x: Tensor,
-) -> tuple[list[Tensor | None], Tensor | None]:
-    """Backpropagate through the graph of a chunk, which frees it.
+    before: list[Tensor], outputs: list[Tensor], upstream: Sequence[Tensor | None],
+    gradients: Gradients, x: Tensor,
+) -> tuple[list[Tensor | None], Tensor | None]:  # fmt: skip
+    """Backpropagate through the graph of a chunk, which frees it, and add to ``gradients``.
 
-    Args:
-        before: the states before the chunk.
-        outputs: the states after it, and its output.
-        upstream: the gradients of ``outputs``, None where there is none.
-        gradients: of the parameters, to which those of this chunk are added.
-        x: the chunk's input.
-
-    Returns:
-        The gradients of ``before`` and of ``x``, None where there is none.
+    ``before`` are the states before the chunk, x is its input; ``upstream`` are the gradients of
+    its outputs. Return those of ``before`` and of x. Where there is none, it is None.
     """
     pairs = zip(outputs, upstream, strict=True)
     used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
@@ -139,10 +127,12 @@ def check_leaves(outputs: list[Tensor], known: Sequence[Tensor], memory: str) ->
     """
     ids = {id(x) for x in known}
     met = {x.grad_fn for x in known} - {None}  # behind these the graph is not that of the chunk
-    ahead = [y.grad_fn for y in outputs if y.grad_fn is not None]
-    met |= {*ahead}
+    ahead = [y.grad_fn for y in outputs]
     while ahead:
         node = ahead.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
         leaf = getattr(node, "variable", None)  # of a node that accumulates gradients
         if leaf is not None and id(leaf) not in ids:
             raise ValueError(
@@ -150,6 +140,4 @@ def check_leaves(outputs: list[Tensor], known: Sequence[Tensor], memory: str) ->
                 f"gradient and is not one of its parameters: memory={memory!r} would lose this "
                 "gradient; use memory='recompute', or make it a parameter of the module"
             )
-        new = {following for following, _ in node.next_functions if following is not None} - met
-        met |= new
-        ahead += new
+        ahead += [following for following, _ in node.next_functions]

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from irevrnn.kernels.allocator import allocate_like, empty_cache
 from irevrnn.kernels.observers import PLAIN, observed, sees_modules
+from irevrnn.recurrences.compiled_blocks import CompiledBlocks
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import State
 from irevrnn.strategies.chunk_graph import Gradients, backpropagate, check_leaves
@@ -29,7 +30,7 @@ from irevrnn.strategies.rules import (
 )
 from irevrnn.strategies.run import Run
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import Plan, States, bits_state, flat, nested
+from irevrnn.strategies.strategy import Plan, States, flat, nested
 
 
 def run_chunkwise(
@@ -48,10 +49,10 @@ def run_chunkwise(
     if not watched and x.numel():
         stack = stack.compiled(not return_sequence and steps.packing is None)
         states = stack.pack(states)
-    run = Run(stack, plan, x.device, steps, return_sequence)
-    run.record, run.observed = records(x, *initial, *parameters), watched
-    if run.record:
+    record = records(x, *initial, *parameters)
+    if record:
         check_initialised(plan.memory, parameters)
+    run = Run(stack, plan, x.device, steps, return_sequence, record, watched)
     counts = [len(state or ()) for state in states]
     output, *finals = _Chunkwise.apply(run, counts, x, *flat(states), *parameters)
     return output, stack.unpack(nested(iter(finals), run.finals))
@@ -79,9 +80,9 @@ class _Chunkwise(torch.autograd.Function):
         parameters = tuple(initial)
         strategy, resets = run.new_strategy(), run.steps.resets
         strategy.begin(states, run.record)
-        with run.compiled_blocks():
+        with run.ready():
             output = run.forward(strategy, x)
-        finals = [*strategy.finals(run.stack.like.dtype), bits_state(run.chosen_bits)]
+        finals = [*strategy.finals(run.stack.like.dtype), run.chosen_bits]
         run.finals = [len(state) for state in finals]
         if run.record:
             ctx.run, ctx.memory, ctx.parameters = run, run.plan.memory, parameters
@@ -122,7 +123,9 @@ class _Chunkwise(torch.autograd.Function):
         strategy = run.new_strategy()
         strategy.begin_backward(record)
         needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - len(ctx.parameters) :]
-        gradients = Gradients(run.stack.modules, ctx.parameters, needed)
+        layers = zip(run.stack.modules, run.stack.layers, strict=True)
+        compiled = [module for module, layer in layers if isinstance(layer, CompiledBlocks)]
+        gradients = Gradients(run.stack.modules, ctx.parameters, needed, compiled)
         grad_x = allocate_like(x) if ctx.needs_input_grad[2] else None
         carried: list[Tensor | None] = [*grad_finals]
         of_bits = [carried.pop() for _ in range(run.finals[-1])]  # the same for every chunk
@@ -132,9 +135,9 @@ class _Chunkwise(torch.autograd.Function):
 
         def again(index: int) -> None:
             with torch.no_grad(), run.replayed(index):
-                run.chunk(strategy, x, index, run.part(index))
+                run.chunk(strategy, x, index)
 
-        with gradients.collected(), run.as_before(), run.compiled_blocks(gradients):
+        with gradients.collected(), run.ready(gradients):
             for index in reversed(range(run.chunks)):
                 leaves = strategy.restore(index, again)
                 strategy.chunk, strategy.steps = index, (steps := run.part(index))
@@ -143,7 +146,9 @@ class _Chunkwise(torch.autograd.Function):
                 after, top = run.rebuild(strategy, part, leaves)
                 if index == run.chunks - 1:
                     check_leaves([*after, top], [*before, part, *ctx.parameters], ctx.memory)
-                of_top = _part_of_output(run, grad_output, steps)
+                of_top = None
+                if grad_output is not None and (run.return_sequence or steps.ends_some):
+                    of_top = grad_output[steps.rows if run.return_sequence else steps.ended]
                 carried, of_x = backpropagate(
                     before, [*after, top], [*carried, *of_bits, of_top], gradients, part
                 )
@@ -168,12 +173,3 @@ def _after_resets(states: list[State], run: Run) -> list[State]:
         tuple(x.masked_fill(reset, 0) for x in state) if r.full_precision else state
         for state, r in zip(states, run.stack.recurrences, strict=True)
     ]
-
-
-def _part_of_output(run: Run, gradient: Tensor | None, steps: Steps) -> Tensor | None:
-    """Return the part of the output's gradient that belongs to a chunk."""
-    if gradient is None:
-        return None
-    if run.return_sequence:
-        return gradient[steps.rows]
-    return gradient[steps.ended] if steps.ends_some else None

@@ -11,7 +11,7 @@ from torch import Tensor
 from irevrnn.recurrences.packing import Packing, Steps
 from irevrnn.recurrences.protocol import Recurrence, State
 from irevrnn.strategies.stack import Stack, run_modules
-from irevrnn.strategies.strategy import add_bits, bits_state
+from irevrnn.strategies.strategy import add_bits
 
 
 def run_layerwise(
@@ -38,7 +38,7 @@ def run_layerwise(
         scalar, if it chooses any.
     """
     finals: list[State] = []
-    bits: Tensor | None = None
+    bits: State = ()
     packing, turned = steps.packing, steps
     index = packing.reversal() if stack.reverse and packing is not None else None
 
@@ -70,7 +70,7 @@ def run_layerwise(
     # The input is the cheapest tensor to copy: later ones are written in the order of time.
     output = run_modules(stack, x.contiguous(), recur, steps, {}, not return_sequence)
     # A block may return h, whose last step is h_n itself.
-    return output if return_sequence else output.clone(), [*finals, bits_state(bits)]
+    return output if return_sequence else output.clone(), [*finals, bits]
 
 
 def _turned(resets: Tensor, turn: Callable[[Tensor], Tensor], packing: Packing | None) -> Tensor:

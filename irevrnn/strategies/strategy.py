@@ -87,26 +87,17 @@ def chunk_length(
     return max(length, math.isqrt(steps - 1) + 1) if memory == "checkpoint" else length
 
 
-def add_bits(bits: Tensor | None, more: Tensor | None) -> Tensor | None:
-    """Return the sum of two numbers of bits, each a scalar, or None where there are none."""
-    return more if bits is None else bits if more is None else bits + more
-
-
-def bits_state(bits: Tensor | None) -> State:
-    """Return the bits that the input chose to forget as what follows the last states."""
-    return () if bits is None else (bits,)
+def add_bits(bits: State, more: Tensor | None) -> State:
+    """Add bits that the input chose to forget, a scalar; none are an empty tuple."""
+    if more is None:
+        return bits
+    return (bits[0] + more if bits else more,)
 
 
 class Strategy(ABC):
-    """A strategy in one pass, forward or backward: it saves little, and rebuilds chunks from that.
+    """A strategy in one pass, forward or backward, over a number of chunks.
 
-    Args:
-        recurrences: of the stack.
-        plan: how it runs.
-        chunks: their number.
-
-    Attributes:
-        chunk, steps: the one that runs: its number, and its steps.
+    It saves little, and rebuilds chunks from that. ``chunk`` is the number of the one that runs.
     """
 
     chunk: int
@@ -137,7 +128,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def record(self) -> Any:
-        """Return what is saved for the backward pass: tensors in nested lists, tuples, dicts."""
+        """Return what is saved for the backward pass, a tree of tensors."""
 
     @abstractmethod
     def begin_backward(self, record: Any) -> None:
