@@ -14,7 +14,7 @@ from irevrnn.recurrences.fixed_point import LARGEST_VALUE, stored_bits
 from irevrnn.recurrences.fixed_scan import Buffer, Pass, States, overflow
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.recurrences.packing import Steps
-from irevrnn.recurrences.protocol import Drive, State, check_result
+from irevrnn.recurrences.protocol import Drive, ExactRecurrence, Result, State, check_result
 from irevrnn.recurrences.selective import Turns
 
 #: Output nonlinearities with an inverse in fixed point, and the bits that each forgets where it
@@ -32,7 +32,7 @@ def is_selective(block: Any) -> bool:
     return "input" in (getattr(block, "turns", "fixed"), getattr(block, "forgets", True))
 
 
-class BlockRecurrence:
+class BlockRecurrence(ExactRecurrence):
     """The recurrence of a block, between its ``project`` and its ``output``.
 
     Args:
@@ -64,9 +64,7 @@ class BlockRecurrence:
         return zeros, zeros
 
     def drive(self, x: Tensor) -> Drive:
-        """Return the input projection, checked, in the dtype of the states.
-
-        Behind it are the angles and the decays that the input chooses.
+        """Return the input projection, checked, and the angles and decays that the input chooses.
 
         Under autocast the states stay in full precision: the recurrence sums over many steps.
         """
@@ -97,19 +95,13 @@ class BlockRecurrence:
         return tuple(z.to(u.dtype) for z in results)
 
     def chosen_bits(self, drive: Drive) -> Tensor | None:
-        """Return the bits that decays of h and c store."""
         if getattr(self.block, "forgets", True) != "input" or torch.compiler.is_exporting():
             return None
         return 2 * stored_bits(drive[-1]).sum(dtype=torch.float64)
 
-    def scan(
-        self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
-    ) -> tuple[Tensor, State]:
-        """Run :func:`irevrnn.scan` over some steps."""
-        assert state is not None
-        out, *final = self.weights(drive, steps.batch).scan(
-            drive[0], (state[0], state[1]), memory, steps.batch_sizes, steps.resets
-        )
+    def scan(self, drive: Drive, state: State | None, steps: Steps, memory: str) -> Result:
+        layout = steps.batch_sizes, steps.resets
+        out, *final = self.weights(drive, steps.batch).scan(drive[0], state, memory, *layout)
         return out, tuple(final)
 
     def last(self, h: Tensor, state: State) -> Tensor:
@@ -117,18 +109,15 @@ class BlockRecurrence:
         return state[0].clone()  # it is returned, too, and modules may work in place
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return the block's output."""
         return self.block.output(x, h)
 
     def inexact_reason(self, memory: str) -> str | None:
-        """Return why g has no inverse; None if it has one."""
         if (activation := self.block.activation) in FORGOTTEN_BITS:
             return None
         prices = ", ".join(f"{name} ({bits:g} bits)" for name, bits in FORGOTTEN_BITS.items())
         return (
-            f"activation={activation!r} cannot be inverted: memory={memory!r} takes {prices}, and "
-            "stores these bits for each output that they change; memory='checkpoint' and "
-            "'recompute' take any activation"
+            f"activation={activation!r} cannot be inverted: memory={memory!r} takes {prices}; "
+            "memory='checkpoint' and 'recompute' take any activation"
         )
 
     def bits_of_weights(self) -> Tensor:
@@ -138,19 +127,17 @@ class BlockRecurrence:
                 "stored_bits counts what decays forget: activation must be 'identity'; got "
                 f"{self.block.activation!r} in {self.name}"
             )
-        bits = stored_bits(self.block.recurrent_weight).double().sum()
-        return 2 * bits if is_selective(self.block) else bits
+        return self._bits(self.block.recurrent_weight)
+
+    def _bits(self, decay: Tensor) -> Tensor:
+        return (1 + is_selective(self.block)) * stored_bits(decay).double().sum()  # of h, and of c
 
     def expected_bits(self) -> float:
-        """Return the bits that decays forget on average, and g at most: in every step."""
         usual = getattr(self.block, "usual_decay", lambda: self.block.recurrent_weight)
-        bits = float(stored_bits(usual().detach()).sum())
-        if is_selective(self.block):
-            return 2 * bits  # of h, and of c
-        return bits + FORGOTTEN_BITS[self.block.activation] * self.width
+        of_g = FORGOTTEN_BITS[self.block.activation] * self.width  # at most
+        return float(self._bits(usual().detach())) + of_g
 
     def exact_state(self, state: State) -> States:
-        """Round h and c to fixed point; raise an error if u, h or c is too large, or NaN."""
         h, c = state
         fixed_scan.vectorizes(h)  # raises an error if there are no kernels
         sizes = [self.block.recurrent_weight, torch.stack((h, c))]
@@ -169,7 +156,6 @@ class BlockRecurrence:
         self, drive: Drive, states: States, steps: Steps, *, record: bool = False,
         save: bool = False,
     ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
-        """Run :func:`irevrnn.recurrences.fixed_scan.forward`."""
         return fixed_scan.forward(
             drive[0], states, self.weights(drive, steps.batch), record=record, save=save,
             resets=steps.resets, batch_sizes=steps.batch_sizes, name=self.name,
@@ -178,16 +164,10 @@ class BlockRecurrence:
     def inverse_exact(
         self, drive: Drive, states: States, buffer: Buffer, steps: Steps
     ) -> tuple[Pass, Buffer]:
-        """Run :func:`irevrnn.recurrences.fixed_scan.inverse`."""
-        weights = self.weights(drive, steps.batch)
-        return fixed_scan.inverse(
-            drive[0], states, buffer, weights, steps.resets, steps.batch_sizes
-        )
+        weights, layout = self.weights(drive, steps.batch), (steps.resets, steps.batch_sizes)
+        return fixed_scan.inverse(drive[0], states, buffer, weights, *layout)
 
-    def with_gradient(
-        self, result: Pass, drive: Drive, state: State, steps: Steps
-    ) -> tuple[Tensor, State]:
-        """Return h, h_n and c_n of a pass as functions of z, the initial states and the weights."""
+    def with_gradient(self, result: Pass, drive: Drive, state: State, steps: Steps) -> Result:
         weights, layout = self.weights(drive, steps.batch), (steps.batch_sizes, steps.resets)
         vectorize = fixed_scan.vectorizes(drive[0])
         out, *final = weights.gradient(result, drive[0], state, vectorize, *layout)

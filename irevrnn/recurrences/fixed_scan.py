@@ -31,8 +31,7 @@ class States(NamedTuple):
     """Fixed-point states of a block.
 
     Attributes:
-        h, c: output and cell state, int32, (B, H).
-        scales: the bits of their scales, int32, (2, B, H): quanta are 2^-bits.
+        h, c, scales: as in :class:`~irevrnn.recurrences.fixed_point.Numbers`.
         partial_words: the last bits of each bit stack, fewer than a word, int64, one entry for each
             stack; without entries where all stacks are empty. In the vectorised kernel the lanes of
             a layer share at most 16 stacks; on a GPU, and in the scalar kernel, each has its own.
@@ -73,8 +72,7 @@ class States(NamedTuple):
     def hash(self) -> Tensor:
         """Return a 64-bit hash, int64, which any one changed bit changes, on any device.
 
-        Scales are left out: those with which a sequence begins are chosen by its first pass. If
-        they are wrong, so are the states before.
+        Scales are left out: those with which a sequence begins are chosen by its first pass.
         """
         return torch.ops.irevrnn.state_hash([self.h, self.c, self.partial_words, self.places])
 
@@ -86,12 +84,7 @@ def hash_of(x: Tensor) -> Tensor:
 
 
 class Buffer(NamedTuple):
-    """The words of a layer's bit stacks, and where each stack begins and ends.
-
-    Attributes:
-        words: int32, one stack after the other.
-        starts, counts: int64, one entry for each stack.
-    """
+    """The words of bit stacks, int32, one stack after the other, and where each begins and ends."""
 
     words: Tensor
     starts: Tensor
@@ -101,11 +94,8 @@ class Buffer(NamedTuple):
 class Pass(NamedTuple):
     """The result of a pass over some steps, with all that their gradient needs.
 
-    Attributes:
-        out: (T, B, H), h of every step; (N, H) if packed.
-        saved: (ceil(T / SEGMENT) - 1, B, H), c before every step that begins a segment, but for the
-            first.
-        before, after: the states at both ends.
+    ``out`` is h of every step, and ``saved``, (ceil(T / SEGMENT) - 1, B, H), c before every step
+    that begins a segment, but for the first.
     """
 
     out: Tensor
@@ -117,9 +107,8 @@ class Pass(NamedTuple):
 def overflow(where: str) -> OverflowError:
     """Return the error for a value that is too large for any scale."""
     return OverflowError(
-        f"{where}: a value is NaN or left the range of the fixed-point numbers, abs(x) < "
-        f"{LARGEST_VALUE:.0f}; scale the input down, use norm='layer', or bound the recurrent "
-        "weights below 1 (clip_recurrent_weights_)"
+        f"{where}: a value is NaN or left the range of fixed point, abs(x) < {LARGEST_VALUE:.0f}; "
+        "scale the input down, use norm='layer', or call clip_recurrent_weights_"
     )
 
 
@@ -129,7 +118,7 @@ def vectorizes(z: Tensor) -> bool:
         raise RuntimeError(
             "memory='reversible' and 'store_fixed' need the compiled kernels, and there are none "
             f"for {z.dtype} on {z.device.type} here, or IREVRNN_BACKEND=python leaves them out; "
-            "use memory='checkpoint', which runs without them, or autocast for half precision"
+            "use memory='checkpoint', or autocast for half precision"
         )
     return backend == "vector"
 
@@ -145,12 +134,8 @@ def forward(
     push is allocated until then: 4 bytes for each number of z, 8 with relu, 8 for each unit and
     reset, and 160 for each unit's changes of scales, with more room in another try.
 
-    Returns:
-        The pass (``saved``, which the gradient needs, empty without ``save``), and the words and
-        counts that were pushed, empty without ``record``.
-
-    Raises:
-        OverflowError: a value left the range; it has the ``name`` and the step.
+    Return the pass, with ``saved`` if asked to ``save``, and the words and counts that were pushed,
+    if asked to ``record``. An OverflowError names the step where a value left the range.
     """
     options = record, save, vectorizes(z), resets, batch_sizes
     out, tensors, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
@@ -158,7 +143,8 @@ def forward(
     )
     if bad_step >= 0:
         raise overflow(f"{name}, step {states.steps + bad_step}")
-    after = States.from_tensors(tensors, states.steps + _steps(z, batch_sizes))
+    steps = len(z if batch_sizes is None else batch_sizes)
+    after = States.from_tensors(tensors, states.steps + steps)
     return Pass(out, saved, states, after), words, counts
 
 
@@ -168,17 +154,12 @@ def inverse(
 ) -> tuple[Pass, Buffer]:  # fmt: skip
     """Run the inverse recurrence from the states after the last step. Waits for no device.
 
-    Returns:
-        The pass, and what is left of ``buffer``; a negative count says that more words were asked
-        for than there were.
+    Return the pass, and what is left of ``buffer``: a negative count says that it had too little.
     """
     options = vectorizes(z), resets, batch_sizes
     out, tensors, counts, saved = torch.ops.irevrnn.fixed_unscan(
         z, states.tensors, states.steps, *buffer, *weights.arguments, *options
     )
-    before = States.from_tensors(tensors, states.steps - _steps(z, batch_sizes))
+    steps = len(z if batch_sizes is None else batch_sizes)
+    before = States.from_tensors(tensors, states.steps - steps)
     return Pass(out, saved, before, states), buffer._replace(counts=counts)
-
-
-def _steps(z: Tensor, batch_sizes: Tensor | None) -> int:
-    return len(z if batch_sizes is None else batch_sizes)

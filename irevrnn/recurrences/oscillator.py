@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from irevrnn.kernels import reference
 from irevrnn.kernels.backend import choose_backend
 from irevrnn.kernels.observers import transformed
 from irevrnn.kernels.ops import HALF, NOTHING_SAVED, SEGMENT, has_tangent
+
+#: h of every step, h_n and c_n.
+Scanned: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
 class Oscillators:
@@ -21,12 +22,10 @@ class Oscillators:
 
     Attributes:
         reference: the function of z, h, c, these weights, batch_sizes and resets.
-        steps_differ: whether weights may have a row for each step, as z has.
         activation, coupling_activation: the names of g and f.
     """
 
     reference: Callable[..., Any]
-    steps_differ = False
     activation: Any = "identity"
     coupling_activation: Any = "identity"
 
@@ -41,9 +40,9 @@ class Oscillators:
         return self.tensors, self.activation, self.coupling_activation
 
     def scan(
-        self: Any, z: Tensor, state: tuple[Tensor, Tensor], memory: str = "recompute",
+        self: Any, z: Tensor, state: Any, memory: str = "recompute",
         batch_sizes: Tensor | None = None, resets: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    ) -> Scanned:  # fmt: skip
         """Run over z from a state (h, c), as :func:`irevrnn.scan`; return h, h_n and c_n.
 
         It checks nothing: that would take longer than a single step.
@@ -54,37 +53,12 @@ class Oscillators:
             out, h_n, c_n = wide.scan(z.float(), states, memory, batch_sizes, resets)
             return out.to(z.dtype), h_n.to(state[0].dtype), c_n.to(state[1].dtype)
         tensors = (z, *state, *self.tensors)
-        backend = _backend_of(*tensors)
-        if backend == "transform" or backend == "python" and memory == "store":
-            return self.reference(z, *state, *self, batch_sizes, resets)
+        backend = _choose_backend(*tensors)
         if backend == "python":
-            return self._in_segments(z, *state, batch_sizes, resets)
+            return self.reference(z, *state, *self, batch_sizes, resets)
         interval = saved_interval(memory, *tensors)
         results = self.run(z, state, batch_sizes, interval, backend == "vector", resets)
         return results[:3]
-
-    def _in_segments(
-        self: Any, z: Tensor, h: Tensor, c: Tensor, batch_sizes: Tensor | None,
-        resets: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Run the reference under one checkpoint for each segment."""
-        none: Any = repeat(None)
-        sizes = none if batch_sizes is None else batch_sizes.split(SEGMENT)
-        rows: Any = SEGMENT if batch_sizes is None else [int(part.sum()) for part in sizes]
-
-        def split(x: Any) -> Any:
-            return x.split(rows) if x is not None and x.shape == z.shape else repeat(x)
-
-        marks = none if resets is None else resets.split(rows)
-        weights = map(split if self.steps_differ else repeat, self)
-        outputs = []
-        for piece, size, mark, *own in zip(z.split(rows), sizes, marks, *weights, strict=False):
-            out, h, c = checkpoint(
-                self.reference, piece, h, c, *own, size, mark,
-                use_reentrant=False, preserve_rng_state=False,
-            )  # fmt: skip
-            outputs.append(out)
-        return torch.cat(outputs), h, c
 
 
 class _Weights(NamedTuple):
@@ -115,7 +89,7 @@ class Weights(_Weights, Oscillators):
     def gradient(
         self, result: Any, z: Tensor, state: tuple[Tensor, ...], vectorize: bool,
         batch_sizes: Tensor | None, resets: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    ) -> Scanned:  # fmt: skip
         """Return h, h_n and c_n of a pass in fixed point as functions of z, the state and these.
 
         The state, (B, H) each, only carries its gradient: the pass has its own.
@@ -127,14 +101,13 @@ class Weights(_Weights, Oscillators):
         )  # fmt: skip
 
 
-def _backend_of(*tensors: Tensor) -> str:
-    """Return the backend for tensors, or ``"transform"`` where one of ``torch.func`` is on.
+def _choose_backend(*tensors: Tensor) -> str:
+    """Return the backend for tensors: the reference under ``torch.func``, whose derivatives it has.
 
-    The reference alone has the derivatives that transforms ask for. They cannot look into a
-    checkpoint, so under them ``memory`` has no say in what is saved.
+    The reference saves every intermediate value, whatever ``memory`` is.
     """
     if transformed() or has_tangent(*tensors):
-        return "transform"
+        return "python"
     choose, z = choose_backend, tensors[0]
     if torch.compiler.is_compiling():
         from irevrnn.kernels.compiling import choose_backend as choose

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from irevrnn.kernels import reference
 from irevrnn.kernels.ops import SEGMENT
-from irevrnn.recurrences.oscillator import Oscillators
+from irevrnn.recurrences.oscillator import Oscillators, Scanned
 
 
 class _Turns(NamedTuple):
@@ -26,7 +26,6 @@ class Turns(_Turns, Oscillators):
     """
 
     reference = staticmethod(reference.selective_scan)
-    steps_differ = True
 
     def run(
         self, z: Tensor, state: Any, batch_sizes: Tensor | None, interval: int, *options: Any
@@ -39,7 +38,7 @@ class Turns(_Turns, Oscillators):
     def gradient(
         self, result: Any, z: Tensor, state: tuple[Tensor, ...], vectorize: bool,
         batch_sizes: Tensor | None, resets: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    ) -> Scanned:  # fmt: skip
         """Return what :meth:`Weights.gradient` does."""
         options = batch_sizes, SEGMENT, vectorize, resets
         return _PassGradient.apply(result, options, z, *state, *self.tensors)

@@ -44,14 +44,9 @@ _UNITS = {"B": 1, "kB": 1000} | {
 
 @dataclass
 class Workload:
-    """A pass, and what is known of its cost.
+    """A pass of a stack over x, from states before its first step, and what is known of its cost.
 
     Attributes:
-        stack: the modules.
-        x: (T, B, ...), or (N, ...) packed.
-        states: of every recurrence before the first step.
-        steps: all steps.
-        return_sequence: whether the output of all steps is returned.
         padded: whether x was packed from a padded input.
         costs: those of the strategies that were measured.
         before: bytes that were resident before the pass; 0 without a budget.
@@ -77,7 +72,7 @@ class Workload:
         """Return the costs of a strategy: of all steps, or of one chunk if it runs in chunks."""
         if memory not in self.costs:
             self.costs[memory] = Costs(*(self._measure(memory, n * SEGMENT) for n in (1, 2)))
-            if self.before and self.x.device.type == "cpu":
+            if self.before and self.x.is_cpu:
                 now = self._measure(memory, SHORTEST, SHORTEST // 2).resident
                 self.loaded = max(self.loaded, now - self.before)
         return self.costs[memory]
@@ -211,7 +206,6 @@ class MemoryReport:
     Attributes:
         plans: one or more for each strategy, with their ``saved`` and ``peak`` bytes.
         reasons: why each of the other strategies cannot be used, by its name.
-        steps, batch: of the input.
     """
 
     plans: tuple[Plan, ...]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_leaves
 
 from irevrnn.kernels.observers import observed_as
 from irevrnn.recurrences.packing import Steps
-from irevrnn.recurrences.protocol import State
 from irevrnn.strategies.chunk_graph import Gradients, backpropagate
 from irevrnn.strategies.stack import Stack
 from irevrnn.strategies.strategy import States, flat, leaf
@@ -29,19 +28,16 @@ from irevrnn.strategies.strategy import States, flat, leaf
 SLACK = 64_000
 #: Bytes of an operation in a graph: its node, and the objects around what it saves.
 NODE_BYTES = 1000
-#: Runs some steps of x from states; returns the output and the last states.
-Runner = Callable[[Tensor, States, Steps], tuple[Tensor, list[State]]]
 
 
 class Measured(NamedTuple):
     """The bytes of a pass over some steps, without its input, parameters and their gradients.
 
     Attributes:
-        steps: their number.
         saved: that autograd saves between forward and backward, beside the output.
         output, state: of the output, and of the last states.
-        alive: that are alive after each operation that allocates some, without the output.
-        resident: memory of the process at the end.
+        alive: after each operation that allocates some, without the output and last states.
+        resident: of the process at the end.
     """
 
     steps: int
@@ -80,52 +76,51 @@ def resident_bytes() -> int:
     return 0
 
 
-def measure(stack: Stack, x: Tensor, states: States, steps: Steps, run: Runner) -> Measured:
-    """Measure a training pass over steps from the first on; x is that of all steps."""
+def measure(
+    stack: Stack, x: Tensor, states: States, steps: Steps, run: Callable[..., Any]
+) -> Measured:
+    """Measure a training pass over steps from the first on; x is that of all steps.
+
+    ``run`` takes some of x, states and steps, and returns the output and the last states. Modules
+    and generators are left as they were.
+    """
     modules = nn.ModuleList([*stack.modules, *stack.reverse])
     parameters, alive = [*modules.parameters()], _Alive()
     gradients = Gradients([*modules], parameters, [p.requires_grad for p in parameters])
-    with _leaving_no_trace(modules, x), gradients.collected(), observed_as(False):
+    buffers = [(b, b.clone()) for b in modules.buffers()]  # such as statistics
+    with (
+        torch.random.fork_rng([x.device] if x.is_cuda else []),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        gradients.collected(),
+        observed_as(False),
+    ):
         leaves: States = [None if s is None else tuple(map(leaf, s)) for s in states]
         part = x[steps.rows].detach().requires_grad_(x.requires_grad)
         with alive:
             output, finals = run(part, leaves, steps)
         outputs = [*flat(finals), output]
-        saved = alive.total(without=outputs)
-        alive.leave_out(output)
+        alive.leave_out(outputs)
+        saved = sum(size for size, _ in alive.living.values())
         upstream = [torch.ones_like(y) for y in outputs]
         with alive:
             _, of_x = backpropagate(flat(leaves), outputs, upstream, gradients, part)
-        if of_x is not None:
-            alive.leave_out(of_x)
-        state = sum(x.nbytes for x in flat(finals))
-        return Measured(steps.end, saved, output.nbytes, state, alive.bytes, resident_bytes())
-
-
-@contextmanager
-def _leaving_no_trace(modules: nn.Module, x: Tensor) -> Iterator[None]:
-    """Run modules with gradients, but leave generators and buffers as they are."""
-    buffers = [*modules.buffers()]
-    before = [b.clone() for b in buffers]  # statistics are those of passes that a user makes
-    devices = [x.device] if x.is_cuda else []
-    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-        yield
+        alive.leave_out([] if of_x is None else [of_x])
+        resident, state = resident_bytes(), sum(x.nbytes for x in flat(finals))
     with torch.no_grad():
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    return Measured(steps.end, saved, output.nbytes, state, alive.bytes, resident)
 
 
 class _Alive(TorchDispatchMode):
-    """Follow the storages that operators allocate.
-
-    Attributes:
-        bytes: those alive after each operation that allocates some.
-        living: the size of each storage that is alive, and the first entry of ``bytes`` with it.
-    """
+    """Follow the storages that operators allocate."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes, self.now = [0], 0
+        #: Bytes that are alive, and those after each operation that allocated some.
+        self.now, self.bytes = 0, [0]
+        #: The size of each storage that is alive, and the first entry of ``bytes`` with it.
         self.living: dict[int, tuple[int, int]] = {}
 
     @classmethod
@@ -152,18 +147,14 @@ class _Alive(TorchDispatchMode):
     def _free(self, key: int) -> None:
         self.now -= self.living.pop(key)[0]
 
-    def total(self, without: list[Tensor]) -> int:
-        """Return the bytes of all storages that are alive, but for those of some tensors."""
-        left_out = {*map(_key, without)}
-        return sum(size for key, (size, _) in self.living.items() if key not in left_out)
-
-    def leave_out(self, x: Tensor) -> None:
-        """Count a tensor that is alive as if it had no bytes."""
-        size, begin = self.living.get(_key(x), (0, 0))
-        if size:
-            self.living[_key(x)] = 0, begin
-            self.now -= size
-            self.bytes[begin:] = [each - size for each in self.bytes[begin:]]
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that are alive as if they had no bytes."""
+        for key in map(_key, tensors):
+            size, begin = self.living.get(key, (0, 0))
+            if size:
+                self.living[key] = 0, begin
+                self.now -= size
+                self.bytes[begin:] = [each - size for each in self.bytes[begin:]]
 
 
 def _tensors(tree: Any) -> list[Tensor]:
