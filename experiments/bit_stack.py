@@ -8,23 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from irevrnn.recurrences.fixed_point import LONGEST_SHIFT
-
-#: Bits of the loss of a decay's factor, 1 - m / 2^32.
-LOSS_BITS = 32
-
-
-def decay_of(u: Tensor) -> tuple[Tensor, Tensor]:
-    """Return m and k, int64, of |u| = 2^-k (1 - m / 2^32) with 0 <= m < 2^31."""
-    fraction, exponent = torch.frexp(u.detach().double().abs())
-    whole = fraction == 0.5
-    shift = torch.where(whole, 1 - exponent, -exponent).long()
-    fraction = torch.where(whole, torch.ones_like(fraction), fraction)
-    tiny = (u == 0) | (shift > LONGEST_SHIFT)
-    fraction.masked_fill_(tiny, 1.0)
-    shift.masked_fill_(tiny, LONGEST_SHIFT)
-    loss = ((1 - fraction) * 2.0**LOSS_BITS).round().clamp(max=2.0 ** (LOSS_BITS - 1) - 1)
-    return loss.long(), shift
+from irevrnn.recurrences.fixed_point import LOSS_BITS, decay_of
 
 
 def offset_of(step: int) -> int:

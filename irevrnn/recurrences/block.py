@@ -168,7 +168,7 @@ class BlockRecurrence(ExactRecurrence):
         return fixed_scan.inverse(drive[0], states, buffer, weights, *layout)
 
     def with_gradient(self, result: Pass, drive: Drive, state: State, steps: Steps) -> Result:
-        weights, layout = self.weights(drive, steps.batch), (steps.batch_sizes, steps.resets)
-        vectorize = fixed_scan.vectorizes(drive[0])
-        out, *final = weights.gradient(result, drive[0], state, vectorize, *layout)
+        options = fixed_scan.vectorizes(drive[0]), steps.resets, steps.batch_sizes
+        weights = self.weights(drive, steps.batch)
+        out, *final = weights.gradient(result, drive[0], state, *options)
         return out, tuple(final)

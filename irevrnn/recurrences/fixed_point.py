@@ -36,7 +36,8 @@ RANGE_BITS = 29
 #: BITS_AT_FIRST where a sequence begins, as its states will grow.
 SMALL_BITS = 20
 BITS_AT_FIRST = 20
-#: The largest shift of a decay.
+#: Bits of the loss of a decay's factor, 1 - m / 2^32, and the largest shift.
+LOSS_BITS = 32
 LONGEST_SHIFT = 29
 
 #: The value that numbers stay below.
@@ -72,6 +73,19 @@ def to_fixed(x: Tensor, bits: Tensor) -> Tensor:
 def to_value(x: Tensor, dtype: torch.dtype, bits: Tensor) -> Tensor:
     """Return the values of fixed-point numbers."""
     return x.to(dtype).mul_(powers_of_two(-bits))
+
+
+def decay_of(u: Tensor) -> tuple[Tensor, Tensor]:
+    """Return m and k, int64, of |u| = 2^-k (1 - m / 2^32) with 0 <= m < 2^31."""
+    fraction, exponent = torch.frexp(u.detach().double().abs())
+    whole = fraction == 0.5
+    shift = torch.where(whole, 1 - exponent, -exponent).long()
+    fraction = torch.where(whole, torch.ones_like(fraction), fraction)
+    tiny = (u == 0) | (shift > LONGEST_SHIFT)
+    fraction.masked_fill_(tiny, 1.0)
+    shift.masked_fill_(tiny, LONGEST_SHIFT)
+    loss = ((1 - fraction) * 2.0**LOSS_BITS).round().clamp(max=2.0 ** (LOSS_BITS - 1) - 1)
+    return loss.long(), shift
 
 
 def stored_bits(u: Tensor) -> Tensor:

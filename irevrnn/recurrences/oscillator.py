@@ -86,19 +86,16 @@ class Weights(_Weights, Oscillators):
             z, *state, *self[:3], batch_sizes, *self[3:], *options
         )
 
-    def gradient(
-        self, result: Any, z: Tensor, state: tuple[Tensor, ...], vectorize: bool,
-        batch_sizes: Tensor | None, resets: Tensor | None,
-    ) -> Scanned:  # fmt: skip
+    def gradient(self, result: Any, z: Tensor, state: Any, *options: Any) -> Scanned:
         """Return h, h_n and c_n of a pass in fixed point as functions of z, the state and these.
 
-        The state, (B, H) each, only carries its gradient: the pass has its own.
+        The state, (B, H) each, only carries its gradient: the pass has its own. Options are whether
+        the kernel was the vectorised one, resets and batch_sizes.
         """
-        states = [*result.before[:3], *result.after[:3]]
+        passed = result.out, result.saved, [*result.before[:3], *result.after[:3]]
         return torch.ops.irevrnn.fixed_gradient.default(
-            z, *state, *self[:3], result.out, result.saved, states, *self[3:], vectorize, resets,
-            batch_sizes,
-        )  # fmt: skip
+            z, *state, *self[:3], *passed, *self[3:], *options
+        )
 
 
 def _choose_backend(*tensors: Tensor) -> str:

@@ -35,12 +35,8 @@ class Turns(_Turns, Oscillators):
             z, *state, self.tensors, batch_sizes, interval or SEGMENT, *options
         )
 
-    def gradient(
-        self, result: Any, z: Tensor, state: tuple[Tensor, ...], vectorize: bool,
-        batch_sizes: Tensor | None, resets: Tensor | None,
-    ) -> Scanned:  # fmt: skip
+    def gradient(self, result: Any, z: Tensor, state: Any, *options: Any) -> Scanned:
         """Return what :meth:`Weights.gradient` does."""
-        options = batch_sizes, SEGMENT, vectorize, resets
         return _PassGradient.apply(result, options, z, *state, *self.tensors)
 
 
@@ -50,7 +46,7 @@ class _PassGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, result: Any, options: Any, z: Tensor, *others: Tensor) -> Any:
         before = result.before.numbers.values(z.dtype)
-        batch_sizes, *ctx.numbers, resets = options
+        ctx.vectorize, resets, batch_sizes = options
         ctx.save_for_backward(result.out, result.saved, *before, *others[2:], batch_sizes, resets)
         ctx.set_materialize_grads(False)
         return result.out, *result.after.numbers.values(z.dtype)
@@ -61,6 +57,6 @@ class _PassGradient(torch.autograd.Function):
         *tensors, batch_sizes, resets = ctx.saved_tensors
         out, saved, h_0, c_0, *turns = tensors
         gradients = torch.ops.irevrnn.selective_scan_backward.default(
-            *arriving, out, saved, h_0, c_0, turns, batch_sizes, *ctx.numbers, resets
+            *arriving, out, saved, h_0, c_0, turns, batch_sizes, SEGMENT, ctx.vectorize, resets
         )
         return None, None, *gradients

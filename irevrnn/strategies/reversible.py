@@ -40,25 +40,17 @@ class BitStacks:
     """
 
     def __init__(self, chunks: int, groups: dict[int, tuple[Tensor, Tensor]] | None = None) -> None:
-        self.size = max(GROUP, ceil(chunks / GROUPS))  # chunks in a group
+        self.chunks, self.size = chunks, max(GROUP, ceil(chunks / GROUPS))  # chunks in a group
         self.groups = groups or {}
         self.parts: list[tuple[Tensor, Tensor]] = []
-        self.group = 0
 
     def add(self, chunk: int, words: Tensor, counts: Tensor) -> None:
         """Add the words of a chunk, stack by stack, and the number of words of each stack."""
-        if chunk // self.size != self.group:
-            self.record()
-            self.group = chunk // self.size
         if len(words) or chunk == 0:
             self.parts.append((words, counts))
-
-    def record(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """Complete the present group; return all groups, which make these stacks again."""
-        if self.parts:
-            self.groups[self.group] = _joined(self.parts)
+        if self.parts and ((chunk + 1) % self.size == 0 or chunk + 1 == self.chunks):
+            self.groups[chunk // self.size] = _joined(self.parts)
             self.parts = []
-        return self.groups
 
     def buffer(self, chunk: int) -> Buffer:
         """Return the words of the group of a chunk, the last of this group."""
@@ -103,11 +95,6 @@ class Reversible(Run):
         """The number of chunks from one hash to the next."""
         return ceil(self.chunks / HASHES)
 
-    @property
-    def is_control(self) -> bool:
-        """Whether every state is saved."""
-        return self.plan.memory == "store_fixed"
-
     def begin(self, states: list[State]) -> None:
         if (reset := self.all_steps.begins_anew) is not None:  # whatever they were
             ended = self.all_steps.batch - len(reset)
@@ -125,7 +112,7 @@ class Reversible(Run):
         if number == 0 and self.chunk % self.stride == 0:
             hashes = [states.hash() for states in self.states]
             torch.stack(hashes, out=self.hashes[self.chunk // self.stride])
-        before, control = self.states[number], self.is_control
+        before, control = self.states[number], self.plan.memory == "store_fixed"
         result, words, counts = self.recurrences[number].forward_exact(
             drive, before, self.steps, record=not control, save=control
         )
@@ -151,7 +138,7 @@ class Reversible(Run):
         return [states.numbers.values(dtype) for states in self.states]
 
     def record(self) -> Any:
-        stacks = [each.record() for each in self.stacks]
+        stacks = [each.groups for each in self.stacks]
         return self.dtype, self.states, self.hashes, self.of_outputs, stacks, self.passes
 
     def begin_backward(self, record: Any) -> None:
@@ -170,7 +157,7 @@ class Reversible(Run):
 
     def advance_again(self, number: int, drive: Drive, state: State) -> Result:
         with torch.no_grad():
-            if self.is_control:
+            if self.passes:
                 result = self.passes[self.chunk * len(self.recurrences) + number]
             else:
                 result, self.buffers[number] = self.recurrences[number].inverse_exact(

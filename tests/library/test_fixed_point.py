@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from experiments.bit_stack import decay_of
-from irevrnn.recurrences.fixed_point import stored_bits, to_fixed
+from irevrnn.recurrences.fixed_point import decay_of, stored_bits, to_fixed
 from irevrnn.recurrences.fixed_scan import Buffer, States
 from tests.cases import KINDS, assert_same_bits, assert_same_with_any_threads, make_resets
 from tests.fixed_cases import (

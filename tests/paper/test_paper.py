@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.bit_stack import BitStack, decay_of, offset_of
+from experiments.bit_stack import BitStack, offset_of
+from irevrnn.recurrences.fixed_point import decay_of
 
 pytest.importorskip("typst")
 
