@@ -11,10 +11,10 @@ from irevrnn.kernels.activations import ACTIVATIONS
 from irevrnn.kernels.observers import autocasts
 from irevrnn.recurrences import fixed_scan
 from irevrnn.recurrences.fixed_point import LARGEST_VALUE, stored_bits
-from irevrnn.recurrences.fixed_scan import Buffer, Pass, States
+from irevrnn.recurrences.fixed_scan import Buffer, Pass, States, overflow
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.recurrences.packing import Steps
-from irevrnn.recurrences.protocol import Drive, State, check_result
+from irevrnn.recurrences.protocol import Drive, ExactRecurrence, Result, State, check_result
 from irevrnn.recurrences.selective import Turns
 
 #: Output nonlinearities with an inverse in fixed point, and the bits that each forgets where it
@@ -32,7 +32,7 @@ def is_selective(block: Any) -> bool:
     return "input" in (getattr(block, "turns", "fixed"), getattr(block, "forgets", True))
 
 
-class BlockRecurrence:
+class BlockRecurrence(ExactRecurrence):
     """The recurrence of a block, between its ``project`` and its ``output``.
 
     Args:
@@ -49,26 +49,22 @@ class BlockRecurrence:
         """Return the weights, which a hook may have computed in :meth:`drive`; or the turns."""
         if not is_selective(block := self.block):
             return Weights.of(block)
-        chosen = list(drive[1:])
-        angle = chosen.pop(0) if block.turns == "input" else block.angle.expand(batch, -1)
+        chosen = iter(drive[1:])
+        angle = next(chosen) if block.turns == "input" else block.angle.expand(batch, -1)
         if block.forgets == "input":
-            return Turns(angle, chosen.pop(0))
-        decays = block.recurrent_weight.expand(batch, -1) if block.forgets else None
-        return Turns(angle, decays)
+            return Turns(angle, next(chosen))
+        return Turns(angle, block.recurrent_weight.expand(batch, -1) if block.forgets else None)
 
     def initial_state(self, batch: int) -> State:
         """Return h_0 and c_0 as they are learnt, (B, H) each; or else 0, one tensor."""
         learnt = getattr(self.block, "initial_state", None)
         if learnt is not None:
-            h, c = learnt.unsqueeze(1).expand(2, batch, -1)
-            return h, c
+            return learnt.unsqueeze(1).expand(2, batch, -1).unbind()
         zeros = self.block.recurrent_weight.new_zeros(batch, self.block.hidden_size)
         return zeros, zeros
 
     def drive(self, x: Tensor) -> Drive:
-        """Return the input projection, checked, in the dtype of the states.
-
-        Behind it are the angles and the decays that the input chooses.
+        """Return the input projection, checked, and the angles and decays that the input chooses.
 
         Under autocast the states stay in full precision: the recurrence sums over many steps.
         """
@@ -82,39 +78,30 @@ class BlockRecurrence:
                     hook(block, (x,))
         results, u = block.project(x), block.recurrent_weight
         count = 1 + sum(getattr(block, name, None) == "input" for name in ("turns", "forgets"))
-        if count == 1:
-            results = (results,)
-        elif not isinstance(results, tuple) or len(results) != count:
+        results = (results,) if count == 1 else results
+        if not isinstance(results, tuple) or len(results) != count:
             raise TypeError(
                 f"{self.name}: project must return a tuple of {count} tensors, z and what the "
                 f"input chooses (turns={block.turns!r}, forgets={block.forgets!r}); got "
                 f"{type(results).__name__}"
             )
-        return tuple(self._checked(z, (*x.shape[:-1], len(u)), u.dtype) for z in results)
-
-    def _checked(self, z: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        check_result(self.name, "project", z, shape)
-        if z.dtype != dtype and not autocasts(z.device.type):
-            raise ValueError(
-                f"{self.name}: project must return the dtype of the recurrence, {dtype}; got "
-                f"{z.dtype}"
-            )
-        return z.to(dtype)  # type: ignore[no-any-return]
+        for z in results:
+            check_result(self.name, "project", z, (*x.shape[:-1], len(u)))
+            if z.dtype != u.dtype and not autocasts(z.device.type):
+                raise ValueError(
+                    f"{self.name}: project must return the dtype of the recurrence, {u.dtype}; "
+                    f"got {z.dtype}"
+                )
+        return tuple(z.to(u.dtype) for z in results)
 
     def chosen_bits(self, drive: Drive) -> Tensor | None:
-        """Return the bits that decays of h and c store."""
         if getattr(self.block, "forgets", True) != "input" or torch.compiler.is_exporting():
             return None
         return 2 * stored_bits(drive[-1]).sum(dtype=torch.float64)
 
-    def scan(
-        self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
-    ) -> tuple[Tensor, State]:
-        """Run :func:`irevrnn.scan` over some steps."""
-        assert state is not None
-        out, *final = self.weights(drive, steps.batch).scan(
-            drive[0], (state[0], state[1]), memory, steps.batch_sizes, steps.resets
-        )
+    def scan(self, drive: Drive, state: State | None, steps: Steps, memory: str) -> Result:
+        layout = steps.batch_sizes, steps.resets
+        out, *final = self.weights(drive, steps.batch).scan(drive[0], state, memory, *layout)
         return out, tuple(final)
 
     def last(self, h: Tensor, state: State) -> Tensor:
@@ -122,19 +109,15 @@ class BlockRecurrence:
         return state[0].clone()  # it is returned, too, and modules may work in place
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return the block's output."""
-        y: Tensor = self.block.output(x, h)
-        return y
+        return self.block.output(x, h)
 
     def inexact_reason(self, memory: str) -> str | None:
-        """Return why g has no inverse; None if it has one."""
         if (activation := self.block.activation) in FORGOTTEN_BITS:
             return None
         prices = ", ".join(f"{name} ({bits:g} bits)" for name, bits in FORGOTTEN_BITS.items())
         return (
-            f"activation={activation!r} cannot be inverted: memory={memory!r} takes {prices}, and "
-            "stores these bits for each output that they change; memory='checkpoint' and "
-            "'recompute' take any activation"
+            f"activation={activation!r} cannot be inverted: memory={memory!r} takes {prices}; "
+            "memory='checkpoint' and 'recompute' take any activation"
         )
 
     def bits_of_weights(self) -> Tensor:
@@ -144,21 +127,17 @@ class BlockRecurrence:
                 "stored_bits counts what decays forget: activation must be 'identity'; got "
                 f"{self.block.activation!r} in {self.name}"
             )
-        bits = stored_bits(self.block.recurrent_weight).double().sum()
-        return 2 * bits if is_selective(self.block) else bits
+        return self._bits(self.block.recurrent_weight)
+
+    def _bits(self, decay: Tensor) -> Tensor:
+        return (1 + is_selective(self.block)) * stored_bits(decay).double().sum()  # of h, and of c
 
     def expected_bits(self) -> float:
-        """Return the bits that decays forget on average, and g at most: in every step."""
         usual = getattr(self.block, "usual_decay", lambda: self.block.recurrent_weight)
-        bits = float(stored_bits(usual().detach()).sum())
-        if is_selective(self.block):
-            return 2 * bits  # of h, and of c
-        return bits + FORGOTTEN_BITS[self.block.activation] * self.width
+        of_g = FORGOTTEN_BITS[self.block.activation] * self.width  # at most
+        return float(self._bits(usual().detach())) + of_g
 
-    def exact_state(self, state: State | States) -> States:
-        """Round h and c to fixed point; raise an error if u, h or c is too large, or NaN."""
-        if isinstance(state, States):
-            return state
+    def exact_state(self, state: State) -> States:
         h, c = state
         fixed_scan.vectorizes(h)  # raises an error if there are no kernels
         sizes = [self.block.recurrent_weight, torch.stack((h, c))]
@@ -177,48 +156,19 @@ class BlockRecurrence:
         self, drive: Drive, states: States, steps: Steps, *, record: bool = False,
         save: bool = False,
     ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
-        """Run :func:`irevrnn.recurrences.fixed_scan.forward`; an OverflowError names the step."""
-        try:
-            return fixed_scan.forward(
-                drive[0], states, self.weights(drive, steps.batch), record=record, save=save,
-                resets=steps.resets, batch_sizes=steps.batch_sizes,
-            )  # fmt: skip
-        except fixed_scan.RangeError as error:
-            raise overflow(f"{self.name}, step {steps.begin + error.step}") from None
+        return fixed_scan.forward(
+            drive[0], states, self.weights(drive, steps.batch), record=record, save=save,
+            resets=steps.resets, batch_sizes=steps.batch_sizes, name=self.name,
+        )  # fmt: skip
 
     def inverse_exact(
         self, drive: Drive, states: States, buffer: Buffer, steps: Steps
     ) -> tuple[Pass, Buffer]:
-        """Run :func:`irevrnn.recurrences.fixed_scan.inverse`."""
-        return fixed_scan.inverse(
-            drive[0],
-            states,
-            buffer,
-            self.weights(drive, steps.batch),
-            steps.resets,
-            steps.batch_sizes,
-        )
+        weights, layout = self.weights(drive, steps.batch), (steps.resets, steps.batch_sizes)
+        return fixed_scan.inverse(drive[0], states, buffer, weights, *layout)
 
-    def with_gradient(
-        self, result: Pass, drive: Drive, state: State, steps: Steps
-    ) -> tuple[Tensor, State]:
-        """Return h, h_n and c_n of a pass as functions of z, the initial states and the weights."""
-        out, *final = fixed_scan.with_gradient(
-            result,
-            self.weights(drive, steps.batch),
-            drive[0],
-            state[0],
-            state[1],
-            steps.resets,
-            steps.batch_sizes,
-        )
+    def with_gradient(self, result: Pass, drive: Drive, state: State, steps: Steps) -> Result:
+        options = fixed_scan.vectorizes(drive[0]), steps.resets, steps.batch_sizes
+        weights = self.weights(drive, steps.batch)
+        out, *final = weights.gradient(result, drive[0], state, *options)
         return out, tuple(final)
-
-
-def overflow(where: str) -> OverflowError:
-    """Return the error for a value that is too large for any scale."""
-    return OverflowError(
-        f"{where}: a value is NaN or left the range of the fixed-point numbers, abs(x) < "
-        f"{LARGEST_VALUE:.0f}; scale the input down, use norm='layer', or bound the recurrent "
-        "weights below 1 (clip_recurrent_weights_)"
-    )

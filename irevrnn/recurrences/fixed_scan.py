@@ -1,9 +1,9 @@
-"""The compiled recurrence in fixed point: forward, its exact inverse, and its gradient.
+"""The compiled recurrence in fixed point: forward, and its exact inverse.
 
-``tests/fixed_reference.py`` is its reference. The gradient is that of the float recurrence,
-evaluated at the states that were visited, straight through every rounding: at h of every step, and
-at c of every :data:`~irevrnn.kernels.ops.SEGMENT` steps, from which those between are computed in
-floating point.
+``tests/fixed_reference.py`` is its reference. The gradient (``Weights.gradient``) is that of the
+float recurrence, evaluated at the states that were visited, straight through every rounding: at h
+of every step, and at c of every :data:`~irevrnn.kernels.ops.SEGMENT` steps, from which those
+between are computed in floating point.
 
 All take z, (T, B, H), or (N, H) packed, with ``batch_sizes`` (T,) int64 on the CPU, the sequences
 that have each step. ``resets``, (T, B) or (N,) bool, tells where h and c of a sequence are set to 0
@@ -20,9 +20,8 @@ from torch import Tensor
 
 from irevrnn.kernels.backend import choose_backend
 from irevrnn.kernels.ops import HALF
-from irevrnn.recurrences.fixed_point import Numbers
-from irevrnn.recurrences.oscillator import Weights
-from irevrnn.recurrences.selective import Turns
+from irevrnn.recurrences.fixed_point import LARGEST_VALUE, Numbers
+from irevrnn.recurrences.oscillator import Oscillators
 
 #: Integers in place of numbers of so many bytes; larger ones are taken apart.
 _BITS = {1: torch.uint8, 2: torch.int16}
@@ -32,8 +31,7 @@ class States(NamedTuple):
     """Fixed-point states of a block.
 
     Attributes:
-        h, c: output and cell state, int32, (B, H).
-        scales: the bits of their scales, int32, (2, B, H): quanta are 2^-bits.
+        h, c, scales: as in :class:`~irevrnn.recurrences.fixed_point.Numbers`.
         partial_words: the last bits of each bit stack, fewer than a word, int64, one entry for each
             stack; without entries where all stacks are empty. In the vectorised kernel the lanes of
             a layer share at most 16 stacks; on a GPU, and in the scalar kernel, each has its own.
@@ -74,8 +72,7 @@ class States(NamedTuple):
     def hash(self) -> Tensor:
         """Return a 64-bit hash, int64, which any one changed bit changes, on any device.
 
-        Scales are left out: those with which a sequence begins are chosen by its first pass. If
-        they are wrong, so are the states before.
+        Scales are left out: those with which a sequence begins are chosen by its first pass.
         """
         return torch.ops.irevrnn.state_hash([self.h, self.c, self.partial_words, self.places])
 
@@ -83,17 +80,11 @@ class States(NamedTuple):
 def hash_of(x: Tensor) -> Tensor:
     """Return a hash of any tensor, as that of :class:`States`."""
     bits = x.resolve_conj().contiguous().view(_BITS.get(x.element_size(), torch.int32)).int()
-    hashed: Tensor = torch.ops.irevrnn.state_hash([bits])
-    return hashed
+    return torch.ops.irevrnn.state_hash([bits])
 
 
 class Buffer(NamedTuple):
-    """The words of a layer's bit stacks, and where each stack begins and ends.
-
-    Attributes:
-        words: int32, one stack after the other.
-        starts, counts: int64, one entry for each stack.
-    """
+    """The words of bit stacks, int32, one stack after the other, and where each begins and ends."""
 
     words: Tensor
     starts: Tensor
@@ -103,11 +94,8 @@ class Buffer(NamedTuple):
 class Pass(NamedTuple):
     """The result of a pass over some steps, with all that their gradient needs.
 
-    Attributes:
-        out: (T, B, H), h of every step; (N, H) if packed.
-        saved: (ceil(T / SEGMENT) - 1, B, H), c before every step that begins a segment, but for the
-            first.
-        before, after: the states at both ends.
+    ``out`` is h of every step, and ``saved``, (ceil(T / SEGMENT) - 1, B, H), c before every step
+    that begins a segment, but for the first.
     """
 
     out: Tensor
@@ -116,16 +104,12 @@ class Pass(NamedTuple):
     after: States
 
 
-class RangeError(OverflowError):
-    """A value is too large for any scale of the fixed-point numbers, or is NaN.
-
-    Attributes:
-        step: the first such step, counted from the beginning of the pass.
-    """
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-        super().__init__(f"value out of range at step {step}")
+def overflow(where: str) -> OverflowError:
+    """Return the error for a value that is too large for any scale."""
+    return OverflowError(
+        f"{where}: a value is NaN or left the range of fixed point, abs(x) < {LARGEST_VALUE:.0f}; "
+        "scale the input down, use norm='layer', or call clip_recurrent_weights_"
+    )
 
 
 def vectorizes(z: Tensor) -> bool:
@@ -134,14 +118,14 @@ def vectorizes(z: Tensor) -> bool:
         raise RuntimeError(
             "memory='reversible' and 'store_fixed' need the compiled kernels, and there are none "
             f"for {z.dtype} on {z.device.type} here, or IREVRNN_BACKEND=python leaves them out; "
-            "use memory='checkpoint', which runs without them, or autocast for half precision"
+            "use memory='checkpoint', or autocast for half precision"
         )
     return backend == "vector"
 
 
 def forward(
-    z: Tensor, states: States, weights: Weights | Turns, *, record: bool = False,
-    save: bool = False, resets: Tensor | None = None, batch_sizes: Tensor | None = None,
+    z: Tensor, states: States, weights: Oscillators, *, record: bool = False, save: bool = False,
+    resets: Tensor | None = None, batch_sizes: Tensor | None = None, name: str = "scan",
 ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
     """Run the recurrence in fixed point from the states before the first step.
 
@@ -150,59 +134,32 @@ def forward(
     push is allocated until then: 4 bytes for each number of z, 8 with relu, 8 for each unit and
     reset, and 160 for each unit's changes of scales, with more room in another try.
 
-    Returns:
-        The pass (``saved``, which the gradient needs, empty without ``save``), and the words and
-        counts that were pushed, empty without ``record``.
-
-    Raises:
-        RangeError: a value left the range.
+    Return the pass, with ``saved`` if asked to ``save``, and the words and counts that were pushed,
+    if asked to ``record``. An OverflowError names the step where a value left the range.
     """
-    vectorize = vectorizes(z)
+    options = record, save, vectorizes(z), resets, batch_sizes
     out, tensors, words, counts, saved, bad_step = torch.ops.irevrnn.fixed_scan(
-        z,
-        states.tensors,
-        states.steps,
-        *weights.arguments,
-        record,
-        save,
-        vectorize,
-        resets,
-        batch_sizes,
+        z, states.tensors, states.steps, *weights.arguments, *options
     )
     if bad_step >= 0:
-        raise RangeError(bad_step)
-    after = States.from_tensors(tensors, states.steps + _steps(z, batch_sizes))
+        raise overflow(f"{name}, step {states.steps + bad_step}")
+    steps = len(z if batch_sizes is None else batch_sizes)
+    after = States.from_tensors(tensors, states.steps + steps)
     return Pass(out, saved, states, after), words, counts
 
 
 def inverse(
-    z: Tensor, states: States, buffer: Buffer, weights: Weights | Turns,
+    z: Tensor, states: States, buffer: Buffer, weights: Oscillators,
     resets: Tensor | None = None, batch_sizes: Tensor | None = None,
 ) -> tuple[Pass, Buffer]:  # fmt: skip
     """Run the inverse recurrence from the states after the last step. Waits for no device.
 
-    Returns:
-        The pass, and what is left of ``buffer``; a negative count says that more words were asked
-        for than there were.
+    Return the pass, and what is left of ``buffer``: a negative count says that it had too little.
     """
-    vectorize = vectorizes(z)
+    options = vectorizes(z), resets, batch_sizes
     out, tensors, counts, saved = torch.ops.irevrnn.fixed_unscan(
-        z, states.tensors, states.steps, *buffer, *weights.arguments, vectorize, resets, batch_sizes
+        z, states.tensors, states.steps, *buffer, *weights.arguments, *options
     )
-    before = States.from_tensors(tensors, states.steps - _steps(z, batch_sizes))
+    steps = len(z if batch_sizes is None else batch_sizes)
+    before = States.from_tensors(tensors, states.steps - steps)
     return Pass(out, saved, before, states), buffer._replace(counts=counts)
-
-
-def _steps(z: Tensor, batch_sizes: Tensor | None) -> int:
-    return len(z if batch_sizes is None else batch_sizes)
-
-
-def with_gradient(
-    result: Pass, weights: Weights | Turns, z: Tensor, h_0: Tensor, c_0: Tensor,
-    resets: Tensor | None = None, batch_sizes: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return h of every step, h_n and c_n of a pass as functions of z, h_0, c_0 and the weights.
-
-    h_0 and c_0, (B, H), only carry their gradients: the pass has its own states.
-    """
-    return weights.gradient(result, z, h_0, c_0, vectorizes(z), resets, batch_sizes)

@@ -3,27 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from irevrnn.kernels import reference
 from irevrnn.kernels.backend import choose_backend
 from irevrnn.kernels.observers import transformed
 from irevrnn.kernels.ops import HALF, NOTHING_SAVED, SEGMENT, has_tangent
 
+#: h of every step, h_n and c_n.
+Scanned: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
-class Weights(NamedTuple):
-    """The weights of the recurrence, u (H,), a and b (R, H), and the names of g and f."""
 
+class Oscillators:
+    """How oscillators run, whatever their form: the base of two named tuples of their weights.
+
+    Attributes:
+        reference: the function of z, h, c, these weights, batch_sizes and resets.
+        activation, coupling_activation: the names of g and f.
+    """
+
+    reference: Callable[..., Any]
+    activation: Any = "identity"
+    coupling_activation: Any = "identity"
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those that there are."""
+        return [x for x in iter(self) if isinstance(x, Tensor)]  # type: ignore[call-overload]
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """Of the operators in fixed point: the tensors, and the names of g and f."""
+        return self.tensors, self.activation, self.coupling_activation
+
+    def scan(
+        self: Any, z: Tensor, state: Any, memory: str = "recompute",
+        batch_sizes: Tensor | None = None, resets: Tensor | None = None,
+    ) -> Scanned:  # fmt: skip
+        """Run over z from a state (h, c), as :func:`irevrnn.scan`; return h, h_n and c_n.
+
+        It checks nothing: that would take longer than a single step.
+        """
+        if z.dtype in HALF:
+            wide = type(self)(*(x.float() if isinstance(x, Tensor) else x for x in self))
+            states = state[0].float(), state[1].float()
+            out, h_n, c_n = wide.scan(z.float(), states, memory, batch_sizes, resets)
+            return out.to(z.dtype), h_n.to(state[0].dtype), c_n.to(state[1].dtype)
+        tensors = (z, *state, *self.tensors)
+        backend = _choose_backend(*tensors)
+        if backend == "python":
+            return self.reference(z, *state, *self, batch_sizes, resets)
+        interval = saved_interval(memory, *tensors)
+        results = self.run(z, state, batch_sizes, interval, backend == "vector", resets)
+        return results[:3]
+
+
+class _Weights(NamedTuple):
     u: Tensor
     a: Tensor
     b: Tensor
     activation: str
     coupling_activation: str
+
+
+class Weights(_Weights, Oscillators):
+    """The weights of the recurrence, u (H,), a and b (R, H), and the names of g and f."""
+
+    reference = staticmethod(reference.scan)
 
     @classmethod
     def of(cls, block: Any) -> Weights:
@@ -31,71 +80,35 @@ class Weights(NamedTuple):
         weights = block.recurrent_weight, block.coupling_a, block.coupling_b
         return cls(*weights, block.activation, block.coupling_activation)
 
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """Of the operators in fixed point: u, a and b, and the names of g and f."""
-        return [*self[:3]], *self[3:]
+    def run(self, z: Tensor, state: Any, batch_sizes: Tensor | None, *options: Any) -> Any:
+        """Run the kernel."""
+        return torch.ops.irevrnn.scan.default(
+            z, *state, *self[:3], batch_sizes, *self[3:], *options
+        )
 
-    def gradient(
-        self, result: Any, z: Tensor, h_0: Tensor, c_0: Tensor, vectorize: bool,
-        resets: Tensor | None, batch_sizes: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Return a pass as a function of its inputs (:func:`fixed_scan.with_gradient`)."""
-        states = [*result.before[:3], *result.after[:3]]
-        results: tuple[Tensor, Tensor, Tensor] = torch.ops.irevrnn.fixed_gradient.default(
-            z, h_0, c_0, *self[:3], result.out, result.saved, states, *self[3:], vectorize, resets,
-            batch_sizes,
-        )  # fmt: skip
-        return results
+    def gradient(self, result: Any, z: Tensor, state: Any, *options: Any) -> Scanned:
+        """Return h, h_n and c_n of a pass in fixed point as functions of z, the state and these.
 
-    def scan(
-        self, z: Tensor, state: tuple[Tensor, Tensor], memory: str = "recompute",
-        batch_sizes: Tensor | None = None, resets: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Run the recurrence over z from a state (h, c), as :func:`irevrnn.scan` does.
-
-        It checks nothing: that would take longer than a single step.
+        The state, (B, H) each, only carries its gradient: the pass has its own. Options are whether
+        the kernel was the vectorised one, resets and batch_sizes.
         """
-        tensors = (*state, *self[:3])
-        if z.dtype not in HALF:
-            return _run(z, tensors, self[3:], memory, batch_sizes, resets)
-        wide = tuple(x.float() for x in tensors)
-        out, h_n, c_n = _run(z.float(), wide, self[3:], memory, batch_sizes, resets)
-        return out.to(z.dtype), h_n.to(state[0].dtype), c_n.to(state[1].dtype)
+        passed = result.out, result.saved, [*result.before[:3], *result.after[:3]]
+        return torch.ops.irevrnn.fixed_gradient.default(
+            z, *state, *self[:3], *passed, *self[3:], *options
+        )
 
 
-def backend_of(*tensors: Tensor) -> str:
-    """Return the backend for tensors, or ``"transform"`` where one of ``torch.func`` is on.
+def _choose_backend(*tensors: Tensor) -> str:
+    """Return the backend for tensors: the reference under ``torch.func``, whose derivatives it has.
 
-    The reference alone has the derivatives that transforms ask for. They cannot look into a
-    checkpoint, so under them ``memory`` has no say in what is saved.
+    The reference saves every intermediate value, whatever ``memory`` is.
     """
     if transformed() or has_tangent(*tensors):
-        return "transform"
+        return "python"
     choose, z = choose_backend, tensors[0]
     if torch.compiler.is_compiling():
         from irevrnn.kernels.compiling import choose_backend as choose
     return choose(z.device.type, z.dtype)
-
-
-def _run(
-    z: Tensor, rest: tuple[Tensor, ...], options: tuple[str, str], memory: str,
-    batch_sizes: Tensor | None, resets: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    h, c, u, a, b = rest
-    backend = backend_of(z, *rest)
-    if backend in ("python", "transform"):
-
-        def function(z: Tensor, h: Tensor, c: Tensor, *layout: Any) -> Any:
-            return reference.scan(z, h, c, u, a, b, *options, *layout)
-
-        memory = "store" if backend == "transform" else memory
-        return run_reference(function, (z,), h, c, memory, batch_sizes, resets)
-    interval = saved_interval(memory, z, *rest)
-    out, h_n, c_n, _ = torch.ops.irevrnn.scan.default(
-        z, *rest, batch_sizes, *options, interval, backend == "vector", resets
-    )
-    return out, h_n, c_n
 
 
 def saved_interval(memory: str, *tensors: Tensor) -> int:
@@ -108,28 +121,3 @@ def saved_interval(memory: str, *tensors: Tensor) -> int:
         return 0
     # What an exported program saves would depend on the length: it is for inference alone.
     return NOTHING_SAVED if torch.compiler.is_exporting() else SEGMENT
-
-
-def run_reference(
-    function: Callable[..., Any], streams: tuple[Tensor, ...], h: Tensor, c: Tensor, memory: str,
-    batch_sizes: Tensor | None, resets: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Run the reference; with ``recompute``, under one checkpoint for each segment.
-
-    ``function`` takes the streams, which have a row for each step, then h, c, batch_sizes and
-    resets. It returns h of all steps, h and c.
-    """
-    if memory == "store":
-        return function(*streams, h, c, batch_sizes, resets)  # type: ignore[no-any-return]
-    none: Any = repeat(None)
-    sizes = none if batch_sizes is None else batch_sizes.split(SEGMENT)
-    rows: Any = SEGMENT if batch_sizes is None else [int(part.sum()) for part in sizes]
-    marks = none if resets is None else resets.split(rows)
-    pieces = zip(*(x.split(rows) for x in streams), strict=True)
-    outputs = []
-    for piece, *layout in zip(pieces, sizes, marks, strict=False):
-        out, h, c = checkpoint(
-            function, *piece, h, c, *layout, use_reentrant=False, preserve_rng_state=False
-        )
-        outputs.append(out)
-    return torch.cat(outputs), h, c

@@ -53,10 +53,8 @@ class Packing:
         sizes = self.batch_sizes[steps]
         rows = slice(begin, begin + int(sizes.sum()))
         inside = (self.last_rows >= rows.start) & (self.last_rows < rows.stop)
-        part = Packing(
-            sizes, self.sequences[rows], self.ended[inside], self.last_rows[inside] - rows.start
-        )
-        return rows, part
+        last_rows = self.last_rows[inside] - rows.start
+        return rows, Packing(sizes, self.sequences[rows], self.ended[inside], last_rows)
 
     def reversal(self) -> Tensor:
         """Return (N,), the row that takes each row's place when every sequence is reversed."""
@@ -99,17 +97,13 @@ class Steps:
     @property
     def begins_anew(self) -> Tensor | None:
         """Which sequences the first step resets, of those that have it."""
-        if self.resets is None:
-            return None
-        sizes = self.batch_sizes
-        first = self.resets[: self.batch if sizes is None else int(sizes[0])]
-        return self.resets[0] if self.resets.dim() == 2 else first
+        if self.resets is None or self.resets.dim() == 2:
+            return None if self.resets is None else self.resets[0]
+        return self.resets[: self.batch if self.packing is None else self.packing.batch_sizes[0]]
 
     def part(self, begin: int, end: int) -> Steps:
         """Return some of the steps, counted from the first of these; all sequences begin at 0."""
-        last = end == self.end - self.begin
-        rows = slice(begin, end)
-        packing = None
+        rows, packing, last = slice(begin, end), None, end == self.end - self.begin
         if self.packing is not None:
             rows, packing = self.packing.part(rows)
             last = len(packing.ended) > 0
@@ -118,17 +112,16 @@ class Steps:
 
     def pieces(self) -> Iterator[Steps]:
         """Cut the steps where sequences end or begin anew; all sequences of a piece are as long."""
-        sizes, resets, packing = self.batch_sizes, self.resets, self.packing
-        cuts = {0}
-        if sizes is not None:
-            cuts |= {1 + int(step) for step in sizes.diff().nonzero()}
+        resets, packing, cuts = self.resets, self.packing, {0}
+        if packing is not None:
+            cuts |= {1 + step for step in packing.batch_sizes.diff().nonzero().flatten().tolist()}
         if resets is not None:
-            at = resets.any(1).nonzero() if packing is None else packing.steps[resets]
-            cuts |= {int(step) for step in at}
+            at = resets.any(1).nonzero().flatten() if packing is None else packing.steps[resets]
+            cuts |= {*at.tolist()}
         row = 0
         for first, last in pairwise([*sorted(cuts), self.end - self.begin]):
-            size = self.batch if sizes is None else int(sizes[first])
-            rows = slice(row, row + (last - first) * (1 if sizes is None else size))
+            size = self.batch if packing is None else int(packing.batch_sizes[first])
+            rows = slice(row, row + (last - first) * (1 if packing is None else size))
             anew = None if resets is None else resets[rows]
             yield Steps(first, last, size, rows, resets=anew)
             row = rows.stop

@@ -14,6 +14,8 @@ from irevrnn.recurrences.packing import Steps
 State: TypeAlias = tuple[Tensor, ...]
 #: What drives a recurrence, step by step: one or more tensors, (T, B, ...) or (N, ...) packed.
 Drive: TypeAlias = tuple[Tensor, ...]
+#: h of every step, and the state after the last.
+Result: TypeAlias = tuple[Tensor, State]
 
 
 class Recurrence(Protocol):
@@ -31,29 +33,34 @@ class Recurrence(Protocol):
 
     def initial_state(self, batch: int) -> State | None:
         """Return the state before the first step; None if the recurrence makes it itself."""
+        return None
 
     def drive(self, x: Tensor) -> Drive:
         """Return what drives the recurrence, a function of each step of the input by itself."""
+        return (x,)
 
     def chosen_bits(self, drive: Drive) -> Tensor | None:
         """Return the bits that the drive chooses to forget, of all steps and sequences, a scalar.
 
         None where the input chooses nothing.
         """
+        return None
 
-    def scan(
-        self, drive: Drive, state: State | None, steps: Steps, memory: str
-    ) -> tuple[Tensor, State]:
-        """Run over some steps; return h of every step, and the state after the last."""
+    def scan(self, drive: Drive, state: State | None, steps: Steps, memory: str) -> Result:
+        """Run over some steps."""
+        raise NotImplementedError
 
     def last(self, h: Tensor, state: State) -> Tensor:
         """Return (B, ...), h after the last step, where all sequences have one length."""
+        return h[-1]
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the output of each step, from its input and h."""
+        return h
 
     def inexact_reason(self, memory: str) -> str | None:
         """Return why steps have no exact inverse, as ``memory`` needs; None if they have one."""
+        return f"memory={memory!r} inverts steps, which {self.name} cannot; use memory='checkpoint'"
 
 
 class ExactRecurrence(Recurrence, Protocol):
@@ -76,9 +83,7 @@ class ExactRecurrence(Recurrence, Protocol):
     ) -> tuple[Pass, Buffer]:
         """Run backwards from the states after the last step, and take the bits from a buffer."""
 
-    def with_gradient(
-        self, result: Pass, drive: Drive, state: State, steps: Steps
-    ) -> tuple[Tensor, State]:
+    def with_gradient(self, result: Pass, drive: Drive, state: State, steps: Steps) -> Result:
         """Return h and the last state of a pass as functions of the drive and the first state."""
 
 

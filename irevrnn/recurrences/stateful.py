@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from irevrnn.recurrences.packing import Steps
-from irevrnn.recurrences.protocol import Drive, State
+from irevrnn.recurrences.protocol import Drive, Recurrence, Result, State
 
 #: Units of a module that has no ``hidden_size``.
 WIDTH = 64
@@ -50,7 +50,7 @@ def check_one_direction(module: Any, name: str) -> None:
         )
 
 
-class StatefulModule:
+class StatefulModule(Recurrence):
     """A module ``forward(x, state) -> (y, state)`` over any number of steps.
 
     Time is the first dimension of x and y, or the second if the module's ``batch_first`` is true. A
@@ -69,28 +69,37 @@ class StatefulModule:
 
     def __init__(
         self, module: Any, name: str,
-        before: Callable[[Tensor], Tensor] | None = None,
-        after: Callable[[Tensor, Tensor], Tensor] | None = None,
+        before: Callable[[Tensor], Tensor] = lambda x: x,
+        after: Callable[[Tensor, Tensor], Tensor] = lambda x, y: y,
     ) -> None:  # fmt: skip
         self.module, self.name = module, name
         self._before, self._after = before, after
         size = getattr(module, "hidden_size", None)
         self.width = size if isinstance(size, int) else WIDTH
+        self._batch_first = getattr(module, "batch_first", False) is True
         self._structure: Any = None
         #: The dimension of the batch in each tensor of a state, if it is known.
         self._dims: list[int] | None = None
         if isinstance(module, nn.RNNBase):
             self._dims = [1] * (2 if module.mode == "LSTM" else 1)
 
-    def initial_state(self, batch: int) -> None:
-        """Return None, for the module to choose."""
-        return
-
     def batch_dims(self, state: State, batch: int) -> list[int]:
         """Return the dimension of the batch in each tensor of a state."""
         if self._dims is not None:
             return self._dims
         dims = [[dim for dim, size in enumerate(x.shape) if size == batch] for x in state]
+        return self._one_each(dims, state, batch)
+
+    def _find_batch_dims(self, x: Tensor) -> list[int]:
+        """Run the module over a step of two sequences, and of three, to find out."""
+        step = x[:1, :1]
+        with torch.no_grad(), torch.random.fork_rng([x.device] if x.is_cuda else []):
+            two, three = (self._run(torch.cat([step] * size, 1), None)[1] for size in (2, 3))
+        shapes = [[*zip(x.shape, y.shape, strict=True)] for x, y in zip(two, three, strict=True)]
+        dims = [[dim for dim, pair in enumerate(x) if pair == (2, 3)] for x in shapes]
+        return self._one_each(dims, three, 3)
+
+    def _one_each(self, dims: list[list[int]], state: State, batch: int) -> list[int]:
         if any(len(each) != 1 for each in dims):
             raise ValueError(
                 f"{self.name}: each tensor of a state must have one dimension for the batch of "
@@ -98,37 +107,13 @@ class StatefulModule:
             )
         return [dim for (dim,) in dims]
 
-    def _find_batch_dims(self, x: Tensor) -> list[int]:
-        """Run the module over a step of two sequences, and of three, to find out."""
-        step = x[:1, :1]
-        with torch.no_grad(), torch.random.fork_rng([x.device] if x.is_cuda else []):
-            two, three = (self._run(torch.cat([step] * size, 1), None)[1] for size in (2, 3))
-        dims = []
-        for one, other in zip(two, three, strict=True):
-            pairs = zip(one.shape, other.shape, strict=True)
-            differ = [dim for dim, pair in enumerate(pairs) if pair == (2, 3)]
-            if len(differ) != 1:
-                raise ValueError(
-                    f"{self.name}: with lengths, resets or packing, each tensor of a state must "
-                    f"have a dimension for the batch; got shapes {tuple(one.shape)} and "
-                    f"{tuple(other.shape)} for two and three sequences"
-                )
-            dims += differ
-        return dims
-
     def drive(self, x: Tensor) -> Drive:
         """Return what the module reads."""
-        return (x if self._before is None else self._before(x),)
+        return (self._before(x),)
 
-    def chosen_bits(self, drive: Drive) -> None:
-        """Return None: nothing is stored bit by bit."""
-
-    def scan(
-        self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
-    ) -> tuple[Tensor, State]:
+    def scan(self, drive: Drive, state: State | None, steps: Steps, memory: str) -> Result:
         """Run the module over some steps."""
-        (x,) = drive
-        state = state or None
+        (x,), state = drive, state or None
         if steps.packing is None and steps.resets is None:
             return self._run(x, state)
         outputs: list[Tensor] = []
@@ -139,10 +124,15 @@ class StatefulModule:
                 part = part.unflatten(0, (-1, piece.batch))
             if self._dims is None:
                 self._dims = self._find_batch_dims(part)
-            if state is not None:
-                state, rest = _split(state, self._dims, piece.batch)
-                ended += rest
-                state = _reset(state, self._dims, piece.begins_anew)
+            if state is not None and (rest := state[0].shape[self._dims[0]] - piece.batch):
+                pairs = zip(state, self._dims, strict=True)
+                parts = [x.split([piece.batch, rest], dim) for x, dim in pairs]
+                state, others = zip(*parts, strict=True)
+                ended.append(others)
+            if state is not None and (anew := piece.begins_anew) is not None and anew.any():
+                pairs = zip(state, self._dims, strict=True)
+                shapes = [(x, [-1, *[1] * (x.dim() - 1 - dim)]) for x, dim in pairs]
+                state = tuple(x.masked_fill(anew.view(shape), 0) for x, shape in shapes)
             y, state = self._run(part, state)
             outputs.append(y if steps.packing is None else y.flatten(0, 1))
         assert state is not None  # there is at least one step
@@ -151,25 +141,13 @@ class StatefulModule:
             state = tuple(torch.cat((x, y), dim) for x, y, dim in joined)
         return torch.cat(outputs), state
 
-    def last(self, h: Tensor, state: State) -> Tensor:
-        """Return the last step."""
-        return h[-1]
-
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the output of each step."""
-        return h if self._after is None else self._after(x, h)
-
-    def inexact_reason(self, memory: str) -> str:
-        """Return why steps have no exact inverse."""
-        return f"memory={memory!r} inverts steps, which {self.name} cannot; use memory='checkpoint'"
+        return self._after(x, h)
 
     def flatten(self, state: Any) -> State:
         """Return the tensors of a nested state, and remember how they are nested."""
-
-        def is_leaf(part: Any) -> bool:
-            return not isinstance(part, tuple | list)
-
-        tensors, self._structure = tree_flatten(state, is_leaf)
+        tensors, self._structure = tree_flatten(state, lambda x: not isinstance(x, tuple | list))
         for x in tensors:
             if not isinstance(x, Tensor):
                 raise TypeError(
@@ -182,10 +160,9 @@ class StatefulModule:
         """Invert :meth:`flatten`."""
         return tree_unflatten(list(state), self._structure)
 
-    def _run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        batch_first = getattr(self.module, "batch_first", False) is True
+    def _run(self, x: Tensor, state: State | None) -> Result:
         steps = len(x)
-        x = x.transpose(0, 1) if batch_first else x
+        x = x.transpose(0, 1) if self._batch_first else x
         result = self.module(x, None if state is None else self.nest(state))
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor)):
             raise TypeError(
@@ -195,31 +172,10 @@ class StatefulModule:
                 "one whose forward takes x alone"
             )
         y, after = result
-        y = y.transpose(0, 1) if batch_first else y
+        y = y.transpose(0, 1) if self._batch_first else y
         if len(y) != steps:
             raise ValueError(
                 f"{self.name}: forward must return an output for each of {steps} steps, in the "
                 f"dimension that time has in x; got {tuple(result[0].shape)} for {tuple(x.shape)}"
             )
         return y, self.flatten(after)
-
-
-def _split(state: State, dims: list[int], size: int) -> tuple[State, list[State]]:
-    """Split off the states of sequences that have ended, those from ``size`` on."""
-    rest = state[0].shape[dims[0]] - size
-    if not rest:
-        return state, []
-    parts = [x.split([size, rest], dim) for x, dim in zip(state, dims, strict=True)]
-    return tuple(first for first, _ in parts), [tuple(second for _, second in parts)]
-
-
-def _reset(state: State, dims: list[int], resets: Tensor | None) -> State:
-    """Set the states of sequences that begin anew to 0, whatever they were."""
-    if resets is None or not resets.any():
-        return state
-    masked = []
-    for x, dim in zip(state, dims, strict=True):
-        shape = [1] * x.dim()
-        shape[dim] = -1
-        masked.append(x.masked_fill(resets.view(shape), 0))
-    return tuple(masked)

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -22,10 +21,10 @@ from irevrnn.recurrences.fixed_scan import vectorizes
 from irevrnn.recurrences.packing import Steps
 from irevrnn.strategies.chunkwise import parameters_of, run_chunkwise
 from irevrnn.strategies.layerwise import run_layerwise
-from irevrnn.strategies.measure import SLACK, Costs, measure, rehearse
+from irevrnn.strategies.measure import SLACK, Costs, Measured, measure
 from irevrnn.strategies.reversible import GROUP, GROUPS, HASHES
 from irevrnn.strategies.revolve import fewest_checkpoints
-from irevrnn.strategies.rules import CHUNKWISE, IN_FIXED_POINT, LAYERWISE, unsupported_reason
+from irevrnn.strategies.rules import CHUNKWISE, LAYERWISE, require, unsupported_reason
 from irevrnn.strategies.stack import Stack
 from irevrnn.strategies.strategy import MOST_NUMBERS, SHORTEST, Plan, States, chunk_length
 
@@ -45,16 +44,11 @@ _UNITS = {"B": 1, "kB": 1000} | {
 
 @dataclass
 class Workload:
-    """A pass, and what is known of its cost.
+    """A pass of a stack over x, from states before its first step, and what is known of its cost.
 
     Attributes:
-        stack: the modules.
-        x: (T, B, ...), or (N, ...) packed.
-        states: of every recurrence before the first step.
-        steps: all steps.
-        return_sequence: whether the output of all steps is returned.
         padded: whether x was packed from a padded input.
-        costs: those of the strategies that run layer by layer.
+        costs: those of the strategies that were measured.
         before: bytes that were resident before the pass; 0 without a budget.
         loaded: bytes that the process took to run the first steps, for code above all.
     """
@@ -77,35 +71,40 @@ class Workload:
     def measure(self, memory: str) -> Costs:
         """Return the costs of a strategy: of all steps, or of one chunk if it runs in chunks."""
         if memory not in self.costs:
-
-            def run(x: Tensor, states: States, steps: Steps, chunk: int = 0) -> Any:
-                if memory in CHUNKWISE:
-                    plan = Plan(memory, chunk or steps.end)
-                    return run_chunkwise(self.stack, plan, x, states, steps, self.return_sequence)
-                return run_layerwise(self.stack, memory, x, states, steps, self.return_sequence)
-
-            self.costs[memory] = measure(self.stack, self.x, self.states, self.steps, run)
-            if self.before and self.x.device.type == "cpu":
-                first = self.steps.part(0, min(self.steps.end, SHORTEST))
-                now = rehearse(
-                    self.stack, self.x, self.states, first, partial(run, chunk=SHORTEST // 2)
-                )
+            self.costs[memory] = Costs(*(self._measure(memory, n * SEGMENT) for n in (1, 2)))
+            if self.before and self.x.is_cpu:
+                now = self._measure(memory, SHORTEST, SHORTEST // 2).resident
                 self.loaded = max(self.loaded, now - self.before)
         return self.costs[memory]
+
+    def _measure(self, memory: str, length: int, chunk: int = 0) -> Measured:
+        """Measure so many steps, at most, in chunks or in one."""
+
+        def run(x: Tensor, states: States, steps: Steps) -> Any:
+            if memory in CHUNKWISE:
+                plan = Plan(memory, chunk or steps.end)
+                return run_chunkwise(self.stack, plan, x, states, steps, self.return_sequence)
+            return run_layerwise(self.stack, memory, x, states, steps, self.return_sequence)
+
+        steps = self.steps.part(0, min(self.steps.end, length))
+        return measure(self.stack, self.x, self.states, steps, run)
+
+    def usual_chunk(self, memory: str, numbers: int | None = None) -> int:
+        """Return the steps of a chunk of about this many numbers, or of as many as usual."""
+        size = self.steps.batch, widest(self.stack), self.stack.compiles
+        return chunk_length(memory, self.steps.end, *size, numbers)
 
     def plan(self, memory: str, chunk: int = 0, checkpoints: int = 0) -> Plan:
         """Return a plan with its cost."""
         steps, costs = self.steps.end, self.measure(memory)
-        whole, outside = costs.of(steps), SLACK + self.loaded
+        saved, peak, output = costs.of(steps)
+        outside = SLACK + self.loaded
         if self.padded:  # x and the output are packed, and sorted
-            copies = 2 * self.x.nbytes * (1 + self.x.requires_grad) + 5 * whole.output
-            outside += math.ceil(copies)
+            outside += math.ceil(2 * self.x.nbytes * (1 + self.x.requires_grad) + 5 * output)
         if memory in LAYERWISE:
-            peak = whole.peak * (1 + KEPT) + outside
-            return Plan(memory, saved=math.ceil(whole.saved), peak=math.ceil(peak))
-        size = self.steps.batch, widest(self.stack), self.stack.compiles
-        usual = chunk_length(memory, steps, *size)
-        chunk = min(steps, chunk or usual)
+            peak = math.ceil(peak * (1 + KEPT) + outside)
+            return Plan(memory, saved=math.ceil(saved), peak=peak)
+        chunk = min(steps, chunk or self.usual_chunk(memory))
         number = math.ceil(steps / chunk)
         if memory == "checkpoint":
             kept = checkpoints or number
@@ -113,7 +112,7 @@ class Workload:
             again = own if kept < number else 0  # the states between, computed again
         else:
             own, again = self._reversible(number), 0
-        graph = costs.of(chunk).peak * (1 + KEPT)
+        graph = costs.of(chunk)[1] * (1 + KEPT)
         # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
         sums = sum(p.numel() * max(4, p.element_size()) for p in parameters_of(self.stack))
         peak = math.ceil(own + again + graph + sums + outside)
@@ -131,15 +130,6 @@ class Workload:
         states = 2 * self.measure("reversible").short.state  # h, c and their scales
         return math.ceil(bits / 8) + states + 8 * numbers
 
-    def chunks(self, shortest: int) -> Iterator[int]:
-        """Return lengths of chunks: the longest that pays, and halves of it."""
-        steps, size = self.steps.end, (self.steps.batch, widest(self.stack), self.stack.compiles)
-        chunk = chunk_length("reversible", steps, *size, MOST_NUMBERS)
-        chunk = min(chunk, math.ceil(steps / SEGMENT) * SEGMENT)
-        while chunk >= shortest:
-            yield min(chunk, steps)
-            chunk = chunk // 2 // SEGMENT * SEGMENT
-
     def plans(self, memory: str) -> Iterator[Plan]:
         """Return all plans that a budget may choose from, faster ones first."""
         if memory == "auto":
@@ -147,12 +137,16 @@ class Workload:
             if unsupported_reason(self.stack, "checkpoint"):
                 return
             memory = "checkpoint"
-        rounds = ROUNDS if memory == "checkpoint" else ROUNDS[:1]
+        steps = self.steps.end
+        most = self.usual_chunk("reversible", MOST_NUMBERS)
+        lengths = [min(most, math.ceil(steps / SEGMENT) * SEGMENT)]
+        while (half := lengths[-1] // 2 // SEGMENT * SEGMENT) >= SEGMENT:
+            lengths.append(half)
         for shortest in (SHORTEST, SEGMENT):
-            for each in rounds:
-                for chunk in self.chunks(shortest):
-                    number = math.ceil(self.steps.end / chunk)
-                    kept = fewest_checkpoints(number, each) if each > 1 else 0
+            for rounds in ROUNDS if memory == "checkpoint" else ROUNDS[:1]:
+                for chunk in (min(n, steps) for n in lengths if n >= shortest):
+                    number = math.ceil(steps / chunk)
+                    kept = fewest_checkpoints(number, rounds) if rounds > 1 else 0
                     if kept < number:
                         yield self.plan(memory, chunk, kept)
 
@@ -180,17 +174,6 @@ def choose(load: Workload, memory: str, budget: int) -> Plan:
         f"(memory={least.memory!r}{impossible}); raise the budget, shorten the input or split the "
         "batch"
     )
-
-
-def why_not(stack: Stack, memory: str) -> str | None:
-    """Return why a strategy cannot train a stack; None if it can."""
-    reason = unsupported_reason(stack, memory)
-    if reason is None and memory in IN_FIXED_POINT:
-        try:
-            vectorizes(stack.like)
-        except RuntimeError as error:
-            return str(error)
-    return reason
 
 
 def parse_bytes(size: str | float) -> int:
@@ -223,7 +206,6 @@ class MemoryReport:
     Attributes:
         plans: one or more for each strategy, with their ``saved`` and ``peak`` bytes.
         reasons: why each of the other strategies cannot be used, by its name.
-        steps, batch: of the input.
     """
 
     plans: tuple[Plan, ...]
@@ -248,11 +230,14 @@ class MemoryReport:
 
 def memory_report(load: Workload) -> MemoryReport:
     """Measure the first steps of a pass, and return what it needs under each strategy."""
-    names = dict.fromkeys(("store", load.whole, "checkpoint", "reversible"))
-    reasons = {name: reason for name in names if (reason := why_not(load.stack, name))}
-    plans = []
-    for memory in names:
-        if memory in reasons:
+    plans, reasons = [], {}
+    for memory in dict.fromkeys(("store", load.whole, "checkpoint", "reversible")):
+        try:
+            require(unsupported_reason(load.stack, memory))
+            if memory == "reversible":
+                vectorizes(load.stack.like)
+        except (ValueError, RuntimeError) as error:
+            reasons[memory] = str(error)
             continue
         plans.append(load.plan(memory))
         if memory == "checkpoint":  # one example of what a budget makes of it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from irevrnn.kernels.allocator import allocate
 from irevrnn.kernels.ops import HALF
-from irevrnn.recurrences.packing import Steps
-from irevrnn.recurrences.protocol import Drive, Recurrence, State
+from irevrnn.recurrences.protocol import Drive, Recurrence, Result, State
 from irevrnn.strategies.revolve import first_places, stride
-from irevrnn.strategies.strategy import Strategy, flat, leaf, nested
+from irevrnn.strategies.run import Run
+from irevrnn.strategies.strategy import flat, leaf, nested
 
 #: Largest difference between states that are computed twice, relative to the largest of them.
 TOLERANCE = 1e-2
 
 
-class Checkpoint(Strategy):
+class Checkpoint(Run):
     """Save the states of all recurrences where chunks begin (equation ``eq:checkpoint``).
 
     With fewer checkpoints than chunks, the states between are computed again in the backward pass
@@ -29,35 +29,34 @@ class Checkpoint(Strategy):
 
     recurrences: Sequence[Recurrence]
 
-    def begin(self, states: list[State], record: bool) -> None:
+    def begin(self, states: list[State]) -> None:
         # Rounded between chunks, results in half precision would depend on the chunks' length.
         pairs = zip(states, self.recurrences, strict=True)
-        self.states = [tuple(map(_wide, s)) if r.full_precision else s for s, r in pairs]
+        self.states = [
+            tuple(x.float() if x.dtype in HALF and r.full_precision else x for x in s)
+            for s, r in pairs
+        ]
         self.initial, self.boundaries = list(self.states), list[Tensor]()
         #: Where the states of later chunks are, among the boundaries.
-        self.places = {p: i for i, p in enumerate(self._later_places())} if record else {}
+        self.places = {p: i for i, p in enumerate(self._later_places())} if self.records else {}
 
     def _later_places(self) -> Sequence[int]:
         """Return the chunks, but for the first, before which states are kept."""
         few = self.plan.checkpoints
         return first_places(self.chunks, few)[1:] if few else range(1, self.chunks)
 
-    def begin_chunk(self, chunk: int, steps: Steps) -> None:
-        super().begin_chunk(chunk, steps)
-        if (index := self.places.get(chunk)) is None:
-            return
-        states = flat(self.states)
-        if not self.boundaries:
-            # Whole from the start: joined in the end, they would take their memory twice.
-            self.boundaries = [allocate(x, [len(self.places), *x.shape]) for x in states]
-        for kept, state in zip(self.boundaries, states, strict=True):
-            kept[index] = state
-
-    def forward(self, number: int, drive: Drive) -> tuple[Tensor, State]:
-        out, self.states[number] = self.rebuild(number, drive, self.states[number])
+    def advance(self, number: int, drive: Drive) -> Result:
+        if number == 0 and (index := self.places.get(self.chunk)) is not None:
+            states = flat(self.states)
+            if not self.boundaries:
+                # Whole from the start: joined in the end, they would take their memory twice.
+                self.boundaries = [allocate(x, [len(self.places), *x.shape]) for x in states]
+            for kept, state in zip(self.boundaries, states, strict=True):
+                kept[index] = state
+        out, self.states[number] = self.advance_again(number, drive, self.states[number])
         return out, self.states[number]
 
-    def rebuild(self, number: int, drive: Drive, state: State) -> tuple[Tensor, State]:
+    def advance_again(self, number: int, drive: Drive, state: State) -> Result:
         return self.recurrences[number].scan(drive, state, self.steps, "recompute")
 
     def finals(self, dtype: torch.dtype) -> list[State]:
@@ -69,21 +68,21 @@ class Checkpoint(Strategy):
 
     def begin_backward(self, record: Any) -> None:
         initial, self.boundaries, self.states = record
-        self.counts = [len(state) for state in self.states]
         self.begun, self.places = flat(self.states), {}
-        #: The chunks before which states are kept, each with the states or their place.
+        #: The chunks before which states are kept, each with these or their place.
         self.kept: list[tuple[int, list[State] | int]] = [(0, initial)]
         self.kept += [(place, index) for index, place in enumerate(self._later_places())]
         device = self.begun[0].device if self.begun else None
         self.compared = torch.zeros(self.chunks, 2, device=device)
 
-    def restore(self, chunk: int, run: Callable[[int], None]) -> list[State]:
+    def restore(self, chunk: int) -> list[State]:
         limit = self.plan.checkpoints or chunk + 1
         while (place := self.kept[-1][0]) < chunk:
             ahead = place + stride(chunk + 1 - place, limit + 1 - len(self.kept))
-            self.states = list(self._states(self.kept[-1][1]))
+            self.states = self._states(self.kept[-1][1])
             for index in range(place, ahead):
-                run(index)
+                with torch.no_grad(), self.replayed(index):
+                    self.run_chunk(index)
             self.kept.append((ahead, list(self.states)))
         states = self._states(self.kept.pop()[1])
         self.begun, self.wanted = flat(states), self.begun
@@ -91,15 +90,13 @@ class Checkpoint(Strategy):
 
     def _states(self, kept: list[State] | int) -> list[State]:
         if isinstance(kept, int):
-            return nested(iter([x[kept] for x in self.boundaries]), self.counts)
-        return kept
+            return nested(iter([x[kept] for x in self.boundaries]), map(len, self.states))
+        return list(kept)
 
     @torch.no_grad()
     def note(self, output: Tensor, after: Sequence[Tensor] | None = None) -> None:
         """Note how far the states after a chunk are from those of the forward pass."""
-        if after is None:
-            return
-        both = zip(after, self.wanted, strict=True)
+        both = zip(after or (), self.wanted if after else (), strict=True)
         pairs = [(x, y) for x, y in both if x.is_floating_point() and x.numel()]
         if pairs:
             columns = zip(*pairs, strict=True)
@@ -115,13 +112,8 @@ class Checkpoint(Strategy):
             if apart > TOLERANCE * largest:
                 raise RuntimeError(
                     f"chunk {chunk}: memory='checkpoint' did not compute the states of the forward "
-                    f"pass again (they differ by {apart:.2g}, the largest is {largest:.2g}), so "
-                    "gradients would be wrong: the input was changed between the passes, or a "
-                    "module of the stack was, keeps a state, or draws from a generator of its own; "
-                    "use memory='recompute', or call irevrnn.check_stepwise on each module to find "
-                    "out which"
+                    f"pass again (they differ by {apart:.2g}, the largest is {largest:.2g}): the "
+                    "input or a module was changed between the passes, or a module keeps a state "
+                    "or draws from a generator of its own; use memory='recompute', or find the "
+                    "module by irevrnn.check_stepwise"
                 )
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in HALF else x

@@ -18,28 +18,26 @@ class Gradients:
     Args:
         modules: of the stack.
         parameters: of the forward pass, in the order of ``modules``, and which ``needed`` one.
+        compiled: the modules whose parameters no graph of a chunk has.
 
     Attributes:
         leaves: the parameters that need a gradient.
-        in_graph: the places of those among them that a chunk's graph may have.
-        sums: of their gradients, at least in float32: autograd rounds them to the parameters'
-            dtype. None where there is none.
+        in_graph: those among them that a chunk's graph may have.
+        sums: of their gradients, by id, at least in float32: autograd rounds them to the
+            parameters' dtype.
     """
 
     def __init__(
-        self, modules: Iterable[nn.Module], parameters: Sequence[Tensor], needed: Sequence[bool]
-    ) -> None:
+        self, modules: Iterable[nn.Module], parameters: Sequence[Tensor], needed: Sequence[bool],
+        compiled: Sequence[nn.Module] = (),
+    ) -> None:  # fmt: skip
         self._modules, self._parameters, self._needed = nn.ModuleList(modules), parameters, needed
-        self.leaves = [p for p, need in zip(parameters, needed, strict=True) if need]
-        self.sums: list[Tensor | None] = [None] * len(self.leaves)
-        self.in_graph: Sequence[int] = range(len(self.leaves))
-
-    def leave_out(self, compiled: Iterable[nn.Module]) -> None:
-        """Leave out of the graphs what belongs to some of the modules alone."""
-        inside = set(compiled)
-        outside = [p for m in self._modules if m not in inside for p in m.parameters()]
-        ids = {id(p) for p in outside}
-        self.in_graph = [i for i, p in enumerate(self.leaves) if id(p) in ids]
+        outside = {id(p) for m in self._modules if m not in compiled for p in m.parameters()}
+        present = [id(p) in outside for p in self._modules.parameters()]
+        pairs = [*zip(parameters, needed, present, strict=True)]
+        self.leaves = [p for p, need, _ in pairs if need]
+        self.in_graph = [p for p, need, is_outside in pairs if need and is_outside]
+        self.sums: dict[int, Tensor] = {}
 
     @contextmanager
     def collected(self) -> Iterator[None]:
@@ -61,64 +59,45 @@ class Gradients:
             for its_hooks, before in hooks:
                 its_hooks.update(before)
 
-    def add(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add the gradients of a chunk to the sums."""
+    def add(self, found: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Add gradients to the sums of the parameters that they come with."""
         sums, more = [], []
-        for index, gradient in zip(self.in_graph, gradients, strict=True):
+        for p, gradient in found:
             if gradient is None:
                 continue
-            if (before := self.sums[index]) is None:
+            if id(p) in self.sums:
+                sums.append(self.sums[id(p)])
+                more.append(gradient)
+            else:
                 # In half precision a sum of many chunks stops growing.
                 dtype = torch.float32 if gradient.dtype in HALF else gradient.dtype
-                self.sums[index] = gradient.to(dtype, copy=True)  # it may be shared, or expanded
-            else:
-                sums.append(before)
-                more.append(gradient)
+                self.sums[id(p)] = gradient.to(dtype, copy=True)  # it may be shared, or expanded
         if sums:
             torch._foreach_add_(sums, more)
 
-    def add_to(self, found: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Add gradients to the sums of the parameters that they come with."""
-        places = {id(p): index for index, p in enumerate(self.leaves)}
-        for parameter, gradient in found:
-            before = self.sums[index := places[id(parameter)]]
-            self.sums[index] = gradient if before is None else before.add_(gradient)
-
     def results(self) -> list[Tensor | None]:
         """Return a gradient for each parameter, zeros for one with hooks, which take no None."""
-        sums = iter(self.sums)
         found: list[Tensor | None] = []
         for p, need in zip(self._parameters, self._needed, strict=True):
-            gradient = next(sums) if need else None
+            gradient = self.sums.get(id(p))
             hooks = p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)
             found.append(torch.zeros_like(p) if need and gradient is None and hooks else gradient)
         return found
 
 
 def backpropagate(
-    before: list[Tensor],
-    outputs: list[Tensor],
-    upstream: Sequence[Tensor | None],
-    gradients: Gradients,
-    x: Tensor,
-) -> tuple[list[Tensor | None], Tensor | None]:
-    """Backpropagate through the graph of a chunk, which frees it.
+    before: list[Tensor], outputs: list[Tensor], upstream: Sequence[Tensor | None],
+    gradients: Gradients, x: Tensor,
+) -> tuple[list[Tensor | None], Tensor | None]:  # fmt: skip
+    """Backpropagate through the graph of a chunk, which frees it, and add to ``gradients``.
 
-    Args:
-        before: the states before the chunk.
-        outputs: the states after it, and its output.
-        upstream: the gradients of ``outputs``, None where there is none.
-        gradients: of the parameters, to which those of this chunk are added.
-        x: the chunk's input.
-
-    Returns:
-        The gradients of ``before`` and of ``x``, None where there is none.
+    ``before`` are the states before the chunk, x is its input; ``upstream`` are the gradients of
+    its outputs. Return those of ``before`` and of x. Where there is none, it is None.
     """
     pairs = zip(outputs, upstream, strict=True)
     used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
     states = [state for state in before if state.requires_grad]
-    leaves = [gradients.leaves[i] for i in gradients.in_graph]
-    wanted = [*states, *leaves, *([x] if x.requires_grad else [])]
+    wanted = [*states, *gradients.in_graph, *([x] if x.requires_grad else [])]
     found: Sequence[Tensor | None] = [None] * len(wanted)
     if used and wanted:
         ys, gs = zip(*used, strict=True)
@@ -126,7 +105,7 @@ def backpropagate(
         found = torch.autograd.Variable._execution_engine.run_backward(
             ys, gs, False, False, tuple(wanted), allow_unreachable=True, accumulate_grad=False
         )
-    gradients.add(found[len(states) : len(states) + len(leaves)])
+    gradients.add(zip(gradients.in_graph, found[len(states) :], strict=False))
     of_states = iter(found)
     carried = [next(of_states) if state.requires_grad else None for state in before]
     return carried, found[-1] if x.requires_grad else None
@@ -139,10 +118,12 @@ def check_leaves(outputs: list[Tensor], known: Sequence[Tensor], memory: str) ->
     """
     ids = {id(x) for x in known}
     met = {x.grad_fn for x in known} - {None}  # behind these the graph is not that of the chunk
-    ahead = [y.grad_fn for y in outputs if y.grad_fn is not None]
-    met |= {*ahead}
+    ahead = [y.grad_fn for y in outputs]
     while ahead:
         node = ahead.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
         leaf = getattr(node, "variable", None)  # of a node that accumulates gradients
         if leaf is not None and id(leaf) not in ids:
             raise ValueError(
@@ -150,6 +131,4 @@ def check_leaves(outputs: list[Tensor], known: Sequence[Tensor], memory: str) ->
                 f"gradient and is not one of its parameters: memory={memory!r} would lose this "
                 "gradient; use memory='recompute', or make it a parameter of the module"
             )
-        new = {following for following, _ in node.next_functions if following is not None} - met
-        met |= new
-        ahead += new
+        ahead += [following for following, _ in node.next_functions]

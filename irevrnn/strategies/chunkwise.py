@@ -8,6 +8,7 @@ So neither the drive nor the output of any recurrence exists for more than a chu
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -16,20 +17,17 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from irevrnn.kernels.allocator import allocate_like, empty_cache
 from irevrnn.kernels.observers import PLAIN, observed, sees_modules
+from irevrnn.recurrences.compiled_blocks import CompiledBlocks
 from irevrnn.recurrences.packing import Steps
 from irevrnn.recurrences.protocol import State
+from irevrnn.strategies import rules
+from irevrnn.strategies.checkpoint import Checkpoint
 from irevrnn.strategies.chunk_graph import Gradients, backpropagate, check_leaves
 from irevrnn.strategies.measure import SLACK, resident_bytes
-from irevrnn.strategies.rules import (
-    WHAT_CAN,
-    check_initialised,
-    check_reverse_mode,
-    require,
-    unsupported_reason,
-)
+from irevrnn.strategies.reversible import Reversible
 from irevrnn.strategies.run import Run
 from irevrnn.strategies.stack import Stack
-from irevrnn.strategies.strategy import Plan, States, bits_state, flat, nested
+from irevrnn.strategies.strategy import Plan, States, flat, nested
 
 
 def run_chunkwise(
@@ -40,21 +38,22 @@ def run_chunkwise(
     ``plan`` is for ``checkpoint``, ``reversible`` or ``store_fixed``; the other arguments and
     results are as for :func:`irevrnn.strategies.layerwise.run_layerwise`.
     """
-    require(unsupported_reason(stack, plan.memory))
+    rules.require(rules.unsupported_reason(stack, plan.memory))
     parameters, initial = parameters_of(stack), flat(states)
-    check_reverse_mode(plan.memory, x, *initial, *parameters)
+    rules.check_reverse_mode(plan.memory, x, *initial, *parameters)
     watched = any(type(t) not in PLAIN for t in (x, *initial, *parameters))
     watched = watched or observed() or sees_modules()
     if not watched and x.numel():
         stack = stack.compiled(not return_sequence and steps.packing is None)
         states = stack.pack(states)
-    run = Run(stack, plan, x.device, steps, return_sequence)
-    run.record, run.observed = records(x, *initial, *parameters), watched
-    if run.record:
-        check_initialised(plan.memory, parameters)
+    recording = records(x, *initial, *parameters)
+    if recording:
+        rules.check_initialised(plan.memory, parameters)
+    kind = Checkpoint if plan.memory == "checkpoint" else Reversible
+    run: Run = kind(stack, plan, x.device, steps, return_sequence, recording, watched)
     counts = [len(state or ()) for state in states]
     output, *finals = _Chunkwise.apply(run, counts, x, *flat(states), *parameters)
-    return output, stack.unpack(nested(iter(finals), run.finals))
+    return output, stack.unpack(nested(iter(finals), run.counts))
 
 
 def parameters_of(stack: Stack) -> list[Tensor]:
@@ -75,20 +74,19 @@ class _Chunkwise(torch.autograd.Function):
         ctx: Any, run: Run, counts: list[int], x: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         initial = iter(tensors)
-        states = _after_resets(nested(initial, counts), run)
-        parameters = tuple(initial)
-        strategy, resets = run.new_strategy(), run.steps.resets
-        strategy.begin(states, run.record)
-        with run.compiled_blocks():
-            output = run.forward(strategy, x)
-        finals = [*strategy.finals(run.stack.like.dtype), bits_state(run.chosen_bits)]
-        run.finals = [len(state) for state in finals]
-        if run.record:
+        states, resets, first = nested(initial, counts), run.all_steps.resets, copy(run)
+        parameters, first.x = tuple(initial), x
+        first.begin(states)
+        with first.ready():
+            output = first.forward()
+        finals = [*first.finals(run.stack.like.dtype), first.chosen_bits]
+        run.counts = [len(state) for state in finals]
+        if run.records:
             ctx.run, ctx.memory, ctx.parameters = run, run.plan.memory, parameters
             ctx.set_materialize_grads(False)
             buffers = [b for module in run.stack.modules for b in module.buffers()]
             watched = [*parameters, *buffers, *([] if resets is None else [resets])]
-            saved, ctx.structure = tree_flatten((run.masks, strategy.record()))
+            saved, ctx.structure = tree_flatten((first.masks, first.record()))
             ctx.plain = [None if isinstance(each, Tensor) else each for each in saved]
             tensors_saved = [each if isinstance(each, Tensor) else None for each in saved]
             ctx.save_for_backward(x, *watched, *tensors_saved)
@@ -106,74 +104,49 @@ class _Chunkwise(torch.autograd.Function):
             from irevrnn.kernels.compiling import run_uncompiled
 
             return run_uncompiled(_Chunkwise.backward, ctx, grad_output, *grad_finals)
-        check_reverse_mode(ctx.memory, grad_output, *grad_finals)
+        rules.check_reverse_mode(ctx.memory, grad_output, *grad_finals)
         # PyTorch's once_differentiable notices only upstream gradients that require a gradient.
         if torch.is_grad_enabled():
             raise RuntimeError(
                 f"memory={ctx.memory!r} cannot be differentiated twice (create_graph=True); "
-                f"{WHAT_CAN}"
+                f"{rules.WHAT_CAN}"
             )
-        run: Run = ctx.run
+        run: Run = copy(ctx.run)
         run.check_modes()
-        x, *saved = ctx.saved_tensors  # where PyTorch finds that one was changed in place
+        run.x, *saved = ctx.saved_tensors  # where PyTorch finds that one was changed in place
         pairs = zip(saved[len(saved) - len(ctx.plain) :], ctx.plain, strict=True)
         record = [plain if tensor is None else tensor for tensor, plain in pairs]
         run.masks, record = tree_unflatten(record, ctx.structure)
-        strategy = run.new_strategy()
-        strategy.begin_backward(record)
+        run.begin_backward(record)
         needed = ctx.needs_input_grad[len(ctx.needs_input_grad) - len(ctx.parameters) :]
-        gradients = Gradients(run.stack.modules, ctx.parameters, needed)
-        grad_x = allocate_like(x) if ctx.needs_input_grad[2] else None
+        layers = zip(run.stack.modules, run.stack.layers, strict=True)
+        compiled = [module for module, layer in layers if isinstance(layer, CompiledBlocks)]
+        gradients = Gradients(run.stack.modules, ctx.parameters, needed, compiled)
+        grad_x = allocate_like(run.x) if ctx.needs_input_grad[2] else None
         carried: list[Tensor | None] = [*grad_finals]
-        of_bits = [carried.pop() for _ in range(run.finals[-1])]  # the same for every chunk
+        of_bits = [carried.pop() for _ in range(run.counts[-1])]  # the same for every chunk
         # Freed blocks between blocks that are in use serve no larger ones, and add up.
         kept, start = 0, resident_bytes() if run.plan.graph else 0
         slack = max(SLACK, run.plan.graph // 4)
-
-        def again(index: int) -> None:
-            with torch.no_grad(), run.replayed(index):
-                run.chunk(strategy, x, index, run.part(index))
-
-        with gradients.collected(), run.as_before(), run.compiled_blocks(gradients):
-            for index in reversed(range(run.chunks)):
-                leaves = strategy.restore(index, again)
-                strategy.chunk, strategy.steps = index, (steps := run.part(index))
-                before, part = flat(leaves), x[steps.rows].detach().contiguous()
+        with gradients.collected(), run.ready(gradients):
+            for chunk in reversed(range(run.chunks)):
+                leaves = run.restore(chunk)
+                run.take_up(chunk)
+                rows = run.steps.rows
+                before, part = flat(leaves), run.x[rows].detach().contiguous()
                 part.requires_grad_(grad_x is not None)
-                after, top = run.rebuild(strategy, part, leaves)
-                if index == run.chunks - 1:
+                after, top = run.rebuild(part, leaves)
+                if chunk == run.chunks - 1:
                     check_leaves([*after, top], [*before, part, *ctx.parameters], ctx.memory)
-                of_top = _part_of_output(run, grad_output, steps)
-                carried, of_x = backpropagate(
-                    before, [*after, top], [*carried, *of_bits, of_top], gradients, part
-                )
+                upstream = [*carried, *of_bits, None]
+                if grad_output is not None and (run.return_sequence or run.steps.ends_some):
+                    upstream[-1] = grad_output[run.place]
+                carried, of_x = backpropagate(before, [*after, top], upstream, gradients, part)
                 if grad_x is not None:
-                    grad_x[steps.rows] = 0 if of_x is None else of_x
+                    grad_x[rows] = 0 if of_x is None else of_x
                     kept += part.nbytes
-                del leaves, part, before, after, top, of_top, of_x
+                del leaves, part, before, after, top, upstream, of_x
                 if start and resident_bytes() > start + kept + slack:
                     empty_cache()
-        strategy.finish()
-        run.masks = {}
+        run.finish()
         return None, None, grad_x, *carried, *gradients.results()
-
-
-def _after_resets(states: list[State], run: Run) -> list[State]:
-    """Return the states with 0 where the first step resets them, whatever they were."""
-    reset = run.steps.begins_anew
-    if reset is None:
-        return states
-    reset = nn.functional.pad(reset, (0, run.steps.batch - len(reset))).unsqueeze(1)
-    return [
-        tuple(x.masked_fill(reset, 0) for x in state) if r.full_precision else state
-        for state, r in zip(states, run.stack.recurrences, strict=True)
-    ]
-
-
-def _part_of_output(run: Run, gradient: Tensor | None, steps: Steps) -> Tensor | None:
-    """Return the part of the output's gradient that belongs to a chunk."""
-    if gradient is None:
-        return None
-    if run.return_sequence:
-        return gradient[steps.rows]
-    return gradient[steps.ended] if steps.ends_some else None

@@ -18,13 +18,9 @@ Masks = dict[int, Tensor]
 
 @dataclass
 class Seen:
-    """The steps of the sequence that a stack's modules see at present.
+    """The steps that a stack's modules see at present, or from now on the ``last`` of them alone.
 
-    Attributes:
-        masks: of this pass.
-        steps: these steps.
-        place: the number of masks met so far: every module has masks of its own.
-        last: whether modules see the last of these steps alone, from now on.
+    ``place`` is the number of masks met so far: every module has masks of its own.
     """
 
     masks: Masks
@@ -67,18 +63,14 @@ def draw_mask(x: Tensor, shape: Sequence[int], p: float) -> Tensor:
 
 
 class _Current(threading.local):
-    """The steps that modules of the stack that a thread runs see; None outside of a stack."""
-
-    seen: Seen | None = None
-
-
-current = _Current()
+    seen: Seen | None = None  # None outside of a stack
 
 
 class _Passes:
-    """The number of passes of all threads, which a compiler can watch, unlike a thread's state."""
-
     running = 0
 
 
+#: What modules of the stack that a thread runs see.
+current = _Current()
+#: The number of passes of all threads, which a compiler can watch, unlike a thread's state.
 passes = _Passes()

@@ -2,64 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from irevrnn.recurrences.packing import Packing, Steps
-from irevrnn.recurrences.protocol import Recurrence, State
+from irevrnn.recurrences.packing import Steps
+from irevrnn.recurrences.protocol import Recurrence, Result, State
 from irevrnn.strategies.stack import Stack, run_modules
-from irevrnn.strategies.strategy import add_bits, bits_state
+from irevrnn.strategies.strategy import States, add_bits
 
 
 def run_layerwise(
-    stack: Stack,
-    memory: str,
-    x: Tensor,
-    states: list[State | None],
-    steps: Steps,
-    return_sequence: bool,
+    stack: Stack, memory: str, x: Tensor, states: States, steps: Steps, return_sequence: bool
 ) -> tuple[Tensor, list[State]]:
-    """Run a stack over a sequence.
+    """Run a stack over all steps of x, (T, B, in), or (N, in) packed.
 
-    Args:
-        stack: the modules; its ``reverse`` blocks read each sequence from its end.
-        memory: ``store`` or ``recompute``.
-        x: (T, B, in), or (N, in) packed.
-        states: of every recurrence before the first step; the directions of a layer together.
-        steps: all steps.
-        return_sequence: whether to return the output of all steps.
-
-    Returns:
-        The output, (T, B, out) or (N, out), or (B, out) of the last step; the states of every
-        recurrence after the last step, and behind them the bits that the input chose to forget, a
-        scalar, if it chooses any.
+    Return the output, (T, B, out) or (N, out), or (B, out) of the last step; the states of every
+    recurrence after the last step, the directions of a layer together, and behind them the bits
+    that the input chose to forget, a scalar, if it chooses any.
     """
+    if stack.reverse and steps.resets is not None:
+        raise ValueError(
+            "resets must be None with bidirectional=True, which reads whole sequences: give each "
+            "that begins anew as one of its own, such as in a PackedSequence"
+        )
     finals: list[State] = []
-    bits: Tensor | None = None
-    packing, turned = steps.packing, steps
-    index = packing.reversal() if stack.reverse and packing is not None else None
+    bits: State = ()
+    index = steps.packing.reversal() if stack.reverse and steps.packing is not None else None
 
     def back(x: Tensor) -> Tensor:
         """Reverse every sequence in time."""
         return x.flip(0) if index is None else x.index_select(0, index)
 
-    if stack.reverse and steps.resets is not None:
-        turned = replace(steps, resets=_turned(steps.resets, back, packing))
-
-    def run(recurrence: Recurrence, x: Tensor, backwards: bool = False) -> tuple[Tensor, State]:
+    def run(recurrence: Recurrence, x: Tensor, backwards: bool = False) -> Result:
         nonlocal bits
-        drive, within = recurrence.drive(x), steps
+        drive = recurrence.drive(x)
         bits = add_bits(bits, recurrence.chosen_bits(drive))
-        if backwards:
-            drive, within = tuple(map(back, drive)), turned
-        out, final = recurrence.scan(drive, states[len(finals)], within, memory)
+        drive = tuple(map(back, drive)) if backwards else drive
+        out, final = recurrence.scan(drive, states[len(finals)], steps, memory)
         finals.append(final)
         return back(out) if backwards else out, final
 
-    def recur(number: int, recurrence: Recurrence, x: Tensor) -> tuple[Tensor, State]:
+    def recur(number: int, recurrence: Recurrence, x: Tensor) -> Result:
         if not stack.reverse:
             return run(recurrence, x)
         out, (last, *_) = run(stack.recurrences[2 * number], x)
@@ -70,18 +53,4 @@ def run_layerwise(
     # The input is the cheapest tensor to copy: later ones are written in the order of time.
     output = run_modules(stack, x.contiguous(), recur, steps, {}, not return_sequence)
     # A block may return h, whose last step is h_n itself.
-    return output if return_sequence else output.clone(), [*finals, bits_state(bits)]
-
-
-def _turned(resets: Tensor, turn: Callable[[Tensor], Tensor], packing: Packing | None) -> Tensor:
-    """Return resets for reading from the end: one before step t is then one before step t - 1."""
-    turned = turn(resets)
-    if packing is None:
-        back = turned.roll(1, 0)
-        back[:1] = False
-        return back
-    back = torch.zeros_like(resets)
-    sizes = packing.batch_sizes
-    rows = torch.arange(int(sizes[0]), len(back), device="cpu")
-    back[rows] = turned[rows - torch.repeat_interleave(sizes[:-1], sizes[1:])]
-    return back
+    return output if return_sequence else output.clone(), [*finals, bits]

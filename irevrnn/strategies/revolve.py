@@ -9,6 +9,7 @@ Here it ends after the last chunk, as if a further one came next.)
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from math import ceil, comb
 
 
@@ -28,15 +29,10 @@ def fewest_checkpoints(chunks: int, rounds: float) -> int:
         rounds: a whole number, at least 1; or one between 1 and 2, for the mean of all chunks.
     """
     most = ceil(rounds)
-    least, enough = 1, max(1, chunks)
-    while least < enough:
-        middle = (least + enough) // 2
-        if comb(middle + most, most) <= chunks:
-            least = middle + 1
-        else:
-            enough = middle
+    numbers = range(1, max(1, chunks) + 1)
+    least = bisect_left(numbers, True, key=lambda number: comb(number + most, most) > chunks)
     # From there to one for each chunk, every further checkpoint saves one run.
-    return max(least, ceil((most - rounds) * chunks))
+    return max(least + 1, ceil((most - rounds) * chunks))
 
 
 def stride(chunks: int, checkpoints: int) -> int:

@@ -117,20 +117,15 @@ def check_initialised(memory: str, parameters: Iterable[Tensor]) -> None:
 
 def check_reverse_mode(memory: str, *tensors: Tensor | None) -> None:
     """Refuse ``torch.jit.trace``, ``torch.func``, batches of gradients and forward mode."""
+    batched = torch._C._functorch.is_legacy_batchedtensor
     if torch.jit.is_tracing():
-        what = (
-            "cannot be recorded by torch.jit.trace; use torch.export, or torch.jit.trace under "
-            "torch.no_grad(), after setting memory='recompute'"
-        )
+        what = "torch.jit.trace (use torch.export)"
     elif transformed():
-        what = f"cannot be transformed by torch.func; {WHAT_CAN}"
-    elif any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors):
-        what = (
-            "takes no batch of gradients (is_grads_batched=True, or jacobian with vectorize=True); "
-            f"{WHAT_CAN}"
-        )
+        what = "torch.func"
+    elif any(t is not None and batched(t) for t in tensors):
+        what = "a batch of gradients (is_grads_batched=True, or jacobian with vectorize=True)"
     elif has_tangent(*tensors):
-        what = "has no forward-mode derivative (jvp); use reverse mode (vjp)"
+        what = "forward-mode derivatives (jvp)"
     else:
         return
-    raise NotImplementedError(f"memory={memory!r} {what}")
+    raise NotImplementedError(f"memory={memory!r} does not go with {what}; {WHAT_CAN}")

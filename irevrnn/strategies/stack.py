@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
+from functools import cached_property
 from itertools import chain, groupby
 from typing import Any
 from weakref import WeakSet
@@ -16,7 +18,7 @@ from irevrnn.kernels.observers import observed
 from irevrnn.recurrences.block import BlockRecurrence
 from irevrnn.recurrences.compiled_blocks import CompiledBlocks, form_of
 from irevrnn.recurrences.packing import Steps
-from irevrnn.recurrences.protocol import Recurrence, State, check_result
+from irevrnn.recurrences.protocol import Recurrence, Result, State, check_result
 from irevrnn.recurrences.stateful import StatefulModule, is_stateful
 from irevrnn.strategies.dropout_masks import Masks, Seen, current, passes
 from irevrnn.strategies.rules import has_batch_statistics
@@ -39,8 +41,7 @@ def recurrence_of(module: Any, name: str) -> Recurrence | None:
     if is_block(module):
         return BlockRecurrence(module, name)
     if hasattr(module, "as_recurrence"):
-        found: Recurrence = module.as_recurrence(name)
-        return found
+        return module.as_recurrence(name)
     return StatefulModule(module, name) if is_stateful(module) else None
 
 
@@ -59,34 +60,29 @@ class Stack:
     """
 
     def __init__(
-        self,
-        modules: Sequence[nn.Module],
-        reverse: Sequence[nn.Module] = (),
-        label: str = "block",
+        self, modules: Sequence[nn.Module], reverse: Sequence[nn.Module] = (), label: str = "block"
     ) -> None:
         self.modules, self.reverse, self.label = modules, reverse, label
         kinds = ["" if label == "layer" else f" ({type(module).__name__})" for module in modules]
         self.names = [f"{label} {index}{kind}" for index, kind in enumerate(kinds)]
         find = StatefulModule if label == "rnn" else recurrence_of
-        self.layers = [*map(find, modules, self.names)]
+        self.layers: list[Any] = [*map(find, modules, self.names)]
         turned = [*map(recurrence_of, reverse, self.names)]
         both = zip(self.layers, turned, strict=True) if turned else ((x,) for x in self.layers)
         self.recurrences = [layer for each in both for layer in each if layer is not None]
-        self._last_is_enough: bool | None = None
 
     @property
     def top(self) -> int:
         """The place of the highest recurrence."""
         return max(i for i, layer in enumerate(self.layers) if layer is not None)
 
+    @cached_property
     def last_is_enough(self) -> bool:
-        """Return whether what is above the recurrences needs the last step alone to give the last.
+        """Whether what is above the recurrences needs the last step alone to give the last.
 
         Batch statistics are those of all steps, here too.
         """
-        if self._last_is_enough is None:
-            self._last_is_enough = not any(map(has_batch_statistics, self.modules[self.top :]))
-        return self._last_is_enough
+        return not any(map(has_batch_statistics, self.modules[self.top :]))
 
     @property
     def compiles(self) -> bool:
@@ -98,19 +94,18 @@ class Stack:
 
         ``last_only`` tells whether the output of the last step is enough.
         """
-        stack = Stack([], label=self.label)
-        modules, names, layers = list[nn.Module](), list[str](), list[Any]()
-        last_only = last_only and self.last_is_enough()
+        stack, last_only = copy(self), last_only and self.last_is_enough
+        parts: list[tuple[nn.Module, str, Any]] = []
         triples = zip(self.modules, self.names, self.layers, strict=True)
         for form, group in groupby(triples, lambda triple: form_of(triple[2])):
-            of_modules, of_names, of_layers = map(list, zip(*group, strict=True))
+            members = [*group]
             if form is not None:
-                last = last_only and of_layers[-1] is self.layers[self.top]
-                of_modules, of_names = [nn.ModuleList(of_modules)], of_names[-1:]
-                of_layers = [CompiledBlocks(of_layers, last)]
-            modules, names, layers = modules + of_modules, names + of_names, layers + of_layers
-        stack.modules, stack.names, stack.layers = modules, names, layers
-        stack.recurrences = [layer for layer in layers if layer is not None]
+                modules, names, layers = zip(*members, strict=True)
+                blocks = CompiledBlocks(layers, last_only and layers[-1] is self.layers[self.top])
+                members = [(nn.ModuleList(modules), names[-1], blocks)]
+            parts += members
+        stack.modules, stack.names, stack.layers = map(list, zip(*parts, strict=True))
+        stack.recurrences = [layer for layer in stack.layers if layer is not None]
         return stack
 
     @property
@@ -150,9 +145,8 @@ class Stack:
         return [recurrence.initial_state(batch) for recurrence in self.recurrences]
 
 
-#: Run a recurrence, given its number and its input x; return h of every row, and the state after
-#: the last step.
-Recur = Callable[[int, Recurrence, Tensor], tuple[Tensor, State]]
+#: Runs a recurrence, given its number and its input; returns h of every row, and the last state.
+Recur = Callable[[int, Recurrence, Tensor], Result]
 
 
 def run_modules(
@@ -160,17 +154,12 @@ def run_modules(
 ) -> Tensor:
     """Take some steps through all modules of a stack.
 
-    Args:
-        x: (T, B, in), or (N, in) packed; for an embedding, with in = 1.
-        masks: of dropout, in this pass.
-        last_only: whether to return the output of each sequence's last step only.
-
-    Returns:
-        (T, B, out) or (N, out); with ``last_only`` (E, out), for the E sequences that end here.
+    x is (T, B, in), or (N, in) packed; for an embedding, with in = 1. Return (T, B, out) or (N,
+    out); with ``last_only`` the last output (E, out) of each of the E sequences that end here.
     """
     packing, watched = steps.packing, not torch.compiler.is_compiling()
     before, seen = current.seen if watched else None, Seen(masks, steps)
-    last_alone = last_only and packing is None and stack.last_is_enough()
+    last_alone = last_only and packing is None and stack.last_is_enough
     number, top = 0, stack.top
     try:
         if watched:
@@ -210,8 +199,7 @@ def reads_tokens(module: nn.Module) -> bool:
 def warn_of_large_states(module: nn.Module, stack: Stack, finals: list[State]) -> None:
     """Issue a UserWarning, once per module, if a final state exceeds :data:`LARGE_STATE`.
 
-    States on a GPU are not checked, since that would wait for it, nor are those without values,
-    while PyTorch records operators or transforms functions.
+    States on a GPU are not checked, since that would wait for it, nor are those without values.
     """
     if observed() or module in _warned:
         return
@@ -219,18 +207,17 @@ def warn_of_large_states(module: nn.Module, stack: Stack, finals: list[State]) -
         plain = type(state[0]) is Tensor and state[0].is_cpu and state[0].numel() > 0
         if not (plain and recurrence.full_precision):
             continue
-        sizes = [abs(x.item()) for each in state for x in each.detach().aminmax()]
-        if all(size <= LARGE_STATE for size in sizes):
+        sizes = (abs(x.item()) for each in state for x in each.detach().aminmax())
+        size = next((size for size in sizes if not size <= LARGE_STATE), None)
+        if size is None:
             continue
-        size = next(size for size in sizes if not size <= LARGE_STATE)
         what = f"have grown to {size:.1e}, and training may diverge"
         if math.isnan(size):
             what = "are NaN: the input or a parameter is NaN, or states have overflowed"
         _warned.add(module)
         warn(
             f"states of {recurrence.name} {what}; set norm='layer', call clip_recurrent_weights_() "
-            "after each step of the optimizer, use a smaller learning rate, or keep the initial "
-            "scale of the projections",
+            "after each step of the optimizer, or use a smaller learning rate",
             UserWarning,
         )
         return

@@ -20,7 +20,7 @@ def there_and_back(words, counts):
     stacks = BitStacks(len(words))
     for chunk, parts in enumerate(zip(words, counts, strict=True)):
         stacks.add(chunk, *parts)
-    return BitStacks(len(words), stacks.record())
+    return BitStacks(len(words), stacks.groups)
 
 
 @pytest.mark.parametrize("chunks", [1, 2, GROUP, GROUP + 1, 3 * GROUP + 5])
@@ -41,7 +41,7 @@ def test_a_group_has_the_words_of_its_chunks_stack_by_stack(chunks, most):
 
 def test_chunks_without_words_save_nothing():
     words, counts = pushed(4 * GROUP, 0)
-    short, long = (there_and_back(words[:n], counts[:n]).record() for n in (1, 4 * GROUP))
+    short, long = (there_and_back(words[:n], counts[:n]).groups for n in (1, 4 * GROUP))
     assert short.keys() == long.keys() == {0}
     # The control, a single word of a later group, is saved.
     counts[-1, 2], words[-1] = 1, torch.tensor([7], dtype=torch.int32)

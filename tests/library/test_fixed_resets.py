@@ -97,7 +97,7 @@ def test_the_gradient_is_that_of_the_float_recurrence(
     wanted = torch.autograd.grad(wanted, case, upstream(wanted), materialize_grads=True)
     leaves = [x.detach().to(dtype).requires_grad_() for x in case]
     weights = Weights(*leaves[3:], activation, "tanh")
-    got = fixed_scan.with_gradient(result, weights, *leaves[:3], resets)
+    got = weights.gradient(result, leaves[0], leaves[1:3], vectorize, resets, None)
     got = torch.autograd.grad(got, leaves, upstream(got))
     for x, y in zip(got, wanted, strict=True):
         assert (x.double() - y).norm() <= 2e-2 * (y.norm() + 1e-3)

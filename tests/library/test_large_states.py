@@ -38,19 +38,14 @@ def test_the_layer_is_named_once(kernels, memory):
         copy.deepcopy(model)(X)
 
 
-def test_the_cell_state_counts(kernels):
+@pytest.mark.parametrize(("value", "message"), [
+    (-1.1 * LARGE_STATE, "layer 2"), (torch.nan, "layer 2 are NaN: the input .*, or .*; set"),
+])  # fmt: skip
+def test_the_cell_state_and_what_is_no_number_count(kernels, value, message):
     hidden = (torch.zeros(3, 2, 8), torch.zeros(3, 2, 8))
-    hidden[1][2, 1, 4] = -1.1 * LARGE_STATE
-    with pytest.warns(UserWarning, match="layer 2"):
+    hidden[1][2, 1, 4] = value
+    with pytest.warns(UserWarning, match=message):
         IRevRNN(3, 8, 3)(X, hidden)
-
-
-def test_what_is_no_number_counts(kernels):
-    model = IRevRNN(3, 8)
-    with torch.no_grad():
-        model.layers[0].recurrent_weight[2] = torch.nan
-    with pytest.warns(UserWarning, match="layer 0 are NaN: the input .*, or .*; set"):
-        model(X)
 
 
 def test_both_directions_of_a_layer_have_its_number(kernels):

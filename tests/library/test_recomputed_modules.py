@@ -122,7 +122,7 @@ def test_integers_and_frozen_parameters(memory):
 @chunkwise
 def test_a_batch_of_gradients_is_refused(memory):
     model = IRevRNN(4, 3, activation="identity", memory=memory)
-    with pytest.raises(NotImplementedError, match=f"memory='{memory}' takes no batch of gradients"):
+    with pytest.raises(NotImplementedError, match=f"'{memory}' does not go with a batch of"):
         torch.autograd.functional.jacobian(lambda x: model(x)[0].sum(0), draw(3), vectorize=True)
 
 
@@ -160,21 +160,6 @@ def test_a_buffer_that_was_written_to_is_found(memory):
     model = make_masked()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         gradients(model, draw(), memory, lambda: model.blocks[1].mask.mul_(3))
-
-
-class Tracking(Masked):
-    """A module that puts another tensor in the place of its buffer."""
-
-    def forward(self, x):
-        self.mask = 0.9 * self.mask + 0.1 * x.detach().flatten(0, -2).mean(0)
-        return x - self.mask
-
-
-@chunkwise
-def test_a_buffer_that_is_replaced_while_the_module_runs_is_found(memory):
-    model = IRevStack([Tracking(), IRevBlock(4, 3)], memory, batch_first=False)
-    with pytest.raises(ValueError, match=r"block 0 \(Tracking\) changes its buffer 'mask' while"):
-        model(draw())
 
 
 class Tied(nn.Module):
@@ -274,6 +259,7 @@ def test_flops_of_one_pass_may_be_counted(observed):
 @pytest.mark.parametrize(("change", "message"), [
     (lambda model: model.eval(), "switched by train"),
     (lambda model: model.blocks[1].requires_grad_(False), "does not require grad"),
+    (lambda model: prune.identity(model.blocks[1][0], "weight"), ""),
 ])  # fmt: skip
 def test_what_changes_between_the_passes_is_an_error(memory, change, message):
     model = IRevStack([IRevBlock(4, 3), nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))], memory)
@@ -297,16 +283,8 @@ def test_a_traced_stack_is_refused(memory):
     model = IRevStack([IRevBlock(4, 3), IRevBlock(4, 3)], memory)
     # Without gradients, reversal has nothing to do: floating point takes its place.
     for context in (nullcontext(), *([torch.no_grad()] if memory == "checkpoint" else [])):
-        with context, pytest.raises(NotImplementedError, match=r"torch.export, .*'recompute'"):
+        with context, pytest.raises(NotImplementedError, match=r"use torch.export.*'recompute'"):
             torch.jit.trace(model, draw())
-
-
-@chunkwise
-def test_batch_norm_without_running_statistics_is_refused(memory):
-    model = IRevRNN(4, 3, norm="batch", activation="identity", memory=memory).eval()
-    model.layers[0].norm = nn.BatchNorm1d(3, track_running_stats=False).eval()
-    with pytest.raises(ValueError, match="cannot run with the batch norm of layer 0"):
-        model(draw())
 
 
 @chunkwise
@@ -318,13 +296,6 @@ def test_weights_that_are_cached_are_refused(memory):
         pytest.raises(ValueError, match=r"not go with .*cached\(\), as block 0 \(Parametrized"),
     ):
         model(draw())
-    assert_same(gradients(model, draw(), memory), gradients(model, draw(), "recompute"))
-
-
-@chunkwise
-def test_a_module_of_a_traced_graph(memory):
-    traced = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.GELU()))
-    model = IRevStack([traced, IRevBlock(4, 3)], batch_first=False)
     assert_same(gradients(model, draw(), memory), gradients(model, draw(), "recompute"))
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.nn.utils import prune
 
 from irevrnn import Block, IRevBlock, IRevRNN, IRevStack, check_stepwise
 from tests.cases import assert_same_bits
@@ -155,15 +154,6 @@ def test_a_copy_of_a_model_that_was_compiled_in_place_has_weights_of_its_own(mak
     assert_same_bits(outcome(pickle.loads(pickle.dumps(twin)), draw()), outcome(twin, draw()))
 
 
-@chunkwise
-def test_parameters_that_come_between_the_passes_are_an_error(memory):
-    norm = nn.LayerNorm(4)
-    output, _ = IRevStack([norm, IRevBlock(4, 3)], memory)(draw())
-    prune.identity(norm, "weight")
-    with pytest.raises(RuntimeError):
-        output.sum().backward()
-
-
 class Counts(nn.Module):
     """A module that keeps a state."""
 
@@ -210,16 +200,3 @@ class Doubled(IRevBlock):
 def test_subclasses_may_have_other_widths():
     model = IRevStack([OneHot(10, 4), Doubled(4, 3), nn.Linear(8, 2)])
     assert model(torch.ones(2, 30, 1))[0].shape == (2, 30, 2)
-
-
-class Leaves(torch.fx.Tracer):
-    def is_leaf_module(self, module, name):
-        return isinstance(module, IRevStack) or super().is_leaf_module(module, name)
-
-
-@pytest.mark.parametrize("memory", ["recompute", "reversible"])
-def test_a_symbolic_trace_takes_a_stack_as_a_leaf(memory):
-    model = nn.Sequential(nn.Linear(3, 4), IRevStack([IRevBlock(4, 5)], memory))
-    x = torch.randn(2, 9, 3)
-    traced = torch.fx.GraphModule(model, Leaves().trace(model))
-    assert torch.equal(traced(x)[0], model(x)[0])
