@@ -170,10 +170,6 @@ class BaseStack(Recurrent, StrategyModule):
         super().__init__(memory, memory_budget)
         self.batch_first = batch_first
 
-    def _input_features(self) -> int | None:
-        """Return the features that an input must have, if that is known."""
-        raise NotImplementedError
-
     def forward(
         self, input: Tensor | PackedSequence, hidden: Hidden | None = None, *,
         lengths: Tensor | Sequence[int] | None = None, return_sequence: bool = True,
@@ -272,7 +268,7 @@ class BaseStack(Recurrent, StrategyModule):
 
     def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
         tokens = stack.layers[0] is None and reads_tokens(stack.modules[0])
-        check_input(input, self.batch_first, stack.like, self._input_features(), tokens)
+        check_input(input, self.batch_first, stack.like, tokens)
         if isinstance(input, PackedSequence):
             packed = input._replace(data=input.data.unsqueeze(-1)) if tokens else input
             return SequenceBatch.of(packed, lengths, self.batch_first)

@@ -91,11 +91,10 @@ class IRevRNNCell(Recurrent):
         shape = (*input.shape[:-1], layer.hidden_size)
         if hidden is None:
             hidden = z.new_zeros(shape), z.new_zeros(shape)
-        symbols = "(batch, hidden_size)" if batched else "(hidden_size,)"
-        check_states(hidden, shape, symbols, z, ("h", "c"))
+        check_states(hidden, shape, z)
         h_0, c_0 = (state.to(z.dtype).reshape(z.shape[1:]) for state in hidden)
         if resets is not None:
-            check_resets(resets, shape[:-1], z.device)
+            check_resets(resets, shape[:-1])
             resets = resets.view(1, -1)
         _, h, c = Weights.of(layer).scan(z, (h_0, c_0), resets=resets)
         return h.view(shape), c.view(shape)
@@ -117,7 +116,7 @@ class IRevRNNCell(Recurrent):
         if h.shape != shape or c.shape != shape:
             return None
         if resets is not None:
-            check_resets(resets, shape[:-1], input.device)
+            check_resets(resets, shape[:-1])
         own, linear = layer._parameters, projection._parameters
         u, a, b = (own.get(name) for name in RECURRENCE)
         if u is None or a is None or b is None:  # they are pruned or parametrized

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from irevrnn.kernels.activations import get_activation
 from irevrnn.kernels.ops import HALF
-from irevrnn.modules.checks import check_batch_sizes, check_kind, check_resets, check_tensor
+from irevrnn.modules.checks import check_kind, check_resets, check_tensor
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import LAYERWISE, check_strategy
 
@@ -39,14 +39,12 @@ def scan(
             (slope 1/4), ``identity``.
         coupling_activation: coupling nonlinearity f, from the same list.
         memory: ``"recompute"`` saves the output, and c every 16 steps, for the backward pass;
-            ``"store"`` saves every intermediate value. Both give the same gradient. The other
-            strategies work on a whole stack: :class:`irevrnn.IRevRNN` has them.
+            ``"store"`` saves every intermediate value.
         batch_sizes: for sequences of different length, packed as in PyTorch's ``PackedSequence``:
             (T,) int64 on the CPU, the number of sequences that have each step, at most B and never
             rising. z is then (N, H) with N their sum, the longest sequence first.
         resets: where sequences begin anew: bool, (T, B), or (N,) packed like z. Where it is true,
-            h and c of the sequence are set to 0 before the step; in the first step, this discards
-            ``h_0`` and ``c_0``. No gradient passes a reset, not even one of inf or NaN.
+            h and c of the sequence are set to 0 before the step, and no gradient passes.
 
     Returns:
         ``out`` with h of every step, of the shape of z; ``h_n`` (B, H) and ``c_n`` (B, H), the
@@ -61,26 +59,17 @@ def scan(
         check_tensor(name, x)
         wide = name in ("h_0", "c_0") and x.dtype == torch.float32
         check_kind(name, x, z, "z", wide and z.dtype in HALF)
-    hidden, batch = z.shape[-1:], h_0.shape[0] if h_0.dim() == 2 else None
-    if batch_sizes is not None:
-        if z.dim() != 2:
-            raise ValueError(f"z must be (N, H) with batch_sizes; got shape {tuple(z.shape)}")
-        check_batch_sizes(batch_sizes, len(z), batch)
-        batch = int(batch_sizes[0]) if batch is None else batch
-    elif z.dim() != 3 or z.shape[0] == 0:
-        raise ValueError(f"z must be (T, B, H) with T > 0; got shape {tuple(z.shape)}")
-    else:
-        batch = z.shape[1]
-    if a.dim() != 2:
-        raise ValueError(f"a must be (R, H) with H = {hidden[0]}; got shape {tuple(a.shape)}")
-    state, weight = ("(B, H)", (batch, *hidden)), ("(R, H)", (len(a), *hidden))
-    wanted = {"h_0": state, "c_0": state, "u": ("(H,)", (*hidden,)), "a": weight, "b": weight}
+    if z.dim() != (3 if batch_sizes is None else 2) or len(z) == 0:
+        layout = "(T, B, H) with T > 0" if batch_sizes is None else "(N, H) with batch_sizes"
+        raise ValueError(f"z must be {layout}; got shape {tuple(z.shape)}")
+    hidden, batch = z.shape[-1], z.shape[1] if batch_sizes is None else len(h_0)
+    state, weight = ("(B, H)", (batch, hidden)), ("(R, H)", (len(a), hidden))
+    wanted = {"h_0": state, "c_0": state, "u": ("(H,)", (hidden,)), "a": weight, "b": weight}
     for name, (symbols, shape) in wanted.items():
-        given = tuple(named[name].shape)
-        if given != shape:
+        if (given := tuple(named[name].shape)) != shape:
             of_z = f"for z of shape {tuple(z.shape)}"
             raise ValueError(f"{name} must be {symbols} = {shape} {of_z}; got shape {given}")
-    check_resets(resets, tuple(z.shape[:-1]), z.device)
+    check_resets(resets, tuple(z.shape[:-1]))
     get_activation(activation)
     get_activation(coupling_activation, "coupling_activation")
     if check_strategy(memory) not in LAYERWISE:

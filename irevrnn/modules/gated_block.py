@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn.modules.block import Block
-from irevrnn.modules.checks import check_count, check_number, describe_arguments
+from irevrnn.modules.checks import check_number, describe_arguments
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.fused import block_input, block_output, can_fuse, has_hooks, norm_arguments
 from irevrnn.modules.initial_values import (
@@ -84,7 +84,7 @@ class IRevBlock(Block):
         gate: bool = True, residual: bool = True, bias: bool = True,
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        check_count("width", width, 1)
+        check_number("width", width, 1)
         check_number("dropout", dropout, 0, 1)
         super().__init__(
             hidden_size, num_couplings, activation=activation,
@@ -143,17 +143,12 @@ class IRevBlock(Block):
             return block_input(self.norm, self.input_projection, self.scale, x)
         x = normalize(self.norm, x)
         z = block_input(nn.Identity(), self.input_projection, self.scale, x)
-        opening, turning, keeping = (
-            None if gate is None else gate(x).to(z.dtype) for gate in gates
-        )
-        if opening is not None:  # a hard sigmoid, which closes for good, scaled to 1 at the start
-            z = z * torch.clamp(1 + opening, 0, 2)
-        chosen = []
-        if turning is not None:
-            chosen.append(self.angle * (2 * torch.sigmoid(turning)))
-        if keeping is not None:
-            chosen.append(torch.sigmoid(keeping))
-        return (z, *chosen) if chosen else z
+        read, turn, keep = (None if gate is None else gate(x).to(z.dtype) for gate in gates)
+        if read is not None:  # a hard sigmoid, which closes for good, scaled to 1 at the start
+            z = z * torch.clamp(1 + read, 0, 2)
+        angle = () if turn is None else (self.angle * (2 * torch.sigmoid(turn)),)
+        decay = () if keep is None else (torch.sigmoid(keep),)
+        return (z, *angle, *decay) if angle or decay else z
 
     @property
     def _drops_nothing(self) -> bool:

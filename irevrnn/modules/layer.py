@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from irevrnn.modules.block import Block
-from irevrnn.modules.checks import check_count
+from irevrnn.modules.checks import check_number
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.initial_values import (
     SHORTEST_MEMORY,
@@ -37,7 +37,7 @@ class IRevRNNLayer(Block):
         self, input_size: int, hidden_size: int, num_couplings: int = 3, *, bias: bool = True,
         norm: str | None = None, residual: bool = False, **options: Any,
     ) -> None:  # fmt: skip
-        check_count("input_size", input_size, 1)
+        check_number("input_size", input_size, 1)
         own = {"activation": "relu", "coupling_activation": "tanh", "longest_period": None}
         super().__init__(hidden_size, num_couplings, **(own | options))
         self.input_size, self.bias, self.residual = input_size, bias, residual

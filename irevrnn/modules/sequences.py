@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from irevrnn.modules.checks import check_batch_sizes, check_resets, checked_lengths
+from irevrnn.modules.checks import check_resets
 from irevrnn.recurrences.packing import Packing, Steps
 
 
@@ -45,7 +46,8 @@ class SequenceBatch:
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths go with padded input; a PackedSequence has its own")
-            check_batch_sizes(input.batch_sizes, len(input.data))
+            if int(input.batch_sizes.sum()) != len(input.data):
+                raise ValueError("batch_sizes of a PackedSequence must sum to the rows of its data")
             packing = Packing.of(input.batch_sizes, input.data.device)
             steps, size = len(input.batch_sizes), int(input.batch_sizes[0])
             return cls(input.data, packing, steps, size, True, batch_first, input)
@@ -53,9 +55,16 @@ class SequenceBatch:
             return cls(input.unsqueeze(1), None, input.shape[0], 1, False, batch_first)
         x = input.transpose(0, 1) if batch_first and batched else input
         steps, size = x.shape[0], x.shape[1] if x.dim() > 1 else 1
-        # A batch without sequences cannot be packed.
-        if lengths is None or not len(counts := checked_lengths(lengths, x, batched)):
+        if lengths is None or not size:  # a batch without sequences cannot be packed
             return cls(x, None, steps, size, True, batch_first)
+        if not batched:
+            raise ValueError(f"lengths go with a batch; got input of shape {tuple(input.shape)}")
+        lengths = lengths if isinstance(lengths, Tensor) else list(lengths)
+        counts = torch.as_tensor(lengths, dtype=torch.int64, device="cpu")
+        if counts.shape != (size,) or not all(1 <= count <= steps for count in counts.tolist()):
+            raise ValueError(
+                f"lengths must be {size} integers between 1 and the {steps} steps; got {lengths}"
+            )
         packed = pack_padded_sequence(x, counts, enforce_sorted=False)
         packing = Packing.of(packed.batch_sizes, x.device)
         return cls(packed.data, packing, steps, size, True, batch_first, packed, True)
@@ -69,15 +78,14 @@ class SequenceBatch:
 
     def _arranged(self, resets: Tensor) -> Tensor:
         """Check a mask of resets, and bring it into the form of x: (T, B), or (N,) if packed."""
-        device = self.x.device
         if self.packed is not None and not self.padded:
-            check_resets(resets, (len(self.x),), device)
+            check_resets(resets, (len(self.x),))
             return resets
         if not self.batched:
-            check_resets(resets, (self.steps,), device)
+            check_resets(resets, (self.steps,))
             return resets.contiguous().unsqueeze(1)
         shape = self.size, self.steps
-        check_resets(resets, shape if self.batch_first else shape[::-1], device)
+        check_resets(resets, shape if self.batch_first else shape[::-1])
         resets = resets.t() if self.batch_first else resets
         if self.packing is None:
             return resets.contiguous()

@@ -41,16 +41,13 @@ class Recurrent(nn.Module):
             The module itself.
 
         Raises:
-            ValueError, TypeError: an argument does not fit, or a weight is pruned or parametrized.
+            ValueError: the bound is negative, or a weight is pruned or parametrized.
 
         Example::
 
             >>> optimizer = torch.optim.Adam(model.parameters())
             >>> model = model.clip_recurrent_weights_(after=optimizer)
         """
-        if after is not None and not isinstance(after, Optimizer):
-            given = type(after).__name__
-            raise TypeError(f"after must be a torch.optim.Optimizer; got {given}")
         check_number("bound", bound, 0)
         for name, module in self.named_modules():
             # torch.compile wraps a block, and has its attributes.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -11,9 +10,6 @@ from torch.nn.modules.conv import _ConvNd
 
 from irevrnn.modules.base_stack import BaseStack
 from irevrnn.modules.cell import IRevRNNCell
-from irevrnn.modules.gated_block import IRevBlock
-from irevrnn.modules.layer import IRevRNNLayer
-from irevrnn.modules.projection import Projection
 from irevrnn.modules.through_time import ThroughTime
 from irevrnn.recurrences.stateful import check_one_direction, is_stateful
 from irevrnn.strategies.rules import require, unsupported_reason
@@ -24,14 +20,6 @@ _OTHER_DIMENSIONS = (
     _NormBase, nn.GroupNorm, nn.LocalResponseNorm, _ConvNd, nn.Dropout1d, nn.Dropout2d,
     nn.Dropout3d, nn.FeatureAlphaDropout,
 )  # fmt: skip
-#: The attributes with the numbers of features that a module takes and returns.
-_WIDTHS: dict[type, tuple[str, str]] = {
-    nn.Linear: ("in_features", "out_features"),
-    Projection: ("in_features", "out_features"),
-    nn.Embedding: ("", "embedding_dim"),
-    IRevBlock: ("width", "width"),
-    IRevRNNLayer: ("input_size", "hidden_size"),
-}
 #: What has a strategy of its own, or runs one step alone, and so is no block.
 _NO_BLOCKS = (BaseStack, IRevRNNCell, nn.RNNCellBase)
 
@@ -60,10 +48,10 @@ class IRevStack(BaseStack):
         memory_budget: memory that a forward and backward pass may need beyond input, output,
             parameters and their gradients, in bytes or as text such as ``"256MB"`` (MB are 10^6
             bytes, MiB 2^20). ``memory="auto"`` requires a budget and runs the strategy that is
-            expected to be fastest within it: ``picked.memory`` names it after the first call, and
-            the logger ``irevrnn`` reports it at level INFO when it changes. With ``"checkpoint"``
-            and ``"reversible"`` a budget is optional: chunks are then as long as it allows, up to
-            the length that is fastest, and ``"checkpoint"`` keeps fewer states where it must.
+            expected to be fastest within it: ``picked.memory`` names it after the first call. With
+            ``"checkpoint"`` and ``"reversible"`` a budget is optional: chunks are then as long as
+            it allows, up to the length that is fastest, and ``"checkpoint"`` keeps fewer states
+            where it must.
         batch_first: whether input and output are (batch, seq, feature), the default, or (seq,
             batch, feature).
 
@@ -90,14 +78,14 @@ class IRevStack(BaseStack):
         - **(h_n, c_n)**: final states of the recurrent blocks, in the form of ``hidden``.
 
     In one direction, a sequence may be fed in pieces, each with the final states of the one before,
-    with the same result up to the rounding of matrix products. With ``reversible``, states are
-    rounded between pieces, and each step may differ by less than 2^-22 while they stay below 32.
+    with the same result up to rounding.
 
     Raises:
-        ValueError, TypeError: the blocks do not fit one another, the input does not fit them, a
-            block returns a wrong type or shape, or the strategy does not support a block.
-        NotImplementedError, RuntimeError: the strategy does not support a transform or a second
-            derivative, lacks its kernels, or a module gives other results when it runs again.
+        ValueError, TypeError: the input does not fit, a block returns a wrong type or shape, or
+            the strategy does not support a block.
+        NotImplementedError, RuntimeError: blocks do not fit one another, the strategy does not
+            support a transform or a second derivative, lacks its kernels, or a module gives other
+            results when it runs again.
         OverflowError: in training with ``reversible``, a value is NaN or too large for fixed point.
         irevrnn.ReversalError: (in the backward pass of ``reversible``) the reconstructed states
             differ from those of the forward pass.
@@ -125,9 +113,6 @@ class IRevStack(BaseStack):
     def _stack(self) -> Stack:
         return Stack([b.rnn if isinstance(b, ThroughTime) else b for b in self.blocks])
 
-    def _input_features(self) -> int | None:
-        return _width(self.blocks[0], 0)
-
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, batch_first={self.batch_first}"
 
@@ -152,12 +137,6 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
         raise ValueError(
             f"blocks must hold at least one with a recurrence; got {names or 'an empty list'}"
         )
-    for (below, name), (above, name_above) in pairwise(zip(blocks, names, strict=True)):
-        width, wanted = _width(below, 1), _width(above, 0)
-        if width is not None and wanted is not None and width != wanted:
-            raise ValueError(
-                f"blocks do not fit: {name} returns {width} features, {name_above} takes {wanted}"
-            )
 
 
 def _check_dimensions(name: str, block: nn.Module) -> None:
@@ -170,8 +149,3 @@ def _check_dimensions(name: str, block: nn.Module) -> None:
             f"{name} would take sequences or steps for channels: take nn.LayerNorm or an IRevBlock "
             "with norm='batch', nn.Dropout or irevrnn.Dropout, or run it before or behind the stack"
         )
-
-
-def _width(block: nn.Module, side: int) -> int | None:
-    """Return the features that a block takes (0) or returns (1), if that is known."""
-    return getattr(block, _WIDTHS.get(type(block), ("", ""))[side], None)

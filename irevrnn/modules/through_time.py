@@ -92,9 +92,6 @@ class ThroughTime(StrategyModule):
     def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
         if isinstance(input, PackedSequence):
             return SequenceBatch.of(input, lengths, False)
-        if not isinstance(input, Tensor):
-            given = type(input).__name__
-            raise TypeError(f"input must be a torch.Tensor or PackedSequence; got {given}")
         unbatched = isinstance(self.rnn, nn.RNNBase) and input.dim() == 2
         batch_first = getattr(self.rnn, "batch_first", False) is True and not unbatched
         time = 1 if batch_first else 0

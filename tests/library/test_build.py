@@ -213,9 +213,7 @@ def test_import_is_quick_and_builds_nothing(cache):
     assert float(done.stdout) < 2 and not cache.exists() and done.stderr == ""
 
 
-def test_missing_sources_and_a_missing_compiler_are_told(cache, monkeypatch):
-    with pytest.raises(BuildError, match="the sources are missing"):
-        build.build_extension("answer", [])
+def test_a_missing_compiler_is_told(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(BuildError, match=r"apt install g\+\+"):

@@ -131,16 +131,14 @@ def test_where_the_last_step_alone_is_read_its_layer_remembers_for_long(longest,
     assert 0.999 * shortest <= last.min() < 1.1 * shortest and last.max() > 0.95 * longest
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"longest_memory": 0.5}, ValueError, r"longest_memory must be in \[1, inf\); got 0.5"),
-    ({"longest_memory": "long"}, TypeError, "longest_memory must be a number; got str"),
-    ({"longest_period": 5}, ValueError, r"longest_period must be in \[6, inf\); got 5"),
-    ({"longest_period": 5, "shortest_period": 2}, ValueError, "above 2 steps; got 2"),
-    ({"longest_period": "long"}, TypeError, "longest_period must be a number; got str"),
-    ({"longest_period": 9, "num_couplings": 0}, ValueError, "num_couplings of at least 1"),
+@pytest.mark.parametrize(("options", "message"), [
+    ({"longest_memory": 0.5}, r"longest_memory must be in \[1, inf\); got 0.5"),
+    ({"longest_period": 5}, "periods must be 2 < shortest_period <= .* got 6.0 and 5"),
+    ({"longest_period": 5, "shortest_period": 2}, "periods must be 2 < .* got 2 and 5"),
+    ({"longest_period": 9, "num_couplings": 0}, "num_couplings of at least 1"),
 ])  # fmt: skip
-def test_a_start_that_cannot_be(options, error, message):
-    with pytest.raises(error, match=message):
+def test_a_start_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
         IRevRNN(1, 2, **options)
 
 
