@@ -9,19 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.kernels.activations import get_activation
+from irevrnn.modules import initial_values
 from irevrnn.modules.checks import check_number
-from irevrnn.modules.initial_values import (
-    LONGEST_MEMORY,
-    LONGEST_PERIOD,
-    SHORTEST_MEMORY,
-    SHORTEST_PERIOD,
-    check_periods,
-    check_selection,
-    draw_couplings_,
-    draw_memories_,
-    draw_oscillators_,
-    draw_turns_,
-)
 from irevrnn.modules.stability import Recurrent
 from irevrnn.recurrences.block import is_selective
 
@@ -59,12 +48,11 @@ class Block(Recurrent):
             decays). With either, rotations stand in the place of couplings, and the nonlinearities
             are ``"identity"``.
         learn_initial_state: whether h_0 and c_0, where a call gives none, are learnt, in place of
-            zeros.
+            zeros (to which resets set them).
         shortest_period, longest_period: units start as oscillators with periods log-uniform between
             these numbers of steps. With ``longest_period=None`` all couplings start near 0.
         longest_memory: time constants tau in u = exp(-1 / tau) start log-uniform up to this number
-            of steps: from 1, or for an oscillator of period P from P / (4 pi) if that is more, so
-            that it turns at least once before it is forgotten.
+            of steps: from 1, or for an oscillator of period P from P / (4 pi) if that is more.
         device, dtype: of the parameters.
 
     Attributes:
@@ -73,10 +61,6 @@ class Block(Recurrent):
         angle: of the rotations, (H,), where the input chooses angles or decays: for
             ``turns="fixed"``, and for a subclass to choose from.
         initial_state: learnt h_0 and c_0, (2, H), normal at the start; None where they are 0.
-
-    Raises:
-        ValueError, TypeError: an argument is out of range, or of a wrong type.
-        NotImplementedError: the block is called, or a method that it must define is missing.
 
     Example::
 
@@ -98,18 +82,19 @@ class Block(Recurrent):
         self, hidden_size: int, num_couplings: int = 1, *,
         activation: str = "identity", coupling_activation: str = "identity",
         forgets: bool | str = True, turns: str = "fixed", learn_initial_state: bool = False,
-        shortest_period: float = SHORTEST_PERIOD, longest_period: float | None = LONGEST_PERIOD,
-        longest_memory: float = LONGEST_MEMORY,
+        shortest_period: float = initial_values.SHORTEST_PERIOD,
+        longest_period: float | None = initial_values.LONGEST_PERIOD,
+        longest_memory: float = initial_values.LONGEST_MEMORY,
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        check_number("hidden_size", hidden_size, 1)
-        check_number("num_couplings", num_couplings, 0)
         get_activation(activation)
         get_activation(coupling_activation, "coupling_activation")
-        check_selection(forgets, turns, num_couplings, (activation, coupling_activation))
-        check_periods(shortest_period, longest_period, num_couplings)
-        check_number("longest_memory", longest_memory, SHORTEST_MEMORY, math.inf)
+        initial_values.check_selection(
+            forgets, turns, num_couplings, (activation, coupling_activation)
+        )
+        initial_values.check_periods(shortest_period, longest_period, num_couplings)
+        check_number("longest_memory", longest_memory, initial_values.SHORTEST_MEMORY, math.inf)
         self.hidden_size, self.num_couplings = hidden_size, num_couplings
         self.activation, self.coupling_activation = activation, coupling_activation
         self.forgets, self.turns, self.longest_memory = forgets, turns, longest_memory
@@ -170,7 +155,7 @@ class Block(Recurrent):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     @torch.no_grad()
-    def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
+    def reset_recurrence(self, shortest_memory: float = initial_values.SHORTEST_MEMORY) -> Tensor:
         """Draw the parameters of the recurrence anew; return the time constants tau, (H,)."""
         u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
         if self.forgets is not True:  # it has no values if the module comes from the meta device
@@ -180,10 +165,10 @@ class Block(Recurrent):
         memories, longest = (shortest_memory, self.longest_memory), self.longest_period
         periods = None if longest is None else (self.shortest_period, longest)
         if self.selective:
-            return draw_turns_(u, self.angle, periods, memories, self.forgets)
-        draw_couplings_(a, b)
+            return initial_values.draw_turns_(u, self.angle, periods, memories, self.forgets)
+        initial_values.draw_couplings_(a, b)
         if periods is not None:
-            return draw_oscillators_(u, a, b, periods, memories, bool(self.forgets))
+            return initial_values.draw_oscillators_(u, a, b, periods, memories, bool(self.forgets))
         if self.forgets:
-            return draw_memories_(u, *memories)
+            return initial_values.draw_memories_(u, *memories)
         return torch.full_like(u, self.longest_memory)

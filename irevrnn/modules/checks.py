@@ -31,24 +31,16 @@ def check_tensor(name: str, x: Any, dtype: torch.dtype | None = None) -> None:
         raise TypeError(f"{name} must be of {wanted}; got {x.dtype}")
 
 
-def check_kind(
-    name: str, x: Tensor, like: Tensor, owner: str = "the parameters", cast: bool | None = None
-) -> None:
-    """Raise a ValueError unless x has the device of ``like`` and, unless it is cast, its dtype.
-
-    An error calls ``like`` the ``owner``. If ``cast`` is None, autocast decides.
-    """
+def check_kind(name: str, x: Tensor, like: Tensor) -> None:
+    """Raise a ValueError unless x has the device and, autocast aside, the dtype of a parameter."""
     if x.device != like.device:
-        raise ValueError(f"{name} must be on the device of {owner}, {like.device}; got {x.device}")
-    if x.dtype == like.dtype:
-        return
-    if cast is None:
-        wide = torch.float64 in (x.dtype, like.dtype)  # which autocast leaves alone
-        cast = x.is_floating_point() and not wide and autocasts(x.device.type)
-    if not cast:
+        raise ValueError(f"{name} must be on the parameters' device {like.device}; got {x.device}")
+    wide = torch.float64 in (x.dtype, like.dtype)  # which autocast leaves alone
+    cast = x.is_floating_point() and not wide and autocasts(x.device.type)
+    if x.dtype != like.dtype and not cast:
         embed = "" if x.is_floating_point() else ", or embed tokens first"
         raise ValueError(
-            f"{name} must have the dtype of {owner}, {like.dtype}; got {x.dtype}: use "
+            f"{name} must have the dtype of the parameters, {like.dtype}; got {x.dtype}: use "
             f"{name}.to({like.dtype}){embed}"
         )
 
@@ -93,8 +85,7 @@ def check_input(input: Any, batch_first: bool, weight: Tensor, tokens: bool) -> 
         feature = "" if tokens else ", feature"
         wanted = f"({layout}{feature}) or (seq{feature})"
         wanted = f"a PackedSequence of rows (N{feature})" if packed else wanted
-        hint = ", indices for the embedding in block 0" if tokens else ""
-        raise ValueError(f"input must be {wanted}{hint}; got shape {shape}")
+        raise ValueError(f"input must be {wanted}; got shape {shape}")
     if not packed and shape[1 if batch_first and len(shape) == batched else 0] == 0:
         raise ValueError(f"input must have at least one step; got shape {shape}")
 
@@ -109,17 +100,20 @@ def check_resets(resets: Tensor | None, shape: tuple[int, ...]) -> None:
         raise ValueError(f"resets must have shape {wanted}; got shape {given}")
 
 
-def describe_arguments(module: nn.Module, constructor: Any) -> str:
+def describe_arguments(module: nn.Module, *constructors: Any) -> str:
     """Return the arguments of a module that differ from their defaults, for its ``extra_repr``.
 
-    The module has an attribute for each argument of ``constructor`` to show.
+    The module has an attribute for each argument of its constructors to show.
     """
-    shown = []
-    _, *parameters = inspect.signature(constructor).parameters.values()  # without self
-    for parameter in parameters:
-        value = getattr(module, parameter.name, parameter.default)
-        if parameter.default is inspect.Parameter.empty:
+    shown, parameters = [], dict[str, inspect.Parameter]()
+    for constructor in constructors:  # the first that has an argument knows its default
+        for name, parameter in inspect.signature(constructor).parameters.items():
+            parameters.setdefault(name, parameter)
+    for name, parameter in parameters.items():
+        value = getattr(module, name, parameter.default)
+        if parameter.default is not inspect.Parameter.empty:
+            if value != parameter.default and not isinstance(value, nn.Module):  # with its own text
+                shown.append(f"{name}={value!r}")
+        elif name not in ("self", "options"):
             shown.append(f"{value}")
-        elif value != parameter.default and not isinstance(value, nn.Module):  # it has its own text
-            shown.append(f"{parameter.name}={value!r}")
     return ", ".join(shown)

@@ -1,13 +1,10 @@
-"""The recurrence as a function: :func:`scan`, with its checks."""
+"""The recurrence as a function: :func:`scan`. Its operators check the tensors."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from irevrnn.kernels.activations import get_activation
-from irevrnn.kernels.ops import HALF
-from irevrnn.modules.checks import check_kind, check_resets, check_tensor
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import LAYERWISE, check_strategy
 
@@ -49,27 +46,7 @@ def scan(
     Returns:
         ``out`` with h of every step, of the shape of z; ``h_n`` (B, H) and ``c_n`` (B, H), the
         states after the last step of each sequence.
-
-    Raises:
-        ValueError, TypeError: an argument, or its shape, dtype or device, does not fit.
-        RuntimeError: IREVRNN_BACKEND asks for kernels that cannot run.
     """
-    named = {"z": z, "h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}
-    for name, x in named.items():
-        check_tensor(name, x)
-        wide = name in ("h_0", "c_0") and x.dtype == torch.float32
-        check_kind(name, x, z, "z", wide and z.dtype in HALF)
-    if z.dim() != (3 if batch_sizes is None else 2) or len(z) == 0:
-        layout = "(T, B, H) with T > 0" if batch_sizes is None else "(N, H) with batch_sizes"
-        raise ValueError(f"z must be {layout}; got shape {tuple(z.shape)}")
-    hidden, batch = z.shape[-1], z.shape[1] if batch_sizes is None else len(h_0)
-    state, weight = ("(B, H)", (batch, hidden)), ("(R, H)", (len(a), hidden))
-    wanted = {"h_0": state, "c_0": state, "u": ("(H,)", (hidden,)), "a": weight, "b": weight}
-    for name, (symbols, shape) in wanted.items():
-        if (given := tuple(named[name].shape)) != shape:
-            of_z = f"for z of shape {tuple(z.shape)}"
-            raise ValueError(f"{name} must be {symbols} = {shape} {of_z}; got shape {given}")
-    check_resets(resets, tuple(z.shape[:-1]))
     get_activation(activation)
     get_activation(coupling_activation, "coupling_activation")
     if check_strategy(memory) not in LAYERWISE:

@@ -56,9 +56,8 @@ def draw_oscillators_(
     u: Tensor, a: Tensor, b: Tensor,
     periods: tuple[float, float], memories: tuple[float, float], forgets: bool,
 ) -> Tensor:  # fmt: skip
-    """Draw oscillators: periods and memories, and the coupling for both (``eq:oscillator``).
+    """Draw oscillators, whose first coupling gives period P at this u (``eq:oscillator``).
 
-    The first coupling is the one that gives the period P at this u; the others turn the same way.
     Return tau; without ``forgets``, u stays as it is, and tau is the longest.
     """
     a.abs_()

@@ -18,10 +18,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return the parameters of a model in groups for an optimizer, each with its learning rate.
 
-    Recurrent weights and couplings get smaller learning rates than all else. A memory of n steps is
-    a recurrent weight of 1 - 1/n, which an update of the usual size would overshoot; and a change
-    of a coupling shifts the phase of what was read n steps ago by n times as much. Weight decay
-    would shorten memories, so it applies to matrices only.
+    A memory of n steps is a recurrent weight of 1 - 1/n, which an update of the usual size would
+    overshoot; and a change of a coupling shifts the phase of what was read n steps ago by n times
+    as much. Weight decay would shorten memories, so it applies to matrices only.
 
     Args:
         module: the model; it may hold modules other than those of this library.

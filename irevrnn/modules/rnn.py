@@ -51,21 +51,17 @@ class IRevRNN(BaseStack):
             2 tau.
         device, dtype: of the parameters.
 
-    Inputs and outputs are those of :class:`irevrnn.IRevStack`, from (batch, seq, input_size) to h
-    of the last layer, (batch, seq, hidden_size), with states (num_layers, batch, hidden_size).
+    Inputs, outputs and errors are those of :class:`irevrnn.IRevStack`, from (batch, seq,
+    input_size) to h of the last layer, (batch, seq, hidden_size), with states (num_layers, batch,
+    hidden_size).
 
     If bidirectional, states are (2 * num_layers, batch, hidden_size), the directions of a layer
     next to one another, and ``output`` has twice as many features, those of the forward direction
     first. Resets part a sequence between the same two steps in each direction.
 
-    The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
-    ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``
-    (H, in), ``layers.l.projection.bias`` (H,), and the entries of ``layers.l.norm``; those of the
-    other direction are under ``reverse_layers``.
-
-    Raises:
-        ValueError, TypeError: an argument or an input does not fit; and what
-            :class:`irevrnn.IRevStack` raises.
+    The ``state_dict`` holds, for every layer: ``layers.0.recurrent_weight`` (H,), ``coupling_a``
+    and ``coupling_b`` (R, H), ``projection.weight`` (H, in), ``projection.bias`` (H,), and entries
+    of its ``norm``; those of the other direction are under ``reverse_layers``.
 
     Example::
 

@@ -18,11 +18,9 @@ from irevrnn.strategies.stack import is_block
 def check_stepwise(module: nn.Module, input: Tensor, tolerance: float = 1e-4) -> None:
     """Raise a ValueError unless a module treats each step by itself and keeps no state.
 
-    A stack may compute what stands between two recurrences again, some steps at a time, and packs
-    sequences of different length. Call this once, in a test, for a module of your own that goes
-    into an :class:`irevrnn.IRevStack`. The module runs on all steps, on pieces of them and on
-    packed rows, in its present mode (train or eval) but without dropout; a recurrent block runs its
-    ``project`` and its ``output``.
+    Call this once, in a test, for a module of your own that goes into a :class:`irevrnn.IRevStack`.
+    The module runs on all steps, on pieces of them and on packed rows, in its present mode (train
+    or eval) but without dropout; a recurrent block runs its ``project`` and its ``output``.
 
     Args:
         module: a block, or any module that maps (..., in) to (..., out).
