@@ -149,10 +149,10 @@ def test_an_embedding_inside_gives_what_one_outside_gives(memory, budget, form):
 
 @pytest.mark.parametrize(("change", "error", "message"), [
     (lambda x: x.float(), RuntimeError, "indices.*Long, Int; but got torch.FloatTensor"),
-    (lambda x: x[..., None], ValueError, r"\(batch, seq\) or \(seq\), .*; got shape \(3, 9, 1\)"),
+    (lambda x: x[..., None], ValueError, r"\(batch, seq\) or \(seq\); got shape \(3, 9, 1\)"),
     (lambda x: x[0, 0], ValueError, r"must be \(batch, seq\) or .*; got shape \(\)"),
     (lambda x: x[:, :0], ValueError, r"at least one step; got shape \(3, 0\)"),
-    (lambda x: pack_sequence([x[0, :, None]]), ValueError, r"of rows \(N\), .*\(9, 1\)"),
+    (lambda x: pack_sequence([x[0, :, None]]), ValueError, r"of rows \(N\); got shape \(9, 1\)"),
 ])  # fmt: skip
 def test_what_an_embedding_does_not_read(change, error, message):
     model = IRevStack([nn.Embedding(20, WIDTH), IRevBlock(WIDTH, H)])
