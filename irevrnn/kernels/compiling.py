@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.scan import scan
 
 from irevrnn.kernels import backend
 from irevrnn.kernels.observers import exports_to_onnx
@@ -40,6 +39,8 @@ def scan_as_operator(
     A stream without steps of its own is (B, H) or None. Tensors that go into the graph of a step,
     or come out of it, must not share memory.
     """
+    from torch._higher_order_ops.scan import scan  # a prototype: others need not depend on it
+
     given = [*streams, None if resets is None else resets.unsqueeze(-1)]
     moving = [i for i, x in enumerate(given) if x is not None and x.dim() == 3]
 

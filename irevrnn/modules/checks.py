@@ -90,10 +90,8 @@ def check_input(input: Any, batch_first: bool, weight: Tensor, tokens: bool) -> 
         raise ValueError(f"input must have at least one step; got shape {shape}")
 
 
-def check_resets(resets: Tensor | None, shape: tuple[int, ...]) -> None:
-    """Raise an error unless ``resets`` are None, or bool of the input's shape without features."""
-    if resets is None:
-        return
+def check_resets(resets: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise an error unless ``resets`` are bool of the input's shape without features."""
     check_tensor("resets", resets, torch.bool)
     if (given := tuple(resets.shape)) != shape:
         wanted = f"{shape}, that of the input without its features"
