@@ -22,28 +22,25 @@ class Activation(NamedTuple):
     Attributes:
         function: of x.
         slope_from_output: the derivative, as a function of y.
-        onnx: the name and the attributes of its ONNX operator.
         forgotten_bits: bits that it forgets in a step with y < 0 (``relu``: with y = 0), in fixed
             point; None if it has no inverse there (:mod:`irevrnn.recurrences.fixed_point`).
     """
 
     function: Callable[[Tensor], Tensor]
     slope_from_output: Callable[[Tensor], Tensor]
-    onnx: tuple[str, dict[str, float]]
     forgotten_bits: float | None = None
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(torch.relu, lambda y: (~(y <= 0)).to(y.dtype), ("Relu", {}), 30.0),
-    "tanh": Activation(torch.tanh, lambda y: 1 - y * y, ("Tanh", {})),
-    "sigmoid": Activation(torch.sigmoid, lambda y: y * (1 - y), ("Sigmoid", {})),
+    "relu": Activation(torch.relu, lambda y: (~(y <= 0)).to(y.dtype), 30.0),
+    "tanh": Activation(torch.tanh, lambda y: 1 - y * y),
+    "sigmoid": Activation(torch.sigmoid, lambda y: y * (1 - y)),
     "leaky_relu": Activation(
-        lambda x: torch.nn.functional.leaky_relu(x, NEGATIVE_SLOPE),
+        lambda x: torch.where(x > 0, x, NEGATIVE_SLOPE * x),
         lambda y: torch.where(y > 0, 1.0, NEGATIVE_SLOPE).to(y.dtype),
-        ("LeakyRelu", {"alpha": NEGATIVE_SLOPE}),
         2.0,
     ),
-    "identity": Activation(lambda x: x, torch.ones_like, ("Identity", {}), 0.0),
+    "identity": Activation(lambda x: x, torch.ones_like, 0.0),
 }
 
 

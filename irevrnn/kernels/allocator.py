@@ -1,7 +1,7 @@
 """Give the large results of a training step the memory of those of the step before.
 
 By default glibc gives each large block back to the system when it is freed, and gets the next one
-page by page, at the price of a page fault each. The kernels keep the blocks of their own results
+at the price of a page fault for each page. The kernels keep those of their results
 (``csrc/allocate.h``); :func:`use_caching_allocator` extends this to the process.
 """
 

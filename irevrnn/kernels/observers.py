@@ -24,6 +24,11 @@ def traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+def exports_to_onnx() -> bool:
+    """Return whether PyTorch is recording operators for ONNX."""
+    return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+
+
 class _Forced(threading.local):
     observed: bool | None = None  # where this thread looks
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.library import register_autograd, register_fake
 
 from irevrnn.kernels import reference
 from irevrnn.kernels.jit import build, cuda, operators
@@ -31,16 +32,14 @@ def load_operators() -> bool:
     """Build the C++ kernels on first use and register the operators; return False if that fails."""
     if not operators.load():
         return False
-    torch.library.register_fake("irevrnn::scan", _scan_fake)
-    torch.library.register_fake("irevrnn::scan_backward", _scan_backward_fake)
-    torch.library.register_fake("irevrnn::selective_scan", _selective_fake)
-    torch.library.register_fake("irevrnn::selective_scan_backward", _selective_backward_fake)
-    torch.library.register_autograd(
-        "irevrnn::selective_scan", _selective_backward, setup_context=_keep_for_selective_backward
+    register_fake("irevrnn::scan", _scan_fake)
+    register_fake("irevrnn::scan_backward", _scan_backward_fake)
+    register_fake("irevrnn::selective_scan", _selective_fake)
+    register_fake("irevrnn::selective_scan_backward", _selective_backward_fake)
+    register_autograd(
+        "irevrnn::selective_scan", _selective_backward, setup_context=_keep_for_selective
     )
-    torch.library.register_autograd(
-        "irevrnn::scan_backward", _second_backward, setup_context=_keep_for_second_backward
-    )
+    register_autograd("irevrnn::scan_backward", _second_backward, setup_context=_keep_for_second)
     return True
 
 
@@ -88,28 +87,23 @@ def _scan_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(x.shape) for x in (out, *states_and_weights))
 
 
-def _keep_for_second_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, activation, coupling_activation, _, _, resets = inputs
-    ctx.options = activation, coupling_activation
+    ctx.options = {"activation": activation, "coupling_activation": coupling_activation}
     ctx.save_for_backward(*tensors, resets)
 
 
 def _second_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     """Differentiate the reference's gradient, in which ``saved`` follows from the other inputs."""
     *upstream, out, _, h_0, c_0, u, a, b, batch_sizes, resets = ctx.saved_tensors
-    shapes = (out, h_0, c_0)
-    grads = [torch.zeros_like(x) if g is None else g for g, x in zip(upstream, shapes, strict=True)]
-    activation, coupling_activation = ctx.options
-    backward = partial(
-        reference.scan_backward, activation=activation, coupling_activation=coupling_activation,
-        batch_sizes=batch_sizes, resets=resets,
-    )  # fmt: skip
-    vjp_fn: Any
-    _, vjp_fn, *_ = torch.func.vjp(backward, *grads, out, h_0, c_0, u, a, b)
-    *grad_upstream, of_out, of_h_0, of_c_0, of_u, of_a, of_b = vjp_fn(gradients)
-    of_upstream = [None if g is None else x for g, x in zip(upstream, grad_upstream, strict=True)]
-    no_options = (None,) * 6
-    return *of_upstream, of_out, None, of_h_0, of_c_0, of_u, of_a, of_b, *no_options
+    pairs = zip(upstream, (out, h_0, c_0), strict=True)
+    grads = [torch.zeros_like(x) if g is None else g for g, x in pairs]
+    options = dict(ctx.options, batch_sizes=batch_sizes, resets=resets)
+    backward = partial(reference.scan_backward, **options)
+    pull_back: Any = torch.func.vjp(backward, *grads, out, h_0, c_0, u, a, b)[1]
+    *of_upstream, of_out, of_h_0, of_c_0, of_u, of_a, of_b = pull_back(gradients)
+    of_upstream = [None if g is None else x for g, x in zip(upstream, of_upstream, strict=True)]
+    return *of_upstream, of_out, None, of_h_0, of_c_0, of_u, of_a, of_b, *(None,) * 6
 
 
 def _selective_fake(*arguments: Any) -> tuple[Tensor, ...]:
@@ -123,7 +117,7 @@ def _selective_backward_fake(*arguments: Any) -> list[Tensor]:
     return [x.new_empty(x.shape) for x in (out, h_0, c_0, *turns)]
 
 
-def _keep_for_selective_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _keep_for_selective(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     _, h_0, c_0, turns, batch_sizes, *ctx.numbers, resets = inputs
     ctx.save_for_backward(output[0], output[3], h_0, c_0, *turns, batch_sizes, resets)
     ctx.set_materialize_grads(False)

@@ -6,22 +6,21 @@ Short enough to be read beside the paper, which names these functions in its equ
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from irevrnn.kernels.activations import get_activation
+from irevrnn.kernels.observers import exports_to_onnx
 
 
 def couple(
     p: Tensor, c: Tensor, a: Tensor, b: Tensor, coupling_activation: str = "tanh"
 ) -> tuple[Tensor, Tensor]:
-    """Apply the R additive couplings to ``p`` and ``c`` (equation ``eq:coupling``).
-
-    p and c are (..., H), and a and b (R, H) have one row per coupling. ``coupling_activation`` is
-    the name of ``f``.
-    """
+    """Apply the R additive couplings a and b, (R, H), to p and c (equation ``eq:coupling``)."""
     f = get_activation(coupling_activation, "coupling_activation").function
     for a_i, b_i in zip(a, b, strict=True):
         c = c + a_i * f(p)
@@ -44,10 +43,7 @@ def step(
     z: Tensor, h: Tensor, c: Tensor, u: Tensor, a: Tensor, b: Tensor,
     activation: str = "relu", coupling_activation: str = "tanh",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Run one time step of the cell (equation ``eq:cell``); return h and c after it.
-
-    z, h and c are (B, H), u is (H,), a and b are (R, H); the names are those of ``g`` and ``f``.
-    """
+    """Run one time step of the cell (equation ``eq:cell``); return h and c after it."""
     g = get_activation(activation).function
     p, c = couple(u * h, c, a, b, coupling_activation)
     return g(z + p), c
@@ -58,19 +54,15 @@ def scan(
     activation: str = "relu", coupling_activation: str = "tanh",
     batch_sizes: Tensor | None = None, resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Run the cell over sequences; autograd through it is textbook BPTT.
+    """Run the cell over sequences, as :func:`irevrnn.scan`; autograd makes it textbook BPTT."""
+    rows: Any = a, b
+    if exports_to_onnx():  # they must not share memory there
+        rows = [[row.clone() for row in x] for x in rows]
 
-    Arguments and results are those of :func:`irevrnn.scan`.
-    """
-    h, c, outputs = h_0, c_0, []
-    steps = _steps(z, batch_sizes)
-    step_resets = [None] * len(steps) if resets is None else _steps(resets, batch_sizes)
-    for z_t, reset in zip(steps, step_resets, strict=True):
-        h_t, c_t = (_reset(_first(x, len(z_t)), reset) for x in (h, c))
-        h_t, c_t = step(z_t, h_t, c_t, u, a, b, activation, coupling_activation)
-        outputs.append(h_t)
-        h, c = _joined(h_t, h, len(h)), _joined(c_t, c, len(c))
-    return _join(outputs, batch_sizes), h, c
+    def cell(h: Tensor, c: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:
+        return step(z_t, h, c, u, rows[0], rows[1], activation, coupling_activation)
+
+    return _over_steps(cell, (z,), h_0, c_0, batch_sizes, resets)
 
 
 def rotate(p: Tensor, q: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,27 +78,22 @@ def selective_scan(
     """Run selective oscillators over sequences (equation ``eq:selective``).
 
     Args:
-        z, h_0, c_0, batch_sizes, resets: as for :func:`scan`.
+        z, h_0, c_0, batch_sizes, resets: as for :func:`scan`, and so are the results.
         angle: by which each step turns the state, in radians: shaped like z, or (B, H) if all steps
             turn alike.
         decay: what h and c are multiplied by after that, from -1 to 1, likewise; nothing is
             forgotten if None.
-
-    Returns:
-        Those of :func:`scan`.
     """
-    h, c, outputs = h_0, c_0, []
-    steps = _steps(z, batch_sizes)
-    angles, decays = (_steps_of(x, z, batch_sizes) for x in (angle, decay))
-    step_resets = [None] * len(steps) if resets is None else _steps(resets, batch_sizes)
-    for z_t, angle_t, decay_t, reset in zip(steps, angles, decays, step_resets, strict=True):
-        p, q = (_reset(_first(x, len(z_t)), reset) for x in (h, c))
-        p, q = rotate(p, q, angle_t)
+
+    def turn(
+        h: Tensor, c: Tensor, z_t: Tensor, angle_t: Tensor, decay_t: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        p, q = rotate(h, c, angle_t)
         if decay_t is not None:
             p, q = decay_t * p, decay_t * q
-        outputs.append(p + z_t)
-        h, c = _joined(outputs[-1], h, len(h)), _joined(q, c, len(c))
-    return _join(outputs, batch_sizes), h, c
+        return p + z_t, q
+
+    return _over_steps(turn, (z, angle, decay), h_0, c_0, batch_sizes, resets)
 
 
 def scan_backward(
@@ -117,15 +104,9 @@ def scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Compute the gradient of :func:`scan`, written out by hand (equation ``eq:gradient``).
 
-    Needs neither ``z`` nor any ``p``: the slopes follow from outputs. The compiled kernels compute
-    the same. Autograd can differentiate this function, which gives them their second derivative.
-
-    Args:
-        grad_out, grad_h_n, grad_c_n: gradients of what :func:`scan` returned.
-        out: what it returned. All others are as given to it.
-
-    Returns:
-        Gradients of ``z``, ``h_0``, ``c_0``, ``u``, ``a`` and ``b``.
+    From gradients of what :func:`scan` returned, its ``out`` and its arguments, return those of z,
+    h_0, c_0, u, a and b. The slopes follow from outputs. The compiled kernels compute the same.
+    Autograd can differentiate this function, which gives them their second derivative.
     """
     coupling = get_activation(coupling_activation, "coupling_activation")
     f, f_slope = coupling.function, coupling.slope_from_output
@@ -168,6 +149,27 @@ def scan_backward(
     grad_h_0, grad_c_0 = _joined(carry, grad_h_n, len(h_0)), _joined(d_c, grad_c_n, len(h_0))
     of_u, of_a, of_b = torch.stack([grad_u, *grad_a, *grad_b]).split([1, len(a), len(b)])
     return _join(grad_z[::-1], batch_sizes), grad_h_0, grad_c_0, of_u[0], of_a, of_b
+
+
+def _over_steps(
+    step: Callable[..., tuple[Tensor, Tensor]], streams: Sequence[Tensor | None],
+    h: Tensor, c: Tensor, batch_sizes: Tensor | None, resets: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Run ``step(h, c, *parts)`` over parts of streams; return h of all steps, and h and c."""
+    if exports_to_onnx() and batch_sizes is None:
+        from irevrnn.kernels.compiling import scan_as_operator
+
+        return scan_as_operator(step, streams, h, c, resets)
+    z: Any = streams[0]
+    parts = zip(*(_steps_of(x, z, batch_sizes) for x in streams), strict=True)
+    step_resets: Any = repeat(None) if resets is None else _steps(resets, batch_sizes)
+    outputs = []
+    for (z_t, *others), reset in zip(parts, step_resets, strict=False):
+        h_t, c_t = (_reset(_first(x, len(z_t)), reset) for x in (h, c))
+        h_t, c_t = step(h_t, c_t, z_t, *others)
+        outputs.append(h_t)
+        h, c = _joined(h_t, h, len(h)), _joined(c_t, c, len(c))
+    return _join(outputs, batch_sizes), h, c
 
 
 def _steps(x: Tensor, batch_sizes: Tensor | None) -> tuple[Tensor, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,37 +11,17 @@ from torch.nn.utils.rnn import PackedSequence
 
 from irevrnn.kernels.observers import autocasts, observed, traced, transformed
 from irevrnn.modules.checks import check_input
-from irevrnn.modules.sequences import SequenceBatch
+from irevrnn.modules.sequences import Hidden, SequenceBatch, final_states, initial_states
 from irevrnn.modules.stability import Recurrent
-from irevrnn.modules.states import Hidden, final_states, initial_states
 from irevrnn.modules.stepping import Stepper, is_plain
 from irevrnn.recurrences.block import BlockRecurrence
-from irevrnn.strategies.budget import (
-    MemoryReport,
-    Workload,
-    choose,
-    format_bytes,
-    memory_report,
-    parse_bytes,
-    widest,
-)
+from irevrnn.strategies import budget, rules
 from irevrnn.strategies.chunkwise import parameters_of, records, run_chunkwise
 from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.measure import resident_bytes
-from irevrnn.strategies.rules import (
-    BUDGETED,
-    CHUNKWISE,
-    IN_FIXED_POINT,
-    STRATEGIES,
-    check_budget,
-    check_initialised,
-    not_a_graph,
-    unsupported_reason,
-)
 from irevrnn.strategies.stack import Stack, reads_tokens, warn_of_large_states
 from irevrnn.strategies.strategy import Plan, chunk_length, flat
 
-_log = logging.getLogger("irevrnn")
 #: Numbers of one recurrence's states up to which inference with ``reversible`` runs layer by layer.
 WHOLE = 2**24
 #: Measurements that a stack keeps, one for each batch size and form of the input.
@@ -52,13 +31,13 @@ MOST_COSTS = 64
 class StrategyModule(nn.Module):
     """A module that runs a stack under a strategy."""
 
-    _strategies: tuple[str, ...] = STRATEGIES  # that ``memory`` may name
+    _strategies: tuple[str, ...] = rules.STRATEGIES  # that ``memory`` may name
 
     def __init__(self, memory: str, memory_budget: float | str | None) -> None:
         super().__init__()
         self.memory = memory
-        check_budget(memory, memory_budget)
-        self.memory_budget = None if memory_budget is None else parse_bytes(memory_budget)
+        rules.check_budget(memory, memory_budget)
+        self.memory_budget = None if memory_budget is None else budget.parse_bytes(memory_budget)
         self.picked: Plan | None = None
         self._forgotten: tuple[float, list[Tensor]] | None = None
         self._costs: dict[Any, tuple[dict[str, Any], int]] = {}
@@ -91,17 +70,12 @@ class StrategyModule(nn.Module):
         stack = self._stack()
         batch = self._batch(stack, input, lengths)
         states = initial_states(stack, batch, hidden)
-        learnt = any(getattr(block, "initial_state", None) is not None for block in stack.blocks)
-        if learnt and resets is not None:
-            raise ValueError(
-                "resets must be None in a stack with learn_initial_state=True: they set states to 0"
-            )
         x, steps = batch.x, batch.all_steps(resets)
-        plain = self.memory not in ("auto", *IN_FIXED_POINT)
+        plain = self.memory not in ("auto", *rules.IN_FIXED_POINT)
         record = plain or records(x, *flat(states), *parameters_of(stack))
-        load = Workload(stack, x, states, steps, return_sequence, batch.padded, {}, before)
+        load = budget.Workload(stack, x, states, steps, return_sequence, batch.padded, {}, before)
         plan = self._choose(load, record)
-        if plan.memory in CHUNKWISE:
+        if plan.memory in rules.CHUNKWISE:
             output, finals = run_chunkwise(stack, plan, x, states, steps, return_sequence)
         else:
             output, finals = run_layerwise(stack, plan.memory, x, states, steps, return_sequence)
@@ -112,55 +86,59 @@ class StrategyModule(nn.Module):
         warn_of_large_states(self, stack, finals)
         return batch.restore(output, return_sequence), final_states(stack, batch, finals)
 
-    def _choose(self, load: Workload, record: bool) -> Plan:
+    def _choose(self, load: budget.Workload, record: bool) -> Plan:
         """Return the plan to run; where no gradient is recorded, none runs in fixed point."""
         memory, stack, steps = self.memory, load.stack, load.steps
         if memory == "auto":
-            check_budget(memory, self.memory_budget)
-        budget = self.memory_budget if memory in BUDGETED else None
-        if budget is not None and record and torch.is_grad_enabled():
-            return self._pick(load, parse_bytes(budget))
-        if memory in IN_FIXED_POINT and not record or memory == "auto":
-            fits = budget is None and load.x.shape[0] * steps.batch * widest(stack) <= WHOLE
-            whole = fits or observed() or unsupported_reason(stack, "checkpoint")
+            rules.check_budget(memory, self.memory_budget)
+        limit = self.memory_budget if memory in rules.BUDGETED else None
+        if limit is not None and record and torch.is_grad_enabled():
+            return self._pick(load, budget.parse_bytes(limit))
+        if memory in rules.IN_FIXED_POINT and not record or memory == "auto":
+            fits = limit is None and load.x.shape[0] * steps.batch * budget.widest(stack) <= WHOLE
+            whole = fits or observed() or rules.unsupported_reason(stack, "checkpoint")
             memory = "recompute" if whole else "checkpoint"
-        if memory not in CHUNKWISE:
+        if memory not in rules.CHUNKWISE:
             return Plan(memory)
-        length = chunk_length(memory, steps.end, steps.batch, widest(stack), stack.compiles)
+        length = chunk_length(memory, steps.end, steps.batch, budget.widest(stack), stack.compiles)
         return Plan(memory, length)
 
-    def _pick(self, load: Workload, budget: int) -> Plan:
+    def _pick(self, load: budget.Workload, limit: int) -> Plan:
         if transformed() or traced():
             raise NotImplementedError(
                 f"memory={self.memory!r} with a memory_budget measures a pass over the first steps,"
                 " which cannot be transformed or recorded; use memory='recompute' or 'store'"
             )
-        check_initialised(self.memory, parameters_of(load.stack))
+        rules.check_initialised(self.memory, parameters_of(load.stack))
         key = _key(load)
         load.costs, load.loaded = self._costs.get(key, ({}, 0))
-        plan = choose(load, self.memory, budget)
+        plan = budget.choose(load, self.memory, limit)
         if len(self._costs) >= MOST_COSTS:
             self._costs.clear()
         self._costs[key] = load.costs, load.loaded
-        before, self.picked = self.picked, plan  # by whichever thread was last
-        if before is None or plan.memory != before.memory:
-            saved, peak = format_bytes(plan.saved), format_bytes(plan.peak)
-            text = "memory=%r picked %r: saves about %s, with a peak of about %s"
-            _log.info(text, self.memory, plan.memory, saved, peak)
+        self.picked = plan  # by whichever thread was last
         return plan
 
-    def _report(
-        self, input: Any, lengths: Any, resets: Any, return_sequence: bool = True
-    ) -> MemoryReport:
+    def memory_report(
+        self, input: Tensor | PackedSequence, *, lengths: Tensor | Sequence[int] | None = None,
+        return_sequence: bool = True, resets: Tensor | None = None,
+    ) -> budget.MemoryReport:  # fmt: skip
+        """Return what training on ``input`` would need under each strategy: saved bytes and peak.
+
+        All strategies are compared, whatever ``memory`` is, by a pass over the first steps. What
+        ``reversible`` saves is an average of what decays forget; ``relu`` and ``leaky_relu`` count
+        as if they forgot in every step. Arguments are those of :meth:`forward`. ``print`` shows
+        the report as a table.
+        """
         stack = self._stack()
         batch = self._batch(stack, input, lengths)
         states, steps = stack.initial_states(batch.size), batch.all_steps(resets)
-        load = Workload(stack, batch.x, states, steps, return_sequence, batch.padded, {}, 0)
-        return memory_report(load)
+        load = budget.Workload(stack, batch.x, states, steps, return_sequence, batch.padded, {}, 0)
+        return budget.memory_report(load)
 
     def extra_repr(self) -> str:
-        budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
-        return f"memory={self.memory!r}{budget}"
+        limit = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
+        return f"memory={self.memory!r}{limit}"
 
 
 class BaseStack(Recurrent, StrategyModule):
@@ -170,10 +148,6 @@ class BaseStack(Recurrent, StrategyModule):
         super().__init__(memory, memory_budget)
         self.batch_first = batch_first
 
-    def _input_features(self) -> int | None:
-        """Return the features that an input must have, if that is known."""
-        raise NotImplementedError
-
     def forward(
         self, input: Tensor | PackedSequence, hidden: Hidden | None = None, *,
         lengths: Tensor | Sequence[int] | None = None, return_sequence: bool = True,
@@ -182,7 +156,7 @@ class BaseStack(Recurrent, StrategyModule):
         """Run the stack over a sequence; see the class for shapes."""
         if torch.compiler.is_compiling():
             packed = lengths is not None or isinstance(input, PackedSequence)
-            if reason := not_a_graph(self.memory, packed):
+            if reason := rules.not_a_graph(self.memory, packed):
                 if torch.compiler.is_exporting():
                     raise ValueError(f"this forward pass cannot be exported: {reason}")
                 from irevrnn.kernels.compiling import run_uncompiled
@@ -202,13 +176,6 @@ class BaseStack(Recurrent, StrategyModule):
             input: (batch, in), or (in,) without a batch; for an ``nn.Embedding``, integers without
                 the last dimension.
             hidden: as for :meth:`forward`.
-
-        Example::
-
-            >>> model = IRevStack([nn.Linear(3, 32), IRevBlock(32, 64), IRevBlock(32, 64)]).eval()
-            >>> hidden = None
-            >>> for x in torch.randn(100, 1, 3):
-            ...     output, hidden = model.step(x, hidden)
         """
         if is_plain(input, hidden):
             if self._stepper is None or not self._stepper.holds():
@@ -217,8 +184,6 @@ class BaseStack(Recurrent, StrategyModule):
                 state: Any = hidden
                 output, h, c = self._stepper.step(input, *state)
                 return output, (h, c)
-        if not isinstance(input, Tensor):
-            raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
         stack = self._stack()
         if stack.reverse:
             raise ValueError("step needs bidirectional=False: a stream has no end to begin from")
@@ -239,13 +204,6 @@ class BaseStack(Recurrent, StrategyModule):
         Raises:
             RuntimeError: there was no forward pass.
             ValueError: a block has another ``activation`` than ``"identity"``, which forgets, too.
-
-        Example::
-
-            >>> block = IRevBlock(16, 32, forgets="input", turns="input")
-            >>> model = IRevStack([block], memory="reversible")
-            >>> output, _ = model(torch.randn(8, 100, 16))
-            >>> loss = output.square().mean() + 1e-6 * model.stored_bits()
         """
         if self._forgotten is None:
             raise RuntimeError("stored_bits needs a forward pass first")
@@ -254,25 +212,9 @@ class BaseStack(Recurrent, StrategyModule):
         weights = [block.bits_of_weights() for block in blocks]
         return torch.stack([*(steps * bits for bits in weights), *chosen]).sum()
 
-    def memory_report(
-        self, input: Tensor | PackedSequence, *, lengths: Tensor | Sequence[int] | None = None,
-        return_sequence: bool = True, resets: Tensor | None = None,
-    ) -> MemoryReport:  # fmt: skip
-        """Return what training on ``input`` would need under each strategy: saved bytes and peak.
-
-        All strategies are compared, whatever ``memory`` is, by a pass over the first steps. What
-        ``reversible`` saves is an average of what decays forget; ``relu`` and ``leaky_relu`` count
-        as if they forgot in every step. Arguments are those of :meth:`forward`.
-
-        Returns:
-            An object with ``plans``, each with its ``saved`` and ``peak`` bytes, and with
-            ``reasons`` why others cannot be used. ``print`` shows it as a table.
-        """
-        return self._report(input, lengths, resets, return_sequence)
-
     def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
         tokens = stack.layers[0] is None and reads_tokens(stack.modules[0])
-        check_input(input, self.batch_first, stack.like, self._input_features(), tokens)
+        check_input(input, self.batch_first, stack.like, tokens)
         if isinstance(input, PackedSequence):
             packed = input._replace(data=input.data.unsqueeze(-1)) if tokens else input
             return SequenceBatch.of(packed, lengths, self.batch_first)
@@ -281,7 +223,7 @@ class BaseStack(Recurrent, StrategyModule):
         return SequenceBatch.of(input, lengths, self.batch_first, batched)
 
 
-def _key(load: Workload) -> tuple[Any, ...]:
+def _key(load: budget.Workload) -> tuple[Any, ...]:
     """Return what the costs of the first steps depend on."""
     x, steps = load.x, load.steps
     modules = [each for m in (*load.stack.modules, *load.stack.reverse) for each in m.modules()]

@@ -9,19 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from irevrnn.kernels.activations import get_activation
-from irevrnn.modules.checks import check_count, check_number
-from irevrnn.modules.initial_values import (
-    LONGEST_MEMORY,
-    LONGEST_PERIOD,
-    SHORTEST_MEMORY,
-    SHORTEST_PERIOD,
-    check_periods,
-    check_selection,
-    draw_couplings_,
-    draw_memories_,
-    draw_oscillators_,
-    draw_turns_,
-)
+from irevrnn.modules import initial_values
+from irevrnn.modules.checks import check_number
 from irevrnn.modules.stability import Recurrent
 from irevrnn.recurrences.block import is_selective
 
@@ -37,10 +26,9 @@ class Block(Recurrent):
 
     A subclass defines ``project`` and ``output``. They may use any modules that act on each step
     independently (:func:`irevrnn.check_stepwise` tests that). They are computed again in the
-    backward pass, so their results must depend on their arguments and parameters alone. Random
+    backward pass, so their results must depend on their arguments and parameters alone; random
     numbers of PyTorch's global generators are replayed. ``x`` is (T, B, in) whatever
-    ``batch_first`` is, or packed as (N, in) where sequences have lengths. The recurrence is that of
-    :func:`irevrnn.scan`, with the parameters and nonlinearities given here.
+    ``batch_first`` is, or packed as (N, in). The recurrence is that of :func:`irevrnn.scan`.
 
     A stack calls these two methods, never the block itself. Of the hooks on a block, only forward
     pre-hooks run, before ``project``, and what they return is ignored.
@@ -51,21 +39,20 @@ class Block(Recurrent):
             ``longest_period`` must be None.
         activation, coupling_activation: nonlinearities g and f of the recurrence.
             ``memory="reversible"`` takes a g that can be inverted (:mod:`irevrnn.strategies`).
-        forgets: whether units forget. If not, u = 1: ``recurrent_weight`` is a buffer of ones, not
-            a parameter, and with ``activation="identity"`` reversal stores nothing. With
-            ``"input"`` the input chooses at each step what h and c are multiplied by, as in Mamba:
-            ``project`` returns these decays, from 0 to 1, behind z.
+        forgets: whether units forget. If not, u = 1: ``recurrent_weight`` is a buffer of ones, and
+            with ``activation="identity"`` reversal stores nothing. With ``"input"`` the input
+            chooses at each step what h and c are multiplied by, as in Mamba: ``project`` returns
+            these decays, from 0 to 1, behind z.
         turns: ``"fixed"``; or ``"input"``, if the input chooses at each step by which angle the
             state (h, c) turns: ``project`` returns the angles, in radians, behind z (and before
-            decays). Reversal stores nothing for a rotation, whatever its angle. With either,
-            rotations stand in the place of couplings, and the nonlinearities are ``"identity"``.
+            decays). With either, rotations stand in the place of couplings, and the nonlinearities
+            are ``"identity"``.
         learn_initial_state: whether h_0 and c_0, where a call gives none, are learnt, in place of
-            zeros. A rotation of zero is zero, so units that count have to start elsewhere.
+            zeros (to which resets set them).
         shortest_period, longest_period: units start as oscillators with periods log-uniform between
             these numbers of steps. With ``longest_period=None`` all couplings start near 0.
         longest_memory: time constants tau in u = exp(-1 / tau) start log-uniform up to this number
-            of steps: from 1, or for an oscillator of period P from P / (4 pi) if that is more, so
-            that it turns at least once before it is forgotten.
+            of steps: from 1, or for an oscillator of period P from P / (4 pi) if that is more.
         device, dtype: of the parameters.
 
     Attributes:
@@ -74,10 +61,6 @@ class Block(Recurrent):
         angle: of the rotations, (H,), where the input chooses angles or decays: for
             ``turns="fixed"``, and for a subclass to choose from.
         initial_state: learnt h_0 and c_0, (2, H), normal at the start; None where they are 0.
-
-    Raises:
-        ValueError, TypeError: an argument is out of range, or of a wrong type.
-        NotImplementedError: the block is called, or a method that it must define is missing.
 
     Example::
 
@@ -99,18 +82,19 @@ class Block(Recurrent):
         self, hidden_size: int, num_couplings: int = 1, *,
         activation: str = "identity", coupling_activation: str = "identity",
         forgets: bool | str = True, turns: str = "fixed", learn_initial_state: bool = False,
-        shortest_period: float = SHORTEST_PERIOD, longest_period: float | None = LONGEST_PERIOD,
-        longest_memory: float = LONGEST_MEMORY,
+        shortest_period: float = initial_values.SHORTEST_PERIOD,
+        longest_period: float | None = initial_values.LONGEST_PERIOD,
+        longest_memory: float = initial_values.LONGEST_MEMORY,
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        check_count("hidden_size", hidden_size, 1)
-        check_count("num_couplings", num_couplings, 0)
         get_activation(activation)
         get_activation(coupling_activation, "coupling_activation")
-        check_selection(forgets, turns, num_couplings, (activation, coupling_activation))
-        check_periods(shortest_period, longest_period, num_couplings)
-        check_number("longest_memory", longest_memory, SHORTEST_MEMORY, math.inf)
+        initial_values.check_selection(
+            forgets, turns, num_couplings, (activation, coupling_activation)
+        )
+        initial_values.check_periods(shortest_period, longest_period, num_couplings)
+        check_number("longest_memory", longest_memory, initial_values.SHORTEST_MEMORY, math.inf)
         self.hidden_size, self.num_couplings = hidden_size, num_couplings
         self.activation, self.coupling_activation = activation, coupling_activation
         self.forgets, self.turns, self.longest_memory = forgets, turns, longest_memory
@@ -163,21 +147,15 @@ class Block(Recurrent):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
         """Refuse recurrent weights that forget where ``forgets=False`` promises that none does."""
         u = state_dict.get(f"{prefix}recurrent_weight")
-        if (
-            self.forgets is not True
-            and isinstance(u, Tensor)
-            and not u.is_meta
-            and not (u == 1).all()
-        ):
+        if self.forgets is not True and u is not None and not u.is_meta and (u != 1).any():
             raise RuntimeError(
-                f"{prefix}recurrent_weight must be 1 everywhere, as the block was made with "
-                f"forgets={self.forgets!r}; got values from {u.min():g} to {u.max():g}. Build the "
-                "block with forgets=True to load them"
+                f"{prefix}recurrent_weight must be 1 with forgets={self.forgets!r}: build the "
+                "block with forgets=True to load it"
             )
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     @torch.no_grad()
-    def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
+    def reset_recurrence(self, shortest_memory: float = initial_values.SHORTEST_MEMORY) -> Tensor:
         """Draw the parameters of the recurrence anew; return the time constants tau, (H,)."""
         u, a, b = self.recurrent_weight, self.coupling_a, self.coupling_b
         if self.forgets is not True:  # it has no values if the module comes from the meta device
@@ -187,10 +165,10 @@ class Block(Recurrent):
         memories, longest = (shortest_memory, self.longest_memory), self.longest_period
         periods = None if longest is None else (self.shortest_period, longest)
         if self.selective:
-            return draw_turns_(u, self.angle, periods, memories, self.forgets)
-        draw_couplings_(a, b)
+            return initial_values.draw_turns_(u, self.angle, periods, memories, self.forgets)
+        initial_values.draw_couplings_(a, b)
         if periods is not None:
-            return draw_oscillators_(u, a, b, periods, memories, bool(self.forgets))
+            return initial_values.draw_oscillators_(u, a, b, periods, memories, bool(self.forgets))
         if self.forgets:
-            return draw_memories_(u, *memories)
+            return initial_values.draw_memories_(u, *memories)
         return torch.full_like(u, self.longest_memory)

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irevrnn.modules.checks import check_kind, check_resets, check_states, describe_arguments
+from irevrnn.modules.block import Block
+from irevrnn.modules.checks import check_kind, check_states, describe_arguments
 from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.layer import IRevRNNLayer
+from irevrnn.modules.sequences import Hidden
 from irevrnn.modules.stability import Recurrent
-from irevrnn.modules.states import Hidden
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import RECURRENCE
 
@@ -19,15 +20,13 @@ from irevrnn.strategies.rules import RECURRENCE
 class IRevRNNCell(Recurrent):
     r"""One step of one layer of :class:`irevrnn.IRevRNN`, for streams and for loops of your own.
 
-    The recurrence gives the same bits as the layer gives for the whole sequence, but a product of
-    one row may round differently from one of many. :meth:`of` makes a cell from a trained layer,
-    which is its attribute ``layer``.
+    It computes what the layer does for the whole sequence, up to the rounding of matrix products.
+    :meth:`of` makes a cell from a trained layer, which is its attribute ``layer``.
 
     Args:
-        input_size, hidden_size, num_couplings, activation, coupling_activation, bias: as for
-            :class:`irevrnn.IRevRNN`, and so are ``device`` and ``dtype``.
-        norm: likewise; but in training, ``"batch"`` takes the statistics of this one step, not of
-            all steps as the layer does, and needs a batch of at least 2.
+        input_size, hidden_size, num_couplings: as for :class:`irevrnn.IRevRNN`.
+        options: likewise ``activation``, ``coupling_activation``, ``bias``, ``norm``, ``device``
+            and ``dtype``. In training, ``norm="batch"`` takes the statistics of this one step.
 
     Inputs:
         - **input**: (batch, input_size), or (input_size,).
@@ -38,22 +37,13 @@ class IRevRNNCell(Recurrent):
 
     Outputs:
         - **(h, c)** after the step, in the shape of ``hidden``.
-
-    Raises:
-        ValueError, TypeError: an argument does not fit.
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_couplings: int = 3, *,
-        activation: str = "relu", coupling_activation: str = "tanh", bias: bool = True,
-        norm: str | None = None, device: Any = None, dtype: torch.dtype | None = None,
-    ) -> None:  # fmt: skip
+        self, input_size: int, hidden_size: int, num_couplings: int = 3, **options: Any
+    ) -> None:
         super().__init__()
-        self.layer = IRevRNNLayer(
-            input_size, hidden_size, num_couplings, activation=activation,
-            coupling_activation=coupling_activation, bias=bias, norm=norm, device=device,
-            dtype=dtype,
-        )  # fmt: skip
+        self.layer = IRevRNNLayer(input_size, hidden_size, num_couplings, **options)
 
     @classmethod
     def of(cls, layer: IRevRNNLayer) -> IRevRNNCell:
@@ -76,13 +66,6 @@ class IRevRNNCell(Recurrent):
         self, input: Tensor, hidden: Hidden | None = None, resets: Tensor | None = None
     ) -> Hidden:
         """Run one step; see the class for shapes."""
-        if not isinstance(input, Tensor):
-            raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
-        size = self.layer.input_size
-        if input.dim() not in (1, 2) or input.shape[-1] != size:
-            raise ValueError(
-                f"input must be (batch, {size}) or ({size},); got shape {tuple(input.shape)}"
-            )
         if (states := self._fused_step(input, hidden, resets)) is not None:
             return states
         batched, layer = input.dim() == 2, self.layer
@@ -91,12 +74,9 @@ class IRevRNNCell(Recurrent):
         shape = (*input.shape[:-1], layer.hidden_size)
         if hidden is None:
             hidden = z.new_zeros(shape), z.new_zeros(shape)
-        symbols = "(batch, hidden_size)" if batched else "(hidden_size,)"
-        check_states(hidden, shape, symbols, z, ("h", "c"))
+        check_states(hidden, shape, z)
         h_0, c_0 = (state.to(z.dtype).reshape(z.shape[1:]) for state in hidden)
-        if resets is not None:
-            check_resets(resets, shape[:-1], z.device)
-            resets = resets.view(1, -1)
+        resets = None if resets is None else resets.reshape(1, -1)
         _, h, c = Weights.of(layer).scan(z, (h_0, c_0), resets=resets)
         return h.view(shape), c.view(shape)
 
@@ -116,8 +96,6 @@ class IRevRNNCell(Recurrent):
         shape = (*batch, layer.hidden_size)
         if h.shape != shape or c.shape != shape:
             return None
-        if resets is not None:
-            check_resets(resets, shape[:-1], input.device)
         own, linear = layer._parameters, projection._parameters
         u, a, b = (own.get(name) for name in RECURRENCE)
         if u is None or a is None or b is None:  # they are pruned or parametrized
@@ -127,4 +105,4 @@ class IRevRNNCell(Recurrent):
         return step(input, linear["weight"], linear["bias"], *normed, h, c, u, a, b, *options)
 
     def extra_repr(self) -> str:
-        return describe_arguments(self.layer, IRevRNNCell.__init__)
+        return describe_arguments(self.layer, IRevRNNLayer.__init__, Block.__init__)

@@ -15,8 +15,7 @@ class Dropout(nn.Module):
     All steps of a sequence share one mask (variational dropout; Gal and Ghahramani, 2016), drawn
     once for each forward pass of a stack: the same when a chunk of steps is computed again, and
     under every strategy. ``nn.Dropout``, which drops other features in each step, is replayed from
-    the generator's state: that is right if no other thread draws numbers. Under
-    ``torch.utils.checkpoint`` in a block, use ``nn.Dropout``.
+    the generator's state. Under ``torch.utils.checkpoint`` in a block, use ``nn.Dropout``.
 
     Args:
         p: probability of dropping a feature, in [0, 1).
@@ -24,10 +23,6 @@ class Dropout(nn.Module):
     Shape:
         - input, output: (T, B, ...), or (N, ...) packed inside a stack. Outside of a stack, the
           first dimension of three or more is taken for time: it must not be the batch.
-
-    Raises:
-        ValueError, TypeError: ``p`` is no number in [0, 1), or the input of another shape.
-        RuntimeError: something other than the stack computes it again in the backward pass.
     """
 
     _in_stack = False  # when it last ran

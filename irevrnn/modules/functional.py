@@ -1,13 +1,10 @@
-"""The recurrence as a function: :func:`scan`, with its checks."""
+"""The recurrence as a function: :func:`scan`. Its operators check the tensors."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from irevrnn.kernels.activations import get_activation
-from irevrnn.kernels.ops import HALF
-from irevrnn.modules.checks import check_batch_sizes, check_kind, check_resets, check_tensor
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import LAYERWISE, check_strategy
 
@@ -39,48 +36,17 @@ def scan(
             (slope 1/4), ``identity``.
         coupling_activation: coupling nonlinearity f, from the same list.
         memory: ``"recompute"`` saves the output, and c every 16 steps, for the backward pass;
-            ``"store"`` saves every intermediate value. Both give the same gradient. The other
-            strategies work on a whole stack: :class:`irevrnn.IRevRNN` has them.
+            ``"store"`` saves every intermediate value.
         batch_sizes: for sequences of different length, packed as in PyTorch's ``PackedSequence``:
             (T,) int64 on the CPU, the number of sequences that have each step, at most B and never
             rising. z is then (N, H) with N their sum, the longest sequence first.
         resets: where sequences begin anew: bool, (T, B), or (N,) packed like z. Where it is true,
-            h and c of the sequence are set to 0 before the step; in the first step, this discards
-            ``h_0`` and ``c_0``. No gradient passes a reset, not even one of inf or NaN.
+            h and c of the sequence are set to 0 before the step, and no gradient passes.
 
     Returns:
         ``out`` with h of every step, of the shape of z; ``h_n`` (B, H) and ``c_n`` (B, H), the
         states after the last step of each sequence.
-
-    Raises:
-        ValueError, TypeError: an argument, or its shape, dtype or device, does not fit.
-        RuntimeError: IREVRNN_BACKEND asks for kernels that cannot run.
     """
-    named = {"z": z, "h_0": h_0, "c_0": c_0, "u": u, "a": a, "b": b}
-    for name, x in named.items():
-        check_tensor(name, x)
-        wide = name in ("h_0", "c_0") and x.dtype == torch.float32
-        check_kind(name, x, z, "z", wide and z.dtype in HALF)
-    hidden, batch = z.shape[-1:], h_0.shape[0] if h_0.dim() == 2 else None
-    if batch_sizes is not None:
-        if z.dim() != 2:
-            raise ValueError(f"z must be (N, H) with batch_sizes; got shape {tuple(z.shape)}")
-        check_batch_sizes(batch_sizes, len(z), batch)
-        batch = int(batch_sizes[0]) if batch is None else batch
-    elif z.dim() != 3 or z.shape[0] == 0:
-        raise ValueError(f"z must be (T, B, H) with T > 0; got shape {tuple(z.shape)}")
-    else:
-        batch = z.shape[1]
-    if a.dim() != 2:
-        raise ValueError(f"a must be (R, H) with H = {hidden[0]}; got shape {tuple(a.shape)}")
-    state, weight = ("(B, H)", (batch, *hidden)), ("(R, H)", (len(a), *hidden))
-    wanted = {"h_0": state, "c_0": state, "u": ("(H,)", (*hidden,)), "a": weight, "b": weight}
-    for name, (symbols, shape) in wanted.items():
-        given = tuple(named[name].shape)
-        if given != shape:
-            of_z = f"for z of shape {tuple(z.shape)}"
-            raise ValueError(f"{name} must be {symbols} = {shape} {of_z}; got shape {given}")
-    check_resets(resets, tuple(z.shape[:-1]), z.device)
     get_activation(activation)
     get_activation(coupling_activation, "coupling_activation")
     if check_strategy(memory) not in LAYERWISE:

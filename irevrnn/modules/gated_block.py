@@ -9,20 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irevrnn.modules.block import Block
-from irevrnn.modules.checks import check_count, check_number, describe_arguments
+from irevrnn.modules.checks import describe_arguments
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.fused import block_input, block_output, can_fuse, has_hooks, norm_arguments
-from irevrnn.modules.initial_values import (
-    LONGEST_MEMORY,
-    LONGEST_PERIOD,
-    SHORTEST_MEMORY,
-    SHORTEST_PERIOD,
-)
+from irevrnn.modules.initial_values import SHORTEST_MEMORY
 from irevrnn.modules.norm import make_norm, normalize
 from irevrnn.modules.projection import Projection
 
-#: Size of the states of fresh oscillators with nonlinear couplings. Where these saturate, the
-#: oscillator is chaotic, and gradients grow exponentially with the length.
+#: Size of the states of fresh oscillators with nonlinear couplings: chaotic where these saturate.
 NONLINEAR_SCALE = 0.1
 
 
@@ -34,13 +28,12 @@ class IRevBlock(Block):
         y_t &= x_t + \mathrm{dropout}(\mathrm{GLU}(W_{out} \, \mathrm{GELU}(h_t) + \beta_{out}))
 
     with h the recurrence over z. It is the block of S4, S5 and LRU (Gu et al., 2022; Smith et al.,
-    2023; Orvieto et al., 2023). By default the recurrence itself is linear: every unit is a damped
-    oscillator, which ``memory="reversible"`` can run back at the cost of 2 (1 - u) bits a step.
+    2023; Orvieto et al., 2023). By default every unit is a damped linear oscillator, which
+    ``memory="reversible"`` can run back at the cost of 2 (1 - u) bits a step.
 
     Args:
         width: features of input and output.
-        norm: of the input, as for :class:`irevrnn.IRevRNN`. The first block above an embedding of
-            few features trains better without: a norm removes their magnitude.
+        norm: of the input, as for :class:`irevrnn.IRevRNN`.
         dropout: probability of dropping a feature before the input is added, by
             :class:`irevrnn.Dropout`.
         gate: whether the output projection has a gate (GLU; Dauphin et al., 2017).
@@ -48,60 +41,40 @@ class IRevBlock(Block):
             times z, which can close for good.
         residual: whether the input is added to the output.
         bias: whether the projections have biases.
-        hidden_size, num_couplings, activation, coupling_activation, forgets: as for
-            :class:`irevrnn.Block`, and so are all other arguments.
+        hidden_size, num_couplings, options: those of :class:`irevrnn.Block`.
 
     Attributes:
         norm: the norm.
         input_projection: ``nn.Linear(width, hidden_size)``.
         scale: gamma, (H,). For oscillators it is initialised to sqrt(1 - u^2), which makes all
             states equally large (as in the LRU), or to a tenth of that if their couplings are not
-            linear; for other units to (1 - u^2) / 2, about 1 - u. Where u = 1, the u in these
-            formulas is that of a memory of ``longest_memory`` steps: set this argument to about
-            the length of the sequences.
+            linear; for other units to (1 - u^2) / 2. Where u = 1, the u in these formulas is that
+            of a memory of ``longest_memory`` steps: set it to about the length of the sequences.
         read_gate, angle_gate, decay_gate: projections of the normed input to what the gates are
             made of, or None. The angle is ``angle * 2 sigmoid(angle_gate(x))``, the decay
             ``sigmoid(decay_gate(x))``. Their weights start at 0, so a fresh block turns and forgets
             alike in all steps.
         output_projection: ``nn.Linear(hidden_size, 2 * width)``, or ``width`` without the gate.
 
-    Example::
-
-        >>> blocks = [nn.Linear(1, 32), *(IRevBlock(32, 64) for _ in range(4))]
-        >>> model = IRevStack(blocks, memory="reversible")
-        >>> output, (h_n, c_n) = model(torch.randn(8, 1000, 1))
-        >>> output.shape, h_n.shape
-        (torch.Size([8, 1000, 32]), torch.Size([4, 8, 64]))
+    Its use is shown at :class:`irevrnn.IRevStack`.
     """
 
     def __init__(
         self, width: int, hidden_size: int, num_couplings: int = 1, *,
-        activation: str = "identity", coupling_activation: str = "identity",
-        norm: str | None = "layer", dropout: float = 0.0, forgets: bool | str = True,
-        turns: str = "fixed", input_gate: bool = False, learn_initial_state: bool = False,
-        shortest_period: float = SHORTEST_PERIOD, longest_period: float | None = LONGEST_PERIOD,
-        longest_memory: float = LONGEST_MEMORY,
-        gate: bool = True, residual: bool = True, bias: bool = True,
-        device: Any = None, dtype: torch.dtype | None = None,
+        norm: str | None = "layer", dropout: float = 0.0, input_gate: bool = False,
+        gate: bool = True, residual: bool = True, bias: bool = True, **options: Any,
     ) -> None:  # fmt: skip
-        check_count("width", width, 1)
-        check_number("dropout", dropout, 0, 1)
-        super().__init__(
-            hidden_size, num_couplings, activation=activation,
-            coupling_activation=coupling_activation, forgets=forgets, turns=turns,
-            learn_initial_state=learn_initial_state,
-            shortest_period=shortest_period, longest_period=longest_period,
-            longest_memory=longest_memory, device=device, dtype=dtype,
-        )  # fmt: skip
-        factory = {"device": device, "dtype": dtype}
+        super().__init__(hidden_size, num_couplings, **options)
+        factory: Any = {"device": self.coupling_a.device, "dtype": self.coupling_a.dtype}
         self.width, self.gate, self.residual, self.bias = width, gate, residual, bias
         self.norm = make_norm(norm, width, **factory)
         self.input_projection = Projection(width, hidden_size, bias, **factory)
         self.scale = nn.Parameter(torch.empty(hidden_size, **factory))
         self.input_gate = input_gate
         self.read_gate = Projection(width, hidden_size, **factory) if input_gate else None
-        self.angle_gate = Projection(width, hidden_size, **factory) if turns == "input" else None
-        self.decay_gate = Projection(width, hidden_size, **factory) if forgets == "input" else None
+        turns, forgets = self.turns == "input", self.forgets == "input"
+        self.angle_gate = Projection(width, hidden_size, **factory) if turns else None
+        self.decay_gate = Projection(width, hidden_size, **factory) if forgets else None
         columns = (2 if gate else 1) * width
         self.output_projection = Projection(hidden_size, columns, bias, **factory)
         self.dropout = Dropout(dropout)
@@ -143,17 +116,12 @@ class IRevBlock(Block):
             return block_input(self.norm, self.input_projection, self.scale, x)
         x = normalize(self.norm, x)
         z = block_input(nn.Identity(), self.input_projection, self.scale, x)
-        opening, turning, keeping = (
-            None if gate is None else gate(x).to(z.dtype) for gate in gates
-        )
-        if opening is not None:  # a hard sigmoid, which closes for good, scaled to 1 at the start
-            z = z * torch.clamp(1 + opening, 0, 2)
-        chosen = []
-        if turning is not None:
-            chosen.append(self.angle * (2 * torch.sigmoid(turning)))
-        if keeping is not None:
-            chosen.append(torch.sigmoid(keeping))
-        return (z, *chosen) if chosen else z
+        read, turn, keep = (None if gate is None else gate(x).to(z.dtype) for gate in gates)
+        if read is not None:  # a hard sigmoid, which closes for good, scaled to 1 at the start
+            z = z * torch.clamp(1 + read, 0, 2)
+        angle = () if turn is None else (self.angle * (2 * torch.sigmoid(turn)),)
+        decay = () if keep is None else (torch.sigmoid(keep),)
+        return (z, *angle, *decay) if angle or decay else z
 
     @property
     def _drops_nothing(self) -> bool:
@@ -180,4 +148,4 @@ class IRevBlock(Block):
         return x + y if self.residual else y
 
     def extra_repr(self) -> str:
-        return describe_arguments(self, IRevBlock.__init__)
+        return describe_arguments(self, IRevBlock.__init__, Block.__init__)

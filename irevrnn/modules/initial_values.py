@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irevrnn.modules.checks import check_number
-
 #: Time constants, in steps, of freshly drawn recurrent weights, unless others are asked for.
 SHORTEST_MEMORY = 1.0
 LONGEST_MEMORY = 1000.0
@@ -58,9 +56,8 @@ def draw_oscillators_(
     u: Tensor, a: Tensor, b: Tensor,
     periods: tuple[float, float], memories: tuple[float, float], forgets: bool,
 ) -> Tensor:  # fmt: skip
-    """Draw oscillators: periods and memories, and the coupling for both (``eq:oscillator``).
+    """Draw oscillators, whose first coupling gives period P at this u (``eq:oscillator``).
 
-    The first coupling is the one that gives the period P at this u; the others turn the same way.
     Return tau; without ``forgets``, u stays as it is, and tau is the longest.
     """
     a.abs_()
@@ -79,17 +76,9 @@ def draw_turns_(
     decay: Tensor, angle: Tensor, periods: tuple[float, float] | None,
     memories: tuple[float, float], forgets: bool | str,
 ) -> Tensor:  # fmt: skip
-    """Draw oscillators that rotate, with periods and memories as those of couplings.
+    """Draw oscillators that rotate: angles 2 pi / P, or 0 without periods; return tau, (H,).
 
-    Args:
-        decay: of h and of c, (H,), to fill with exp(-1 / (2 tau)) if ``forgets`` is True.
-        angle: of a step, (H,), to fill with 2 pi / P.
-        periods: the shortest and the longest, in steps; None for units that do not turn.
-        memories: likewise of tau, in steps.
-        forgets: that of the block.
-
-    Returns:
-        tau, (H,); the longest, where nothing is forgotten.
+    If ``forgets`` is True, the decay of h and of c is filled with exp(-1 / (2 tau)).
     """
     if periods is None:
         angle.zero_()
@@ -138,29 +127,21 @@ def check_selection(
         raise ValueError(f"forgets must be True, False or 'input'; got {forgets!r}")
     if turns not in ("fixed", "input"):
         raise ValueError(f"turns must be 'fixed' or 'input'; got {turns!r}")
-    if "input" not in (forgets, turns):
-        return
-    if num_couplings != 1:
+    given = num_couplings, *activations
+    if "input" in (forgets, turns) and given != (1, "identity", "identity"):
         raise ValueError(
-            f"num_couplings must be 1 with forgets={forgets!r} and turns={turns!r}: a rotation "
-            f"stands in the place of the couplings; got {num_couplings}"
-        )
-    if activations != ("identity", "identity"):
-        raise ValueError(
-            "activation and coupling_activation must be 'identity' where the input chooses angles "
-            f"or decays; got {activations[0]!r} and {activations[1]!r}"
+            "where the input chooses angles or decays, a rotation stands in the place of the "
+            "couplings: num_couplings must be 1, and activation and coupling_activation "
+            f"'identity'; got {given}"
         )
 
 
 def check_periods(shortest: float, longest: float | None, num_couplings: int) -> None:
-    """Raise an error unless units can start with periods between these."""
-    check_number("shortest_period", shortest, 2, math.inf)
-    if shortest == 2:
-        raise ValueError("shortest_period must be above 2 steps; got 2")
-    if longest is None:
-        return
-    check_number("longest_period", longest, shortest, math.inf)
-    if num_couplings == 0:
+    """Raise a ValueError unless units can start with periods between these."""
+    if not 2 < shortest <= (shortest if longest is None else longest) < math.inf:
         raise ValueError(
-            f"longest_period={longest:g} needs num_couplings of at least 1: set it to None"
+            "periods must be 2 < shortest_period <= longest_period < inf, in steps; got "
+            f"{shortest} and {longest}"
         )
+    if longest is not None and num_couplings == 0:
+        raise ValueError(f"longest_period={longest:g} needs num_couplings of at least 1, or None")

@@ -8,15 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from irevrnn.modules import initial_values
 from irevrnn.modules.block import Block
-from irevrnn.modules.checks import check_count
 from irevrnn.modules.dropout import Dropout
-from irevrnn.modules.initial_values import (
-    SHORTEST_MEMORY,
-    draw_couplings_,
-    draw_memories_,
-    draw_periods_,
-)
 from irevrnn.modules.norm import make_norm, normalize
 from irevrnn.modules.projection import Projection
 
@@ -34,12 +28,15 @@ class IRevRNNLayer(Block):
     _is_called = True  # by ``project``, so that a stack need not run its hooks
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_couplings: int = 3, *, bias: bool = True,
-        norm: str | None = None, residual: bool = False, **options: Any,
+        self, input_size: int, hidden_size: int, num_couplings: int = 3, *,
+        activation: str = "relu", coupling_activation: str = "tanh", bias: bool = True,
+        norm: str | None = None, residual: bool = False, longest_period: float | None = None,
+        **options: Any,
     ) -> None:  # fmt: skip
-        check_count("input_size", input_size, 1)
-        own = {"activation": "relu", "coupling_activation": "tanh", "longest_period": None}
-        super().__init__(hidden_size, num_couplings, **(own | options))
+        super().__init__(
+            hidden_size, num_couplings, activation=activation,
+            coupling_activation=coupling_activation, longest_period=longest_period, **options,
+        )  # fmt: skip
         self.input_size, self.bias, self.residual = input_size, bias, residual
         factory = {"device": self.coupling_a.device, "dtype": self.coupling_a.dtype}
         self.projection = Projection(input_size, hidden_size, bias, **factory)
@@ -48,14 +45,16 @@ class IRevRNNLayer(Block):
         self.reset_recurrence()
 
     @torch.no_grad()
-    def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
+    def reset_recurrence(self, shortest_memory: float = initial_values.SHORTEST_MEMORY) -> Tensor:
         """Draw memories, periods independently of them, and a projection that goes with them.
 
         A unit adds up 1 / (1 - u) steps of its input projection. If that starts 1 - u times as
         large, h is a weighted mean of what arrives: of order 1, whatever the unit's memory.
         """
         a, b = self.coupling_a, self.coupling_b
-        tau = draw_memories_(self.recurrent_weight, shortest_memory, self.longest_memory)
+        tau = initial_values.draw_memories_(
+            self.recurrent_weight, shortest_memory, self.longest_memory
+        )
         scale = -torch.expm1(-1 / tau)  # 1 - u, also where u is rounded to 1
         linear = isinstance(self.projection, nn.Linear)  # another one is not scaled
         if linear:
@@ -68,9 +67,9 @@ class IRevRNNLayer(Block):
             self.projection.weight.mul_(scale.unsqueeze(1))
             if self.projection.bias is not None:
                 self.projection.bias.mul_(scale)
-        draw_couplings_(a, b)
+        initial_values.draw_couplings_(a, b)
         if self.longest_period is not None:
-            draw_periods_(a, b, self.shortest_period, self.longest_period)
+            initial_values.draw_periods_(a, b, self.shortest_period, self.longest_period)
         return tau
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,8 +8,6 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from irevrnn.modules.checks import check_number
-
 _GATES = re.compile(r"(^|\.)(read|angle|decay)_gate\.")
 
 
@@ -20,10 +18,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return the parameters of a model in groups for an optimizer, each with its learning rate.
 
-    Recurrent weights and couplings get smaller learning rates than all else. A memory of n steps is
-    a recurrent weight of 1 - 1/n, which an update of the usual size would overshoot; and a change
-    of a coupling shifts the phase of what was read n steps ago by n times as much. Weight decay
-    would shorten memories, so it applies to matrices only.
+    A memory of n steps is a recurrent weight of 1 - 1/n, which an update of the usual size would
+    overshoot; and a change of a coupling shifts the phase of what was read n steps ago by n times
+    as much. Weight decay would shorten memories, so it applies to matrices only.
 
     Args:
         module: the model; it may hold modules other than those of this library.
@@ -41,23 +38,11 @@ def parameter_groups(
         angles), and matrices and vectors of gates, each with ``params``, ``lr`` and
         ``weight_decay``, which override the arguments of the optimizer.
 
-    Raises:
-        ValueError, TypeError: a number is negative, or an argument has the wrong type.
-
     Example::
 
         >>> groups = irevrnn.parameter_groups(model, lr=8e-3, weight_decay=0.03)
         >>> optimizer = torch.optim.AdamW(groups)
     """
-    check_number("lr", lr, 0)
-    check_number("weight_decay", weight_decay, 0)
-    check_number("recurrent_lr_scale", recurrent_lr_scale, 0)
-    check_number("coupling_lr_scale", coupling_lr_scale, 0)
-    check_number("gate_lr_scale", gate_lr_scale, 0)
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
-    if isinstance(recurrent_names, str):
-        raise TypeError("recurrent_names must be a tuple of str; got str")
     of_gates = lr * gate_lr_scale
     rates = (lr, lr, lr * recurrent_lr_scale, lr * coupling_lr_scale, of_gates, of_gates)
     groups: list[dict[str, Any]] = [{"params": [], "lr": x, "weight_decay": 0.0} for x in rates]
@@ -65,8 +50,7 @@ def parameter_groups(
     matrices["weight_decay"] = gate_matrices["weight_decay"] = weight_decay
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
-            reason = f"{name} has no shape yet: run the model once"
-            raise ValueError(f"module must be initialised, but {reason}")
+            raise ValueError(f"{name} of a lazy module has no shape yet: run the model once")
         # A weight that is parametrized, pruned or weight-normalised is computed from these.
         weight = re.sub(r"parametrizations\.(\w+)\..*$|(_orig|_g|_v)$", r"\1", name)
         if name.endswith(recurrent_names) or weight.endswith(recurrent_names):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from irevrnn.modules.base_stack import BaseStack
-from irevrnn.modules.checks import check_count, check_number, describe_arguments
+from irevrnn.modules.checks import check_number, describe_arguments
 from irevrnn.modules.initial_values import LONGEST_MEMORY, SHORTEST_PERIOD
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.strategies.rules import require, unsupported_reason
@@ -34,41 +34,34 @@ class IRevRNN(BaseStack):
         batch_first: whether input and output are (batch, seq, feature), the default, unlike that
             of ``nn.LSTM``, or (seq, batch, feature).
         dropout: probability, in [0, 1), of dropping a unit between layers, by
-            :class:`irevrnn.Dropout`: with one mask for all steps of a sequence.
+            :class:`irevrnn.Dropout`.
         bidirectional: a second stack reads each sequence from its end, as in ``nn.LSTM``. Not for
             ``checkpoint`` and ``reversible``.
         norm: of the input projection: ``None``, ``"layer"``, or ``"batch"`` (statistics over all
             steps and the batch; not with ``checkpoint`` and ``reversible`` in training).
         residual: add a layer's input to its output where the two have the same size.
         memory, memory_budget: as for :class:`irevrnn.IRevStack`.
-        shortest_period: shortest period of oscillators, above 2 steps. With periods near 2, single
-            steps can be told apart for as long as units remember.
+        shortest_period: shortest period of oscillators, above 2 steps.
         longest_period: if given, the first coupling starts with weights a = -b that make each unit
             an oscillator, with a period drawn log-uniformly from ``shortest_period`` to this number
             of steps (for small states, and a coupling nonlinearity of slope 1 at 0, as tanh's).
-            ``None`` starts all couplings near 0. ``relu`` and ``leaky_relu`` as activation damp
-            what is negative, and so most of the oscillation.
+            ``None`` starts all couplings near 0.
         longest_memory: units start with recurrent weights u = exp(-1 / tau) and time constants tau
             drawn log-uniformly from 1 to this number of steps; one that oscillates remembers for
             2 tau.
         device, dtype: of the parameters.
 
-    Inputs and outputs are those of :class:`irevrnn.IRevStack`, from (batch, seq, input_size) to h
-    of the last layer, (batch, seq, hidden_size), with states (num_layers, batch, hidden_size).
+    Inputs, outputs and errors are those of :class:`irevrnn.IRevStack`, from (batch, seq,
+    input_size) to h of the last layer, (batch, seq, hidden_size), with states (num_layers, batch,
+    hidden_size).
 
     If bidirectional, states are (2 * num_layers, batch, hidden_size), the directions of a layer
     next to one another, and ``output`` has twice as many features, those of the forward direction
-    first. For one vector per sequence, concatenate ``h_n[-2]`` and ``h_n[-1]``. Resets part a
-    sequence between the same two steps in each direction.
+    first. Resets part a sequence between the same two steps in each direction.
 
-    The ``state_dict`` holds, for every layer ``l``: ``layers.l.recurrent_weight`` (H,),
-    ``layers.l.coupling_a`` and ``layers.l.coupling_b`` (R, H), ``layers.l.projection.weight``
-    (H, in), ``layers.l.projection.bias`` (H,), and the entries of ``layers.l.norm``; those of the
-    other direction are under ``reverse_layers``.
-
-    Raises:
-        ValueError, TypeError: an argument or an input does not fit; and what
-            :class:`irevrnn.IRevStack` raises.
+    The ``state_dict`` holds, for every layer: ``layers.0.recurrent_weight`` (H,), ``coupling_a``
+    and ``coupling_b`` (R, H), ``projection.weight`` (H, in), ``projection.bias`` (H,), and entries
+    of its ``norm``; those of the other direction are under ``reverse_layers``.
 
     Example::
 
@@ -89,7 +82,7 @@ class IRevRNN(BaseStack):
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(memory, memory_budget, batch_first)
-        check_count("num_layers", num_layers, 1)
+        check_number("num_layers", num_layers, 1)
         if dropout and num_layers == 1:
             warnings.warn(
                 f"dropout={dropout} has no effect: it is for the output of every layer but the "
@@ -105,20 +98,19 @@ class IRevRNN(BaseStack):
         self.longest_memory = longest_memory
         width = (2 if bidirectional else 1) * hidden_size
 
-        def layer(index: int) -> IRevRNNLayer:
-            features = width if index else input_size
-            return IRevRNNLayer(
-                features, hidden_size, num_couplings, activation=activation,
-                coupling_activation=coupling_activation, bias=bias, norm=norm,
-                residual=residual and features == width, shortest_period=shortest_period,
-                longest_period=longest_period, longest_memory=longest_memory, device=device,
-                dtype=dtype,
+        def one_direction() -> nn.ModuleList:
+            return nn.ModuleList(
+                IRevRNNLayer(
+                    features, hidden_size, num_couplings, activation=activation,
+                    coupling_activation=coupling_activation, bias=bias, norm=norm,
+                    residual=residual and features == width, shortest_period=shortest_period,
+                    longest_period=longest_period, longest_memory=longest_memory, device=device,
+                    dtype=dtype,
+                ) for features in (input_size, *(width,) * (num_layers - 1))
             )  # fmt: skip
 
-        self.layers = nn.ModuleList(layer(index) for index in range(num_layers))
-        self.reverse_layers: nn.ModuleList | tuple[()] = ()
-        if bidirectional:
-            self.reverse_layers = nn.ModuleList(layer(index) for index in range(num_layers))
+        self.layers = one_direction()
+        self.reverse_layers: nn.ModuleList | tuple[()] = one_direction() if bidirectional else ()
         self.dropout = dropout
         require(unsupported_reason(self._stack(), memory, running=False))
 
@@ -136,9 +128,6 @@ class IRevRNN(BaseStack):
 
     def _stack(self) -> Stack:
         return Stack(list(self.layers), list(self.reverse_layers), "layer")
-
-    def _input_features(self) -> int:
-        return self.input_size
 
     def extra_repr(self) -> str:
         return describe_arguments(self, IRevRNN.__init__)

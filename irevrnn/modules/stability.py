@@ -29,11 +29,9 @@ class Recurrent(nn.Module):
         Where the recurrence is linear with one coupling, unstable couplings are projected onto the
         stable region, where states cannot grow exponentially.
 
-        IndRNN (Li et al., 2018) bounds abs(u) by ``gamma ** (1 / T)`` so that a state cannot grow
-        more than ``gamma``-fold over T steps.
-
         Args:
-            bound: largest absolute value, at least 0.
+            bound: largest absolute value, at least 0. IndRNN (Li et al., 2018) takes
+                ``gamma ** (1 / T)``: over T steps, no state then grows more than ``gamma``-fold.
             after: an optimizer, for training: its ``step()`` then ends by clipping again. Copies of
                 the optimizer do not clip.
 
@@ -41,16 +39,8 @@ class Recurrent(nn.Module):
             The module itself.
 
         Raises:
-            ValueError, TypeError: an argument does not fit, or a weight is pruned or parametrized.
-
-        Example::
-
-            >>> optimizer = torch.optim.Adam(model.parameters())
-            >>> model = model.clip_recurrent_weights_(after=optimizer)
+            ValueError: the bound is negative, or a weight is pruned or parametrized.
         """
-        if after is not None and not isinstance(after, Optimizer):
-            given = type(after).__name__
-            raise TypeError(f"after must be a torch.optim.Optimizer; got {given}")
         check_number("bound", bound, 0)
         for name, module in self.named_modules():
             # torch.compile wraps a block, and has its attributes.

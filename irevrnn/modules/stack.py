@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -11,27 +10,16 @@ from torch.nn.modules.conv import _ConvNd
 
 from irevrnn.modules.base_stack import BaseStack
 from irevrnn.modules.cell import IRevRNNCell
-from irevrnn.modules.gated_block import IRevBlock
-from irevrnn.modules.layer import IRevRNNLayer
-from irevrnn.modules.projection import Projection
 from irevrnn.modules.through_time import ThroughTime
 from irevrnn.recurrences.stateful import check_one_direction, is_stateful
 from irevrnn.strategies.rules import require, unsupported_reason
-from irevrnn.strategies.stack import Stack, is_block, reads_tokens, recurrence_of
+from irevrnn.strategies.stack import Stack, is_block, recurrence_of
 
 #: Modules of PyTorch that take dimensions of (T, B, features) for others.
 _OTHER_DIMENSIONS = (
     _NormBase, nn.GroupNorm, nn.LocalResponseNorm, _ConvNd, nn.Dropout1d, nn.Dropout2d,
     nn.Dropout3d, nn.FeatureAlphaDropout,
 )  # fmt: skip
-#: The attributes with the numbers of features that a module takes and returns.
-_WIDTHS: dict[type, tuple[str, str]] = {
-    nn.Linear: ("in_features", "out_features"),
-    Projection: ("in_features", "out_features"),
-    nn.Embedding: ("", "embedding_dim"),
-    IRevBlock: ("width", "width"),
-    IRevRNNLayer: ("input_size", "hidden_size"),
-}
 #: What has a strategy of its own, or runs one step alone, and so is no block.
 _NO_BLOCKS = (BaseStack, IRevRNNCell, nn.RNNCellBase)
 
@@ -43,27 +31,23 @@ class IRevStack(BaseStack):
     again from the input.
 
     Args:
-        blocks: from the bottom up, each one of
+        blocks: from the bottom up, at least one of them recurrent. Each is
 
             - a recurrent block: an :class:`irevrnn.IRevBlock`, a :class:`irevrnn.Block` of your
               own, or any module with their ``project``, ``output``, attributes and parameters;
             - any other recurrent network that :class:`irevrnn.ThroughTime` takes, such as an
               ``nn.LSTM``. It cannot be reversed;
-            - any other module that maps (..., in) to (..., out) and treats each step by itself,
-              such as an ``nn.Linear`` that embeds the input (:func:`irevrnn.check_stepwise` finds
-              out whether a module does). The first may be an ``nn.Embedding``, or an
-              ``nn.Sequential`` that begins with one.
-
-            At least one is recurrent.
+            - any other module that maps (..., in) to (..., out) and treats each step by itself
+              (:func:`irevrnn.check_stepwise`), such as an ``nn.Linear``. The first may be an
+              ``nn.Embedding``, or an ``nn.Sequential`` that begins with one.
         memory: what is saved for the backward pass: ``store``, ``recompute``, ``checkpoint``,
             ``reversible`` or ``auto``; see :mod:`irevrnn.strategies`.
         memory_budget: memory that a forward and backward pass may need beyond input, output,
-            parameters and their gradients, in bytes or as text such as ``"256MB"`` (MB are 10^6
-            bytes, MiB 2^20). ``memory="auto"`` requires a budget and runs the strategy that is
-            expected to be fastest within it: ``picked.memory`` names it after the first call, and
-            the logger ``irevrnn`` reports it at level INFO when it changes. With ``"checkpoint"``
-            and ``"reversible"`` a budget is optional: chunks are then as long as it allows, up to
-            the length that is fastest, and ``"checkpoint"`` keeps fewer states where it must.
+            parameters and their gradients, in bytes or as text such as ``"256MB"`` or ``"1GiB"``.
+            ``memory="auto"`` requires a budget and runs the strategy that is expected to be fastest
+            within it, ``picked.memory``. With ``"checkpoint"`` and ``"reversible"`` a budget is
+            optional: chunks are then as long as it allows, up to the length that is fastest, and
+            ``"checkpoint"`` keeps fewer states where it must.
         batch_first: whether input and output are (batch, seq, feature), the default, or (seq,
             batch, feature).
 
@@ -90,12 +74,9 @@ class IRevStack(BaseStack):
         - **(h_n, c_n)**: final states of the recurrent blocks, in the form of ``hidden``.
 
     In one direction, a sequence may be fed in pieces, each with the final states of the one before,
-    with the same result up to the rounding of matrix products. With ``reversible``, states are
-    rounded between pieces, and each step may differ by less than 2^-22 while they stay below 32.
+    with the same result up to rounding.
 
     Raises:
-        ValueError, TypeError: the blocks do not fit one another, the input does not fit them, a
-            block returns a wrong type or shape, or the strategy does not support a block.
         NotImplementedError, RuntimeError: the strategy does not support a transform or a second
             derivative, lacks its kernels, or a module gives other results when it runs again.
         OverflowError: in training with ``reversible``, a value is NaN or too large for fixed point.
@@ -114,19 +95,13 @@ class IRevStack(BaseStack):
         self, blocks: Iterable[nn.Module], memory: str = "recompute",
         memory_budget: float | str | None = None, batch_first: bool = True,
     ) -> None:  # fmt: skip
-        if not isinstance(blocks, Iterable):
-            raise TypeError(f"blocks must be a list of modules; got {type(blocks).__name__}")
         super().__init__(memory, memory_budget, batch_first)
-        blocks = list(blocks)
-        _check_blocks(blocks)
         self.blocks = nn.ModuleList(blocks)
+        _check_blocks([*self.blocks])
         require(unsupported_reason(self._stack(), memory, running=False))
 
     def _stack(self) -> Stack:
         return Stack([b.rnn if isinstance(b, ThroughTime) else b for b in self.blocks])
-
-    def _input_features(self) -> int | None:
-        return _width(self.blocks[0], 0)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, batch_first={self.batch_first}"
@@ -135,16 +110,12 @@ class IRevStack(BaseStack):
 def _check_blocks(blocks: list[nn.Module]) -> None:
     """Raise an error unless a stack can consist of these blocks."""
     names = [f"block {index} ({type(block).__name__})" for index, block in enumerate(blocks)]
-    for place, (name, block) in enumerate(zip(names, blocks, strict=True)):
-        if not isinstance(block, nn.Module):
-            raise TypeError(f"{name}: each block must be a torch.nn.Module")
+    for name, block in zip(names, blocks, strict=True):
         if isinstance(block, _NO_BLOCKS):
             raise TypeError(
                 f"{name} has a strategy of its own, or runs single steps, so it is no block: take "
                 "an IRevBlock, the layers of an IRevRNN, or an nn.LSTM"
             )
-        if place and reads_tokens(block):
-            raise TypeError(f"{name} reads integers, so it must be the first block")
         _check_dimensions(name, block)
         if not is_block(block) and is_stateful(block):
             check_one_direction(getattr(block, "rnn", block), name)
@@ -152,12 +123,6 @@ def _check_blocks(blocks: list[nn.Module]) -> None:
         raise ValueError(
             f"blocks must hold at least one with a recurrence; got {names or 'an empty list'}"
         )
-    for (below, name), (above, name_above) in pairwise(zip(blocks, names, strict=True)):
-        width, wanted = _width(below, 1), _width(above, 0)
-        if width is not None and wanted is not None and width != wanted:
-            raise ValueError(
-                f"blocks do not fit: {name} returns {width} features, {name_above} takes {wanted}"
-            )
 
 
 def _check_dimensions(name: str, block: nn.Module) -> None:
@@ -170,8 +135,3 @@ def _check_dimensions(name: str, block: nn.Module) -> None:
             f"{name} would take sequences or steps for channels: take nn.LayerNorm or an IRevBlock "
             "with norm='batch', nn.Dropout or irevrnn.Dropout, or run it before or behind the stack"
         )
-
-
-def _width(block: nn.Module, side: int) -> int | None:
-    """Return the features that a block takes (0) or returns (1), if that is known."""
-    return getattr(block, _WIDTHS.get(type(block), ("", ""))[side], None)

@@ -11,16 +11,15 @@ from torch.nn.utils.rnn import PackedSequence
 from irevrnn.modules.base_stack import StrategyModule
 from irevrnn.modules.sequences import SequenceBatch
 from irevrnn.recurrences.stateful import check_one_direction, is_stateful
-from irevrnn.strategies.budget import MemoryReport
 from irevrnn.strategies.stack import Stack
 
 
 class ThroughTime(StrategyModule):
     r"""Train any recurrent network on long sequences in bounded memory, with the same gradients.
 
-    The network runs chunk by chunk, and only its states between chunks are kept. The backward pass
-    runs each chunk once more, so the memory hardly grows with the length. In an
-    :class:`irevrnn.IRevStack`, the strategy of the stack replaces ``memory``.
+    The network runs chunk by chunk, and only its states between chunks are kept; the backward pass
+    runs each chunk once more. In an :class:`irevrnn.IRevStack`, the strategy of the stack replaces
+    ``memory``.
 
     Args:
         rnn: an ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` in one direction, or any module
@@ -44,8 +43,6 @@ class ThroughTime(StrategyModule):
     network, with the prefix ``rnn``.
 
     Raises:
-        ValueError, TypeError: ``rnn`` is no such network, an argument does not fit, or nothing fits
-            the budget.
         RuntimeError: (in the backward pass) a chunk ends in other states than before, as a module
             keeps a state elsewhere; or gradients of gradients are asked for.
 
@@ -82,19 +79,9 @@ class ThroughTime(StrategyModule):
         output, (final,) = self._run(input, (state,), lengths, resets)
         return output, final
 
-    def memory_report(
-        self, input: Tensor | PackedSequence, *, lengths: Tensor | Sequence[int] | None = None,
-        resets: Tensor | None = None,
-    ) -> MemoryReport:  # fmt: skip
-        """Return the needs of each strategy, as :meth:`irevrnn.IRevStack.memory_report` does."""
-        return self._report(input, lengths, resets)
-
     def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
         if isinstance(input, PackedSequence):
             return SequenceBatch.of(input, lengths, False)
-        if not isinstance(input, Tensor):
-            given = type(input).__name__
-            raise TypeError(f"input must be a torch.Tensor or PackedSequence; got {given}")
         unbatched = isinstance(self.rnn, nn.RNNBase) and input.dim() == 2
         batch_first = getattr(self.rnn, "batch_first", False) is True and not unbatched
         time = 1 if batch_first else 0

@@ -1,14 +1,12 @@
-"""A new activation is one entry of a table: the layer, its errors and ONNX follow."""
+"""A new activation is one entry of a table: the layer and its errors follow."""
 
 import pytest
 import torch
 
-from irevrnn import IRevRNN, onnx
+from irevrnn import IRevRNN
 from irevrnn.kernels.activations import ACTIVATIONS, Activation
 
-SOFTSIGN = Activation(
-    torch.nn.functional.softsign, lambda y: (1 - y.abs()).square(), ("Softsign", {})
-)
+SOFTSIGN = Activation(torch.nn.functional.softsign, lambda y: (1 - y.abs()).square())
 
 
 @pytest.fixture
@@ -47,15 +45,3 @@ def test_the_kernels_say_what_they_lack(kernels, argument):
     message = "the compiled kernels have no activation made_up: add it to"
     with pytest.raises(ValueError, match=message):
         IRevRNN(3, 4, **{argument: "made_up"})(torch.randn(2, 7, 3))
-
-
-@pytest.mark.usefixtures("made_up")
-def test_onnx_takes_a_new_activation():
-    ir = pytest.importorskip("onnx_ir")
-
-    def value(name, *shape):
-        return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
-
-    body = onnx._Body("step")
-    body.activate("made_up", value("p", 2, 3))
-    assert [node.op_type for node in body.nodes] == ["Softsign"]

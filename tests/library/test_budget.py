@@ -1,6 +1,5 @@
 """Memory budgets, met by measurement, and the report of what strategies need."""
 
-import logging
 import math
 import sys
 
@@ -76,8 +75,6 @@ def test_the_report_is_an_object_that_prints_itself():
     assert saved["store"] > saved["recompute"] > saved["checkpoint"] > 0
     assert budget.format_bytes(saved["recompute"]) in str(report)
     assert (report.steps, report.batch) == (1000, 8)
-    with pytest.raises(ValueError, match="input must have 5 features"):
-        model.memory_report(torch.randn(8, 1000, 6))
     assert make().memory_report(torch.randn(0, 100, 5)).plans
 
 
@@ -133,19 +130,17 @@ def test_control_what_takes_too_much_is_seen():
     assert grown > 16e6, plan
 
 
-def test_auto_recomputes_what_fits_and_else_keeps_checkpoints(caplog):
+def test_auto_recomputes_what_fits_and_else_keeps_checkpoints():
     x = torch.randn(2, 6000, 5, requires_grad=True)
     model = make("auto", "1GB", hidden=64, norm="layer")
     plans, results = [], []
-    with caplog.at_level(logging.INFO, "irevrnn"):
-        for share in (2, 0.5, 0.2):
-            output, _ = model(x, return_sequence=False)
-            results.append([output, *torch.autograd.grad(output.sum(), [x, *model.parameters()])])
-            plans.append(model.picked)
-            assert model.picked.peak <= model.memory_budget
-            model.memory_budget = int(share * plans[0].peak)
+    for share in (2, 0.5, 0.2):
+        output, _ = model(x, return_sequence=False)
+        results.append([output, *torch.autograd.grad(output.sum(), [x, *model.parameters()])])
+        plans.append(model.picked)
+        assert model.picked.peak <= model.memory_budget
+        model.memory_budget = int(share * plans[0].peak)
     assert [each.memory for each in plans] == ["recompute", "recompute", "checkpoint"]
-    assert len(caplog.messages) == 2 and "picked 'checkpoint': saves about" in caplog.messages[1]
     for got in results[1:]:
         for one, other in zip(got, results[0], strict=True):
             torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)

@@ -206,16 +206,18 @@ def test_one_warning_points_at_the_caller_and_the_reference_runs(
 
 
 def test_import_is_quick_and_builds_nothing(cache):
-    """The time counts the processor's, as other work on the machine is none of the import's."""
-    code = "import torch; before = process_time(); import irevrnn; print(process_time() - before)"
-    command = [sys.executable, "-c", f"from time import process_time; {code}"]
-    done = subprocess.run(command, text=True, capture_output=True, check=True)
-    assert float(done.stdout) < 2 and not cache.exists() and done.stderr == ""
+    """Other work on the machine is none of the import's, so this is time of the processor."""
+    code = (
+        "import sys, torch; from time import process_time; before = process_time(); import irevrnn;"
+        "print(process_time() - before, 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    seconds, compiler_loaded = done.stdout.split()
+    assert float(seconds) < 2 and compiler_loaded == "False"
+    assert not cache.exists() and done.stderr == ""
 
 
-def test_missing_sources_and_a_missing_compiler_are_told(cache, monkeypatch):
-    with pytest.raises(BuildError, match="the sources are missing"):
-        build.build_extension("answer", [])
+def test_a_missing_compiler_is_told(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(BuildError, match=r"apt install g\+\+"):

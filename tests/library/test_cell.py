@@ -174,8 +174,6 @@ def test_what_is_not_plain_goes_through_the_layer(steps):
 
 X, H = torch.zeros(2, 5), torch.zeros(2, 7)
 BAD = {
-    "no tensor": ([[0.0] * 5], (H, H)),
-    "features": (torch.zeros(2, 4), (H, H)),
     "no pair": (X, (H, H, H)),
     "batch of c": (X, (H, H[:1])),
     "batch without": (X[0], (H[:1], H[:1])),
@@ -183,7 +181,6 @@ BAD = {
     "dtype of input": (X.double(), (H, H)),
     "dtype of states": (X, (H.double(), H)),
     "shape of resets": (X, (H, H), torch.zeros(3, dtype=torch.bool)),
-    "resets without a batch": (X[0], (H[0], H[0]), torch.zeros(1, dtype=torch.bool)),
     "dtype of resets": (X, (H, H), torch.zeros(2)),
 }
 

@@ -24,22 +24,8 @@ def make_model(memory="recompute", **options):
 @EVERY
 def test_a_packed_sequence_whose_sizes_do_not_sum_to_its_rows(memory):
     packed = PackedSequence(torch.randn(5, 3), torch.tensor([2, 1]))
-    with pytest.raises(ValueError, match=r"batch_sizes must fall .* sum to the 5 rows; got \[2, 1"):
+    with pytest.raises(ValueError, match="batch_sizes of a PackedSequence must sum to the rows"):
         make_model(memory)(packed)
-
-
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.bool])
-@pytest.mark.parametrize("which", [0, 1])
-def test_states_that_are_no_floating_point_numbers(dtype, which):
-    states = [torch.zeros(2, 5, 4), torch.zeros(2, 5, 4)]
-    states[which] = states[which].to(dtype)
-    name = ("h_0", "c_0")[which]
-    with pytest.raises(TypeError, match=f"{name} must be of a floating-point dtype; got {dtype}"):
-        make_model()(torch.zeros(5, 6, 3), tuple(states))
-    states = [torch.zeros(5, 4), torch.zeros(5, 4)]
-    states[which] = states[which].to(dtype)
-    with pytest.raises(TypeError, match="[hc] must be of a floating-point dtype"):
-        IRevRNNCell(3, 4)(torch.zeros(5, 3), tuple(states))
 
 
 @pytest.mark.parametrize("lengths", [

@@ -131,39 +131,30 @@ def test_where_the_last_step_alone_is_read_its_layer_remembers_for_long(longest,
     assert 0.999 * shortest <= last.min() < 1.1 * shortest and last.max() > 0.95 * longest
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"longest_memory": 0.5}, ValueError, r"longest_memory must be in \[1, inf\); got 0.5"),
-    ({"longest_memory": "long"}, TypeError, "longest_memory must be a number; got str"),
-    ({"longest_period": 5}, ValueError, r"longest_period must be in \[6, inf\); got 5"),
-    ({"longest_period": 5, "shortest_period": 2}, ValueError, "above 2 steps; got 2"),
-    ({"longest_period": "long"}, TypeError, "longest_period must be a number; got str"),
-    ({"longest_period": 9, "num_couplings": 0}, ValueError, "num_couplings of at least 1"),
+@pytest.mark.parametrize(("options", "message"), [
+    ({"longest_memory": 0.5}, r"longest_memory must be in \[1, inf\); got 0.5"),
+    ({"longest_period": 5}, "periods must be 2 < shortest_period <= .* got 6.0 and 5"),
+    ({"longest_period": 5, "shortest_period": 2}, "periods must be 2 < .* got 2 and 5"),
+    ({"longest_period": 9, "num_couplings": 0}, "num_couplings of at least 1"),
 ])  # fmt: skip
-def test_a_start_that_cannot_be(options, error, message):
-    with pytest.raises(error, match=message):
+def test_a_start_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
         IRevRNN(1, 2, **options)
 
 
-def test_reset_parameters_draws_everything_afresh(kernels):
-    model = IRevRNN(3, 8, 2, norm="batch")
+def test_reset_parameters_reaches_every_module(kernels):
+    layers = list(IRevRNN(4, 4, 1, norm="batch").layers)
+    blocks = [IRevBlock(4, 6), IRevBlock(4, 6, forgets=False)]
+    model = IRevStack([nn.Sequential(nn.Linear(3, 4)), *layers, *blocks])
     model(torch.randn(4, 10, 3))
     before = copy.deepcopy(model.state_dict())
     model.reset_parameters()
     after = model.state_dict()
-    unchanged = {name for name in before if torch.equal(before[name], after[name])}
-    assert unchanged == {f"layers.{i}.norm.bias" for i in (0, 1)}
-    assert after["layers.0.norm.running_mean"].eq(0).all()
-
-
-def test_reset_parameters_reaches_every_module():
-    blocks = [nn.Sequential(nn.Linear(3, 4)), IRevBlock(4, 6), IRevBlock(4, 6, forgets=False)]
-    model = IRevStack(blocks)
-    before = {name: x.clone() for name, x in model.state_dict().items()}
-    model.reset_parameters()
-    unchanged = {name for name, x in model.state_dict().items() if torch.equal(x, before[name])}
-    norms = {f"blocks.{i}.norm.{name}" for i in (1, 2) for name in ("weight", "bias")}
-    biases = {f"blocks.{i}.input_projection.bias" for i in (1, 2)}
-    assert unchanged == norms | biases | {"blocks.2.recurrent_weight", "blocks.2.scale"}
+    unchanged = {name for name, x in after.items() if torch.equal(x, before[name])}
+    norms = {f"blocks.{i}.norm.{name}" for i in (2, 3) for name in ("weight", "bias")}
+    biases = {"blocks.1.norm.bias", *(f"blocks.{i}.input_projection.bias" for i in (2, 3))}
+    assert unchanged == norms | biases | {"blocks.3.recurrent_weight", "blocks.3.scale"}
+    assert after["blocks.1.norm.running_mean"].eq(0).all()
 
 
 # --- stacks of blocks -----------------------------------------------------------------------------

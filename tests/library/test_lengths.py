@@ -155,18 +155,11 @@ def test_reversal_saves_nothing_for_padding(monkeypatch):
     assert 2 * measured < saved_bytes(lambda: model(x), [x, *model.parameters()])
 
 
-@pytest.mark.parametrize(("lengths", "error", "message"), [
-    ([60, 60], ValueError, r"lengths must be \(5,\), one for each sequence; got \(2,\)"),
-    ([61, 1, 1, 1, 1], ValueError, r"lengths must lie between 1 and the 60 steps; got \[61"),
-    ([0, 1, 1, 1, 1], ValueError, "lengths must lie between 1 and the 60 steps"),
-    ([1.0] * 5, TypeError, "lengths must be integers; got torch.float32"),
-    ([60, None], TypeError, r"lengths must be integers, \(batch,\): "),
-    (60, TypeError, r"lengths must be integers, \(batch,\): 'int' object is not iterable"),
-])  # fmt: skip
-def test_lengths_that_do_not_fit(lengths, error, message):
-    model = make_model()
-    with pytest.raises(error, match=message):
-        model(torch.randn(5, 60, 3, dtype=torch.float64), lengths=lengths)
+@pytest.mark.parametrize("lengths", [[60, 60], [61, 1, 1, 1, 1], [0, 1, 1, 1, 1]])
+def test_lengths_that_do_not_fit(lengths):
+    message = "lengths must be 5 integers between 1 and the 60 steps"
+    with pytest.raises(ValueError, match=message):
+        make_model()(torch.randn(5, 60, 3, dtype=torch.float64), lengths=lengths)
 
 
 @pytest.mark.parametrize("memory", ["recompute", "reversible"])
@@ -190,9 +183,7 @@ def test_another_default_device(memory):
 def test_lengths_where_there_is_nothing_to_pad():
     model = make_model()
     x = torch.randn(60, 3, dtype=torch.float64)
-    with pytest.raises(ValueError, match="lengths go with a batch of padded sequences"):
+    with pytest.raises(ValueError, match="lengths go with a batch; got input of shape"):
         model(x, lengths=[60])
     with pytest.raises(ValueError, match="lengths go with padded input; a PackedSequence has"):
         model(pack_sequence([x]), lengths=[60])
-    with pytest.raises(ValueError, match="input must have 3 features"):
-        model(pack_sequence([x[:, :2]]))

@@ -1,6 +1,5 @@
 """Groups of parameters for an optimizer."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -70,17 +69,5 @@ def test_other_names_of_recurrent_weights():
     model = nn.ModuleDict({"ring": nn.ParameterDict({"nu_log": nn.Parameter(torch.zeros(3))})})
     (group,) = parameter_groups(model, 1.0, recurrent_names=("nu_log",))
     assert group["lr"] == 0.1
-    with pytest.raises(TypeError, match="recurrent_names must be a tuple of str; got str"):
-        parameter_groups(model, 1.0, recurrent_names="nu_log")
-    with pytest.raises(TypeError, match="module must be a torch.nn.Module; got generator"):
-        parameter_groups(model.parameters(), 1.0)
-
-
-@pytest.mark.parametrize("name", ["lr", "weight_decay", "recurrent_lr_scale", "coupling_lr_scale"])
-def test_bad_arguments(name):
-    for value, message in ((-1, "at least 0; got -1"), ("1", "a number; got str")):
-        with pytest.raises((ValueError, TypeError), match=f"{name} must be {message}"):
-            parameter_groups(IRevRNN(2, 2), **{"lr": 0.1, name: value})
-    parameter_groups(IRevRNN(2, 2), **{"lr": 0.1, name: np.float32(0.5)})
-    with pytest.raises(ValueError, match=r"must be initialised, but weight has no shape yet"):
+    with pytest.raises(ValueError, match="weight of a lazy module has no shape yet: run the model"):
         parameter_groups(nn.LazyLinear(4), 1.0)

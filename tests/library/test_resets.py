@@ -176,13 +176,8 @@ def test_vmap(monkeypatch, backend, shared):
 # --- bad input -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("change", "error", "message"), [
-    (lambda x: x.tolist(), TypeError, "resets must be a torch.Tensor; got list"),
-    (lambda x: x.float(), TypeError, "resets must be of dtype torch.bool; got torch.float32"),
-    (lambda x: x[:-1], ValueError, r"resets must have shape \(4, 2\), that .* got shape \(3, 2\)"),
-    (lambda x: x.to("meta"), ValueError, "resets must be on the device of the input, cpu; got"),
-])  # fmt: skip
-def test_scan_refuses(change, error, message):
+@pytest.mark.parametrize("change", [lambda x: x.float(), lambda x: x[:-1]])
+def test_scan_refuses(kernels, change):
     resets = change(torch.zeros(4, 2, dtype=torch.bool))
-    with pytest.raises(error, match=message):
+    with pytest.raises(ValueError, match=r"resets must be Bool of shape \[4, 2\] on cpu; got "):
         scan(*make_inputs(4, 2, 3, 1, torch.float32), resets=resets)

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,7 +41,7 @@ def build_extension(name: str, sources: Sequence[Path], note: str = "") -> Path:
 
 
 def compile_extension(library: Path, sources: Sequence[Path], compiler: Compiler) -> None:
-    """Compile C++ files and link them into a library."""
+    """Compile C++ files into a library."""
     words = [compiler.command, *compiler.flags, f"-I{SOURCES}", *TORCH_INCLUDES]
     link = [compiler.command, *compiler.link_flags, *TORCH_LIBRARIES]
     compile_library(library, sources, words, link)
@@ -52,11 +52,9 @@ def compile_library(
 ) -> None:
     """Compile sources by a command, and link them into a library by another.
 
-    Unlike ``torch.utils.cpp_extension.load``, it needs no ninja, takes any name of a folder, and
-    does not wait for ever for the lock of a killed process.
+    Unlike ``torch.utils.cpp_extension.load``, it needs no ninja, and does not wait for ever for the
+    lock of a killed process.
     """
-    if not sources:
-        raise BuildError("the sources are missing: install the package as a folder")
     with tempfile.TemporaryDirectory(prefix="irevrnn-") as work:
         commands = {
             f"{file.parent.name}/{file.name}": [*words, "-c", str(file.absolute()), "-o", f"{i}.o"]
@@ -119,16 +117,12 @@ def files_of(sources: Sequence[Path], *folders: Path) -> list[Path]:
 
 def once_per_process(function: Callable[[], Result]) -> Callable[[], Result]:
     """Run a function at its first call alone, whichever thread that comes from."""
-    results: list[Result] = []
-    lock = threading.Lock()
+    cached, lock = cache(function), threading.Lock()
 
     @wraps(function)
     def call() -> Result:
-        if not results:
-            with lock:
-                if not results:
-                    results.append(function())
-        return results[0]
+        with lock:
+            return cached()
 
     return call
 
@@ -136,9 +130,7 @@ def once_per_process(function: Callable[[], Result]) -> Callable[[], Result]:
 def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
     """Issue a warning that points at the nearest caller outside irevrnn and PyTorch."""
     inside = ("irevrnn", "torch", "contextlib", "functools")
-    frame = sys._getframe(1)
+    frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
-        frame = frame.f_back
-    registry = frame.f_globals.setdefault("__warningregistry__", {})
-    file, line = frame.f_code.co_filename, frame.f_lineno
-    warnings.warn_explicit(message, category, file, line, registry=registry)
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -35,23 +36,17 @@ def run(commands: Mapping[str, Sequence[str]], folder: str) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     # A library that is preloaded into Python, such as a sanitizer, is not theirs.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    execute = partial(
+        subprocess.run, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+    )  # fmt: skip
     outputs = {}
-    pool = ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or cores or 1))
-    try:
-        started = {
-            pool.submit(
-                subprocess.run, words, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            ): name for name, words in commands.items()
-        }  # fmt: skip
-        for ended in as_completed(started):
-            name, done = started[ended], ended.result()
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or cores or 1)) as pool:
+        for name, done in zip(commands, pool.map(execute, commands.values()), strict=True):
             if done.returncode != 0:
                 raise BuildError(f"{commands[name][0]} fails on {name}:\n{done.stdout[-3000:]}")
             outputs[name] = done.stdout
             say(f"[{len(outputs)}/{len(commands)}] {name}")
-    finally:
-        pool.shutdown(cancel_futures=True)
     return outputs
 
 

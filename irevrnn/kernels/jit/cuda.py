@@ -1,8 +1,6 @@
 """Build the CUDA operators and register them beside those of the CPU.
 
-In the cache, the folder of a library is named after its architectures, inside one named after all
-else that its code depends on. So one that was built ahead is found on a node that has no nvcc. An
-architecture is a number: 80 is compute capability 8.0, 100 is 10.0.
+An architecture is a number: 80 is compute capability 8.0, 100 is 10.0.
 """
 
 from __future__ import annotations
@@ -32,20 +30,11 @@ FLAGS = ("-std=c++20", "-O3", *ROUNDING, "--expt-relaxed-constexpr", "--extended
 @cpp.once_per_process
 def load() -> str:
     """Register the CUDA operators, building them if need be; return why that fails, or ``""``."""
-    here = gpus()
-    if not here:
+    if not (here := gpus()):
         return "PyTorch finds no GPU"
-    found = [
-        ([int(arch) for arch in re.findall(r"sm(\d+)", path.parent.name)], path)
-        for path in (cpp.cache_folder() / _family()).glob(f"*/{LIBRARY}")
-    ]
-    for archs, library in sorted(found, reverse=True):
-        if min(archs) <= min(here) and cpp.loads(library):
-            return ""
     try:
-        named = named_archs()
-        if named and min(named) > min(here):
-            return f"IREVRNN_CUDA_ARCHS names {named}, and the GPUs here are {here}"
+        if min(archs := named_archs() or here) > min(here):
+            return f"IREVRNN_CUDA_ARCHS names {archs}, and the GPUs here are {here}"
         build()
     except (BuildError, OSError) as error:
         return str(error)
@@ -55,36 +44,32 @@ def load() -> str:
 def build() -> Path:
     """Load a library of the sources in the first folder, built if the cache lacks it.
 
-    Its architectures are those that IREVRNN_CUDA_ARCHS names, else those of the GPUs here, else the
-    default. It has machine code for each, and PTX for any newer GPU.
+    It has machine code for the architectures that IREVRNN_CUDA_ARCHS names, else for those of the
+    GPUs here, else for the default ones, and PTX for any newer GPU. Its place in the cache does not
+    depend on nvcc, so a node that has none finds what was built ahead.
     """
-    nvcc, identity = find_nvcc()
-    release = re.search(r"release (\d+)", identity)
-    if not release or release[1] != str(torch.version.cuda).partition(".")[0]:
-        raise BuildError(
-            f"this PyTorch is built for CUDA {torch.version.cuda}, and {nvcc[0]} is not of that "
-            f"major version. CUDA_HOME names another. It says:\n{identity[:300]}"
-        )
     archs = named_archs() or gpus() or DEFAULT_ARCHS
-    codes = [f"-gencode=arch=compute_{arch},code=[sm_{arch},compute_{arch}]" for arch in archs]
-    words = [*nvcc, *codes, *(f"-I{folder}" for folder in FOLDERS), *cpp.TORCH_INCLUDES]
-    # PyTorch has loaded its runtime of CUDA by then: the toolkit's need not be found again.
-    link = [*nvcc, "-cudart=shared", *cpp.TORCH_LIBRARIES, "-lc10_cuda"]
-    name = "-".join([*(f"sm{arch}" for arch in archs), cpp.digest(identity, *nvcc)])
-    return cpp.cached_library(
-        f"{_family()}/{name}/{LIBRARY}",
-        lambda path: cpp.compile_library(path, _sources(), words, link),
-        f" for architectures {archs}",
-    )
+    sources = sorted([*FOLDERS[0].glob("*.cu"), *FOLDERS[0].glob("*.cpp")])
+    own = os.environ.get("IREVRNN_CXXFLAGS", "")
+    files = cpp.files_of(sources, *FOLDERS)
+    key = cpp.digest(cpp.TORCH, *FLAGS, *HOST_FLAGS, own, *files)
 
+    def compile_for_archs(library: Path) -> None:
+        nvcc, identity = find_nvcc()
+        release = re.search(r"release (\d+)", identity)
+        if not release or release[1] != str(torch.version.cuda).partition(".")[0]:
+            raise BuildError(
+                f"this PyTorch is built for CUDA {torch.version.cuda}, and {nvcc[0]} is not of its "
+                f"major version. CUDA_HOME names another. It says:\n{identity[:300]}"
+            )
+        codes = [f"-gencode=arch=compute_{arch},code=[sm_{arch},compute_{arch}]" for arch in archs]
+        words = [*nvcc, *codes, *(f"-I{folder}" for folder in FOLDERS), *cpp.TORCH_INCLUDES]
+        # PyTorch has loaded its runtime of CUDA by then: the toolkit's need not be found again.
+        link = [*nvcc, "-cudart=shared", *cpp.TORCH_LIBRARIES, "-lc10_cuda"]
+        cpp.compile_library(library, sources, words, link)
 
-def _sources() -> list[Path]:
-    return sorted([*FOLDERS[0].glob("*.cu"), *FOLDERS[0].glob("*.cpp")])
-
-
-def _family() -> str:
-    files = cpp.files_of(_sources(), *FOLDERS)
-    return f"cuda-{cpp.digest(cpp.TORCH, *FLAGS, *HOST_FLAGS, *files)}"
+    place = f"cuda-{key}/{'-'.join(f'sm{arch}' for arch in archs)}/{LIBRARY}"
+    return cpp.cached_library(place, compile_for_archs, f" for architectures {archs}")
 
 
 def find_nvcc() -> tuple[list[str], str]:
@@ -100,8 +85,7 @@ def find_nvcc() -> tuple[list[str], str]:
             "cuda-nvcc cuda-libraries-dev'), or name its folder in CUDA_HOME"
         )
     host = find_compiler(("CUDAHOSTCXX", "CXX"), native=False)
-    own = [flag.replace(",", r"\,") for flag in host.flags if not flag.startswith("-std=")]
-    handed = [f"-Xcompiler={flag}" for flag in own]  # it splits at commas
+    handed = [f"-Xcompiler={flag}" for flag in host.flags if not flag.startswith("-std=")]
     identity = ask(nvcc, "--version") + host.identity
     return [nvcc, "-ccbin", host.command, *FLAGS, *handed], identity
 
