@@ -47,7 +47,7 @@ struct Ring {
 template <int depth, int64_t step, class Load>
 IREVRNN_INLINE Ring<depth, step, Load> ring_of(const Load& load) { return {load, {}}; }
 
-// Goes forward from the states before step `begin`; step(i, t, h, c) makes one, with i as in for_each_step.
+// Goes forward from the states before step `begin`; step(i, t, row, h, c) makes one, with i as in for_each_step.
 template <int depth, class T, class Step>
 IREVRNN_INLINE void forward_lane(const Forward<T>& s, int64_t lane, int64_t begin, int64_t end, const Step& step) {
   static_assert(reset_window % depth == 0);
@@ -56,8 +56,9 @@ IREVRNN_INLINE void forward_lane(const Forward<T>& s, int64_t lane, int64_t begi
     for_each_step<depth, 1>(first, past_last - first, [&](auto i, int64_t t) {
       if (resets >> (t - first) & 1) h = c = T(0);
       if (T* border = s.border(s.saved, t)) border[lane] = c;
-      step(i, t, h, c);
-      s.out[s.row(t) + lane] = h;
+      const int64_t row = s.row(t);
+      step(i, t, row, h, c);
+      s.out[row + lane] = h;
     });
   });
   s.h_n[lane] = h;
@@ -78,9 +79,9 @@ struct ForwardWork {
     const UnitWeights<T, R> w(s, lane % s.hidden);
     auto z = ring_of<depth, 1>([&](int64_t t) { return t < last ? s.z[s.row(t) + lane] : T(0); });
     z.fill(begin);
-    forward_lane<depth>(s, lane, begin, last, [&](auto i, int64_t t, T& h, T& c) {
+    forward_lane<depth>(s, lane, begin, last, [&](auto i, int64_t t, int64_t row, T& h, T& c) {
       const T z_t = z.take(i, t);
-      couple_step<keep_all>(s, CompiledActivation<f>{}, R == any ? s.couplings : R, w, LaneTile<T>{}, lane, t,
+      couple_step<keep_all>(s, CompiledActivation<f>{}, R == any ? s.couplings : R, w, LaneTile<T>{}, lane, t, row,
                             [&] { return z_t; }, h, c);
     });
   }
@@ -198,8 +199,9 @@ struct TurnForwardWork {
   IREVRNN_INLINE void operator()(const Thread& thread) const {
     const int64_t lane = thread.number();
     if (lane >= s.lanes()) return;
-    forward_lane<1>(s, lane, begin, smaller(end, s.length(lane)), [&](auto, int64_t t, T& h, T& c) {
-      TurningCell().step(s, LaneTile<T>(), lane, t, h, c);
+    const int64_t last = smaller(end, s.length(lane));
+    forward_lane<1>(s, lane, begin, last, [&](auto, int64_t t, int64_t row, T& h, T& c) {
+      TurningCell().step(s, LaneTile<T>(), lane, t, row, h, c);
     });
   }
 };

@@ -104,9 +104,9 @@ struct CouplingCell {
   IREVRNN_INLINE CouplingCell at(int i) const { return {f, weights.at(i), couplings, values, gradients + i}; }
 
   template <class Tile, class V>
-  IREVRNN_INLINE void step(const Forward<T>& s, const Tile& tile, int64_t lane, int64_t t, V& h, V& c) const {
-    const auto z = [&] { return tile.load(s.z + s.row(t) + lane); };
-    couple_step<keep_all>(s, f, couplings, TileWeights<Tile>{weights, couplings}, tile, lane, t, z, h, c);
+  IREVRNN_INLINE void step(const Forward<T>& s, const Tile& tile, int64_t lane, int64_t t, int64_t row, V& h, V& c) const {
+    const auto z = [&] { return tile.load(s.z + row + lane); };
+    couple_step<keep_all>(s, f, couplings, TileWeights<Tile>{weights, couplings}, tile, lane, t, row, z, h, c);
   }
 
   template <int stride, class Tile, class H, class V>
@@ -141,16 +141,17 @@ struct CouplingCell {
   }
 };
 
-// Steps begin to end of the lanes from `lane` on. h_n and c_n carry the states on.
+// Steps begin to end of the lanes from `lane` on. h_n and c_n carry the states on. The cell is a copy, as it may stay in
+// registers.
 template <class Cell, class Tile, class T>
-IREVRNN_FLATTEN void forward_tile(const Forward<T>& s, const Cell& cell, Tile tile, int64_t lane, int64_t begin, int64_t end,
+IREVRNN_FLATTEN void forward_tile(const Forward<T>& s, Cell cell, Tile tile, int64_t lane, int64_t begin, int64_t end,
                                   int64_t ahead) {
   using V = typename Tile::V;
   V h = tile.load(s.h_n + lane), c = tile.load(s.c_n + lane);
   if (T* border = s.border(s.saved, begin)) tile.store(border + lane, c);
   for (int64_t t = begin; t < end; ++t) {
-    const int64_t at = s.row(t) + lane;
-    cell.step(s, tile, lane, t, h, c);
+    const int64_t row = s.row(t), at = row + lane;
+    cell.step(s, tile, lane, t, row, h, c);
     expect_rows<Cell::turns, Tile>(s, at + ahead);
     tile.store(s.out + at, h);
   }
@@ -166,7 +167,7 @@ IREVRNN_INLINE const T* output_before(const Backward<T>& s, int64_t lane, int64_
 
 // Steps begin to end once more, from the outputs and the c before step begin, which becomes that after the last.
 template <int stride, class Cell, class Tile, class T>
-IREVRNN_FLATTEN void replay_tile(const Backward<T>& s, const Cell& cell, Tile tile, int64_t lane, int64_t begin, int64_t end,
+IREVRNN_FLATTEN void replay_tile(const Backward<T>& s, Cell cell, Tile tile, int64_t lane, int64_t begin, int64_t end,
                                  int64_t ahead, const T* before, T* c_, T* values) {
   typename Tile::V c = Tile::load_whole(c_);
   for (int64_t t = begin; t < end; ++t, values += cell.values * stride) {
@@ -184,7 +185,7 @@ IREVRNN_FLATTEN void replay_tile(const Backward<T>& s, const Cell& cell, Tile ti
 
 // Backpropagation through steps end - 1 down to begin. grad_h_0 and grad_c_0 carry the gradients of the states on.
 template <int stride, class Cell, class Tile, class T>
-IREVRNN_FLATTEN void backpropagate_tile(const Backward<T>& s, const Cell& cell, Tile tile, int64_t lane, int64_t begin,
+IREVRNN_FLATTEN void backpropagate_tile(const Backward<T>& s, Cell cell, Tile tile, int64_t lane, int64_t begin,
                                         int64_t end, const T* before, const T* values) {
   using V = typename Tile::V;
   V d = tile.load(s.grad_h_0 + lane), d_c = tile.load(s.grad_c_0 + lane);

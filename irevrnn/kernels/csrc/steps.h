@@ -10,14 +10,14 @@ namespace irevrnn {
 // A step with couplings, from h and c before it to those after it. keep_all: whether f(p) and f(c) are saved.
 template <bool keep_all, class T, class F, class Weights, class Tile, class Z, class V>
 IREVRNN_INLINE void couple_step(const Forward<T>& s, const F& f, int couplings, const Weights& w, const Tile& tile,
-                                int64_t lane, int64_t t, const Z& z, V& h, V& c) {
+                                int64_t lane, int64_t t, int64_t row, const Z& z, V& h, V& c) {
   V p = w.u() * h;
   couple(f, p, c, couplings, w, [&](int i, const V& f_p, const V& f_c) {
     if constexpr (keep_all) {
-      const int64_t row = s.lanes_at(t);
-      T* values = s.saved + (s.row(t) * couplings + i * row) * 2 + lane;
+      const int64_t width = s.lanes_at(t);
+      T* values = s.saved + 2 * (row * couplings + i * width) + lane;
       tile.store(values, f_p);
-      tile.store(values + row, f_c);
+      tile.store(values + width, f_c);
     }
   });
   h = output(s.activation, z() + p);
@@ -43,8 +43,7 @@ struct TurningCell {
   TurningCell at(int) const { return {}; }
 
   template <class T, class Tile, class V>
-  IREVRNN_INLINE void step(const Forward<T>& s, const Tile& tile, int64_t lane, int64_t t, V& h, V& c) const {
-    const int64_t row = s.row(t);
+  IREVRNN_INLINE void step(const Forward<T>& s, const Tile& tile, int64_t lane, int64_t, int64_t row, V& h, V& c) const {
     const Turn<V> turn(s, tile, lane, row);
     rotate(turn.rotation, h, c);
     h = fma(turn.factor, h, tile.load(s.z + row + lane));
