@@ -7,14 +7,6 @@
 
 namespace irevrnn {
 
-// The largest block that has its scratch in shared memory; without any, where that does not suffice.
-inline Grid choose_block(int64_t lanes, int64_t bytes) {
-  for (int threads = most_threads; threads >= fewest_threads; threads /= 2) {
-    if (threads * bytes <= most_shared) return Grid::of(lanes, threads, bytes);
-  }
-  return Grid::of(lanes);
-}
-
 struct LaunchOn : AllInstances {
   cudaStream_t stream;
   explicit LaunchOn(cudaStream_t stream) : stream(stream) {}
@@ -27,15 +19,16 @@ cudaError_t scan_on_device(const Problem& s, cudaStream_t stream) {
   return scan_on_grid(s, Grid::of(s.lanes()), LaunchOn(stream));
 }
 
+// In the largest block that has its scratch in the shared memory that any device has.
 template <class T>
 cudaError_t scan_on_device(const Backward<T>& s, T* workspace, cudaStream_t stream) {
-  return scan_on_grid(s, plan_of<AllInstances>(s, choose_block), workspace, LaunchOn(stream));
-}
-
-template <class T>
-int64_t workspace_numbers(const Backward<T>& s) {
-  const BackwardPlan plan = plan_of<AllInstances>(s, choose_block);
-  return plan.totals + plan.scratch;
+  constexpr int64_t most_shared = 48 << 10;
+  constexpr int fewest_threads = 32;
+  const int64_t bytes = scratch_bytes<AllInstances>(s);
+  int threads = most_threads;
+  while (threads > fewest_threads && threads * bytes > most_shared) threads /= 2;
+  if (threads * bytes > most_shared) return cudaErrorMemoryAllocation;
+  return scan_on_grid(s, Grid::of(s.lanes(), threads, bytes), workspace, LaunchOn(stream));
 }
 
 }  // namespace irevrnn

@@ -13,7 +13,7 @@ template <class Problem>
 cudaError_t scan_on_device(const Problem& s, cudaStream_t stream);
 cudaError_t scan_on_device(const LaneWords& s, cudaStream_t stream);
 
-// `workspace`, of the device, has workspace_numbers(s) numbers.
+// `workspace`, of the device, has workspace_numbers(s) numbers. cudaErrorMemoryAllocation: too many couplings to be replayed.
 template <class T>
 cudaError_t scan_on_device(const Backward<T>& s, T* workspace, cudaStream_t stream);
 template <class T>

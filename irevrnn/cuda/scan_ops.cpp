@@ -19,7 +19,6 @@ namespace {
 
 // On the current stream, without waiting for the device: so a graph may capture it.
 struct LaunchOnCuda {
-  static constexpr bool has_vectors = false;
   LaunchOnCuda(const Tensor& like, bool /* vectorize: for the CPU */) : guard(like.device()), options(like.options()) {}
 
   template <class Problem>
@@ -33,7 +32,10 @@ struct LaunchOnCuda {
   void operator()(Backward<T> s) const {
     const Tensor starts = starts_on_device(s);
     const Tensor workspace = at::empty({workspace_numbers(s)}, options.dtype(c10::CppTypeToScalarType<T>::value));
-    C10_CUDA_CHECK(scan_on_device(s, write<T>(workspace), c10::cuda::getCurrentCUDAStream()));
+    const cudaError_t status = scan_on_device(s, write<T>(workspace), c10::cuda::getCurrentCUDAStream());
+    TORCH_CHECK_VALUE(status != cudaErrorMemoryAllocation, "a GPU has no room to replay ", s.couplings,
+                      " couplings, but 10 in float32 and 5 in float64: use memory='store', which replays none");
+    C10_CUDA_CHECK(status);
   }
 
   // Points a problem of packed sequences to a copy of its row starts; returns the copy, to be kept alive.

@@ -23,10 +23,9 @@ from tests.cases import (
 from tests.library.gpu_threads import by_gpu_threads
 
 pytestmark = pytest.mark.usefixtures("kernels")
-INTERVALS = {"store": 0, "recompute": 16}
 OPTIONS = list(itertools.product(ACTIVATIONS, ACTIVATIONS))
-EVERY_INTERVAL = (0, 16, 5, 64)
-every_strategy = pytest.mark.parametrize("interval", EVERY_INTERVAL)
+INTERVALS = (0, 16)  # store and recompute
+every_strategy = pytest.mark.parametrize("interval", INTERVALS)
 
 
 def operator(
@@ -67,7 +66,7 @@ def test_equals_the_reference(shape, with_resets, couplings):
         resets[[0, 64, 128], 1] = True
     for options in [("relu", "tanh"), ("leaky_relu", "sigmoid")]:
         wanted = run(partial(reference.scan, resets=resets), case, *options)
-        for interval in EVERY_INTERVAL:
+        for interval in INTERVALS:
             assert_near(run(threads(*options, interval, resets=resets), case), wanted, 1e-11)
 
 
@@ -92,24 +91,16 @@ def test_packed_sequences(with_resets, couplings, interval):
 
 
 @pytest.mark.parametrize("couplings", range(7))
-@pytest.mark.parametrize("interval", [0, 16, 40])
+@every_strategy
 def test_the_vector_kernel_has_the_same_bits(couplings, interval):
     """All but the gradients of the weights, which are summed over lanes in another order."""
-    case = make_inputs(50, 3, 43, couplings, torch.float32)
-    for options in OPTIONS:
-        got = run(threads(*options, interval), case)
-        wanted = cases.run(vector(*options, interval), case)  # by the library
+    case, resets = make_inputs(80, 3, 43, couplings, torch.float32), random_resets(80, 3)
+    for *options, anew in [*((g, f, None) for g, f in OPTIONS), ("tanh", "tanh", resets)]:
+        options = *options, interval, None, anew
+        got = run(threads(*options), case)
+        wanted = cases.run(vector(*options), case)  # by the library
         assert_same_bits(got[STATES], wanted[STATES])
         assert_near(got, wanted, 2e-4)
-
-
-@pytest.mark.parametrize("couplings", range(6))
-@every_strategy
-def test_resets_give_the_bits_of_the_vectors(couplings, interval):
-    case, resets = make_inputs(150, 3, 43, couplings, torch.float32), random_resets(150, 3)
-    options = "tanh", "tanh", interval, None, resets
-    got, wanted = run(threads(*options), case), cases.run(vector(*options), case)
-    assert_same_bits(got[STATES], wanted[STATES])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -118,7 +109,7 @@ def test_store_and_recompute_have_the_same_bits(dtype, couplings):
     """The gradients of the weights, too: both sum segments of 16 steps."""
     case = make_inputs(70, 5, 7, couplings, dtype)
     for options in OPTIONS:
-        stored, recomputed = (run(threads(*options, i), case) for i in INTERVALS.values())
+        stored, recomputed = (run(threads(*options, i), case) for i in INTERVALS)
         assert_same_bits(stored, recomputed)
 
 

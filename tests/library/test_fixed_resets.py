@@ -8,15 +8,7 @@ from irevrnn.recurrences import fixed_scan
 from irevrnn.recurrences.fixed_scan import States
 from irevrnn.recurrences.oscillator import Weights
 from tests.cases import assert_same_bits, every_kind, make_resets, upstream
-from tests.fixed_cases import (
-    back,
-    every_g,
-    every_kernel,
-    forward,
-    is_undone,
-    make_case,
-)
-from tests.library.gpu_threads import by_gpu_threads
+from tests.fixed_cases import back, every_g, every_kernel, forward, is_undone, make_case
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -53,20 +45,6 @@ def test_equals_the_pieces_to_the_last_bit(dtype, vectorize, size):
     assert not whole.saved[:2].any()  # c after the resets where the first two segments begin
     assert torch.equal(whole.saved[2:], parts[-1].saved)
     assert_same_bits(whole[1:3], parts[-1][1:3])
-
-
-@pytest.mark.parametrize("couplings", [0, 1, 4, 5])
-@every_kind
-@every_g
-def test_the_threads_of_a_gpu(activation, kind, couplings):
-    z, states, weights = make_case(150, 3, 11, couplings, torch.float32, activation)
-    resets = make_resets(kind, 150, 3)
-    wanted = forward(z, states, weights, False, resets)
-    with by_gpu_threads():
-        got = forward(z, states, weights, False, resets)
-        undone = back(z, got, weights, False, resets)
-    assert_same_bits(got, wanted)
-    assert is_undone(states, got, undone)
 
 
 @every_kernel

@@ -29,6 +29,7 @@ FORMS = [(True, True), (True, False), (True, None), (False, True), (False, False
 ANGLES = (0.0, math.pi / 2, -math.pi / 2, math.pi, 1e-6, 100.0)
 DECAYS = (0.0, 1.0, 1e-6, 0.5, -1.0, 1 - 2**-24)
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5}
+dtypes = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 forms = pytest.mark.parametrize("form", FORMS, ids=str)
 
@@ -95,7 +96,7 @@ def test_the_reference_is_a_product_of_complex_numbers(shape, form):
 @forms
 @shapes
 @pytest.mark.parametrize("backend", ["auto", "cpp", "python"])
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@dtypes
 def test_outputs_and_gradients(shape, form, dtype, backend, monkeypatch):
     monkeypatch.setenv("IREVRNN_BACKEND", backend)
     case = as_float(make_case(*shape, form), dtype)
@@ -103,7 +104,7 @@ def test_outputs_and_gradients(shape, form, dtype, backend, monkeypatch):
     assert_near(run(scan, case), wanted, TOLERANCES[dtype])
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@dtypes
 def test_long_sequences(dtype):
     """Gradients of what all steps share are sums of thousands of products."""
     case = make_case(4000, 2, 19, (False, False), dtype)
@@ -122,7 +123,7 @@ def test_any_number_of_threads_gives_the_same_bits(form):
 
 @forms
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@dtypes
 def test_resets(kind, form, dtype):
     case, resets = make_case(70, 3, 21, form, dtype), make_resets(kind, 70, 3)
 
@@ -163,7 +164,7 @@ def packed_case(kind, form, dtype, seed=0):
 
 @forms
 @pytest.mark.parametrize("kind", LENGTHS)
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@dtypes
 def test_packed_sequences(kind, form, dtype):
     dense, packed, sizes, lengths = packed_case(kind, form, dtype)
     out, h_n, c_n = scan(*packed, batch_sizes=sizes)
@@ -179,21 +180,15 @@ def test_packed_sequences(kind, form, dtype):
 
 
 @forms
-def test_a_grid_of_threads(form):
+@dtypes
+def test_a_grid_of_threads(dtype, form):
     """The functions of a GPU's threads, which the CPU runs."""
-    for dtype, tolerance in TOLERANCES.items():
-        case = make_case(70, 3, 11, form, dtype)
-        resets = make_resets("at random", 70, 3)
-        wanted = run(reference.selective_scan, as_float(case, torch.float64), resets=resets)
+    dense, resets = make_case(70, 3, 11, form, dtype), make_resets("at random", 70, 3)
+    _, packed, sizes, _ = packed_case("around a segment", form, dtype)
+    for case, layout in ((dense, {"resets": resets}), (packed, {"batch_sizes": sizes})):
+        wanted = run(reference.selective_scan, as_float(case, torch.float64), **layout)
         with by_gpu_threads():
-            assert_near(run(scan, case, resets=resets), wanted, tolerance)
-            _, packed, sizes, _ = packed_case("around a segment", form, dtype)
-            got = run(scan, packed, batch_sizes=sizes)
-        assert_near(
-            got,
-            run(reference.selective_scan, as_float(packed, torch.float64), batch_sizes=sizes),
-            tolerance,
-        )
+            assert_near(run(scan, case, **layout), wanted, TOLERANCES[dtype])
 
 
 def test_inputs_need_not_be_contiguous():
@@ -276,14 +271,14 @@ def test_packed_steps_are_undone(kind, form, dtype, vectorize):
 
 
 @forms
-def test_steps_of_a_grid_are_undone(form):
-    for dtype in TOLERANCES:
-        z, states, turns = fixed_case((70, 3, 11), form, dtype)
-        resets = make_resets("at random", 70, 3)
-        with by_gpu_threads():
-            result = forward(z, states, turns, False, resets)
-            assert is_undone(states, result, back(z, result, turns, False, resets))
-        assert_same_bits(result, forward(z, states, turns, False, resets))
+@dtypes
+def test_steps_of_a_grid_are_undone(dtype, form):
+    z, states, turns = fixed_case((70, 3, 11), form, dtype)
+    resets = make_resets("at random", 70, 3)
+    with by_gpu_threads():
+        result = forward(z, states, turns, False, resets)
+        assert is_undone(states, result, back(z, result, turns, False, resets))
+    assert_same_bits(result, forward(z, states, turns, False, resets))
 
 
 @forms

@@ -7,9 +7,7 @@
 #pragma once
 
 #include "portable.h"
-#if !defined(__CUDACC__)
 #include "vectors.h"
-#endif
 
 namespace irevrnn {
 

@@ -45,7 +45,6 @@ struct Tail {
   }
 };
 
-#if !defined(__CUDACC__)
 // A stack with room for all that is pushed and words or zeros for all that is popped (word_stack.h): nothing here looks
 // where it ends, nor branches on whether there is a word to move. How often there is one depends on the data; each branch
 // that was mispredicted stopped all lanes in flight.
@@ -68,7 +67,6 @@ struct Bits {
     return tail.pop(n);
   }
 };
-#endif
 
 // Words that the steps of a lane fill at most, one each: a decay has 30 bits, and a leak 2 more, or relu a number in range,
 // or c as many as h.

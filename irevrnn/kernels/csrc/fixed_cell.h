@@ -2,9 +2,9 @@
 // with it (int32_t or a pack). Compare tests/fixed_reference.py line by line.
 #pragma once
 
-#include "bit_stack.h"
-#include "cell.h"
-#include "rotation.h"
+#include "lane.h"
+#include "rescaling.h"
+#include "steps.h"
 
 namespace irevrnn {
 
@@ -83,5 +83,158 @@ struct FixedShears {
     p = plus(p, nearest(tangent * whole_values<V>(q)));
   }
 };
+
+// A step of a tile, or of a lane, in the scales of its states, and its inverse; offset is that of its decays at step t. step()
+// returns what h becomes before z is added and g applied, of which undo() returns h; both move c. Tile has `decay`, `forget`
+// and `recall` besides (fixed_vector_tiles.h, FixedLaneTile), and Weights are with their factors.
+template <class F, class Tile, class Weights>
+struct FixedCouplings {
+  using V = typename Tile::V;
+  using L = typename Tile::L;
+  static constexpr bool turns = false;
+  Tile tile;
+  Scales<V> scales;
+  F f;
+  int couplings;
+  Weights weights;
+  typename Tile::DecayL decay;
+
+  template <class Bits>
+  IREVRNN_INLINE L step(const L& h, L& c, int64_t, uint32_t offset, Bits& bits, V& largest_p, V& largest_c) const {
+    L p = tile.forget(h, decay, offset, bits);
+    couple_fixed<V>(f, scales, p, c, couplings, weights, largest_p, largest_c);
+    return p;
+  }
+  template <class Bits>
+  IREVRNN_INLINE L undo(L p, L& c, int64_t, uint32_t offset, Bits& bits) const {
+    uncouple_fixed<V>(f, scales, p, c, couplings, weights);
+    return tile.recall(p, decay, offset, bits);
+  }
+};
+
+template <class Tile, class T>
+struct FixedTurns {
+  using V = typename Tile::V;
+  using L = typename Tile::L;
+  static constexpr bool turns = true;
+  Tile tile;
+  Scales<V> scales;
+  const FixedPass<T>& s;
+  int64_t lane;
+
+  template <class Bits>
+  IREVRNN_INLINE L step(const L& h, L& c, int64_t t, uint32_t offset, Bits& bits, V& largest_p, V& largest_c) const {
+    const Turn<V> turn(s, tile, lane, s.row(t));
+    L p = h;
+    FixedShears<V>(turn.rotation, scales).turn(p, c, largest_p, largest_c);
+    const auto decay = tile.decay(turn.factor);
+    p = tile.forget(p, decay, offset, bits);
+    c = tile.forget(c, decay, offset, bits);
+    // No scale has room where it is above 1, or NaN.
+    if (!all_below(absolute(turn.factor), above_one)) largest_p = Tile::all(cut_off);
+    return p;
+  }
+  template <class Bits>
+  IREVRNN_INLINE L undo(const L& y, L& c, int64_t t, uint32_t offset, Bits& bits) const {
+    const Turn<V> turn(s, tile, lane, s.row(t));
+    const auto decay = tile.decay(turn.factor);
+    c = tile.recall(c, decay, offset, bits);
+    L p = tile.recall(y, decay, offset, bits);
+    FixedShears<V>(turn.rotation, scales).turn_back(p, c);
+    return p;
+  }
+};
+
+// The weights of a lane's couplings, with their factors.
+template <class T, int R>
+struct FixedWeights {
+  const UnitWeights<T, R>& w;
+  T of_a, of_b;
+  IREVRNN_INLINE T a(int i) const { return w.a(i) * of_a; }
+  IREVRNN_INLINE T b(int i) const { return w.b(i) * of_b; }
+};
+
+// A bit stack that forgets.
+struct NoBits {
+  IREVRNN_INLINE void push(uint32_t, int) const {}
+};
+
+// The states of a lane after a step, before g; and whether all numbers on the way to each were in range.
+struct FixedStep {
+  int32_t y, c;
+  bool h_fits, c_fits;
+  IREVRNN_INLINE bool fits() const { return h_fits && c_fits; }
+
+  // y = p + z. The largest numbers so far are in quanta; z comes last, as a NaN stays from there on.
+  template <class T>
+  IREVRNN_INLINE static FixedStep of(int32_t p, int32_t c, T z, T largest_p, T largest_c) {
+    const int32_t y = plus(nearest(z), p);
+    return {y, c, all_below(larger(largest_p, absolute(z)), range) && !out_of_range(y), all_below(largest_c, range)};
+  }
+};
+
+template <class T>
+IREVRNN_INLINE Scales<T> scales_of(const LaneState& x) { return {scale_of<T>(x.bits_h), scale_of<T>(x.bits_c)}; }
+
+template <class T>
+struct FixedLaneTile : LaneTile<T> {
+  using L = int32_t;
+  using DecayL = Decay;
+  IREVRNN_INLINE static T all(float x) { return x; }
+  IREVRNN_INLINE static Decay decay(T factor) { return decay_of(factor); }
+  template <class Bits>
+  IREVRNN_INLINE static L forget(L h, const Decay& d, uint32_t r, Bits& bits) { return irevrnn::forget(h, d, r, bits); }
+  template <class Bits>
+  IREVRNN_INLINE static L recall(L p, const Decay& d, uint32_t r, Bits& bits) { return irevrnn::recall(p, d, r, bits); }
+};
+
+// The cells of a lane, which differ by their scales.
+template <int R, class F, class T>
+struct LaneCouplings {
+  F f;
+  int couplings;
+  UnitWeights<T, R> w;
+  Decay decay;
+
+  IREVRNN_INLINE LaneCouplings(const FixedPass<T>& s, const F& f, int64_t lane)
+      : f(f), couplings(R == any ? s.couplings : R), w(s, lane % s.hidden), decay(decay_of(w.u())) {}
+  IREVRNN_INLINE auto in(const Scales<T>& scales) const {
+    const FixedWeights<T, R> weights{w, factor_of_weight<F>(scales.h, scales.c), factor_of_weight<F>(scales.c, scales.h)};
+    return FixedCouplings<F, FixedLaneTile<T>, FixedWeights<T, R>>{{}, scales, f, couplings, weights, decay};
+  }
+};
+template <class T>
+struct LaneTurns {
+  const FixedPass<T>& s;
+  int64_t lane;
+
+  IREVRNN_INLINE LaneTurns(const FixedPass<T>& s, const ChosenActivation&, int64_t lane) : s(s), lane(lane) {}
+  IREVRNN_INLINE auto in(const Scales<T>& scales) const { return FixedTurns<FixedLaneTile<T>, T>{{}, scales, s, lane}; }
+};
+
+// A step of a lane with input z.
+template <class Cells, class T, class Bits>
+IREVRNN_INLINE FixedStep lane_step(const Cells& cells, const LaneState& x, T z, int64_t t, uint32_t offset, Bits& bits) {
+  const auto cell = cells.in(scales_of<T>(x));
+  int32_t c = x.c;
+  T largest_p{}, largest_c{};
+  const int32_t p = cell.step(x.h, c, t, offset, bits, largest_p, largest_c);
+  return FixedStep::of(p, c, cell.scales.h.quanta_of(z), largest_p, largest_c);
+}
+
+// Finds the change of scales with which a step fits, where it does not: try_step(x) is called with scales that get coarser,
+// until it returns what fits. False if there are no such scales.
+template <class Try>
+IREVRNN_INLINE bool find_scales(const LaneState& x, Rescaling& by, const Try& try_step) {
+  if (out_of_range(x.h) || out_of_range(x.c)) return false;  // they are no numbers of this scale
+  for (by = {};;) {
+    const LaneState tried = rescaled(x, by);
+    if (tried.bits_h < fewest_bits || tried.bits_c < fewest_bits) return false;
+    const FixedStep result = try_step(tried);
+    if (result.fits()) return true;
+    if (!result.h_fits) by.h -= coarser_by(tried.bits_h);
+    if (!result.c_fits) by.c -= coarser_by(tried.bits_c);
+  }
+}
 
 }  // namespace irevrnn

@@ -1,7 +1,7 @@
 // The operators irevrnn::fixed_scan and irevrnn::fixed_unscan for any device, where every lane has a bit stack of its own.
 //
-// Launch: as for scan_op.h, and called with LaneForward, FixedInverse and LaneWords. has_vectors says whether some passes
-// run in vectors instead, whose lanes share bit stacks: those with launch.in_vectors(z, h).
+// Launch: as for scan_op.h, and called with LaneForward, FixedInverse and LaneWords. Where it has in_vectors(z, h), passes of
+// which that is true run in vectors instead, whose lanes share bit stacks.
 #pragma once
 
 #include <ATen/ops/cumsum.h>
@@ -91,10 +91,8 @@ using FixedResults = std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor, Ten
 // out, states before the pass, counts_left, saved.
 using FixedInverseResults = std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor>;
 
-// A pass over copies of the states, with room for some changes of scales in each lane; nothing if that did not suffice.
-//
-// The size of the words depends on the data: the host reads it, and the first step out of range, which is
-// the one time that it waits for a device.
+// A pass over copies of the states, with room for some changes of scales in each lane; nothing if that did not suffice. The
+// host waits for a device once: for the number of words, and the first step out of range.
 template <class Launch>
 std::optional<FixedResults> scan_lanes(const FixedTensors& x, bool record, int64_t changes, const Launch& launch) {
   const auto options = x.z.options();
@@ -131,28 +129,32 @@ std::optional<FixedResults> scan_lanes(const FixedTensors& x, bool record, int64
 }
 
 // Whether a pass over states, of which h is the first, runs in vectors; and how many bit stacks it has.
-template <class Launch>
-bool runs_in_vectors(const Launch& launch, const Tensor& z, at::TensorList states) {
-  TORCH_CHECK_VALUE(states.size() == 5, "states must be h, c, scales, tails and places; got ", states.size(), " tensors");
-  if constexpr (Launch::has_vectors) return launch.in_vectors(z, states[0]);
-  return false;
-}
-template <class Launch>
-int64_t streams_of(const Tensor& h, bool in_vectors) {
-  if constexpr (Launch::has_vectors) return in_vectors ? vector_streams(h.numel()) : h.numel();
-  return h.numel();
-}
+struct Streams {
+  bool in_vectors;
+  int64_t count;
+
+  template <class Launch>
+  Streams(const Launch& launch, const Tensor& z, at::TensorList states) : in_vectors(false) {
+    TORCH_CHECK_VALUE(states.size() == 5, "states must be h, c, scales, tails and places; got ", states.size(), " tensors");
+    count = states[0].numel();
+    if constexpr (requires { launch.in_vectors(z, states[0]); }) {
+      in_vectors = launch.in_vectors(z, states[0]);
+      if (in_vectors) count = vector_streams(count);
+    }
+  }
+};
 
 template <class Launch>
-FixedResults fixed_scan_op(const Tensor& z, at::TensorList states, int64_t steps, at::TensorList weights, Name activation, Name coupling_activation, bool record, bool save,
-                           bool vectorize, const Maybe& resets, const Maybe& batch_sizes) {
+FixedResults fixed_scan_op(const Tensor& z, at::TensorList states, int64_t steps, at::TensorList weights, Name activation,
+                           Name coupling_activation, bool record, bool save, bool vectorize, const Maybe& resets,
+                           const Maybe& batch_sizes) {
   const Launch launch(z, vectorize);
-  const bool in_vectors = runs_in_vectors(launch, z, states);
+  const Streams streams(launch, z, states);
   for (int64_t changes = 8;; changes *= 8) {
-    const FixedTensors x(z, states, steps, streams_of<Launch>(states[0], in_vectors), false, weights, activation,
-                         coupling_activation, save, resets, batch_sizes);
-    if constexpr (Launch::has_vectors) {
-      if (in_vectors) return launch.scan_in_vectors(x, record);
+    const FixedTensors x(z, states, steps, streams.count, false, weights, activation, coupling_activation, save, resets,
+                         batch_sizes);
+    if constexpr (requires { launch.scan_in_vectors(x, record); }) {
+      if (streams.in_vectors) return launch.scan_in_vectors(x, record);
     }
     if (auto results = scan_lanes(x, record, changes, launch)) return *results;
   }
@@ -160,25 +162,25 @@ FixedResults fixed_scan_op(const Tensor& z, at::TensorList states, int64_t steps
 
 template <class Launch>
 FixedInverseResults fixed_unscan_op(const Tensor& z, at::TensorList states, int64_t steps, const Tensor& words,
-                                    const Tensor& starts, const Tensor& counts, at::TensorList weights, Name activation, Name coupling_activation, bool vectorize,
-                                    const Maybe& resets, const Maybe& batch_sizes) {
+                                    const Tensor& starts, const Tensor& counts, at::TensorList weights, Name activation,
+                                    Name coupling_activation, bool vectorize, const Maybe& resets, const Maybe& batch_sizes) {
   const Launch launch(z, vectorize);
-  const bool in_vectors = runs_in_vectors(launch, z, states);
-  const int64_t streams = streams_of<Launch>(states[0], in_vectors);
-  const FixedTensors x(z, states, steps, streams, true, weights, activation, coupling_activation, true, resets, batch_sizes);
+  const Streams streams(launch, z, states);
+  const FixedTensors x(z, states, steps, streams.count, true, weights, activation, coupling_activation, true, resets,
+                       batch_sizes);
   const Tensor all_words = checked(z, words, words.numel(), at::kInt, "words");
-  const Tensor first_words = checked(z, starts, streams, at::kLong, "starts");
-  const Tensor counts_left = copy_of(checked(z, counts, streams, at::kLong, "counts"));
+  const Tensor first_words = checked(z, starts, streams.count, at::kLong, "starts");
+  const Tensor counts_left = copy_of(checked(z, counts, streams.count, at::kLong, "counts"));
   for_sequence(z, [&](auto zero) {
     FixedInverse<decltype(zero)> s;
     x.fill(s);
     s.words = read<uint32_t>(all_words);
     s.words_size = all_words.numel();
-    s.streams = streams;
+    s.streams = streams.count;
     s.starts = read<int64_t>(first_words);
     s.counts = write<int64_t>(counts_left);
     if constexpr (requires { launch.unscan_in_vectors(s); }) {
-      if (in_vectors) return launch.unscan_in_vectors(s);
+      if (streams.in_vectors) return launch.unscan_in_vectors(s);
     }
     launch(s);
   });

@@ -1,6 +1,5 @@
 // Fixed-point numbers: 32-bit integers in quanta of 2^-bits. h and c of a lane each have a scale of their own, which changes
-// where a number needs it (rescaling.h). irevrnn/recurrences/fixed_point.py has the same constants and says how they were
-// chosen.
+// (rescaling.h). irevrnn/recurrences/fixed_point.py says how the constants were chosen.
 #pragma once
 
 #include "activations.h"

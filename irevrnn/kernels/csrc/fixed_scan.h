@@ -17,12 +17,6 @@ struct FixedPass : Sizes<T> {
   int64_t *tails, *places;    // (streams): of the bit stacks (bit_stack.h) and of their last rescalings (rescaling.h), likewise
   T* out;               // (T, B, H)
   T* saved;             // like Forward::saved, for the gradient; or null
-
-  // Where c before step t is saved, if it is; null elsewhere.
-  IREVRNN_INLINE T* border(int64_t t) const {
-    const bool is_saved = saved && t > 0 && t % usual_interval == 0;
-    return is_saved ? saved + (t / usual_interval - 1) * this->lanes() : nullptr;
-  }
 };
 
 // One bit stack for each chunk of lanes.
@@ -42,6 +36,20 @@ struct LaneForward : FixedPass<T> {
   int64_t* bad_step;  // the first step out of range, -1 on entry
   int64_t* crowded;   // set to 1 where a lane stopped for lack of rows
 };
+
+// The smaller of two steps, from any thread. -1, which is none, is the largest without a sign.
+IREVRNN_INLINE void note_step(int64_t* earliest, int64_t t) {
+  auto* at = reinterpret_cast<unsigned long long*>(earliest);
+  const auto step = static_cast<unsigned long long>(t);
+#if defined(__CUDA_ARCH__)
+  atomicMin(at, step);
+#elif !defined(__CUDACC__)
+  // std::atomic_ref is missing from clang's library before version 19.
+  unsigned long long seen = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (step < seen && !__atomic_compare_exchange_n(at, &seen, step, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+#endif
+}
 
 // Where the words of LaneForward go, without the room that was not needed.
 struct LaneWords {

@@ -1,14 +1,11 @@
-// The fixed-point recurrence of one lane, the work of a thread on a device or on the CPU (grid.h): forward, inverse,
-// and the moving of its words.
+// The fixed-point recurrence of one lane, the work of a thread on a device or on the CPU (grid.h).
 //
-// Each lane has a bit stack of its own: its last bits stay in registers, and nothing is exchanged between
-// threads. The number of words of a pass is known when it is over, so that forward writes them to a column
-// of a (T * most_words, B, H) array: neighbouring lanes, which push about as often, write side by side.
-// GatherWork then moves each column to its place in the words that are kept, lane after lane. In the inverse
-// the topmost word waits in a register before it is asked for.
+// Each lane has a bit stack of its own, whose last bits stay in registers. How many words it has is known when a pass is
+// over: forward writes them to a column of a (T * most_words, B, H) array, as neighbouring lanes push about as often, and
+// GatherWork moves them to where they are kept, lane after lane. In the inverse the topmost word waits in a register.
 #pragma once
 
-#include "fixed_lane.h"
+#include "fixed_cell.h"
 #include "grid.h"
 #include "resets.h"
 
@@ -74,39 +71,13 @@ struct Ahead {
   }
 };
 
-// The smaller of two steps, where -1 is none: the largest there is without a sign. The order in which
-// threads come here makes no difference.
-IREVRNN_INLINE void note_step(int64_t* earliest, int64_t t) {
-  auto* at = reinterpret_cast<unsigned long long*>(earliest);
-  const auto step = static_cast<unsigned long long>(t);
-#if defined(__CUDA_ARCH__)
-  atomicMin(at, step);
-#elif !defined(__CUDACC__)
-  // std::atomic_ref is missing from clang's library before version 19.
-  unsigned long long seen = __atomic_load_n(at, __ATOMIC_RELAXED);
-  while (step < seen && !__atomic_compare_exchange_n(at, &seen, step, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
-#endif
-}
-
-// A cell of a lane, FixedLane or TurningLane.
-template <class Cell, class T>
-struct CellMaker {
-  IREVRNN_INLINE Cell operator()(const FixedPass<T>& s, int64_t lane) const { return {s, lane}; }
-};
-template <int R, class F, class T>
-struct CellMaker<FixedLane<R, F, T>, T> {
-  F f;
-  IREVRNN_INLINE FixedLane<R, F, T> operator()(const FixedPass<T>& s, int64_t lane) const { return {s, f, lane}; }
-};
-
 // Steps begin to end. Between two calls states and numbers of words are in memory; a negative number says
-// that the lane stopped.
-template <class Cell, class T>
+// that the lane stopped. Cells: LaneCouplings or LaneTurns.
+template <class Cells, class F, class T>
 struct FixedForwardWork {
   static constexpr int direction = 1;
   LaneForward<T> s;
-  CellMaker<Cell, T> make;
+  F f;
   int64_t begin, end;
 
   IREVRNN_INLINE void operator()(const Thread& thread) const {
@@ -115,7 +86,7 @@ struct FixedForwardWork {
     int64_t& count = s.counts[lane];
     if (begin > 0 && count < 0) return;
     const int64_t stop = smaller(end, s.length(lane));
-    const Cell cell = make(s, lane);
+    const Cells cells(s, f, lane);
     WordColumn bits{s.words ? s.words + lane : nullptr, s.lanes(), begin > 0 ? count : 0, Tail::of(s.tails[lane])};
     LaneState x = load_lane(s, lane);
     int64_t place = s.places[lane];
@@ -143,7 +114,7 @@ struct FixedForwardWork {
           const WordColumn before = bits;
           const bool fits = find_scales(x, by, [&](const LaneState& tried) {
             bits = before;
-            return result = cell.step(tried, z, t, offset, bits);
+            return result = lane_step(cells, tried, z, t, offset, bits);
           });
           if (fits && !by) break;
           bits = before;
@@ -153,7 +124,7 @@ struct FixedForwardWork {
           if (!goes_on) return;
         }
         const Scales<T> scales = scales_of<T>(x);
-        if (T* border = s.border(t)) border[lane] = scales.c.values_of(x.c);
+        if (T* border = s.border(s.saved, t)) border[lane] = scales.c.values_of(x.c);
         x.h = forget_output(s.activation, result.y, bits);
         x.c = result.c;
         s.out[s.row(t) + lane] = scales.h.values_of(x.h);
@@ -175,18 +146,18 @@ struct FixedForwardWork {
 };
 
 // Steps end - 1 down to begin undone.
-template <class Cell, class T>
+template <class Cells, class F, class T>
 struct FixedInverseWork {
   static constexpr int direction = -1;
   FixedInverse<T> s;
-  CellMaker<Cell, T> make;
+  F f;
   int64_t begin, end;
 
   IREVRNN_INLINE void operator()(const Thread& thread) const {
     const int64_t lane = thread.number();
     if (lane >= s.lanes()) return;
     const int64_t stop = smaller(end, s.length(lane));
-    const Cell cell = make(s, lane);
+    const Cells cells(s, f, lane);
     const bool sound = s.is_sound(lane);
     WordReader bits(s.words + (sound ? s.starts[lane] : 0), sound ? s.counts[lane] : -1, Tail::of(s.tails[lane]));
     LaneState x = load_lane(s, lane);
@@ -197,8 +168,9 @@ struct FixedInverseWork {
         const Scales<T> scales = scales_of<T>(x);
         s.out[s.row(t) + lane] = scales.h.values_of(x.h);
         const int32_t y = recall_output(s.activation, x.h, bits);
-        cell.undo(x, y, inputs.take(), t, offset_of(s.first_step + t), bits);
-        if (T* border = s.border(t)) border[lane] = scales.c.values_of(x.c);
+        const int32_t p = minus(y, nearest(scales.h.quanta_of(inputs.take())));
+        x.h = cells.in(scales).undo(p, x.c, t, offset_of(s.first_step + t), bits);
+        if (T* border = s.border(s.saved, t)) border[lane] = scales.c.values_of(x.c);
         while (place == place_of(s.first_step + t, lane)) {
           const Stacked<WordReader> before = pop_rescaling<WordReader>({x, place, bits});
           x = before.x, place = before.place, bits = before.bits;

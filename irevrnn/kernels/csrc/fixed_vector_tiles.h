@@ -1,7 +1,7 @@
 // Tiles of float lanes for the vectorised fixed-point scan.
 #pragma once
 
-#include "fixed_tile.h"
+#include "fixed_cell.h"
 #include "vector_tiles.h"
 
 namespace irevrnn {
@@ -62,79 +62,43 @@ struct FixedVectorTile : VectorTile<N, cut> {
   using DecayL = DecayPack<N>;
   using VectorTile<N, cut>::width;
   using VectorTile<N, cut>::count;
-  static constexpr int words = (width + word_bits - 1) / word_bits;  // with a bit for each lane
 
   // A bit for each lane of the tile, as which(part) has them.
-  struct LaneBits {
-    uint32_t word[words] = {};
-  };
+  using LaneBits = uint64_t;
+  static_assert(width <= 64);
   template <class Which>
   IREVRNN_INLINE static LaneBits lane_bits(const Which& which) {
-    LaneBits bits;
-    each<N>([&](auto i) {
-      constexpr int first = i.value * vector_lanes;
-      bits.word[first / word_bits] |= static_cast<uint32_t>(bits_of(which(i))) << first % word_bits;
-    });
+    LaneBits bits = 0;
+    each<N>([&](auto i) { bits |= LaneBits{bits_of(which(i))} << i.value * vector_lanes; });
     return bits;
   }
   template <class Index>
-  IREVRNN_INLINE static Lanes lanes_of_part(const LaneBits& bits, Index i) {
-    constexpr int first = i.value * vector_lanes;
-    constexpr uint32_t all = vector_lanes == word_bits ? ~0u : (1u << vector_lanes) - 1;
-    return lanes_of(bits.word[first / word_bits] >> first % word_bits & all);
+  IREVRNN_INLINE static Lanes lanes_of_part(LaneBits bits, Index i) {
+    return lanes_of(static_cast<unsigned>(bits >> i.value * vector_lanes) & ((1u << vector_lanes) - 1));
   }
+  IREVRNN_INLINE LaneBits existing() const { return (LaneBits{1} << (count - 1) << 1) - 1; }
 
-  // One bit of each chosen lane goes to the stack ...
-  IREVRNN_INLINE static void push(Bits& bits, const LaneBits& from, const LaneBits& chosen) {
-    each<words>([&](auto i) {
-      bits.push(gather_bits(from.word[i.value], chosen.word[i.value]), __builtin_popcount(chosen.word[i.value]));
-    });
+  // One bit of each chosen lane goes to the stack, word by word ...
+  IREVRNN_INLINE static void push(Bits& bits, LaneBits from, LaneBits chosen) {
+    for (int first = 0; first < width; first += word_bits) {
+      const auto word = static_cast<uint32_t>(chosen >> first);
+      bits.push(gather_bits(static_cast<uint32_t>(from >> first), word), __builtin_popcount(word));
+    }
   }
   // ... and back, in the reverse order.
-  IREVRNN_INLINE static LaneBits pop(Bits& bits, const LaneBits& chosen) {
-    LaneBits to;
-    each<words>([&](auto i) {
-      constexpr int word = words - 1 - i.value;
-      to.word[word] = scatter_bits(bits.pop(__builtin_popcount(chosen.word[word])), chosen.word[word]);
-    });
+  IREVRNN_INLINE static LaneBits pop(Bits& bits, LaneBits chosen) {
+    LaneBits to = 0;
+    for (int first = (width - 1) / word_bits * word_bits; first >= 0; first -= word_bits) {
+      const auto word = static_cast<uint32_t>(chosen >> first);
+      to |= LaneBits{scatter_bits(bits.pop(__builtin_popcount(word)), word)} << first;
+    }
     return to;
-  }
-
-  IREVRNN_INLINE LaneBits existing() const {
-    LaneBits bits;
-    for (int i = 0; i < count; ++i) bits.word[i / word_bits] |= 1u << i % word_bits;
-    return bits;
-  }
-
-  IREVRNN_INLINE DecayL decay(const int32_t* m, const int32_t* shift, const int32_t* sign, const double* inverse) const {
-    DecayL d;
-    Lanes moved{}, flipped{};
-    Ints longest{};
-    each<N>([&](auto i) {
-      constexpr int first = i.value * vector_lanes;
-      d.m.part[i.value] = load_vector(m + first);
-      d.shift.part[i.value] = load_vector(shift + first);
-      d.sign.part[i.value] = load_vector(sign + first);
-      d.inverse[i.value] = load_vector(inverse + first);
-      if constexpr (cut) {  // lanes that do not exist forget nothing, or their bits would lie on the stack
-        const Lanes exist = lanes_of_part(existing(), i);
-        d.m.part[i.value] = choose(exist, d.m.part[i.value], Ints{});
-        d.shift.part[i.value] = choose(exist, d.shift.part[i.value], Ints{});
-      }
-      moved = moved | less(Ints{}, d.m.part[i.value]) | less(Ints{}, d.shift.part[i.value]);
-      flipped = flipped | less(d.sign.part[i.value], Ints{});
-      longest = choose(less(longest, d.shift.part[i.value]), d.shift.part[i.value], longest);
-    });
-    d.forgets = bits_of(moved) != 0;
-    d.flips = bits_of(flipped) != 0;
-    d.longest_shift = 0;
-    for (int i = 0; i < vector_lanes; ++i) d.longest_shift = std::max<int>(d.longest_shift, longest[i]);
-    return d;
   }
 
   // Of factors from -1 to 1, as decay_of in decay.h has it of one; the bits of a float are those of m and the shift.
   IREVRNN_INLINE DecayL decay(const V& factor) const {
     DecayL d;
+    V kept;
     Lanes moved{}, shifted{}, flipped{};
     each<N>([&](auto i) {
       const Ints bits = (Ints)factor.part[i.value], size = bits & all_lanes(0x7fffffff);
@@ -153,7 +117,7 @@ struct FixedVectorTile : VectorTile<N, cut> {
       d.m.part[i.value] = m;
       d.shift.part[i.value] = shift;
       d.sign.part[i.value] = choose(negative, all_lanes(-1), Ints{});
-      d.inverse[i.value] = reciprocals((Vector)choose(same(m, Ints{}), all_lanes(127 << 23), below | all_lanes(126 << 23)));
+      kept.part[i.value] = (Vector)choose(same(m, Ints{}), all_lanes(127 << 23), below | all_lanes(126 << 23));
       moved = moved | less(Ints{}, m);
       shifted = shifted | less(Ints{}, shift);
       flipped = flipped | negative;
@@ -166,6 +130,7 @@ struct FixedVectorTile : VectorTile<N, cut> {
       });
     }
     d.forgets = d.longest_shift > 0 || bits_of(moved) != 0;
+    if (d.forgets) each<N>([&](auto i) { d.inverse[i.value] = reciprocals(kept.part[i.value]); });
     return d;
   }
 
@@ -251,9 +216,8 @@ struct FixedVectorTile : VectorTile<N, cut> {
 
   // Where x is negative; not in lanes that do not exist, which an f that is not 0 at 0 moves.
   IREVRNN_INLINE LaneBits negative(const L& x) const {
-    LaneBits bits = lane_bits([&](auto i) { return less(x.part[i.value], Ints{}); });
-    if constexpr (cut) each<words>([&](auto i) { bits.word[i.value] &= existing().word[i.value]; });
-    return bits;
+    const LaneBits bits = lane_bits([&](auto i) { return less(x.part[i.value], Ints{}); });
+    return cut ? bits & existing() : bits;
   }
 
   IREVRNN_INLINE L forget_output(Activation g, const L& y, Bits& bits) const {

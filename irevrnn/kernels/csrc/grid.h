@@ -1,6 +1,5 @@
 // The threads of a kernel, and how a grid of them is run: on a device where nvcc compiles this, or one after the other.
-// A kernel is a Work, which a thread calls: work(thread). Threads never wait for one another, and none reads what another
-// has written.
+// A kernel is a Work, which a thread calls: work(thread). None waits for another, nor reads what it has written.
 #pragma once
 
 #include <cstddef>
@@ -68,8 +67,7 @@ IREVRNN_FLATTEN void run_block(const Work& work, const Grid& grid, int64_t block
   for (int i = 0; i < grid.threads; ++i) work(Thread{block, i, grid.threads, shared});
 }
 
-// Calls fn(block, scratch of grid.shared bytes) for each block, on several threads. Processors get blocks in the order
-// first, last, second, last but one, ...: packed sequences get shorter from block to block.
+// Calls fn(block, scratch of grid.shared bytes) for each block, on several threads; their order as in share_chunks.
 inline void for_each_block(const Grid& grid, const std::function<void(int64_t, void*)>& fn) {
   parallel_for(0, grid.blocks, 1, [&](int64_t begin, int64_t end) {
     Array<unsigned char> shared(grid.shared);

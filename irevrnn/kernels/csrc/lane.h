@@ -1,4 +1,4 @@
-// The data that one thread keeps of its lane: weights, the sums of their gradients, and a column of scratch.
+// What one thread keeps of its lane: weights, the sums of their gradients, and a column of scratch.
 #pragma once
 
 #include <type_traits>
@@ -17,6 +17,16 @@ struct Column {
   T* first;
   int64_t stride;
   IREVRNN_INLINE T& operator[](int64_t i) const { return first[i * stride]; }
+};
+
+// The tile (scan_tile.h) of a thread.
+template <class T>
+struct LaneTile {
+  using V = T;
+  IREVRNN_INLINE static T load(const T* from) { return *from; }
+  IREVRNN_INLINE static T load_whole(const T* from) { return *from; }
+  IREVRNN_INLINE static void store(T* to, T x) { *to = x; }
+  IREVRNN_INLINE static void store_whole(T* to, T x) { *to = x; }
 };
 
 // Numbers of a column: in registers where the compiler knows how many, or where they lie in memory.

@@ -23,7 +23,6 @@ std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint32_t>>& 
 
 // The vectorised kernels are for float alone.
 struct LaunchOnCpu {
-  static constexpr bool has_vectors = true;
   LaunchOnCpu(const Tensor&, bool vectorize) : vectorize(vectorize) {}
   template <class Problem>
   void operator()(const Problem& s) const {

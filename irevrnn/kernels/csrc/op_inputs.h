@@ -75,8 +75,9 @@ struct PassInputs {
         weights.push_back(checked(z, x, of_steps.back() ? z.sizes() : h.sizes(), "angle or decay"));
       }
     }
-    TORCH_CHECK_VALUE(interval >= nothing_saved && interval <= longest_interval, "interval must be from 0 to ",
-                      longest_interval, ", or ", nothing_saved, " if no backward pass follows; got ", interval);
+    TORCH_CHECK_VALUE(interval == everything_saved || interval == usual_interval || interval == nothing_saved,
+                      "interval must be ", everything_saved, ", ", usual_interval, ", or ", nothing_saved,
+                      " if no backward pass follows; got ", interval);
     const bool has_sizes = batch_sizes && batch_sizes->defined();
     if (has_sizes) find_row_starts(batch_sizes->contiguous());
     steps = has_sizes ? batch_sizes->size(0) : z.size(0);
@@ -109,36 +110,32 @@ struct PassInputs {
     s.activation = activation;
     s.coupling_activation = coupling_activation;
     s.resets = read<uint8_t>(resets);
-    if (selective()) {
-      s.angle = rows_of<const T>(weights, 0);
-      s.decay = rows_of<const T>(weights, 1);
-      return;
-    }
-    s.u = read<T>(weights[0]);
-    s.a = read<T>(weights[1]);
-    s.b = read<T>(weights[2]);
+    point<const T>(weights, s.u, s.a, s.b, s.angle, s.decay);
   }
 
   template <class T>
   void fill_gradients(Backward<T>& s, const std::vector<Tensor>& gradients) const {
-    if (selective()) {
-      s.grad_angle = rows_of<T>(gradients, 0);
-      s.grad_decay = rows_of<T>(gradients, 1);
-      return;
-    }
-    s.grad_u = write<T>(gradients[0]);
-    s.grad_a = write<T>(gradients[1]);
-    s.grad_b = write<T>(gradients[2]);
-  }
-
-  // Of weights that a selective oscillator has, or their gradients.
-  template <class T>
-  Rows<T> rows_of(const std::vector<Tensor>& x, size_t i) const {
-    if (i >= weights.size()) return {};
-    return {static_cast<T*>(x[i].data_ptr()), of_steps[i]};
+    point<T>(gradients, s.grad_u, s.grad_a, s.grad_b, s.grad_angle, s.grad_decay);
   }
 
  private:
+  // Points to the weights of either kind of oscillator, or to their gradients.
+  template <class T>
+  void point(const std::vector<Tensor>& x, T*& u, T*& a, T*& b, Rows<T>& angle, Rows<T>& decay) const {
+    const auto numbers = [&](size_t i) -> T* {
+      if constexpr (std::is_const_v<T>) return read<std::remove_const_t<T>>(x[i]);
+      else return write<T>(x[i]);
+    };
+    if (selective()) {
+      angle = {numbers(0), of_steps[0]};
+      if (decays()) decay = {numbers(1), of_steps[1]};
+    } else {
+      u = numbers(0);
+      a = numbers(1);
+      b = numbers(2);
+    }
+  }
+
   void find_row_starts(const Tensor& sizes) {
     TORCH_CHECK_VALUE(sizes.dim() == 1 && sizes.scalar_type() == at::kLong && sizes.is_cpu(),
                       "batch_sizes must be (T,) int64 on the CPU; got ", sizes.sizes(), " ", sizes.scalar_type());

@@ -12,9 +12,8 @@
 namespace irevrnn {
 namespace {
 
-// Of the states of a block, or of any numbers, so that any one changed bit changes it: a sum weighted by odd
-// numbers, which wraps around alike in whichever order it is taken. Those of bit stacks, int64, are 1 where there is
-// nothing, and count for nothing then, as there are none yet before the first chunk.
+// Of any numbers: a sum weighted by odd numbers, which any one changed bit changes, and which wraps around alike in any order.
+// Those of bit stacks, int64, are 1 where there is nothing, and count for nothing then: before the first chunk there are none.
 Tensor state_hash(at::TensorList states) {
   uint64_t sum = 0, weight = hash_first;
   const auto add = [&](const auto* x, int64_t count, int64_t less) {
@@ -84,8 +83,7 @@ TORCH_LIBRARY(irevrnn, m) {
       "Tensor h, Tensor c, Tensor u, Tensor a, Tensor b, str activation, str coupling_activation, bool vectorize, "
       "Tensor? resets=None) -> (Tensor h_n, Tensor c_n)",
       &layer_step);
-  // fixed_scan and fixed_unscan have no fake tensors: how many words a pass leaves depends on its data, and the
-  // strategies that use them run chunk by chunk, which torch.compile(fullgraph=True) is not promised for.
+  // These have no fake tensors: how many words a pass leaves depends on its data, and strategies run chunk by chunk.
   m.def(
       "fixed_scan(Tensor z, Tensor[] states, int steps, Tensor[] weights, str activation, "
       "str coupling_activation, bool record, bool save, bool vectorize, Tensor? resets=None, Tensor? batch_sizes=None) "

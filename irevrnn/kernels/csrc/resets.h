@@ -1,5 +1,5 @@
-// Where sequences begin anew: their h and c are 0 before such a step. Steps are looked up a window at a time, outside
-// the loop over steps: without resets that costs nothing, and with them no step waits for memory.
+// Where sequences begin anew: their h and c are 0 before such a step. Steps are looked up a window at a time, so that none
+// waits for memory.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 namespace irevrnn {
 
 constexpr int64_t reset_window = 64;  // steps
-static_assert(longest_interval <= reset_window);
+static_assert(usual_interval <= reset_window);
 
 // Steps [first, past_last), a window at most, before which a lane is reset: bit t - first for step t.
 template <class T>

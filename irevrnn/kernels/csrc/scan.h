@@ -12,8 +12,9 @@
 
 namespace irevrnn {
 
-constexpr int64_t nothing_saved = -1, longest_interval = 64;  // of Sizes::interval
-constexpr int64_t usual_interval = 16;                        // SEGMENT in irevrnn/strategies/rules.py
+// Of Sizes::interval; the usual one is SEGMENT in irevrnn/kernels/ops.py. A block of so many steps is worked through for all
+// lanes before the next: rows are read in the order of memory.
+constexpr int64_t nothing_saved = -1, everything_saved = 0, usual_interval = 16;
 
 // Numbers of all lanes: one row, or a row for each step.
 template <class T>
@@ -29,9 +30,7 @@ template <class T>
 struct Sizes {
   int64_t steps, batch, hidden;
   int couplings;
-  // 0: every f(p) and f(c) is saved; K: c is saved before steps K, 2K, ...; or nothing_saved.
-  int64_t interval;
-  int64_t saved_rows;  // rows of c that are saved, 0 if no backward pass follows
+  int64_t interval;  // everything_saved: every f(p) and f(c); usual_interval K: c before steps K, 2K, ...; or nothing_saved
   Activation activation, coupling_activation;
   const T *h_0, *c_0;    // (B, H)
   const T *u = nullptr, *a = nullptr, *b = nullptr;  // (H,), (R, H), (R, H)
@@ -62,18 +61,18 @@ struct Sizes {
     }
     return has;
   }
-  // The first step from `begin` on before which states are saved.
-  IREVRNN_INLINE int64_t first_border(int64_t begin) const {
-    return begin == 0 ? interval : (begin + interval - 1) / interval * interval;
+  // The row of c before step t, if `saved` has it; null elsewhere.
+  template <class P>
+  IREVRNN_INLINE P* border(P* saved, int64_t t) const {
+    const bool is_saved = saved && interval == usual_interval && t > 0 && t % usual_interval == 0;
+    return is_saved ? saved + (t / usual_interval - 1) * lanes() : nullptr;
   }
-  // Steps that are worked through for all lanes before the next: rows are read in the order of memory.
-  IREVRNN_INLINE int64_t block() const { return interval > 0 ? interval : usual_interval; }
 };
 
 // Calls fn(constant<whether every value of f is saved>).
 template <class T, class Fn>
 IREVRNN_INLINE auto with_keeping(const Sizes<T>& s, const Fn& fn) {
-  return s.interval == 0 ? fn(constant<true>{}) : fn(constant<false>{});
+  return s.interval == everything_saved ? fn(constant<true>{}) : fn(constant<false>{});
 }
 
 // (1 + 2R) rows of numbers of each unit: u, a_1, ..., a_R, b_1, ..., b_R.
@@ -104,6 +103,9 @@ struct Backward : Sizes<T> {
   T *grad_h_0, *grad_c_0;       // (B, H)
   T *grad_u = nullptr, *grad_a = nullptr, *grad_b = nullptr;  // (H,), (R, H), (R, H)
   Rows<T> grad_angle, grad_decay;  // 0 on entry where all steps have one
+
+  // c before step t, with which a segment begins.
+  IREVRNN_INLINE const T* c_before(int64_t t) const { return t == 0 ? this->c_0 : this->border(saved, t); }
 };
 
 // A gradient of a state as it goes from a block of steps to the one before it: 0 where it is so small that PyTorch's

@@ -1,12 +1,11 @@
 // The kernels of a scan and the grids they run on, the same on a device and on the CPU.
 //
-// AllInstances: every f, R from 0 to 4 and at run time, saved values or recomputed ones: 104 kernels a type, which nvcc
-// compiles for one architecture in some 20 s. g is chosen at run time, as its switch comes once a step (cell.h).
+// AllInstances: every f, R from 0 to 4 and at run time, saved values or recomputed ones are 104 kernels a type, for which nvcc
+// takes some 20 s. g is chosen at run time, as its switch comes once a step (cell.h).
 #pragma once
 
 #include "fixed_thread.h"
 #include "scan_thread.h"
-#include "selective_thread.h"
 
 namespace irevrnn {
 
@@ -17,8 +16,7 @@ auto with_couplings(int couplings, const Fn& fn) {
   else return couplings == R ? fn(constant<R>{}) : with_couplings<R + 1>(couplings, fn);
 }
 
-// Which kernels there are: for each R up to `unrolled` and one for any, or this one alone, which spares a first build on
-// the CPU most of its time.
+// Which kernels there are: for each R up to `unrolled` and one for any, or this one alone, for a short build on the CPU.
 struct AllInstances { static constexpr bool knows_couplings = true; };
 struct FewInstances { static constexpr bool knows_couplings = false; };
 
@@ -67,34 +65,20 @@ struct SumWork {
   }
 };
 
-// Bytes of shared memory that any device has for a block, and the smallest block worth having.
-constexpr int64_t most_shared = 48 << 10;
-constexpr int fewest_threads = 32;
-
-// R for the compiler: `any` also where a segment is too long to be replayed into shared memory.
-template <class T>
-int couplings_of(const Backward<T>& s) {
-  const int64_t replayed = s.interval * (1 + 2 * s.couplings) * static_cast<int64_t>(sizeof(T));
-  return replayed * fewest_threads <= most_shared ? s.couplings : any;
+// Bytes of scratch of each lane in a backward pass, which is memory that the threads of a block share.
+template <class Instances, class T>
+int64_t scratch_bytes(const Backward<T>& s) {
+  if (s.angle) return 0;
+  return with_instance<Instances>(s, s.couplings, [&](auto f, auto couplings, auto keep_all) {
+    using Work = BackwardWork<f.value, couplings.value, keep_all.value, T>;
+    return Work::scratch_numbers(s) * static_cast<int64_t>(sizeof(T));
+  });
 }
 
-// How a backward pass runs.
-struct BackwardPlan {
-  Grid grid;
-  int64_t totals;   // numbers in its workspace: sums of each lane, and of each group of sequences
-  int64_t scratch;  // more numbers, where scratch is not shared memory
-};
-
-// The grid that choose(lanes, bytes of scratch for each) returns has no shared memory where it does not suffice.
-template <class Instances, class T, class Choose>
-BackwardPlan plan_of(const Backward<T>& s, const Choose& choose) {
-  if (s.angle) return {choose(s.lanes(), 0), 0, 0};
-  const int64_t numbers = with_instance<Instances>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
-    return BackwardWork<f.value, couplings.value, keep_all.value, T>::scratch_numbers(s);
-  });
-  const int64_t rows = (1 + 2 * s.couplings) * (s.batch + SumWork<T>::groups(s.batch));
-  const Grid grid = choose(s.lanes(), numbers * static_cast<int64_t>(sizeof(T)));
-  return {grid, rows * s.hidden, grid.shared ? 0 : numbers * s.lanes()};
+// Numbers in the workspace of a backward pass: the sums of each lane, and of each group of sequences.
+template <class T>
+int64_t workspace_numbers(const Backward<T>& s) {
+  return s.angle ? 0 : (1 + 2 * s.couplings) * (s.batch + SumWork<T>::groups(s.batch)) * s.hidden;
 }
 
 // Runner: run(work, grid), which returns what a launch returns, with the members of AllInstances or FewInstances.
@@ -106,14 +90,12 @@ auto scan_on_grid(const Forward<T>& s, const Grid& grid, const Runner& run) {
   });
 }
 
-// `workspace` has the numbers of the plan.
 template <class T, class Runner>
-auto scan_on_grid(const Backward<T>& s, const BackwardPlan& plan, T* workspace, const Runner& run) {
-  if (s.angle) return run(TurnBackwardWork<T>{s, 0, s.steps}, plan.grid);
-  T* scratch = plan.scratch > 0 ? workspace + plan.totals : nullptr;
-  auto status = with_instance<Runner>(s, couplings_of(s), [&](auto f, auto couplings, auto keep_all) {
+auto scan_on_grid(const Backward<T>& s, const Grid& grid, T* workspace, const Runner& run) {
+  if (s.angle) return run(TurnBackwardWork<T>{s, 0, s.steps}, grid);
+  auto status = with_instance<Runner>(s, s.couplings, [&](auto f, auto couplings, auto keep_all) {
     using Work = BackwardWork<f.value, couplings.value, keep_all.value, T>;
-    return run(Work{s, 0, s.steps, workspace, scratch}, plan.grid);
+    return run(Work{s, 0, s.steps, workspace}, grid);
   });
   T* from = workspace;
   T* to = workspace + (1 + 2 * s.couplings) * s.lanes();
@@ -131,17 +113,16 @@ auto scan_on_grid(const Backward<T>& s, const BackwardPlan& plan, T* workspace, 
   return status;
 }
 
-// In fixed point: R from 0 to 4 and at run time for float, at run time alone for double; f is known to the compiler where
-// it is tanh, the default, and chosen by a switch elsewhere: all threads take the same way through it, and this leaves 14
-// kernels a direction where there would be 35.
-// Calls fn(CellMaker).
+// Calls fn(std::type_identity<cells of a lane>, f). Of double there is R at run time alone, and f is known to the compiler
+// where it is tanh, the default: all threads take the same way through a switch, and 14 kernels a direction are less than 35.
 template <class Instances, class T, class Fn>
 auto with_fixed_instance(const Sizes<T>& s, const Fn& fn) {
-  if (s.angle) return fn(CellMaker<TurningLane<T>, T>{});
+  const ChosenActivation chosen{s.coupling_activation};
+  if (s.angle) return fn(std::type_identity<LaneTurns<T>>(), chosen);
   const auto with_f = [&](auto couplings) {
-    const auto call = [&](auto f) { return fn(CellMaker<FixedLane<couplings.value, decltype(f), T>, T>{f}); };
-    if (s.coupling_activation == Activation::tanh) return call(CompiledActivation<Activation::tanh>{});
-    return call(ChosenActivation{s.coupling_activation});
+    const auto call = [&]<class F>(F f) { return fn(std::type_identity<LaneCouplings<couplings.value, F, T>>(), f); };
+    if (s.coupling_activation == Activation::tanh) return call(CompiledActivation<Activation::tanh>());
+    return call(chosen);
   };
   if constexpr (Instances::knows_couplings && std::is_same_v<T, float>) {
     return with_couplings(s.couplings, with_f);
@@ -152,15 +133,15 @@ auto with_fixed_instance(const Sizes<T>& s, const Fn& fn) {
 
 template <class T, class Runner>
 auto scan_on_grid(const LaneForward<T>& s, const Grid& grid, const Runner& run) {
-  return with_fixed_instance<Runner>(s, [&]<class Cell>(const CellMaker<Cell, T>& make) {
-    return run(FixedForwardWork<Cell, T>{s, make, 0, s.steps}, grid);
+  return with_fixed_instance<Runner>(s, [&]<class Cells, class F>(std::type_identity<Cells>, const F& f) {
+    return run(FixedForwardWork<Cells, F, T>{s, f, 0, s.steps}, grid);
   });
 }
 
 template <class T, class Runner>
 auto scan_on_grid(const FixedInverse<T>& s, const Grid& grid, const Runner& run) {
-  return with_fixed_instance<Runner>(s, [&]<class Cell>(const CellMaker<Cell, T>& make) {
-    return run(FixedInverseWork<Cell, T>{s, make, 0, s.steps}, grid);
+  return with_fixed_instance<Runner>(s, [&]<class Cells, class F>(std::type_identity<Cells>, const F& f) {
+    return run(FixedInverseWork<Cells, F, T>{s, f, 0, s.steps}, grid);
   });
 }
 

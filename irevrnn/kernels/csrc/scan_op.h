@@ -20,7 +20,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward_pass(const Tensor& z_, const 
     using T = decltype(zero);
     Forward<T> s;
     x.fill<T>(s);
-    s.saved_rows = saved.size(0);
     s.h_0 = read<T>(h_0);
     s.c_0 = read<T>(c_0);
     s.z = read<T>(z);
@@ -58,7 +57,6 @@ std::vector<Tensor> backward_pass(const Maybe& grad_out_, const Maybe& grad_h_n_
     using T = decltype(zero);
     Backward<T> s;
     x.fill<T>(s);
-    s.saved_rows = saved.size(0);
     s.h_0 = read<T>(h_0);
     s.c_0 = read<T>(c_0);
     s.grad_out = read<T>(grad_out);

@@ -8,18 +8,12 @@ namespace irevrnn {
 // As many lanes as read whole cache lines and find their scratch in the processor's cache.
 constexpr int lanes_of_block = 16;
 
-// Scratch goes where it would go on a device.
-inline Grid choose_block(int64_t lanes, int64_t bytes) {
-  return Grid::of(lanes, lanes_of_block, bytes * fewest_threads <= most_shared ? bytes : 0);
-}
-
-// A block goes through some steps with all its threads before the next, so that rows are read in the order of memory. A
-// device, and the tests of what it does, take all steps at once.
+// A block goes through some steps with all its threads before the next, in the order of memory; on a device, through all.
 template <class Instances>
 struct Slices : Instances {
   int64_t steps, slice;
   template <class T>
-  Slices(const Sizes<T>& s, int64_t slice_) : steps(s.steps), slice(slice_ > 0 ? slice_ : s.block()) {}
+  Slices(const Sizes<T>& s, int64_t slice) : steps(s.steps), slice(slice) {}
 
   template <class Work>
   int operator()(const Work& work, const Grid& grid) const {
@@ -41,16 +35,16 @@ struct Slices : Instances {
 };
 
 template <class Instances, class T>
-void scan_in_slices(const Backward<T>& s, int64_t slice = 0) {
-  const BackwardPlan plan = plan_of<Instances>(s, choose_block);
-  Array<T> workspace(plan.totals + plan.scratch);
-  scan_on_grid(s, plan, workspace.data(), Slices<Instances>(s, slice));
+void scan_in_slices(const Backward<T>& s, int64_t slice = usual_interval) {
+  const Grid grid = Grid::of(s.lanes(), lanes_of_block, scratch_bytes<Instances>(s));
+  Array<T> workspace(workspace_numbers(s));
+  scan_on_grid(s, grid, workspace.data(), Slices<Instances>(s, slice));
 }
 
 // Forward, LaneForward or FixedInverse.
 template <class Instances, class Problem>
-void scan_in_slices(const Problem& s, int64_t slice = 0) {
-  scan_on_grid(s, choose_block(s.lanes(), 0), Slices<Instances>(s, slice));
+void scan_in_slices(const Problem& s, int64_t slice = usual_interval) {
+  scan_on_grid(s, Grid::of(s.lanes(), lanes_of_block), Slices<Instances>(s, slice));
 }
 
 }  // namespace irevrnn

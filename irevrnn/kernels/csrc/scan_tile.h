@@ -1,11 +1,13 @@
 // The recurrence over a tile: neighbouring lanes that go through a block of time steps together.
 //
-// Tile is how lanes are loaded and stored; it has a value type V, a width in lanes, load and store.
+// Tile is how lanes are loaded and stored; it has a value type V, a width in lanes, load and store. A cell knows the steps of
+// the lanes from its own on, and at(i) is that of a part of them: step() changes h and c; replay() changes c, and writes the
+// rows of `values` that back() needs, which turns d and d_c, the gradients of h and c after a step, into those before it.
+// h() is that state before the step.
 #pragma once
 
-#include "cell.h"
 #include "resets.h"
-#include "scan.h"
+#include "steps.h"
 
 namespace irevrnn {
 
@@ -59,9 +61,8 @@ struct TileSums {
   IREVRNN_INLINE void add_b(int i, Part part, Vector x, Vector y) const { add(1 + couplings + i, part, x, y); }
 };
 
-// Asks for rows before they are used. Steps are a row apart, mostly in different pages of memory, where
-// the processor does not guess what comes next; and one step has more instructions than it looks ahead.
-// The next tile, or after the last one the next block's first, lies `ahead` numbers on.
+// Asks for rows before they are used: steps are a row apart, mostly in different pages of memory, where the processor does
+// not guess what comes next. The next tile, or after the last one the next block's first, lies `ahead` numbers on.
 template <int width, bool to_write = false, class T>
 IREVRNN_INLINE void prefetch(const T* from) {
   for (int i = 0; i < width; i += 64 / static_cast<int>(sizeof(T))) {
@@ -69,30 +70,89 @@ IREVRNN_INLINE void prefetch(const T* from) {
   }
 }
 
-// Steps begin to end of the lanes from `lane` on. h_n and c_n carry the states on. c is saved first if it is asked for.
-template <bool keep_all, class F, class Tile, class T>
-void forward_tile(const Forward<T>& s, F f, Tile tile, TileWeights<Tile> w, int64_t lane,
-                  int64_t begin, int64_t end, int64_t ahead, bool save_c) {
-  using V = typename Tile::V;
-  V h = tile.load(s.h_n + lane);
-  V c = tile.load(s.c_n + lane);
-  if (!keep_all && save_c) {
-    tile.store(s.saved + (begin / s.interval - 1) * s.lanes() + lane, c);
+template <class Tile, class T>
+IREVRNN_INLINE void expect_turn(const Sizes<T>& s, int64_t at) {
+  if (s.angle.of_steps) prefetch<Tile::width>(s.angle.first + at);
+  if (s.decay.of_steps) prefetch<Tile::width>(s.decay.first + at);
+}
+template <bool turns, class Tile, class Pass>
+IREVRNN_INLINE void expect_rows(const Pass& s, int64_t at) {
+  prefetch<Tile::width>(s.z + at);
+  prefetch<Tile::width, true>(s.out + at);
+  if constexpr (turns) expect_turn<Tile>(s, at);
+}
+
+// Calls fn(part, its first lane here) for a tile, or for the parts of it that have room in the registers.
+template <bool narrow, class Tile, class Fn>
+IREVRNN_INLINE void each_part(const Tile& tile, const Fn& fn) {
+  if constexpr (narrow) {
+    tile.each_narrow(fn);
+  } else {
+    fn(tile, 0);
   }
-  for (int64_t t = begin; t < end; ++t) {
-    const int64_t at = s.row(t) + lane;
-    V p = w.u() * h;
-    couple(f, p, c, s.couplings, w, [&](int i, const V& f_p, const V& f_c) {
-      if constexpr (keep_all) {
-        const int64_t row = s.lanes_at(t);
-        T* values = s.saved + s.row(t) * 2 * s.couplings + 2 * i * row + lane;
-        tile.store(values, f_p);
-        tile.store(values + row, f_c);
-      }
+}
+
+// Couplings, whose values of f are saved if keep_all is true, and replayed otherwise.
+template <bool keep_all, class F, class T>
+struct CouplingCell {
+  static constexpr bool turns = false;
+  F f;
+  UnitRows<const T> weights;
+  int couplings, values;  // 2R, rows of f(p) and f(c) in a step
+  T* gradients;           // of the weights, over a block: (1 + 2R, width of the whole tile)
+
+  IREVRNN_INLINE CouplingCell at(int i) const { return {f, weights.at(i), couplings, values, gradients + i}; }
+
+  template <class Tile, class V>
+  IREVRNN_INLINE void step(const Forward<T>& s, const Tile& tile, int64_t lane, int64_t t, int64_t row, V& h, V& c) const {
+    const auto z = [&] { return tile.load(s.z + row + lane); };
+    couple_step<keep_all>(s, f, couplings, TileWeights<Tile>{weights, couplings}, tile, lane, t, row, z, h, c);
+  }
+
+  template <int stride, class Tile, class H, class V>
+  IREVRNN_INLINE void replay(const Backward<T>&, const Tile&, int64_t, int64_t, const H& h, V& c, T* to) const {
+    const TileWeights<Tile> w{weights, couplings};
+    V p = w.u() * h();
+    couple(f, p, c, couplings, w, [&](int, const V& f_p, const V& f_c) {
+      Tile::store_whole(to, f_p);
+      Tile::store_whole(to + stride, f_c);
+      to += 2 * stride;
     });
-    prefetch<Tile::width>(s.z + at + ahead);
-    prefetch<Tile::width, true>(s.out + at + ahead);
-    h = output(s.activation, tile.load(s.z + at) + p);
+  }
+
+  template <class Tile, int stride>
+  struct Sums : TileSums<Tile, stride> {
+    IREVRNN_INLINE explicit Sums(const CouplingCell& cell) : TileSums<Tile, stride>{cell.gradients, cell.couplings} {}
+    IREVRNN_INLINE void end_block(const Backward<T>&, const Tile&, int64_t) const {}
+  };
+
+  template <int stride, class Tile, class H, class V>
+  IREVRNN_INLINE void back(const Backward<T>& s, const Tile& tile, int64_t lane, int64_t t, const H& h, const T* replayed,
+                           V& d, V& d_c, Sums<Tile, stride>& sums) const {
+    const TileWeights<Tile> w{weights, couplings};
+    const int64_t at = s.row(t) + lane;
+    d = d * output_slope(s.activation, tile.load(s.out + at));
+    tile.store(s.grad_z + at, d);
+    StepValues<Tile> of_step{tile, replayed, stride};
+    if constexpr (keep_all) of_step = {tile, s.saved + s.row(t) * values + lane, s.lanes_at(t)};
+    couple_backward(f, d, d_c, couplings, w, of_step, sums);
+    sums.add_u(d, h());
+    d = d * w.u();
+  }
+};
+
+// Steps begin to end of the lanes from `lane` on. h_n and c_n carry the states on. The cell is a copy, as it may stay in
+// registers.
+template <class Cell, class Tile, class T>
+IREVRNN_FLATTEN void forward_tile(const Forward<T>& s, Cell cell, Tile tile, int64_t lane, int64_t begin, int64_t end,
+                                  int64_t ahead) {
+  using V = typename Tile::V;
+  V h = tile.load(s.h_n + lane), c = tile.load(s.c_n + lane);
+  if (T* border = s.border(s.saved, begin)) tile.store(border + lane, c);
+  for (int64_t t = begin; t < end; ++t) {
+    const int64_t row = s.row(t), at = row + lane;
+    cell.step(s, tile, lane, t, row, h, c);
+    expect_rows<Cell::turns, Tile>(s, at + ahead);
     tile.store(s.out + at, h);
   }
   tile.store(s.h_n + lane, h);
@@ -105,56 +165,46 @@ IREVRNN_INLINE const T* output_before(const Backward<T>& s, int64_t lane, int64_
   return t == first ? before : s.out + s.row(t - 1) + lane;
 }
 
-// f(p) and f(c) of steps begin to end once more, from the outputs and the c before step begin, which becomes that after
-// the last.
-template <class F, class Tile, class T>
-void recompute_tile(const Backward<T>& s, F f, Tile tile, TileWeights<Tile> w, int64_t lane,
-                 int64_t begin, int64_t end, int64_t ahead, const T* before, T* c_, T* values) {
-  using V = typename Tile::V;
-  V c = Tile::load_whole(c_);
-  for (int64_t t = begin; t < end; ++t) {
+// Steps begin to end once more, from the outputs and the c before step begin, which becomes that after the last.
+template <int stride, class Cell, class Tile, class T>
+IREVRNN_FLATTEN void replay_tile(const Backward<T>& s, Cell cell, Tile tile, int64_t lane, int64_t begin, int64_t end,
+                                 int64_t ahead, const T* before, T* c_, T* values) {
+  typename Tile::V c = Tile::load_whole(c_);
+  for (int64_t t = begin; t < end; ++t, values += cell.values * stride) {
     const int64_t at = s.row(t) + lane;
     // For the backward pass of this tile, and for the tile after it.
     if (s.grad_out) prefetch<Tile::width>(s.grad_out + at);
     prefetch<Tile::width>(s.out + at + ahead);
     prefetch<Tile::width, true>(s.grad_z + at);
-    V p = w.u() * tile.load(output_before(s, lane, t, begin, before));
-    couple(f, p, c, s.couplings, w, [&](int, const V& f_p, const V& f_c) {
-      Tile::store_whole(values, f_p);
-      Tile::store_whole(values + Tile::width, f_c);
-      values += 2 * Tile::width;
-    });
+    if constexpr (Cell::turns) expect_turn<Tile>(s, at + ahead);
+    const auto h = [&] { return tile.load(output_before(s, lane, t, begin, before)); };
+    cell.template replay<stride>(s, tile, lane, t, h, c, values);
   }
   Tile::store_whole(c_, c);
 }
 
-// Backpropagation through steps end - 1 down to begin. values(t) are f(p) and f(c) of a step. grad_h_0 and grad_c_0
-// carry the gradients of the states on.
-template <class F, class Tile, class Sums, class Values, class T>
-IREVRNN_INLINE void backpropagate(const Backward<T>& s, F f, Tile tile, TileWeights<Tile> w, Sums sums,
-                                  int64_t lane, int64_t begin, int64_t end, const T* before, const Values& values) {
+// Backpropagation through steps end - 1 down to begin. grad_h_0 and grad_c_0 carry the gradients of the states on.
+template <int stride, class Cell, class Tile, class T>
+IREVRNN_FLATTEN void backpropagate_tile(const Backward<T>& s, Cell cell, Tile tile, int64_t lane, int64_t begin,
+                                        int64_t end, const T* before, const T* values) {
   using V = typename Tile::V;
-  V carry = tile.load(s.grad_h_0 + lane);
-  V d_c = tile.load(s.grad_c_0 + lane);
+  V d = tile.load(s.grad_h_0 + lane), d_c = tile.load(s.grad_c_0 + lane);
+  typename Cell::template Sums<Tile, stride> sums(cell);
   for (int64_t t = end - 1; t >= begin; --t) {
-    const int64_t at = s.row(t) + lane;
-    V d = s.grad_out ? carry + tile.load(s.grad_out + at) : carry;
-    d = d * output_slope(s.activation, tile.load(s.out + at));
-    tile.store(s.grad_z + at, d);
-    couple_backward(f, d, d_c, s.couplings, w, values(t), sums);
-    sums.add_u(d, tile.load(output_before(s, lane, t, begin, before)));
-    carry = d * w.u();
+    if (s.grad_out) d = d + tile.load(s.grad_out + s.row(t) + lane);
+    const auto h = [&] { return tile.load(output_before(s, lane, t, begin, before)); };
+    cell.template back<stride>(s, tile, lane, t, h, values + (t - begin) * cell.values * stride, d, d_c, sums);
   }
-  tile.store(s.grad_h_0 + lane, carry);
+  sums.end_block(s, tile, lane);
+  tile.store(s.grad_h_0 + lane, d);
   tile.store(s.grad_c_0 + lane, d_c);
 }
 
-// Goes through the steps of a tile in a block: replay(first, past_last, the outputs before step first, c before it) for those
-// between two cuts, from the first to the last, if `replays`; then back(first, past_last, the same outputs) in the reverse
-// order. Between two cuts grad_h_0 and grad_c_0 have the gradients of the states.
-template <bool replays, class Tile, class T, class Replay, class Back>
-void backward_block(const Backward<T>& s, Tile tile, int64_t lane, int64_t begin, int64_t end, const Replay& replay,
-                    const Back& back) {
+// The gradients of a tile in a block, cut where sequences are reset: there grad_h_0 and grad_c_0 have those of the states.
+// scratch: (block, values of the cell, width), where steps are replayed.
+template <bool replays, class Cell, class Tile, class T>
+void backward_tile(const Backward<T>& s, const Cell& cell, Tile tile, int64_t lane, int64_t begin, int64_t end, int64_t ahead,
+                   T* scratch) {
   constexpr int width = Tile::width;
   const Cuts<T> cuts(s, lane, tile.count, begin, end);
   T copy[width];
@@ -166,49 +216,29 @@ void backward_block(const Backward<T>& s, Tile tile, int64_t lane, int64_t begin
     cuts.clear(t, copy);
     return copy;
   };
+  const auto values = [&](int64_t t) { return scratch + (t - begin) * cell.values * width; };
   if constexpr (replays) {
     T c[width];
-    Tile::store_whole(c, tile.load((begin == 0 ? s.c_0 : s.saved + (begin / s.interval - 1) * s.lanes()) + lane));
+    Tile::store_whole(c, tile.load(s.c_before(begin) + lane));
     cuts.each([&](int64_t first, int64_t past_last) {
       cuts.clear(first, c);
-      replay(first, past_last, outputs_before(first), c);
+      const T* before = outputs_before(first);
+      each_part<Cell::turns>(tile, [&](auto part, int i) {
+        replay_tile<width>(s, cell.at(i), part, lane + i, first, past_last, ahead, before + i, c + i, values(first) + i);
+      });
     });
   }
   cuts.each_reversed([&](int64_t first, int64_t past_last) {
-    back(first, past_last, outputs_before(first));
+    const T* before = outputs_before(first);
+    each_part<true>(tile, [&](auto part, int i) {
+      backpropagate_tile<width>(s, cell.at(i), part, lane + i, first, past_last, before + i, values(first) + i);
+    });
     cuts.clear(first, s.grad_h_0 + lane);
     cuts.clear(first, s.grad_c_0 + lane);
   });
   for (T* gradients : {s.grad_h_0 + lane, s.grad_c_0 + lane}) {
     for (int i = 0; i < tile.count; ++i) gradients[i] = carried(gradients[i]);
   }
-}
-
-// The gradients of a tile in a block: of the lanes' states, of z, and of the weights, which are added to `sums`
-// (1 + 2R, width).
-template <bool keep_all, class F, class Tile, class T>
-void backward_tile(const Backward<T>& s, F f, Tile tile, UnitRows<const T> weights, T* sums, int64_t lane,
-                   int64_t begin, int64_t end, int64_t ahead, T* scratch) {
-  constexpr int width = Tile::width;
-  const int64_t rows = 2 * s.couplings;
-  const auto replay = [&](int64_t first, int64_t past_last, const T* before, T* c) {
-    recompute_tile(s, f, tile, TileWeights<Tile>{weights, s.couplings}, lane, first, past_last, ahead, before, c,
-                   scratch + (first - begin) * rows * width);
-  };
-  backward_block<!keep_all>(s, tile, lane, begin, end, replay, [&](int64_t first, int64_t past_last, const T* before) {
-    tile.each_narrow([&](auto narrow, int i) {
-      using Narrow = decltype(narrow);
-      backpropagate(s, f, narrow, TileWeights<Narrow>{weights.at(i), s.couplings},
-                    TileSums<Narrow, width>{sums + i, s.couplings}, lane + i, first, past_last, before + i,
-                    [&](int64_t t) {
-                      if constexpr (keep_all) {
-                        return StepValues<Narrow>{narrow, s.saved + s.row(t) * rows + lane + i, s.lanes_at(t)};
-                      } else {
-                        return StepValues<Narrow>{narrow, scratch + (t - begin) * rows * width + i, width};
-                      }
-                    });
-    });
-  });
 }
 
 }  // namespace irevrnn

@@ -1,20 +1,16 @@
 // Vectors of floats and of 32-bit integers on the CPU, as wide as its registers: what portable.h and fixed_point.h have for
-// one number.
-//
-// They are GCC vector extensions, which clang has too: arithmetic, comparison and ?: work lane by lane and compile for any
-// processor. Intrinsics stand where a compiler writes more instructions than one.
+// one number. They are GCC vector extensions, which clang has too, and which compile for any processor. Intrinsics stand
+// where a compiler writes more instructions than one.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
+#include "portable.h"
 
+#if !defined(__CUDACC__)
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif
-
-#include "portable.h"
 
 namespace irevrnn {
 
@@ -26,6 +22,9 @@ constexpr int vector_bytes = 32;
 #define IREVRNN_X86(name) _mm256_##name
 #else
 constexpr int vector_bytes = 16;
+#if defined(__SSE2__)
+#define IREVRNN_X86(name) _mm_##name
+#endif
 #endif
 
 typedef float Vector __attribute__((vector_size(vector_bytes)));
@@ -50,7 +49,7 @@ IREVRNN_INLINE Vector load_vector(const float* from) { return load_as<Vector>(fr
 IREVRNN_INLINE Ints load_vector(const int32_t* from) { return load_as<Ints>(from); }
 
 IREVRNN_INLINE Vector fma(Vector a, Vector b, Vector c) {
-#if defined(IREVRNN_X86)
+#if defined(__FMA__)
   return IREVRNN_X86(fmadd_ps)(a, b, c);
 #elif defined(__aarch64__)
   return vfmaq_f32(c, a, b);
@@ -105,9 +104,7 @@ IREVRNN_INLINE Lanes same(Ints x, Ints y) { return x == y; }
 IREVRNN_INLINE Ints choose(Lanes which, Ints x, Ints y) { return (which & x) | (~which & y); }
 IREVRNN_INLINE unsigned bits_of(Lanes which) {
 #if defined(IREVRNN_X86)
-  return static_cast<unsigned>(_mm256_movemask_ps((__m256)which));
-#elif defined(__SSE__)
-  return static_cast<unsigned>(_mm_movemask_ps((__m128)which));
+  return static_cast<unsigned>(IREVRNN_X86(movemask_ps)((Vector)which));
 #else
   unsigned bits = 0;
   for (int i = 0; i < vector_lanes; ++i) bits |= (which[i] & 1u) << i;
@@ -138,8 +135,6 @@ IREVRNN_INLINE Vector powers_of_two(Ints n) { return (Vector)((VectorBits)(n + a
 IREVRNN_INLINE Ints nearest(Vector x, [[maybe_unused]] float cut_off) {
 #if defined(IREVRNN_X86)
   return (Ints)IREVRNN_X86(cvtps_epi32)(x);
-#elif defined(__SSE2__)
-  return (Ints)_mm_cvtps_epi32(x);
 #elif defined(__aarch64__)
   return (Ints)vcvtnq_s32_f32(saturate(x, cut_off));
 #else
@@ -156,7 +151,7 @@ struct Product {
 };
 
 IREVRNN_INLINE Product multiply(Ints x, Ints m, uint32_t r) {
-#if defined(IREVRNN_X86)
+#if defined(__SSE4_1__)
   const auto product = [r](Longs x, Longs m) {
     return (Longs)IREVRNN_X86(mul_epi32)(x, m) + static_cast<long long>(r);
   };
@@ -179,8 +174,6 @@ typedef double HalfDoubles __attribute__((vector_size(vector_bytes)));
 struct Doubles {
   HalfDoubles low, high;
 };
-
-IREVRNN_INLINE Doubles load_vector(const double* from) { return load_as<Doubles>(from); }
 
 IREVRNN_INLINE Doubles reciprocals(Vector x) {
 #if defined(__AVX512F__)
@@ -207,7 +200,7 @@ IREVRNN_INLINE Ints floor_of_product(Ints x, double part, const Doubles& factor)
   const __m512d second = _mm512_mul_pd(_mm512_add_pd(_mm512_cvtepi32_pd(high), added), factor.high);
   return (Ints)_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvt_roundpd_epi32(first, down)),
                                   _mm512_cvt_roundpd_epi32(second, down), 1);
-#elif defined(IREVRNN_X86)
+#elif defined(__AVX2__) && defined(__FMA__)
   const __m256d added = _mm256_set1_pd(part);
   const __m128i low = _mm256_castsi256_si128((__m256i)x), high = _mm256_extracti128_si256((__m256i)x, 1);
   const __m256d first = _mm256_mul_pd(_mm256_add_pd(_mm256_cvtepi32_pd(low), added), factor.low);
@@ -225,3 +218,4 @@ IREVRNN_INLINE Ints floor_of_product(Ints x, double part, const Doubles& factor)
 }
 
 }  // namespace irevrnn
+#endif

@@ -10,7 +10,6 @@ namespace irevrnn {
 namespace {
 
 struct Launch {
-  static constexpr bool has_vectors = false;
   Launch(const Tensor&, bool) {}
   template <class Problem>
   void operator()(const Problem& s) const { run_threads(s); }
