@@ -22,7 +22,7 @@
 namespace irevrnn {
 
 // The size of large pages, and of the smallest blocks that ask for them and that are worth keeping.
-inline constexpr size_t huge_page = 2 << 20, smallest_huge_block = 2 * huge_page, smallest_kept = 1 << 14;
+inline constexpr size_t huge_page = 2 << 20, smallest_huge_block = 2 * huge_page, smallest_kept = 1 << 17;
 
 struct Block {
   void* data;

@@ -169,6 +169,7 @@ struct FixedStates {
 std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor, std::vector<Tensor>, int64_t, int64_t> scan_fixed(
     const BlocksPointer& blocks, const Tensor& x, const std::vector<Tensor>& given, int64_t steps, bool record, bool save,
     const Maybe& resets, const Maybe& batch_sizes) {
+  at::AutoDispatchBelowADInplaceOrView no_graph;
   const FixedStates states(given, blocks->count());
   std::vector<Tensor> kept, values, words, counts;
   if (save) states.add_values(values);
@@ -189,6 +190,7 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor, std::vector<Tensor>, int
 std::tuple<Tensor, std::vector<Tensor>, Tensor, std::vector<Tensor>> unscan_fixed(
     const BlocksPointer& blocks, const Tensor& x, const std::vector<Tensor>& given, int64_t steps, const Tensor& words_,
     const Tensor& starts_, const Tensor& counts_, const Maybe& resets, const Maybe& batch_sizes) {
+  at::AutoDispatchBelowADInplaceOrView no_graph;
   const FixedStates states(given, blocks->count());
   const int64_t streams = states.streams, all = blocks->count() * streams;
   const Tensor words = checked(x, words_, words_.numel(), at::kInt, "words");
