@@ -157,7 +157,7 @@ def _over_steps(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Run ``step(h, c, *parts)`` over parts of streams; return h of all steps, and h and c."""
     if exports_to_onnx() and batch_sizes is None:
-        from irevrnn.kernels.compiling import scan_as_operator
+        from irevrnn.kernels.exporting import scan_as_operator
 
         return scan_as_operator(step, streams, h, c, resets)
     z: Any = streams[0]
