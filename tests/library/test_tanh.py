@@ -32,13 +32,14 @@ def ulps(got, x):
     return (got.double() - exact).abs() / torch.ldexp(torch.ones_like(exact), exponent - 24)
 
 
-@pytest.mark.parametrize(("tanh", "largest"), [(of_couplings, 5.3), (of_output, 2.6)])
-def test_errors_are_bounded(kernels, tanh, largest):
-    """That of the couplings is as good where units are not saturated."""
-    errors = ulps(tanh(FLOATS), FLOATS)
-    assert errors.max() < largest
-    for some in (errors, errors[FLOATS <= 1]):
-        assert some.square().mean().sqrt() < 0.6
+@pytest.mark.parametrize(("tanh", "largest", "range"), [
+    (of_couplings, 5.3, 16), (of_couplings, 2.5, 1),  # where units are not saturated
+    (of_output, 2.6, 16),
+])  # fmt: skip
+def test_errors_are_bounded(kernels, tanh, largest, range):
+    x = FLOATS[range >= FLOATS]
+    errors = ulps(tanh(x), x)
+    assert errors.max() < largest and errors.square().mean().sqrt() < 0.6
 
 
 @pytest.mark.parametrize("tanh", [of_couplings, of_output])

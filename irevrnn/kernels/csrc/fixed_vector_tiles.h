@@ -62,37 +62,48 @@ struct FixedVectorTile : VectorTile<N, cut> {
   using DecayL = DecayPack<N>;
   using VectorTile<N, cut>::width;
   using VectorTile<N, cut>::count;
+  static constexpr int words = (width + word_bits - 1) / word_bits;  // with a bit for each lane
 
   // A bit for each lane of the tile, as which(part) has them.
-  using LaneBits = uint64_t;
-  static_assert(width <= 64);
+  struct LaneBits {
+    uint32_t word[words] = {};
+  };
   template <class Which>
   IREVRNN_INLINE static LaneBits lane_bits(const Which& which) {
-    LaneBits bits = 0;
-    each<N>([&](auto i) { bits |= LaneBits{bits_of(which(i))} << i.value * vector_lanes; });
+    LaneBits bits;
+    each<N>([&](auto i) {
+      constexpr int first = i.value * vector_lanes;
+      bits.word[first / word_bits] |= static_cast<uint32_t>(bits_of(which(i))) << first % word_bits;
+    });
     return bits;
   }
   template <class Index>
-  IREVRNN_INLINE static Lanes lanes_of_part(LaneBits bits, Index i) {
-    return lanes_of(static_cast<unsigned>(bits >> i.value * vector_lanes) & ((1u << vector_lanes) - 1));
+  IREVRNN_INLINE static Lanes lanes_of_part(const LaneBits& bits, Index i) {
+    constexpr int first = i.value * vector_lanes;
+    constexpr uint32_t all = vector_lanes == word_bits ? ~0u : (1u << vector_lanes) - 1;
+    return lanes_of(bits.word[first / word_bits] >> first % word_bits & all);
   }
-  IREVRNN_INLINE LaneBits existing() const { return (LaneBits{1} << (count - 1) << 1) - 1; }
 
-  // One bit of each chosen lane goes to the stack, word by word ...
-  IREVRNN_INLINE static void push(Bits& bits, LaneBits from, LaneBits chosen) {
-    for (int first = 0; first < width; first += word_bits) {
-      const auto word = static_cast<uint32_t>(chosen >> first);
-      bits.push(gather_bits(static_cast<uint32_t>(from >> first), word), __builtin_popcount(word));
-    }
+  // One bit of each chosen lane goes to the stack ...
+  IREVRNN_INLINE static void push(Bits& bits, const LaneBits& from, const LaneBits& chosen) {
+    each<words>([&](auto i) {
+      bits.push(gather_bits(from.word[i.value], chosen.word[i.value]), __builtin_popcount(chosen.word[i.value]));
+    });
   }
   // ... and back, in the reverse order.
-  IREVRNN_INLINE static LaneBits pop(Bits& bits, LaneBits chosen) {
-    LaneBits to = 0;
-    for (int first = (width - 1) / word_bits * word_bits; first >= 0; first -= word_bits) {
-      const auto word = static_cast<uint32_t>(chosen >> first);
-      to |= LaneBits{scatter_bits(bits.pop(__builtin_popcount(word)), word)} << first;
-    }
+  IREVRNN_INLINE static LaneBits pop(Bits& bits, const LaneBits& chosen) {
+    LaneBits to;
+    each<words>([&](auto i) {
+      constexpr int word = words - 1 - i.value;
+      to.word[word] = scatter_bits(bits.pop(__builtin_popcount(chosen.word[word])), chosen.word[word]);
+    });
     return to;
+  }
+
+  IREVRNN_INLINE LaneBits existing() const {
+    LaneBits bits;
+    for (int i = 0; i < count; ++i) bits.word[i / word_bits] |= 1u << i % word_bits;
+    return bits;
   }
 
   // Of factors from -1 to 1, as decay_of in decay.h has it of one; the bits of a float are those of m and the shift.
@@ -216,8 +227,9 @@ struct FixedVectorTile : VectorTile<N, cut> {
 
   // Where x is negative; not in lanes that do not exist, which an f that is not 0 at 0 moves.
   IREVRNN_INLINE LaneBits negative(const L& x) const {
-    const LaneBits bits = lane_bits([&](auto i) { return less(x.part[i.value], Ints{}); });
-    return cut ? bits & existing() : bits;
+    LaneBits bits = lane_bits([&](auto i) { return less(x.part[i.value], Ints{}); });
+    if constexpr (cut) each<words>([&](auto i) { bits.word[i.value] &= existing().word[i.value]; });
+    return bits;
   }
 
   IREVRNN_INLINE L forget_output(Activation g, const L& y, Bits& bits) const {

@@ -61,15 +61,15 @@ void require(bool holds, const char* what) {
 template <Activation f, bool keep_all>
 void scan(const Case& c) {
   Random random;
-  const int64_t interval = keep_all ? 0 : 16, borders = (c.steps + 15) / 16 - 1;
+  const int64_t interval = keep_all ? everything_saved : usual_interval, borders = (c.steps + 15) / 16 - 1;
   const Floats z = random.between(-2, 2, c.numbers()), grad_out = random.between(-1, 1, c.numbers());
   const Floats h_0 = random.between(-1, 1, c.lanes()), c_0 = random.between(-1, 1, c.lanes());
   const Floats grad_h_n = random.between(-1, 1, c.lanes()), grad_c_n = random.between(-1, 1, c.lanes());
   const Floats u = random.between(-1, 1, c.hidden);
   const Floats a = random.between(-0.2f, 0.2f, c.couplings * c.hidden);
   const Floats b = random.between(-0.2f, 0.2f, c.couplings * c.hidden);
-  const Sizes<float> sizes{c.steps,      c.batch,    c.hidden, c.couplings, interval, keep_all ? c.steps : borders,
-                           c.activation, f,          h_0.data(), c_0.data(), u.data(), a.data(), b.data()};
+  const Sizes<float> sizes{c.steps, c.batch, c.hidden, c.couplings, interval, c.activation,
+                           f, h_0.data(), c_0.data(), u.data(), a.data(), b.data()};
 
   Floats out(c.numbers()), h_n(c.lanes()), c_n(c.lanes());
   Floats saved(keep_all ? 2 * c.couplings * c.numbers() : borders * c.lanes());
@@ -157,8 +157,8 @@ void fixed_scan(const Case& c) {
   const std::vector<int64_t> empty = tails;
   std::vector<int32_t> bits_h(c.lanes(), usual_bits), bits_c(bits_h);
   std::vector<int64_t> places = tails;
-  const Sizes<float> sizes{c.steps, c.batch, c.hidden, c.couplings, usual_interval, 0, c.activation,
-                           f,       nullptr, nullptr,  u.data(),    a.data(), b.data()};
+  const Sizes<float> sizes{c.steps, c.batch, c.hidden, c.couplings, usual_interval, c.activation,
+                           f, nullptr, nullptr, u.data(), a.data(), b.data()};
 
   Floats out(c.numbers()), saved((c.steps - 1) / usual_interval * c.lanes());
   FixedForward<float> forward{
