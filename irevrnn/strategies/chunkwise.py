@@ -139,7 +139,7 @@ class _Chunkwise(torch.autograd.Function):
                 if chunk == run.chunks - 1:
                     check_leaves([*after, top], [*before, part, *ctx.parameters], ctx.memory)
                 upstream = [*carried, *of_bits, None]
-                if grad_output is not None and (run.return_sequence or run.steps.ends_some):
+                if grad_output is not None and run.shows:
                     upstream[-1] = grad_output[run.place]
                 carried, of_x = backpropagate(before, [*after, top], upstream, gradients, part)
                 if grad_x is not None:

@@ -131,8 +131,8 @@ class Reversible(Run):
         return result.out, (result.out[-1],)
 
     def note(self, output: Tensor, after: Sequence[Tensor] | None = None) -> None:
-        # Odd factors: chunks come in either order, and each may change the sum.
-        self.of_outputs.add_(fixed_scan.hash_of(output), alpha=2 * self.chunk + 1)
+        if self.shows:  # odd factors: chunks come in either order, and each may change the sum
+            self.of_outputs.add_(fixed_scan.hash_of(output), alpha=2 * self.chunk + 1)
 
     def finals(self, dtype: torch.dtype) -> list[State]:
         return [states.numbers.values(dtype) for states in self.states]

@@ -167,6 +167,11 @@ class Run(ABC):
         return [*after, *self.chosen_bits], top
 
     @property
+    def shows(self) -> bool:
+        """Whether the output has a part from the chunk."""
+        return self.return_sequence or self.steps.ends_some
+
+    @property
     def place(self) -> Any:
         """Where the chunk has its part of the output."""
         return self.steps.rows if self.return_sequence else self.steps.ended
@@ -174,18 +179,19 @@ class Run(ABC):
     def forward(self) -> Tensor:
         """Take all of x through all modules; return the output, of all steps or of the last."""
         output: Tensor | None = None
-        versions = self._versions()
+        versions, after = self._versions(), self._generators()
         for chunk in range(self.chunks):
-            before = self._generators()
+            before = after
             new = self.run_chunk(chunk)
             self.note(new)
-            pairs = zip(before, self._generators(), strict=True)
+            pairs = zip(before, after := self._generators(), strict=True)
             if not isinstance(self.x, FakeTensor) and not all(torch.equal(*p) for p in pairs):
                 self.drawn[chunk] = before
             if output is None:
                 length = self.x.shape[0] if self.return_sequence else self.steps.batch
                 output = allocate(new, [length, *new.shape[1:]])
-            output[self.place] = new
+            if self.shows:
+                output[self.place] = new
         for what, version in self._versions().items():
             if versions.get(what) != version:
                 raise ValueError(

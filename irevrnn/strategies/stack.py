@@ -71,7 +71,7 @@ class Stack:
         both = zip(self.layers, turned, strict=True) if turned else ((x,) for x in self.layers)
         self.recurrences = [layer for each in both for layer in each if layer is not None]
 
-    @property
+    @cached_property
     def top(self) -> int:
         """The place of the highest recurrence."""
         return max(i for i, layer in enumerate(self.layers) if layer is not None)
