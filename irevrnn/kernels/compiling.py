@@ -17,7 +17,7 @@ from irevrnn.kernels.observers import exports_to_onnx
 @torch.compiler.assume_constant_result
 def choose_backend(device: str, dtype: torch.dtype) -> str:
     """Choose when the graph is made; to ONNX goes the reference, as it does to a transform."""
-    return "transform" if exports_to_onnx() else backend.choose_backend(device, dtype)
+    return "python" if exports_to_onnx() else backend.choose_backend(device, dtype)
 
 
 @torch.compiler.disable(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import copy
-from functools import cached_property
 from itertools import chain, groupby
 from typing import Any
 from weakref import WeakSet
@@ -70,19 +69,22 @@ class Stack:
         turned = [*map(recurrence_of, reverse, self.names)]
         both = zip(self.layers, turned, strict=True) if turned else ((x,) for x in self.layers)
         self.recurrences = [layer for each in both for layer in each if layer is not None]
+        self._last_is_enough: bool | None = None
 
-    @cached_property
+    @property
     def top(self) -> int:
         """The place of the highest recurrence."""
         return max(i for i, layer in enumerate(self.layers) if layer is not None)
 
-    @cached_property
+    @property
     def last_is_enough(self) -> bool:
         """Whether what is above the recurrences needs the last step alone to give the last.
 
         Batch statistics are those of all steps, here too.
         """
-        return not any(map(has_batch_statistics, self.modules[self.top :]))
+        if self._last_is_enough is None:  # torch.compile does not know functools.cached_property
+            self._last_is_enough = not any(map(has_batch_statistics, self.modules[self.top :]))
+        return self._last_is_enough
 
     @property
     def compiles(self) -> bool:

@@ -121,6 +121,8 @@ def test_a_stack_of_blocks(memory, chosen):
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     got, wanted = (outcome(m, [*model.parameters()], x) for m in (compiled, model))
     torch.testing.assert_close(got, wanted)
+    last, wanted = (m.eval()(x, return_sequence=False)[0] for m in (compiled, model))
+    torch.testing.assert_close(last, wanted)
 
 
 def test_a_compiled_module_of_a_stack_drops_what_it_drops_uncompiled():
