@@ -23,7 +23,7 @@ SHORTEST = 64
 #: CHUNK_NUMBERS and SHORTEST where operators take all recurrences, gated blocks, through a chunk at
 #: once: four of 64 units then take a million steps in little more than a megabyte, and about twice
 #: as long as in the long chunks that a budget allows.
-COMPILED_NUMBERS, COMPILED_SHORTEST = 4096, 48
+COMPILED_NUMBERS, COMPILED_SHORTEST = 5120, 48
 #: The state of each recurrence; None, or no tensors, where it begins with one of its own.
 States: TypeAlias = list[State | None]
 
