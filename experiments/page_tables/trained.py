@@ -13,6 +13,7 @@ from experiments.page_tables.markdown import Entry, Table, count, read
 SMALL_DIGITS = {
     "block": "gated blocks",
     "block-conserving": "gated blocks that forget nothing (u = 1)",
+    "block-angles": "the same, angles that the input chooses",
     "block-small": "three small gated blocks",
     **{
         name: f"three small gated blocks, {one.label}"
