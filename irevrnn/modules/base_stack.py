@@ -184,6 +184,8 @@ class BaseStack(Recurrent, StrategyModule):
                 state: Any = hidden
                 output, h, c = self._stepper.step(input, *state)
                 return output, (h, c)
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
         stack = self._stack()
         if stack.reverse:
             raise ValueError("step needs bidirectional=False: a stream has no end to begin from")
@@ -214,7 +216,7 @@ class BaseStack(Recurrent, StrategyModule):
 
     def _batch(self, stack: Stack, input: Any, lengths: Any) -> SequenceBatch:
         tokens = stack.layers[0] is None and reads_tokens(stack.modules[0])
-        check_input(input, self.batch_first, stack.like, tokens)
+        check_input(input, self.batch_first, stack.like, tokens, getattr(self, "input_size", None))
         if isinstance(input, PackedSequence):
             packed = input._replace(data=input.data.unsqueeze(-1)) if tokens else input
             return SequenceBatch.of(packed, lengths, self.batch_first)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from irevrnn.kernels.activations import get_activation
 from irevrnn.modules import initial_values
-from irevrnn.modules.checks import check_number
+from irevrnn.modules.checks import check_count, check_number
 from irevrnn.modules.stability import Recurrent
 from irevrnn.recurrences.block import is_selective
 
@@ -88,6 +88,8 @@ class Block(Recurrent):
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        check_count("hidden_size", hidden_size, 1)
+        check_count("num_couplings", num_couplings, 0)
         get_activation(activation)
         get_activation(coupling_activation, "coupling_activation")
         initial_values.check_selection(
@@ -150,7 +152,7 @@ class Block(Recurrent):
         if self.forgets is not True and u is not None and not u.is_meta and (u != 1).any():
             raise RuntimeError(
                 f"{prefix}recurrent_weight must be 1 with forgets={self.forgets!r}: build the "
-                "block with forgets=True to load it"
+                f"block with forgets=True to load it; got {u.min():g} to {u.max():g}"
             )
         super()._load_from_state_dict(state_dict, prefix, *others)
 

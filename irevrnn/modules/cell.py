@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irevrnn.modules.block import Block
 from irevrnn.modules.checks import check_kind, check_states, describe_arguments
 from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.layer import IRevRNNLayer
@@ -24,9 +23,9 @@ class IRevRNNCell(Recurrent):
     :meth:`of` makes a cell from a trained layer, which is its attribute ``layer``.
 
     Args:
-        input_size, hidden_size, num_couplings: as for :class:`irevrnn.IRevRNN`.
-        options: likewise ``activation``, ``coupling_activation``, ``bias``, ``norm``, ``device``
-            and ``dtype``. In training, ``norm="batch"`` takes the statistics of this one step.
+        input_size, hidden_size, num_couplings, activation, coupling_activation, bias: as for
+            :class:`irevrnn.IRevRNN`, and so are ``device`` and ``dtype``.
+        norm: likewise; but in training, ``"batch"`` takes the statistics of this one step.
 
     Inputs:
         - **input**: (batch, input_size), or (input_size,).
@@ -40,10 +39,16 @@ class IRevRNNCell(Recurrent):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_couplings: int = 3, **options: Any
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_couplings: int = 3, *,
+        activation: str = "relu", coupling_activation: str = "tanh", bias: bool = True,
+        norm: str | None = None, device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.layer = IRevRNNLayer(input_size, hidden_size, num_couplings, **options)
+        self.layer = IRevRNNLayer(
+            input_size, hidden_size, num_couplings, activation=activation,
+            coupling_activation=coupling_activation, bias=bias, norm=norm, device=device,
+            dtype=dtype,
+        )  # fmt: skip
 
     @classmethod
     def of(cls, layer: IRevRNNLayer) -> IRevRNNCell:
@@ -66,6 +71,13 @@ class IRevRNNCell(Recurrent):
         self, input: Tensor, hidden: Hidden | None = None, resets: Tensor | None = None
     ) -> Hidden:
         """Run one step; see the class for shapes."""
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
+        size = self.layer.input_size
+        if input.dim() not in (1, 2) or input.shape[-1] != size:
+            raise ValueError(
+                f"input must be (batch, {size}) or ({size},); got shape {tuple(input.shape)}"
+            )
         if (states := self._fused_step(input, hidden, resets)) is not None:
             return states
         batched, layer = input.dim() == 2, self.layer
@@ -105,4 +117,4 @@ class IRevRNNCell(Recurrent):
         return step(input, linear["weight"], linear["bias"], *normed, h, c, u, a, b, *options)
 
     def extra_repr(self) -> str:
-        return describe_arguments(self.layer, IRevRNNLayer.__init__, Block.__init__)
+        return describe_arguments(self.layer, IRevRNNCell.__init__)

@@ -22,6 +22,13 @@ def check_number(name: str, value: float, least: float, below: float | None = No
         raise ValueError(f"{name} must be {wanted}; got {value}")
 
 
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise an error that names the argument unless ``value`` is an int of at least ``least``."""
+    if not isinstance(value, int) or value < least:
+        kind = ValueError if isinstance(value, int) else TypeError
+        raise kind(f"{name} must be an int of at least {least}; got {value!r}")
+
+
 def check_tensor(name: str, x: Any, dtype: torch.dtype | None = None) -> None:
     """Raise a TypeError unless x is a tensor of ``dtype``; None allows any floating point."""
     if not isinstance(x, Tensor):
@@ -67,7 +74,9 @@ def check_tuple(name: str, given: Any, count: int, wanted: str) -> None:
         raise TypeError(f"{name} must be {wanted}; got {type(given).__name__}{length}")
 
 
-def check_input(input: Any, batch_first: bool, weight: Tensor, tokens: bool) -> None:
+def check_input(
+    input: Any, batch_first: bool, weight: Tensor, tokens: bool, features: int | None
+) -> None:
     """Raise an error unless ``input`` is what a stack takes: a tensor or ``PackedSequence``.
 
     It must have the device and dtype of ``weight``; if it is ``tokens``, it is indices for an
@@ -86,6 +95,9 @@ def check_input(input: Any, batch_first: bool, weight: Tensor, tokens: bool) -> 
         wanted = f"({layout}{feature}) or (seq{feature})"
         wanted = f"a PackedSequence of rows (N{feature})" if packed else wanted
         raise ValueError(f"input must be {wanted}; got shape {shape}")
+    if features is not None and shape[-1] != features:
+        wanted = f"{features} features (input_size) in its last dimension"
+        raise ValueError(f"input must have {wanted}; got shape {shape}")
     if not packed and shape[1 if batch_first and len(shape) == batched else 0] == 0:
         raise ValueError(f"input must have at least one step; got shape {shape}")
 
@@ -98,20 +110,17 @@ def check_resets(resets: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"resets must have shape {wanted}; got shape {given}")
 
 
-def describe_arguments(module: nn.Module, *constructors: Any) -> str:
+def describe_arguments(module: nn.Module, constructor: Any) -> str:
     """Return the arguments of a module that differ from their defaults, for its ``extra_repr``.
 
-    The module has an attribute for each argument of its constructors to show.
+    The module has an attribute for each argument of ``constructor`` to show.
     """
-    shown, parameters = [], dict[str, inspect.Parameter]()
-    for constructor in constructors:  # the first that has an argument knows its default
-        for name, parameter in inspect.signature(constructor).parameters.items():
-            parameters.setdefault(name, parameter)
-    for name, parameter in parameters.items():
-        value = getattr(module, name, parameter.default)
-        if parameter.default is not inspect.Parameter.empty:
-            if value != parameter.default and not isinstance(value, nn.Module):  # with its own text
-                shown.append(f"{name}={value!r}")
-        elif name not in ("self", "options"):
+    shown = []
+    _, *parameters = inspect.signature(constructor).parameters.values()  # without self
+    for parameter in parameters:
+        value = getattr(module, parameter.name, parameter.default)
+        if parameter.default is inspect.Parameter.empty:
             shown.append(f"{value}")
+        elif value != parameter.default and not isinstance(value, nn.Module):  # with its own text
+            shown.append(f"{parameter.name}={value!r}")
     return ", ".join(shown)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irevrnn.modules import initial_values
 from irevrnn.modules.block import Block
-from irevrnn.modules.checks import describe_arguments
+from irevrnn.modules.checks import check_count, describe_arguments
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.fused import block_input, block_output, can_fuse, has_hooks, norm_arguments
-from irevrnn.modules.initial_values import SHORTEST_MEMORY
 from irevrnn.modules.norm import make_norm, normalize
 from irevrnn.modules.projection import Projection
 
@@ -41,7 +41,7 @@ class IRevBlock(Block):
             times z, which can close for good.
         residual: whether the input is added to the output.
         bias: whether the projections have biases.
-        hidden_size, num_couplings, options: those of :class:`irevrnn.Block`.
+        hidden_size, num_couplings, and all other arguments: those of :class:`irevrnn.Block`.
 
     Attributes:
         norm: the norm.
@@ -61,27 +61,39 @@ class IRevBlock(Block):
 
     def __init__(
         self, width: int, hidden_size: int, num_couplings: int = 1, *,
-        norm: str | None = "layer", dropout: float = 0.0, input_gate: bool = False,
-        gate: bool = True, residual: bool = True, bias: bool = True, **options: Any,
+        activation: str = "identity", coupling_activation: str = "identity",
+        norm: str | None = "layer", dropout: float = 0.0, forgets: bool | str = True,
+        turns: str = "fixed", input_gate: bool = False, learn_initial_state: bool = False,
+        shortest_period: float = initial_values.SHORTEST_PERIOD,
+        longest_period: float | None = initial_values.LONGEST_PERIOD,
+        longest_memory: float = initial_values.LONGEST_MEMORY,
+        gate: bool = True, residual: bool = True, bias: bool = True,
+        device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(hidden_size, num_couplings, **options)
-        factory: Any = {"device": self.coupling_a.device, "dtype": self.coupling_a.dtype}
+        check_count("width", width, 1)
+        super().__init__(
+            hidden_size, num_couplings, activation=activation,
+            coupling_activation=coupling_activation, forgets=forgets, turns=turns,
+            learn_initial_state=learn_initial_state, shortest_period=shortest_period,
+            longest_period=longest_period, longest_memory=longest_memory, device=device,
+            dtype=dtype,
+        )  # fmt: skip
+        factory: Any = {"device": device, "dtype": dtype}
         self.width, self.gate, self.residual, self.bias = width, gate, residual, bias
         self.norm = make_norm(norm, width, **factory)
         self.input_projection = Projection(width, hidden_size, bias, **factory)
         self.scale = nn.Parameter(torch.empty(hidden_size, **factory))
         self.input_gate = input_gate
         self.read_gate = Projection(width, hidden_size, **factory) if input_gate else None
-        turns, forgets = self.turns == "input", self.forgets == "input"
-        self.angle_gate = Projection(width, hidden_size, **factory) if turns else None
-        self.decay_gate = Projection(width, hidden_size, **factory) if forgets else None
+        self.angle_gate = Projection(width, hidden_size, **factory) if turns == "input" else None
+        self.decay_gate = Projection(width, hidden_size, **factory) if forgets == "input" else None
         columns = (2 if gate else 1) * width
         self.output_projection = Projection(hidden_size, columns, bias, **factory)
         self.dropout = Dropout(dropout)
         self.reset_recurrence()
 
     @torch.no_grad()
-    def reset_recurrence(self, shortest_memory: float = SHORTEST_MEMORY) -> Tensor:
+    def reset_recurrence(self, shortest_memory: float = initial_values.SHORTEST_MEMORY) -> Tensor:
         """Draw the parameters of the recurrence anew, and the scale that depends on them."""
         tau = super().reset_recurrence(shortest_memory)
         forgotten = -torch.expm1(-2 / tau)  # 1 - u^2, also where u is rounded to 1
@@ -148,4 +160,4 @@ class IRevBlock(Block):
         return x + y if self.residual else y
 
     def extra_repr(self) -> str:
-        return describe_arguments(self, IRevBlock.__init__, Block.__init__)
+        return describe_arguments(self, IRevBlock.__init__)

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from irevrnn.modules import initial_values
 from irevrnn.modules.block import Block
+from irevrnn.modules.checks import check_count
 from irevrnn.modules.dropout import Dropout
 from irevrnn.modules.norm import make_norm, normalize
 from irevrnn.modules.projection import Projection
@@ -33,6 +34,7 @@ class IRevRNNLayer(Block):
         norm: str | None = None, residual: bool = False, longest_period: float | None = None,
         **options: Any,
     ) -> None:  # fmt: skip
+        check_count("input_size", input_size, 1)
         super().__init__(
             hidden_size, num_couplings, activation=activation,
             coupling_activation=coupling_activation, longest_period=longest_period, **options,

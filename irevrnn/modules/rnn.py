@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from irevrnn.modules.base_stack import BaseStack
-from irevrnn.modules.checks import check_number, describe_arguments
+from irevrnn.modules.checks import check_count, check_number, describe_arguments
 from irevrnn.modules.initial_values import LONGEST_MEMORY, SHORTEST_PERIOD
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.strategies.rules import require, unsupported_reason
@@ -82,7 +82,7 @@ class IRevRNN(BaseStack):
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(memory, memory_budget, batch_first)
-        check_number("num_layers", num_layers, 1)
+        check_count("num_layers", num_layers, 1)
         if dropout and num_layers == 1:
             warnings.warn(
                 f"dropout={dropout} has no effect: it is for the output of every layer but the "

@@ -123,6 +123,11 @@ def initial_states(stack: Stack, batch: SequenceBatch, hidden: Any) -> States:
     count = len(stack.recurrences)
     if len(stack.blocks) == count:
         check_tuple("hidden", hidden, 2, "a pair (h_0, c_0)")
+        for name, states in zip(("h_0", "c_0"), hidden, strict=True):
+            given = getattr(states, "shape", None) or type(states).__name__
+            if not isinstance(states, Tensor | tuple | list) or len(states) != count:
+                wanted = f"one state for each of the {count} recurrences"
+                raise ValueError(f"{name} must have {wanted} in its first dimension; got {given}")
         hidden = [*zip(*hidden, strict=True)]
     check_tuple("hidden", hidden, count, f"a tuple of {count} states, one for each recurrence")
     found: States = []

@@ -26,7 +26,10 @@ def test_scan_refuses_an_unknown_backend(monkeypatch):
 
 
 @pytest.mark.parametrize(("arguments", "error", "message"), [
-    ({"num_layers": 0}, ValueError, "num_layers must be at least 1; got 0"),
+    ({"num_layers": 0}, ValueError, "num_layers must be an int of at least 1; got 0"),
+    ({"input_size": 0}, ValueError, "input_size must be an int of at least 1; got 0"),
+    ({"hidden_size": 2.0}, TypeError, "hidden_size must be an int of at least 1; got 2.0"),
+    ({"num_couplings": -1}, ValueError, "num_couplings must be an int of at least 0; got -1"),
     ({"activation": "swish"}, ValueError, "activation must be one of"),
     ({"dropout": 1.0}, ValueError, r"dropout must be in \[0, 1\); got 1.0"),
     ({"norm": "group"}, ValueError, "norm must be None, 'layer' or 'batch'; got 'group'"),
@@ -45,7 +48,7 @@ def test_layer_refuses_arguments(arguments, error, message):
 @pytest.mark.parametrize(("input", "error", "message"), [
     ([1.0], TypeError, "input must be a torch.Tensor or PackedSequence; got list"),
     (torch.zeros(4), ValueError, r"input must be \(batch, seq, feature\) or \(seq, feature\)"),
-    (torch.zeros(1, 5, 3), RuntimeError, "shapes cannot be multiplied"),
+    (torch.zeros(1, 5, 3), ValueError, r"input must have 2 features .* got shape \(1, 5, 3\)"),
     (torch.zeros(1, 0, 2), ValueError, "input must have at least one step"),
     (pack_sequence([torch.zeros(5, 1, 2)]), ValueError,
      r"input must be a PackedSequence of rows \(N, feature\); got shape \(5, 1, 2\)"),
@@ -68,7 +71,8 @@ H = torch.zeros(1, 4, 3)
     ((H, [None]), TypeError, r"c_0\[0\] must be a torch.Tensor; got NoneType"),
     ((H.long(), H), TypeError, r"h_0\[0\] must be of a floating-point dtype; got torch.int64"),
     ((H.to("meta"), H), ValueError, "must be on the parameters' device cpu; got m"),
-    ((H[0], H[0]), TypeError, "hidden must be a tuple of 1 states, one for each .* got list of 4"),
+    ((H[0], H[0]), ValueError, r"h_0 must have one state for each .*; got torch.Size\(\[4, 3\]\)"),
+    ((H, None), ValueError, "c_0 must have one state for each of the 1 .*; got NoneType"),
     ((H[:, :2], H), ValueError, r"h_0\[0\] must have shape \(4, 3\) = .*; got \(2, 3\)"),
     ((H, H.double()), ValueError,
      r"c_0\[0\] must have the dtype of the parameters, torch.float32; got torch.float64: use c_0"),

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import TypeVar
 
@@ -117,12 +117,15 @@ def files_of(sources: Sequence[Path], *folders: Path) -> list[Path]:
 
 def once_per_process(function: Callable[[], Result]) -> Callable[[], Result]:
     """Run a function at its first call alone, whichever thread that comes from."""
-    cached, lock = cache(function), threading.Lock()
+    results, lock = list[Result](), threading.Lock()
 
     @wraps(function)
     def call() -> Result:
-        with lock:
-            return cached()
+        if not results:  # later calls take no lock: a fork would inherit it
+            with lock:
+                if not results:
+                    results.append(function())
+        return results[0]
 
     return call
 

@@ -41,12 +41,15 @@ def run(commands: Mapping[str, Sequence[str]], folder: str) -> dict[str, str]:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     outputs = {}
-    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or cores or 1)) as pool:
+    pool = ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or cores or 1))
+    try:
         for name, done in zip(commands, pool.map(execute, commands.values()), strict=True):
             if done.returncode != 0:
                 raise BuildError(f"{commands[name][0]} fails on {name}:\n{done.stdout[-3000:]}")
             outputs[name] = done.stdout
             say(f"[{len(outputs)}/{len(commands)}] {name}")
+    finally:  # after an error, or an interrupt, what waits need not start
+        pool.shutdown(cancel_futures=True)
     return outputs
 
 
