@@ -7,7 +7,6 @@ Short enough to be read beside the paper, which names these functions in its equ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import repeat
 from typing import Any
 
 import torch
@@ -161,10 +160,10 @@ def _over_steps(
 
         return scan_as_operator(step, streams, h, c, resets)
     z: Any = streams[0]
-    parts = zip(*(_steps_of(x, z, batch_sizes) for x in streams), strict=True)
-    step_resets: Any = repeat(None) if resets is None else _steps(resets, batch_sizes)
+    parts = [*zip(*(_steps_of(x, z, batch_sizes) for x in streams), strict=True)]
+    step_resets: Any = _steps(resets, batch_sizes) if resets is not None else [None] * len(parts)
     outputs = []
-    for (z_t, *others), reset in zip(parts, step_resets, strict=False):
+    for (z_t, *others), reset in zip(parts, step_resets, strict=True):
         h_t, c_t = (_reset(_first(x, len(z_t)), reset) for x in (h, c))
         h_t, c_t = step(h_t, c_t, z_t, *others)
         outputs.append(h_t)

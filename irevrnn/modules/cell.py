@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irevrnn.modules.checks import check_kind, check_states, describe_arguments
+from irevrnn.modules.checks import check_kind, check_resets, check_states, describe_arguments
 from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.modules.sequences import Hidden
@@ -78,6 +78,8 @@ class IRevRNNCell(Recurrent):
             raise ValueError(
                 f"input must be (batch, {size}) or ({size},); got shape {tuple(input.shape)}"
             )
+        if resets is not None:
+            check_resets(resets, tuple(input.shape[:-1]))
         if (states := self._fused_step(input, hidden, resets)) is not None:
             return states
         batched, layer = input.dim() == 2, self.layer

@@ -1,10 +1,13 @@
-"""The recurrence as a function: :func:`scan`. Its operators check the tensors."""
+"""The recurrence as a function: :func:`scan`."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from irevrnn.kernels.activations import get_activation
+from irevrnn.kernels.ops import HALF
+from irevrnn.modules.checks import check_resets, check_tensor
 from irevrnn.recurrences.oscillator import Weights
 from irevrnn.strategies.rules import LAYERWISE, check_strategy
 
@@ -53,5 +56,27 @@ def scan(
         raise ValueError(
             f"memory={memory!r} works on a whole stack: use IRevRNN; scan takes store or recompute"
         )
+    if not torch.compiler.is_compiling():
+        _check(batch_sizes is not None, resets, z=z, h_0=h_0, c_0=c_0, u=u, a=a, b=b)
     weights = Weights(u, a, b, activation, coupling_activation)
     return weights.scan(z, (h_0, c_0), memory, batch_sizes, resets)
+
+
+def _check(packed: bool, resets: Tensor | None, **tensors: Tensor) -> None:
+    """Raise an error unless tensors fit each other: the reference would broadcast them."""
+    for name, x in tensors.items():
+        check_tensor(name, x)
+    z, a = tensors["z"], tensors["a"]
+    if z.dim() != (2 if packed else 3) or not len(z):
+        wanted = "(N, H) with batch_sizes" if packed else "(T, B, H)"
+        raise ValueError(f"z must be {wanted}, of a step at least; got shape {tuple(z.shape)}")
+    hidden, couplings = z.shape[-1:], a.shape[:1]
+    batch = tensors["h_0"].shape[:1] if packed else z.shape[1:2]
+    wide = dict.fromkeys(("a", "b"), couplings + hidden)
+    for name, shape in {"h_0": batch + hidden, "c_0": batch + hidden, "u": hidden, **wide}.items():
+        x = tensors[name]
+        if x.shape != shape or (x.dtype != z.dtype and z.dtype not in HALF):
+            wanted = f"{z.dtype} of shape {tuple(shape)} for z of shape {tuple(z.shape)}"
+            raise ValueError(f"{name} must be {wanted}; got {x.dtype} of shape {tuple(x.shape)}")
+    if resets is not None:
+        check_resets(resets, tuple(z.shape[:-1]))

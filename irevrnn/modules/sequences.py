@@ -57,7 +57,10 @@ class SequenceBatch:
         if not batched:
             raise ValueError(f"lengths go with a batch; got input of shape {tuple(input.shape)}")
         lengths = lengths if isinstance(lengths, Tensor) else list(lengths)
-        counts = torch.as_tensor(lengths, dtype=torch.int64, device="cpu")
+        counts = torch.as_tensor(lengths, device="cpu")
+        if counts.is_floating_point() or counts.dtype == torch.bool:
+            raise TypeError(f"lengths must be integers; got {lengths}")
+        counts = counts.to(torch.int64)
         if counts.shape != (size,) or not all(1 <= count <= steps for count in counts.tolist()):
             raise ValueError(
                 f"lengths must be {size} integers between 1 and the {steps} steps; got {lengths}"

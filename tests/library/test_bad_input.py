@@ -19,6 +19,23 @@ def test_scan_refuses_options(keywords, message):
         scan(*make_inputs(4, 2, 3, 1, torch.float32), **keywords)
 
 
+@pytest.mark.parametrize("backend", ["auto", "python"])
+@pytest.mark.parametrize(("change", "message"), [
+    ({"z": lambda z: z[0]}, r"z must be \(T, B, H\), .*; got shape \(2, 3\)"),
+    ({"z": lambda z: z[:0]}, "z must be .*, of a step at least; got shape"),
+    ({"h_0": lambda h: h[:1]}, r"h_0 must be .* of shape \(2, 3\) for .*; got .* \(1, 3\)"),
+    ({"c_0": lambda c: c.double()}, "c_0 must be torch.float32 of shape .*; got torch.float64"),
+    ({"u": lambda u: u[:1]}, r"u must be .* of shape \(3,\) for z .*; got .* of shape \(1,\)"),
+    ({"b": lambda b: b.repeat(2, 1)}, r"b must be .* of shape \(1, 3\) for z .* \(2, 3\)"),
+])  # fmt: skip
+def test_scan_refuses_tensors_that_do_not_fit(backend, change, message, monkeypatch):
+    monkeypatch.setenv("IREVRNN_BACKEND", backend)
+    case = make_inputs(4, 2, 3, 1, torch.float32)
+    case = case._replace(**{name: of(getattr(case, name)) for name, of in change.items()})
+    with pytest.raises(ValueError, match=message):
+        scan(*case)
+
+
 def test_scan_refuses_an_unknown_backend(monkeypatch):
     monkeypatch.setenv("IREVRNN_BACKEND", "fortran")
     with pytest.raises(ValueError, match="IREVRNN_BACKEND must be one of .*; got 'fortran'"):

@@ -160,6 +160,8 @@ def test_lengths_that_do_not_fit(lengths):
     message = "lengths must be 5 integers between 1 and the 60 steps"
     with pytest.raises(ValueError, match=message):
         make_model()(torch.randn(5, 60, 3, dtype=torch.float64), lengths=lengths)
+    with pytest.raises(TypeError, match="lengths must be integers; got "):  # not rounded
+        make_model()(torch.randn(5, 60, 3, dtype=torch.float64), lengths=[2.5] * 5)
 
 
 @pytest.mark.parametrize("memory", ["recompute", "reversible"])

@@ -176,8 +176,11 @@ def test_vmap(monkeypatch, backend, shared):
 # --- bad input -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [lambda x: x.float(), lambda x: x[:-1]])
-def test_scan_refuses(kernels, change):
+@pytest.mark.parametrize(("change", "error", "message"), [
+    (lambda x: x.float(), TypeError, "resets must be of dtype torch.bool; got torch.float32"),
+    (lambda x: x[:-1], ValueError, r"resets must have shape \(4, 2\), .*; got shape \(3, 2\)"),
+])  # fmt: skip
+def test_scan_refuses(kernels, change, error, message):
     resets = change(torch.zeros(4, 2, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"resets must be Bool of shape \[4, 2\] on cpu; got "):
+    with pytest.raises(error, match=message):
         scan(*make_inputs(4, 2, 3, 1, torch.float32), resets=resets)
