@@ -127,10 +127,11 @@ def initial_states(stack: Stack, batch: SequenceBatch, hidden: Any) -> States:
     if len(stack.blocks) == count:
         check_tuple("hidden", hidden, 2, "a pair (h_0, c_0)")
         for name, states in zip(("h_0", "c_0"), hidden, strict=True):
-            given = getattr(states, "shape", None) or type(states).__name__
-            if not isinstance(states, Tensor | tuple | list) or len(states) != count:
-                wanted = f"one state for each of the {count} recurrences"
-                raise ValueError(f"{name} must have {wanted} in its first dimension; got {given}")
+            given = len(states) if isinstance(states, Tensor | tuple | list) else "no"
+            if given != count:
+                wanted = f"{count} states, one for each recurrence, in its first dimension"
+                kind = type(states).__name__
+                raise ValueError(f"{name} must have {wanted}; got {given} ({kind})")
         hidden = [*zip(*hidden, strict=True)]
     check_tuple("hidden", hidden, count, f"a tuple of {count} states, one for each recurrence")
     found: States = []

@@ -184,7 +184,7 @@ def test_units_that_do_not_turn():
 def test_what_a_block_shows_of_itself():
     assert IRevBlock(4, 6).extra_repr() == "4, 6"
     shown = IRevBlock(4, 6, turns="input", input_gate=True).extra_repr()
-    assert shown == "4, 6, input_gate=True, turns='input'"
+    assert shown == "4, 6, turns='input', input_gate=True"
 
 
 def test_parameter_groups():

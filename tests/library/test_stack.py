@@ -404,8 +404,8 @@ H3, H8 = torch.zeros(B, 3), torch.zeros(B, 8)
 
 
 @pytest.mark.parametrize(("hidden", "error", "message"), [
-    (([H3], [H3, H8]), ValueError, "zip"),
-    (([H3], [H8]), TypeError, "hidden must be a tuple of 2 states, one for each .* got list of 1"),
+    (([H3, H8], [H3]), ValueError, r"c_0 must have 2 states, one for each .*; got 1 \(list\)"),
+    (([H3], [H8]), ValueError, r"h_0 must have 2 states, one for each .*; got 1 \(list\)"),
     (H3, TypeError, r"hidden must be a pair \(h_0, c_0\); got Tensor"),
     (((H3, H8), (H3, H3)), ValueError, r"c_0\[1\] must have shape \(3, 8\) = \(batch, hidden"),
 ])  # fmt: skip
