@@ -91,17 +91,14 @@ SPEED = {
     "paper": suite.Plan(shapes=suite.SHAPES[:1], more=suite.SHAPES[1:]),
 }  # fmt: skip
 
-#: Time against memory: for each T and B, lengths of chunks, and how many processes measure the
-#: closest rivals.
-FRONTIER: dict[str, dict[tuple[int, int], tuple[tuple[int, ...], int]]] = {
-    "smoke": {(200, 1): ((64,), 2)},
-    "quick": {(10_000, 1): ((64, 1024), 1)},
+#: How many processes measure each strategy at each T, B and H.
+FRONTIER: dict[str, dict[tuple[int, int, int], int]] = {
+    "smoke": {(200, 1, 64): 2},
+    "quick": {(1_000, 1, 64): 3, (10_000, 1, 64): 3},
     "paper": {
-        (10_000, 1): ((64, 256, 1024), 3),
-        (100_000, 1): ((64, 256, 1024), 3),
-        (1_000_000, 1): ((256, 512, 1024), 3),
-        (10_000, 16): ((64, 256), 3),
-        (100_000, 16): ((64, 128, 256), 3),
-        (1_000_000, 16): ((128, 512), 1),
+        (10_000, 1, 64): 10, (100_000, 1, 64): 10, (1_000_000, 1, 64): 3, (10_000_000, 1, 64): 1,
+        (1_000, 64, 64): 10, (10_000, 64, 64): 3, (100_000, 64, 64): 1,
+        (10_000, 1, 512): 10, (100_000, 1, 512): 3, (1_000_000, 1, 512): 1,
+        (1_000, 64, 512): 5, (10_000, 64, 512): 1,
     },
-}
+}  # fmt: skip

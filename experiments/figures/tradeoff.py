@@ -1,97 +1,73 @@
-"""The figure of time against peak memory."""
+"""The figure of strategies at several sizes of the state."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib import patheffects
+import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.figures import theme
 
-#: Label and marker of each kind of measurement, by method, rounds and memories.
-_LOOKS: dict[tuple[str, float, str], tuple[str, str]] = {
-    ("reversible", 0, "u = 1"): ("reversible, u = 1", "o"),
-    ("reversible", 0, "up to 1,000 steps"): ("reversible, memories to 1,000", "s"),
-    ("reversible", 0, "up to 10 steps"): ("reversible, memories to 10", "^"),
-    ("checkpoint", 1, ""): ("checkpoint", "o"),
-    ("checkpoint", 2, ""): ("checkpoint, 2 rounds", "s"),
-    ("checkpoint", 3, ""): ("checkpoint, 3 rounds", "^"),
-    ("torch_checkpoint", 0, ""): ("torch.utils.checkpoint", "D"),
-}
-#: The lines of a colour differ, as its markers do.
-_LINES = {"o": "-", "s": "--", "^": ":", "D": "-."}
-#: Methods without chunks need so much more memory that they are listed as text.
-_LARGE = {"recompute": "recompute", "store": "store", "lstm": "nn.LSTM"}
+_OURS = "reversible, u = 1"
+Rows = Sequence[Mapping[str, Any]]
 
 
-def frontier(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Plot the peak memory of a training step against its time, a panel for each T and B.
+def frontier(rows: Rows) -> Figure:
+    """Plot the memory of a training step, and its time, against T: a column for each B and H.
 
-    ``rows`` are those of :mod:`experiments.bench.frontier`. A line joins the same method with
-    chunks of different length, which are written at the points of reversal with u = 1; dots lie
-    between checkpoints of one round and of two.
+    ``rows`` are those of :func:`experiments.bench.frontier.measure_size`. Times are over that of
+    reversal with u = 1 in the same turn; bars join their quartiles. Grey lines add the bytes that
+    formulas expect to be kept to the least memory of reversal with u = 1, a chunk's.
     """
-    sizes = sorted({(row["batch"], row["steps"]) for row in rows})
-    columns = min(3, len(sizes))
-    figure, places = theme.panels_of(
-        len(sizes), columns, [2.3] * math.ceil(len(sizes) / columns), 0.8
-    )
-    colours = theme.colours_of([label for label, _ in _LOOKS.values()])
-    for (batch, steps), axes in zip(sizes, places, strict=True):
-        here = [row for row in rows if (row["batch"], row["steps"]) == (batch, steps)]
-        for key, (label, marker) in _LOOKS.items():
-            points = [_point(row) for row in here if _key(row) == key]
-            axes.plot(
-                *zip(*points, strict=True) if points else ([], []), label=label,
-                color=colours[label], marker=marker, linestyle=_LINES[marker],
-                fillstyle="none", linewidth=0.8,
-            )  # fmt: skip
-        _join_rounds(axes, here, colours["checkpoint"])
-        for row in here:
-            if _key(row) == ("reversible", 0, "u = 1"):
-                axes.annotate(
-                    f"$C$ = {row['chunk']}", _point(row), (-7, -5), textcoords="offset points",
-                    ha="right", va="top", size=6,
-                    path_effects=[patheffects.withStroke(linewidth=1.5, foreground="white")],
-                )  # fmt: skip
-        axes.margins(0.25)
-        theme.frame(axes, "time, µs a step", "growth of the peak, MB", log="xy")
-        axes.set_xlim(left=0.5 * axes.get_xlim()[0])  # room for text
-        axes.set_ylim(top=2 * axes.get_ylim()[1])
-        axes.text(0.97, 0.97, _large(here), transform=axes.transAxes, ha="right", va="top", size=6)
-        theme.plain_numbers(axes.xaxis)
-        theme.plain_numbers(axes.yaxis)
-        axes.set_title(f"$T$ = {steps:,}, $B$ = {batch}")
-    theme.legend_above(figure, places[0], ncols=4)
+    sizes = sorted({(row["batch"], row["hidden"]) for row in rows}, key=lambda size: size[::-1])
+    figure, places = plt.subplots(
+        2, len(sizes), figsize=(theme.PAGE, 3.9), squeeze=False, height_ratios=(3, 2),
+        sharex="col", sharey="row",
+    )  # fmt: skip
+    labels = list(dict.fromkeys(row["line"] for row in rows))
+    for (batch, hidden), memory, time in zip(sizes, *places, strict=True):
+        here = [row for row in rows if (row["batch"], row["hidden"]) == (batch, hidden)]
+        ours = [row for row in here if row["line"] == _OURS]
+        for label, colour in theme.colours_of(labels).items():
+            mine = [row for row in here if row["line"] == label]
+            look = {"color": colour, "label": label, "fillstyle": "none"}
+            peaks = [row["peak_bytes"] / 1e6 for row in mine]
+            memory.plot([row["steps"] for row in mine], peaks, **look)
+            _draw_ratios(time, mine, ours, look)
+        _draw_formulas(memory, here, min(row["peak_bytes"] for row in ours))
+        theme.frame(memory, log="xy")
+        theme.frame(time, "steps, $T$", log="xy")
+        time.xaxis.set_minor_formatter("")
+        memory.set_title(f"$B$ = {batch}, $H$ = {hidden}")
+    theme.frame(places[0][0], "", "memory, MB")
+    theme.frame(places[1][0], "", f"time over that of\n{_OURS}")
+    theme.plain_numbers(places[1][0].yaxis)
+    theme.legend_above(figure, places[0][0], ncols=4)
     return figure
 
 
-def _join_rounds(axes: Axes, rows: Sequence[Mapping[str, Any]], colour: str) -> None:
-    """Join checkpoints of one round and of two, by the points between them: a line for each C."""
-    few = [row for row in rows if row["method"] == "checkpoint" and row["rounds"] <= 2]
-    for chunk in sorted({row["chunk"] for row in few}):
-        points = [_point(row) for row in few if row["chunk"] == chunk]
-        axes.plot(*zip(*points, strict=True), color=colour, marker=".", linewidth=0.4, alpha=0.6)
+def _draw_ratios(axes: Axes, mine: Rows, ours: Rows, look: Mapping[str, Any]) -> None:
+    """Plot the quartiles of the ratio of times, turn by turn."""
+    beside = {row["steps"]: row["runs"] for row in ours}
+    quartiles = [
+        np.quantile([a["seconds"] / b["seconds"] for a, b in pairs], [0.25, 0.5, 0.75])
+        for pairs in (zip(row["runs"], beside[row["steps"]], strict=True) for row in mine)
+    ]
+    low, middle, high = np.array(quartiles).T if quartiles else np.empty((3, 0))
+    spread = [middle - low, high - middle]
+    axes.errorbar([row["steps"] for row in mine], middle, spread, capsize=2, **look)
 
 
-def _large(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a line for each method that is not drawn."""
-    lines = []
-    for row in rows:
-        if row["method"] in _LARGE:
-            time, peak = _point(row)
-            lines.append(f"{_LARGE[row['method']]}: {peak:,.0f} MB, {time:,.0f} µs")
-    return "\n".join(lines)
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, float, str]:
-    reversible = row["method"] == "reversible"
-    return row["method"], row["rounds"], row["memories"] if reversible else ""
-
-
-def _point(row: Mapping[str, Any]) -> tuple[float, float]:
-    return 1e6 * row["seconds"] / row["steps"], max(row["peak_bytes"], 1e4) / 1e6
+def _draw_formulas(axes: Axes, rows: Rows, chunk: float) -> None:
+    """Plot what formulas expect, for the lines whose chunks are as long as those of reversal."""
+    label = "one chunk and what formulas say is kept"
+    for line in ("checkpoint, 2 rounds", "checkpoint, 3 rounds", "reversible"):
+        mine = [row for row in rows if row["line"] == line]
+        kept = np.array([row["kept_bytes"] for row in mine])
+        points = [row["steps"] for row in mine], (chunk + kept) / 1e6
+        theme.guide(axes, *points, label=label, linewidth=3, alpha=0.4, zorder=0)
+        label = ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import tyro
@@ -31,7 +30,6 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "scan": costs.scan,
     "stacks": costs.stacks,
     "frontier": costs.frontier,
-    "frontier-16": partial(costs.frontier, batch=16, chunks=(128,)),
     "gradients": costs.gradients,
 }
 

@@ -37,19 +37,13 @@ LINES = {
     "checkpoint": '`"checkpoint"`',
     "reversible, u = 1": '`"reversible"`, units that forget nothing',
 }
-#: The same of the frontier, by method, rounds of checkpoints and memories.
-FRONTIER = {
-    ("lstm", 0, "up to 1,000 steps"): "`nn.LSTM`, four layers",
-    ("recompute", 0, "up to 1,000 steps"): '`"recompute"`',
-    ("torch_checkpoint", 0, "up to 1,000 steps"): "`torch.utils.checkpoint` around chunks",
-    ("checkpoint", 1, "up to 1,000 steps"): '`"checkpoint"`',
-    ("checkpoint", 2, "up to 1,000 steps"): '`"checkpoint"`, two rounds',
-    ("reversible", 0, "u = 1"): '`"reversible"`, u = 1',
-    ("reversible", 0, "up to 1,000 steps"): '`"reversible"`, memories of up to 1,000 steps',
-    ("reversible", 0, "up to 10 steps"): '`"reversible"`, memories of up to 10 steps',
+#: The same of lines that are measured at several sizes of the state.
+RIVALS = {
+    "recompute": '`"recompute"`',
+    "checkpoint": '`"checkpoint"`',
+    "checkpoint, 2 rounds": '`"checkpoint"`, 2 rounds',
+    "reversible, u = 1": '`"reversible"`, u = 1',
 }
-#: Steps in a chunk of the frontier's table for one sequence; 0 are methods without chunks.
-FRONTIER_CHUNKS = (0, 1024)
 
 
 def step_costs(results: Path) -> Table:
@@ -139,18 +133,17 @@ def stacks(results: Path) -> Table:
     return Table(head, rows, _measured(report))
 
 
-def frontier(results: Path, batch: int = 1, chunks: tuple[int, ...] = FRONTIER_CHUNKS) -> Table:
-    """Compare strategies of gated blocks at several lengths."""
+def frontier(results: Path) -> Table:
+    """Compare strategies of gated blocks at several sizes of the state."""
     report = read(results, "frontier")
-    rows = [x for x in report["rows"] if x["batch"] == batch and x["chunk"] in chunks]
-    lengths = sorted({x["steps"] for x in rows if x["chunk"]})
-    found = {(x["method"], x["rounds"], x["memories"], x["steps"]): _cost(x) for x in rows}
+    found: dict[tuple[int, int, int], dict[str, str]] = {}
+    for x in report["rows"]:
+        found.setdefault((x["batch"], x["hidden"], x["steps"]), {})[x["line"]] = _cost(x)
     cells = [
-        [label, *(found.get((*case, steps), "") for steps in lengths)]
-        for case, label in FRONTIER.items()
+        [f"{batch}, {hidden}, {steps:,}", *(of.get(line, "") for line in RIVALS)]
+        for (batch, hidden, steps), of in found.items()
     ]
-    cells = [cell for cell in cells if any(cell[1:])]
-    return Table("|".join(["T", *(f"{x:,}" for x in lengths)]), cells, _measured(report))
+    return Table("|".join(["B, H, T", *RIVALS.values()]), cells, _measured(report))
 
 
 def gradients(results: Path) -> Table:

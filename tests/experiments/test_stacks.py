@@ -12,6 +12,8 @@ from irevrnn.strategies.revolve import fewest_checkpoints
 
 pytestmark = pytest.mark.usefixtures("kernels")
 SHAPE = StackShape(50, 2, 3, 8, 2)
+#: The outcome of a measurement.
+FREE = {"peak_bytes": 10, "seconds": 1}
 #: Ours, and how far they may be from one another: fixed-point numbers have a unit of 2^-24.
 OURS = {
     "recompute": 0.0, "store": 0.0, "checkpoint": 1e-6, "autograd": 1e-5, "reversible": 1e-3,
@@ -53,39 +55,39 @@ def test_lengths_are_measured_each_in_a_process_of_its_own():
     assert all(row["seconds"] > 0 and row["peak_bytes"] >= 0 for row in rows)
 
 
-def test_the_closest_rivals_are_measured_in_several_processes(tmp_path, monkeypatch):
+def test_a_size_is_measured_in_turn_and_kept(tmp_path, monkeypatch):
     seconds = iter(range(1, 100))
     monkeypatch.setattr(
         frontier, "in_fresh_process",
         lambda function, case, **_: case._asdict() | {"peak_bytes": 10, "seconds": next(seconds)},
     )  # fmt: skip
-    rows = frontier.rows_of(640, 1, (64,), processes=3, folder=tmp_path)
-    several = {(x["method"], x["rounds"], x["memories"]) for x in rows if len(x["runs"]) == 3}
-    assert several == frontier.RIVALS
-    assert all(len(row["runs"]) in (1, 3) for row in rows)
-    for row in rows:
-        assert row["seconds"] == median(run["seconds"] for run in row["runs"])
-    count = next(seconds)
-    assert frontier.rows_of(640, 1, (64,), processes=3, folder=tmp_path) == rows  # as kept
-    assert next(seconds) == count + 1
-    both = frontier.rows_of(640, 1, (64, 128), processes=3, folder=tmp_path)
-    assert [row for row in both if row["chunk"] != 128] == rows
-    assert next(seconds) == count + 2 + sum(len(row["runs"]) for row in both if row["chunk"] == 128)
-    fewer = frontier.rows_of(640, 1, (128,), folder=tmp_path)
-    assert fewer == [row for row in both if row["chunk"] != 64]
+    rows = frontier.measure_size(640, 1, 64, 3, tmp_path)
+    assert [row["line"] for row in rows] == list(frontier.RIVALS)
+    for place, row in enumerate(rows, start=1):
+        turns = [place + turn * len(rows) for turn in range(3)]
+        assert [run["seconds"] for run in row["runs"]] == turns
+        assert row["seconds"] == median(turns)
+    assert frontier.measure_size(640, 1, 64, 3, tmp_path) == rows  # as kept
+    assert next(seconds) == 3 * len(rows) + 1
 
 
-def test_of_many_steps_only_the_closest_rivals_are_measured():
-    few, many = (list(frontier.cases(10**6, batch, (128,))) for batch in (1, 16))
-    assert {(case.method, case.rounds, case.memories) for case in many} == frontier.RIVALS
-    assert {*many} < {case._replace(batch=16) for case in few}
+def test_what_takes_too_much_or_too_long_is_left_out(monkeypatch):
+    monkeypatch.setattr(frontier, "in_fresh_process", lambda _, case, **__: case._asdict() | FREE)
+    large, long = (frontier.measure_size(*size, 1) for size in ((10**4, 64, 512), (10**7, 1, 64)))
+    assert [row["line"] for row in large] == list(frontier.RIVALS[1:])
+    assert [row["line"] for row in long] == [
+        "checkpoint", "checkpoint, 2 rounds", "reversible, u = 1",
+    ]  # fmt: skip
 
 
 def test_checkpoints_are_kept_as_rounds_say():
-    cases = [frontier.Case("checkpoint", 640, 2, 64, rounds) for rounds in (1, 1.5, 2)]
-    one, between, two = (in_fresh_process(frontier.measure, case)["saved_bytes"] for case in cases)
-    states = frontier.BLOCKS * 2 * 2 * frontier.HIDDEN * 4  # of a chunk, in bytes
-    # Beside the final states; the zeros before the first step are one tensor.
-    assert one == 10.5 * states
-    assert between == 5.5 * states
-    assert two == (fewest_checkpoints(10, 2) + 0.5) * states
+    cases = [frontier.Case(f"checkpoint, {rounds} rounds", 960, 2) for rounds in (2, 3)]
+    cases.append(frontier.Case("reversible, u = 1", 960, 2))
+    *rounds, reversible = (in_fresh_process(frontier.measure, case, True) for case in cases)
+    state = frontier.BLOCKS * 2 * 2 * frontier.HIDDEN * 4  # in bytes
+    for row, number in zip(rounds, (2, 3), strict=True):
+        kept = fewest_checkpoints(20, number)  # of chunks of 48 steps
+        assert row["kept_bytes"] == kept * state
+        # Beside the final states; the zeros before the first step are one tensor.
+        assert row["saved_bytes"] == (kept + 0.5) * state
+    assert reversible["kept_bytes"] == 0 < reversible["saved_bytes"]
