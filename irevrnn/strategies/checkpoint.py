@@ -108,12 +108,13 @@ class Checkpoint(Run):
         """Compare all chunks at once: on a GPU, each comparison would wait for it."""
         if type(self.compared) is not Tensor or self.compared.is_meta:  # it has no values
             return
-        for chunk, (apart, largest) in enumerate(self.compared.tolist()):
-            if apart > TOLERANCE * largest:
-                raise RuntimeError(
-                    f"chunk {chunk}: memory='checkpoint' did not compute the states of the forward "
-                    f"pass again (they differ by {apart:.2g}, the largest is {largest:.2g}): the "
-                    "input or a module was changed between the passes, or a module keeps a state "
-                    "or draws from a generator of its own; use memory='recompute', or find the "
-                    "module by irevrnn.check_stepwise"
-                )
+        apart, largest = self.compared.unbind(1)
+        if len(wrong := (apart > TOLERANCE * largest).nonzero()):
+            chunk = int(wrong[0])
+            raise RuntimeError(
+                f"chunk {chunk}: memory='checkpoint' did not compute the states of the forward "
+                f"pass again (they differ by {apart[chunk]:.2g}, the largest is "
+                f"{largest[chunk]:.2g}): the input or a module was changed between the passes, or "
+                "a module keeps a state or draws from a generator of its own; use "
+                "memory='recompute', or find the module by irevrnn.check_stepwise"
+            )
