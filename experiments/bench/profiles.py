@@ -93,7 +93,7 @@ SPEED = {
 
 #: How many processes measure each strategy at each T, B and H.
 FRONTIER: dict[str, dict[tuple[int, int, int], int]] = {
-    "smoke": {(200, 1, 64): 2},
+    "smoke": {(100, 1, 64): 2},
     "quick": {(1_000, 1, 64): 3, (10_000, 1, 64): 3},
     "paper": {
         (10_000, 1, 64): 10, (100_000, 1, 64): 10, (1_000_000, 1, 64): 3, (10_000_000, 1, 64): 1,
