@@ -33,6 +33,8 @@ from irevrnn.strategies.strategy import MOST_NUMBERS, SHORTEST, Plan, States, ch
 ROUNDS = (1, 1.5, 2, 3, 4, 5, 6)
 #: The share of a chunk's memory that allocators keep beside it.
 KEPT = 1 / 3
+#: Outputs of one layer in a chunk that they keep in pieces, which nothing else fits into.
+PIECES = 8
 #: The most bit stacks of a block on a CPU, each with a partial word, a place and counts.
 STACKS = 16
 _UNITS = {"B": 1, "kB": 1000} | {
@@ -112,7 +114,8 @@ class Workload:
             again = own if kept < number else 0  # the states between, computed again
         else:
             own, again = self._reversible(number), 0
-        graph = costs.of(chunk)[1] * (1 + KEPT)
+        pieces = PIECES * chunk * self.steps.batch * widest(self.stack) * self.x.element_size()
+        graph = costs.of(chunk)[1] * (1 + KEPT) + pieces
         # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
         sums = sum(p.numel() * max(4, p.element_size()) for p in parameters_of(self.stack))
         peak = math.ceil(own + again + graph + sums + outside)
