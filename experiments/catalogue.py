@@ -143,6 +143,11 @@ _COUNT = {
     "lr": 1e-2, "weight_decay": 0.1, "epsilon": 1e-6, "label_smoothing": 0.1, "test_length": 256,
     "growth": 1.15, "batch_size": 64, "epochs": 40, "full_epochs": 15,
 }  # fmt: skip
+# An angle must be the more exact, the longer the sequence: lengths grow as the learning rate falls.
+_COUNT_FAR = _COUNT | _TURNS | {
+    "length": 10_000, "test_length": None, "growth": 1.1, "batch_size": 4, "epochs": 97,
+    "full_epochs": 5, "lr": 1.5e-3, "held_out": 64,
+}  # fmt: skip
 # No fewer parameters than our networks for the same data.
 _RESNET = {"model": "resnet", "num_layers": 7, "hidden_size": 13}
 
@@ -250,6 +255,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     **{
         f"count-{n}": Experiment("counting", "Counting", f"modulo {n}, angles by input, u = 1",
             _COUNT | _TURNS | {"modulus": n}, 3)
+        for n in (2, 3, 5)
+    },
+    **{
+        f"count-{n}-far": Experiment("counting", "Counting, 10,000 steps",
+            f"modulo {n}, angles by input, u = 1", _COUNT_FAR | {"modulus": n})
         for n in (2, 3, 5)
     },
     "count-2-fixed": Experiment("counting", "Counting", "modulo 2, fixed angles, u = 1", _COUNT, 3),
