@@ -35,6 +35,7 @@ LINES = {
     "nn.LSTM": "`nn.LSTM`",
     "recompute": '`"recompute"`, the default',
     "checkpoint": '`"checkpoint"`',
+    "reversible": '`"reversible"`, memories of up to 1,000 steps',
     "reversible, u = 1": '`"reversible"`, units that forget nothing',
 }
 #: The same of lines that are measured at several sizes of the state.

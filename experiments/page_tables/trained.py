@@ -50,7 +50,7 @@ SELECTION = {
     "select-fixed": "fixed angles, u = 1",
     "select-gate": "the same, with the gate",
     "select-fixed-forgets": "fixed angles, learnt decays",
-    "select-decays": "fixed angles, decays that the input chooses (as Mamba)",
+    "select-decays": "fixed angles, decays that the input chooses",
     "select-both": "angles and decays that the input chooses",
     "select-both-1": "the same, with a price of 1 a bit in the loss",
     "select-long": "4,096 steps: angles that the input chooses, u = 1",
