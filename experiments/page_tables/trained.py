@@ -37,6 +37,7 @@ RECORDINGS = {
     "sessions-reversible": "smartwatch, whole sessions, `reversible`",
     "digits": "spoken digits, `reversible`",
     "digits-conserving": "spoken digits, u = 1, `reversible`",
+    "digits-angles": "spoken digits, u = 1, angles by input, `reversible`",
     "digits-resnet": "spoken digits, convolutional network",
     "digits-speakers": "spoken digits, unseen speakers, `reversible`",
     "ecg": "ECG, mean F1, `reversible`",
