@@ -257,8 +257,11 @@ EXPERIMENTS: dict[str, Experiment] = {
             _COUNT | _TURNS | {"modulus": n}, 3)
         for n in (2, 3, 5)
     },
-    "count-2-far": Experiment("counting", "Counting, 10,000 steps",
-        "modulo 2, angles by input, u = 1", _COUNT_FAR | {"modulus": 2}),
+    **{
+        f"count-{n}-far": Experiment("counting", "Counting, 10,000 steps",
+            f"modulo {n}, angles by input, u = 1", _COUNT_FAR | {"modulus": n})
+        for n in (2, 3)
+    },
     "count-2-fixed": Experiment("counting", "Counting", "modulo 2, fixed angles, u = 1", _COUNT, 3),
     "count-3-zeros": Experiment("counting", "Counting", "modulo 3, angles by input, from zeros",
         _COUNT | _TURNS | {"modulus": 3, "learn_initial_state": False}, 3),

@@ -31,32 +31,33 @@ MEMORIES: dict[str, dict[str, Any]] = {
 }
 
 
-class Line(NamedTuple):
-    """What is compared.
+class Method(NamedTuple):
+    """A strategy of gated blocks, or an LSTM.
 
     Attributes:
-        method: a strategy, ``lstm``, or ``through_time`` around it.
+        strategy: one of the library, or ``lstm``, or ``through_time`` around it.
         memories: a key of :data:`MEMORIES`.
         rounds: how often ``checkpoint`` runs a chunk forward, at most, before it runs with its
             graph. Chunks are as long as those of ``reversible``, and the fewest states are kept.
             0 leaves both to the strategy.
     """
 
-    method: str
+    strategy: str
     memories: str = "up to 1,000 steps"
     rounds: int = 0
 
 
+#: The methods, by the lines of the figures.
 LINES = {
-    "recompute": Line("recompute"),
-    "checkpoint": Line("checkpoint"),
-    "checkpoint, 2 rounds": Line("checkpoint", rounds=2),
-    "checkpoint, 3 rounds": Line("checkpoint", rounds=3),
-    "reversible": Line("reversible"),
-    "reversible, u = 1": Line("reversible", "u = 1"),
-    "store": Line("store"),
-    "nn.LSTM": Line("lstm"),
-    "ThroughTime(nn.LSTM)": Line("through_time"),
+    "recompute": Method("recompute"),
+    "checkpoint": Method("checkpoint"),
+    "checkpoint, 2 rounds": Method("checkpoint", rounds=2),
+    "checkpoint, 3 rounds": Method("checkpoint", rounds=3),
+    "reversible": Method("reversible"),
+    "reversible, u = 1": Method("reversible", "u = 1"),
+    "store": Method("store"),
+    "nn.LSTM": Method("lstm"),
+    "ThroughTime(nn.LSTM)": Method("through_time"),
 }
 #: Those that are compared at several sizes of the state.
 RIVALS = (
@@ -125,14 +126,14 @@ def measure(case: Case, saved: bool = False) -> dict[str, Any]:
 
 def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], nn.Module]:
     """Return a function of (B, T, 1) to the last output (B, width), and what it runs."""
-    line = LINES[case.line]
-    if line.method in ("lstm", "through_time"):
+    method = LINES[case.line]
+    if method.strategy in ("lstm", "through_time"):
         lstm = nn.LSTM(1, case.hidden, BLOCKS, batch_first=True)
-        rnn = lstm if line.method == "lstm" else ThroughTime(lstm)
+        rnn = lstm if method.strategy == "lstm" else ThroughTime(lstm)
         return lambda x: rnn(x)[0][:, -1], rnn
-    stack = make_stack(line.method, line.memories, case.hidden)
-    if line.rounds:  # in place of what the strategy would choose
-        plan = Plan(line.method, *_chunks(case))
+    stack = make_stack(method.strategy, method.memories, case.hidden)
+    if method.rounds:  # in place of what the strategy would choose
+        plan = Plan(method.strategy, *_chunks(case))
         stack._choose = lambda *_: plan  # type: ignore[method-assign]
     return lambda x: stack(x, return_sequence=False)[0], stack
 
@@ -149,18 +150,18 @@ def make_stack(memory: str, memories: str, hidden: int = HIDDEN) -> IRevStack:
 
 def _chunks(case: Case) -> tuple[int, int]:
     """Return the steps of a chunk, and how many checkpoints are kept."""
-    line = LINES[case.line]
-    method = "reversible" if line.rounds else line.method
-    length = chunk_length(method, case.steps, case.batch, max(WIDTH, case.hidden), True)
+    method = LINES[case.line]
+    strategy = "reversible" if method.rounds else method.strategy
+    length = chunk_length(strategy, case.steps, case.batch, max(WIDTH, case.hidden), True)
     number = -(-case.steps // length)
-    return length, fewest_checkpoints(number, line.rounds) if line.rounds else number
+    return length, fewest_checkpoints(number, method.rounds) if method.rounds else number
 
 
 def _kept_bytes(case: Case, module: nn.Module) -> int | None:
     """Return the bytes of ``eq:checkpoint`` or ``eq:stored``; None for other methods."""
-    if LINES[case.line].method == "checkpoint":
+    if LINES[case.line].strategy == "checkpoint":
         return _chunks(case)[1] * 2 * BLOCKS * case.batch * case.hidden * 4
-    if LINES[case.line].method == "reversible":
+    if LINES[case.line].strategy == "reversible":
         assert isinstance(module, IRevStack)
         recurrences: Any = module._stack().recurrences
         bits = sum(recurrence.expected_bits() for recurrence in recurrences)

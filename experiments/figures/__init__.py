@@ -7,7 +7,7 @@ calls :func:`style` once, hands its figures to :func:`save` and its numbers to
 """
 
 from experiments.figures.costs import (
-    crossover, entropy, lengths, saved_bytes, speed,
+    crossover, entropy, frontier, lengths, saved_bytes, speed,
 )  # fmt: skip
 from experiments.figures.data import mistakes, sequences, signals, skeletons
 from experiments.figures.derivation import (
@@ -15,7 +15,6 @@ from experiments.figures.derivation import (
 )  # fmt: skip
 from experiments.figures.diagrams import reversal
 from experiments.figures.moving import moving
-from experiments.figures.tradeoff import frontier
 from experiments.figures.output import save, write_result
 from experiments.figures.recordings import evidence, long_signals, step_memory
 from experiments.figures.selection import forgotten, turning

@@ -63,6 +63,7 @@ COUNTING = {
     "count-3": "modulo 3",
     "count-5": "modulo 5",
     "count-2-far": "modulo 2, trained and tested on up to 10,000",
+    "count-3-far": "modulo 3, the same",
     "count-3-zeros": "modulo 3, from states of zero",
     "count-2-fixed": "modulo 2, fixed angles",
 }

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irevrnn.modules.checks import check_kind, check_resets, check_states, describe_arguments
+from irevrnn.modules.checks import (
+    check_kind,
+    check_resets,
+    check_states,
+    check_tensor,
+    describe_arguments,
+)
 from irevrnn.modules.fused import can_fuse, norm_arguments
 from irevrnn.modules.layer import IRevRNNLayer
 from irevrnn.modules.sequences import Hidden
@@ -71,8 +77,7 @@ class IRevRNNCell(Recurrent):
         self, input: Tensor, hidden: Hidden | None = None, resets: Tensor | None = None
     ) -> Hidden:
         """Run one step; see the class for shapes."""
-        if not isinstance(input, Tensor):
-            raise TypeError(f"input must be a torch.Tensor; got {type(input).__name__}")
+        check_tensor("input", input)
         size = self.layer.input_size
         if input.dim() not in (1, 2) or input.shape[-1] != size:
             raise ValueError(

@@ -28,13 +28,13 @@ from irevrnn.strategies.rules import CHUNKWISE, LAYERWISE, require, unsupported_
 from irevrnn.strategies.stack import Stack
 from irevrnn.strategies.strategy import MOST_NUMBERS, SHORTEST, Plan, States, chunk_length
 
-#: How often a chunk runs forward before it runs with its graph: with one round, all states are
-#: kept; with 1.5, half of them; with more than 6, the stack mostly runs forward.
-ROUNDS = (1, 1.5, 2, 3, 4, 5, 6)
+#: How often, at most, a chunk runs forward before it runs with its graph: with one round, all
+#: states are kept; with more than 6, the stack mostly runs forward.
+ROUNDS = range(1, 7)
 #: The share of a chunk's memory that allocators keep beside it.
 KEPT = 1 / 3
-#: Outputs of one layer in a chunk that they keep in pieces, which nothing else fits into.
-PIECES = 8
+#: The outputs of one layer over a chunk that are as large as what fragmentation of the heap adds.
+FRAGMENTS = 8
 #: The most bit stacks of a block on a CPU, each with a partial word, a place and counts.
 STACKS = 16
 _UNITS = {"B": 1, "kB": 1000} | {
@@ -114,8 +114,8 @@ class Workload:
             again = own if kept < number else 0  # the states between, computed again
         else:
             own, again = self._reversible(number), 0
-        pieces = PIECES * chunk * self.steps.batch * widest(self.stack) * self.x.element_size()
-        graph = costs.of(chunk)[1] * (1 + KEPT) + pieces
+        output = chunk * self.steps.batch * widest(self.stack) * self.x.element_size()
+        graph = costs.of(chunk)[1] * (1 + KEPT) + FRAGMENTS * output
         # A chunk has gradients of parameters of its own, which are added up, in float32 at least.
         sums = sum(p.numel() * max(4, p.element_size()) for p in parameters_of(self.stack))
         peak = math.ceil(own + again + graph + sums + outside)

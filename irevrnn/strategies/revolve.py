@@ -10,7 +10,7 @@ Here it ends after the last chunk, as if a further one came next.)
 from __future__ import annotations
 
 from bisect import bisect_left
-from math import ceil, comb
+from math import comb
 
 
 def rounds_of(chunks: int, checkpoints: int) -> int:
@@ -21,18 +21,10 @@ def rounds_of(chunks: int, checkpoints: int) -> int:
     return rounds
 
 
-def fewest_checkpoints(chunks: int, rounds: float) -> int:
-    """Return the smallest number of checkpoints for that many rounds, at least 1.
-
-    Args:
-        chunks: n, at least 1.
-        rounds: a whole number, at least 1; or one between 1 and 2, for the mean of all chunks.
-    """
-    most = ceil(rounds)
-    numbers = range(1, max(1, chunks) + 1)
-    least = bisect_left(numbers, True, key=lambda number: comb(number + most, most) > chunks)
-    # From there to one for each chunk, every further checkpoint saves one run.
-    return max(least + 1, ceil((most - rounds) * chunks))
+def fewest_checkpoints(chunks: int, rounds: int) -> int:
+    """Return the smallest number of checkpoints for that many rounds, at least 1."""
+    numbers = range(1, chunks + 1)
+    return 1 + bisect_left(numbers, True, key=lambda n: comb(n + rounds, rounds) > chunks)
 
 
 def stride(chunks: int, checkpoints: int) -> int:

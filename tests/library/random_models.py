@@ -12,11 +12,11 @@ from tests.library.own_network import OwnNetwork
 #: Requests that once took more than their budget: padded lengths with a gradient of the input; long
 #: chunks of few units; lengths in a stack.
 KNOWN = (
-    ("rnn", {"num_layers": 4, "num_couplings": 3, "activation": "identity"}, 4, 64, "auto", 16,
+    ("rnn", {"num_layers": 4, "num_couplings": 3, "activation": "identity"}, 4, 64, "auto", 90,
      {"batch": 16, "steps": 2500, "lengths": True, "of_input": True}),
     ("rnn", {"num_layers": 4, "num_couplings": 1, "activation": "leaky_relu"}, 16, 16, "checkpoint",
      36, {"batch": 1, "steps": 80_000}),
-    ("stack", {"depth": 3}, 8, 64, "checkpoint", 8,
+    ("stack", {"depth": 3}, 8, 64, "checkpoint", 36,
      {"batch": 8, "steps": 3000, "lengths": True, "last": True}),
 )  # fmt: skip
 

@@ -120,7 +120,9 @@ def imported_by_a_budget():
 def test_a_budget_holds_in_a_fresh_process(case):
     case = random_models.draw_case(case) if isinstance(case, int) else case
     grown, limit, plan = in_fresh_process(random_models.growth_of_step, case, threads=1)
-    assert grown is None or grown <= limit, plan
+    if grown is None:
+        pytest.skip(plan)  # why the budget is refused
+    assert grown <= limit, plan
 
 
 def test_control_what_takes_too_much_is_seen():

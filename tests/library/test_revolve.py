@@ -57,16 +57,6 @@ def test_a_million_steps_in_few_checkpoints():
     assert fewest_checkpoints(1, 1) == 1 and fewest_checkpoints(6, 2) == 3
 
 
-@pytest.mark.parametrize("rounds", [1.25, 1.5, 1.9])
-def test_rounds_between_one_and_two_are_a_mean(rounds):
-    for chunks in range(2, 60):
-        checkpoints = fewest_checkpoints(chunks, rounds)
-        assert sum(runs(chunks, checkpoints)) <= rounds * chunks
-        assert rounds_of(chunks, checkpoints) <= 2
-    assert fewest_checkpoints(1000, 1.5) == 500  # two rounds need 44
-    assert fewest_checkpoints(3, 1.9) == fewest_checkpoints(3, 2)
-
-
 # --- the strategy --------------------------------------------------------------------------------
 
 
