@@ -157,7 +157,7 @@ def _draw_formulas(axes: Axes, rows: Rows, chunk: float) -> None:
 
     In more than one round, the backward pass holds as many states again, which it computes.
     """
-    label = "one chunk, and states or bits by formulas"
+    label = "one chunk plus states or bits"
     for line in ("checkpoint, 2 rounds", "checkpoint, 3 rounds", "reversible"):
         mine = [row for row in rows if row["line"] == line]
         held = np.array([row["kept_bytes"] for row in mine]) * (1 if line == "reversible" else 2)
