@@ -26,7 +26,7 @@ from experiments.train.task import Task
 VALIDATED = 2500
 #: Blocks with fixed angles: they train three times as fast as those whose input chooses.
 _PRESET: dict[str, Any] = {
-    "read": "mean", "width": 64, "hidden_size": 96, "shortest_period": 2.5, "epochs": 12,
+    "read": "mean", "width": 64, "hidden_size": 96, "shortest_period": 2.5, "epochs": 10,
     "batch_size": 32, "steps_per_batch": 64_000, "lr": 6e-3, "weight_decay": 0.1, "dropout": 0.2,
 }  # fmt: skip
 
