@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -83,20 +84,24 @@ def run(command: Command) -> dict[str, Any]:
     file = folders.subfolder(profile, "results/search") / f"{name}.json"
     out = folders.repository() / f"build/{profile}/search/{name}"
     out.mkdir(parents=True, exist_ok=True)
-    with threads(command.threads), FileLock(out / "lock"):
-        done = _read(file, head)
+    with threads(command.threads), ExitStack() as locks:
+        # Other methods may be searched at the same time, on other cores.
+        for method in sorted(command.methods):
+            locks.enter_context(FileLock(out / f"{method}.lock"))
         # A search that is stopped has done about as much for each method.
         for trial, method in product(range(command.trials), command.methods):
-            trials = done["methods"].setdefault(method, [])
-            if trial < len(trials):
+            if trial < len(_read(file, head)["methods"].get(method, [])):
                 continue
             settings = settings_of(search, method, trial, profile)
             own = {"seed": trial, "threads": command.threads, "out": out / method}
             result = _train(configure(search, method, settings, profile, **own))
-            trials.append({"trial": trial, "settings": settings, **result})
-            write_text(file, json.dumps(done, indent=1, allow_nan=False) + "\n")
+            with FileLock(out / "lock"):
+                done = _read(file, head)
+                trials = done["methods"].setdefault(method, [])
+                trials.append({"trial": trial, "settings": settings, **result})
+                write_text(file, json.dumps(done, indent=1, allow_nan=False) + "\n")
             print(f"{method}, trial {trial + 1}: {result}", flush=True)
-    return done
+    return _read(file, head)
 
 
 def _read(file: Path, head: dict[str, Any]) -> dict[str, Any]:
