@@ -143,10 +143,10 @@ _COUNT = {
     "lr": 1e-2, "weight_decay": 0.1, "epsilon": 1e-6, "label_smoothing": 0.1, "test_length": 256,
     "growth": 1.15, "batch_size": 64, "epochs": 40, "full_epochs": 15,
 }  # fmt: skip
-# An angle must be the more exact, the longer the sequence: lengths grow as the learning rate falls.
+# An angle must be the more exact, the longer the sequence.
 _COUNT_FAR = _COUNT | _TURNS | {
-    "length": 10_000, "test_length": None, "growth": 1.1, "batch_size": 4, "epochs": 97,
-    "full_epochs": 5, "lr": 1.5e-3, "held_out": 64,
+    "length": 10_000, "test_length": None, "growth": 1.1, "batch_size": 4, "epochs": 95,
+    "full_epochs": 5, "schedule": "by-length", "held_out": 64,
 }  # fmt: skip
 # No fewer parameters than our networks for the same data.
 _RESNET = {"model": "resnet", "num_layers": 7, "hidden_size": 13}
@@ -162,8 +162,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     # What the input chooses: angles, at no bits, or decays, at a price.
     "block-angles": _mnist("Blocks", "reversible, angles by input, u = 1",
         _BLOCK | _TURNS | {"forgets": False, "longest_memory": 200}, 3),
-    "block-decays": _mnist("Blocks", "reversible, decays by input, penalty of 2 a bit",
-        _BLOCK | {"forgets": "input", "bits_penalty": 2}, 3),
+    "block-decays": _mnist("Blocks", "reversible, decays by input, penalty of 0.5 a bit",
+        _BLOCK | {"forgets": "input", "bits_penalty": 0.5, "settings_tried": 2}, 3),
     # Controls: the blocks in floating point, and around recurrences that cannot be reversed or that
     # others use.
     "block-float": _mnist("Blocks", "in floating point", _BLOCK | {"memory": "recompute"}, 3),
@@ -260,7 +260,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     **{
         f"count-{n}-far": Experiment("counting", "Counting, 10,000 steps",
             f"modulo {n}, angles by input, u = 1", _COUNT_FAR | {"modulus": n})
-        for n in (2, 3)
+        for n in (2, 3, 5)
     },
     "count-2-fixed": Experiment("counting", "Counting", "modulo 2, fixed angles, u = 1", _COUNT, 3),
     "count-3-zeros": Experiment("counting", "Counting", "modulo 3, angles by input, from zeros",

@@ -56,6 +56,14 @@ class SyntheticConfig(TrainConfig):
         length = math.ceil(self.length / self.growth**shorter)
         return min(max(length, self.shortest()), self.length)
 
+    def share_of_lr(self, epoch: float) -> float:
+        """Return one over the length, from SHORTEST steps on; it falls to 0 at the end.
+
+        What an error of an angle does grows with the length.
+        """
+        left = (self.epochs - epoch) / self.full_epochs
+        return min(1.0, SHORTEST / self.length_at(int(epoch))) * min(1.0, left)
+
     def shortest(self) -> int:
         """Return the length that a growing length begins with."""
         return SHORTEST

@@ -34,8 +34,9 @@ class TrainConfig(Options, ABC):
     epochs: int = option(10, "passes over the training data; the schedule spans them", least=1)
     batch_size: int = option(64, "sequences per step", least=1)
     lr: float = option(4e-3, "learning rate (the highest of the schedule)", least=0)
-    schedule: str = option("onecycle", "schedule of the learning rate",
-                           choices=("onecycle", "cosine"))
+    schedule: str = option("onecycle", "schedule of the learning rate; by-length is for sequences "
+                           "that grow from epoch to epoch",
+                           choices=("onecycle", "cosine", "by-length"))
     weight_decay: float = option(0.0, "weight decay of AdamW, on weight matrices only", least=0)
     epsilon: float = option(
         1e-8, "epsilon of AdamW; a larger one keeps steps small where gradients have vanished",
@@ -113,6 +114,12 @@ class TrainConfig(Options, ABC):
         """Return the configuration with some options changed, of the task or of the network."""
         own = {name: given.pop(name) for name in self.model.names() & given.keys()}
         return dataclasses.replace(self, model=dataclasses.replace(self.model, **own), **given)
+
+    def share_of_lr(self, epoch: float) -> float:
+        """Return the factor of the learning rate with the schedule ``by-length``."""
+        raise ConfigError(
+            f"schedule must be onecycle or cosine where lengths do not grow; got {self.schedule}"
+        )
 
     def full_batches(self, sequences: int) -> int:
         """Return how many batches training ``sequences`` fill; ConfigError if not even one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from experiments.train.config import TrainConfig
 from experiments.train.task import Input
@@ -45,4 +45,6 @@ def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: 
     if config.schedule == "onecycle":
         highest = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, highest, total_steps=steps, cycle_momentum=False)
-    return CosineAnnealingLR(optimizer, steps)
+    if config.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, steps)
+    return LambdaLR(optimizer, lambda step: config.share_of_lr(config.epochs * step / steps))

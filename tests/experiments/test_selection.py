@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from experiments.tasks import TASKS
+from experiments.tasks.mnist import MnistConfig
 from experiments.tasks.selection import CountingConfig, RecallConfig, SelectiveCopyConfig
 from experiments.train.config import ConfigError
 from experiments.train.loop import train
@@ -66,6 +67,15 @@ def test_growing_lengths_and_those_of_the_test(name):
     assert lengths == [steps + extra for steps in (*growing, 64, 64)]
     for batches in (task.val_batches, task.test_batches):
         assert next(batches())[0].shape[1] == 100 + extra
+
+
+def test_a_learning_rate_that_falls_as_lengths_grow(tmp_path):
+    given = {"length": 40, "growth": 2, "full_epochs": 2, "epochs": 5, "batches": 1, "held_out": 1}
+    config = CountingConfig.of(**given, schedule="by-length", lr=1e-3, out=tmp_path)
+    rates = [row["lr"] for row in train(config, progress=False)["history"]]  # of the next epoch
+    assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4, 1.25e-4, 0])
+    with pytest.raises(ConfigError, match="schedule must be onecycle or cosine where lengths do"):
+        MnistConfig.of(schedule="by-length").share_of_lr(0)
 
 
 @pytest.mark.parametrize(("name", "given"), [
