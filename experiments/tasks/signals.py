@@ -73,9 +73,6 @@ class SignalsConfig(DataConfig):
     steps_per_batch: int | None = option(
         None, "steps in a batch at most, padding included: batches of long sequences are smaller "
         "then", least=1)  # fmt: skip
-    settings_tried: int = option(
-        1, "settings that were compared on the validation data to choose this one, for the "
-        "results", least=1, operational=True)  # fmt: skip
 
     # augmentation
     flip: float = option(0.0, "probability of reversing the sign", least=0, most=1)
@@ -169,7 +166,6 @@ class SignalsConfig(DataConfig):
                 "folds": len(folds), "train_size": len(train), "val_size": len(val),
                 "sequence_length": int(recordings.lengths.max()), "recordings": len(recordings),
                 "digest": recordings.digest, "rejected": len(recordings.rejected),
-                "settings_tried": self.settings_tried,
             },
             test_details=lambda evaluation: _details(objective, evaluation, test),
             objective=objective,

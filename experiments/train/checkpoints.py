@@ -183,7 +183,6 @@ def _data(run: Run) -> dict[str, Any]:
     """Return what is known of the data, which must be the same when the run is resumed."""
     task = run.task
     known = {"data_set": task.data_set, "class_names": task.class_names, **task.facts}
-    known.pop("settings_tried", None)
     plain: dict[str, Any] = json.loads(json.dumps(known))
     return plain
 

@@ -51,6 +51,8 @@ class TrainConfig(Options, ABC):
     keep: str = option("best", "test the weights of the epoch with the best validation accuracy, "
                        "or of the last", choices=("best", "last"))
     test: bool = option(True, "test at the end (leave it out while choosing settings)")
+    settings_tried: int = option(1, "settings that were compared on the validation data to choose "
+                                 "this one, for the results", least=1, operational=True)
 
     # the run
     seed: int = option(0, "seed of weights, dropout and the order of the data", least=0)

@@ -188,6 +188,7 @@ def _describe(run: Run) -> dict[str, Any]:
         "input_size": run.task.input_size,
         "class_names": list(run.task.class_names),
         "config": run.config.identity(),
+        "settings_tried": run.config.settings_tried,
         "seed": run.config.seed,
         "num_parameters": count_parameters(run.network),
         "forgotten_bits": _forgotten_bits(run),

@@ -259,7 +259,7 @@ def test_an_ecg_network_is_chosen_and_tested_by_its_mean_f1(root, tmp_path, monk
     run = config(root, fold=1, settings_tried=7, out=tmp_path, lr=2e-2, epochs=3)
     results = train(run, progress=False)
     written = json.loads((tmp_path / "results.json").read_text())
-    assert written["data"]["settings_tried"] == 7 and "settings_tried" not in written["config"]
+    assert written["settings_tried"] == 7 and "settings_tried" not in written["config"]
     best = max(results["history"], key=lambda row: (row["val_mean_f1"], -row["val_loss"]))
     assert results["best_epoch"] == best["epoch"] and "train_accuracy" in best
     predictions, labels = (np.array(results[f"test_{name}"]) for name in ("predictions", "labels"))
