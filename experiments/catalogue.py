@@ -130,6 +130,11 @@ _SELECT_LONG = _SELECT | _TURNS | {
     "batch_size": 16, "longest_memory": 1000, "growth": 1.25, "epochs": 34, "full_epochs": 6,
     "lr": 5e-3, "held_out": 200,
 }  # fmt: skip
+_RECALL = {
+    "model": "block", "memory": "reversible", "num_layers": 2, "width": 64, "hidden_size": 128,
+    "forgets": False, "longest_memory": 64, "lr": 5e-3, "batches": 100, "epochs": 20,
+    "gate_lr_scale": 1.0,
+}  # fmt: skip
 # What does not stand still on a blank shows at each new length, and is unlearnt at the last.
 _SELECT_FAR = _SELECT | _TURNS | {
     "length": 100_000, "longest_memory": 1000, "norm_first": True, "batch_size": 2, "batches": 50,
@@ -143,10 +148,11 @@ _COUNT = {
     "lr": 1e-2, "weight_decay": 0.1, "epsilon": 1e-6, "label_smoothing": 0.1, "test_length": 256,
     "growth": 1.15, "batch_size": 64, "epochs": 40, "full_epochs": 15,
 }  # fmt: skip
-# An angle must be the more exact, the longer the sequence.
+# An angle must be the more exact, the longer the sequence: its gates learn faster than the rest.
 _COUNT_FAR = _COUNT | _TURNS | {
     "length": 10_000, "test_length": None, "growth": 1.1, "batch_size": 4, "epochs": 95,
-    "full_epochs": 5, "schedule": "by-length", "held_out": 64,
+    "full_epochs": 5, "schedule": "by-length", "gate_lr_scale": 3.0, "weight_decay": 0.0,
+    "held_out": 64,
 }  # fmt: skip
 # No fewer parameters than our networks for the same data.
 _RESNET = {"model": "resnet", "num_layers": 7, "hidden_size": 13}
@@ -247,6 +253,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     },
     "select-long": Experiment("selective-copy", "Selective copying, 4,096 steps",
         "angles by input, u = 1", _SELECT_LONG, 2),
+    "recall": Experiment("recall", "Associative recall", "angles by input, u = 1",
+        _TURNS | _RECALL),
     "select-far": Experiment("selective-copy", "Selective copying, 100,000 steps",
         "angles by input, u = 1", _SELECT_FAR, peak=True),
     # A control, through the last tenth alone. Its states leave the range of fixed point.
@@ -259,7 +267,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     },
     **{
         f"count-{n}-far": Experiment("counting", "Counting, 10,000 steps",
-            f"modulo {n}, angles by input, u = 1", _COUNT_FAR | {"modulus": n})
+            f"modulo {n}, angles by input, u = 1", _COUNT_FAR | {"modulus": n}, 3)
         for n in (2, 3, 5)
     },
     "count-2-fixed": Experiment("counting", "Counting", "modulo 2, fixed angles, u = 1", _COUNT, 3),

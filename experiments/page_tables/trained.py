@@ -57,6 +57,7 @@ SELECTION = {
     "select-long": "4,096 steps: angles that the input chooses, u = 1",
     "select-far": "100,000 steps: angles that the input chooses, u = 1",
     "select-far-truncated": "the same, gradients through the last tenth alone",
+    "recall": "associative recall, 4 pairs in 64 steps: angles that the input chooses, u = 1",
 }
 COUNTING = {
     "count-2": "modulo 2 (parity)",
@@ -64,6 +65,7 @@ COUNTING = {
     "count-5": "modulo 5",
     "count-2-far": "modulo 2, trained and tested on up to 10,000",
     "count-3-far": "modulo 3, the same",
+    "count-5-far": "modulo 5, the same",
     "count-3-zeros": "modulo 3, from states of zero",
     "count-2-fixed": "modulo 2, fixed angles",
 }
