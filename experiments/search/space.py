@@ -50,7 +50,7 @@ SEARCHES: dict[str, Search] = {
     "permuted": Search("mnist", _SMALL_DIGITS | {"permuted": True}, 30_000),
     "selective-copy": Search(
         "selective-copy",
-        {"length": 100, "symbols": 6, "kinds": 10, "batches": 100, "epochs": 20},
+        {"length": 100, "symbols": 6, "kinds": 10, "batches": 100, "epochs": 10},
         40_000,
     ),
 }
