@@ -77,7 +77,7 @@ def test_networks_have_about_as_many_parameters_and_as_many_updates(method):
         assert count == pytest.approx(of.parameters, rel=0.1)
         assert not config.test and config.keep == "last"
         steps.add(config.epochs * task.steps_per_epoch)
-    assert steps == {2000}
+    assert steps == {1000}
 
 
 # --- the search ---------------------------------------------------------------------------------
