@@ -17,6 +17,7 @@ SMALL_DIGITS = {
     "block": "gated blocks",
     "block-conserving": "gated blocks that forget nothing (u = 1)",
     "block-angles": "the same, angles that the input chooses",
+    "block-decays": "decays that the input chooses, at a price of 0.5 a bit",
     "block-small": "three small gated blocks",
     **{
         name: f"three small gated blocks, {one.label}"
