@@ -161,6 +161,8 @@ def made_from_uncommitted(results: Path) -> list[str]:
 
 def _commits(result: dict[str, Any]) -> list[str | None]:
     """Return the commits of a result: a run that was resumed, or a summary, may have several."""
+    if "methods" in result:  # of a search, every trial
+        return [trial["git_commit"] for trials in result["methods"].values() for trial in trials]
     provenance = result.get("environment", result)
     return provenance.get("git_commits") or [provenance.get("git_commit")]
 
