@@ -154,12 +154,10 @@ def expected_best(methods: Mapping[str, tuple[Sequence[float], float]]) -> Figur
     By method, there are the expected best of 1, 2, ... trials, and the minutes of a trial.
     """
     figure, panels = plt.subplots(1, 2, figsize=(theme.PAGE, 2.6), sharey=True)
-    for index, (label, (best, minutes)) in enumerate(methods.items()):
-        trials, again = np.arange(1, 1 + len(best)), index // len(theme.COLOURS)
-        # Where colours come again, markers are empty, and others.
-        marker = theme.MARKERS[(index + again) % len(theme.MARKERS)]
+    for label, (best, minutes) in methods.items():
+        trials = np.arange(1, 1 + len(best))
         for axes, places in zip(panels, (trials, minutes * trials), strict=True):
-            axes.plot(places, best, label=label, marker=marker, fillstyle="none" if again else None)
+            axes.plot(places, best, label=label)
     theme.frame(panels[0], "trials, each of as many updates", "expected best, validation")
     theme.frame(panels[1], "minutes of processor time", log="x")
     panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))

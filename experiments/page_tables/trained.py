@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 from experiments.catalogue import EXPERIMENTS
 from experiments.page_tables.markdown import Entry, Table, count, read
-from experiments.search.__main__ import curves
-from experiments.search.space import METHODS
+from experiments.search.best import table
 
 #: Rows of the tables: results, and what the first cell says of each.
 SMALL_DIGITS = {
@@ -159,20 +157,6 @@ def _length(result: Entry) -> list[str]:
     return [f"{result['data']['sequence_length']:,}"]
 
 
-def search(results: Path, name: str) -> Table:
-    """Make a row of each method of a search."""
-    done = read(results, f"search/{name}")
-    rows = []
-    for method, expected in curves(done).items():
-        trials = done["methods"][method]
-        best = [score("accuracy", expected[n - 1]) for n in (1, 5, len(trials))]
-        failed = sum("error" in trial for trial in trials)
-        minutes = fmean(trial["processor_seconds"] for trial in trials) / 60
-        rows.append([METHODS[method][0], *best, str(failed), f"{minutes:.1f}"])
-    head = f"|a trial|best of 5|best of {len(trials)}|failed|minutes a trial"
-    return Table(head, rows)
-
-
 #: The tables by name.
 TABLES: dict[str, Callable[[Path], Table]] = {
     "small-digits": partial(
@@ -186,6 +170,6 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "long-memories": partial(_trained, labels=LONG_MEMORIES, columns="steps", cells=_length),
     "selection": partial(_trained, labels=SELECTION),
     "counting": partial(_trained, labels=COUNTING),
-    "search": partial(search, name="selective-copy"),
+    "search": lambda results: table(read(results, "search/selective-copy")),
     "text": partial(_trained, labels=TEXT, columns="bits forgotten", cells=_bits),
 }  # fmt: skip

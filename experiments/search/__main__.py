@@ -6,13 +6,11 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 from filelock import FileLock
 
@@ -22,15 +20,15 @@ from experiments.command_line import refuse, report_errors, require_positive
 from experiments.files import write_text
 from experiments.process import threads
 from experiments.provenance import provenance, require_clean
+from experiments.search.best import curves, minutes, table
 from experiments.search.space import METHODS, SEARCHES, configure, settings_of
 from experiments.train.config import ConfigError, TrainConfig
 from experiments.train.loop import train
-from experiments.train.runs import figure_of
 from irevrnn import ReversalError
 
 PROGRAM = "python -m experiments.search"
-#: What a result keeps of a trial, beside its figure.
-_KEPT = ("num_parameters", "processor_seconds", "wall_seconds", "git_commit")
+#: What a result keeps of a trial.
+_KEPT = ("val_accuracy", "num_parameters", "processor_seconds", "wall_seconds", "git_commit")
 
 
 @dataclass
@@ -84,24 +82,20 @@ def run(command: Command) -> dict[str, Any]:
     file = folders.subfolder(profile, "results/search") / f"{name}.json"
     out = folders.repository() / f"build/{profile}/search/{name}"
     out.mkdir(parents=True, exist_ok=True)
-    with threads(command.threads), ExitStack() as locks:
-        # Other methods may be searched at the same time, on other cores.
-        for method in sorted(command.methods):
-            locks.enter_context(FileLock(out / f"{method}.lock"))
+    with threads(command.threads), FileLock(out / "lock"):
+        done = _read(file, head)
         # A search that is stopped has done about as much for each method.
         for trial, method in product(range(command.trials), command.methods):
-            if trial < len(_read(file, head)["methods"].get(method, [])):
+            trials = done["methods"].setdefault(method, [])
+            if trial < len(trials):
                 continue
             settings = settings_of(search, method, trial, profile)
             own = {"seed": trial, "threads": command.threads, "out": out / method}
             result = _train(configure(search, method, settings, profile, **own))
-            with FileLock(out / "lock"):
-                done = _read(file, head)
-                trials = done["methods"].setdefault(method, [])
-                trials.append({"trial": trial, "settings": settings, **result})
-                write_text(file, json.dumps(done, indent=1, allow_nan=False) + "\n")
+            trials.append({"trial": trial, "settings": settings, **result})
+            write_text(file, json.dumps(done, indent=1, allow_nan=False) + "\n")
             print(f"{method}, trial {trial + 1}: {result}", flush=True)
-    return _read(file, head)
+    return done
 
 
 def _read(file: Path, head: dict[str, Any]) -> dict[str, Any]:
@@ -128,47 +122,18 @@ def _train(config: TrainConfig) -> dict[str, Any]:
         commit = provenance()["git_commit"]
         return {"error": str(error), "processor_seconds": seconds, "git_commit": commit}
     updates = result["history"][-1]["step"]
-    figure = f"val_{figure_of(result)}"
-    return {figure: result[figure], "updates": updates, **{key: result[key] for key in _KEPT}}
-
-
-def curves(done: dict[str, Any]) -> dict[str, list[float]]:
-    """Return the expected best of 1, 2, ... trials of each method, up to all of them.
-
-    That is the mean of the best of n draws, with replacement, from the trials (Dodge et al., 2019).
-    """
-    every = [trial for trials in done["methods"].values() for trial in trials]
-    ended = [trial for trial in every if "error" not in trial]
-    if not ended:
-        raise ConfigError("no trial has ended without an error")
-    figure = f"val_{figure_of(ended[0])}"
-    sign = 1 if "accuracy" in figure or "f1" in figure else -1
-    worst = min(sign * trial[figure] for trial in ended)
-    found = {}
-    for method, trials in done["methods"].items():
-        values = np.sort([sign * trial[figure] if figure in trial else worst for trial in trials])
-        shares = np.arange(len(values) + 1) / len(values)
-        chances = [np.diff(shares**n) for n in range(1, 1 + len(values))]
-        found[method] = [float(sign * (values @ chance)) for chance in chances]
-    return found
+    return {"updates": updates, **{key: result[key] for key in _KEPT}}
 
 
 def summary(done: dict[str, Any]) -> str:
-    """Draw the curves of a search, and return a line for each method."""
-    found, lines, minutes = curves(done), [], {}
-    for method, expected in found.items():
-        trials = done["methods"][method]
-        failed = sum("error" in trial for trial in trials)
-        minutes[method] = np.mean([trial["processor_seconds"] for trial in trials]) / 60
-        best = ", ".join(f"{n}: {expected[n - 1]:.4g}" for n in (1, 5, 20) if n <= len(trials))
-        lines.append(
-            f"{method}: expected best of {best}; {failed} of {len(trials)} trials failed; "
-            f"{minutes[method]:.3g} minutes of processor time each"
-        )
+    """Draw the curves of a search, and return its table."""
     figures.style()
-    drawn = figures.expected_best({METHODS[one][0]: (found[one], minutes[one]) for one in found})
+    drawn = figures.expected_best({
+        METHODS[one][0]: (expected, minutes(done["methods"][one]))
+        for one, expected in curves(done).items()
+    })  # fmt: skip
     figures.save(drawn, f"search_{done['search']}", done["profile"])
-    return "\n".join(lines)
+    return str(table(done))
 
 
 if __name__ == "__main__":

@@ -22,12 +22,10 @@ _OURS = {"model": "block", "memory": "recompute"}
 _TURNS = _OURS | {"turns": "input", "input_gate": True}
 #: Every method: what figures call it, and its fixed fields.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "fixed": ("fixed angles, learnt decays (ours)", _OURS),
     "fixed-u1": ("fixed angles, u = 1 (ours)", _OURS | {"forgets": False}),
     "turns-u1": ("angles by input, u = 1 (ours)", _TURNS | {"forgets": False}),
     "turns": ("angles and decays by input (ours)", _TURNS | {"forgets": "input"}),
     "lru": ("LRU", {"model": "lru"}),
-    "linoss": ("LinOSS-IMEX", {"model": "linoss"}),
     "mingru": ("minGRU", {"model": "mingru"}),
     "rglru": ("RG-LRU", {"model": "rglru"}),
     "s6": ("S6, diagonal", {"model": "s6"}),
@@ -43,11 +41,8 @@ class Search:
     parameters: int
 
 
-_SMALL_DIGITS = {"downsample": 2, "batch_size": 100, "epochs": 2, "read": "mean"}
 #: Every search, by the name of its result file. The number of updates is that of the task.
 SEARCHES: dict[str, Search] = {
-    "mnist": Search("mnist", _SMALL_DIGITS, 30_000),
-    "permuted": Search("mnist", _SMALL_DIGITS | {"permuted": True}, 30_000),
     "selective-copy": Search(
         "selective-copy",
         {"length": 100, "symbols": 6, "kinds": 10, "batches": 100, "epochs": 10},

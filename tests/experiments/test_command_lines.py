@@ -66,10 +66,10 @@ def test_a_network_must_be_named(words, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("unknown", "there is no unknown: choose from mnist, "),
-        ("mnist lru gru", "there is no gru: choose from fixed, "),
-        ("mnist --trials 0", "trials must be above 0; got 0"),
-        ("mnist --profile tiny", "profile must be one of smoke, quick, paper; got tiny"),
+        ("unknown", "there is no unknown: choose from selective-copy"),
+        ("selective-copy lru gru", "there is no gru: choose from fixed-u1, "),
+        ("selective-copy --trials 0", "trials must be above 0; got 0"),
+        ("selective-copy --profile tiny", "profile must be one of smoke, quick, paper; got tiny"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(words, message, capsys):

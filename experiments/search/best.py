@@ -1,0 +1,43 @@
+"""What a search has found: the expected best of n trials of each method."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from experiments.page_tables.markdown import Table
+from experiments.search.space import METHODS
+
+
+def curves(done: dict[str, Any]) -> dict[str, list[float]]:
+    """Return the expected best of 1, 2, ... trials of each method, up to all of them.
+
+    That is the mean of the best of n draws, with replacement, from the trials (Dodge et al., 2019).
+    A trial that failed counts as the worst of all.
+    """
+    ended = [t["val_accuracy"] for ts in done["methods"].values() for t in ts if "error" not in t]
+    worst = min(ended, default=0.0)
+    found = {}
+    for method, trials in done["methods"].items():
+        values = np.sort([trial.get("val_accuracy", worst) for trial in trials])
+        shares = np.arange(len(values) + 1) / len(values)
+        found[method] = [float(values @ np.diff(shares**n)) for n in range(1, 1 + len(values))]
+    return found
+
+
+def minutes(trials: list[dict[str, Any]]) -> float:
+    """Return the mean processor time of a trial."""
+    return fmean(trial["processor_seconds"] for trial in trials) / 60
+
+
+def table(done: dict[str, Any]) -> Table:
+    """Make a row of each method; where there are fewer trials than n, it is the best of all."""
+    rows = []
+    for method, expected in curves(done).items():
+        trials = done["methods"][method]
+        best = [f"{100 * expected[min(n, len(trials)) - 1]:.2f} %" for n in (1, 5, 20)]
+        failed = sum("error" in trial for trial in trials)
+        rows.append([METHODS[method][0], *best, str(failed), f"{minutes(trials):.1f}"])
+    return Table("|a trial|best of 5|best of 20|failed|minutes a trial", rows)
