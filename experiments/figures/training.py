@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -121,7 +122,7 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     The better is on the right.
     """
     sizes = [len(members) for members in groups.values()]
-    heights = [0.2 * (max(sizes[row : row + 2]) + 1.5) for row in range(0, len(sizes), 2)]
+    heights = [0.26 * (max(sizes[row : row + 2]) + 1.5) for row in range(0, len(sizes), 2)]
     figure, places = theme.panels_of(len(groups), 2, heights, 0.5)
     runs = [x for rows in groups.values() for values in rows.values() for x in values]
     least, most = max(LEAST_ERROR, 1 - max(runs)), max(LEAST_ERROR, 1 - min(runs))
@@ -133,7 +134,7 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
             mean = max(LEAST_ERROR, 1 - sum(values) / len(values))
             axes.plot([mean], [place], "|", markersize=11, color=theme.COLOURS[1],
                       zorder=3, label="mean of the runs")  # fmt: skip
-        theme.bar_rows(axes, members)
+        theme.bar_rows(axes, [fill(label, 37) for label in members])
         axes.set_ylim(len(members) - 0.4, -0.6)
         axes.set_xscale("log")
         axes.set_xlim(1.3 * most, least / 1.3)
