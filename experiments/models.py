@@ -87,6 +87,8 @@ class BlockClassifier(nn.Module):
         hidden_size: units of each block's recurrence.
         num_layers: blocks.
         tokens: whether the input is int64 tokens, (batch, seq), below ``input_size``.
+        kernel_size: steps that the embedding sees, this one and those before it: above 1 it is a
+            causal convolution with a SiLU, such as Mamba has (Gu and Dao, 2023).
         norm: of every block, but of the first only with ``norm_first``: of a single feature's
             embedding it would leave nothing but the sign.
         sparsity: if given, the embedding ends in a ReLU and blocks have no biases, so that steps
@@ -115,6 +117,7 @@ class BlockClassifier(nn.Module):
         norm_first: bool = False,
         sparsity: float | None = None,
         tokens: bool = False,
+        kernel_size: int = 1,
         read: str = "mean",
         read_at: ReadAt | None = None,
         gradient_steps: float | None = None,
@@ -131,8 +134,10 @@ class BlockClassifier(nn.Module):
         blocks = [
             block(width, hidden_size, norm=each, bias=not sparse, **options) for each in norms
         ]
-        embed = (nn.Embedding if tokens else nn.Linear)(input_size, width)
-        embedding = [embed, nn.ReLU()] if sparse else [embed]
+        self.kernel_size = kernel_size
+        embedding = _embedding(input_size, width, kernel_size, tokens)
+        if sparse:
+            embedding.append(nn.ReLU())
         self.rnn = IRevStack([*embedding, *blocks], memory, memory_budget)
         self.readout = nn.Linear(width, num_classes)
         self.chooses_decays = options.get("forgets") == "input"
@@ -142,6 +147,7 @@ class BlockClassifier(nn.Module):
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify each sequence."""
         self.stored_bits, self.steps = [], float(input.shape[1])
+        input = windows(input, self.kernel_size)
         if self.read_at is not None:
             output = outputs_at(self._run, input, self.read_at, self.gradient_steps)
         else:
@@ -159,6 +165,37 @@ class BlockClassifier(nn.Module):
         return result
 
 
+class _TokenWindows(nn.Module):
+    """The embeddings of several tokens one behind the other, (..., k) to (..., k * width)."""
+
+    def __init__(self, input_size: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(input_size, width)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.embedding(input.long()).flatten(-2)
+
+
+def _embedding(input_size: int, width: int, kernel_size: int, tokens: bool) -> list[nn.Module]:
+    if kernel_size == 1:
+        return [(nn.Embedding if tokens else nn.Linear)(input_size, width)]
+    features = kernel_size * (width if tokens else input_size)
+    first = [_TokenWindows(input_size, width)] if tokens else []
+    return [*first, nn.Linear(features, width), nn.SiLU()]
+
+
+def windows(input: Tensor, steps: int) -> Tensor:
+    """Return each step behind those before it, (batch, seq, steps * features).
+
+    Steps before the first are 0. A token, of (batch, seq), becomes one feature, in floating point.
+    """
+    if steps == 1:
+        return input
+    features = input if input.dim() == 3 else input.unsqueeze(2).float()
+    padded = nn.functional.pad(features, (0, 0, steps - 1, 0))
+    return padded.unfold(1, steps, 1).movedim(-1, 2).flatten(2)
+
+
 def embedding_l1(network: nn.Module, input: Tensor) -> Tensor:
     """Return the mean absolute output of a network's embedding, over some of the steps.
 
@@ -166,7 +203,8 @@ def embedding_l1(network: nn.Module, input: Tensor) -> Tensor:
     """
     assert isinstance(network, BlockClassifier)
     embedding = nn.Sequential(*list(network.rnn.blocks)[: -network.num_layers])
-    output: Tensor = embedding(input[:, :: max(1, input.shape[1] // EMBEDDED_STEPS)])
+    seen = windows(input, network.kernel_size)
+    output: Tensor = embedding(seen[:, :: max(1, input.shape[1] // EMBEDDED_STEPS)])
     return output.abs().mean()
 
 

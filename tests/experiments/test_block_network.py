@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from experiments.models import BlockClassifier, forgotten_bits
+from experiments.models import BlockClassifier, forgotten_bits, windows
 from experiments.tasks.mnist import MnistConfig
 from experiments.train.loop import train
 
@@ -34,6 +35,25 @@ def test_the_parts_of_a_block_that_may_be_left_out_or_changed(digits):
     for block in config.model.build(config.task(torch.device("cpu"))).rnn.blocks[1:]:
         assert not block.gate and block.output_projection.out_features == block.width
         assert block.coupling_activation == "tanh" and block.num_couplings == 2
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "features"])
+def test_the_embedding_sees_the_steps_before(tokens):
+    model = BlockClassifier(
+        5, 4, 8, 2, width=6, tokens=tokens, kernel_size=3, memory="recompute"
+    ).eval()
+    x = torch.randint(5, (2, 9)) if tokens else torch.randn(2, 9, 5)
+    embedding = nn.Sequential(*list(model.rnn.blocks)[:-2])
+    before, seen = embedding(windows(x, 3)), windows(x, 3).view(2, 9, 3, -1)
+    for step in range(9):  # the last of a window is the step itself
+        steps = range(step - 2, step + 1)
+        padded = [x[:, i] if i >= 0 else torch.zeros_like(x[:, 0]) for i in steps]
+        assert seen[:, step].flatten().tolist() == torch.stack(padded, 1).flatten().tolist()
+    x[:, 4] = (x[:, 4] + 1) % 5
+    changed = (embedding(windows(x, 3)) != before).any(2)
+    assert changed.tolist() == [[4 <= step < 7 for step in range(9)]] * 2
+    model(x, torch.tensor([9, 4])).sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.rnn.blocks[0].parameters())
 
 
 def test_answers_in_the_middle_of_a_sequence():
