@@ -287,10 +287,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     "digits-angles": Experiment("signals", "Signals", "spoken digits, angles by input, u = 1",
         {"data_set": "fsdd", "forgets": False, "longest_memory": 200, "gate_lr_scale": 0.03,
             "settings_tried": 2} | _TURNS),
+    "digits-decays": Experiment("signals", "Signals",
+        "spoken digits, decays by input, penalty of 0.5 a bit",
+        {"data_set": "fsdd", "forgets": "input", "bits_penalty": 0.5}, 2),
     "digits-speakers": Experiment("signals", "Signals", "spoken digits, unseen speakers",
         {"data_set": "fsdd", "split": "speaker"}),
     "shakespeare": Experiment("shakespeare", "Text", "Tiny Shakespeare, reversible", {}),
-    "reviews": Experiment("reviews", "Text", "reviews byte by byte, reversible", {}),
+    "reviews": Experiment("reviews", "Text", "reviews byte by byte, reversible",
+        {"settings_tried": 3}),
 }  # fmt: skip
 
 #: The experiments whose weights are kept, for :mod:`experiments.evaluate`.

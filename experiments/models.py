@@ -91,6 +91,7 @@ class BlockClassifier(nn.Module):
             causal convolution with a SiLU, such as Mamba has (Gu and Dao, 2023).
         norm: of every block, but of the first only with ``norm_first``: of a single feature's
             embedding it would leave nothing but the sign.
+        norm_last: whether what is read has a batch norm.
         sparsity: if given, the embedding ends in a ReLU and blocks have no biases, so that steps
             which mean nothing can add nothing to a state, however many they are. (The number is
             the weight of a penalty, :func:`embedding_l1`.)
@@ -115,6 +116,7 @@ class BlockClassifier(nn.Module):
         width: int = 64,
         norm: str | None = "layer",
         norm_first: bool = False,
+        norm_last: bool = False,
         sparsity: float | None = None,
         tokens: bool = False,
         kernel_size: int = 1,
@@ -139,7 +141,9 @@ class BlockClassifier(nn.Module):
         if sparse:
             embedding.append(nn.ReLU())
         self.rnn = IRevStack([*embedding, *blocks], memory, memory_budget)
-        self.readout = nn.Linear(width, num_classes)
+        self.readout: nn.Module = nn.Linear(width, num_classes)
+        if norm_last:
+            self.readout = nn.Sequential(_BatchNorm(width), self.readout)
         self.chooses_decays = options.get("forgets") == "input"
         self.stored_bits: list[Tensor] = []
         self.steps = 0.0
@@ -163,6 +167,16 @@ class BlockClassifier(nn.Module):
         if self.chooses_decays:
             self.stored_bits.append(self.rnn.stored_bits())
         return result
+
+
+class _BatchNorm(nn.BatchNorm1d):
+    """Batch norm that takes its running statistics where a batch has a single sequence."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if len(input) > 1:
+            return super().forward(input)
+        statistics = self.running_mean, self.running_var
+        return nn.functional.batch_norm(input, *statistics, self.weight, self.bias, eps=self.eps)
 
 
 class _TokenWindows(nn.Module):

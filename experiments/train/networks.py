@@ -125,6 +125,7 @@ class Block(Reversible):
     turns: str = option("fixed", "by which angles units turn", choices=("fixed", "input"))
     input_gate: bool = option(False, "the input chooses how much of it is read")
     norm_first: bool = option(False, "the first block has a norm, too")
+    norm_last: bool = option(False, "what is read has a batch norm")
     kernel_size: int = option(1, "steps that the embedding sees: this one and those before it",
                               least=1)
     learn_initial_state: bool = option(False, "the states before the first step are learnt")
@@ -172,6 +173,7 @@ class Gated(Network):
     norm: str = option("layer", "normalisation of a block's input", choices=_NORMS)
     width: int = with_default(Block, "width", 64)
     norm_first: bool = with_default(Block, "norm_first", False)
+    norm_last: bool = with_default(Block, "norm_last", False)
     kernel_size: int = with_default(Block, "kernel_size", 1)
     sparsity: float | None = with_default(Block, "sparsity", None)
     gradient_steps: float | None = with_default(Block, "gradient_steps", None)

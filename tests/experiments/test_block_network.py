@@ -56,6 +56,19 @@ def test_the_embedding_sees_the_steps_before(tokens):
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.rnn.blocks[0].parameters())
 
 
+def test_what_is_read_has_a_norm():
+    model = BlockClassifier(3, 4, 8, 2, width=6, norm_last=True, memory="recompute")
+    norm = model.readout[0]
+    x = torch.randn(5, 9, 3)
+    read = model.rnn(x)[0].mean(1)
+    wanted = (read - read.mean(0)) / (read.var(0, correction=0) + norm.eps).sqrt()
+    torch.testing.assert_close(model(x), model.readout[1](wanted))
+    running = norm.running_mean.clone()
+    alone = model(x[:1])  # which has no statistics of its own
+    assert (norm.running_mean == running).all()
+    torch.testing.assert_close(alone, model.eval()(x[:1]))
+
+
 def test_answers_in_the_middle_of_a_sequence():
     model = BlockClassifier(3, 4, 8, 2, width=6, read="last", read_at=(5, 11)).eval()
     x = torch.randn(2, 11, 3)
