@@ -31,7 +31,7 @@ fail = { echo "irevrnn: $(1)" >&2; exit 1; }
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce notebooks test bits fuzz asan cuda sanitize lint lab bench paper tables docs wheel data clean compiler profile
+.PHONY: help setup reproduce notebooks test bits fuzz asan cuda sanitize lint lab bench paper tables docs data clean compiler profile
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -114,12 +114,6 @@ docs: $(STAMP) ## Build the site in build/site, with the notebooks and their out
 	rm -rf build/site
 	$(PY) -m sphinx -E -q -W --keep-going -c docs -d build/doctrees . build/site
 	@echo "build/site/index.html"
-
-wheel: $(STAMP) ## Build dist/irevrnn-*.whl with the CPU kernels compiled ahead for this PyTorch
-	rm -rf build/prebuilt
-	$(PY) -m irevrnn.kernels --prebuild build/prebuilt
-	IREVRNN_PREBUILT=build/prebuilt $(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
-	@ls -l dist/irevrnn-*.whl
 
 data: $(STAMP) ## Fetch MNIST into data/
 	$(PY) -m experiments.datasets mnist

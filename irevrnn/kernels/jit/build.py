@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 from filelock import FileLock
 
-from irevrnn.kernels.jit.compiler import BuildError, Compiler, find_compiler, run, say
+from irevrnn.kernels.jit.compiler import BuildError, find_compiler, run, say
 
 SOURCES = Path(__file__).parents[1] / "csrc"
 #: Seconds that a process waits for another's build.
@@ -32,19 +32,19 @@ TORCH_LIBRARIES = [f"-L{_TORCH}/lib", "-ltorch", "-ltorch_cpu", "-lc10"]
 Result = TypeVar("Result")
 
 
-def build_extension(name: str, sources: Sequence[Path], note: str = "") -> Path:
+def build_operators() -> Path:
+    """Load the C++ operators, which registers them with PyTorch; return their library."""
+    return build_extension("irevrnn_ops", sorted(SOURCES.glob("*.cpp")))
+
+
+def build_extension(name: str, sources: Sequence[Path]) -> Path:
     """Load a library of C++ files, built with the kernels' compiler if need be; return its path."""
     compiler = find_compiler()
     files = files_of(sources, SOURCES, *(source.parent for source in sources))
-    place = f"{digest(TORCH, compiler.identity, *compiler.flags, *files)}/{name}.so"
-    return cached_library(place, lambda path: compile_extension(path, sources, compiler), note)
-
-
-def compile_extension(library: Path, sources: Sequence[Path], compiler: Compiler) -> None:
-    """Compile C++ files into a library."""
     words = [compiler.command, *compiler.flags, f"-I{SOURCES}", *TORCH_INCLUDES]
     link = [compiler.command, *compiler.link_flags, *TORCH_LIBRARIES]
-    compile_library(library, sources, words, link)
+    place = f"{digest(TORCH, compiler.identity, *compiler.flags, *files)}/{name}.so"
+    return cached_library(place, lambda path: compile_library(path, sources, words, link))
 
 
 def compile_library(

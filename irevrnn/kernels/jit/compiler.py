@@ -63,14 +63,12 @@ class Compiler:
     identity: str
 
 
-def find_compiler(
-    variables: tuple[str, ...] = ("CXX",), *, native: bool = True, processor: tuple[str, ...] = ()
-) -> Compiler:
+def find_compiler(variables: tuple[str, ...] = ("CXX",), *, native: bool = True) -> Compiler:
     """Return the compiler that the first of the variables that is set names, or the first found.
 
     Flags in IREVRNN_CXXFLAGS are added to its own, for compiling and linking: for sanitizers, say.
-    If ``native``, the code may use OpenMP, and all that this machine's processor can do, unless the
-    flags in ``processor`` or IREVRNN_CXXFLAGS name another one. A BuildError says what is missing.
+    If ``native``, the code may use OpenMP, and all that this machine's processor can do, unless
+    IREVRNN_CXXFLAGS names another one. A BuildError says what is missing.
     """
     if sys.platform == "win32":
         raise BuildError("the kernels are not built on Windows. Use WSL, the Linux inside Windows")
@@ -84,9 +82,9 @@ def find_compiler(
         )
     command = os.path.abspath(found)  # the build runs in another folder
     own = tuple(os.environ.get("IREVRNN_CXXFLAGS", "").split())
-    flags = (*FLAGS, *processor, *own)
+    flags = (*FLAGS, *own)
     macros = _macros(command, flags)
-    tuned = processor or any(flag.startswith(("-march=", "-mcpu=")) for flag in own)
+    tuned = any(flag.startswith(("-march=", "-mcpu=")) for flag in own)
     arm = platform.machine() in ("aarch64", "arm64")
     optional = [] if tuned else ["-mcpu=native" if arm else "-march=native"]
     if torch.backends.openmp.is_available():  # at::parallel_for runs on it
