@@ -19,7 +19,7 @@ from irevrnn.strategies import budget, rules
 from irevrnn.strategies.chunkwise import parameters_of, records, run_chunkwise
 from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.measure import resident_bytes
-from irevrnn.strategies.stack import Stack, reads_tokens, warn_of_large_states
+from irevrnn.strategies.stack import Stack, reads_tokens
 from irevrnn.strategies.strategy import Plan, chunk_length, flat
 
 #: Numbers of one recurrence's states up to which inference with ``reversible`` runs layer by layer.
@@ -83,7 +83,6 @@ class StrategyModule(nn.Module):
         if not torch.compiler.is_exporting():
             rows = len(x) if steps.packing is not None else len(x) * steps.batch
             self._forgotten = rows / max(1, steps.batch), [bits / steps.batch for bits in chosen]
-        warn_of_large_states(self, stack, finals)
         return batch.restore(output, return_sequence), final_states(stack, batch, finals)
 
     def _choose(self, load: budget.Workload, record: bool) -> Plan:

@@ -13,7 +13,7 @@ from irevrnn.recurrences.block import BlockRecurrence, overflow
 from irevrnn.recurrences.fixed_point import Numbers
 from irevrnn.recurrences.fixed_scan import Buffer, Pass, States
 from irevrnn.recurrences.packing import Steps
-from irevrnn.recurrences.protocol import Drive, State
+from irevrnn.recurrences.protocol import Drive, Recurrence, Result, State
 
 
 class Parameters:
@@ -87,7 +87,7 @@ def prepared(
     )
 
 
-class CompiledBlocks:
+class CompiledBlocks(Recurrence):
     """The recurrences of gated blocks, together with what stands around them.
 
     What drives it is the input of the lowest block, and h is the output of the highest. A state has
@@ -119,22 +119,6 @@ class CompiledBlocks:
         """Release what was made for the pass."""
         vars(self).pop("parameters", None)
 
-    def drive(self, x: Tensor) -> Drive:
-        """Return the input."""
-        return (x,)
-
-    def chosen_bits(self, drive: Drive) -> Tensor | None:
-        """Return None: the input chooses nothing."""
-        return None
-
-    def last(self, h: Tensor, state: State) -> Tensor:
-        """Return the output of the last step."""
-        return h[-1]
-
-    def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return the output, which h is."""
-        return h
-
     def pack(self, states: Sequence[State]) -> State:
         """Return the states of the members as one."""
         h = torch.stack([state[0] for state in states])
@@ -146,16 +130,12 @@ class CompiledBlocks:
         """Return the state of each member."""
         return [*zip(*(x.unbind() for x in state), strict=True)]
 
-    def scan(
-        self, drive: Drive, state: State | None, steps: Steps, memory: str = "recompute"
-    ) -> tuple[Tensor, State]:
-        """Run in floating point."""
+    def scan(self, drive: Drive, state: State | None, steps: Steps, memory: str) -> Result:
         assert state is not None
         y, *final = self.parameters.ready.scan(*drive, *state, steps.resets, steps.batch_sizes)
         return y, tuple(final)
 
     def exact_state(self, state: State) -> States:
-        """Round h and c to fixed point; raise an error if u, h or c is too large, or NaN."""
         pairs = zip(self.members, self.unpack(state), strict=True)
         exact = [member.exact_state(each) for member, each in pairs]
         h, c, scales = (torch.stack(each) for each in zip(*(s[:3] for s in exact), strict=True))
@@ -165,7 +145,6 @@ class CompiledBlocks:
         self, drive: Drive, states: States, steps: Steps, *, record: bool = False,
         save: bool = False,
     ) -> tuple[Pass, Tensor, Tensor]:  # fmt: skip
-        """Run in fixed point; an OverflowError names the block and the step."""
         y, tensors, words, counts, saved, block, step = self.parameters.ready.scan_fixed(
             *drive, states.tensors, states.steps, record, save, steps.resets, steps.batch_sizes
         )
@@ -177,17 +156,13 @@ class CompiledBlocks:
     def inverse_exact(
         self, drive: Drive, states: States, buffer: Buffer, steps: Steps
     ) -> tuple[Pass, Buffer]:
-        """Run upwards through the blocks, each backwards in time."""
         y, tensors, counts, saved = self.parameters.ready.unscan_fixed(
             *drive, states.tensors, states.steps, *buffer, steps.resets, steps.batch_sizes
         )
         before = _BlockStates.from_tensors(tensors, states.steps + steps.begin - steps.end)
         return Pass(y, saved, before, states), buffer._replace(counts=counts)
 
-    def with_gradient(
-        self, result: Pass, drive: Drive, state: State, steps: Steps
-    ) -> tuple[Tensor, State]:
-        """Return the output and the last states as functions of the input and the first states."""
+    def with_gradient(self, result: Pass, drive: Drive, state: State, steps: Steps) -> Result:
         y, *final = self.parameters.ready.with_gradient(
             *drive, *state, result.out, result.saved, steps.resets, steps.batch_sizes
         )

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from itertools import chain, groupby
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from irevrnn.kernels.jit.build import warn
-from irevrnn.kernels.observers import observed
 from irevrnn.recurrences.block import BlockRecurrence
 from irevrnn.recurrences.compiled_blocks import CompiledBlocks, form_of
 from irevrnn.recurrences.packing import Steps
@@ -21,10 +17,6 @@ from irevrnn.recurrences.protocol import Recurrence, Result, State, check_result
 from irevrnn.recurrences.stateful import StatefulModule, is_stateful
 from irevrnn.strategies.dropout_masks import Masks, Seen, current, passes
 from irevrnn.strategies.rules import has_batch_statistics
-
-#: Size of a state from which a network is unlikely to train; a fresh one stays of order 1.
-LARGE_STATE = 1e4
-_warned: WeakSet[nn.Module] = WeakSet()
 
 
 def is_block(module: nn.Module) -> bool:
@@ -196,30 +188,3 @@ def reads_tokens(module: nn.Module) -> bool:
     if type(module) is nn.Sequential and len(module):
         return reads_tokens(module[0])
     return isinstance(module, nn.Embedding)
-
-
-def warn_of_large_states(module: nn.Module, stack: Stack, finals: list[State]) -> None:
-    """Issue a UserWarning, once per module, if a final state exceeds :data:`LARGE_STATE`.
-
-    States on a GPU are not checked, since that would wait for it, nor are those without values.
-    """
-    if observed() or module in _warned:
-        return
-    for recurrence, state in zip(stack.recurrences, finals, strict=True):
-        plain = type(state[0]) is Tensor and state[0].is_cpu and state[0].numel() > 0
-        if not (plain and recurrence.full_precision):
-            continue
-        sizes = (abs(x.item()) for each in state for x in each.detach().aminmax())
-        size = next((size for size in sizes if not size <= LARGE_STATE), None)
-        if size is None:
-            continue
-        what = f"have grown to {size:.1e}, and training may diverge"
-        if math.isnan(size):
-            what = "are NaN: the input or a parameter is NaN, or states have overflowed"
-        _warned.add(module)
-        warn(
-            f"states of {recurrence.name} {what}; set norm='layer', call clip_recurrent_weights_() "
-            "after each step of the optimizer, or use a smaller learning rate",
-            UserWarning,
-        )
-        return
