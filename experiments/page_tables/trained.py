@@ -40,6 +40,7 @@ RECORDINGS = {
     "digits": "spoken digits, `reversible`",
     "digits-conserving": "spoken digits, u = 1, `reversible`",
     "digits-angles": "spoken digits, u = 1, angles by input, `reversible`",
+    "digits-decays": "spoken digits, decays by input, at a price of 0.5 a bit, `reversible`",
     "digits-resnet": "spoken digits, convolutional network",
     "digits-speakers": "spoken digits, unseen speakers, `reversible`",
     "ecg": "ECG, mean F1, `reversible`",
@@ -54,6 +55,7 @@ SELECTION = {
     "select-gate": "the same, with the gate",
     "select-fixed-forgets": "fixed angles, learnt decays",
     "select-decays": "fixed angles, decays that the input chooses",
+    "select-decays-1": "the same, with a price of 1 a bit in the loss",
     "select-both": "angles and decays that the input chooses",
     "select-both-1": "the same, with a price of 1 a bit in the loss",
     "select-long": "4,096 steps: angles that the input chooses, u = 1",
@@ -143,14 +145,15 @@ def _minutes(result: Entry) -> str:
 
 
 def _bits(result: Entry) -> list[str]:
-    reversed_ = result["config"]["memory"] == "reversible"
+    reversed_ = result["config"]["memory"] == "reversible" and result.get("forgotten_bits")
     return [f"{result['forgotten_bits']['mean']:.2f}" if reversed_ else ""]
 
 
-def _length_and_forest(result: Entry) -> list[str]:
+def _of_recording(result: Entry) -> list[str]:
     steps = result["data"].get("sequence_length") or result["config"]["frames"]
     forest = result.get("forest")
-    return [f"{steps:,}", score("accuracy", forest["test_accuracy"]) if forest else ""]
+    by_forest = score("accuracy", forest["test_accuracy"]) if forest else ""
+    return [f"{steps:,}", *_bits(result), by_forest]
 
 
 def _length(result: Entry) -> list[str]:
@@ -164,8 +167,8 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     ),
     "digits": partial(_trained, labels=DIGITS),
     "recordings": partial(
-        _trained, labels=RECORDINGS, columns="steps, at most|random forest",
-        cells=_length_and_forest,
+        _trained, labels=RECORDINGS, columns="steps, at most|bits forgotten|random forest",
+        cells=_of_recording,
     ),
     "long-memories": partial(_trained, labels=LONG_MEMORIES, columns="steps", cells=_length),
     "selection": partial(_trained, labels=SELECTION),
