@@ -145,8 +145,9 @@ def _minutes(result: Entry) -> str:
 
 
 def _bits(result: Entry) -> list[str]:
-    reversed_ = result["config"]["memory"] == "reversible" and result.get("forgotten_bits")
-    return [f"{result['forgotten_bits']['mean']:.2f}" if reversed_ else ""]
+    config = result["config"]
+    counted = config["memory"] == "reversible" and config["activation"] == "identity"
+    return [f"{result['forgotten_bits']['mean']:.2f}" if counted else ""]
 
 
 def _of_recording(result: Entry) -> list[str]:
