@@ -127,7 +127,7 @@ class _Chunkwise(torch.autograd.Function):
         of_bits = [carried.pop() for _ in range(run.counts[-1])]  # the same for every chunk
         # Freed blocks between blocks that are in use serve no larger ones, and add up.
         kept, start = 0, resident_bytes() if run.plan.graph else 0
-        slack = max(SLACK, run.plan.graph // 4)
+        slack = max(SLACK, run.plan.graph)  # what a chunk frees serves the next one
         with gradients.collected(), run.ready(gradients):
             for chunk in reversed(range(run.chunks)):
                 leaves = run.restore(chunk)
@@ -148,5 +148,6 @@ class _Chunkwise(torch.autograd.Function):
                 del leaves, part, before, after, top, upstream, of_x
                 if start and resident_bytes() > start + kept + slack:
                     empty_cache()
+                    start = max(start, resident_bytes() - kept)  # the rest is in use
         run.finish()
         return None, None, grad_x, *carried, *gradients.results()
