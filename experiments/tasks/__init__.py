@@ -1,6 +1,7 @@
 """The tasks: each turns a data set into batches for the loop in ``experiments/train``."""
 
 from experiments.tasks.action import ActionConfig
+from experiments.tasks.listops import ListOpsConfig
 from experiments.tasks.mnist import MnistConfig
 from experiments.tasks.reviews import ReviewsConfig
 from experiments.tasks.selection import CountingConfig, RecallConfig, SelectiveCopyConfig
@@ -16,6 +17,7 @@ TASKS: dict[str, type[TrainConfig]] = {
     "adding": AddingConfig,
     "copy": CopyConfig,
     "counting": CountingConfig,
+    "listops": ListOpsConfig,
     "mnist": MnistConfig,
     "recall": RecallConfig,
     "reviews": ReviewsConfig,

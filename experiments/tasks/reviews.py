@@ -6,20 +6,16 @@ a network reads every review from its first byte to its last, and names it posit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric.utilities import move_data_to_device
-from torch import Tensor
 
-from experiments.datasets.aclimdb import CLASSES, Review, load_reviews
-from experiments.sequences import SPLIT_SEED, Key, Sequences
-from experiments.signals.dataset import batches_of_epoch, bucketed, in_order
-from experiments.train.config import DataConfig, option
+from experiments.datasets.aclimdb import CLASSES, load_reviews
+from experiments.sequences import SPLIT_SEED
+from experiments.tasks.texts import TextsConfig
+from experiments.train.config import DataConfig
 from experiments.train.task import Task
 
 #: Training reviews that validate.
@@ -32,33 +28,8 @@ _PRESET: dict[str, Any] = {
 }  # fmt: skip
 
 
-@dataclass(eq=False)
-class Reviews(Sequences):
-    """Reviews, each (bytes,) int64 with its label; ``seed`` is that of their order."""
-
-    reviews: Sequence[Review]
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.reviews)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Return the bytes of each review, (len,) int64."""
-        return np.array([len(review.text) for review in self.reviews])
-
-    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        review = self.reviews[key.sequence]
-        return torch.from_numpy(np.frombuffer(review.text, np.uint8).astype(np.int64)), review.label
-
-
-class ReviewsConfig(DataConfig):
+class ReviewsConfig(TextsConfig, DataConfig):
     """Train on reviews of films, byte by byte: positive or negative."""
-
-    usual_network = "block"
-    steps_per_batch: int | None = option(
-        None, "bytes in a batch at most, padding included: batches of long reviews are smaller "
-        "then", least=1)  # fmt: skip
 
     @classmethod
     def presets(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,33 +39,20 @@ class ReviewsConfig(DataConfig):
     def task(self, device: torch.device) -> Task:
         """Return the reviews, with batches on ``device``."""
         reviews, digest = load_reviews(self.data)
-        order = np.random.RandomState(SPLIT_SEED).permutation(len(reviews["train"]))
+        train, test = (
+            [(np.frombuffer(review.text, np.uint8), review.label) for review in reviews[part]]
+            for part in ("train", "test")
+        )
+        order = np.random.RandomState(SPLIT_SEED).permutation(len(train))
         val, rest = np.split(order, [min(VALIDATED, len(order) // 10)])
-        train = Reviews([reviews["train"][i] for i in rest[: self.train_subset]], self.seed)
-
-        def longest_first(some: Sequence[Review]) -> Reviews:
-            ordered = sorted(some[: self.eval_subset], key=lambda one: -len(one.text))
-            return Reviews(ordered, self.seed)
-
-        held_out = longest_first([reviews["train"][i] for i in val])
-        test = longest_first(reviews["test"])
-        how = self.batch_size, self.steps_per_batch
-        steps = min(len(batches_of_epoch(train, *how, epoch)) for epoch in range(self.epochs))
-        move = partial(move_data_to_device, device=device)
-        return Task(
+        return self.task_of(
+            device,
+            [train[i] for i in rest[: self.train_subset]],
+            [train[i] for i in val[: self.eval_subset]],
+            test[: self.eval_subset],
+            {"digest": digest},
             data_set="Large Movie Review Dataset",
             input_size=256,
             num_classes=len(CLASSES),
             class_names=CLASSES,
-            tokens=True,
-            steps_per_epoch=steps,
-            train_batches=lambda epoch, skip: map(
-                move, bucketed(train, *how, 0, epoch, range(skip, steps))
-            ),
-            val_batches=lambda: map(move, in_order(held_out, *how, 0)),
-            test_batches=lambda: map(move, in_order(test, *how, 0)),
-            facts={
-                "sequence_length": int(max(one.lengths.max() for one in (train, held_out, test))),
-                "train_size": len(train), "val_size": len(held_out), "digest": digest,
-            },
-        )  # fmt: skip
+        )

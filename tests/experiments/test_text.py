@@ -1,10 +1,12 @@
-"""Texts as tokens: Tiny Shakespeare by characters, and reviews byte by byte."""
+"""Texts as tokens: Tiny Shakespeare by characters, reviews byte by byte, and ListOps."""
 
 import hashlib
 import io
 import json
 import lzma
+import statistics
 import tarfile
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from experiments import catalogue, sampling
 from experiments.catalogue import Experiment
 from experiments.datasets import DataError, aclimdb, archives, shakespeare
 from experiments.datasets.__main__ import main
+from experiments.tasks import listops
+from experiments.tasks.listops import ListOpsConfig
 from experiments.tasks.reviews import ReviewsConfig
 from experiments.tasks.shakespeare import VALIDATED, ShakespeareConfig
 from experiments.train.config import ConfigError
@@ -205,3 +209,46 @@ def test_reviews_are_learnt(tmp_path):
     result = train(ReviewsConfig.of(data=tmp_path, **fields), progress=False)
     assert result["test_accuracy"] > 0.9 and result["data"]["test_size"] == 120
     assert json.loads((tmp_path / "run" / "results.json").read_text())["forgotten_bits"] > 0
+
+
+# --- ListOps ------------------------------------------------------------------------------------
+
+
+def evaluate(tokens, at=0):
+    """The value of the expression that begins there, its end and its levels, by recursion."""
+    if tokens[at] < 10:
+        return tokens[at], at + 1, 1
+    arguments, deepest, end = [], 0, at + 1
+    while tokens[end] != listops.CLOSE:
+        value, end, levels = evaluate(tokens, end)
+        arguments.append(value)
+        deepest = max(deepest, levels)
+    assert 2 <= len(arguments) <= 10
+    ways = min, max, lambda some: int(statistics.median(some)), lambda some: sum(some) % 10
+    return ways[tokens[at] - 10](arguments), end + 1, 1 + deepest
+
+
+def test_expressions_have_their_values():
+    drawn = [*islice(listops.draw(np.random.default_rng(3)), 300)]
+    for tokens, value in drawn:
+        assert evaluate(tokens.tolist()) == (value, len(tokens), 10)
+        assert 500 < len(tokens) < 2000
+    tokens = np.concatenate([tokens for tokens, _ in drawn])
+    counts = np.bincount(tokens, minlength=listops.TOKENS)
+    assert counts[:10].min() > 0.95 * counts[:10].max()  # each digit is as likely
+    assert counts[10:14].min() > 0.95 * counts[10:14].max() and counts[14] == counts[10:14].sum()
+    assert {value for _, value in drawn} == {*range(10)}
+
+
+def test_expressions_are_divided_and_the_same_in_all_runs():
+    fields = {"sequences": 30, "held_out": 10, "batch_size": 4, "epochs": 2}
+
+    def read(batches):
+        return [x[0] if isinstance(x, tuple) else x for x, _ in batches]
+
+    tasks = [ListOpsConfig.of(**fields, seed=seed).task(CPU) for seed in (0, 1)]
+    for one, other in zip(*(read(task.test_batches()) for task in tasks), strict=True):
+        assert one.equal(other)
+    assert [tasks[0].facts[part] for part in ("train_size", "val_size")] == [30, 10]
+    first, again = (read(task.train_batches(0, 0)) for task in tasks)
+    assert not all(one.equal(other) for one, other in zip(first, again, strict=False))
