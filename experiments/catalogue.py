@@ -257,6 +257,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         _TURNS | _RECALL),
     "select-far": Experiment("selective-copy", "Selective copying, 100,000 steps",
         "angles by input, u = 1", _SELECT_FAR, peak=True),
+    "select-million": Experiment("selective-copy", "Selective copying, a million steps",
+        "trained on 100,000 steps, u = 1", _SELECT_FAR | {"test_length": 1_000_000, "held_out": 8}),
     # A control, through the last tenth alone. Its states leave the range of fixed point.
     "select-far-truncated": Experiment("selective-copy", "Selective copying, 100,000 steps",
         "with truncated gradients", _SELECT_FAR | {"gradient_steps": 0.1, "memory": "recompute"}),
@@ -270,6 +272,10 @@ EXPERIMENTS: dict[str, Experiment] = {
             f"modulo {n}, angles by input, u = 1", _COUNT_FAR | {"modulus": n}, 3 if n == 3 else 1)
         for n in (2, 3, 5)
     },
+    # What one step may err by adds up over a hundred times the longest training sequence.
+    "count-3-million": Experiment("counting", "Counting, a million steps",
+        "modulo 3, trained on 10,000 steps", _COUNT_FAR | {"modulus": 3, "test_length": 1_000_000,
+            "held_out": 8}),
     "count-2-fixed": Experiment("counting", "Counting", "modulo 2, fixed angles, u = 1", _COUNT, 3),
     "count-3-zeros": Experiment("counting", "Counting", "modulo 3, angles by input, from zeros",
         _COUNT | _TURNS | {"modulus": 3, "learn_initial_state": False}, 3),
