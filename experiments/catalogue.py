@@ -300,7 +300,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         {"data_set": "fsdd", "split": "speaker"}),
     "shakespeare": Experiment("shakespeare", "Text", "Tiny Shakespeare, reversible", {}),
     "reviews": Experiment("reviews", "Text", "reviews byte by byte, reversible",
-        {"settings_tried": 3}),
+        {"settings_tried": 4}, 3),
 }  # fmt: skip
 
 #: The experiments whose weights are kept, for :mod:`experiments.evaluate`.
