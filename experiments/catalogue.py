@@ -257,8 +257,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         _TURNS | _RECALL),
     "select-far": Experiment("selective-copy", "Selective copying, 100,000 steps",
         "angles by input, u = 1", _SELECT_FAR, peak=True),
-    "select-million": Experiment("selective-copy", "Selective copying, a million steps",
-        "trained on 100,000 steps, u = 1", _SELECT_FAR | {"test_length": 1_000_000, "held_out": 8}),
     # A control, through the last tenth alone. Its states leave the range of fixed point.
     "select-far-truncated": Experiment("selective-copy", "Selective copying, 100,000 steps",
         "with truncated gradients", _SELECT_FAR | {"gradient_steps": 0.1, "memory": "recompute"}),

@@ -70,6 +70,7 @@ COUNTING = {
     "count-2-far": "modulo 2, trained and tested on up to 10,000",
     "count-3-far": "modulo 3, the same",
     "count-5-far": "modulo 5, the same",
+    "count-3-million": "modulo 3, trained on up to 10,000 and tested on a million",
     "count-3-zeros": "modulo 3, from states of zero",
     "count-2-fixed": "modulo 2, fixed angles",
 }
