@@ -316,7 +316,6 @@ SMALLER: dict[str, dict[str, Any]] = {
     "selective-copy": {"length": 20, "symbols": 3, "batches": 5, "held_out": 64, "epochs": 2,
                        "hidden_size": 8, "width": 8},
     "counting": {"length": 10, "batches": 5, "held_out": 64, "epochs": 2, "hidden_size": 8},
-    "listops": {"sequences": 40, "held_out": 20, "epochs": 1, "hidden_size": 8, "num_layers": 1},
     "sessions": {"frames": 20, "epochs": 1, "sessions": 1, "hidden_size": 8, "fold": 0},
 }  # fmt: skip
 

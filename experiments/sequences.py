@@ -1,4 +1,4 @@
-"""Sequences of recordings, in folds and in batches: what movements and signals share."""
+"""Sequences, in folds and in batches: what movements, signals and texts share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from experiments.train.task import Batch
 
 #: Seed of the draw of what is set aside for validation.
 SPLIT_SEED = 2023
+#: Batches whose sequences are sorted by length together: more need less padding, but put the same
+#: recordings into the same batch again and again.
+POOL = 16
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,54 @@ def collate(items: list[tuple[Tensor, Any]]) -> Batch:
     steps = torch.arange(longest).minimum(lengths[:, None] - 1)
     padded = [one.index_select(time, own) for one, own in zip(sequences, steps, strict=True)]
     return (torch.stack(padded), lengths), labels
+
+
+def bucketed(
+    data: Sequences, batch_size: int, bound: int | None, workers: int, epoch: int,
+    places: range,
+) -> Iterator[Batch]:  # fmt: skip
+    """Yield the batches of an epoch (:func:`batches_of_epoch`) at these places."""
+    batches = batches_of_epoch(data, batch_size, bound, epoch)[places.start : places.stop]
+    return load(data, batches, workers, epoch)
+
+
+def in_order(data: Sequences, batch_size: int, bound: int | None, workers: int) -> Iterator[Batch]:
+    """Yield all sequences as shown at test; the longest should come first."""
+    batches = _divided(list(range(len(data))), data.lengths, batch_size, bound)
+    return load(data, batches, workers)
+
+
+def batches_of_epoch(
+    data: Sequences, batch_size: int, bound: int | None, epoch: int
+) -> list[list[int]]:
+    """Return the sequences of each batch, in random order but of nearly equal lengths.
+
+    Sequences are shuffled, sorted by length within pools of ``POOL`` batches, and divided; then the
+    batches are shuffled. It depends on seed and epoch alone. Without a ``bound``, the sequences
+    that fill no batch are left out, others in each epoch. With one, a batch has at most that many
+    steps, padding included, or a single sequence; batches of long ones are then smaller.
+    """
+    generator = np.random.default_rng((data.seed, epoch))
+    order = generator.permutation(len(data))
+    if bound is None:
+        order = order[: len(order) - len(order) % batch_size]
+    lengths, batches = data.lengths, []
+    for start in range(0, len(order), POOL * batch_size):
+        pool = order[start : start + POOL * batch_size]
+        ordered = pool[np.argsort(-lengths[pool], kind="stable")].tolist()
+        batches += _divided(ordered, lengths, batch_size, bound)
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def _divided(
+    ordered: list[int], lengths: np.ndarray, batch_size: int, bound: int | None
+) -> list[list[int]]:
+    """Divide sequences, the longest first, into batches of at most ``bound`` padded steps."""
+    batches, start = [], 0
+    while start < len(ordered):
+        count = batch_size
+        if bound is not None:
+            count = max(1, min(count, bound // int(lengths[ordered[start]])))
+        batches.append(ordered[start : start + count])
+        start += count
+    return batches

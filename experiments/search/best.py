@@ -1,4 +1,4 @@
-"""What a search has found: the expected best of n trials of each method."""
+"""Summarise a search: the expected validation performance of each method after n trials."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from experiments.search.space import METHODS
 
 
 def curves(done: dict[str, Any]) -> dict[str, list[float]]:
-    """Return the expected best of 1, 2, ... trials of each method, up to all of them.
+    """Return the expected validation performance of each method after 1, 2, ... trials.
 
-    That is the mean of the best of n draws, with replacement, from the trials (Dodge et al., 2019).
+    That is the mean of the best of n draws, with replacement, from all trials (Dodge et al., 2019).
     A trial that failed counts as the worst of all.
     """
     ended = [t["val_accuracy"] for ts in done["methods"].values() for t in ts if "error" not in t]

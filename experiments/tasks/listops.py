@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from experiments.tasks.texts import Text, TextsConfig
+from experiments.tasks.bucketed import BucketedConfig
+from experiments.tasks.texts import Text, Texts, longest_first
 from experiments.train.config import option
 from experiments.train.task import Task
 
@@ -64,8 +66,9 @@ def draw(generator: np.random.Generator) -> Iterator[Text]:
             for level in levels
             if (of_kept := kept[level.tree]).any()
         ]
-        texts, values = _written(levels, generator)
-        yield from zip(np.split(texts, lengths[kept].cumsum()[:-1]), values.tolist(), strict=True)
+        tokens, values = _written(levels, generator)
+        texts = np.split(tokens, lengths[kept].cumsum()[:-1])
+        yield from zip(map(np.ndarray.tobytes, texts), values.tolist(), strict=True)
 
 
 def _trees(generator: np.random.Generator) -> Iterator[_Level]:
@@ -117,7 +120,7 @@ def _evaluated(operator: np.ndarray, values: np.ndarray, level: _Level) -> np.nd
     return np.choose(operator, [least, most, middle // 2, np.add.reduceat(values, starts) % DIGITS])
 
 
-class ListOpsConfig(TextsConfig):
+class ListOpsConfig(BucketedConfig):
     """Train on ListOps: name the value of a long expression."""
 
     sequences: int = option(96_000, "expressions for training", least=1)
@@ -131,10 +134,15 @@ class ListOpsConfig(TextsConfig):
     def task(self, device: torch.device) -> Task:
         """Return the expressions, with batches on ``device``."""
         drawn = draw(np.random.default_rng(_SEED))
-        sizes = self.held_out, self.held_out, self.sequences
-        test, val, train = ([next(drawn) for _ in range(size)] for size in sizes)
-        digest = hashlib.sha256(b"".join(tokens.tobytes() for tokens, _ in test)).hexdigest()
+        test, val, train = (
+            [*islice(drawn, size)] for size in (self.held_out, self.held_out, self.sequences)
+        )
         return self.task_of(
-            device, train, val, test, {"digest": digest, "chance": 1 / DIGITS},
-            data_set="ListOps", input_size=TOKENS, num_classes=DIGITS,
+            device,
+            Texts(train, self.seed),
+            Texts(longest_first(val), self.seed),
+            Texts(longest_first(test), self.seed),
+            {"digest": hashlib.sha256(b"".join(tokens for tokens, _ in test)).hexdigest(),
+             "chance": 1 / DIGITS},
+            data_set="ListOps", input_size=TOKENS, num_classes=DIGITS, tokens=True,
         )  # fmt: skip

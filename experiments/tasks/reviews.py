@@ -14,7 +14,8 @@ import torch
 
 from experiments.datasets.aclimdb import CLASSES, load_reviews
 from experiments.sequences import SPLIT_SEED
-from experiments.tasks.texts import TextsConfig
+from experiments.tasks.bucketed import BucketedConfig
+from experiments.tasks.texts import Texts, longest_first
 from experiments.train.config import DataConfig
 from experiments.train.task import Task
 
@@ -28,7 +29,7 @@ _PRESET: dict[str, Any] = {
 }  # fmt: skip
 
 
-class ReviewsConfig(TextsConfig, DataConfig):
+class ReviewsConfig(BucketedConfig, DataConfig):
     """Train on reviews of films, byte by byte: positive or negative."""
 
     @classmethod
@@ -39,20 +40,18 @@ class ReviewsConfig(TextsConfig, DataConfig):
     def task(self, device: torch.device) -> Task:
         """Return the reviews, with batches on ``device``."""
         reviews, digest = load_reviews(self.data)
-        train, test = (
-            [(np.frombuffer(review.text, np.uint8), review.label) for review in reviews[part]]
-            for part in ("train", "test")
-        )
+        train = reviews["train"]
         order = np.random.RandomState(SPLIT_SEED).permutation(len(train))
         val, rest = np.split(order, [min(VALIDATED, len(order) // 10)])
         return self.task_of(
             device,
-            [train[i] for i in rest[: self.train_subset]],
-            [train[i] for i in val[: self.eval_subset]],
-            test[: self.eval_subset],
+            Texts((train[i] for i in rest[: self.train_subset]), self.seed),
+            Texts(longest_first(train[i] for i in val[: self.eval_subset]), self.seed),
+            Texts(longest_first(reviews["test"][: self.eval_subset]), self.seed),
             {"digest": digest},
             data_set="Large Movie Review Dataset",
             input_size=256,
             num_classes=len(CLASSES),
             class_names=CLASSES,
+            tokens=True,
         )

@@ -9,27 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric.utilities import move_data_to_device
 
 from experiments.datasets import data_root
 from experiments.datasets.own_folder import load_folder
 from experiments.datasets.recordings import Recordings, open_recordings
 from experiments.sequences import Fold
 from experiments.signals.bootstrap import interval
-from experiments.signals.dataset import (
-    SignalDataset,
-    batches_of_epoch,
-    bucketed,
-    in_order,
-    longest_first,
-)
+from experiments.signals.dataset import SignalDataset, longest_first
 from experiments.signals.folds import SPLITS, make_folds
+from experiments.tasks.bucketed import BucketedConfig
 from experiments.tasks.folds import chosen_fold, details, runs_of_folds
 from experiments.train.config import ConfigError, DataConfig, TrainConfig, option
 from experiments.train.objectives import Classification, Evaluation, MeanF1
@@ -57,10 +50,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 SCORED = {"cinc2017": 3}
 
 
-class SignalsConfig(DataConfig):
+class SignalsConfig(BucketedConfig, DataConfig):
     """Train on whole signals: ECG, spoken digits or recordings of your own."""
-
-    usual_network = "block"
 
     # the data
     data_set: str = option(
@@ -70,9 +61,6 @@ class SignalsConfig(DataConfig):
     split: str | None = option(None, "folds, official or speaker (else the data set's)")
     fold: int | None = option(None, "this fold alone, from 0 (all of them, if not given)", least=0)
     folds: int = option(5, "parts of the split into folds, each of which is tested once", least=2)
-    steps_per_batch: int | None = option(
-        None, "steps in a batch at most, padding included: batches of long sequences are smaller "
-        "then", least=1)  # fmt: skip
 
     # augmentation
     flip: float = option(0.0, "probability of reversing the sign", least=0, most=1)
@@ -146,38 +134,22 @@ class SignalsConfig(DataConfig):
             replace(train, chosen=longest_first(recordings, part[: self.eval_subset]))
             for part in (fold.val, fold.test)
         )
-        steps = self._steps_per_epoch(train)
-        move = partial(move_data_to_device, device=device)
-        how = self.batch_size, self.steps_per_batch, self.workers
         objective = self.objective()
-        return Task(
+        return self.task_of(
+            device, train, val, test,
+            {
+                "source": recordings.about.source, "split": self.split, "fold": fold.name,
+                "folds": len(folds), "recordings": len(recordings), "digest": recordings.digest,
+                "rejected": len(recordings.rejected),
+            },
+            workers=self.workers,
             data_set=recordings.about.data_set,
             input_size=recordings.frames.shape[1],
             num_classes=len(recordings.about.class_names),
             class_names=tuple(recordings.about.class_names),
-            steps_per_epoch=steps,
-            train_batches=lambda epoch, skip: map(
-                move, bucketed(train, *how, epoch, range(skip, steps))
-            ),
-            val_batches=lambda: map(move, in_order(val, *how)),
-            test_batches=lambda: map(move, in_order(test, *how)),
-            facts={
-                "source": recordings.about.source, "split": self.split, "fold": fold.name,
-                "folds": len(folds), "train_size": len(train), "val_size": len(val),
-                "sequence_length": int(recordings.lengths.max()), "recordings": len(recordings),
-                "digest": recordings.digest, "rejected": len(recordings.rejected),
-            },
             test_details=lambda evaluation: _details(objective, evaluation, test),
             objective=objective,
         )  # fmt: skip
-
-    def _steps_per_epoch(self, train: SignalDataset) -> int:
-        """Return the number of batches that each epoch has at least; it takes no more."""
-        full = self.full_batches(len(train))
-        if self.steps_per_batch is None:
-            return full
-        batches = partial(batches_of_epoch, train, self.batch_size, self.steps_per_batch)
-        return min(len(batches(epoch)) for epoch in range(self.epochs))
 
 
 def _warn_of_constants(recordings: Recordings) -> None:

@@ -13,16 +13,10 @@ from sklearn.metrics import f1_score
 from experiments.datasets import cinc2017, fsdd
 from experiments.datasets.recordings import Description, join
 from experiments.models import BlockClassifier
-from experiments.sequences import Key
+from experiments.sequences import Key, batches_of_epoch, in_order
 from experiments.signals import bootstrap
 from experiments.signals.bootstrap import interval
-from experiments.signals.dataset import (
-    SignalDataset,
-    batches_of_epoch,
-    in_order,
-    longest_first,
-    normalised,
-)
+from experiments.signals.dataset import SignalDataset, longest_first, normalised
 from experiments.signals.folds import make_folds
 from experiments.tasks.signals import SignalsConfig
 from experiments.train.__main__ import main
