@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from experiments.bench.measure import growth_of_peak, in_fresh_process, saved_bytes, wall_clock
 from experiments.files import write_text
+from experiments.peers.rev_gru import RevGRU
 from experiments.provenance import provenance
 from irevrnn import IRevBlock, IRevStack, ThroughTime
 from irevrnn.strategies.revolve import fewest_checkpoints
@@ -35,7 +36,8 @@ class Method(NamedTuple):
     """A strategy of gated blocks, or an LSTM.
 
     Attributes:
-        strategy: one of the library, or ``lstm``, or ``through_time`` around it.
+        strategy: one of the library, or ``lstm``, or ``through_time`` around it, or ``rev_gru``:
+            a reversible GRU that is run back, in floats with ``rev_gru_floats``.
         memories: a key of :data:`MEMORIES`.
         rounds: how often ``checkpoint`` runs a chunk forward, at most, before it runs with its
             graph. Chunks are as long as those of ``reversible``, and the fewest states are kept.
@@ -58,6 +60,8 @@ LINES = {
     "store": Method("store"),
     "nn.LSTM": Method("lstm"),
     "ThroughTime(nn.LSTM)": Method("through_time"),
+    "RevGRU": Method("rev_gru"),
+    "RevGRU, floats": Method("rev_gru_floats"),
 }
 #: Those that are compared at several sizes of the state.
 RIVALS = (
@@ -131,6 +135,9 @@ def _build(case: Case) -> tuple[Callable[[Tensor], Tensor], nn.Module]:
         lstm = nn.LSTM(1, case.hidden, BLOCKS, batch_first=True)
         rnn = lstm if method.strategy == "lstm" else ThroughTime(lstm)
         return lambda x: rnn(x)[0][:, -1], rnn
+    if method.strategy.startswith("rev_gru"):
+        gru = RevGRU(1, case.hidden, BLOCKS, exact=method.strategy == "rev_gru")
+        return gru, gru
     stack = make_stack(method.strategy, method.memories, case.hidden)
     if method.rounds:  # in place of what the strategy would choose
         plan = Plan(method.strategy, *_chunks(case))

@@ -48,7 +48,7 @@ class Memory:
     longest: dict[str, int] = field(
         default_factory=lambda: {
             "recompute": 6, "checkpoint": 6, "reversible": 6, "reversible, u = 1": 6, "store": 5,
-            "nn.LSTM": 5, "ThroughTime(nn.LSTM)": 6,
+            "nn.LSTM": 5, "ThroughTime(nn.LSTM)": 6, "RevGRU": 4, "RevGRU, floats": 4,
         }
     )  # fmt: skip
     training: int = 300

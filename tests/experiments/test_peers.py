@@ -10,6 +10,7 @@ from torch import nn
 from experiments.peers.layers import GatedBlock
 from experiments.peers.linoss import LinOSS
 from experiments.peers.lru import LRU
+from experiments.peers.rev_gru import FloatState, IntegerState, RevGRU
 from experiments.peers.selective import RGLRU, S6, MinGRU
 from experiments.tasks.mnist import MnistConfig
 from experiments.train.loop import train
@@ -367,3 +368,41 @@ def test_options_reach_the_network():
     weights = model.rnn.blocks[2].recurrence.recurrent_weights
     assert math.exp(-1 / 3) < weights.abs().min() < weights.abs().max() < math.exp(-1 / 4)
     assert weights.angle().max() < 2 * math.pi / 100 + 1e-6 and model.rnn.blocks[2].width == 6
+
+
+# --- run back from the last state ---------------------------------------------------------------
+
+
+def run_back(kind, steps):
+    """States of a reversible GRU that has run forward and back again: zeros, if it was exact."""
+    torch.manual_seed(0)
+    model, x = RevGRU(FEATURES, 8, 2), torch.randn(steps, B, FEATURES)
+    states = [kind(B, 4) for _ in model.halves]
+    with torch.no_grad():
+        for step in x:
+            model.run(step, states)
+        for step in x.flip(0):
+            model.run_back(step, states)
+    return torch.cat([state.value for state in states])
+
+
+def test_a_reversible_gru_is_exact_in_integers_alone():
+    assert run_back(IntegerState, 500).count_nonzero() == 0
+    assert not run_back(FloatState, 500).abs().max() < 1e-3
+
+
+def test_gradients_of_a_reversible_gru_are_those_at_the_states_it_visited():
+    model, x = RevGRU(FEATURES, 8, 2), torch.randn(B, 60, FEATURES)
+    states = [IntegerState(B, 4) for _ in model.halves]
+    values = [state.value for state in states]
+    for step in x.unbind(1):
+        values = model.step(step, values)
+        with torch.no_grad():
+            model.run(step, states)
+        pairs = zip(values, states, strict=True)
+        values = [value + (state.value - value).detach() for value, state in pairs]
+    outputs = model(x), torch.cat(values[-2:], -1)
+    got, wanted = (torch.autograd.grad(y.sum(), [*model.parameters()]) for y in outputs)
+    assert torch.equal(*outputs)
+    for ours, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
