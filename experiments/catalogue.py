@@ -294,12 +294,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     "digits-decays": Experiment("signals", "Signals",
         "spoken digits, decays by input, penalty of 0.5 a bit",
         {"data_set": "fsdd", "forgets": "input", "bits_penalty": 0.5}, 2),
+    "digits-price": Experiment("signals", "Signals", "spoken digits, penalty of 1 a bit",
+        {"data_set": "fsdd", "bits_penalty": 1.0, "norm_last": True, "dropout": 0.1,
+            "settings_tried": 2}, 3),
     "digits-speakers": Experiment("signals", "Signals", "spoken digits, unseen speakers",
         {"data_set": "fsdd", "split": "speaker"}),
     "shakespeare": Experiment("shakespeare", "Text", "Tiny Shakespeare, reversible", {}),
     "reviews": Experiment("reviews", "Text", "reviews byte by byte, reversible",
         {"settings_tried": 4}, 3),
-    "listops": Experiment("listops", "Text", "ListOps, reversible", {"settings_tried": 3}),
 }  # fmt: skip
 
 #: The experiments whose weights are kept, for :mod:`experiments.evaluate`.
