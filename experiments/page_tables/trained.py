@@ -41,6 +41,7 @@ RECORDINGS = {
     "digits-conserving": "spoken digits, u = 1, `reversible`",
     "digits-angles": "spoken digits, u = 1, angles by input, `reversible`",
     "digits-decays": "spoken digits, decays by input, at a price of 0.5 a bit, `reversible`",
+    "digits-price": "spoken digits, learnt decays, at a price of 1 a bit, `reversible`",
     "digits-resnet": "spoken digits, convolutional network",
     "digits-speakers": "spoken digits, unseen speakers, `reversible`",
     "ecg": "ECG, mean F1, `reversible`",
