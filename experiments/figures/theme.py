@@ -27,6 +27,7 @@ STRATEGIES = {
     "store": COLOURS[5],
     "nn.LSTM": COLOURS[6],
     "ThroughTime(nn.LSTM)": COLOURS[4],
+    "RevGRU": "#882255",  # from Paul Tol's colours, as these are all taken
 }
 #: For guides: bounds, predictions, zero lines.
 GREY = "#777777"
