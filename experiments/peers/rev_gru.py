@@ -160,8 +160,8 @@ class _RunBack(torch.autograd.Function):
         kind = IntegerState if model.exact else FloatState
         ctx.states = [kind(len(x), model.units) for _ in model.halves]
         ctx.model, ctx.parameters = model, parameters
-        for step in x.unbind(1):
-            model.run(step, ctx.states)
+        for t in range(x.shape[1]):  # views of all steps would take more memory than the states
+            model.run(x[:, t], ctx.states)
         # Once more by PyTorch's hooks, where they are counted.
         ctx.save_for_backward(x, *(t for state in ctx.states for t in state.tensors()))
         return torch.cat([state.value for state in ctx.states[-2:]], -1)
@@ -172,11 +172,11 @@ class _RunBack(torch.autograd.Function):
         upstream = [torch.zeros_like(state.value) for state in states]
         upstream[-2:] = grad.chunk(2, -1)
         totals = [torch.zeros_like(p) for p in ctx.parameters]
-        for step in reversed(x.unbind(1)):
-            ctx.model.run_back(step, states)
+        for t in reversed(range(x.shape[1])):
+            ctx.model.run_back(x[:, t], states)
             with torch.enable_grad():
                 before = [state.value.detach().requires_grad_() for state in states]
-                after = ctx.model.step(step, before)
+                after = ctx.model.step(x[:, t], before)
                 found = torch.autograd.grad(after, [*before, *ctx.parameters], upstream)
             upstream = [*found[: len(before)]]
             for total, part in zip(totals, found[len(before) :], strict=True):
