@@ -33,11 +33,11 @@ MEMORIES: dict[str, dict[str, Any]] = {
 
 
 class Method(NamedTuple):
-    """A strategy of gated blocks, or an LSTM.
+    """A strategy of gated blocks, or a rival of theirs.
 
     Attributes:
-        strategy: one of the library, or ``lstm``, or ``through_time`` around it, or ``rev_gru``:
-            a reversible GRU that is run back, in floats with ``rev_gru_floats``.
+        strategy: one of the library, ``lstm``, ``through_time`` around it, or a reversible GRU
+            that is run back in integers, ``rev_gru``, or in floats, ``rev_gru_floats``.
         memories: a key of :data:`MEMORIES`.
         rounds: how often ``checkpoint`` runs a chunk forward, at most, before it runs with its
             graph. Chunks are as long as those of ``reversible``, and the fewest states are kept.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +20,19 @@ from torch import Tensor, nn
 #: Binary places of a state in integers, and of a gate that forgets.
 PLACES, GATE_PLACES = 23, 10
 _ONE = 2**GATE_PLACES
+#: In steps; a gate's places tell longer ones from 1 no more.
+LONGEST_MEMORY = 1000.0
 
 
 class Half(nn.Module):
     """The gates of one half of the units, which read the other half."""
 
-    def __init__(self, features: int, units: int, longest_memory: float) -> None:
+    def __init__(self, features: int, units: int) -> None:
         super().__init__()
         self.gates = nn.Linear(features + units, 2 * units)
         self.candidate = nn.Linear(features + units, units)
         with torch.no_grad():  # chrono initialisation (Tallec and Ollivier, 2018)
-            self.gates.bias[:units].uniform_(1, longest_memory - 1).log_()
+            self.gates.bias[:units].uniform_(1, LONGEST_MEMORY - 1).log_()
 
     def forward(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """Return what a state is multiplied by, and what is added to it, (B, units) each."""
@@ -42,10 +44,10 @@ class Half(nn.Module):
 
 
 class FloatState:
-    """Half of a state in floats, which division takes back but for rounding."""
+    """Half of a state in floats, (B, units), which division takes back but for rounding."""
 
-    def __init__(self, batch: int, units: int) -> None:
-        self.value = torch.zeros(batch, units)
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
 
     def advance(self, z: Tensor, added: Tensor) -> None:
         self.value = self.value * z + added
@@ -58,10 +60,11 @@ class FloatState:
 
 
 class IntegerState:
-    """Half of a state in integers, with a buffer of what multiplication forgets (algorithm 1)."""
+    """The same in integers, with a buffer of what multiplication forgets (algorithm 1)."""
 
-    def __init__(self, batch: int, units: int) -> None:
-        self.integers, self.buffer = torch.zeros(2, batch, units, dtype=torch.int64)
+    def __init__(self, value: Tensor) -> None:
+        self.integers = (value * 2**PLACES).round().long()
+        self.buffer = torch.zeros_like(self.integers)
         #: Full buffers, and the number of the step before which each was put aside.
         self.full: list[tuple[int, Tensor]] = []
         self.step = 0
@@ -95,6 +98,9 @@ class IntegerState:
         return [self.integers, self.buffer, *(buffer for _, buffer in self.full)]
 
 
+State: TypeAlias = FloatState | IntegerState
+
+
 class RevGRU(nn.Module):
     """Layers of reversible GRUs, trained by running them back step by step.
 
@@ -103,7 +109,6 @@ class RevGRU(nn.Module):
         hidden_size: units of a layer, an even number.
         num_layers: layers.
         exact: whether states are integers, whose inverse is exact.
-        longest_memory: in steps; at most 1,000 can be told apart from 1 by a gate's binary places.
 
     Shape:
         - input: (B, T, features), which gets no gradient
@@ -111,45 +116,34 @@ class RevGRU(nn.Module):
     """
 
     def __init__(
-        self, features: int, hidden_size: int, num_layers: int, exact: bool = True,
-        longest_memory: float = 1000.0,
-    ) -> None:  # fmt: skip
+        self, features: int, hidden_size: int, num_layers: int, exact: bool = True
+    ) -> None:
         super().__init__()
         self.units, self.exact = hidden_size // 2, exact
         sizes = [features, *[hidden_size] * (num_layers - 1)]
-        self.halves = nn.ModuleList(
-            Half(size, self.units, longest_memory) for size in sizes for _ in range(2)
-        )
+        self.halves = nn.ModuleList(Half(size, self.units) for size in sizes for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the last step."""
         output: Tensor = _RunBack.apply(self, x, *self.parameters())
         return output
 
-    def step(self, x: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
-        """Return the values of all halves after a step, as functions of those before it."""
-        after: list[Tensor] = []
-        for half, value in zip(self.halves, values, strict=True):
-            first = len(after) % 2 == 0
-            z, added = half(x, values[len(after) + 1] if first else after[-1])
-            after.append(value * z + added)
-            x = x if first else torch.cat(after[-2:], -1)
-        return after
-
-    def run(self, x: Tensor, states: Sequence[FloatState | IntegerState]) -> None:
+    def run(self, x: Tensor, states: Sequence[State]) -> None:
         """Take the states of all halves through a step."""
-        for number, half in enumerate(self.halves):
-            z, added = half(x, states[number ^ 1].value)
-            states[number].advance(z, added)
-            if number % 2:
-                x = torch.cat([states[number - 1].value, states[number].value], -1)
+        for number, state in enumerate(states):
+            state.advance(*self._gates(number, x, states))
 
-    def run_back(self, x: Tensor, states: Sequence[FloatState | IntegerState]) -> None:
+    def run_back(self, x: Tensor, states: Sequence[State]) -> None:
         """Undo :meth:`run`."""
-        for number in reversed(range(len(self.halves))):
-            below = number - number % 2
-            read = torch.cat([s.value for s in states[below - 2 : below]], -1) if below else x
-            states[number].retreat(*self.halves[number](read, states[number ^ 1].value))
+        for number in reversed(range(len(states))):
+            states[number].retreat(*self._gates(number, x, states))
+
+    def _gates(self, number: int, x: Tensor, states: Sequence[State]) -> tuple[Tensor, Tensor]:
+        first = number - number % 2  # of the layer
+        if first:
+            x = torch.cat([state.value for state in states[first - 2 : first]], -1)
+        gates: tuple[Tensor, Tensor] = self.halves[number](x, states[number ^ 1].value)
+        return gates
 
 
 class _RunBack(torch.autograd.Function):
@@ -157,12 +151,12 @@ class _RunBack(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, model: RevGRU, x: Tensor, *parameters: Tensor) -> Tensor:
-        kind = IntegerState if model.exact else FloatState
-        ctx.states = [kind(len(x), model.units) for _ in model.halves]
+        kind, zeros = IntegerState if model.exact else FloatState, x.new_zeros(len(x), model.units)
+        ctx.states = [kind(zeros) for _ in model.halves]
         ctx.model, ctx.parameters = model, parameters
         for t in range(x.shape[1]):  # views of all steps would take more memory than the states
             model.run(x[:, t], ctx.states)
-        # Once more by PyTorch's hooks, where they are counted.
+        # Saved in PyTorch's way, too, so that its hooks count them.
         ctx.save_for_backward(x, *(t for state in ctx.states for t in state.tensors()))
         return torch.cat([state.value for state in ctx.states[-2:]], -1)
 
@@ -176,7 +170,9 @@ class _RunBack(torch.autograd.Function):
             ctx.model.run_back(x[:, t], states)
             with torch.enable_grad():
                 before = [state.value.detach().requires_grad_() for state in states]
-                after = ctx.model.step(x[:, t], before)
+                again = [FloatState(value) for value in before]
+                ctx.model.run(x[:, t], again)
+                after = [state.value for state in again]
                 found = torch.autograd.grad(after, [*before, *ctx.parameters], upstream)
             upstream = [*found[: len(before)]]
             for total, part in zip(totals, found[len(before) :], strict=True):

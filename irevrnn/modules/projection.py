@@ -21,9 +21,8 @@ from irevrnn.kernels.ops import eager_float32
 
 #: Bytes of a result, or of the input's gradient, from which the allocator matters.
 _LARGE = 2**23
-#: Multiplications from which calling oneDNN costs less than it saves, and rows that it multiplies
-#: at a time, for each thread.
-_MANY, _ROWS = 2**23, 2048
+#: Multiplications from which calling oneDNN costs less than it saves.
+_MANY = 2**23
 
 
 class Projection(nn.Linear):
@@ -47,43 +46,31 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _Linear.apply(x, weight, bias)
 
 
-@cache
 def _prefers_onednn() -> bool:
+    return bool(torch.backends.mkldnn.enabled) and _mkl_leaves_vectors_unused()
+
+
+@cache
+def _mkl_leaves_vectors_unused() -> bool:
     wide = "AVX512" in torch.backends.cpu.get_cpu_capability()
     there, cpu = wide and torch.backends.mkldnn.is_available(), Path("/proc/cpuinfo")
     return there and cpu.is_file() and "AuthenticAMD" in cpu.read_text()
 
 
-def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    bias = None if bias is None else bias.contiguous()  # it would be read as if it were
-    # PyTorch's own compiler calls this operator.
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return ``F.linear(x, weight, bias)``, a large one in allocated memory."""
-    parts = -(-x.shape[:-1].numel() // (_ROWS * torch.get_num_threads()))
-    if _prefers_onednn() and (parts <= 1 or uses_caching_allocator()):
-        return _by_onednn(x, weight, bias)
-    out = allocate(x, [*x.shape[:-1], len(weight)])
-    rows, target = x.flatten(0, -2), out.view(-1, len(weight))
-    if _prefers_onednn():  # it allocates its results itself: they are copied from the cache
-        # Into parts of nearly equal size: very few rows would be multiplied differently.
-        for part, to in zip(rows.tensor_split(parts), target.tensor_split(parts), strict=True):
-            to.copy_(_by_onednn(part, weight, bias))
-    else:
-        F.linear(rows, weight, bias, out=target)  # type: ignore[call-arg]
-    return out
-
-
 class _Linear(torch.autograd.Function):
-    """``F.linear`` by :func:`_multiply`."""
+    """``F.linear`` by oneDNN, or into allocated memory."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         of_x, of_weight, _ = ctx.needs_input_grad
         ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
-        return _multiply(x, weight, bias)
+        if _prefers_onednn():  # by the operator that PyTorch's own compiler calls
+            bias = None if bias is None else bias.contiguous()  # it would be read as if it were
+            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        out = allocate(x, [*x.shape[:-1], len(weight)])
+        rows = x.flatten(0, -2)
+        F.linear(rows, weight, bias, out=out.view(-1, len(weight)))  # type: ignore[call-arg]
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

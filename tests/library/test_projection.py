@@ -10,26 +10,26 @@ from irevrnn.modules.projection import Projection
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
-PREFERS_ONEDNN = projection._prefers_onednn
-HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
-
-@pytest.fixture(autouse=True, params=["MKL", "oneDNN"])
-def library(request, monkeypatch):
-    """Which library multiplies, whichever is the faster here."""
-    onednn = request.param == "oneDNN"
-    if onednn and not HAS_ONEDNN:
-        pytest.skip("PyTorch has no oneDNN here")
-    monkeypatch.setattr(projection, "_prefers_onednn", lambda: onednn)
+@pytest.fixture(autouse=True)
+def _defaults(monkeypatch):
     monkeypatch.setattr(projection, "uses_caching_allocator", lambda: False)  # as others may have
+    monkeypatch.setattr(projection, "_prefers_onednn", lambda: False)
+
+
+@pytest.fixture(params=[False, True], ids=["MKL", "oneDNN"])
+def onednn(request, monkeypatch):
+    """Whether oneDNN multiplies, whichever library is the faster here."""
+    if request.param and not torch.backends.mkldnn.is_available():
+        pytest.skip("PyTorch has no oneDNN here")
+    monkeypatch.setattr(projection, "_prefers_onednn", lambda: request.param)
     return request.param
 
 
-@pytest.fixture(params=[7, 2048])
-def always(request, monkeypatch):
-    """Products of every size go to allocated memory, in parts of so many rows."""
+@pytest.fixture
+def always(monkeypatch):
+    """Products of every size do not stay with PyTorch."""
     monkeypatch.setattr(projection, "_LARGE", 0)
-    monkeypatch.setattr(projection, "_ROWS", request.param)
 
 
 def pair(inputs, outputs, bias=True):
@@ -53,10 +53,10 @@ def derived(model, x):
     "shape, outputs",
     [((70, 33, 40), 37), ((1, 4096, 1), 129), ((2500, 130), 5), ((3, 5, 7), 9)],
 )
-def test_values_and_gradients_of_any_order(shape, outputs, bias, library):
+def test_values_and_gradients_of_any_order(shape, outputs, bias, onednn):
     ours, theirs = pair(shape[-1], outputs, bias)
     x = torch.randn(shape)
-    assert library == "oneDNN" or torch.equal(ours(x), theirs(x))
+    assert onednn or torch.equal(ours(x), theirs(x))
     if len(shape) == 3:
         x = x.transpose(0, 1).contiguous().transpose(0, 1)
     for got, wanted in zip(derived(ours, x), derived(theirs.double(), x.double()), strict=True):
@@ -66,7 +66,7 @@ def test_values_and_gradients_of_any_order(shape, outputs, bias, library):
 
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
-def test_frozen_parameters_get_no_gradient(frozen):
+def test_frozen_parameters_get_no_gradient(frozen, onednn):
     gradients = []
     for model in pair(6, 5):
         torch.manual_seed(1)
@@ -78,7 +78,7 @@ def test_frozen_parameters_get_no_gradient(frozen):
     torch.testing.assert_close(got, wanted)
 
 
-def test_rows_do_not_depend_on_how_many_there_are():
+def test_rows_do_not_depend_on_how_many_there_are(onednn):
     """A chunk's projection has the bits of the whole sequence's: strategies rely on it."""
     ours, _ = pair(100, 128)
     x = torch.randn(784, 32, 100)
@@ -109,14 +109,4 @@ def test_what_stays_with_pytorch(monkeypatch):
         assert torch.equal(ours(x), theirs(x)) and ours(x).dtype == torch.bfloat16
     assert torch.equal(ours.double()(x.double()), theirs.double()(x.double()))
     monkeypatch.setattr(projection, "uses_caching_allocator", lambda: True)
-    torch.testing.assert_close(ours.float()(x), theirs.float()(x))
-
-
-@pytest.mark.parametrize("capability", ["AVX512", "AVX2"])
-@pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel"])
-def test_onednn_multiplies_where_mkl_leaves_vectors_unused(vendor, capability, monkeypatch):
-    monkeypatch.setattr(projection.Path, "is_file", lambda path: True)
-    monkeypatch.setattr(projection.Path, "read_text", lambda path: f"vendor_id\t: {vendor}\n")
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    chosen = PREFERS_ONEDNN.__wrapped__()
-    assert chosen is ((vendor, capability) == ("AuthenticAMD", "AVX512") and HAS_ONEDNN)
+    assert torch.equal(ours.float()(x), theirs.float()(x))
