@@ -176,13 +176,13 @@ def _kept_bytes(case: Case, module: nn.Module) -> int | None:
     return None
 
 
-def measure_lengths(longest: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Measure lines at T = 100, 1,000, ..., one sequence, each up to its power of ten."""
-    return [
-        in_fresh_process(measure, Case(line, 10**power), True, caching_allocator=True)
-        for line, end in longest.items()
-        for power in range(2, end + 1)
-    ]
+def measure_lengths(longest: Mapping[str, int], repetitions: int) -> list[dict[str, Any]]:
+    """Measure lines at T = 100, 1,000, ..., one sequence, each up to its power of ten.
+
+    Rows are as for :func:`measure_size`, with ``saved_bytes``.
+    """
+    cases = [Case(line, 10**power) for line, end in longest.items() for power in range(2, end + 1)]
+    return _in_turn(cases, repetitions, saved=True)
 
 
 def measure_size(
@@ -205,11 +205,12 @@ def measure_size(
     if file and file.is_file():
         return list(json.loads(file.read_text()))
     cases = [Case(line, steps, batch, hidden) for line in _fitting(steps, batch, hidden)]
-    turns = [
-        [in_fresh_process(measure, case, caching_allocator=True) for case in cases]
-        for _ in range(repetitions)
-    ]
-    rows = [_summary(runs) for runs in zip(*turns, strict=True)]
+    rows = _in_turn(cases, repetitions)
+    for row in rows:
+        print(
+            f"T = {steps:,}, B = {batch}, H = {hidden}, {row['line']}: "
+            f"{row['peak_bytes'] / 1e6:.1f} MB, {1e6 * row['seconds'] / steps:.1f} us a step"
+        )
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(rows))
@@ -224,13 +225,17 @@ def _fitting(steps: int, batch: int, hidden: int) -> Iterator[str]:
             yield line
 
 
+def _in_turn(cases: Sequence[Case], repetitions: int, saved: bool = False) -> list[dict[str, Any]]:
+    """Measure all cases, again and again: return a row for each, of medians."""
+    turns = [
+        [in_fresh_process(measure, case, saved, caching_allocator=True) for case in cases]
+        for _ in range(repetitions)
+    ]
+    return [_summary(runs) for runs in zip(*turns, strict=True)]
+
+
 def _summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the row of a case, from its runs, and print a line."""
     measured = ("peak_bytes", "seconds")
     row = runs[0] | {name: median(run[name] for run in runs) for name in measured}
-    print(
-        f"T = {row['steps']:,}, B = {row['batch']}, H = {row['hidden']}, {row['line']}: "
-        f"{row['peak_bytes'] / 1e6:.1f} MB, {1e6 * row['seconds'] / row['steps']:.1f} us a step"
-    )
     every = [{name: run[name] for name in measured} for run in runs]
     return row | {"git_commit": provenance()["git_commit"], "runs": every}

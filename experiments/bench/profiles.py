@@ -34,6 +34,7 @@ class Memory:
         bit_steps: steps over which bits are counted.
         longest: the power of ten up to which each line of
             :data:`experiments.bench.frontier.LINES` is measured.
+        turns: processes that measure each of them at each length, in turn.
         training, seeds: optimizer steps, and runs, that show that reversal changes nothing.
     """
 
@@ -51,6 +52,7 @@ class Memory:
             "nn.LSTM": 5, "ThroughTime(nn.LSTM)": 6, "RevGRU": 4, "RevGRU, floats": 4,
         }
     )  # fmt: skip
+    turns: int = 3
     training: int = 300
     seeds: int = 3
 
@@ -59,8 +61,8 @@ MEMORY = {
     "smoke": Memory(
         batch=8, hidden=32, steps=(32, 64, 128), couplings=(1, 2, 3),
         names=_TOLD, peak=(1024,), peak_names=("scan", "lstm"),
-        bit_steps=2000, longest={"recompute": 3, "checkpoint": 3, "reversible": 3}, training=5,
-        seeds=1,
+        bit_steps=2000, longest={"recompute": 3, "checkpoint": 3, "reversible": 3}, turns=1,
+        training=5, seeds=1,
     ),
     "quick": Memory(
         steps=(32, 128, 512, 2048), couplings=(1, 3, 6),
@@ -70,8 +72,7 @@ MEMORY = {
             "recompute": 5, "checkpoint": 6, "reversible": 6, "reversible, u = 1": 6, "nn.LSTM": 4,
             "ThroughTime(nn.LSTM)": 5,
         },
-        training=100,
-        seeds=1,
+        turns=1, training=100, seeds=1,
     ),
     "paper": Memory(),
 }  # fmt: skip
