@@ -59,7 +59,7 @@ def test_a_size_is_measured_in_turn_and_kept(tmp_path, monkeypatch):
     seconds = iter(range(1, 100))
     monkeypatch.setattr(
         frontier, "in_fresh_process",
-        lambda function, case, *_, **__: case._asdict() | {"peak_bytes": 10, "seconds": next(seconds)},
+        lambda _, case, *__, **___: case._asdict() | {"peak_bytes": 10, "seconds": next(seconds)},
     )  # fmt: skip
     rows = frontier.measure_size(640, 1, 64, 3, tmp_path)
     assert [row["line"] for row in rows] == list(frontier.RIVALS)
@@ -72,7 +72,9 @@ def test_a_size_is_measured_in_turn_and_kept(tmp_path, monkeypatch):
 
 
 def test_what_takes_too_much_or_too_long_is_left_out(monkeypatch):
-    monkeypatch.setattr(frontier, "in_fresh_process", lambda _, case, *__, **___: case._asdict() | FREE)
+    monkeypatch.setattr(
+        frontier, "in_fresh_process", lambda _, case, *__, **___: case._asdict() | FREE
+    )
     large, long = (frontier.measure_size(*size, 1) for size in ((10**4, 64, 512), (10**7, 1, 64)))
     assert [row["line"] for row in large] == list(frontier.RIVALS[1:])
     assert [row["line"] for row in long] == [
