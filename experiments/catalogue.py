@@ -297,6 +297,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "digits-price": Experiment("signals", "Signals", "spoken digits, penalty of 1 a bit",
         {"data_set": "fsdd", "bits_penalty": 1.0, "norm_last": True, "dropout": 0.1,
             "settings_tried": 2}, 3),
+    # A control: without the price, is it the norm and the dropout?
+    "digits-normed": Experiment("signals", "Signals", "spoken digits, norm and dropout",
+        {"data_set": "fsdd", "norm_last": True, "dropout": 0.1}, 3),
     "ecg-price": Experiment("signals", "Signals", "ECG, penalty of 1 a bit",
         {"data_set": "cinc2017", "bits_penalty": 1.0, "norm_last": True, "settings_tried": 2}),
     "digits-speakers": Experiment("signals", "Signals", "spoken digits, unseen speakers",
