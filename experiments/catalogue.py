@@ -297,7 +297,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "digits-price": Experiment("signals", "Signals", "spoken digits, penalty of 1 a bit",
         {"data_set": "fsdd", "bits_penalty": 1.0, "norm_last": True, "dropout": 0.1,
             "settings_tried": 2}, 3),
-    # A control: without the price, is it the norm and the dropout?
+    # A control: the same without the price.
     "digits-normed": Experiment("signals", "Signals", "spoken digits, norm and dropout",
         {"data_set": "fsdd", "norm_last": True, "dropout": 0.1}, 3),
     "ecg-price": Experiment("signals", "Signals", "ECG, penalty of 1 a bit",

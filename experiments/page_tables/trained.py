@@ -86,7 +86,7 @@ LONG_MEMORIES = {
     "adding-irevrnn": "adding, squared error",
     "copy-irevrnn": "copying, symbols right",
     "copy-long": "copying, symbols right",
-    "copy-long-truncated": "the same, gradients through the last tenth alone, without symbols",
+    "copy-long-truncated": "the same, gradients through the last tenth, which holds no symbol",
     "copy-long-frozen": "the same, couplings frozen",
     "copy-million": "copying, symbols right",
     "adding-million": "adding, squared error",
