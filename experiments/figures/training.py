@@ -13,10 +13,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 
 from experiments.figures import theme
 
-#: Ticks of an axis of accuracies, as shares of wrong answers.
-ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.004, 0.002)
 #: The least share of wrong answers that is drawn; those below lie there.
 LEAST_ERROR = 1e-3
+#: Ticks of an axis of accuracies, as shares of wrong answers.
+ERROR_TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.004, LEAST_ERROR)
 
 
 def learning_curve(
@@ -139,7 +139,7 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.set_xscale("log")
         axes.set_xlim(1.3 * most, least / 1.3)
         axes.set_xticks([x for x in ERROR_TICKS if least / 1.2 < x < 1.2 * most])
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - x):.4g}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(_accuracy_at))
         axes.tick_params(axis="x", labelsize=6)  # so that labels do not touch
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left")
@@ -147,6 +147,10 @@ def comparison(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     figure.supxlabel("test accuracy, % (better to the right)", size=8)
     figure.legend(handles=places[0].get_lines()[:2], loc="outside upper right", ncols=2)
     return figure
+
+
+def _accuracy_at(error: float, _: int) -> str:
+    return f"{'≥ ' if error <= LEAST_ERROR else ''}{100 * (1 - error):.4g}"
 
 
 def expected_best(methods: Mapping[str, tuple[Sequence[float], float]]) -> Figure:
