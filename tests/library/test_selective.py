@@ -201,7 +201,7 @@ def test_inputs_need_not_be_contiguous():
 @forms
 def test_operators(form):
     z, h, c, *turns = make_case(20, 2, 5, form)
-    options = None, 16, False
+    options = None, 16, False, None
     opcheck(torch.ops.irevrnn.selective_scan.default, (z, h, c, turns, *options))
     with torch.no_grad():
         out, h_n, c_n, saved = torch.ops.irevrnn.selective_scan(z, h, c, turns, *options)

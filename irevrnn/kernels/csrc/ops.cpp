@@ -70,9 +70,10 @@ TORCH_LIBRARY(irevrnn, m) {
       "str activation, str coupling_activation, int interval, bool vectorize, Tensor? resets=None) "
       "-> (Tensor grad_z, Tensor grad_h_0, Tensor grad_c_0, Tensor grad_u, Tensor grad_a, "
       "Tensor grad_b)");
+  // No default: before PyTorch 2.15, a gradient of lists of tensors must leave out the arguments that equal their defaults.
   m.def(
       "selective_scan(Tensor z, Tensor h_0, Tensor c_0, Tensor[] turns, Tensor? batch_sizes, int interval, "
-      "bool vectorize, Tensor? resets=None) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor saved)");
+      "bool vectorize, Tensor? resets) -> (Tensor out, Tensor h_n, Tensor c_n, Tensor saved)");
   m.def(
       "selective_scan_backward(Tensor? grad_out, Tensor? grad_h_n, Tensor? grad_c_n, Tensor out, Tensor saved, "
       "Tensor h_0, Tensor c_0, Tensor[] turns, Tensor? batch_sizes, int interval, bool vectorize, Tensor? resets=None) "
