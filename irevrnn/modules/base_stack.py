@@ -168,7 +168,7 @@ class BaseStack(Recurrent, StrategyModule):
         """Run one step of a stream, without gradients; return the output and the states after it.
 
         It is :meth:`forward` for a sequence of one step, up to the rounding of matrix products, and
-        several times as fast where blocks are :class:`irevrnn.IRevBlock` without selection, in
+        several times as fast where all blocks are :class:`irevrnn.IRevBlock` of one kind, in
         float32 on a CPU. For gradients, call the stack.
 
         Args:

@@ -143,14 +143,15 @@ class IRevBlock(Block):
     def can_compile(self) -> bool:
         """Return whether operators for chunks of steps compute what this block would."""
         own, inner, u = self.__dict__, self.input_projection, self.recurrent_weight
-        selective = self.selective or self.input_gate
-        if type(self) is not IRevBlock or "project" in own or "output" in own or selective:
+        if type(self) is not IRevBlock or "project" in own or "output" in own:
             return False
-        if type(inner) is not Projection or "weight" not in inner._parameters:
-            return False
+        gates = [g for g in (self.read_gate, self.angle_gate, self.decay_gate) if g is not None]
+        for projection in (inner, *gates):
+            if type(projection) is not Projection or "weight" not in projection._parameters:
+                return False
         plain = norm_arguments(self.norm, self.width) is not None
         plain = plain and self.gate and self._drops_nothing
-        return plain and can_fuse((u,), self, self.norm, inner, self.output_projection)
+        return plain and can_fuse((u,), self, self.norm, inner, *gates, self.output_projection)
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         if self.gate and self._drops_nothing:

@@ -46,8 +46,8 @@ class Stepper:
     def _prepared(blocks: list[Any]) -> Any:
         parameters: list[Any] = []
         for block in blocks:
-            *first, u, a, b, outer_weight, outer_bias = parameters_of(block)
-            parameters += [*first, block.scale, u, a, b, outer_weight, outer_bias]
+            values = parameters_of(block)
+            parameters += [*values[:4], block.scale, *values[4:]]
         return prepared(blocks, parameters, last=False, sums=[])
 
     def holds(self) -> bool:

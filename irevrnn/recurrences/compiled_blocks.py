@@ -36,10 +36,10 @@ class Parameters:
         parameters: list[Tensor | None] = []
         for block in blocks:
             values = [None if p is None else p.detach() for p in parameters_of(block)]
-            *norm, weight, bias, u, a, b, outer_weight, outer_bias = values
+            *first, bias = values[:4]
             scale = block.scale.detach()
             shift = None if bias is None else bias * scale
-            parameters += [*norm, weight, shift, scale, u, a, b, outer_weight, outer_bias]
+            parameters += [*first, shift, scale, *values[4:]]
             if needed is not None:
                 wanted = [id(p) in self._needed for p in parameters_of(block)]
                 if id(block.scale) in self._needed:
@@ -71,9 +71,14 @@ class Parameters:
 def parameters_of(block: Any) -> list[Any]:
     """Return the parameters of a gated block but for gamma; None where it has none."""
     norm, inner, outer = block.norm, block.input_projection, block.output_projection
+    recurrence = [block.recurrent_weight, block.coupling_a, block.coupling_b]
+    if block.selective:
+        recurrence = [recurrence[0] if block.forgets is True else None, None, None]
+    gates = block.read_gate, block.angle_gate, block.decay_gate
     return [
         getattr(norm, "weight", None), getattr(norm, "bias", None), inner.weight, inner.bias,
-        block.recurrent_weight, block.coupling_a, block.coupling_b, outer.weight, outer.bias,
+        *recurrence, outer.weight, outer.bias, block.angle if block.selective else None,
+        *(getattr(gate, name, None) for gate in gates for name in ("weight", "bias")),
     ]  # fmt: skip
 
 
@@ -103,6 +108,7 @@ class CompiledBlocks(Recurrence):
 
     full_precision = True
     parameters: Parameters
+    _chosen_bits: Tensor
 
     def __init__(self, members: Sequence[BlockRecurrence], last: bool) -> None:
         self.members, self.last_alone = members, last
@@ -130,9 +136,15 @@ class CompiledBlocks(Recurrence):
         """Return the state of each member."""
         return [*zip(*(x.unbind() for x in state), strict=True)]
 
+    def chosen_bits(self, drive: Drive) -> Tensor | None:
+        """Return those of the pass that has just run."""
+        return self._chosen_bits if self.members[0].block.forgets == "input" else None
+
     def scan(self, drive: Drive, state: State | None, steps: Steps, memory: str) -> Result:
         assert state is not None
-        y, *final = self.parameters.ready.scan(*drive, *state, steps.resets, steps.batch_sizes)
+        y, *final, self._chosen_bits = self.parameters.ready.scan(
+            *drive, *state, steps.resets, steps.batch_sizes
+        )
         return y, tuple(final)
 
     def exact_state(self, state: State) -> States:
@@ -148,6 +160,7 @@ class CompiledBlocks(Recurrence):
         y, tensors, words, counts, saved, block, step = self.parameters.ready.scan_fixed(
             *drive, states.tensors, states.steps, record, save, steps.resets, steps.batch_sizes
         )
+        self._chosen_bits = saved[-1]
         if step >= 0:
             raise overflow(f"{self.members[block].name}, step {steps.begin + step}")
         after = _BlockStates.from_tensors(tensors, states.steps + steps.end - steps.begin)
@@ -163,7 +176,7 @@ class CompiledBlocks(Recurrence):
         return Pass(y, saved, before, states), buffer._replace(counts=counts)
 
     def with_gradient(self, result: Pass, drive: Drive, state: State, steps: Steps) -> Result:
-        y, *final = self.parameters.ready.with_gradient(
+        y, *final, self._chosen_bits = self.parameters.ready.with_gradient(
             *drive, *state, result.out, result.saved, steps.resets, steps.batch_sizes
         )
         return y, tuple(final)
@@ -184,4 +197,5 @@ def form_of(recurrence: Any) -> tuple[Any, ...] | None:
     if block is None or can_compile is None or not can_compile():
         return None
     activations = block.activation, block.coupling_activation
-    return block.width, block.hidden_size, block.residual, *activations
+    chosen = block.input_gate, block.turns, block.forgets if block.selective else None
+    return block.width, block.hidden_size, block.residual, *activations, *chosen

@@ -136,8 +136,9 @@ class Run(ABC):
 
         def recur(number: int, recurrence: Recurrence, x: Tensor) -> Result:
             drive = recurrence.drive(x)
+            result = advance(number, drive)
             self.chosen_bits = add_bits(self.chosen_bits, recurrence.chosen_bits(drive))
-            return advance(number, drive)
+            return result
 
         return run_modules(self.stack, x, recur, self.steps, self.masks, not self.return_sequence)
 

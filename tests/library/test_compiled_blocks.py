@@ -18,7 +18,14 @@ OPTIONS = [
     {}, {"forgets": False}, {"norm": None}, {"residual": False}, {"bias": False},
     {"num_couplings": 0, "longest_period": None}, {"num_couplings": 3},
     {"activation": "leaky_relu"}, {"activation": "relu"}, {"coupling_activation": "tanh"},
-    {"coupling_activation": "leaky_relu"}, {"learn_initial_state": True},
+    {"coupling_activation": "leaky_relu"}, {"learn_initial_state": True}, {"input_gate": True},
+]  # fmt: skip
+#: Of blocks whose input chooses.
+SELECTIVE = [
+    {"turns": "input"}, {"turns": "input", "forgets": False}, {"forgets": "input"},
+    {"turns": "input", "forgets": "input"}, {"turns": "input", "input_gate": True, "norm": None},
+    {"forgets": "input", "input_gate": True, "learn_initial_state": True},
+    {"turns": "input", "forgets": "input", "input_gate": True, "bias": False, "residual": False},
 ]  # fmt: skip
 SIZES = [(8, 6, 1), (1, 3, 2), (33, 17, 3), (16, 64, 2), (70, 130, 1)]
 
@@ -51,6 +58,8 @@ def derived(model, x, hidden=None, **keywords):
     y, (h, c) = model(x, hidden, **keywords)
     y = y.data if hasattr(y, "batch_sizes") else y
     loss = y.sin().sum() + h.cos().sum() + (2 * c).cos().sum()
+    if model._stack().recurrences[-1].block.activation == "identity":
+        loss = loss + 0.1 * model.stored_bits()
     leaves = [x, *(hidden or ()), *model.parameters()]
     return [y.detach(), h.detach(), c.detach(), *torch.autograd.grad(loss, leaves)]
 
@@ -74,7 +83,7 @@ def assert_near_modules(monkeypatch, model, x, hidden=None, **keywords):
 
 
 @pytest.mark.parametrize("memory", CHUNKED)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS + SELECTIVE, ids=str)
 def test_every_option(monkeypatch, memory, options):
     states = None if options.get("learn_initial_state") else (draw(3, 2, 6), draw(3, 2, 6).flip(0))
     assert_near_modules(monkeypatch, make_stack(memory, **options), draw(2, 100, 2), states)
@@ -82,15 +91,17 @@ def test_every_option(monkeypatch, memory, options):
 
 @pytest.mark.parametrize("memory", CHUNKED[:2])
 @pytest.mark.parametrize(("steps", "batch"), [(1, 1), (5, 3), (64, 2), (33, 40)])
+@pytest.mark.parametrize("options", [{}, SELECTIVE[-1]], ids=str)
 @pytest.mark.parametrize(("width", "hidden", "blocks"), SIZES)
-def test_shapes(monkeypatch, memory, width, hidden, blocks, steps, batch):
-    model = make_stack(memory, width, hidden, blocks)
+def test_shapes(monkeypatch, memory, width, hidden, blocks, options, steps, batch):
+    model = make_stack(memory, width, hidden, blocks, **options)
     assert_near_modules(monkeypatch, model, draw(batch, steps, 2))
 
 
+@pytest.mark.parametrize("options", [{}, SELECTIVE[0], SELECTIVE[5]], ids=str)
 @pytest.mark.parametrize("memory", CHUNKED)
-def test_last_output_lengths_and_resets(monkeypatch, memory):
-    model, x = make_stack(memory), draw(3, 70, 2)
+def test_last_output_lengths_and_resets(monkeypatch, memory, options):
+    model, x = make_stack(memory, **options), draw(3, 70, 2)
     resets = torch.rand(3, 70, generator=torch.Generator().manual_seed(0)) < 0.05
     for keywords in (
         {"return_sequence": False}, {"lengths": [70, 5, 33]}, {"resets": resets},
@@ -108,7 +119,7 @@ def test_other_modules_stand_between(monkeypatch):
         shared = IRevBlock(6, 6)
         return IRevStack([
             nn.Linear(2, 6), shared, IRevBlock(6, 5), nn.Tanh(), IRevBlock(6, 5),
-            IRevBlock(6, 5, turns="input"), shared, nn.Linear(6, 3),
+            IRevBlock(6, 5, turns="input"), IRevBlock(6, 5, gate=False), shared, nn.Linear(6, 3),
         ], memory)  # fmt: skip
 
     stack = make("reversible")._stack().compiled(last_only=False)
@@ -117,7 +128,7 @@ def test_other_modules_stand_between(monkeypatch):
         "Linear",
         *2 * ["ModuleList"],
         "Tanh",
-        "ModuleList",
+        *2 * ["ModuleList"],
         "IRevBlock",
         "ModuleList",
         "Linear",
@@ -135,10 +146,11 @@ def test_other_modules_stand_between(monkeypatch):
             torch.testing.assert_close(got, other, rtol=1e-3, atol=1e-3)
 
 
-def test_reversal_gives_the_bits_of_stored_states_over_a_training():
+@pytest.mark.parametrize("options", [{}, SELECTIVE[-1]], ids=str)
+def test_reversal_gives_the_bits_of_stored_states_over_a_training(options):
     trained = {}
     for memory in CHUNKED[1:]:
-        model = make_stack(memory, forgets=True)
+        model = make_stack(memory, **options)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for step in range(20):
             x = torch.randn(4, 100, 2, generator=torch.Generator().manual_seed(step))
@@ -151,19 +163,22 @@ def test_reversal_gives_the_bits_of_stored_states_over_a_training():
     assert_same_bits(trained["reversible"], trained["store_fixed"])
 
 
+@pytest.mark.parametrize("options", [{}, SELECTIVE[-1]], ids=str)
 @pytest.mark.parametrize("memory", CHUNKED[:2])
-def test_any_number_of_threads_gives_the_same_bits(memory):
+def test_any_number_of_threads_gives_the_same_bits(memory, options):
     """Without a library's product."""
-    model, x = IRevStack([IRevBlock(33, 40), IRevBlock(33, 40)], memory), draw(64, 70, 33)
+    model = IRevStack([IRevBlock(33, 40, **options), IRevBlock(33, 40, **options)], memory)
+    x = draw(64, 70, 33)
     assert_same_with_any_threads(lambda: derived(model, x))
 
 
-def test_a_changed_weight_is_noticed():
+@pytest.mark.parametrize("options", [{}, SELECTIVE[4]], ids=str)
+def test_a_changed_weight_is_noticed(options):
     """The control: what is computed again depends on every parameter."""
-    for name, _ in make_stack("reversible").named_parameters():
+    for name, _ in make_stack("reversible", **options).named_parameters():
         if "blocks.3.output" in name or "blocks.0" in name:  # nothing above reads it, or a library
             continue
-        model = make_stack("reversible")
+        model = make_stack("reversible", **options)
         output, _ = model(draw(2, 100, 2))
         parameter = model.get_parameter(name)
         parameter.data.add_(1e-3)
@@ -173,8 +188,10 @@ def test_a_changed_weight_is_noticed():
 
 
 def test_frozen_parameters_take_no_gradient():
-    for frozen in ("weight", "bias", "scale", "norm", "projection", "coupling"):
-        model, free = make_stack("reversible"), make_stack("reversible")
+    names = "weight", "bias", "scale", "norm", "projection", "coupling", "gate", "angle"
+    for frozen in names:
+        options = SELECTIVE[3] if frozen in names[-2:] else {}
+        model, free = make_stack("reversible", **options), make_stack("reversible", **options)
         for name, p in model.named_parameters():
             p.requires_grad_(frozen not in name)
         x = draw(2, 70, 2)
@@ -224,7 +241,9 @@ def test_blocks_of_ones_own_run_as_modules():
     assert not Own(8, 6).can_compile()
     assert form_of(Stack([Block(4)]).recurrences[0]) is None
     assert not IRevBlock(8, 6, gate=False).can_compile()
-    assert not IRevBlock(8, 6, turns="input").can_compile()
+    block = IRevBlock(8, 6, turns="input")
+    block.angle_gate = nn.Linear(8, 6)
+    assert not block.can_compile()
 
 
 def test_an_error_names_the_block_and_the_step():

@@ -41,7 +41,7 @@ def narrow(tmp_path_factory):
     if platform.machine() != "x86_64":
         pytest.skip("this is no x86-64")
     printed = bits(tmp_path_factory.mktemp("narrow"), "-march=x86-64")
-    assert len(printed) == 304
+    assert len(printed) == 308
     return printed
 
 

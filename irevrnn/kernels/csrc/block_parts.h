@@ -1,7 +1,7 @@
-// The parts of a gated block around its recurrence, and their gradients: z = weight norm(x) + bias in front of it, and y = x +
-// GLU(weight GELU(h) + bias) behind it. Rows are steps of sequences.
+// What a gated block computes behind its recurrence, y = x + GLU(weight GELU(h) + bias), with its gradient; and what this shares
+// with the other part, in front (block_input.h). Rows are steps of sequences.
 //
-// They go through parts of the rows, which find what they compute in between in the caches. Results are the same for any
+// The parts go through parts of the rows, which find what they compute in between in the caches. Results are the same for any
 // number of threads: each row of a product has one thread, and pieces of a part have sums of their own, added up in order.
 // Gradients of parameters are added to sums that last from chunk to chunk; a sum has no elements where no gradient is wanted.
 #pragma once
@@ -30,11 +30,11 @@ constexpr int64_t piece_rows = 48, part_rows = 8 * piece_rows;
 
 float* sum_of(const Tensor& sum) { return sum.defined() && sum.numel() > 0 ? write<float>(sum) : nullptr; }
 
-// Uninitialised numbers, for as long as a call takes.
+// Uninitialised numbers, for as long as a call takes; null for none.
 struct Scratch {
   Tensor numbers;
   explicit Scratch(int64_t count) : numbers(allocate({count}, at::kFloat)) {}
-  operator float*() const { return numbers.mutable_data_ptr<float>(); }
+  operator float*() const { return numbers.numel() > 0 ? numbers.mutable_data_ptr<float>() : nullptr; }
 };
 
 // Sums over rows: of each piece of a part by itself, and of all parts in double precision.
@@ -81,67 +81,6 @@ void add_rows(int64_t count, int64_t columns, const float* x, float* to) {
   static const float one = 1.0f;
   multiply_vector({1, columns, count, &one, 0, 0, x, to, columns, to}, 0, 1);
 }
-
-// In front, where scale is gamma, which bias has been multiplied by. Without a norm, eps is below 0.
-struct Inner {
-  Tensor norm_weight, norm_bias, weight, bias, scale;
-  float eps;
-
-  int64_t features() const { return weight.size(1); }
-  int64_t hidden() const { return weight.size(0); }
-  bool norms() const { return eps >= 0; }
-
-  Tensor z(const Tensor& x_) const {
-    const Tensor x = plain(x_), z = allocate_rows(x, hidden());
-    const int64_t in = features(), out = hidden(), rows = count_rows(x), most = std::min(rows, part_rows);
-    const Scratch turned(in * out), normed(norms() ? most * in : 0), moments(2 * most);
-    transpose_vector(out, in, read<float>(weight), read<float>(scale), turned);
-    each_row_part(rows, [&](int64_t first, int64_t count) {
-      const float* from = read<float>(x) + first * in;
-      const LayerNorm norm = norm_of(from, normed, moments);
-      const MatrixProduct product{count, out, in, norms() ? normed : from, in, 1, turned, read<float>(bias), 0,
-                                  write<float>(z) + first * out};
-      each_piece(count, [&](int64_t begin, int64_t end, int64_t) {
-        if (norms()) layer_norm_vector(norm, begin, end);
-        multiply_vector(product, begin, end);
-      });
-    });
-    return z;
-  }
-
-  // Returns the gradient of x, and adds those of norm_weight, norm_bias, and of weight and bias with gamma to four sums.
-  Tensor backward(const Tensor& x_, const Tensor& grad_z_, const Tensor* sums) const {
-    const Tensor x = plain(x_), grad_z = plain(grad_z_), grad_x = allocate(x.sizes(), x.options());
-    const int64_t in = features(), out = hidden(), rows = count_rows(x), most = std::min(rows, part_rows);
-    const Scratch scaled(most * out), normed(norms() ? most * in : 0), moments(2 * most);
-    PieceSums of_weight(in, norms() && sum_of(sums[0])), of_bias(in, norms() && sum_of(sums[1]));
-    each_row_part(rows, [&](int64_t first, int64_t count) {
-      const float *from = read<float>(x) + first * in, *of_z = read<float>(grad_z) + first * out;
-      float* to = write<float>(grad_x) + first * in;
-      const LayerNorm norm = norm_of(from, normed, moments);
-      const MatrixProduct product{count, in, out, scaled, out, 1, read<float>(weight), nullptr, 0, to};
-      each_piece(count, [&](int64_t begin, int64_t end, int64_t piece) {
-        multiply_rows_vector(out, of_z, read<float>(scale), scaled, begin, end);
-        multiply_vector(product, begin, end);
-        if (!norms()) return;
-        layer_norm_vector(norm, begin, end);
-        layer_norm_backward_vector({norm, to, to, of_weight.of(piece), of_bias.of(piece)}, begin, end);
-      });
-      of_weight.end_part();
-      of_bias.end_part();
-      if (float* sum = sum_of(sums[2])) add_outer_product(count, out, in, of_z, norms() ? normed : from, sum);
-      if (float* sum = sum_of(sums[3])) add_rows(count, out, of_z, sum);
-    });
-    of_weight.add_to(sum_of(sums[0]));
-    of_bias.add_to(sum_of(sums[1]));
-    return grad_x;
-  }
-
- private:
-  LayerNorm norm_of(const float* x, float* normed, float* moments) const {
-    return {features(), x, read<float>(norm_weight), read<float>(norm_bias), eps, normed, moments};
-  }
-};
 
 // Behind. residual: whether x is added.
 struct Outer {

@@ -28,7 +28,7 @@ std::tuple<Tensor, Tensor, Tensor> step_blocks(const BlocksPointer& pointer, con
   const Tensor y = at::empty(x.sizes(), x.options()), h = at::empty(h_0.sizes(), x.options());
   const Tensor c = at::empty(h_0.sizes(), x.options());
   const int64_t wide = rows * std::max(width, hidden);
-  const Scratch turned(2 * width * hidden), one(2 * wide), other(2 * wide), moments(2 * rows);
+  const Scratch turned(2 * width * hidden), one(2 * wide), other(2 * wide), moments(2 * rows), gates(3 * rows * hidden);
   Forward<float> s{};
   s.steps = 1;
   s.batch = rows;
@@ -46,14 +46,32 @@ std::tuple<Tensor, Tensor, Tensor> step_blocks(const BlocksPointer& pointer, con
                         0, rows);
       normed = one;
     }
-    project(rows, inner.weight, read<float>(inner.bias), normed, turned, other);
+    Inner::Rows to{other};
+    for (int kind = Inner::to_z; kind < Inner::kinds; ++kind) {
+      if (!inner.has(kind)) continue;
+      if (kind != Inner::to_z) to[kind] = gates + (kind - 1) * rows * hidden;
+      project(rows, inner.weight(kind), read<float>(inner.projections[kind].bias), normed, turned, to[kind]);
+    }
     multiply_rows_vector(hidden, other, read<float>(inner.scale), other, 0, rows);
-    const auto& recurrent = blocks.recurrent(i);
+    if (inner.chooses()) {
+      choose_vector({hidden, other, to[Inner::to_read], read<float>(inner.angle), to[Inner::to_turn], to[Inner::to_keep]}, 0, rows);
+    }
+    const std::vector<Tensor>& recurrent = blocks.blocks[i].recurrent;
     const int64_t at = i * rows * hidden;
-    s.couplings = static_cast<int>(recurrent[1].size(0));
-    s.u = read<float>(recurrent[0]);
-    s.a = read<float>(recurrent[1]);
-    s.b = read<float>(recurrent[2]);
+    if (blocks.turns()) {  // of each sequence
+      const auto chosen = [&](int kind, const Tensor& same) -> ::irevrnn::Rows<const float> {
+        float* const own = gates + (kind - 1) * rows * hidden;
+        for (int64_t row = 0; row < rows && !to[kind]; ++row) std::copy_n(read<float>(same), hidden, own + row * hidden);
+        return {own, false};
+      };
+      s.angle = chosen(Inner::to_turn, inner.angle);
+      if (blocks.turns() == 2) s.decay = chosen(Inner::to_keep, recurrent[0]);
+    } else {
+      s.couplings = static_cast<int>(recurrent[1].size(0));
+      s.u = read<float>(recurrent[0]);
+      s.a = read<float>(recurrent[1]);
+      s.b = read<float>(recurrent[2]);
+    }
     s.h_0 = read<float>(h_0) + at;
     s.c_0 = read<float>(c_0) + at;
     s.z = other;

@@ -14,26 +14,50 @@
 namespace irevrnn {
 namespace {
 
-// What a pass keeps for its gradient: of each block x, h, and the cells, which are c before each segment but the first; then h
-// and c of all blocks before the pass.
+// What a pass keeps of a block for its gradient: x, h, the cells, which are c before each segment but the first, and the angles
+// and decays of a selective one. Behind those of all blocks come h and c of all before the pass, and the bits.
 struct Kept {
   Tensor x, h, cells;
-};
-constexpr size_t kept_tensors = 3;
+  std::vector<Tensor> turns;
 
-// Takes x through all blocks. recur(i, z) runs the recurrence of block i, and returns what is kept of it; x is added.
+  static constexpr size_t of_all = 3;
+  static size_t of_block(const GatedBlocks& blocks) { return 3 + blocks.turns(); }
+  Kept(const Tensor& x, const Tensor& h, const Tensor& cells, const std::vector<Tensor>& turns)
+      : x(x), h(h), cells(cells), turns(turns) {}
+  Kept(const GatedBlocks& blocks, const std::vector<Tensor>& kept, int64_t i) {
+    const Tensor* first = kept.data() + of_block(blocks) * i;
+    x = first[0], h = first[1], cells = first[2];
+    turns.assign(first + 3, first + of_block(blocks));
+  }
+  void add_to(const GatedBlocks& blocks, std::vector<Tensor>& kept) const {
+    kept.insert(kept.end(), {x, h, cells});
+    if (blocks.turns()) kept.insert(kept.end(), turns.begin(), turns.end());
+  }
+};
+
+struct Taken {
+  Tensor y, bits;  // the bits that the input chose to forget, a scalar
+};
+
+// Takes x through all blocks. recur(i, z, weights) runs the recurrence of block i, and returns h and the cells.
 template <class Recur>
-Tensor through(const GatedBlocks& blocks, const Tensor& input, std::vector<Tensor>* kept, const Recur& recur) {
+Taken through(const GatedBlocks& blocks, const Tensor& input, int64_t batch, std::vector<Tensor>* kept, const Recur& recur) {
   TORCH_CHECK_VALUE(input.scalar_type() == at::kFloat && input.size(-1) == blocks.inner(0).features(),
                     "x must be float32 of shape (..., ", blocks.inner(0).features(), "); got ", input.scalar_type(),
                     " of shape ", input.sizes());
   Tensor x = input.contiguous();
+  int64_t units = 0;
   for (int64_t i = 0; i < blocks.count(); ++i) {
-    const Kept k = recur(i, blocks.inner(i).z(x));
-    if (kept) kept->insert(kept->end(), {x, k.h, k.cells});
-    x = blocks.outer(i).y(blocks.shown(k.h, i), blocks.shown(x, i));
+    const Drive drive = blocks.inner(i).drive(x);
+    if (drive.decay.defined()) units += 2 * stored_units_vector(read<float>(drive.decay), drive.decay.numel());  // of h and c
+    const std::vector<Tensor> weights = blocks.weights(i, drive, batch);
+    const auto [h, cells] = recur(i, drive.z, weights);
+    if (kept) Kept(x, h, cells, weights).add_to(blocks, *kept);
+    x = blocks.outer(i).y(blocks.shown(h, i), blocks.shown(x, i));
   }
-  return x;
+  const Tensor bits = at::empty({}, input.options().dtype(at::kDouble));
+  *write<double>(bits) = static_cast<double>(units) / units_of_bit;
+  return {x, bits};
 }
 
 // A pass that has been run, as a function of x and of the states before it, (L, B, H) each.
@@ -42,13 +66,13 @@ struct BlocksPass : torch::autograd::Function<BlocksPass> {
                                const std::vector<Tensor>& kept, const StepLayout& layout, const Tensor& y, const Tensor& h_n,
                                const Tensor& c_n) {
     TORCH_CHECK_VALUE(blocks->sums.size() == GatedBlocks::of_sums * blocks->blocks.size() &&
-                          kept.size() == kept_tensors * blocks->blocks.size() + 2,
+                          kept.size() == Kept::of_block(*blocks) * blocks->blocks.size() + Kept::of_all,
                       "a gradient needs ", GatedBlocks::of_sums, " sums for each block; got ", blocks->sums.size());
     ctx->saved_data["blocks"] = blocks;
     ctx->saved_data["kept"] = kept;
     ctx->saved_data["layout"] = MaybeList({layout.resets, layout.batch_sizes});
     ctx->set_materialize_grads(false);
-    return {y, h_n, c_n};
+    return {y, h_n, c_n, kept.back().detach()};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& arriving) {
@@ -60,13 +84,14 @@ struct BlocksPass : torch::autograd::Function<BlocksPass> {
     const int64_t count = blocks.count();
     std::vector<Tensor> of_h(count), of_c(count);
     Tensor grad = arriving[0];
+    const float of_bits = arriving[3].defined() ? 2 * arriving[3].item<float>() : 0.0f;  // a decay stores those of h and c
     for (int64_t i = count - 1; i >= 0; --i) {
       const auto of_block = [i](const Tensor& x) { return x.defined() ? x.select(0, i) : x; };
-      const Tensor* k = kept.data() + kept_tensors * i;
-      const State before{of_block(kept.end()[-2]), of_block(kept.end()[-1])};
+      const State before{of_block(kept.end()[-3]), of_block(kept.end()[-2])};
       const State after{of_block(arriving[1]), of_block(arriving[2])};
       State gradient;
-      grad = block_gradient(blocks, i, {layout.get(0), layout.get(1)}, {k[0], k[1], k[2]}, before, grad, after, gradient);
+      grad = block_gradient(blocks, i, {layout.get(0), layout.get(1)}, Kept(blocks, kept, i), before, grad, after, of_bits,
+                            gradient);
       of_h[i] = gradient.h;
       of_c[i] = gradient.c;
     }
@@ -85,7 +110,7 @@ struct BlocksPass : torch::autograd::Function<BlocksPass> {
   // Returns the gradient of the input of block i, and sets that of the states before, given those of its output and of the
   // states after, which may be missing.
   static Tensor block_gradient(const GatedBlocks& blocks, int64_t i, const StepLayout& layout, const Kept& k,
-                               const State& before, const Tensor& grad_y, const State& after, State& gradient) {
+                               const State& before, const Tensor& grad_y, const State& after, float of_bits, State& gradient) {
     const Tensor* sums = blocks.sums.data() + GatedBlocks::of_sums * i;
     Tensor grad_h;
     if (grad_y.defined()) {
@@ -93,42 +118,53 @@ struct BlocksPass : torch::autograd::Function<BlocksPass> {
       grad_h = shown.sizes() == k.h.sizes() ? shown : at::zeros_like(k.h);
       if (!grad_h.is_same(shown)) blocks.shown(grad_h, i).copy_(shown);
     }
+    const Inner& inner = blocks.inner(i);
+    const std::vector<Tensor> weights = blocks.turns() ? k.turns : blocks.weights(i, {}, before.h.size(0));
     const auto found =
         backward_pass<LaunchOnCpu>(maybe(grad_h), maybe(after.h), maybe(after.c), k.h, k.cells, before.h, before.c,
-                                   layout.pass(blocks, i, k.h, before.h, usual_interval), true);
+                                   layout.pass(blocks, k.h, before.h, weights, usual_interval), true);
     gradient = {found[1], found[2]};
-    for (size_t j = 0; j < 3; ++j) {
-      if (float* sum = sum_of(sums[GatedBlocks::recurrent_sums + j])) {
-        add_rows(1, found[3 + j].numel(), read<float>(found[3 + j]), sum);
-      }
+    Drive of_drive{found[0], {}, {}};
+    Tensor decay;
+    const auto add = [&](size_t place, const Tensor& g, int64_t rows) {
+      if (float* sum = sum_of(sums[place])) add_rows(rows, g.numel() / rows, read<float>(g), sum);
+    };
+    if (!blocks.turns()) {
+      for (size_t j = 0; j < 3; ++j) add(GatedBlocks::recurrent_sums + j, found[3 + j], 1);
+    } else {
+      if (inner.has(Inner::to_turn)) of_drive.angle = found[3];
+      else add(Inner::angle_sum, found[3], before.h.size(0));
+      if (inner.has(Inner::to_keep)) of_drive.decay = found[4], decay = weights[1];
+      else if (blocks.turns() == 2) add(GatedBlocks::recurrent_sums, found[4], before.h.size(0));
     }
-    Tensor grad_x = blocks.inner(i).backward(k.x, found[0], sums);
+    Tensor grad_x = inner.backward(k.x, of_drive, decay, of_bits, sums);
     if (blocks.residual && grad_y.defined()) blocks.shown(grad_x, i).add_(grad_y);
     return grad_x;
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor> scan_blocks(const BlocksPointer& blocks, const Tensor& x, const Tensor& h_0,
-                                               const Tensor& c_0, const Maybe& resets, const Maybe& batch_sizes) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> scan_blocks(const BlocksPointer& blocks, const Tensor& x, const Tensor& h_0,
+                                                       const Tensor& c_0, const Maybe& resets, const Maybe& batch_sizes) {
   const StepLayout layout{resets, batch_sizes};
   const bool graph = differentiated({x, h_0, c_0});
   std::vector<Tensor> kept, h_n, c_n;
   const auto run = [&] {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
-    return through(*blocks, x, graph ? &kept : nullptr, [&](int64_t i, const Tensor& z) {
+    return through(*blocks, x, h_0.size(1), graph ? &kept : nullptr, [&](int64_t i, const Tensor& z, const auto& weights) {
       const Tensor h = h_0.select(0, i), c = c_0.select(0, i);
-      const PassInputs inputs = layout.pass(*blocks, i, z, h, graph ? usual_interval : nothing_saved);
+      const PassInputs inputs = layout.pass(*blocks, z, h, weights, graph ? usual_interval : nothing_saved);
       const auto [out, h_end, c_end, cells] = forward_pass<LaunchOnCpu>(z, h, c, inputs, true);
       h_n.push_back(h_end);
       c_n.push_back(c_end);
-      return Kept{{}, out, cells};
+      return std::pair(out, cells);
     });
   };
-  const Tensor y = run(), h = at::stack(h_n), c = at::stack(c_n);
-  if (!graph) return {y, h, c};
-  kept.insert(kept.end(), {h_0.detach(), c_0.detach()});
+  const auto [y, bits] = run();
+  const Tensor h = at::stack(h_n), c = at::stack(c_n);
+  if (!graph) return {y, h, c, bits};
+  kept.insert(kept.end(), {h_0.detach(), c_0.detach(), bits});
   const variable_list results = BlocksPass::apply(x, h_0, c_0, blocks, kept, layout, y, h, c);
-  return {results[0], results[1], results[2]};
+  return {results[0], results[1], results[2], results[3]};
 }
 
 // States in fixed point of all blocks: h and c (L, B, H), scales (L, 2, B, H), and tails and places of L times as many bit
@@ -144,11 +180,12 @@ struct FixedStates {
       all.push_back(fresh ? at::ones({blocks * streams}, given[i].options()) : copy_of(given[i]));
     }
   }
-  FixedTensors pass(const GatedBlocks& all_blocks, int64_t i, const StepLayout& layout, const Tensor& z, int64_t steps,
-                    bool inverse, bool save) const {
+  int64_t batch() const { return all[0].size(1); }
+  FixedTensors pass(const GatedBlocks& all_blocks, int64_t i, const StepLayout& layout, const Tensor& z,
+                    const std::vector<Tensor>& weights, int64_t steps, bool inverse, bool save) const {
     const std::vector<Tensor> own{all[0].select(0, i), all[1].select(0, i), all[2].select(0, i),
                                   all[3].narrow(0, i * streams, streams), all[4].narrow(0, i * streams, streams)};
-    return FixedTensors(z, own, steps, streams, inverse, all_blocks.recurrent(i), all_blocks.activation,
+    return FixedTensors(z, own, steps, streams, inverse, weights, all_blocks.activation,
                         all_blocks.coupling_activation, save, layout.resets, layout.batch_sizes, true);
   }
   // Appends the values of h and c, which have a quantum of 2^-bits each.
@@ -174,16 +211,17 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor, std::vector<Tensor>, int
   std::vector<Tensor> kept, values, words, counts;
   if (save) states.add_values(values);
   int64_t bad_block = -1, bad_step = -1;
-  const Tensor y = through(*blocks, x, save ? &kept : nullptr, [&](int64_t i, const Tensor& z) {
-    const FixedTensors pass = states.pass(*blocks, i, {resets, batch_sizes}, z, steps, false, save);
+  const auto [y, bits] = through(*blocks, x, states.batch(), save ? &kept : nullptr, [&](int64_t i, const Tensor& z, const auto& weights) {
+    const FixedTensors pass = states.pass(*blocks, i, {resets, batch_sizes}, z, weights, steps, false, save);
     const auto results = LaunchOnCpu(z, true).scan_in_vectors(pass, record);
     words.push_back(std::get<2>(results));
     counts.push_back(std::get<3>(results));
     const int64_t bad = std::get<5>(results);
     if (bad >= 0 && bad_block < 0) bad_block = i, bad_step = bad;  // what follows is not used
-    return Kept{{}, pass.out, pass.saved};
+    return std::pair(pass.out, pass.saved);
   });
   kept.insert(kept.end(), values.begin(), values.end());
+  kept.push_back(bits);
   return {y, states.all, at::cat(words), at::cat(counts), kept, bad_block, bad_step};
 }
 
@@ -197,8 +235,8 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor, std::vector<Tensor>> unscan_fixe
   const Tensor starts = checked(x, starts_, all, at::kLong, "starts");
   const Tensor left = copy_of(checked(x, counts_, all, at::kLong, "counts"));
   std::vector<Tensor> kept;
-  const Tensor y = through(*blocks, x, &kept, [&](int64_t i, const Tensor& z) {
-    const FixedTensors pass = states.pass(*blocks, i, {resets, batch_sizes}, z, steps, true, true);
+  const auto [y, bits] = through(*blocks, x, states.batch(), &kept, [&](int64_t i, const Tensor& z, const auto& weights) {
+    const FixedTensors pass = states.pass(*blocks, i, {resets, batch_sizes}, z, weights, steps, true, true);
     FixedInverse<float> s;
     pass.fill(s);
     s.words = read<uint32_t>(words);
@@ -207,20 +245,21 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor, std::vector<Tensor>> unscan_fixe
     s.starts = read<int64_t>(starts) + i * streams;
     s.counts = write<int64_t>(left) + i * streams;
     LaunchOnCpu(z, true).unscan_in_vectors(s);
-    return Kept{{}, pass.out, pass.saved};
+    return std::pair(pass.out, pass.saved);
   });
   states.add_values(kept);
+  kept.push_back(bits);
   return {y, states.all, left, kept};
 }
 
 // y of such a pass as a function of x, h_0 and c_0, which only carry their gradients, as the last states do.
-std::tuple<Tensor, Tensor, Tensor> with_gradient(const BlocksPointer& blocks, const Tensor& x, const Tensor& h_0,
-                                                 const Tensor& c_0, const Tensor& y, const std::vector<Tensor>& kept,
-                                                 const Maybe& resets, const Maybe& batch_sizes) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> with_gradient(const BlocksPointer& blocks, const Tensor& x, const Tensor& h_0,
+                                                         const Tensor& c_0, const Tensor& y, const std::vector<Tensor>& kept,
+                                                         const Maybe& resets, const Maybe& batch_sizes) {
   const variable_list results =
       BlocksPass::apply(x, h_0, c_0, blocks, kept, StepLayout{resets, batch_sizes}, y,
                         at::zeros(h_0.sizes(), h_0.options()), at::zeros(c_0.sizes(), c_0.options()));
-  return {results[0], results[1], results[2]};
+  return {results[0], results[1], results[2], results[3]};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "gate.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "activations.h"
 #include "numbers.h"
@@ -26,6 +27,16 @@ IREVRNN_INLINE Normal normal_at(Vector x) {
   tail = fma(tail, k, broadcast<Vector>(0.127414796f)) * k * exp;
   const Vector half = broadcast<Vector>(0.5f);
   return {half + copy_sign(half - tail, x), broadcast<Vector>(0.3989422804f) * exp};
+}
+
+// As much as a decay stores, in units; decays that are too small store all of a number (longest_shift in decay.h).
+constexpr int32_t bits_of_one = 127 << 23, all_units = 29 * units_of_bit, too_many_units = 30 * units_of_bit;
+
+// By how much more a decay would store if it were larger; 0 for those that are too small.
+IREVRNN_INLINE Vector stored_slope(Vector decay) {
+  const Ints bits = (Ints)decay, too_small = all_lanes(bits_of_one - too_many_units);
+  const Ints power = minus(all_lanes(2 * bits_of_one), minus(bits, all_lanes(1)) & all_lanes(~(units_of_bit - 1)));
+  return (Vector)choose(less(too_small, bits), (Ints)(-(Vector)power), Ints{});
 }
 
 // Rows whose sums stay in registers, while the numbers of all of them stay in the first cache.
@@ -79,6 +90,60 @@ void gate_backward_vector(int64_t width, const float* v, const float* bias, cons
       numbers.store(grad_bias + width + i, numbers.load(grad_bias, width + i) + sum_g);
     });
   }
+}
+
+void choose_vector(const Choices& c, int64_t begin, int64_t end) {
+  const Vector zero{}, one = broadcast<Vector>(1.0f), two = broadcast<Vector>(2.0f);
+  for (int64_t row = begin; row < end; ++row) {
+    each_number(0, c.width, [&](auto numbers, int64_t i) {
+      const int64_t at = row * c.width + i;
+      if (c.read) {  // in this order, a NaN stays a NaN
+        const Vector open = larger(zero, smaller(two, one + numbers.load(c.read, at)));
+        numbers.store(c.z + at, numbers.load(c.z, at) * open);
+      }
+      if (c.turn) numbers.store(c.turn + at, numbers.load(c.angle, i) * (two * sigmoid(numbers.load(c.turn, at))));
+      if (c.keep) numbers.store(c.keep + at, sigmoid(numbers.load(c.keep, at)));
+    });
+  }
+}
+
+void choose_backward_vector(const ChoicesGradient& c, int64_t begin, int64_t end) {
+  const Vector zero{}, one = broadcast<Vector>(1.0f), two = broadcast<Vector>(2.0f), of_bits = broadcast<Vector>(c.of_bits);
+  for (int64_t first = begin; first < end; first += rows_together) {
+    const int64_t past_last = std::min(end, first + rows_together);
+    each_number(0, c.width, [&](auto numbers, int64_t i) {
+      const Vector angle = numbers.load(c.angle, i);
+      Vector sum{};
+      for (int64_t at = first * c.width + i; at < past_last * c.width; at += c.width) {
+        Vector of_z = numbers.load(c.of_z, at);
+        if (c.read) {
+          const Vector open = one + numbers.load(c.read, at), of_read = of_z * numbers.load(c.z, at);
+          numbers.store(c.read + at, (open < zero) | (open > two) ? zero : of_read);
+          of_z = of_z * larger(zero, smaller(two, open));
+        }
+        numbers.store(c.z + at, of_z);
+        if (c.turn) {
+          const Vector share = sigmoid(numbers.load(c.turn, at)), of_angle = two * share * numbers.load(c.of_turn, at);
+          numbers.store(c.turn + at, of_angle * angle * (one - share));
+          sum += of_angle;
+        }
+        if (c.keep) {
+          const Vector keep = numbers.load(c.keep, at), of_keep = numbers.load(c.of_keep, at);
+          numbers.store(c.grad_keep + at, fma(of_bits, stored_slope(keep), of_keep) * keep * (one - keep));
+        }
+      }
+      if (c.grad_angle) numbers.store(c.grad_angle + i, numbers.load(c.grad_angle, i) + sum);
+    });
+  }
+}
+
+int64_t stored_units_vector(const float* decay, int64_t count) {
+  int64_t units = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t own = bits_of_one - std::bit_cast<int32_t>(decay[i]);
+    units += own < too_many_units ? own : all_units;
+  }
+  return units;
 }
 
 }  // namespace irevrnn

@@ -3,7 +3,7 @@
 
 #include <torch/custom_class.h>
 
-#include "block_parts.h"
+#include "block_input.h"
 
 namespace irevrnn {
 namespace {
@@ -12,15 +12,17 @@ using MaybeList = c10::List<std::optional<Tensor>>;
 
 struct GatedBlock {
   Inner inner;
-  std::vector<Tensor> recurrent;  // u, a, b
+  std::vector<Tensor> recurrent;  // u, a, b; of a selective oscillator u alone, which may be missing
   Outer outer;
+  bool selective() const { return inner.angle.defined(); }
 };
 
 // The blocks, all of one form, and what is the same for all of them.
 struct GatedBlocks : torch::CustomClassHolder {
   // Of a block: weight and bias of its norm; weight, scaled bias and scale of its input projection; u, a, b; weight and bias of
-  // its output projection. There are sums of the gradients of all but the scale: weight, too, is taken as scaled there.
-  static constexpr size_t of_parameters = 10, of_sums = 9;
+  // its output projection; of a selective oscillator the angle; weights and biases of the gates for z, angle and decay. There
+  // are sums of the gradients of all but the scale: weight, too, is taken as scaled there.
+  static constexpr size_t of_parameters = 17, of_sums = 16;
   static constexpr size_t recurrent_sums = 4, outer_sums = 7;
 
   std::vector<GatedBlock> blocks;
@@ -36,14 +38,28 @@ struct GatedBlocks : torch::CustomClassHolder {
                       " parameters; got ", parameters.size());
     for (size_t i = 0; i < eps.size(); ++i) {
       const auto p = [&](size_t j) { return parameters.get(i * of_parameters + j).value_or(Tensor()); };
-      blocks.push_back({{p(0), p(1), p(2), p(3), p(4), static_cast<float>(eps[i])}, {p(5), p(6), p(7)}, {p(8), p(9), residual}});
+      const std::array<Projected, Inner::kinds> projections{{{p(2), p(3)}, {p(11), p(12)}, {p(13), p(14)}, {p(15), p(16)}}};
+      const Inner inner{p(0), p(1), p(4), static_cast<float>(eps[i]), p(10), projections};
+      blocks.push_back({inner, {p(5), p(6), p(7)}, {p(8), p(9), residual}});
     }
   }
 
   int64_t count() const { return static_cast<int64_t>(blocks.size()); }
   const Inner& inner(int64_t i) const { return blocks[i].inner; }
   const Outer& outer(int64_t i) const { return blocks[i].outer; }
-  const std::vector<Tensor>& recurrent(int64_t i) const { return blocks[i].recurrent; }
+  // The angles and decays that a selective block takes, of each row or of each sequence: how many tensors.
+  size_t turns() const { return !blocks[0].selective() ? 0 : blocks[0].inner.has(Inner::to_keep) || blocks[0].recurrent[0].defined() ? 2 : 1; }
+  // What the recurrence of block i takes beside z: u, a and b, or those.
+  std::vector<Tensor> weights(int64_t i, const Drive& drive, int64_t batch) const {
+    const GatedBlock& block = blocks[i];
+    if (!block.selective()) return block.recurrent;
+    const auto chosen = [&](const Tensor& rows, const Tensor& same) {
+      return rows.defined() ? rows : same.unsqueeze(0).expand({batch, same.size(0)});
+    };
+    std::vector<Tensor> found{chosen(drive.angle, block.inner.angle)};
+    if (turns() == 2) found.push_back(chosen(drive.decay, block.recurrent[0]));
+    return found;
+  }
   // The rows of which a block has to return something.
   Tensor shown(const Tensor& x, int64_t i) const {
     return last && i + 1 == count() ? x.narrow(0, x.size(0) - 1, 1) : x;
@@ -54,8 +70,9 @@ using BlocksPointer = c10::intrusive_ptr<GatedBlocks>;
 // Which rows of a chunk belong to which step of which sequence: batch_sizes and resets, as for scan.
 struct StepLayout {
   Maybe resets, batch_sizes;
-  PassInputs pass(const GatedBlocks& blocks, int64_t i, const Tensor& z, const Tensor& h, int64_t interval) const {
-    return PassInputs(z, h, blocks.recurrent(i), batch_sizes, blocks.activation, blocks.coupling_activation, interval, resets);
+  PassInputs pass(const GatedBlocks& blocks, const Tensor& z, const Tensor& h, const std::vector<Tensor>& weights,
+                  int64_t interval) const {
+    return PassInputs(z, h, weights, batch_sizes, blocks.activation, blocks.coupling_activation, interval, resets);
   }
 };
 

@@ -126,6 +126,30 @@ void block_parts(int64_t rows, int64_t in, int64_t out) {
   std::printf("\n");
 }
 
+// What the input of a block chooses, and the bits of decays.
+void choices(int64_t rows, int64_t width) {
+  std::printf("choices, %d rows of %d:", static_cast<int>(rows), static_cast<int>(width));
+  Random random;
+  const auto draw = [&](float largest) { return random.between(-largest, largest, rows * width); };
+  Floats z = draw(2), read = draw(2), turn = draw(4), keep = draw(9), grad_keep(keep.size()), grad_angle(width);
+  const Floats angle = random.between(0, 3, width), of_z = draw(1), of_turn = draw(1), of_keep = draw(1);
+  Floats chosen = z, angles = turn;
+  choose_vector({width, chosen.data(), read.data(), angle.data(), angles.data(), keep.data()}, 0, rows);
+  print("z", chosen);
+  print("angles", angles);
+  print("decays", keep);
+  std::printf(" bits %lld", static_cast<long long>(stored_units_vector(keep.data(), rows * width)));
+  choose_backward_vector({width, angle.data(), keep.data(), of_z.data(), of_turn.data(), of_keep.data(), 0.1f, z.data(),
+                          read.data(), turn.data(), grad_keep.data(), grad_angle.data()},
+                         0, rows);
+  print("grad_z", z);
+  print("grad_read", read);
+  print("grad_turn", turn);
+  print("grad_keep", grad_keep);
+  print("grad_angle", grad_angle);
+  std::printf("\n");
+}
+
 // The words of several chunks, one chunk behind the other.
 struct AllWords {
   std::vector<uint32_t> words;
@@ -208,6 +232,7 @@ int main() {
   using irevrnn::Activation;
   for (const auto& [rows, in, out] : {std::array{1, 1, 1}, {5, 3, 2}, {50, 64, 64}, {300, 37, 70}}) {
     irevrnn::block_parts(rows, in, out);
+    irevrnn::choices(rows, out);
   }
   for (const auto& [steps, batch, hidden] : {std::array{1, 1, 1}, {5, 2, 3}, {33, 3, 37}, {100, 4, 64}, {300, 2, 17}}) {
     for (int couplings = 0; couplings < 4; ++couplings) {
