@@ -27,9 +27,12 @@ WIDTH, HIDDEN, BLOCKS = 64, 64, 4
 #: What units remember: options of the blocks.
 MEMORIES: dict[str, dict[str, Any]] = {
     "u = 1": {"forgets": False, "longest_memory": 200.0},
+    "selective": {
+        "forgets": False, "longest_memory": 200.0, "turns": "input", "input_gate": True,
+    },
     "up to 1,000 steps": {"longest_memory": 1000.0},
     "up to 10 steps": {"longest_memory": 10.0, "longest_period": 20.0},
-}
+}  # fmt: skip
 
 
 class Method(NamedTuple):
@@ -57,6 +60,7 @@ LINES = {
     "checkpoint, 3 rounds": Method("checkpoint", rounds=3),
     "reversible": Method("reversible"),
     "reversible, u = 1": Method("reversible", "u = 1"),
+    "reversible, selective": Method("reversible", "selective"),
     "store": Method("store"),
     "nn.LSTM": Method("lstm"),
     "ThroughTime(nn.LSTM)": Method("through_time"),

@@ -48,8 +48,9 @@ class Memory:
     bit_steps: int = 200_000
     longest: dict[str, int] = field(
         default_factory=lambda: {
-            "recompute": 6, "checkpoint": 6, "reversible": 6, "reversible, u = 1": 6, "store": 5,
-            "nn.LSTM": 5, "ThroughTime(nn.LSTM)": 6, "RevGRU": 4, "RevGRU, floats": 4,
+            "recompute": 6, "checkpoint": 6, "reversible": 6, "reversible, u = 1": 6,
+            "reversible, selective": 6, "store": 5, "nn.LSTM": 5, "ThroughTime(nn.LSTM)": 6,
+            "RevGRU": 4, "RevGRU, floats": 4,
         }
     )  # fmt: skip
     turns: int = 3

@@ -50,7 +50,8 @@ struct Inner {
       const Rows to{part(d.z), opening, part(d.angle), part(d.decay)};
       each_piece(count, [&](int64_t begin, int64_t end, int64_t) {
         products.run(read<float>(x) + first * features(), count, to, begin, end);
-        if (chooses()) choose_vector({hidden(), to[to_z], to[to_read], read<float>(angle), to[to_turn], to[to_keep]}, begin, end);
+        const Choices choices{hidden(), to[to_z], to[to_read], read<float>(angle), to[to_turn], to[to_keep]};
+        if (chooses()) choose_vector(choices, begin, end);
       });
     });
     return d;

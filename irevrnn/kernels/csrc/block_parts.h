@@ -1,5 +1,5 @@
-// What a gated block computes behind its recurrence, y = x + GLU(weight GELU(h) + bias), with its gradient; and what this shares
-// with the other part, in front (block_input.h). Rows are steps of sequences.
+// What a gated block computes behind its recurrence, y = x + GLU(weight GELU(h) + bias), with its gradient; and what this
+// shares with the part in front (block_input.h). Rows are steps of sequences.
 //
 // The parts go through parts of the rows, which find what they compute in between in the caches. Results are the same for any
 // number of threads: each row of a product has one thread, and pieces of a part have sums of their own, added up in order.

@@ -54,18 +54,19 @@ std::tuple<Tensor, Tensor, Tensor> step_blocks(const BlocksPointer& pointer, con
     }
     multiply_rows_vector(hidden, other, read<float>(inner.scale), other, 0, rows);
     if (inner.chooses()) {
-      choose_vector({hidden, other, to[Inner::to_read], read<float>(inner.angle), to[Inner::to_turn], to[Inner::to_keep]}, 0, rows);
+      const float* angle = read<float>(inner.angle);
+      choose_vector({hidden, other, to[Inner::to_read], angle, to[Inner::to_turn], to[Inner::to_keep]}, 0, rows);
     }
     const std::vector<Tensor>& recurrent = blocks.blocks[i].recurrent;
     const int64_t at = i * rows * hidden;
-    if (blocks.turns()) {  // of each sequence
+    if (blocks.selective()) {  // of each sequence
       const auto chosen = [&](int kind, const Tensor& same) -> ::irevrnn::Rows<const float> {
         float* const own = gates + (kind - 1) * rows * hidden;
         for (int64_t row = 0; row < rows && !to[kind]; ++row) std::copy_n(read<float>(same), hidden, own + row * hidden);
         return {own, false};
       };
       s.angle = chosen(Inner::to_turn, inner.angle);
-      if (blocks.turns() == 2) s.decay = chosen(Inner::to_keep, recurrent[0]);
+      if (blocks.count_weights() == 2) s.decay = chosen(Inner::to_keep, recurrent[0]);
     } else {
       s.couplings = static_cast<int>(recurrent[1].size(0));
       s.u = read<float>(recurrent[0]);

@@ -14,24 +14,21 @@
 namespace irevrnn {
 namespace {
 
-// What a pass keeps of a block for its gradient: x, h, the cells, which are c before each segment but the first, and the angles
-// and decays of a selective one. Behind those of all blocks come h and c of all before the pass, and the bits.
+// What a pass keeps of a block for its gradient: x, h, the cells, which are c before each segment but the first, and what the
+// recurrence took. Behind those of all blocks come h and c of all before the pass, and the bits.
 struct Kept {
   Tensor x, h, cells;
-  std::vector<Tensor> turns;
+  std::vector<Tensor> weights;
 
   static constexpr size_t of_all = 3;
-  static size_t of_block(const GatedBlocks& blocks) { return 3 + blocks.turns(); }
-  Kept(const Tensor& x, const Tensor& h, const Tensor& cells, const std::vector<Tensor>& turns)
-      : x(x), h(h), cells(cells), turns(turns) {}
-  Kept(const GatedBlocks& blocks, const std::vector<Tensor>& kept, int64_t i) {
-    const Tensor* first = kept.data() + of_block(blocks) * i;
-    x = first[0], h = first[1], cells = first[2];
-    turns.assign(first + 3, first + of_block(blocks));
+  static size_t of_block(const GatedBlocks& blocks) { return 3 + blocks.count_weights(); }
+  static Kept in(const std::vector<Tensor>& all, const GatedBlocks& blocks, int64_t i) {
+    const Tensor* own = all.data() + of_block(blocks) * i;
+    return {own[0], own[1], own[2], {own + 3, own + of_block(blocks)}};
   }
-  void add_to(const GatedBlocks& blocks, std::vector<Tensor>& kept) const {
-    kept.insert(kept.end(), {x, h, cells});
-    if (blocks.turns()) kept.insert(kept.end(), turns.begin(), turns.end());
+  void add_to(std::vector<Tensor>& all) const {
+    all.insert(all.end(), {x, h, cells});
+    all.insert(all.end(), weights.begin(), weights.end());
   }
 };
 
@@ -52,7 +49,7 @@ Taken through(const GatedBlocks& blocks, const Tensor& input, int64_t batch, std
     if (drive.decay.defined()) units += 2 * stored_units_vector(read<float>(drive.decay), drive.decay.numel());  // of h and c
     const std::vector<Tensor> weights = blocks.weights(i, drive, batch);
     const auto [h, cells] = recur(i, drive.z, weights);
-    if (kept) Kept(x, h, cells, weights).add_to(blocks, *kept);
+    if (kept) Kept{x, h, cells, weights}.add_to(*kept);
     x = blocks.outer(i).y(blocks.shown(h, i), blocks.shown(x, i));
   }
   const Tensor bits = at::empty({}, input.options().dtype(at::kDouble));
@@ -90,7 +87,7 @@ struct BlocksPass : torch::autograd::Function<BlocksPass> {
       const State before{of_block(kept.end()[-3]), of_block(kept.end()[-2])};
       const State after{of_block(arriving[1]), of_block(arriving[2])};
       State gradient;
-      grad = block_gradient(blocks, i, {layout.get(0), layout.get(1)}, Kept(blocks, kept, i), before, grad, after, of_bits,
+      grad = block_gradient(blocks, i, {layout.get(0), layout.get(1)}, Kept::in(kept, blocks, i), before, grad, after, of_bits,
                             gradient);
       of_h[i] = gradient.h;
       of_c[i] = gradient.c;
@@ -119,23 +116,22 @@ struct BlocksPass : torch::autograd::Function<BlocksPass> {
       if (!grad_h.is_same(shown)) blocks.shown(grad_h, i).copy_(shown);
     }
     const Inner& inner = blocks.inner(i);
-    const std::vector<Tensor> weights = blocks.turns() ? k.turns : blocks.weights(i, {}, before.h.size(0));
     const auto found =
         backward_pass<LaunchOnCpu>(maybe(grad_h), maybe(after.h), maybe(after.c), k.h, k.cells, before.h, before.c,
-                                   layout.pass(blocks, k.h, before.h, weights, usual_interval), true);
+                                   layout.pass(blocks, k.h, before.h, k.weights, usual_interval), true);
     gradient = {found[1], found[2]};
     Drive of_drive{found[0], {}, {}};
     Tensor decay;
     const auto add = [&](size_t place, const Tensor& g, int64_t rows) {
       if (float* sum = sum_of(sums[place])) add_rows(rows, g.numel() / rows, read<float>(g), sum);
     };
-    if (!blocks.turns()) {
+    if (!blocks.selective()) {
       for (size_t j = 0; j < 3; ++j) add(GatedBlocks::recurrent_sums + j, found[3 + j], 1);
     } else {
       if (inner.has(Inner::to_turn)) of_drive.angle = found[3];
       else add(Inner::angle_sum, found[3], before.h.size(0));
-      if (inner.has(Inner::to_keep)) of_drive.decay = found[4], decay = weights[1];
-      else if (blocks.turns() == 2) add(GatedBlocks::recurrent_sums, found[4], before.h.size(0));
+      if (inner.has(Inner::to_keep)) of_drive.decay = found[4], decay = k.weights[1];
+      else if (k.weights.size() == 2) add(GatedBlocks::recurrent_sums, found[4], before.h.size(0));
     }
     Tensor grad_x = inner.backward(k.x, of_drive, decay, of_bits, sums);
     if (blocks.residual && grad_y.defined()) blocks.shown(grad_x, i).add_(grad_y);
@@ -211,7 +207,7 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor, std::vector<Tensor>, int
   std::vector<Tensor> kept, values, words, counts;
   if (save) states.add_values(values);
   int64_t bad_block = -1, bad_step = -1;
-  const auto [y, bits] = through(*blocks, x, states.batch(), save ? &kept : nullptr, [&](int64_t i, const Tensor& z, const auto& weights) {
+  const auto recur = [&](int64_t i, const Tensor& z, const std::vector<Tensor>& weights) {
     const FixedTensors pass = states.pass(*blocks, i, {resets, batch_sizes}, z, weights, steps, false, save);
     const auto results = LaunchOnCpu(z, true).scan_in_vectors(pass, record);
     words.push_back(std::get<2>(results));
@@ -219,7 +215,8 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor, Tensor, std::vector<Tensor>, int
     const int64_t bad = std::get<5>(results);
     if (bad >= 0 && bad_block < 0) bad_block = i, bad_step = bad;  // what follows is not used
     return std::pair(pass.out, pass.saved);
-  });
+  };
+  const auto [y, bits] = through(*blocks, x, states.batch(), save ? &kept : nullptr, recur);
   kept.insert(kept.end(), values.begin(), values.end());
   kept.push_back(bits);
   return {y, states.all, at::cat(words), at::cat(counts), kept, bad_block, bad_step};
@@ -235,7 +232,7 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor, std::vector<Tensor>> unscan_fixe
   const Tensor starts = checked(x, starts_, all, at::kLong, "starts");
   const Tensor left = copy_of(checked(x, counts_, all, at::kLong, "counts"));
   std::vector<Tensor> kept;
-  const auto [y, bits] = through(*blocks, x, states.batch(), &kept, [&](int64_t i, const Tensor& z, const auto& weights) {
+  const auto recur = [&](int64_t i, const Tensor& z, const std::vector<Tensor>& weights) {
     const FixedTensors pass = states.pass(*blocks, i, {resets, batch_sizes}, z, weights, steps, true, true);
     FixedInverse<float> s;
     pass.fill(s);
@@ -246,7 +243,8 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor, std::vector<Tensor>> unscan_fixe
     s.counts = write<int64_t>(left) + i * streams;
     LaunchOnCpu(z, true).unscan_in_vectors(s);
     return std::pair(pass.out, pass.saved);
-  });
+  };
+  const auto [y, bits] = through(*blocks, x, states.batch(), &kept, recur);
   states.add_values(kept);
   kept.push_back(bits);
   return {y, states.all, left, kept};

@@ -17,8 +17,8 @@ void gate_vector(int64_t width, const float* v, const float* bias, const float* 
 void gate_backward_vector(int64_t width, const float* v, const float* bias, const float* grad_y, float* grad_v,
                           float* grad_bias, int64_t begin, int64_t end);
 
-// What the input of a block chooses. All but angle (width) have rows of width numbers, which begin as projections; those that
-// are null are left out: z is multiplied by clamp(1 + read, 0, 2), turn becomes angle * 2 sigmoid(turn), and keep sigmoid(keep).
+// What the input of a block chooses: z is multiplied by clamp(1 + read, 0, 2), turn becomes angle * 2 sigmoid(turn), and keep
+// sigmoid(keep). All but angle (width) are projections, (N, width); those that are null are left out.
 struct Choices {
   int64_t width;
   float* z;
@@ -27,9 +27,9 @@ struct Choices {
 };
 void choose_vector(const Choices& c, int64_t begin, int64_t end);
 
-// Its gradient: z, read and turn are the projections again, in whose place their gradients come, and keep is the decay. Those
-// of a decay that are given, and of_bits, that of each bit which a decay stores, become that of the projection, grad_keep. The
-// sum of the gradients of the angle is added to grad_angle.
+// Its gradient, given those of z, of angles, of decays, and of each bit that a decay stores. z, read and turn are the
+// projections again, in whose place their gradients come; keep is the decay, whose projection has grad_keep. The sum of the
+// gradients of the angle is added to grad_angle.
 struct ChoicesGradient {
   int64_t width;
   const float *angle, *keep, *of_z, *of_turn, *of_keep;
@@ -38,8 +38,8 @@ struct ChoicesGradient {
 };
 void choose_backward_vector(const ChoicesGradient& c, int64_t begin, int64_t end);
 
-// The bits that decays from 0 to 1 store on average, k + 2 m / 2^32 each (decay.h), in units of 2^-23: they are read off a
-// number, as k + 2 m / 2^32 = k + 1 - significand is what a float has in its exponent and its fraction.
+// The bits that decays from 0 to 1 store on average, k + 2 m / 2^32 each (decay.h), in units of 2^-23. A float between powers
+// of two has just that in its exponent and its fraction.
 constexpr int32_t units_of_bit = 1 << 23;
 int64_t stored_units_vector(const float* decay, int64_t count);
 

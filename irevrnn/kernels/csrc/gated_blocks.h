@@ -47,9 +47,13 @@ struct GatedBlocks : torch::CustomClassHolder {
   int64_t count() const { return static_cast<int64_t>(blocks.size()); }
   const Inner& inner(int64_t i) const { return blocks[i].inner; }
   const Outer& outer(int64_t i) const { return blocks[i].outer; }
-  // The angles and decays that a selective block takes, of each row or of each sequence: how many tensors.
-  size_t turns() const { return !blocks[0].selective() ? 0 : blocks[0].inner.has(Inner::to_keep) || blocks[0].recurrent[0].defined() ? 2 : 1; }
-  // What the recurrence of block i takes beside z: u, a and b, or those.
+  bool selective() const { return blocks[0].selective(); }
+  // What the recurrence of a block takes beside z: u, a and b; or angles and, where it forgets, decays, of each row or sequence.
+  size_t count_weights() const {
+    const GatedBlock& first = blocks[0];
+    if (!first.selective()) return 3;
+    return first.inner.has(Inner::to_keep) || first.recurrent[0].defined() ? 2 : 1;
+  }
   std::vector<Tensor> weights(int64_t i, const Drive& drive, int64_t batch) const {
     const GatedBlock& block = blocks[i];
     if (!block.selective()) return block.recurrent;
@@ -57,7 +61,7 @@ struct GatedBlocks : torch::CustomClassHolder {
       return rows.defined() ? rows : same.unsqueeze(0).expand({batch, same.size(0)});
     };
     std::vector<Tensor> found{chosen(drive.angle, block.inner.angle)};
-    if (turns() == 2) found.push_back(chosen(drive.decay, block.recurrent[0]));
+    if (count_weights() == 2) found.push_back(chosen(drive.decay, block.recurrent[0]));
     return found;
   }
   // The rows of which a block has to return something.
