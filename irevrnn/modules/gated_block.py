@@ -151,6 +151,7 @@ class IRevBlock(Block):
                 return False
         plain = norm_arguments(self.norm, self.width) is not None
         plain = plain and self.gate and self._drops_nothing
+        plain = plain and all(p.is_contiguous() for p in self.parameters())
         return plain and can_fuse((u,), self, self.norm, inner, *gates, self.output_projection)
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:

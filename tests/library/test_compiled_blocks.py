@@ -215,7 +215,13 @@ def pruned(block):
     prune.l1_unstructured(block.input_projection, "weight", 0.5)
 
 
-CHANGES = ["hook", "method", "pruning", "parametrization", "layer", "norm", "dropout", "dtype"]
+def transposed(block):
+    block.input_projection.weight = nn.Parameter(torch.randn(8, 6).t())
+
+
+CHANGES = [
+    "hook", "method", "pruning", "parametrization", "layer", "norm", "dropout", "dtype", "strides",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", [
@@ -225,6 +231,7 @@ CHANGES = ["hook", "method", "pruning", "parametrization", "layer", "norm", "dro
     lambda block: setattr(block, "norm", nn.RMSNorm(8)),
     lambda block: setattr(block.dropout, "p", 0.5),
     lambda block: block.double(),
+    transposed,
 ], ids=CHANGES)  # fmt: skip
 def test_what_users_put_into_a_block_runs(change):
     block = IRevBlock(8, 6)
