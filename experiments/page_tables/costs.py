@@ -37,7 +37,6 @@ LINES = {
     "checkpoint": '`"checkpoint"`',
     "reversible": '`"reversible"`, memories of up to 1,000 steps',
     "reversible, u = 1": '`"reversible"`, units that forget nothing',
-    "reversible, selective": "the same, selective: the input chooses what is read, and angles",
 }
 #: The same of lines that are measured at several sizes of the state.
 RIVALS = {
