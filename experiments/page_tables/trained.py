@@ -46,6 +46,7 @@ RECORDINGS = {
     "digits-resnet": "spoken digits, convolutional network",
     "digits-speakers": "spoken digits, unseen speakers, `reversible`",
     "ecg": "ECG, mean F1, `reversible`",
+    "ecg-price": "the same, at a price of 1 a bit, with a norm before the readout",
     "ecg-resnet": "ECG, mean F1, convolutional network",
     "watch": "smartwatch, windows of four seconds",
     "utkinect": "UTKinect-Action3D",
