@@ -37,6 +37,7 @@ LINES = {
     "checkpoint": '`"checkpoint"`',
     "reversible": '`"reversible"`, memories of up to 1,000 steps',
     "reversible, u = 1": '`"reversible"`, units that forget nothing',
+    "reversible, selective": "the same, with angles that the input chooses",
 }
 #: The same of lines that are measured at several sizes of the state.
 RIVALS = {
