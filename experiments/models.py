@@ -91,7 +91,7 @@ class BlockClassifier(nn.Module):
             causal convolution with a SiLU, such as Mamba has (Gu and Dao, 2023).
         norm: of every block, but of the first only with ``norm_first``: of a single feature's
             embedding it would leave nothing but the sign.
-        norm_last: whether what is read has a batch norm.
+        norm_last: whether what is read has a norm: a batch norm, or with ``read_at`` a layer norm.
         sparsity: if given, the embedding ends in a ReLU and blocks have no biases, so that steps
             which mean nothing can add nothing to a state, however many they are. (The number is
             the weight of a penalty, :func:`embedding_l1`.)
@@ -143,7 +143,8 @@ class BlockClassifier(nn.Module):
         self.rnn = IRevStack([*embedding, *blocks], memory, memory_budget)
         self.readout: nn.Module = nn.Linear(width, num_classes)
         if norm_last:
-            self.readout = nn.Sequential(_BatchNorm(width), self.readout)
+            last = _BatchNorm if read_at is None else nn.LayerNorm
+            self.readout = nn.Sequential(last(width), self.readout)
         self.chooses_decays = options.get("forgets") == "input"
         self.stored_bits: list[Tensor] = []
         self.steps = 0.0

@@ -125,7 +125,7 @@ class Block(Reversible):
     turns: str = option("fixed", "by which angles units turn", choices=("fixed", "input"))
     input_gate: bool = option(False, "the input chooses how much of it is read")
     norm_first: bool = option(False, "the first block has a norm, too")
-    norm_last: bool = option(False, "what is read has a batch norm")
+    norm_last: bool = option(False, "what is read has a norm")
     kernel_size: int = option(1, "steps that the embedding sees: this one and those before it",
                               least=1)
     learn_initial_state: bool = option(False, "the states before the first step are learnt")

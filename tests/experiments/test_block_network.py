@@ -69,8 +69,11 @@ def test_what_is_read_has_a_norm():
     torch.testing.assert_close(alone, model.eval()(x[:1]))
 
 
-def test_answers_in_the_middle_of_a_sequence():
-    model = BlockClassifier(3, 4, 8, 2, width=6, read="last", read_at=(5, 11)).eval()
+@pytest.mark.parametrize("norm_last", [False, True])
+def test_answers_in_the_middle_of_a_sequence(norm_last):
+    model = BlockClassifier(
+        3, 4, 8, 2, width=6, norm_last=norm_last, read="last", read_at=(5, 11)
+    ).eval()
     x = torch.randn(2, 11, 3)
     whole, _ = model.rnn(x)
     wanted = model.readout(whole[:, [4, 10]])
