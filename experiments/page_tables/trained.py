@@ -80,6 +80,7 @@ COUNTING = {
 TEXT = {
     "shakespeare": "Tiny Shakespeare: angles, decays and the gate that the input chooses",
     "reviews": "reviews of films, whole, byte by byte: fixed angles, learnt decays",
+    "listops": "ListOps, nested operations on digits: fixed angles, learnt decays",
 }
 #: Notebooks whose results are no experiments.
 NOTEBOOKS = {"watch": "05", "utkinect": "05"}
