@@ -137,8 +137,9 @@ class CompiledBlocks(Recurrence):
         return [*zip(*(x.unbind() for x in state), strict=True)]
 
     def chosen_bits(self, drive: Drive) -> Tensor | None:
-        """Return those of the pass that has just run."""
-        return self._chosen_bits if self.members[0].block.forgets == "input" else None
+        """Return those of the pass that has just run, once: they hold its graph."""
+        bits: Tensor = vars(self).pop("_chosen_bits")
+        return bits if self.members[0].block.forgets == "input" else None
 
     def scan(self, drive: Drive, state: State | None, steps: Steps, memory: str) -> Result:
         assert state is not None

@@ -2,6 +2,7 @@
 // chooses by projections of norm(x), how much of z is read, angles and decays (gate.h).
 #pragma once
 
+#include <algorithm>
 #include <array>
 
 #include "block_parts.h"
@@ -117,13 +118,14 @@ struct Inner {
 
     Products(const Inner& inner, int64_t rows, std::array<bool, kinds> which)
         : inner(inner), which(which), most(std::min(rows, part_rows)), size(inner.features() * inner.hidden()),
-          normed(inner.norms() ? most * inner.features() : 0), moments(2 * most), turned(kinds * size) {
+          normed(inner.norms() ? most * inner.features() : 0), moments(2 * most), turned(place(kinds)) {
       for (int kind = to_z; kind < kinds; ++kind) {
         if (!which[kind]) continue;
         const float* by = kind == to_z ? read<float>(inner.scale) : nullptr;
-        transpose_vector(inner.hidden(), inner.features(), read<float>(inner.weight(kind)), by, turned + kind * size);
+        transpose_vector(inner.hidden(), inner.features(), read<float>(inner.weight(kind)), by, turned + place(kind));
       }
     }
+    int64_t place(int kind) const { return size * std::count(which.begin(), which.begin() + kind, true); }
     LayerNorm norm(const float* x) const {
       return {inner.features(), x, read<float>(inner.norm_weight), read<float>(inner.norm_bias), inner.eps, normed, moments};
     }
@@ -132,7 +134,7 @@ struct Inner {
       if (inner.norms()) layer_norm_vector(norm(x), begin, end);
       for (int kind = to_z; kind < kinds; ++kind) {
         if (!which[kind]) continue;
-        const float *b = turned + kind * size, *bias = read<float>(inner.projections[kind].bias);
+        const float *b = turned + place(kind), *bias = read<float>(inner.projections[kind].bias);
         multiply_vector({count, inner.hidden(), inner.features(), normed_rows(x), inner.features(), 1, b, bias, 0, to[kind]},
                         begin, end);
       }
