@@ -1,6 +1,7 @@
 """Gated blocks by one operator for each chunk: against their modules, in float64."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from irevrnn import Block, IRevBlock, IRevStack, ReversalError
-from irevrnn.recurrences.compiled_blocks import form_of
+from irevrnn.recurrences.compiled_blocks import CompiledBlocks, form_of
 from irevrnn.strategies.stack import Stack
 from tests.cases import assert_same_bits, assert_same_with_any_threads
 
@@ -263,3 +264,21 @@ def test_inputs_of_another_dtype_are_refused():
     model = IRevStack([nn.Embedding(5, 8).double(), IRevBlock(8, 6)], "checkpoint")
     with pytest.raises(ValueError, match="x must be float32"):
         model(torch.zeros(1, 4, dtype=torch.long))
+
+
+def test_the_graph_of_a_chunk_is_released_before_the_next_chunk_runs(monkeypatch):
+    inverse, with_gradient = CompiledBlocks.inverse_exact, CompiledBlocks.with_gradient
+    graphs, living = [], []
+
+    def inverse_exact(self, *arguments):
+        living.append([graph() for graph in graphs if graph() is not None])
+        return inverse(self, *arguments)
+
+    def keeping(self, result, *arguments):
+        graphs.append(weakref.ref(result.saved[1].untyped_storage()))  # h of the lowest block
+        return with_gradient(self, result, *arguments)
+
+    monkeypatch.setattr(CompiledBlocks, "inverse_exact", inverse_exact)
+    monkeypatch.setattr(CompiledBlocks, "with_gradient", keeping)
+    make_stack("reversible")(torch.randn(2, 96, 2))[0].sum().backward()
+    assert len(graphs) == 3 and not any(living)
