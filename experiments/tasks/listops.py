@@ -31,7 +31,7 @@ LEVELS, OPERATOR, ARGUMENTS, LENGTHS = 10, 0.25, (2, 10), (501, 1999)
 _DRAWN, _SEED = 5000, 2021
 _PRESET: dict[str, Any] = {
     "read": "mean", "norm_last": True, "width": 48, "hidden_size": 64, "shortest_period": 2.5,
-    "epochs": 12, "batch_size": 16, "steps_per_batch": 32_000, "lr": 1.5e-3, "weight_decay": 0.1,
+    "epochs": 18, "batch_size": 16, "steps_per_batch": 32_000, "lr": 1.5e-3, "weight_decay": 0.1,
 }  # fmt: skip
 
 
