@@ -260,6 +260,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     # A control, through the last tenth alone. Its states leave the range of fixed point.
     "select-far-truncated": Experiment("selective-copy", "Selective copying, 100,000 steps",
         "with truncated gradients", _SELECT_FAR | {"gradient_steps": 0.1, "memory": "recompute"}),
+    "select-million": Experiment("selective-copy", "Selective copying, a million steps",
+        "trained on 100,000 steps", _SELECT_FAR | {"test_length": 1_000_000, "held_out": 8}),
     **{
         f"count-{n}": Experiment("counting", "Counting", f"modulo {n}, angles by input, u = 1",
             _COUNT | _TURNS | {"modulus": n}, 3)
@@ -300,6 +302,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     # A control: the same without the price.
     "digits-normed": Experiment("signals", "Signals", "spoken digits, norm and dropout",
         {"data_set": "fsdd", "norm_last": True, "dropout": 0.1}, 3),
+    "ecg-conserving": Experiment("signals", "Signals", "ECG, u = 1",
+        {"data_set": "cinc2017", "forgets": False, "norm_last": True}),
     "ecg-price": Experiment("signals", "Signals", "ECG, penalty of 1 a bit",
         {"data_set": "cinc2017", "bits_penalty": 1.0, "norm_last": True, "settings_tried": 2}),
     "digits-speakers": Experiment("signals", "Signals", "spoken digits, unseen speakers",
