@@ -15,7 +15,8 @@ def curves(done: dict[str, Any]) -> dict[str, list[float]]:
     """Return the expected validation performance of each method after 1, 2, ... trials.
 
     That is the mean of the best of n draws, with replacement, from all trials (Dodge et al., 2019).
-    A trial that failed counts as the worst of all.
+    A trial that failed counts as the worst of all. Values are rounded to 12 places, since the last
+    bits of a sum depend on the processor, and a table must not.
     """
     ended = [t["val_accuracy"] for ts in done["methods"].values() for t in ts if "error" not in t]
     worst = min(ended, default=0.0)
@@ -23,7 +24,8 @@ def curves(done: dict[str, Any]) -> dict[str, list[float]]:
     for method, trials in done["methods"].items():
         values = np.sort([trial.get("val_accuracy", worst) for trial in trials])
         shares = np.arange(len(values) + 1) / len(values)
-        found[method] = [float(values @ np.diff(shares**n)) for n in range(1, 1 + len(values))]
+        sums = [float(values @ np.diff(shares**n)) for n in range(1, 1 + len(values))]
+        found[method] = [round(one, 12) for one in sums]
     return found
 
 

@@ -119,6 +119,13 @@ def test_a_trial_that_failed_counts_as_the_worst(trained):
     )
 
 
+def test_the_last_bits_of_a_sum_do_not_reach_the_table():
+    ends = [0.664049999999999, 0.66405], [0.66405, 0.664050000000001]
+    found = [curves({"methods": {"lru": [{"val_accuracy": x} for x in end]}}) for end in ends]
+    # Half of the last place that is shown, where one bit decides what a table says.
+    assert found[0]["lru"][0] == found[1]["lru"][0] == 0.66405
+
+
 def test_trials_of_another_search_are_not_mixed(trained, monkeypatch):
     run(command("lru"))
     monkeypatch.setattr(search, "provenance", lambda: {"cpu": "another", "git_commit": None})
