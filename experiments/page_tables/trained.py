@@ -144,9 +144,10 @@ def score(figure: str, value: float) -> str:
 
 
 def _minutes(result: Entry) -> str:
-    """Return the processor time of a run, which the oldest results do not have."""
+    """Return the processor time of a run, which the oldest results do not have, and on what."""
     seconds = result.get("processor_seconds")
-    return f"{seconds / result.get('num_runs', 1) / 60:.1f}" if seconds else "not recorded"
+    time = f"{seconds / result.get('num_runs', 1) / 60:.1f}" if seconds else "not recorded"
+    return f"{time}, {result['cpu'].removesuffix(' Processor').replace('(R)', '')}"
 
 
 def _bits(result: Entry) -> list[str]:
