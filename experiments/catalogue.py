@@ -260,6 +260,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     # A control, through the last tenth alone. Its states leave the range of fixed point.
     "select-far-truncated": Experiment("selective-copy", "Selective copying, 100,000 steps",
         "with truncated gradients", _SELECT_FAR | {"gradient_steps": 0.1, "memory": "recompute"}),
+    # Another: no gradient needs the states.
+    "select-far-frozen": Experiment("selective-copy", "Selective copying, 100,000 steps",
+        "with frozen angles", _SELECT_FAR | {"turns": "fixed", "coupling_lr_scale": 0.0}),
     "select-million": Experiment("selective-copy", "Selective copying, a million steps",
         "trained on 100,000 steps", _SELECT_FAR | {"test_length": 1_000_000, "held_out": 8}),
     **{
