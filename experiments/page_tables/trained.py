@@ -64,6 +64,8 @@ SELECTION = {
     "select-long": "4,096 steps: angles that the input chooses, u = 1",
     "select-far": "100,000 steps: angles that the input chooses, u = 1",
     "select-far-truncated": "the same, gradients through the last tenth alone",
+    "select-far-frozen": "the same, fixed angles, frozen as drawn",
+    "select-million": "angles that the input chooses, tested on a million steps",
     "recall": "associative recall, 4 pairs in 64 steps: angles that the input chooses, u = 1",
 }
 COUNTING = {
