@@ -127,7 +127,7 @@ _TURNS = {"turns": "input", "input_gate": True}
 _PRICES = (("", "", 0), ("-1", ", penalty of 1 a bit", 1), ("-10", ", penalty of 10 a bit", 10))
 _SELECT_LONG = _SELECT | _TURNS | {
     "length": 4096, "symbols": 16, "kinds": 14, "hidden_size": 128, "width": 128,
-    "batch_size": 16, "longest_memory": 1000, "growth": 1.25, "epochs": 40, "full_epochs": 12,
+    "batch_size": 16, "longest_memory": 1000, "growth": 1.25, "epochs": 34, "full_epochs": 6,
     "lr": 5e-3, "held_out": 200,
 }  # fmt: skip
 _RECALL = {
