@@ -132,7 +132,8 @@ def scores(result: Entry) -> list[str]:
         return [score(figure, value), "", count(1, "seed")]
     runs = [count(result["num_seeds"], "seed")]
     if (folds := result["data"].get("folds", 1)) > 1:
-        runs.insert(0, count(folds, "fold"))
+        run = result["num_runs"] // result["num_seeds"]
+        runs.insert(0, count(folds, "fold") if run == folds else f"{run} of {count(folds, 'fold')}")
     mean, lowest, highest = (score(figure, value[x]) for x in ("mean", "lowest", "highest"))
     lowest, highest = (text.removesuffix(" %") for text in (lowest, highest))
     span = f"{lowest} to {highest}" if result["num_runs"] > 1 else ""
