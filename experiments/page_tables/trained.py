@@ -46,8 +46,8 @@ RECORDINGS = {
     "digits-resnet": "spoken digits, convolutional network",
     "digits-speakers": "spoken digits, unseen speakers, `reversible`",
     "ecg": "ECG, mean F1, `reversible`",
-    "ecg-conserving": "the same, u = 1, with a norm before the readout, on the first fold alone",
-    "ecg-price": "the same on all folds, at a price of 1 a bit, with that norm",
+    "ecg-price": "the same, at a price of 1 a bit, with a norm before the readout",
+    "ecg-conserving": "ECG, mean F1, u = 1, with that norm",
     "ecg-resnet": "ECG, mean F1, convolutional network",
     "watch": "smartwatch, windows of four seconds",
     "utkinect": "UTKinect-Action3D",
@@ -132,8 +132,8 @@ def scores(result: Entry) -> list[str]:
         return [score(figure, value), "", count(1, "seed")]
     runs = [count(result["num_seeds"], "seed")]
     if (folds := result["data"].get("folds", 1)) > 1:
-        run = result["num_runs"] // result["num_seeds"]
-        runs.insert(0, count(folds, "fold") if run == folds else f"{run} of {count(folds, 'fold')}")
+        done = result["num_runs"] // result["num_seeds"]
+        runs.insert(0, ("" if done == folds else f"{done} of ") + count(folds, "fold"))
     mean, lowest, highest = (score(figure, value[x]) for x in ("mean", "lowest", "highest"))
     lowest, highest = (text.removesuffix(" %") for text in (lowest, highest))
     span = f"{lowest} to {highest}" if result["num_runs"] > 1 else ""
