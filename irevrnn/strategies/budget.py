@@ -22,7 +22,7 @@ from irevrnn.recurrences.packing import Steps
 from irevrnn.strategies.chunkwise import parameters_of, run_chunkwise
 from irevrnn.strategies.layerwise import run_layerwise
 from irevrnn.strategies.measure import SLACK, Costs, Measured, measure
-from irevrnn.strategies.reversible import GROUP, GROUPS, HASHES
+from irevrnn.strategies.reversible import GROUP_BYTES, HASHES, PARTS
 from irevrnn.strategies.revolve import fewest_checkpoints
 from irevrnn.strategies.rules import CHUNKWISE, LAYERWISE, require, unsupported_reason
 from irevrnn.strategies.stack import Stack
@@ -128,7 +128,7 @@ class Workload:
         bits = rows * sum(r.expected_bits() for r in recurrences)
         if self.steps.resets is not None:  # each stores two states of 32 bits
             bits += int(self.steps.resets.sum()) * 64 * sum(r.width for r in recurrences)
-        groups = min(GROUPS, math.ceil(chunks / GROUP)) if bits else 1
+        groups = min(chunks, PARTS + math.ceil(bits / 8 / GROUP_BYTES)) if bits else 1
         numbers = len(recurrences) * (2 * STACKS + groups * (1 + STACKS) + HASHES)
         states = 2 * self.measure("reversible").short.state  # h, c and their scales
         return math.ceil(bits / 8) + states + 8 * numbers

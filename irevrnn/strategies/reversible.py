@@ -20,10 +20,9 @@ from irevrnn.strategies.strategy import flat, leaf
 
 #: Hashes that are saved of a block's states.
 HASHES = 64
-#: The fewest chunks in a group, and the most groups. A group has a 64-bit count for each stack:
-#: with fewer chunks the counts, with more the parts of a group that is not complete, would take
-#: more memory.
-GROUP, GROUPS = 16, 128
+#: The most parts that wait to be joined, and the bytes of words from which they are a group: with
+#: fewer, the objects that hold a group would take as much.
+PARTS, GROUP_BYTES = 16, 2**15
 
 
 class ReversalError(RuntimeError):
@@ -33,29 +32,34 @@ class ReversalError(RuntimeError):
 class BitStacks:
     """The words of a block's bit stacks, from the forward pass to the backward pass.
 
-    They are saved in groups of chunks, each of which is joined when it is complete: joining all of
-    them at the end would take their memory twice. Chunks and groups without words are left out, but
-    for the first, whose counts tell how many stacks there are: where nothing is forgotten, nothing
-    grows with the length.
+    They are saved in groups of chunks, joined as soon as there are enough: joining all of them at
+    the end would take their memory twice. Chunks without words are left out, but for the first,
+    whose counts tell how many stacks there are: where nothing is forgotten, nothing grows with the
+    length.
+
+    Attributes:
+        groups: words and counts, by the last chunk of each group.
     """
 
     def __init__(self, chunks: int, groups: dict[int, tuple[Tensor, Tensor]] | None = None) -> None:
-        self.chunks, self.size = chunks, max(GROUP, ceil(chunks / GROUPS))  # chunks in a group
-        self.groups = groups or {}
-        self.parts: list[tuple[Tensor, Tensor]] = []
+        self.chunks, self.groups = chunks, groups or {}
+        self._parts: list[tuple[Tensor, Tensor]] = []
 
     def add(self, chunk: int, words: Tensor, counts: Tensor) -> None:
         """Add the words of a chunk, stack by stack, and the number of words of each stack."""
+        parts, last = self._parts, chunk + 1 == self.chunks
         if len(words) or chunk == 0:
-            self.parts.append((words, counts))
-        if self.parts and ((chunk + 1) % self.size == 0 or chunk + 1 == self.chunks):
-            self.groups[chunk // self.size] = _joined(self.parts)
-            self.parts = []
+            parts.append((words, counts))
+        full = sum(part.nbytes for part, _ in parts) >= max(GROUP_BYTES, 4 * counts.nbytes)
+        if parts and (full or last or len(parts) == PARTS):
+            parts[:] = [_joined(parts)]
+        if parts and (full or last):
+            self.groups[chunk] = parts.pop()
 
     def buffer(self, chunk: int) -> Buffer:
-        """Return the words of the group of a chunk, the last of this group."""
-        if chunk // self.size in self.groups:
-            words, counts = self.groups[chunk // self.size]
+        """Return the words of the group that ends with a chunk; none if no group does."""
+        if chunk in self.groups:
+            words, counts = self.groups[chunk]
             return Buffer(words, counts.cumsum(0) - counts, counts)
         words, counts = next(iter(self.groups.values()))
         return Buffer(words[:0], *2 * [torch.zeros_like(counts)])
@@ -163,8 +167,8 @@ class Reversible(Run):
                 result, self.buffers[number] = self.recurrences[number].inverse_exact(
                     drive, self.states[number], self.buffers[number], self.steps
                 )
-                if self.chunk % self.stacks[number].size == 0:  # no words are left of the group
-                    self.buffers[number] = self.stacks[number].buffer(max(0, self.chunk - 1))
+                if self.chunk - 1 in self.stacks[number].groups:  # no words of the later are left
+                    self.buffers[number] = self.stacks[number].buffer(self.chunk - 1)
             self.states[number] = result.before
             if self.chunk % self.stride == 0:
                 self.hashes[self.chunk // self.stride, number] = result.before.hash()

@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from irevrnn.kernels.ops import SEGMENT
 from irevrnn.recurrences.protocol import State
 
 #: Numbers of one layer's output in a chunk: its graph, some eight tensors of this size for each
@@ -21,9 +20,9 @@ MOST_NUMBERS = 2**18
 #: The fewest steps of a chunk: in shorter ones the calls of operators take most of the time.
 SHORTEST = 64
 #: CHUNK_NUMBERS and SHORTEST where operators take all recurrences, gated blocks, through a chunk at
-#: once: four of 64 units then take a million steps in little more than a megabyte, and about twice
-#: as long as in the long chunks that a budget allows.
-COMPILED_NUMBERS, COMPILED_SHORTEST = 5120, 48
+#: once: four of 64 units then take a million steps in less than a megabyte, and about twice as long
+#: as in the long chunks that a budget allows.
+COMPILED_NUMBERS, COMPILED_SHORTEST = 4608, 48
 #: The state of each recurrence; None, or no tensors, where it begins with one of its own.
 States: TypeAlias = list[State | None]
 
@@ -70,12 +69,11 @@ def chunk_length(
 ) -> int:
     """Return the steps of a chunk of about this many numbers (equation ``eq:chunk``).
 
-    It is whole segments, whose number does not depend on T; but sqrt(T) steps at least for
-    ``checkpoint``, so that it keeps no more states than a chunk has steps.
+    It does not depend on T; but it is sqrt(T) steps at least for ``checkpoint``, which then keeps
+    no more states than a chunk has steps.
     """
     usual = (COMPILED_NUMBERS, COMPILED_SHORTEST) if compiled else (CHUNK_NUMBERS, SHORTEST)
-    rows = (numbers or usual[0]) // max(1, batch * hidden)
-    length = max(usual[1], rows // SEGMENT * SEGMENT)
+    length = max(usual[1], (numbers or usual[0]) // max(1, batch * hidden))
     return max(length, math.isqrt(steps - 1) + 1) if memory == "checkpoint" else length
 
 

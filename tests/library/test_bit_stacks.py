@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from irevrnn.strategies.reversible import GROUP, GROUPS, BitStacks
+from irevrnn.strategies.reversible import GROUP_BYTES, PARTS, BitStacks
 
 STACKS = 5
 
@@ -23,38 +23,47 @@ def there_and_back(words, counts):
     return BitStacks(len(words), stacks.groups)
 
 
-@pytest.mark.parametrize("chunks", [1, 2, GROUP, GROUP + 1, 3 * GROUP + 5])
-@pytest.mark.parametrize("most", [0, 1, 7])
+def parts(words, counts):
+    """The words of each stack of a buffer or a chunk."""
+    return words.split(counts.tolist())
+
+
+@pytest.mark.parametrize("chunks", [1, 2, PARTS, PARTS + 1, 3 * PARTS + 5, 700])
+@pytest.mark.parametrize("most", [0, 1, 7, 300])
 def test_a_group_has_the_words_of_its_chunks_stack_by_stack(chunks, most):
     words, counts = pushed(chunks, most)
-    stacks = there_and_back(words, counts)
-    for begin in range(0, chunks, GROUP):
-        group = slice(begin, begin + GROUP)
-        parts = [x.split(n.tolist()) for x, n in zip(words[group], counts[group], strict=True)]
-        buffer = stacks.buffer(min(begin + GROUP, chunks) - 1)
-        assert buffer.counts.tolist() == counts[group].sum(0).tolist()
-        for stack in range(STACKS):
-            start, count = int(buffer.starts[stack]), int(buffer.counts[stack])
-            expected = torch.cat([part[stack] for part in parts])
+    stacks, begin = there_and_back(words, counts), 0
+    for last, (_, total) in stacks.groups.items():
+        group = slice(begin, last + 1)
+        own = [parts(*each) for each in zip(words[group], counts[group], strict=True)]
+        buffer = stacks.buffer(last)
+        assert buffer.counts.tolist() == total.tolist() == counts[group].sum(0).tolist()
+        for stack, (start, count) in enumerate(zip(buffer.starts, buffer.counts, strict=True)):
+            expected = torch.cat([part[stack] for part in own])
             assert torch.equal(buffer.words[start : start + count], expected)
+        begin = last + 1
+    assert not counts[begin:].any()
 
 
 def test_chunks_without_words_save_nothing():
-    words, counts = pushed(4 * GROUP, 0)
-    short, long = (there_and_back(words[:n], counts[:n]).groups for n in (1, 4 * GROUP))
-    assert short.keys() == long.keys() == {0}
-    # The control, a single word of a later group, is saved.
-    counts[-1, 2], words[-1] = 1, torch.tensor([7], dtype=torch.int32)
+    words, counts = pushed(4 * PARTS, 0)
+    short, long = (there_and_back(words[:n], counts[:n]).groups for n in (1, 4 * PARTS))
+    assert len(short) == len(long) == 1
+    assert all(len(words) == 0 for words, _ in [*short.values(), *long.values()])
+    # The control, a single word of a late chunk, is saved.
+    counts[-3, 2], words[-3] = 1, torch.tensor([7], dtype=torch.int32)
     stacks = there_and_back(words, counts)
-    assert stacks.buffer(4 * GROUP - 1).words.tolist() == [7]
-    assert stacks.buffer(3 * GROUP - 1).counts.tolist() == [0] * STACKS
+    assert stacks.buffer(4 * PARTS - 1).words.tolist() == [7]
+    assert stacks.buffer(3 * PARTS).counts.tolist() == [0] * STACKS
 
 
-def test_the_number_of_groups_is_bounded():
-    chunks = 3 * GROUP * GROUPS + 1
-    counts = torch.ones(chunks, 1, dtype=torch.int64)
-    words = list(torch.arange(chunks, dtype=torch.int32).split(1))
-    stacks = there_and_back(words, counts)
-    assert 1 < len(stacks.groups) <= GROUPS
-    found = [stacks.buffer(chunk).words for chunk in range(0, chunks, stacks.size)]
-    assert torch.equal(torch.cat(found), torch.cat(words))
+def test_a_group_has_enough_words_to_be_worth_its_objects():
+    words, counts = pushed(700, 300)
+    sizes = [words.nbytes for words, _ in there_and_back(words, counts).groups.values()]
+    assert len(sizes) > 10
+    assert min(sizes[:-1]) >= GROUP_BYTES
+    assert max(sizes) < GROUP_BYTES + 2 * 4 * STACKS * 300
+    # What a single chunk pushes is not cut, and not copied.
+    words, counts = pushed(3, 10_000)
+    groups = there_and_back(words, counts).groups
+    assert [words.data_ptr() for words, _ in groups.values()] == [x.data_ptr() for x in words]

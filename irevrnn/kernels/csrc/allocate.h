@@ -101,12 +101,13 @@ class CachingAllocator {
   size_t held_ = 0, in_use_ = 0, most_in_use_ = 0;  // bytes; held are those in use and those kept
 };
 
-// An uninitialised tensor: one that is not small lies where one like it lay before.
+// An uninitialised tensor: one that is not small lies where one like it lay before, and the dispatcher, which takes longer
+// than a small one, is left out.
 inline at::Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& options) {
+  if (!options.device().is_cpu()) return at::empty(sizes, options);
   const size_t bytes = at::detail::computeStorageNbytesContiguous(sizes, options.dtype().itemsize());
-  if (!options.device().is_cpu() || bytes < smallest_kept) return at::empty(sizes, options);
-  const Block block = CachingAllocator::of_process().take(bytes);
-  if (!block.data) return at::empty(sizes, options);  // which says what is wrong
+  const Block block = bytes < smallest_kept ? Block{nullptr, 0} : CachingAllocator::of_process().take(bytes);
+  if (!block.data) return at::Tensor(at::detail::empty_cpu(sizes, options));  // which says what is wrong, too
   return at::for_blob(block.data, sizes)
       .options(options)
       .deleter([block](void*) { CachingAllocator::of_process().give_back(block); })

@@ -68,8 +68,8 @@ struct Inner {
     const Scratch scaled(most), z(chooses() ? most : 0), opening(has(to_read) ? most : 0);
     const Scratch turn(has(to_turn) ? most : 0), keep(has(to_keep) ? most : 0);
     const Rows own{z, opening, turn, keep};
-    PieceSums of_weight(in, norms() && sum_of(sums[0])), of_bias(in, norms() && sum_of(sums[1]));
-    PieceSums of_angle(out, has(to_turn) && sum_of(sums[angle_sum]));
+    PieceSums of_weight(in, rows, norms() && sum_of(sums[0])), of_bias(in, rows, norms() && sum_of(sums[1]));
+    PieceSums of_angle(out, rows, has(to_turn) && sum_of(sums[angle_sum]));
     each_row_part(rows, [&](int64_t first, int64_t count) {
       const auto part = [&](const Tensor& t) { return t.defined() ? read<float>(t) + first * out : nullptr; };
       const float *from = read<float>(x) + first * in, *of_z = chooses() ? own[to_z] : part(grad.z);

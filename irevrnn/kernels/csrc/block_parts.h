@@ -27,6 +27,7 @@ Tensor allocate_rows(const Tensor& x, int64_t columns) {
 }
 
 constexpr int64_t piece_rows = 48, part_rows = 8 * piece_rows;
+int64_t count_pieces(int64_t rows) { return (rows + piece_rows - 1) / piece_rows; }
 
 float* sum_of(const Tensor& sum) { return sum.defined() && sum.numel() > 0 ? write<float>(sum) : nullptr; }
 
@@ -42,16 +43,17 @@ struct PieceSums {
   int64_t columns;
   std::vector<float> sums;
   std::vector<double> totals;
-  PieceSums(int64_t columns, bool wanted)
-      : columns(columns), sums(wanted ? columns * part_rows / piece_rows : 0), totals(columns) {}
+  PieceSums(int64_t columns, int64_t rows, bool wanted)
+      : columns(columns), sums(wanted ? columns * count_pieces(std::min(rows, part_rows)) : 0), totals(wanted ? columns : 0) {}
   float* of(int64_t piece) { return sums.empty() ? nullptr : sums.data() + piece * columns; }
   void end_part() {
-    for (size_t i = 0; i < sums.size(); ++i) totals[i % columns] += sums[i];
+    for (auto piece = sums.begin(); piece != sums.end(); piece += columns) {
+      for (int64_t i = 0; i < columns; ++i) totals[i] += piece[i];
+    }
     std::fill(sums.begin(), sums.end(), 0.0f);
   }
   void add_to(float* to) const {
-    if (sums.empty()) return;
-    for (int64_t i = 0; i < columns; ++i) to[i] += static_cast<float>(totals[i]);
+    for (size_t i = 0; i < totals.size(); ++i) to[i] += static_cast<float>(totals[i]);
   }
 };
 
@@ -64,7 +66,7 @@ void each_row_part(int64_t rows, const Fn& fn) {
 // Calls fn(begin, end, piece) for the pieces of a part, on several threads.
 template <class Fn>
 void each_piece(int64_t count, const Fn& fn) {
-  parallel_for(0, (count + piece_rows - 1) / piece_rows, 2, [&](int64_t first, int64_t past_last) {
+  parallel_for(0, count_pieces(count), 2, [&](int64_t first, int64_t past_last) {
     for (int64_t i = first; i < past_last; ++i) fn(i * piece_rows, std::min(count, (i + 1) * piece_rows), i);
   });
 }
@@ -107,7 +109,7 @@ struct Outer {
     const Tensor h = plain(h_), grad_y = plain(grad_y_), grad_h = allocate(h.sizes(), h.options());
     const Between between(*this, count_rows(h));
     float* const grad_v = between.v;  // in its place
-    PieceSums of_bias(2 * width(), true);
+    PieceSums of_bias(2 * width(), count_rows(h), true);
     each_row_part(count_rows(h), [&](int64_t first, int64_t count) {
       const float *of_h = read<float>(h) + first * hidden(), *of_y = read<float>(grad_y) + first * width();
       float* to = write<float>(grad_h) + first * hidden();

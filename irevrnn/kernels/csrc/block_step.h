@@ -25,8 +25,8 @@ std::tuple<Tensor, Tensor, Tensor> step_blocks(const BlocksPointer& pointer, con
   const int64_t rows = x_.size(0), hidden = blocks.inner(0).hidden(), width = blocks.inner(0).features();
   const Tensor x = checked(x_, x_, {rows, width}, at::kFloat, "x");
   const Tensor h_0 = checked(x, h_0_, {blocks.count(), rows, hidden}, "h"), c_0 = checked(x, c_0_, h_0.sizes(), "c");
-  const Tensor y = at::empty(x.sizes(), x.options()), h = at::empty(h_0.sizes(), x.options());
-  const Tensor c = at::empty(h_0.sizes(), x.options());
+  const Tensor y = allocate(x.sizes(), x.options()), h = allocate(h_0.sizes(), x.options());
+  const Tensor c = allocate(h_0.sizes(), x.options());
   const int64_t wide = rows * std::max(width, hidden);
   const Scratch turned(2 * width * hidden), one(2 * wide), other(2 * wide), moments(2 * rows), gates(3 * rows * hidden);
   Forward<float> s{};

@@ -52,7 +52,7 @@ Taken through(const GatedBlocks& blocks, const Tensor& input, int64_t batch, std
     if (kept) Kept{x, h, cells, weights}.add_to(*kept);
     x = blocks.outer(i).y(blocks.shown(h, i), blocks.shown(x, i));
   }
-  const Tensor bits = at::empty({}, input.options().dtype(at::kDouble));
+  const Tensor bits = allocate({}, input.options().dtype(at::kDouble));
   *write<double>(bits) = static_cast<double>(units) / units_of_bit;
   return {x, bits};
 }
@@ -83,7 +83,7 @@ struct BlocksPass : torch::autograd::Function<BlocksPass> {
     Tensor grad = arriving[0];
     const float of_bits = arriving[3].defined() ? 2 * arriving[3].item<float>() : 0.0f;  // a decay stores those of h and c
     for (int64_t i = count - 1; i >= 0; --i) {
-      const auto of_block = [i](const Tensor& x) { return x.defined() ? x.select(0, i) : x; };
+      const auto of_block = [i](const Tensor& x) { return x.defined() ? select_first(x, i) : x; };
       const State before{of_block(kept.end()[-3]), of_block(kept.end()[-2])};
       const State after{of_block(arriving[1]), of_block(arriving[2])};
       State gradient;
@@ -147,7 +147,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> scan_blocks(const BlocksPointer& bloc
   const auto run = [&] {
     at::AutoDispatchBelowADInplaceOrView past_this_function;
     return through(*blocks, x, h_0.size(1), graph ? &kept : nullptr, [&](int64_t i, const Tensor& z, const auto& weights) {
-      const Tensor h = h_0.select(0, i), c = c_0.select(0, i);
+      const Tensor h = select_first(h_0, i), c = select_first(c_0, i);
       const PassInputs inputs = layout.pass(*blocks, z, h, weights, graph ? usual_interval : nothing_saved);
       const auto [out, h_end, c_end, cells] = forward_pass<LaunchOnCpu>(z, h, c, inputs, true);
       h_n.push_back(h_end);
@@ -179,8 +179,9 @@ struct FixedStates {
   int64_t batch() const { return all[0].size(1); }
   FixedTensors pass(const GatedBlocks& all_blocks, int64_t i, const StepLayout& layout, const Tensor& z,
                     const std::vector<Tensor>& weights, int64_t steps, bool inverse, bool save) const {
-    const std::vector<Tensor> own{all[0].select(0, i), all[1].select(0, i), all[2].select(0, i),
-                                  all[3].narrow(0, i * streams, streams), all[4].narrow(0, i * streams, streams)};
+    std::vector<Tensor> own;
+    for (int64_t j = 0; j < 3; ++j) own.push_back(select_first(all[j], i));
+    for (int64_t j = 3; j < 5; ++j) own.push_back(part_of(all[j], i * streams, streams));
     return FixedTensors(z, own, steps, streams, inverse, weights, all_blocks.activation,
                         all_blocks.coupling_activation, save, layout.resets, layout.batch_sizes, true);
   }
@@ -188,7 +189,7 @@ struct FixedStates {
   void add_values(std::vector<Tensor>& kept) const {
     const int64_t lanes = all[0].numel() / std::max<int64_t>(1, blocks);
     for (int64_t which = 0; which < 2; ++which) {
-      const Tensor y = at::empty(all[0].sizes(), all[0].options().dtype(at::kFloat));
+      const Tensor y = allocate(all[0].sizes(), all[0].options().dtype(at::kFloat));
       const int32_t *from = read<int32_t>(all[which]), *bits = read<int32_t>(all[2]) + which * lanes;
       float* to = write<float>(y);
       for (int64_t i = 0; i < blocks; ++i, from += lanes, bits += 2 * lanes, to += lanes) {

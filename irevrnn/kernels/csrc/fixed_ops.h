@@ -23,7 +23,7 @@ namespace irevrnn {
 // A contiguous copy; on the CPU without operators, as these take longer than so few numbers.
 inline Tensor copy_of(const Tensor& x) {
   if (!x.is_cpu() || !x.is_contiguous()) return x.clone(at::MemoryFormat::Contiguous);
-  Tensor copy = at::empty(x.sizes(), x.options());
+  Tensor copy = allocate(x.sizes(), x.options());
   if (x.numel() > 0) memcpy(copy.mutable_data_ptr(), x.const_data_ptr(), x.nbytes());
   return copy;
 }

@@ -10,8 +10,8 @@ namespace {
 std::tuple<Tensor, Tensor> pack_words(const std::vector<std::vector<uint32_t>>& stacks) {
   int64_t total = 0;
   for (const auto& stack : stacks) total += stack.size();
-  Tensor words = at::empty({total}, at::kInt);
-  Tensor counts = at::empty({static_cast<int64_t>(stacks.size())}, at::kLong);
+  Tensor words = allocate({total}, at::kInt);
+  Tensor counts = allocate({static_cast<int64_t>(stacks.size())}, at::kLong);
   auto* to = write<uint32_t>(words);
   int64_t* count = counts.mutable_data_ptr<int64_t>();
   for (const auto& stack : stacks) {

@@ -2,6 +2,7 @@
 #include "products.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "numbers.h"
 
@@ -82,6 +83,30 @@ IREVRNN_INLINE void each_of_row(int64_t width, const Fn& fn) {
   }
 }
 
+// Numbers of x and y in turn, from lane `first` of each on.
+template <int first, int... lanes>
+IREVRNN_INLINE Vector in_turn(const Vector& x, const Vector& y, std::integer_sequence<int, lanes...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(x, y, (first + lanes / 2 + lanes % 2 * vector_lanes)...);
+#else
+  return __builtin_shuffle(x, y, Ints{(first + lanes / 2 + lanes % 2 * vector_lanes)...});
+#endif
+}
+
+// Transposes a square, a vector a row: each round deals the rows of one half between those of the other.
+IREVRNN_INLINE void turn(Vector (&square)[vector_lanes]) {
+  constexpr int half = vector_lanes / 2;
+  constexpr std::make_integer_sequence<int, vector_lanes> lanes;
+  for (int round = 1; round < vector_lanes; round *= 2) {
+    Vector dealt[vector_lanes];
+    for (int i = 0; i < half; ++i) {
+      dealt[2 * i] = in_turn<0>(square[i], square[i + half], lanes);
+      dealt[2 * i + 1] = in_turn<half>(square[i], square[i + half], lanes);
+    }
+    for (int i = 0; i < vector_lanes; ++i) square[i] = dealt[i];
+  }
+}
+
 // A step of the tree of Sixteen for several sums.
 template <int half, size_t count>
 void add_halves(float (&sums)[count][Sixteen::lanes]) {
@@ -129,14 +154,19 @@ void multiply_few_rows_vector(int64_t rows, int64_t columns, int64_t depth, cons
 }
 
 void transpose_vector(int64_t rows, int64_t columns, const float* x, const float* by, float* to) {
-  constexpr int64_t together = 16;  // rows, whose numbers fill lines of the cache on either side
-  for (int64_t first = 0; first < rows; first += together) {
-    const int64_t past_last = std::min(rows, first + together);
-    for (int64_t column = 0; column < columns; ++column) {
-      for (int64_t row = first; row < past_last; ++row) {
-        to[column * rows + row] = x[row * columns + column] * (by ? by[row] : 1.0f);
-      }
+  constexpr int64_t side = vector_lanes;
+  const auto factor = [&](int64_t row) { return by ? by[row] : 1.0f; };
+  const int64_t whole_rows = rows / side * side, whole_columns = columns / side * side;
+  for (int64_t first = 0; first < whole_rows; first += side) {
+    for (int64_t column = 0; column < whole_columns; column += side) {
+      Vector square[side];
+      for (int64_t i = 0; i < side; ++i) square[i] = load_vector(x + (first + i) * columns + column) * factor(first + i);
+      turn(square);
+      for (int64_t i = 0; i < side; ++i) store_vector(to + (column + i) * rows + first, square[i]);
     }
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = row < whole_rows ? whole_columns : 0; i < columns; ++i) to[i * rows + row] = x[row * columns + i] * factor(row);
   }
 }
 
